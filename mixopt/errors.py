@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Control characters, halves of surrogate pairs, separators of lines and paragraphs.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -111,7 +111,12 @@ class PluginError(MixoptError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest known name, else the known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    near = nearest(name, names)
+    if near is not None:
+        return f"; did you mean {near!r}?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that somebody may have meant; None where none is near."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)

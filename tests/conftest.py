@@ -20,6 +20,9 @@ from hypothesis import settings
 from ranks import forked, free_port
 from s3_server import s3_server
 
+# No test asks the hub of Hugging Face: where it cannot be reached, each asks for a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)
 settings.load_profile("mixopt")
@@ -100,7 +103,7 @@ proxy:
   tokens: 20000
   eval_tokens: 4096
 sweep: {{workers: 2}}
-fit: {{folds: 3}}
+fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
 propose: {{samples: 2000, average: 16, bootstrap: 3}}
 validate: {{max_seeds: 3, rounds: 1}}

@@ -29,11 +29,17 @@ def command(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def finished(experiment, tmp_path_factory):
+def default_fit(experiment):
+    """The experiment with the regressor that one has without asking."""
+    return experiment.replace("fit: {regressors: [linear]", "fit: {regressors: [auto]")
+
+
+@pytest.fixture(scope="module")
+def finished(default_fit, tmp_path_factory):
     """A run that nothing disturbed: its configuration, its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     config = folder / "tiny.yaml"
-    config.write_text(experiment)
+    config.write_text(default_fit)
     ended = command("run", config, "--out", folder / "run")
     assert ended.returncode == 0, ended.stderr
     return config, folder / "run", ended.stdout
@@ -105,11 +111,11 @@ def test_the_proposal_leans_to_the_domain_that_the_target_is_like(finished):
 @pytest.mark.slow  # tests/faults/test_killed_steps.py does the same to each step
 @pytest.mark.parametrize("when", ["sweep", "validate"])
 def test_a_killed_run_goes_on_to_the_same_tables_and_trains_nothing_twice(
-    finished, tmp_path, when, experiment
+    finished, tmp_path, when, default_fit
 ):
     folder = {"sweep": "trials", "validate": "validation"}[when]
     config = tmp_path / "tiny.yaml"
-    config.write_text(experiment)
+    config.write_text(default_fit)
     run = tmp_path / "run"
     kill_after(2, run / folder, [sys.executable, "-m", "mixopt", "run", config, "--out", run])
     kept = {path: path.read_text() for path in trial_files(run / folder)}

@@ -1,12 +1,14 @@
 """What a drag of a slider costs in the page, from its event to the numbers that are written.
 
-    uv run python experiments/benchmarks/bench_what_if_view.py [PAGE] [--drags 100]
+    uv run python experiments/benchmarks/bench_what_if_view.py [PAGE ...] [--drags 40] [--repeats 5]
 
 PAGE is the `report.html` of any run; without it a page is made whose law is that of
-bench_what_if.py over 60 domains x 60 losses x 300 trials. Chromium counts the processor time of the
-page's thread, so that other processes do not count: script, layout, style, and all of the thread
-together. The limit is 16 ms of script a drag. One line of JSON for a domain's slider, and one for
-a target's, whose search goes on between drags.
+bench_what_if.py over 60 domains x 60 losses x 300 trials, and `--write PAGE` keeps it. Several
+pages, such as those of two versions, are dragged in turn, so that what else the machine does counts
+for all of them. Chromium counts the processor time of the page's thread: script, layout, style, and
+all of the thread together, whose limit is 16 ms a drag. One line of JSON for each page and each
+kind of slider (a domain's, a target's, the objective's), with the median and the least of the
+repeats.
 """
 
 from __future__ import annotations
@@ -20,17 +22,18 @@ from typing import Any
 
 import numpy as np
 from bench_what_if import page_data, synthetic_losses
-from playwright.sync_api import CDPSession, Page, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
 from mixopt.what_if import what_if_section
 
 LIMIT_MS = 16.0
-WARM = 30
+WARM = 20
 KINDS = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration", "TaskDuration")
+SLIDERS = {"domain": ("domain", 0), "target": ("target", 1), "objective": ("target", 0)}
 READY = "() => document.querySelector('.what-if').dataset.half > 0"
-DRAG = """async ([kind, count]) => {
-  const sliders = document.querySelectorAll(`[data-${kind}] input[type=range]`);
-  const slider = sliders[kind === "target" ? 1 : 0]; // the first of targets is the objective
+PAUSE = "() => new Promise((done) => setTimeout(done, 600))"
+DRAG = """async ([kind, place, count]) => {
+  const slider = document.querySelectorAll(`[data-${kind}] input[type=range]`)[place];
   const [least, most] = kind === "target" ? [Number(slider.min), Number(slider.max)] : [0.02, 0.32];
   for (let i = 0; i < count; i++) {
     slider.value = least + (0.3 + 0.004 * i) * (most - least);
@@ -39,44 +42,73 @@ DRAG = """async ([kind, count]) => {
   }
 }"""
 
+Times = dict[str, list[float]]
+
 
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("page", type=Path, nargs="?")
-    parser.add_argument("--drags", type=int, default=100)
+    parser.add_argument("pages", type=Path, nargs="*")
+    parser.add_argument("--drags", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--write", type=Path, help="make the page, write it and stop")
     asked = parser.parse_args()
+    if asked.write:
+        made_page(asked.write)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        page = asked.page or made_page(Path(folder) / "page.html")
-        for line in measured(page, asked.drags):
+        pages = asked.pages or [made_page(Path(folder) / "page.html")]
+        for line in measured(pages, asked.drags, asked.repeats):
             print(json.dumps(line))
 
 
-def measured(path: Path, drags: int) -> list[dict[str, Any]]:
-    """Return milliseconds of processor time a drag, by what took them, for both sliders."""
+def measured(paths: list[Path], drags: int, repeats: int) -> list[dict[str, Any]]:
+    """Return milliseconds of processor time a drag, by what took them, of each page and slider."""
+    times: dict[tuple[Path, str], Times] = {
+        (path, name): {kind: [] for kind in KINDS} for name in SLIDERS for path in paths
+    }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.goto(path.resolve().as_uri())
-        page.locator(".what-if").scroll_into_view_if_needed()
-        page.wait_for_function(READY, timeout=240_000)
-        session = page.context.new_cdp_session(page)
-        session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        found = [drag(page, session, kind, drags) for kind in ("domain", "target")]
+        tabs = {path: tab(browser, path) for path in paths}
+        for _ in range(repeats):
+            for path, (page, session) in tabs.items():
+                page.bring_to_front()
+                for name in SLIDERS:
+                    add_drag(times[path, name], page, session, name, drags)
         browser.close()
-    return found
+    return [line(path, name, drags, found) for (path, name), found in times.items()]
 
 
-def drag(page: Page, session: CDPSession, kind: str, drags: int) -> dict[str, Any]:
-    """Return what a drag of a domain's or a target's slider costs."""
-    page.evaluate(DRAG, [kind, WARM])
+def tab(browser: Browser, path: Path) -> tuple[Page, CDPSession]:
+    """Open a page and wait until its intervals can be drawn."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(path.resolve().as_uri())
+    page.locator(".what-if").scroll_into_view_if_needed()
+    page.wait_for_function(READY, timeout=240_000)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    return page, session
+
+
+def add_drag(times: Times, page: Page, session: CDPSession, name: str, drags: int) -> None:
+    """Drag a slider and add to `times` what one move cost, in milliseconds."""
+    page.evaluate(PAUSE)
+    page.evaluate(DRAG, [*SLIDERS[name], WARM])
     before = seconds(session)
-    page.evaluate(DRAG, [kind, drags])
+    page.evaluate(DRAG, [*SLIDERS[name], drags])
     after = seconds(session)
-    spent = {one: round(1e3 * (after[one] - before[one]) / drags, 2) for one in KINDS}
-    return {"slider": kind, "drags": drags, "ms_a_drag": spent, "limit_ms": LIMIT_MS}
+    for kind in KINDS:
+        times[kind].append(1e3 * (after[kind] - before[kind]) / drags)
+
+
+def line(path: Path, name: str, drags: int, times: Times) -> dict[str, Any]:
+    """Return what is printed of a page and a slider."""
+    medians = {kind: round(float(np.median(found)), 2) for kind, found in times.items()}
+    least = round(min(times["TaskDuration"]), 2)
+    about = {"page": path.stem, "slider": name, "drags": drags}
+    return {**about, "ms_a_drag": medians, "least_ms": least, "limit_ms": LIMIT_MS}
 
 
 def seconds(session: CDPSession) -> dict[str, float]:

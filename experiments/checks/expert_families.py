@@ -23,26 +23,72 @@ from mixopt.routing import FAMILIES, REFUSED, RouterFamily
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experts" / "families.md"
 BEGIN, END = "<!-- the table: make families -->", "<!-- end of the table -->"
+# Fields that say from how many experts is chosen, and what a configuration is called.
+_SIZE = re.compile(r"^    (\w*(?:num|n|nb)_(?:\w+_)?experts|\w*expert_num)\s*:", re.MULTILINE)
+_NO_SIZE = re.compile(r"shared|zero|activated|selected")
+_TYPE = re.compile(r"^    model_type = \"([^\"]+)\"", re.MULTILINE)
 # Classes of which a package with experts has one at least, and those that choose.
 _EXPERTS = re.compile(r"^class (\w*(?:Experts|ParallelExperts|NaiveMoe|CDMoE))\(", re.MULTILINE)
 _ROUTERS = re.compile(r"^class (\w*(?:Router|TopKGating|MoEV1Gate|NaiveMoe|CDMoE))\(", re.MULTILINE)
 EXACT = 1e-5  # of probabilities, in float32
 
 
-def installed_routers() -> dict[str, list[str]]:
+def installed_models() -> Path:
+    """Return the folder of transformers that has a package for each family."""
+    import transformers
+
+    return Path(inspect.getfile(transformers)).parent / "models"
+
+
+def installed_routers(folder: Path) -> dict[str, list[str]]:
     """Return the classes that choose experts, by the package of transformers that has them.
 
     A package whose experts have no such class is there with none.
-    """
-    import transformers
 
-    folder = Path(inspect.getfile(transformers)).parent / "models"
+    Args:
+        folder: Of packages, as `installed_models` returns it.
+    """
     found = {}
     for file in sorted(folder.glob("*/modeling_*.py")):
         source = file.read_text(encoding="utf-8")
         if _EXPERTS.search(source):
             found[file.parent.name] = sorted(set(_ROUTERS.findall(source)))
     return found
+
+
+def installed_types(folder: Path) -> dict[str, list[str]]:
+    """Return the `model_type` of each configuration with a number of experts, by package.
+
+    So packages are found whose classes are called otherwise, or that use the classes of others. A
+    configuration that has no type of its own, such as a part of one, stands with those of its file.
+
+    Args:
+        folder: Of packages, as `installed_models` returns it.
+    """
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*/configuration_*.py")):
+        source = file.read_text(encoding="utf-8")
+        for part in re.split(r"^(?=class )", source, flags=re.MULTILINE)[1:]:
+            if any(not _NO_SIZE.search(size) for size in _SIZE.findall(part)):
+                types = _TYPE.findall(part) or _TYPE.findall(source) or [file.parent.name]
+                found.setdefault(file.parent.name, []).extend(types)
+    return found
+
+
+def unknown_types(types: dict[str, list[str]], routers: dict[str, list[str]]) -> list[str]:
+    """Return types of configurations that are no family's, in packages where nothing is refused.
+
+    Args:
+        types: As of `installed_types`.
+        routers: As of `installed_routers`.
+    """
+    return [
+        name
+        for package, names in types.items()
+        if REFUSED.keys().isdisjoint(routers.get(package, []))
+        for name in names
+        if name not in FAMILIES
+    ]
 
 
 def unknown(found: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -127,8 +173,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     warnings.filterwarnings("ignore")
-    missing = unknown(installed_routers())
-    if missing:
+    routers = installed_routers(installed_models())
+    missing = unknown(routers), unknown_types(installed_types(installed_models()), routers)
+    if any(missing):
         sys.exit(f"families that are neither known nor refused: {missing}")
     measured = table()
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

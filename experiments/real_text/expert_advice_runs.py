@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from expert_sizes import FOUR, HELD_OUT, SEEDS
 from mixopt_proxies.decoder import DecoderProxy
+from proposed_changes import Change, proposed_change
 from research_text import say
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
-from mixopt.routing import Change, ExpertCounts, Summary
+from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import Array, read_json, write_json
 from mixopt.trials import Training, Trial, TrialResult, result_from_json, result_to_json
 
@@ -109,9 +110,10 @@ def changed(
 
 
 def first_change(result: TrialResult) -> Change | None:
-    """Return the first change of the mixture that a diagnosis proposes."""
-    found = Summary.of(expert_counts(result).train).diagnoses
-    return next((one.change for one in found if one.change is not None), None)
+    """Return the first change of the mixture that a diagnosis would propose."""
+    train = expert_counts(result).train
+    changes = (proposed_change(one, train) for one in Summary.of(train).diagnoses)
+    return next((change for change in changes if change is not None), None)
 
 
 def run_path(out: Path, name: str, seed: int) -> Path:

@@ -26,6 +26,7 @@ from expert_advice_runs import (
 )
 from expert_sizes import FOUR, SEEDS
 from online_tables import paired
+from proposed_changes import proposed_change
 
 from mixopt.routing import Summary
 from mixopt.system import Array, IntArray, read_json
@@ -200,11 +201,10 @@ def _print_diagnosed(out: Path) -> None:
 
 
 def _told(result: TrialResult) -> str:
-    found = Summary.of(expert_counts(result).train).diagnoses
-    return (
-        ", ".join(f"{one.kind} ({one.change or 'no change of the mixture'})" for one in found)
-        or "nothing"
-    )
+    train = expert_counts(result).train
+    changes = [(one.kind, proposed_change(one, train)) for one in Summary.of(train).diagnoses]
+    told = (f"{kind} ({change or 'no change of the mixture'})" for kind, change in changes)
+    return ", ".join(told) or "nothing"
 
 
 def _print_changes(out: Path) -> None:

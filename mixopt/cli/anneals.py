@@ -43,7 +43,8 @@ def anneal_command(
         typer.Option("--share", help="Share of the tokens from a source [default: 0.5]."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Of the control and each source [default: 3].")
+        int | None,
+        typer.Option("--seeds", help="Seeds for the control and each source [default: 3]."),
     ] = None,
     base: Annotated[
         Path | None,

@@ -36,8 +36,8 @@ from mixopt.cli.options import (
     config_of,
     directions,
     directory_of,
-    next_step,
     print_json,
+    print_step,
     say,
     scale_name,
     show,
@@ -188,7 +188,7 @@ def _fit_experiment(
 
     directory = directory_of(config, out)
     run = pipeline.fit(config, directory, overrides=overrides, trust=trust, say=say)
-    next_step(run, as_json)
+    print_step(run, "fit", as_json)
 
 
 def _fit_tables(
@@ -243,7 +243,7 @@ def evaluate_command(
     trials: TrialsPath = None,
     affine: Annotated[
         bool,
-        typer.Option("--affine", help="Map predictions to the scale of the runs, leaving one out."),
+        typer.Option("--affine", help="Rescale predictions to the runs (leave-one-out)."),
     ] = False,
     key: Key = None,
     tolerance: Tolerance = 0.01,

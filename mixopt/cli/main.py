@@ -6,7 +6,7 @@ no room left. Whatever else is raised is a defect of ours: one message, exit cod
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,7 +75,9 @@ def root(
 def run_command_line() -> None:
     """Run a command; turn what it raises into one message and an exit code."""
     try:
-        app()
+        code = app(prog_name="mixopt", standalone_mode=False)
+        if isinstance(code, int) and code:
+            raise SystemExit(code)
     except OtherRankError:
         raise SystemExit(2) from None
     except MixoptError as error:
@@ -88,7 +90,25 @@ def run_command_line() -> None:
         if ended.code == 130:  # Typer has caught the interrupt
             complain(INTERRUPTED)
         raise
+    except typer.Abort:  # standard input ended
+        raise SystemExit(1) from None
     except BaseException as error:  # polars panics are no Exception
+        if hasattr(error, "format_message"):  # a mistake in the words of the command itself
+            _show_misuse(error)
+            raise SystemExit(2) from None
         no_room = no_room_line(error)
         complain(no_room or defect_line(error))
         raise SystemExit(2 if no_room else OUR_DEFECT) from None
+
+
+def _show_misuse(error: Any) -> None:
+    """Say in a line which word of a command is wrong; a command without any shows its help."""
+    message = error.format_message().strip()
+    if "\n" in message:
+        error.show()
+        return
+    context = getattr(error, "ctx", None)
+    path = "mixopt" if context is None else str(context.command_path)
+    where = path.partition(" ")[2]
+    said = f"{message[:1].lower()}{message[1:].removesuffix('.')}; see {path} --help"
+    complain(without_secrets(f"{where}: {said}" if where else said))

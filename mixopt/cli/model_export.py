@@ -29,7 +29,7 @@ def export_model_command(
 ) -> None:
     """Write a checkpoint as a model that transformers loads.
 
-    With its tokenizer; logits are compared with the run's before the folder is there.
+    With its tokenizer; logits are compared with the run's before the folder is created.
     """
     from mixopt.pretraining import export_lines, export_model
 

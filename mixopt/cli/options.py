@@ -314,15 +314,17 @@ def print_run(run: Run, as_json: bool) -> None:
         show(summary_text(run))
 
 
-def next_step(run: Run, as_json: bool) -> None:
-    """Print which steps are done, and the command of the next one."""
+def print_step(run: Run, step: str, as_json: bool) -> None:
+    """Print what a step found as JSON, or the command of the next one."""
+    from mixopt.reporting import step_result
     from mixopt.run_directory import STEPS
 
     done = [step.name for step in STEPS if run.is_done(step.name)]
     waiting = [step.name for step in STEPS if step.name not in done]
     command = run.command(waiting[0]) if waiting else None
     if as_json:
-        print_json({"path": str(run.path), "done": done, "waiting": waiting, "next": command})
+        steps = {"done": done, "waiting": waiting, "next": command}
+        print_json({"path": str(run.path), "step": step, "result": step_result(run, step), **steps})
     elif command is not None:
         show(f"{COMMAND}{command}")
     else:

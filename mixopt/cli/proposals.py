@@ -22,8 +22,8 @@ from mixopt.cli.options import (
     asked_objective,
     config_of,
     directory_of,
-    next_step,
     print_json,
+    print_step,
     risk_of,
     say,
     show,
@@ -159,7 +159,7 @@ def _propose_experiment(
 
     directory = directory_of(config, out)
     run = pipeline.propose(config, directory, overrides=overrides, trust=trust, say=say)
-    next_step(run, as_json)
+    print_step(run, "propose", as_json)
 
 
 def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:

@@ -22,9 +22,9 @@ from mixopt.cli.options import (
     config_of,
     directory_of,
     fitted,
-    next_step,
     print_json,
     print_run,
+    print_step,
     say,
     show,
     show_as_is,
@@ -76,7 +76,7 @@ def _add_step(step: str, description: str) -> None:
         function: Callable[..., Run] = getattr(pipeline, step)
         config, given = config_of(config), overrides or ()
         run = function(config, directory_of(config, out), overrides=given, trust=trust, say=say)
-        next_step(run, as_json)
+        print_step(run, step, as_json)
 
     app.command(step, help=description)(command)
 
@@ -108,7 +108,7 @@ def sweep_command(
         print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
     else:
         run = pipeline.sweep(config, directory, overrides=given, trust=trust, say=say)
-        next_step(run, as_json)
+        print_step(run, "sweep", as_json)
 
 
 @app.command("validate")
@@ -126,7 +126,7 @@ def validate_command(
     config = config_of(config)
     directory, given = directory_of(config, out), with_executor(overrides, executor)
     run = pipeline.validate(config, directory, overrides=given, trust=trust, say=say)
-    next_step(run, as_json)
+    print_step(run, "validate", as_json)
 
 
 @app.command("status")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixopt.cli.options import AsJson, Directory, app, print_json, show
+from mixopt.cli.options import AsJson, Directory, app, print_json, say, show
 
 
 @app.command("sync")
@@ -32,7 +32,7 @@ def sync_command(
     """
     from mixopt.tracking import sync, sync_line
 
-    result = sync(directory, uri, config=config, trust=trust)
+    result = sync(directory, uri, config=config, trust=trust, say=say)
     print_json(result.to_json()) if as_json else show(sync_line(directory, result))
     if result.trouble:
         raise typer.Exit(1)

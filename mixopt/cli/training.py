@@ -85,7 +85,7 @@ def simulate_command(
     ] = None,
     inventory: SizesPath = None,
     max_epochs: Annotated[
-        float | None, typer.Option("--max-epochs", help="Most epochs of a domain.")
+        float | None, typer.Option("--max-epochs", help="Maximum epochs per domain.")
     ] = None,
     figure: Annotated[
         Path | None,
@@ -138,7 +138,8 @@ def schedule_command(
         int, typer.Option("--sequence-length", help="Predicted tokens of a sequence.")
     ] = 4096,
     max_epochs: Annotated[
-        float | None, typer.Option("--max-epochs", help="Most epochs of a domain, over all stages.")
+        float | None,
+        typer.Option("--max-epochs", help="Maximum epochs per domain, over all stages."),
     ] = None,
     inventory: SizesPath = None,
     trust: Trusted = False,
@@ -263,7 +264,7 @@ def publish_command(
 ) -> None:
     """Write a prepared corpus to a store.
 
-    Other runs take it by corpus.prepared.
+    Other runs use it through corpus.prepared.
     """
     from mixopt.corpus import Corpus, publish_corpus
 

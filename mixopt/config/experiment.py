@@ -16,6 +16,7 @@ from mixopt.config.constraints_section import ConstraintsConfig
 from mixopt.config.corpus_section import CorpusConfig, SourceConfig
 from mixopt.config.design_section import DesignConfig
 from mixopt.config.durations import Duration
+from mixopt.config.experts_section import TrialExpertsConfig
 from mixopt.config.objective_section import ObjectiveConfig
 from mixopt.config.section import Count, Positive, Section, Share
 from mixopt.config.starting_point import located
@@ -184,12 +185,21 @@ class Config(Section):
     proxy: ProxyConfig = ProxyConfig()
     sweep: SweepConfig = SweepConfig()
     fit: FitConfig = FitConfig()
-    objective: ObjectiveConfig
+    objective: ObjectiveConfig = Field(examples=["objective: {target: NAME OF A DOMAIN}"])
     constraints: ConstraintsConfig = ConstraintsConfig()
     propose: ProposeConfig = ProposeConfig()
     # `validate` is a method of pydantic models, so the attribute has another name.
     validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
     tracking: TrackingConfig = TrackingConfig()
+    experts: TrialExpertsConfig | None = Field(
+        None, description="diagnoses of the experts of trials, where the proxy has some"
+    )
+
+    @property
+    def expert_thresholds(self) -> dict[str, float]:
+        """Thresholds of diagnoses that are others than the defaults, by name."""
+        given = None if self.experts is None else self.experts.thresholds
+        return {} if given is None else given.model_dump(exclude_none=True)
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mixopt.config.section import FILES
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.errors import ConfigError, did_you_mean, nearest
 from mixopt.system import (
     FieldPlace,
     ServerUri,
@@ -28,6 +29,7 @@ from mixopt.system import (
 )
 
 Location = FieldPlace
+DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -81,11 +83,23 @@ def read_sections(
     try:
         return Sections(model.model_validate(content, context={FILES: files}), path, origins)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        # A misspelt section is also one that is missing: its name says more.
-        faults.sort(key=lambda one: one["type"] != "extra_forbidden")
-        found = [_explain(one, model, path, origins) for one in faults]
+        found = [
+            _explain(one, model, path, origins) for one in _told(error.errors(include_url=False))
+        ]
         raise first_of([ConfigError(line) for line in found]) from error
+
+
+def _told(faults: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the faults to tell of: a section that is misspelt is not missing too."""
+    misspelt = [one for one in faults if one["type"] == "extra_forbidden"]
+    others = [one for one in faults if one["type"] != "extra_forbidden"]
+    return misspelt + [one for one in others if not any(_is_meant(one, bad) for bad in misspelt)]
+
+
+def _is_meant(fault: ErrorDetails, misspelt: ErrorDetails) -> bool:
+    """Tell whether a missing field is what another one was meant to be."""
+    (*where, name), (*place, word) = fault["loc"], misspelt["loc"]
+    return fault["type"] == "missing" and where == place and bool(nearest(str(word), [str(name)]))
 
 
 def first_of(mistakes: Iterable[ConfigError]) -> ConfigError:
@@ -117,6 +131,10 @@ def _without_default_nulls(value: Any) -> Any:
 
 
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
+    if path.suffix.lower() in DATA and path.exists():
+        raise ConfigError(
+            f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
+        )
     text = read_text(path, error=ConfigError, missing=lambda: ConfigError(f"{path}: no such file"))
     content = parse_yaml(text, str(path))
     lines = yaml_places(text, path)
@@ -158,7 +176,8 @@ def _explain(
         known = [f.alias or name for name, f in section.model_fields.items()]
         return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
     if kind == "missing":
-        return f"{where}: {field}: is missing"
+        examples = section.model_fields[str(location[-1])].examples
+        return f"{where}: {field}: is missing{f'; for example {examples[0]}' if examples else ''}"
     message = first["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be")
     value = first["input"]

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from mixopt.fitting.fit_report import CEILING as CEILING
     from mixopt.fitting.fitted import Fit as Fit
     from mixopt.fitting.held_out_predictions import OBJECTIVE as OBJECTIVE
+    from mixopt.fitting.intervals import conformal_quantile as conformal_quantile
     from mixopt.fitting.loss_readiness import (
         FitReadiness as FitReadiness,
         readiness as readiness,
@@ -146,6 +147,7 @@ else:
             "fit_files": ["check_fit_files", "held_out_tables"],
             "fit_report": ["CEILING"],
             "fitted": ["Fit"],
+            "intervals": ["conformal_quantile"],
             "held_out_predictions": ["OBJECTIVE"],
             "loss_readiness": ["FitReadiness", "readiness"],
             "loss_state": ["LossReadiness"],

@@ -216,7 +216,7 @@ class _Test:
         held_out_KM = self.fit.held_out_losses()[:, self._ours]
         errors_K = value(self._known * slopes_M) - value(held_out_KM * slopes_M)
         half = conformal_quantile(np.abs(errors_K))
-        return value(self.mapped_NM), np.full(len(self.observed_NM), half)
+        return value(self.mapped_NM), half * self.fit.reach.stretch(self.weights_ND)
 
     def _about_scale(self) -> str:
         said = (

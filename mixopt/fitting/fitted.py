@@ -1,7 +1,7 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds
-(mixopt.fitting.intervals); far from all trials it is too narrow. With pilots
+(mixopt.fitting.intervals), wider beyond the trials (mixopt.fitting.trial_reach). With pilots
 (mixopt.fitting.pilots) predictions and intervals are of runs at their size; with a size
 (mixopt.fitting.model_sizes), at that one. Its folder is in mixopt.fitting.fit_files.
 
@@ -51,6 +51,7 @@ from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
 from mixopt.fitting.prediction import Prediction, as_weights
 from mixopt.fitting.regressor import predict_with_std
 from mixopt.fitting.repetition import Repetition
+from mixopt.fitting.trial_reach import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array, Trust, check_trusted
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from mixopt.plots import FitPlots
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
 
-CRITERION = "least root mean squared error of the objective on held-out folds"
+CRITERION = "lowest RMSE of the objective on held-out folds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +247,11 @@ class Fit:
         far = None if self.size is None else self.growth * self.data.sizes.beyond(self.size)
         return calibrate(errors_N, stds_N, local=far is not None).times(1.0 + (far or 0.0))
 
+    @cached_property
+    def reach(self) -> TrialReach:
+        """How far the trials reach: beyond, intervals are wider."""
+        return TrialReach(self.data.weights_ND)
+
     def predict(
         self, weights: ArrayLike | Mixture | Sequence[Mixture], objective: Objective | None = None
     ) -> Prediction:
@@ -257,13 +263,15 @@ class Fit:
         """
         asked, count = objective or self.objective, len(self.targets)
         regressor, aim = aimed(self.regressor, asked)
-        means, stds = predict_with_std(regressor, as_weights(weights, self.domains))
+        points_ND = as_weights(weights, self.domains)
+        means, stds = predict_with_std(regressor, points_ND)
+        stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
         found = Prediction.of(
             means[:, :count],
-            np.stack([one.halves(std_N) for one, std_N in pairs], axis=1),
+            np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
             aim.value(means),
-            self.objective_calibration(asked).halves(aim.spread(stds)),
+            stretch_N * self.objective_calibration(asked).halves(aim.spread(stds)),
         )
         return found if self.pilots is None else found.agreeing(asked)
 

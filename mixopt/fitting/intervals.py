@@ -4,8 +4,9 @@ Split conformal prediction, on the held-out predictions of all folds: a half-wid
 the regressor's own standard deviation, and the multiple is the quantile of |error| / deviation on
 trials that the regressor had not seen. So an interval is wider where the regressor is less
 sure, and how sure it claims to be does not matter. Where its deviations are no help, because
-intervals of one width for all mixtures would be narrower on the whole, the width is the same
-everywhere.
+intervals of one width for all held-out trials would be narrower on the whole, they have that width,
+and are wider only where the regressor is less sure than at any held-out trial. How far a mixture is
+from the trials counts beside it (mixopt.fitting.trial_reach).
 
 Source: Lei et al., Distribution-Free Predictive Inference for Regression (2018), section 5.2;
 the choice between the two widths is ours.
@@ -33,7 +34,7 @@ class Calibration:
     Attributes:
         factor: Half-width for a deviation of 1.
         floor: Least deviation that is believed.
-        local: Whether the regressor's deviation counts; if not, each counts as 1.
+        local: Whether deviations count; where the regressor has none, each counts as 1.
     """
 
     factor: float
@@ -66,15 +67,20 @@ def calibrate(
         level: Share of new trials that an interval should hold.
         local: Widths follow the deviations in any case, as beyond the trials' sizes they must.
     """
-    everywhere = Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
     floor = LEAST * float(np.median(stds_N))
     if floor <= 0:
-        return everywhere
-    believed_N = np.maximum(stds_N, floor)
-    own = Calibration(conformal_quantile(np.abs(errors_N) / believed_N, level), floor, True)
+        return Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
+    own = _above(floor, errors_N, stds_N, level)
     if local:
         return own
-    return min(own, everywhere, key=lambda one: float(one.halves(stds_N).mean()))
+    even = _above(float(stds_N.max()), errors_N, stds_N, level)
+    return min(own, even, key=lambda one: float(one.halves(stds_N).mean()))
+
+
+def _above(floor: float, errors_N: Array, stds_N: Array, level: float) -> Calibration:
+    """Return the widths that hold `level` of the errors where no deviation below counts."""
+    believed_N = np.maximum(stds_N, floor)
+    return Calibration(conformal_quantile(np.abs(errors_N) / believed_N, level), floor, True)
 
 
 def conformal_quantile(sizes_N: Array, level: float = LEVEL) -> float:

@@ -31,6 +31,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from mixopt.errors import EstimatorError
+from mixopt.sampling import BatchSizes
 from mixopt.system import Array
 
 Need = Literal["training_loss", "held_out", "excess_loss", "alignment"]
@@ -43,7 +44,7 @@ class Setting:
     Attributes:
         domains: Names of the training domains, in order.
         steps: Optimiser steps of the whole run, >= 1.
-        tokens_per_step: Tokens of one step over all ranks, >= 1.
+        tokens_per_step: Tokens of one step over all ranks, >= 1; the mean where steps differ.
         reference_D: The mixture that the run starts from and may return to; adds up to 1.
         natural_D: Shares of the domains in the corpus; adds up to 1.
         evaluations: Names of the evaluation domains, in order; of a training domain's held-out text
@@ -53,6 +54,7 @@ class Setting:
         upper_D: Most share of each domain.
         inventory_D: Distinct training tokens of each domain, where known.
         seed: Of whatever the estimator draws.
+        step_tokens: Tokens of each step as its batch, where steps differ.
     """
 
     domains: tuple[str, ...]
@@ -66,6 +68,7 @@ class Setting:
     upper_D: Array
     inventory_D: Array | None = None
     seed: int = 0
+    step_tokens: BatchSizes | None = None
 
     def __post_init__(self) -> None:
         """Check names, shapes, shares and bounds.
@@ -78,6 +81,10 @@ class Setting:
         for name in ("steps", "tokens_per_step"):
             if getattr(self, name) < 1:
                 raise EstimatorError(f"{name}: {getattr(self, name)}; at least 1")
+        if self.step_tokens is not None and self.step_tokens.steps != self.steps:
+            raise EstimatorError(
+                f"step_tokens: of {self.step_tokens.steps} steps, and the run has {self.steps}"
+            )
         for name, size in (
             ("reference_D", len(self.domains)),
             ("natural_D", len(self.domains)),
@@ -104,6 +111,12 @@ class Setting:
                 f"domain {self.domains[d]!r}: the reference mixture has {self.reference_D[d]:.4g},"
                 f" outside its bounds {self.lower_D[d]:.4g} to {self.upper_D[d]:.4g}"
             )
+
+    def tokens_before(self, step: int) -> int:
+        """Return the tokens of the steps before a step, counted from 0."""
+        if self.step_tokens is None:
+            return step * self.tokens_per_step
+        return self.step_tokens.samples_before(step)
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,9 @@ class Cost:
 class CostMeter:
     """Adds to the cost; a lap is the time since the last."""
 
-    def __init__(self, tokens_per_step: int) -> None:
-        """Begin at nothing.
-
-        Args:
-            tokens_per_step: Tokens of an optimiser step.
-        """
+    def __init__(self) -> None:
+        """Begin at nothing."""
         self.cost = Cost()
-        self._tokens_per_step = tokens_per_step
         self._since = time.perf_counter()
 
     def lap(self) -> float:
@@ -45,12 +40,12 @@ class CostMeter:
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
-    def add_perturbed(self, seconds: float) -> None:
+    def add_perturbed(self, tokens: int, seconds: float) -> None:
         """Count a step on weights that perturb."""
         self.cost = replace(
             self.cost,
             perturbed_steps=self.cost.perturbed_steps + 1,
-            perturbed_tokens=self.cost.perturbed_tokens + self._tokens_per_step,
+            perturbed_tokens=self.cost.perturbed_tokens + tokens,
             perturbed_seconds=self.cost.perturbed_seconds + seconds,
         )
 

@@ -62,7 +62,7 @@ class Decisions:
             spike=options.spike,
             needs_losses="training_loss" in estimator.needs,
         )
-        self.meter = CostMeter(setting.tokens_per_step)
+        self.meter = CostMeter()
         self.frozen: str | None = None
         self.step = 0
         self._begin(setting)
@@ -97,7 +97,8 @@ class Decisions:
         self._stream.check(self.step)
         seconds = self.meter.lap()
         if self._perturbs():
-            self.meter.add_perturbed(seconds)
+            before = self.setting.tokens_before(self.step - 1)
+            self.meter.add_perturbed(self.setting.tokens_before(self.step) - before, seconds)
         if not self._started:
             self._start_from(self.step, first=self._next_free(), now=self.step)
         self._tell_due()
@@ -260,7 +261,7 @@ class Decisions:
             self._stream.set_weights(plan.first, plan.named(self.setting))
 
     def _write(self, plan: StandingPlan) -> None:
-        batch, weights = self._stream.batch(plan.first), plan.named(self.setting)
+        batch, weights = self._stream.logged_batch(plan.first), plan.named(self.setting)
         self._log.write(batch, plan.first, weights, plan.why, shadow=self._options.shadow)
 
     # State ----------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ class Decisions:
             RunError: The log is shorter than it was; nothing is changed.
         """
         read = DriverState.read(state, self.setting)
-        self._stream.check_samples(read.stream)
+        self._stream.check_samples(read.stream, read.step)
         before = self.setting
         with self._estimator_as_it_was():
             if read.is_same:

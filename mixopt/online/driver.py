@@ -65,7 +65,9 @@ class Driver:
         """
         options.check_needs(estimator)
         self._gives = frozenset(options.gives)
-        self._stream = StreamSteps(mixture, options.accumulation, options.tokens_per_sample)
+        self._stream = StreamSteps(
+            mixture, options.accumulation, options.tokens_per_sample, options.batch_sizes
+        )
         setting = options.setting(self._stream.sampler)
         self._decisions = Decisions(estimator, setting, self._stream, options)
 

@@ -148,11 +148,10 @@ def impossible(
             f"domain {setting.domains[d]!r}: a share of {weights_D[d]:.4g} is outside its bounds"
             f" {setting.lower_D[d]:.4g} to {setting.upper_D[d]:.4g}"
         )
-    samples = min(plan.steps, setting.steps - first + 1) * stream.step_samples
+    start = stream.position(first - 1)
+    samples = stream.position(min(first - 1 + plan.steps, setting.steps)) - start
     samples_D = weights_D / stream.lengths_D
-    return _beyond_inventory(
-        samples_D / samples_D.sum() * samples, stream.sampler, stream.position(first - 1)
-    )
+    return _beyond_inventory(samples_D / samples_D.sum() * samples, stream.sampler, start)
 
 
 def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, position: int) -> str | None:

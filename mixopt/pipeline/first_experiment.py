@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -136,7 +137,7 @@ def found_text(found: FirstExperiment) -> str:
     ]
     columns = ("name", "role", "files", "format", "column", "text", "tokens")
     each = found.sources[0].token_bytes
-    size = "a token is a byte" if each == 1 else f"tokens are estimated at {each} bytes each"
+    size = "1 token = 1 byte" if each == 1 else f"tokens are estimated at {each} bytes each"
     return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
 
@@ -224,15 +225,16 @@ def experiment_text(
     targets = [source for source in sources if source.is_target]
     total = _trained_on(sources)
     trials = min(MOST_TRIALS, max(LEAST_TRIALS, 3 * len(domains)))
+    quoted = shlex.quote(str(out))
     lines = [
         "# How much of each domain should a model be trained on? Written by",
-        f"#   mixopt init {' '.join(map(str, paths))} --out {out}",
-        f"# Check it:  mixopt check {out}",
-        f"# Run it:    mixopt run {out}      (interrupt it at any time: the same command resumes)",
+        f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
+        f"# Check it:  mixopt check {quoted}",
+        f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
         f"name: {_scalar(out.stem)}",
         "corpus:",
         f"  tokenizer: {_tokenizer(total):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
-        "  max_bytes: 20_000_000  # read at most so much text of each domain: a sample is enough",
+        "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
     ]
     if skip:
         lines.append(
@@ -249,7 +251,7 @@ def experiment_text(
         f"  trials: {trials}       # mixtures to try; {MOST_TRIALS} or more for a real decision",
         "proxy:             # the small model that is trained on each mixture",
         f"  name: {_proxy()}",
-        "  tokens: 500_000  # of each trial; more tells mixtures apart better",
+        "  tokens: 500_000  # of each trial; more tokens separate mixtures better",
         "validate:",
         "  seeds: 3         # the proposal is trained against natural, uniform and others",
         "# The run that the mixture is for: no domain is repeated more often than this in it.",
@@ -317,5 +319,5 @@ def _tokenizer(total: int) -> str:
 def _proxy() -> str:
     """Return the proxy that runs here."""
     if find_spec("torch"):
-        return "decoder    # or ngram: rougher, and done in seconds"
+        return "decoder    # or ngram: less accurate, but takes seconds"
     return "ngram      # decoder needs torch: pip install 'mixopt[proxies]'"

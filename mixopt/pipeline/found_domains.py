@@ -121,12 +121,13 @@ def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
     """Find the domains of some files and folders.
 
     Raises:
-        ConfigError: A path is not there.
+        ConfigError: A path is not there, is given twice, or is in a folder that is given too.
     """
     places = [Path(path) for path in paths]
     for place in places:
         if not place.exists():
             raise ConfigError(f"init: {place}: no such file or folder")
+    _check_apart(places)
     found = FoundFiles()
     for name, files in _grouped(places):
         if not files:
@@ -134,6 +135,20 @@ def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
             continue
         found.add(name, files)
     return found
+
+
+def _check_apart(places: Sequence[Path]) -> None:
+    """Refuse text that would be in two domains."""
+    seen: dict[Path, Path] = {}
+    for place in places:
+        if (twice := seen.setdefault(place.resolve(), place)) is not place:
+            raise ConfigError(f"init: {place}: is the same as {twice}; give it once")
+    for resolved, place in seen.items():
+        for folder in resolved.parents:
+            if folder in seen:
+                raise ConfigError(
+                    f"init: {place}: is inside {seen[folder]}, which is given too; give one of them"
+                )
 
 
 def source_column(domain: FoundDomain) -> str | None:
@@ -235,10 +250,11 @@ def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
     """Say which files are of formats that nothing here reads, a line a suffix."""
     by_suffix: dict[str, list[Path]] = {}
     for file in files:
-        by_suffix.setdefault(file.suffix or "no suffix", []).append(file)
+        by_suffix.setdefault(file.suffix, []).append(file)
     for suffix, some in by_suffix.items():
         who = str(some[0]) if len(some) == 1 else f"{name}: {len(some)} files"
-        yield f"{who}: {suffix} is not a format of text that mixopt reads"
+        why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
+        yield f"{who}: {why}"
 
 
 def _paths(kept: Sequence[Path]) -> tuple[str, ...]:

@@ -128,10 +128,12 @@ def propose_front_from(
 def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
     fit = load_fit(directory, trust=trust)
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
+    thresholds: dict[str, float] = {}
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
         config, base = run.config, run.base_losses
         limits, search, seed = config.constraints, config.propose, config.seed
+        thresholds = config.expert_thresholds
     return Question.of(
         fit,
         constraints=asked.constraints or limits,
@@ -140,7 +142,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
         risk=asked.risk,
         search=search,
         seed=seed,
-        collapsed=collapsed_trials(directory),
+        collapsed=collapsed_trials(directory, thresholds),
         base=base,
     )
 

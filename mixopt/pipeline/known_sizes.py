@@ -72,7 +72,7 @@ def _stated(
     known = sample if len(sample) == len(sources) else None
     if not all(source.is_sized for source in sources.values()):
         return None, known, "unknown"
-    inventory = {n: s.tokens or max(1, round((s.bytes or 0) * rate)) for n, s in sources.items()}
+    inventory = {name: _size(source, rate) for name, source in sources.items()}
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
     return inventory, known, "stated" if exact else "estimated"
 
@@ -87,7 +87,15 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
         except CorpusError:  # the check of sources says why
             return None
     most = source.max_bytes or config.corpus.max_bytes
-    return None if most is None else max(1, round(most * rate))
+    if most is None:
+        return None
+    read = max(1, round(most * rate))
+    return min(read, _size(source, rate)) if source.is_sized else read
+
+
+def _size(source: SourceConfig, rate: float) -> int:
+    """Return the stated size of a whole domain in tokens."""
+    return source.tokens or max(1, round((source.bytes or 0) * rate))
 
 
 def _prepared(run: Run) -> Corpus | None:

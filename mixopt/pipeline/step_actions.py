@@ -78,10 +78,16 @@ def _design(run: Run, say: Say) -> None:
     if (short := say_shortages(run_shortages(run))) is not None:
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
-    counts = ", ".join(f"{roles.count(role)} {role}" for role in dict.fromkeys(roles))
+    counts = ", ".join(_counted(role, roles.count(role)) for role in dict.fromkeys(roles))
     later = sum(run.config.design.planned_rounds[1:])
     chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
+
+
+def _counted(role: str, count: int) -> str:
+    """Return such as `2 anchors` and `3 axial`."""
+    is_noun = role in ("anchor", "replicate", "control", "anneal")
+    return f"{count} {role}{'s' if is_noun and count > 1 else ''}"
 
 
 def _say_epochs(run: Run, anneals: AnnealsConfig, say: Say) -> None:
@@ -266,10 +272,12 @@ def _keep_results(
 
 def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     """Write what the experts of the trials were given, where they have experts."""
+    from mixopt.routing import Thresholds
     from mixopt.trials import write_experts
 
     file = step.experts_file(run.path)
-    found = write_experts(results, file)
+    given = run.config.expert_thresholds
+    found = write_experts(results, file, Thresholds().with_values(given, "experts.thresholds"))
     if found is not None and found.collapsed:
         first = ", ".join(found.collapsed[:5])
         more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""

@@ -242,8 +242,11 @@ class _Request:
     def open(self, redo: str | None, say: Say) -> Run:
         """Open or make the run directory."""
         run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
-        if run.is_foreign and self.config.tracking.enabled:
-            say("tracking: off for a configuration from its run directory; add --trust to send")
+        if self.config.tracking.enabled and not run.is_sent:
+            say(
+                "tracking: nothing is sent, because only the run directory names the server"
+                f" {self.config.tracking.uri}; add --trust to send"
+            )
         return run
 
 

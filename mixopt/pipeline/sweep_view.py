@@ -103,8 +103,8 @@ def hours_line(entry: dict[str, Any]) -> str:
     so_far, left = entry.get(f"{unit}_hours"), entry.get(f"{unit}_hours_to_go")
     if not so_far:
         return ""
-    line = f"{unit.upper()} hours: {_hours(so_far)} so far"
-    return f"{line}, about {_hours(left)} left" if left else line
+    line = f"{unit.upper()} hours: {_hours(so_far)}"
+    return f"{line} so far, about {_hours(left)} left" if left else line
 
 
 def _reason_lines(reasons: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -117,7 +117,7 @@ def _validate_one(
         plan = found.plan.add(asked, count)
         found = Validated(plan, train(plan.trials), proposals)
         compared = found.validation(run).comparisons_of(name)
-        undecided = [one.baseline for one in compared if one.verdict == "no difference shown"]
+        undecided = [one.baseline for one in compared if one.verdict == "not significant"]
         loses = any(one.verdict == "loses" for one in compared)
         if loses or not undecided:
             break

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from mixopt.pretraining.expert_balance import (
         ExpertBalance as ExpertBalance,
     )
-    from mixopt.pretraining.model_config import ModelConfig as ModelConfig
+    from mixopt.pretraining.model_config import (
+        ModelConfig as ModelConfig,
+    )
     from mixopt.pretraining.model_export import (
         ModelExport as ModelExport,
         export_lines as export_lines,
@@ -54,15 +56,23 @@ if TYPE_CHECKING:
         decay_groups as decay_groups,
         learning_rate as learning_rate,
     )
+    from mixopt.pretraining.parallel import (
+        ParallelModel as ParallelModel,
+    )
     from mixopt.pretraining.pretraining_run import (
         pretrain as pretrain,
     )
     from mixopt.pretraining.ranks import (
         joined as joined,
     )
-    from mixopt.pretraining.recipe_hash import recipe_fingerprint as recipe_fingerprint
+    from mixopt.pretraining.recipe_hash import (
+        recipe_fingerprint as recipe_fingerprint,
+    )
     from mixopt.pretraining.result import (
         result_lines as result_lines,
+    )
+    from mixopt.pretraining.sharded_start import (
+        starting_model as starting_model,
     )
     from mixopt.pretraining.task_scoring import (
         TaskScores as TaskScores,
@@ -97,10 +107,12 @@ else:
             "model_origin": ["ModelOrigin", "open_origin"],
             "models": ["build_model"],
             "optimizer": ["ADAM_EPS", "decay_groups", "learning_rate"],
+            "parallel": ["ParallelModel"],
             "pretraining_run": ["pretrain"],
             "ranks": ["joined"],
             "recipe_hash": ["recipe_fingerprint"],
             "result": ["result_lines"],
+            "sharded_start": ["starting_model"],
             "task_scoring": ["TaskScores", "score_tasks", "scores_text"],
             "text.stream_input": ["StreamedText", "prepare_streams", "rows_of"],
             "trained_model": ["TrainedModel"],

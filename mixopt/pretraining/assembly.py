@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.loading import MixtureLoader
@@ -21,13 +21,19 @@ from mixopt.pretraining.document_masks import DocumentMasks, check_apart
 from mixopt.pretraining.expert_watch import ExpertWatch, watch_of
 from mixopt.pretraining.metrics import Meter, MetricsFile, peak_flops
 from mixopt.pretraining.mixture_input import FixedMixture, Scheduled, scheduled_mixtures
-from mixopt.pretraining.model_start import initial_model
 from mixopt.pretraining.models import flops_per_token
 from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import RankBatches, RunText
-from mixopt.pretraining.text import HeldOutText, StreamedText, batches_of, open_for
+from mixopt.pretraining.run_text import RankBatches
+from mixopt.pretraining.sharded_start import StartingModel, starting_model
+from mixopt.pretraining.text import (
+    HeldOutText,
+    JoinedBatches,
+    StreamedText,
+    batches_of,
+    open_for,
+)
 from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import MixtureSampler
 
@@ -80,14 +86,11 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class _Stream:
-    """What is known before a model is on its device."""
+    """What a run reads, before it has a model."""
 
-    corpus: RunText
+    corpus: Corpus | StreamedText
     known: Scheduled
     loader: RankBatches
-    model: nn.Module
-    flops: float
-    masks: DocumentMasks | None
 
 
 def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
@@ -97,7 +100,10 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         MixoptError: Corpus, mixtures, model or estimator cannot be used in this run.
     """
     stream = ranks.each(lambda: _stream(config, out, ranks))
-    model = ParallelModel(stream.model, config, ranks, stream.masks)
+    start = starting_model(config, stream.corpus.vocab_size, out, ranks)
+    masks = ranks.each(lambda: _masks(config, stream.corpus, start, ranks))
+    flops = ranks.first(lambda: flops_per_token(start.module, config.longest_sequence))
+    model = ParallelModel(start.module, config, ranks, masks, held_by_first=start.held_by_first)
     optimizer = make_optimizer(model.plain, config.training)
     averaged = _averaged(model, optimizer, config)
     held_out = HeldOutText(stream.corpus, config, ranks, model)
@@ -113,7 +119,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
         step=TrainingStep(model, optimizer, config, ranks, experts, balance, averaged),
         held_out=held_out,
         mixture=ranks.each(lambda: _mixture(config, stream, held_out, out)),
-        meter=Meter(stream.corpus.domain_names, config, balance, flops=stream.flops, peak=peak),
+        meter=Meter(stream.corpus.domain_names, config, balance, flops=flops, peak=peak),
         metrics=MetricsFile(out / METRICS if ranks.is_first else None),
         experts=experts,
         averaged=averaged,
@@ -131,14 +137,11 @@ def _stream(config: PretrainConfig, out: Path, ranks: Ranks) -> _Stream:
     corpus = open_for(config, out)
     known = scheduled_mixtures(config, corpus)
     loader = batches_of(corpus, config, known, ranks)
-    model = initial_model(config, corpus.vocab_size, out)
-    masks = _masks(config, corpus, model)
-    flops = flops_per_token(model, config.longest_sequence)
-    return _Stream(corpus, known, loader, model, flops, masks)
+    return _Stream(corpus, known, loader)
 
 
 def _masks(
-    config: PretrainConfig, text: Corpus | StreamedText, model: nn.Module
+    config: PretrainConfig, text: Corpus | StreamedText, start: StartingModel, ranks: Ranks
 ) -> DocumentMasks | None:
     """Return what keeps documents of a row apart, where that is asked for; the model can do it."""
     if not config.training.mask_documents:
@@ -147,8 +150,9 @@ def _masks(
         ends: tuple[int, ...] = (text.tokenizer.end_of_document,)
     else:
         ends = document_ends(text)
-    masks = DocumentMasks(model, ends)
-    check_apart(model, config.longest_sequence, text.vocab_size)
+    masks = DocumentMasks(start.module, ends)
+    if ranks.is_first or not start.held_by_first:
+        check_apart(start.module, config.longest_sequence, text.vocab_size)
     return masks
 
 
@@ -174,10 +178,11 @@ def _driver(
     held_out: HeldOutText,
     log: Path,
 ) -> Driver:
-    corpus, loader = stream.corpus, stream.loader
+    corpus = stream.corpus
     options = DriverOptions(
         steps=config.training.steps,
         tokens_per_sample=config.training.sequence_length,
+        batch_sizes=config.batch_sizes,
         evaluations=corpus.evaluation_names,
         objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
         evaluate=held_out.sums,
@@ -190,5 +195,11 @@ def _driver(
         log=log,
         seed=config.seed,
     )
-    mixture = loader if isinstance(loader, MixtureLoader) else loader.sampler
-    return Driver(make_estimator(chosen.name, chosen.options), mixture, options)
+    estimator = make_estimator(chosen.name, chosen.options)
+    return Driver(estimator, _mixed_batches(stream.loader), options)
+
+
+def _mixed_batches(loader: RankBatches) -> MixtureLoader | MixtureSampler:
+    """Return what a driver changes the weights of: where steps are joined of units, of these."""
+    units = loader.units if isinstance(loader, JoinedBatches) else loader
+    return units if isinstance(units, MixtureLoader) else units.sampler

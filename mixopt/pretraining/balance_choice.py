@@ -7,6 +7,7 @@ by `balance_of`, trials that continue a checkpoint one at a time by `balance_alo
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.expert_config import ExpertsConfig
 from mixopt.pretraining.expert_watch import ExpertWatch
+from mixopt.pretraining.models import TEXT
 from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import (
     ExpertBiases,
@@ -134,14 +136,18 @@ def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
     if family is None:
         return _of_unknown(model, asked)
     _check(asked, family)
+    coefficient = _coefficient(model, asked, family.coefficient)
+    if asked.balance == "auxiliary" and not (coefficient and _has_logits(model)):
+        why = _why_nothing(model, asked, family)
+        raise ConfigError(f"experts.balance: auxiliary: {why}; give another, or leave balance out")
     stats, biases = None, None
     if _by_bias(asked, family):
         stats = asked.stats or _counted(model, asked)
         biases = ExpertBiases.of(stats.routers)
-    added = asked.balance != "off" and _has_logits(model)
-    coefficient = (coefficient_of(model) or 0.0) if added else 0.0
+    if asked.balance == "off" or not _has_logits(model):
+        coefficient = 0.0
     if biases is None and coefficient == 0 and asked.balance != "off":
-        _warn(asked, _why_nothing(model, family))
+        _warn(asked, _why_nothing(model, asked, family))
     return ExpertBalance(
         model,
         coefficient=coefficient,
@@ -151,6 +157,32 @@ def _balance(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
         is_counted=asked.stats is not None,
         total=asked.total,
     )
+
+
+def _coefficient(model: nn.Module, asked: _BalanceAsked, name: str | None) -> float:
+    """Return what the auxiliary loss of a known family is multiplied by; 0 where it has none.
+
+    Raises:
+        ConfigError: It cannot be.
+    """
+    given = coefficient_of(model)
+    if given is None or name is None:
+        return 0.0
+    return _checked(given, _option(model, asked, name))
+
+
+def _checked(coefficient: object, name: str) -> float:
+    """Return a coefficient that is finite and at least 0: below it would drive experts apart.
+
+    Raises:
+        ConfigError: It is another.
+    """
+    if not isinstance(coefficient, int | float) or not 0 <= coefficient < math.inf:
+        raise ConfigError(
+            f"{name}: {coefficient!r} is not possible; it must be 0 or more; 0 adds no auxiliary"
+            " loss"
+        )
+    return float(coefficient)
 
 
 def _by_bias(asked: _BalanceAsked, family: RouterFamily) -> bool:
@@ -203,10 +235,11 @@ def _of_unknown(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
             else "has neither a bias nor an auxiliary loss that is known; leave it out"
         )
         raise ConfigError(f"experts.{given}: {asked.name!r} {what}")
-    coefficient = getattr(getattr(model, "config", None), _COEFFICIENT, None) or 0.0
+    stated = getattr(getattr(model, "config", None), _COEFFICIENT, None)
+    coefficient = 0.0 if stated is None else _checked(stated, _option(model, asked, _COEFFICIENT))
     if has_experts(model, asked.adapters) and not own and not coefficient:
         _warn(asked, "its family is not known, and it has no own_loss")
-    return ExpertBalance(model, coefficient=float(coefficient), total=asked.total)
+    return ExpertBalance(model, coefficient=coefficient, total=asked.total)
 
 
 def _what_else(family: RouterFamily) -> str:
@@ -217,12 +250,19 @@ def _what_else(family: RouterFamily) -> str:
     return "it has neither: leave it out"
 
 
-def _why_nothing(model: nn.Module, family: RouterFamily) -> str:
+def _why_nothing(model: nn.Module, asked: _BalanceAsked, family: RouterFamily) -> str:
     if family.coefficient is None:
         return "its family has no bias and returns no auxiliary loss"
     if not _has_logits(model):
-        return "there is no auxiliary loss with model.options.output_router_logits: false"
-    return f"model.options.{family.coefficient} is 0"
+        where = _option(model, asked, "output_router_logits")
+        return f"there is no auxiliary loss with {where}: false"
+    return f"{_option(model, asked, family.coefficient)} is 0"
+
+
+def _option(model: nn.Module, asked: _BalanceAsked, field: str) -> str:
+    """Return the field of the YAML that is one of the model's configuration, in another or not."""
+    kind = getattr(getattr(model, "config", None), "model_type", asked.name)
+    return f"model.options.{f'{TEXT}.' if kind == f'{asked.name}_text' else ''}{field}"
 
 
 def _has_logits(model: nn.Module) -> bool:

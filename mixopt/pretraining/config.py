@@ -390,8 +390,6 @@ def _changing_batches(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     place: Location = ("training", "batch_ramp")
     if config.plan is not None:
         place = ("schedule",)
-    if config.estimator is not None:
-        yield place, "an estimator plans by batches of one size: leave one of them out"
     if config.watch is not None:
         yield place, "watch goes with batches of one size: leave one of them out"
 

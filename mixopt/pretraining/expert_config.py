@@ -19,12 +19,23 @@ def _are_thresholds(values: dict[str, float]) -> dict[str, float]:
     return values
 
 
+def _are_numbers(values: Any) -> Any:
+    """Refuse truths, which would be read as 0 and 1."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, bool):
+            raise ValueError(f"{name}: {value} is not a number")
+    return values
+
+
 def _word(value: Any) -> Any:
     """Read `off`, which YAML takes for false, as the word that it is."""
     return "off" if value is False else value
 
 
 Balancing = Annotated[Literal["auto", "bias", "auxiliary", "off"], BeforeValidator(_word)]
+_Thresholds = Annotated[
+    dict[str, float], AfterValidator(_are_thresholds), BeforeValidator(_are_numbers)
+]
 Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
@@ -46,10 +57,15 @@ class ExpertsConfig(Section):
         description="held-out tokens of each domain that probe the routers, eight times a run; 0 "
         "disables. If omitted, 65,536, or what costs 5% of the run's tokens",
     )
-    thresholds: Annotated[dict[str, float], AfterValidator(_are_thresholds)] | None = Field(
+    thresholds: _Thresholds | None = Field(
         None,
         description="thresholds of diagnoses, such as {busiest: 3, dead: 0.1}; "
         "docs/experts/diagnoses.md has the names",
+    )
+    ranks: Positive | None = Field(
+        None,
+        description="ranks of expert parallelism whose worst load is told; up to 8 that divide the "
+        "experts if omitted",
     )
     balance: Balancing | None = Field(
         None,

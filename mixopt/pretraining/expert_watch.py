@@ -9,7 +9,8 @@ without.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from mixopt.routing import (
     RouterStats,
     ScalarNames,
     Thresholds,
+    expert_ranks,
     has_experts,
     load_state,
     named_adapters,
@@ -45,6 +47,7 @@ from mixopt.routing import (
     probe_scalars,
     saved_domains,
     saved_state,
+    suspected_experts,
     training_scalars,
 )
 from mixopt.system import StateFields, read_arrays
@@ -90,37 +93,43 @@ class ExpertWatch:
         others = len(line_names(corpus.domain_names, corpus.evaluation_names))
         self._named = ScalarNames.within_budget(layers, corpus.domain_names, others)
         self._limits = Thresholds().with_values(config.experts.thresholds or {}, THRESHOLDS)
+        self._expert_ranks = config.experts.ranks
         self._line = self._part = self._nothing
         self._begun = 0
         self.looked: Callable[[int], None] = _nobody
 
     @contextmanager
-    def counting(self, domain_B: Tensor, length: int, position: int) -> Iterator[None]:
+    def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
         """Count the forward pass in the block.
 
         Args:
             domain_B: Domains of its sequences.
             length: Tokens of a sequence.
-            position: Of its first sequence in the stream of all ranks.
+            positions: Of its sequences in the stream of all ranks.
 
         Raises:
             RoutingError: A router does not run once in a pass.
         """
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
-            with self.stats.domains(domain_BT, position=position):
+            with self.stats.domains(domain_BT, position=positions):
                 yield
         except RoutingError as error:
             why = f"{error}; experts.enabled: false trains without counting"
             raise RoutingError(why) from error
 
     def check_thresholds(self) -> None:
-        """Check that loads can be beyond the thresholds that are asked for.
+        """Check that loads can be beyond the thresholds, and experts on the ranks, asked for.
 
         Raises:
             RoutingError: They never can, with these experts.
         """
-        self._limits.check_reachable(self._nothing.sizes, THRESHOLDS)
+        self._limits.check_reachable(self._nothing.highest_load, THRESHOLDS)
+        for layer in self._nothing.layers:
+            try:
+                expert_ranks(layer, self._expert_ranks)
+            except RoutingError as error:
+                raise RoutingError(f"experts.ranks: {error}") from error
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
@@ -211,7 +220,10 @@ class ExpertWatch:
         self._line, self._part = self._line + counted, self._part + counted
 
     def _write(self, step: int, *, line: bool, part: bool, probe: Any) -> None:
-        values = training_scalars(self._line, self._named, self._limits) if line else {}
+        values = {}
+        if line:  # of the steps of a line alone there may be too little to diagnose
+            limits, ranks = self._limits, self._expert_ranks
+            values = training_scalars(self._line, self._named, limits, self._part, ranks)
         if probe is not None:
             before = self.record.last_probe()
             self.record.write_probe(step, probe)
@@ -236,7 +248,10 @@ def watch_of(
     """
     enabled, adapters = config.experts.enabled, config.experts.adapters
     wanted = enabled is True or adapters or has_experts(model.plain)
-    if enabled is False or not wanted:
+    if enabled is False:
+        return None
+    if not wanted:
+        _warn_of_suspected(model, ranks)
         return None
     try:
         watch = ExpertWatch(model, corpus, config, ranks, out)
@@ -245,6 +260,16 @@ def watch_of(
         raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
     watch.check_thresholds()
     return watch
+
+
+def _warn_of_suspected(model: ParallelModel, ranks: Ranks) -> None:
+    """Report what has the form of experts in a model that is trained without a record of them."""
+    for line in suspected_experts(model.plain) if ranks.is_first else ():
+        logging.getLogger("mixopt.pretraining").warning(
+            "%s; its experts are neither counted nor known to be balanced; experts.enabled: false"
+            " leaves out this line",
+            line,
+        )
 
 
 def _known(counted: Assignments) -> Assignments:

@@ -10,7 +10,7 @@ would do; what an estimator plans is held against the same limit while training 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,22 @@ def _staged(plan: Schedule, corpus: RunText) -> Scheduled:
     return found
 
 
-def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled) -> MixtureSampler:
+def make_sampler(
+    config: PretrainConfig, sizes: dict[str, int], known: Scheduled, ranks: int
+) -> MixtureSampler:
     """Lay out the order of samples for this rank.
 
     Args:
         config: Batches, seed and epochs; of a stream these are counted while it is read.
         sizes: Rows of each domain.
         known: The mixtures.
+        ranks: How many share each batch.
 
     Raises:
         SamplerError: The ranks or the micro-batch do not divide the batch.
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
+    _check_ranks(config, ranks)
     sizes_of_steps = config.batch_sizes
     several = config.plan is not None and len(config.plan.spans) > 1
     max_epochs = None if config.stream or several else config.max_epochs
@@ -79,10 +83,34 @@ def make_sampler(config: PretrainConfig, sizes: dict[str, int], known: Scheduled
         schedule=_entries(config, known),
         max_epochs=max_epochs,
     )
-    _check_micro_batch(config, sampler.world_size)
+    _check_micro_batch(config, ranks)
     if max_epochs is not None:
         _check_epochs(config, max_epochs, sizes, known)
     return sampler
+
+
+def _check_ranks(config: PretrainConfig, ranks: int) -> None:
+    """Check that ranks divide each batch, since the sampler knows but the unit of them."""
+    for field, batch in _batch_fields(config):
+        if batch % ranks:
+            down = batch - batch % ranks
+            near = f"{down} or {down + ranks}" if down else str(ranks)
+            raise SamplerError(
+                f"{field}: {batch} sequences over all ranks: {ranks} ranks do not divide it; use"
+                f" {near}"
+            )
+
+
+def _batch_fields(config: PretrainConfig) -> Iterator[tuple[str, int]]:
+    """Yield the batches of the run's steps, with the fields that say them."""
+    if config.plan is None:
+        for k, span in enumerate(config.training.batch_ramp or ()):
+            yield f"training.batch_ramp.{k}.batch", span.batch
+        yield "training.batch", config.training.batch
+        return
+    for k, stage in enumerate(config.plan.stages):
+        field = "batch" if stage.batch is None else f"stages.{k}.batch"
+        yield f"schedule: {field}", config.plan.batch_of(stage)
 
 
 def _check_micro_batch(config: PretrainConfig, ranks: int) -> None:

@@ -182,7 +182,7 @@ _OTHER = "it is of another model; leave out model.name and model.options that ch
 def _positions_mend(
     model: nn.Module, name: str, there: tuple[int, ...], here: tuple[int, ...]
 ) -> str | None:
-    """Say what mends another number of learned positions; None where a weight is no table of them.
+    """Say what fixes another number of learned positions; None where a weight is no table of them.
 
     Args:
         model: As it was built.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn, optim
 
 from mixopt.errors import ConfigError, MixoptError, RunError
@@ -25,7 +26,7 @@ from mixopt.pretraining.text_vocabulary import (
     expected_vocabulary,
     text_vocabulary,
 )
-from mixopt.pretraining.transformers_folder import load_folder
+from mixopt.pretraining.transformers_folder import load_folder, unfilled_folder_model
 from mixopt.system import Say, checked_as, local_path
 
 
@@ -81,7 +82,7 @@ def with_vocabulary(
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the model of a run on the CPU in float32, the same on every rank.
+    """Return the model of a run on the CPU in float32, the same in every process.
 
     It has the weights that the run starts from, unless a checkpoint of its own replaces them.
 
@@ -93,18 +94,31 @@ def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Modu
     Raises:
         MixoptError: The model cannot be built, or the weights do not fit it.
     """
-    path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
+    path = _weights_path(config, out)
     if path is not None and not (path / STATE).exists():
         return load_folder(path, config.model)
-    model = build_model(
-        config.model,
-        vocab_size=vocab_size,
-        sequence_length=config.longest_sequence,
-        seed=config.seed,
-    )
+    model = _built(config, vocab_size)
     if path is not None:
         fill(model, path)
     return model
+
+
+def unfilled_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
+    """Return the model that `initial_model` returns on torch's meta device, without its weights.
+
+    Args:
+        config: The run's, resolved.
+        vocab_size: Ids of the text.
+        out: The directory.
+
+    Raises:
+        Exception: Whatever the constructor raises where it asks for values.
+    """
+    path = _weights_path(config, out)
+    if path is not None and not (path / STATE).exists():
+        return unfilled_folder_model(config.model)
+    with torch.device("meta"):
+        return _built(config, vocab_size)
 
 
 def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -200,6 +214,20 @@ def _start_line(config: PretrainConfig, origin: ModelOrigin) -> str:
         f"starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
         f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
     )
+
+
+def _built(config: PretrainConfig, vocab_size: int) -> nn.Module:
+    return build_model(
+        config.model,
+        vocab_size=vocab_size,
+        sequence_length=config.longest_sequence,
+        seed=config.seed,
+    )
+
+
+def _weights_path(config: PretrainConfig, out: Path) -> Path | None:
+    """Return where the first weights of a run are, unless a checkpoint of its own has others."""
+    return None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
 
 
 def _origin_path(config: PretrainConfig) -> Path | None:

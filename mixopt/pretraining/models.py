@@ -7,9 +7,11 @@ returns logits of shape (B, T, V) or an object that has them, as Hugging Face's 
 with each document (mixopt.pretraining.document_masks). It may have `own_loss`, what its last
 forward pass in training adds to the cross-entropy, and `step_taken(sum_over_ranks, *, moved)`,
 which is called on every rank when a step was taken (mixopt_proxies.decoder.causal_lm has both, to
-balance experts). One that `mixopt export-model` can write has `transformers_form()`, which returns
-the fields of a configuration of transformers, `model_type` among them, and the weights of such a
-model by the names that its files have; both are checked by the logits.
+balance experts). Where ranks shard it, all but the first construct it on torch's meta device; if
+it asks for values there, each rank constructs it whole (mixopt.pretraining.sharded_start). One that
+`mixopt export-model` can write has `transformers_form()`, which returns the fields of a
+configuration of transformers, `model_type` among them, and the weights of such a model by the names
+that its files have; both are checked by the logits.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mixopt.errors import ConfigError, PluginError, did_you_mean
+from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
 from mixopt.pretraining.model_config import ModelConfig
+from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
+TEXT = "text_config"  # the field with what is trained, of families that read images as well
 
 
 def build_model(
@@ -45,11 +49,14 @@ def build_model(
         ConfigError: An unknown name or option, or a value that the model cannot have.
         PluginError: A package that it needs is not installed.
     """
-    given = config.options.get("vocab_size", vocab_size)
-    if isinstance(given, int) and given < vocab_size:
-        raise ConfigError(
-            f"model.options.vocab_size: {given}, and the corpus's tokenizer has {vocab_size} ids"
-        )
+    text = config.options.get(TEXT)
+    for place, options in (("", config.options), (f"{TEXT}.", text)):
+        given = options.get("vocab_size") if isinstance(options, dict) else None
+        if isinstance(given, int) and given < vocab_size:
+            raise ConfigError(
+                f"model.options.{place}vocab_size: {given}, and the corpus's tokenizer has"
+                f" {vocab_size} ids"
+            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in config.name or config.name in plugin_names("model"):
@@ -91,11 +98,29 @@ def _met(model: nn.Module, config: Any) -> Iterator[float]:
     """Yield of each weight how many of its numbers multiply a token."""
     tied = bool(getattr(config, "tie_word_embeddings", False))
     table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
-    experts: int = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
-    share = getattr(config, "num_experts_per_tok", experts) / experts
+    chosen = _chosen(model, config)
     for name, weight in model.named_parameters():
         if table is None or weight is not getattr(table, "weight", None):
-            yield weight.numel() * (share if ".experts." in name else 1.0)
+            yield weight.numel() * _share(name, weight, chosen)
+
+
+def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
+    """Return experts, and experts of a token, by the path of the block around each router."""
+    try:
+        found = find_routers(model) if has_experts(model) else []
+    except RoutingError:  # those of a class that is not known: what the configuration may say
+        experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
+        return {"": (experts, getattr(config, "num_experts_per_tok", experts))}
+    return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in found}
+
+
+def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]]) -> float:
+    """Return the share of the tokens that a weight multiplies, which is 1 but for experts."""
+    for block, (experts, top_k) in chosen.items():
+        stacked = weight.dim() == 3 and len(weight) == experts
+        if name.startswith(block) and (stacked or ".experts." in name):
+            return min(1.0, top_k / experts)
+    return 1.0
 
 
 def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
@@ -135,9 +160,18 @@ def hugging_face_config(
     fields = set(inspect.signature(kind).parameters) | _UNLISTED
     _check_options(config, fields)
     ours = _defaults(vocab_size, sequence_length)
-    options = {name: value for name, value in ours.items() if name in fields} | config.options
+    options = _known(ours, fields) | config.options
+    text = getattr(kind, "sub_configs", {}).get(TEXT)
+    if text is not None and isinstance(options.get(TEXT, {}), dict):
+        # What is trained has this configuration alone, where it has one within another.
+        inner = set(inspect.signature(text).parameters)
+        options[TEXT] = _known(ours, inner) | options.get(TEXT, {})
     with _as_options():
         return kind(**options)
+
+
+def _known(ours: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in ours.items() if name in fields}
 
 
 def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:

@@ -3,6 +3,7 @@
 The last is HSDP: neighbouring ranks share a copy of the weights, and gradients go over both them
 and the ranks with the same part of other copies.
 
+Where weights are sharded, rank 0 may have all of them and the others none: they get their parts.
 Weights and gradients are float32 in all of them; with bfloat16 the products are, and FSDP gathers
 weights in it. Blocks are the unit of sharding, of torch.compile and of activation checkpointing.
 """
@@ -28,6 +29,7 @@ from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.document_masks import DocumentMasks
 from mixopt.pretraining.models import blocks_of
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.shard_filling import fill_shards
 
 
 class ParallelModel:
@@ -43,6 +45,8 @@ class ParallelModel:
         config: PretrainConfig,
         ranks: Ranks,
         masks: DocumentMasks | None = None,
+        *,
+        held_by_first: bool = False,
     ) -> None:
         """Move, compile and wrap the model as the configuration says.
 
@@ -51,6 +55,8 @@ class ParallelModel:
             config: The run's.
             ranks: Those that share it.
             masks: What keeps documents of a row apart, in training and evaluation.
+            held_by_first: Whether rank 0 alone has its weights, and sends the others their parts;
+                theirs is on the meta device.
 
         Raises:
             ConfigError: Several ranks without `parallel`, or as many as copies do not divide.
@@ -63,7 +69,11 @@ class ParallelModel:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
+        weights = _weights(model) if held_by_first and ranks.is_first else {}
         self.plain = model.to(ranks.device) if mesh is None else self._shard(model, mesh)
+        if held_by_first:
+            assert mesh is not None, "what is not sharded is whole on each rank"
+            fill_shards(model, weights, mesh, ranks)
         self._called = self._replicate() if config.parallel == "ddp" else self.plain
 
     def train(self, tokens: Tensor) -> Any:
@@ -117,6 +127,11 @@ def _sync_option() -> str:
     """Return what releases of PyTorch call that buffers are sent around in every forward pass."""
     known = inspect.signature(DistributedDataParallel).parameters
     return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the whole weights, which sharding would let go of."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
 def is_half(config: PretrainConfig, device: torch.device) -> bool:

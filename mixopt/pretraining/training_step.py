@@ -12,7 +12,7 @@ Shapes: B sequences, T tokens, W = T + 1, P passes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,10 +110,10 @@ class TrainingStep:
         """Add up the gradients of the passes."""
         passes = list(self._passes(batch))
         parts, added, z_losses = [], list[Tensor](), list[Tensor]()
-        for k, (position, tokens_BW, domain_B) in enumerate(passes):
-            torch.manual_seed(_seed_at(self._seed, position))
+        for k, (positions, tokens_BW, domain_B) in enumerate(passes):
+            torch.manual_seed(_seed_at(self._seed, positions[0]))
             with self._model.backward(last=k == len(passes) - 1):
-                output = self._forward(position, tokens_BW[:, :-1], domain_B)
+                output = self._forward(positions, tokens_BW[:, :-1], domain_B)
                 losses_BT, z_loss = self._losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
                 for kept, more in (
@@ -135,15 +135,15 @@ class TrainingStep:
         losses_BT, totals_BT = losses_and_totals(output, targets_BT)
         return losses_BT, coefficient * totals_BT.square().mean()
 
-    def _forward(self, position: int, tokens_BT: Tensor, domain_B: Tensor) -> Any:
+    def _forward(self, positions: Sequence[int], tokens_BT: Tensor, domain_B: Tensor) -> Any:
         if self._experts is None:
             with self._balance.counting(tokens_BT):
                 return self._model.train(tokens_BT)
-        with self._experts.counting(domain_B, tokens_BT.shape[1], position):
+        with self._experts.counting(domain_B, tokens_BT.shape[1], positions):
             return self._model.train(tokens_BT)
 
-    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield the position in the stream, tokens and domains of each pass."""
+    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
+        """Yield the positions in the stream, tokens and domains of each pass."""
         tokens_BW = batch["input_ids"].to(self._ranks.device, non_blocking=True)
         domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
         size = self._training.micro_batch or len(tokens_BW)
@@ -153,7 +153,7 @@ class TrainingStep:
         )
         for start in range(0, len(tokens_BW), size):
             part = slice(start, start + size)
-            yield positions[start], tokens_BW[part], domain_B[part]
+            yield positions[part], tokens_BW[part], domain_B[part]
 
     def _gradient_norm(self) -> Tensor:
         gradients = [w.grad for w in self._weights if w.grad is not None]

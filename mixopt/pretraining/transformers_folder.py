@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
@@ -121,6 +122,21 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     module: nn.Module = loaded
     _check_tied(path, module)
     return module
+
+
+def unfilled_folder_model(model: ModelConfig) -> nn.Module:
+    """Return what `load_folder` returns without its weights, on torch's meta device; reads nothing.
+
+    Args:
+        model: What it is built from.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from mixopt.pretraining.models import hugging_face_config
+
+    with torch.device("meta"), quietly():
+        built: nn.Module = AutoModelForCausalLM.from_config(hugging_face_config(model))
+    return built
 
 
 @contextmanager

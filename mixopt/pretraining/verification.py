@@ -50,5 +50,5 @@ def _checkpoint(path: Path) -> CheckedPart:
 
 def _damaged(name: str, path: Path, fault: str, files: int = 0, size: int = 0) -> CheckedPart:
     file, _, what = fault.removeprefix(f"{path}/").partition(": ")
-    mend = "none: the run resumes from the newest whole checkpoint"
-    return CheckedPart(name, "damaged", files, size, {file: what}, mend)
+    fix = "none: the run resumes from the newest whole checkpoint"
+    return CheckedPart(name, "damaged", files, size, {file: what}, fix)

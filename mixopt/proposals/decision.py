@@ -17,6 +17,7 @@ import numpy as np
 
 from mixopt.constraints import BASE
 from mixopt.mixture import Mixture
+from mixopt.objective import UNITS
 from mixopt.proposals.evidence import Confidence, epochs_of
 from mixopt.proposals.mixture_names import is_proposal, listed, named
 from mixopt.proposals.proposal import Interval, Proposal
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.proposals.baselines import FullRun
 
-WORDS = {"wins": "better", "no difference shown": "not significant", "loses": "worse"}
+WORDS = {"wins": "better", "loses": "worse"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,11 @@ class Decision:
             found = self._rivals(name)
             if found and not self._objections(name):
                 wins = all(one.verdict in ("wins", "same mixture") for one in found)
-                return name, "shown better" if wins else "better on the mean", _praise(found)
+                return (
+                    name,
+                    "significantly better" if wins else "better on the mean",
+                    _praise(found),
+                )
         return self._best_other(leading)
 
     def _rivals(self, proposal: str) -> list[Comparison]:
@@ -102,16 +107,38 @@ class Decision:
         means = {name: self._shared_mean(name, others) for name in others}
         best = min(others, key=lambda name: means[name])
         why = f"{_capital(named(leading))} {self._objections(leading)[0]}."
-        return best, "not the proposal", f"{why} It is the best of {listed(others)}."
+        return best, "not the proposal", f"{self._best_of(best, others)} {why}"
+
+    def _best_of(self, best: str, others: Sequence[str]) -> str:
+        """Say that a baseline is the best of those that are allowed."""
+        every = len(others) == len(self.validation.baselines)
+        if len(others) == 1:
+            return f"{_capital(named(best))} is the only baseline{'' if every else ' allowed'}."
+        value = "objective" if self.validation.objective.higher else "loss"
+        allowed = "" if every else " that are allowed"
+        return (
+            f"{_capital(named(best))} has the lowest validated {value} of the baselines{allowed}."
+        )
 
     def _objections(self, proposal: str) -> list[str]:
         """Say why a proposal is not recommended; nothing where it is."""
         found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
         worse = [one for one in found if one.verdict == "loses"]
-        not_better = [one for one in found if one.verdict == "no difference shown" and one.mean > 0]
-        lines = [f"is significantly worse than {_said(one)}" for one in worse[:1]]
-        lines += [f"is not better than {_said(one)}" for one in not_better[:1]]
+        not_better = [one for one in found if one.verdict == "not significant" and one.mean > 0]
+        lines = [f"is significantly worse: {self._said(proposal, one)}" for one in worse[:1]]
+        lines += [
+            f"is not significantly better: {self._said(proposal, one)}" for one in not_better[:1]
+        ]
         return lines + self._barred.get(proposal, [])
+
+    def _said(self, proposal: str, found: Comparison) -> str:
+        """Return a difference in the objective, with what is subtracted and which way is worse."""
+        names = (named(name).removeprefix("the ") for name in (proposal, found.baseline))
+        unit = UNITS[self.validation.objective.value_unit]
+        return (
+            f"{' - '.join(names)} {found.mean:+.4f} {unit} (95% {found.low:+.4f} to"
+            f" {found.high:+.4f}; above 0 is worse)"
+        )
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
@@ -234,7 +261,7 @@ def _praise(found: Sequence[Comparison]) -> str:
     """Say what a recommended proposal is better than."""
     parts = []
     wins = [one.baseline for one in found if one.verdict == "wins"]
-    close = [one.baseline for one in found if one.verdict == "no difference shown"]
+    close = [one.baseline for one in found if one.verdict == "not significant"]
     same = [one.baseline for one in found if one.verdict == "same mixture"]
     if wins:
         parts.append(f"is significantly better than {listed(wins)}")
@@ -247,10 +274,6 @@ def _praise(found: Sequence[Comparison]) -> str:
     seeds = sorted({one.seeds for one in found})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
-
-
-def _said(found: Comparison) -> str:
-    return f"{named(found.baseline)}: {_interval_text(found)}"
 
 
 def _interval_text(found: Comparison) -> str:

@@ -3,8 +3,8 @@
 Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
 half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and
 the gains, the spread over refits on resampled trials is added in quadrature. They speak of trials
-like those that were fitted, one seed each, not of another size or length; far from all trials they
-are too narrow, which is a warning.
+like those that were fitted, one seed each, not of another size or length; beyond the trials they
+are wider, which is a warning.
 
 Shapes: D domains, B refits, K compared mixtures.
 """

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective, grouped_names
 from mixopt.proposals.mixture_names import listed
@@ -100,8 +98,8 @@ def _beaten(proposal: Proposal) -> str | None:
     if value < observed:
         return None
     return (
-        f"the proposal is predicted at {value:.4f}, and trial {proposal.best_trial!r} was observed"
-        f" at {observed:.4f}: it is not predicted to beat the best trial"
+        f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
+        f" ({proposal.best_trial}, observed {observed:.4f})"
     )
 
 
@@ -136,25 +134,22 @@ def _unmeasured(
 
 def _optimistic(proposal: Proposal) -> str | None:
     gain, optimism = proposal.gains["best_trial"].value, proposal.optimism.estimate
-    if optimism is None or optimism <= 0 or optimism < gain:
+    if optimism is None or optimism <= 0 or optimism <= gain:
         return None
     return (
         f"the prediction is optimistic by about {optimism:.4f}, and the predicted gain over the "
-        f"best trial is {gain:.4f}: expect no gain over it"
+        f"best trial is {gain:.4f}, which is smaller than the optimism: no gain is expected"
     )
 
 
 def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
-    weights_ND = np.unique(fit.trials.weights(), axis=0)
-    apart_NN = pairwise_total_variation(weights_ND, weights_ND)
-    np.fill_diagonal(apart_NN, np.inf)
-    widest = float(apart_NN.min(axis=1).max())
-    nearest = float(pairwise_total_variation(mixture.array[None], weights_ND).min())
-    if nearest <= widest:
+    nearest = float(fit.reach.nearest(mixture.array[None])[0])
+    if nearest <= fit.reach.reach:
         return None
     return (
-        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any "
-        f"trial is from its nearest neighbour ({widest:.2f}): the prediction is an extrapolation"
+        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any trial"
+        f" is from its nearest neighbour ({fit.reach.reach:.2f}): the prediction is an"
+        " extrapolation"
     )
 
 

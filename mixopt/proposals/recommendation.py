@@ -31,13 +31,15 @@ from mixopt.proposals.mixture_table import mixture_table
 from mixopt.proposals.proposal import Interval
 from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
-Standing = Literal["shown better", "better on the mean", "not the proposal", "undecided"]
+Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
 STANDINGS: tuple[Standing, ...] = (
-    "shown better",
+    "significantly better",
     "better on the mean",
     "not the proposal",
     "undecided",
 )
+# What older files hold.
+RENAMED: dict[str, Standing] = {"shown better": "significantly better"}
 HEADER = """\
 # The mixture to train on, by what validation has shown. A gain is the held-out loss of another
 # mixture - that of this one: above 0 this one is better. A cost is this one - the natural mixture:
@@ -172,7 +174,7 @@ class Recommendation:
         return cls(
             mixture=mixture,
             chosen=chosen.text("mixture"),
-            standing=chosen.one_of("standing", STANDINGS),
+            standing=_standing(chosen),
             why=chosen.text("why"),
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("minimised"),
@@ -184,6 +186,11 @@ class Recommendation:
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
         )
+
+
+def _standing(fields: StateFields) -> Standing:
+    older = RENAMED.get(fields.text("standing"))
+    return fields.one_of("standing", STANDINGS) if older is None else older
 
 
 def _text(gain: Gain) -> str:

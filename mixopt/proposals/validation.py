@@ -25,7 +25,7 @@ from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS, Objective
-from mixopt.proposals.mixture_names import PROPOSAL, is_proposal, mixture_of, named
+from mixopt.proposals.mixture_names import PROPOSAL, is_proposal, listed, mixture_of, named
 from mixopt.proposals.sequential import FEWEST, LEVEL, looks, nominal_level, paired_interval
 from mixopt.system import Array, difference_text, html_table, interval_text, loss_text
 from mixopt.trials import Trials
@@ -33,11 +33,11 @@ from mixopt.trials import Trials
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
 
-Verdict = Literal["wins", "no difference shown", "loses", "same mixture"]
+Verdict = Literal["wins", "not significant", "loses", "same mixture"]
 # As a sentence with the baseline, and in a table.
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "wins": ("better than", "better"),
-    "no difference shown": ("not significantly different from", "not significant"),
+    "not significant": ("not significantly different from", "not significant"),
     "loses": ("worse than", "worse"),
     "same mixture": ("the same as", "same mixture"),
 }
@@ -70,7 +70,7 @@ class Comparison:
             return "same mixture"
         if self.high < 0:
             return "wins"
-        return "loses" if self.low > 0 else "no difference shown"
+        return "loses" if self.low > 0 else "not significant"
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,20 @@ class Validation:
         values = list(self.values(mixture, target).values())
         return float(np.mean(values)) if values else float("nan")
 
+    @property
+    def means_note(self) -> str:
+        """Say why differences are not those of the means, where mixtures have other seeds."""
+        by_count: dict[int, list[str]] = {}
+        for name in self.mixtures:
+            by_count.setdefault(len(self.values(name)), []).append(name)
+        if len(by_count) == 1:
+            return ""
+        counts = [f"{count} of {listed(by_count[count])}" for count in sorted(by_count)[::-1]]
+        return (
+            f"Seeds: {', '.join(counts)}. A mean is over all seeds of a mixture, a difference over"
+            " the seeds that both mixtures have, so the two may not agree."
+        )
+
     def spread(self, mixture: str, target: str | None = None) -> float:
         """Return the standard deviation over seeds of a mixture's loss; NaN below two."""
         values = list(self.values(mixture, target).values())
@@ -268,7 +282,8 @@ class Validation:
         less = f"{leading} - baseline"
         columns = ("mixture", "seeds", "mean", "sd of seeds", less, "95% interval", leading)
         rows = [self._row(name) for name in self.mixtures]
-        return html_table(caption, columns, rows, notes=self.problems, texts=[6], what="mixtures")
+        notes = [*self.problems, *([self.means_note] if self.means_note else [])]
+        return html_table(caption, columns, rows, notes=notes, texts=[6], what="mixtures")
 
     @property
     def _has_losses(self) -> bool:

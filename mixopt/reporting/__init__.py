@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mixopt.reporting.readiness_table import readiness_text as readiness_text
     from mixopt.reporting.report import write_report as write_report
     from mixopt.reporting.schedule_table import schedule_text as schedule_text
+    from mixopt.reporting.step_results import step_result as step_result
     from mixopt.reporting.tasks_table import tasks_text as tasks_text
     from mixopt.reporting.terminal import (
         evaluation_text as evaluation_text,
@@ -47,6 +48,7 @@ else:
             "forecast_text": ["forecast_lines"],
             "readiness_table": ["readiness_text"],
             "schedule_table": ["schedule_text"],
+            "step_results": ["step_result"],
             "tasks_table": ["tasks_text"],
             "text_table": ["table_text"],
             "report": ["write_report"],

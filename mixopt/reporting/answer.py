@@ -17,12 +17,12 @@ FIRST = ("natural", "uniform", "unimax", "best_trial")  # whose gains come first
 MOVED = 0.01  # share of the tokens that a sentence calls more or less
 NAMED = 2  # domains that a sentence names each way
 LABELS = {
-    "shown better": "Significantly better",
+    "significantly better": "Significantly better",
     "better on the mean": "Better on the mean",
     "not the proposal": "Not the proposal",
     "undecided": "Undecided",
 }
-TONES = {"shown better": "good", "not the proposal": "bad"}
+TONES = {"significantly better": "good", "not the proposal": "bad"}
 UNVALIDATED = (
     "By the fit's prediction alone. Validate it against baselines before you train on it:"
     " mixopt validate"
@@ -117,8 +117,12 @@ def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
 def _warnings(found: Recommendation, proposal: Proposal, *, is_proposal: bool) -> tuple[str, ...]:
     """Return all warnings, each once; those of a proposal that is not recommended name it."""
     own = [line for line in proposal.warnings if line not in found.warnings]
-    said = own if is_proposal else [f"of the proposal: {line}" for line in own]
+    said = own if is_proposal else [_of_proposal(line) for line in own]
     return tuple(dict.fromkeys((*found.warnings, *said)))
+
+
+def _of_proposal(line: str) -> str:
+    return line if "the proposal" in line else f"of the proposal: {line}"
 
 
 def _proposed(run: Run) -> PageAnswer:

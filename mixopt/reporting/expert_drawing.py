@@ -122,10 +122,11 @@ def draw_step(path: Path, step: int) -> list[Path]:
     if found is None or found.windows[0].end > step:  # the first window is not at its end
         return []
     windows = tuple(window for window in found.windows if window.end <= step)
-    probe = found.probe if found.probe is not None and found.probe[0] <= step else None
     logged = tuple(one for one in found.logged if one.step <= step)
-    found = replace(found, windows=windows, probe=probe, logged=logged)
-    figures, record = found.figures(), ExpertRecord(path / EXPERTS)
+    record = ExpertRecord(path / EXPERTS)
+    # Training may have continued while another step was drawn.
+    found = replace(found, windows=windows, probe=record.last_probe(step), logged=logged)
+    figures = found.figures()
     files = write_figures(figures, path / FIGURES)
     for name in BY_STEP:
         files.append(record.image(name, step))

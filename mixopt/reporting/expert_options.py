@@ -1,11 +1,14 @@
-"""What is asked of a run's experts: thresholds, ranks, steps, and a change of weights."""
+"""What is asked of a run's experts, and by its own configuration: thresholds, ranks, steps, ..."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from mixopt.errors import RoutingError
+from mixopt.system import checked_as, read_yaml
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class ExpertOptions:
 
     Attributes:
         thresholds: Others than the run's own, by name (`mixopt.routing.Thresholds`).
-        ranks: Of expert parallelism; None for up to 8 that divide the experts.
+        ranks: Of expert parallelism; None for the run's own, or up to 8 that divide the experts.
         steps: The first and the last step, counted from 1; None for no bound. None for the second
             half of the run.
         change: The first step on new weights; None for the largest changes of the log.
@@ -44,6 +47,39 @@ class ExpertOptions:
             None if steps is None else _steps(steps),
             change,
         )
+
+
+@dataclass(frozen=True)
+class OwnExperts:
+    """What a run's own configuration says of how its experts are looked at.
+
+    Attributes:
+        thresholds: Others than the defaults, by name.
+        ranks: Of expert parallelism.
+    """
+
+    thresholds: Mapping[str, float]
+    ranks: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> OwnExperts:
+        """Read the configuration of a run directory, if it has one.
+
+        Raises:
+            RoutingError: It cannot be read.
+        """
+        file = path / "config.yaml"
+        if not file.exists():
+            return cls({}, None)
+        where = f"{file}: experts"
+        content = checked_as(
+            dict[str, Any], read_yaml(file, error=RoutingError), str(file), RoutingError
+        )
+        section = checked_as(dict[str, Any], content.get("experts") or {}, where, RoutingError)
+        given = section.get("thresholds") or {}
+        thresholds = checked_as(dict[str, float], given, f"{where}.thresholds", RoutingError)
+        ranks = checked_as(int | None, section.get("ranks"), f"{where}.ranks", RoutingError)
+        return cls(thresholds, ranks)
 
 
 def _threshold(text: str) -> tuple[str, float]:

@@ -7,7 +7,7 @@ text for that. What changes of weights did is held against the windows before th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
@@ -17,7 +17,7 @@ from mixopt.errors import RoutingError
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
 from mixopt.reporting.expert_figures import change_figures, moving_figures, still_figures
-from mixopt.reporting.expert_options import ExpertOptions
+from mixopt.reporting.expert_options import ExpertOptions, OwnExperts
 from mixopt.routing import (
     ENOUGH_SEQUENCES,
     ENOUGH_TOKENS,
@@ -32,7 +32,6 @@ from mixopt.routing import (
     key_column,
     nothing,
 )
-from mixopt.system import checked_as, read_yaml
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,9 +77,13 @@ class PretrainingExperts:
         alike = [w for w in windows if w.domains == last.domains]
         for window in alike:
             last.check_sizes(last.domains, window.sizes, f"{path}: an earlier window")
-        limits = Thresholds().with_values(_own_thresholds(path), f"{path}: experts.thresholds")
+        own = OwnExperts.read(path)
+        limits = Thresholds().with_values(own.thresholds, f"{path}: experts.thresholds")
         limits = limits.with_values(asked.thresholds, "--threshold")
-        limits.check_reachable(last.sizes, "--threshold" if asked.thresholds else str(path))
+        highest = max(window.highest_load for window in alike)
+        limits.check_reachable(highest, "--threshold" if asked.thresholds else str(path))
+        if asked.ranks is None:
+            asked = replace(asked, ranks=own.ranks)
         return cls(path, tuple(alike), record.last_probe(), logged, limits, asked)
 
     @cached_property
@@ -209,20 +212,3 @@ class PretrainingExperts:
 
 def _size(change: ExpertChange) -> float:
     return LoggedChange(0, "", change.weights_before, change.weights_after).distance
-
-
-def _own_thresholds(path: Path) -> dict[str, float]:
-    """Return the thresholds of the run's own configuration.
-
-    Raises:
-        RoutingError: The configuration cannot be read.
-    """
-    file = path / "config.yaml"
-    if not file.exists():
-        return {}
-    where = f"{file}: experts.thresholds"
-    content = checked_as(
-        dict[str, Any], read_yaml(file, error=RoutingError), str(file), RoutingError
-    )
-    section = checked_as(dict[str, Any], content.get("experts") or {}, where, RoutingError)
-    return checked_as(dict[str, float], section.get("thresholds") or {}, where, RoutingError)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import MixoptError, RoutingError
 from mixopt.proposals import PROPOSAL, mixture_of
 from mixopt.reporting.expert_figures import still_figures
-from mixopt.reporting.expert_options import ExpertOptions
+from mixopt.reporting.expert_options import ExpertOptions, OwnExperts
 from mixopt.routing import ExpertCounts, Summary, Thresholds
 from mixopt.run_directory import SWEEP, VALIDATE, load_run
 from mixopt.trials import TrialExperts, best_trial, read_entry
@@ -33,6 +33,8 @@ class SweepExperts:
         trials: The table of the sweep's trials.
         shown: The trial that is shown in full.
         counts: Of that trial.
+        options: What is asked of that trial.
+        thresholds: Of the run, from where on something is diagnosed.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class SweepExperts:
     shown: str
     counts: ExpertCounts
     options: ExpertOptions = field(default_factory=ExpertOptions)
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     @classmethod
     def read(
@@ -53,7 +56,9 @@ class SweepExperts:
         """
         asked = options or ExpertOptions()
         found = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
-        trials = TrialExperts.of(found)
+        given = OwnExperts.read(path).thresholds
+        limits = Thresholds().with_values(given, f"{path}: experts.thresholds")
+        trials = TrialExperts.of(found, limits)
         if trials is None:
             return None
         if asked.steps is not None or asked.change is not None:
@@ -66,16 +71,18 @@ class SweepExperts:
             if mixture_of(file.stem) == PROPOSAL:
                 result = read_entry(file)[1]
                 if result.experts is not None:
-                    return cls(path, trials, result.trial, result.experts, asked)
+                    return cls(path, trials, result.trial, result.experts, asked, limits)
         best = _best(path, trust=trust)
         shown = best if best in counts else next(iter(counts))
-        return cls(path, trials, shown, counts[shown], asked)
+        return cls(path, trials, shown, counts[shown], asked, limits)
 
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        limits = Thresholds().with_values(self.options.thresholds, "--threshold")
-        limits.check_reachable(self.counts.train.sizes, "--threshold")
+        asked = self.options.thresholds
+        limits = self.thresholds.with_values(asked, "--threshold")
+        if asked:
+            limits.check_reachable(self.counts.train.highest_load, "--threshold")
         return Summary.of(self.counts.train, limits, ranks=self.options.ranks)
 
     def figures(self) -> dict[str, Figure]:

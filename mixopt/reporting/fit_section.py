@@ -25,9 +25,9 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
     order = pl.col("kind").replace_strict(KINDS)
     rows = fit.report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
     body = paragraph(
-        f"{name_text(fit.name)} was chosen by the {fit.criterion} ({fit.folds} folds; a mixture and"
-        " its replicates are held out together). Controls rank or predict without a fitted law;"
-        " a regressor that does not beat them has learned nothing."
+        f"{_chosen(fit)} ({fit.folds} folds; a mixture and its replicates are held out together)."
+        " Controls rank or predict without a fitted law; a regressor that does not beat them has"
+        " learned nothing."
     )
     body += "".join(paragraph(f"The fit {line}.") for line in fit.carried_by())
     body += bullets(_sureness(run.proposal))
@@ -35,6 +35,14 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
     body += _figures(run, pictures)
     body += _by_target(fit) + readiness_part(run) + _reasons(fit)
     return PageSection("fit", "What the fit knows", body)
+
+
+def _chosen(fit: Fit) -> str:
+    """Say why this regressor was chosen."""
+    name, kinds = name_text(fit.name), pl.col("kind") == "regressor"
+    if fit.report.filter(kinds)["predictor"].n_unique() == 1:
+        return f"{name} is the only regressor that was fitted"
+    return f"{name} was chosen because it has the {fit.criterion} of the candidates"
 
 
 def _sureness(proposal: Proposal) -> Iterable[str]:

@@ -27,7 +27,7 @@ def gain_panel(run: Run, found: PageAnswer) -> str:
 
 def cost_panel(run: Run, found: PageAnswer) -> str:
     """Return the panel of the losses that the objective does not measure, the worst first."""
-    title = "<h2>What other domains pay, against natural</h2>"
+    title = "<h2>Losses outside the objective, against natural</h2>"
     if not found.costs:
         return f'<div class="panel pays">{title}<p class="soft">{_no_costs(run, found)}</p></div>\n'
     shown = list(found.costs.items())[:COSTS]
@@ -51,15 +51,16 @@ def _lead(gain: AnswerGain) -> str:
     boxes = ""
     if gain.validated is not None:
         about = f"95% {_ends(gain.validated)}, {gain.seeds} seeds"
-        boxes += _box("validated", gain.validated, about)
+        boxes += _box("validated", gain.validated, about, gain.verdict)
     if gain.predicted is not None:
         boxes += _box("predicted", gain.predicted, f"90% {_ends(gain.predicted)}")
     return f'<dl class="lead">{boxes}</dl>'
 
 
-def _box(name: str, gain: Interval, about: str) -> str:
+def _box(name: str, gain: Interval, about: str, verdict: str = "") -> str:
     value = difference_text(gain.value)
-    return f"<div><dt>{name}</dt><dd><b>{value}</b><small>{escape(about)}</small></dd></div>"
+    said = f': <span class="{_tone(verdict)}">{escape(verdict)}</span>' if verdict else ""
+    return f"<div><dt>{name}{said}</dt><dd><b>{value}</b><small>{escape(about)}</small></dd></div>"
 
 
 def _table(gains: Sequence[AnswerGain]) -> str:

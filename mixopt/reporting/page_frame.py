@@ -70,7 +70,7 @@ def _top(name: str, sections: Sequence[PageSection]) -> str:
     )
     return (
         f'<header class="top"><p><strong>mixopt</strong> {escape(name)}</p>'
-        f'<nav aria-label="Sections" tabindex="0"><ul>{links}</ul></nav></header>\n'
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n'
     )
 
 

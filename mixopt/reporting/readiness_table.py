@@ -13,22 +13,23 @@ from mixopt.system import rank_text, share_text
 TITLE = "How well the trials tell mixtures apart, by loss"
 MEANING = (
     "spread: standard deviation over mixtures; noise: over seeds of one mixture",
-    "ratio: the spread beyond the noise, divided by the noise; at least: its 95% lower bound",
+    "ratio: the spread beyond the noise, divided by the noise; lower bound: 95%",
     "ready: the lower bound is 1 or more, and no control ranks held-out trials better",
     "weak: the ratio is 1 or more, the lower bound is not; noise: the ratio is below 1",
 )
 UNKNOWN = (
     "the state comes from the rank correlation on held-out folds alone",
-    "at least: the rank correlation's 95% lower bound",
+    "Spearman, lower bound: 95%",
     "ready: the lower bound is 0.71 or more (noise below signal), and no control is better",
     "weak: the lower bound is above 0; noise: it is not",
 )
 BOTH = (
     "weight: in the objective; Spearman: rank correlation on held-out folds",
     "control: the best Spearman among own share, distance from uniform and nearest trial",
-    "goes with: the training domain whose own loss correlates most with this loss",
+    "most correlated with: the training domain whose own loss correlates most",
 )
-KNOWN_COLUMNS = ("noise", "ratio", "at least")
+BOUND, NEAR = "Spearman, lower bound", "most correlated with"
+KNOWN_COLUMNS = ("noise", "ratio", "ratio, lower bound")
 
 
 def readiness_text(found: FitReadiness) -> str:
@@ -50,7 +51,7 @@ def readiness_part(run: Run) -> str:
     ordered = _ordered(found)
     styles = [_style(one) for one in ordered]
     columns, rows = _columns(found), [_row(one, found) for one in ordered]
-    texts = [columns.index(name) for name in ("goes with", "state") if name in columns]
+    texts = [columns.index(name) for name in (NEAR, "state") if name in columns]
     caption = "Bold: part of the objective."
     body += table(columns, rows, caption=caption, styles=styles, texts=texts)
     return body + folded_list("What the columns mean", _meaning(found))
@@ -67,9 +68,9 @@ def _ordered(found: FitReadiness) -> list[LossReadiness]:
 
 
 def _columns(found: FitReadiness) -> tuple[str, ...]:
-    known, bound = (KNOWN_COLUMNS, ()) if found.replicates.trials else ((), ("at least",))
+    known, bound = (KNOWN_COLUMNS, ()) if found.replicates.trials else ((), (BOUND,))
     ceiling = ("ceiling",) if _has_ceiling(found) else ()
-    near = ("goes with",) if _has_domains(found) else ()
+    near = (NEAR,) if _has_domains(found) else ()
     ranks = ("Spearman", *bound, "control", *ceiling)
     return ("loss", "weight", "spread", *known, *ranks, *near, "state")
 

@@ -1,4 +1,4 @@
-"""A finished run in one screen: what to train on, why, and what other losses pay."""
+"""A finished run in one screen: what to train on, why, and how other losses change."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def recommendation_text(found: Recommendation, validation: Validation) -> str:
         "",
         _mixture_table(found),
         _gains_table(found, validation),
+        *([wrapped(validation.means_note), ""] if validation.means_note else []),
         *_costs(found),
         *(wrapped(f"warning: {warning}") for warning in found.warnings),
     ]
@@ -97,7 +98,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
     lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
     for part in parts:
         lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
-        lines += [f"{part.name}: to make it again: {part.mend}"] if part.mend else []
+        lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
     return "\n".join(lines)
 
 

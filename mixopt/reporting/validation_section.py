@@ -127,6 +127,8 @@ def _mixtures(run: Run) -> str:
     chosen = run.recommendation.chosen
     styles = ["strong" if name == chosen else "" for name in validation.mixtures]
     caption = f"{run.objective.describe()}, {UNITS[run.objective.value_unit]}"
+    if validation.means_note:
+        caption += f". {validation.means_note}"
     return table(columns, rows, caption=caption, texts=[6], styles=styles)
 
 

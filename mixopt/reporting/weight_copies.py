@@ -26,7 +26,7 @@ def copy_panel(run: Run, mixture: Mixture) -> str:
     )
     return (
         '<div class="panel copy" hidden><h2 id="copy-title">Copy the weights for</h2>'
-        f'<ul class="chips" aria-labelledby="copy-title" tabindex="0">{buttons}</ul>'
+        f'<ul class="chips" aria-labelledby="copy-title">{buttons}</ul>'
         '<p id="copied" role="status" aria-live="polite"></p>'
         '<pre id="copied-text" tabindex="0" aria-label="The copied text" hidden></pre>'
         f"{data_block('fragments', fragments)}</div>\n"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mixopt.routing.counters.finding import (
         find_routers as find_routers,
         has_experts as has_experts,
+        suspected_experts as suspected_experts,
     )
     from mixopt.routing.counters.named_adapters import (
         named_adapters as named_adapters,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
         diagnose as diagnose,
     )
     from mixopt.routing.diagnosis import (
-        Change as Change,
         Diagnosis as Diagnosis,
     )
     from mixopt.routing.even_load import (
@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from mixopt.routing.tables import (
         assignment_table as assignment_table,
         domain_table as domain_table,
+        expert_ranks as expert_ranks,
         key_column as key_column,
         layer_table as layer_table,
     )
@@ -134,10 +135,10 @@ else:
         {
             "assignments": ["Assignments", "LayerAssignments", "no_layer", "nothing", "router_key"],
             "counters.adapters": ["FoundRouter", "RouterAdapter", "RouterTap"],
-            "counters.finding": ["find_routers", "has_experts"],
+            "counters.finding": ["find_routers", "has_experts", "suspected_experts"],
             "counters.named_adapters": ["named_adapters"],
             "diagnoses": ["diagnose"],
-            "diagnosis": ["Change", "Diagnosis"],
+            "diagnosis": ["Diagnosis"],
             "even_load": ["towards_even"],
             "expert_biases": ["ExpertBiases"],
             "expert_change": ["ExpertChange"],
@@ -175,7 +176,13 @@ else:
             "scalars": ["ScalarNames", "probe_scalars", "training_scalars", "trial_scalars"],
             "state": ["load_state", "saved_domains", "saved_state"],
             "summary": ["Summary"],
-            "tables": ["assignment_table", "domain_table", "key_column", "layer_table"],
+            "tables": [
+                "assignment_table",
+                "domain_table",
+                "expert_ranks",
+                "key_column",
+                "layer_table",
+            ],
             "thresholds": ["Thresholds"],
         },
     )

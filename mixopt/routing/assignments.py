@@ -39,6 +39,8 @@ class LayerAssignments:
         squared_logsumexp_D: Sum over tokens of the square of the logits' logsumexp.
         chosen_D: Sum over tokens of the probability of the experts that were chosen.
         router: Which router of the layer, where the model has layers of several.
+        varies: Whether it is known, before anything is counted, that a token may be computed by
+            fewer than `top_k` experts.
     """
 
     layer: int
@@ -52,6 +54,7 @@ class LayerAssignments:
     squared_logsumexp_D: Array
     chosen_D: Array
     router: str = ""
+    varies: bool = False
 
     @property
     def key(self) -> str:
@@ -81,6 +84,17 @@ class LayerAssignments:
         tokens = int(self.tokens_D.sum())
         given = int(self.counts_HDE.sum() + self.dropped_D.sum())
         return given / tokens if tokens else float("nan")
+
+    @property
+    def highest_load(self) -> float:
+        """Load of an expert that all tokens choose over the even one.
+
+        It is E / K, and E where a token may have that expert alone. Routers of any number of
+        experts have K = E.
+        """
+        fewer = self.varies or self.top_k == self.experts
+        fewer = fewer or bool(self.unused_D.any() or self.dropped_D.any())
+        return float(self.experts) if fewer else self.experts / self.top_k
 
     @property
     def weighs(self) -> bool:
@@ -225,6 +239,11 @@ class Assignments:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Experts, and experts of a token, by router."""
         return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
+
+    @property
+    def highest_load(self) -> float:
+        """The highest one of any router, as `LayerAssignments.highest_load`."""
+        return max(layer.highest_load for layer in self.layers)
 
     def check_sizes(
         self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str

@@ -5,8 +5,7 @@ the effective number of experts over their number; dead experts; the assignments
 experts that are busier than the spread of the others explains; experts that most tokens choose.
 
 With the router as it is, an expert's load is linear in the mixture: the sum of each domain's share
-times its profile. So the domain that loads the busiest expert most can be told, and the share at
-which the load would be half as far above the even one.
+times its profile. So the domain that loads the busiest expert most can be told, where one does.
 
 Shapes: D domains, E experts.
 """
@@ -17,11 +16,11 @@ import numpy as np
 
 from mixopt.routing import measures
 from mixopt.routing.assignments import LayerAssignments
-from mixopt.routing.diagnosis import Change, Diagnosis
+from mixopt.routing.diagnosis import NO_CHANGE, Diagnosis
 from mixopt.routing.thresholds import Thresholds
 from mixopt.system import Array, BoolArray
 
-MOST = 0.5  # of a share that is taken away at once
+LEAST = 0.1  # of a load above the even one, that the domain to blame has brought
 HOT = 2.5  # load over the even one, from which on the spread of the others must explain it
 FEW, FAR = 8, 4.0  # up to so many experts what most choose is crowded; else beyond so much load
 CHANCE = 1e-4  # that the others' spread does
@@ -60,21 +59,21 @@ def collapse(
         alarms["busiest"] = limits.busiest
     if not any(_is_beyond(name, numbers[name], alarm) for name, alarm in alarms.items()):
         return []
-    change = _half_the_excess(layer, domains, int(load_E.argmax()))
+    most = _loads_most(layer, int(load_E.argmax()))
+    domain = None if most is None else domains[most]
     return [
         Diagnosis(
             kind="collapse",
             layer=layer.layer,
             router=layer.router,
             what=_said(layer, load_E, hot_E, numbers),
-            domain=change.domain if change else None,
+            domain=domain,
             experts=tuple(int(e) for e in np.flatnonzero(crowded_E)) or (int(load_E.argmax()),),
             numbers=numbers,
             alarms=alarms,
-            change=change,
-            advice=f"{change}, which loads it most: a trial to run, not known to help"
-            if change
-            else "all domains load it equally: balance the router, no mixture fixes this",
+            advice="all domains load it equally: balance the router, no mixture fixes this"
+            if domain is None
+            else f"{domain!r} loads it most: balance the router; {NO_CHANGE}",
         )
     ]
 
@@ -110,10 +109,8 @@ def _said(
     )
 
 
-def _half_the_excess(
-    layer: LayerAssignments, domains: tuple[str, ...], expert: int
-) -> Change | None:
-    """Return the share of the domain that loads an expert most at which half the excess is gone."""
+def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
+    """Return the domain that loads an expert most; None where all do alike, or there is one."""
     shares_D = measures.load_shares(layer.tokens_D)
     on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
     load, even = float(shares_D @ on_D), 1 / layer.experts
@@ -121,9 +118,5 @@ def _half_the_excess(
     share, own = float(shares_D[d]), float(on_D[d])
     if share in {0.0, 1.0}:
         return None
-    rest = (load - share * own) / (1 - share)
-    # Load that a change of this domain's share can take away, beside what is too much.
-    if own - rest <= 0 or (load - rest) < (load - even) * 0.1:
-        return None
-    wanted = ((load + even) / 2 - rest) / (own - rest)
-    return Change(domains[d], share, float(np.clip(wanted, MOST * share, share)))
+    rest = (load - share * own) / (1 - share)  # the load without the domain
+    return None if own <= rest or load - rest < LEAST * (load - even) else d

@@ -21,7 +21,7 @@ import numpy as np
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.collapse import collapse
-from mixopt.routing.diagnosis import Change, Diagnosis
+from mixopt.routing.diagnosis import NO_CHANGE, Diagnosis
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.thresholds import Thresholds
 from mixopt.system import Array
@@ -85,7 +85,6 @@ def degradation(
     for d in np.flatnonzero(
         (excess_D > limits.occupied) | ((excess_D > many) & (occupied_D > TIMES * shares_D))
     ):
-        change = _towards_even(domains, shares_D, int(d))
         experts = tuple(int(e) for e in np.flatnonzero(serves_DE[d]))
         found.append(
             Diagnosis(
@@ -98,8 +97,7 @@ def degradation(
                 experts=experts,
                 numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
                 alarms={"occupied": many, "serves": limits.serves},
-                change=change,
-                advice=_advice(change, domains[d]),
+                advice=_advice(domains[d]),
             )
         )
     return found
@@ -128,7 +126,6 @@ def shared_degradation(
     least = max(limits.shared, 4 * spread) if len(rest) >= KNOWN else limits.shared
     if shared_D[d] - others <= least:
         return []
-    change = _towards_even(domains, measures.load_shares(layer.tokens_D), d)
     return [
         Diagnosis(
             kind="degradation",
@@ -140,8 +137,7 @@ def shared_degradation(
             experts=(),
             numbers={"shared": float(shared_D[d]), "others": others},
             alarms={"shared": least},
-            change=change,
-            advice=_advice(change, domains[d]),
+            advice=_advice(domains[d]),
         )
     ]
 
@@ -170,7 +166,6 @@ def underfitting(
         if others < limits.others or apart_D[d] >= limits.apart * others:
             continue
         nearest = int(np.where(seen_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
-        change = Change(domains[d], float(shares_D[d]), floor)
         found.append(
             Diagnosis(
                 kind="underfitting",
@@ -187,24 +182,12 @@ def underfitting(
                     "distance": float(distance_DD[d, nearest]),
                 },
                 alarms={"apart": limits.apart * others, "others": limits.others, "rare": floor},
-                change=change,
-                advice=f"{change}, or join it with {domains[nearest]!r}, whose experts it uses "
-                f"(distance {distance_DD[d, nearest]:.2f}): trials to run, not known to "
-                "help",
+                advice=f"its experts are nearest to those of {domains[nearest]!r} (distance "
+                f"{distance_DD[d, nearest]:.2f}): look at its loss; {NO_CHANGE}",
             )
         )
     return found
 
 
-def _towards_even(domains: tuple[str, ...], shares_D: Array, d: int) -> Change | None:
-    """Return the middle between a domain's share and an even one, if that is lower."""
-    share, even = float(shares_D[d]), 1 / len(domains)
-    return Change(domains[d], share, (share + even) / 2) if share > even else None
-
-
-def _advice(change: Change | None, domain: str) -> str:
-    if change is None:
-        return (
-            f"{domain!r} has no more than an even share: check its text before changing its share"
-        )
-    return f"{change}: a trial to run, not known to help"
+def _advice(domain: str) -> str:
+    return f"others could use them: look at the text of {domain!r}; {NO_CHANGE}"

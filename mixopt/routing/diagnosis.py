@@ -7,8 +7,8 @@ are about experts that serve several tasks; here the tasks are domains:
     degradation     experts that are there for all serve one domain
     underfitting    a domain with few tokens has no experts of its own, where others have
 
-What is suggested is arithmetic on the counts, with the routers as they are; they adapt, so it is
-a trial to run and not a result.
+No change of the mixture is suggested: where that was measured, what experts show told no more of
+what a domain is worth than its share (experiments/real_text/results_expert_advice.md).
 """
 
 from __future__ import annotations
@@ -22,24 +22,11 @@ from mixopt.routing.assignments import router_key
 Kind = Literal["collapse", "degradation", "underfitting"]
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change of the mixture.
-
-    Attributes:
-        domain: Whose share it is.
-        share: Of the tokens that were counted.
-        proposed: What to try instead, the others in proportion.
-    """
-
-    domain: str
-    share: float
-    proposed: float
-
-    def __str__(self) -> str:
-        """Return it as words."""
-        verb = "lower" if self.proposed < self.share else "raise"
-        return f"{verb} '{self.domain}' from {100 * self.share:.1f}% to {100 * self.proposed:.1f}%"
+# What follows for the mixture from any of them.
+NO_CHANGE = (
+    "no change of the mixture follows: as measured so far, experts tell no more about a domain than"
+    " its share does"
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +41,7 @@ class Diagnosis:
         experts: The experts that it is about.
         numbers: What was found.
         alarms: The thresholds that it was held against.
-        change: What to change in the mixture; None where the mixture is not the cause.
-        advice: What to do, in words.
+        advice: What it means and what to do, in words.
         router: Which router of the layer, where the model has layers of several.
     """
 
@@ -66,7 +52,6 @@ class Diagnosis:
     experts: tuple[int, ...]
     numbers: Mapping[str, float]
     alarms: Mapping[str, float]
-    change: Change | None
     advice: str
     router: str = ""
 

@@ -3,8 +3,9 @@
 Routers drift while they train, so a number after a change is not held against the number before it
 alone. A line through the windows before says how far the number would have come had it continued as
 it did; between that and no drift at all nothing is a difference, and beyond it only what exceeds
-the scatter of the windows about the line, as Student's t has it. With fewer than three windows
-before, the scatter is not known, and nothing is called a difference.
+chance, as Student's t has it: the scatter of the windows about the line, and, beyond the line, how
+far off its slope may be, which counts for more the further it is continued. With fewer than three
+windows before, the scatter is not known, and nothing is called a difference.
 
 A number is the mean over windows, not that of their sum: some, such as the busiest expert's load,
 come out larger from fewer tokens, and windows are of as many steps before and after.
@@ -36,7 +37,7 @@ _COMPARED: dict[str, Any] = {
     "before": pl.Float64,
     "after": pl.Float64,
     "difference": pl.Float64,
-    "noise": pl.Float64,  # what chance gives, beside the drift; null where it is not known
+    "noise": pl.Float64,  # what chance gives beyond the drift; null where it is not known
     "drift": pl.Float64,  # what the windows before would come to, had they continued
     "differs": pl.Boolean,
 }
@@ -139,23 +140,32 @@ def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[
     found = {"before": before, "after": after, "difference": after - before}
     if first_W.sum() < 3:
         return found | {"noise": None, "drift": None, "differs": False}
-    drift, noise = _continued(place_W[first_W], value_W[first_W], place_W[then_W])
-    low, high = min(0.0, drift) - noise, max(0.0, drift) + noise
+    drift, still, moving = _continued(place_W[first_W], value_W[first_W], place_W[then_W])
+    low, high = min(-still, drift - moving), max(still, drift + moving)
     differs = not low <= after - before <= high
-    return found | {"noise": noise, "drift": drift, "differs": differs}
+    return found | {"noise": moving, "drift": drift, "differs": differs}
 
 
 _UNKNOWN: dict[str, Any] = {"difference": None, "noise": None, "drift": None, "differs": False}
 
 
-def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float]:
-    """Return how far a line through windows comes at later ones, and what chance adds to means."""
+def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:
+    """Return how far a line through windows comes at later ones, and what chance gives.
+
+    Returns:
+        The line's difference; how far chance moves a difference without any drift; and how far from
+        the line, of which the slope is not known exactly. A drift that continues in part is between
+        both: its chance grows less than in proportion to the part.
+    """
     from scipy.special import stdtrit  # the quantile of Student's t; lighter than scipy.stats
 
     centred_W = place_W - place_W.mean()
-    slope = float(centred_W @ value_W / (centred_W @ centred_W))
+    squares = float(centred_W @ centred_W)
+    slope = float(centred_W @ value_W) / squares
     rest_W = value_W - value_W.mean() - slope * centred_W
     free = len(value_W) - 2
-    scatter = np.sqrt(float(rest_W @ rest_W) / free)
-    wide = stdtrit(free, (1 + CONFIDENCE) / 2) * np.sqrt(1 / len(value_W) + 1 / len(later_V))
-    return slope * float(later_V.mean() - place_W.mean()), float(wide * scatter) + 1e-12
+    wide = stdtrit(free, (1 + CONFIDENCE) / 2) * np.sqrt(float(rest_W @ rest_W) / free)
+    further = float(later_V.mean() - place_W.mean())
+    means = 1 / len(value_W) + 1 / len(later_V)
+    still, moving = (wide * np.sqrt(means + part) for part in (0.0, further**2 / squares))
+    return slope * further, float(still) + 1e-12, float(moving) + 1e-12

@@ -56,6 +56,11 @@ class CountedWindow:
         """Experts, and experts of a token, by router."""
         return self.assignments.sizes
 
+    @property
+    def highest_load(self) -> float:
+        """As `Assignments.highest_load`."""
+        return self.assignments.highest_load
+
     @cached_property
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What it says of each layer, and of each domain in each layer."""
@@ -72,6 +77,7 @@ class RecordedWindow:
         end: Steps taken after it.
         domains: Their names.
         sizes: Experts, and experts of a token, by router.
+        highest_load: As `Assignments.highest_load`.
     """
 
     def __init__(self, read: Callable[[], CountedWindow], *, tables: bool = False) -> None:
@@ -87,6 +93,7 @@ class RecordedWindow:
         window = read()
         self.start, self.end = window.start, window.end
         self.domains, self.sizes = window.assignments.domains, window.sizes
+        self.highest_load = window.highest_load
         self._read = read
         if tables:
             self.tables = window.tables
@@ -210,9 +217,13 @@ class ExpertRecord:
         """
         return [(_step(file), load_probe(file)) for file in self._probes()]
 
-    def last_probe(self) -> tuple[int, ProbeResult] | None:
-        """Return the latest probe and its step; errors as `probes`."""
-        found = self._probes()
+    def last_probe(self, until: int | None = None) -> tuple[int, ProbeResult] | None:
+        """Return the latest probe and its step; errors as `probes`.
+
+        Args:
+            until: The last step that counts; None for all.
+        """
+        found = [file for file in self._probes() if until is None or _step(file) <= until]
         return (_step(found[-1]), load_probe(found[-1])) if found else None
 
     def scalars(self) -> list[dict[str, Any]]:

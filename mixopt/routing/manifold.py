@@ -13,13 +13,15 @@ Shapes: N items, X numbers of an embedding, E experts, k neighbours, P permutati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from mixopt.errors import RoutingError
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, shown_value
 
+LEAST_ITEMS = 3  # of two, each is the other's nearest
 _ROWS = 512  # of distances at once
 
 
@@ -63,6 +65,34 @@ def checked_embeddings(embeddings: Any, sizes: dict[str, int]) -> Array:
         row = int(np.flatnonzero(~np.isfinite(array_NX).all(1))[0])
         raise RoutingError(f"embeddings: row {row} has a number that is not finite")
     return np.asarray(array_NX / np.linalg.norm(array_NX, axis=1, keepdims=True).clip(1e-12))
+
+
+def check_neighbours(neighbours: int, items: int, permutations: int) -> None:
+    """Check that so many neighbours can be compared.
+
+    Args:
+        neighbours: k.
+        items: N, that are routed.
+        permutations: P.
+
+    Raises:
+        RoutingError: They cannot, with what can.
+    """
+    if items < LEAST_ITEMS:
+        raise RoutingError(
+            f"{items} sequences or domains have experts; {LEAST_ITEMS} or more are needed to"
+            " compare which are near each other"
+        )
+    most = items - 2
+    if isinstance(neighbours, bool) or not isinstance(neighbours, Integral):
+        said = shown_value(neighbours)
+        raise RoutingError(f"neighbours: {said}; a whole number, 1 to {most}, is needed")
+    if not 1 <= neighbours <= most:
+        raise RoutingError(
+            f"neighbours: {neighbours} of {items} that are compared; 1 to {most} are needed"
+        )
+    if isinstance(permutations, bool) or not isinstance(permutations, Integral) or permutations < 2:
+        raise RoutingError(f"permutations: {shown_value(permutations)}; 2 or more are needed")
 
 
 def alignment(

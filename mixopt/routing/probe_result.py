@@ -293,10 +293,7 @@ class ProbeResult:
         routed_N = np.all([np.isfinite(part).all(1) for part in of_routers], axis=0)
         items = int(routed_N.sum())
         near = max(1, items // 10) if neighbours is None else neighbours
-        if not 1 <= near <= items - 2:
-            raise RoutingError(
-                f"neighbours: {near} of {items} that are compared; 1 to {items - 2} are needed"
-            )
+        manifold.check_neighbours(near, items, permutations)
         # Hellinger distances of all routers together are those of their shares side by side.
         parts = [*of_routers, np.concatenate(of_routers, axis=1) / len(of_routers)]
         places = [*((layer.layer, layer.router) for layer in self.layers), (None, None)]

@@ -127,7 +127,6 @@ def _collapse(
             experts=tuple(int(e) for e in wrong_E),
             numbers={"zeros": float(zeros_E[worst])},
             alarms={"zeros": limits.zeros},
-            change=None,
             advice="normalise the input of experts and use an activation that is not 0 over half "
             "its range, as Swish of a batch norm: no mixture fixes this",
         )
@@ -162,7 +161,6 @@ def _degradation(
                 experts=(int(expert),),
                 numbers={"part": part, "weight": float(weight_D[d])},
                 alarms={"serves": limits.serves},
-                change=None,
                 advice="share it among tasks that are alike: a group of experts for each category",
             )
         )
@@ -193,7 +191,6 @@ def _underfitting(
             experts=tuple(int(e) for e in np.flatnonzero(meant_DE[d] & private_E)),
             numbers={"own": float(own_D[d]), "even": float(even_D[d]), "share": float(shares_D[d])},
             alarms={"own": float(limits.own * even_D[d]), "rare": limits.rare / len(domains)},
-            change=None,
             advice="let a gate of its own add its experts whatever the others give (self gate), or"
             " give it more samples",
         )

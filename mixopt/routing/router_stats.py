@@ -10,9 +10,11 @@ Shapes: B sequences, S tokens of one.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +28,7 @@ from mixopt.routing.counters import (
     Probe,
     RouterAdapter,
     find_routers,
+    suspected_experts,
     token_domains,
 )
 from mixopt.routing.state import load_state, saved_state
@@ -109,6 +112,8 @@ class RouterStats:
         self.domain_names = _checked_names(domains)
         self._model = model
         self.routers = find_routers(model, adapters)
+        for line in suspected_experts(model, adapters):
+            logging.getLogger("mixopt.routing").warning("%s", line)
         self._counting = Counting(
             model,
             self.routers,
@@ -124,20 +129,21 @@ class RouterStats:
 
     @contextmanager
     def domains(
-        self, domain_ids: Any, mask: Any = None, *, position: int | None = None
+        self, domain_ids: Any, mask: Any = None, *, position: int | Sequence[int] | None = None
     ) -> Iterator[None]:
         """Count one forward pass: `with stats.domains(domain_ids, mask): model(...)`.
 
         Args:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
             mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
-                of tokens.
-            position: Of the first sequence in the stream of all ranks, where it is known: which of
-                the halves a sequence falls in is then the same on any number of ranks.
+                of tokens. Other values are refused.
+            position: Of the first sequence in the stream of all ranks, or of each of them where
+                they do not follow on each other, where it is known: which of the halves a sequence
+                falls in is then the same on any number of ranks.
 
         Raises:
-            RoutingError: Ids or shapes that cannot be, or, after the first batch, a router that
-                did not run once.
+            RoutingError: Ids, shapes or positions that cannot be, or, after the first batch, a
+                router that did not run once.
         """
         self._begin(domain_ids, mask, position)
         try:
@@ -268,9 +274,15 @@ class RouterStats:
 
     def _nothing(self) -> Assignments:
         sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
-        return nothing(self.domain_names, sizes)
+        empty = nothing(self.domain_names, sizes)
+        layers = zip(empty.layers, self.routers, strict=True)
+        return replace(
+            empty, layers=tuple(replace(layer, varies=router.varies) for layer, router in layers)
+        )
 
-    def _begin(self, domain_ids: Any, mask: Any, position: int | None = None) -> None:
+    def _begin(
+        self, domain_ids: Any, mask: Any, position: int | Sequence[int] | None = None
+    ) -> None:
         if self._open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
         if not self._attached:

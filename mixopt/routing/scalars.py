@@ -3,15 +3,19 @@
 A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A
 server keeps half a kilobyte for each name of each run, so a run has at most `BUDGET`, those of its
 losses and weights among them; all counts are in the record. Where a model has many layers, only
-some of them have names, evenly spread, and means and extremes are over all of them.
+some of them have names, evenly spread, and means and extremes are over all of them. Losses and
+weights are never left out: where those of many domains leave no room, there are means and extremes
+alone, beyond the budget.
 
     of training, in a window        busiest, effective_experts, dead_experts, overflow, worst_rank,
                                     drop_rate, confidence, router_entropy, z_loss, lb_loss,
-                                    busiest_domain, starved_experts, diagnoses
+                                    busiest_domain, starved_experts, router_entropy_domain,
+                                    diagnoses
     of a probe                      mi (less chance), mi_null, specialisation, js_mean, saturation
 
 What they are is said where they are computed: `busiest`, `effective`, `overflow` and `worst_rank`
-are columns of `mixopt.routing.tables.LAYER_SCHEMA`.
+are columns of `mixopt.routing.tables.LAYER_SCHEMA`. `diagnoses/undiagnosed` is how many layers have
+too few assignments; where all have, there is no number of diagnoses, as none could be made.
 
 Shapes: D domains, L layers.
 """
@@ -27,7 +31,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.routing.assignments import Assignments, split_key
-from mixopt.routing.diagnoses import diagnose
+from mixopt.routing.diagnoses import diagnose, enough
 from mixopt.routing.expert_counts import ExpertCounts
 from mixopt.routing.probe_result import ProbeResult
 from mixopt.routing.tables import domain_table, key_column, layer_table
@@ -37,7 +41,8 @@ BUDGET = 400  # names of a run
 
 # Statistics with a member for each layer or domain, and the other names there are.
 BY_LAYER = ("busiest", "effective_experts", "dead_experts", "mi", "saturation")
-BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy", "js_mean")
+# None of `_OVER_ALL` has a statistic by domain: a domain may be called "mean".
+BY_DOMAIN = ("busiest_domain", "starved_experts", "router_entropy_domain", "js_mean")
 KINDS = ("collapse", "degradation", "underfitting")
 _OVER_ALL = (
     "busiest/mean",
@@ -55,6 +60,7 @@ _OVER_ALL = (
     "z_loss/mean",
     "lb_loss/mean",
     *(f"diagnoses/{kind}" for kind in KINDS),
+    "diagnoses/undiagnosed",
     "mi/mean",
     "mi_null/mean",
     "specialisation/mean",
@@ -108,7 +114,11 @@ class ScalarNames:
 
 
 def training_scalars(
-    window: Assignments, named: ScalarNames, thresholds: Thresholds | None = None
+    window: Assignments,
+    named: ScalarNames,
+    thresholds: Thresholds | None = None,
+    wider: Assignments | None = None,
+    ranks: int | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out.
 
@@ -116,9 +126,14 @@ def training_scalars(
         window: What was counted in it.
         named: Layers and domains that have names.
         thresholds: From where on something is diagnosed.
+        wider: What was counted over more steps; it is diagnosed where the window has too few
+            assignments in a layer.
+        ranks: Of expert parallelism; up to 8 that divide the experts by default.
+
+    Raises:
+        RoutingError: So many ranks do not divide the experts of a layer.
     """
-    layers, domains = layer_table(window), domain_table(window)
-    kinds = Counter[str](found.kind for found in diagnose(window, thresholds))
+    layers, domains = layer_table(window, ranks), domain_table(window)
     values = {
         **_means(layers, named),
         **_by_layer("busiest", layers, "busiest", named),
@@ -126,10 +141,28 @@ def training_scalars(
         **_by_layer("dead_experts", layers, "dead", named),
         **_by_domain("busiest_domain", domains, pl.col("busiest").max(), named),
         **_by_domain("starved_experts", domains, pl.col("starved").sum(), named),
-        **_by_domain("router_entropy", domains, pl.col("router_entropy").mean(), named),
-        **{f"diagnoses/{kind}": kinds[kind] for kind in KINDS},
+        **_by_domain("router_entropy_domain", domains, pl.col("router_entropy").mean(), named),
+        **_diagnoses(window, wider, thresholds or Thresholds()),
     }
     return _known(values)
+
+
+def _diagnoses(
+    window: Assignments, wider: Assignments | None, limits: Thresholds
+) -> dict[str, float]:
+    """Count diagnoses by kind, and layers of which nothing can be said."""
+    few = _undiagnosed(window, limits)
+    if few and wider is not None and (of_wider := _undiagnosed(wider, limits)) < few:
+        window, few = wider, of_wider
+    if few == len(window.layers):
+        return {"diagnoses/undiagnosed": few}
+    kinds = Counter[str](found.kind for found in diagnose(window, limits))
+    counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
+    return {**counts, "diagnoses/undiagnosed": few}
+
+
+def _undiagnosed(window: Assignments, limits: Thresholds) -> int:
+    return sum(not enough(layer, limits) for layer in window.layers)
 
 
 def probe_scalars(
@@ -184,10 +217,15 @@ def comparing_scalars(
     )
 
 
-def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
-    """Return the numbers of a trial at its end."""
+def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
+    """Return the numbers of a trial at its end.
+
+    Args:
+        counts: Of its experts.
+        others: Names that the trial has besides.
+    """
     layers = [layer.key for layer in counts.train.layers]
-    named = ScalarNames.within_budget(layers, counts.train.domains)
+    named = ScalarNames.within_budget(layers, counts.train.domains, others)
     told = [(one.key, one.corrected, one.chance, one.specialisation) for one in counts.information]
     return {
         **training_scalars(counts.train, named),

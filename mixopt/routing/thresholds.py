@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from mixopt.errors import RoutingError, did_you_mean
+from mixopt.system import shown_value
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ class Thresholds:
         """
         for name, value in asdict(self).items():
             low, high = _RANGES.get(name, (0.0, 1.0))
-            if value is not None and not (low <= value <= high and math.isfinite(value)):
+            if value is None and name == "busiest":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise RoutingError(f"{name}: {shown_value(value)} is not a number")
+            if not (low <= value <= high and math.isfinite(value)):
                 upper = f" to {high:g}" if math.isfinite(high) else " or more"
                 raise RoutingError(f"{name}: {value:g} is not possible; it must be {low:g}{upper}")
 
@@ -80,21 +85,20 @@ class Thresholds:
         except RoutingError as error:
             raise RoutingError(f"{source}: {error}") from error
 
-    def check_reachable(self, sizes: Mapping[str, tuple[int, int]], source: str) -> None:
+    def check_reachable(self, highest: float, source: str) -> None:
         """Check that loads can be as high as the threshold of the busiest expert.
 
         Args:
-            sizes: Experts, and experts of a token, by router.
+            highest: The highest load of any router, as `Assignments.highest_load`.
             source: Where thresholds were given, for a message.
 
         Raises:
             RoutingError: No layer's busiest expert can ever be beyond it.
         """
-        most = max((experts / top_k for experts, top_k in sizes.values()), default=math.inf)
-        if self.busiest is not None and self.busiest >= most:
+        if self.busiest is not None and self.busiest >= highest:
             raise RoutingError(
                 f"{source}: busiest: {self.busiest:g} cannot be exceeded: an expert that all tokens"
-                f" choose has {most:g} times the even load; give less"
+                f" choose has {highest:g} times the even load; give less"
             )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -262,7 +262,7 @@ class Run:
     @property
     def collapsed(self) -> tuple[str, ...] | None:
         """Trials whose experts collapsed; None where trials have no experts."""
-        return collapsed_trials(self.path)
+        return collapsed_trials(self.path, self.config.expert_thresholds)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -273,6 +273,11 @@ class Run:
     def is_foreign(self) -> bool:
         """Whether the configuration is the directory's own record, which nobody trusted."""
         return self.trust is not True and self._is_from_record
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether its record goes to MLflow: to the directory's own, or where a user said."""
+        return not self.is_foreign or self.config.tracking.uri is None
 
     @property
     def _is_from_record(self) -> bool:
@@ -483,9 +488,26 @@ def _delete(folder: Path, *, keep: str | None) -> None:
             path.unlink()
 
 
-def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
-    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
-    from mixopt.trials import TrialExperts
+def collapsed_trials(
+    directory: Path, thresholds: Mapping[str, float] | None = None
+) -> tuple[str, ...] | None:
+    """Return a sweep's trials whose experts have collapsed; None where trials have no experts.
 
-    found = TrialExperts.read(SWEEP.experts_file(directory))
+    Args:
+        directory: Of the run.
+        thresholds: Others than the defaults, by name; they may have changed since the sweep wrote
+            its table, so that trials are read again.
+
+    Raises:
+        RunError: A file cannot be read.
+    """
+    from mixopt.routing import Thresholds
+    from mixopt.trials import TrialExperts, read_entry
+
+    files = sorted(SWEEP.trial_files(directory)) if thresholds else []
+    if thresholds and files:
+        limits = Thresholds().with_values(thresholds, "experts.thresholds")
+        found = TrialExperts.of((read_entry(file)[1] for file in files), limits)
+    else:
+        found = TrialExperts.read(SWEEP.experts_file(directory))
     return None if found is None else found.collapsed

@@ -116,7 +116,12 @@ SWEEP = Step(
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
-PROPOSE = Step("propose", ("propose",), ("proposal.yaml",), editable=("proposal.yaml",))
+PROPOSE = Step(
+    "propose",
+    ("propose", "experts.thresholds"),  # which say which trials a guardrail keeps away from
+    ("proposal.yaml",),
+    editable=("proposal.yaml",),
+)
 VALIDATE = Step(
     "validate",
     ("validate",),

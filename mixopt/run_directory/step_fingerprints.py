@@ -18,7 +18,7 @@ from typing import Any
 from mixopt.run_directory.step import STEPS, Step, steps_before
 
 FORMAT = "mixopt/1"
-SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
+SIZES, TASKS, FAMILIES, THRESHOLDS = "sizes", "tasks", "families", "experts.thresholds"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 CURVE = "eval_every"
 START, START_HASH = "from", "from_hash"  # what trials begin with
@@ -34,7 +34,7 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
         values = {section: _section(parted, section.split(".")) for section in step.sections}
         if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
             del values[SIZES]
-        for absent in (TASKS, FAMILIES):
+        for absent in (TASKS, FAMILIES, THRESHOLDS):
             if not values.get(absent, absent):  # there are none
                 del values[absent]
         text = before + json.dumps(values, sort_keys=True)

@@ -31,7 +31,7 @@ class CheckedPart:
         files: How many files there are.
         bytes: How large they are together.
         faults: What is wrong, by file.
-        mend: The command that makes it again; empty where nothing is wrong.
+        fix: The command that makes it again; empty where nothing is wrong.
     """
 
     name: str
@@ -39,7 +39,7 @@ class CheckedPart:
     files: int = 0
     bytes: int = 0
     faults: dict[str, str] = field(default_factory=dict)
-    mend: str = ""
+    fix: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -49,7 +49,7 @@ class CheckedPart:
             "files": self.files,
             "bytes": self.bytes,
             "faults": self.faults,
-            "mend": self.mend,
+            "fix": self.fix,
         }
 
 
@@ -75,7 +75,7 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
         faults = dict(_faults_of_trials(run, step))
         state: State = "damaged" if faults else "unfinished"
         count = len(step.trial_files(run.path))
-        return CheckedPart(step.name, state, count, 0, faults, _mend(run, step, faults))
+        return CheckedPart(step.name, state, count, 0, faults, _fix(run, step, faults))
     faults = verifier.faults(record.files, deep=deep)
     unknown = {
         path.relative_to(run.path).as_posix()
@@ -90,7 +90,7 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
     outdated = run.manifest.outdated(step)
     if state == "whole" and outdated is not None:
         state, faults = "outdated", {step.name: outdated.partition(": ")[2]}
-    return CheckedPart(step.name, state, len(record.files), size, faults, _mend(run, step, faults))
+    return CheckedPart(step.name, state, len(record.files), size, faults, _fix(run, step, faults))
 
 
 def _faults_of_trials(run: Run, step: Step) -> Iterator[tuple[str, str]]:
@@ -103,7 +103,7 @@ def _faults_of_trials(run: Run, step: Step) -> Iterator[tuple[str, str]]:
             yield name, str(error).removeprefix(f"{path}: ")
 
 
-def _mend(run: Run, step: Step, faults: dict[str, str]) -> str:
+def _fix(run: Run, step: Step, faults: dict[str, str]) -> str:
     """Return the command that makes a step's broken files again; what is whole is kept."""
     if not faults:
         return ""

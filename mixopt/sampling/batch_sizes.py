@@ -70,6 +70,17 @@ class BatchSizes:
         k = self._span_at(step)
         return self._samples[k] + (step - self.spans[k].start) * self.spans[k].batch
 
+    def until(self, step: int) -> BatchSizes:
+        """Return those of the steps before one, at least 1; after the end as the last."""
+        spans = [span for span in self.spans if span.start < step]
+        spans[-1] = spans[-1]._replace(stop=step)
+        return BatchSizes(tuple(spans))
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Steps and batch of each span, of which `of` makes them again."""
+        return [(span.stop - span.start, span.batch) for span in self.spans]
+
     def units_before(self, step: int) -> int:
         """Return the unit batches of the steps before a step."""
         return self.samples_before(step) // self.unit

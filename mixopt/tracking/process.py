@@ -100,7 +100,7 @@ class Sender:
         return True
 
     def _alive(self) -> None:
-        self._answer({"alive": True})
+        self._answer({"alive": True, "sent": asdict(self.recorder.sent)})
 
     def _connect(self) -> MlflowStore:
         uri = self._uri.uri

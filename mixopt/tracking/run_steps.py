@@ -28,10 +28,9 @@ WITH_OUTCOMES = (SWEEP, FIT, PROPOSE, VALIDATE)  # steps after which more is kno
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
     """Return the tracker of a run; its process starts with the first step that is tracked.
 
-    A run whose configuration is its directory's own record notes what to send, and sends nothing.
+    Where only the directory names a server, what to send is noted, and nothing is sent.
     """
-    sends = not run.is_foreign
-    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=sends)
+    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=run.is_sent)
 
 
 @contextmanager

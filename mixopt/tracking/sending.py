@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import ServerUri, checked_as
+from mixopt.system import Say, ServerUri, checked_as, silent
 from mixopt.tracking.destination import Destination, destination
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import PRIVATE, open_to_append, parsed
@@ -20,6 +22,8 @@ from mixopt.tracking.run_steps import record_again
 from mixopt.tracking.sender_settings import LOCAL, LOCK, LOG, Settings
 from mixopt.tracking.sent_files import check_own
 from mixopt.tracking.tracker import sender_command
+
+_SAID_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def sync(
     *,
     config: str | Path | None = None,
     trust: bool = False,
+    say: Say = silent,
 ) -> SyncResult:
     """Send what of a run is not in MLflow yet, in order and once.
 
@@ -61,6 +66,7 @@ def sync(
         uri: Server or database; it gets all of the run that it has not.
         config: An experiment's or a pretraining's YAML file, of which `tracking` counts.
         trust: Send to the server that the directory names.
+        say: Called every few seconds with a line about what is sent.
 
     Raises:
         RunError: It is no run directory, only the directory names the server, or another process
@@ -72,7 +78,7 @@ def sync(
         raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
     check_own(path, JOURNAL, RECORD, LOG, LOCK, "config.yaml")
     settings = destination(path, recorded_destination(path), uri, config, trust=trust)
-    answers = [parsed(line) for line in _output(path, settings).splitlines()]
+    answers = list(_answers(path, settings, say))
     trouble = [str(answer["warning"]) for answer in answers if "warning" in answer]
     last: dict[str, Any] = answers[-1] if answers else {}
     if "left" not in last:
@@ -81,20 +87,30 @@ def sync(
     return SyncResult(name, last["sent"], last["left"], trouble[-1] if trouble else None)
 
 
-def _output(path: Path, settings: Settings) -> bytes:
-    """Run the process that sends, and return its answers."""
+def _answers(path: Path, settings: Settings, say: Say) -> Iterator[dict[str, Any]]:
+    """Run the process that sends, and give its answers as they come."""
+    said = time.monotonic()
     try:
         with os.fdopen(open_to_append(path / LOG, PRIVATE), "ab") as log:
-            ended = subprocess.run(
-                sender_command(path),
-                input=f"{settings.to_json()}\n".encode(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                check=False,
-            )
+            command = sender_command(path)
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log) as process:
+                _begin(process, settings)
+                for line in process.stdout or ():
+                    answer = parsed(line)
+                    yield answer
+                    if "alive" in answer and time.monotonic() > said + _SAID_EVERY:
+                        said = time.monotonic()
+                        say(f"sync: sent {_counted(answer.get('sent', {})) or 'nothing'} so far")
     except OSError as error:
         raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
-    return ended.stdout
+
+
+def _begin(process: subprocess.Popen[bytes], settings: Settings) -> None:
+    """Say where to send; a process that has ended already says why in its log."""
+    if process.stdin is not None:
+        with suppress(BrokenPipeError), process.stdin as stream:
+            stream.write(f"{settings.to_json()}\n".encode())
 
 
 def recorded_destination(path: Path) -> Destination:

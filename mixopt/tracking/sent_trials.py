@@ -103,8 +103,15 @@ class SentTrial:
         if result.experts is not None:
             from mixopt.routing import trial_scalars
 
-            totals |= trial_scalars(result.experts)
+            totals |= trial_scalars(result.experts, len(totals) + self._losses())
         return totals
+
+    def _losses(self) -> int:
+        """Return how many names its losses have."""
+        known = self.result.losses
+        if known is None:
+            return 0
+        return len(known.nats_per_token) + len(known.bits_per_byte) + len(known.tasks)
 
 
 def read_sent_trial(directory: Path, file: Path) -> SentTrial:

@@ -6,7 +6,7 @@ of each. Experts have other numbers in every trial, so that only what no renumbe
 compared between trials.
 
     of a layer            load_entropy, max_violation, dead, router_entropy, specialisation,
-                          has_collapsed, diagnoses (in words, with what they suggest)
+                          has_collapsed, diagnoses (in words)
     of a domain in it     share, max_violation, starved, router_entropy, own, distance
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from mixopt.errors import RunError
-from mixopt.routing import ExpertCounts, Summary
+from mixopt.routing import ExpertCounts, Summary, Thresholds
 from mixopt.system import read_table, write_table
 from mixopt.trials.proxy import TrialResult
 
@@ -56,13 +56,20 @@ class TrialExperts:
     table: pl.DataFrame
 
     @classmethod
-    def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
-        """Return the table of trials that have experts; None where none has."""
+    def of(
+        cls, results: Iterable[TrialResult], thresholds: Thresholds | None = None
+    ) -> TrialExperts | None:
+        """Return the table of trials that have experts; None where none has.
+
+        Args:
+            results: Of the trials.
+            thresholds: From where on something is diagnosed.
+        """
         rows = [
             row
             for result in results
             if result.experts is not None
-            for row in _rows(result.trial, result.experts)
+            for row in _rows(result.trial, result.experts, thresholds)
         ]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
@@ -108,16 +115,20 @@ class TrialExperts:
         )
 
 
-def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | None:
+def write_experts(
+    results: Iterable[TrialResult], path: Path, thresholds: Thresholds | None = None
+) -> TrialExperts | None:
     """Write the table of trials that have experts, and return it; nothing where none has."""
-    found = TrialExperts.of(results)
+    found = TrialExperts.of(results, thresholds)
     if found is not None:
         found.write(path)
     return found
 
 
-def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
-    summary = Summary.of(counts.train)
+def _rows(
+    trial: str, counts: ExpertCounts, thresholds: Thresholds | None
+) -> Iterable[Mapping[str, Any]]:
+    summary = Summary.of(counts.train, thresholds)
     told = {(one.layer, one.router): one.specialisation for one in counts.information}
     for row in summary.layers.select(_OF_LAYER).to_dicts():
         place = row["layer"], row["router"]

@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports_plain_law
 from mixopt.objective import Objective
+from mixopt.system import Array
+
+LARGE = 2**12  # entries; above, tables of trials are in single precision
 
 # What `makeModel` in mixopt/what_if/assets/law.js knows.
 KINDS = (
@@ -81,8 +85,18 @@ def _intervals(fit: Fit, objective: Objective) -> dict[str, Any]:
         "floors": np.array([one.floor for one in every]),
         "locals": [one.local for one in every],
         "value": own.to_json(),
+        "reach": {
+            "weights": as_in_law(fit.data.weights_ND),
+            "reach": fit.reach.reach,
+            "radius": fit.reach.radius,
+        },
         "agrees": _agrees(fit, objective),
     }
+
+
+def as_in_law(weights_ND: Array) -> NDArray[np.floating[Any]]:
+    """Return the trials as a law of many of them has them, so that all are one array."""
+    return weights_ND.astype(np.float32) if weights_ND.size > LARGE else weights_ND
 
 
 def _agrees(fit: Fit, objective: Objective) -> dict[str, Any] | None:

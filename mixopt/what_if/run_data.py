@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixopt.what_if.fitted_law import law_data
+from mixopt.what_if.fitted_law import as_in_law, law_data
 from mixopt.what_if.proposal_inputs import ProposalInputs
-
-LARGE = 2**12  # entries; above, tables of trials are in single precision
 
 if TYPE_CHECKING:
     from mixopt.config import ConstraintsConfig
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from mixopt.objective import Objective
     from mixopt.proposals import Question
     from mixopt.run_directory import Run
-    from mixopt.system import Array
 
 
 def what_if_data(run: Run) -> dict[str, Any]:
@@ -77,16 +73,11 @@ def asked_data(
         "constraints": _constraints(question, limits, objective or fit.objective),
         "trials": {
             "names": fit.trials.table["trial"].to_list(),
-            "weights": _as_in_law(fit.data.weights_ND),
+            "weights": as_in_law(fit.data.weights_ND),
             "losses": fit.known_losses().astype(np.float32),
             "carried": fit.is_carried,
         },
     }
-
-
-def _as_in_law(weights_ND: Array) -> NDArray[np.floating[Any]]:
-    """Return the trials as a law of many of them has them, so that both are one array."""
-    return weights_ND.astype(np.float32) if weights_ND.size > LARGE else weights_ND
 
 
 def _constraints(

@@ -26,6 +26,7 @@ VIEW = (
     "near_reference.js",
     "reach_target.js",
     "limits.js",
+    "target_drag.js",
     "elements.js",
     "link_state.js",
     "domain_list.js",

@@ -1,5 +1,8 @@
 """What commands print."""
 
+import pytest
+from command_line import mixopt
+
 from mixopt.cli.options import say, show
 
 
@@ -9,3 +12,27 @@ def test_what_an_answer_quotes_cannot_steer_the_terminal(capsys):
     out, error = capsys.readouterr()
     assert out == "first\n\\x1b[2Jsecond \\u202e\n"
     assert error == "a\\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("compare", "a"), "mixopt: compare: missing argument 'RUN'; see mixopt compare --help\n"),
+        (("frobnicate",), "mixopt: no such command 'frobnicate'; see mixopt --help\n"),
+        (
+            ("status", "--wach"),
+            "mixopt: status: no such option: --wach (Possible options: --watch);",
+        ),
+    ],
+)
+def test_a_wrong_word_of_a_command_is_one_line(words, line):
+    ended = mixopt(*words)
+    assert ended.code == 2
+    assert ended.error.startswith(line)
+    assert ended.error.count("\n") == 1
+
+
+def test_a_command_without_words_shows_its_help():
+    ended = mixopt("tokens")
+    assert ended.code == 2
+    assert "Commands:" in ended.out + ended.error

@@ -103,6 +103,14 @@ ANSWERS = {
     "tasks export-lm-eval": "tasks export-lm-eval items --out exported",
 }
 FRAGMENTS = {"export"}  # what somebody copies into a file is never wrapped
+RESULTS = {
+    "prepare": ("tokenizer", "tokens"),
+    "design": ("trials", "roles"),
+    "sweep": ("trials", "table"),
+    "fit": ("regressor", "summary", "readiness"),
+    "validate": ("recommendation", "validation"),
+    "report": ("report",),
+}
 # What needs hours, a cluster, a store or a checkpoint is asked for what it refuses.
 REFUSALS = {
     "experts": "experts run",
@@ -116,6 +124,14 @@ REFUSALS = {
     "tasks readiness": "tasks readiness run",
     "tasks score": "tasks score nowhere --tasks items",
 }
+
+
+SLOW = {"sync", "import"}  # MLflow's process starts each time
+
+
+def with_slow(names):
+    """Return the names as parameters, some of which are slow."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
 
 
 def test_every_command_is_asked_here():
@@ -134,7 +150,7 @@ def test_no_summary_of_a_command_is_cut():
         assert "..." not in summaries
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", with_slow(ANSWERS))
 def test_an_answer_fits_and_is_json_where_that_is_asked(here, name):
     (here / "paths.yaml").write_text("code: data/code\nprose: data/prose\n")
     if name == "import":
@@ -149,7 +165,8 @@ def test_an_answer_fits_and_is_json_where_that_is_asked(here, name):
         shutil.rmtree("exported", ignore_errors=True)
     ended = mixopt(*ANSWERS[name].split(), "--json")
     assert ended.code == 0, ended.error
-    json.loads(ended.out)
+    answer = json.loads(ended.out)
+    assert set(RESULTS.get(name, ())) <= answer.get("result", {}).keys()
 
 
 @pytest.mark.parametrize("name", REFUSALS)

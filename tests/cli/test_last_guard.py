@@ -15,7 +15,7 @@ from mixopt.cli import main
 RAISES = """
 import sys
 from mixopt.cli import main
-def fail(): raise {error}
+def fail(**options): raise {error}
 main.app = fail
 main.run_command_line()
 """

@@ -99,12 +99,31 @@ def test_a_wrong_field_is_named_with_its_line(load, addition, message):
         ("web: {path", "../web: {path", "cannot be the name of a folder"),
         ("{path: code.jsonl}", "{}", "yaml:4: corpus.domains.code: give either"),
         ("{path: code.jsonl}", "{pth: code.jsonl}", "code.pth: unknown field; did you mean 'path'"),
-        ("objective", "# objective", "yaml: objective: is missing"),
+        (
+            "objective",
+            "# objective",
+            "yaml: objective: is missing; for example objective: {target:",
+        ),
     ],
 )
 def test_a_wrong_value_is_named(load, before, after, message):
     with pytest.raises(ConfigError, match=message):
         load(GOOD.replace(before, after, 1))
+
+
+def test_a_misspelt_section_is_not_missing_too(load):
+    with pytest.raises(ConfigError, match="objectives: unknown field; did you mean") as told:
+        load(GOOD.replace("objective", "objectives", 1))
+    assert not any("is missing" in note for note in getattr(told.value, "__notes__", ()))
+
+
+def test_text_is_not_an_experiment(tmp_path):
+    path = tmp_path / "web.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(
+        ConfigError, match="is text, not an experiment; write one with: mixopt init"
+    ):
+        load_config(path)
 
 
 def test_an_override_wins_and_is_named_when_wrong(load):

@@ -26,8 +26,17 @@ def test_new_errors_lie_within_at_the_stated_rate(honest):
 
 def test_deviations_that_tell_are_believed_and_others_are_not():
     errors_N, stds_N = noise(400, 0)
-    assert calibrate(errors_N, stds_N).local
-    assert not calibrate(errors_N, 1 / stds_N).local
+    assert np.ptp(calibrate(errors_N, stds_N).halves(stds_N)) > 0
+    assert np.ptp(calibrate(errors_N, 1 / stds_N).halves(1 / stds_N)) == 0
+
+
+def test_deviations_that_do_not_tell_count_beyond_those_of_the_trials():
+    errors_N, stds_N = noise(400, 0)
+    claimed_N = 1 / stds_N
+    most = claimed_N.max()
+    halves_N = calibrate(errors_N, claimed_N).halves(np.array([0.0, most, 2 * most]))
+    even = conformal_quantile(np.abs(errors_N))
+    assert np.allclose(halves_N, [even, even, 2 * even])
 
 
 def test_how_large_all_deviations_are_does_not_matter():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from command_line import mixopt
 from places import DATA
 
 from mixopt.config import FitConfig
@@ -279,25 +278,16 @@ def test_the_trials_themselves_are_no_pilots(fit, folder):
         fit.with_pilots(same)
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mixopt", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_line_fits_with_pilots(folder, tmp_path):
     paths, few = write_tables(tmp_path, "t", small, 30, 7), write_tables(tmp_path, "p", large, 3, 8)
     tables = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path / "fit"]
     given = ["--pilot-mixtures", few[0], "--pilot-losses", few[1], "--regressor", "linear"]
-    ended = command("fit", *tables, *given)
-    assert ended.returncode == 0, ended.stderr
-    assert "corrected to the size of 3 pilots by affine" in ended.stdout
-    half = command("fit", *tables, "--pilot-mixtures", few[0])
-    assert (half.returncode, half.stderr.count("\n")) == (2, 1)
-    assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.stderr
+    ended = mixopt("fit", *tables, *given)
+    assert ended.code == 0, ended.error
+    assert "corrected to the size of 3 pilots by affine" in ended.out
+    half = mixopt("fit", *tables, "--pilot-mixtures", few[0])
+    assert (half.code, half.error.count("\n")) == (2, 1)
+    assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.error
 
 
 def test_an_experiment_names_its_pilots(config_path, tmp_path):

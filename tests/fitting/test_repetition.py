@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import mixopt
 from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.laws import EpochsRegressor
 
@@ -141,7 +140,6 @@ def test_the_command_line_reads_an_inventory(tmp_path):
     (tmp_path / "inventory.yaml").write_text("\n".join(lines))
     asked = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path / "fit"]
     asked += ["--regressor", "epochs", "--inventory", tmp_path / "inventory.yaml"]
-    command = [sys.executable, "-m", "mixopt", "fit", *map(str, asked)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    ended = mixopt("fit", *asked)
+    assert ended.code == 0, ended.error
     assert Fit.load(tmp_path / "fit" / "fit").repetition.tokens == TOKENS

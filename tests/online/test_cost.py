@@ -19,24 +19,24 @@ def clock(monkeypatch):
 
 
 def test_a_lap_is_the_time_since_the_last(clock):
-    meter = CostMeter(1)
+    meter = CostMeter()
     clock += [12.0, 17.0]
     assert [meter.lap(), meter.lap()] == [2, 5]
 
 
 def test_a_run_begins_at_no_cost():
-    assert CostMeter(7).cost == Cost(0, 0, 0.0, 0, 0, 0.0) == Cost()
+    assert CostMeter().cost == Cost(0, 0, 0.0, 0, 0, 0.0) == Cost()
 
 
 def test_perturbed_steps_add_up():
-    meter = CostMeter(7)
-    meter.add_perturbed(0.5)
-    meter.add_perturbed(1.5)
+    meter = CostMeter()
+    meter.add_perturbed(4, 0.5)
+    meter.add_perturbed(10, 1.5)
     assert meter.cost == Cost(perturbed_steps=2, perturbed_tokens=14, perturbed_seconds=2.0)
 
 
 def test_evaluations_add_up():
-    meter = CostMeter(7)
+    meter = CostMeter()
     meter.add_evaluation(100, 0.5)
     meter.add_evaluation(30, 1.5)
     assert meter.cost == Cost(evaluations=2, evaluation_tokens=130, evaluation_seconds=2.0)

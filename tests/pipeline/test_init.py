@@ -117,7 +117,7 @@ def test_rows_that_name_their_source_are_split(folder, tmp_path):
 
 ODD = {
     "empty/nothing": (None, "empty: no files"),
-    "pictures/a.png": (b"\x89PNG\0", "pictures/a.png: .png is not a format of text that mixopt"),
+    "pictures/a.png": (b"\x89PNG\0", "pictures/a.png: .png is not a supported text format"),
     "zero/a.jsonl": (b"", "zero/a.jsonl: empty file"),
     "binary/a.txt": (b"a\0b", "binary/a.txt: is binary, not text"),
     "numbers/a.csv": (b"id,n\n1,2\n", "numbers/a.csv: no column of text (columns: id, n)"),
@@ -155,3 +155,18 @@ def test_too_little_is_one_message(folder, asked, expected):
     ended = mixopt("init", *asked)
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert expected in ended.error
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("data/../data/code.jsonl", "is the same as .*code.jsonl; give it once"),
+        ("data", r"code.jsonl: is inside .*data, which is given too; give one of them"),
+    ],
+)
+def test_text_cannot_be_in_two_domains(tmp_path, second, message):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "code.jsonl"
+    file.write_text('{"text": "some words of text"}\n')
+    with pytest.raises(ConfigError, match=message):
+        start_experiment([file, tmp_path / second], tmp_path / "new.yaml")

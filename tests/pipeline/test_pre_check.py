@@ -118,6 +118,12 @@ def test_a_sample_that_will_be_small_is_said(config_path):
     assert any("code 4.0 times at a weight of 1" in line for line in found.warnings)
 
 
+def test_no_more_is_read_of_a_domain_than_it_has(config_path):
+    sizes = ["corpus.domains.code.bytes=3e5", "corpus.domains.prose.tokens=5e6"]
+    found = check(config_path, *sizes, "corpus.max_bytes=1000000")
+    assert found.sizes.sample == {"code": 300_000, "prose": 1_000_000}
+
+
 def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):
     out = steps.prepare(config_path, tmp_path / "run").path
     found = check(config_path, out=out)

@@ -5,12 +5,11 @@ The losses are synthetic: each falls exponentially with its domain's own share.
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
 import pytest
+from command_line import mixopt
 from places import PROJECT
 
 from mixopt import Mixture, Trials, load_fit
@@ -41,16 +40,6 @@ def write_tables(folder, rows, *, seed=0, shuffle=False):
         paths.append(folder / name)
         paths[-1].write_text("\n".join(lines) + "\n")
     return paths
-
-
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "mixopt", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -324,9 +313,9 @@ def commanded(tables, tmp_path_factory):
     """A folder that `mixopt fit` made, from the same tables as `fit`."""
     out = tmp_path_factory.mktemp("commanded") / "out"
     named = ["--regressor", "linear", "--regressor", "log_linear"]
-    ended = command("fit", "--mixtures", tables[0], "--losses", tables[1], *named, "--out", out)
-    assert ended.returncode == 0, ended.stderr
-    return out, ended.stdout
+    ended = mixopt("fit", "--mixtures", tables[0], "--losses", tables[1], *named, "--out", out)
+    assert ended.code == 0, ended.error
+    return out, ended.out
 
 
 def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
@@ -342,10 +331,10 @@ def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
 
 def test_the_command_evaluates_as_the_method_does(commanded, fit, unseen_tables, unseen):
     asked = ["--mixtures", unseen_tables[0], "--losses", unseen_tables[1]]
-    ended = command("evaluate", commanded[0], *asked, "--json")
-    assert json.loads(ended.stdout) == fit.evaluate(unseen), ended.stderr
-    affine = command("evaluate", commanded[0], *asked, "--affine", "--json")
-    assert json.loads(affine.stdout) == fit.evaluate(unseen, affine=True)
+    ended = mixopt("evaluate", commanded[0], *asked, "--json")
+    assert json.loads(ended.out) == fit.evaluate(unseen), ended.error
+    affine = mixopt("evaluate", commanded[0], *asked, "--affine", "--json")
+    assert json.loads(affine.out) == fit.evaluate(unseen, affine=True)
 
 
 def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path):
@@ -353,15 +342,15 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
     limits.write_text("max_epochs: 2\nbounds: {books: [0.1, 1]}\n")
     tokens.write_text("web: 4e9\ncode: 1e9\nbooks: 2e9\n")
     files = ["--constraints", limits, "--inventory", tokens, "--tokens", "5e9"]
-    ended = command("propose", commanded[0], *files, "--target", "code", "--json")
-    assert ended.returncode == 0, ended.stderr
+    ended = mixopt("propose", commanded[0], *files, "--target", "code", "--json")
+    assert ended.code == 0, ended.error
     proposal = fit.propose(
         target="code",
         constraints={"max_epochs": 2, "bounds": {"books": [0.1, 1]}},
         inventory=INVENTORY,
         tokens=5e9,
     )
-    assert json.loads(ended.stdout) == json.loads(json.dumps(proposal.to_json()))
+    assert json.loads(ended.out) == json.loads(json.dumps(proposal.to_json()))
 
 
 @pytest.mark.parametrize(
@@ -402,10 +391,11 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         (["propose", ".", "--tokens", "0.5"], "--tokens 0.5: must be at least 1"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_path):
-    ended = command(*arguments, cwd=tmp_path)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert message in ended.stderr
+def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = mixopt(*arguments)
+    assert (ended.code, ended.error.count("\n")) == (2, 1)
+    assert message in ended.error
 
 
 @pytest.mark.parametrize(
@@ -420,17 +410,17 @@ def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_pa
 )
 def test_options_of_a_fit_that_cannot_be_are_one_line(tables, tmp_path, options, message):
     asked = ["--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path / "out"]
-    ended = command("fit", *asked, *options)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
-    assert message in ended.stderr
+    ended = mixopt("fit", *asked, *options)
+    assert (ended.code, ended.error.count("\n")) == (2, 1), ended.error
+    assert message in ended.error
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_directory_is_not_written_over(tables, tmp_path):
     (tmp_path / "config.yaml").write_text("name: run\n")
-    ended = command("fit", "--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path)
-    assert ended.returncode == 2
-    assert "is a run directory; use another --out" in ended.stderr
+    ended = mixopt("fit", "--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path)
+    assert ended.code == 2
+    assert "is a run directory; use another --out" in ended.error
 
 
 # --- The page -----------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ def recommendation(gains):
 
     made = made_proposal()
     return Recommendation(
-        made.mixture, "proposal", "shown better", "why", made.natural, "math", "bits_per_byte",
-        1000, gains, {}, None, (), {},
+        made.mixture, "proposal", "significantly better", "why", made.natural, "math",
+        "bits_per_byte", 1000, gains, {}, None, (), {},
     )  # fmt: skip
 
 

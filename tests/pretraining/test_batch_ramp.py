@@ -176,13 +176,6 @@ def test_a_run_cannot_resume_with_another_ramp(whole, config):
         ),
         ({"training": {"batch_ramp": [{"steps": 0, "batch": 4}]}}, "batch_ramp.0.steps: should be"),
         (
-            {
-                "training": {"batch_ramp": [{"steps": 2, "batch": 4}]},
-                "estimator": {"name": "stratified"},
-            },
-            "training.batch_ramp: an estimator plans by batches of one size: leave one of them out",
-        ),
-        (
             {"training": {"batch_ramp": [{"steps": 2, "batch": 4}]}, "watch": "schedule.yaml"},
             "training.batch_ramp: watch goes with batches of one size",
         ),

@@ -146,7 +146,9 @@ def assert_gradients_are_of(model, losses_BT, document) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
-@pytest.mark.parametrize("name", [*MODELS, *FLEX])
+@pytest.mark.parametrize(
+    "name", [*MODELS, *(pytest.param(n, marks=pytest.mark.slow) for n in FLEX)]
+)
 def test_a_document_gives_what_it_gives_alone(name):
     model = made(name).eval()
     masks = DocumentMasks(model, [END])
@@ -160,7 +162,16 @@ def test_a_document_gives_what_it_gives_alone(name):
 # The compiler looks at it itself.
 @pytest.mark.filterwarnings(r"ignore:The \.grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize(
-    "way", ["plain", "compile", "activation_checkpointing", "ddp", "fsdp", "hsdp", "bfloat16"]
+    "way",
+    [
+        "plain",
+        pytest.param("compile", marks=pytest.mark.slow),
+        "activation_checkpointing",
+        "ddp",
+        "fsdp",
+        "hsdp",
+        "bfloat16",
+    ],
 )
 @pytest.mark.parametrize("name", ["decoder", "llama"])
 def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):

@@ -245,7 +245,7 @@ def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
 # --- Ranks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_two_ranks_are_one_with_biases(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"
     finished(context, config, out, ranks=2, overrides=[f"parallel={parallel}"])
@@ -269,6 +269,7 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, corpus, tmp_p
     np.testing.assert_allclose(*added, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_are_counted_and_balanced(whole, config, tmp_path, monkeypatch):
     """Traced as Inductor does, and not compiled, which takes minutes."""
     compiled = nn.Module.compile
@@ -286,6 +287,7 @@ def test_compiled_blocks_are_counted_and_balanced(whole, config, tmp_path, monke
         np.testing.assert_allclose(bias_E, moved_E, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", ["terminate", "kill"])
 def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_not(
     signal, context, corpus, tmp_path
@@ -326,6 +328,26 @@ def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_n
             {"name": "decoder", "options": {"size": "moe-tiny", "width": 32}},
             "experts.balance=off",
             "experts.balance: off: 'decoder' balances its experts itself",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": 0.0}},
+            "experts.balance=auxiliary",
+            "experts.balance: auxiliary: model.options.router_aux_loss_coef is 0; give another",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "output_router_logits": False}},
+            "experts.balance=auxiliary",
+            "there is no auxiliary loss with model.options.output_router_logits: false; give",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": -0.1}},
+            "experts.balance=auto",
+            "model.options.router_aux_loss_coef: -0.1 is not possible; it must be 0 or more",
+        ),
+        (
+            {"name": "olmoe", "options": {**OLMOE, "router_aux_loss_coef": math.nan}},
+            "experts.balance=auto",
+            "model.options.router_aux_loss_coef: nan is not possible; it must be 0 or more",
         ),
         (BIASED, "experts.balance=evenly", "experts.balance: "),
         (BIASED, "experts.bias_rate=2", "experts.bias_rate: "),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,10 @@ from pretrain_runs import (
     write_config,
 )
 
-from mixopt import Corpus, pretrain
+from mixopt import Corpus, experts, pretrain
 from mixopt.errors import MixoptError, PluginError, RoutingError
 from mixopt.pretraining.metric_names import line_names
+from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
 from mixopt.tracking.lines import points_of
@@ -274,6 +277,55 @@ def test_an_adapter_that_is_none_is_named_before_training(config, tmp_path, name
         pretrain(config, tmp_path / "run", [f"experts.adapters=['{name}']"])
 
 
+def test_what_has_the_form_of_experts_is_told_before_training(config, tmp_path, caplog):
+    own = ["model={name: 'experts_job:Unnamed'}", "training.steps=2"]
+    said = "'layers.1.layer' (Stacked) looks like 4 experts, 'w1', of which 'gate' chooses"
+    with pytest.raises(RoutingError, match=re.escape(said)):
+        pretrain(config, tmp_path / "must", [*own, "experts.enabled=true"])
+    pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
+    assert said not in caplog.text
+    pretrain(config, tmp_path / "run", own)
+    assert said in caplog.text
+    assert "neither counted nor known to be balanced" in caplog.text
+    assert not (tmp_path / "run/experts").exists()
+
+
+def test_an_adapter_that_fits_nothing_stops_the_run(config, tmp_path):
+    own = ["training.steps=2", "experts.adapters=['experts_job:OWN_ADAPTER']"]
+    message = "TinyExperts: no module is of the class of the adapter for 'OwnRouter'"
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "run", own)
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+OWN_MODULE = """
+from mixopt.routing import RouterAdapter
+
+ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], {logits}), {given})
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "logits", "message"),
+    [
+        ("runs='a'", "output[0]", "RouterAdapter: runs 'a'; give how often"),
+        ("top_k=2", "1 / 0", "OwnRouter returns cannot be read: ZeroDivisionError"),
+        ("experts=3", "None", r"ids are none of its 3 experts .* 3 is a dropped choice"),
+        ("scores='sigmiod'", "output[0]", "scores 'sigmiod' is unknown; did you mean 'sigmoid'"),
+    ],
+)
+def test_an_adapter_that_cannot_be_right_stops_the_run(
+    config, tmp_path, monkeypatch, given, logits, message
+):
+    (tmp_path / "own_routers.py").write_text(OWN_MODULE.format(given=given, logits=logits))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_routers", raising=False)
+    own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
+    with pytest.raises(RoutingError, match=message):
+        pretrain(config, tmp_path / "run", [*own, "experts.adapters=['own_routers:ADAPTER']"])
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
     two = ["model={name: 'experts_job:TwoRouters'}", "training.steps=2"]
     pretrain(config, tmp_path / "run", two)
@@ -299,6 +351,7 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
     ("thresholds", "said"),
     [
         ("{dead: 2}", "experts.thresholds: dead: 2 is not possible; it must be 0 to 1"),
+        ("{busiest: true}", "experts.thresholds: busiest: True is not a number"),
         ("{ded: 0.1}", "experts.thresholds: ded: unknown threshold; did you mean 'dead'?"),
         ("{busiest: 4}", "experts.thresholds: busiest: 4 cannot be exceeded"),
     ],
@@ -310,14 +363,35 @@ def test_a_threshold_that_cannot_be_is_an_error_before_training(config, tmp_path
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
+def test_a_router_of_any_number_of_experts_may_have_a_threshold_up_to_all_of_them(config, tmp_path):
+    own = ["model={name: 'experts_job:AnyNumber'}", "training.steps=2"]
+    pretrain(config, tmp_path / "run", [*own, "experts.thresholds={busiest: 3}"])
+    asked = ExpertOptions.parsed(["busiest=3.5"])
+    assert experts(tmp_path / "run", asked).thresholds.busiest == 3.5
+    with pytest.raises(RoutingError, match="busiest: 4 cannot be exceeded: .* has 4 times"):
+        pretrain(config, tmp_path / "other", [*own, "experts.thresholds={busiest: 4}"])
+
+
+def test_ranks_that_do_not_divide_the_experts_are_an_error_before_training(config, tmp_path):
+    said = "experts.ranks: 3 ranks do not divide the 4 experts of layer 1; these do: 1, 2, 4"
+    with pytest.raises(RoutingError, match=said):
+        pretrain(config, tmp_path / "run", ["experts.ranks=3"])
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):
-    lenient = "{effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0}"
-    pretrain(config, tmp_path / "run", [f"experts.thresholds={lenient}"])
+    lenient = "effective: 0, dead: 1, overflow: 1, busiest: 1.99, serves: 1, apart: 0"
+    pretrain(config, tmp_path / "run", [f"experts.thresholds={{{lenient}, assignments: 1}}"])
     strict = tmp_path / "strict"
-    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 1}"])
+    # A line is of 4 steps, 512 assignments an expert; a window of 6 has enough at its end.
+    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 600}"])
     collapses = "moe/diagnoses/collapse"
     assert {one[collapses] for one in lines_with(tmp_path / "run", collapses)} == {0}
-    assert lines_with(strict, collapses)[-1][collapses] == 2
+    assert [(one["step"], one[collapses]) for one in lines_with(strict, collapses)] == [
+        (12, 2),
+        (24, 2),
+    ]
+    assert lines_with(strict, "moe/diagnoses/undiagnosed")[0]["moe/diagnoses/undiagnosed"] == 2
 
 
 def lines_with(out, name):

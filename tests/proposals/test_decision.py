@@ -47,9 +47,9 @@ def decide(fit):
     return recommend
 
 
-def test_a_proposal_that_wins_against_all_is_recommended_as_shown_better(decide):
+def test_a_proposal_that_wins_against_all_is_recommended_as_significantly_better(decide):
     found = decide({"proposal": [1.0, 1.1, 1.2], **BASES})
-    assert (found.chosen, found.standing) == ("proposal", "shown better")
+    assert (found.chosen, found.standing) == ("proposal", "significantly better")
     assert found.mixture == MIXTURES["proposal"]
     assert found.headline == (
         "Recommendation: the proposal. It is significantly better than natural, uniform and the "
@@ -70,9 +70,9 @@ def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], **BASES})
     assert (found.chosen, found.standing) == ("best_trial", "not the proposal")
     assert found.headline == (
-        "Recommendation: the best trial. The proposal is significantly worse than the best "
-        "trial: +0.6000 (+0.6000 to +0.6000). It is the best of natural, uniform and the best "
-        "trial."
+        "Recommendation: the best trial. The best trial has the lowest validated loss of the"
+        " baselines. The proposal is significantly worse: proposal - best trial +0.6000 bits per"
+        " byte (95% +0.6000 to +0.6000; above 0 is worse)."
     )
     assert found.mixture == MIXTURES["best_trial"]
 
@@ -80,7 +80,25 @@ def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
 def test_a_proposal_that_ties_and_is_worse_on_the_mean_gives_way(decide):
     found = decide({"proposal": [2.2, 1.9, 2.05], **BASES})
     assert found.chosen == "best_trial"
-    assert "is not better than the best trial: +0.05" in found.why
+    assert "The proposal is not significantly better: proposal - best trial +0.05" in found.why
+
+
+def test_the_only_baseline_that_is_left_is_called_so(decide):
+    one = decide({"proposal": [2.5, 2.6, 2.7], "natural": [2.0, 2.1, 2.2]})
+    assert one.why.startswith("Natural is the only baseline. The proposal is significantly worse:")
+    bounds = {"code": (0.5, 1.0)}
+    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds=bounds)
+    assert found.why.startswith("Natural has the lowest validated loss of the baselines that are")
+    alone = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": (0.6, 1.0)})
+    assert alone.why.startswith("Natural is the only baseline allowed. The proposal")
+
+
+def test_a_standing_that_older_files_hold_is_read_by_its_name_now(decide, tmp_path):
+    found = decide({"proposal": [1.0, 1.1, 1.2], **BASES})
+    assert found.standing == "significantly better"
+    older = replace(found, standing="shown better")
+    older.to_file(tmp_path / "recommendation.yaml")
+    assert Recommendation.from_file(tmp_path / "recommendation.yaml") == found
 
 
 def test_a_mixture_of_ones_own_is_recommended_where_it_is_the_best(decide):
@@ -91,7 +109,7 @@ def test_a_mixture_of_ones_own_is_recommended_where_it_is_the_best(decide):
 
 def test_the_later_proposal_is_recommended_where_it_is_better(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], "proposal_2": [1.0, 1.1, 1.2], **BASES})
-    assert (found.chosen, found.standing) == ("proposal_2", "shown better")
+    assert (found.chosen, found.standing) == ("proposal_2", "significantly better")
     assert found.headline.startswith(
         "Recommendation: proposal 2. It is significantly better than natural"
     )

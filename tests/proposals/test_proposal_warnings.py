@@ -11,6 +11,7 @@ from made_proposal import DOMAINS, PROPOSAL, made_proposal
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.fitting import OBJECTIVE
+from mixopt.fitting.trial_reach import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Proposal
@@ -28,8 +29,10 @@ def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespa
     table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
     errors = [(OBJECTIVE, "linear", own), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
     report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")
-    trials = SimpleNamespace(table=table, weights=lambda: np.array(rows, dtype=float))
-    return SimpleNamespace(name="linear", report=report, trials=trials)
+    weights_ND = np.array(rows, dtype=float)
+    trials = SimpleNamespace(table=table, weights=lambda: weights_ND)
+    reach = TrialReach(weights_ND)
+    return SimpleNamespace(name="linear", report=report, trials=trials, reach=reach)
 
 
 FIT = fit_with()
@@ -45,7 +48,7 @@ def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
     for value, said in ((1.4999, False), (1.5, True)):
         expected = Interval(value, 1.0, 2.0)
         proposal = made_proposal(predicted_objective=expected, best_observed=1.5)
-        assert warned("it is not predicted to beat the best trial", proposal) == said
+        assert warned("is not predicted to beat the best trial", proposal) == said
 
 
 def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain():
@@ -53,7 +56,14 @@ def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain(
         gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
         for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
             proposal = made_proposal(gains=gains, optimism=Optimism(moved))
-            assert warned("expect no gain over it", proposal) == said
+            assert warned("no gain is expected", proposal) == said
+
+
+def test_a_gain_is_called_smaller_than_the_optimism_only_where_it_is():
+    gains = {**PROPOSAL.gains, "best_trial": Interval(0.01, 0.0, 0.02)}
+    for moved, said in ((0.009, False), (0.01, False), (0.011, True)):
+        proposal = made_proposal(gains=gains, optimism=Optimism(moved))
+        assert warned("is 0.0100, which is smaller than the optimism", proposal) == said
 
 
 def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():

@@ -43,7 +43,7 @@ def validation_of(**values):
     [
         ([1.0, 1.2, 1.1], "wins"),
         ([3.0, 3.2, 3.1], "loses"),
-        ([2.0, 2.3, 2.0], "no difference shown"),
+        ([2.0, 2.3, 2.0], "not significant"),
     ],
 )
 def test_the_verdict_follows_the_paired_interval(proposal, verdict):
@@ -86,9 +86,9 @@ def test_a_verdict_needs_an_interval_without_0():
     for low, high, verdict in (
         (-0.2, -0.1, "wins"),
         (0.1, 0.2, "loses"),
-        (-0.1, 0.1, "no difference shown"),
-        (-0.1, 0.0, "no difference shown"),
-        (0.0, 0.1, "no difference shown"),
+        (-0.1, 0.1, "not significant"),
+        (-0.1, 0.0, "not significant"),
+        (0.0, 0.1, "not significant"),
     ):
         assert Comparison("natural", (low + high) / 2, low, high, 3).verdict == verdict
 

@@ -31,9 +31,9 @@ def test_a_notebook_has_a_row_for_each_mixture_with_its_difference():
 def test_a_recommendation_is_a_line_with_what_is_known_of_it():
     made = made_proposal()
     found = Recommendation(
-        made.mixture, "proposal", "shown better", "why", made.natural, "math", "bits_per_byte",
-        1000, {}, {}, None, (), {},
+        made.mixture, "proposal", "significantly better", "why", made.natural, "math",
+        "bits_per_byte", 1000, {}, {}, None, (), {},
     )  # fmt: skip
-    said = "proposal: prose 50.0%, law 30.0%, code 20.0% and 1 more; shown better"
+    said = "proposal: prose 50.0%, law 30.0%, code 20.0% and 1 more; significantly better"
     assert repr(found) == f"Recommendation({said})"
     assert ">prose</td>" in found._repr_html_()

@@ -23,7 +23,14 @@ REGMIX = DATA / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 
-@pytest.mark.parametrize("name", plugin_names("regressor"))
+def installed() -> list[object]:
+    """Names of regressors; one that fits several others takes long."""
+    slow = {"auto": pytest.mark.slow}
+    names = plugin_names("regressor")
+    return [pytest.param(name, marks=slow[name]) if name in slow else name for name in names]
+
+
+@pytest.mark.parametrize("name", installed())
 def test_every_installed_regressor_keeps_its_promises(name):
     check_regressor(load_plugin("regressor", name))
 

@@ -33,3 +33,9 @@ def test_a_warning_names_the_proposal_where_another_mixture_is_recommended(mixtu
 def test_a_warning_of_both_is_said_once_and_of_what_is_recommended():
     both = recommendation(PROPOSAL.natural, PROPOSAL.warnings)
     assert _recommended(both, PROPOSAL).warnings == PROPOSAL.warnings
+
+
+def test_a_warning_that_names_the_proposal_is_not_said_to_be_of_it():
+    line = "the proposal (predicted 1.5) is not predicted to beat the best trial"
+    proposal = replace(PROPOSAL, warnings=(line,))
+    assert _recommended(recommendation(PROPOSAL.natural), proposal).warnings == (line,)

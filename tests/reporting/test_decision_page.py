@@ -68,6 +68,32 @@ def test_the_first_screen_has_the_answer_its_gain_its_costs_and_the_buttons(
         assert box["y"] + box["height"] <= height, part
 
 
+def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open_page, page_file):
+    page = open_page(page_file, "narrow")
+    width = page.evaluate("() => innerWidth")
+    links, buttons = page.locator("nav a"), page.locator(".chips button:visible")
+    assert links.count() == 6
+    assert buttons.last.inner_text() == f"All {page.locator('[data-copy]').count()} formats"
+    buttons.last.click()
+    assert buttons.count() == page.locator("[data-copy]").count() + 1
+    for one in [*links.all(), *buttons.all()]:
+        box = one.bounding_box()
+        assert box["x"] >= 0, one.inner_text()
+        assert box["x"] + box["width"] <= width, one.inner_text()
+    buttons.last.click()
+    assert buttons.count() == 4
+
+
+def test_a_wide_screen_has_all_buttons_and_none_that_unfolds_them(shown):
+    buttons = shown.locator(".chips button:visible")
+    assert buttons.count() == shown.locator("[data-copy]").count()
+
+
+def test_the_first_gain_has_its_verdict(shown, ten):
+    found = ten.recommendation.gains["natural"].verdict
+    assert shown.locator(".lead dt").first.inner_text() == f"validated: {found}"
+
+
 def test_headings_are_in_order_and_everything_has_a_name(shown):
     assert skipped_headings(shown) == []
     assert nameless(shown) == []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import mixopt as command
 from made_experts import counted
 
 import mixopt
@@ -157,16 +156,21 @@ def test_the_worst_of_so_many_ranks_is_told(changed):
         mixopt.experts(changed, ExpertOptions(ranks=3)).summary  # noqa: B018
 
 
+def test_the_runs_own_ranks_hold_and_those_that_are_asked_for_before_them(changed):
+    (changed / "config.yaml").write_text("experts:\n  ranks: 2\n")
+    assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [2, 2]
+    asked = ExpertOptions(ranks=4)
+    assert mixopt.experts(changed, asked).summary.layers["ranks"].to_list() == [4, 4]
+    (changed / "config.yaml").write_text("experts:\n  ranks: some\n")
+    with pytest.raises(RoutingError, match=r"config.yaml: experts.ranks"):
+        mixopt.experts(changed)
+
+
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    command = [sys.executable, "-m", "mixopt", "experts", str(changed), "--change", "55"]
-    ran = subprocess.run(
-        [*command, "--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    options = ["--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"]
+    ran = command("experts", changed, "--change", "55", *options)
+    assert ran.code == 0, ran.error
+    found = json.loads(ran.out)
     (change,) = found["changes"]
     assert (change["step"], change["steps_before"], change["steps_after"]) == (
         55,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Ended, mixopt as command
 from made_experts import counted, probed
 
 import mixopt
@@ -24,9 +23,8 @@ EVEN = np.full((2, 4), 1000)
 ONE = np.tile([3997, 1, 1, 1], (2, 1))
 
 
-def mixopt_experts(*arguments) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mixopt", "experts", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def mixopt_experts(*arguments) -> Ended:
+    return command("experts", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +64,20 @@ def sweep(tmp_path) -> Path:
 
 def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretraining):
     ran = mixopt_experts(pretraining)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("steps 21 to 40: 2 routers: 0  1")
-    assert "layer 1: collapse: expert 0 has 4.0 times the even load" in ran.stdout
-    assert "balance the router, no mixture fixes this" in ran.stdout
-    assert "1,024 and 50,000 are needed" in ran.stdout
+    assert ran.code == 0, ran.error
+    assert ran.out.startswith("steps 21 to 40: 2 routers: 0  1")
+    assert "layer 1: collapse: expert 0 has 4.0 times the even load" in ran.out
+    assert "balance the router, no mixture fixes this" in ran.out
+    assert "1,024 and 50,000 are needed" in ran.out
     for name in ("load", "domains", "distances", "over_time", "history"):
         file = pretraining / f"figures/experts_{name}.svg"
         assert file.read_text().startswith("<?xml")
-        assert str(file) in ran.stderr
+        assert str(file) in ran.error
 
 
 def test_the_answer_is_json_too(pretraining):
     ran = mixopt_experts(pretraining, "--json")
-    found = json.loads(ran.stdout)
+    found = json.loads(ran.out)
     assert (found["kind"], found["steps"], found["collapsed"]) == ("pretraining", [20, 40], True)
     assert [one["layer"] for one in found["diagnoses"]] == [1]
     assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
@@ -118,17 +116,17 @@ def test_after_a_change_of_domains_only_what_came_then_is_told(pretraining, tmp_
 
 def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
     ran = mixopt_experts(sweep)
-    assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
+    assert ran.code == 0, ran.error
+    lines = ran.out.splitlines()
     assert lines[0] == "experts collapsed in 1 of 2 trials"
     assert lines[2].split()[0] == "t0001"
     assert "layer 1: collapse: expert 0 has 4.0 times the even load" in lines[2]
     assert lines[3].split()[0] == "t0000"
     assert "collapse" not in lines[3]
-    assert "trial t0000: 2 routers" in ran.stdout
+    assert "trial t0000: 2 routers" in ran.out
     assert lines[-1] == "held-out text: specialisation by layer, less chance: 0: 0.125  1: 0.125"
     assert (sweep / "figures/experts_load.svg").exists()
-    found = json.loads(mixopt_experts(sweep, "--json").stdout)
+    found = json.loads(mixopt_experts(sweep, "--json").out)
     assert (found["kind"], found["collapsed"], found["shown"]) == ("sweep", ["t0001"], "t0000")
     assert [one["collapse"] is None for one in found["trials"]] == [True, False]
 
@@ -160,10 +158,10 @@ def test_a_directory_without_experts_is_one_line(there, tmp_path):
     if there:
         path.mkdir()
     ran = mixopt_experts(path)
-    assert ran.returncode == 2
+    assert ran.code == 2
     said = "nothing is recorded about experts" if there else "no such directory"
-    assert ran.stderr.startswith(f"mixopt: {path}: {said}")
-    assert ran.stderr.count("\n") == 1
+    assert ran.error.startswith(f"mixopt: {path}: {said}")
+    assert ran.error.count("\n") == 1
 
 
 def test_a_window_of_other_experts_than_the_last_is_named(pretraining, tmp_path):

@@ -15,7 +15,7 @@ from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
-    MADE.mixture, "proposal", "shown better", "why", MADE.natural, "help", "bits_per_byte",
+    MADE.mixture, "proposal", "significantly better", "why", MADE.natural, "help", "bits_per_byte",
     1000, {}, {}, None, (), {},
 )  # fmt: skip
 VALUES = {"proposal": [1.0, 1.0, 1.0], "natural": [1.2, 1.3, 1.25], "uniform": [0.8, 0.9, 0.85]}

@@ -38,11 +38,39 @@ def test_layers_that_are_computed_again_are_counted_once(family):
 
 
 def test_every_family_of_the_installed_transformers_is_known_or_refused_by_name():
-    found = expert_families.installed_routers()
+    found = expert_families.installed_routers(expert_families.installed_models())
     assert len(found) >= len(FAMILIES) - 5
     assert expert_families.unknown(found) == {}
+    types = expert_families.installed_types(expert_families.installed_models())
+    assert len(types) >= len(found)
+    assert expert_families.unknown_types(types, found) == []
     new = {"new_moe": ["NewTopKRouter"], "inline_moe": [], "mixtral": ["MixtralTopKRouter"]}
     assert expert_families.unknown(new) == {"new_moe": ["NewTopKRouter"], "inline_moe": []}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "missing"),
+    [
+        ("num_experts: int = 8", ["new_moe"]),
+        ("moe_n_routed_experts: int | None = None", ["new_moe"]),
+        ("num_experts_per_tok: int = 2", []),
+        ("n_shared_experts: int = 1", []),
+    ],
+)
+def test_a_new_family_is_noticed_by_its_configuration_whatever_its_classes_are_called(
+    tmp_path, configuration, missing
+):
+    for name, field in (("new_moe", configuration), ("mixtral", "num_local_experts: int = 8")):
+        (tmp_path / name).mkdir()
+        text = f'class Config(Base):\n    model_type = "{name}"\n    {field}\n'
+        (tmp_path / name / f"configuration_{name}.py").write_text(text)
+        (tmp_path / name / f"modeling_{name}.py").write_text("class Feedforward(Module):\n")
+    routers = expert_families.installed_routers(tmp_path)
+    assert expert_families.unknown(routers) == {}
+    types = expert_families.installed_types(tmp_path)
+    assert expert_families.unknown_types(types, routers) == missing
+    refused = {"new_moe": [next(iter(REFUSED))]}
+    assert expert_families.unknown_types(types, refused) == []
 
 
 def test_the_table_of_the_documentation_has_each_family_as_the_registry_has_it():

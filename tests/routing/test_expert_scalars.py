@@ -22,7 +22,7 @@ from mixopt.routing import (
     trial_scalars,
 )
 from mixopt.routing.assignments import router_key, split_key
-from mixopt.routing.scalars import BUDGET, comparing_scalars
+from mixopt.routing.scalars import BUDGET, KINDS, comparing_scalars
 
 # --- Names --------------------------------------------------------------------------------------
 
@@ -58,6 +58,16 @@ def test_61_layers_of_256_experts_and_20_domains_have_at_most_400_names_in_all(r
     assert len({*named.all_names(), *others}) <= 400
 
 
+def test_up_to_73_domains_have_at_most_400_names_and_more_have_means_beside_their_losses():
+    for count, names in ((73, 400), (74, 403), (200, 1033)):
+        domains = [f"d{d}" for d in range(count)]
+        others = line_names(domains, domains)
+        named = ScalarNames.within_budget(range(61), domains, len(others))
+        assert len({*named.all_names(), *others}) <= names
+        assert len(others) == 11 + 5 * count
+        assert len(named.all_names()) == 22
+
+
 def test_16_layers_and_8_domains_all_have_names():
     domains = [f"d{d}" for d in range(8)]
     others = len(line_names(domains, domains))
@@ -74,7 +84,7 @@ def test_layers_that_have_names_are_spread_over_the_model():
 
 def test_no_value_has_a_name_that_was_not_announced():
     rng = np.random.default_rng(0)
-    window = counted(rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
+    window = counted(1000 * rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
     named = ScalarNames.within_budget([la.layer for la in window.layers], window.domains)
     values = training_scalars(window, named)
     ids = rng.integers(0, 4, size=(48, 1024, 100))
@@ -86,6 +96,17 @@ def test_no_value_has_a_name_that_was_not_announced():
     assert set(both.all_names()) == set(found) | set(
         training_scalars(replace(window.only({"d0": "web", "d1": "code"})), both)
     )
+
+
+def test_a_domain_may_be_called_as_a_mean_over_layers_is():
+    domains = ("mean", "max", "sum", "min")
+    named = ScalarNames.within_budget(range(3), domains)
+    assert len(named.all_names()) == len(set(named.all_names()))
+    uneven = replace(counted([np.diag([2000, 1000])]), domains=domains[:2])
+    layers = tuple(replace(la, entropy_D=np.array([0.0, 1000 * np.log(2)])) for la in uneven.layers)
+    values = training_scalars(replace(uneven, layers=layers), named)
+    assert values["moe/router_entropy_domain/mean"] == pytest.approx(0.0)
+    assert values["moe/router_entropy/mean"] == pytest.approx(1 / 3)
 
 
 # --- Values -------------------------------------------------------------------------------------
@@ -106,6 +127,38 @@ def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
     assert values["moe/lb_loss/mean"] == pytest.approx(1.0)
 
 
+def test_where_nothing_can_be_diagnosed_there_is_no_number_of_diagnoses():
+    all_on_one_DE = np.zeros((2, 256), int)
+    all_on_one_DE[:, 0] = 16_000
+    few = counted([all_on_one_DE, all_on_one_DE])
+    values = training_scalars(few, ScalarNames((), ()))
+    assert values["moe/busiest/max"] == 256
+    assert values["moe/diagnoses/undiagnosed"] == 2
+    assert not {f"moe/diagnoses/{kind}" for kind in KINDS} & set(values)
+
+
+def test_a_window_of_few_assignments_is_diagnosed_by_a_wider_one():
+    all_on_one_DE = np.zeros((2, 256), int)
+    all_on_one_DE[:, 0] = 16_000
+    few, many = counted([all_on_one_DE]), counted([10 * all_on_one_DE])
+    values = training_scalars(few, ScalarNames((), ()), wider=many)
+    assert values["moe/diagnoses/collapse"] == 1
+    assert values["moe/diagnoses/undiagnosed"] == 0
+
+
+def test_of_layers_some_of_which_can_be_diagnosed_the_others_are_counted():
+    one_DE, few_DE = np.tile([4000, 0, 0, 0], (2, 1)), np.full((2, 4), 10)
+    values = training_scalars(counted([one_DE, few_DE]), ScalarNames((), ()))
+    assert values["moe/diagnoses/collapse"] == values["moe/diagnoses/undiagnosed"] == 1
+
+
+def test_the_load_of_the_worst_rank_is_of_the_ranks_that_are_given():
+    window = counted([np.array([[400, 0, 0, 0], [0, 0, 100, 100]])])
+    for ranks, load in ((None, 4 * 400 / 600), (2, 2 * 400 / 600), (1, 1.0)):
+        values = training_scalars(window, ScalarNames((), ()), ranks=ranks)
+        assert values["moe/worst_rank/max"] == pytest.approx(load)
+
+
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
@@ -113,7 +166,7 @@ def test_a_domain_is_told_by_its_worst_layer():
     assert values["moe/busiest_domain/d0"] == pytest.approx(1.0)
     assert values["moe/busiest_domain/d1"] == pytest.approx(4.0)
     assert values["moe/starved_experts/d1"] == 3
-    assert values["moe/router_entropy/d1"] == pytest.approx(1.0)
+    assert values["moe/router_entropy_domain/d1"] == pytest.approx(1.0)
 
 
 def test_what_is_not_known_has_no_number():
@@ -121,6 +174,7 @@ def test_what_is_not_known_has_no_number():
     layers = tuple(replace(la, probability_DE=0 * la.probability_DE) for la in empty.layers)
     values = training_scalars(replace(empty, layers=layers), ScalarNames(("0",), ("d0", "d1")))
     assert "moe/busiest_domain/d1" not in values
+    assert "moe/router_entropy_domain/d1" not in values
     assert "moe/router_entropy/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
 

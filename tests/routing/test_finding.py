@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing import RouterAdapter, RouterTap, find_routers, has_experts
+from mixopt.routing import (
+    RouterAdapter,
+    RouterStats,
+    RouterTap,
+    find_routers,
+    has_experts,
+    suspected_experts,
+)
 
 
 class NewTopKRouter(nn.Module):
@@ -23,6 +30,45 @@ class MixtralTopKRouter(NewTopKRouter):
 
 class NewExperts(nn.Module):
     pass
+
+
+class MyRouter2(nn.Module):
+    """Says in no known way how many experts it has."""
+
+
+class ForgetGate(nn.Module):
+    """A gate: it chooses only where something is there to be chosen."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8, width))
+
+
+class Block(nn.Module):
+    """A layer of such parts and weights."""
+
+    def __init__(self, *shapes, **parts):
+        super().__init__()
+        for number, shape in enumerate(shapes):
+            self.register_parameter(f"w{number}", nn.Parameter(torch.zeros(shape)))
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+class MoEGate(nn.Module):
+    """Has numbers of its own names."""
+
+    def __init__(self, **sizes):
+        super().__init__()
+        vars(self).update(sizes)
+
+
+def linears(count):
+    return nn.ModuleList(nn.Linear(8, 8) for _ in range(count))
+
+
+def in_layers(*blocks):
+    return nn.ModuleDict({"layers": nn.ModuleList(blocks)})
 
 
 def model(*layers, **config):
@@ -61,6 +107,76 @@ def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, message)
         find_routers(made)
 
 
+@pytest.mark.parametrize(
+    ("block", "name"),
+    [
+        (Block((4, 8, 8), router=MoEGate(n_experts=4)), "layers.0.router"),
+        (Block(pick=MoEGate(expert_count=4)), "layers.0.pick"),
+        (Block(router=MyRouter2()), "layers.0.router"),
+        (Block(top=type("TopKGating", (nn.Module,), {})()), "layers.0.top"),
+        (Block((4, 8, 8), gate=ForgetGate()), "layers.0.gate"),
+        (Block(gate=ForgetGate(), mlps=linears(4)), "layers.0.gate"),
+        (Block(local_experts=linears(4)), "layers.0.local_experts"),
+        (Block(expert_0=nn.Linear(8, 8), expert_1=nn.Linear(8, 8)), "layers.0.expert_0"),
+    ],
+)
+def test_what_is_called_a_router_or_experts_is_refused_whatever_its_sizes_are_called(block, name):
+    made = in_layers(block)
+    assert has_experts(made)
+    with pytest.raises(RoutingError, match=f"'{name}' "):
+        find_routers(made)
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        (Block((4, 8, 8), gate=nn.Linear(8, 4)), "4 experts, 'w0', of which 'gate' chooses"),
+        (Block((4, 8, 8), pick=nn.Linear(8, 4)), "4 experts, 'w0', of which 'pick' chooses"),
+        (Block(gate=nn.Linear(8, 4), mlps=linears(4)), "4 experts, 'mlps', of which 'gate' "),
+        (Block(gate=nn.Linear(8, 4), ffn=Block((4, 8, 8))), "4 experts, 'ffn.w0', of which 'gate'"),
+        (
+            Block((4, 8, 8), switch=nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))),
+            "4 experts, 'w0', of which 'switch' chooses",
+        ),
+    ],
+)
+def test_what_has_the_form_of_experts_is_told_and_not_refused(block, said, caplog):
+    made = in_layers(Block(up=nn.Linear(8, 8)), block)
+    assert not has_experts(made)
+    (line,) = suspected_experts(made)
+    assert f"ModuleDict: 'layers.1' (Block) looks like {said}" in line
+    assert "RouterAdapter(" in line
+    assert "RouterTap" in line
+    assert "\n" not in line
+    with pytest.raises(RoutingError, match=f"no router and no experts found.*{said}"):
+        find_routers(made)
+    made["layers"].append(Block(tap=RouterTap(experts=4)))
+    RouterStats.attach(made, ["web"])
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block(gate=ForgetGate()),
+        Block((4, 8, 8), gate=ForgetGate(width=3)),
+        Block(gate=nn.Linear(8, 16), up=nn.Linear(8, 16)),
+        Block(conv=nn.Conv1d(4, 4, 3), out=nn.Linear(8, 4)),
+        Block(head=nn.Linear(8, 4), layers=linears(4)),
+        Block((1, 8, 8), gate=nn.Linear(8, 1)),
+        Block((4, 8, 8), gate=nn.Linear(8, 4), tap=RouterTap(experts=4)),
+        Block((4, 8, 8), router=MyRouter2(), tap=RouterTap(experts=4)),
+    ],
+)
+def test_a_layer_that_is_dense_or_is_counted_is_not_told_of(block):
+    made = in_layers(block)
+    assert suspected_experts(made) == []
+    has_tap = any(isinstance(module, RouterTap) for module in made.modules())
+    assert has_experts(made) == has_tap
+    if has_tap:
+        assert len(find_routers(made)) == 1
+
+
 def test_the_message_is_one_line_with_the_family_the_adapter_and_the_yaml():
     with pytest.raises(RoutingError) as caught:
         find_routers(model({}, new(), model_type="new_moe"))
@@ -82,6 +198,23 @@ def test_an_adapter_or_a_tap_makes_them_known():
         "layers.0.gate",
         "layers.1.tap",
     ]
+
+
+@pytest.mark.parametrize(
+    ("router", "said"),
+    [
+        ("NewTopKRoutr", "'NewTopKRoutr'; did you mean 'NewTopKRouter'?; give"),
+        ("Absent", "'Absent'; give RouterAdapter the class of the router"),
+        (nn.Bilinear, "'Bilinear'; give"),
+    ],
+)
+def test_an_adapter_that_fits_no_module_is_refused_though_other_routers_are_known(router, said):
+    made = model(known(), new())
+    fits = RouterAdapter("NewTopKRouter", read=lambda output: (output[2], output[0]))
+    with pytest.raises(RoutingError) as caught:
+        find_routers(made, [fits, RouterAdapter(router, read=fits.read)])
+    assert f"ModuleDict: no module is of the class of the adapter for {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_with_experts_and_no_module_that_shows_them_is_refused():
@@ -122,3 +255,18 @@ def test_a_bias_is_found_in_the_block_around_its_router_and_read_as_it_is_now():
     assert router.bias().tolist() == [1, 1, 1, 1]
     del layer.e_score_correction_bias
     assert find_routers(made)[0].bias is None
+
+
+def test_an_adapter_that_fits_no_module_is_refused_where_other_routers_are_known():
+    def read(output):
+        return output[2], output[0]
+
+    made = model(known(), known())
+    for router, name in (("NewTopKRuoter", "NewTopKRuoter"), (NewExpertsOfAnother, "NewExperts")):
+        with pytest.raises(RoutingError, match=f"the adapter of '{name}.* fits no module; give"):
+            find_routers(made, [RouterAdapter(router, read=read)])
+    assert len(find_routers(made, [RouterAdapter("TopKRouter", read=read)])) == 2
+
+
+class NewExpertsOfAnother(nn.Module):
+    pass

@@ -114,6 +114,8 @@ def test_items_of_one_embedding_are_not_taken_by_their_order():
         ([["a"]] * 80, {}, "not an array of numbers"),
         (np.ones((80, 2)), {"neighbours": 79}, "neighbours: 79 of 80 .* 1 to 78 are needed"),
         (np.ones((80, 2)), {"neighbours": 0}, "neighbours: 0 of 80"),
+        (np.ones((80, 2)), {"neighbours": "a"}, "neighbours: 'a'; a whole number, 1 to 78, is"),
+        (np.ones((80, 2)), {"permutations": 1}, "permutations: 1; 2 or more are needed"),
     ],
 )
 def test_embeddings_that_cannot_be_are_one_line(embeddings, options, message):
@@ -121,6 +123,17 @@ def test_embeddings_that_cannot_be_are_one_line(embeddings, options, message):
     with pytest.raises(RoutingError, match=message) as caught:
         probe.manifold_alignment(embeddings, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fewer_than_three_sequences_are_near_nobody(count):
+    counts_UE = np.arange(1, 1 + 3 * count).reshape(count, 3)
+    layer = LayerProbe(0, 1, counts_UE, np.zeros((0, 1), int), np.full(4, np.nan))
+    place_U, none = np.arange(count), np.zeros(0, int)
+    probe = ProbeResult(tuple("abcd"), place_U, np.full(count, 9), none, (layer,))
+    message = f"^{count} sequences or domains have experts; 3 or more are needed"
+    with pytest.raises(RoutingError, match=message):
+        probe.manifold_alignment(np.ones((count, 2)))
 
 
 def test_what_a_probe_keeps_by_sequence_is_read_as_it_was_written(tmp_path):

@@ -202,3 +202,6 @@ def test_by_its_position_a_sequence_is_of_the_half_that_the_parity_of_its_bits_s
     stats = RouterStats.attach(tap, ["web"])
     assert halves(tap, stats, 6, position=0) == [[0, 3, 5], [1, 2, 4]]
     assert halves(tap, stats, 6, position=3) == [[0, 2, 3], [1, 4, 5]], "3, 5 and 6 have two bits"
+    assert halves(tap, stats, 6, position=[3, 8, 6, 1, 5, 7]) == [[0, 2, 4], [1, 3, 5]]
+    with pytest.raises(RoutingError, match="5 positions for a batch of 6 sequences"):
+        halves(tap, stats, 6, position=range(5))

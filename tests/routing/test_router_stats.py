@@ -1,6 +1,7 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
+from mixopt.routing.counters.open_batch import token_domains, with_mask
 
 
 def test_counts_equal_a_count_by_hand():
@@ -154,7 +156,7 @@ def test_an_adapter_of_one_line_reads_any_router():
 
 
 def test_dropped_choices_are_told_apart():
-    tap = RouterTap(experts=4, top_k=2)
+    tap = RouterTap(experts=4, top_k=2, drops=True)
     stats = RouterStats.attach(tap, ["web"])
     with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
         tap(torch.tensor([[0, 1], [0, 4], [4, 4]]))
@@ -185,6 +187,58 @@ def test_domains_that_cannot_be_are_refused(use, message):
     stats = RouterStats.attach(tiny(), DOMAINS)
     with pytest.raises(RoutingError, match=message), use(stats):
         pass
+
+
+ADDITIVE = torch.tensor([[0.0, 0.0, -1e9], [0.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (
+            ADDITIVE,
+            "the mask is -1e+09 in sequence 0 at token 2; it is 1 for real tokens and 0 for",
+        ),
+        (ADDITIVE.bfloat16(), "in sequence 0 at token 2; "),
+        (ADDITIVE * 0, "the mask is 0 for every token: .* give `mask == 0` of an additive mask"),
+        (torch.tensor([[1, 1, 2], [1, 1, 1]]), "the mask is 2 in sequence 0 .* `mask > 0` of one"),
+        (torch.tensor([[1, 1, 1], [1, 1, -1]]), "the mask is -1 in sequence 1 at token 2"),
+        (torch.tensor([[1, 1, 1], [1, torch.nan, 1]]), "the mask is nan in sequence 1 at token 1"),
+    ],
+)
+@pytest.mark.parametrize("of_tokens", [False, True])
+def test_a_mask_that_is_neither_0_nor_1_is_refused_not_read_the_other_way(mask, said, of_tokens):
+    stats = RouterStats.attach(RouterTap(experts=2, top_k=1), DOMAINS)
+    ids = torch.zeros(2, 3, dtype=torch.long) if of_tokens else torch.zeros(2, dtype=torch.long)
+    with (
+        pytest.raises(RoutingError, match=said.replace("+", r"\+")) as caught,
+        stats.domains(ids, mask),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_a_mask_of_0_and_1_may_be_of_any_kind(dtype):
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    with stats.domains([0, 0], torch.tensor([[1, 0], [0, 0]]).to(dtype)):
+        tap(torch.tensor([[0], [1], [1], [1]]))
+    assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
+
+
+def test_an_odd_mask_of_a_device_is_marked_without_waiting_for_it():
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    assert token_domains(ids[:, 0].to("meta"), ADDITIVE.to("meta"), ("web",)).shape == (2, 3)
+    marked = with_mask(ids, ADDITIVE.bool(), ADDITIVE != 0, 1)
+    assert marked.tolist() == [[2, 2, 1], [2, 2, 2]]
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    stats._counting.begin(marked)
+    tap(torch.zeros(6, 1, dtype=torch.long))
+    stats._counting.end(whole=True)
+    with pytest.raises(RoutingError, match="1 tokens have .* or a mask that is neither 0 nor 1"):
+        stats.reduce()
 
 
 def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
@@ -299,27 +353,37 @@ def test_a_router_that_gives_something_else_is_named():
 
 
 @pytest.mark.parametrize("logits", [None, torch.zeros(1, 4, 2)])
-@pytest.mark.parametrize(("wrong", "said"), [(3, "1 above 2, 0 below"), (-2, "0 above 2, 1 below")])
-def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(wrong, said, logits):
-    tap = RouterTap(experts=2, top_k=1)
+@pytest.mark.parametrize(
+    ("ids", "drops", "said"),
+    [
+        ([0, 3, 2, -1], True, "1 above 2, 0 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
+        ([0, -2, 2, -1], True, "0 above 2, 1 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
+        ([0, -2, 1, -1], False, "0 above 1, 1 below -1): they are 0 to 1, -1 .*; give Router"),
+        ([0, 2, 1, -1], False, "1 above 1, 0 below -1): .*drops=True where 2 is a dropped choice"),
+    ],
+)
+def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(ids, drops, said, logits):
+    tap = RouterTap(experts=2, top_k=1, drops=drops)
     stats = RouterStats.attach(tap, ["web"])
-    ids = torch.tensor([[0], [wrong], [2], [-1]])
-    message = rf"router '': 1 ids are none of its 2 experts \({said} -1\): they are 0 to 1, "
-    with (
-        pytest.raises(RoutingError, match=message) as caught,
-        stats.domains(torch.zeros(1, 4, dtype=torch.long)),
-    ):
-        tap(ids, logits)
-    assert "\n" not in str(caught.value)
+    message = r"router '': 1 ids are none of its 2 experts \(" + said.replace(")", r"\)", 1)
+    for look in (nullcontext, stats.probe):
+        with (
+            pytest.raises(RoutingError, match=message) as caught,
+            look(),
+            stats.domains(torch.zeros(1, 4, dtype=torch.long)),
+        ):
+            tap(torch.tensor(ids)[:, None], logits)
+        assert "\n" not in str(caught.value)
 
 
-def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced():
+@pytest.mark.parametrize("wrong", [2, 5])
+def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced(wrong):
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
-    for last in (0, 5):
+    for last in (0, wrong):
         with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
             tap(torch.tensor([[0], [last]]))
-    with pytest.raises(RoutingError, match=r"1 above 2, .*give RouterAdapter\(experts=\)"):
+    with pytest.raises(RoutingError, match=r"1 above 1, .*give RouterAdapter\(experts=\)"):
         stats.reduce()
 
 
@@ -350,10 +414,15 @@ def test_a_layer_inside_a_block_has_the_number_of_the_inner_one():
 
 
 def test_a_router_needs_a_number_of_experts():
-    for experts in (0, "absent"):
+    linear = nn.Linear(2, 2)
+    linear.flag = True
+    for experts in ("absent", "flag"):
         adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
         with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
-            RouterStats.attach(nn.Linear(2, 2), DOMAINS, adapters=[adapter])
+            RouterStats.attach(linear, DOMAINS, adapters=[adapter])
+    adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=2, top_k=3)
+    with pytest.raises(RoutingError, match="router '': Linear chooses 3 of 2 experts"):
+        RouterStats.attach(linear, DOMAINS, adapters=[adapter])
 
 
 @pytest.mark.parametrize("scores", ["softmax", "sigmoid"])

@@ -61,7 +61,7 @@ def test_a_changed_file_is_found_and_the_step_that_makes_it_named(copied, name, 
     damaged = {part.name: part for part in verify_run(load_run(copied)) if part.state != "whole"}
     assert list(damaged) == [step]
     assert "sha256 differs" in damaged[step].faults[name]
-    assert f"mixopt {step} " in damaged[step].mend
+    assert f"mixopt {step} " in damaged[step].fix
 
 
 def test_a_file_that_is_gone_or_was_never_written_is_told(copied):

@@ -92,6 +92,13 @@ def test_the_record_of_a_trusted_run_is_a_configuration_like_another(copied):
     assert not run.is_foreign
 
 
+def test_what_a_step_from_the_record_tracks_stays_in_the_directory(copied):
+    assert load_run(copied).is_sent
+    forge(copied, lambda content: content["tracking"].update(uri="http://127.0.0.1:9"))
+    assert not load_run(copied).is_sent
+    assert load_run(copied, trust=True).is_sent
+
+
 @pytest.mark.parametrize("name", ["trials.parquet", "corpus", "figures", "trials/t0001.json"])
 def test_a_link_that_leads_out_is_followed_only_in_a_trusted_run(copied, tmp_path, name):
     outside = tmp_path / "outside"

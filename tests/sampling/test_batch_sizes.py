@@ -89,3 +89,12 @@ def test_a_sampler_of_one_batch_names_what_does_it(ramped):
 def test_a_batch_of_a_stage_that_cannot_be_is_named():
     with pytest.raises(SamplerError, match=r"stages\.0\.batch: 0 is not a whole number from 1"):
         Schedule((Stage(WEB, steps=1, batch=0),), batch=8, sequence_length=2)
+
+
+@given(PARTS, st.integers(1, 120))
+def test_sizes_until_a_step_are_those_of_the_steps_before_it(parts, step):
+    sizes = BatchSizes.of(parts)
+    until = sizes.until(step)
+    assert until.steps == step
+    assert [until.batch_at(k) for k in range(step)] == [sizes.batch_at(k) for k in range(step)]
+    assert BatchSizes.of(until.parts) == until

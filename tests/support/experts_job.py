@@ -9,7 +9,7 @@ import torch
 from routing_job import Mixture
 from torch import nn
 
-from mixopt.routing import RouterAdapter
+from mixopt.routing import RouterAdapter, RouterTap
 
 WIDTH, LAYERS = 8, 2
 
@@ -86,6 +86,52 @@ class TwoRouters(TinyExperts):
     def __init__(self, vocab_size: int, sequence_length: int) -> None:
         super().__init__(vocab_size, sequence_length)
         self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())
+
+
+class AnyNumber(TinyExperts):
+    """Its layers give a token any number of experts."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        for block in list(self.layers)[1:]:
+            block.layer = Gated()
+
+
+class Gated(nn.Module):
+    """A layer that mixes all experts of which the gate is above 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(WIDTH, 4)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.tap = RouterTap(experts=4)
+
+    def forward(self, x):
+        logits = self.router(x)
+        gates = logits.relu()
+        self.tap(logits=logits, weights=gates)
+        return sum(gates[..., e, None] * expert(x) for e, expert in enumerate(self.experts))
+
+
+class Unnamed(TinyExperts):
+    """Nothing of its layers with experts is called so."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length)
+        for block in list(self.layers)[1:]:
+            block.layer = Stacked()
+
+
+class Stacked(nn.Module):
+    """A layer that mixes stacked weights by a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, 4)
+        self.w1 = nn.Parameter(torch.randn(4, WIDTH, WIDTH) / WIDTH)
+
+    def forward(self, x):
+        return torch.einsum("...c,ecd,...e->...d", x, self.w1, self.gate(x).softmax(-1))
 
 
 class OwnRouter(nn.Linear):

@@ -283,6 +283,7 @@ def test_the_local_executor_keeps_its_promises():
     check_executor(LocalExecutor)
 
 
+@pytest.mark.slow
 def test_an_executor_made_of_one_workplace_keeps_them():
     check_executor(OneByOne)
 

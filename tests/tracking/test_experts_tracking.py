@@ -19,6 +19,7 @@ from mixopt.testing import tiny_corpus
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import LineFile
 from mixopt.tracking.process import Sender
+from mixopt.tracking.sent_trials import SentTrial
 from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 pytest.importorskip("mlflow")
@@ -106,6 +107,25 @@ def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
     assert values["moe/mi_null/mean"] == pytest.approx(0.1)
     assert values["moe/specialisation/mean"] == pytest.approx(0.5), "of layers where it is known"
     assert values["moe/js_mean/web"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
+    window = counted(np.ones((61, 60, 8), int))
+    told = tuple(LayerInformation(n, 0.3, 0.1, 0.2, 0.5) for n in range(61))
+    each = dict.fromkeys(window.domains, 1.0)
+    result = TrialResult(
+        "t0",
+        "finished",
+        1000,
+        42,
+        2.0,
+        Losses(1000, each, each),
+        experts=ExpertCounts(window, window, told),
+    )
+    trial = Trial("t0", Mixture(dict.fromkeys(window.domains, 1 / 60)), seed=7)
+    names = {name for name, _, _ in SentTrial("t0", "mark", trial, result, 0).metrics()}
+    assert {"loss/d59", "bpb/d59", "moe/busiest/max", "moe/busiest/layer_60"} <= names
+    assert len(names) <= 400
 
 
 def test_a_trials_child_run_has_them(uri, tmp_path):

@@ -66,11 +66,13 @@ def test_with_time_enough_they_are_exact_at_once(law):
     assert np.abs(np.array(moved) - law.evaluate(REST, there)).max() < 1e-12
 
 
-def test_without_time_they_are_as_they_were(law):
+def test_without_time_they_are_as_they_were_but_for_the_distance_from_the_trials(law, fit):
     here, there = mixtures(3, 20)[-2:].tolist()
-    before = law.evaluate(REST, here)
-    assert law.evaluate(MOVE, [here, there, -1]) == before
-    assert law.evaluate(REST, there) != before
+    before = np.array(law.evaluate(REST, here))
+    wider = np.divide(*fit.reach.stretch(np.array([there, here])))
+    moved = np.array(law.evaluate(MOVE, [here, there, -1]))
+    assert np.abs(moved - wider * before).max() < 1e-9
+    assert np.abs(moved - law.evaluate(REST, there)).max() > 1e-6
 
 
 def test_a_single_loss_is_the_one_among_all(law, fit):

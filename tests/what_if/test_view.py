@@ -186,7 +186,7 @@ def test_a_target_leaves_locked_domains_where_they_are(view):
 
 def test_broken_limits_are_named_with_value_and_bound(view):
     page = view(some_limits())
-    assert page.evaluate(READ)["limits"] == "All 7 limits are kept."
+    assert page.evaluate(READ)["limits"] == "All 7 limits are satisfied."
     read = slide(page, "law", 0.9)
     for line in (
         "law: epochs 9.00, at most 4.00 (constraints.max_epochs)",
@@ -291,7 +291,9 @@ def test_points_of_the_front_are_best_and_can_be_chosen(view, fit):
     page.locator(".wi-trade").scroll_into_view_if_needed()
     points = page.locator(".wi-front circle")
     points.first.wait_for()
-    pair = [int(page.get_by_label(name).input_value()) for name in ("Across", "Upwards")]
+    pair = [
+        int(page.get_by_label(name).input_value()) for name in ("Horizontal axis", "Vertical axis")
+    ]
     drawn = np.random.default_rng(2).dirichlet(np.ones(3), 20_000)
     limits = some_limits()
     kept = (drawn >= limits["low"]).all(axis=1) & (drawn <= limits["high"]).all(axis=1)

@@ -122,15 +122,22 @@ class DomainText:
     @property
     def summary(self) -> str:
         """One line: how much text there is."""
-        train = self.train.bytes if self.train else 0
-        documents = self.validation.documents + (self.train.documents if self.train else 0)
-        line = (
-            f"{self.name}: {documents:,} documents, {train / 1e6:.2f} MB to train on,"
-            f" {self.validation.bytes / 1e6:.2f} MB held out"
-        )
+        held_out = f"{self.validation.bytes / 1e6:.2f} MB"
+        if self.train is None:
+            line = (
+                f"{self.name}: {self.validation.documents:,} documents, {held_out}, evaluation only"
+            )
+        else:
+            documents = self.validation.documents + self.train.documents
+            trained = f"{self.train.bytes / 1e6:.2f} MB to train on"
+            line = f"{self.name}: {documents:,} documents, {trained}, {held_out} held out"
         left_out = {**self.left_out, "bad": self.bad.count}
-        said = ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
+        said = ", ".join(_counted(count, what) for what, count in left_out.items() if count)
         return f"{line} ({said} left out)" if said else line
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
 def read_domain(

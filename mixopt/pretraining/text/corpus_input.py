@@ -105,14 +105,16 @@ def _unit_batches(
     """Return the batches that steps are made of: where all are of one size, those of the steps."""
     if isinstance(text, StreamedText):
         assert config.stream is not None, "streamed text is opened for a stream"
-        sampler = make_sampler(config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known)
+        sampler = make_sampler(
+            config, dict.fromkeys(text.domain_names, UNKNOWN_SIZE), known, ranks.count
+        )
         rows = rows_of(text, config.stream, config)
         return StreamBatches(sampler, rows, ranks, max_epochs=config.max_epochs)
     domains = {d.name: d.train for d in text.domains}
 
     def rows_of_length(length: int) -> MixtureLoader:
         dataset = MixtureDataset(domains, length=length + 1)
-        sampler = make_sampler(config, dataset.sizes, known)
+        sampler = make_sampler(config, dataset.sizes, known, ranks.count)
         return MixtureLoader(dataset, sampler, watch=config.watch)
 
     if config.plan is None or len(config.plan.spans) == 1:

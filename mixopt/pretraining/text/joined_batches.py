@@ -29,6 +29,11 @@ class JoinedBatches:
         self._units, self._sizes = units, sizes
 
     @property
+    def units(self) -> RankBatches:
+        """The unit batches that steps are joined of."""
+        return self._units
+
+    @property
     def sampler(self) -> MixtureSampler:
         """The order of the samples, by unit batches."""
         return self._units.sampler

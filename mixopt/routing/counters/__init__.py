@@ -12,7 +12,10 @@ if TYPE_CHECKING:
         RouterAdapter as RouterAdapter,
     )
     from mixopt.routing.counters.counting import Counting as Counting
-    from mixopt.routing.counters.finding import find_routers as find_routers
+    from mixopt.routing.counters.finding import (
+        find_routers as find_routers,
+        suspected_experts as suspected_experts,
+    )
     from mixopt.routing.counters.open_batch import token_domains as token_domains
     from mixopt.routing.counters.probe import Probe as Probe
     from mixopt.routing.counters.reduction import Expected as Expected
@@ -22,7 +25,7 @@ else:
         {
             "adapters": ["FoundRouter", "RouterAdapter"],
             "counting": ["Counting"],
-            "finding": ["find_routers"],
+            "finding": ["find_routers", "suspected_experts"],
             "open_batch": ["token_domains"],
             "probe": ["Probe"],
             "reduction": ["Expected"],

@@ -64,12 +64,15 @@ class Counting:
         """Whether there are other ranks."""
         return ranks(self._group) > 1
 
-    def begin(self, domain_BS: Tensor, position: int | None = None) -> None:
+    def begin(self, domain_BS: Tensor, position: int | Sequence[int] | None = None) -> None:
         """Begin a batch, if the model is in training or evaluation is counted as well.
 
         Args:
             domain_BS: As `token_domains` returns them.
-            position: Of the first sequence in the stream, where it is known.
+            position: Of the first sequence in the stream, or of each, where it is known.
+
+        Raises:
+            RoutingError: Positions of another number of sequences.
         """
         if not (self._model.training or self._evaluation):
             return
@@ -114,7 +117,7 @@ class Counting:
         loads = [counter.load() for counter in self._counters]
         return torch.cat([load.to(loads[0].device) for load in loads])
 
-    def _odd(self, size: int, position: int | None) -> Tensor:
+    def _odd(self, size: int, position: int | Sequence[int] | None) -> Tensor:
         """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others.
 
         They alternate, and which comes first changes from batch to batch, for batches of one
@@ -123,7 +126,12 @@ class Counting:
         """
         if position is None:
             return (torch.arange(size) + self.pending.batches) % 2
-        bits_B = np.bitwise_count(np.arange(position, position + size))
+        position_B = np.asarray(position, np.int64)
+        if not position_B.ndim:
+            position_B = position_B + np.arange(size)
+        if len(position_B) != size:
+            raise RoutingError(f"{len(position_B)} positions for a batch of {size} sequences")
+        bits_B = np.bitwise_count(position_B)
         return torch.from_numpy((bits_B & 1).astype(np.int64))
 
     def discard(self) -> None:

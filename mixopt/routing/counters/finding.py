@@ -1,13 +1,14 @@
 """Find the routers of a model, and refuse one whose experts would be counted only in part.
 
-A layer that has experts has a router that is known, or an adapter, or a tap; what looks like a
-router and is none of these is an error, never a guess.
+A layer that has experts has a router that is known, or an adapter, or a tap; what is called a
+router or experts and is none of these is an error, never a guess (mixopt.routing.counters.unread).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -15,16 +16,18 @@ from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.counters.adapters import EXAMPLE, FoundRouter, RouterAdapter, RouterTap
-from mixopt.routing.families import FAMILIES, REFUSED, ROUTERS, KnownRouter
+from mixopt.routing.counters.unread import (
+    LAYER,
+    NO_ROUTER,
+    is_configured,
+    kinds_of,
+    modules_of,
+    suspected,
+    unread,
+    what_to_write,
+)
+from mixopt.routing.families import ROUTERS, KnownRouter
 
-# `block.3.layer.1` of T5 and its kin is layer 3.
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.|$)")
-_ROUTER = re.compile(r"(Router|Gating|Gate)$")
-_EXPERTS = re.compile(r"Experts$")
-_WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
-# Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
-_NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
-_SIZES = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _Source = RouterAdapter | KnownRouter
 
 
@@ -36,12 +39,13 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
         adapters: For modules that are not found without; they go first.
 
     Raises:
-        RoutingError: There is none, one is not known or does not say how many experts it has, or a
-            layer has experts and no router.
+        RoutingError: There is none, one is not known or does not say how many experts it has, a
+            layer has experts and no router, or an adapter fits no module.
     """
+    _check_adapters(model, adapters)
     found = [
         (name, module, source)
-        for name, module in _modules(model)
+        for name, module in modules_of(model)
         if (source := _source_of(module, adapters)) is not None
     ]
     layers = [_layer_of(name, position) for position, (name, _, _) in enumerate(found)]
@@ -55,21 +59,25 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
 
 
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
-    """Tell whether a model has routers or experts, known or not.
+    """Tell whether a model has routers or experts by their names, known or not.
 
-    Where no module shows it, the configuration of an unknown family does.
+    Where no module shows it, the configuration of an unknown family does. What has the form of
+    experts under other names is told by `suspected_experts`.
     """
-    if any(_source_of(module, adapters) is not None for _, module in _modules(model)):
+    if any(_source_of(module, adapters) is not None for _, module in modules_of(model)):
         return True
-    return next(_unread(model, []), None) is not None or _is_configured(model)
+    return bool(unread(model, [])) or is_configured(model)
 
 
-def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of a model and their names, without transformers' own of images."""
-    for name, module in model.named_modules():
-        known = any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
-        if not (known and _NO_TEXT.search(name)):
-            yield name, module
+def suspected_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[str]:
+    """Return what looks like experts by its form alone, a line each, and is not counted.
+
+    Args:
+        model: As of `find_routers`.
+        adapters: As of `find_routers`.
+    """
+    found = [name for name, module in modules_of(model) if _source_of(module, adapters) is not None]
+    return [f"{_kind(model)}: {one}, and {NO_ROUTER}" for one in suspected(model, found)]
 
 
 def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source | None:
@@ -80,97 +88,42 @@ def _source_of(module: nn.Module, adapters: Sequence[RouterAdapter]) -> _Source 
         return RouterAdapter(
             RouterTap,
             read=_read_tap,
+            top_k=None if module.any_number else module.top_k,
             scores=module.scores,
             span=module.span,
             runs=module.runs,
+            drops=module.drops,
         )
-    return next((ROUTERS[name] for name in _kinds(module) if name in ROUTERS), None)
+    return next((ROUTERS[name] for name in kinds_of(module) if name in ROUTERS), None)
 
 
-def _kinds(module: nn.Module) -> list[str]:
-    """Return the names of a module's classes; FSDP puts one of its own before the module's."""
-    return [kind.__name__ for kind in type(module).__mro__]
+def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
+    """Check that each adapter reads something: one that does not is of a misspelt class."""
+    modules = [module for _, module in modules_of(model)]
+    for adapter in adapters:
+        if not any(adapter.fits(module) for module in modules):
+            kinds = {type(module).__name__ for module in modules}
+            near = get_close_matches(adapter.name, sorted(kinds), n=1, cutoff=0.6)
+            perhaps = f"; did you mean {near[0]!r}?" if near else ""
+            raise RoutingError(
+                f"{_kind(model)}: no module is of the class of the adapter for {adapter.name!r}"
+                f"{perhaps}; give RouterAdapter the class of the router as the model has it, or"
+                " leave the adapter out"
+            )
 
 
 def _check_all_found(model: nn.Module, found: list[str]) -> None:
-    unread = sorted(_unread(model, found), key=lambda entry: not _is_router(entry[1]))
-    if unread:
-        raise RoutingError(f"{_kind(model)}: {_what_to_write(*unread[0])}")
-    if not found and _is_configured(model):
-        raise RoutingError(f"{_kind(model)}: its configuration has experts, and {_NO_ROUTER}")
+    apart = unread(model, found)
+    if apart:
+        raise RoutingError(f"{_kind(model)}: {what_to_write(*apart[0])}")
+    if not found and is_configured(model):
+        raise RoutingError(f"{_kind(model)}: its configuration has experts, and {NO_ROUTER}")
     if not found:
+        seen = "".join(f"; {one}" for one in suspected(model, found)[:1])
         raise RoutingError(
             f"{_kind(model)}: no router and no experts found; looked for routers of transformers'"
-            f" families, RouterTap and adapters: give attach(adapters=[{EXAMPLE}])"
+            f" families, RouterTap and adapters{seen}: give attach(adapters=[{EXAMPLE}])"
         )
-
-
-_NAMED = (
-    "name it in YAML as experts: {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to"
-    " attach(adapters=[...])"
-)
-_NO_ROUTER = (
-    f"no router of it is known: write an adapter for the module that chooses, such as {EXAMPLE},"
-    f" and {_NAMED}; where the choice is made inside a larger forward, put a RouterTap there"
-)
-
-
-def _what_to_write(name: str, module: nn.Module) -> str:
-    kind = type(module).__name__
-    refused = next((REFUSED[name] for name in _kinds(module) if name in REFUSED), None)
-    if refused:
-        return f"{name!r} ({kind}) is not counted: {refused}"
-    if not _ROUTER.search(kind):
-        return f"{name!r} ({kind}) has experts, and {_NO_ROUTER}"
-    example = EXAMPLE.replace("MyRouter", kind)
-    return (
-        f"{name!r} is a router of a class that is not known, {kind}: write an adapter that says"
-        f" what it returns and how it scores, such as {example}, and {_NAMED}"
-    )
-
-
-def _unread(model: nn.Module, found: list[str]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield what looks like routers or experts, and that none of the found routers serves."""
-    inside = tuple(f"{name}." for name in found)
-    served = {_place(name) for name in found}
-    around = {name[:at] for name in found for at in _ends(name)}
-    for name, module in _modules(model):
-        if name in found or name in around or name.startswith(inside):
-            continue
-        if _is_router(module) or (_is_experts(name, module) and _place(name) not in served):
-            yield name, module
-
-
-def _is_router(module: nn.Module) -> bool:
-    kinds = _kinds(module)
-    sized = any(isinstance(getattr(module, size, None), int) for size in _SIZES)
-    return (sized and bool(_ROUTER.search(kinds[0]))) or not REFUSED.keys().isdisjoint(kinds)
-
-
-def _is_experts(name: str, module: nn.Module) -> object:
-    kind, own = type(module).__name__, name.rpartition(".")[2]
-    if own in _WHOLE:
-        return False
-    return (_EXPERTS.search(kind) and "Shared" not in kind) or own == "experts"
-
-
-def _ends(name: str) -> list[int]:
-    """Return where the paths of the modules around one end, the model's own among them."""
-    return [0, *(at for at, letter in enumerate(name) if letter == ".")]
-
-
-def _place(name: str) -> str:
-    """Return the path to the layer that a module is in; nothing where it is in none."""
-    found = list(_LAYER.finditer(name))
-    return name[: found[-1].end(1)] if found else ""
-
-
-def _is_configured(model: nn.Module) -> bool:
-    config = getattr(model, "config", None)
-    if getattr(config, "model_type", None) in FAMILIES:
-        return False
-    sizes = (getattr(config, size, None) for size in _SIZES)
-    return any(isinstance(size, int) and size > 1 for size in sizes)
 
 
 def _kind(model: nn.Module) -> str:
@@ -195,7 +148,7 @@ def _router_names(paths: list[str], layers: list[int]) -> list[str]:
 
 
 def _without_layer(path: str) -> list[str]:
-    found = list(_LAYER.finditer(path))
+    found = list(LAYER.finditer(path))
     if not found:
         return path.split(".")
     return [
@@ -216,7 +169,7 @@ def _read_tap(output: Any) -> tuple[Tensor | None, ...]:
 
 def _layer_of(name: str, position: int) -> int:
     """Return the number that the model gives the layer: dense layers count too."""
-    found = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    found = LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
     return int(found[-1]) if found else position
 
 
@@ -224,7 +177,13 @@ def _router(
     model: nn.Module, name: str, module: nn.Module, source: _Source, layer: int, router: str
 ) -> FoundRouter:
     look = partial(_value, model, name, module)
-    experts, top_k = (_size(look, name, module, size) for size in (source.experts, source.top_k))
+    experts = _size(look, name, module, source.experts)
+    top_k = experts if source.top_k is None else _size(look, name, module, source.top_k)
+    if top_k > experts:
+        raise RoutingError(
+            f"router {name!r}: {type(module).__name__} chooses {top_k} of {experts} experts; give"
+            " RouterAdapter(experts=, top_k=) numbers that can be"
+        )
     if isinstance(source, RouterAdapter):
         return FoundRouter(
             name,
@@ -237,8 +196,11 @@ def _router(
             router,
             span=source.span,
             runs=source.runs,
+            drops=source.drops,
+            any_number=source.top_k is None,
         )
     scored = source.scores
+    idle = source.idle if isinstance(source.idle, int) else look(source.idle) or 0
     return FoundRouter(
         name,
         layer,
@@ -248,8 +210,9 @@ def _router(
         scored if isinstance(scored, str) else scored(module),
         lambda output: source.read(output, experts, top_k),
         router,
-        idle=source.idle if isinstance(source.idle, int) else look(source.idle) or 0,
+        idle=idle,
         bias=partial(look, source.bias) if _has_bias(look, source) else None,
+        drops=source.drops or idle > 0,
     )
 
 
@@ -259,7 +222,7 @@ def _has_bias(look: partial[Any], source: KnownRouter) -> bool:
 
 def _size(look: partial[Any], name: str, module: nn.Module, source: int | str) -> int:
     size = look(source) if isinstance(source, str) else source
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise RoutingError(
             f"router {name!r}: {type(module).__name__} has no number {source!r}; give"
             " RouterAdapter(experts=, top_k=) numbers, or the attributes that have them"

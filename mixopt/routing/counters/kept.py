@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters.adapters import FoundRouter, check_ids
 from mixopt.routing.counters.layer_counter import probabilities
-from mixopt.routing.counters.reading import RoutedTokens
+from mixopt.routing.counters.reading import UNUSED, RoutedTokens
 from mixopt.routing.probe_result import SUMS_OF_A_SEQUENCE, LayerProbe
 from mixopt.system import Array, BoolArray, IntArray
 
@@ -25,7 +25,8 @@ class Pass:
 
     Attributes:
         experts: E.
-        ids_TK: Experts; E where a choice was dropped, E + 1 for a place that is not used.
+        ids_TK: Experts; E where a choice was dropped, E + 1 for a place that is not used, E + 2 for
+            an id that is too low, E + 3 for one that is too high.
         values: By the name of the sum in `LayerProbe`, what is summed, shape (T, E).
         weights_TK: Weights of the experts, or None.
         shared_T: Share of the shared experts in the output, or None.
@@ -57,11 +58,25 @@ class Pass:
             values["zeros_UE"] = _array((outputs_TEH == 0).float().mean(-1))
         return cls(
             experts,
-            np.where(ids_TK < 0, experts + 1, ids_TK),
+            _places(ids_TK, experts),
             values,
             None if routed.weights is None else _array(routed.weights),
             None if routed.shared is None else _array(routed.shared),
         )
+
+    def check_ids(self, router: FoundRouter, real_T: BoolArray) -> None:
+        """Check that the ids are of experts, but those of padding.
+
+        Args:
+            router: The router.
+            real_T: Which tokens are not padding.
+
+        Raises:
+            RoutingError: Some are not.
+        """
+        ids, experts = self.ids_TK[real_T], self.experts
+        last, low, high = (int((ids == experts + beyond).sum()) for beyond in (0, 2, 3))
+        check_ids(router, low, last, high)
 
     def by_unit(self, place_T: IntArray, units: int, real_T: BoolArray) -> dict[str, Any]:
         """Return the sums of each unit by their names in `LayerProbe`.
@@ -140,6 +155,12 @@ class Kept:
             counts_UE=sums.pop("counts_UE"),
             **{name: sums[name] for name in SUMS_OF_A_SEQUENCE if name in sums},
         )
+
+
+def _places(ids_TK: IntArray, experts: int) -> IntArray:
+    """Return ids with places of their own for those of no expert."""
+    apart = [ids_TK == UNUSED, ids_TK < UNUSED, ids_TK > experts]
+    return np.select(apart, [experts + 1, experts + 2, experts + 3], ids_TK)
 
 
 def _array(tensor: Any) -> Array:

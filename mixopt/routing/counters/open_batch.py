@@ -92,15 +92,16 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
     Args:
         ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
         mask: 1 for real tokens, 0 for padding, shape (B, S); may be None with ids of each token.
+            Additive masks (0 and a large negative number) and numbered documents are refused.
         domains: Names of the domains.
 
     Returns:
-        Domain of each token, shape (B, S), D for one that is not in the corpus and D + 1 for
-        padding.
+        Domain of each token, shape (B, S), D for one that is not in the corpus or whose mask is
+        neither 0 nor 1, and D + 1 for padding.
 
     Raises:
-        RoutingError: Shapes that do not fit, or an id of no domain; one that is on a device
-            is found when counts are reduced.
+        RoutingError: Shapes that do not fit, an id of no domain, or a mask that is neither 0 nor 1;
+            one that is on a device is found when counts are reduced.
     """
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
@@ -110,6 +111,7 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         ids = ids[:, None]
     elif _is_of_sequences(ids):
         ids = ids[:, :1]
+    odd = None if mask is None else _odd_places(mask)
     real = None if mask is None else mask.bool().to(ids.device)
     count = len(domains)
     if ids.device.type == "cpu" and _are_domains(ids, count):
@@ -118,7 +120,47 @@ def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
         outside = (ids < 0) | (ids >= count)
         _check_known(ids, outside if real is None else outside & real, shape, domains)
         known = torch.where(outside, count, ids.long())
-    return known.expand(shape) if real is None else torch.where(real, known, count + 1)
+    return known.expand(shape) if real is None else with_mask(known, real, odd, count)
+
+
+def with_mask(known: Tensor, real: Tensor, odd: Tensor | None, count: int) -> Tensor:
+    """Return domains with those of padding and of an odd mask marked, shape (B, S).
+
+    Args:
+        known: Domain of each sequence, shape (B, 1), or of each token, shape (B, S).
+        real: Which tokens are not padding.
+        odd: Of which tokens the mask is neither 0 nor 1; None for none.
+        count: Number of domains.
+    """
+    if odd is not None:
+        known = torch.where(odd.to(known.device), count, known)
+    return torch.where(real, known, count + 1)
+
+
+def _odd_places(mask: Tensor) -> Tensor | None:
+    """Return where a mask is neither 0 nor 1; None where it is known to be nowhere.
+
+    Raises:
+        RoutingError: It is so on the host; to look at that of a device would be to wait for it.
+    """
+    if mask.dtype == torch.bool:
+        return None
+    odd = (mask != 0) & (mask != 1)
+    if mask.device.type != "cpu":
+        return odd
+    if odd.any():
+        sequence, place = (int(at) for at in odd.nonzero()[0])
+        raise RoutingError(
+            f"the mask is {mask[sequence, place].item():g} in sequence {sequence} at token {place};"
+            " it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask,"
+            " `mask > 0` of one that numbers documents"
+        )
+    if mask.is_floating_point() and mask.numel() and not mask.any():
+        raise RoutingError(
+            "the mask is 0 for every token: it is 1 for real tokens and 0 for padding; give"
+            " `mask == 0` of an additive mask"
+        )
+    return None
 
 
 def _are_domains(ids: Tensor, count: int) -> bool:

@@ -55,7 +55,10 @@ class Probe:
         domain_BS = domain_BS.cpu()
         unknown = domain_BS == len(self._domains)
         if unknown.any():
-            raise RoutingError(f"{int(unknown.sum())} tokens of the probe are of no domain")
+            raise RoutingError(
+                f"{int(unknown.sum())} tokens of the probe are of no domain, or have a mask that is"
+                " neither 0 nor 1"
+            )
         self._at, self._seen = domain_BS.numpy(), {}
         for shared in self._shared:
             shared.begin()
@@ -116,6 +119,9 @@ class Probe:
     def _keep(self, domain_BS: IntArray) -> None:
         count = len(self._domains)
         real_T = domain_BS.ravel() < count
+        for router in self._routers:
+            for one in self._seen[router.key]:
+                one.check_ids(router, real_T)
         # A unit is the part of a sequence that is of one domain.
         unit_T = (np.arange(len(domain_BS))[:, None] * count + domain_BS).ravel()[real_T]
         units, place_T = np.unique(unit_T, return_inverse=True)

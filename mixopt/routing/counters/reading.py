@@ -18,6 +18,7 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 from mixopt.routing.counters.adapters import EXAMPLE, FoundRouter
 
+_SHOWN = 200  # letters of another's error
 UNUSED = -1  # the id that stands for a place without an expert
 
 
@@ -25,8 +26,8 @@ class RoutedTokens(NamedTuple):
     """What a router chose.
 
     Attributes:
-        ids: Experts of each token, shape (T, K): E stands for a choice that was dropped, -1 for a
-            place that is not used.
+        ids: Experts of each token, shape (T, K): -1 stands for a place that is not used and, where
+            the router drops, E for a choice that was dropped.
         logits: Of all experts, shape (T, E), or None.
         weights: With which the output of each chosen expert is taken, shape (T, K), or None.
         shared: Share of the shared experts in each token's output, shape (T,), or None.
@@ -53,12 +54,12 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
         RoutingError: The output is not what the adapter says, or of another number of tokens.
     """
     try:
-        read: Any = router.read(output)  # what is not a tensor is found when it is used
+        read: Any = _read(router, output)  # what is not a tensor is found when it is used
         given = RoutedTokens(*read)
         ids = _of_gates(router, given.weights) if given.ids is None else given.ids
         odd = ids.is_floating_point() or ids.dtype == torch.bool or ids.shape[-1] != router.top_k
     except (IndexError, AttributeError, TypeError, KeyError) as error:
-        raise _unreadable(router, f"cannot be read: {error}") from error
+        raise _unreadable(router, f"cannot be read: {_said(error)}") from error
     if odd:
         raise _unreadable(
             router,
@@ -72,6 +73,22 @@ def read_output(router: FoundRouter, output: Any, tokens: int, sequences: int) -
     if router.idle:  # what no expert computes is counted as dropped
         ids = ids.clamp(max=router.experts)
     return of_tokens._replace(ids=_repeated(ids, times))
+
+
+def _read(router: FoundRouter, output: Any) -> Any:
+    """Return what an adapter reads; whatever it raises is the adapter's, but a lack of memory."""
+    try:
+        return router.read(output)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(router, f"cannot be read: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return an error on one line."""
+    first = (str(error).strip().splitlines() or [""])[0][:_SHOWN]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _parts_of_tokens(

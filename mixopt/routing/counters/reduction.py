@@ -18,7 +18,7 @@ from torch import Tensor, distributed as dist
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.counters.adapters import FoundRouter
+from mixopt.routing.counters.adapters import FoundRouter, check_ids
 from mixopt.routing.counters.layer_counter import (
     BELOW,
     SUMS,
@@ -96,7 +96,8 @@ def check_first(counters: Sequence[LayerCounter]) -> None:
     for counter, ran in zip(counters, passes, strict=True):
         _check_passes(counter.router, ran, 1, 0)
     for counter in counters:
-        _check_ids(counter.router, counter.counts.cpu().numpy().reshape(-1, counter.choices))
+        counts_RE = counter.counts.cpu().numpy().reshape(-1, counter.choices)
+        _check_counted_ids(counter.router, counts_RE)
 
 
 def _summed(vector: Tensor, group: ProcessGroup | None) -> Tensor:
@@ -145,6 +146,7 @@ def _layer(
     return LayerAssignments(
         layer=counter.router.layer,
         router=counter.router.router,
+        varies=counter.router.varies,
         top_k=counter.router.top_k,
         counts_HDE=places_HDE[..., of_experts].copy(),
         dropped_D=places_HDE[..., -BELOW + experts].sum(0),
@@ -178,17 +180,10 @@ def _check_passes(router: FoundRouter, ran: int, batches: int, wrong: int) -> No
     )
 
 
-def _check_ids(router: FoundRouter, counts_RE: IntArray) -> None:
+def _check_counted_ids(router: FoundRouter, counts_RE: IntArray) -> None:
     """Check that all ids but those of padding are of experts, dropped, or not used."""
-    of_tokens_RE = counts_RE[:-2]
-    low, high = int(of_tokens_RE[:, 0].sum()), int(of_tokens_RE[:, -1].sum())
-    if low or high:
-        raise RoutingError(
-            f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts "
-            f"({high} above {router.experts}, {low} below -1): they are 0 to "
-            f"{router.experts - 1}, {router.experts} for a dropped choice and -1 for a place that "
-            "is not used; give RouterAdapter(experts=) the actual number"
-        )
+    low, *_, dropped, high = (int(count) for count in counts_RE[:-2].sum(0))
+    check_ids(router, low, dropped, high)
 
 
 def _check_counts(
@@ -202,9 +197,9 @@ def _check_counts(
     if unknown:
         raise RoutingError(
             f"{unknown} tokens have a domain id that is none of 0 to {len(domains) - 1}"
-            f" ({', '.join(domains)})"
+            f" ({', '.join(domains)}), or a mask that is neither 0 nor 1"
         )
-    _check_ids(counter.router, counts_RE)
+    _check_counted_ids(counter.router, counts_RE)
     counted = int(counts_RE.sum())
     places = counter.router.top_k * runs
     if tokens is not None and counted != tokens * places:

@@ -34,12 +34,13 @@ class KnownRouter:
         scores: What turns logits into probabilities; or what determines it for one router, where
             its configuration chooses.
         read: From what a router returns, E and K to ids, shape (T, K), and logits, shape (T, E).
-            An id of E or more stands for a choice that no expert computes.
+            With `drops` or `idle` an id of E or more stands for a choice that no expert computes.
         experts: Path of the number of experts.
         top_k: Path of the number of experts of a token, or the number itself.
         idle: Path of the number of choices after the experts that compute nothing, such as
             LongCat's identities, or the number itself; logits have them, too.
         bias: Path of what is added to choose, to balance the load; None where there is nothing.
+        drops: Whether choices are dropped for want of capacity: their id is E.
     """
 
     name: str
@@ -49,6 +50,7 @@ class KnownRouter:
     top_k: str | int = "top_k"
     idle: str | int = 0
     bias: str | None = None
+    drops: bool = False
 
 
 @dataclass(frozen=True)

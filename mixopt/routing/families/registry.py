@@ -123,6 +123,9 @@ _BIASED = {
     "mimo_v2_flash": _by_bias("MiMoV2FlashTopkRouter"),
     "muse_spark_text": _by_bias("MuseSparkTopkRouter"),
     "nemotron_h": _by_bias("NemotronHTopkRouter", shared=_MANY),
+    # Configurations of their own, for the classes of others.
+    "sarvam_mla": _by_bias("DeepseekV3TopkRouter", shared=_MANY),
+    "sarvam_moe": _by_bias("Glm4MoeTopkRouter", shared=_MANY),
     "solar_open": _by_bias("SolarOpenTopkRouter", shared=_MANY),
     "step3p5": _by_bias("Step3p7TopKRouter", shared=_MANY),
     "inkling2_text": RouterFamily(
@@ -209,7 +212,11 @@ _OTHERS = {
         "SparseMixer samples among fewer",
     ),
     "switch_transformers": RouterFamily(
-        (KnownRouter("SwitchTransformersTop1Router", "softmax", read_capacity, top_k=1),),
+        (
+            KnownRouter(
+                "SwitchTransformersTop1Router", "softmax", read_capacity, top_k=1, drops=True
+            ),
+        ),
         "auxiliary",
         coefficient=_LOSS,
         limits="encoder and decoder are counted by one call, so their texts must be alike long",
@@ -245,12 +252,15 @@ def family_of(model: nn.Module) -> RouterFamily | None:
     return found[0] if found else None
 
 
-def coefficient_of(model: nn.Module) -> float | None:
-    """Return what a model's auxiliary loss is multiplied by; None where it has no such loss."""
+def coefficient_of(model: nn.Module) -> Any:
+    """Return what a model's auxiliary loss is multiplied by; None where it has no such loss.
+
+    It is what the configuration has, unchecked.
+    """
     found = _configured(model)
     if found is None or found[0].coefficient is None:
         return None
-    return float(attrgetter(found[0].coefficient)(found[1]))
+    return attrgetter(found[0].coefficient)(found[1])
 
 
 def _configured(model: nn.Module) -> tuple[RouterFamily, Any] | None:

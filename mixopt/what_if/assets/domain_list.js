@@ -3,6 +3,7 @@
 // Rows that cannot be seen are not written: at 60 domains a drag moves 59 other sliders.
 
 const FEW = 12; // rows that are shown before "Show all"
+const THUMB_STEPS = 300; // of a slider that can be told apart
 
 /**
  * @param {object} model What does not change: data, names, references, limits, groups.
@@ -64,11 +65,13 @@ function domainRow(model, state, d, move, ended) {
     const passes = epochsOf(model.data.constraints, d, share);
     const broken = now.broken.some((one) => one.limit.domain === d);
     node.dataset.share = share;
-    writeSlider(slider, share, scale, now.held === slider);
+    const isHeld = now.held === slider;
+    if (!isHeld) writeSlider(slider, share, scale, now.dragging);
     marks(scale);
     field.write(share);
     setText(epochs, passes === null ? "" : `${decimals(2)(passes)}\u00d7`);
-    slider.setAttribute("aria-valuetext", `${percent(share)}, natural ${percent(model.natural[d])}`
+    // Only the slider under the hand is read aloud while it moves.
+    if (isHeld || !now.dragging) slider.setAttribute("aria-valuetext", `${percent(share)}, natural ${percent(model.natural[d])}`
       + (passes === null ? "" : `, ${passes.toFixed(2)} epochs`) + (broken ? ", outside its limit" : ""));
     node.classList.toggle("wi-broken", broken);
     if (lock.checked !== Boolean(state.locked[d])) lock.checked = Boolean(state.locked[d]);
@@ -85,7 +88,7 @@ function groupRow(group, move, ended) {
     element("strong", { class: "wi-name" }, label), field.node, track);
   return { node, name: group.name, visible: true, members: group.members, write(now) {
     const share = shareOf(now.weights, group.members);
-    writeSlider(slider, share, 1, now.held === slider);
+    if (now.held !== slider) writeSlider(slider, share, 1, now.dragging);
     slider.setAttribute("aria-valuetext", percent(share));
     field.write(share);
   } };
@@ -110,9 +113,14 @@ function sliderTrack(id, onslide, ended) {
   return [slider, element("span", { class: "wi-track" }, slider)];
 }
 
-function writeSlider(slider, value, scale, held) {
-  if (!held && slider.max !== String(scale)) slider.max = scale;
-  if (!held) slider.value = value;
+/**
+ * Move a slider to a value. Its thumb costs more than all other writes of its row, so that a drag
+ * elsewhere moves it once a difference can be seen; at rest it is exact.
+ */
+function writeSlider(slider, value, scale, dragging) {
+  if (slider.max !== String(scale)) slider.max = scale;
+  const length = scale - Number(slider.min);
+  if (!dragging || Math.abs(value - Number(slider.value)) > length / THUMB_STEPS) slider.value = value;
 }
 
 /** Marks on a track, written again where the scale has changed. */

@@ -75,25 +75,44 @@ async function copyText(text) {
   }
 }
 
+/** Call a function whenever a node comes into sight; returns whether it is there. */
+function whileSeen(node, oncome) {
+  let isSeen = false;
+  new IntersectionObserver((entries) => {
+    isSeen = entries.at(-1).isIntersecting;
+    if (isSeen) oncome();
+  }).observe(node);
+  return () => isSeen;
+}
+
 /**
  * Run a generator in slices, one a frame, so that the page stays quick.
  * @param {Generator} steps What is run.
- * @param {function} onslice Called with what it yielded last, once a slice.
- * @param {function} ondone Called with what it returned.
+ * @param {function} onslice Called with what it yielded last and the slice's milliseconds.
+ * @param {function} ondone Called with what it returned and the last slice's milliseconds.
+ * @param {function} isBusy Whether a frame has no time for it.
  * @returns {function} Ends it.
  */
-function runSliced(steps, onslice, ondone, budget = 6) {
+function runSliced(steps, onslice, ondone, budget = 6, isBusy = () => false) {
   let frame = requestAnimationFrame(slice);
   function slice() {
-    const end = performance.now() + budget;
-    let step;
-    do step = steps.next();
-    while (!step.done && performance.now() < end);
-    if (step.done) return ondone(step.value);
+    if (isBusy()) return void (frame = requestAnimationFrame(slice));
+    const began = performance.now();
+    const spent = () => performance.now() - began;
+    let [step, before] = [null, 0];
+    do [before, step] = [spent(), steps.next()];
+    while (!step.done && 2 * spent() - before < budget); // the next step is as long as the last one
+    if (step.done) return ondone(step.value, spent());
     frame = requestAnimationFrame(slice);
-    onslice(step.value);
+    onslice(step.value, spent());
   }
   return () => cancelAnimationFrame(frame);
+}
+
+/** Call a function after a while; what is returned calls it off. */
+function later(wait, action) {
+  const timer = setTimeout(action, wait);
+  return () => clearTimeout(timer);
 }
 
 /** Call a function when nothing has asked for it for a while. */

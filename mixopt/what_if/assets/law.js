@@ -50,7 +50,8 @@ function makeLaw(data) {
   const model = makeModel(data.law.model);
   const objective = makeObjective(data.objective.pieces);
   const columns = data.objective.pieces[0].length;
-  const { factors, floors, locals, value: ofValue, agrees } = data.law.intervals;
+  const { factors, floors, locals, value: ofValue, agrees, reach } = data.law.intervals;
+  const stretch = stretchBeyond(reach, D);
   const wanted = new Uint8Array(columns);
   for (let m = 0; m < M; m++) wanted[m] = locals[m];
   if (ofValue.local) objective.measured.forEach((c) => (wanted[c] = 1));
@@ -106,11 +107,12 @@ function makeLaw(data) {
     return recent.stds;
   }
 
-  function widths(stds) {
+  function widths(w, stds) {
     const { factor, floor, local } = ofValue;
-    const valueHalf = half(factor, floor, local, objective.spread(stds));
+    const wider = stretch(w);
+    const valueHalf = wider * half(factor, floor, local, objective.spread(stds));
     const found = new Float64Array(M);
-    for (let m = 0; m < M; m++) found[m] = half(factors[m], floors[m], locals[m], stds[m]);
+    for (let m = 0; m < M; m++) found[m] = wider * half(factors[m], floors[m], locals[m], stds[m]);
     if (agrees) found[agrees.column] = valueHalf;
     return { halves: found, valueHalf };
   }
@@ -129,15 +131,30 @@ function makeLaw(data) {
     gradient: slopes && gradient,
     only, // of one loss
     stds: (w) => model.stds(w, every).slice(0, M),
-    halves: (w) => widths(exactStds(w)).halves,
+    halves: (w) => widths(w, exactStds(w)).halves,
     value: (w) => objective.value(means(w)),
     valueGradient: slopes && ((w) => objective.gradient(means(w), slopes(w), D)),
-    valueHalf: (w) => widths(exactStds(w)).valueHalf,
-    movingWidths: (w, milliseconds) => widths(movingStds(w, milliseconds)), // {halves, valueHalf}
+    valueHalf: (w) => widths(w, exactStds(w)).valueHalf,
+    movingWidths: (w, milliseconds) => widths(w, movingStds(w, milliseconds)), // {halves, valueHalf}
     // Call when idle until it returns false: then the first `halves` is as quick as the others.
     prepare: () => model.prepare(wanted),
   };
   return law;
+}
+
+// By what intervals are wider beyond the trials (mixopt/fitting/trial_reach.py).
+function stretchBeyond(trials, D) {
+  if (!trials || !(trials.radius > 0)) return () => 1;
+  const { weights, reach, radius } = trials;
+  return rememberedLast((w) => {
+    let nearest = Infinity;
+    for (let start = 0; start < weights.length; start += D) {
+      let sum = 0;
+      for (let d = 0; d < D; d++) sum += Math.abs(w[d] - weights[start + d]);
+      nearest = Math.min(nearest, sum / 2);
+    }
+    return (1 + Math.max(nearest - reach, 0) / radius) ** 2;
+  });
 }
 
 // A function of a mixture that remembers its last answer: losses, objective and intervals of one
@@ -190,31 +207,42 @@ function meanModel(plain) {
   const weight = (c, m) => weights[c * M + m];
   const counts = members.map((_, c) => Uint8Array.from({ length: M }, (_, m) => weight(c, m) > 0));
 
-  function mixed(parts, width) {
+  // The losses that are asked of a member: those in which it counts.
+  const asked = (wanted, c) => (wanted ? wanted.map((one, m) => one && counts[c][m]) : counts[c]);
+
+  function mixed(parts, width, wanted) {
     const sum = new Float64Array(M * width);
     parts.forEach((part, c) => {
-      for (let i = 0; i < sum.length; i++) sum[i] += weight(c, Math.floor(i / width)) * part[i];
+      const own = asked(wanted, c);
+      for (let m = 0; m < M; m++) {
+        if (!own[m]) continue;
+        const share = weight(c, m);
+        for (let i = m * width; i < m * width + width; i++) sum[i] += share * part[i];
+      }
     });
     return sum;
   }
 
-  const means = (w, wanted) => mixed(members.map((member) => member.means(w, wanted)), 1);
+  function means(w, wanted) {
+    return mixed(members.map((member, c) => member.means(w, asked(wanted, c))), 1, wanted);
+  }
 
   function slopes(w, wanted) {
-    const parts = members.map((member) => member.slopes(w, wanted));
-    return mixed(parts, parts[0].length / M);
+    const parts = members.map((member, c) => member.slopes(w, asked(wanted, c)));
+    return mixed(parts, parts[0].length / M, wanted);
   }
 
   // Their disagreement counts beside their own deviations, in quadrature.
   function stds(w, wanted) {
-    const middle = means(w);
+    const middle = means(w, wanted);
     const own = new Float64Array(M);
     const apart = new Float64Array(M);
     members.forEach((member, c) => {
-      const asked = wanted.map((one, m) => one && counts[c][m]);
-      const theirs = member.stds(w, asked);
-      const losses = member.means(w);
+      const counting = asked(wanted, c);
+      const theirs = member.stds(w, counting);
+      const losses = member.means(w, counting);
       for (let m = 0; m < M; m++) {
+        if (!counting[m]) continue;
         own[m] += weight(c, m) * theirs[m];
         apart[m] += weight(c, m) * (losses[m] - middle[m]) ** 2;
       }
@@ -227,6 +255,6 @@ function meanModel(plain) {
     slopes: members.every((member) => member.slopes) ? slopes : null,
     stds,
     prepare: (wanted) =>
-      members.some((member, c) => member.prepare(wanted.map((one, m) => one && counts[c][m]))),
+      members.some((member, c) => member.prepare(asked(wanted, c))),
   };
 }

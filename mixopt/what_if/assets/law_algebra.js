@@ -9,6 +9,7 @@ function makeModel(plain) {
 }
 
 const nothingToPrepare = () => false;
+const isWanted = (wanted, m) => !wanted || wanted[m] === 1; // all are, where nothing is said
 
 // j' C j of a symmetric matrix whose lower triangle starts at `at`.
 function quadratic(lower, at, j) {
@@ -46,6 +47,25 @@ function dotRow(matrix, row, vector) {
   let sum = 0;
   for (let d = 0, i = row * vector.length; d < vector.length; d++, i++) sum += matrix[i] * vector[d];
   return sum;
+}
+
+// The product of each row of a matrix with a vector of its width, into `products`: four rows at
+// once, so that no sum waits for another.
+function timesRows(matrix, vector, products) {
+  const [width, rows] = [vector.length, products.length];
+  let n = 0;
+  for (; n + 3 < rows; n += 4) {
+    let [a, b, c, e] = [0, 0, 0, 0];
+    for (let d = 0, i = n * width; d < width; d++, i++) {
+      const value = vector[d];
+      a += matrix[i] * value;
+      b += matrix[i + width] * value;
+      c += matrix[i + 2 * width] * value;
+      e += matrix[i + 3 * width] * value;
+    }
+    [products[n], products[n + 1], products[n + 2], products[n + 3]] = [a, b, c, e];
+  }
+  for (; n < rows; n++) products[n] = dotRow(matrix, n, vector);
 }
 
 // Add the sum of a matrix's rows, each times its factor, to `sums`: four rows at once, so that sums

@@ -22,17 +22,19 @@ function powerMeans(logs, logDecays) {
     terms[i] = Math.exp(-logs[i] / decays[k] - tops[k]);
   }
 
-  function at(w) {
-    const sums = new Float64Array(K).fill(1e-300);
+  // Means and slopes of a mixture share this.
+  const at = rememberedLast((w) => {
+    const sums = new Float64Array(K);
     const heights = new Float64Array(K);
     const logHeights = new Float64Array(K);
+    timesRows(terms, w, sums);
     for (let k = 0; k < K; k++) {
-      for (let d = 0, i = k * D; d < D; d++, i++) sums[k] += w[d] * terms[i];
+      sums[k] += 1e-300;
       logHeights[k] = -decays[k] * (Math.log(sums[k]) + tops[k]);
       heights[k] = Math.exp(Math.min(logHeights[k], 30));
     }
     return { sums, heights, logHeights };
-  }
+  });
 
   return { K, D, decays, tops, terms, at };
 }
@@ -54,10 +56,11 @@ function powerModel(plain) {
     return squared(timesLower(j, roots[m]));
   }
 
-  function slopes(w) {
+  function slopes(w, wanted) {
     const { sums, heights } = means.at(w);
     const found = new Float64Array(M * D);
     for (let m = 0; m < M; m++) {
+      if (!isWanted(wanted, m)) continue;
       const factor = (-scales[m] * decays[m] * heights[m]) / sums[m];
       for (let d = 0, i = m * D; d < D; d++, i++) found[i] = factor * terms[i];
     }
@@ -166,24 +169,25 @@ function skillsModel(plain) {
   const { floors_M: floors, scales_M: scales, noise_M: noise, loads_MU: loads } = plain;
   const M = floors.length;
 
-  function losses(w) {
+  function losses(w, wanted) {
     const { heights } = means.at(w);
-    return Float64Array.from(floors, (floor, m) => {
-      let sum = 0;
-      for (let u = 0, i = m * U; u < U; u++, i++) sum += loads[i] * heights[u];
-      return floor + scales[m] * sum;
-    });
+    const found = new Float64Array(M);
+    for (let m = 0; m < M; m++) {
+      if (isWanted(wanted, m)) found[m] = floors[m] + scales[m] * dotRow(loads, m, heights);
+    }
+    return found;
   }
 
-  function slopes(w) {
+  function slopes(w, wanted) {
     const { sums, heights } = means.at(w);
     const found = new Float64Array(M * D);
+    const factors = new Float64Array(U);
     for (let m = 0; m < M; m++) {
+      if (!isWanted(wanted, m)) continue;
       for (let u = 0; u < U; u++) {
-        const factor = (-scales[m] * loads[m * U + u] * decays[u] * heights[u]) / sums[u];
-        if (factor === 0) continue;
-        for (let d = 0; d < D; d++) found[m * D + d] += factor * terms[u * D + d];
+        factors[u] = (-scales[m] * loads[m * U + u] * decays[u] * heights[u]) / sums[u];
       }
+      addRows(terms, factors, found.subarray(m * D, m * D + D));
     }
     return found;
   }

@@ -80,10 +80,9 @@ function gaussianTarget(plain, m, logs, N, D) {
       square += scaled[d] * scaled[d];
     }
     const near = { own, scaled, alike: new Float64Array(N), slope: new Float64Array(N) };
-    for (let n = 0, i = 0; n < N; n++) {
-      let product = 0;
-      for (let d = 0; d < D; d++, i++) product += rows[i] * scaled[d];
-      matern(Math.max(squares[n] + square - 2 * product, 0), near, n);
+    timesRows(rows, scaled, near.alike);
+    for (let n = 0; n < N; n++) {
+      matern(Math.max(squares[n] + square - 2 * near.alike[n], 0), near, n);
     }
     return near;
   }
@@ -108,7 +107,7 @@ function gaussianTarget(plain, m, logs, N, D) {
 
   // The derivative of k . dual by the parameters at one side's mixture and size.
   function pushForward({ own, scaled, alike, slope }, side, moved) {
-    const { rowTurns, rowSquares, turnSums } = trials.turned();
+    const turnSums = trials.turnSums();
     const [first, second, third] = [new Float64Array(D), new Float64Array(D), new Float64Array(D)];
     let [total, byPower] = [0, 0];
     const pulls = new Float64Array(N);
@@ -117,9 +116,7 @@ function gaussianTarget(plain, m, logs, N, D) {
       total += pulls[n];
       byPower += pulls[n] * turnSums[n];
     }
-    addRows(rows, pulls, first);
-    addRows(rowSquares, pulls, second);
-    addRows(rowTurns, pulls, third);
+    addPulled(trials, logs, pulls, [first, second, third]);
     for (let d = 0; d < D; d++) {
       const turn = (scaled[d] + middle[d]) * own[d]; // of z by the power
       moved[d] = -2 * (scaled[d] * scaled[d] * total - 2 * scaled[d] * first[d] + second[d]);
@@ -194,17 +191,34 @@ function warpedTrials(logs, power, lengths, N, D) {
     squares[Math.floor(i / D)] += rows[i] * rows[i];
   }
 
-  let found = null;
-  function turned() {
-    if (found) return found;
-    const rowSquares = rows.map((value) => value * value);
-    found = { rowTurns: new Float64Array(N * D), rowSquares, turnSums: new Float64Array(N) };
+  // The sum over the domains of z times its change by the power, of each trial.
+  let sums = null;
+  function turnSums() {
+    if (sums) return sums;
+    sums = new Float64Array(N);
     for (let i = 0; i < N * D; i++) {
-      found.rowTurns[i] = (rows[i] + middle[i % D]) * logs[i];
-      found.turnSums[Math.floor(i / D)] += rows[i] * found.rowTurns[i];
+      sums[Math.floor(i / D)] += rows[i] * (rows[i] + middle[i % D]) * logs[i];
     }
-    return found;
+    return sums;
   }
 
-  return { rows, middle, squares, turned };
+  return { rows, middle, squares, turnSums };
+}
+
+// Add sums over the trials, each times its factor: of z, its square, and its change by the power.
+// Nothing is kept that a multiplication makes of `rows`: reading it from memory takes longer.
+function addPulled({ rows, middle }, logs, factors, [first, second, third]) {
+  const D = first.length;
+  for (let n = 0; n < factors.length; n += 2) {
+    const [at, isLast] = [n * D, n + 1 === factors.length];
+    const next = isLast ? at : at + D; // two trials at once; a last one alone counts once
+    const [a, b] = [factors[n], isLast ? 0 : factors[n + 1]];
+    for (let d = 0; d < D; d++) {
+      const z = rows[at + d];
+      const y = rows[next + d];
+      first[d] += a * z + b * y;
+      second[d] += a * z * z + b * y * y;
+      third[d] += a * (z + middle[d]) * logs[at + d] + b * (y + middle[d]) * logs[next + d];
+    }
+  }
 }

@@ -24,15 +24,15 @@ function correctedOver(inner, plain) {
   const lines = pilotLines(plain.lines);
   const kernel = plain.kernel && pilotKernel(plain.kernel);
 
-  function means(w) {
-    const found = lines.carry(inner.means(w));
+  function means(w, wanted) {
+    const found = lines.carry(inner.means(w, wanted));
     if (!kernel) return found;
     const residual = kernel.times(kernel.alike(w));
     return found.map((mean, m) => mean + spread[m] * residual[m]);
   }
 
-  function slopes(w) {
-    const found = lines.slopes(inner.slopes(w));
+  function slopes(w, wanted) {
+    const found = lines.slopes(inner.slopes(w, wanted));
     if (!kernel) return found;
     const residual = kernel.slopes(w);
     return found.map((slope, i) => slope + spread[Math.floor(i / w.length)] * residual[i]);
@@ -136,14 +136,14 @@ function aimedModel(plain) {
   const places = Array.from({ length: P }, (_, p) => p);
   const piece = (p, m) => pieces[p * M + m];
 
-  function means(w) {
-    const carried = lines.carry(inner.means(w));
+  function means(w, wanted) {
+    const carried = lines.carry(inner.means(w, innerWanted(wanted)));
     const shift = spread * (level + kernel.times(kernel.alike(w))[0]);
-    return joined(corrected.means(w), places.map((p) => dotRow(pieces, p, carried) + shift));
+    return joined(corrected.means(w, wanted), places.map((p) => dotRow(pieces, p, carried) + shift));
   }
 
-  function slopes(w) {
-    const carried = lines.slopes(inner.slopes(w));
+  function slopes(w, wanted) {
+    const carried = lines.slopes(inner.slopes(w, innerWanted(wanted)));
     const residual = kernel.slopes(w);
     const D = w.length;
     const found = Float64Array.from({ length: P * D }, (_, i) => spread * residual[i % D]);
@@ -152,7 +152,7 @@ function aimedModel(plain) {
         found[p * D + (i % D)] += piece(p, Math.floor(i / D)) * carried[i];
       }
     }
-    return joined(corrected.slopes(w), found);
+    return joined(corrected.slopes(w, wanted), found);
   }
 
   // Wider where the model is less sure than is typical of it.
@@ -169,6 +169,7 @@ function aimedModel(plain) {
   }
 
   function innerWanted(wanted) {
+    if (!wanted) return wanted;
     const forPiece = (m) => places.some((p) => wanted[M + p] && piece(p, m) !== 0);
     return Uint8Array.from({ length: M }, (_, m) => wanted[m] || forPiece(m));
   }

@@ -8,7 +8,7 @@
 // that each round is a nearest mixture. A step that brings the whole problem no nearer to its
 // answer is halved. Total variation has kinks, and is met exactly (near_reference.js); where it is
 // not known on which side of its reference a mixture within it may be, by tangents, which stay true
-// since it is convex.
+// since it is convex. A search may continue from where another came to, with the curvature there.
 //
 // Searches are generators: the page runs them in slices between frames and shows how far they are.
 //
@@ -32,23 +32,25 @@ const MEMORY = 5; // rounds; a step must be better than the worst of them
  * @param {object} quantity What is to reach the goal.
  * @param {number} goal The value asked for: at most where it is below the present one, else at
  *     least.
- * @returns {Generator} Yields {weights} on the way and returns {weights, reached}. Where the goal
- *     cannot be reached, the weights are the best that was found.
+ * @param {object} from Where to continue from: {weights, curvature} as another search within these
+ *     limits yielded or returned them, and `lower`, whether the goal is below the present value.
+ * @returns {Generator} Yields {weights, curvature} on the way and returns {weights, curvature,
+ *     reached}. Where the goal cannot be reached, the weights are the best that was found.
  */
-function* reachTarget(law, allowed, start, quantity, goal) {
-  const lower = goal <= largest(quantity.values(start));
+function* reachTarget(law, allowed, start, quantity, goal, from = {}) {
+  const lower = from.lower ?? goal <= largest(quantity.values(start));
   const conditions = [lower ? below(quantity, goal) : above(quantity, goal)];
   const search = { allowed, conditions: [...conditions, ...ownConditions(law, allowed)] };
   const cost = squaredDistance(start);
-  const direct = yield* minimise(search, cost, start);
-  if (direct.met) return { weights: direct.weights, reached: true };
+  const direct = yield* minimise(search, cost, start, -Infinity, from);
+  if (direct.met) return { ...direct, reached: true };
   // No way from here: go as far as possible, and come back from there.
   const wanted = lower ? quantity : turned(quantity);
   const enough = lower ? goal : -goal;
   const far = yield* bestMixture(law, allowed, direct.weights, wanted, enough - MET);
   if (!far.met || far.value > enough + MET) return { weights: far.weights, reached: false };
   const back = yield* minimise(search, cost, far.weights);
-  return { weights: back.met ? back.weights : far.weights, reached: true };
+  return { ...(back.met ? back : far), reached: true };
 }
 
 /**
@@ -59,18 +61,21 @@ function* reachTarget(law, allowed, start, quantity, goal) {
 function* bestMixture(law, allowed, start, quantity, stop = -Infinity) {
   const search = { allowed, conditions: ownConditions(law, allowed) };
   const cost = (weights) => smoothed(quantity, weights);
-  const found = yield* minimise(search, cost, start, stop);
-  return { ...found, value: largest(quantity.values(found.weights)) };
+  const steps = minimise(search, cost, start, stop);
+  let step = steps.next();
+  for (; !step.done; step = steps.next()) yield { weights: step.value.weights };
+  const { weights, met } = step.value;
+  return { weights, met, value: largest(quantity.values(weights)) };
 }
 
-/** Search for the least cost within the limits and conditions, from `start`. */
-function* minimise(search, cost, start, stop = -Infinity) {
+/** Search for the least cost within the limits and conditions, from `start` or where `from` is. */
+function* minimise(search, cost, start, stop = -Infinity, from = {}) {
   search.tangents = [];
-  const first = yield* nearestWithin(search, start, start, []);
+  const first = from.weights ? from : yield* nearestWithin(search, start, start, []);
   if (first === null) return { weights: start, met: false };
   let here = first.weights;
   let { value, slope } = cost(here);
-  let curvature = Math.max(widest(centred(slope)) / 0.1, 1);
+  let curvature = from.curvature ?? Math.max(widest(centred(slope)) / 0.1, 1);
   let [price, past] = [0, []];
   for (let round = 0; round < SEARCH_ROUNDS; round++) {
     const missed = missedBy(search, here);
@@ -94,9 +99,9 @@ function* minimise(search, cost, start, stop = -Infinity) {
     curvature = newCurvature(here, next, turn, curvature);
     here = next;
     ({ value, slope } = after);
-    yield { weights: here };
+    yield { weights: here, curvature };
   }
-  return { weights: here, met: missedBy(search, here) <= MET };
+  return { weights: here, curvature, met: missedBy(search, here) <= MET };
 }
 
 /**

@@ -18,10 +18,14 @@ function summaryBar(model) {
     writeChange(base, 1, now.value - model.baseValue);
     writeLimits(model, now, limits);
     setText(nearest, nearestText(model, now));
+    nearest.classList.toggle("wi-far", isFar(model, now));
   } };
 }
 
-/** Broken limits as a list, each with its value and bound; else that all are kept. */
+const keptText = (count) =>
+  count === 1 ? "The limit is satisfied." : count === 2 ? "Both limits are satisfied." : `All ${count} limits are satisfied.`;
+
+/** Broken limits as a list, each with its value and bound; else that all are satisfied. */
 function writeLimits(model, now, box) {
   const lines = now.broken.map(({ limit, value }) => limitText(limit, value));
   const key = lines.join("\n");
@@ -29,7 +33,7 @@ function writeLimits(model, now, box) {
   box.dataset.lines = key;
   const few = lines.slice(0, 6).map((line) => element("li", {}, line));
   if (lines.length > 6) few.push(element("li", {}, `and ${lines.length - 6} more`));
-  const kept = model.limits.length ? `All ${model.limits.length} limits are kept.` : "No limits are set.";
+  const kept = model.limits.length ? keptText(model.limits.length) : "No limits are set.";
   const title = lines.length === 1 ? "1 limit is broken" : `${lines.length} limits are broken`;
   box.replaceChildren(lines.length ? element("strong", {}, `\u2717 ${title}`) : element("span", { class: "wi-soft" }, kept),
     ...(lines.length ? [element("ul", {}, ...few)] : []));
@@ -38,8 +42,20 @@ function writeLimits(model, now, box) {
 function nearestText(model, now) {
   if (!now.nearest) return "";
   const { row, distance } = now.nearest;
-  return `Nearest trial: ${model.trials.names[row]}, total variation ${decimals(3)(distance)};`
-    + ` it ${model.trials.seen} at ${lossText(model.trials.values[row])}.`;
+  const [name, seen] = [model.trials.names[row], `${model.trials.seen} at ${lossText(model.trials.values[row])}.`];
+  if (!isFar(model, now)) return `Nearest trial: ${name}, total variation ${decimals(3)(distance)}; it ${seen}`;
+  return `\u26a0 ${farText(model, now)} Nearest: ${name}, which ${seen}`;
+}
+
+/** Whether a mixture is beyond the trials, as `mixopt predict` warns; intervals widen from there. */
+function isFar(model, now) {
+  const { reach } = model.data.law.intervals;
+  return Boolean(reach && now.nearest && now.nearest.distance > reach.reach);
+}
+
+function farText(model, now) {
+  const [apart, most] = [now.nearest.distance, model.data.law.intervals.reach.reach].map(decimals(2));
+  return `Extrapolation: ${apart} (total variation) from the nearest trial, farther than any trial is from its nearest neighbour (${most}).`;
 }
 
 /** The result in a sentence, for who cannot see it. */
@@ -48,7 +64,8 @@ function spoken(model, now) {
   const half = now.halves ? ` plus or minus ${lossText(now.valueHalf)}` : "";
   const change = changeText(now.value - model.naturalValue);
   const broken = now.broken.map(({ limit, value }) => limitText(limit, value)).join("; ");
-  return `Objective ${lossText(now.value)}${half}, ${change} against natural. ${broken ? `Broken: ${broken}.` : "All limits are kept."}`;
+  const far = isFar(model, now) ? `${farText(model, now)} ` : "";
+  return `Objective ${lossText(now.value)}${half}, ${change} against natural. ${far}${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
 function goalText(model, { target, loss }) {

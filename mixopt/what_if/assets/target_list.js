@@ -53,8 +53,9 @@ function targetRow(model, t, ask, ended) {
     setText(cells[0], lossText(loss) + (half ? ` \u00b1 ${lossText(half)}` : " \u00b1 \u2026"));
     if (half) node.dataset.half = half;
     changes.forEach((change, i) => writeChange(cells[i + 1], higher ? -1 : 1, change));
-    if (now.held !== slider) slider.value = loss;
-    slider.setAttribute("aria-valuetext", `${lossText(loss)}${half ? ` plus or minus ${lossText(half)}` : ""}, ${
+    const isHeld = now.held === slider;
+    if (!isHeld) writeSlider(slider, loss, high, now.dragging);
+    if (isHeld || !now.dragging) slider.setAttribute("aria-valuetext", `${lossText(loss)}${half ? ` plus or minus ${lossText(half)}` : ""}, ${
       changeText(changes[0])} against natural`);
   } };
 }

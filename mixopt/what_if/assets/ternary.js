@@ -40,8 +40,7 @@ function ternaryView(model, state, divide, ended, changed) {
     if (!inSight(svg)) return;
     stop = runSliced(cellValues(model, state, members(), cells), () => {}, (found) => paint(model, state, cells, found, legend));
   });
-  const seen = new IntersectionObserver((entries) => entries.some((one) => one.isIntersecting) && colour());
-  seen.observe(svg);
+  const isSeen = whileSeen(svg, colour);
 
   function place() {
     const now = parts();
@@ -52,7 +51,7 @@ function ternaryView(model, state, divide, ended, changed) {
     point.setAttribute("cx", x);
     point.setAttribute("cy", y);
     const shares = now.map((part, c) => `${model.corners.get(state.corners[c]).label} ${percent(part)}`);
-    setText(text, `${shares.join(", ")}: they divide ${percent(total)}${total < 1 - 1e-9 ? ", other domains stay" : ""}.`);
+    setText(text, `${shares.join(", ")}: together ${percent(total)}${total < 1 - 1e-9 ? ", other domains stay" : ""}.`);
   }
   function drawFixed() {
     drawCorners(model, state, names);
@@ -75,9 +74,14 @@ function ternaryView(model, state, divide, ended, changed) {
     redraw();
   }
   const node = element("section", { class: "wi-panel", "aria-label": "Ternary slice" },
-    element("h3", {}, "Three at a time"), tools, svg, legend, text);
+    element("h3", {}, "Ternary slice"), tools, svg, legend, text);
   const rest = debounced(150, () => { drawFixed(); colour(); });
-  return { nodes: [node], refresh, update(now) { place(); if (!now.dividing) rest(); } };
+  return { nodes: [node], refresh, update(now) {
+    if (isSeen() || !now.dragging) place();
+    if (now.dividing) return;
+    stop(); // what is being coloured is another mixture's
+    rest();
+  } };
 }
 
 /** Small triangles that fill the large one: corners and middle, each as parts of the three. */

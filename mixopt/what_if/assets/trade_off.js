@@ -20,7 +20,7 @@ function tradeOffView(model, state, choose, changed) {
     "aria-label": "Trade-off of two targets", "aria-describedby": described }, axes, dots, interval, front, natural, base, point);
   const text = element("p", { class: "wi-soft", id: described });
   const tools = element("div", { class: "wi-tools" });
-  let [scales, last, stop] = [null, null, () => {}];
+  let [scales, last, turned, stop] = [null, null, -Infinity, () => {}];
 
   function drawAll() {
     const [x, y] = state.pair;
@@ -65,14 +65,13 @@ function tradeOffView(model, state, choose, changed) {
       kept.set(pair, points);
       drawAll();
       describe();
-    });
+    }, undefined, () => performance.now() - turned < RESTING);
   }
-  const seen = new IntersectionObserver((entries) => entries.some((one) => one.isIntersecting) && compute());
-  seen.observe(svg);
+  const isSeen = whileSeen(svg, compute);
   const redraw = () => { drawAll(); describe(); compute(); changed(); };
   function refresh() {
     const choices = model.targets.map((name, t) => [name, String(t)]);
-    const pick = (c) => selection(["Across", "Upwards"][c], choices, String(state.pair[c]), (value) => {
+    const pick = (c) => selection(["Horizontal axis", "Vertical axis"][c], choices, String(state.pair[c]), (value) => {
       state.pair[c] = Number(value);
       redraw();
     });
@@ -81,7 +80,10 @@ function tradeOffView(model, state, choose, changed) {
   }
   const node = element("section", { class: "wi-panel", "aria-label": "Trade-off" },
     element("h3", {}, "Trade-off"), tools, svg, text);
-  return { node, refresh, update: place };
+  return { node, refresh, update(now) {
+    turned = performance.now();
+    if (isSeen() || !now.dragging) place(now);
+  } };
 }
 
 /** The front of two targets: {losses, weights} each, none beaten by another; a generator. */

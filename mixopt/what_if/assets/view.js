@@ -7,21 +7,25 @@
 // Options: `useHash` keeps the state in the address; `onChange(weights)` hears of each mixture at
 // rest. The handle has `weights`, `locked` (names), `setWeights(weights)` and `destroy()`.
 
-const HALVES_BUDGET = 5; // milliseconds that intervals may take of a frame while dragging; those that
-// have to wait are as they were some frames ago, and all are exact once the mixture rests
+// Milliseconds of a frame while dragging: a search takes what it needs of them, and intervals the
+// rest. Those that have to wait are as they were some frames ago, and all are exact once the
+// mixture rests.
+const FRAME_BUDGET = 4;
+const HALVES_LEAST = 1;
+const RESTING = 150; // milliseconds without a move after which a search is checked
 let whatIfCount = 0;
 
 function renderWhatIf(root, data, options = {}) {
   const model = whatIfModel(data, `${++whatIfCount}`);
   const state = firstState(model);
-  const held = { slider: null, anchor: null, from: null, stop: () => {}, dividing: false };
+  const held = { slider: null, anchor: null, drag: null, stop: () => {}, dividing: false };
   const status = element("p", { class: "wi-live", role: "status", "aria-live": "polite" });
   const note = element("p", { class: "wi-note", hidden: true });
   const summary = summaryBar(model);
 
   const schedule = onceAFrame(() => frame());
   const rest = debounced(120, () => {
-    if (!state.now || state.now.areExact || !model.hasHalves) return;
+    if (!state.now || (!state.now.dragging && (state.now.areExact || !model.hasHalves))) return;
     Object.assign(state.now, { ...predicted(model, state, { ...held, anchor: null, dividing: false }), held: held.slider });
     draw(state.now);
   });
@@ -40,7 +44,7 @@ function renderWhatIf(root, data, options = {}) {
   }
   /** Begin a drag, or go on with it: moves are measured from where it began. */
   function anchored(slider) {
-    if (held.slider !== slider || !held.anchor) [held.slider, held.anchor] = [slider, state.weights];
+    if (held.slider !== slider || !held.anchor) Object.assign(held, { slider, anchor: state.weights, drag: null });
     return held.anchor;
   }
   function ended() {
@@ -63,13 +67,22 @@ function renderWhatIf(root, data, options = {}) {
   function ask(target, loss, slider) {
     held.stop();
     const start = anchored(slider);
-    const allowed = allowedMixtures(data, model.law, start, state.locked);
+    const drag = held.drag ??= targetDrag(model, start, state.locked, target);
     const goal = { target, loss };
-    const steps = reachTarget(model.law, allowed, start, quantityOf(model, target), loss);
-    held.stop = runSliced(steps, ({ weights }) => set(weights, { goal }), (found) => {
-      set(found.weights, { goal });
+    const show = ({ weights }, spent) => {
+      Object.assign(state, { weights, goal });
+      frame(spent); // in the frame of the search, not in the next one
+      settle();
+    };
+    const answer = (found, spent) => {
+      show(found, spent);
       targets.say(reachedText(model, goal, start, found));
-    });
+    };
+    const check = () => runSliced(drag.afresh(), () => {}, answer);
+    held.stop = runSliced(drag.toward(loss), show, (found, spent) => {
+      answer(found, spent);
+      if (found.continues) held.stop = later(RESTING, () => (held.stop = check()));
+    }, FRAME_BUDGET);
   }
   function start(weights) {
     held.stop();
@@ -79,7 +92,8 @@ function renderWhatIf(root, data, options = {}) {
     domains.sortLater();
   }
 
-  const domains = domainList(model, state, move, ended);
+  // A search would move a domain that is locked meanwhile.
+  const domains = domainList(model, state, move, () => { held.stop(); ended(); });
   domains.sortLater = () => { if (!domains.node.contains(focusedNear(root))) domains.sort(); };
   const targets = targetList(model, ask, ended);
   // Two domains are one slider: three corners there are not.
@@ -87,9 +101,10 @@ function renderWhatIf(root, data, options = {}) {
     : ternaryView(model, state, divide, ended, () => saveLink());
   const trade = tradeOffView(model, state, start, () => saveLink());
 
-  function frame() {
-    const began = performance.now();
-    draw(state.now = predicted(model, state, held));
+  /** `spent`: milliseconds that a search took of the frame. */
+  function frame(spent = null) {
+    const began = performance.now() - spent;
+    draw(state.now = predicted(model, state, held, spent));
     rest();
     root.dataset.frame = (performance.now() - began).toFixed(3);
   }
@@ -105,6 +120,7 @@ function renderWhatIf(root, data, options = {}) {
     note.hidden = !read.why;
     setText(note, read.why ? `The link in the address was ignored: ${read.why}.` : "");
     if (read.why) return false;
+    held.stop();
     const { weights, goal = null, ...views } = read.state;
     Object.assign(state, views);
     set(weights, { goal });
@@ -186,26 +202,26 @@ function firstState(model) {
 }
 
 /** Everything that is predicted of the mixture now; intervals of a drag follow a little behind. */
-function predicted(model, state, held) {
+function predicted(model, state, held, spent = null) {
   const { law, limits } = model;
   const { weights } = state;
   const losses = law.predict(weights);
   const values = limits.map((limit) => limit.value(weights, losses));
   const broken = limits.map((limit, i) => ({ limit, value: values[i] }))
     .filter(({ limit, value }) => excessOf(limit, value) > TOLERANCE);
-  const dragging = Boolean(held.anchor) || held.dividing;
+  const dragging = Boolean(held.anchor) || held.dividing || spent !== null;
   const value = law.value(weights);
   return {
     weights, losses, broken, value,
-    ...intervals(model, weights, dragging),
+    ...intervals(model, weights, dragging ? Math.max(FRAME_BUDGET - spent, HALVES_LEAST) : Infinity),
     nearest: nearestTrial(weights, model.trials.weights),
     held: held.slider, dragging, dividing: held.dividing,
   };
 }
 
-function intervals(model, weights, dragging) {
+function intervals(model, weights, budget) {
   if (!model.hasHalves) return { halves: null, valueHalf: 0, areExact: false };
-  if (dragging) return { ...model.law.movingWidths(weights, HALVES_BUDGET), areExact: false };
+  if (budget < Infinity) return { ...model.law.movingWidths(weights, budget), areExact: false };
   return { halves: model.law.halves(weights), valueHalf: model.law.valueHalf(weights), areExact: true };
 }
 

@@ -31,7 +31,7 @@ class Annealing:
         warmup: Steps before the decay; below 1, a fraction of all steps.
         sequence_length: Tokens predicted in a row.
         batch: Sequences of a step.
-        weight_decay: On matrices, and on embeddings where `decay_embeddings` says so.
+        weight_decay: On matrices, and on embeddings where `decay_embeddings` is set.
         betas: AdamW's.
         clip: Largest gradient norm; 0 does not clip.
         precision: Of matrix products.

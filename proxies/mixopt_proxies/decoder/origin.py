@@ -1,7 +1,7 @@
 """Where the members of a stack begin when it is not at random weights: one checkpoint for all.
 
 Every member has the same weights and, where they are known, the same moments of Adam; what differs
-between them is their data alone. AdamW goes on as it was in the checkpoint's run.
+between them is their data alone. AdamW continues as it was in the checkpoint's run.
 
 Shapes: L layers, E experts.
 """

@@ -2,7 +2,7 @@
 
 The gradients are gathered into one flat buffer and scaled, each member's by its own norm;
 PyTorch's fused AdamW then does all members in one pass. Norm weights do not decay, nor do
-embeddings where an origin says so.
+embeddings where an origin leaves them out.
 
 The number of the step and the learning rate lie on the device, so that a step that was recorded
 there (mixopt_proxies.decoder.step_graph) is the next step each time it is replayed.

@@ -132,7 +132,7 @@ class RobustEstimator(OnlineEstimator):
         """Tokens of each domain in a run on the reference mixture."""
         setting = self.setting
         scale_D: Array = np.maximum(setting.reference_D, NO_TOKENS)
-        return scale_D * setting.steps * setting.tokens_per_step
+        return scale_D * setting.tokens_before(setting.steps)
 
     @property
     def _is_end(self) -> bool:
@@ -165,7 +165,7 @@ class RobustEstimator(OnlineEstimator):
 
     def _learn_interaction(self, loss: float, tokens: int) -> None:
         first = self.evaluations_done == 0
-        elapsed = 0.0 if first else math.log(self.step / max(self.evaluated_at, 1))
+        elapsed = 0.0 if first else self._elapsed()
         cumulative_D = self.total_D / max(self.total_D.sum(), 1.0)
         x_D = HALF * self._moved(self.late_D) + (1.0 - HALF) * self._moved(cumulative_D)
         moved, unmoved, none_D = self._belief(), self._belief_unmoved(), np.zeros(0)
@@ -177,6 +177,11 @@ class RobustEstimator(OnlineEstimator):
         self._keep_unmoved(unmoved.add(loss, none_D, elapsed, first=first))
         self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
         self.evaluated_tokens = tokens
+
+    def _elapsed(self) -> float:
+        """Return the logarithm of the tokens up to here over those up to the last evaluation."""
+        before = self.setting.tokens_before
+        return math.log(before(self.step) / before(max(self.evaluated_at, 1)))
 
     def _moved(self, shares_D: Array) -> Array:
         """Return how far shares are from the reference: 2 sqrt(ratio) - 2, steep where scarce."""
@@ -233,7 +238,7 @@ class RobustEstimator(OnlineEstimator):
     def _moved_by(self, slopes: Slopes) -> Array:
         """Step along relative marginal values, as far as each is certain."""
         setting, weights_D = self.setting, np.maximum(self.weights_D, NO_TOKENS)
-        left = (setting.steps - self.step) * setting.tokens_per_step
+        left = setting.tokens_before(setting.steps) - setting.tokens_before(self.step)
         lately_D = PER_RECENCY * slopes.recency_D / weights_D / left
         value_D = self._own_D * (slopes.fall_D / self._scale_D + lately_D)
         sd_D = self._own_D * slopes.sd_D / self._scale_D
@@ -322,7 +327,7 @@ class RobustEstimator(OnlineEstimator):
 
     def _budget(self) -> int:
         """Return how many evaluations the run can pay, at the tokens of the last."""
-        tokens = self.setting.steps * self.setting.tokens_per_step
+        tokens = self.setting.tokens_before(self.setting.steps)
         return int(3.0 * self.evaluate * tokens / max(self.evaluated_tokens, 1))
 
     def _perturbations(self) -> int:

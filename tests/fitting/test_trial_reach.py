@@ -1,0 +1,121 @@
+"""Intervals beyond the trials: as wide as ever within their reach, and wide enough outside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_fit import NOISE, fitted, table
+from sklearn.linear_model import LinearRegression
+
+from mixopt.fitting.trial_reach import TrialReach
+from mixopt.mixture import Mixture
+
+NEAR = np.array([0.3, 0.4, 0.3])
+WORLDS = 6
+
+
+def curved(seed):
+    """Losses that fall with powers of the shares, as no regressor here has them."""
+    helps_DM = np.random.default_rng([seed, 1]).dirichlet(np.ones(3), 4).T
+    return lambda weights_ND: 2.0 + (0.05 + weights_ND**0.7 @ helps_DM) ** -0.5
+
+
+def world(seed, name):
+    """Return a fit of 24 trials near one mixture, and mixtures and losses from everywhere."""
+    law, rng = curved(seed), np.random.default_rng([seed, 2])
+    near_ND, everywhere_ND = rng.dirichlet(15 * NEAR, 24), rng.dirichlet(np.ones(3), 300)
+
+    def noisy(weights_ND):
+        return law(weights_ND) + 0.1 * NOISE * rng.standard_normal((len(weights_ND), 4))
+
+    return fitted(name, trials=table(near_ND, noisy(near_ND))), everywhere_ND, noisy(everywhere_ND)
+
+
+@pytest.fixture(scope="module", params=["gaussian_process", "linear"])
+def worlds(request):
+    return [world(seed, request.param) for seed in range(WORLDS)]
+
+
+def held(worlds, kept, stretched=True):
+    """Return the share of losses inside their intervals, of mixtures at which `kept` is true."""
+    inside = []
+    for fit, weights_ND, losses_NM in worlds:
+        found, rows = fit.predict(weights_ND), kept(fit.reach, weights_ND)
+        halves_NM = found.high_NM - found.losses_NM
+        if not stretched:
+            halves_NM = halves_NM / fit.reach.stretch(weights_ND)[:, None]
+        inside.append((np.abs(losses_NM - found.losses_NM) <= halves_NM)[rows].ravel())
+    return np.concatenate(inside).mean()
+
+
+def within(reach, weights_ND):
+    return reach.nearest(weights_ND) <= reach.reach
+
+
+def beyond(reach, weights_ND):
+    return reach.nearest(weights_ND) > reach.reach
+
+
+def test_coverage_is_as_stated_at_held_out_trials(worlds):
+    for fit, _, _ in worlds:
+        for m, calibration in enumerate(fit.calibrations):
+            halves_N = calibration.halves(fit.held_out_stds()[:, m])
+            assert (np.abs(fit.held_out_errors()[:, m]) <= halves_N + 1e-12).mean() >= 0.9
+
+
+def test_coverage_is_near_the_stated_one_beyond_the_trials_as_within(worlds):
+    if worlds[0][0].name == "linear":
+        return  # a straight line is not the law of these losses
+    assert held(worlds, within) > 0.8
+    assert held(worlds, beyond) > 0.8
+
+
+def test_without_the_stretch_fewer_losses_beyond_the_trials_are_held(worlds):
+    assert held(worlds, beyond, stretched=False) < held(worlds, beyond) - 0.15
+
+
+def test_a_regressor_without_deviations_is_less_sure_beyond_the_trials_too():
+    fit = replace(world(0, "linear")[0], fitted=LinearRegression())
+    weights_ND, losses_NM = fit.data.weights_ND, fit.data.losses_NM
+    none = np.zeros(len(fit.held_out))
+    plain = replace(
+        fit,
+        fitted=LinearRegression().fit(weights_ND, losses_NM),
+        held_out=fit.held_out.with_columns(std=none),
+    )
+    found = plain.predict(np.vstack([weights_ND[:1], np.eye(3)]))
+    half_N = found.objective_high_N - found.objective_N
+    assert (half_N[1:] > 2 * half_N[0]).all()
+    assert half_N[0] == plain.objective_calibration().factor
+
+
+def test_within_the_reach_nothing_is_stretched_and_beyond_it_grows_from_there():
+    reach = TrialReach(np.array([[0.5, 0.5, 0.0], [0.3, 0.5, 0.2], [0.4, 0.3, 0.3]]))
+    assert reach.reach == pytest.approx(0.2)
+    assert reach.radius == pytest.approx(0.5 * (0.1 + 0.0667 + 0.1667), abs=1e-3)
+    points_ND = np.array([[0.5, 0.5, 0.0], [0.7, 0.3, 0.0], [1.0, 0.0, 0.0]])
+    wide = (1 + (0.5 - 0.2) / reach.radius) ** 2
+    assert reach.nearest(points_ND) == pytest.approx([0.0, 0.2, 0.5])
+    assert reach.stretch(points_ND) == pytest.approx([1.0, 1.0, wide])
+
+
+def test_rounded_copies_of_trials_do_not_shrink_their_reach():
+    rows = np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])
+    copies = np.vstack([rows, rows + np.array([1e-9, -1e-9])])
+    assert TrialReach(copies).reach == pytest.approx(TrialReach(rows).reach)
+
+
+def test_trials_of_one_mixture_stretch_nothing():
+    reach = TrialReach(np.array([[0.5, 0.5]] * 3))
+    assert (reach.reach, reach.radius) == (0.0, 0.0)
+    assert reach.stretch(np.eye(2)).tolist() == [1.0, 1.0]
+
+
+def test_gains_over_a_mixture_beyond_the_trials_are_less_sure(worlds):
+    fit, _, _ = worlds[0]
+    near, far = (Mixture.from_array(fit.domains, w) for w in (NEAR, [0.0, 0.0, 1.0]))
+    found = fit.predict([near, far])
+    near_half, far_half = found.objective_high_N - found.objective_N
+    assert far_half > 3 * near_half

@@ -1,0 +1,111 @@
+"""A sharded run starts with the weights of a single process, and only rank 0 holds them whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from made_models import SMALL, made_model
+from pretrain_runs import write_config
+from ranks import finish, start_ranks
+from sharded_start_job import alone
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+JOB = Path(__file__).parents[1] / "support" / "sharded_start_job.py"
+TINY = {"layers": 2, "width": 32, "heads": 2, "ff": 48}
+MODELS = {
+    "decoder": {"name": "decoder", "options": TINY},
+    "untied": {"name": "decoder", "options": TINY | {"tied": False}},
+    "moe": {"name": "decoder", "options": {"size": "moe-tiny", "balance": "bias"}},
+    "llama": {"name": "llama", "options": SMALL["llama"]},
+    "olmoe": {"name": "olmoe", "options": SMALL["olmoe"]},
+    "gpt2": {"name": "gpt2", "options": SMALL["gpt2"]},
+    "folder": {"from": "llama folder"},
+    "odd": {"name": "sharded_start_job:Odd"},
+    "large": {"name": "decoder", "options": {"layers": 6, "width": 256, "heads": 4, "ff": 512}},
+}
+WHOLE = {"valued": "Valued", "listed": "Listed", "wider": "Wider"}
+WAYS = [(2, "fsdp"), (4, "fsdp"), (4, "hsdp")]
+
+
+def write_model(folder: Path, name: str, model: dict) -> None:
+    path = write_config(folder, prepared_corpus="x", model=model)
+    path.rename(folder / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """What each rank has of each model, by the number of ranks and how they share."""
+    out = tmp_path_factory.mktemp("started")
+    made_model("llama", {}).save_pretrained(out / "folder")
+    for name, model in MODELS.items():
+        where = {"from": str(out / "folder")} if name == "folder" else model
+        write_model(out, name, where)
+    for name, kind in WHOLE.items():
+        write_model(out, name, {"name": f"sharded_start_job:{kind}"})
+    found = {}
+    for ranks, kind in WAYS:
+        finish(start_ranks(ranks, JOB, out, kind, *MODELS, *WHOLE))
+        for name in (*MODELS, *WHOLE):
+            files = [out / f"{name}.{kind}.{rank}.pt" for rank in range(ranks)]
+            found[ranks, kind, name] = [torch.load(file, weights_only=False) for file in files]
+    return out, found
+
+
+@pytest.mark.parametrize(("ranks", "kind"), WAYS)
+@pytest.mark.parametrize("name", [*MODELS, *WHOLE])
+def test_the_start_is_that_of_one_process_to_the_last_bit(started, ranks, kind, name):
+    out, found = started
+    expected = alone(out, name)
+    for rank in found[ranks, kind, name]:
+        for what in ("weights", "buffers"):
+            assert rank[what].keys() == expected[what].keys()
+            for place, tensor in expected[what].items():
+                assert rank[what][place].dtype == tensor.dtype
+                assert torch.equal(rank[what][place], tensor), place
+        for what in ("frozen", "tied", "saved"):
+            assert rank[what] == expected[what]
+        assert torch.equal(rank["logits"], expected["logits"])
+
+
+@pytest.mark.parametrize(("ranks", "kind"), WAYS)
+@pytest.mark.parametrize("name", MODELS)
+def test_rank_0_alone_has_weights_before_they_are_sharded(started, ranks, kind, name):
+    first, *others = started[1][ranks, kind, name]
+    assert first["whole"]
+    assert not any(rank["whole"] for rank in others)
+    assert not first["said"]
+
+
+@pytest.mark.parametrize(("ranks", "kind"), WAYS)
+def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
+    """Every allocation of tensors counts, from before the model is built until it has weights."""
+    first, *others = started[1][ranks, kind, "large"]
+    size = sum(weight.nbytes for weight in first["weights"].values())
+    largest = max(weight.nbytes for weight in first["weights"].values())
+    parts = 2 if kind == "hsdp" else ranks
+    for rank in others:
+        assert rank["most"] < (size + largest) / parts
+    assert first["most"] >= size
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("valued", "Tensor.item() cannot be called on meta tensors"),
+        ("listed", "Listed.shifts is a container of tensors"),
+        ("wider", "its tensors are others there: parameter layers.0.gate_up"),
+    ],
+)
+def test_a_model_that_needs_values_is_built_whole_on_each_rank_and_a_line_says_why(
+    started, name, why
+):
+    first, *others = started[1][2, "fsdp", name]
+    assert all(rank["whole"] for rank in (first, *others))
+    (line,) = first["said"]
+    assert "every rank holds the whole model at the start" in line
+    assert why in line
+    assert not any(rank["said"] for rank in others)

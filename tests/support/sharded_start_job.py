@@ -1,0 +1,158 @@
+"""Models for the tests of how a sharded run starts, and a rank that starts with them.
+
+python sharded_start_job.py OUT KIND MODEL...    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
+
+Each MODEL is a file OUT/MODEL.yaml. A rank writes what it has after the start to
+OUT/MODEL.KIND.RANK.pt, and how many bytes it had for that at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from made_models import logits_of
+from mixopt_proxies.decoder import CausalLM
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from mixopt.pretraining import joined, load_pretraining
+from mixopt.pretraining.model_start import with_origin
+from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.sharded_start import StartingModel, starting_model
+
+VOCAB, LENGTH = 257, 32
+TOKENS_BT = torch.arange(2 * LENGTH).view(2, LENGTH)
+SMALL = {"layers": 1, "width": 32, "heads": 2, "ff": 48}
+
+
+class Odd(CausalLM):
+    """Has what is not a weight that trains, saved or not, in a buffer or not, and twice."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length, **SMALL)
+        self.norm.requires_grad_(False)
+        self.scale = nn.Parameter(torch.rand(3))
+        self.again = self.layers[0].again = nn.Buffer(torch.rand(5), persistent=False)
+        self.count = nn.Buffer(torch.tensor(7))
+        self.alias, self.plain = self.again, torch.rand(4)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        more = self.again.sum() + self.alias[0] + self.plain.sum() + self.count
+        return super().forward(input_ids) + more + self.scale.sum()
+
+
+class Valued(CausalLM):
+    """Cannot be built without values."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length, **SMALL)
+        self.largest = self.embedding.max().item()
+
+
+class Listed(CausalLM):
+    """Has a tensor where nobody looks."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        super().__init__(vocab_size, sequence_length, **SMALL)
+        self.shifts = {"all": [torch.rand(1)]}
+
+
+class Wider(CausalLM):
+    """Is another model where it is built without values."""
+
+    def __init__(self, vocab_size: int, sequence_length: int) -> None:
+        bare = torch.empty(1).is_meta
+        super().__init__(vocab_size, sequence_length, **SMALL | {"ff": 64 if bare else 48})
+
+
+class Said(logging.Handler):
+    """Keeps what is warned of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def most_bytes(measured: profile) -> int:
+    """Return how many bytes of tensors there were at most at a time."""
+    events = [e for e in measured.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def has_weights(start: StartingModel) -> bool:
+    return not any(weight.is_meta for weight in start.module.parameters())
+
+
+def started(out: Path, kind: str, name: str) -> dict:
+    """Start with a model, and return what this rank has then."""
+    copies = ["shard_degree=2"] if kind == "hsdp" else []
+    config = load_pretraining(out / f"{name}.yaml", [f"parallel={kind}", *copies])
+    said = Said()
+    logging.getLogger("mixopt.pretraining").addHandler(said)
+    with joined("cpu") as ranks:
+        config = ranks.first(lambda: with_origin(config, out / "run")[0])
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as p:
+            start = starting_model(config, VOCAB, out / "run", ranks)
+            whole = has_weights(start)
+            model = ParallelModel(start.module, config, ranks, held_by_first=start.held_by_first)
+        logging.getLogger("mixopt.pretraining").removeHandler(said)
+        plain, places = model.plain, dict(model.plain.named_parameters(remove_duplicate=False))
+        return {
+            "most": most_bytes(p),
+            "whole": whole,
+            "said": said.lines,
+            "weights": {n: w.detach().full_tensor() for n, w in plain.named_parameters()},
+            "frozen": {n for n, w in plain.named_parameters() if not w.requires_grad},
+            "tied": {n for n, w in places.items() if n not in dict(plain.named_parameters())},
+            "buffers": dict(plain.named_buffers(remove_duplicate=False)),
+            "saved": set(plain.state_dict()),
+            "logits": logits_of_rank(model),
+        }
+
+
+def logits_of_rank(model: ParallelModel) -> Tensor:
+    output = model.evaluate(TOKENS_BT)
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def alone(out: Path, name: str) -> dict:
+    """Return what a single process has."""
+    from mixopt.pretraining.model_start import initial_model
+
+    config = with_origin(load_pretraining(out / f"{name}.yaml"), out / "run")[0]
+    model = initial_model(config, VOCAB, out / "run").eval()
+    places = dict(model.named_parameters(remove_duplicate=False))
+    return {
+        "weights": dict(model.named_parameters()),
+        "frozen": {n for n, w in model.named_parameters() if not w.requires_grad},
+        "tied": {n for n, w in places.items() if n not in dict(model.named_parameters())},
+        "buffers": dict(model.named_buffers(remove_duplicate=False)),
+        "saved": set(model.state_dict()),
+        "logits": logits_of(model, TOKENS_BT),
+    }
+
+
+def main(out: Path, kind: str, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for name in names:
+        found = started(out, kind, name)
+        torch.save(found, out / f"{name}.{kind}.{dist.get_rank()}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    os._exit(0)
