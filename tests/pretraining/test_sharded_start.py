@@ -31,8 +31,16 @@ MODELS = {
 WHOLE = {"valued": "Valued", "listed": "Listed", "wider": "Wider"}
 FEW = ("decoder", "moe", "llama", "folder", "odd", "large")  # what four ranks start with
 JOBS = {2: (("fsdp",), (*MODELS, *WHOLE)), 4: (("fsdp", "hsdp"), FEW)}
-WAYS = [(ranks, kind) for ranks, (kinds, _) in JOBS.items() for kind in kinds]
-CASES = [(ranks, kind, name) for ranks, kind in WAYS for name in JOBS[ranks][1]]
+WAYS = [(2, "fsdp"), (4, "fsdp"), (4, "hsdp")]
+
+
+def marked(ranks: int, *rest: str):
+    """Leave four ranks, each of which imports transformers, to the slow tests."""
+    return pytest.param(ranks, *rest, marks=[pytest.mark.slow] if ranks > 2 else [])
+
+
+CASES = [marked(ranks, kind, name) for ranks, kind in WAYS for name in JOBS[ranks][1]]
+APART = [case for case in CASES if case.values[-1] in MODELS]
 
 
 def write_model(folder: Path, name: str, model: dict) -> None:
@@ -41,29 +49,39 @@ def write_model(folder: Path, name: str, model: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    """What each rank has of each model, by the number of ranks and how they share."""
-    out = tmp_path_factory.mktemp("started")
+def models(tmp_path_factory) -> Path:
+    """A folder with the configuration of each model."""
+    out = tmp_path_factory.mktemp("models")
     made_model("llama", {}).save_pretrained(out / "folder")
     for name, model in MODELS.items():
         where = {"from": str(out / "folder")} if name == "folder" else model
         write_model(out, name, where)
     for name, kind in WHOLE.items():
         write_model(out, name, {"name": f"sharded_start_job:{kind}"})
+    return out
+
+
+@pytest.fixture(scope="module")
+def started(models):
+    """What each rank has of a model, by the number of ranks and how they share."""
     found = {}
-    for ranks, (kinds, names) in JOBS.items():
-        finish(start_ranks(ranks, JOB, out, ",".join(kinds), *names))
-        for kind, name in product(kinds, names):
-            files = [out / f"{name}.{kind}.{rank}.pt" for rank in range(ranks)]
-            found[ranks, kind, name] = [torch.load(file, weights_only=False) for file in files]
-    return out, found
+
+    def of(ranks: int, kind: str, name: str) -> list[dict]:
+        if (ranks, kind, name) not in found:
+            kinds, names = JOBS[ranks]
+            finish(start_ranks(ranks, JOB, models, ",".join(kinds), *names))
+            for one, model in product(kinds, names):
+                files = [models / f"{model}.{one}.{rank}.pt" for rank in range(ranks)]
+                found[ranks, one, model] = [torch.load(f, weights_only=False) for f in files]
+        return found[ranks, kind, name]
+
+    return of
 
 
 @pytest.mark.parametrize(("ranks", "kind", "name"), CASES)
-def test_the_start_is_that_of_one_process_to_the_last_bit(started, ranks, kind, name):
-    out, found = started
-    expected = alone(out, name)
-    for rank in found[ranks, kind, name]:
+def test_the_start_is_that_of_one_process_to_the_last_bit(models, started, ranks, kind, name):
+    expected = alone(models, name)
+    for rank in started(ranks, kind, name):
         for what in ("weights", "buffers"):
             assert rank[what].keys() == expected[what].keys()
             for place, tensor in expected[what].items():
@@ -74,18 +92,18 @@ def test_the_start_is_that_of_one_process_to_the_last_bit(started, ranks, kind, 
         assert torch.equal(rank["logits"], expected["logits"])
 
 
-@pytest.mark.parametrize(("ranks", "kind", "name"), [one for one in CASES if one[2] in MODELS])
+@pytest.mark.parametrize(("ranks", "kind", "name"), APART)
 def test_rank_0_alone_has_weights_before_they_are_sharded(started, ranks, kind, name):
-    first, *others = started[1][ranks, kind, name]
+    first, *others = started(ranks, kind, name)
     assert first["whole"]
     assert not any(rank["whole"] for rank in others)
     assert not first["said"]
 
 
-@pytest.mark.parametrize(("ranks", "kind"), WAYS)
+@pytest.mark.parametrize(("ranks", "kind"), [marked(*way) for way in WAYS])
 def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
     """Every allocation of tensors counts, from before the model is built until it has weights."""
-    first, *others = started[1][ranks, kind, "large"]
+    first, *others = started(ranks, kind, "large")
     size = sum(weight.nbytes for weight in first["weights"].values())
     largest = max(weight.nbytes for weight in first["weights"].values())
     parts = 2 if kind == "hsdp" else ranks
@@ -105,7 +123,7 @@ def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
 def test_a_model_that_needs_values_is_built_whole_on_each_rank_and_a_line_says_why(
     started, name, why
 ):
-    first, *others = started[1][2, "fsdp", name]
+    first, *others = started(2, "fsdp", name)
     assert all(rank["whole"] for rank in (first, *others))
     (line,) = first["said"]
     assert "every rank holds the whole model at the start" in line
