@@ -323,7 +323,7 @@ def test_an_adapter_that_cannot_be_right_stops_the_run(
     own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
     with pytest.raises(RoutingError, match=message):
         pretrain(config, tmp_path / "run", [*own, "experts.adapters=['own_routers:ADAPTER']"])
-    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (tmp_path / "run/experts/counts").exists()
 
 
 def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
