@@ -12,6 +12,8 @@ from pretrain_runs import write_config
 from ranks import finish, start_ranks
 from sharded_start_job import alone
 
+from mixopt.testing import tiny_corpus
+
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +46,7 @@ APART = [case for case in CASES if case.values[-1] in MODELS]
 
 
 def write_model(folder: Path, name: str, model: dict) -> None:
-    path = write_config(folder, prepared_corpus="x", model=model)
+    path = write_config(folder, prepared_corpus=str(folder / "corpus"), model=model)
     path.rename(folder / f"{name}.yaml")
 
 
@@ -52,6 +54,7 @@ def write_model(folder: Path, name: str, model: dict) -> None:
 def models(tmp_path_factory) -> Path:
     """A folder with the configuration of each model."""
     out = tmp_path_factory.mktemp("models")
+    tiny_corpus(out / "corpus")
     made_model("llama", {}).save_pretrained(out / "folder")
     for name, model in MODELS.items():
         where = {"from": str(out / "folder")} if name == "folder" else model
