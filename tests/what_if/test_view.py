@@ -369,10 +369,11 @@ def test_the_interval_of_the_trade_off_ends_at_its_frame_with_an_arrow(open_page
     content["law"]["intervals"]["factors"] = np.full(3, 1e3)
     page = open_page(what_if_page(content, tmp_path / "page.html"), size=size)
     page.wait_for_function(PAIR)
-    bar, frame = (
-        page.locator(f"{kind}").bounding_box()
-        for kind in (".wi-interval", ".wi-axes path >> nth=0")
-    )
+    drawn = [page.locator(kind) for kind in (".wi-interval", ".wi-axes path >> nth=0")]
+    drawn[0].scroll_into_view_if_needed()  # what is out of sight is not drawn
+    for one in drawn:
+        one.wait_for()
+    bar, frame = (one.bounding_box() for one in drawn)
     assert frame["x"] - 6 <= bar["x"]
     assert bar["x"] + bar["width"] <= frame["x"] + frame["width"] + 6
     assert frame["y"] - 6 <= bar["y"]
