@@ -118,7 +118,7 @@ def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]
     """Return the share of the tokens that a weight multiplies, which is 1 but for experts."""
     for block, (experts, top_k) in chosen.items():
         stacked = weight.dim() == 3 and len(weight) == experts
-        if name.startswith(block) and (stacked or ".experts." in name):
+        if name.startswith(block) and (stacked or ".experts." in f".{name.removeprefix(block)}"):
             return min(1.0, top_k / experts)
     return 1.0
 
