@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         open_run as open_run,
         working_in as working_in,
     )
-    from mixopt.run_directory.run import Run as Run, collapsed_trials as collapsed_trials
+    from mixopt.run_directory.run import Run as Run
     from mixopt.run_directory.step import (
         DESIGN as DESIGN,
         FIT as FIT,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from mixopt.run_directory.step_fingerprints import differences as differences
     from mixopt.run_directory.step_records import recorded_files as recorded_files
+    from mixopt.run_directory.trial_collapses import collapsed_trials as collapsed_trials
     from mixopt.run_directory.verification import (
         CheckedPart as CheckedPart,
         verify_run as verify_run,
@@ -39,7 +40,8 @@ else:
         __name__,
         {
             "opening": ["load_run", "open_run", "working_in"],
-            "run": ["Run", "collapsed_trials"],
+            "run": ["Run"],
+            "trial_collapses": ["collapsed_trials"],
             "step_fingerprints": ["differences"],
             "step_records": ["recorded_files"],
             "verification": ["CheckedPart", "verify_run"],

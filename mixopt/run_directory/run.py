@@ -13,14 +13,14 @@ overwritten: the error names the field and the command that fixes it.
 from __future__ import annotations
 
 import shlex
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import RunError
+from mixopt.run_directory.deleting import delete_outputs
 from mixopt.run_directory.run_summary import run_html, run_line
 from mixopt.run_directory.step import (
     RECOMMENDATION,
@@ -36,6 +36,7 @@ from mixopt.run_directory.step_fingerprints import (
     step_fingerprints,
 )
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
+from mixopt.run_directory.trial_collapses import collapsed_trials
 from mixopt.sweeps import FILES
 from mixopt.system import (
     Trust,
@@ -399,13 +400,9 @@ class Run:
         later = (asked,) if only else steps_from(asked)
         gone = {step.name for step in later}
         self.manifest.forget(gone)
-        for output in (self.path / name for step in later for name in step.files):
-            if output.name in keep:
-                continue
-            if output.is_dir() and not output.is_symlink():
-                _delete(output, keep=None if files else FILES)
-            else:
-                output.unlink(missing_ok=True)
+        outputs = [self.path / name for step in later for name in step.files]
+        left = [output for output in outputs if output.name not in keep]
+        delete_outputs(left, keep=None if files else FILES)
 
     @property
     def only_reads_otherwise(self) -> bool:
@@ -472,42 +469,3 @@ class Run:
         if self.config.design.anneals is not None:
             return said
         return f"{said}, or redo it with: {self.command('run', '--from', step.name)}"
-
-
-def _delete(folder: Path, *, keep: str | None) -> None:
-    """Delete a folder, or all that is in it but one entry."""
-    if keep is None or not (folder / keep).is_dir():
-        shutil.rmtree(folder)
-        return
-    for path in folder.iterdir():
-        if path.name == keep:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def collapsed_trials(
-    directory: Path, thresholds: Mapping[str, float] | None = None
-) -> tuple[str, ...] | None:
-    """Return a sweep's trials whose experts have collapsed; None where trials have no experts.
-
-    Args:
-        directory: Of the run.
-        thresholds: Others than the defaults, by name; they may have changed since the sweep wrote
-            its table, so that trials are read again.
-
-    Raises:
-        RunError: A file cannot be read.
-    """
-    from mixopt.routing import Thresholds
-    from mixopt.trials import TrialExperts, read_entry
-
-    files = sorted(SWEEP.trial_files(directory)) if thresholds else []
-    if thresholds and files:
-        limits = Thresholds().with_values(thresholds, "experts.thresholds")
-        found = TrialExperts.of((read_entry(file)[1] for file in files), limits)
-    else:
-        found = TrialExperts.read(SWEEP.experts_file(directory))
-    return None if found is None else found.collapsed
