@@ -3,12 +3,16 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest docs
+.PHONY: quickstart test slow check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
 test: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'not slow and not faults'
+
+# What takes long: compilers, four ranks, whole runs that are sent to MLflow. CI on every push, not `.ci/run`.
+slow: $(UV)
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'slow and not faults'
 
 check: $(UV)
 	$(RUN) ruff format --check .
