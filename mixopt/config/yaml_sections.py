@@ -179,7 +179,7 @@ def _explain(
         examples = section.model_fields[str(location[-1])].examples
         return f"{where}: {field}: is missing{f'; for example {examples[0]}' if examples else ''}"
     message = first["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "should be")
+    message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
     value = first["input"]
     got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
     return f"{where}: {field}: {message}{got}"
