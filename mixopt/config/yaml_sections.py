@@ -98,8 +98,10 @@ def _told(faults: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 def _is_meant(fault: ErrorDetails, misspelt: ErrorDetails) -> bool:
     """Tell whether a missing field is what another one was meant to be."""
+    if fault["type"] != "missing":
+        return False  # it may be of the file as a whole, which has no place
     (*where, name), (*place, word) = fault["loc"], misspelt["loc"]
-    return fault["type"] == "missing" and where == place and bool(nearest(str(word), [str(name)]))
+    return where == place and nearest(str(word), [str(name)]) is not None
 
 
 def first_of(mistakes: Iterable[ConfigError]) -> ConfigError:
