@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mixopt.config.section import FILES
@@ -175,16 +176,22 @@ def _explain(
     where = _origin(location, path, origins)
     field = dotted(location) or "the file"
     if kind == "extra_forbidden":
-        known = [f.alias or name for name, f in section.model_fields.items()]
+        known = _fields(section)
         return f"{where}: {field}: unknown field{did_you_mean(str(location[-1]), known)}"
     if kind == "missing":
-        examples = section.model_fields[str(location[-1])].examples
-        return f"{where}: {field}: is missing{f'; for example {examples[0]}' if examples else ''}"
+        asked = _fields(section).get(str(location[-1]))
+        example = f"; for example {asked.examples[0]}" if asked and asked.examples else ""
+        return f"{where}: {field}: is missing{example}"
     message = first["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
     value = first["input"]
     got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
     return f"{where}: {field}: {message}{got}"
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a section, by the names that a file has."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _section(
@@ -197,7 +204,7 @@ def _section(
     for position, part in enumerate(location):
         if isinstance(current, type) and issubclass(current, BaseModel):
             section = current
-            fields = {f.alias or name: f for name, f in current.model_fields.items()}
+            fields = _fields(current)
             kept.append(part)
             if part not in fields:
                 break

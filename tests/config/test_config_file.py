@@ -2,8 +2,10 @@
 
 import pytest
 import yaml
+from pydantic import BaseModel, Field
 
 from mixopt.config import chosen_losses, dump_config, load_config
+from mixopt.config.yaml_sections import read_sections
 from mixopt.errors import ConfigError
 
 GOOD = """\
@@ -115,6 +117,15 @@ def test_a_misspelt_section_is_not_missing_too(load):
     with pytest.raises(ConfigError, match="objectives: unknown field; did you mean") as told:
         load(GOOD.replace("objective", "objectives", 1))
     assert not any("is missing" in note for note in getattr(told.value, "__notes__", ()))
+
+
+def test_a_missing_field_has_the_name_that_the_file_would_have(tmp_path):
+    class Start(BaseModel):
+        start: int = Field(alias="from")
+
+    (tmp_path / "a.yaml").write_text("name: a\n")
+    with pytest.raises(ConfigError, match=r"a.yaml: from: is missing$"):
+        read_sections(tmp_path / "a.yaml", Start, example="from")
 
 
 def test_text_is_not_an_experiment(tmp_path):
