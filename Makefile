@@ -3,16 +3,18 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test slow check bench families mutants faults fuzz notebooks wheel parsers trainers test-trainers release lowest docs
+.PHONY: quickstart test nightly check bench families mutants fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
 test: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile
 
-# What takes long: compilers, four ranks, whole runs that are sent to MLflow. CI on every push, not `.ci/run`.
-slow: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2 --dist loadfile -m 'slow and not faults'
+# What is slow and real: servers, Slurm, Ray, browsers, whole runs, killed processes. FAULTS is how often each
+# step is disturbed in each of four ways; 0 is a quick part.
+FAULTS := 1
+nightly: $(UV)
+	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile -m nightly
 
 check: $(UV)
 	$(RUN) ruff format --check .
@@ -30,11 +32,6 @@ families: $(UV)
 mutants: $(UV)
 	$(RUN) python experiments/checks/mutants.py
 
-# Each step is disturbed so many times in each of four ways; 0 is a quick part. Ray and Slurm too.
-FAULTS := 5
-faults: $(UV)
-	OMP_NUM_THREADS=1 MIXOPT_FAULTS=$(FAULTS) $(RUN) pytest -q -n 2 --dist loadfile -m faults
-
 SECONDS := 900
 fuzz: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/checks/fuzz.py --seconds $(SECONDS)
@@ -45,8 +42,7 @@ notebooks: $(UV)
 # Fails on a broken link or anchor, and on a block of code that does not work; the pages are in dist/site.
 docs: $(UV)
 	NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -m 'slow or not slow' tests/test_docs_blocks.py \
-		tests/test_tutorial.py tests/test_operations_page.py
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -m nightly tests/test_docs_blocks.py tests/test_tutorial.py
 
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)
@@ -69,7 +65,7 @@ trainers: $(UV)
 	sh experiments/checks/trainers.sh $(UV) $(TORCHTITAN)
 
 test-trainers: trainers
-	OMP_NUM_THREADS=1 .trainers/bin/python -m pytest -q -m "slow or not slow" \
+	OMP_NUM_THREADS=1 .trainers/bin/python -m pytest -q -m "nightly or not nightly" \
 		tests/integrations/test_torchtitan.py tests/integrations/test_megatron.py \
 		tests/test_trainer_pages.py
 

@@ -33,15 +33,15 @@ LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
 
 
-# Fixtures that start a cluster of Ray or Slurm, whose tests `make faults` runs.
+# Fixtures that start a cluster of Ray or Slurm, whose tests `make nightly` runs.
 CLUSTERS = {"nodes", "cluster", "ray_nodes", "slurm_nodes"}
 
 
 def pytest_collection_modifyitems(items):
-    """Leave what starts a cluster to `make faults`."""
+    """Leave what starts a cluster to `make nightly`."""
     for item in items:
         if CLUSTERS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.nightly
+
 STYLE = "<style>p{color:light-dark(black,white)}:root{color-scheme:light dark}</style>"
 PAGE = f"<!doctype html><title>t</title>{STYLE}<p id=a>one</p>"
 

@@ -26,6 +26,8 @@ from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.pretraining import load_pretraining
 
+pytestmark = pytest.mark.nightly
+
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PRETRAININGS = ("docs/pretraining.md", "docs/experts/")
 
@@ -141,7 +143,7 @@ def test_the_tests_that_the_tables_name_are_there():
     assert [page for page in pages if not (PROJECT / page).exists()] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
     done = load_run(folder / "runs" / "mine")
     assert done.config.propose.target_tokens == 25_000_000_000
@@ -197,7 +199,7 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
     return full | content | {"training": training}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("block", here("python"))
 def test_a_program_runs(block, inside):
@@ -232,7 +234,7 @@ def stored_corpus() -> dict[str, Any]:
     return begun | {"MixtureLoader": MixtureLoader, "weights": [0.5, 0.3, 0.2]}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("block", here("sh"))
 def test_the_commands_work(block, inside):
     for line in block.text.replace("\\\n", " ").splitlines():

@@ -108,7 +108,7 @@ def test_the_proposal_leans_to_the_domain_that_the_target_is_like(finished):
     assert run.proposal.mixture["prose"] > run.natural["prose"]
 
 
-@pytest.mark.slow  # tests/faults/test_killed_steps.py does the same to each step
+@pytest.mark.nightly  # tests/faults/test_killed_steps.py does the same to each step
 @pytest.mark.parametrize("when", ["sweep", "validate"])
 def test_a_killed_run_goes_on_to_the_same_tables_and_trains_nothing_twice(
     finished, tmp_path, when, default_fit

@@ -84,7 +84,7 @@ def experiment_file(s3, text_files, tmp_path, monkeypatch):
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(experiment_file, tmp_path):
     run = tmp_path / "run"
     ended = subprocess.run(

@@ -19,6 +19,8 @@ from mixopt.mixture import Mixture
 from mixopt.pipeline import load_fit, steps
 from mixopt.trials import Trials
 
+pytestmark = pytest.mark.nightly
+
 DOMAINS = ("science", "code", "existing")
 TARGETS = ("arc_easy:rc::olmes", "mt_mbpp_v2fix:bash")
 

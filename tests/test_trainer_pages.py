@@ -15,6 +15,8 @@ from mixopt import Mixture
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.system import write_json
 
+pytestmark = pytest.mark.nightly
+
 PAGES = sorted((PROJECT / "docs" / "trainers").glob("*.md"))
 BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 MOST_LINES = 15  # to add to a job

@@ -12,11 +12,13 @@ from places import PROJECT
 
 from mixopt import load_run
 
+pytestmark = pytest.mark.nightly
+
 PAGE = (PROJECT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_the_tutorial_goes_from_text_to_a_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -75,6 +75,7 @@ def prepared(slow, tmp_path, monkeypatch):
     return slow, tmp_path / "run"
 
 
+@pytest.mark.nightly
 def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     config, path = prepared
     process = started(config, path)

@@ -177,7 +177,7 @@ def test_experts_of_a_run_without_any_is_one_line(run):
     assert "nothing is recorded about experts" in ended.error
 
 
-@pytest.mark.slow  # tests/reporting sends a whole run too
+@pytest.mark.nightly  # tests/reporting sends a whole run too
 def test_sync_and_import_from_the_runs_own_record(run, empty_database, tmp_path):
     shutil.copy(empty_database, run / "mlflow.db")
     assert parsed("sync", run)

@@ -80,7 +80,7 @@ def libarrow_dies(path):
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_file_that_libarrow_dies_of_is_named_in_one_line(deadly):
     with pytest.raises(CorpusError) as caught:
         read(deadly)
@@ -89,7 +89,7 @@ def test_a_file_that_libarrow_dies_of_is_named_in_one_line(deadly):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_file_that_libarrow_dies_of_is_skipped_and_counted(deadly, tmp_path):
     first, last = arrow(tmp_path / "a.arrow", ["first"]), arrow(tmp_path / "z.arrow", ["last"])
     texts, bad = read(first, deadly, last, policy="skip")

@@ -103,7 +103,7 @@ def test_3000_shards_a_domain_are_read_with_few_descriptors(written, workers):
     assert mappings < 2000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_100_000_shards_are_read_under_a_limit_of_256_descriptors(tmp_path):
     write_many(tmp_path / "corpus/web/train", 100_000, tokens=1, dtype="uint32")
     command = [sys.executable, "-c", RANDOM_ROWS, str(tmp_path / "corpus/web/train")]

@@ -116,7 +116,7 @@ def started(folder, out) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_killed_child_is_one_line_and_leaves_nothing(folder):
     process = started(folder, folder / "out")
     child = psutil.Process(process.pid).children()[0]
@@ -127,7 +127,7 @@ def test_a_killed_child_is_one_line_and_leaves_nothing(folder):
     assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_an_interrupt_leaves_nothing_and_no_process(folder):
     process = started(folder, folder / "out")
     children = psutil.Process(process.pid).children()

@@ -135,7 +135,7 @@ def read(name, format, **stated):
     return [d.tolist() for d in pieces(read_foreign(path, format, Stated(**stated)), None)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_megatrons_builder_writes_is_read(written):
     written("megatron")
     for dtype in ("uint8", "uint16", "int32", "int64"):
@@ -160,7 +160,7 @@ def test_what_webdatasets_writer_writes_is_read(written):
         read("pickles.tar", "webdataset")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_mosaics_writer_writes_is_read(written):
     found = json.loads(written("mds").splitlines()[-1])
     assert found == {"tokens": DOCUMENTS, "raw": DOCUMENTS}

@@ -49,7 +49,7 @@ def losses(out: Path) -> pl.DataFrame:
     return table
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on(tmp_path):
     config, out = HOUSE / "experiments" / "own_trainer" / "own.yaml", tmp_path / "run"
     first = started(config, out, "proxy.tokens=6000")

@@ -23,14 +23,14 @@ SUPPORT = HERE.parent / "support"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark all that is in this folder, and leave it to `make faults`.
+    """Mark all that is in this folder, and leave it to `make nightly`.
 
     Of a test with many cases, the quick part (MIXOPT_FAULTS=0) has every second one.
     """
     here = [item for item in items if item.path.is_relative_to(HERE)]
     cases = defaultdict(list)
     for item in here:
-        item.add_marker(pytest.mark.faults)
+        item.add_marker(pytest.mark.nightly)
         cases[item.path, item.originalname].append(item)
     if KINDS:
         return

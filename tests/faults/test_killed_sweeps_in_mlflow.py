@@ -15,7 +15,7 @@ from mixopt.trials import trial_paths
 
 pytest.importorskip("mlflow")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 MANY = ("proxy.tokens=400000", "design.trials=24")
 

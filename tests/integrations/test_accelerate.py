@@ -36,6 +36,7 @@ def expected():
     return [[list(p) for p in zip(d.tolist(), r.tolist(), strict=True)] for d, r in pairs]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("dispatches", [False, True])
 def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
     one, other = (ranks[f"loader {dispatches}"] for ranks in found)

@@ -193,7 +193,7 @@ def test_a_schedule_says_weights_and_batch(rows):
     assert found == [domain for domain, _ in places(rows.sizes, 240, (9, OTHER))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(tmp_path):
     finish(start_ranks(4, SUPPORT / "megatron_job.py", tmp_path))
     said = [json.loads((tmp_path / f"said.{rank}").read_text()) for rank in range(4)]

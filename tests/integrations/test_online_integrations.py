@@ -120,7 +120,7 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
     import trainer_job as job

@@ -18,7 +18,7 @@ from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.system import write_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("torchtitan", reason="torchtitan is absent: make trainers")
 
 MAIN = PROJECT / ".trainers" / "torchtitan-main"

@@ -179,7 +179,7 @@ def test_a_pass_that_ends_in_the_middle_of_a_step_is_refused(tmp_path):
 # --- on ranks -----------------------------------------------------------------------------------
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_two_ranks_with_workers_and_accumulation_go_on_as_one_process(tmp_path):
     """Killed after a checkpoint; new weights hold from an optimizer step on, before and after."""
     import mixture_trainer_job as job

@@ -42,7 +42,7 @@ def delivered(out):
     return [[found[b][place] for place in sorted(found[b])] for b in sorted(found)]
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_killed_ranks_and_workers_go_on_as_other_numbers_sample_by_sample(tmp_path):
     ranks = start_ranks(2, SUPPORT / "stream_job.py", tmp_path, BATCHES, 2)
     end = time.monotonic() + 120

@@ -223,6 +223,7 @@ def _of_two(dataset):
     return MixtureLoader(dataset, sampler, collate=keep_ids, output="numpy")
 
 
+@pytest.mark.nightly
 def test_ranks_learn_lengths_together(tmp_path):
     """Two real processes over gloo have one order, and it is that of one process."""
     environment = os.environ | {

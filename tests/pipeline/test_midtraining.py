@@ -12,7 +12,7 @@ from mixopt.pipeline import design, prepare, run, run_status, status_lines, swee
 from mixopt.run_directory import load_run
 from mixopt.trials import StartRecord
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def experiment(help_file, replay, start, **more) -> dict:

@@ -40,6 +40,7 @@ def exported(source, *more) -> dict:
     return yaml.safe_load(ended.out)["data"]["train_weights"]
 
 
+@pytest.mark.nightly
 def test_a_decided_run_is_exported_without_its_corpus(whole, bare):
     weights = exported(whole)
     assert set(weights) == {"code", "prose", "help"}

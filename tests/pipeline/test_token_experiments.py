@@ -105,7 +105,7 @@ def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(expe
     assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_decoder_too_gives_losses_in_nats_alone(experiment, tmp_path):
     options = (
         "--set", "corpus.tokenizer=./nowhere",

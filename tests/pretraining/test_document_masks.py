@@ -147,7 +147,7 @@ def assert_gradients_are_of(model, losses_BT, document) -> None:
 
 @pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
 @pytest.mark.parametrize(
-    "name", [*MODELS, *(pytest.param(n, marks=pytest.mark.slow) for n in FLEX)]
+    "name", [*MODELS, *(pytest.param(n, marks=pytest.mark.nightly) for n in FLEX)]
 )
 def test_a_document_gives_what_it_gives_alone(name):
     model = made(name).eval()
@@ -165,7 +165,7 @@ def test_a_document_gives_what_it_gives_alone(name):
     "way",
     [
         "plain",
-        pytest.param("compile", marks=pytest.mark.slow),
+        pytest.param("compile", marks=pytest.mark.nightly),
         "activation_checkpointing",
         "ddp",
         "fsdp",

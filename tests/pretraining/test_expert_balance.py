@@ -245,7 +245,7 @@ def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
 # --- Ranks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.nightly), "fsdp"])
 def test_two_ranks_are_one_with_biases(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"
     finished(context, config, out, ranks=2, overrides=[f"parallel={parallel}"])
@@ -269,7 +269,7 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, corpus, tmp_p
     np.testing.assert_allclose(*added, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_blocks_are_counted_and_balanced(whole, config, tmp_path, monkeypatch):
     """Traced as Inductor does, and not compiled, which takes minutes."""
     compiled = nn.Module.compile
@@ -287,7 +287,7 @@ def test_compiled_blocks_are_counted_and_balanced(whole, config, tmp_path, monke
         np.testing.assert_allclose(bias_E, moved_E, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("signal", ["terminate", "kill"])
 def test_a_run_with_an_estimator_that_was_ended_has_the_record_of_one_that_was_not(
     signal, context, corpus, tmp_path

@@ -98,7 +98,7 @@ def test_a_run_that_two_ranks_wrote_is_read_by_one(folder, tmp_path):
     [
         ("alone", "ddp"),
         ("alone", "fsdp"),
-        pytest.param("exported", "fsdp", marks=pytest.mark.slow),
+        pytest.param("exported", "fsdp", marks=pytest.mark.nightly),
     ],
 )
 def test_a_checkpoint_of_one_rank_is_read_by_two(context, folder, tmp_path, start, parallel):

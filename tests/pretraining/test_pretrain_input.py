@@ -132,6 +132,7 @@ def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.nightly
 def test_a_prepared_corpus_is_taken_from_a_store(s3, config, tmp_path):
     s3.put("other", b"")
     there = Path(yaml.safe_load(config.read_text())["prepared_corpus"])

@@ -101,7 +101,7 @@ def test_tokens_and_learning_rate_are_those_of_the_schedule(whole):
     assert rates[2] < rates[3] == rates[9] == rates[10] > rates[11]
 
 
-@pytest.mark.parametrize("passes", [22, pytest.param(35, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("passes", [22, pytest.param(35, marks=pytest.mark.nightly)])
 def test_a_run_that_was_killed_goes_on_in_its_span(whole, context, corpus, tmp_path, passes):
     config = written(tmp_path, corpus)
     first = Job(context, config, tmp_path / "run", 1)

@@ -45,7 +45,8 @@ ESTIMATORS = {
 }
 DEFAULT = ("aioli", "odm")
 EACH = [
-    name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in ESTIMATORS
+    name if name in DEFAULT else pytest.param(name, marks=pytest.mark.nightly)
+    for name in ESTIMATORS
 ]
 UNIT = 1e-4  # of a share that is planned
 
@@ -134,7 +135,7 @@ def test_an_estimator_that_was_killed_in_a_ramp_goes_on_as_if_it_was_not(
 
 
 @pytest.mark.parametrize(
-    "name", [*EACH[:1], pytest.param("odm", marks=pytest.mark.slow), *EACH[2:]]
+    "name", [*EACH[:1], pytest.param("odm", marks=pytest.mark.nightly), *EACH[2:]]
 )
 def test_four_ranks_that_were_killed_in_a_ramp_go_on_as_two(name, steered, context, tmp_path):
     config, whole = steered(name)

@@ -38,7 +38,7 @@ WAYS = [(2, "fsdp"), (4, "fsdp"), (4, "hsdp")]
 
 def marked(ranks: int, *rest: str):
     """Leave four ranks, each of which imports transformers, to the slow tests."""
-    return pytest.param(ranks, *rest, marks=[pytest.mark.slow] if ranks > 2 else [])
+    return pytest.param(ranks, *rest, marks=[pytest.mark.nightly] if ranks > 2 else [])
 
 
 CASES = [marked(ranks, kind, name) for ranks, kind in WAYS for name in JOBS[ranks][1]]

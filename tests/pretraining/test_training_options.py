@@ -68,7 +68,7 @@ def training(**options):
 # --- Whole runs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_on_two_ranks_as_if_it_was_not(whole, context, config, tmp_path):
     first = Job(context, config, tmp_path / "run", 1)
     first.until(2 * 14)

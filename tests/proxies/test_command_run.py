@@ -10,6 +10,8 @@ from mixopt.errors import PluginError, RunError
 from mixopt.pipeline import check_experiment
 from mixopt.run_directory import open_run
 
+pytestmark = pytest.mark.nightly
+
 TRAINER = """\
 import json, math, os, sys
 import random

@@ -165,6 +165,7 @@ def test_tasks_change_nothing_of_training(corpus):
     assert all(one.tasks == {} for one in without)
 
 
+@pytest.mark.nightly
 def test_scoring_compiles_nothing(corpus):
     size = SIZES["dense"]
     passes = Passes(size, 300, device=CPU, dtype=torch.float32, compiled=True)

@@ -175,7 +175,7 @@ def test_bfloat16_trains_to_nearly_the_same_losses(corpus, trained):
         assert half.losses.nats_per_token == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
 def test_compiled_code_gives_the_losses_of_eager_code_in_training_and_evaluation(corpus):
     few = Training(tokens=5_000, eval_tokens=640, device="cpu")

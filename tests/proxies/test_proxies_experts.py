@@ -168,7 +168,7 @@ def test_bfloat16_stays_close_to_float32():
     torch.testing.assert_close(half, single, rtol=0, atol=0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
 def test_compiled_code_gives_the_losses_of_eager_code():
     size = make_size("moe-tiny", **SMALL, layers=1, balance="bias")

@@ -69,7 +69,7 @@ def test_batched_products_give_what_the_fused_attention_gives():
     torch.testing.assert_close(explicit_attention(query, key, value, hidden), fused)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_passes_give_the_same():
     named = leaves()
     eager = passes().gradients(named, ROWS_KBW)

@@ -286,7 +286,7 @@ def test_it_ranks_published_runs_from_64_of_them():
     assert np.mean([spearman(*pair) for pair in both]) >= 0.98
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_all_published_runs_are_fitted_and_better():
     train, fresh = published("train_1m"), published("test_1m")
     regressor = GaussianProcessRegressor().fit(train.weights(), train.losses())

@@ -25,7 +25,7 @@ ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 def installed() -> list[object]:
     """Names of regressors; one that fits several others takes long."""
-    slow = {"auto": pytest.mark.slow}
+    slow = {"auto": pytest.mark.nightly}
     names = plugin_names("regressor")
     return [pytest.param(name, marks=slow[name]) if name in slow else name for name in names]
 
@@ -248,7 +248,7 @@ def test_lightgbm_is_not_constant_on_32_published_runs():
     assert mean_spearman(predicted_NM, seen_NM) > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_lightgbm_ranks_published_runs_as_well_as_with_early_stopping_on_the_test_set():
     (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
     fitted = LightGBMRegressor().fit(weights_ND, losses_NM)

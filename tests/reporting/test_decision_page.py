@@ -47,6 +47,7 @@ def heading(shown, name, table="#by-domains table"):
     return shown.locator(f"{table} thead th", has_text=name)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 def test_nothing_is_cut(open_page, page_file, size, scheme):
     page = open_page(page_file, size, scheme)
@@ -253,7 +254,7 @@ def sixty(request, tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("sixty"), 60, 64, fit=fit, propose=propose)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
     file = sixty.path / "report.html"
     assert file.stat().st_size <= 1_500_000

@@ -234,6 +234,7 @@ def test_folders_of_absolute_paths_are_left_out(text, kept):
     assert without_folders(text) == kept
 
 
+@pytest.mark.nightly
 def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run, empty_database):
     shutil.copy(empty_database, run.path / "mlflow.db")
     result = sync(run.path)

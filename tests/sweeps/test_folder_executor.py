@@ -15,6 +15,8 @@ from mixopt.pipeline import work
 from mixopt.sweeps import read_attempts, trial_log, work_tasks
 from mixopt.trials import TrialFolder
 
+pytestmark = pytest.mark.nightly
+
 TWO = ("0/2", "1/2")
 
 

@@ -14,7 +14,7 @@ from slurm_cluster import SlurmCluster, why_not
 PAGE = Path(__file__).parents[2] / "docs" / "slurm.md"
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 @pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 def test_each_command_of_the_page_runs_as_written(config_path, tmp_path, tmp_path_factory):
     cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))

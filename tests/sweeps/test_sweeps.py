@@ -171,6 +171,7 @@ def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job,
     assert not list((tmp_path / "trials").glob("[!.]*.json"))
 
 
+@pytest.mark.nightly
 def test_groups_are_those_of_the_first_run(make_job, tmp_path):
     trials = trials_named("a", "b", "c", "d")
     run_trials(trials, make_job(size=3), tmp_path / "trials", means=ALONE)
@@ -209,6 +210,7 @@ def test_a_file_of_another_mixture_is_refused(make_job, tmp_path):
         run_trials(trials_named("b", "a"), job, folder, means=ALONE)
 
 
+@pytest.mark.nightly
 def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     job = make_job(seconds=0.3, size=1)
     script = textwrap.dedent(f"""

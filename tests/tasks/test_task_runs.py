@@ -196,7 +196,7 @@ def test_prepare_leaves_no_task_of_before(folder, config_file, tmp_path):
     assert not (tmp_path / "tasks").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_decoder_ranks_mixtures_by_a_planted_task_too(config_file, tmp_path):
     told = ["proxy={name: decoder, tokens: 60000, options: {size: tiny}}", "design.trials=6"]
     fitted(config_file, tmp_path / "run", "sweep", overrides=told)

@@ -283,7 +283,7 @@ def test_the_local_executor_keeps_its_promises():
     check_executor(LocalExecutor)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_executor_made_of_one_workplace_keeps_them():
     check_executor(OneByOne)
 
@@ -310,18 +310,18 @@ class WithTasks(FolderExecutor):
         self._held.close()
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_the_folder_s_tasks_keep_them():
     check_executor(WithTasks)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_slurm_keeps_them(slurm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     check_executor(SlurmExecutor, options={"tasks": 2}, folder=folder, seconds=240.0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_keeps_them(ray_cluster):

@@ -18,7 +18,7 @@ from mixopt.testing import tiny_corpus
 pytest.importorskip("mlflow")
 # A server and two processes are started, which takes more than 20 s.
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
 
@@ -125,7 +125,7 @@ def test_a_run_that_trains_has_numbers_and_figures_at_the_server(job, client, tm
     assert len(client.get_metric_history(identity, "moe/effective_experts/mean")) == STEPS // 2
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_run_that_is_killed_has_what_was_written_until_then(job, client, tmp_path):
     def drawn():
         return list((job.out / "experts/images").glob("*/*.png"))

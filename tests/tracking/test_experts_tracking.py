@@ -46,6 +46,7 @@ def runs_at(uri: str):
     return client, {run.info.run_name: run for run in runs}
 
 
+@pytest.mark.nightly
 def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}

@@ -180,13 +180,13 @@ def test_the_description_says_where_to_start_the_page_where_paths_are_relative(
         store.tags(run, tags)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mlflow_s_page_in_the_new_place_gives_the_file(logged):
     path = moved(logged)
     assert _file_by_page("sqlite:///mlflow.db", path) == b"first words"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mlflow_s_page_started_anywhere_gives_the_file_of_a_named_database(named, tmp_path):
     assert _file_by_page(f"sqlite:///{named}", tmp_path) == b"first words"
 

@@ -45,6 +45,7 @@ def parents(decided):
     return {one.data.tags["mixopt.step"]: one for one in own}
 
 
+@pytest.mark.nightly
 def test_experiments_sort_by_outcome(decided):
     _, client, experiment = decided
     only = "tags.`mixopt.step` = 'sweep'"

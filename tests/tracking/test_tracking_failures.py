@@ -64,7 +64,7 @@ def arrived(server, name: str) -> int:
     return len(points(server, name)) if name in runs(server) else 0
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflow_server):
     warnings: list[str] = []
     path = tmp_path / "on_and_off"
@@ -85,7 +85,7 @@ def test_a_server_that_is_down_for_most_of_a_run_misses_no_point(tmp_path, mlflo
     assert runs(mlflow_server)["on_and_off"][1] == "FINISHED"
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_a_server_that_hangs_is_given_up_before_the_process_that_sends_is_killed(
     tmp_path, mlflow_server
 ):

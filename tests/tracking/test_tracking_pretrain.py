@@ -99,6 +99,7 @@ def killed_at(step: int):
     return saving
 
 
+@pytest.mark.nightly
 def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(run):
     client, only, out = run
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

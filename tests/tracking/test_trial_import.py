@@ -45,7 +45,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path):
     assert tracking_uri("http://127.0.0.1:1") == "http://127.0.0.1:1"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_server_that_is_down_is_one_line(tmp_path):
     pytest.importorskip("mlflow")
     with pytest.raises(TrialsError, match=r"http://127.0.0.1:9: MLflow cannot read it: "):

@@ -14,7 +14,7 @@ from ranks import free_port
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("jupyterlab")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 CELL = """\
 import json, mixopt

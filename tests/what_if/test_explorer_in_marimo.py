@@ -12,7 +12,7 @@ from ranks import free_port
 
 pytest.importorskip("marimo")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 NOTEBOOK = """\
 import marimo
