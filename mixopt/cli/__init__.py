@@ -4,20 +4,6 @@ A file for each kind of command; `mixopt.cli.main` puts them together. Everythin
 imported by the command that needs it, so that `--help` is quick.
 """
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt.cli.main import run_command_line as run_command_line
-    from mixopt.cli.options import app as app
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "main": ["run_command_line"],
-            "options": ["app"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -16,11 +16,13 @@ from mixopt.plots.response_plots import plot_interactions, plot_responses
 from mixopt.plots.ternary_plot import plot_ternary
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from mixopt.fitting import Fit
     from mixopt.proposals import Proposal, Recommendation
     from mixopt.trials import Trials
 
-    At = Proposal | Recommendation | Mapping[str, float]
+    At: TypeAlias = Proposal | Recommendation | Mapping[str, float]
 
 
 def figures_of(kind: type) -> str:

@@ -12,42 +12,6 @@ run without children, whose metrics are the lines of `metrics.jsonl`. `RunLog` i
 other training loop.
 """
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt.tracking.datasets import (
-        corpus_datasets as corpus_datasets,
-        streamed_datasets as streamed_datasets,
-    )
-    from mixopt.tracking.lines import MetricLines as MetricLines
-    from mixopt.tracking.run_log import RunLog as RunLog
-    from mixopt.tracking.run_steps import (
-        code_tags as code_tags,
-        open_tracker as open_tracker,
-        record_again as record_again,
-        tracked as tracked,
-    )
-    from mixopt.tracking.sending import sync as sync, sync_line as sync_line
-    from mixopt.tracking.server_knock import check_reachable as check_reachable
-    from mixopt.tracking.step_images import IMAGES as IMAGES
-    from mixopt.tracking.tracker import Tracker as Tracker
-    from mixopt.tracking.trial_import import RunLayout as RunLayout, import_trials as import_trials
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "datasets": ["corpus_datasets", "streamed_datasets"],
-            "lines": ["MetricLines"],
-            "run_log": ["RunLog"],
-            "run_steps": ["code_tags", "open_tracker", "record_again", "tracked"],
-            "sending": ["sync", "sync_line"],
-            "server_knock": ["check_reachable"],
-            "step_images": ["IMAGES"],
-            "tracker": ["Tracker"],
-            "trial_import": ["RunLayout", "import_trials"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -3,27 +3,6 @@
 Nothing here needs a trainer: fragments are text, and their Python is parsed, never run.
 """
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt.integrations.exports.export_tool import ExportTool as ExportTool
-    from mixopt.integrations.exports.mixture_export import (
-        export_mixture as export_mixture,
-        import_mixture as import_mixture,
-    )
-    from mixopt.integrations.exports.schedule_export import export_schedule as export_schedule
-    from mixopt.integrations.exports.tools import EXPORT_TOOLS as EXPORT_TOOLS
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "export_tool": ["ExportTool"],
-            "mixture_export": ["export_mixture", "import_mixture"],
-            "schedule_export": ["export_schedule"],
-            "tools": ["EXPORT_TOOLS"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,12 +1,5 @@
 """Train groups on a cluster of Ray: the executor, its desk, places on nodes, the corpus by hash."""
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt.sweeps.on_ray.ray_executor import RayExecutor as RayExecutor
-else:
-    __getattr__, __dir__ = lazy_names(__name__, {"ray_executor": ["RayExecutor"]})
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -3,18 +3,6 @@
 Importing this loads no torch: the command brings its own environment.
 """
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt_proxies.command.command_proxy import CommandProxy as CommandProxy
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "command_proxy": ["CommandProxy"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,12 +1,5 @@
 """A proxy whose trials all begin with one checkpoint and anneal on their mixture: midtraining."""
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt_proxies.continued.continued_proxy import ContinuedProxy as ContinuedProxy
-else:
-    __getattr__, __dir__ = lazy_names(__name__, {"continued_proxy": ["ContinuedProxy"]})
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

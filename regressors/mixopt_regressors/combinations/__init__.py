@@ -1,19 +1,5 @@
 """Regressors made of others: weighed by held-out folds, or averaged."""
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt_regressors.combinations.auto import AutoRegressor as AutoRegressor
-    from mixopt_regressors.combinations.ensemble import EnsembleRegressor as EnsembleRegressor
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "auto": ["AutoRegressor"],
-            "ensemble": ["EnsembleRegressor"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,23 +1,5 @@
 """Parametric laws from shares or epochs to losses."""
 
-from __future__ import annotations
+import lazy_loader as lazy
 
-from typing import TYPE_CHECKING
-
-from mixopt.system.lazy_names import lazy_names
-
-if TYPE_CHECKING:
-    from mixopt_regressors.laws.epochs import EpochsRegressor as EpochsRegressor
-    from mixopt_regressors.laws.log_linear import LogLinearRegressor as LogLinearRegressor
-    from mixopt_regressors.laws.power import PowerRegressor as PowerRegressor
-    from mixopt_regressors.laws.skills import SkillsRegressor as SkillsRegressor
-else:
-    __getattr__, __dir__ = lazy_names(
-        __name__,
-        {
-            "epochs": ["EpochsRegressor"],
-            "log_linear": ["LogLinearRegressor"],
-            "power": ["PowerRegressor"],
-            "skills": ["SkillsRegressor"],
-        },
-    )
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

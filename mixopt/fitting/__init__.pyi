@@ -1,0 +1,72 @@
+from .aim import ObjectiveLike as ObjectiveLike, objective_over as objective_over
+from .aimed_regressor import aimed as aimed
+from .capabilities import (
+    Learner as Learner,
+    Predictor as Predictor,
+    Regressor as Regressor,
+    SupportsCovariance as SupportsCovariance,
+    SupportsCrossFit as SupportsCrossFit,
+    SupportsDeviations as SupportsDeviations,
+    SupportsExplanation as SupportsExplanation,
+    SupportsGradient as SupportsGradient,
+    SupportsMembers as SupportsMembers,
+    SupportsParameters as SupportsParameters,
+    SupportsPlainLaw as SupportsPlainLaw,
+    SupportsRefit as SupportsRefit,
+    SupportsSaving as SupportsSaving,
+    SupportsSelection as SupportsSelection,
+    SupportsSizes as SupportsSizes,
+    SupportsWatching as SupportsWatching,
+    parameters_called as parameters_called,
+    supports_covariance as supports_covariance,
+    supports_cross_fit as supports_cross_fit,
+    supports_deviations as supports_deviations,
+    supports_explanation as supports_explanation,
+    supports_gradient as supports_gradient,
+    supports_members as supports_members,
+    supports_plain_law as supports_plain_law,
+    supports_refit as supports_refit,
+    supports_repetition as supports_repetition,
+    supports_saving as supports_saving,
+    supports_selection as supports_selection,
+    supports_sizes as supports_sizes,
+    supports_watching as supports_watching,
+)
+from .competition import fit_trials as fit_trials
+from .cross_validation import (
+    grouped_folds as grouped_folds,
+    out_of_fold as out_of_fold,
+    row_groups as row_groups,
+    spearman as spearman,
+    splits as splits,
+)
+from .evaluation import evaluate as evaluate
+from .fit_data import FitData as FitData
+from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
+from .fit_report import CEILING as CEILING
+from .fitted import Fit as Fit
+from .held_out_predictions import OBJECTIVE as OBJECTIVE
+from .intervals import conformal_quantile as conformal_quantile
+from .loss_readiness import FitReadiness as FitReadiness, readiness as readiness
+from .loss_state import LossReadiness as LossReadiness
+from .model_sizes import ModelSize as ModelSize, asked_size as asked_size
+from .noise_ceiling import replicate_spread as replicate_spread
+from .pilot_correction import correct as correct
+from .pilot_objective import ObjectiveResidual as ObjectiveResidual
+from .pilots import aligned as aligned
+from .prefix_regret import REGRET_COUNTS as REGRET_COUNTS, regret_by_trials as regret_by_trials
+from .refits import (
+    Refitter as Refitter,
+    ResampledFits as ResampledFits,
+    resampled_fits as resampled_fits,
+)
+from .regressor import (
+    fit_regressor as fit_regressor,
+    make_regressor as make_regressor,
+    predict_with_std as predict_with_std,
+    read_regressor as read_regressor,
+    select_targets as select_targets,
+)
+from .repetition import OFTEN as OFTEN, Repetition as Repetition
+from .table_fit import fit_table as fit_table
+from .trivial_controls import controls as controls

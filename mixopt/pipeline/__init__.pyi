@@ -1,0 +1,61 @@
+from .annealing import AnnealAsked as AnnealAsked, anneal as anneal, combining as combining
+from .cancelling import Cancelled as Cancelled, cancel as cancel, cancel_lines as cancel_lines
+from .check_text import check_json as check_json, check_lines as check_lines
+from .exporting import (
+    ExportAsked as ExportAsked,
+    export_from as export_from,
+    export_schedule_from as export_schedule_from,
+    import_from as import_from,
+)
+from .first_experiment import (
+    FirstExperiment as FirstExperiment,
+    found_text as found_text,
+    start_experiment as start_experiment,
+)
+from .fit_folder import (
+    check_fit_folder as check_fit_folder,
+    load_fit as load_fit,
+    verify_fit_folder as verify_fit_folder,
+    write_fit_folder as write_fit_folder,
+)
+from .from_fit import (
+    Asked as Asked,
+    predict_from as predict_from,
+    propose_from as propose_from,
+    propose_front_from as propose_front_from,
+)
+from .health import (
+    health_json as health_json,
+    health_lines as health_lines,
+    is_fit as is_fit,
+    machine_health as machine_health,
+)
+from .pre_check import PreCheck as PreCheck, check_experiment as check_experiment
+from .run_comparison import (
+    RunComparison as RunComparison,
+    compare_runs as compare_runs,
+    comparison_text as comparison_text,
+)
+from .run_list import ListedRun as ListedRun, list_runs as list_runs, listed_text as listed_text
+from .scheduling import ONE_STAGE as ONE_STAGE, schedule_from as schedule_from
+from .serving import work as work
+from .status import run_status as run_status, status_lines as status_lines
+from .steps import (
+    design as design,
+    fit as fit,
+    prepare as prepare,
+    propose as propose,
+    report as report,
+    run as run,
+    sweep as sweep,
+    sweep_script as sweep_script,
+    validate as validate,
+)
+from .trial_logs import (
+    TrialLog as TrialLog,
+    failed_trials as failed_trials,
+    find_log as find_log,
+    follow_log as follow_log,
+    logs_of_workers as logs_of_workers,
+    missing_log as missing_log,
+)

@@ -1,0 +1,21 @@
+from .opening import load_run as load_run, open_run as open_run, working_in as working_in
+from .run import Run as Run
+from .step import (
+    DESIGN as DESIGN,
+    FIT as FIT,
+    LATER_PROPOSALS as LATER_PROPOSALS,
+    PREPARE as PREPARE,
+    PROPOSE as PROPOSE,
+    RECOMMENDATION as RECOMMENDATION,
+    REPORT as REPORT,
+    STEPS as STEPS,
+    SWEEP as SWEEP,
+    VALIDATE as VALIDATE,
+    Step as Step,
+    step_named as step_named,
+    steps_before as steps_before,
+)
+from .step_fingerprints import differences as differences
+from .step_records import recorded_files as recorded_files
+from .trial_collapses import collapsed_trials as collapsed_trials
+from .verification import CheckedPart as CheckedPart, verify_run as verify_run

@@ -1,0 +1,1 @@
+from .ray_executor import RayExecutor as RayExecutor

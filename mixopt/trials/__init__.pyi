@@ -1,0 +1,69 @@
+from .checks import (
+    LEAST_MIXTURES as LEAST_MIXTURES,
+    check_trials as check_trials,
+    settled as settled,
+    trials_fingerprint as trials_fingerprint,
+    without_flat_tasks as without_flat_tasks,
+)
+from .columns import (
+    BPB as BPB,
+    LARGEST_LOSS as LARGEST_LOSS,
+    LOSS as LOSS,
+    PREFIX as PREFIX,
+    WEIGHT as WEIGHT,
+    Unit as Unit,
+    listed as listed,
+    loss_column as loss_column,
+    schema as schema,
+)
+from .design_table import read_design as read_design, write_design as write_design
+from .evaluation_files import (
+    Evaluations as Evaluations,
+    Harness as Harness,
+    read_evaluations as read_evaluations,
+)
+from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
+from .loss_units import bits_per_nat as bits_per_nat, in_bits_per_byte as in_bits_per_byte
+from .proxy import (
+    Doing as Doing,
+    Losses as Losses,
+    Progress as Progress,
+    Proxy as Proxy,
+    Role as Role,
+    Training as Training,
+    Trial as Trial,
+    TrialResult as TrialResult,
+    make_proxy as make_proxy,
+)
+from .published_tables import LOSS_SUFFIXES as LOSS_SUFFIXES, without_affixes as without_affixes
+from .readiness import (
+    Readiness as Readiness,
+    Replicates as Replicates,
+    State as State,
+    readiness_of as readiness_of,
+)
+from .result_files import (
+    GROUPS as GROUPS,
+    ROUNDS as ROUNDS,
+    SIZES as SIZES,
+    WORK as WORK,
+    TrialFolder as TrialFolder,
+    read_entry as read_entry,
+    result_from_json as result_from_json,
+    result_to_json as result_to_json,
+    trial_from_json as trial_from_json,
+    trial_paths as trial_paths,
+    trial_to_json as trial_to_json,
+)
+from .simulated_epochs import (
+    Pool as Pool,
+    SimulatedEpochs as SimulatedEpochs,
+    simulated_target as simulated_target,
+)
+from .start_record import (
+    START_FILE as START_FILE,
+    StartRecord as StartRecord,
+    measure_start as measure_start,
+)
+from .table import Trials as Trials, best_trial as best_trial
+from .table_options import TableOptions as TableOptions

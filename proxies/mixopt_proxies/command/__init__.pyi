@@ -1,0 +1,1 @@
+from .command_proxy import CommandProxy as CommandProxy

@@ -1,0 +1,1 @@
+from .continued_proxy import ContinuedProxy as ContinuedProxy

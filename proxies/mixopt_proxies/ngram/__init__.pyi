@@ -1,0 +1,1 @@
+from .ngram_proxy import NgramProxy as NgramProxy

@@ -1,0 +1,2 @@
+from .auto import AutoRegressor as AutoRegressor
+from .ensemble import EnsembleRegressor as EnsembleRegressor

@@ -1,0 +1,2 @@
+from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
+from .scaling import ScalingRegressor as ScalingRegressor
