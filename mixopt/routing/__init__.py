@@ -11,4 +11,15 @@ Counting needs torch, tables need polars; both are loaded when they are used.
 
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from mixopt.errors import RoutingError
+
+_load, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        raise RoutingError(
+            f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[proxies]'"
+        ) from error
