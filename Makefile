@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test nightly check bench families mutants fuzz notebooks wheel parsers trainers test-trainers release lowest docs
+.PHONY: quickstart test nightly check bench families fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -28,9 +28,6 @@ bench: $(UV)
 # Measures every family of transformers that has experts, and writes the table of its page.
 families: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/checks/expert_families.py
-
-mutants: $(UV)
-	$(RUN) python experiments/checks/mutants.py
 
 SECONDS := 900
 fuzz: $(UV)

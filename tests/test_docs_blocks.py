@@ -37,7 +37,7 @@ ELSEWHERE = {
     ("docs/schedules.md", "sh yaml python"): "tests/sampling/test_schedules_page.py",
     ("docs/slurm.md", "sh"): "tests/sweeps/test_slurm_page.py",
     ("docs/mlflow.md", "sh yaml python"): "tests/tracking/test_mlflow_page.py",
-    ("docs/own_trainer.md", "sh yaml"): "tests/experiments/test_own_trainer_docs.py",
+    ("docs/own_trainer.md", "sh yaml"): "tests/examples/test_own_trainer_docs.py",
     ("docs/packing.md", "python"): "tests/loading/test_packing_docs.py",
     ("docs/plug_in.md", "python"): "tests/test_plug_in.py",
     ("docs/streams.md", "python"): "tests/test_streams_page.py",
@@ -188,7 +188,7 @@ def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
 
 def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
     """Return a pretraining that has a block's sections."""
-    text = (PROJECT / "experiments" / "pretrain_tiny.yaml").read_text(encoding="utf-8")
+    text = (PROJECT / "examples" / "pretrain_tiny.yaml").read_text(encoding="utf-8")
     full = yaml.safe_load(text)
     if "estimator" in content:
         full = {

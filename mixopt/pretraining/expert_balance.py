@@ -24,7 +24,7 @@ from mixopt.routing import ExpertBiases, RouterStats
 
 # By how much a step moves a bias at most, where nothing else is asked for: as fast as routers move
 # while they warm up, and in proportion to how uneven the load is, so that it is still where the
-# load is even (experiments/checks/expert_balance.py).
+# load is even.
 RATE = 2e-2
 
 

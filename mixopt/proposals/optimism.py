@@ -9,7 +9,7 @@ Above 0 the prediction is optimistic, below 0 the proposal is better than predic
 where a fit shrinks towards the mean. In the objective's unit.
 
 In known worlds it is right on average where a fit errs everywhere alike, and says no more of one
-proposal than 0 does (experiments/published/optimism.py): it is a fact about held-out trials, not a
+proposal than 0 does: it is a fact about held-out trials, not a
 promise. Refits on resampled trials, each asked what it predicts at its own optimum, have the wrong
 sign there.
 

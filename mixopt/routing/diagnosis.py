@@ -8,7 +8,7 @@ are about experts that serve several tasks; here the tasks are domains:
     underfitting    a domain with few tokens has no experts of its own, where others have
 
 No change of the mixture is suggested: where that was measured, what experts show told no more of
-what a domain is worth than its share (experiments/real_text/results_expert_advice.md).
+what a domain is worth than its share.
 """
 
 from __future__ import annotations

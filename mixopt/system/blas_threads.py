@@ -2,8 +2,7 @@
 
 A fit of a hundred trials multiplies and factors thousands of small matrices. OpenBLAS gives each of
 them to all cores, whose threads wait for each other by spinning: on a machine with other work that
-costs many times the CPU seconds of one thread, and waits longer (experiments/benchmarks/
-bench_fit_threads.py). What a user has set is not raised.
+costs many times the CPU seconds of one thread, and waits longer. What a user has set is not raised.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mixopt.sampling import MixtureSampler, SampleOrder
 from mixopt.sampling.order import UNIT, RampEnd, ShareChange, whole_shares
 from mixopt.sampling.sample_order import StreamLayout
 
-BOUND = 2.5  # samples; experiments/checks/ramp_error.py prints the errors of thousands of logs
+BOUND = 2.5  # samples
 WEIGHTS, OTHER = [0.7, 0.3, 0.0], [0.0, 0.1, 0.9]
 NAMES = ("a", "b", "c")
 

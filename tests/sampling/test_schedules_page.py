@@ -64,6 +64,6 @@ def test_the_error_of_the_page_is_what_is_said(folder):
 
 def test_the_example_is_a_schedule_of_its_run(monkeypatch):
     monkeypatch.chdir(PROJECT)
-    config = load_pretraining("experiments/pretrain_schedule.yaml")
+    config = load_pretraining("examples/pretrain_schedule.yaml")
     assert config.training.steps == 300
     assert list(config.plan.domains) == list(config.corpus.domains)

@@ -12,8 +12,7 @@ does not know the future can promise a number for any number of domains: whoever
 of the domains was rounded down can move all weight to that half, again and again, and so force
 an error of half the binary logarithm of D. Random and extreme changes stay below 1.8, and a
 search for the worst changes found 1.91 (tests/sampling/test_sample_order.py; 12,000 logs of 24
-domains). Where shares go linearly, a prefix may be off by a little more than 2
-(experiments/checks/ramp_error.py).
+domains). Where shares go linearly, a prefix may be off by a little more than 2.
 
 Positions count samples from 0. Shapes: D domains.
 """

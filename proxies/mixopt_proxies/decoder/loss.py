@@ -27,8 +27,8 @@ from mixopt_proxies.decoder.compiling import Compiled
 LARGE_VOCABULARY = 2048
 # Logits of a chunk, all of which are kept: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
 CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
-# Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower
-# (experiments/benchmarks/bench_loss.py). A GPU takes all of a chunk at once.
+# Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower.
+# A GPU takes all of a chunk at once.
 TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
 LEAST_TILE = 256
 

@@ -11,8 +11,7 @@ step and 2.21 with 8; a third layer gained 0.03 and cost 1.4 times the time, a w
 128 gained nothing so early.
 
 `moe-tiny` and `moe-1m` are `tiny` and `1m` with eight experts, of which a token meets two that have
-together the weights of the dense feed-forward. What the ways of balancing them do is measured in
-experiments/real_text/experts.py.
+together the weights of the dense feed-forward.
 """
 
 from __future__ import annotations

@@ -1,0 +1,104 @@
+"""Examples of trainers of one's own run, and an interrupted sweep of one goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from own_trainers import alive_below
+
+from mixopt import Mixture, design, prepare, sweep
+from mixopt.trials import read_entry
+
+HOUSE = Path(__file__).parents[2]
+SMALL = (
+    "corpus.max_bytes=200000",
+    "design={trials: 3, replicates: 0, anchors: [natural]}",
+    "fit={folds: 2, regressors: [linear]}",
+    "propose={samples: 500, bootstrap: 0}",
+    "validate={seeds: 3, rounds: 1, baselines: [natural]}",
+    "sweep.workers=2",
+    "tracking.enabled=false",
+)
+
+
+def started(config: Path, out: Path, *overrides: str) -> subprocess.Popen:
+    """Start `mixopt run` as the configuration's own comment says."""
+    sets = [word for one in (*SMALL, *overrides) for word in ("--set", one)]
+    words = [sys.executable, "-m", "mixopt", "run", str(config), "--out", str(out), *sets]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        words, cwd=HOUSE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finished(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output.decode()
+
+
+def losses(out: Path) -> pl.DataFrame:
+    table = pl.read_parquet(out / "trials.parquet")
+    assert set(table["status"]) == {"finished"}
+    return table
+
+
+@pytest.mark.nightly
+def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on(tmp_path):
+    config, out = HOUSE / "examples" / "own_trainer" / "own.yaml", tmp_path / "run"
+    first = started(config, out, "proxy.tokens=6000")
+    folder = out / "trials"
+    until = time.monotonic() + 300
+    while not list(folder.glob("files/*/done.json")) and time.monotonic() < until:
+        assert first.poll() is None, first.communicate()[0].decode()
+        time.sleep(0.05)
+    before = {path.parent.name: path.read_bytes() for path in folder.glob("files/*/done.json")}
+    running = alive_below(first.pid)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert before
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in running) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [pid for pid in running if Path(f"/proc/{pid}").exists()] == []
+
+    finished(started(config, out, "proxy.tokens=6000"))
+    table = losses(out)
+    assert table["parameters"].min() > 50_000
+    assert len(set(table["loss/readme"])) == len(table)
+    for trial, done in before.items():
+        assert (folder / "files" / trial / "done.json").read_bytes() == done
+        assert not (folder / "files" / trial / "attempt-2").exists()
+    text = yaml.safe_load((out / "recommendation.yaml").read_text())
+    assert set(text["weights"]) == {"docstrings", "python", "stubs"}
+
+
+def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
+    own = HOUSE / "examples" / "own_trainer"
+    monkeypatch.chdir(HOUSE)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    monkeypatch.setenv("PATH", path)
+    subprocess.run([sys.executable, own / "bins" / "prepare.py", tmp_path / "data"], check=True)
+    text = (own / "bins.yaml").read_text().replace("=runs/data", f"={tmp_path / 'data'}")
+    config, out = tmp_path / "bins.yaml", tmp_path / "run"
+    config.write_text(text)
+    small = (*(one for one in SMALL if "max_bytes" not in one), "proxy.tokens=5120")
+    for step in (prepare, design, sweep):
+        run = step(config, out, overrides=small)
+    assert run.natural == Mixture({"code": 0.5, "prose": 0.5})
+    table = losses(out)
+    assert table["loss/prose"].max() < 6
+    assert table["bpb/prose"].null_count() == len(table)
+    results = [read_entry(path)[1] for path in sorted((out / "trials").glob("t000?.json"))]
+    assert [len(result.curve) for result in results] == [1] * 3
+
+
+def test_the_examples_are_as_long_as_they_say():
+    text = (HOUSE / "examples" / "own_trainer" / "train.py").read_text()
+    assert len(text.splitlines()) <= 60

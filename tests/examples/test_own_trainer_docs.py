@@ -1,0 +1,120 @@
+"""The page on trainers of one's own: its commands run, and its configurations are ones."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+from mixopt_proxies.command import CommandProxy
+from mixopt_proxies.command.command_line import PLACEHOLDERS
+
+from mixopt.config import load_config
+from mixopt.mixture import Mixture
+from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.trials import Training, Trial
+
+HOUSE = Path(__file__).parents[2]
+PAGE = (HOUSE / "docs" / "own_trainer.md").read_text(encoding="utf-8")
+REST = """\
+corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 4e11}}}
+evaluation: {exams: {}}
+objective: {target: exams, unit: nats_per_token}
+"""
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)
+
+
+def commands() -> list[list[str]]:
+    return [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+
+
+def test_the_commands_of_the_page_run(tmp_path):
+    """`mixopt run` of both examples, made small, is tests/examples/test_own_trainer.py."""
+    run = [words for words in commands() if words[:2] != ["mixopt", "run"]]
+    assert len(run) == 3
+    (tmp_path / "examples").symlink_to(HOUSE / "examples")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for words in run:
+        env = {**os.environ, "PATH": path}
+        subprocess.run(words, cwd=tmp_path, env=env, check=True, timeout=120)
+    assert (tmp_path / "runs" / "data" / "code" / "val.bin").exists()
+    others = [words[2] for words in commands() if words not in run]
+    assert [(HOUSE / name).exists() for name in others] == [True, True]
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_the_configurations_of_the_page_are_ones(block, tmp_path):
+    content = {**yaml.safe_load(REST), **yaml.safe_load(block)}
+    content.setdefault("proxy", {"name": "command", "run": "train", "result": "m.json"})
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    config = load_config(tmp_path / "own.yaml")
+    CommandProxy(**config.proxy.all_options)
+
+
+def test_the_page_lists_every_placeholder():
+    assert re.findall(r"^\| `\{(\w+)\}` \|", PAGE, re.M) == list(PLACEHOLDERS)
+
+
+LAYOUTS = {
+    "megatron": ("tb", ["lm loss validation-{domain}", "lm loss validation-{domain} vs samples"]),
+    "torchtitan": ("tb/20261126-1030", ["validation_metrics/loss"]),
+    "olmo-core": ("metrics.json", ["eval/lm/{domain}/CE loss", "train/CE loss"]),
+    "levanter": ("tb/run1", ["eval/{domain}/loss", "eval/loss", "train/loss"]),
+}
+
+
+@pytest.mark.parametrize("tool", LAYOUTS)
+def test_results_in_a_trainers_layout_are_read_as_the_page_says(tool, tmp_path):
+    options = next(
+        dict(yaml.safe_load(block)["proxy"])
+        for block in blocks("yaml")
+        if f"mixture_format: {tool}\n" in block
+    )
+    corpus = tiny_corpus(tmp_path / "corpus")
+    names = dict(zip(("web", "code", "exams"), corpus.evaluation_names, strict=True))
+    losses = options["losses"]
+    if isinstance(losses, dict):
+        losses = {names[name]: value for name, value in losses.items()}
+    place, tags = LAYOUTS[tool]
+    values = {
+        tag.replace("{domain}", name): 2.0 + number
+        for number, name in enumerate(corpus.evaluation_names)
+        for tag in tags
+    }
+    write = [sys.executable, str(Path(__file__)), place, json.dumps(values).replace("{", "{{")]
+    write[-1] = write[-1].replace("}", "}}")
+    paths = {name: f"/data/{name}.npy" for name in corpus.domain_names}
+    proxy = CommandProxy(write, options["result"], losses, mixture_format=tool, paths=paths)
+    trial = Trial("t0001", Mixture({"code": 0.5, "manual": 0.5}), seed=5)
+    training = Training(1_000, files=str(tmp_path / "files"))
+    (result,) = proxy.train([trial], corpus, training, lambda _: None)
+    assert result.status == "finished", result.reason
+    found = list(result.losses.nats_per_token.values())
+    assert found == ([4.0] * 3 if tool == "torchtitan" else [2.0, 3.0, 4.0])
+    fragment = next((tmp_path / "files").glob(f"t0001/attempt-1/mixture_{tool}.*"))
+    assert fragment.suffix == {"megatron": ".json", "torchtitan": ".py"}.get(tool, ".yaml")
+
+
+def write_layout(place: str, values: dict[str, float]) -> None:
+    """Write losses as a trainer would: JSON, or TensorBoard by torch's writer."""
+    if place.endswith(".json"):
+        Path(place).write_text(json.dumps(values), encoding="utf-8")
+        return
+    warnings.simplefilter("ignore")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(place) as writer:
+        for name, value in values.items():
+            writer.add_scalar(name, value, 10)
+
+
+if __name__ == "__main__":
+    write_layout(sys.argv[1], json.loads(sys.argv[2]))
