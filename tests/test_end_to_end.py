@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,6 +157,26 @@ def test_another_configuration_is_refused_and_named(copy_of_run):
     assert "'design' was made from another configuration" in ended.stderr
     assert "design.trials is 8 there and 9 here" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_trials_of_another_configuration_are_refused_where_the_manifest_is_lost(copy_of_run):
+    config, run = copy_of_run
+    (run / "steps.json").unlink()
+    ended = command("run", config, "--out", run, "--set", "proxy.tokens=10000")
+    assert ended.returncode == 2
+    assert re.search(r"trials/\S+\.json: was trained by another configuration", ended.stderr)
+    checked = json.loads(command("verify", run, "--json").stdout)
+    assert "trials/t0000.json" in str(checked)
+
+
+def test_trials_of_this_configuration_are_kept_where_the_manifest_is_lost(copy_of_run):
+    config, run = copy_of_run
+    kept = {path: path.read_text() for path in trial_files(run / "trials")}
+    before = tables(run)
+    (run / "steps.json").unlink()
+    assert command("run", config, "--out", run).returncode == 0
+    assert {path: path.read_text() for path in kept} == kept
+    assert all(table.equals(before[name]) for name, table in tables(run).items())
 
 
 def test_an_interrupted_sweep_does_not_go_on_with_another_configuration(experiment, tmp_path):

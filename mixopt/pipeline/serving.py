@@ -183,13 +183,12 @@ def _begun(directory: Path, *, trust: bool, wait: bool) -> Path | None:
             return None
         run.require(DESIGN.name)
     folder = SWEEP.trial_folder(directory)
-    trials = noted_trials(run)
-    finished = TrialFolder(folder).results(trials)
+    trials, job = noted_trials(run), job_of(run, SWEEP)
+    finished = TrialFolder(folder, job.made_by).results(trials)
     left = [trial for trial in trials if trial.name not in finished]
     if run.is_done(SWEEP.name) or not left:
         raise RunError(f"{directory}: all trials are trained; next: {run.command('run')}")
     site = means_of(run).site(folder, SWEEP.name, silent)
-    job = job_of(run, run.config.proxy.tokens)
     job = replace(job, training=replace(job.training, files=str(folder / FILES)))
     order = WorkOrder.of(job, site, left)
     WorkFolder(folder).begin_order(order)

@@ -110,9 +110,8 @@ def _sweep(run: Run, say: Say) -> None:
     from mixopt.pipeline.rounds import run_rounds
 
     make_start(run, say)
-    job = job_of(run, run.config.proxy.tokens)
-    record_start(run, job, say)
-    job = job_of(run, run.config.proxy.tokens)
+    record_start(run, job_of(run, SWEEP), say)
+    job = job_of(run, SWEEP)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
         return _trained(run, SWEEP, job, trials, say, planned)
@@ -144,8 +143,7 @@ def _propose(run: Run, say: Say) -> None:
 def _validate(run: Run, say: Say) -> None:
     from mixopt.pipeline.validation_rounds import validate_proposals
 
-    tokens = run.config.validation_tokens
-    job = job_of(run, tokens)
+    job = job_of(run, VALIDATE)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
         _forget_others(run, trials, say)
@@ -232,18 +230,19 @@ def means_of(run: Run) -> Means:
     )
 
 
-def job_of(run: Run, tokens: int) -> Job:
+def job_of(run: Run, step: Step) -> Job:
     """Return what all trials of a step share.
 
     Args:
         run: A run whose corpus is prepared.
-        tokens: Training tokens of one trial.
+        step: The step.
     """
     from mixopt.corpus import corpus_hash
     from mixopt.sweeps import Job
     from mixopt.trials import Training, simulated_target
 
     proxy = run.config.proxy
+    tokens = run.config.validation_tokens if step is VALIDATE else proxy.tokens
     target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
     training = Training(
         tokens,
@@ -255,7 +254,8 @@ def job_of(run: Run, tokens: int) -> Job:
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
     )
     corpus = run.path / "corpus"
-    return Job(proxy.name, start_options(run), corpus, training, corpus_hash(corpus))
+    made_by = run.trial_fingerprint(step.name)
+    return Job(proxy.name, start_options(run), corpus, training, corpus_hash(corpus), made_by)
 
 
 def _keep_results(

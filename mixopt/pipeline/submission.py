@@ -44,5 +44,7 @@ def _trials(run: Run) -> int:
         return run.config.design.first_trials
     trials = noted_trials(run)
     folder = SWEEP.trial_folder(run.path)
-    finished = TrialFolder(folder).results(trials) if folder.is_dir() else {}
+    if not folder.is_dir():
+        return len(trials)
+    finished = TrialFolder(folder, run.trial_fingerprint(SWEEP.name)).results(trials)
     return max(1, len(trials) - len(finished))

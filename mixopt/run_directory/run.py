@@ -297,6 +297,17 @@ class Run:
         """Return the fingerprint of a step of this configuration."""
         return step_fingerprints(self.content)[step]
 
+    def trial_fingerprint(self, step: str) -> str:
+        """Return the fingerprint of a step's trials: of its configuration and of the corpus.
+
+        Raises:
+            CorpusError: The corpus is not there.
+        """
+        from mixopt.corpus import corpus_hash
+        from mixopt.trials import trial_fingerprint
+
+        return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
+
     def is_done(self, step: str) -> bool:
         """Tell whether a step's output is there, whole, and of this configuration.
 

@@ -64,7 +64,7 @@ def read_steps(directory: Path) -> dict[str, StepRecord]:
         return {}
     content = read_json(path)
     given = content.get("format") if isinstance(content, dict) else None
-    again = f"make the run again in another folder, or delete {path} to redo all steps"
+    again = "restore it from a copy, or make the run again in another folder"
     if given != FORMAT:
         raise RunError(f"{path}: format {given!r}, not {FORMAT!r}; {again}")
     found: _StepsShape = read_sealed(path, _StepsShape, mend=again)

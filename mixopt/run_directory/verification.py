@@ -94,10 +94,14 @@ def _checked(run: Run, step: Step, verifier: Verifier, *, deep: bool) -> Checked
 
 
 def _faults_of_trials(run: Run, step: Step) -> Iterator[tuple[str, str]]:
-    """Yield the results of an unfinished step that are not what was written."""
-    for path in step.trial_files(run.path):
+    """Yield the results of an unfinished step that are damaged, or of another configuration."""
+    files = step.trial_files(run.path)
+    if not files:
+        return
+    made_by = run.trial_fingerprint(step.name)
+    for path in files:
         try:
-            read_entry(path)
+            read_entry(path, made_by)
         except MixoptError as error:
             name = path.relative_to(run.path).as_posix()
             yield name, str(error).removeprefix(f"{path}: ")

@@ -39,6 +39,7 @@ class Job:
         training: How all trials are trained.
         corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
             empty where that is not asked.
+        made_by: The fingerprint that results carry (mixopt.trials.trial_fingerprint).
         verify: Whether workers check the hashes of the shards too, since they may see other files
             than the owner, who has checked its own.
     """
@@ -48,6 +49,7 @@ class Job:
     corpus: Path
     training: Training
     corpus_hash: str = ""
+    made_by: str = ""
     verify: bool = False
 
 

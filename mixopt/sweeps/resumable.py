@@ -16,6 +16,7 @@ from typing import Any
 from mixopt.errors import RunError
 from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.contract import RETRIES, Executor, Job, Site, make_executor
+from mixopt.sweeps.corpus_watch import CorpusWatch
 from mixopt.sweeps.finite_results import finite
 from mixopt.sweeps.groups_file import read_groups, write_groups
 from mixopt.sweeps.ledger import note_attempt, read_attempts
@@ -88,11 +89,12 @@ def run_trials(
         RunError: No trial finished at all, with the first reason.
         PluginError: There is no such executor, or it needs a package that is absent.
         ConfigError: An option that the executor does not have or refuses.
+        CorpusError: The corpus changed while trials trained on it.
     """
     means = means or Means()
-    files = TrialFolder(folder)
+    files = TrialFolder(folder, job.made_by)
     job = replace(job, training=replace(job.training, files=str(folder / FILES)))
-    results = files.results(trials)
+    results, watch = files.results(trials), CorpusWatch(job.corpus)
     results |= gather_results(folder, job, [one for one in trials if one.name not in results])
     if len(results) < len(trials):
         total = max(planned or 0, len(trials))
@@ -106,7 +108,7 @@ def run_trials(
                 check_no_tasks(folder)
             meter = SweepMeter(total, tokens, list(results.values()), update, before)
             with shown_progress(folder, meter.state, SweepMetrics(folder, meter.metrics)):
-                _train(trials, executor, files, results, meter, site)
+                _train(trials, executor, files, results, meter, site, watch)
     return _checked([results[trial.name] for trial in trials], folder)
 
 
@@ -117,6 +119,7 @@ def _train(
     results: dict[str, TrialResult],
     meter: SweepMeter,
     site: Site,
+    watch: CorpusWatch,
 ) -> None:
     """Train what has no result yet, and add the results to the existing ones."""
     meter.tuning()
@@ -125,6 +128,7 @@ def _train(
     meter.tuned(attempts)
     for outcome in executor.run(attempts.waiting, meter.report):
         members = attempts.waiting[outcome.group]
+        watch.check()
         meter.noted(note_attempt(files.path, outcome, members))
         again, failed = attempts.settle(outcome)
         if again:

@@ -51,6 +51,7 @@ from .result_files import (
     read_entry as read_entry,
     result_from_json as result_from_json,
     result_to_json as result_to_json,
+    trial_fingerprint as trial_fingerprint,
     trial_from_json as trial_from_json,
     trial_paths as trial_paths,
     trial_to_json as trial_to_json,

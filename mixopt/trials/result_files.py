@@ -7,6 +7,7 @@ trial train again. Each file carries its seal (mixopt.system.seals).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -77,26 +78,49 @@ def trial_paths(folder: Path) -> list[Path]:
     return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS, SIZES)]
 
 
-def read_entry(path: Path) -> tuple[Trial, TrialResult]:
+def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResult]:
     """Read a trial's file: the trial and what became of it.
 
+    Args:
+        path: The file.
+        made_by: The fingerprint that it must carry (`trial_fingerprint`); any when None.
+
     Raises:
-        RunError: The file cannot be read, or is not what was written.
+        RunError: The file cannot be read, is not what was written, or carries another fingerprint.
     """
     content = read_sealed(path, EntryShape, mend="delete it to train the trial again")
+    if made_by not in (None, content.made_by):
+        raise RunError(
+            f"{path}: was trained by another configuration or on another corpus; use another --out,"
+            " or delete it to train the trial again"
+        )
     return _trial(content.trial, str(path)), _result(content.result, str(path))
+
+
+def trial_fingerprint(step: str, corpus: str) -> str:
+    """Return the fingerprint that results carry: of their step's configuration and their corpus.
+
+    Args:
+        step: The step's fingerprint.
+        corpus: The hash of the corpus.
+    """
+    return hashlib.sha256(f"{step} {corpus}".encode()).hexdigest()[:16]
 
 
 class TrialFolder:
     """One file for each finished, diverged or failed trial."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made_by: str = "") -> None:
         """Open a folder; what a kill left half done is done first.
+
+        Args:
+            path: The folder.
+            made_by: The fingerprint of what trains the trials now (`trial_fingerprint`).
 
         Raises:
             RunError: The journal of a group is not what was written.
         """
-        self.path = path
+        self.path, self._made_by = path, made_by
         self._recover()
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
@@ -104,13 +128,13 @@ class TrialFolder:
 
         Raises:
             RunError: A file that cannot be read, is not what was written, or belongs to another
-                mixture or seed than the trial of its name.
+                configuration, corpus, mixture or seed than the trial of its name.
         """
         found = {}
         for trial in trials:
             path = self._file(trial.name)
             if path.exists():
-                own, result = read_entry(path)
+                own, result = read_entry(path, self._made_by)
                 if trial_to_json(own) != trial_to_json(trial):
                     raise RunError(
                         f"{path}: is for another mixture or seed; delete it to train again"
@@ -121,7 +145,11 @@ class TrialFolder:
     def write(self, group: int, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
         """Keep the results of a group, all or none."""
         entries = [
-            {"trial": trial_to_json(trial), "result": result_to_json(result)}
+            {
+                "made_by": self._made_by,
+                "trial": trial_to_json(trial),
+                "result": result_to_json(result),
+            }
             for trial, result in zip(trials, results, strict=True)
         ]
         journal = self.path / f".group-{group:05d}.json"

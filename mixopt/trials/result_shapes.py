@@ -44,8 +44,9 @@ class ResultShape(FileShape):
 
 
 class EntryShape(FileShape):
-    """What a trial's file holds."""
+    """What a trial's file holds, and the fingerprint of what it was trained by and on."""
 
+    made_by: str
     trial: TrialShape
     result: ResultShape
 

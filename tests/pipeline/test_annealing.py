@@ -107,7 +107,8 @@ def test_interrupted_anneals_go_on_by_their_own_command(own):
 
 
 def test_anneals_that_failed_are_trained_again_by_their_own_command(done, own):
-    steps, said, results = read_steps(own), [], TrialFolder(own / "trials")
+    made_by = load_run(own).trial_fingerprint("sweep")
+    steps, said, results = read_steps(own), [], TrialFolder(own / "trials", made_by)
     write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
     trial, result = read_entry(own / "trials/control-s0.json")
     results.forget(trial.name)

@@ -51,7 +51,7 @@ def written(path: Path, name: str, counts_LDE) -> None:
     told = tuple(LayerInformation(k, 0.2, 0.1, 0.1, 0.125) for k in range(len(counts_LDE)))
     counts = ExpertCounts(assignments, assignments, told)
     result = TrialResult(name, "finished", 10, 10, 0.1, losses, experts=counts)
-    entry = {"trial": trial_to_json(trial), "result": result_to_json(result)}
+    entry = {"made_by": "", "trial": trial_to_json(trial), "result": result_to_json(result)}
     write_sealed(path / "trials" / f"{name}.json", entry)
 
 

@@ -1,16 +1,18 @@
 """A sweep loses nothing: failures, divergence, killed workers and killed sweeps included."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mixopt.errors import MixoptError, RunError
+from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, LocalExecutor, Means, Site, run_trials
 from mixopt.system import read_json, write_sealed
@@ -71,6 +73,27 @@ class Unreadable(Recording):
 class Objects(Recording):
     def result(self, trial, corpus, training):
         return replace(super().result(trial, corpus, training), tokens=object())
+
+
+class Changing(Recording):
+    """Writes to a shard while it trains, or replaces it by a copy, or changes its mode."""
+
+    def __init__(self, log, how):
+        super().__init__(log)
+        self.how = how
+
+    def train(self, trials, corpus, training, report):
+        shard = next((corpus.path / "code" / "train").glob("*.bin"))
+        content = shard.read_bytes()
+        if self.how == "damage":
+            with shard.open("r+b") as stream:
+                stream.write(bytes([content[0] ^ 1]))
+        if self.how == "replace":
+            shard.unlink()
+            shard.write_bytes(content)
+        if self.how == "mode":
+            shard.chmod(0o640)
+        return super().train(trials, corpus, training, report)
 
 
 class Misaligned(Recording):
@@ -155,6 +178,30 @@ def test_an_answer_that_cannot_be_read_is_a_failure_and_the_rest_go_on(make_job,
     assert [r.status for r in results] == ["failed", "failed", "finished"]
 
 
+@pytest.fixture
+def job_that_changes_its_corpus(make_job, corpus_path, tmp_path):
+    shutil.copytree(corpus_path, tmp_path / "corpus")
+    return lambda how: replace(make_job("Changing", how=how), corpus=tmp_path / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("damage", r"hash|altered|damaged"), ("replace", r"changed while trials trained on it")],
+)
+def test_nothing_is_kept_of_a_group_whose_corpus_changed(
+    job_that_changes_its_corpus, tmp_path, how, message
+):
+    trials, folder = trials_named("a", "b", "c"), tmp_path / "trials"
+    with pytest.raises(CorpusError, match=message):
+        run_trials(trials, job_that_changes_its_corpus(how), folder, means=ALONE)
+    assert not list(folder.glob("[!.]?.json"))
+
+
+def test_a_change_of_modes_ends_no_sweep(job_that_changes_its_corpus, tmp_path):
+    job = job_that_changes_its_corpus("mode")
+    assert len(run_trials(trials_named("a", "b"), job, tmp_path / "trials", means=ALONE)) == 2
+
+
 def test_results_of_other_trials_than_asked_for_are_a_failure(make_job, tmp_path):
     with pytest.raises(RunError, match=r"none of 2 trials finished.*results of other trials"):
         run_trials(trials_named("a", "b"), make_job("Misaligned"), tmp_path / "trials", means=ALONE)
@@ -195,7 +242,7 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
     job, trials, folder = make_job(), trials_named("a", "b"), tmp_path / "trials"
     first = run_trials(trials, job, folder, means=ALONE)
     entries = [read_json(folder / f"{trial.name}.json") for trial in trials]
-    entries = [{"trial": entry["trial"], "result": entry["result"]} for entry in entries]
+    entries = [{name: entry[name] for name in ("made_by", "trial", "result")} for entry in entries]
     for trial in trials:
         TrialFolder(folder).forget(trial.name)
     write_sealed(folder / ".group-00000.json", {"entries": entries})

@@ -18,6 +18,7 @@ from mixopt.trials import (
     TrialResult,
     read_design,
     read_entry,
+    trial_fingerprint,
     result_from_json,
     result_to_json,
     trial_paths,
@@ -78,7 +79,7 @@ def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
     folder = TrialFolder(tmp_path / "all")
     folder.write(0, TRIALS, RESULTS)
     entries = [
-        {"trial": trial_to_json(trial), "result": result_to_json(result)}
+        {"made_by": "", "trial": trial_to_json(trial), "result": result_to_json(result)}
         for trial, result in zip(TRIALS, RESULTS, strict=True)
     ]
     (tmp_path / "cut").mkdir()
@@ -105,11 +106,20 @@ def test_a_file_of_another_trial_is_refused(tmp_path, other):
         TrialFolder(tmp_path).results(TRIALS)
 
 
+def test_a_result_of_another_configuration_or_corpus_is_refused(tmp_path):
+    mine = trial_fingerprint("step", "corpus")
+    TrialFolder(tmp_path, mine).write(0, TRIALS, RESULTS)
+    assert len(TrialFolder(tmp_path, mine).results(TRIALS)) == len(TRIALS)
+    for other in (trial_fingerprint("step", "other"), trial_fingerprint("other", "corpus"), ""):
+        with pytest.raises(RunError, match=r"t0\.json: was trained by another configuration"):
+            TrialFolder(tmp_path, other).results(TRIALS)
+
+
 @pytest.mark.parametrize("name", ["../../OUTSIDE", "/tmp/OUTSIDE", "a\nb", ".hidden", ""])
 def test_a_journal_writes_nothing_outside_its_folder(tmp_path, name):
     folder = tmp_path / "a" / "b" / "trials"
     trial = {**trial_to_json(TRIALS[0]), "name": name}
-    entry = {"trial": trial, "result": result_to_json(RESULTS[0])}
+    entry = {"made_by": "", "trial": trial, "result": result_to_json(RESULTS[0])}
     write_sealed(folder / ".group-00000.json", {"entries": [entry]})
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RunError, match="rename it"):
@@ -145,7 +155,8 @@ def test_every_flip_in_a_trial_is_found_or_harmless(tmp_path):
 )
 def test_a_field_that_cannot_be_is_named_with_its_file(tmp_path, field, value, message):
     result = {**result_to_json(RESULTS[0]), field: value}
-    write_sealed(tmp_path / "t0.json", {"trial": trial_to_json(TRIALS[0]), "result": result})
+    entry = {"made_by": "", "trial": trial_to_json(TRIALS[0]), "result": result}
+    write_sealed(tmp_path / "t0.json", entry)
     with pytest.raises(RunError, match=rf"t0\.json: {message}"):
         read_entry(tmp_path / "t0.json")
 

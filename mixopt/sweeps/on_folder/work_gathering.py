@@ -36,7 +36,7 @@ def gather_results(folder: Path, job: Job, trials: Sequence[Trial]) -> dict[str,
     order, board, files = (
         WorkOrder.of(job, Site(folder), trials),
         WorkBoard(work),
-        TrialFolder(folder),
+        TrialFolder(folder, job.made_by),
     )
     board.look(order)
     found: dict[str, TrialResult] = {}
