@@ -254,8 +254,14 @@ def job_of(run: Run, step: Step) -> Job:
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
     )
     corpus = run.path / "corpus"
-    made_by = run.trial_fingerprint(step.name)
-    return Job(proxy.name, start_options(run), corpus, training, corpus_hash(corpus), made_by)
+    return Job(
+        proxy.name,
+        start_options(run),
+        corpus,
+        training,
+        corpus_hash(corpus),
+        made_by=run.trial_fingerprint(step.name),
+    )
 
 
 def _keep_results(

@@ -49,8 +49,8 @@ class Job:
     corpus: Path
     training: Training
     corpus_hash: str = ""
-    made_by: str = ""
     verify: bool = False
+    made_by: str = ""
 
 
 @dataclass(frozen=True)
