@@ -12,12 +12,11 @@ from hypothesis import given, strategies as st
 from mixopt.config import ConstraintsConfig, DesignConfig, load_config
 from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus
-from mixopt.designs import make_design
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
 from mixopt.pipeline import load_fit, steps
-from mixopt.trials import Trials
+from mixopt.trials import Trials, make_design
 
 pytestmark = pytest.mark.nightly
 

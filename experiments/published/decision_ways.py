@@ -14,17 +14,10 @@ from known_worlds import KnownWorld
 from peer_procedures import OlmixFit, RegMixFit
 
 from mixopt.config import DesignConfig, FitConfig, ProposeConfig
-from mixopt.designs import (
-    choose_batch,
-    design_constraints,
-    draw_candidates,
-    fit_surrogate,
-    make_design,
-)
 from mixopt.fitting import Fit, Repetition, fit_trials
-from mixopt.proposals import Proposal, propose_mixture
+from mixopt.proposals import Proposal, choose_batch, draw_candidates, fit_surrogate, propose_mixture
 from mixopt.system import Array
-from mixopt.trials import Trials
+from mixopt.trials import Trials, design_constraints, make_design
 
 OURS, IN_ROUNDS = "mixopt", "mixopt in rounds"
 UNIT = "nats_per_token"

@@ -5,7 +5,7 @@
 
 In known worlds (known_worlds.py, no law of ours) 32 trials lie around the natural mixture, and
 losses with noise are predicted everywhere. By how far a mixture is beyond the trials' reach, in
-units of their radius (mixopt.fitting.trial_reach), the share of losses is counted that are inside
+units of their radius (mixopt.fitting.intervals), the share of losses is counted that are inside
 intervals of one width, inside those that follow the regressor's deviations alone, and inside those
 of the product, which widen with the distance as well.
 

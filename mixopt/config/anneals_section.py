@@ -34,7 +34,7 @@ def _base(given: Any, info: ValidationInfo) -> Any:
 
 
 class AnnealsConfig(Section):
-    """Microanneals (mixopt.designs.anneals): which sources, at which share, against what."""
+    """Microanneals (mixopt.trials.first_round): which sources, at which share, against what."""
 
     sources: list[str] = Field(min_length=1, description="domains to compare, one anneal each")
     share: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -94,7 +94,7 @@ class GuardrailsConfig(Section):
     experts: Literal[True] | None = Field(
         None,
         description="true: exclude mixtures whose nearest trial is one whose experts collapsed "
-        "(mixopt.proposals.collapsed_experts)",
+        "(mixopt.proposals.problem)",
     )
 
     @model_validator(mode="before")

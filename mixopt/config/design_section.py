@@ -23,7 +23,7 @@ def _none_if_off(rounds: Any) -> Any:
 
 
 class DesignConfig(Section):
-    """The design of trials (mixopt.designs.first_round)."""
+    """The design of trials (mixopt.trials.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
         None,

@@ -20,7 +20,7 @@ from mixopt.system import read_yaml
 
 Known = Literal["natural", "uniform", "unimax", "best_trial", "control"]
 USUAL: tuple[Known, ...] = ("natural", "uniform", "unimax", "best_trial")
-CONTROL: Known = "control"  # of microanneals (mixopt.designs.anneals)
+CONTROL: Known = "control"  # of microanneals (mixopt.trials.first_round)
 KNOWN: tuple[Known, ...] = (*USUAL, CONTROL)
 TEMPERATURE, OWN = "temperature", "proposal"
 SUM_TOLERANCE = 1e-6  # as of mixopt.mixture

@@ -22,11 +22,16 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.domain_limits import Limit, described, epoch_limit, strictest
 from mixopt.constraints.feasibility import check_bounds, check_feasible
-from mixopt.constraints.group_limits import GroupLimit
 from mixopt.constraints.guardrails import Guardrails
-from mixopt.constraints.proportions import Proportions
+from mixopt.constraints.limits import (
+    GroupLimit,
+    Limit,
+    Proportions,
+    described,
+    epoch_limit,
+    strictest,
+)
 from mixopt.constraints.radius import SOURCE, Radius
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture

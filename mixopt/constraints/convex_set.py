@@ -45,7 +45,7 @@ class ConvexSet:
     Attributes:
         base: Bounds of single weights.
         groups_GD: 1 where a domain belongs to a group, else 0; fixed ratios are rows of their own
-            (mixopt.constraints.proportions).
+            (mixopt.constraints.limits).
         least_G: Least sum of each group.
         most_G: Most sum of each group.
         radius: Most distance from a reference; None for any.

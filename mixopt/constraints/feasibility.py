@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixopt.constraints.capped_simplex import SLACK
-from mixopt.constraints.domain_limits import (
+from mixopt.constraints.limits import (
+    GroupLimit,
     Limit,
     described,
     down,
@@ -32,7 +33,6 @@ from mixopt.constraints.domain_limits import (
     tokens,
     up,
 )
-from mixopt.constraints.group_limits import GroupLimit
 from mixopt.constraints.radius import SOURCE, Radius
 from mixopt.constraints.solvers import Rows
 from mixopt.errors import InfeasibleError

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from mixopt.constraints.domain_limits import up
+from mixopt.constraints.limits import up
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.system import Array, one_value
@@ -39,7 +39,7 @@ class Guardrails:
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
         targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
-            (mixopt.proposals.collapsed_experts).
+            (mixopt.proposals.problem).
         base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
             None where that is not measured yet.
     """

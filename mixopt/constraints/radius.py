@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.constraints.domain_limits import up
+from mixopt.constraints.limits import up
 from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array
 

@@ -1,4 +1,3 @@
-from .aim import ObjectiveLike as ObjectiveLike, objective_over as objective_over
 from .aimed_regressor import aimed as aimed
 from .capabilities import (
     Learner as Learner,
@@ -32,7 +31,7 @@ from .capabilities import (
     supports_sizes as supports_sizes,
     supports_watching as supports_watching,
 )
-from .competition import fit_trials as fit_trials
+from .competition import fit_table as fit_table, fit_trials as fit_trials
 from .cross_validation import (
     grouped_folds as grouped_folds,
     out_of_fold as out_of_fold,
@@ -41,32 +40,42 @@ from .cross_validation import (
     splits as splits,
 )
 from .evaluation import evaluate as evaluate
-from .fit_data import FitData as FitData
+from .fit_data import (
+    FitData as FitData,
+    ObjectiveLike as ObjectiveLike,
+    objective_over as objective_over,
+)
 from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
-from .fit_report import CEILING as CEILING
 from .fitted import Fit as Fit
-from .held_out_predictions import OBJECTIVE as OBJECTIVE
+from .held_out import (
+    CEILING as CEILING,
+    OBJECTIVE as OBJECTIVE,
+    controls as controls,
+    replicate_spread as replicate_spread,
+)
 from .intervals import conformal_quantile as conformal_quantile
-from .loss_readiness import FitReadiness as FitReadiness, readiness as readiness
-from .loss_state import LossReadiness as LossReadiness
+from .loss_readiness import (
+    FitReadiness as FitReadiness,
+    LossReadiness as LossReadiness,
+    readiness as readiness,
+)
 from .model_sizes import ModelSize as ModelSize, asked_size as asked_size
-from .noise_ceiling import replicate_spread as replicate_spread
 from .pilot_correction import correct as correct
 from .pilot_objective import ObjectiveResidual as ObjectiveResidual
 from .pilots import aligned as aligned
-from .prefix_regret import REGRET_COUNTS as REGRET_COUNTS, regret_by_trials as regret_by_trials
 from .refits import (
+    REGRET_COUNTS as REGRET_COUNTS,
     Refitter as Refitter,
     ResampledFits as ResampledFits,
+    regret_by_trials as regret_by_trials,
     resampled_fits as resampled_fits,
 )
 from .regressor import (
+    OFTEN as OFTEN,
+    Repetition as Repetition,
     fit_regressor as fit_regressor,
     make_regressor as make_regressor,
     predict_with_std as predict_with_std,
     read_regressor as read_regressor,
     select_targets as select_targets,
 )
-from .repetition import OFTEN as OFTEN, Repetition as Repetition
-from .table_fit import fit_table as fit_table
-from .trivial_controls import controls as controls

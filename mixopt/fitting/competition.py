@@ -12,14 +12,16 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.config import FitConfig
-from mixopt.errors import PluginError
+from mixopt.config import FitConfig, ObjectiveConfig, one_of, read_inventory
+from mixopt.errors import ConfigError, PluginError, TrialsError
 from mixopt.fitting.capabilities import (
     Predictor,
     SupportsCrossFit,
@@ -29,18 +31,50 @@ from mixopt.fitting.capabilities import (
     supports_watching,
 )
 from mixopt.fitting.cross_validation import out_of_fold
-from mixopt.fitting.fit_data import FitData
-from mixopt.fitting.fit_report import report_table
+from mixopt.fitting.fit_data import FitData, ObjectiveLike, asked_patterns, objective_over
 from mixopt.fitting.fitted import Fit
-from mixopt.fitting.held_out_predictions import HeldOutPredictions, held_out, held_out_table
-from mixopt.fitting.interval_growth import growth_beyond
-from mixopt.fitting.model_sizes import ModelSize, check_finished, size_of_fit
-from mixopt.fitting.regressor import cross_fit_regressor, fit_regressor
-from mixopt.fitting.repetition import Repetition
-from mixopt.fitting.trivial_controls import controls
-from mixopt.objective import Objective
-from mixopt.system import Array, Update, no_progress, one_blas_thread
-from mixopt.trials import Trials
+from mixopt.fitting.held_out import (
+    HeldOutPredictions,
+    controls,
+    held_out,
+    held_out_table,
+    report_table,
+)
+from mixopt.fitting.intervals import conformal_quantile
+from mixopt.fitting.model_sizes import COLUMNS, ModelSize, asked_size, check_finished, size_of_fit
+from mixopt.fitting.pilots import aligned
+from mixopt.fitting.regressor import (
+    Repetition,
+    cross_fit_regressor,
+    fit_regressor,
+    predict_with_std,
+)
+from mixopt.objective import Direction, Objective, Scale
+from mixopt.system import Array, Update, no_progress, one_blas_thread, steady_progress
+from mixopt.trials import Trials, Unit, listed
+
+
+def growth_beyond(fit: Fit) -> float:
+    """Return the growth of a fit's intervals for a unit of log size, >= 0.
+
+    Args:
+        fit: Of mixtures and sizes, whose intervals do not grow yet; 0 where it predicts within the
+            sizes of its trials, or where those are of one size.
+    """
+    sizes = fit.data.sizes
+    if fit.size is None or sizes.count < 2 or not sizes.beyond(fit.size):
+        return 0.0
+    size, held_N = sizes.largest()
+    rows, losses_NM = fit.rows(), fit.data.losses_NM
+    smaller = fit.data.make(fit.name)
+    fitted = fit_regressor(fit.name, smaller, rows[~held_N], losses_NM[~held_N])
+    means_NM, stds_NM = predict_with_std(fitted, rows[held_N])
+    pairs = zip(fit.calibrations, stds_NM.T, strict=True)
+    halves_NM = np.stack([one.halves(std_N) for one, std_N in pairs], axis=1)
+    times_NM = np.abs(losses_NM[held_N] - means_NM) / halves_NM
+    # A loss is off at a size in all mixtures together: losses count, not trials.
+    times_M = np.array([conformal_quantile(times_N) for times_N in times_NM.T])
+    return max(conformal_quantile(times_M) - 1.0, 0.0) / sizes.beyond(size, ~held_N)
 
 
 def fit_trials(
@@ -198,3 +232,103 @@ class _Named:
         fitted = fit_regressor(self._name, self._regressor, weights_ND, losses_NM)
         self._steps.ended(self._name)
         return fitted
+
+
+def fit_table(
+    trials: Trials,
+    *,
+    regressors: str | Sequence[str] = (),
+    objective: ObjectiveLike | None = None,
+    direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
+    unit: Unit | None = None,
+    size: ModelSize | Mapping[str, float] | None = None,
+    inventory: Mapping[str, float] | str | Path | None = None,
+    pilots: Trials | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are.
+
+    Raises:
+        TrialsError: The trials or the pilots cannot be fitted.
+        ConfigError: An argument that cannot be right.
+        PluginError: A regressor that is unknown or fails.
+    """
+    if isinstance(objective, Objective):
+        unit = _unit_of(objective, direction, scale, unit)
+    elif isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set:
+        unit = unit or objective.unit
+    unit = trials.unit if unit is None else unit
+    one_of("unit", unit, get_args(Unit))
+    asked = asked_patterns(objective)
+    if not trials.targets:
+        raise TrialsError("the trials have no losses: no column loss/NAME")
+    trials = _informative(trials, list(asked), unit)
+    aim = objective_over(trials.targets, objective, unit=unit, direction=direction, scale=scale)
+    config = _config(regressors, sized=size is not None)
+    at = _size(trials, size)
+    repetition = _repetition(trials, inventory)
+    if pilots is not None:
+        _check_pilots(pilots, trials, aim)  # before the fit, which may take long
+    with steady_progress("fit", len(config.regressors) * config.folds) as update:
+        fitted = fit_trials(
+            trials, config, aim, seed, size=at, repetition=repetition, update=update
+        )
+    return fitted if pilots is None else fitted.with_pilots(pilots)
+
+
+def _unit_of(
+    objective: Objective, direction: Mapping[str, Direction] | None, scale: Scale, unit: Unit | None
+) -> Unit:
+    if direction or scale != "none" or unit not in (None, objective.unit):
+        raise ConfigError(
+            "objective: an Objective has its own unit, direction and scale; leave those out"
+        )
+    return objective.unit
+
+
+def _informative(trials: Trials, asked: Sequence[str], unit: Unit) -> Trials:
+    """Return the trials without losses that never change, unless they are asked for."""
+    varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
+    kept = [n for n, varies in zip(trials.targets, varies_M, strict=True) if varies or n in asked]
+    gone = [name for name in trials.targets if name not in kept]
+    if not kept or not gone:
+        return trials
+    note = f"left out {listed(gone)}: the same loss in every trial"
+    return trials.with_targets(kept).with_notes(note)
+
+
+def _config(regressors: str | Sequence[str], *, sized: bool) -> FitConfig:
+    names = [regressors] if isinstance(regressors, str) else regressors
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "regressors: expected a name, several names, or package.module:Class; got"
+            f" {regressors!r}"
+        )
+    if not names:
+        return FitConfig(regressors=["scaling"]) if sized else FitConfig()
+    return FitConfig(regressors=list(names))
+
+
+def _size(trials: Trials, size: ModelSize | Mapping[str, float] | None) -> ModelSize | None:
+    if size is None or isinstance(size, ModelSize):
+        return size
+    if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
+        raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")
+    return asked_size(trials.finished, size.get("parameters"), size.get("tokens"))
+
+
+def _repetition(
+    trials: Trials, inventory: Mapping[str, float] | str | Path | None
+) -> Repetition | None:
+    if inventory is None:
+        return None
+    return Repetition.of_trials(trials.finished, read_inventory(inventory, trials.domains))
+
+
+def _check_pilots(pilots: Trials, trials: Trials, objective: Objective) -> None:
+    if not isinstance(pilots, Trials):
+        raise TrialsError(
+            f"pilots: expected Trials, such as Trials.from_csv(mixtures, losses); got {pilots!r}"
+        )
+    aligned(pilots, trials.finished, objective)

@@ -2,7 +2,7 @@
 
     fit/
       fit.json             the choice, the objective, fingerprints, hashes of the other files
-      report.parquet       mixopt.fitting.fit_report
+      report.parquet       mixopt.fitting.competition
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
       pilots.parquet       the pilots, where there are some; their correction is in fit.json
@@ -25,11 +25,9 @@ from pydantic import Field
 from mixopt.errors import RunError
 from mixopt.fitting.capabilities import Predictor
 from mixopt.fitting.fit_data import FitData
-from mixopt.fitting.fit_report import SCHEMA as REPORT_COLUMNS
-from mixopt.fitting.held_out_predictions import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE
+from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE, SCHEMA as REPORT_COLUMNS
 from mixopt.fitting.model_sizes import ModelSize
-from mixopt.fitting.regressor import check_predicts, read_regressor
-from mixopt.fitting.repetition import Repetition
+from mixopt.fitting.regressor import Repetition, check_predicts, read_regressor
 from mixopt.objective import Kind, LeaveOut, Objective, Scale, Unit
 from mixopt.system import (
     FileRecord,

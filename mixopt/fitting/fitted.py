@@ -1,7 +1,7 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds
-(mixopt.fitting.intervals), wider beyond the trials (mixopt.fitting.trial_reach). With pilots
+(mixopt.fitting.intervals), wider beyond the trials (mixopt.fitting.intervals). With pilots
 (mixopt.fitting.pilots) predictions and intervals are of runs at their size; with a size
 (mixopt.fitting.model_sizes), at that one. Its folder is in mixopt.fitting.fit_files.
 
@@ -11,7 +11,7 @@ Shapes: N trials, D domains, M evaluation domains.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
-from mixopt.fitting.aim import ObjectiveLike
-from mixopt.fitting.aimed_regressor import aimed, carried_values
+from mixopt.fitting.aimed_regressor import Corrected, aimed, carried_values
 from mixopt.fitting.capabilities import (
     Learner,
     Predictor,
@@ -31,7 +30,7 @@ from mixopt.fitting.capabilities import (
     supports_saving,
     supports_sizes,
 )
-from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.fit_data import FitData, ObjectiveLike
 from mixopt.fitting.fit_files import (
     FORMAT,
     read_content,
@@ -41,26 +40,118 @@ from mixopt.fitting.fit_files import (
     write_content,
     write_tables,
 )
-from mixopt.fitting.fit_report import summary_line
-from mixopt.fitting.fit_summary import fit_html, fit_line
-from mixopt.fitting.held_out_predictions import held_out_columns
-from mixopt.fitting.intervals import Calibration, calibrate
+from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line
+from mixopt.fitting.intervals import Calibration, TrialReach, calibrate
 from mixopt.fitting.model_sizes import AtSize, ModelSize
-from mixopt.fitting.pilot_regressor import Corrected
 from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
-from mixopt.fitting.prediction import Prediction, as_weights
-from mixopt.fitting.regressor import predict_with_std
-from mixopt.fitting.repetition import Repetition
-from mixopt.fitting.trial_reach import TrialReach
+from mixopt.fitting.regressor import Repetition, predict_with_std
 from mixopt.mixture import Mixture
-from mixopt.objective import Objective
-from mixopt.system import Array, Trust, check_trusted
+from mixopt.objective import UNITS, Objective
+from mixopt.system import Array, Trust, check_trusted, html_table, loss_text, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.plots import FitPlots
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted for some mixtures.
+
+    Attributes:
+        losses_NM: Losses by evaluation domain.
+        low_NM: Lower ends of their 90% intervals.
+        high_NM: Upper ends.
+        objective_N: The objective.
+        objective_low_N: Lower ends of its 90% intervals.
+        objective_high_N: Upper ends.
+    """
+
+    losses_NM: Array
+    low_NM: Array
+    high_NM: Array
+    objective_N: Array
+    objective_low_N: Array
+    objective_high_N: Array
+
+    @classmethod
+    def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
+        """Return a prediction from its middles and half of the widths of its intervals."""
+        return cls(
+            losses_NM=losses_NM,
+            low_NM=losses_NM - halves_NM,
+            high_NM=losses_NM + halves_NM,
+            objective_N=value_N,
+            objective_low_N=value_N - half_N,
+            objective_high_N=value_N + half_N,
+        )
+
+    def agreeing(self, objective: Objective) -> Prediction:
+        """Return the same, where a loss that is the objective is predicted as the objective is."""
+        if objective.kind != "target":
+            return self
+        at, half_N = objective.columns[0], self.objective_high_N - self.objective_N
+        losses_NM, halves_NM = self.losses_NM.copy(), self.high_NM - self.losses_NM
+        losses_NM[:, at] = objective.signs[at] * self.objective_N
+        halves_NM[:, at] = half_N
+        return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
+
+
+def as_weights(weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]) -> Array:
+    """Return mixtures as an array, shape (N, D), in the order of `domains`."""
+    several = [weights] if isinstance(weights, Mixture) else weights
+    if isinstance(several, Sequence) and several and isinstance(several[0], Mixture):
+        mixtures = [one.over(domains) for one in several if isinstance(one, Mixture)]
+        return np.stack([mixture.array for mixture in mixtures])
+    return np.atleast_2d(np.asarray(weights, dtype=np.float64))
+
+
+KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
+
+
+def fit_line(name: str, report: pl.DataFrame, objective: Objective, size: str) -> str:
+    """Say what was chosen, and how good it is on held-out folds.
+
+    Args:
+        name: The chosen regressor.
+        report: Each regressor on held-out folds.
+        objective: What is minimised.
+        size: How many trials, domains and losses, in words.
+    """
+    own = (pl.col("predictor") == name) & (pl.col("target") == OBJECTIVE)
+    found = report.filter(own)
+    said = ""
+    if len(found):
+        rank, error = rank_text(found["spearman"][0]), loss_text(found["rmse"][0])
+        said = f"; held out: Spearman {rank}, RMSE {error} {UNITS[objective.value_unit]}"
+    return f"Fit({name!r}: {size}{said})"
+
+
+def fit_html(
+    chosen: str, report: pl.DataFrame, objective: Objective, size: str, notes: Iterable[str]
+) -> str:
+    """Return the regressors, controls and the noise ceiling as an HTML table.
+
+    Args:
+        chosen: The chosen regressor.
+        report: Each regressor on held-out folds.
+        objective: What is minimised.
+        size: How many trials, domains and losses, in words.
+        notes: Lines below it.
+    """
+    order = pl.col("kind").replace_strict(KINDS, default=len(KINDS))
+    rows = report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
+    cells = []
+    for row in rows.iter_rows(named=True):
+        name, kind = row["predictor"], row["kind"]
+        said = f"{kind}, chosen" if name == chosen else kind
+        cells.append((name, said, rank_text(row["spearman"]), loss_text(row["rmse"])))
+    columns = ("predictor", "kind", "Spearman", f"RMSE, {UNITS[objective.value_unit]}")
+    caption = f"{chosen}, fitted to {size}: {objective.describe()} of held-out trials"
+    return html_table(caption, columns, cells, notes=notes, texts=[1], what="predictors")
+
 
 CRITERION = "lowest RMSE of the objective on held-out folds"
 

@@ -6,7 +6,7 @@ trials that the regressor had not seen. So an interval is wider where the regres
 sure, and how sure it claims to be does not matter. Where its deviations are no help, because
 intervals of one width for all held-out trials would be narrower on the whole, they have that width,
 and are wider only where the regressor is less sure than at any held-out trial. How far a mixture is
-from the trials counts beside it (mixopt.fitting.trial_reach).
+from the trials counts beside it (mixopt.fitting.intervals).
 
 Source: Lei et al., Distribution-Free Predictive Inference for Regression (2018), section 5.2;
 the choice between the two widths is ours.
@@ -17,10 +17,12 @@ Shapes: N trials.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from mixopt.mixture import pairwise_total_variation
 from mixopt.system import Array
 
 LEVEL = 0.9
@@ -88,3 +90,51 @@ def conformal_quantile(sizes_N: Array, level: float = LEVEL) -> float:
     count = len(sizes_N)
     rank = min(int(np.ceil((count + 1) * level)), count)
     return float(np.sort(sizes_N)[rank - 1])
+
+
+ALIKE = 3  # decimals; mixtures that agree to a thousandth of the tokens count as one
+
+
+@dataclass(frozen=True, eq=False)
+class TrialReach:
+    """Where the trials are, and how far they reach.
+
+    Attributes:
+        weights_ND: Mixtures of the trials.
+    """
+
+    weights_ND: Array
+
+    @cached_property
+    def reach(self) -> float:
+        """The largest distance of a trial from its nearest neighbour; 0 where all are alike."""
+        rows = self._different
+        if len(rows) < 2:
+            return 0.0
+        apart_KK = pairwise_total_variation(rows, rows)
+        np.fill_diagonal(apart_KK, np.inf)
+        return float(apart_KK.min(axis=1).max())
+
+    @cached_property
+    def radius(self) -> float:
+        """The largest distance of a trial from the mean of all."""
+        rows = self._different
+        return float(pairwise_total_variation(rows, rows.mean(axis=0)[None]).max())
+
+    def nearest(self, points_ND: Array) -> Array:
+        """Return the distance of each mixture from its nearest trial, shape (N,)."""
+        near_N: Array = pairwise_total_variation(points_ND, self.weights_ND).min(axis=1)
+        return near_N
+
+    def stretch(self, points_ND: Array) -> Array:
+        """Return by what intervals are wider at each mixture, shape (N,); 1 within the reach."""
+        if self.radius <= 0:
+            return np.ones(len(points_ND))
+        beyond_N = np.maximum(self.nearest(points_ND) - self.reach, 0.0)
+        stretch_N: Array = (1.0 + beyond_N / self.radius) ** 2
+        return stretch_N
+
+    @cached_property
+    def _different(self) -> Array:
+        _, first = np.unique(self.weights_ND.round(ALIKE), axis=0, return_index=True)
+        return self.weights_ND[first]

@@ -3,11 +3,12 @@
 Beside the signal over the noise of each loss stand the rank correlation that the chosen regressor
 has on held-out folds, that of the best control, the most that noise lets any predictor have, and
 the training domain whose own loss goes most with it: a task that is one domain's loss again adds
-little to a fit. How a state follows is in mixopt.fitting.loss_state.
+little to a fit. How a state follows is in mixopt.fitting.loss_readiness.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,104 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
 from mixopt.fitting.cross_validation import spearman_within
-from mixopt.fitting.fit_report import CEILING
-from mixopt.fitting.held_out_predictions import OBJECTIVE
-from mixopt.fitting.loss_state import LossReadiness
+from mixopt.fitting.held_out import CEILING, OBJECTIVE
 from mixopt.objective import grouped_names
 from mixopt.system import Array
-from mixopt.trials import Readiness, Replicates, readiness_of
+from mixopt.trials import Readiness, Replicates, State, readiness_of
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
+
+EQUAL = math.sqrt(0.5)  # the most that one can correlate with what is half noise
+LEVEL = 1.6449  # standard deviations below which 5% of a normal distribution lies
+
+
+@dataclass(frozen=True)
+class LossReadiness:
+    """What is known of a loss.
+
+    Attributes:
+        of_trials: Its spread, noise, and their ratio.
+        weight: Its weight in the objective; 0 where the objective does not measure it.
+        mixtures: How many different mixtures were ranked.
+        spearman: Rank correlation of the chosen regressor on held-out folds.
+        ceiling: The rank correlation of a predictor that knew the truth.
+        control: The control that ranks best, and its rank correlation.
+        domains: Rank correlation over the trials with the own loss of each training domain.
+    """
+
+    of_trials: Readiness
+    weight: float
+    mixtures: int
+    spearman: float | None
+    ceiling: float | None
+    control: tuple[str, float] | None
+    domains: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """The loss."""
+        return self.of_trials.name
+
+    @property
+    def spearman_low(self) -> float | None:
+        """The 95% lower bound of the rank correlation on held-out folds."""
+        if self.spearman is None or self.mixtures < 4:
+            return None
+        return math.tanh(_fisher(self.spearman) - LEVEL * self._error(self.spearman))
+
+    @property
+    def state(self) -> State:
+        """`ready`, `weak` or `noise`; from the rank correlation alone without replicates."""
+        found = self.of_trials.state
+        if found == "unknown":
+            low = self.spearman_low
+            if low is None or low <= 0:
+                return "noise"
+            found = "ready" if low >= EQUAL else "weak"
+        return "weak" if found == "ready" and self._is_beaten else found
+
+    @property
+    def nearest(self) -> tuple[str, float] | None:
+        """The training domain whose own loss goes most with this one, and how much."""
+        if not self.domains:
+            return None
+        return max(self.domains.items(), key=lambda one: abs(one[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        name, best = self.control or (None, None)
+        return {
+            **self.of_trials.to_json(),
+            "state": self.state,
+            "weight": self.weight,
+            "spearman": self.spearman,
+            "spearman_low": self.spearman_low,
+            "ceiling": self.ceiling,
+            "control": name,
+            "control_spearman": best,
+            "domains": dict(self.domains),
+        }
+
+    @property
+    def _is_beaten(self) -> bool:
+        """Whether the regressor ranks nothing, or a control ranks better beyond doubt.
+
+        With two domains a domain's own share says all there is to know: a control that is as good
+        is no fault.
+        """
+        if self.spearman is None or self.control is None:
+            return self.spearman is None
+        apart = _fisher(self.control[1]) - _fisher(self.spearman)
+        return self.mixtures > 3 and apart > LEVEL * self._error(self.spearman)
+
+    def _error(self, rank: float) -> float:
+        return math.sqrt((1 + rank**2 / 2) / (self.mixtures - 3))
+
+
+def _fisher(rank: float) -> float:
+    return math.atanh(min(max(rank, -1 + 1e-12), 1 - 1e-12))
+
 
 STATES = ("ready", "weak", "noise")
 

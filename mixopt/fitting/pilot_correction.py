@@ -31,9 +31,137 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import TrialsError
-from mixopt.fitting.pilot_kernel import PilotKernel
-from mixopt.fitting.pilot_line import LEAST_SLOPE, NOISE_FREEDOM, PilotLine
 from mixopt.system import Array
+
+WARP, SHIFT = 0.35, 1e-6
+STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
+
+
+@dataclass(frozen=True, eq=False)
+class PilotKernel:
+    """Covariances with the residual at some runs, over the variance of the noise.
+
+    Attributes:
+        weights_KD: Mixtures of the runs.
+        length: Over which residuals are alike, in warped weights.
+        ratio: Variance of the residual over that of the noise; 0 is no residual.
+    """
+
+    weights_KD: Array
+    length: float
+    ratio: float
+
+    def alike(self, weights_ND: Array) -> Array:
+        """Return covariances with the residual at the runs, shape (N, K)."""
+        from scipy.spatial.distance import cdist
+
+        if not self.ratio:
+            return np.zeros((len(weights_ND), len(self.weights_KD)))
+        apart_NK = cdist(_warped(weights_ND), _warped(self.weights_KD)) / self.length
+        distance_NK = np.sqrt(5.0) * apart_NK
+        alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
+        return self.ratio * alike_NK
+
+    def slopes(self, weights_D: Array, dual_KM: Array) -> Array:
+        """Return the slope of alike @ dual by each weight at one mixture, shape (M, D)."""
+        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
+        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
+        by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.ratio
+        by_warped_KD = 2.0 * by_squared_K[:, None] * apart_KD / self.length
+        steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
+        slopes_MD: Array = (dual_KM.T @ by_warped_KD) * steep_D
+        return slopes_MD
+
+    def plain(self, dual_KM: Array) -> dict[str, Any]:
+        """Return the numbers of a plain law (mixopt.fitting.capabilities).
+
+        Args:
+            dual_KM: What covariances are multiplied with, for each value.
+        """
+        covariance_KK = np.eye(len(self.weights_KD)) + self.alike(self.weights_KD)
+        return {
+            "weights_KD": self.weights_KD,
+            "length": self.length,
+            "ratio": self.ratio,
+            "inverse_KK": np.linalg.inv(covariance_KK),
+            "dual": dual_KM,
+        }
+
+
+def _warped(weights_ND: Array) -> Array:
+    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
+    return warped
+
+
+SLOPE_SPREAD = 0.4  # of targets; slopes between the published 1M and 1B runs are 0.2 to 1.1
+LEAST_HOLD = 0.3  # a slope is held back by no less than so many runs a spread from the mean
+LEAST_SLOPE = 0.05
+LEAST_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
+NOISE_FREEDOM = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class PilotLine:
+    """The line of one target, in spreads of its loss.
+
+    `dual_K` is the inverse covariance times what the line leaves, `unsure_22` the covariance of
+    level and slope over the noise's variance, `likelihood` the logarithm of the marginal one.
+    """
+
+    level: float
+    slope: float
+    variance: float
+    unsure_22: Array
+    dual_K: Array
+    basis_K2: Array
+    likelihood: float
+
+    @classmethod
+    def fitted(
+        cls,
+        column_K: Array,
+        values_K: Array,
+        inverse_KK: Array,
+        log_volume: float,
+        noise: float,
+        common: float,
+    ) -> PilotLine:
+        """Draw the line of one target.
+
+        Args:
+            column_K: What the fit predicts for the runs, from the runs' mean.
+            values_K: What they gave, from the same mean.
+            inverse_KK: Inverse covariance of the runs, over the noise's variance.
+            log_volume: Logarithm of that covariance's determinant.
+            noise: Squared deviation of the fit at its own size.
+            common: The slope that all targets are drawn towards.
+        """
+        basis_K2 = np.column_stack([np.ones(len(column_K)), column_K])
+        solved_K2 = inverse_KK @ basis_K2
+        hold = max(noise / SLOPE_SPREAD**2, LEAST_HOLD)
+        precision_22 = basis_K2.T @ solved_K2 + np.diag([0.0, hold])
+        level, slope = np.linalg.solve(precision_22, solved_K2.T @ values_K + [0.0, hold * common])
+        if slope < LEAST_SLOPE:
+            slope = LEAST_SLOPE
+            level = solved_K2[:, 0] @ (values_K - slope * column_K) / precision_22[0, 0]
+        left_K = values_K - level - slope * column_K
+        squares = float(left_K @ inverse_KK @ left_K) + hold * (slope - common) ** 2
+        squares += NOISE_FREEDOM * noise
+        freedom = NOISE_FREEDOM + len(column_K) - 1
+        # It is held back out of caution; how unsure it is, is its prior's spread.
+        open_22 = precision_22 - np.diag([0.0, hold - max(noise, LEAST_NOISE) / SLOPE_SPREAD**2])
+        volume = log_volume + float(np.linalg.slogdet(precision_22)[1])
+        likelihood = -0.5 * (volume + freedom * np.log(max(squares, 1e-300)))
+        return cls(
+            float(level),
+            float(slope),
+            squares / freedom,
+            np.asarray(np.linalg.inv(open_22), dtype=np.float64),
+            inverse_KK @ left_K,
+            basis_K2,
+            likelihood,
+        )
+
 
 COMMON_HOLD = 0.5  # so is the slope of all targets from 1
 LENGTHS = (0.3, 0.6, 1.2, 2.4)

@@ -25,9 +25,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mixopt.fitting.pilot_correction import Correction
-from mixopt.fitting.pilot_kernel import PilotKernel
-from mixopt.fitting.pilot_line import NOISE_FREEDOM, SLOPE_SPREAD
+from mixopt.fitting.pilot_correction import NOISE_FREEDOM, SLOPE_SPREAD, Correction, PilotKernel
 from mixopt.objective import Objective
 from mixopt.system import Array
 

@@ -1,8 +1,8 @@
 """Microanneals as a run: `mixopt anneal`, and their combination into a mixture.
 
 A run of microanneals is a run whose design is the control and one mixture a source
-(mixopt.designs.anneals), so that it prepares, sweeps, resumes and is tracked like any other. What
-was asked for is in its configuration: `design.anneals`, and `constraints.proportions.base`, which
+(mixopt.trials.first_round), so that it prepares, sweeps, resumes and is tracked like any other.
+Its configuration has `design.anneals`, and `constraints.proportions.base`, which
 keeps the base in one piece where sources are combined. Combining them is the rest of the steps;
 later rounds, if any, are chosen by a fit on the anneals and trained first.
 """

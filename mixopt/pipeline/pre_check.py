@@ -206,7 +206,7 @@ def _pilots(config: Config) -> Iterator[MixoptError]:
 
 
 def _limits_and_design(config: Config, sizes: KnownSizes) -> Iterator[MixoptError]:
-    from mixopt.designs import design_constraints, make_design
+    from mixopt.trials import design_constraints, make_design
 
     known, natural = _as_far_as_known(config, sizes)
     constraints: Constraints | None = None

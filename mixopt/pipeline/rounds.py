@@ -27,8 +27,8 @@ from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write
 
 if TYPE_CHECKING:
     from mixopt.config import Config
-    from mixopt.designs import Acquisition, Batch
     from mixopt.objective import Objective
+    from mixopt.proposals import Acquisition, Batch
     from mixopt.run_directory import Run
     from mixopt.trials import Trials
 
@@ -84,7 +84,8 @@ def choose_round(
         results: Their results.
         number: The round, >= 1.
     """
-    from mixopt.designs import choose_batch, design_constraints, draw_candidates, fit_surrogate
+    from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
+    from mixopt.trials import design_constraints
 
     config, seed = run.config, run.config.seed + number
     table = _table(run, trials, results)
@@ -246,7 +247,7 @@ def _resumed(run: Run) -> tuple[list[Trial], _Record]:
 
 def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
     """Return the trials of a batch, numbered after those before."""
-    from mixopt.designs import trial_seeds
+    from mixopt.trials import trial_seeds
 
     first = sum(run.config.design.planned_rounds[:number])
     names = [f"t{first + i:04d}" for i in range(len(batch.weights_BD))]

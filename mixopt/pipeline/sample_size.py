@@ -96,7 +96,7 @@ def run_shortages(run: Run) -> list[Shortage]:
 
 def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
     """Return the largest weight of each domain that a design may have."""
-    from mixopt.designs import anneal_mixtures, design_constraints
+    from mixopt.trials import anneal_mixtures, design_constraints
 
     design = config.design
     if design.anneals is not None and len(design.planned_rounds) == 1:

@@ -58,8 +58,7 @@ def _prepare(run: Run, say: Say) -> None:
 
 
 def _design(run: Run, say: Say) -> None:
-    from mixopt.designs import make_design
-    from mixopt.trials import write_design
+    from mixopt.trials import make_design, write_design
 
     trials = make_design(
         run.config.design,
@@ -92,7 +91,7 @@ def _counted(role: str, count: int) -> str:
 
 def _say_epochs(run: Run, anneals: AnnealsConfig, say: Say) -> None:
     """Say which domains the full run would repeat, where nothing limits that."""
-    from mixopt.designs import base_epochs, repeated_line, source_epochs
+    from mixopt.trials import base_epochs, repeated_line, source_epochs
 
     target, limits = run.config.propose.target_tokens, run.config.constraints
     if target is None or limits.max_epochs is not None:

@@ -2,7 +2,7 @@
 
 A round trains its proposal and the baselines with the first seeds. As long as some interval
 includes 0 and none lies above it, seeds are added to the proposal and to the baselines that are
-not decided yet, at looks that were fixed beforehand (mixopt.proposals.sequential). A proposal that
+not decided yet, at looks that were fixed beforehand (mixopt.proposals.validation). A proposal that
 then does not win against every baseline was made by a fit that is wrong there: its runs join the
 trials, and the next round's proposal comes from the fit to both.
 

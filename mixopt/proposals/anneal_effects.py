@@ -21,15 +21,17 @@ import numpy as np
 import polars as pl
 
 from mixopt.objective import Objective
-from mixopt.proposals.sequential import FEWEST, LEVEL, paired_interval
-from mixopt.proposals.validation import Validation
+from mixopt.proposals.validation import FEWEST, LEVEL, Validation, paired_interval
 from mixopt.system import Array
 from mixopt.trials import Trials
 
 if TYPE_CHECKING:
     from mixopt.config import AnnealsConfig
 
-CONTROL, ANNEAL = "control", "anneal_"  # the first parts of trials' names (mixopt.designs.anneals)
+CONTROL, ANNEAL = (
+    "control",
+    "anneal_",
+)  # the first parts of trials' names (mixopt.trials.first_round)
 EffectVerdict = Literal["better", "worse", "not significant", "one seed"]
 
 

@@ -8,7 +8,7 @@ the other half around the average of the best so far. Draws outside the limits a
 RegMix never scores its average; here the average of the best k is taken for the largest k (128,
 64, ..., 1) at which it is predicted no worse than the best single draw.
 
-The gradient method (mixopt.proposals.gradient_search) continues from there and from other starts.
+The gradient method (mixopt.proposals.mixture_search) continues from there and from other starts.
 Whatever is returned is allowed, and is predicted no worse than anything that was scored. A mixture
 that breaks a guardrail is worse than any that keeps them all, and the less it breaks the better.
 
@@ -17,15 +17,208 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mixopt.constraints import CappedSimplex, Smooth, downhill, limits_of
 from mixopt.errors import ConfigError
-from mixopt.proposals.gradient_search import DESCENTS, descend
+from mixopt.fitting import Predictor
+from mixopt.mixture import total_variation
 from mixopt.proposals.problem import CHUNK, Found, Problem
-from mixopt.system import Array
+from mixopt.system import Array, Update, no_progress
+
+if TYPE_CHECKING:
+    from mixopt.config import ProposeConfig
+
+STEPS, HALVINGS = 300, 30
+MEMORY = 6  # the objective stays below the highest of so many values
+FIRST = 0.1  # length of the first step, in weight
+FALL = 1e-4  # part of the fall that the gradient promises and a step must have
+
+
+def projected_descent(
+    value: Callable[[Array], float],
+    slope: Callable[[Array], Array],
+    project: Callable[[Array], Array],
+    start_D: Array,
+    *,
+    accuracy: float,
+) -> Array:
+    """Return the best mixture that the descent meets, shape (D,).
+
+    Args:
+        value: What is minimised.
+        slope: Its slope by the weights, shape (D,).
+        project: The nearest mixture of the set.
+        start_D: A mixture of the set.
+        accuracy: Promised fall at which the descent stops.
+    """
+    here_D, slope_D = start_D, slope(start_D)
+    best_D, values = start_D, [value(start_D)]
+    length = FIRST / max(float(np.abs(slope_D).max()), 1e-12)
+    for _ in range(STEPS):
+        move_D = project(here_D - length * slope_D) - here_D
+        fall = float(slope_D @ move_D)
+        if fall > -accuracy:
+            break
+        part = _part(value, here_D, move_D, fall, max(values[-MEMORY:]))
+        if part == 0:
+            break
+        there_D = here_D + part * move_D
+        values.append(value(there_D))
+        best_D = there_D if values[-1] <= min(values) else best_D
+        turned_D = slope(there_D)
+        bent = float((there_D - here_D) @ (turned_D - slope_D))
+        moved = float(((there_D - here_D) ** 2).sum())
+        length = moved / bent if bent > 1e-300 else 10.0 * length
+        here_D, slope_D = there_D, turned_D
+    return best_D
+
+
+def _part(
+    value: Callable[[Array], float], here_D: Array, move_D: Array, fall: float, highest: float
+) -> float:
+    """Return which part of a move is far enough down; 0 where none is."""
+    part = 1.0
+    for _ in range(HALVINGS):
+        if value(here_D + part * move_D) <= highest + FALL * part * fall:
+            return part
+        part *= 0.5
+    return 0.0
+
+
+STARTS = 12
+DESCENTS = 6  # of the starts, those that are predicted best
+MANY = 64  # domains above which a quadratic program takes too long
+FINE = 1e-10  # change of the objective at which a descent stops
+ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
+ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
+STEP = 1e-5  # in weight, of differences
+
+
+def descend(problem: Problem, start_D: Array, *, seed: int, descents: int = DESCENTS) -> Found:
+    """Return the best of what many descents reach, none of it outside the limits.
+
+    Args:
+        problem: What is minimised over what.
+        start_D: The first start; it goes downhill in any case.
+        seed: Of the starts at random.
+        descents: How many starts go downhill, the others being those that are predicted best.
+    """
+    rng = np.random.default_rng(seed)
+    cube_SK = rng.random((STARTS, problem.allowed.dimensions))
+    centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
+    starts_SD = np.vstack([problem.allowed.project(centers_ND), problem.allowed.from_cube(cube_SK)])
+    order_S = 1 + np.argsort(problem.score(starts_SD[1:]), kind="stable")
+    chosen_SD = starts_SD[np.append(0, order_S[: descents - 1])]
+    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
+    every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
+    best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
+    # Only the best continues: near a weight of 0 most steps are for the last digits.
+    last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
+    pair_2D = np.stack([best_D, last_D])
+    scores_2 = problem.score(pair_2D)
+    row = int(np.argmin(scores_2))
+    return Found(pair_2D[row], float(scores_2[row]), "gradient")
+
+
+def least_broken(problem: Problem, start_D: Array) -> Array:
+    """Return an allowed mixture at which the most broken guardrail is broken least, shape (D,)."""
+    conditions = _guards(problem, room=0.0)
+    end_D = _least_above(conditions, start_D, problem)
+    candidates_ND = np.vstack([start_D, problem.allowed.inside(end_D[None])])
+    worst_N = problem.excess(candidates_ND).max(axis=1)
+    nearest_D: Array = candidates_ND[int(np.argmin(worst_N))]
+    return nearest_D
+
+
+def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
+    """Return where one descent ends, to rounding inside the limits."""
+    rows, radius = limits_of(problem.allowed)
+    kept = [] if problem.guards is None else [_guards(problem, room=ROOM)]
+    if problem.risk is not None:
+        return downhill(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
+    pieces, alone = _pieces(problem), len(problem.objective.pieces()) == 1
+    bounds = isinstance(problem.allowed, CappedSimplex) and not kept
+    if alone and bounds and len(start_D) > MANY:
+        return projected_descent(
+            lambda w: float(pieces.values(w)[0]),
+            lambda w: pieces.slopes(w)[0],
+            problem.allowed.project,
+            start_D,
+            accuracy=accuracy,
+        )
+    if alone:
+        return downhill(pieces, start_D, rows, radius, kept, accuracy=accuracy)
+    below = Smooth(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
+    return _least_above(below, start_D, problem, kept, accuracy=accuracy)
+
+
+def _least_above(
+    below: Smooth,
+    start_D: Array,
+    problem: Problem,
+    kept: Sequence[Smooth] = (),
+    *,
+    accuracy: float = FINE,
+) -> Array:
+    """Minimise the largest of `-below` as the least t with t + below >= 0."""
+    rows, radius = limits_of(problem.allowed)
+    domains = len(start_D)
+    level = -below.values(start_D).min(keepdims=True)
+    above = Smooth(
+        lambda x: x[domains] + below.values(x[:domains]),
+        lambda x: np.column_stack(
+            [below.slopes(x[:domains]), np.ones(len(below.values(x[:domains])))]
+        ),
+    )
+    top = Smooth(lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:])
+    inner = [_of_weights(one, domains) for one in kept]
+    start_X, positive = np.append(start_D, level), [above, *inner]
+    return downhill(top, start_X, rows, radius, positive, accuracy=accuracy)[:domains]
+
+
+def _of_weights(smooth: Smooth, domains: int) -> Smooth:
+    return Smooth(lambda x: smooth.values(x[:domains]), lambda x: smooth.slopes(x[:domains]))
+
+
+def _pieces(problem: Problem) -> Smooth:
+    """Return the pieces of the objective, shape (P,), and their slopes, (P, D)."""
+    pieces_PM = problem.objective.pieces()
+    return Smooth(
+        lambda w: pieces_PM @ problem.losses(w[None])[0],
+        lambda w: pieces_PM @ problem.slopes(w),
+    )
+
+
+def _guards(problem: Problem, room: float) -> Smooth:
+    """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
+    guards = problem.guards
+    assert guards is not None
+    reference_M = guards.compared(problem.losses)
+    signs_G1 = guards.signs_G[:, None]
+    return Smooth(
+        lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,
+        lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
+    )
+
+
+def _differences(problem: Problem) -> Smooth:
+    """Return the value and its slopes from one batch of predictions around a mixture."""
+
+    def slopes(weights_D: Array) -> Array:
+        steps_DD = STEP * np.eye(len(weights_D))
+        up_DD, down_DD = weights_D + steps_DD, np.maximum(weights_D - steps_DD, 0.0)
+        values_N = problem.value(np.vstack([up_DD, down_DD]))
+        width_D = np.diag(up_DD) - np.diag(down_DD)
+        slope_D: Array = (values_N[: len(steps_DD)] - values_N[len(steps_DD) :]) / width_D
+        return np.atleast_2d(slope_D)
+
+    return Smooth(lambda w: problem.value(np.maximum(w, 0.0)[None]), slopes)
+
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
 NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
@@ -124,3 +317,63 @@ def _draws(
         alpha_D = np.maximum(concentration * center_D, 1e-3)
         for at in range(0, own, CHUNK):
             yield rng.dirichlet(alpha_D, min(CHUNK, own - at))
+
+
+SAMPLES = 2_000
+FEWER = 400  # where a descent continues from them
+REFIT_DESCENTS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Refits:
+    """What the refits say.
+
+    Attributes:
+        optima_BD: The best mixture of each refit.
+        values_BK: The objective that each refit predicts for the compared mixtures.
+    """
+
+    optima_BD: Array
+    values_BK: Array
+
+    def movement(self, proposal_D: Array) -> Array:
+        """Return the total variation between the proposal and each optimum, shape (B,)."""
+        return total_variation(self.optima_BD, proposal_D)
+
+
+def search_again(
+    fits: Sequence[Predictor],
+    problem: Problem,
+    compared_KD: Array,
+    *,
+    config: ProposeConfig,
+    seed: int,
+    update: Update = no_progress,
+) -> Refits:
+    """Search with each refit as the proposal was searched, on fewer draws.
+
+    Args:
+        fits: Refits of the losses of the search.
+        problem: The search that the proposal came from.
+        compared_KD: Mixtures to predict, the proposal first.
+        config: The search of the proposal; a refit draws fewer mixtures, `SAMPLES` at most.
+        seed: Of the draws.
+        update: Receives how many refits were searched.
+    """
+    optima, values = [], []
+    for regressor in fits:
+        again = replace(problem, regressor=regressor, risk=None)
+        if again.has_gradient:
+            # From the proposal too, near which the optimum of a refit often is.
+            known_KD = np.vstack([compared_KD[:1], problem.known_ND])
+            again = replace(again, known_ND=known_KD)
+        most = FEWER if again.has_gradient and config.method != "simulation" else SAMPLES
+        few = min(config.samples, most)
+        kept = max(config.average * few // config.samples, 1)
+        found = search(
+            again, config.method, samples=few, average=kept, seed=seed, descents=REFIT_DESCENTS
+        )
+        optima.append(found.weights_D)
+        values.append(again.value(compared_KD))
+        update(len(optima), "")
+    return Refits(np.array(optima), np.array(values))

@@ -8,24 +8,136 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from mixopt.constraints import MISSED, Allowed, Guards
-from mixopt.fitting import Predictor, aimed, select_targets, supports_gradient
-from mixopt.mixture import Mixture
+from mixopt.errors import ConfigError
+from mixopt.fitting import Predictor, aimed, predict_with_std, select_targets, supports_gradient
+from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective
-from mixopt.proposals.collapsed_experts import Avoided
-from mixopt.proposals.risk import Risk
 from mixopt.system import Array
 
 if TYPE_CHECKING:
+    from mixopt.config import RiskConfig
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
     from mixopt.trials import Trials
+
+
+@dataclass(frozen=True, eq=False)
+class Risk:
+    """Either so many standard deviations, or a quantile over refits.
+
+    Attributes:
+        deviations: Of the regressor's own standard deviations, added to its mean.
+        quantile: Of the refits' objectives, in place of the mean; needs `refits`.
+        refits: Regressors fitted on resampled trials, of the same losses.
+    """
+
+    deviations: float = 0.0
+    quantile: float | None = None
+    refits: Sequence[Predictor] = ()
+
+    @classmethod
+    def from_config(
+        cls, config: RiskConfig | None, fit: Fit, refits: Sequence[Predictor]
+    ) -> Self | None:
+        """Build the risk that a configuration states; None where it states none.
+
+        Raises:
+            ConfigError: A quantile without refits, or deviations of a regressor without any.
+        """
+        if config is None:
+            return None
+        if config.quantile is not None:
+            if not refits:
+                raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
+            return cls(quantile=config.quantile, refits=refits)
+        assert config.std is not None
+        if not fit.held_out_stds().any():
+            raise ConfigError(
+                f"propose.risk.std: {fit.name} gives no standard deviations; use"
+                " propose.risk.quantile, or a regressor that gives them, such as auto"
+            )
+        return cls(deviations=config.std)
+
+    def value(self, regressor: Predictor, objective: Objective, weights_ND: Array) -> Array:
+        """Return what is minimised in place of the predicted objective, shape (N,)."""
+        if self.quantile is not None:
+            values_BN = [
+                objective.value(np.asarray(one.predict(weights_ND)).reshape(len(weights_ND), -1))
+                for one in self.refits
+            ]
+            high_N: Array = np.quantile(values_BN, self.quantile, axis=0)
+            return high_N
+        losses_NM, stds_NM = predict_with_std(regressor, weights_ND)
+        return objective.value(losses_NM) + self.deviations * objective.spread(stds_NM)
+
+
+SOURCE = "constraints.guardrails.experts"
+NEAR = 1e-3  # in total variation, within which it counts as holding a proposal
+
+
+@dataclass(frozen=True, eq=False)
+class Avoided:
+    """The mixtures of trials whose experts collapsed, and of the others.
+
+    Attributes:
+        collapsed_KD: Mixtures of the first.
+        others_KD: Mixtures of the others.
+    """
+
+    collapsed_KD: Array
+    others_KD: Array
+
+    @classmethod
+    def of(cls, trials: Trials, collapsed: Collection[str] | None) -> Avoided:
+        """Sort the finished trials.
+
+        Args:
+            trials: The trials.
+            collapsed: Names of those whose experts collapsed; None where trials have no experts.
+
+        Raises:
+            ConfigError: Trials have no experts, or they collapsed in all of them.
+        """
+        if collapsed is None:
+            raise ConfigError(
+                f"{SOURCE}: the trials have no experts; leave it out, or use a proxy that has "
+                "experts (decoder with proxy.options.size: moe-tiny)"
+            )
+        done = trials.finished
+        marked_K = np.array([name in collapsed for name in done.table["trial"]])
+        if marked_K.all():
+            raise ConfigError(
+                f"{SOURCE}: the experts of all {len(marked_K)} trials collapsed, so no mixture "
+                "satisfies it; balance the router (proxy.options), or leave it out"
+            )
+        weights_KD = done.weights()
+        return cls(weights_KD[marked_K], weights_KD[~marked_K])
+
+    def excess(self, weights_ND: Array) -> Array:
+        """Return by how much nearer a collapsed trial is than another, shape (N,).
+
+        Below or at 0 a mixture may be proposed.
+        """
+        if not len(self.collapsed_KD):
+            return np.full(len(weights_ND), -1.0)
+        to_collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)
+        to_others_N = pairwise_total_variation(weights_ND, self.others_KD).min(axis=1)
+        excess_N: Array = to_others_N - to_collapsed_N
+        return excess_N
+
+    def binding(self, weights_D: Array) -> list[str]:
+        """Name the guardrail where it holds a mixture."""
+        if self.excess(weights_D[None])[0] < -NEAR:
+            return []
+        return [f"a trial whose experts collapsed is as near as any other ({SOURCE})"]
+
 
 CHUNK = 16_384
 KNOWN = 8  # best trials that the search scores too

@@ -21,19 +21,89 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import yaml
 
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
-from mixopt.proposals.mixture_table import mixture_table
-from mixopt.proposals.optimism import Optimism
-from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
+from mixopt.system import (
+    SEAL,
+    Array,
+    StateFields,
+    check_seal,
+    html_table,
+    read_yaml,
+    sealed,
+    write_text,
+)
+
+
+def mixture_table(
+    caption: str,
+    mixture: Mixture,
+    natural: Mixture,
+    epochs: Mapping[str, float] | None,
+    notes: Iterable[str],
+    *,
+    called: str,
+) -> str:
+    """Return an HTML table with a row for each domain, the largest share first.
+
+    Args:
+        caption: What stands above it.
+        mixture: The shares.
+        natural: Shares of the available tokens.
+        epochs: Passes over each domain's tokens; None where they are not known.
+        notes: Lines below it.
+        called: The heading of the shares.
+    """
+    columns = ["domain", "natural", called, "change"] + (["epochs"] if epochs else [])
+    rows = _rows(mixture, natural, epochs or {})
+    return html_table(caption, columns, rows, notes=notes, what="domains")
+
+
+def _rows(mixture: Mixture, natural: Mixture, epochs: Mapping[str, float]) -> Iterable[list[str]]:
+    for domain, weight in sorted(mixture.items(), key=lambda item: -item[1]):
+        before = natural[domain]
+        shares = [f"{100 * before:.1f}%", f"{100 * weight:.1f}%", f"{100 * (weight - before):+.1f}"]
+        yield [domain, *shares, *([f"{epochs[domain]:.2f}"] if epochs else [])]
+
+
+BEST = 0.1  # share of the held-out trials that count as predicted best
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """By how much the predicted objective of an optimum is optimistic.
+
+    None for a mixture without a search.
+    """
+
+    estimate: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the number as a plain value."""
+        return asdict(self)
+
+
+def estimate_optimism(predicted_N: Array, observed_N: Array) -> Optimism:
+    """Estimate the optimism of a proposal.
+
+    Args:
+        predicted_N: Objective that was predicted for held-out trials.
+        observed_N: Objective that they had.
+    """
+    count = max(FEWEST, int(np.ceil(BEST * len(predicted_N))))
+    best = np.argsort(predicted_N, kind="stable")[:count]
+    return Optimism(round(float((observed_N[best] - predicted_N[best]).mean()), 6))
+
 
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 EDITED_BY_HAND = "edited by hand"
@@ -96,7 +166,7 @@ class Proposal:
             not known.
         binding: Limits that hold the proposal back.
         stability: How far it moves under resampled trials; None where that was not tried.
-        optimism: By how much the predicted objective is optimistic (mixopt.proposals.optimism).
+        optimism: By how much the predicted objective is optimistic (mixopt.proposals.proposal).
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
             parts of its mixed domains.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective, grouped_names
-from mixopt.proposals.mixture_names import listed
 from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.validation_plan import listed
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints

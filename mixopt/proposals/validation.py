@@ -3,7 +3,7 @@
 Every mixture is trained with the same seeds, which are none of the trials', on a longer
 budget. A seed sets the initial weights and the order of the data, so differences are taken
 seed by seed and their mean gets a paired interval of Student's t with S - 1 degrees, wide enough
-for all the times that one looks at it (mixopt.proposals.sequential).
+for all the times that one looks at it (mixopt.proposals.validation).
 
 A first proposal that does not win is followed by another (mixopt.pipeline.validation_rounds):
 `proposal`, `proposal_2`, ...; what is compared by default is the one that leads.
@@ -13,8 +13,9 @@ Shapes: S seeds, M evaluation domains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,13 +26,64 @@ from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS, Objective
-from mixopt.proposals.mixture_names import PROPOSAL, is_proposal, listed, mixture_of, named
-from mixopt.proposals.sequential import FEWEST, LEVEL, looks, nominal_level, paired_interval
+from mixopt.proposals.validation_plan import PROPOSAL, is_proposal, listed, mixture_of, named
 from mixopt.system import Array, difference_text, html_table, interval_text, loss_text
-from mixopt.trials import Trials
+from mixopt.trials import PREFIX, Trials, loss_column
 
 if TYPE_CHECKING:
     from mixopt.config import ValidateConfig
+    from mixopt.fitting import Fit
+
+LEVEL = 0.95  # of all looks together
+SIMULATED = 100_000
+FEWEST = 2  # seeds that give an interval
+
+
+def looks(seeds: int, most: int) -> tuple[int, ...]:
+    """Return the numbers of seeds at which to look: the first, then half as many more each time.
+
+    Args:
+        seeds: At the first look, >= 2.
+        most: At the last, >= `seeds`.
+    """
+    step = math.ceil(seeds / 2)
+    return (*range(seeds, most, step), most)
+
+
+@lru_cache(maxsize=64)
+def nominal_level(at: tuple[int, ...]) -> float:
+    """Return the level of each look's interval that makes all of them hold at once in 95%.
+
+    Args:
+        at: Seeds at each look, increasing; 0.95 for a single look.
+    """
+    if len(at) == 1:
+        return LEVEL
+    from scipy.special import stdtr  # Student's t; lighter than scipy.stats
+
+    noise_RS = np.random.default_rng(0x10075).standard_normal((SIMULATED, at[-1]))
+    least_R = np.ones(SIMULATED)
+    for count in at:
+        seen_RS = noise_RS[:, :count]
+        t_R = seen_RS.mean(axis=1) / (seen_RS.std(axis=1, ddof=1) / math.sqrt(count))
+        least_R = np.minimum(least_R, 2.0 * stdtr(count - 1, -np.abs(t_R)))
+    return 1.0 - float(np.quantile(least_R, 1.0 - LEVEL))
+
+
+def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, float]:
+    """Return the mean of paired differences and half the width of its interval.
+
+    Args:
+        differences_S: One difference a seed, at least two.
+        level: That the interval is to have.
+    """
+    from scipy.special import stdtrit
+
+    count = len(differences_S)
+    error = float(differences_S.std(ddof=1)) / math.sqrt(count)
+    quantile = float(stdtrit(count - 1, 0.5 + level / 2))
+    return float(differences_S.mean()), quantile * error
+
 
 Verdict = Literal["wins", "not significant", "loses", "same mixture"]
 # As a sentence with the baseline, and in a table.
@@ -339,3 +391,55 @@ def _of_losses(trials: Trials, objective: Objective) -> Trials:
     if not more or not all(name.startswith(TASK) for name in more):
         return trials
     return trials.with_targets([name for name in trials.targets if name in kept])
+
+
+def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
+    """Return the finished trials, and the runs of the proposals that were validated.
+
+    Args:
+        trials: The trials that the fit was made from.
+        validation: Proposals and baselines.
+        fit: What predicts the baselines at the trials' length.
+
+    Returns:
+        A table in the objective's unit alone; without the proposals' runs where no baseline has
+        finished, since nothing says then how the lengths differ.
+    """
+    done, unit = trials.finished, validation.objective.unit
+    columns = [loss_column(name, unit) for name in done.targets]
+    others = [
+        loss_column(name, other) for other in PREFIX if other != unit for name in done.targets
+    ]
+    nothing = {name: pl.lit(None, pl.Float64) for name in others if name not in columns}
+    table = done.table.with_columns(**nothing)
+    shift_M = _shift(validation, fit)
+    if shift_M is None:
+        return Trials(table, done.domains, done.targets, done.notes)
+    runs = validation.trials.finished.table
+    kept = runs.filter(pl.col("trial").map_elements(_is_own, return_dtype=pl.Boolean))
+    shifted = {
+        column: pl.col(column) - shift
+        for column, shift in zip(columns, shift_M.tolist(), strict=True)
+    }
+    length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
+    kept = kept.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
+    both = pl.concat([table, kept.cast(table.schema)])
+    return Trials(both, done.domains, done.targets, done.notes)
+
+
+def _is_own(trial: str) -> bool:
+    return is_proposal(mixture_of(trial))
+
+
+def _shift(validation: Validation, fit: Fit) -> Array | None:
+    """Return validated - predicted loss, the mean over baselines, shape (M,); None without any."""
+    names = [name for name in validation.baselines if np.isfinite(validation.mean(name))]
+    if not names:
+        return None
+    mixtures = [validation.mixture(name) for name in names]
+    # At the trials' own size: pilots carry a fit to another.
+    predicted_BM = replace(fit, pilots=None).predict(mixtures, validation.objective).losses_NM
+    targets = validation.trials.targets
+    validated_BM = np.array([[validation.mean(n, target) for target in targets] for n in names])
+    shift_M: Array = (validated_BM - predicted_BM).mean(axis=0)
+    return shift_M

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixopt.designs import source_epochs
 from mixopt.objective import UNITS
 from mixopt.proposals import Anneals, Effect
 from mixopt.reporting.text_table import table_text
 from mixopt.run_directory import Run
 from mixopt.system import difference_text, interval_text, short_count, wrapped
+from mixopt.trials import source_epochs
 
 SHOWN = 6  # targets that the terminal's table has
 BETTER, WORSE = "+", "-"  # marks of what is significant, all sources considered

@@ -1,10 +1,3 @@
-from .checks import (
-    LEAST_MIXTURES as LEAST_MIXTURES,
-    check_trials as check_trials,
-    settled as settled,
-    trials_fingerprint as trials_fingerprint,
-    without_flat_tasks as without_flat_tasks,
-)
 from .columns import (
     BPB as BPB,
     LARGEST_LOSS as LARGEST_LOSS,
@@ -16,14 +9,28 @@ from .columns import (
     loss_column as loss_column,
     schema as schema,
 )
-from .design_table import read_design as read_design, write_design as write_design
 from .evaluation_files import (
     Evaluations as Evaluations,
     Harness as Harness,
     read_evaluations as read_evaluations,
 )
 from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
-from .loss_units import bits_per_nat as bits_per_nat, in_bits_per_byte as in_bits_per_byte
+from .first_round import (
+    ANNEAL as ANNEAL,
+    CONTROL as CONTROL,
+    anneal_mixtures as anneal_mixtures,
+    base_epochs as base_epochs,
+    base_mixture as base_mixture,
+    design_constraints as design_constraints,
+    make_design as make_design,
+    read_design as read_design,
+    repeated_line as repeated_line,
+    sample_mixtures as sample_mixtures,
+    source_epochs as source_epochs,
+    trial_seeds as trial_seeds,
+    write_design as write_design,
+)
+from .mixture_draws import SAME_MIXTURE as SAME_MIXTURE
 from .proxy import (
     Doing as Doing,
     Losses as Losses,
@@ -33,14 +40,21 @@ from .proxy import (
     Training as Training,
     Trial as Trial,
     TrialResult as TrialResult,
+    bits_per_nat as bits_per_nat,
+    in_bits_per_byte as in_bits_per_byte,
     make_proxy as make_proxy,
 )
 from .published_tables import LOSS_SUFFIXES as LOSS_SUFFIXES, without_affixes as without_affixes
 from .readiness import (
+    LEAST_MIXTURES as LEAST_MIXTURES,
     Readiness as Readiness,
     Replicates as Replicates,
     State as State,
+    check_trials as check_trials,
     readiness_of as readiness_of,
+    settled as settled,
+    trials_fingerprint as trials_fingerprint,
+    without_flat_tasks as without_flat_tasks,
 )
 from .result_files import (
     GROUPS as GROUPS,

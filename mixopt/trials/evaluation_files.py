@@ -24,7 +24,7 @@ from typing import Any, Literal
 from mixopt.config import HIGHER, task_column
 from mixopt.errors import TrialsError
 from mixopt.system import is_glob, read_json
-from mixopt.trials.cell_table import CellTable
+from mixopt.trials.cells import CellTable
 
 Harness = Literal["lm-eval", "olmes"]
 LONGEST_LINE = 1 << 26  # bytes of a sample

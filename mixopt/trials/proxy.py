@@ -22,7 +22,8 @@ resumes there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,7 +31,36 @@ from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
 
 if TYPE_CHECKING:
+    from mixopt.corpus import Domain
     from mixopt.routing import ExpertCounts
+
+
+def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
+    """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2.
+
+    Args:
+        domains: Evaluation domains.
+
+    Returns:
+        By name; None where the bytes of one domain are not known, since a table has a unit for
+        all domains or for none: its text is not here, or its tokens' tokenizer is not.
+    """
+    shards = {domain.name: domain.validation for domain in domains}
+    if not all(held.bytes and held.tokens for held in shards.values()):
+        return None
+    return {name: held.tokens / held.bytes / math.log(2) for name, held in shards.items()}
+
+
+def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:
+    """Return losses in bits per byte; none where the bytes of one domain are not known.
+
+    Args:
+        nats: Losses in nats per token, by evaluation domain.
+        domains: The evaluation domains.
+    """
+    rates = bits_per_nat(domains)
+    return {} if rates is None else {name: loss * rates[name] for name, loss in nats.items()}
+
 
 Status = Literal["finished", "diverged", "failed"]
 Doing = Literal["starting", "compiling", "training", "evaluating"]

@@ -8,9 +8,9 @@ a table share around the names (`train_`, `metric/`, `_val_loss`, and `the_pile_
 is taken off, so that a domain has one name in both tables.
 
 Columns `parameters` and `tokens` of either table are the size that a trial was trained at, and
-`schedule` says which rows are finished runs (mixopt.trials.schedule_column).
+`schedule` says which rows are finished runs (mixopt.trials.cells).
 
-Rows are joined by their key (mixopt.trials.key_join). Weights that were rounded, so that a row
+Rows are joined by their key (mixopt.trials.cells). Weights that were rounded, so that a row
 misses 1 by no more than a tolerance, are rescaled. The notes of the result report this, and what
 was left out because that was asked for.
 
@@ -29,7 +29,15 @@ from mixopt.config import TASK
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray
-from mixopt.trials.cell_table import CellTable
+from mixopt.trials.cells import (
+    SCHEDULE,
+    SIZE,
+    CellTable,
+    data_columns,
+    finished_rows,
+    join_tables,
+    run_seeds,
+)
 from mixopt.trials.columns import (
     LARGEST_SIZE,
     LOSS,
@@ -41,8 +49,6 @@ from mixopt.trials.columns import (
     loss_column,
     schema,
 )
-from mixopt.trials.key_join import SCHEDULE, SIZE, data_columns, join_tables
-from mixopt.trials.schedule_column import finished_rows, run_seeds
 
 MIXTURE_PREFIXES = ("train_", WEIGHT)
 LOSS_PREFIXES = ("metric/", "valid_", LOSS)
@@ -66,7 +72,7 @@ def read_csv_trials(
         mixtures: A row for each trial: its key, and the weight of each domain.
         losses: A row for each trial: its key, and its losses; a file, or what was read already.
         tolerance: How far from 1 the weights of a row may be; they are rescaled, and noted.
-        key: The column to join by; found if omitted (mixopt.trials.key_join.KEYS).
+        key: The column to join by; found if omitted (mixopt.trials.cells.KEYS).
         unit: Unit of the losses.
         ignore: Columns of either file that are neither weights nor losses.
         drop_incomplete: Leave out rows that are in one file alone or lack a number, and columns

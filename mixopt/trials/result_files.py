@@ -12,20 +12,71 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mixopt.errors import MixoptError, MixtureError, RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, counts_from_json, counts_to_json
-from mixopt.system import check_name, checked_as, inside, read_sealed, write_sealed
-from mixopt.trials.proxy import Losses, Trial, TrialResult
-from mixopt.trials.result_shapes import (
-    EntryShape,
-    JournalShape,
-    LossesShape,
-    ResultShape,
-    TrialShape,
+from mixopt.system import (
+    Count,
+    FileShape,
+    check_name,
+    checked_as,
+    inside,
+    read_sealed,
+    write_sealed,
 )
+from mixopt.trials.proxy import Losses, Role, Status, Trial, TrialResult
+
+
+class TrialShape(FileShape):
+    """A trial in a file."""
+
+    name: str
+    mixture: dict[str, float]
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)]
+    role: Role
+    round: Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class LossesShape(FileShape):
+    """Losses in a file."""
+
+    tokens: Count
+    nats_per_token: dict[str, float]
+    bits_per_byte: dict[str, float]
+    tasks: dict[str, float] = Field(default_factory=dict)
+
+
+class ResultShape(FileShape):
+    """A result in a file."""
+
+    trial: str
+    status: Status
+    tokens: Count
+    parameters: Count
+    seconds: Annotated[float, Field(ge=0)]
+    losses: LossesShape | None = None
+    curve: tuple[LossesShape, ...] = ()
+    reason: str | None = None
+    experts: dict[str, Any] | None = None
+
+
+class EntryShape(FileShape):
+    """What a trial's file holds, and the fingerprint of what it was trained by and on."""
+
+    made_by: str
+    trial: TrialShape
+    result: ResultShape
+
+
+class JournalShape(FileShape):
+    """What the journal of a group holds."""
+
+    entries: list[EntryShape]
+
 
 # Which trials train together; which were chosen; how many a kind of device trains together.
 GROUPS, ROUNDS, SIZES = "groups.json", "rounds.json", "group_sizes.json"

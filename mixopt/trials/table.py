@@ -15,6 +15,7 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +26,10 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import Objective
-from mixopt.system import Array, check_names, read_table, write_table
-from mixopt.trials.cell_table import CellTable
+from mixopt.system import Array, check_names, html_table, loss_text, read_table, write_table
+from mixopt.trials.cells import KEYS, CellTable
 from mixopt.trials.columns import (
     LARGEST_LOSS,
     LARGEST_SIZE,
@@ -45,16 +46,39 @@ from mixopt.trials.columns import (
     table_of,
 )
 from mixopt.trials.evaluation_files import Evaluations
-from mixopt.trials.key_join import KEYS
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import read_csv_trials
 from mixopt.trials.reindexing import joined, reindexed
-from mixopt.trials.trials_summary import counts_text, trials_html
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
     from mixopt.plots import TrialPlots
+
+LOSSES = 5  # that have a column each
+
+
+def counts_text(trials: TrialRows) -> str:
+    """Count trials by what became of them: `28 finished, 2 failed`."""
+    found = Counter(trials.table["status"])
+    order = sorted(found, key=lambda status: (status != "finished", status))
+    return ", ".join(f"{found[status]} {status}" for status in order) or "no trials"
+
+
+def trials_html(trials: TrialRows, unit: Unit) -> str:
+    """Return the trials as an HTML table: what became of each, its largest shares, its losses."""
+    shown = trials.targets[:LOSSES]
+    rows = []
+    for row in trials.table.iter_rows(named=True):
+        shares = {name: row[WEIGHT + name] for name in trials.domains}
+        losses = [loss_text(row[loss_column(name, unit)]) for name in shown]
+        rows.append((row["trial"], row["status"], largest_shares(shares), *losses))
+    notes = list(trials.notes)
+    if len(shown) < len(trials.targets):
+        notes.insert(0, f"and {len(trials.targets) - len(shown)} more losses")
+    caption = f"{counts_text(trials)}; losses in {unit.replace('_', ' ')}"
+    columns = ("trial", "status", "largest shares", *shown)
+    return html_table(caption, columns, rows, notes=notes, texts=[1, 2], what="trials")
 
 
 @dataclass(frozen=True, eq=False)

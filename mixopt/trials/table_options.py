@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixopt.errors import ConfigError
-from mixopt.trials.cell_table import CellTable
+from mixopt.trials.cells import CellTable
 from mixopt.trials.columns import Unit
 from mixopt.trials.table import Trials
 

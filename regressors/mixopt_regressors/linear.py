@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor
-from mixopt_regressors.plain_arrays import lower_triangles
+from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_triangles
 
 RANK = 1e-10  # singular values below this part of the largest are directions without data
 

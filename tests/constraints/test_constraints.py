@@ -4,7 +4,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Limit, scaled_limit
-from mixopt.constraints.domain_limits import tokens
+from mixopt.constraints.limits import tokens
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 

@@ -6,7 +6,8 @@ import pytest
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Limit, scaled_limit
-from mixopt.constraints.domain_limits import (
+from mixopt.constraints.limits import (
+    GroupLimit,
     down,
     epoch_limit,
     longest_run,
@@ -14,7 +15,6 @@ from mixopt.constraints.domain_limits import (
     strictest,
     up,
 )
-from mixopt.constraints.group_limits import GroupLimit
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 

@@ -32,8 +32,8 @@ from mixopt.fitting import (
     supports_selection,
     supports_sizes,
 )
+from mixopt.fitting.aimed_regressor import Corrected
 from mixopt.fitting.pilot_correction import correct
-from mixopt.fitting.pilot_regressor import Corrected
 
 QUESTIONS = [getattr(capabilities, name) for name in dir(capabilities) if name[:9] == "supports_"]
 WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(3), 24)

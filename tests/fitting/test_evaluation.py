@@ -7,8 +7,8 @@ import pytest
 from mixopt import load_fit
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, spearman
-from mixopt.fitting.affine_scale import leave_one_out_lines
 from mixopt.fitting.cross_validation import rmse
+from mixopt.fitting.evaluation import leave_one_out_lines
 from mixopt.mixture import Mixture, total_variation
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 

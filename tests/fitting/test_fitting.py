@@ -28,7 +28,7 @@ from mixopt.fitting import (
     select_targets,
     spearman,
 )
-from mixopt.fitting.noise_ceiling import best_spearman
+from mixopt.fitting.held_out import best_spearman
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.trials import Trials

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mixopt.config import FitConfig, ProposeConfig
-from mixopt.designs import fit_surrogate
 from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std, resampled_fits
 from mixopt.fitting.refits import resampled_rows
 from mixopt.objective import Objective
+from mixopt.proposals import fit_surrogate
 from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")

@@ -9,7 +9,7 @@ import pytest
 from made_fit import NOISE, fitted, table
 from sklearn.linear_model import LinearRegression
 
-from mixopt.fitting.trial_reach import TrialReach
+from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 
 NEAR = np.array([0.3, 0.4, 0.3])

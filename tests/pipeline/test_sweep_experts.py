@@ -14,7 +14,7 @@ from places import SUPPORT
 
 import mixopt
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.proposals.collapsed_experts import Avoided
+from mixopt.proposals.problem import Avoided
 from mixopt.run_directory import collapsed_trials
 from mixopt.system import read_json
 from mixopt.trials import TrialExperts, result_from_json, trial_paths

@@ -7,7 +7,7 @@ import pytest
 from made_fit import DOMAINS, TARGETS, fitted
 
 from mixopt.constraints import Constraints
-from mixopt.constraints.domain_limits import Limit
+from mixopt.constraints.limits import Limit
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.plots import (

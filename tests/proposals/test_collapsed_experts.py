@@ -12,7 +12,7 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, propose_mixture, search
-from mixopt.proposals.collapsed_experts import NEAR, Avoided
+from mixopt.proposals.problem import NEAR, Avoided
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")

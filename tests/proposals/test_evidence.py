@@ -11,10 +11,15 @@ from mixopt.config import ProposeConfig, RiskConfig
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval
-from mixopt.proposals.evidence import Confidence, best_observed, epochs_of, origin_of, stability_of
-from mixopt.proposals.optimism import Optimism, estimate_optimism
-from mixopt.proposals.proposal import Stability
-from mixopt.proposals.stability import Refits
+from mixopt.proposals.best_mixture import (
+    Confidence,
+    best_observed,
+    epochs_of,
+    origin_of,
+    stability_of,
+)
+from mixopt.proposals.mixture_search import Refits
+from mixopt.proposals.proposal import Optimism, Stability, estimate_optimism
 
 OBJECTIVE = Objective(("a", "b"), "target", {"a": 1.0})
 

@@ -12,7 +12,7 @@ from mixopt.constraints import Constraints
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
 from mixopt.proposals import Proposal, predict_own_mixture
-from mixopt.proposals.own_mixture import EDITED
+from mixopt.proposals.forecast import EDITED
 
 OWN = Mixture({"code": 0.2, "prose": 0.3, "law": 0.5})
 

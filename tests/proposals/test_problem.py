@@ -12,11 +12,8 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, search
-from mixopt.proposals.collapsed_experts import Avoided
-from mixopt.proposals.gradient_search import _differences, descend, least_broken
-from mixopt.proposals.mixture_search import _Best, _draws
-from mixopt.proposals.problem import CHUNK, FAR, KNOWN, needed_columns
-from mixopt.proposals.risk import Risk
+from mixopt.proposals.mixture_search import _Best, _differences, _draws, descend, least_broken
+from mixopt.proposals.problem import CHUNK, FAR, KNOWN, Avoided, Risk, needed_columns
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.constraints import CappedSimplex
-from mixopt.proposals.projected_descent import projected_descent
+from mixopt.proposals.mixture_search import projected_descent
 
 
 def bowl(target_D, scales_D):

@@ -18,7 +18,7 @@ from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, propose_mixture, search
-from mixopt.proposals.risk import Risk
+from mixopt.proposals.problem import Risk
 
 DOMAINS = ("code", "prose", "law", "mail")
 INVENTORY = {"code": 400, "prose": 300, "law": 200, "mail": 100}

@@ -11,11 +11,11 @@ from made_proposal import DOMAINS, PROPOSAL, made_proposal
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.fitting import OBJECTIVE
-from mixopt.fitting.trial_reach import TrialReach
+from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Proposal
-from mixopt.proposals.optimism import Optimism
+from mixopt.proposals.proposal import Optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})

@@ -21,10 +21,10 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Problem, Proposal, propose_mixture, search
 from mixopt.proposals.best_mixture import _settled
-from mixopt.proposals.optimism import Optimism, estimate_optimism
+from mixopt.proposals.mixture_search import search_again
+from mixopt.proposals.problem import Risk
+from mixopt.proposals.proposal import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
-from mixopt.proposals.risk import Risk
-from mixopt.proposals.stability import search_again
 from mixopt.system import sealed
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixopt.proposals import looks
-from mixopt.proposals.sequential import nominal_level, paired_interval
+from mixopt.proposals.validation import nominal_level, paired_interval
 
 
 def test_looks_add_half_of_the_first_seeds_up_to_the_last():

@@ -7,7 +7,7 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.mixture import Mixture
-from mixopt.proposals.unmeasured_domains import keeping_unmeasured, unmeasured
+from mixopt.proposals.best_mixture import keeping_unmeasured, unmeasured
 
 DOMAINS = ("code", "law", "mail")
 INVENTORY = {"code": 500, "law": 300, "mail": 200}

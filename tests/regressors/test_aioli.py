@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mixopt_regressors.online import AioliEstimator
-from mixopt_regressors.online.learn_params import column_sums
+from mixopt_regressors.online.aioli import column_sums
 
 from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation, Setting

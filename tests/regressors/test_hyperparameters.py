@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from mixing_law import covariance, law, mixtures
-from mixopt_regressors.gaussian.gaussian_posterior import Posterior
 from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
@@ -15,6 +14,7 @@ from mixopt_regressors.gaussian.hyperparameters import (
     replicate_variances,
 )
 from mixopt_regressors.gaussian.matern import Matern, log_weights
+from mixopt_regressors.gaussian.posterior import Posterior
 from scipy.optimize import approx_fprime
 
 

@@ -13,7 +13,7 @@ from mixopt_regressors.online import (
     ODMEstimator,
     SkillItEstimator,
 )
-from mixopt_regressors.online.scaling_law import fit_law
+from mixopt_regressors.online.ado import fit_law
 
 from mixopt.errors import EstimatorError, RunError
 from mixopt.online import HeldOut, Observation, Setting

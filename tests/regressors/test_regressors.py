@@ -10,7 +10,7 @@ import pytest
 from mixing_law import law, mixtures
 from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.laws import LogLinearRegressor
-from mixopt_regressors.laws.exponential import ExponentialFit
+from mixopt_regressors.laws.log_linear import ExponentialFit
 from mixopt_regressors.linear import LinearRegressor
 from places import DATA
 

@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mixopt_regressors.online import RobustEstimator
-from mixopt_regressors.online.curves import Curves
-from mixopt_regressors.online.interaction import Interaction
-from mixopt_regressors.online.scaling_within import scaled_within
+from mixopt_regressors.online.robust import scaled_within
+from mixopt_regressors.online.running_laws import Curves, Interaction
 
 from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation, Setting

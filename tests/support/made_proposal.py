@@ -7,8 +7,7 @@ from typing import Any
 
 from mixopt.mixture import Mixture
 from mixopt.proposals import Interval, Proposal
-from mixopt.proposals.optimism import Optimism
-from mixopt.proposals.proposal import Stability
+from mixopt.proposals.proposal import Optimism, Stability
 
 DOMAINS = ("code", "prose", "law", "mail")
 GAIN = Interval(0.2, 0.1, 0.3)

@@ -25,7 +25,7 @@ from mixopt.trials import (
     trial_to_json,
     write_design,
 )
-from mixopt.trials.design_table import design_table
+from mixopt.trials.first_round import design_table
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
 TRIALS = [

@@ -1,2 +1,2 @@
 from .auto import AutoRegressor as AutoRegressor
-from .ensemble import EnsembleRegressor as EnsembleRegressor
+from .combined import EnsembleRegressor as EnsembleRegressor

@@ -7,7 +7,7 @@ answer. A few dozen trials say little about one target, so each target's errors 
 those of all targets, which count as `PRIOR` trials. Held-out predictions of the whole (which the
 intervals are made from) use weights from the errors of the other folds' trials.
 
-Where inventory and tokens are given and enough trials repeat a domain (mixopt.fitting.repetition),
+Where inventory and tokens are given and enough trials repeat a domain (mixopt.fitting.regressor),
 the law of epochs is a candidate too; where they hardly repeat, it has nothing to learn from.
 
 That a convex combination on held-out predictions ("stacking") is at least about as good as

@@ -299,3 +299,34 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
     means_NM = (weights_CM * means_CNM).sum(axis=0)
     apart_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
     return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + apart_NM)
+
+
+class EnsembleRegressor(CombinedRegressor):
+    """The mean of its members' predictions.
+
+    Attributes:
+        members: Names of regressors.
+        random_state: Seed of the members.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[str] = ("gaussian_process", "skills", "power"),
+        random_state: int = 0,
+    ) -> None:
+        self.members = members
+        self.random_state = random_state
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the members."""
+        return tuple(self.members)
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        if self._refit(weights_ND, losses_NM):
+            return
+        self.members_ = [self._fitted(name, None, weights_ND, losses_NM) for name in self.names]
+        self.weights_MC = self._weights(np.empty((len(self.names), 0)), losses_NM)
+
+    def _weights(self, means_CNM: Array, losses_NM: Array) -> Array:
+        return np.full((losses_NM.shape[1], len(means_CNM)), 1.0 / len(means_CNM))

@@ -10,7 +10,7 @@ A row is the weights, then the parameters and the tokens that the trial was trai
 parameters without embeddings: those of small models are mostly embeddings, and the losses of the
 published 70M to 410M models follow no power law of all parameters.
 
-The standard deviation is that of a new trial (see mixopt_regressors.gaussian.gaussian_posterior),
+The standard deviation is that of a new trial (see mixopt_regressors.gaussian.posterior),
 and has the uncertainty of exponents and amplitudes in it: it grows with the distance to the trials'
 sizes.
 
@@ -30,9 +30,9 @@ from scipy.linalg import lapack, solve_triangular
 
 from mixopt.errors import TrialsError
 from mixopt.system import Array
+from mixopt_regressors.gaussian.gaussian_process import plain_posteriors
 from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky
 from mixopt_regressors.gaussian.matern import log_weights
-from mixopt_regressors.gaussian.plain_gaussian import plain_posteriors
 from mixopt_regressors.gaussian.scale_kernel import OWN, ScaleEvidence, ScaleKernel, scale_evidences
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 

@@ -5,7 +5,7 @@
 A domain is worth A_mj of what target m learns from, which saturates: the first percent of the
 domain that matters lowers a loss more than the next ten. It is the simplest law with that, it is
 convex in the mixture, and with few trials it extrapolates better than what interpolates. Fits work
-with an equal form that has no redundant parameters (`mixopt_regressors.laws.power_means`); how they
+with an equal form that has no redundant parameters (`mixopt_regressors.laws.power_fit`); how they
 are found is in `mixopt_regressors.laws.power_fit`.
 
 The penalty is chosen on held-out folds of the training rows, one for all targets: a few dozen
@@ -27,10 +27,20 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array
-from mixopt_regressors.laws.power_fit import STEPS, PowerFits, curvature_is_regular, leverage
-from mixopt_regressors.laws.power_means import PowerMeans
-from mixopt_regressors.mixture_regressor import MixtureRegressor
-from mixopt_regressors.plain_arrays import root_of, rounded_roots, set_apart, single_if_large
+from mixopt_regressors.laws.power_fit import (
+    STEPS,
+    PowerFits,
+    PowerMeans,
+    curvature_is_regular,
+    leverage,
+)
+from mixopt_regressors.mixture_regressor import (
+    MixtureRegressor,
+    root_of,
+    rounded_roots,
+    set_apart,
+    single_if_large,
+)
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 WARM_STEPS = 6  # of a refit; it then moves .93 as far as one that starts from scratch

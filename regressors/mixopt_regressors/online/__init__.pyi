@@ -1,8 +1,10 @@
 from .ado import ADOEstimator as ADOEstimator
 from .aioli import AioliEstimator as AioliEstimator
-from .doge import DoGEEstimator as DoGEEstimator
-from .doremi import DoReMiEstimator as DoReMiEstimator
-from .odm import ODMEstimator as ODMEstimator
+from .fixed_and_bandit import (
+    NaturalEstimator as NaturalEstimator,
+    ODMEstimator as ODMEstimator,
+    StratifiedEstimator as StratifiedEstimator,
+)
+from .gradient_scores import DoGEEstimator as DoGEEstimator, DoReMiEstimator as DoReMiEstimator
 from .robust import RobustEstimator as RobustEstimator
 from .skill_it import SkillItEstimator as SkillItEstimator
-from .static import NaturalEstimator as NaturalEstimator, StratifiedEstimator as StratifiedEstimator

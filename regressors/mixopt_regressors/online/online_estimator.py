@@ -14,11 +14,13 @@ Shapes: D domains, M evaluation domains.
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -26,9 +28,180 @@ from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import HeldOut, Need, Observation, Plan, Setting
 from mixopt.system import Array, StateFields, shown_value
-from mixopt_regressors.online.observations import check
 from mixopt_regressors.online.saved_arrays import pack, unpack
-from mixopt_regressors.online.seen import Seen
+
+
+def check_number(
+    option: str, value: object, *, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Check that an option is a finite number in a range.
+
+    Args:
+        option: Estimator and option, for the message: `aioli: eta`.
+        value: What was given.
+        least: The smallest that it may be.
+        most: The largest.
+
+    Raises:
+        EstimatorError: It is not.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and least <= value <= most):  # type: ignore[operator]
+        raise EstimatorError(f"{option}: {value!r}; it takes a number{_range(least, most)}")
+
+
+def check_whole(option: str, value: object, *, least: int) -> None:
+    """Check that an option is a whole number, `least` or more.
+
+    Raises:
+        EstimatorError: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise EstimatorError(f"{option}: {value!r}; it takes a whole number >= {least}")
+
+
+def check_flag(option: str, value: object) -> None:
+    """Check that an option is true or false.
+
+    Raises:
+        EstimatorError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise EstimatorError(f"{option}: {value!r}; it takes true or false")
+
+
+def _range(least: float, most: float) -> str:
+    if math.isinf(least):
+        return ""
+    return f" >= {least:g}" if math.isinf(most) else f" from {least:g} to {most:g}"
+
+
+def check(
+    observation: Observation, name: str, setting: Setting, needs: frozenset[Need], step: int
+) -> None:
+    """Check an observation against the run and against what an estimator needs.
+
+    Args:
+        observation: What was told.
+        name: The estimator's, for the message.
+        setting: The run.
+        needs: What must be there.
+        step: That of the observation before.
+
+    Raises:
+        EstimatorError: A step that goes back, a shape that does not fit, a number that is not
+            finite or a count below 0, or something needed that is missing.
+    """
+    where = f"{name}: step {observation.step}"
+    if observation.step < step:
+        raise EstimatorError(f"{where}: it comes after step {step}")
+    count_D = observation.loss_count_D
+    for what, array in (("tokens", observation.tokens_D), ("loss counts", count_D)):
+        _check(f"{where}: {what}", array, setting.domains, least=0.0)
+    _check_counted(f"{where}: loss sums", observation.loss_sum_D, count_D, setting.domains)
+    for what, need, given_D in (
+        ("excess loss sums", "excess_loss", observation.excess_sum_D),
+        ("alignment", "alignment", observation.alignment_D),
+    ):
+        if given_D is not None:
+            _check_counted(f"{where}: {what}", given_D, count_D, setting.domains)
+        elif need in needs:
+            raise EstimatorError(f"{where}: {what}: needed and missing")
+    if observation.held_out is not None:
+        _check_held_out(where, observation.held_out, setting.evaluations)
+
+
+def _check_held_out(where: str, held_out: HeldOut, evaluations: Sequence[str]) -> None:
+    _check(f"{where}: held-out losses", held_out.losses_M, evaluations)
+    _check(f"{where}: errors of held-out losses", held_out.errors_M, evaluations, least=0.0)
+
+
+def _check_counted(what: str, array_D: Array, count_D: Array, names: Sequence[str]) -> None:
+    """Check what says nothing of a domain that was not counted."""
+    _check_shape(what, array_D, names)
+    _check(what, np.where(np.asarray(count_D) > 0, array_D, 0.0), names)
+
+
+def _check(what: str, array: Array, names: Sequence[str], least: float = -np.inf) -> None:
+    _check_shape(what, array, names)
+    good = np.isfinite(array) & (array >= least)
+    if not good.all():
+        place = int(np.argmin(good))
+        raise EstimatorError(f"{what}: {array[place]} for {names[place]!r}")
+
+
+def _check_shape(what: str, array: Array, names: Sequence[str]) -> None:
+    if np.shape(array) != (len(names),):
+        raise EstimatorError(
+            f"{what}: shape {np.shape(array)}; one value each of {', '.join(names)}"
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that was told under a plan; a domain that was not counted adds nothing to a sum.
+
+    Attributes:
+        step: That of the last observation.
+        tokens_D: Tokens that were trained on.
+        loss_sum_D: Sum of the training losses, nats.
+        loss_count_D: Tokens in that sum.
+        excess_sum_D: Sum of the excess losses over the same tokens, nats; 0 where none was told.
+        alignment_D: The last that was told; NaN where none was.
+        learning_rate: At the last step; 0 where unknown.
+        held_out: Held-out losses after the last step, where they were told.
+    """
+
+    step: int
+    tokens_D: Array
+    loss_sum_D: Array
+    loss_count_D: Array
+    excess_sum_D: Array
+    alignment_D: Array
+    learning_rate: float = 0.0
+    held_out: HeldOut | None = None
+
+    @classmethod
+    def nothing(cls, domains: int, step: int) -> Self:
+        """Return what was seen at the beginning of a plan."""
+        none_D = np.zeros(domains)
+        return cls(step, none_D, none_D, none_D, none_D, alignment_D=np.full(domains, np.nan))
+
+    @property
+    def mean_loss_D(self) -> Array:
+        """Mean training loss of each domain; NaN where none was seen."""
+        return _means(self.loss_sum_D, self.loss_count_D)
+
+    @property
+    def mean_excess_D(self) -> Array:
+        """Mean excess loss of each domain; NaN where none was seen."""
+        return _means(self.excess_sum_D, self.loss_count_D)
+
+    def add(self, observation: Observation) -> Self:
+        """Return both in one."""
+        counted_D = np.asarray(observation.loss_count_D) > 0
+        excess_D, alignment_D = observation.excess_sum_D, observation.alignment_D
+        return replace(
+            self,
+            step=int(observation.step),
+            tokens_D=self.tokens_D + observation.tokens_D,
+            loss_sum_D=self.loss_sum_D + np.where(counted_D, observation.loss_sum_D, 0.0),
+            loss_count_D=self.loss_count_D + observation.loss_count_D,
+            excess_sum_D=self.excess_sum_D
+            + (0.0 if excess_D is None else np.where(counted_D, excess_D, 0.0)),
+            alignment_D=self.alignment_D
+            if alignment_D is None
+            else np.where(counted_D, alignment_D, self.alignment_D),
+            learning_rate=float(observation.learning_rate),
+            held_out=observation.held_out,
+        )
+
+
+def _means(sum_D: Array, count_D: Array) -> Array:
+    means_D = np.full(count_D.shape, np.nan)
+    np.divide(sum_D, count_D, out=means_D, where=count_D > 0)
+    return means_D
+
 
 FORMAT = "mixopt-estimator/1"
 ROUNDING = 1e-12  # how far from 1 a mixture may add up to

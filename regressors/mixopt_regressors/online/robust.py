@@ -1,13 +1,13 @@
 """Aioli's idea without its price: mixing laws estimated from ordinary batches, small safe moves.
 
 For the plain mean over the training domains each domain's marginal value is the slope of its
-learning curve (mixopt_regressors.online.curves) plus what recent share is worth; the mixture
+learning curve (mixopt_regressors.online.running_laws) plus what recent share is worth; the mixture
 moves by exponentiated gradient on relative marginal values, not at all where a contrast is noise,
 within [0.8, 1.25] of the reference, and returns to the reference for the last part of the run.
 Nothing is perturbed and nothing is evaluated: published sweeps cost more than what they find.
 
 For a target (any other objective) the effect of each domain's share on the target's held-out loss
-is a recursive regression on realised shares (mixopt_regressors.online.interaction), with the
+is a recursive regression on realised shares (mixopt_regressors.online.running_laws), with the
 curves as prior where the target is a training domain. Where a good part of the objective is
 beyond what own shares can give it, about ten small perturbations at the start give the regression
 its contrasts; a run too short for as many as there are domains has none, and is not steered by
@@ -33,12 +33,34 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.curves import Curves, Slopes
-from mixopt_regressors.online.interaction import Interaction
-from mixopt_regressors.online.online_estimator import OnlineEstimator
-from mixopt_regressors.online.options import check_number
-from mixopt_regressors.online.scaling_within import scaled_within
-from mixopt_regressors.online.seen import Seen
+from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_number
+from mixopt_regressors.online.running_laws import Curves, Interaction, Slopes
+
+LEAST, MOST = 1e-12, 1e15  # of weights; of the scale
+HALVINGS = 100
+
+
+def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
+    """Return clip(scale x weights, lower, upper) at the scale where it adds up to 1.
+
+    Args:
+        weights_D: >= 0.
+        lower_D: Least shares; they add up to at most 1.
+        upper_D: Most shares; they add up to at least 1.
+    """
+    weights_D = np.maximum(weights_D, LEAST)
+    low, high = 0.0, 1.0
+    while np.clip(high * weights_D, lower_D, upper_D).sum() < 1.0 and high < MOST:
+        high *= 2.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2.0
+        if np.clip(middle * weights_D, lower_D, upper_D).sum() < 1.0:
+            low = middle
+        else:
+            high = middle
+    shares_D: Array = np.clip(high * weights_D, lower_D, upper_D)
+    return shares_D
+
 
 WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the reference mixture
 FADING = 0.98  # of what a curve knows, from window to window

@@ -23,9 +23,14 @@ import numpy as np
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Plan
 from mixopt.system import Array, read_json
-from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, softmax
-from mixopt_regressors.online.options import check_number, check_whole
-from mixopt_regressors.online.seen import Seen
+from mixopt_regressors.online.online_estimator import (
+    OnlineEstimator,
+    Seen,
+    check_number,
+    check_whole,
+    log_shares,
+    softmax,
+)
 
 UPDATES = 10  # of the published runs with two and three domains
 

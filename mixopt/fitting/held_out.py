@@ -1,0 +1,294 @@
+"""Predictions for trials on held-out folds, in memory and as a table.
+
+Shapes: N trials, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.fitting.cross_validation import rmse, spearman, spearman_within, splits
+from mixopt.fitting.fit_data import FitData
+from mixopt.mixture import pairwise_total_variation
+from mixopt.objective import Objective
+from mixopt.system import Array, IntArray
+
+OBJECTIVE = "(objective)"
+COLUMNS: dict[str, Any] = {
+    "predictor": pl.String,
+    "target": pl.String,
+    "trial": pl.String,
+    "observed": pl.Float64,
+    "predicted": pl.Float64,
+    "std": pl.Float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutPredictions:
+    """Predictions for held-out folds, and the scores to rank by where those are others.
+
+    Attributes:
+        name: The regressor or control.
+        kind: `regressor`, `control`, or `member` of a combined regressor.
+        losses_NM: Predicted losses.
+        objective_N: Predicted objective.
+        ranks_NM: What to rank losses by; None ranks nothing.
+        ranks_N: What to rank the objective by; None ranks nothing.
+        stds_NM: The regressor's own standard deviations; None where it has none.
+    """
+
+    name: str
+    kind: str
+    losses_NM: Array
+    objective_N: Array
+    ranks_NM: Array | None
+    ranks_N: Array | None
+    stds_NM: Array | None = None
+
+
+def held_out(
+    name: str,
+    losses_NM: Array,
+    objective: Objective,
+    kind: str = "regressor",
+    stds_NM: Array | None = None,
+) -> HeldOutPredictions:
+    """Wrap predictions that rank by themselves."""
+    objective_N = objective.value(losses_NM)
+    return HeldOutPredictions(name, kind, losses_NM, objective_N, losses_NM, objective_N, stds_NM)
+
+
+def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
+    """Return a row for each predictor, target and trial.
+
+    Returns:
+        Columns `predictor`, `target`, `trial`, `fold`, `observed`, `predicted`, `std`; `OBJECTIVE`
+        is the first target of each predictor.
+    """
+    observed = _columns(data, data.observed_N, data.losses_NM)
+    frames = []
+    for one in predictors:
+        stds_NM = np.zeros_like(data.losses_NM) if one.stds_NM is None else one.stds_NM
+        predicted = _columns(data, one.objective_N, one.losses_NM)
+        deviations = _columns(data, data.objective.spread(stds_NM), stds_NM)
+        frames += [
+            pl.DataFrame(
+                {
+                    "trial": data.trials.table["trial"],
+                    "fold": data.fold_N,
+                    "observed": observed[target],
+                    "predicted": predicted[target],
+                    "std": deviations[target],
+                }
+            ).select(pl.lit(one.name).alias("predictor"), pl.lit(target).alias("target"), pl.all())
+            for target in predicted
+        ]
+    return pl.concat(frames)
+
+
+def held_out_columns(
+    table: pl.DataFrame, predictor: str, targets: Sequence[str], column: str
+) -> Array:
+    """Return one column of `held_out_table` for one predictor, by target, shape (N, M)."""
+    rows = table.filter(pl.col("predictor") == predictor)
+    columns = [rows.filter(pl.col("target") == name)[column] for name in targets]
+    return np.stack([one.to_numpy() for one in columns], axis=1)
+
+
+def _columns(data: FitData, objective_N: Array, values_NM: Array) -> Mapping[str, Array]:
+    return {OBJECTIVE: objective_N, **dict(zip(data.trials.targets, values_NM.T, strict=True))}
+
+
+def controls(
+    weights_ND: Array,
+    losses_NM: Array,
+    fold_N: IntArray,
+    domains: tuple[str, ...],
+    objective: Objective,
+) -> list[HeldOutPredictions]:
+    """Return all controls, predicted for held-out folds."""
+    nearest_NM, mean_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
+    for train_N, out_N in splits(fold_N):
+        apart_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
+        near = np.argmin(apart_NK, axis=1)
+        nearest_NM[out_N] = losses_NM[train_N][near]
+        mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
+    return [
+        _own_share(weights_ND, losses_NM, fold_N, domains, objective),
+        _from_uniform(weights_ND, losses_NM, fold_N, objective),
+        held_out("nearest_trial", nearest_NM, objective, "control"),
+        HeldOutPredictions("mean", "control", mean_NM, objective.value(mean_NM), None, None),
+    ]
+
+
+def _own_share(
+    weights_ND: Array,
+    losses_NM: Array,
+    fold_N: IntArray,
+    domains: tuple[str, ...],
+    objective: Objective,
+) -> HeldOutPredictions:
+    predicted_NM = np.empty_like(losses_NM)
+    for train_N, out_N in splits(fold_N):
+        for column, target in enumerate(objective.evaluation):
+            losses_N = losses_NM[train_N, column]
+            domain = _domain_for(target, domains, weights_ND[train_N], losses_N)
+            root_N = np.sqrt(weights_ND[:, domain])
+            predicted_NM[out_N, column] = _line(root_N[train_N], losses_N, root_N[out_N])
+    ranks_NM = predicted_NM.copy()
+    for column, target in enumerate(objective.evaluation):
+        if target in domains:
+            own_N = weights_ND[:, domains.index(target)]
+            ranks_NM[:, column] = -objective.signs[column] * own_N
+    objective_N = objective.value(predicted_NM)
+    only = objective.columns[0] if objective.kind == "target" else None
+    ranks_N = objective_N if only is None else objective.signs[only] * ranks_NM[:, only]
+    return HeldOutPredictions("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
+
+
+def _domain_for(target: str, domains: tuple[str, ...], weights_ND: Array, losses_N: Array) -> int:
+    """Return the domain of that name, else the one whose share ranks the losses best."""
+    if target in domains:
+        return domains.index(target)
+    strength = [abs(spearman(shares_N, losses_N) or 0.0) for shares_N in weights_ND.T]
+    return int(np.argmax(strength))
+
+
+def _from_uniform(
+    weights_ND: Array, losses_NM: Array, fold_N: IntArray, objective: Objective
+) -> HeldOutPredictions:
+    domains = weights_ND.shape[1]
+    uniform_1D = np.full((1, domains), 1.0 / domains)
+    distance_N = pairwise_total_variation(weights_ND, uniform_1D)[:, 0]
+    predicted_NM = np.empty_like(losses_NM)
+    for train_N, out_N in splits(fold_N):
+        for column, losses_N in enumerate(losses_NM[train_N].T):
+            predicted_NM[out_N, column] = _line(distance_N[train_N], losses_N, distance_N[out_N])
+    ranks_NM = distance_N[:, None] * objective.signs
+    objective_N = objective.value(predicted_NM)
+    return HeldOutPredictions(
+        "from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N
+    )
+
+
+def _line(x_N: Array, y_N: Array, at_N: Array) -> Array:
+    """Fit a straight line to the training rows and return it at others."""
+    variance = float(x_N.var())
+    slope = float(((x_N - x_N.mean()) * (y_N - y_N.mean())).mean()) / variance if variance else 0.0
+    line: Array = y_N.mean() + slope * (at_N - x_N.mean())
+    return line
+
+
+REPEATS = 200
+
+
+def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, int] | None:
+    """Return the pooled standard deviation within mixtures, and its degrees of freedom.
+
+    Args:
+        values_N: One number for each trial.
+        mixtures: Fingerprint of each trial's mixture.
+
+    Returns:
+        None where no mixture was trained twice.
+    """
+    squares, freedom = 0.0, 0
+    for mixture in dict.fromkeys(mixtures):
+        own_N = values_N[[name == mixture for name in mixtures]]
+        squares += float(((own_N - own_N.mean()) ** 2).sum())
+        freedom += len(own_N) - 1
+    return (float(np.sqrt(squares / freedom)), freedom) if freedom else None
+
+
+def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
+    """Return the rank correlation that a perfect predictor reaches, on average.
+
+    The true values are not known; in their place are the observed ones, drawn together towards
+    their mean until noise of this spread would give the variance that is observed.
+
+    Args:
+        values_N: Observed losses.
+        spread: Standard deviation of the noise of one trial.
+        seed: Of the simulated noise.
+
+    Returns:
+        None where the losses vary no more than the noise does.
+    """
+    signal = 1.0 - spread**2 / max(float(values_N.var()), 1e-300)
+    if signal <= 0:
+        return None
+    truth_N = values_N.mean() + np.sqrt(signal) * (values_N - values_N.mean())
+    noise_RN = np.random.default_rng(seed).normal(0.0, spread, (REPEATS, len(values_N)))
+    found = [spearman(truth_N, truth_N + noise_N) for noise_N in noise_RN]
+    return float(np.mean([value for value in found if value is not None]))
+
+
+CEILING = "replicates"
+Row = tuple[str, str, str, float | None, float]
+SCHEMA: dict[str, Any] = {
+    "predictor": pl.String,
+    "kind": pl.String,
+    "target": pl.String,
+    "spearman": pl.Float64,
+    "rmse": pl.Float64,
+}
+
+
+def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
+    """Return the table of regressors, controls and ceiling.
+
+    Args:
+        predictors: What each predicts for held-out folds.
+        data: What was observed; its seed is that of the simulated noise of the ceiling.
+    """
+    rows = [row for one in predictors for row in _rows(one, data)]
+    if data.sizes.count == 1:
+        rows += _ceiling(data)
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def summary_line(report: pl.DataFrame, name: str) -> str:
+    """Say in a line how good a regressor is on held-out folds, beside the others and the mean."""
+    rows = report.filter(pl.col("target") == OBJECTIVE)
+    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    rank = dict(zip(rows["predictor"], rows["spearman"], strict=True))
+    kinds = zip(rows["predictor"], rows["kind"], strict=True)
+    others = [one for one, kind in kinds if kind in ("regressor", "member") and one != name]
+    beaten = "".join(f"{one} {error[one]:.4f}, " for one in others)
+    ranks = "none" if rank[name] is None else f"{rank[name]:.3f}"
+    return (
+        f"{name}: error of the objective on held-out folds {error[name]:.4f}"
+        f" ({beaten}the mean {error['mean']:.4f}), Spearman {ranks}"
+    )
+
+
+def _rows(one: HeldOutPredictions, data: FitData) -> list[Row]:
+    """Return the rows of one predictor; trials are ranked within their size."""
+    size_N, ranks_NM = data.sizes.group_N, one.ranks_NM
+    rank = None if one.ranks_N is None else spearman_within(one.ranks_N, data.observed_N, size_N)
+    rows: list[Row] = [
+        (one.name, one.kind, OBJECTIVE, rank, rmse(one.objective_N, data.observed_N))
+    ]
+    for column, target in enumerate(data.objective.evaluation):
+        seen_N, predicted_N = data.losses_NM[:, column], one.losses_NM[:, column]
+        rank = None if ranks_NM is None else spearman_within(ranks_NM[:, column], seen_N, size_N)
+        rows.append((one.name, one.kind, target, rank, rmse(predicted_N, seen_N)))
+    return rows
+
+
+def _ceiling(data: FitData) -> list[Row]:
+    """Return the rows of the noise ceiling, where mixtures were trained more than once."""
+    targets = zip(data.objective.evaluation, data.losses_NM.T, strict=True)
+    rows: list[Row] = []
+    for target, values_N in ((OBJECTIVE, data.observed_N), *targets):
+        spread = replicate_spread(values_N, data.mixtures)
+        if spread is not None:
+            best = best_spearman(values_N, spread[0], data.seed)
+            rows.append((CEILING, "ceiling", target, best, spread[0]))
+    return rows

@@ -1,0 +1,372 @@
+"""The objective: one evaluation domain's loss, a weighted mean of several, or the worst."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.config import task_metric
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import Array
+
+if TYPE_CHECKING:
+    from mixopt.config import ObjectiveConfig
+
+FEW = 8  # names that are written one by one
+GROUPS = 4  # beginnings of names, or families, that are written
+LEAST = 3  # names that make a group
+ROUNDING = 1e-9
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write names one by one: `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def grouped_names(names: Sequence[str]) -> str:
+    """Write a few names one by one, and many by what they begin with: `57 of mmlu_*, ...`."""
+    if len(names) <= FEW:
+        return listed(names)
+    parts, left = [], len(names)
+    for beginning, count in _beginnings(names):
+        parts.append(f"{count} of {beginning}*")
+        left -= count
+    if not parts:
+        parts, left = list(names[:GROUPS]), len(names) - GROUPS
+    return listed([*parts, f"{left} more"] if left else parts)
+
+
+def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
+    """Write what a weighted mean is of.
+
+    Args:
+        weights: Weight of each name, adding up to 1; a name may be written with its sign.
+        families: Names by family, for a mean of means; none for a plain one.
+    """
+    if families:
+        return _of_families(weights, families)
+    names = list(weights)
+    equal = max(weights.values()) - min(weights.values()) <= ROUNDING
+    if len(names) <= FEW:
+        return listed(names if equal else [f"{w:.3g} {name}" for name, w in weights.items()])
+    uneven = "" if equal else ", with different weights"
+    return f"{len(names)} losses{uneven}: {grouped_names(names)}"
+
+
+def _of_families(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
+    shares = {family: sum(weights[n] for n in members) for family, members in families.items()}
+    equal = max(shares.values()) - min(shares.values()) <= ROUNDING
+    parts = []
+    for family, members in families.items():
+        share = "" if equal else f"{shares[family]:.3g} "
+        one = "loss" if len(members) == 1 else "losses"
+        parts.append(f"{share}{family} ({len(members)} {one})")
+    shown = parts if len(parts) <= FEW else [*parts[:GROUPS], f"{len(parts) - GROUPS} more"]
+    return f"{len(parts)} {'family' if len(parts) == 1 else 'families'}: {listed(shown)}"
+
+
+def _beginnings(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return what many names begin with, up to the first mark, the most frequent first."""
+    counts: dict[str, int] = {}
+    for name in names:
+        found = re.match(r"[^\W_]+[\W_]", name)
+        if found:
+            counts[found[0]] = counts.get(found[0], 0) + 1
+    often = [(beginning, count) for beginning, count in counts.items() if count >= LEAST]
+    return sorted(often, key=lambda pair: (-pair[1], pair[0]))[:GROUPS]
+
+
+Kind = Literal["target", "mean", "worst"]
+Unit = Literal["nats_per_token", "bits_per_byte"]
+Direction = Literal["lower", "higher"]
+Scale = Literal["none", "spread"]
+LeaveOut = Literal["noise"]
+# How the unit of losses, and of an objective (`value_unit`), is written.
+UNITS = {
+    "bits_per_byte": "bits per byte",
+    "nats_per_token": "nats per token",
+    "standard_deviations": "standard deviations",
+    "metric_units": "units of the metric",
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number to minimise, made from losses by evaluation domain.
+
+    Attributes:
+        evaluation: All evaluation domains, in the order of the losses' columns.
+        kind: How the losses become one number.
+        weights: Weight of each measured evaluation domain; adds up to 1 for a mean, and is 1
+            each otherwise.
+        unit: Unit of the losses.
+        higher: Evaluation domains whose metric is better when it is higher.
+        scale: `spread` where each loss is divided by its standard deviation over the trials.
+        spreads: These standard deviations; they come from trials (`scaled`).
+        families: Names of measured evaluation domains by family, where a mean is of families.
+        leave_out: `noise` where losses that the trials cannot tell apart are left out.
+        left_out: These losses; they come from trials (`without`).
+
+    Raises:
+        ConfigError: An evaluation domain that is not there, losses and metrics of which higher
+            is better in one worst, or a spread that is not above 0.
+    """
+
+    evaluation: tuple[str, ...]
+    kind: Kind
+    weights: Mapping[str, float]
+    unit: Unit = "bits_per_byte"
+    higher: tuple[str, ...] = ()
+    scale: Scale = "none"
+    spreads: Mapping[str, float] | None = None
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    leave_out: LeaveOut | None = None
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for place, names in ((self.kind, self.weights), ("direction", self.higher)):
+            for name in names:
+                if name not in self.evaluation:
+                    near = did_you_mean(name, self.evaluation)
+                    raise ConfigError(
+                        f"objective.{place}: unknown evaluation domain {name!r}{near}"
+                    )
+        if not self.weights:
+            raise ConfigError(f"objective.{self.kind}: needs at least one evaluation domain")
+        self._check_worst()
+        self._check_spreads()
+
+    @classmethod
+    def from_config(cls, config: ObjectiveConfig, evaluation: Sequence[str]) -> Objective:
+        """Build the objective that a configuration states.
+
+        Args:
+            config: Exactly one of target, mean, worst and families, the unit, directions, scale
+                and what is left out.
+            evaluation: Evaluation domains, in the order of the losses' columns; globs match them.
+
+        Raises:
+            ConfigError: An evaluation domain that is not there, or a glob that matches none.
+        """
+        from mixopt.config import chosen_losses
+
+        found = chosen_losses(config, evaluation)
+        return cls(
+            tuple(evaluation),
+            found.kind,
+            found.weights,
+            config.unit,
+            found.higher,
+            config.scale,
+            families=found.families,
+            leave_out=config.leave_out,
+        )
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Objective:
+        """Build the objective that `to_json` described."""
+        return cls(
+            tuple(content["evaluation"]),
+            content["kind"],
+            content["weights"],
+            content["unit"],
+            tuple(content.get("higher", ())),
+            content.get("scale", "none"),
+            content.get("spreads"),
+            {name: tuple(own) for name, own in (content.get("families") or {}).items()},
+            content.get("leave_out"),
+            tuple(content.get("left_out", ())),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the objective as plain values."""
+        return {
+            "kind": self.kind,
+            "weights": dict(self.weights),
+            "unit": self.unit,
+            "evaluation": list(self.evaluation),
+            "higher": list(self.higher),
+            "scale": self.scale,
+            "spreads": None if self.spreads is None else dict(self.spreads),
+            "families": {name: list(own) for name, own in self.families.items()},
+            "leave_out": self.leave_out,
+            "left_out": list(self.left_out),
+        }
+
+    def scaled(self, spreads: Mapping[str, float]) -> Objective:
+        """Return the objective with the spreads that its losses are divided by.
+
+        Args:
+            spreads: Standard deviation of each measured loss over the trials, > 0; others are
+                left out.
+
+        Raises:
+            ConfigError: A measured loss without a spread, or one that is not above 0.
+        """
+        kept = {name: float(spreads[name]) for name in self.measured if name in spreads}
+        return replace(self, scale="spread", spreads=kept)
+
+    def without(self, names: Collection[str]) -> Objective:
+        """Return the objective without some of its losses, whose weights go to the others.
+
+        In a mean of families they go to the rest of the loss's family; the weight of a family
+        of which nothing is left goes to the other families.
+
+        Raises:
+            ConfigError: Nothing would be left.
+        """
+        gone = tuple(name for name in self.weights if name in names)
+        kept = {name: weight for name, weight in self.weights.items() if name not in gone}
+        if not gone:
+            return self
+        if not kept:
+            raise ConfigError(
+                f"objective.leave_out: this leaves nothing of {self._combined()}: choose another "
+                "objective, or run longer trials"
+            )
+        families = {name: tuple(n for n in own if n in kept) for name, own in self.families.items()}
+        for name, own in families.items():
+            before = sum(self.weights[one] for one in self.families[name])
+            now = sum(kept[one] for one in own)
+            kept |= {one: kept[one] * before / now for one in own}
+        if self.kind == "mean":
+            total = sum(kept.values())
+            kept = {name: weight / total for name, weight in kept.items()}
+        return replace(
+            self,
+            weights=kept,
+            families={name: own for name, own in families.items() if own},
+            left_out=(*self.left_out, *gone),
+        )
+
+    def of(self, kind: Kind, weights: Mapping[str, float], scale: Scale = "none") -> Objective:
+        """Return another objective over the same losses, in the same unit and directions."""
+        return Objective(self.evaluation, kind, weights, self.unit, self.higher, scale)
+
+    @property
+    def needs_trials(self) -> bool:
+        """Whether it takes something from the trials: spreads, or losses that are noise."""
+        return self.scale != "none" or self.leave_out is not None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Evaluation domains that the objective depends on."""
+        return tuple(self.weights)
+
+    @property
+    def columns(self) -> list[int]:
+        """Positions of the measured evaluation domains among all."""
+        return [self.evaluation.index(name) for name in self.weights]
+
+    def only_measured(self) -> Objective:
+        """Return the same objective over the measured evaluation domains alone, in their order."""
+        return self.over(self.measured)
+
+    def over(self, evaluation: Sequence[str]) -> Objective:
+        """Return the same objective over some evaluation domains, the measured ones among them."""
+        higher = tuple(name for name in self.higher if name in evaluation)
+        return replace(self, evaluation=tuple(evaluation), higher=higher)
+
+    @property
+    def signs(self) -> Array:
+        """1 for each loss and -1 for each metric of which higher is better, shape (M,)."""
+        return np.array([-1.0 if name in self.higher else 1.0 for name in self.evaluation])
+
+    @property
+    def value_unit(self) -> str:
+        """Unit of the objective: that of the losses, `standard_deviations` or `metric_units`."""
+        if self.scale == "spread":
+            return "standard_deviations"
+        if any(name in self.higher for name in self.weights):
+            return "metric_units"
+        of_tasks = {task_metric(name) and name.rpartition("/")[2] for name in self.weights}
+        return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
+
+    def pieces(self) -> Array:
+        """Weighted sums whose maximum is the objective, shape (P, M).
+
+        Raises:
+            ConfigError: The spreads are missing; see `scaled`.
+        """
+        if self.scale == "spread" and self.spreads is None:
+            raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
+        weights_M = np.zeros(len(self.evaluation))
+        for name, column in zip(self.weights, self.columns, strict=True):
+            weights_M[column] = self.weights[name] / (self.spreads or {}).get(name, 1.0)
+        weights_M *= self.signs
+        return np.diag(weights_M)[self.columns] if self.kind == "worst" else weights_M[None]
+
+    def value(self, losses_NM: ArrayLike) -> Array:
+        """Return the objective of each row of losses, shape (N,)."""
+        values_NP = self._columns(losses_NM) @ self._small_pieces.T
+        value: Array = values_NP.max(axis=1)
+        return value
+
+    def spread(self, stds_NM: ArrayLike) -> Array:
+        """Return a deviation of the objective from those of the losses, shape (N,).
+
+        Errors are taken to go together, which is the most that they can add up to.
+        """
+        spreads_NP = self._columns(stds_NM) @ np.abs(self._small_pieces).T
+        spread: Array = spreads_NP.max(axis=1)
+        return spread
+
+    def gradient(self, losses_M: ArrayLike) -> Array:
+        """Return a subgradient by the losses, shape (M,): how much each moves the objective."""
+        losses = np.asarray(losses_M, dtype=np.float64)
+        pieces_PM = self.pieces()
+        active = int(np.argmax(self._columns(losses[None])[0] @ self._small_pieces.T))
+        return np.array(pieces_PM[active])
+
+    def describe(self) -> str:
+        """Say in words what is minimised, in a line that stays short with many losses."""
+        higher = [name for name in self.measured if name in self.higher]
+        better = f" (higher {grouped_names(higher)} is better)" if higher else ""
+        divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
+        gone = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
+        return f"{self._combined()}{better}{divided}{gone}"
+
+    def _combined(self) -> str:
+        signed = {name: f"minus {name}" if name in self.higher else name for name in self.weights}
+        if self.kind == "target":
+            return signed[self.measured[0]]
+        if self.kind == "worst":
+            return f"the worst of {grouped_names(list(signed.values()))}"
+        if self.families:
+            return f"the mean of {mean_in_words(self.weights, self.families)}"
+        weights = {signed[name]: weight for name, weight in self.weights.items()}
+        return f"the mean of {mean_in_words(weights, {})}"
+
+    def _check_worst(self) -> None:
+        higher = [name for name in self.weights if name in self.higher]
+        if self.kind == "worst" and higher and len(higher) < len(self.weights):
+            raise ConfigError(
+                f"objective.worst: higher is better for {grouped_names(higher)} and lower for the "
+                "others, so they cannot be compared; use objective.mean with objective.scale: "
+                "spread"
+            )
+
+    def _check_spreads(self) -> None:
+        if self.spreads is None:
+            return
+        for name in self.weights:
+            if not self.spreads.get(name, 0.0) > 0:
+                raise ConfigError(
+                    f"objective.scale: spread: the spread of {name!r} is"
+                    f" {self.spreads.get(name, 'missing')}; it must be above 0: leave {name!r} out"
+                )
+
+    @property
+    def _small_pieces(self) -> Array:
+        return self.pieces()[:, self.columns]
+
+    def _columns(self, losses_NM: ArrayLike) -> Array:
+        # Only measured columns: another domain's missing loss must not reach the value.
+        columns: Array = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
+        return columns

@@ -1,0 +1,106 @@
+"""Fixed mixtures: the baseline of every online method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.online import Need, Plan
+from mixopt.system import Array
+from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_whole, softmax
+
+
+class _Static(OnlineEstimator):
+    def _first(self) -> Plan:
+        return Plan(self.bounded(self._mixture()), self.setting.steps, self.name)
+
+    def _next(self, seen: Seen) -> Plan:
+        raise AssertionError("its plan lasts as long as the run")
+
+    def _remapped(self) -> None:
+        self._adopt(self._first())
+
+    def _mixture(self) -> Array:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class StratifiedEstimator(_Static):
+    """The same share of each domain."""
+
+    name: ClassVar[str] = "stratified"
+
+    def _mixture(self) -> Array:
+        return np.ones(len(self.setting.domains))
+
+
+@dataclass(eq=False)
+class NaturalEstimator(_Static):
+    """Each domain's share of the corpus."""
+
+    name: ClassVar[str] = "natural"
+
+    def _mixture(self) -> Array:
+        return self.setting.natural_D
+
+
+SCALE = 10.0  # brings a loss in nats near [0, 1], as the published code does
+WARM_UP = 50  # one part of the run in so many; the published 1B run warms up 2,000 of 100,000 steps
+
+
+@dataclass(eq=False)
+class ODMEstimator(OnlineEstimator):
+    """Draws domains as EXP3 does, rewarded with their training loss.
+
+    Attributes:
+        warmup_steps: Optimiser steps on the reference mixture before; None is 2% of the run.
+        update_steps: Optimiser steps of a plan; the published is 1.
+    """
+
+    name: ClassVar[str] = "odm"
+    needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
+    saved: ClassVar[tuple[str, ...]] = ("rewards_D", "epsilon")
+
+    warmup_steps: int | None = None
+    update_steps: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            EstimatorError: One that cannot be.
+        """
+        if self.warmup_steps is not None:
+            check_whole("odm: warmup_steps", self.warmup_steps, least=0)
+        check_whole("odm: update_steps", self.update_steps, least=1)
+
+    def _first(self) -> Plan:
+        steps, domains = self.setting.steps, len(self.setting.domains)
+        self.warmup = steps // WARM_UP if self.warmup_steps is None else self.warmup_steps
+        self.rewards_D = np.zeros(domains)
+        self.epsilon = 1.0 / domains
+        return Plan(self.setting.reference_D, self.warmup or self.update_steps, "reference")
+
+    def _next(self, seen: Seen) -> Plan:
+        if seen.step <= self.warmup:
+            return Plan(self.setting.reference_D, self.update_steps, "reference")
+        self.rewards_D = self.rewards_D + self._earned(seen)
+        previous, self.epsilon = self.epsilon, self._exploration(seen.step)
+        exploit = 1.0 - len(self.rewards_D) * self.epsilon
+        weights_D = exploit * softmax(previous * self.rewards_D) + self.epsilon
+        return Plan(self.bounded(weights_D), self.update_steps, f"explores {self.epsilon:.3g}")
+
+    def _earned(self, seen: Seen) -> Array:
+        """Return the reward of each domain over its probability; 0 where none was seen."""
+        earned_D = np.zeros(len(self.rewards_D))
+        drawn_D = (seen.loss_count_D > 0) & (self.weights_D > 0)
+        scale_D = SCALE * seen.loss_count_D.sum() * self.weights_D
+        np.divide(seen.loss_sum_D, scale_D, out=earned_D, where=drawn_D)
+        return earned_D
+
+    def _exploration(self, step: int) -> float:
+        domains = len(self.rewards_D)
+        return min(1.0 / domains, math.sqrt(math.log(domains) / (domains * step)))

@@ -1,0 +1,143 @@
+"""One mixture a domain, from a centre towards it, within the limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt.config import ConstraintsConfig, DesignConfig
+from mixopt.constraints import CappedSimplex, Constraints
+from mixopt.errors import DesignError
+from mixopt.mixture import Mixture
+from mixopt.trials import make_design
+from mixopt.trials.mixture_draws import axial_mixtures
+
+SMALL = Mixture({"web": 0.7, "code": 0.2, "books": 0.1})
+THIRDS = np.full(3, 1 / 3)
+
+
+def axial(upper, center=THIRDS, share=0.5, lower=(0, 0, 0), taken=()):
+    allowed = CappedSimplex(np.array(lower, dtype=float), np.array(upper, dtype=float))
+    return axial_mixtures(np.array(center), allowed, share, taken=taken)
+
+
+def roles(trials, role):
+    return [trial.mixture.array for trial in trials if trial.role == role]
+
+
+def design(natural=SMALL, constraints=None, say=print, **fields):
+    return make_design(DesignConfig(method="axial", **fields), natural, constraints, 3, say=say)
+
+
+def test_each_mixture_goes_half_the_way_to_its_domain():
+    found = axial([1, 1, 1])
+    expected = [[1 / 3, 1 / 3, 1 / 3], [2 / 3, 1 / 6, 1 / 6], [1 / 6, 2 / 3, 1 / 6]]
+    np.testing.assert_allclose(found.weights_PD, [*expected, [1 / 6, 1 / 6, 2 / 3]], atol=1e-12)
+    assert found.left_out == ()
+
+
+def test_the_centre_may_be_natural():
+    found = axial([1, 1, 1], center=[0.7, 0.2, 0.1], share=0.75)
+    np.testing.assert_allclose(found.weights_PD[2], [0.175, 0.8, 0.025], atol=1e-12)
+
+
+def test_a_capped_domain_takes_its_cap_and_the_others_share_the_rest():
+    # Books may have .4: web and code have .3 each. Where web has 2/3, code and books have 1/6.
+    found = axial([1, 1, 0.4])
+    np.testing.assert_allclose(found.weights_PD[3], [0.3, 0.3, 0.4], atol=1e-12)
+    np.testing.assert_allclose(found.weights_PD[1], [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
+
+
+def test_what_one_cap_leaves_over_is_shared_in_proportion_to_the_centre():
+    # Towards code from (.5, .3, .2): code has .65; of the .35 left web would have .25, and may
+    # have .1, so books has the rest.
+    found = axial([0.1, 1, 1], center=[0.5, 0.3, 0.2])
+    np.testing.assert_allclose(found.weights_PD[1], [0.1, 0.65, 0.25], atol=1e-12)
+    # The centre: web .1, and .9 in the proportion 3 to 2. Web has no mixture of its own.
+    np.testing.assert_allclose(found.weights_PD[0], [0.1, 0.54, 0.36], atol=1e-12)
+    assert found.left_out == (0,)
+
+
+def test_a_domain_takes_more_where_the_others_cannot_have_the_rest():
+    # Code and books may have .2 and .1, so web has at least .7.
+    found = axial([1, 0.2, 0.1])
+    assert found.weights_PD[:, 0].min() == pytest.approx(0.7)
+
+
+def test_a_floor_of_another_domain_is_kept():
+    found = axial([1, 1, 1], lower=(0, 0.3, 0))
+    np.testing.assert_allclose(found.weights_PD[1], [2 / 3, 0.3, 1 / 30], atol=1e-12)
+
+
+def test_a_domain_that_its_cap_keeps_near_the_centre_is_left_out():
+    # The centre moved within the caps has .01 of books, and so has its axial mixture.
+    found = axial([1, 1, 0.01])
+    assert found.left_out == (2,)
+    np.testing.assert_allclose(found.weights_PD[0], [0.495, 0.495, 0.01], atol=1e-12)
+    assert len(found.weights_PD) == 3
+
+
+def test_a_mixture_that_is_trained_anyway_is_not_repeated():
+    assert len(axial([1, 1, 1], taken=[THIRDS]).weights_PD) == 3
+
+
+@given(seed=st.integers(0, 10_000), domains=st.integers(2, 12), share=st.floats(0.3, 0.9))
+@settings(max_examples=60, deadline=None)
+def test_every_mixture_is_within_all_limits_and_no_two_are_alike(seed, domains, share):
+    rng = np.random.default_rng(seed)
+    upper_D = rng.uniform(0.5 / domains, 1.0, domains)
+    upper_D = np.minimum(upper_D * max(1.0, 1.1 / upper_D.sum()), 1.0)
+    if upper_D.sum() < 1:
+        return
+    lower_D = rng.uniform(0, 1, domains) * upper_D * 0.5
+    lower_D /= max(lower_D.sum() / 0.9, 1.0)
+    allowed = CappedSimplex(lower_D, upper_D)
+    weights_PD = axial_mixtures(rng.dirichlet(np.ones(domains)), allowed, share).weights_PD
+    assert allowed.contains(weights_PD).all()
+    away = np.abs(weights_PD[:, None] - weights_PD[None]).sum(axis=2) + np.eye(len(weights_PD))
+    assert away.min() > 1e-5
+
+
+def test_groups_hold_axial_mixtures_too():
+    config = ConstraintsConfig(groups={"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}})
+    constraints = Constraints.from_config(config, dict.fromkeys(SMALL, 10), None)
+    weights = np.array(roles(design(SMALL, constraints, trials=6, max_usage=None), "axial"))
+    assert (weights[:, 0] + weights[:, 2]).max() <= 0.5 + 1e-9
+
+
+def test_an_axial_design_has_a_mixture_a_domain_and_sampled_ones_behind_them():
+    trials = design(trials=10, max_usage=None)
+    assert [trial.name for trial in trials if trial.role == "axial"] == ["t0000", "t0001", "t0002"]
+    assert next(trial.name for trial in trials if trial.role == "sampled") == "t0003"
+    assert len(trials) == 5 + 10
+    np.testing.assert_allclose(roles(trials, "axial")[0], [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
+
+
+def test_the_centre_is_a_trial_where_it_is_no_anchor():
+    trials = design(trials=4, max_usage=None, anchors=[], replicates=0)
+    assert [trial.role for trial in trials] == ["axial"] * 4
+    np.testing.assert_allclose(trials[0].mixture.array, THIRDS, atol=1e-12)
+
+
+def test_a_domain_without_an_axial_mixture_is_said():
+    said: list[str] = []
+    trials = design(trials=6, max_usage=None, max_weights={"books": 0.01}, say=said.append)
+    assert said == [
+        "no axial mixture for 1 of 3 domains, whose limits keep it near the uniform mixture: books"
+    ]
+    assert len(trials) == 5 + 6
+
+
+def test_too_few_trials_for_an_axial_design_are_refused():
+    with pytest.raises(DesignError) as caught:
+        design(trials=2, max_usage=None)
+    assert str(caught.value) == (
+        "design.trials: 2 in the first round, but design.method: axial has 3 mixtures for 3 "
+        "domains; raise design.trials, or set design.method: dirichlet"
+    )
+
+
+def test_an_axial_design_does_not_depend_on_the_seed_but_its_trials_do():
+    one, other = (make_design(DesignConfig(method="axial"), SMALL, None, seed) for seed in (1, 2))
+    for ours, theirs in zip(roles(one, "axial"), roles(other, "axial"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert {trial.seed for trial in one}.isdisjoint({trial.seed for trial in other})

@@ -1,0 +1,308 @@
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt.config import ConstraintsConfig, DesignConfig
+from mixopt.constraints import CappedSimplex, Constraints
+from mixopt.errors import ConfigError, DesignError, InfeasibleError
+from mixopt.mixture import Mixture
+from mixopt.trials import (
+    Trial,
+    design_constraints,
+    make_design,
+    read_design,
+    trial_seeds,
+    write_design,
+)
+from mixopt.trials.mixture_draws import draw_mixtures
+
+# Natural shares of the 17 domains of the Pile, in percent, to two digits.
+PILE = dict(
+    arxiv=11, freelaw=3.9, nih_exporter=0.39, pubmed_central=11, wikipedia_en=4.8,
+    dm_mathematics=1.6, github=9.8, philpapers=0.46, stackexchange=6.4, enron_emails=0.18,
+    gutenberg_pg_19=2.7, pile_cc=23, ubuntu_irc=1.2, europarl=0.97, hackernews=0.75,
+    pubmed_abstracts=3.9, uspto_backgrounds=4.1,
+)  # fmt: skip
+NATURAL = Mixture.natural({name: round(1000 * share) for name, share in PILE.items()})
+SMALL = Mixture({"web": 0.7, "code": 0.2, "books": 0.1})
+
+
+def sampled(trials):
+    return np.array([trial.mixture.array for trial in trials if trial.role == "sampled"])
+
+
+def design(natural=NATURAL, constraints=None, seed=3, **fields):
+    """Design one round: `trials` are all in it."""
+    return make_design(DesignConfig(rounds=[], **fields), natural, constraints, seed)
+
+
+def regmix_draws(natural, draws, rng):
+    """Steps 2 to 5 of RegMix as they are written, one draw at a time: the reference."""
+    caps = np.minimum(15 * natural, 1)
+    prior = natural**0.5 / (natural**0.5).sum()
+    strengths = np.logspace(np.log10(0.1), np.log10(5.0), 15)
+    accepted = []
+    for _ in range(draws):
+        drawn = [rng.dirichlet(strength * prior) for strength in strengths]
+        weights = drawn[rng.integers(15)]
+        if (weights <= caps).all():
+            weights = np.where(weights < 2e-4, 0, weights)
+            accepted.append(np.round(weights / weights.sum() / 2e-4) * 2e-4)
+    return np.array(accepted)
+
+
+def test_draws_have_the_distribution_of_regmix_written_out():
+    reference = regmix_draws(NATURAL.array, 3_000, np.random.default_rng(0))
+    allowed = design_constraints(DesignConfig(), NATURAL).simplex
+    ours = draw_mixtures(NATURAL.array, allowed, draws=60_000, rng=np.random.default_rng(1))
+    assert abs(ours.accepted / ours.draws - len(reference) / 3_000) < 0.03  # 3 sd of 3,000 draws
+    # Doubles are dropped from ours and are the sparsest rows, so compare among distinct rows.
+    reference = np.unique(reference.round(9), axis=0)
+    zeros = [(weights == 0).sum(axis=1).mean() for weights in (ours.weights_ND, reference)]
+    assert abs(zeros[0] - zeros[1]) < 0.3
+    means = ours.weights_ND.mean(axis=0) - reference.mean(axis=0)
+    assert np.abs(means).max() < 0.02
+
+
+@pytest.mark.parametrize("method", ["dirichlet", "axial", "sobol"])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
+        {"proportions": {"text": {"domains": ["web", "books"], "weights": {"web": 3, "books": 1}}}},
+    ],
+)
+def test_designs_keep_to_groups_and_proportions(method, limits):
+    constraints = Constraints.from_config(
+        ConstraintsConfig.model_validate(limits), dict.fromkeys(SMALL, 10), None
+    )
+    trials = design(SMALL, constraints, trials=10, max_usage=None, method=method)
+    weights_ND = np.array([t.mixture.array for t in trials if t.role in ("sampled", "axial")])
+    assert len(weights_ND) == 10
+    assert constraints.allowed.contains(weights_ND).all()
+
+
+def test_the_default_design_is_regmix_sampling_with_anchors_and_replicates():
+    trials = design(trials=512)
+    assert [t.name for t in trials[:6]] == [
+        "natural", "uniform", "uniform_r1", "uniform_r2", "uniform_r3", "t0000",
+    ]  # fmt: skip
+    assert [t.role for t in trials[:6]] == ["anchor"] * 2 + ["replicate"] * 3 + ["sampled"]
+    assert sampled(trials).shape == (512, 17)
+    assert trials[0].mixture == NATURAL
+    assert trials[1].mixture == trials[4].mixture == Mixture.uniform(NATURAL.domains)
+
+
+def test_sampled_mixtures_add_up_to_1_exactly():
+    assert np.abs(sampled(design(trials=512)).sum(axis=1) - 1).max() < 1e-15 * 17
+
+
+def test_caps_hold_after_zeroing_and_rounding():
+    # Rounding to twentieths carries 0.53 to 0.55, and zeroing 0.05 lifts 0.5 to 0.526.
+    weights = sampled(design(SMALL, minimum=0.05, max_weights={"web": 0.54}, trials=64))
+    assert weights[:, 0].max() <= 0.54
+
+
+def test_weights_are_zero_or_at_least_the_minimum():
+    weights = sampled(design(trials=512))
+    assert ((weights == 0) | (weights > 1.9e-4)).all()  # a row is rescaled by up to 17/2 steps
+
+
+def test_mixtures_are_distinct():
+    weights = sampled(design(trials=512))
+    near = np.abs(weights[:, None] - weights[None]).sum(axis=2) + np.eye(512)
+    assert near.min() > 1e-5
+
+
+def test_strengths_run_from_sparse_to_near_the_prior():
+    allowed = CappedSimplex.full(3)
+    rng = np.random.default_rng(0)
+
+    def spread(strength):
+        options = dict(min_strength=strength, max_strength=strength, minimum=0.0)
+        drawn = draw_mixtures(SMALL.array, allowed, draws=2_000, rng=rng, **options)
+        return drawn.weights_ND.std(axis=0).max()
+
+    # The variance of a Dirichlet of strength s is q (1 - q) / (s + 1), with q the tempered prior.
+    prior = SMALL.array**0.5 / (SMALL.array**0.5).sum()
+    expected = np.sqrt((prior * (1 - prior) / 101).max())
+    assert spread(100) == pytest.approx(expected, rel=0.1)
+    assert spread(0.01) > 0.4
+
+
+def test_a_tiny_strength_does_not_underflow():
+    rng = np.random.default_rng(0)
+    options = dict(min_strength=1e-4, max_strength=1e-4, minimum=0.0)
+    drawn = draw_mixtures(NATURAL.array, CappedSimplex.full(17), draws=500, rng=rng, **options)
+    assert drawn.accepted == 500
+    assert np.isfinite(drawn.weights_ND).all()
+
+
+def test_temperature_1_keeps_the_natural_shares_as_the_mean():
+    options = dict(temperature=1.0, min_strength=50.0, max_strength=50.0)
+    weights = sampled(design(SMALL, trials=512, **options))
+    np.testing.assert_allclose(weights.mean(axis=0), SMALL.array, atol=0.01)
+
+
+def test_a_domain_without_tokens_gets_no_weight_from_dirichlet_draws():
+    natural = Mixture({"web": 0.8, "code": 0.2, "empty": 0.0})
+    assert sampled(design(natural, trials=32))[:, 2].max() == 0
+
+
+@pytest.mark.parametrize("method", ["dirichlet", "sobol"])
+def test_the_same_seed_gives_the_same_design_and_another_does_not(method):
+    assert design(method=method) == design(method=method)
+    assert (sampled(design(method=method)) != sampled(design(method=method, seed=4))).any()
+
+
+@pytest.mark.parametrize("method", ["dirichlet", "sobol"])
+def test_every_cap_holds_whichever_it_comes_from(method):
+    constraints = Constraints.from_config(
+        ConstraintsConfig(bounds={"code": (0.05, 0.4)}), dict.fromkeys(SMALL, 10), None
+    )
+    options = dict(max_weights={"web": 0.6}, max_usage=4, trials=100, method=method)
+    weights = sampled(design(SMALL, constraints, **options))
+    assert (weights.max(axis=0) <= np.array([0.6, 0.4, 0.4]) + 1e-12).all()
+    assert weights[:, 1].min() >= 0.05
+
+
+def test_an_anchor_stays_where_it_is_beyond_a_cap():
+    trials = design(SMALL, max_weights={"books": 0.2})
+    assert trials[1].mixture["books"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("usage", [2.0, 1.33, 1.14])
+def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage):
+    said: list[str] = []
+    config = DesignConfig(max_usage=usage, trials=64, rounds=[])
+    trials = make_design(config, NATURAL, None, 3, say=said.append)
+    assert re.match(r"Dirichlet draws found [0-9] of 64 distinct mixtures \(\d+ of 6400 ", said[0])
+    assert said[0].endswith("Sobol points are tried instead (design.method: sobol)")
+    weights = sampled(trials)
+    assert weights.shape == (64, 17)
+    assert (weights <= usage * NATURAL.array + 1e-12).all()
+    assert (weights.std(axis=0) > 0).all()
+    assert (weights == sampled(design(max_usage=usage, trials=64, method="sobol"))).all()
+
+
+@pytest.mark.parametrize("domains", [300, 1000])
+def test_many_domains_have_all_their_mixtures_under_the_default_caps(domains):
+    natural = Mixture.from_array([f"d{n}" for n in range(domains)], zipf(domains))
+    said: list[str] = []
+    trials = make_design(DesignConfig(rounds=[]), natural, None, 0, say=said.append)
+    assert len({trial.mixture for trial in trials if trial.role == "sampled"}) == 64
+    assert "Sobol" in said[0]
+
+
+def zipf(domains):
+    shares = 1.0 / np.arange(1, domains + 1)
+    return shares / shares.sum()
+
+
+def test_sobol_points_spread_more_evenly_than_random_ones():
+    weights = sampled(design(SMALL, trials=64, method="sobol", max_usage=None))
+    random = np.random.default_rng(0).dirichlet(np.ones(3), size=(200, 64))
+    # The share of points with a first weight below the median of Beta(1, 2) is near a half.
+    median = 1 - np.sqrt(0.5)
+    typical = np.abs((random[:, :, 0] < median).mean(axis=1) - 0.5).mean()
+    assert abs((weights[:, 0] < median).mean() - 0.5) < typical
+
+
+def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps():
+    weights = sampled(design(SMALL, trials=128, method="sobol", minimum=0.1, max_usage=None))
+    assert ((weights == 0) | (weights >= 0.1 - 1e-12)).all()
+    assert (weights == 0).any()
+
+
+def test_caps_that_no_mixture_meets_are_named_with_the_shortfall():
+    with pytest.raises(InfeasibleError) as caught:
+        design(SMALL, max_weights={"web": 0.3, "code": 0.2}, max_usage=3)
+    assert str(caught.value) == (
+        "no mixture satisfies the caps: they add up to 0.8, 0.2 short of 1 (design.max_weights: "
+        "web 0.3, code 0.2; design.max_usage: 3: books 0.3); raise design.max_weights by 0.2 in "
+        "all, or allow max_usage: 5"
+    )
+
+
+def test_a_design_over_one_possible_mixture_says_so():
+    with pytest.raises(
+        DesignError, match=r"64 requested, but only Mixture\(web 100%\) is possible"
+    ):
+        design(Mixture({"web": 1.0}))
+
+
+def test_a_cap_on_an_unknown_domain_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"max_weights: unknown domain 'wbe'.*'web'"):
+        design(SMALL, max_weights={"wbe": 0.5})
+
+
+def test_an_anchor_given_twice_is_a_mistake():
+    with pytest.raises(ConfigError, match="'natural' is given twice"):
+        design(SMALL, anchors=["natural", "natural"])
+
+
+def test_no_two_trials_have_one_seed():
+    trials = design(trials=512)
+    assert len({trial.seed for trial in trials}) == len(trials)
+
+
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_a_trial_keeps_its_seed_when_the_design_grows(seed, size):
+    names = [f"t{i:04d}" for i in range(size)]
+    small, large = trial_seeds(names, seed=seed), trial_seeds([*names, "more"], seed=seed)
+    assert all(large[name] == value for name, value in small.items())
+
+
+def test_another_run_seed_gives_every_trial_another_seed():
+    left, right = design(seed=0), design(seed=1)
+    assert all(a.seed != b.seed for a, b in zip(left, right, strict=True))
+
+
+def test_a_design_is_read_as_it_was_written(tmp_path):
+    trials = design()
+    write_design(trials, tmp_path / "design.parquet")
+    again = read_design(tmp_path / "design.parquet")
+    assert [(t.name, t.seed, t.role, t.round) for t in again] == [
+        (t.name, t.seed, t.role, t.round) for t in trials
+    ]
+    assert [t.mixture.fingerprint for t in again] == [t.mixture.fingerprint for t in trials]
+    np.testing.assert_allclose(sampled(again), sampled(trials), rtol=1e-15, atol=0)
+
+
+def test_equal_designs_are_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_design(design(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_two_trials_of_one_name_cannot_be_written(tmp_path):
+    trials = [Trial("t", SMALL, seed) for seed in (0, 1)]
+    with pytest.raises(DesignError, match="'t' is in the design twice"):
+        write_design(trials, tmp_path / "design.parquet")
+    assert not (tmp_path / "design.parquet").exists()
+
+
+def test_an_altered_design_is_refused(tmp_path):
+    path = tmp_path / "design.parquet"
+    write_design([Trial("t", SMALL, 0)], path)
+    table = pl.read_parquet(path)
+    table.with_columns(
+        pl.lit(0.6).alias("weight/web"), pl.lit(0.3).alias("weight/code")
+    ).write_parquet(path)
+    with pytest.raises(DesignError, match="trial 't': its weights are not those of"):
+        read_design(path)
+
+
+def test_another_table_is_no_design(tmp_path):
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(DesignError, match="not a design: no column 'trial'"):
+        read_design(tmp_path / "x.parquet")
+
+
+def test_a_missing_design_is_named(tmp_path):
+    with pytest.raises(DesignError, match=r"design.parquet: not found"):
+        read_design(tmp_path / "design.parquet")
