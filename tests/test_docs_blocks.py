@@ -33,7 +33,7 @@ PRETRAININGS = ("docs/pretraining.md", "docs/experts/")
 
 # Blocks that another test runs as they are written, by page and language.
 ELSEWHERE = {
-    ("docs/export.md", "sh yaml python"): "tests/integrations/test_export_docs.py",
+    ("docs/export.md", "sh yaml python"): "tests/exports/test_export_docs.py",
     ("docs/schedules.md", "sh yaml python"): "tests/sampling/test_schedules_page.py",
     ("docs/slurm.md", "sh"): "tests/sweeps/test_slurm_page.py",
     ("docs/mlflow.md", "sh yaml python"): "tests/tracking/test_mlflow_page.py",

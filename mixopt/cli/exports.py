@@ -1,4 +1,4 @@
-"""The command that writes mixtures as trainers' configurations, and reads them: export."""
+"""The command that writes mixtures as trainers' configurations: export."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from mixopt.cli.options import (
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mixopt.integrations import ExportTool
-    from mixopt.mixture import Mixture
+    from mixopt.exports import ExportTool
     from mixopt.pipeline import ExportAsked
 
 
@@ -31,18 +30,13 @@ def export_command(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MIXTURE|SCHEDULE|DIR|FRAGMENT",
-            help="YAML of a mixture or a schedule, a run directory, or, with --from, a"
-            " trainer's configuration.",
+            metavar="MIXTURE|SCHEDULE|DIR",
+            help="YAML of a mixture or a schedule, or a run directory.",
         ),
     ] = None,
     to: Annotated[
         str | None,
         typer.Option("--to", metavar="TOOL", help="The trainer to write for; --list shows all."),
-    ] = None,
-    of: Annotated[
-        str | None,
-        typer.Option("--from", metavar="TOOL", help="Read the configuration of this trainer."),
     ] = None,
     inventory: SizesPath = None,
     tokens: FullLength = None,
@@ -76,7 +70,7 @@ def export_command(
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a mixture in a trainer's form and unit, or read one."""
+    """Write a mixture or a schedule in a trainer's form and unit."""
     from mixopt.config import token_count
     from mixopt.pipeline import ExportAsked
     from mixopt.sampling import is_schedule
@@ -85,19 +79,14 @@ def export_command(
         _show_tools(as_json)
         return
     asked = ExportAsked(inventory, token_count(tokens, "--tokens"), paths, sample_tokens)
-    if source is None or (to is None) == (of is None):
-        raise ConfigError(
-            "export: give MIXTURE --to TOOL, or FRAGMENT --from TOOL; mixopt export --list shows"
-            " the tools"
-        )
-    if of is not None:
-        _read(source, of, asked, out, as_json)
-    elif source.is_file() and is_schedule(source):
-        _write_schedule(source, str(to), asked, steps_per_stage, out, as_json)
+    if source is None or to is None:
+        raise ConfigError("export: give MIXTURE --to TOOL; mixopt export --list shows the tools")
+    if source.is_file() and is_schedule(source):
+        _write_schedule(source, to, asked, steps_per_stage, out, as_json)
     elif steps_per_stage is not None:
         raise ConfigError("export: --steps-per-stage is for schedules; this is a mixture")
     else:
-        _write(source, str(to), asked, out, trust, as_json)
+        _write(source, to, asked, out, trust, as_json)
 
 
 def _write(
@@ -144,31 +133,8 @@ def _write_schedule(
         say(f"{to}: {path}")
 
 
-def _read(source: Path, tool: str, asked: ExportAsked, out: Path | None, as_json: bool) -> None:
-    from mixopt.pipeline import import_from
-
-    if asked.tokens is not None:
-        raise ConfigError("export: --tokens is for --to; a fragment has its own length")
-    mixture = import_from(source, tool, asked=asked)
-    if out is not None:
-        mixture.to_file(out)
-        say(f"mixture: {out}")
-    elif as_json:
-        print_json({"weights": dict(mixture)})
-    else:
-        show_as_is(_yaml(mixture))
-
-
-def _yaml(mixture: Mixture) -> str:
-    import yaml
-
-    content = {"weights": dict(mixture)}
-    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
-    return text.removesuffix("\n")
-
-
 def _show_tools(as_json: bool) -> None:
-    from mixopt.integrations import EXPORT_TOOLS
+    from mixopt.exports import EXPORT_TOOLS
     from mixopt.reporting import table_text
 
     tools = list(EXPORT_TOOLS.values())

@@ -1,11 +1,4 @@
 from .dcp import MixtureState as MixtureState
-from .exports import (
-    EXPORT_TOOLS as EXPORT_TOOLS,
-    ExportTool as ExportTool,
-    export_mixture as export_mixture,
-    export_schedule as export_schedule,
-    import_mixture as import_mixture,
-)
 from .hf_online import OnlineTrainer as OnlineTrainer
 from .hf_trainer import MixtureTrainer as MixtureTrainer
 from .lightning import MixtureDataModule as MixtureDataModule

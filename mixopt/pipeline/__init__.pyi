@@ -5,7 +5,6 @@ from .exporting import (
     ExportAsked as ExportAsked,
     export_from as export_from,
     export_schedule_from as export_schedule_from,
-    import_from as import_from,
 )
 from .first_experiment import (
     FirstExperiment as FirstExperiment,

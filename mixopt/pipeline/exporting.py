@@ -8,13 +8,13 @@ for counts before what the run knows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.config import read_inventory
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.integrations import export_mixture, export_schedule, import_mixture
+from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import known_inventory
 from mixopt.pipeline.mixed_parts import (
@@ -50,7 +50,7 @@ class ExportAsked:
 def export_from(
     source: str | Path, to: str, *, asked: ExportAsked | None = None, trust: Trust = False
 ) -> str:
-    """Export the mixture of a file or of a run (mixopt.integrations.export_mixture).
+    """Export the mixture of a file or of a run (mixopt.exports.export_mixture).
 
     Args:
         source: YAML of a mixture, a proposal or a recommendation; or a run directory.
@@ -75,7 +75,7 @@ def export_schedule_from(
     asked: ExportAsked | None = None,
     steps_per_stage: int | None = None,
 ) -> dict[str, str]:
-    """Export the schedule of a file (mixopt.integrations.export_schedule).
+    """Export the schedule of a file (mixopt.exports.export_schedule).
 
     Args:
         source: The schedule.
@@ -93,22 +93,6 @@ def export_schedule_from(
     schedule = Schedule.from_file(source)
     given = _given(asked, schedule.domains)
     return export_schedule(schedule, to, steps_per_stage=steps_per_stage, **given)
-
-
-def import_from(source: str | Path, tool: str, *, asked: ExportAsked | None = None) -> Mixture:
-    """Read a fragment of a tool's configuration as a mixture (`import_mixture`).
-
-    Args:
-        source: The file.
-        tool: The tool.
-        asked: What is known of the domains.
-
-    Raises:
-        ConfigError: An unknown tool, a file that cannot be read, or what the unit needs is unknown.
-        MixtureError: The fragment cannot be read.
-    """
-    given = _given(replace(asked or ExportAsked(), tokens=None), None)
-    return import_mixture(Path(source), tool, **given)
 
 
 def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, dict[str, Any]]:

@@ -7,7 +7,7 @@ from html import escape
 import yaml
 
 from mixopt.errors import ConfigError
-from mixopt.integrations import EXPORT_TOOLS, export_mixture
+from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture
 from mixopt.reporting.page_frame import data_block
 from mixopt.run_directory import Run

@@ -58,17 +58,3 @@ def test_no_item_is_searched_by_and_tested_on(story_text, tmp_path):
     assert ids[0] == {"0", "4", "8"}
     assert ids[0] | ids[1] == {str(n) for n in range(9)}
     assert not ids[0] & ids[1]
-
-
-def test_a_target_that_is_trained_on_gets_its_own_weights():
-    online_trivial = experiment("real_text", "online_trivial")
-    five = next(group for group in online_trivial.GROUPS if group.name == "five")
-    found = online_trivial.trivial_mixture(five, None)
-    assert {n: w for n, w in found.items() if w} == {"docs_en": 0.7, "code_cpp": 0.3}
-
-
-def test_a_target_outside_gets_the_domain_with_the_nearest_bytes(text):
-    online_trivial = experiment("real_text", "online_trivial")
-    group = online_trivial.Group("made", ("letters", "digits"), {"code": 1.0}, 0)
-    found = online_trivial.trivial_mixture(group, text.path)
-    assert dict(found) == {"letters": 1.0, "digits": 0.0}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from mixopt_proxies.command import CommandProxy, supervised_command
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
+from read_fragments import read_shares
 
 from mixopt.errors import ConfigError
-from mixopt.integrations import import_mixture
 from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy
 from mixopt.testing._tiny_corpus import tiny_corpus
@@ -82,7 +82,7 @@ def test_a_mixture_is_written_in_the_trainers_form_too(corpus, files, tmp_path):
     out = files / "t0001" / "attempt-1"
     name, _, text = (out / "log.txt").read_text().partition(" ")
     assert name == str(out / "mixture_megatron.json")
-    assert import_mixture(text, "megatron", paths=paths) == TRIAL.mixture
+    assert read_shares(text, "megatron", paths=paths) == dict(TRIAL.mixture)
     assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
 
 

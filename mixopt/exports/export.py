@@ -1,0 +1,243 @@
+"""Write a mixture or a schedule as a trainer's configuration has it.
+
+A `Mixture` is shares of the tokens. Trainers take probabilities of sequences or of samples, numbers
+of samples, or epochs (`mixopt.exports.units`). An export whose unit needs what is not known is an
+error; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.exports.fragments import EXPORT_TOOLS
+from mixopt.exports.units import Entry, ExportTool, Facts, Paths, StageEntries, checked_facts
+from mixopt.mixture import Mixture
+from mixopt.sampling import Schedule, Stage
+
+
+def export_mixture(
+    mixture: Mixture,
+    to: str,
+    *,
+    inventory: Mapping[str, int] | None = None,
+    tokens: float | None = None,
+    paths: Paths | None = None,
+    sample_tokens: Mapping[str, float] | float | None = None,
+) -> str:
+    """Write a mixture as a fragment of a tool's configuration, in the tool's unit.
+
+    Args:
+        mixture: Shares of the tokens.
+        to: The tool, one of `EXPORT_TOOLS`.
+        inventory: Distinct tokens of each domain, which epochs need.
+        tokens: Length of the run in tokens, which epochs and numbers of samples need.
+        paths: Where each domain's data is, one path or several; its name where none is given.
+        sample_tokens: Mean tokens of a sample of each domain, or of all, which samples need.
+
+    Returns:
+        The fragment; its header says tool, version, unit and command.
+
+    Raises:
+        ConfigError: An unknown tool, what the unit needs is not known, or a name or path that the
+            tool's format cannot carry.
+    """
+    tool = _tool(to)
+    facts = checked_facts(
+        tool.name,
+        mixture.domains,
+        inventory=inventory,
+        tokens=tokens,
+        paths=paths,
+        sample_tokens=sample_tokens,
+    )
+    return _fragment(tool, mixture, facts, [])
+
+
+def export_schedule(
+    schedule: Schedule,
+    to: str,
+    *,
+    steps_per_stage: int | None = None,
+    inventory: Mapping[str, int] | None = None,
+    paths: Paths | None = None,
+    sample_tokens: Mapping[str, float] | float | None = None,
+) -> dict[str, str]:
+    """Write a schedule as fragments of a tool's configuration, in the tool's unit.
+
+    A tool's stages are constant: a linear stage is refused, or written as so many constant steps,
+    each with the mixture of its middle.
+
+    Args:
+        schedule: The schedule; its inventory is used where none is given.
+        to: The tool, one of `EXPORT_TOOLS`.
+        steps_per_stage: Into how many constant steps a linear stage is divided.
+        inventory: Distinct tokens of each domain, which epochs need.
+        paths: Where each domain's data is.
+        sample_tokens: Mean tokens of a sample of each domain, or of all, which samples need.
+
+    Returns:
+        Text by stage, `0-main`, `1-anneal`, ...; for a tool that has stages one text by the empty
+        name.
+
+    Raises:
+        ConfigError: A linear stage without `steps_per_stage`, or what `export_mixture` refuses.
+    """
+    tool = _tool(to)
+    known: dict[str, Any] = {
+        "inventory": schedule.inventory if inventory is None else inventory,
+        "paths": paths,
+        "sample_tokens": sample_tokens,
+    }
+    stages = [*_constant_stages(schedule, tool, steps_per_stage)]
+    facts = [
+        checked_facts(tool.name, schedule.domains, tokens=one.tokens, **known) for one in stages
+    ]
+    if tool.write_stages is None:
+        return {
+            f"{k}-{one.name}": _fragment(
+                tool, one.mixture, local, [f"Stage {k + 1} of {len(stages)}: {one.about}."]
+            )
+            for k, (one, local) in enumerate(zip(stages, facts, strict=True))
+        }
+    if len(schedule.spans) > 1 or not schedule.batch_sizes.is_constant:
+        raise ConfigError(f"{to}: has one batch and one sequence length; export each stage alone")
+    parts, zeros = [], set(schedule.domains)
+    for one, local in zip(stages, facts, strict=True):
+        entries, left_out = _entries(tool, tool.unit.amounts(one.mixture, local), local)
+        parts.append(StageEntries(one.name, one.start, tuple(entries)))
+        zeros &= set(left_out)
+    divided = any(_is_divided(one.entries) for one in parts)
+    header = [
+        *(f"Stage {k}: {one.about}." for k, one in enumerate(stages)),
+        *tool.header([name for name in schedule.domains if name in zeros], divided=divided),
+    ]
+    return {"": tool.write_stages(parts, header, facts[0], schedule.batch)}
+
+
+def _tool(name: str) -> ExportTool:
+    if name not in EXPORT_TOOLS:
+        raise ConfigError(f"unknown tool {name!r}{did_you_mean(str(name), EXPORT_TOOLS)}")
+    return EXPORT_TOOLS[name]
+
+
+def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:
+    entries, zeros = _entries(tool, tool.unit.amounts(mixture, facts), facts)
+    lines = [*header, *tool.header(zeros, divided=_is_divided(entries))]
+    return tool.write(entries, lines, facts)
+
+
+def _is_divided(entries: Sequence[Entry]) -> bool:
+    return len(entries) > len({entry.domain for entry in entries})
+
+
+def _entries(
+    tool: ExportTool, amounts: Mapping[str, float], facts: Facts
+) -> tuple[list[Entry], list[str]]:
+    """Return the entries of a fragment, and the domains of weight 0 that are left out."""
+    written = {name: amount for name, amount in amounts.items() if amount > 0 or tool.takes_zero}
+    entries = [
+        entry
+        for domain, amount in written.items()
+        for entry in _domain_entries(tool, domain, amount, facts)
+    ]
+    _check_distinct(tool, entries)
+    return entries, [name for name in amounts if name not in written]
+
+
+def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
+    """Yield one entry, or one for each path where the tool takes one path an entry."""
+    paths, named = facts.places(domain), domain not in facts.paths
+    if not tool.single_path or len(paths) == 1:
+        yield Entry(domain, domain, paths, amount, named)
+        return
+    whole = tool.unit.divides and float(amount).is_integer() and amount >= len(paths)
+    for number, path in enumerate(paths):
+        part = amount / len(paths) if tool.unit.divides else amount
+        if whole:
+            part = float(int(amount) // len(paths) + (number < int(amount) % len(paths)))
+        yield Entry(domain, f"{domain}.{number}", (path,), part, named)
+
+
+def _check_distinct(tool: ExportTool, entries: Sequence[Entry]) -> None:
+    labels: dict[str, Entry] = {}
+    paths: dict[str, Entry] = {}
+    for entry in entries:
+        other = labels.setdefault(entry.label, entry)
+        if other is not entry:
+            raise ConfigError(
+                f"{tool.name}: a path of domain {entry.domain!r} and domain {other.domain!r} would"
+                f" both be named {entry.label!r}; rename one"
+            )
+        for path in entry.paths:
+            other = paths.setdefault(path, entry)
+            if other.domain != entry.domain:
+                raise ConfigError(
+                    f"{tool.name}: domains {other.domain!r} and {entry.domain!r} have one path,"
+                    f" {path!r}"
+                )
+
+
+@dataclass(frozen=True)
+class _ConstantStage:
+    """A stage as a tool has it: constant, from step `start`."""
+
+    name: str
+    start: int
+    tokens: int
+    mixture: Mixture
+    about: str
+
+
+def _constant_stages(
+    schedule: Schedule, tool: ExportTool, pieces: int | None
+) -> Iterator[_ConstantStage]:
+    """Yield the stages in order, linear ones divided into constant steps."""
+    for k, stage in enumerate(schedule.stages):
+        start, stop = schedule.starts[k], schedule.starts[k + 1]
+        name = _stage_name(schedule, k)
+        if stage.to is None:
+            yield _stage(schedule, name, k, (start, stop), stage.mixture)
+            continue
+        if pieces is None:
+            raise ConfigError(
+                f"{tool.name}: stages.{k} changes to another mixture linearly, but the tool's "
+                "stages are constant; divide it with --steps-per-stage K (in Python "
+                "steps_per_stage=)"
+            )
+        if not 1 <= pieces <= stop - start:
+            raise ConfigError(
+                f"--steps-per-stage {pieces}: stages.{k} has {stop - start:,} steps to divide"
+            )
+        ends = [start + (stop - start) * n // pieces for n in range(pieces + 1)]
+        for n in range(pieces):
+            middle = ((ends[n] + ends[n + 1]) / 2 - start) / (stop - start)
+            note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
+            steps = (ends[n], ends[n + 1])
+            yield _stage(schedule, f"{name}-{n}", k, steps, _between(stage, middle), note)
+
+
+def _stage_name(schedule: Schedule, k: int) -> str:
+    name = schedule.stages[k].name
+    if name is None:
+        return str(k)
+    return f"{name}-{k}" if [one.name for one in schedule.stages].count(name) > 1 else name
+
+
+def _between(stage: Stage, part: float) -> Mixture:
+    last = stage.to or stage.mixture
+    return Mixture({d: w + part * (last[d] - w) for d, w in stage.mixture.items()})
+
+
+def _stage(
+    schedule: Schedule, name: str, k: int, steps: tuple[int, int], mixture: Mixture, note: str = ""
+) -> _ConstantStage:
+    stage, (start, stop) = schedule.stages[k], steps
+    tokens = (stop - start) * schedule.step_tokens(stage)
+    about = (
+        f"{name}, steps {start:,} to {stop:,} of {schedule.batch_of(stage):,} sequences of"
+        f" {schedule.length_of(stage):,}, {tokens:,} tokens{note}"
+    )
+    return _ConstantStage(name, start, tokens, mixture, about)

@@ -1,0 +1,290 @@
+"""What an exporter is, and how shares of the tokens become the unit of a trainer's weights.
+
+With share w, T tokens in the run, I tokens in the domain and s tokens in a sample:
+
+    sequences   w                  sequences of one length are drawn
+    samples     w / s, normalised  documents or rows are drawn, which differ in length
+    counts      w T / s            so many samples of each domain
+    epochs      w T / I            so many passes over each domain
+
+A unit that needs an unknown value reports it in one line that names the domain and the option.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixopt.errors import ConfigError, did_you_mean
+
+Paths = Mapping[str, str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the domains besides their shares.
+
+    Attributes:
+        tool: The tool that messages name.
+        inventory: Distinct tokens of each domain.
+        tokens: Length of the run in tokens; None where that is not known.
+        sample_tokens: Mean tokens of a sample (a document, a row) of each domain, or of all.
+        paths: Where each domain's data is; a domain that is not there is named by itself.
+    """
+
+    tool: str
+    inventory: Mapping[str, float] = field(default_factory=dict)
+    tokens: float | None = None
+    sample_tokens: Mapping[str, float] | float = field(default_factory=dict)
+    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def size(self, domain: str) -> float:
+        """Return the distinct tokens of a domain."""
+        if domain not in self.inventory:
+            raise ConfigError(
+                f"{self.tool}: needs how many tokens domain {domain!r} has; give it in"
+                " --inventory FILE (in Python inventory=)"
+            )
+        return self.inventory[domain]
+
+    def sample(self, domain: str) -> float:
+        """Return the mean tokens of a sample of a domain."""
+        if isinstance(self.sample_tokens, (int, float)):
+            return float(self.sample_tokens)
+        if domain not in self.sample_tokens:
+            raise ConfigError(
+                f"{self.tool}: draws samples, not tokens, and needs the mean tokens of a sample of"
+                f" domain {domain!r}; give it in --sample-tokens FILE, or one number for all"
+                " (in Python sample_tokens=)"
+            )
+        return self.sample_tokens[domain]
+
+    def length(self) -> float:
+        """Return the length of the run in tokens."""
+        if self.tokens is None:
+            raise ConfigError(
+                f"{self.tool}: needs the length of the run; give --tokens, such as 25e9 (in Python"
+                " tokens=)"
+            )
+        return self.tokens
+
+    def places(self, domain: str) -> tuple[str, ...]:
+        """Return where a domain's data is; its name where no path is known."""
+        return self.paths.get(domain, (domain,))
+
+
+def checked_facts(
+    tool: str,
+    domains: Sequence[str],
+    *,
+    inventory: Mapping[str, int] | None,
+    tokens: float | None,
+    paths: Paths | None,
+    sample_tokens: Mapping[str, float] | float | None,
+) -> Facts:
+    """Return what is known, checked.
+
+    Raises:
+        ConfigError: A value that is not a number above 0, or a path that is not one or is of an
+            unknown domain.
+    """
+    for name in paths or {}:
+        if name not in domains:
+            raise ConfigError(f"paths: unknown domain {name!r}{did_you_mean(str(name), domains)}")
+    samples: Mapping[str, float] | float = {}
+    if isinstance(sample_tokens, Mapping):
+        samples = _numbers("sample_tokens", sample_tokens)
+    elif sample_tokens is not None:
+        samples = _number("sample_tokens", sample_tokens)
+    return Facts(
+        tool,
+        _numbers("inventory", inventory or {}),
+        None if tokens is None else _number("tokens", tokens),
+        samples,
+        {name: _paths(name, value) for name, value in (paths or {}).items()},
+    )
+
+
+def _paths(domain: str, value: Any) -> tuple[str, ...]:
+    paths = [value] if isinstance(value, str) else value
+    is_list = isinstance(paths, Sequence) and all(isinstance(path, str) for path in paths)
+    if not is_list or not paths or not all(path.strip() for path in paths):
+        raise ConfigError(f"paths: {domain}: {value!r} is neither a path nor a list of paths")
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"paths: {domain}: a path is given twice; each counts once")
+    return tuple(paths)
+
+
+def _numbers(where: str, values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(f"{where}: {name}", value) for name, value in values.items()}
+
+
+def _number(where: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{where}: {value!r} is not a number above 0")
+    return number
+
+
+@dataclass(frozen=True)
+class WeightUnit:
+    """What the numbers of a fragment count.
+
+    Attributes:
+        name: In one or two words.
+        meaning: What a number is, as the header of a fragment says it.
+        amount: From a domain, its share (above 0) and what is known to its amount.
+        needs: The options without which it cannot be written.
+        normalised: Whether amounts add up to 1.
+        divides: Whether a domain's amount is divided among its paths; passes are not.
+    """
+
+    name: str
+    meaning: str
+    amount: Callable[[str, float, Facts], float]
+    needs: tuple[str, ...] = ()
+    normalised: bool = False
+    divides: bool = True
+
+    def amounts(self, shares: Mapping[str, float], facts: Facts) -> dict[str, float]:
+        """Return the amount of each domain, 0 for a share of 0.
+
+        Raises:
+            ConfigError: The unit needs what is not known.
+        """
+        amounts = {
+            name: self.amount(name, share, facts) if share > 0 else 0.0
+            for name, share in shares.items()
+        }
+        total = math.fsum(amounts.values()) if self.normalised else 1.0
+        return {name: amount / total for name, amount in amounts.items()}
+
+
+def _samples(domain: str, share: float, facts: Facts) -> float:
+    return share / facts.sample(domain)
+
+
+def _count(domain: str, share: float, facts: Facts) -> float:
+    return float(max(1, round(share * facts.length() / facts.sample(domain))))
+
+
+def _epochs(domain: str, share: float, facts: Facts) -> float:
+    return share * facts.length() / facts.size(domain)
+
+
+SEQUENCES = WeightUnit(
+    "share of sequences",
+    "the share of the sequences, all of one length: the share of the tokens",
+    lambda domain, share, facts: share,
+)
+SAMPLES = WeightUnit(
+    "share of samples",
+    "the probability of drawing a sample (the share of the tokens / tokens of a sample)",
+    _samples,
+    needs=("--sample-tokens",),
+    normalised=True,
+)
+COUNTS = WeightUnit(
+    "samples",
+    "how many samples are taken (the share of the tokens x tokens / tokens of a sample)",
+    _count,
+    needs=("--tokens", "--sample-tokens"),
+)
+ROW_SLICES = WeightUnit(
+    "passes and rows",
+    "passes over all rows of the domain, and a slice of so many rows",
+    _count,
+    needs=("--tokens", "--inventory", "--sample-tokens"),
+)
+EPOCHS = WeightUnit(
+    "epochs",
+    "the passes over the domain (the share of the tokens x tokens / the domain's tokens)",
+    _epochs,
+    needs=("--tokens", "--inventory"),
+    divides=False,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a fragment has of one domain, or of one of its paths.
+
+    Attributes:
+        domain: Its name.
+        label: The domain's name, or one for each path where a tool takes one path an entry.
+        paths: Where the data is; the domain's name where no path is known.
+        amount: In the tool's unit.
+        named: Whether `paths` is the domain's name only.
+    """
+
+    domain: str
+    label: str
+    paths: tuple[str, ...]
+    amount: float
+    named: bool
+
+
+@dataclass(frozen=True)
+class StageEntries:
+    """What a fragment has of one stage of a schedule, whose first step is `start`, from 0."""
+
+    name: str
+    start: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class ExportTool:
+    """A trainer whose configuration can be written.
+
+    Attributes:
+        name: As `--to` has it.
+        title: What people call it.
+        version: The version that its parser was read in.
+        unit: Of its weights.
+        place: File and key.
+        command: How the fragment is used.
+        write: Entries, the header's lines and facts to text.
+        takes_zero: Whether it can have a weight of 0.
+        single_path: Whether an entry has one path.
+        notes: More lines of the header.
+        write_stages: Stages, the header's lines, facts and the batch to text; None for a tool whose
+            configuration has one mixture.
+    """
+
+    name: str
+    title: str
+    version: str
+    unit: WeightUnit
+    place: str
+    command: str
+    write: Callable[[Sequence[Entry], Sequence[str], Facts], str]
+    takes_zero: bool = False
+    single_path: bool = False
+    notes: tuple[str, ...] = ()
+    write_stages: Callable[[Sequence[StageEntries], Sequence[str], Facts, int], str] | None = None
+
+    def header(self, left_out: Sequence[str], *, divided: bool) -> list[str]:
+        """Return the lines that a fragment begins with.
+
+        Args:
+            left_out: Domains of weight 0 that the tool cannot have.
+            divided: Whether a domain has several entries.
+        """
+        lines = [
+            f"Mixture for {self.title} (checked with {self.version}): {self.place}.",
+            f"Unit: {self.unit.meaning}.",
+            f"Use: {self.command}",
+            *self.notes,
+        ]
+        if divided and self.unit.divides:
+            lines.append("A domain's amount is divided evenly among its paths.")
+        if left_out:
+            lines.append(f"weight 0, left out: {json.dumps(list(left_out))}")
+        return lines
