@@ -41,7 +41,7 @@ def pretrain_command(
 ) -> None:
     """Pretrain a model on a mixture; the same command resumes.
 
-    Its section `training` has steps, batch and batch_ramp, sequence_length, lr with min_lr, warmup,
+    Its section `training` has steps, batch, sequence_length, lr with min_lr, warmup,
     schedule (cosine, linear, constant, wsd, inverse_sqrt), lr_decay and lr_total_steps, AdamW's
     betas, eps and weight_decay, z_loss, ema_decay, clip, precision and compile; an unknown field is
     answered with the nearest one.

@@ -3,9 +3,8 @@
 The shards of a run of `mixopt pretrain` are named as tokens that are there already, so that no text
 is read again, and their held-out tokens stay held out. The mixture is the mean over the tokens up
 to a checkpoint of what the run's mixture log says, without what an estimator in the shadow only
-would have done. Steps differ in tokens by `training.batch_ramp`, or by the batches and sequence
-lengths of a schedule's stages; of a stage that goes to a mixture linearly it is half of either end,
-as far as it came.
+would have done. Of a stage that goes to a mixture linearly it is half of either end, as far as it
+came.
 """
 
 from __future__ import annotations
@@ -170,19 +169,15 @@ def _changes(log: Path, last: int) -> list[tuple[int, dict[str, float]]]:
 def _stages(
     record: str, staged: object, training: Mapping[str, Any], steps: int
 ) -> list[_EvenPart]:
-    """Return the parts of a run, as its record says them: by a schedule in full, or by a ramp."""
+    """Return the parts of a run, as its record says them: the stages of its schedule, or one."""
     if staged is None:
         length = _count(training, "sequence_length", record)
-        ramp = checked_as(list[dict[str, Any]], training.get("batch_ramp") or [], record)
-        spans = [(_count(one, "steps", record), _count(one, "batch", record)) for one in ramp]
-        rest = (steps - sum(taken for taken, _ in spans), _count(training, "batch", record))
-        return [_EvenPart(taken, batch * length) for taken, batch in (*spans, rest)]
+        return [_EvenPart(steps, _count(training, "batch", record) * length)]
     fields = checked_as(dict[str, Any], staged, f"{record}: staged")
     stages = checked_as(list[dict[str, Any]], fields.get("stages"), f"{record}: staged.stages")
     found, asked, given = list[_EvenPart](), 0, 0
+    size = _count(fields, "batch", record) * _count(fields, "sequence_length", record)
     for one in stages:
-        sizes = fields | one
-        size = _count(sizes, "batch", record) * _count(sizes, "sequence_length", record)
         if one.get("steps") is None:  # rounded as mixopt.sampling.schedule does it
             asked += _count(one, "tokens", record)
             taken = (2 * (asked - given) + size) // (2 * size)

@@ -102,8 +102,6 @@ def export_schedule(
             )
             for k, (one, local) in enumerate(zip(stages, facts, strict=True))
         }
-    if len(schedule.spans) > 1 or not schedule.batch_sizes.is_constant:
-        raise ConfigError(f"{to}: has one batch and one sequence length; export each stage alone")
     parts, zeros = [], set(schedule.domains)
     for one, local in zip(stages, facts, strict=True):
         entries, left_out = _entries(tool, tool.unit.amounts(one.mixture, local), local)
@@ -199,7 +197,7 @@ def _constant_stages(
         start, stop = schedule.starts[k], schedule.starts[k + 1]
         name = _stage_name(schedule, k)
         if stage.to is None:
-            yield _stage(schedule, name, k, (start, stop), stage.mixture)
+            yield _stage(schedule, name, (start, stop), stage.mixture)
             continue
         if pieces is None:
             raise ConfigError(
@@ -216,7 +214,7 @@ def _constant_stages(
             middle = ((ends[n] + ends[n + 1]) / 2 - start) / (stop - start)
             note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
             steps = (ends[n], ends[n + 1])
-            yield _stage(schedule, f"{name}-{n}", k, steps, _between(stage, middle), note)
+            yield _stage(schedule, f"{name}-{n}", steps, _between(stage, middle), note)
 
 
 def _stage_name(schedule: Schedule, k: int) -> str:
@@ -232,12 +230,12 @@ def _between(stage: Stage, part: float) -> Mixture:
 
 
 def _stage(
-    schedule: Schedule, name: str, k: int, steps: tuple[int, int], mixture: Mixture, note: str = ""
+    schedule: Schedule, name: str, steps: tuple[int, int], mixture: Mixture, note: str = ""
 ) -> _ConstantStage:
-    stage, (start, stop) = schedule.stages[k], steps
-    tokens = (stop - start) * schedule.step_tokens(stage)
+    start, stop = steps
+    tokens = (stop - start) * schedule.step_tokens
     about = (
-        f"{name}, steps {start:,} to {stop:,} of {schedule.batch_of(stage):,} sequences of"
-        f" {schedule.length_of(stage):,}, {tokens:,} tokens{note}"
+        f"{name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
+        f" {schedule.sequence_length:,}, {tokens:,} tokens{note}"
     )
     return _ConstantStage(name, start, tokens, mixture, about)

@@ -202,20 +202,15 @@ def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
     if not is_schedule(path):
         return [(0, Mixture.from_file(path))]
     schedule = Schedule.from_file(path)
-    if not schedule.batch_sizes.is_constant:
-        raise SamplerError(
-            f"{path}: torchtitan trains on one batch throughout; leave out stages.*.batch"
-        )
     if schedule.batch % batch:
         raise SamplerError(
             f"{path}: batch: {schedule.batch} sequences of a step are not whole batches of"
             f" {batch}, the local batch over all data-parallel ranks"
         )
-    lengths = {span.sequence_length for span in schedule.spans}
-    if lengths != {length}:
+    if schedule.sequence_length != length:
         raise SamplerError(
-            f"{path}: sequence_length: {sorted(lengths)}; torchtitan trains on sequences of"
-            f" {length} throughout"
+            f"{path}: sequence_length: {schedule.sequence_length}; torchtitan trains on sequences"
+            f" of {length}"
         )
     times = schedule.batch // batch
     entries = [

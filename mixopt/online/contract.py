@@ -31,7 +31,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from mixopt.errors import EstimatorError
-from mixopt.sampling import BatchSizes
 from mixopt.system import Array
 
 Need = Literal["training_loss", "held_out", "excess_loss", "alignment"]
@@ -44,7 +43,7 @@ class Setting:
     Attributes:
         domains: Names of the training domains, in order.
         steps: Optimiser steps of the whole run, >= 1.
-        tokens_per_step: Tokens of one step over all ranks, >= 1; the mean where steps differ.
+        tokens_per_step: Tokens of one step over all ranks, >= 1.
         reference_D: The mixture that the run starts from and may return to; adds up to 1.
         natural_D: Shares of the domains in the corpus; adds up to 1.
         evaluations: Names of the evaluation domains, in order; of a training domain's held-out text
@@ -54,7 +53,6 @@ class Setting:
         upper_D: Most share of each domain.
         inventory_D: Distinct training tokens of each domain, where known.
         seed: Of whatever the estimator draws.
-        step_tokens: Tokens of each step as its batch, where steps differ.
     """
 
     domains: tuple[str, ...]
@@ -68,7 +66,6 @@ class Setting:
     upper_D: Array
     inventory_D: Array | None = None
     seed: int = 0
-    step_tokens: BatchSizes | None = None
 
     def __post_init__(self) -> None:
         """Check names, shapes, shares and bounds.
@@ -81,10 +78,6 @@ class Setting:
         for name in ("steps", "tokens_per_step"):
             if getattr(self, name) < 1:
                 raise EstimatorError(f"{name}: {getattr(self, name)}; at least 1")
-        if self.step_tokens is not None and self.step_tokens.steps != self.steps:
-            raise EstimatorError(
-                f"step_tokens: of {self.step_tokens.steps} steps, and the run has {self.steps}"
-            )
         for name, size in (
             ("reference_D", len(self.domains)),
             ("natural_D", len(self.domains)),
@@ -114,9 +107,7 @@ class Setting:
 
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step, counted from 0."""
-        if self.step_tokens is None:
-            return step * self.tokens_per_step
-        return self.step_tokens.samples_before(step)
+        return step * self.tokens_per_step
 
 
 @dataclass(frozen=True)

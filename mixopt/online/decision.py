@@ -261,7 +261,7 @@ class Decisions:
             self._stream.set_weights(plan.first, plan.named(self.setting))
 
     def _write(self, plan: StandingPlan) -> None:
-        batch, weights = self._stream.logged_batch(plan.first), plan.named(self.setting)
+        batch, weights = self._stream.batch(plan.first), plan.named(self.setting)
         self._log.write(batch, plan.first, weights, plan.why, shadow=self._options.shadow)
 
     # State ----------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class Decisions:
             RunError: The log is shorter than it was; nothing is changed.
         """
         read = DriverState.read(state, self.setting)
-        self._stream.check_samples(read.stream, read.step)
+        self._stream.check_samples(read.stream)
         before = self.setting
         with self._estimator_as_it_was():
             if read.is_same:

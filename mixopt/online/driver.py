@@ -65,9 +65,7 @@ class Driver:
         """
         options.check_needs(estimator)
         self._gives = frozenset(options.gives)
-        self._stream = StreamSteps(
-            mixture, options.accumulation, options.tokens_per_sample, options.batch_sizes
-        )
+        self._stream = StreamSteps(mixture, options.accumulation, options.tokens_per_sample)
         setting = options.setting(self._stream.sampler)
         self._decisions = Decisions(estimator, setting, self._stream, options)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mixopt.errors import EstimatorError, did_you_mean
 from mixopt.online.contract import Estimator, Need, Setting
-from mixopt.sampling import BatchSizes, MixtureSampler
+from mixopt.sampling import MixtureSampler
 from mixopt.system import Array
 
 Lengths = float | Mapping[str, float]
@@ -39,8 +39,6 @@ class DriverOptions:
         steps: Optimiser steps of the whole run.
         tokens_per_sample: Tokens of a sample, for all domains or by domain.
         accumulation: Global batches of an optimiser step.
-        batch_sizes: Samples of each step, where steps differ; the sampler's batches are of their
-            `unit`, and a step takes as many as it needs.
         evaluations: Names of the evaluation domains; the domains if not given.
         objective: Weight of each evaluation domain's loss; all alike if not given.
         natural: Share of each domain in the corpus; by default of the sampler's rows.
@@ -61,7 +59,6 @@ class DriverOptions:
     steps: int
     tokens_per_sample: Lengths
     accumulation: int = 1
-    batch_sizes: BatchSizes | None = None
     evaluations: Sequence[str] | None = None
     objective: Mapping[str, float] | None = None
     natural: Mapping[str, float] | None = None
@@ -80,30 +77,16 @@ class DriverOptions:
         """Check counts, and what the loop is said to give.
 
         Raises:
-            EstimatorError: A count that is not a whole number or too small, batches that are not
-                those of the steps, or something that no loop can give.
+            EstimatorError: A count that is not a whole number or too small, or something that no
+                loop can give.
         """
         for name, least in (("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise EstimatorError(f"{name}: {value!r} is not a whole number >= {least}")
-        self._check_batch_sizes()
         for need in self.gives:
             if need not in _GIVABLE:
                 raise EstimatorError(f"gives: {need!r}{did_you_mean(need, _GIVABLE)}")
-
-    def _check_batch_sizes(self) -> None:
-        if self.batch_sizes is None:
-            return
-        if self.batch_sizes.steps != self.steps:
-            raise EstimatorError(
-                f"batch_sizes: of {self.batch_sizes.steps} steps, and steps is {self.steps}"
-            )
-        if self.accumulation != 1:
-            raise EstimatorError(
-                f"accumulation: {self.accumulation}; with batch_sizes, which say what a step takes,"
-                " leave it out"
-            )
 
     def check_needs(self, estimator: Estimator) -> None:
         """Check that the loop gives an estimator what it needs.
@@ -133,10 +116,7 @@ class DriverOptions:
         mean_length = 1.0 / (reference_D / lengths_D).sum()
         lower_D, upper_D = _bounds(self.bounds, domains)
         inventory = self.inventory
-        step_tokens = self._step_tokens(mean_length)
-        tokens = _whole(sampler.batch_size * self.accumulation * mean_length)
-        if step_tokens is not None:
-            tokens = _whole(step_tokens.samples_before(self.steps) / self.steps)
+        tokens = max(round(sampler.batch_size * self.accumulation * mean_length), 1)
         return Setting(
             domains=domains,
             steps=self.steps,
@@ -149,19 +129,7 @@ class DriverOptions:
             upper_D=upper_D,
             inventory_D=tokens_D if inventory is None else _values("inventory", inventory, domains),
             seed=self.seed,
-            step_tokens=step_tokens,
         )
-
-    def _step_tokens(self, mean_length: float) -> BatchSizes | None:
-        """Return the tokens of each step, of samples of a mean length; None where all are alike."""
-        sizes = self.batch_sizes
-        if sizes is None or sizes.is_constant:
-            return None
-        return BatchSizes.of([(steps, _whole(batch * mean_length)) for steps, batch in sizes.parts])
-
-
-def _whole(tokens: float) -> int:
-    return max(round(tokens), 1)
 
 
 def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:

@@ -1,8 +1,5 @@
 """Optimiser steps on a stream of samples: the first batch of each, and the tokens consumed.
 
-Where steps differ in size (mixopt.sampling.batch_sizes) the sampler's batches are unit batches, of
-which each step takes as many as it needs.
-
 Shapes: D domains.
 """
 
@@ -17,7 +14,7 @@ import numpy as np
 from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
 from mixopt.online.run_setting import Lengths, lengths_of
-from mixopt.sampling import BatchSizes, MixtureSampler
+from mixopt.sampling import MixtureSampler
 from mixopt.system import Array, StateFields
 
 MOST_LAG = 1 << 24  # steps that worker processes are ahead
@@ -28,7 +25,7 @@ class StreamState:
     """What a state of `StreamSteps` holds."""
 
     base: int
-    sizes: BatchSizes
+    step_samples: int
     lag: int
     since: int
     counts: dict[str, int] | None
@@ -50,7 +47,7 @@ class StreamState:
             fields.refuse("counts", "not of the domains")
         return cls(
             base=fields.whole("base"),
-            sizes=_sizes(fields),
+            step_samples=fields.whole("step_samples", 1),
             lag=fields.whole("lag", 0, MOST_LAG),
             since=fields.whole("since", 0, step),
             counts=None if counts is None else {n: counts.whole(n) for n in counts.content},
@@ -65,7 +62,6 @@ class StreamSteps:
         mixture: MixtureLoader | MixtureSampler,
         accumulation: int,
         tokens_per_sample: Lengths,
-        sizes: BatchSizes | None = None,
     ) -> None:
         """Begin at the sampler's next batch.
 
@@ -73,36 +69,22 @@ class StreamSteps:
             mixture: Where the batches come from.
             accumulation: Global batches of an optimiser step.
             tokens_per_sample: Tokens of a sample, for all domains or by domain.
-            sizes: Samples of each step, where steps differ; their unit is the sampler's batch.
 
         Raises:
-            EstimatorError: Tokens that are not > 0, or of other domains; sizes of another unit.
+            EstimatorError: Tokens that are not > 0, or of other domains.
             SamplerError: The loader was made with another accumulation.
         """
         self.mixture = mixture
         self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
         self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)
         self.accumulation = accumulation
-        self.sizes = BatchSizes.of([(1, self.sampler.batch_size * accumulation)])
-        if sizes is not None and not sizes.is_constant:
-            self.sizes = sizes
-        if sizes is not None and sizes.unit != self.sampler.batch_size:
-            raise EstimatorError(
-                f"batch_sizes: their unit is {sizes.unit}, and the sampler's batches are of"
-                f" {self.sampler.batch_size}: give MixtureSampler(batch_size={sizes.unit})"
-            )
+        self.step_samples = self.sampler.batch_size * accumulation
         self._base, self._since = 0, 0
         self._counts: dict[str, int] | None = None
         self._lag = 0
         if isinstance(mixture, MixtureLoader):
-            ahead = mixture.workers * mixture.prefetch * self.sampler.batch_size
-            self._lag = -(-ahead // min(span.batch for span in self.sizes.spans))
+            self._lag = -(-mixture.workers * mixture.prefetch // accumulation)
         self.begin()
-
-    @property
-    def is_ramp(self) -> bool:
-        """Whether steps differ in size."""
-        return not self.sizes.is_constant
 
     def begin(self) -> None:
         """Let step 1 begin with the sampler's next batch."""
@@ -111,22 +93,17 @@ class StreamSteps:
 
     def position(self, step: int) -> int:
         """Return the position in the stream after so many steps."""
-        return self._base + self.sizes.samples_before(step)
+        return self._base + step * self.step_samples
 
     def batch(self, step: int) -> int:
         """Return the global batch with which a step begins; steps count from 1."""
         return self.position(step - 1) // self.sampler.batch_size
 
-    def logged_batch(self, step: int) -> int:
-        """Return the same as a user counts, to whom unit batches are nothing: one a step."""
-        return step - 1 if self.is_ramp else self.batch(step)
-
     def lag(self, step: int) -> int:
         """Count the steps after `step` whose batches were handed out, and cannot change."""
         if self.sampler is self.mixture:  # as many as a DataLoader was seen to ask for ahead
             samples = self.sampler.batch * self.sampler.batch_size - self._base
-            begun = self.sizes.step_of(samples - 1) + 1 if samples > 0 else 0
-            self._lag = max(self._lag, begun - step)
+            self._lag = max(self._lag, -(-samples // self.step_samples) - step)
         return self._lag
 
     def check(self, step: int) -> None:
@@ -138,11 +115,10 @@ class StreamSteps:
         received, expected = self.sampler.batch, self.batch(step + 1)
         if received == expected or (self.sampler is self.mixture and received > expected):
             return
-        said = "batch_sizes" if self.is_ramp else f"accumulation={self.accumulation}"
         raise EstimatorError(
-            f"after step {step} the loop is at batch {received}, with {said} it is at {expected}:"
-            " call step() once per optimiser step, and load the states of loader and driver from"
-            " one checkpoint"
+            f"after step {step} the loop is at batch {received}, with accumulation="
+            f"{self.accumulation} it is at {expected}: call step() once per optimiser step, and"
+            " load the states of loader and driver from one checkpoint"
         )
 
     def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
@@ -168,14 +144,13 @@ class StreamSteps:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the steps begin and what was consumed when last asked."""
-        state = {
+        return {
             "base": self._base,
-            "step_samples": self.sizes.unit,
+            "step_samples": self.step_samples,
             "lag": self._lag,
             "since": self._since,
             "counts": self._counts,
         }
-        return state | {"ramp": self.sizes.parts} if self.is_ramp else state
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, *, same: bool) -> None:
         """Resume from a state.
@@ -192,41 +167,23 @@ class StreamSteps:
         domains = self.sampler.domains if same else None
         self.use(StreamState.read(fields, domains, step), step, same=same)
 
-    def check_samples(self, state: StreamState, step: int) -> None:
-        """Check that the steps up to one have as many samples as they had.
+    def check_samples(self, state: StreamState) -> None:
+        """Check that a step has as many samples as it had.
 
         Raises:
-            EstimatorError: They have not.
+            EstimatorError: It has not.
         """
-        had, has = (sizes.until(max(step, 1)) for sizes in (state.sizes, self.sizes))
-        if had == has:
-            return
-        if had.is_constant and has.is_constant:
+        if state.step_samples != self.step_samples:
             raise EstimatorError(
-                f"a step had {had.unit} samples, here it has {has.unit}: keep batch_size x"
-                " accumulation unchanged"
+                f"a step had {state.step_samples} samples, here it has {self.step_samples}: keep"
+                " batch_size x accumulation unchanged"
             )
-        raise EstimatorError(
-            f"up to step {step} there were {_shown(had)} samples, here there are {_shown(has)}:"
-            " keep batch_sizes unchanged"
-        )
 
     def use(self, state: StreamState, step: int, *, same: bool) -> None:
         """Resume from a state that was read (`load_state_dict`)."""
-        self.check_samples(state, step)
+        self.check_samples(state)
         self._base = state.base
         self._lag = max(self._lag, state.lag)
         self._since, self._counts = state.since, state.counts
         if not same:
             self._since, self._counts = step, None
-
-
-def _sizes(fields: StateFields) -> BatchSizes:
-    if "ramp" not in fields.content:
-        return BatchSizes.of([(1, fields.whole("step_samples", 1))])
-    parts = fields.int_array("ramp", (-1, 2), least=1).tolist()
-    return BatchSizes.of([(steps, samples) for steps, samples in parts])
-
-
-def _shown(sizes: BatchSizes) -> str:
-    return ", ".join(f"{steps} x {samples}" for steps, samples in sizes.parts)

@@ -1,10 +1,9 @@
 """A schedule from a run or a mixture, with the stages that somebody asks for in a line.
 
-    warmup:1%,stable:79%,decay:20%                 one mixture, WSD
-    stable:90%,anneal:10%:anneal.yaml              another mixture for the last tenth
-    stable:rest,anneal:100e9:to:runs/late          gone to linearly; a run has its recommendation
+    main:90%,anneal:10%:anneal.yaml              another mixture for the last tenth
+    main:rest,anneal:100e9:to:runs/late          gone to linearly; a run has its recommendation
 
-A stage is PHASE:LENGTH, PHASE:LENGTH:MIXTURE or PHASE:LENGTH:to:MIXTURE. A length is in tokens, in
+A stage is NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE. A length is in tokens, in
 per cent of the whole, or `rest`. A stage without a mixture has the one before it.
 """
 
@@ -14,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixopt.config import read_inventory
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.exporting import ExportAsked, known_mixture
-from mixopt.sampling import PHASES, Schedule, Stage
+from mixopt.sampling import Schedule, Stage
 from mixopt.system import Trust, __version__
 
-ONE_STAGE = "stable:rest"
-_FORM = "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE or PHASE:LENGTH:to:MIXTURE"
+ONE_STAGE = "main:rest"
+_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
 
 
 def schedule_from(
@@ -82,11 +81,6 @@ class _Stages:
     def read(self, text: str) -> list[Stage]:
         """Return the stages, whose lengths add up."""
         parts = [part.split(":", 2) for part in text.split(",")]
-        for phase in (part[0].strip() for part in parts):
-            if phase not in PHASES:
-                raise ConfigError(
-                    f"--stages: {phase!r} is not a phase{did_you_mean(phase, PHASES)}"
-                )
         lengths = self._lengths([part[1] if len(part) > 1 else "" for part in parts])
         return [self._stage(part, length) for part, length in zip(parts, lengths, strict=True)]
 
@@ -100,8 +94,7 @@ class _Stages:
             to = given if part[2].startswith("to:") else None
             first = self._mixture if to is not None else given
         self._mixture = first if to is None else to
-        phase = next(one for one in PHASES if one == part[0].strip())
-        return Stage(mixture=first, to=to, tokens=tokens, phase=phase, name=phase)
+        return Stage(mixture=first, to=to, tokens=tokens, name=part[0].strip())
 
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         given = [None if text.strip() == "rest" else self._length(text) for text in texts]

@@ -1,4 +1,4 @@
-"""The picture of a schedule: stacked shares over tokens, what runs out, the learning rate.
+"""The picture of a schedule: stacked shares over tokens, and what runs out.
 
 Bands are told apart by their names at the right and by light and dark, not by hue, so that the
 picture can be printed in grey and has room for sixty domains.
@@ -20,7 +20,6 @@ from mixopt.plots.figure_style import (
     PAPER,
     WIDTH,
     figure_svg,
-    label,
     plain,
     written,
 )
@@ -29,7 +28,6 @@ from mixopt.sampling import ScheduleForecast
 from mixopt.system import Array, replacing, share_text, short_count, write_text
 
 _FORMATS = (".png", ".svg")
-_POINTS = 400  # of the learning rate
 _LETTER_WIDTH = 0.0105  # of the axes
 _DOTS = 160  # of an inch in a PNG
 
@@ -55,28 +53,17 @@ def draw_schedule(forecast: ScheduleForecast, path: Path) -> None:
 
 
 def plot_schedule(forecast: ScheduleForecast) -> Figure:
-    """Show shares over tokens with the borders of stages; the learning rate beneath."""
+    """Show shares over tokens with the borders of stages."""
     schedule = forecast.schedule
     shares = max(3.4, LINE * len(schedule.domains) + 0.4)
-    rate = 1.0 if schedule.has_phases else 0.0
-    height = 0.5 + shares + rate + 0.3
+    height = 0.5 + shares + 0.3
     figure = Figure(figsize=(WIDTH * 1.25, height), facecolor=PAPER)
-    place = (0.075, 0.655)  # left and width; names are at the right
-    bottom = (0.5 + rate) / height
-    axes = figure.add_axes((place[0], bottom, place[1], shares / height))
+    axes = figure.add_axes((0.075, 0.5 / height, 0.655, shares / height))  # names at the right
     plain(axes)
     _shares(axes, forecast)
     axes.set_xlim(0, schedule.tokens)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    lowest = axes
-    if rate:
-        lowest = figure.add_axes((place[0], 0.5 / height, place[1], (rate - 0.2) / height))
-        plain(lowest)
-        _rate(lowest, forecast)
-        lowest.set_xlim(0, schedule.tokens)
-        lowest.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        axes.tick_params(labelbottom=False)
-    lowest.set_xlabel("tokens", fontsize=LETTER, color=INK)
+    axes.set_xlabel("tokens", fontsize=LETTER, color=INK)
     return figure
 
 
@@ -86,7 +73,7 @@ def _shares(axes: Axes, forecast: ScheduleForecast) -> None:
     order = [forecast.schedule.domains.index(name) for name in names]
     bands_TD = shares_TD[:, order]
     middles_TD = draw_bands(axes, at_T, bands_TD)
-    _borders(axes, forecast, named=True)
+    _borders(axes, forecast)
     for d, name in enumerate(names):
         out = forecast.runs_out.get(name)
         if out is not None:
@@ -116,27 +103,7 @@ def _said(forecast: ScheduleForecast, name: str, first: float, last: float) -> s
     return f"{written(name)}  {said}"
 
 
-def _rate(axes: Axes, forecast: ScheduleForecast) -> None:
-    schedule = forecast.schedule
-    steps = np.unique(
-        np.concatenate(
-            [
-                np.linspace(0, schedule.steps - 1, _POINTS).astype(int),
-                *(np.array([max(start - 1, 0), start]) for start in schedule.starts[:-1]),
-            ]
-        )
-    )
-    tokens_T = [schedule.tokens_before(int(step)) for step in steps]
-    axes.plot(
-        tokens_T, [schedule.rate_level(int(step)) for step in steps], color=INK, linewidth=1.3
-    )
-    axes.set_ylim(0, 1.08)
-    axes.set_yticks([0, 0.5, 1])
-    label(axes, y="lr / peak")
-    _borders(axes, forecast, named=False)
-
-
-def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
+def _borders(axes: Axes, forecast: ScheduleForecast) -> None:
     """Draw a line between stages; above it their names, where these have room."""
     start, free = 0.0, 0.0
     for stage in forecast.stages:
@@ -146,7 +113,7 @@ def _borders(axes: Axes, forecast: ScheduleForecast, *, named: bool) -> None:
                 start * forecast.schedule.tokens, color=INK, linewidth=0.9, linestyle=(0, (4, 2))
             )
         place, width = max(start, free), _LETTER_WIDTH * (len(stage.name) + 1)
-        if named and (place + width < stop or place == start):
+        if place + width < stop or place == start:
             axes.annotate(
                 stage.name,
                 (place, 1.0),

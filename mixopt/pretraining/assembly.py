@@ -29,7 +29,6 @@ from mixopt.pretraining.run_text import RankBatches
 from mixopt.pretraining.sharded_start import StartingModel, starting_model
 from mixopt.pretraining.text import (
     HeldOutText,
-    JoinedBatches,
     StreamedText,
     batches_of,
     open_for,
@@ -102,7 +101,7 @@ def make_parts(config: PretrainConfig, out: Path, ranks: Ranks) -> Parts:
     stream = ranks.each(lambda: _stream(config, out, ranks))
     start = starting_model(config, stream.corpus.vocab_size, out, ranks)
     masks = ranks.each(lambda: _masks(config, stream.corpus, start, ranks))
-    flops = ranks.first(lambda: flops_per_token(start.module, config.longest_sequence))
+    flops = ranks.first(lambda: flops_per_token(start.module, config.training.sequence_length))
     model = ParallelModel(start.module, config, ranks, masks, held_by_first=start.held_by_first)
     optimizer = make_optimizer(model.plain, config.training)
     averaged = _averaged(model, optimizer, config)
@@ -152,7 +151,7 @@ def _masks(
         ends = document_ends(text)
     masks = DocumentMasks(start.module, ends)
     if ranks.is_first or not start.held_by_first:
-        check_apart(start.module, config.longest_sequence, text.vocab_size)
+        check_apart(start.module, config.training.sequence_length, text.vocab_size)
     return masks
 
 
@@ -182,7 +181,6 @@ def _driver(
     options = DriverOptions(
         steps=config.training.steps,
         tokens_per_sample=config.training.sequence_length,
-        batch_sizes=config.batch_sizes,
         evaluations=corpus.evaluation_names,
         objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
         evaluate=held_out.sums,
@@ -200,6 +198,5 @@ def _driver(
 
 
 def _mixed_batches(loader: RankBatches) -> MixtureLoader | MixtureSampler:
-    """Return what a driver changes the weights of: where steps are joined of units, of these."""
-    units = loader.units if isinstance(loader, JoinedBatches) else loader
-    return units if isinstance(units, MixtureLoader) else units.sampler
+    """Return what a driver changes the weights of."""
+    return loader if isinstance(loader, MixtureLoader) else loader.sampler

@@ -44,8 +44,8 @@ from mixopt.pretraining.schedule_config import (
     with_schedule,
 )
 from mixopt.pretraining.stream_config import StreamConfig
-from mixopt.pretraining.training_config import RATE_FIELDS, Above, TrainingConfig
-from mixopt.sampling import BatchSizes, Schedule
+from mixopt.pretraining.training_config import Above, TrainingConfig
+from mixopt.sampling import Schedule
 from mixopt.system import is_url
 
 Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
@@ -228,23 +228,9 @@ class PretrainConfig(Section):
         """The schedule of the run, where it has one from a file."""
         return None if self.staged is None else schedule_of(self.staged)
 
-    @property
-    def batch_sizes(self) -> BatchSizes:
-        """The sequences of each step."""
-        return self.training.batch_sizes if self.plan is None else self.plan.batch_sizes
-
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step."""
-        if self.plan is None:
-            return self.batch_sizes.samples_before(step) * self.training.sequence_length
-        return self.plan.tokens_before(step)
-
-    @property
-    def longest_sequence(self) -> int:
-        """Tokens that are predicted in the longest sequence of the run."""
-        if self.plan is None:
-            return self.training.sequence_length
-        return max(span.sequence_length for span in self.plan.spans)
+        return step * self.training.batch * self.training.sequence_length
 
     @property
     def row_length(self) -> int:
@@ -380,38 +366,18 @@ def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple
                 yield (*location, name), f"unknown domain {name!r}{near}"
 
 
-def _changing_batches(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    """Find what goes with batches of one size alone."""
-    if config.plan is not None and config.training.batch_ramp is not None:
-        yield ("training", "batch_ramp"), "the schedule has the batches: give its stages batch"
-        return
-    if config.batch_sizes.is_constant:
-        return
-    place: Location = ("training", "batch_ramp")
-    if config.plan is not None:
-        place = ("schedule",)
-    if config.watch is not None:
-        yield place, "watch goes with batches of one size: leave one of them out"
-
-
 def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.watch is not None:
         if config.estimator is not None:
             yield ("watch",), "an estimator plans the mixture: leave one of them out"
         if config.stream is not None:
             yield ("watch",), "a stream is not given another schedule: leave it out"
-        if config.plan is not None and len(config.plan.spans) > 1:
-            yield ("watch",), "goes with one sequence length, and the schedule has several"
-    yield from _changing_batches(config)
     if config.estimator is not None and (config.schedule or config.plan):
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
     if config.plan is not None:
         if config.mixture != MixtureSource(anchor="natural"):
             yield ("mixture",), "the schedule has the mixtures; leave it out"
-        defaults = {n: TrainingConfig.model_fields[n].default for n in RATE_FIELDS}
-        yield from disagreements(config.plan, dict(config.training), defaults)
-        if config.stream is not None and len(config.plan.spans) > 1:
-            yield ("schedule",), "a stream has rows of one length, and its stages have several"
+        yield from disagreements(config.plan, dict(config.training))
     before = 0
     for k, entry in enumerate(config.schedule):
         if entry.step <= before:

@@ -60,7 +60,7 @@ class ExpertProbe:
         parts = [_windows(domain.validation, config.row_length, rows) for domain in corpus.domains]
         tokens_RW = np.stack(parts, axis=1).reshape(-1, config.row_length)
         domain_R = np.tile(np.arange(len(parts)), rows)
-        rows_of_pass = max(span.batch for span in config.batch_sizes.spans) // ranks.count
+        rows_of_pass = config.training.batch // ranks.count
         size = config.training.micro_batch or rows_of_pass
         return cls(tokens_RW, domain_R, size, ranks)
 

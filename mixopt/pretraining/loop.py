@@ -26,7 +26,6 @@ from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
 from mixopt.pretraining.interruption import Interruption
 from mixopt.pretraining.metrics import held_out_line, shares
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.text import JoinedBatches, SpannedBatches
 from mixopt.pretraining.training_step import StepOutcome
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
@@ -195,8 +194,7 @@ class Loop:
 
     def _mixture(self) -> Mapping[str, float]:
         """Return the mixture of the next step."""
-        batch = self._config.batch_sizes.units_before(self._step)
-        return self._parts.sampler.mixture_at(batch)
+        return self._parts.sampler.mixture_at(self._step)
 
     def _is_due(self, every: int) -> bool:
         return self.is_finished or (every > 0 and self._step % every == 0)
@@ -211,8 +209,6 @@ class Loop:
     def _resume_stream(self, path: Path, state: CheckpointState) -> None:
         saved = state.sampler
         fields = StateFields(saved, f"{path}: sampler", RunError)
-        if isinstance(self._parts.loader, SpannedBatches | JoinedBatches):
-            self._parts.loader.go_to(state.step)
         here, names = self._parts.sampler.sizes, fields.texts("domains")
         before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))
         mapped = self._config.map_domains if before != here else None

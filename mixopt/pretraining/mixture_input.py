@@ -10,7 +10,7 @@ would do; what an estimator plans is held against the same limit while training 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,13 @@ def make_sampler(
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
     _check_ranks(config, ranks)
-    sizes_of_steps = config.batch_sizes
-    several = config.plan is not None and len(config.plan.spans) > 1
-    max_epochs = None if config.stream or several else config.max_epochs
+    max_epochs = None if config.stream else config.max_epochs
     sampler = MixtureSampler(
         sizes,
         known[0][1],
-        batch_size=sizes_of_steps.unit,
+        batch_size=config.training.batch,
         seed=config.seed,
-        batches=sizes_of_steps.units_before(sizes_of_steps.steps),
+        batches=config.training.steps,
         schedule=_entries(config, known),
         max_epochs=max_epochs,
     )
@@ -90,45 +88,31 @@ def make_sampler(
 
 
 def _check_ranks(config: PretrainConfig, ranks: int) -> None:
-    """Check that ranks divide each batch, since the sampler knows but the unit of them."""
-    for field, batch in _batch_fields(config):
-        if batch % ranks:
-            down = batch - batch % ranks
-            near = f"{down} or {down + ranks}" if down else str(ranks)
-            raise SamplerError(
-                f"{field}: {batch} sequences over all ranks: {ranks} ranks do not divide it; use"
-                f" {near}"
-            )
-
-
-def _batch_fields(config: PretrainConfig) -> Iterator[tuple[str, int]]:
-    """Yield the batches of the run's steps, with the fields that say them."""
-    if config.plan is None:
-        for k, span in enumerate(config.training.batch_ramp or ()):
-            yield f"training.batch_ramp.{k}.batch", span.batch
-        yield "training.batch", config.training.batch
-        return
-    for k, stage in enumerate(config.plan.stages):
-        field = "batch" if stage.batch is None else f"stages.{k}.batch"
-        yield f"schedule: {field}", config.plan.batch_of(stage)
+    field = "training.batch" if config.plan is None else "schedule: batch"
+    batch = config.training.batch
+    if batch % ranks:
+        down = batch - batch % ranks
+        near = f"{down} or {down + ranks}" if down else str(ranks)
+        raise SamplerError(
+            f"{field}: {batch} sequences over all ranks: {ranks} ranks do not divide it; use {near}"
+        )
 
 
 def _check_micro_batch(config: PretrainConfig, ranks: int) -> None:
-    for span in config.batch_sizes.spans:
-        rows = span.batch // ranks
-        micro = min(config.training.micro_batch or rows, rows)
-        if rows % micro:
-            raise SamplerError(
-                f"training.micro_batch {micro} does not divide the {rows} sequences that each of"
-                f" {ranks} ranks has of a batch of {span.batch}"
-            )
+    rows = config.training.batch // ranks
+    micro = min(config.training.micro_batch or rows, rows)
+    if rows % micro:
+        raise SamplerError(
+            f"training.micro_batch {micro} does not divide the {rows} sequences that each of"
+            f" {ranks} ranks has of a batch of {config.training.batch}"
+        )
 
 
 def _entries(config: PretrainConfig, known: Scheduled) -> Sequence[Any]:
     """Return what the sampler is told of the mixtures; a first one that is linear comes again."""
     if config.plan is not None:
-        return config.plan.unit_entries
-    return [(config.batch_sizes.units_before(step), mixture) for step, mixture, _ in known[1:]]
+        return config.plan.entries
+    return [(step, mixture) for step, mixture, _ in known[1:]]
 
 
 class FixedMixture:
@@ -220,17 +204,16 @@ def _check_epochs(
     config: PretrainConfig, most: float, sizes: dict[str, int], known: Scheduled
 ) -> None:
     """Count exactly what the known mixtures draw, as if there were no limit."""
-    steps = config.batch_sizes
     unlimited = MixtureSampler(
         sizes,
         known[0][1],
-        batch_size=steps.unit,
+        batch_size=config.training.batch,
         seed=config.seed,
         rank=0,
         world_size=1,
         schedule=_entries(config, known),
     )
-    samples = steps.samples_before(steps.steps)
+    samples = config.training.steps * config.training.batch
     for name, drawn in unlimited.counts(samples).items():
         allowed = int(most * sizes[name])
         if drawn > allowed:

@@ -230,7 +230,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         checkpoint=str(path),
         model=ModelConfig(name=config.model.name, options=options),
         vocab_size=options["vocab_size"],
-        length=config.longest_sequence,
+        length=config.training.sequence_length,
         vocabulary=_identity(text),
         sha256=weights_hash(_shards(state)),
         run=config,

@@ -192,9 +192,9 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         )
     positions = None if origin.is_ours else origin.length
     changed = {"max_position_embeddings", "n_positions"} & set(model.options)
-    if positions is not None and config.longest_sequence > positions and not changed:
+    if positions is not None and config.training.sequence_length > positions and not changed:
         raise ConfigError(
-            f"training.sequence_length: {config.longest_sequence}, and {where} has"
+            f"training.sequence_length: {config.training.sequence_length}, and {where} has"
             f" max_position_embeddings {positions}: lower it, or set"
             " model.options.max_position_embeddings"
         )
@@ -220,7 +220,7 @@ def _built(config: PretrainConfig, vocab_size: int) -> nn.Module:
     return build_model(
         config.model,
         vocab_size=vocab_size,
-        sequence_length=config.longest_sequence,
+        sequence_length=config.training.sequence_length,
         seed=config.seed,
     )
 

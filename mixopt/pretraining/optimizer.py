@@ -10,7 +10,6 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.training_config import TrainingConfig
-from mixopt.sampling import Schedule
 
 ADAM_EPS = 1e-8  # where eps is not given
 _EMBEDDING = "embedding"
@@ -57,10 +56,8 @@ def decay_groups(
     return [group for group in groups if group["params"]]
 
 
-def learning_rate(step: int, config: TrainingConfig, plan: Schedule | None = None) -> float:
-    """Return the learning rate of a step, counted from 0; a schedule's phases count before all."""
-    if plan is not None and plan.has_phases:
-        return config.lr * plan.rate_level(step, config.least_rate)
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the learning rate of a step, counted from 0."""
     return config.rates.rate(step)
 
 

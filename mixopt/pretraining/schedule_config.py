@@ -47,14 +47,13 @@ def schedule_of(staged: object) -> Schedule:
 
 
 def disagreements(
-    schedule: Schedule, training: Mapping[str, Any], defaults: Mapping[str, Any]
+    schedule: Schedule, training: Mapping[str, Any]
 ) -> Iterable[tuple[tuple[str, str], str]]:
     """Yield what `training` says otherwise than the schedule.
 
     Args:
         schedule: The schedule.
         training: The section as it is.
-        defaults: Of the fields that say what the learning rate does.
     """
     for name in _LENGTHS:
         given, here = training[name], getattr(schedule, name)
@@ -62,9 +61,6 @@ def disagreements(
             ends = name == "steps" and given > here
             what = f"the schedule ends before, after {here}" if ends else f"the schedule has {here}"
             yield ("training", name), f"{given}, and {what}; leave it out"
-    for name, default in defaults.items():
-        if schedule.has_phases and training[name] != default:
-            yield ("training", name), "the phases of the schedule say it; leave it out"
 
 
 def staged_fault(staged: object) -> str | None:

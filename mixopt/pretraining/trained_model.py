@@ -124,7 +124,7 @@ class TrainedModel:
         if fault is not None:
             raise RunError(f"{fault}; {_instead(path)}")
         tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
-        length = config.longest_sequence
+        length = config.training.sequence_length
         model = build_model(
             _of_this_machine(config),
             vocab_size=vocab_size,

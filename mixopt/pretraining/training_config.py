@@ -13,18 +13,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mixopt.config import Count, Positive, Section
 from mixopt.errors import SamplerError
-from mixopt.sampling import BatchSizes, RateCurve, RateCurveName, RateShape
+from mixopt.sampling import RateCurve, RateCurveName, RateShape
 
 Precision = Literal["auto", "float32", "bfloat16"]
-# What a schedule's phases say in place of these.
-RATE_FIELDS = (
-    "warmup",
-    "schedule",
-    "lr_decay",
-    "lr_decay_shape",
-    "lr_start_step",
-    "lr_total_steps",
-)
 _LEAST = 0.1  # of the peak, where min_lr is not given
 
 
@@ -41,23 +32,11 @@ Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_numb
 Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
 
 
-class RampSpan(Section):
-    """Some of the first steps, with a batch of their own."""
-
-    steps: Positive = Field(description="how many")
-    batch: Positive = Field(description="sequences of each")
-
-
 class TrainingConfig(Section):
     """Length, batches, optimiser and precision."""
 
     steps: Positive = Field(description="optimiser steps; each takes one global batch")
     batch: Positive = Field(description="sequences of a step, over all ranks")
-    batch_ramp: list[RampSpan] | None = Field(
-        None,
-        description="other batches of the first steps, such as [{steps: 500, batch: 16}]; batch "
-        "after them. In a schedule's file stages have batch",
-    )
     micro_batch: Positive | None = Field(
         None,
         description="sequences of one forward pass on one rank; gradients of the passes are "
@@ -127,14 +106,8 @@ class TrainingConfig(Section):
     )
 
     @cached_property
-    def batch_sizes(self) -> BatchSizes:
-        """The sequences of each step, where no schedule's stages say it."""
-        ramp = [(span.steps, span.batch) for span in self.batch_ramp or ()]
-        return BatchSizes.of([*ramp, (self.steps - sum(steps for steps, _ in ramp), self.batch)])
-
-    @cached_property
     def rates(self) -> RateCurve:
-        """The learning rate by step, where no schedule's phases say it."""
+        """The learning rate by step."""
         start = self.lr_start_step or 0
         return RateCurve(
             self.schedule,
@@ -147,27 +120,12 @@ class TrainingConfig(Section):
             floor=_LEAST * self.lr if self.min_lr is None else self.min_lr,
         )
 
-    @property
-    def least_rate(self) -> float:
-        """Where a decay ends, as a part of the peak."""
-        return _LEAST if self.min_lr is None else self.min_lr / self.lr
-
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         if self.min_lr is not None and self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-        return self
-
-    @model_validator(mode="after")
-    def _ramp_fits(self) -> TrainingConfig:
-        steps = sum(span.steps for span in self.batch_ramp or ())
-        if steps >= self.steps:
-            raise ValueError(
-                f"batch_ramp takes {steps:,} steps, and the run {self.steps:,}; nothing is left for"
-                f" batch {self.batch}"
-            )
         return self
 
     @model_validator(mode="after")

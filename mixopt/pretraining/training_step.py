@@ -81,7 +81,7 @@ class TrainingStep:
         """Join model, optimiser, what counts and balances experts, and averaged weights."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
         self._experts, self._balance, self._averaged = experts, balance, averaged
-        self._training, self._seed, self._plan = config.training, config.seed, config.plan
+        self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
     def take(self, step: int, batch: dict[str, Any], *, stop: bool, failed: bool) -> StepOutcome:
@@ -97,7 +97,7 @@ class TrainingStep:
         parts, added_P, z_loss_P = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping, failed = self._agree(parts, norm, stop=stop, failed=failed)
-        rate = learning_rate(step, self._training, self._plan)
+        rate = learning_rate(step, self._training)
         if finite:
             self._move(norm, rate)
         self._balance.step_taken(moved=finite)

@@ -12,9 +12,9 @@ MOST_COLUMNS = 6  # stages whose shares are shown side by side; of more the firs
 def schedule_text(forecast: ScheduleForecast) -> str:
     """Return the tables of `mixopt simulate SCHEDULE`."""
     schedule = forecast.schedule
-    batches = sorted({span.batch for span in schedule.batch_sizes.spans})
-    sizes = " to ".join(f"{batch:,}" for batch in dict.fromkeys((batches[0], batches[-1])))
-    title = f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {sizes}"
+    title = (
+        f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
+    )
     rounded = schedule.tokens - schedule.asked_tokens
     lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast))]
     if rounded:
@@ -27,18 +27,16 @@ def schedule_text(forecast: ScheduleForecast) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
-_STAGE_COLUMNS = ("stage", "phase", "first step", "steps", "tokens", "sequence")
+_STAGE_COLUMNS = ("stage", "first step", "steps", "tokens")
 
 
 def _stages(forecast: ScheduleForecast) -> list[list[str]]:
     return [
         [
             stage.name,
-            stage.phase or "-",
             count_text(stage.start),
             count_text(stage.steps),
             short_count(stage.tokens),
-            count_text(stage.sequence_length),
         ]
         for stage in forecast.stages
     ]

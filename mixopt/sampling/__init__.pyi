@@ -1,5 +1,4 @@
 from .batch_rows import BatchRows as BatchRows
-from .batch_sizes import BatchSizes as BatchSizes, BatchSpan as BatchSpan
 from .forecast import (
     simulate_proposal as simulate_proposal,
     simulation_json as simulation_json,
@@ -11,15 +10,10 @@ from .order.permutation import (
     window_order as window_order,
 )
 from .rank_agreement import check_now_and_then as check_now_and_then, check_ranks as check_ranks
-from .rate_curves import (
+from .rate_curve import (
     RATE_CURVES as RATE_CURVES,
     RateCurve as RateCurve,
     RateCurveName as RateCurveName,
-)
-from .rate_phases import (
-    PHASES as PHASES,
-    RATE_SHAPES as RATE_SHAPES,
-    Phase as Phase,
     RateShape as RateShape,
 )
 from .sample_lengths import SampleLengths as SampleLengths, Unit as Unit
@@ -27,12 +21,11 @@ from .sample_order import SampleOrder as SampleOrder
 from .sampler import MixtureSampler as MixtureSampler
 from .sampler_input import Weights as Weights, at_least as at_least
 from .sampler_log import LogEntry as LogEntry
-from .schedule import LengthSpan as LengthSpan, Schedule as Schedule, ScheduleEntry as ScheduleEntry
-from .schedule_fields import is_schedule as is_schedule
+from .schedule import Schedule as Schedule, ScheduleEntry as ScheduleEntry, Stage as Stage
+from .schedule_file import is_schedule as is_schedule
 from .schedule_forecast import (
     ScheduleForecast as ScheduleForecast,
     simulate_schedule as simulate_schedule,
 )
 from .second_split import refuse_second_split as refuse_second_split
-from .stage import Stage as Stage
 from .token_order import TokenBatches as TokenBatches

@@ -21,8 +21,8 @@ Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
 Policy = Literal["repeat", "redistribute", "stop"]
 POLICIES = ("repeat", "redistribute", "stop")
-MOST_ROWS = 1 << 53  # of a domain, and how often it may be drawn
-MOST_BATCH = 1 << 24  # samples that are shuffled together
+MAX_ROWS = 1 << 53  # of a domain, and how often it may be drawn
+MAX_BATCH = 1 << 24  # samples that are shuffled together
 MOST_CHUNK = 1 << 31  # rows of a chunk, and chunks of a window
 
 
@@ -128,7 +128,7 @@ def rows_allowed(epochs: float | None, rows: int) -> int | None:
     """Return how often a domain may be drawn."""
     if epochs is None or math.isinf(epochs):
         return None
-    return min(int(epochs * rows), MOST_ROWS)
+    return min(int(epochs * rows), MAX_ROWS)
 
 
 def rank_batch(batch_size: int, world_size: int) -> int:
@@ -138,8 +138,8 @@ def rank_batch(batch_size: int, world_size: int) -> int:
         SamplerError: The ranks do not divide the batch.
     """
     batch_size = _whole("batch_size", batch_size)
-    if batch_size > MOST_BATCH:
-        raise SamplerError(f"batch_size {batch_size}: at most {MOST_BATCH}")
+    if batch_size > MAX_BATCH:
+        raise SamplerError(f"batch_size {batch_size}: at most {MAX_BATCH}")
     if batch_size < 1 or batch_size % world_size:
         down = batch_size - batch_size % world_size
         near = f"{down} or {down + world_size}" if down else str(world_size)
@@ -179,6 +179,6 @@ def _check_keys(field: str, given: Iterable[str], sizes: Mapping[str, int]) -> N
 def _whole(what: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise SamplerError(f"{what}: {value!r} is not a whole number >= 0")
-    if value > MOST_ROWS:
-        raise SamplerError(f"{what}: {shown_value(int(value))} is more than {MOST_ROWS}")
+    if value > MAX_ROWS:
+        raise SamplerError(f"{what}: {shown_value(int(value))} is more than {MAX_ROWS}")
     return int(value)

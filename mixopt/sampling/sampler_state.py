@@ -15,7 +15,7 @@ from mixopt.errors import SamplerError
 from mixopt.sampling.domain_map import map_stream
 from mixopt.sampling.order import UNIT, Origin
 from mixopt.sampling.sample_order import Chunks, SampleOrder, StreamLayout
-from mixopt.sampling.sampler_input import MOST_BATCH, MOST_CHUNK, MOST_ROWS
+from mixopt.sampling.sampler_input import MAX_BATCH, MAX_ROWS, MOST_CHUNK
 from mixopt.sampling.state_changes import (
     coming_changes,
     past_changes,
@@ -125,7 +125,7 @@ def read_layout(state: StateFields) -> StreamLayout:
         names=tuple(names),
         sizes=tuple(state.wholes("sizes", count)),
         seed=state.whole("seed", -MOST_SEED, MOST_SEED),
-        window=state.whole("window", 1, MOST_BATCH),
+        window=state.whole("window", 1, MAX_BATCH),
         limits=limits or (None,) * count,
         stops=state.flag("stops"),
         chunks=state.maybe("chunks", lambda name: Chunks(*state.wholes(name, 2, 1, MOST_CHUNK))),
@@ -137,7 +137,7 @@ def read_layout(state: StateFields) -> StreamLayout:
 def _limits(state: StateFields, name: str, count: int) -> tuple[int | None, ...]:
     listed = state.listed(name, count)
     each = StateFields({str(k): v for k, v in enumerate(listed)}, f"{state.where}: {name}", _ERROR)
-    return tuple(each.maybe(str(k), lambda k: each.whole(k, 0, MOST_ROWS)) for k in range(count))
+    return tuple(each.maybe(str(k), lambda k: each.whole(k, 0, MAX_ROWS)) for k in range(count))
 
 
 def _lengths(state: StateFields, name: str, count: int) -> tuple[float, ...]:

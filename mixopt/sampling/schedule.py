@@ -1,9 +1,8 @@
-"""Schedule: mixtures by stage, with learning-rate phase and sequence length beside them.
+"""Schedule: mixtures by stage, each constant or going linearly to another one.
 
-A stage has a length in tokens or in steps, and a mixture that is constant or goes to another one
-linearly. Stages follow each other without a gap. Lengths become whole batches once: a stage ends
-with the batch whose end is nearest to the tokens asked for up to there, so that what is rounded
-does not add up over stages.
+Stages follow each other without a gap; a length is in tokens or in steps. Lengths become whole
+batches once: a stage ends with the batch whose end is nearest to the tokens given up to there, so
+that what is rounded does not add up over stages.
 
 A step is a global batch. Tokens are those that are predicted: sequences times sequence length.
 Shapes: D domains.
@@ -17,31 +16,54 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mixopt.errors import SamplerError
+from mixopt.errors import SamplerError, did_you_mean
 from mixopt.mixture import Mixture, largest_shares
-from mixopt.sampling.batch_sizes import BatchSizes
-from mixopt.sampling.rate_phases import (
-    DECAY_END,
-    RateStage,
-    joined_phases,
-    rate_level,
+from mixopt.sampling.sampler_input import MAX_BATCH
+from mixopt.sampling.schedule_file import (
+    FORMAT,
+    STAGE_FIELDS,
+    ScheduleFieldError,
+    ScheduleFields,
+    write_schedule,
 )
-from mixopt.sampling.schedule_checks import ScheduleFieldError, epoch_fault, schedule_faults
-from mixopt.sampling.schedule_fields import FORMAT, ScheduleFields, write_schedule
-from mixopt.sampling.stage import Stage
-from mixopt.system import html_table, short_count
+from mixopt.system import FieldPlace, html_table, short_count, shown_value
+
+MAX_TOKENS = 10**18
+MAX_LENGTH = 1 << 31  # tokens of a sequence
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
+Fault = tuple[FieldPlace, str]
 
 
-class LengthSpan(NamedTuple):
-    """Neighbouring stages of one sequence length: batches [start, stop)."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
 
-    start: int
-    stop: int
-    sequence_length: int
+    Attributes:
+        mixture: Share of the tokens of each domain, at its beginning.
+        tokens: Its length; or `steps`.
+        steps: Its length in global batches.
+        to: The mixture at its end, which is gone to linearly; None where it is constant.
+        name: What people call it.
+        start: Tokens before it, or steps where its length is in steps, to be checked; None where
+            that is not stated.
+    """
+
+    mixture: Mixture
+    tokens: int | None = None
+    steps: int | None = None
+    to: Mixture | None = None
+    name: str | None = None
+    start: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stage as plain values; what is None is left out."""
+        content = {name: getattr(self, name) for name in STAGE_FIELDS}
+        content["mixture"] = dict(self.mixture)
+        content["to"] = None if self.to is None else dict(self.to)
+        return {name: value for name, value in content.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -50,8 +72,8 @@ class Schedule:
 
     Attributes:
         stages: In order.
-        batch: Sequences of a step, over all ranks, where a stage says nothing else.
-        sequence_length: Tokens predicted of a sequence, where a stage says nothing else.
+        batch: Sequences of a step, over all ranks.
+        sequence_length: Tokens predicted of a sequence.
         max_epochs: How often a domain may be seen over all stages; None for any.
         inventory: Distinct tokens of each domain; None where that is not stated.
         provenance: What it was made from.
@@ -71,12 +93,12 @@ class Schedule:
             SamplerError: A stage that cannot be, stages of other domains, a gap or an overlap, or
                 a domain that would be seen more often than `max_epochs`.
         """
-        for place, message in schedule_faults(self):
+        for place, message in self._faults():
             raise ScheduleFieldError(place, message)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Schedule:
-        """Read a schedule (`mixopt.sampling.schedule_fields`).
+        """Read a schedule (`docs/schedules.md` lists the fields).
 
         Raises:
             SamplerError: It cannot be right; one line with file, line and field.
@@ -99,8 +121,10 @@ class Schedule:
 
     @classmethod
     def _of(cls, fields: ScheduleFields) -> Schedule:
+        values = fields.values()
         try:
-            return cls(**fields.values())
+            stages = tuple(Stage(**stage) for stage in values.pop("stages"))
+            return cls(stages=stages, **values)
         except ScheduleFieldError as fault:
             raise fields.mistake(fault.place, fault.message) from None
 
@@ -134,10 +158,10 @@ class Schedule:
             if stage.to is not None:
                 shares += f" \N{RIGHTWARDS ARROW} {largest_shares(stage.to)}"
             begins, tokens = f"{self.starts[k]:,}", short_count(self.stage_tokens(k))
-            rows.append((stage.name or str(k + 1), begins, tokens, stage.phase or "", shares))
-        columns = ("stage", "from step", "tokens", "learning rate", "largest shares")
+            rows.append((stage.name or str(k + 1), begins, tokens, shares))
+        columns = ("stage", "from step", "tokens", "largest shares")
         caption = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
-        return html_table(caption, columns, rows, texts=[3, 4], what="stages")
+        return html_table(caption, columns, rows, texts=[3], what="stages")
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -147,16 +171,14 @@ class Schedule:
     @cached_property
     def starts(self) -> tuple[int, ...]:
         """The first step of each stage, and at the end that after the last."""
-        ends, asked, given = [0], 0, 0
+        ends, given = [0], 0
         for stage in self.stages:
-            size = self.step_tokens(stage)
+            given += self._given(stage)
             if stage.steps is None:
-                asked += stage.tokens or 0
-                steps = (2 * (asked - given) + size) // (2 * size)
+                size = self.step_tokens
+                ends.append((2 * given + size) // (2 * size))
             else:
-                steps, asked = stage.steps, asked + stage.steps * size
-            given += steps * size
-            ends.append(ends[-1] + steps)
+                ends.append(ends[-1] + stage.steps)
         return tuple(ends)
 
     @property
@@ -165,99 +187,39 @@ class Schedule:
         return self.starts[-1]
 
     @property
+    def step_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.batch * self.sequence_length
+
+    @property
     def tokens(self) -> int:
         """Tokens of the whole run."""
-        return sum(self.stage_tokens(k) for k in range(len(self.stages)))
+        return self.steps * self.step_tokens
 
     @property
     def asked_tokens(self) -> int:
         """Tokens of the whole run before rounding to whole batches."""
-        return sum(
-            stage.tokens
-            if stage.tokens is not None
-            else (stage.steps or 0) * self.step_tokens(stage)
-            for stage in self.stages
-        )
-
-    def length_of(self, stage: Stage) -> int:
-        """Return the sequence length of a stage."""
-        return stage.sequence_length or self.sequence_length
-
-    def batch_of(self, stage: Stage) -> int:
-        """Return the sequences of a step of a stage."""
-        return stage.batch or self.batch
-
-    def step_tokens(self, stage: Stage) -> int:
-        """Return the tokens of one step of a stage."""
-        return self.batch_of(stage) * self.length_of(stage)
-
-    @cached_property
-    def batch_sizes(self) -> BatchSizes:
-        """The sequences of each step."""
-        return BatchSizes.of(
-            [
-                (stop - start, self.batch_of(stage))
-                for stage, (start, stop) in zip(self.stages, self._extents(), strict=True)
-            ]
-        )
+        return sum(self._given(stage) for stage in self.stages)
 
     def stage_tokens(self, k: int) -> int:
         """Return the tokens of a stage, in whole batches."""
-        return (self.starts[k + 1] - self.starts[k]) * self.step_tokens(self.stages[k])
+        return (self.starts[k + 1] - self.starts[k]) * self.step_tokens
 
     def stage_at(self, step: int) -> int:
         """Return the number of the stage that a step is in; the last one after the end."""
         return min(bisect_right(self.starts, step), len(self.stages)) - 1
 
-    def tokens_before(self, step: int) -> int:
-        """Return the tokens of the steps before a step."""
-        k = self.stage_at(step)
-        before = sum(self.stage_tokens(earlier) for earlier in range(k))
-        return before + (step - self.starts[k]) * self.step_tokens(self.stages[k])
-
     @property
     def entries(self) -> list[ScheduleEntry]:
         """Entries for MixtureSampler: first step and mixture, and the ends of linear stages."""
         found: list[ScheduleEntry] = []
-        for stage, (start, stop) in zip(self.stages, self._extents(), strict=True):
+        for k, stage in enumerate(self.stages):
+            first = stage.mixture.over(self.domains)
             if stage.to is None or stage.to == stage.mixture:
-                found.append((start, stage.mixture))
+                found.append((self.starts[k], first))
             else:
-                found.append((start, stage.mixture, stop, stage.to.over(self.domains)))
-        return [(one[0], one[1].over(self.domains), *one[2:]) for one in found]
-
-    @property
-    def unit_entries(self) -> list[ScheduleEntry]:
-        """The same by unit batches (mixopt.sampling.batch_sizes), where stages differ in batch."""
-        units = self.batch_sizes.units_before
-        return [
-            (units(one[0]), one[1], units(one[2]), one[3])
-            if len(one) == 4
-            else (units(one[0]), one[1])
-            for one in self.entries
-        ]
-
-    def entries_from(self, step: int) -> list[ScheduleEntry]:
-        """Return the entries from a step on; the first begins there."""
-        later = [entry for entry in self.entries if entry[0] > step]
-        holds = [entry for entry in self.entries if entry[0] <= step][-1]
-        if holds[0] == step or len(holds) == 2:
-            return [(step, *holds[1:]), *later]
-        start, first, stop, last = holds
-        part = min((step - start) / (stop - start), 1.0)
-        here = Mixture({name: w + part * (last[name] - w) for name, w in first.items()})
-        return [(step, here, stop, last) if step < stop else (step, last), *later]
-
-    @property
-    def spans(self) -> list[LengthSpan]:
-        """The extents of one sequence length, in order."""
-        found: list[LengthSpan] = []
-        for stage, (start, stop) in zip(self.stages, self._extents(), strict=True):
-            length = self.length_of(stage)
-            if found and found[-1].sequence_length == length:
-                found[-1] = found[-1]._replace(stop=stop)
-            else:
-                found.append(LengthSpan(start, stop, length))
+                last = stage.to.over(self.domains)
+                found.append((self.starts[k], first, self.starts[k + 1], last))
         return found
 
     def mixture_at(self, step: int) -> Mixture:
@@ -288,33 +250,103 @@ class Schedule:
         Raises:
             SamplerError: Domain, epochs, the share that would do; or a domain without tokens.
         """
-        fault = epoch_fault(self, inventory, self.max_epochs if max_epochs is None else max_epochs)
+        fault = self._epoch_fault(inventory, self.max_epochs if max_epochs is None else max_epochs)
         if fault is not None:
             raise SamplerError(f"schedule: {fault}")
 
-    @cached_property
-    def _phases(self) -> list[RateStage]:
-        return joined_phases(
-            [
-                RateStage(start, stop, stage.phase, stage.shape or "linear", stage.lr_end)
-                for stage, (start, stop) in zip(self.stages, self._extents(), strict=True)
-                if stage.phase is not None
-            ]
-        )
+    def _given(self, stage: Stage) -> int:
+        if stage.tokens is not None:
+            return stage.tokens
+        return (stage.steps or 0) * self.step_tokens
 
-    @property
-    def has_phases(self) -> bool:
-        """Whether the stages define learning-rate phases."""
-        return self.stages[0].phase is not None
+    def _faults(self) -> Iterator[Fault]:
+        """Yield what is wrong, from fields to the whole; later checks need that earlier pass."""
+        if not self.stages:
+            yield ("stages",), "there is none; a run has at least one"
+            return
+        yield from _number_fault(("batch",), self.batch, MAX_BATCH)
+        yield from _number_fault(("sequence_length",), self.sequence_length, MAX_LENGTH)
+        for k, stage in enumerate(self.stages):
+            for place, message in _stage_faults(stage, self.domains):
+                yield ("stages", k, *place), message
+        yield from self._extent_faults()
+        yield from self._limit_faults()
 
-    def rate_level(self, step: int, decay_end: float = DECAY_END) -> float:
-        """Return the learning rate of a step as a fraction of its peak; 1 without phases.
+    def _extent_faults(self) -> Iterator[Fault]:
+        """Find stages of no batch, and stated starts with a gap or an overlap before them."""
+        given = 0
+        for k, stage in enumerate(self.stages):
+            here = self.starts[k]
+            if self.starts[k + 1] <= here:
+                size = f"{self.step_tokens:,} tokens each"
+                message = f"{stage.tokens:,} are not a whole number of batches, of {size}"
+                yield ("stages", k, "tokens"), message
+            unit, before = ("tokens", given) if stage.steps is None else ("steps", here)
+            if stage.start is not None and stage.start != before:
+                what = "a gap" if stage.start > before else "an overlap"
+                message = f"{stage.start:,} {unit}, and the stages before it have {before:,}"
+                yield ("stages", k, "start"), f"{message}: {what} of {abs(stage.start - before):,}"
+            given += self._given(stage)
+        if given > MAX_TOKENS:
+            yield ("stages",), f"{given:,} tokens in all; at most {MAX_TOKENS:,}"
 
-        Args:
-            step: From 0.
-            decay_end: Where a decay ends that says nothing of it.
-        """
-        return rate_level(step, self._phases, decay_end)
+    def _limit_faults(self) -> Iterator[Fault]:
+        most = self.max_epochs
+        if most is not None and not 0 < most < math.inf:
+            yield ("max_epochs",), f"{most:g} is not above 0"
+        if self.inventory is None:
+            return
+        for name, tokens in self.inventory.items():
+            if name not in self.domains:
+                near = did_you_mean(name, self.domains)
+                yield ("inventory", name), f"domain {name!r} is in no stage{near}"
+            if tokens < 0:
+                yield ("inventory", name), f"{tokens:,} is not a number of tokens"
+        fault = self._epoch_fault(self.inventory, most)
+        if fault is not None:
+            yield ("stages",), fault
 
-    def _extents(self) -> Iterator[tuple[int, int]]:
-        return zip(self.starts, self.starts[1:], strict=False)
+    def _epoch_fault(self, inventory: Mapping[str, int], max_epochs: float | None) -> str | None:
+        """Return which domain is seen more often than `max_epochs`, and which share would do."""
+        total = self.tokens
+        for name, tokens in self.domain_tokens().items():
+            size = inventory.get(name)
+            if size is None:
+                near = did_you_mean(name, inventory)
+                return f"the inventory does not have domain {name!r}{near}"
+            if not size and tokens:
+                return f"domain {name!r} has a share and no tokens; set it to 0"
+            if max_epochs is None or tokens <= max_epochs * size * (1 + 1e-9):
+                continue
+            epochs = math.ceil(1000 * tokens / size) / 1000
+            share = math.floor(1000 * max_epochs * size / total) / 1000
+            return (
+                f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
+                f" {epochs:g} epochs of its {size:,}, and max_epochs is {max_epochs:g}. Lower its"
+                f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
+            )
+        return None
+
+
+def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
+    if (stage.tokens is None) == (stage.steps is None):
+        both = "tokens and steps are both given" if stage.steps is not None else "has no length"
+        yield ("tokens",), f"{both}; give one of tokens, steps"
+        return
+    unit = "tokens" if stage.steps is None else "steps"
+    yield from _number_fault((unit,), getattr(stage, unit), MAX_TOKENS)
+    for name, mixture in (("mixture", stage.mixture), ("to", stage.to)):
+        for domain in mixture or ():
+            if domain not in domains:
+                near = did_you_mean(domain, domains)
+                message = f"domain {domain!r} is not one of the first stage's{near}"
+                yield (name, domain), message
+        for domain in domains:
+            if mixture is not None and domain not in mixture:
+                message = f"domain {domain!r} of the first stage has no weight; give it one"
+                yield (name,), f"{message}, 0 is allowed"
+
+
+def _number_fault(place: FieldPlace, value: Any, most: int) -> Iterator[Fault]:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        yield place, f"{shown_value(value)} is not a whole number from 1 to {most:,}"

@@ -1,7 +1,6 @@
 """Forecast what a schedule draws of each domain, stage by stage, and exhaustion.
 
-It is counted on the order of samples itself. Where the sequence length changes, a domain has other
-rows, and continues as in a job: what was drawn of it counts, and it begins a new epoch.
+It is counted on the order of samples itself.
 
 Shapes: D domains.
 """
@@ -29,21 +28,17 @@ class StageDraw:
 
     Attributes:
         name: Of the stage, or its number.
-        phase: Of the learning rate; None where the schedule has none.
         start: Its first step.
         steps: Its length.
         tokens: The same in tokens.
-        sequence_length: Tokens of a sequence.
         drawn: Tokens of each domain.
         epochs: How often each domain has been seen by its end.
     """
 
     name: str
-    phase: str | None
     start: int
     steps: int
     tokens: int
-    sequence_length: int
     drawn: Mapping[str, int]
     epochs: Mapping[str, float]
 
@@ -134,20 +129,18 @@ def simulate_schedule(
     chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
     sizes = _sizes(chosen, inventory, corpus, beside)
     chosen.check_epochs(sizes)
-    counts, runs_out = _StageCounts(chosen, sizes).counted()
+    counts, runs_out = _counted(chosen, sizes)
     stages: list[StageDraw] = []
     so_far = np.zeros(len(sizes), np.int64)
     for k, stage in enumerate(chosen.stages):
-        drawn = counts[k] * chosen.length_of(stage)
+        drawn = counts[k] * chosen.sequence_length
         so_far = so_far + drawn
         stages.append(
             StageDraw(
                 name=stage.name or str(k),
-                phase=stage.phase,
                 start=chosen.starts[k],
                 steps=chosen.starts[k + 1] - chosen.starts[k],
                 tokens=chosen.stage_tokens(k),
-                sequence_length=chosen.length_of(stage),
                 drawn=dict(zip(sizes, drawn.tolist(), strict=True)),
                 epochs={
                     name: tokens / max(sizes[name], 1)
@@ -178,51 +171,20 @@ def _sizes(
     return {name: found[name] for name in schedule.domains}
 
 
-class _StageCounts:
-    """Counts the samples of a schedule, one sampler for each sequence length after another."""
-
-    def __init__(self, schedule: Schedule, sizes: Mapping[str, int]) -> None:
-        self._schedule, self._sizes = schedule, sizes
-        self._runs_out: dict[str, RunOut] = {}
-        self._tokens = np.zeros(len(sizes), np.int64)  # of each domain before the present span
-
-    def counted(self) -> tuple[list[IntArray], dict[str, RunOut]]:
-        """Return the samples of each domain in each stage, and what runs out."""
-        schedule, found = self._schedule, list[IntArray]()
-        sizes = schedule.batch_sizes
-        state: dict[str, Any] | None = None
-        for start, stop, length in schedule.spans:
-            sampler = self._sampler(length)
-            if state is not None:
-                sampler.load_state_dict(state, map_domains={})
-            ends = [at for at in schedule.starts if start <= at <= stop]
-            counts = [sampler.order.planned_counts(sizes.samples_before(at)) for at in ends]
-            found += [after - before for before, after in itertools.pairwise(counts)]
-            self._note_what_runs_out(sampler, length, counts[0], counts[-1], stop)
-            self._tokens = self._tokens + (counts[-1] - counts[0]) * length
-            state = sampler.state_at(sizes.units_before(stop))
-        return found, self._runs_out
-
-    def _sampler(self, length: int) -> MixtureSampler:
-        schedule = self._schedule
-        rows = {name: tokens // length for name, tokens in self._sizes.items()}
-        first, *_ = entries = schedule.unit_entries
-        unit = schedule.batch_sizes.unit
-        return MixtureSampler(
-            rows, first[1], batch_size=unit, rank=0, world_size=1, schedule=entries
-        )
-
-    def _note_what_runs_out(
-        self, sampler: MixtureSampler, length: int, before: IntArray, after: IntArray, stop: int
-    ) -> None:
-        schedule = self._schedule
-        for d, (name, size) in enumerate(self._sizes.items()):
-            left = max((size - int(self._tokens[d])) // length, 1)
-            if name in self._runs_out or before[d] + left > after[d]:
-                continue
-            end = schedule.batch_sizes.samples_before(stop)
-            drawn = sampler.order.when_drawn(d, int(before[d]) + left, end)
-            assert drawn is not None, "it was counted"
-            step = schedule.batch_sizes.step_of(drawn - 1)
-            tokens = schedule.tokens_before(step + 1)
-            self._runs_out[name] = RunOut(step, tokens, schedule.stage_at(step))
+def _counted(
+    schedule: Schedule, sizes: Mapping[str, int]
+) -> tuple[list[IntArray], dict[str, RunOut]]:
+    """Return the samples of each domain in each stage, and what runs out."""
+    rows = {name: tokens // schedule.sequence_length for name, tokens in sizes.items()}
+    sampler = MixtureSampler(rows, rank=0, world_size=1, schedule=schedule)
+    counts = [sampler.order.planned_counts(start * schedule.batch) for start in schedule.starts]
+    runs_out: dict[str, RunOut] = {}
+    for d, name in enumerate(sizes):
+        if counts[-1][d] < max(rows[name], 1):
+            continue
+        drawn = sampler.order.when_drawn(d, max(rows[name], 1), schedule.steps * schedule.batch)
+        assert drawn is not None, "it was counted"
+        step = (drawn - 1) // schedule.batch
+        tokens = (step + 1) * schedule.step_tokens
+        runs_out[name] = RunOut(step, tokens, schedule.stage_at(step))
+    return [after - before for before, after in itertools.pairwise(counts)], runs_out

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mixopt.errors import SamplerError
+from mixopt.mixture import Mixture
 from mixopt.sampling.order import ShareChange
 from mixopt.sampling.sampler_input import Weights
-from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.schedule import Schedule, ScheduleEntry
 from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
 from mixopt.sampling.stream_spec import StreamSpec
 
@@ -31,8 +32,7 @@ def given_mixtures(
     """Return the mixtures that a sampler is made with.
 
     Raises:
-        SamplerError: Weights are missing, or given twice; a schedule of another batch, of another
-            length, or of several batches or sequence lengths.
+        SamplerError: Weights are missing, or given twice; a schedule of another batch or length.
     """
     if not isinstance(schedule, Schedule):
         if weights is None or batch_size is None:
@@ -47,20 +47,6 @@ def given_mixtures(
     ):
         if given not in {None, here}:
             raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
-    batches_of = [span.batch for span in schedule.batch_sizes.spans]
-    if len(batches_of) > 1:
-        raise SamplerError(
-            f"the schedule goes from batches of {batches_of[0]} to {batches_of[1]}: mixopt pretrain"
-            " does it; in other loops make a sampler of batch_size=schedule.batch_sizes.unit with "
-            "schedule.unit_entries, and take as many of its batches as a step needs"
-        )
-    lengths = [span.sequence_length for span in schedule.spans]
-    if len(lengths) > 1:
-        raise SamplerError(
-            f"the schedule goes from sequence length {lengths[0]} to {lengths[1]}: rows of "
-            "another length need another layout; mixopt pretrain changes it, in other loops make "
-            "a sampler for each of schedule.spans"
-        )
     entries = schedule.entries
     # The first stage again as the first change: it may be linear.
     return GivenMixtures(entries[0][1], schedule.batch, schedule.steps, entries)
@@ -81,7 +67,7 @@ def followed(
     sizes = dict(zip(layout.names, layout.sizes, strict=True))
     whole = scheduled_changes(schedule.entries, batch_size, sizes)
     there = StreamSpec.over(layout, stream.tokens_per_sample, whole[0].mixture, whole)
-    changes = scheduled_changes(schedule.entries_from(batch), batch_size, sizes)
+    changes = scheduled_changes(_entries_from(schedule, batch), batch_size, sizes)
     found = stream.until(position)
     if list(found.changes) and _holding(found, position) == _holding(there, position):
         changes = changes[1:]
@@ -96,3 +82,15 @@ def _holding(stream: StreamSpec, position: int) -> ShareChange | tuple[int, ...]
     if change.end is None:
         return change.shares
     return change.end.shares if position >= change.end.position else change
+
+
+def _entries_from(schedule: Schedule, step: int) -> list[ScheduleEntry]:
+    """Return the entries from a step on; the first begins there."""
+    later = [entry for entry in schedule.entries if entry[0] > step]
+    holds = [entry for entry in schedule.entries if entry[0] <= step][-1]
+    if holds[0] == step or len(holds) == 2:
+        return [(step, *holds[1:]), *later]
+    start, first, stop, last = holds
+    part = min((step - start) / (stop - start), 1.0)
+    here = Mixture({name: w + part * (last[name] - w) for name, w in first.items()})
+    return [(step, here, stop, last) if step < stop else (step, last), *later]

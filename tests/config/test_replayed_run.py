@@ -31,20 +31,10 @@ def test_where_all_steps_have_the_same_tokens_it_is_over_steps(tmp_path):
     assert mean_of(tmp_path, [(1, WEB), (4, CODE)], training=training) == pytest.approx(0.3)
 
 
-def test_steps_of_a_batch_ramp_count_by_their_batches(tmp_path):
-    ramp = [{"steps": 3, "batch": 2}, {"steps": 2, "batch": 4}]
-    training = {"steps": 10, "batch": 8, "sequence_length": 16, "batch_ramp": ramp}
-    changes = [(1, WEB), (5, CODE)]
-    assert mean_of(tmp_path, changes, training=training) == pytest.approx((6 + 4) / (6 + 8 + 40))
-
-
-def test_stages_of_a_schedule_count_by_batch_and_sequence_length(tmp_path):
-    plan = staged(
-        {"steps": 6, "mixture": WEB}, {"steps": 2, "mixture": CODE, "batch": 8},
-        {"steps": 1, "mixture": CODE, "sequence_length": 64},
-    )  # fmt: skip
+def test_stages_of_a_schedule_count_by_their_steps(tmp_path):
+    plan = staged({"steps": 6, "mixture": WEB}, {"steps": 3, "mixture": CODE})
     found = mean_of(tmp_path, [(1, WEB), (7, CODE)], training={"steps": 9}, staged=plan)
-    assert found == pytest.approx(6 * 64 / (6 * 64 + 2 * 128 + 256))
+    assert found == pytest.approx(6 / 9)
 
 
 def test_a_stage_that_goes_to_a_mixture_linearly_counts_half_of_either_end(tmp_path):
@@ -69,12 +59,12 @@ def test_steps_after_the_checkpoint_do_not_count(tmp_path):
 @pytest.mark.parametrize("until", [1, 3, 5, 8, 9])
 def test_of_a_linear_stage_it_is_the_mean_of_what_the_schedule_held_so_far(tmp_path, until):
     plan = staged(
-        {"steps": 2, "mixture": HALF, "batch": 8},
+        {"steps": 2, "mixture": HALF},
         {"steps": 6, "mixture": WEB, "to": CODE},
         {"steps": 3, "mixture": CODE},
     )
     schedule = Schedule.from_content(plan, "here")
-    sizes = [schedule.tokens_before(k + 1) - schedule.tokens_before(k) for k in range(until)]
+    sizes = [schedule.step_tokens for k in range(until)]
     held = [schedule.mixture_at(k)["web"] for k in range(until)]
     mean = sum(size * share for size, share in zip(sizes, held, strict=True)) / sum(sizes)
     changes = [(1, HALF), (3, WEB), (9, CODE)]
@@ -103,14 +93,14 @@ def test_a_log_without_a_mixture_that_was_trained_on_is_one_line(tmp_path):
 
 def test_tokens_are_those_of_the_schedule_itself():
     content = staged(
-        {"tokens": 1_000, "mixture": WEB}, {"tokens": 999, "mixture": CODE, "batch": 6},
-        {"steps": 3, "mixture": HALF, "sequence_length": 40}, {"tokens": 500, "mixture": WEB},
+        {"tokens": 1_000, "mixture": WEB}, {"tokens": 999, "mixture": CODE},
+        {"steps": 3, "mixture": HALF}, {"tokens": 500, "mixture": WEB},
     )  # fmt: skip
     schedule = Schedule.from_content(content, "here")
     stages = _stages("here", schedule.to_json(), {}, schedule.steps)
     assert sum(one.steps for one in stages) == schedule.steps
     for step in range(schedule.steps + 1):
-        assert _tokens(stages, 1, step + 1) == schedule.tokens_before(step)
+        assert _tokens(stages, 1, step + 1) == step * schedule.step_tokens
 
 
 def test_a_record_that_is_damaged_is_one_line(tmp_path):

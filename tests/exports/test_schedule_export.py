@@ -16,8 +16,8 @@ from mixopt.sampling import Schedule, Stage
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 CONSTANT = Schedule(
     (
-        Stage(WEB, steps=64, phase="stable", name="main"),
-        Stage(CODE, steps=16, phase="anneal", name="anneal"),
+        Stage(WEB, steps=64, name="main"),
+        Stage(CODE, steps=16, name="anneal"),
     ),
     batch=64,
     sequence_length=128,
@@ -76,14 +76,6 @@ def test_a_linear_stage_is_refused_or_divided():
     assert "step 2 of 4 of a linear stage, the mixture of its middle" in text
     with pytest.raises(ConfigError, match="stages.1 has 64 steps to divide"):
         export_schedule(LINEAR, "nanotron", steps_per_stage=65)
-
-
-def test_a_file_of_one_sequence_length_has_no_stages_of_others():
-    stages = (*CONSTANT.stages, Stage(CODE, steps=16, phase="anneal", sequence_length=256))
-    longer = Schedule(stages, batch=64, sequence_length=128)
-    with pytest.raises(ConfigError, match="nanotron: has one batch and one sequence length"):
-        export_schedule(longer, "nanotron")
-    assert "of 64 sequences of 256" in export_schedule(longer, "megatron")["2-2"]
 
 
 def test_the_command_writes_a_file_for_each_stage(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 
 from mixopt.errors import ConfigError, EstimatorError
 from mixopt.online import HeldOut, Observation, Plan, Setting, make_estimator
-from mixopt.sampling import BatchSizes
 
 HALVES = np.array([0.5, 0.5])
 
@@ -49,7 +48,6 @@ def test_what_a_plan_and_an_observation_leave_unsaid():
         ({"domains": ("a", "a")}, r"domains \['a', 'a'\]: give each a name of its own"),
         ({"steps": 0}, r"steps: 0; at least 1"),
         ({"tokens_per_step": 0}, r"tokens_per_step: 0; at least 1"),
-        ({"step_tokens": BatchSizes.of([(7, 8)])}, r"step_tokens: of 7 steps, and the run has"),
         ({"reference_D": np.ones(1)}, r"reference_D: shape \(1,\); it takes \(2,\)"),
         ({"natural_D": np.full(3, 1 / 3)}, r"natural_D: shape \(3,\); it takes \(2,\)"),
         ({"objective_M": HALVES}, r"objective_M: shape \(2,\); it takes \(3,\)"),

@@ -11,13 +11,10 @@ import torch
 
 from mixopt import MixtureSampler
 from mixopt.online import Driver, DriverOptions, make_estimator
-from mixopt.sampling import BatchSizes
 from mixopt.system import plugin_names
 
 NAMES = ("web", "code", "books")
 ROWS, TOKENS, STEPS = 400, 8, 60
-ALIKE = BatchSizes.of([(STEPS, 8)])
-RAMP = BatchSizes.of([(10, 8), (15, 16), (35, 24)])
 OPTIONS = {
     "aioli": {"sweeps": 1, "sweep_steps": 2, "update_steps": 20},
     "ado": {"warmup_steps": 6, "fit_steps": 12},
@@ -27,20 +24,19 @@ OPTIONS = {
 class Run:
     """A loop of one process; `ahead` steps are handed out before they are trained on."""
 
-    def __init__(self, name, log, *, ahead=0, state=None, sizes=ALIKE):
+    def __init__(self, name, log, *, ahead=0, state=None):
         self.order = MixtureSampler(dict.fromkeys(NAMES, ROWS), [0.5, 0.3, 0.2], batch_size=8)
         estimator = make_estimator(name, OPTIONS.get(name))
         options = DriverOptions(
             steps=STEPS,
             tokens_per_sample=TOKENS,
-            batch_sizes=sizes,
             evaluate=self.evaluate,
             gives=sorted(estimator.needs & {"excess_loss", "alignment"}),
             observe_every=4,
             log=log,
         )
         self.driver = Driver(estimator, self.order, options)
-        self.ahead, self.sizes = ahead, sizes
+        self.ahead = ahead
         if state is not None:
             self.order.load_state_dict(state["order"])
             self.driver.load_state_dict(state["driver"])
@@ -61,29 +57,27 @@ class Run:
         batches, waiting = iter(self.order), deque()
         while self.driver.steps_done < until:
             while len(waiting) <= self.ahead:
-                step = self.sizes.step_of(self.order.batch * 8)
-                units = [next(batches) for _ in range(self.sizes.batch_at(step) // 8)]
-                waiting.append(np.concatenate(units))
+                waiting.append(np.array(next(batches)))
             rows = waiting.popleft()
             losses, domain = self.losses(rows), torch.from_numpy(rows // ROWS)
             self.driver.record(losses, domain, reference_losses=losses * 0.9)
             self.driver.record_alignment([0.3, 0.1, 0.2])
             self.driver.step(learning_rate=1e-3)
-        order = self.order.state_at(self.sizes.units_before(self.driver.steps_done))
+        order = self.order.state_at(self.driver.steps_done)
         state = {"order": order, "driver": self.driver.state_dict()}
         return json.loads(json.dumps(state, allow_nan=False))
 
 
-@pytest.mark.parametrize(("ahead", "sizes"), [(0, ALIKE), (4, ALIKE), (0, RAMP), (4, RAMP)])
+@pytest.mark.parametrize("ahead", [0, 4])
 @pytest.mark.parametrize("name", plugin_names("estimator"))
-def test_an_estimator_goes_on_to_the_same_mixtures(tmp_path, name, ahead, sizes):
-    whole = Run(name, tmp_path / "whole.jsonl", ahead=ahead, sizes=sizes)
+def test_an_estimator_goes_on_to_the_same_mixtures(tmp_path, name, ahead):
+    whole = Run(name, tmp_path / "whole.jsonl", ahead=ahead)
     whole.train(STEPS)
     assert whole.driver.frozen is None
     for step in (7, 18, 33):
         log = tmp_path / f"{step}.jsonl"
-        state = Run(name, log, ahead=ahead, sizes=sizes).train(step)
-        Run(name, log, ahead=ahead, state=state, sizes=sizes).train(STEPS)
+        state = Run(name, log, ahead=ahead).train(step)
+        Run(name, log, ahead=ahead, state=state).train(STEPS)
         assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     written = len((tmp_path / "whole.jsonl").read_text().splitlines())
     assert written > 3 or name in {"stratified", "natural"}
@@ -93,11 +87,3 @@ def test_the_sweeps_of_aioli_are_counted_as_perturbations(tmp_path):
     run = Run("aioli", tmp_path / "log.jsonl")
     run.train(STEPS)
     assert run.driver.cost.perturbed_steps == 3 * 3 * 2  # rounds, domains, steps
-
-
-def test_tokens_of_perturbed_steps_are_those_of_their_batches(tmp_path):
-    run = Run("aioli", tmp_path / "log.jsonl", sizes=RAMP)
-    run.train(STEPS)
-    swept = [20 * k + step for k in range(3) for step in range(6)]
-    tokens = sum(RAMP.batch_at(step) for step in swept) * TOKENS
-    assert (run.driver.cost.perturbed_steps, run.driver.cost.perturbed_tokens) == (18, tokens)

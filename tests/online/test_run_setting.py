@@ -10,7 +10,6 @@ from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
 from mixopt.online import DriverOptions
 from mixopt.online.run_setting import lengths_of
-from mixopt.sampling import BatchSizes
 
 LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
 
@@ -158,28 +157,3 @@ def test_a_name_that_is_nearly_right_is_suggested():
 def test_lengths_are_by_domain():
     assert lengths_of(3, NAMES).tolist() == [3, 3, 3]
     assert lengths_of(LENGTHS, ("c", "b", "a")).tolist() == [40, 20, 10]
-
-
-def test_an_estimator_knows_the_tokens_of_each_step_of_a_ramp():
-    one = setting(batch_sizes=BatchSizes.of([(10, 8), (30, 24)]))
-    assert one.step_tokens == BatchSizes.of([(10, 8 * 16), (30, 24 * 16)])
-    assert one.tokens_per_step == (10 * 8 + 30 * 24) * 16 / 40
-    assert [one.tokens_before(step) for step in (0, 10, 12)] == [0, 1280, 1280 + 2 * 384]
-    assert one.tokens_before(40) == 40 * one.tokens_per_step
-
-
-def test_steps_of_one_size_are_no_ramp():
-    one = setting(batch_sizes=BatchSizes.of([(40, 8)]))
-    assert (one.step_tokens, one.tokens_per_step, one.tokens_before(3)) == (None, 128, 384)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"steps": 30}, r"batch_sizes: of 40 steps, and steps is 30"),
-        ({"accumulation": 2}, r"accumulation: 2; with batch_sizes, .* leave it out"),
-    ],
-)
-def test_batches_that_are_not_those_of_the_steps_are_refused(fields, said):
-    with pytest.raises(EstimatorError, match=said):
-        options(batch_sizes=BatchSizes.of([(10, 8), (30, 24)]), **fields)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from driver_parts import NAMES, START, loader_over_rows, sampler
 
 from mixopt.errors import EstimatorError, MixtureError
 from mixopt.online.stream_steps import StreamSteps
-from mixopt.sampling import BatchSizes
 
 LENGTHS = {"a": 1.0, "b": 10.0, "c": 100.0}
 EVEN = dict.fromkeys(NAMES, 1 / 3)
-RAMP = BatchSizes.of([(2, 8), (2, 16), (4, 24)])
 
 
 def ahead(order, batches):
@@ -23,7 +19,7 @@ def ahead(order, batches):
 
 def test_a_step_begins_with_the_batch_after_the_last_of_the_step_before():
     steps = StreamSteps(sampler(), 3, 16)
-    assert (steps.sizes.batch_at(0), steps.accumulation) == (24, 3)
+    assert (steps.step_samples, steps.accumulation) == (24, 3)
     assert [steps.batch(1), steps.batch(2), steps.batch(5)] == [0, 3, 12]
     assert [steps.position(0), steps.position(2)] == [0, 48]
 
@@ -157,69 +153,3 @@ def test_a_state_of_other_steps_is_refused():
 
 
 # Steps that differ in size ---------------------------------------------------------------------
-
-
-def test_a_step_of_a_ramp_begins_with_the_unit_batch_after_those_of_the_step_before():
-    steps = StreamSteps(sampler(), 1, 16, RAMP)
-    assert [steps.batch(k) for k in range(1, 7)] == [0, 1, 2, 4, 6, 9]
-    assert [steps.logged_batch(k) for k in range(1, 7)] == [0, 1, 2, 3, 4, 5]
-    assert steps.position(5) == 8 * 9
-
-
-def test_weights_hold_from_the_first_unit_batch_of_a_step_of_a_ramp():
-    order = sampler()
-    StreamSteps(order, 1, 16, RAMP).set_weights(5, EVEN)
-    assert order.log[-1].batch == 6
-
-
-def test_tokens_of_a_ramp_are_those_of_its_batches():
-    order = sampler()
-    steps = StreamSteps(order, 1, LENGTHS, RAMP)
-    assert steps.take_tokens(3).tolist() == consumed(order, 0, 4)
-    assert steps.take_tokens(6).tolist() == consumed(order, 4, 12)
-
-
-def test_batches_that_were_handed_out_ahead_are_steps_of_a_ramp_begun():
-    order = sampler()
-    steps = StreamSteps(order, 1, 16, RAMP)
-    ahead(order, 5)  # all of steps 1 to 3, and half of step 4
-    assert steps.lag(0) == 4
-    assert steps.lag(3) == 4  # as many as it once was
-    assert StreamSteps(loader_over_rows(sampler(), workers=2), 1, 16, RAMP).lag(7) == 4
-
-
-def test_a_loop_on_a_ramp_has_received_the_batches_of_its_steps():
-    order = sampler()
-    steps = StreamSteps(order, 1, 16, RAMP)
-    ahead(order, 4)
-    steps.check(3)
-    with pytest.raises(EstimatorError, match=r"is at batch 4, with batch_sizes it is at 6: call"):
-        steps.check(4)
-
-
-def test_a_state_of_a_ramp_goes_on_where_later_steps_alone_are_others():
-    order = sampler()
-    steps = StreamSteps(order, 1, LENGTHS, RAMP)
-    steps.take_tokens(3)
-    state = json.loads(json.dumps(steps.state_dict()))
-    other = StreamSteps(order, 1, LENGTHS, BatchSizes.of([(2, 8), (1, 16), (9, 40)]))
-    other.load_state_dict(state, 3, same=True)
-    assert other.take_tokens(4).tolist() == consumed(order, 4, 9)
-    with pytest.raises(
-        EstimatorError, match=r"up to step 4 there were 2 x 8, 2 x 16 samples, here"
-    ):
-        other.load_state_dict(state, 4, same=True)
-    with pytest.raises(EstimatorError, match=r"here there are 4 x 8: keep batch_sizes unchanged"):
-        StreamSteps(order, 1, LENGTHS).load_state_dict(state, 4, same=True)
-
-
-def test_a_ramp_of_another_unit_than_the_samplers_batch_is_refused():
-    with pytest.raises(EstimatorError, match=r"unit is 8, .* of 16: give .*batch_size=8"):
-        StreamSteps(sampler(batch_size=16), 1, 16, RAMP)
-
-
-@pytest.mark.parametrize("ramp", [[], [[2, 0]], [[1, 2, 3]], "all", [[0, 8]]])
-def test_a_ramp_in_a_state_that_cannot_be_is_refused(ramp):
-    steps = StreamSteps(sampler(), 1, 16, RAMP)
-    with pytest.raises(EstimatorError, match="ramp"):
-        steps.load_state_dict(steps.state_dict() | {"ramp": ramp}, 3, same=True)

@@ -21,11 +21,11 @@ def mixture(tmp_path, monkeypatch):
     return tmp_path / "mixture.yaml"
 
 
-def test_stages_are_phases_with_lengths_and_mixtures(mixture):
+def test_stages_have_names_lengths_and_mixtures(mixture):
     line = "warmup:1%,stable:rest,decay:1e8:to:anneal.yaml,anneal:10%:mixture.yaml"
     schedule = schedule_from(mixture, tokens=10**9, stages=line)
     assert [stage.tokens for stage in schedule.stages] == [10**7, 79 * 10**7, 10**8, 10**8]
-    assert [stage.phase for stage in schedule.stages] == ["warmup", "stable", "decay", "anneal"]
+    assert [stage.name for stage in schedule.stages] == ["warmup", "stable", "decay", "anneal"]
     assert [(stage.mixture, stage.to) for stage in schedule.stages] == [
         (WEB, None),
         (WEB, None),
@@ -56,15 +56,14 @@ def test_epochs_are_those_over_all_stages(mixture, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ("stabel:90%", "'stabel' is not a phase; did you mean 'stable'?"),
-        ("stable", "'' is not a length; expected PHASE:LENGTH"),
-        ("stable:much", "'much' is not a length; expected PHASE:LENGTH"),
+        ("stable", "'' is not a length; expected NAME:LENGTH"),
+        ("stable:much", "'much' is not a length; expected NAME:LENGTH"),
         ("stable:90%", "the sum is 900,000,000 of 1,000,000,000 tokens, a gap of 100,000,000"),
         ("stable:90%,decay:2e8", "an overlap of 100,000,000; set one length to 'rest'"),
         ("stable:rest,decay:rest", "'rest' is given twice"),
         ("stable:100%,decay:rest", "the others use all 1,000,000,000 tokens"),
         ("stable:0%,decay:rest", "'0%' is less than one token"),
-        ("stable:100%:to:", "expected PHASE:LENGTH, PHASE:LENGTH:MIXTURE"),
+        ("stable:100%:to:", "expected NAME:LENGTH, NAME:LENGTH:MIXTURE"),
     ],
 )
 def test_stages_that_cannot_be_are_one_line(mixture, stages, message):

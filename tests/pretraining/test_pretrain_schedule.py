@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from itertools import chain
 
+import numpy as np
 import pytest
 import yaml
 from pretrain_runs import (
-    BATCH,
     CONFIG,
     Job,
     assert_goes_on,
@@ -31,10 +31,10 @@ STAGES = """\
 batch: 8
 sequence_length: 32
 stages:
-- {name: warm-up, steps: 3, mixture: {code: 0.7, manual: 0.3}, phase: warmup}
-- {name: main, tokens: 1792, phase: stable}
-- {steps: 5, mixture: {code: 0.5, manual: 0.5}, phase: decay, sequence_length: 64}
-- {name: last, steps: 9, mixture: {code: 0.1, manual: 0.9}, phase: decay, sequence_length: 64}
+- {name: warm-up, steps: 3, mixture: {code: 0.7, manual: 0.3}}
+- {name: main, tokens: 1792}
+- {steps: 5, mixture: {code: 0.5, manual: 0.5}}
+- {name: last, steps: 9, mixture: {code: 0.1, manual: 0.9}}
 """
 
 
@@ -65,23 +65,18 @@ def whole(context, corpus, tmp_path_factory):
     return finished(context, written(folder, corpus), folder / "run")
 
 
-def test_the_sequences_get_longer_and_the_mixtures_are_those_of_the_stages(whole, corpus):
+def test_rows_and_mixtures_are_those_of_the_stages(whole, corpus):
     from pretrain_job import zlib
 
     schedule = Schedule.from_content(yaml.safe_load(STAGES), "here")
-    expected, state = [], None
-    for start, stop, length in schedule.spans:
-        sizes = {d.name: d.train.tokens // (length + 1) for d in corpus.domains}
-        sampler = MixtureSampler(
-            sizes, schedule.stages[0].mixture, batch_size=BATCH, schedule=schedule.entries
-        )
-        if state is not None:
-            sampler.load_state_dict(state, map_domains={})
-        names, rows = sampler.locate(start * BATCH, stop * BATCH)
-        for domain, row in zip(names.tolist(), rows.tolist(), strict=True):
-            tokens = corpus.domains[domain].train.rows([row * (length + 1)], length)[0]
-            expected.append(zlib.crc32(tokens.astype("int64").tobytes()))
-        state = sampler.state_at(stop)
+    length, expected = schedule.sequence_length, []
+    sizes = {d.name: d.train.tokens // (length + 1) for d in corpus.domains}
+    starts = np.cumsum([0, *sizes.values()])
+    for row in chain(*MixtureSampler(sizes, schedule=schedule)):
+        domain = int(np.searchsorted(starts, row, side="right")) - 1
+        at = [(row - int(starts[domain])) * (length + 1)]
+        tokens = corpus.domains[domain].train.rows(at, length)[0]
+        expected.append(zlib.crc32(tokens.astype("int64").tobytes()))
     assert list(chain(*whole.batches())) == expected
     lines = [json.loads(line) for line in log_of(whole.out).splitlines()]
     assert [(line["batch"], line["why"]) for line in lines] == [
@@ -92,23 +87,20 @@ def test_the_sequences_get_longer_and_the_mixtures_are_those_of_the_stages(whole
     ]
 
 
-def test_tokens_and_learning_rate_are_those_of_the_schedule(whole):
+def test_tokens_are_those_of_the_schedule(whole):
     schedule = Schedule.from_content(yaml.safe_load(STAGES), "here")
     lines = [line for line in metrics_of(whole.out) if "loss" in line]
-    assert [line["tokens"] for line in lines] == [schedule.tokens_before(k) for k in range(1, 25)]
-    rates = [line["learning_rate"] for line in lines]
-    assert rates == pytest.approx([3e-3 * schedule.rate_level(k) for k in range(24)])
-    assert rates[2] < rates[3] == rates[9] == rates[10] > rates[11]
+    assert [line["tokens"] for line in lines] == [k * schedule.step_tokens for k in range(1, 25)]
 
 
 @pytest.mark.parametrize("passes", [22, pytest.param(35, marks=pytest.mark.nightly)])
-def test_a_run_that_was_killed_goes_on_in_its_span(whole, context, corpus, tmp_path, passes):
+def test_a_run_that_was_killed_resumes_in_its_stage(whole, context, corpus, tmp_path, passes):
     config = written(tmp_path, corpus)
     first = Job(context, config, tmp_path / "run", 1)
     first.until(passes)
     first.kill()
     last = int(checkpoints(tmp_path / "run")[-1].name[5:])
-    assert last in {10, 15}  # at the border of the spans, and within the second
+    assert last in {10, 15}
     second = finished(context, config, tmp_path / "run", ranks=2)
     assert_goes_on(first, second, whole)
     assert log_of(second.out) == log_of(whole.out)
@@ -121,7 +113,6 @@ def test_what_was_begun_does_not_hang_on_the_file(corpus, tmp_path):
     (tmp_path / "schedule.yaml").unlink()
     assert loaded.plan.steps == loaded.training.steps == 24
     assert loaded.row_length == 33
-    assert loaded.longest_sequence == 64
 
 
 @pytest.mark.parametrize(
@@ -133,8 +124,6 @@ def test_what_was_begun_does_not_hang_on_the_file(corpus, tmp_path):
         ),
         ({"training": {"steps": 20}}, "training.steps: 20, and the schedule has 24; leave it out"),
         ({"training": {"sequence_length": 16}}, "16, and the schedule has 32; leave it out"),
-        ({"training": {"warmup": 4}}, "training.warmup: the phases of the schedule say it"),
-        ({"training": {"lr_start_step": 4}}, "training.lr_start_step: the phases of the schedule"),
         (
             {"stages": STAGES.replace("- {steps: 5,", "- {steps: 5, start: 9,")},
             "stages.2.start: 9 steps, and the stages before it have 10: an overlap of 1",
@@ -144,7 +133,10 @@ def test_what_was_begun_does_not_hang_on_the_file(corpus, tmp_path):
             "mixture: the schedule has the mixtures; leave it out",
         ),
         ({"estimator": {"name": "odm"}}, "schedule: an estimator plans the mixture"),
-        ({"stages": STAGES.replace("decay", "decoy")}, "schedule.yaml:6: stages.2.phase: 'decoy'"),
+        (
+            {"stages": STAGES.replace("steps: 5", "phase: decay, steps: 5")},
+            "schedule.yaml:6: stages.2.phase: unknown field",
+        ),
         ({"schedule": "none.yaml"}, "schedule: none.yaml: not found"),
     ],
 )

@@ -6,7 +6,6 @@ The run is synthetic: losses are power laws of tokens, with noise on request.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,12 +15,10 @@ from mixopt_regressors.online.running_laws import Curves, Interaction
 
 from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation, Setting
-from mixopt.sampling import BatchSizes
 
 DOMAINS = ("a", "b", "c")
 STEPS, TOKENS = 400, 3000
 HELPS = np.eye(3)
-RAMP = BatchSizes.of([(100, 750), (100, 1500), (200, 4875)])  # of as many tokens
 
 
 def losses(tokens_D, helps=HELPS, powers=(0.3, 0.3, 0.3), heights=(3.0, 3.0, 3.0)):
@@ -193,28 +190,6 @@ def test_a_run_too_short_to_tell_domains_apart_is_not_perturbed():
     weights, tags = run(RobustEstimator(perturb=0.02), setting((1.0,), ("exam",)), held_out=outside)
     assert not any(tag.startswith("perturbation") for tag in tags)
     assert weights == pytest.approx(1 / 3, abs=1e-12)
-
-
-def test_on_batches_that_grow_it_finds_what_it_finds_and_keeps_to_its_budgets():
-    ramp = {"step_tokens": RAMP}
-    weights, _ = run(RobustEstimator(), replace(setting(), **ramp), powers=(0.3, 0.3, 0.1))
-    assert weights[200:300, 2].mean() < 1 / 3 < weights[200:300, :2].mean()
-    target = RobustEstimator()
-    exam = setting((1.0,), evaluations=("exam",))
-    weights, _ = run(target, replace(exam, **ramp), held_out=outside)
-    assert weights[-1, 2] > 0.5
-    assert target.evaluations_done * 2000 / 3 <= target.evaluate * RAMP.samples_before(STEPS)
-
-
-def test_what_passes_between_evaluations_and_what_is_left_are_tokens():
-    ramped, plain = RobustEstimator(), RobustEstimator()
-    ramped.start(replace(setting(), step_tokens=RAMP))
-    plain.start(setting())
-    assert ramped._scale_D == pytest.approx(plain._scale_D)
-    for estimator in (ramped, plain):
-        estimator.step, estimator.evaluated_at = 200, 100
-    assert ramped._elapsed() == pytest.approx(np.log(225_000 / 75_000))
-    assert plain._elapsed() == np.log(2)
 
 
 def test_a_target_is_approached_alike_in_any_order_of_domains():

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
-from mixopt.pretraining.optimizer import learning_rate
-from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -23,14 +21,10 @@ stages:
 - name: warm-up
   tokens: 1000
   mixture: {web: 0.75, code: 0.25}
-  phase: warmup
 - tokens: 3000
-  phase: stable
+  name: main
 - tokens: 1e4
   to: {file: anneal.yaml}
-  phase: decay
-  shape: cosine
-  sequence_length: 32
 """
 
 
@@ -45,8 +39,7 @@ def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path, monkeypatch):
     schedule = Schedule.from_file(written(tmp_path))
     assert [stage.mixture for stage in schedule.stages] == [WEB, WEB, WEB]
     assert schedule.stages[2].to == CODE
-    assert schedule.entries == [(0, WEB), (8, WEB), (31, WEB, 70, CODE)]
-    assert schedule.spans == [(0, 31, 16), (31, 70, 32)]
+    assert schedule.entries == [(0, WEB), (8, WEB), (31, WEB, 109, CODE)]
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -57,80 +50,38 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 @given(
-    lengths=st.lists(
-        st.tuples(st.booleans(), st.integers(1, 10**7), st.sampled_from([None, 7, 64])),
-        min_size=1,
-        max_size=8,
-    ),
+    lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 10**7)), min_size=1, max_size=8),
     batch=st.integers(1, 50),
 )
 def test_each_stage_ends_within_half_a_batch_of_what_is_asked_up_to_there(lengths, batch):
-    sizes = [batch * (length or 16) for _, _, length in lengths]
+    size = batch * 16
     stages = [
-        Stage(WEB, steps=amount, sequence_length=length)
-        if steps
-        else Stage(WEB, tokens=amount + 64 * batch, sequence_length=length)
-        for steps, amount, length in lengths
+        Stage(WEB, steps=amount) if steps else Stage(WEB, tokens=amount + 2 * size)
+        for steps, amount in lengths
     ]
     schedule = Schedule(tuple(stages), batch=batch, sequence_length=16)
     asked = 0
     for k, stage in enumerate(stages):
-        asked += stage.tokens if stage.steps is None else stage.steps * sizes[k]
+        asked += stage.tokens if stage.steps is None else stage.steps * size
         ended = sum(schedule.stage_tokens(one) for one in range(k + 1))
-        latest = max(sizes[: k + 1])
-        assert abs(ended - asked) <= latest / 2
-        assert schedule.tokens_before(schedule.starts[k + 1]) == ended
+        assert abs(ended - asked) <= size / 2
+        assert schedule.starts[k + 1] * size == ended
     assert schedule.asked_tokens == asked
     assert schedule.steps == schedule.starts[-1]
 
 
 def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
     schedule = Schedule(
-        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20, sequence_length=32)),
+        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20)),
         batch=4,
         sequence_length=16,
     )
     assert schedule.domain_tokens() == {
-        "web": 0.75 * 640 + 0.5 * 2560,
-        "code": 0.25 * 640 + 0.5 * 2560,
+        "web": 0.75 * 640 + 0.5 * 1280,
+        "code": 0.25 * 640 + 0.5 * 1280,
     }
-    drawn = sum(
-        schedule.mixture_at(step)["web"] * schedule.step_tokens(schedule.stages[step >= 10])
-        for step in range(30)
-    )
+    drawn = sum(schedule.mixture_at(step)["web"] * schedule.step_tokens for step in range(30))
     assert drawn == pytest.approx(schedule.domain_tokens()["web"])
-
-
-def test_warmup_and_a_cosine_are_the_cosine_of_pretraining():
-    schedule = Schedule(
-        (Stage(WEB, steps=10, phase="warmup"), Stage(WEB, steps=90, phase="decay", shape="cosine")),
-        batch=1,
-        sequence_length=1,
-    )
-    config = TrainingConfig(steps=100, batch=1, sequence_length=1, lr=3.0, warmup=10)
-    for step in range(100):
-        assert 3 * schedule.rate_level(step) == pytest.approx(learning_rate(step, config))
-
-
-def test_a_decay_over_two_mixtures_is_one_decay():
-    stages = (
-        Stage(WEB, steps=5, phase="stable"),
-        Stage(WEB, steps=5, phase="decay"),
-        Stage(CODE, steps=5, phase="decay", lr_end=0.2),
-        Stage(CODE, steps=5, phase="anneal", shape="sqrt"),
-    )
-    schedule = Schedule(stages, batch=1, sequence_length=1)
-    levels = [schedule.rate_level(step) for step in range(21)]
-    assert levels[:5] == [1.0] * 5
-    assert levels[5:15] == pytest.approx([1 - 0.08 * k for k in range(10)])
-    assert levels[15:20] == pytest.approx([0.2 * (1 - (k / 5) ** 0.5) for k in range(5)])
-    assert levels[20] == 0.0
-
-
-def test_a_schedule_without_phases_says_nothing_of_the_learning_rate():
-    schedule = Schedule((Stage(WEB, steps=5),), batch=1, sequence_length=1)
-    assert not schedule.has_phases
-    assert schedule.rate_level(3) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -139,28 +90,25 @@ def test_a_schedule_without_phases_says_nothing_of_the_learning_rate():
         ("code: 0.25}", "code: oops}", ":9: stages.0.mixture.code: 'oops' is not a number"),
         ("code: 0.25}", "code: 0.5}", ":9: stages.0.mixture: weights add up to 1.25, not"),
         ("code: 0.25}", "code: 0.25, code: 0}", ":9: stages.0.mixture.code: given twice"),
-        ("tokens: 3000", "tokens: 3000.5", ":11: stages.1.tokens: 3000.5 is not a whole number"),
+        ("tokens: 3000", "tokens: 3000.5", ":10: stages.1.tokens: 3000.5 is not a whole number"),
         ("tokens: 3000", "steps: 3\n  tokens: 3", "stages.1.tokens: tokens and steps are both"),
-        ("- tokens: 3000\n  phase", "- phase", ":11: stages.1.tokens: has no length; give one of"),
-        ("tokens: 3000", "tokens: 3", ":11: stages.1.tokens: 3 are not a whole number of batches"),
-        ("tokens: 3000", "steps: 0", ":11: stages.1.steps: 0 is not a whole number from 1"),
-        ("phase: stable", "phase: stabel", "stages.1.phase: 'stabel' is not a phase; did you mean"),
-        ("  phase: stable\n", "", ":11: stages.1.phase: is missing, and the first stage has one"),
-        ("shape: cosine", "shape: cos", ":16: stages.2.shape: 'cos' is not a shape"),
-        ("phase: stable", "phase: stable\n  shape: linear", "stages.1.shape: goes with phase"),
-        ("phase: stable", "phase: stable\n  lr_end: 0.5", "stages.1.lr_end: goes with phase"),
-        ("phase: stable", "phase: stable\n  start: 2000", "2,000 tokens, and the stages before it"
+        ("- tokens: 3000\n  name", "- name", ":10: stages.1.tokens: has no length; give one of"),
+        ("tokens: 3000", "tokens: 3", ":10: stages.1.tokens: 3 are not a whole number of batches"),
+        ("tokens: 3000", "steps: 0", ":10: stages.1.steps: 0 is not a whole number from 1"),
+        ("name: main", "phase: decay", ":11: stages.1.phase: unknown field"),
+        ("name: main", "sequence_length: 8", ":11: stages.1.sequence_length: unknown field"),
+        ("name: main", "start: 2000", "2,000 tokens, and the stages before it"
          " have 1,000: a gap of 1,000"),
-        ("phase: stable", "phase: stable\n  start: 900", "have 1,000: an overlap of 100"),
+        ("name: main", "start: 900", "have 1,000: an overlap of 100"),
         ("tokens: 3000", "tokens: 3000\n  mixture: {web: 0.5, books: 0.5}",
-         ":12: stages.1.mixture.books: domain 'books' is not one of the first stage's"),
+         ":11: stages.1.mixture.books: domain 'books' is not one of the first stage's"),
         ("tokens: 3000", "tokens: 3000\n  mixture: {web: 1}",
-         ":12: stages.1.mixture: domain 'code' of the first stage has no weight"),
+         ":11: stages.1.mixture: domain 'code' of the first stage has no weight"),
         ("tokens: 3000", "tokns: 3000", "1.tokns: unknown field; did you mean 'tokens'"),
         ("batch: 8", "batch: 0", ":2: batch: 0 is not a whole number from 1"),
         ("batch: 8\n", "", "batch: is missing"),
         ("schedule/1", "schedule/2", ":1: format: 'mixopt-schedule/2' is not "),
-        ("anneal.yaml", "none.yaml", ":14: stages.2.to.file: "),
+        ("anneal.yaml", "none.yaml", ":13: stages.2.to.file: "),
         ("max_epochs: 20", "max_epochs: 2", ":6: stages: domain 'code': 0.4289 of 13,952 tokens"
          " over all stages are 5.984 epochs of its 1,000, and max_epochs is 2. Lower its share to"
          " 0.143 on average, or allow max_epochs: 5.984"),
@@ -227,12 +175,6 @@ def test_a_sampler_takes_a_schedule():
 def test_a_sampler_is_told_its_mixtures_once(given, message):
     with pytest.raises(SamplerError, match=message):
         MixtureSampler(ROWS, **{"schedule": STAGES, **given})
-
-
-def test_a_sampler_has_one_sequence_length():
-    stages = (*STAGES.stages, Stage(CODE, steps=5, sequence_length=32))
-    with pytest.raises(SamplerError, match="goes from sequence length 16 to 32: rows of another"):
-        MixtureSampler(ROWS, schedule=Schedule(stages, batch=8, sequence_length=16))
 
 
 def test_a_schedule_for_other_domains_is_refused_by_the_sampler():

@@ -6,8 +6,8 @@ from mixopt.sampling import Schedule, Stage
 FIRST, LAST = Mixture({"web": 0.7, "code": 0.3}), Mixture({"web": 0.2, "code": 0.8})
 SCHEDULE = Schedule(
     (
-        Stage(FIRST, steps=100, phase="stable", name="<main>"),
-        Stage(FIRST, steps=50, to=LAST, phase="decay"),
+        Stage(FIRST, steps=100, name="<main>"),
+        Stage(FIRST, steps=50, to=LAST),
     ),
     batch=4,
     sequence_length=100,

@@ -12,7 +12,7 @@ from places import PROJECT
 from mixopt import Mixture, SamplerError
 from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule
-from mixopt.sampling.stage import FIELDS
+from mixopt.sampling.schedule_file import STAGE_FIELDS
 
 PAGE = (PROJECT / "docs" / "schedules.md").read_text(encoding="utf-8")
 
@@ -36,7 +36,7 @@ def test_every_command_of_the_page_works(folder):
     for command in commands:
         ended = mixopt(*shlex.split(command)[1:])
         assert ended.code == 0, f"{command}: {ended.error}"
-    assert {"blend.0-stable.json", "blend.1-anneal.json"} <= {p.name for p in folder.iterdir()}
+    assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in folder.iterdir()}
 
 
 def test_the_code_of_the_page_runs(folder):
@@ -50,7 +50,7 @@ def test_the_pretraining_file_of_the_page_is_right(folder):
 
 def test_the_page_has_every_field_of_a_stage():
     table = PAGE.partition("| field of a stage |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`(\w+)`", table)) >= set(FIELDS)
+    assert set(re.findall(r"`(\w+)`", table)) >= set(STAGE_FIELDS)
 
 
 def test_the_error_of_the_page_is_what_is_said(folder):

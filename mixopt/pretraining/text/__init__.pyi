@@ -6,6 +6,4 @@ from .corpus_input import (
     prepared_folder as prepared_folder,
 )
 from .held_out_text import HeldOutText as HeldOutText
-from .joined_batches import JoinedBatches as JoinedBatches
-from .spanned_batches import SpannedBatches as SpannedBatches
 from .stream_input import HELD_OUT as HELD_OUT, StreamedText as StreamedText

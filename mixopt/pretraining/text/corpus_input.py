@@ -13,11 +13,8 @@ from mixopt.loading import UNKNOWN_SIZE, MixtureDataset, MixtureLoader
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.mixture_input import Scheduled, make_sampler
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.text.joined_batches import JoinedBatches
-from mixopt.pretraining.text.spanned_batches import SpannedBatches
 from mixopt.pretraining.text.stream_batches import StreamBatches
 from mixopt.pretraining.text.stream_input import StreamedText, prepare_streams, rows_of
-from mixopt.sampling import LengthSpan
 from mixopt.system import Say, is_url, local_path
 
 
@@ -81,7 +78,7 @@ def prepared_folder(given: str) -> Path:
 
 def batches_of(
     text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
-) -> MixtureLoader | StreamBatches | SpannedBatches | JoinedBatches:
+) -> MixtureLoader | StreamBatches:
     """Return the batches of this rank, one a step.
 
     Args:
@@ -94,15 +91,6 @@ def batches_of(
         SamplerError: The ranks or the micro-batch do not divide the batch.
         MixtureError: A domain would be seen more often than `max_epochs`.
     """
-    batches = _unit_batches(text, config, known, ranks)
-    sizes = config.batch_sizes
-    return batches if sizes.is_constant else JoinedBatches(batches, sizes)
-
-
-def _unit_batches(
-    text: Corpus | StreamedText, config: PretrainConfig, known: Scheduled, ranks: Ranks
-) -> MixtureLoader | StreamBatches | SpannedBatches:
-    """Return the batches that steps are made of: where all are of one size, those of the steps."""
     if isinstance(text, StreamedText):
         assert config.stream is not None, "streamed text is opened for a stream"
         sampler = make_sampler(
@@ -112,20 +100,9 @@ def _unit_batches(
         return StreamBatches(sampler, rows, ranks, max_epochs=config.max_epochs)
     domains = {d.name: d.train for d in text.domains}
 
-    def rows_of_length(length: int) -> MixtureLoader:
-        dataset = MixtureDataset(domains, length=length + 1)
-        sampler = make_sampler(config, dataset.sizes, known, ranks.count)
-        return MixtureLoader(dataset, sampler, watch=config.watch)
-
-    if config.plan is None or len(config.plan.spans) == 1:
-        return rows_of_length(config.longest_sequence)
-    if config.max_epochs is not None and text.inventory is not None:
-        config.plan.check_epochs(text.inventory, config.max_epochs)
-    units = config.batch_sizes.units_before
-    spans = [
-        LengthSpan(units(start), units(stop), length) for start, stop, length in config.plan.spans
-    ]
-    return SpannedBatches(spans, rows_of_length)
+    dataset = MixtureDataset(domains, length=config.row_length)
+    sampler = make_sampler(config, dataset.sizes, known, ranks.count)
+    return MixtureLoader(dataset, sampler, watch=config.watch)
 
 
 def _is_there(path: Path, fingerprint: str) -> bool:
@@ -136,7 +113,7 @@ def _is_there(path: Path, fingerprint: str) -> bool:
 
 
 def _check_length(name: str, what: str, tokens: int, config: PretrainConfig) -> None:
-    row = config.longest_sequence + 1
+    row = config.row_length
     if tokens < row:
         raise CorpusError(
             f"domain {name!r}: {tokens:,} {what} tokens, and one row takes {row:,};"

@@ -42,7 +42,7 @@ class HeldOutText:
         rows = [_rows(domain, config) for domain in corpus.evaluation]
         tokens_RW = np.concatenate(rows)
         domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        rows_of_pass = max(span.batch for span in config.batch_sizes.spans) // ranks.count
+        rows_of_pass = config.training.batch // ranks.count
         size = config.training.micro_batch or rows_of_pass
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
         index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]

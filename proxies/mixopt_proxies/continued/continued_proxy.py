@@ -247,11 +247,11 @@ class ContinuedProxy:
         if run is None or step is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
         training = run.training
-        rate = learning_rate(step, training, run.plan)
+        rate = learning_rate(step, training)
         return {
             **({"lr": rate} if rate > 0 else {}),
-            "sequence_length": run.longest_sequence,
-            "batch": run.batch_sizes.batch_at(step),
+            "sequence_length": training.sequence_length,
+            "batch": training.batch,
             "weight_decay": training.weight_decay,
             "betas": training.betas,
             "clip": training.clip,

@@ -173,7 +173,7 @@ class StartRecipe:
 
     def model_of(self, vocab_size: int) -> nn.Module:
         """Return the model with random weights."""
-        length = self.run.longest_sequence
+        length = self.run.training.sequence_length
         return build_model(self.run.model, vocab_size=vocab_size, sequence_length=length, seed=0)
 
     def train(self, folder: Path, say: Say) -> None:

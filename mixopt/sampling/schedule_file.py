@@ -9,14 +9,8 @@
     - name: main
       tokens: 900e9             or steps:
       mixture: {web: 0.6, ...}  or {file: recommendation.yaml}; the stage's before if left out
-      phase: stable             warmup, stable, decay, anneal
     - tokens: 100e9
       to: {file: anneal.yaml}   the mixture at its end, which is gone to linearly
-      phase: anneal
-      shape: linear             linear, cosine, sqrt
-      lr_end: 0                 as a part of the peak
-      sequence_length: 8192
-      batch: 2048               sequences of a step in this stage
     provenance: {...}           what mixopt made it from
 
 A file is named relative to the schedule. The bare install reads it: numpy and a YAML reader.
@@ -33,7 +27,6 @@ import yaml
 
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.sampling.stage import FIELDS, Stage
 from mixopt.system import (
     FieldPlace,
     dotted,
@@ -46,6 +39,7 @@ from mixopt.system import (
 )
 
 FORMAT = "mixopt-schedule/1"
+STAGE_FIELDS = ("name", "tokens", "steps", "start", "mixture", "to")
 _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
 _HEADER = (
     "# A schedule of mixtures: what to train on by stage; docs/schedules.md lists the fields.\n"
@@ -70,6 +64,15 @@ def is_schedule(path: Path) -> bool:
     return str(content.get("format", "")).startswith("mixopt-schedule") or isinstance(
         content.get("stages"), list
     )
+
+
+class ScheduleFieldError(SamplerError):
+    """What is wrong with a schedule, and where."""
+
+    def __init__(self, place: FieldPlace, message: str) -> None:
+        """Keep the place, whose line a reader of files knows."""
+        super().__init__(f"schedule: {dotted(place)}: {message}")
+        self.place, self.message = place, message
 
 
 class ScheduleFields:
@@ -110,7 +113,7 @@ class ScheduleFields:
         )
 
     def values(self) -> dict[str, Any]:
-        """Return what a Schedule is made of, each field checked by itself.
+        """Return what a Schedule is made of, each field checked by itself; stages as fields.
 
         Raises:
             SamplerError: A field is unknown, missing or of the wrong type.
@@ -121,41 +124,35 @@ class ScheduleFields:
         stages = fields.get("stages")
         if not isinstance(stages, list) or not stages:
             self._refuse(("stages",), "expected a list of stages, each with '- '")
-        found: list[Stage] = []
+        found: list[dict[str, Any]] = []
         for k, one in enumerate(stages):
             found.append(self._stage(one, ("stages", k), found[-1] if found else None))
         return {
-            "stages": tuple(found),
+            "stages": found,
             "batch": self._whole(fields, "batch", ()),
             "sequence_length": self._whole(fields, "sequence_length", ()),
             "max_epochs": self._maybe(self._number, fields, "max_epochs", ()),
-            "inventory": self._inventory(fields.get("inventory"), found[0].mixture.domains),
+            "inventory": self._inventory(fields.get("inventory"), found[0]["mixture"].domains),
             "provenance": self._mapping(fields.get("provenance", {}), ("provenance",), None),
         }
 
-    def _stage(self, content: object, place: FieldPlace, before: Stage | None) -> Stage:
-        fields = self._mapping(content, place, FIELDS)
+    def _stage(
+        self, content: object, place: FieldPlace, before: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        fields = self._mapping(content, place, STAGE_FIELDS)
         mixture = self._mixture(fields.get("mixture"), (*place, "mixture"))
         if mixture is None:
             if before is None:
                 self._refuse((*place, "mixture"), "is missing; the first stage has one")
-            mixture = before.to or before.mixture
-        for name in ("phase", "shape", "name"):
-            if not isinstance(fields.get(name, ""), str):
-                self._refuse((*place, name), f"{shown_value(fields[name])} is not text")
-        return Stage(
-            mixture=mixture,
-            to=self._mixture(fields.get("to"), (*place, "to")),
-            tokens=self._maybe(self._whole, fields, "tokens", place),
-            steps=self._maybe(self._whole, fields, "steps", place),
-            start=self._maybe(self._whole, fields, "start", place),
-            sequence_length=self._maybe(self._whole, fields, "sequence_length", place),
-            batch=self._maybe(self._whole, fields, "batch", place),
-            lr_end=self._maybe(self._number, fields, "lr_end", place),
-            phase=fields.get("phase"),
-            shape=fields.get("shape"),
-            name=fields.get("name"),
-        )
+            mixture = before["to"] or before["mixture"]
+        if not isinstance(fields.get("name", ""), str):
+            self._refuse((*place, "name"), f"{shown_value(fields['name'])} is not text")
+        counts = {
+            name: self._maybe(self._whole, fields, name, place)
+            for name in ("tokens", "steps", "start")
+        }
+        to = self._mixture(fields.get("to"), (*place, "to"))
+        return {"mixture": mixture, "to": to, "name": fields.get("name"), **counts}
 
     def _mixture(self, content: object, place: FieldPlace) -> Mixture | None:
         if content is None:

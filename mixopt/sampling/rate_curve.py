@@ -3,7 +3,7 @@
 `cosine` and `linear` go from the peak to the floor; `constant` stays; `wsd` is warm-up, stable,
 decay; `inverse_sqrt` falls with the square root of the step, as after a warm-up of T5. Where
 `lr_decay` is given, the fall to the floor takes that last part of the run alone, whatever comes
-before it. The phases are those of a schedule file (mixopt.sampling.rate_phases).
+before it.
 
 A run may be a piece of a longer one: `start` is how many steps of it were taken before. Steps count
 from 0; the first has a part of the peak, the one after the last would have the floor.
@@ -11,21 +11,27 @@ from 0; the first has a part of the peak, the one after the last would have the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from mixopt.errors import SamplerError, did_you_mean
-from mixopt.sampling.rate_phases import DECAY_END, RatePhase, RateShape, RateStage, rate_level
 
 RateCurveName = Literal["cosine", "constant", "linear", "wsd", "inverse_sqrt"]
+RateShape = Literal["linear", "cosine", "sqrt"]
 RATE_CURVES: tuple[RateCurveName, ...] = ("cosine", "constant", "linear", "wsd", "inverse_sqrt")
 WSD_DECAY = 0.2
+FLOOR = 0.1
 
-_MAIN: Mapping[RateCurveName, RatePhase] = {"inverse_sqrt": "inverse_sqrt"}
-# What falls to the floor at the end, where `lr_decay` does not say it: 1 is all after the warm-up.
+# Where a fall to the floor begins by itself: 1 - this part of the run; None: after the warm-up.
 _DECAY: Mapping[RateCurveName, float | None] = {"cosine": None, "linear": None, "wsd": WSD_DECAY}
+# How much of the way is left, from 1 to 0, by the part of a decay that is done.
+_LEFT: Mapping[RateShape, Callable[[float], float]] = {
+    "linear": lambda part: 1 - part,
+    "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
+    "sqrt": lambda part: 1 - math.sqrt(part),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class RateCurve:
     lr_decay_shape: RateShape | None = None
     start: int = 0
     peak: float = 1.0
-    floor: float = DECAY_END
+    floor: float = FLOOR
 
     def __post_init__(self) -> None:
         """Check what does not depend on the number of steps.
@@ -108,30 +114,38 @@ class RateCurve:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step of this run, from 0, in the unit of the peak."""
-        return rate_level(self.start + step, self._phases, self.floor, self.peak)
+        at = self.start + step
+        warm = _length(self.warmup, self.steps)
+        turn = self._turn(warm)
+        if at < warm:
+            return self.peak * (at + 1) / (math.floor(warm) + 1)
+        if at < turn:
+            return self._main(at, warm)
+        level = self._main(turn, warm)
+        if turn >= self.steps:
+            return level
+        end = min(level, self.floor)
+        if at >= self.steps:
+            return end
+        shape = self.lr_decay_shape or ("cosine" if self.schedule == "cosine" else "linear")
+        return end + (level - end) * _LEFT[shape]((at - turn) / (self.steps - turn))
 
     @property
     def _falls(self) -> bool:
         return self.schedule in _DECAY or self.lr_decay is not None
 
-    @cached_property
-    def _phases(self) -> list[RateStage]:
-        """Return the phases, whose borders may lie inside a step."""
-        warm = _length(self.warmup, self.steps)
+    def _turn(self, warm: float) -> float:
+        """Return the step from which the rate goes to the floor; it may lie inside a step."""
+        if not self._falls:
+            return max(warm, self.steps)
         last = self.lr_decay if self.lr_decay is not None else _DECAY.get(self.schedule)
-        length = (
-            0.0 if not self._falls else self.steps if last is None else _length(last, self.steps)
-        )
-        turn = max(warm, self.steps - length)
-        main = _MAIN.get(self.schedule, "stable")
-        shape = self.lr_decay_shape or ("cosine" if self.schedule == "cosine" else "linear")
-        least = self.floor if main == "inverse_sqrt" else None
-        found = [
-            RateStage(0, warm, "warmup", "linear", None),
-            RateStage(warm, turn, main, "linear", least),
-            RateStage(turn, self.steps, "decay", shape, None),
-        ]
-        return [phase for phase in found if phase.start < phase.stop]
+        return max(warm, self.steps - (self.steps if last is None else _length(last, self.steps)))
+
+    def _main(self, at: float, warm: float) -> float:
+        """Return the rate between warm-up and decay."""
+        if self.schedule != "inverse_sqrt" or at <= warm:
+            return self.peak
+        return max(self.peak * math.sqrt(warm / at), self.floor)
 
 
 def _length(given: float, steps: int) -> float:
