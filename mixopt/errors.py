@@ -100,6 +100,10 @@ class RunError(MixoptError):
     """A run directory that is stale, foreign or cannot be written."""
 
 
+class EditedWarning(UserWarning):
+    """A file that mixopt wrote was changed since, and is used as it is now."""
+
+
 class OtherRankError(RunError):
     """Rank 0 of a job failed; it reports why, and the other ranks end too."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,10 +22,11 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike
 
-from mixopt.errors import MixtureError, did_you_mean
-from mixopt.system import Array, check_name, read_yaml, share_text
+from mixopt.errors import EditedWarning, MixtureError, did_you_mean
+from mixopt.system import SEAL, Array, check_name, is_sealed, read_yaml, share_text
 
 SUM_TOLERANCE = 1e-6
+MAX_WEIGHT = 1e15  # before weights are rescaled; sums of larger ones may overflow
 
 
 LISTED, LARGEST = 8, 5  # domains up to which `repr` lists all, and how many it lists of more
@@ -97,9 +99,29 @@ class Mixture(Mapping[str, float]):
 
     @classmethod
     def from_file(cls, path: str | Path) -> Mixture:
-        """Read a mixture or a proposal (YAML with `weights:`, or the weights alone)."""
+        """Read a mixture, a proposal or a recommendation (`weights:`, or the weights alone).
+
+        A proposal or recommendation that was edited is read as a mixture of your own, with an
+        `EditedWarning`: without the line `sha256`, nothing is said.
+
+        Args:
+            path: A YAML file.
+
+        Returns:
+            The mixture.
+
+        Raises:
+            MixtureError: The file cannot be read, or its weights are not a mixture.
+        """
         path = Path(path)
         content = read_yaml(path, error=MixtureError)
+        if isinstance(content, dict) and SEAL in content and not is_sealed(content):
+            warnings.warn(
+                f"{path}: was changed since mixopt wrote it (its sha256 differs); its weights are"
+                " used as a mixture of your own. Delete its line 'sha256' if you edited it",
+                EditedWarning,
+                stacklevel=2,
+            )
         weights = content.get("weights", content) if isinstance(content, dict) else content
         if not isinstance(weights, dict):
             raise MixtureError(f"{path}: expected 'weights:' with a number for each domain")
@@ -229,6 +251,8 @@ def _number(name: str, value: object) -> float:
         weight = math.inf
     if not math.isfinite(weight):
         raise MixtureError(f"domain {name!r}: weight {weight} is not finite")
+    if weight > MAX_WEIGHT:
+        raise MixtureError(f"domain {name!r}: weight {weight:g} is too large; give shares of 1")
     if weight < 0:
         raise MixtureError(f"domain {name!r}: weight {weight:.6g} is negative; the minimum is 0")
     return weight

@@ -28,6 +28,9 @@ def no_room_line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         place = f"{_one_line(str(error.filename))}: " if error.filename is not None else ""
         return f"{place}{error.strerror}; the same command resumes"
+    if isinstance(error, UnicodeEncodeError):
+        what = error.object[error.start : error.end].encode("unicode_escape").decode()
+        return f"{what}: the encoding {error.encoding} of this terminal or system has no such text"
     if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename is not None:
         return f"{_one_line(str(error.filename))}: {error.strerror}"
     return None

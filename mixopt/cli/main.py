@@ -6,6 +6,9 @@ no room left. Whatever else is raised is a defect of ours: one message, exit cod
 
 from __future__ import annotations
 
+import io
+import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -74,6 +77,24 @@ def root(
 
 def run_command_line() -> None:
     """Run a command; turn what it raises into one message and an exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _print_anywhere()
+        _run_command()
+
+
+def _print_anywhere() -> None:
+    """Print what a terminal's encoding lacks as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    complain(f"warning: {without_secrets(str(message))}")
+
+
+def _run_command() -> None:
     try:
         code = app(prog_name="mixopt", standalone_mode=False)
         if isinstance(code, int) and code:

@@ -82,6 +82,9 @@ def readiness_command(directory: Fitted, trust: Trusted = False, as_json: AsJson
     print_json(found.to_json()) if as_json else show(readiness_text(found))
 
 
+MAX_SHARE = 1e15  # sums of larger ones may overflow
+
+
 def _mixture(file: Path | None, weights: str | None) -> Mixture:
     """Return the mixture that is asked about.
 
@@ -109,7 +112,7 @@ def _weights(text: str) -> dict[str, float]:
             share = float(number)
         except ValueError:
             share = math.nan
-        if not name.strip() or not 0 <= share < math.inf:
+        if not name.strip() or not 0 <= share < MAX_SHARE:
             raise ConfigError(f"--weights {part.strip()}: expected DOMAIN=SHARE, such as web=.5")
         if name.strip() in found:
             raise ConfigError(f"--weights: domain {name.strip()!r} is given twice")

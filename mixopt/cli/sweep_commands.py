@@ -30,7 +30,7 @@ def logs_command(
 ) -> None:
     """Print the log of a trial, or list the failed trials."""
     from mixopt.errors import ConfigError
-    from mixopt.pipeline import find_log, follow_log, missing_log
+    from mixopt.pipeline import find_log, follow_log, missing_log, not_asked
     from mixopt.run_directory import load_run
 
     run = load_run(directory, trust=trust)
@@ -49,6 +49,8 @@ def logs_command(
         return
     if log is not None:
         say(f"{log.part.path}:")
+    if follow and (unknown := not_asked(run)) is not None:
+        say(unknown)
     found = follow_log(run, trial, lines) if follow else None if log is None else log.lines(lines)
     for line in found or ():
         show_as_is(line)

@@ -26,7 +26,6 @@ from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     PluginKind,
-    Trust,
     choice_fault,
     load_plugin,
     name_fault,
@@ -36,21 +35,21 @@ from mixopt.system import (
 )
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: Trust = True) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool = True) -> Config:
     """Read, override and check a configuration.
 
     Args:
         path: The YAML file.
         overrides: `a.b=value` each, the value in YAML; later ones win.
-        trust: Whether code that the file names may be imported, or which names may be; a user's
-            own file is trusted, the record in a run directory is not.
+        trust: Whether code that the file names may be imported; a user's own file is trusted, the
+            record in a run directory is not.
 
     Raises:
         ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
             range, or names something that is not there; one line with file, line and field.
     """
     example = "'corpus:' and 'objective:'"
-    sections = read_sections(path, Config, overrides, example=example, files=trust is True)
+    sections = read_sections(path, Config, overrides, example=example, files=trust)
     mistakes: list[ConfigError] = []
     try:
         for location, message in _inconsistencies(sections.values, trust):
@@ -97,7 +96,7 @@ def unusable_names(
             yield ("evaluation", name), "is already a training domain; leave it out"
 
 
-def _inconsistencies(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
+def _inconsistencies(config: Config, trust: bool) -> Iterable[tuple[Location, str]]:
     domains, targets = list(config.corpus.domains), list(config.evaluation)
     both = domains + list(config.targets)
     yield from unusable_names(domains, targets)
@@ -156,12 +155,12 @@ def _aimed(config: Config) -> Iterable[tuple[Location, str]]:
             yield ("objective",), mixed
 
 
-def _without_gradient(config: Config, trust: Trust) -> Iterable[tuple[Location, str]]:
+def _without_gradient(config: Config, trust: bool) -> Iterable[tuple[Location, str]]:
     """Find regressors that the search could not use, which would show after the fit only."""
     if config.propose.method != "gradient":
         return
     for name in config.fit.regressors:
-        if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
+        if ":" in name and not trust:
             continue
         found = load_plugin("regressor", name)
         if isinstance(found, type) and not hasattr(found, "gradient"):

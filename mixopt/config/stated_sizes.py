@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.config.given_values import domain_sizes
 from mixopt.errors import ConfigError
-from mixopt.system import Trust
 
 if TYPE_CHECKING:
     from mixopt.config.corpus_section import CorpusConfig, SourceConfig
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 INVENTORY = ("corpus", "inventory")
 
 
-def with_stated_sizes(config: Config, *, trust: Trust = True) -> Config:
+def with_stated_sizes(config: Config, *, trust: bool = True) -> Config:
     """Return the experiment with the sizes of the inventory file in its sources.
 
     Args:
@@ -36,7 +35,7 @@ def with_stated_sizes(config: Config, *, trust: Trust = True) -> Config:
     """
     if config.corpus.inventory is None:
         return config
-    if trust is not True:
+    if not trust:
         raise ConfigError(
             f"corpus.inventory: {config.corpus.inventory}: a recorded configuration contains the "
             "sizes themselves; state tokens or bytes of each domain"

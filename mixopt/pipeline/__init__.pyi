@@ -50,6 +50,7 @@ from .steps import (
     sweep_script as sweep_script,
     validate as validate,
 )
+from .sweep_view import not_asked as not_asked
 from .trial_logs import (
     TrialLog as TrialLog,
     failed_trials as failed_trials,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.pipeline.sweep_view import LOCAL
 from mixopt.run_directory import STEPS, Run
 from mixopt.sweeps import cancel_submitted
-from mixopt.system import check_trusted, interrupt, without_secrets
+from mixopt.system import interrupt, within, without_secrets
 
 
 @dataclass
@@ -37,22 +39,27 @@ def cancel(run: Run) -> Cancelled:
 
     Returns:
         What was stopped. An owner on another host is left, and said; the executor's work is
-        stopped all the same.
-
-    Raises:
-        PluginError: The run names an executor that is code and is not trusted.
+        stopped all the same, if the directory is trusted.
     """
     asked, found = run.config.sweep, Cancelled()
-    check_trusted("executor", asked.executor, run.source, run.trust)
+    owner = None
     try:
         owner = interrupt(run.path)
         if owner is not None:
             found.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
     except RunError as error:
         found.left.append(str(error))
-    for folder in _folders(run):
+    folders = _folders(run)
+    if run.is_foreign and asked.executor != LOCAL and folders and owner is None:
+        found.left.append(
+            f"{asked.executor}: its jobs are named by the directory's own record alone; if you"
+            " trust whoever made it, add --trust to cancel them"
+        )
+        return found
+    for folder in folders:
+        stop = partial(cancel_submitted, asked.executor, asked.options, folder)
         try:
-            found.stopped += cancel_submitted(asked.executor, asked.options, folder)
+            found.stopped += within(f"sweep.executor: {asked.executor}", stop)
         except MixoptError as error:
             found.left.append(f"{asked.executor}: {error}")
     return found

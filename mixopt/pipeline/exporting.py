@@ -27,7 +27,7 @@ from mixopt.pipeline.mixed_parts import (
 )
 from mixopt.run_directory import PROPOSE, VALIDATE, Run, load_run
 from mixopt.sampling import Schedule
-from mixopt.system import Trust, read_yaml
+from mixopt.system import read_yaml
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ExportAsked:
 
 
 def export_from(
-    source: str | Path, to: str, *, asked: ExportAsked | None = None, trust: Trust = False
+    source: str | Path, to: str, *, asked: ExportAsked | None = None, trust: bool = False
 ) -> str:
     """Export the mixture of a file or of a run (mixopt.exports.export_mixture).
 
@@ -95,7 +95,7 @@ def export_schedule_from(
     return export_schedule(schedule, to, steps_per_stage=steps_per_stage, **given)
 
 
-def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixture, dict[str, Any]]:
+def known_mixture(source: Path, asked: ExportAsked, trust: bool) -> tuple[Mixture, dict[str, Any]]:
     """Return the mixture of a file or a run, and what the run knows.
 
     Args:
@@ -126,7 +126,7 @@ def known_mixture(source: Path, asked: ExportAsked, trust: Trust) -> tuple[Mixtu
     return spread_out(mixture, parts), known
 
 
-def _sizes(run: Run, domains: Sequence[str], parts: Parts, trust: Trust) -> dict[str, Any] | None:
+def _sizes(run: Run, domains: Sequence[str], parts: Parts, trust: bool) -> dict[str, Any] | None:
     """Return tokens by domain; of a run without its corpus, those that are stated."""
     if not (run.path / "corpus").exists():
         sources = run.config.corpus.sources

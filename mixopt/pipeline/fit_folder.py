@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.run_directory import CheckedPart
-from mixopt.system import Trust, check_links, visible_files
+from mixopt.system import check_links, visible_files
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -43,7 +43,7 @@ def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
     fit.save(Path(out) / "fit")
 
 
-def load_fit(directory: str | Path, *, trust: Trust = False) -> Fit:
+def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
     """Read the fit of a run directory, of a folder that `mixopt fit` made, or that `Fit.save` made.
 
     Args:
@@ -58,7 +58,7 @@ def load_fit(directory: str | Path, *, trust: Trust = False) -> Fit:
     from mixopt.fitting import Fit
 
     directory = Path(directory)
-    if trust is not True:
+    if not trust:
         check_links(directory)
     for path in (directory / "fit", directory):
         if (path / "fit.json").exists():

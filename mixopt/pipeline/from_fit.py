@@ -24,7 +24,6 @@ from mixopt.pipeline.fit_folder import load_fit
 from mixopt.pipeline.mixed_parts import with_parts
 from mixopt.proposals import Forecast, Front, Proposal, Question
 from mixopt.run_directory import collapsed_trials, load_run
-from mixopt.system import Trust
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def propose_from(
     *,
     target: ObjectiveLike | None = None,
     asked: Asked | None = None,
-    trust: Trust = False,
+    trust: bool = False,
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before.
 
@@ -78,7 +77,7 @@ def predict_from(
     *,
     target: ObjectiveLike | None = None,
     asked: Asked | None = None,
-    trust: Trust = False,
+    trust: bool = False,
 ) -> Forecast:
     """Predict what a mixture gives, with intervals, and which limits it breaks.
 
@@ -107,7 +106,7 @@ def propose_front_from(
     *,
     points: int = 9,
     asked: Asked | None = None,
-    trust: Trust = False,
+    trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets.
 
@@ -125,7 +124,7 @@ def propose_front_from(
     return _question(Path(directory), asked or Asked(), trust).front(targets, points)
 
 
-def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
+def _question(directory: Path, asked: Asked, trust: bool) -> Question:
     fit = load_fit(directory, trust=trust)
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
     thresholds: dict[str, float] = {}
@@ -148,7 +147,7 @@ def _question(directory: Path, asked: Asked, trust: Trust) -> Question:
 
 
 def known_inventory(
-    directory: Path, asked: Path | None, domains: Sequence[str], trust: Trust
+    directory: Path, asked: Path | None, domains: Sequence[str], trust: bool
 ) -> dict[str, int] | None:
     """Return the tokens of each domain that are asked for, or a run's, or those of a corpus."""
     path = directory / "corpus"

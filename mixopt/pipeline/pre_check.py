@@ -21,7 +21,7 @@ from mixopt.pipeline.scoring_cost import ScoringCost, scoring_cost
 from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
 from mixopt.pipeline.token_unit import check_token_unit
 from mixopt.pipeline.trial_start import check_start
-from mixopt.system import Trust, load_plugin
+from mixopt.system import load_plugin
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -82,7 +82,6 @@ def check_experiment(
     *,
     out: Path | None = None,
     source: str = "",
-    trust: Trust = True,
     probe: bool = False,
 ) -> PreCheck:
     """Check an experiment with no more than the first document of each domain; write nothing.
@@ -91,12 +90,11 @@ def check_experiment(
         config: The experiment.
         out: Its run directory, whose corpus tells the sizes where it is prepared.
         source: The configuration's file, for messages.
-        trust: Whether code that the configuration names may be imported.
         probe: Train for a second or so to measure how fast the proxy is here.
     """
     problems: list[MixoptError] = []
     sizes = _sizes(config, out, source, problems)
-    proxy = _proxy(config, trust, problems)
+    proxy = _proxy(config, problems)
     for check in (_sources, _units, _objective, _guardrails, _pilots):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
@@ -145,13 +143,11 @@ def _scoring(config: Config, problems: list[MixoptError]) -> ScoringCost | None:
         return None
 
 
-def _proxy(config: Config, trust: Trust, problems: list[MixoptError]) -> Proxy | None:
-    """Build the proxy, which checks its options; None if it may not be imported, or fails."""
+def _proxy(config: Config, problems: list[MixoptError]) -> Proxy | None:
+    """Build the proxy, which checks its options; None if it fails."""
     from mixopt.trials import make_proxy
 
     name, proxy = config.proxy.name, None
-    if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
-        return None
     try:
         proxy = make_proxy(name, config.proxy.all_options)
         able = getattr(load_plugin("proxy", name), "simulates_epochs", False)

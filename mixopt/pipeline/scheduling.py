@@ -17,7 +17,7 @@ from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.exporting import ExportAsked, known_mixture
 from mixopt.sampling import Schedule, Stage
-from mixopt.system import Trust, __version__
+from mixopt.system import __version__
 
 ONE_STAGE = "main:rest"
 _FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
@@ -32,7 +32,7 @@ def schedule_from(
     stages: str = ONE_STAGE,
     max_epochs: float | None = None,
     inventory: Path | None = None,
-    trust: Trust = False,
+    trust: bool = False,
 ) -> Schedule:
     """Return a schedule of a run's recommendation, or of a mixture in a file.
 
@@ -75,7 +75,7 @@ def schedule_from(
 class _Stages:
     """Reads the stages of one schedule."""
 
-    def __init__(self, tokens: int, first: Mixture, trust: Trust) -> None:
+    def __init__(self, tokens: int, first: Mixture, trust: bool) -> None:
         self._tokens, self._mixture, self._trust = tokens, first, trust
 
     def read(self, text: str) -> list[Stage]:

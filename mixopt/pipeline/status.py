@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
-from mixopt.pipeline.sweep_view import detail_lines, left_running, sweep_details
+from mixopt.pipeline.sweep_view import detail_lines, left_running, not_asked, sweep_details
 from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
 from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
@@ -167,8 +167,9 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     # What outlives its owner, or never had one, has no one else to speak for it.
     alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
     left = left_running(run, folder) if alone else []
+    silent = {"not_asked": not_asked(run)} if alone and not_asked(run) else {}
     if not (folder / GROUPS).exists():
-        return _shown(state) if state else _going_on(left)
+        return _shown(state) if state else silent | _going_on(left)
     total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
@@ -181,6 +182,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
         "finished": finished,
         "failed": len(results) - finished,
         **({"not_run": missing} if missing else {}),
+        **silent,
     }
     workers = left if state is None else state.workers
     found |= sweep_details(folder, results, workers, total - missing)

@@ -20,6 +20,7 @@ from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.pipeline.submission import submission_text
 from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
+    ACTING,
     DESIGN,
     FIT,
     PREPARE,
@@ -33,9 +34,10 @@ from mixopt.run_directory import (
     open_run,
     step_named,
     steps_before,
+    steps_from,
     working_in,
 )
-from mixopt.system import Say, Trust, check_links, check_trusted, duration, silent
+from mixopt.system import Say, check_links, check_trusted, duration, silent
 from mixopt.tracking import Tracker, open_tracker, tracked
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def run(
         redo: Delete the outputs of this step and of those after it first.
         retry_failed: Train trials again that failed or diverged before.
         until: The last step to run.
-        trust: Where `config` is the record in the run directory itself: import the code that it
+        trust: Where `config` is the record in the run directory itself: read, run and train what it
             names, follow links that lead out, and send to the server that it names.
         say: Called with a line about what happens.
 
@@ -78,6 +80,7 @@ def run(
         for line in planned:
             say(f"check: {line}")
         if retry_failed:
+            opened.ask_trust("run")
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
             last = step_named(until)
@@ -104,6 +107,7 @@ def prepare(
     asked = _Request.of(config, out, overrides, trust=trust)
     with working_in(Path(out)):
         opened = asked.open(None, say)
+        opened.ask_trust(PREPARE.name)
         if opened.is_done(PREPARE.name):
             _discard_altered_shards(opened, say)
         return _done(opened, PREPARE, say)
@@ -147,7 +151,9 @@ def sweep_script(
         MixoptError: As of `sweep`.
     """
     asked = _Request.of(config, out, overrides, trust=trust)
-    return submission_text(Run(asked.out, asked.config, asked.source, asked.trust))
+    run = Run(asked.out, asked.config, asked.source, asked.trust)
+    run.ask_trust(SWEEP.name)
+    return submission_text(run)
 
 
 def fit(
@@ -200,12 +206,12 @@ def report(
 
 @dataclass(frozen=True)
 class _Request:
-    """The configuration of a step, its run directory, and which code is trusted."""
+    """The configuration of a step, its run directory, and whether that is trusted."""
 
     config: Config
     source: str
     out: Path
-    trust: Trust
+    trust: bool
 
     @classmethod
     def of(
@@ -213,34 +219,30 @@ class _Request:
     ) -> _Request:
         """Read a configuration.
 
-        A user's own names the code that it trusts, the command and the stores. One that is the
-        record in the run directory itself may be somebody else's: only entry points are taken from
-        it, unless it is trusted.
+        A user's own is trusted. One that is the record in the run directory itself may be somebody
+        else's: only entry points are taken from it, unless it is trusted.
         """
-        from mixopt.config import experiment_urls, load_config, plugins_named, with_stated_sizes
+        from mixopt.config import load_config, plugins_named, with_stated_sizes
 
         out = Path(out)
         source = str(config) if isinstance(config, (str, Path)) else ""
         recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
-        if recorded and not trust:
+        foreign = recorded and not trust
+        if foreign:
             check_links(out)
         if isinstance(config, (str, Path)):
-            config = load_config(config, overrides, trust=trust or not recorded)
+            config = load_config(config, overrides, trust=not foreign)
         config = with_stated_sizes(config)
-        named = [(kind, name) for _, kind, name in plugins_named(config)]
-        if recorded:
-            for kind, name in named:
-                check_trusted(kind, name, source, trust)
-        own = [name for _, name in named]
-        if not recorded:
-            own += [] if config.proxy.command_text is None else [config.proxy.command_text]
-            own += [url for _, url in experiment_urls(config)]
-            own += [] if config.proxy.start is None else [config.proxy.start]
-        trusted: Trust = trust or frozenset(own)
-        return cls(with_start_hash(config, trusted), source, out, trusted)
+        if foreign:
+            for _, kind, name in plugins_named(config):
+                check_trusted(kind, name, source, trust=False)
+            return cls(config, source, out, trust)
+        return cls(with_start_hash(config), source, out, trust)
 
     def open(self, redo: str | None, say: Say) -> Run:
         """Open or make the run directory."""
+        if redo is not None and any(step.name in ACTING for step in steps_from(step_named(redo))):
+            Run(self.out, self.config, self.source, self.trust).ask_trust("run")
         run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
         if self.config.tracking.enabled and not run.is_sent:
             say(
@@ -267,9 +269,8 @@ def _checked_before(asked: _Request, until: str) -> list[str]:
     recorded = run.manifest.steps.get(VALIDATE.name)
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
         return []
-    run.check_trusted_training()
-    run.check_trusted_urls()
-    found = check_experiment(asked.config, out=asked.out, source=asked.source, trust=asked.trust)
+    run.ask_trust("run")
+    found = check_experiment(asked.config, out=asked.out, source=asked.source)
     found.refuse()
     if VALIDATE in steps_before(step_named(until)) or until == VALIDATE.name:
         return short_lines(found, asked.out)
@@ -301,16 +302,14 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     """Run one step unless it is done."""
     if run.is_done(step.name):
         return
+    if step.name in ACTING:
+        run.ask_trust(step.name)
     fault = run.fault(step.name)
     if fault is not None:
         say(f"{step.name}: {fault}; running it again")
     for before in steps_before(step)[-1:]:
         run.require(before.name)
     run.check_before(step.name)
-    if step.trains:
-        run.check_trusted_training()
-    if step is PREPARE:
-        run.check_trusted_urls()
     run.begin(step.name)
     start = time.monotonic()
     with tracked(run, step, tracker):

@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError
 from mixopt.run_directory import Run
 from mixopt.sweeps import GroupState, going_on, read_attempts, sweep_totals
-from mixopt.system import check_trusted, short_count
+from mixopt.system import short_count, within
 from mixopt.trials import TrialResult
 
 REASONS = 5  # that are shown
 NAMED = 3  # trials that a reason names
 NODES = 20  # that the table has
 LONGEST_REASON = 300  # characters
+LOCAL = "local"  # the executor whose work ends with its owner
 HEADER = ("node", "device", "workers", "running", "done", "lost", "tokens/s")
 
 
@@ -53,11 +55,13 @@ def sweep_details(
 
 
 def left_running(run: Run, folder: Path) -> list[GroupState]:
-    """Return what still runs of a sweep without an owner; nothing if unknown."""
+    """Return what still runs of a sweep without an owner; nothing if unknown, or not trusted."""
     asked = run.config.sweep
+    if run.is_foreign:
+        return []
     with suppress(MixoptError):
-        check_trusted("executor", asked.executor, run.source, run.trust)
-        return going_on(asked.executor, asked.options, folder)
+        ask = partial(going_on, asked.executor, asked.options, folder)
+        return within(f"sweep.executor: {asked.executor}", ask)
     return []
 
 
@@ -82,6 +86,17 @@ def failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     ]
 
 
+def not_asked(run: Run) -> str | None:
+    """Say that a cluster was not asked, since only the directory's record names it."""
+    name = run.config.sweep.executor
+    if not run.is_foreign or name == LOCAL:
+        return None
+    return (
+        f"{name}: was not asked what still runs, because only the directory's own record names it;"
+        f" if you trust whoever made it, add --trust"
+    )
+
+
 def detail_lines(entry: dict[str, Any]) -> Iterator[str]:
     """Describe the details of a step, line by line."""
     if entry.get("going_on"):
@@ -89,6 +104,8 @@ def detail_lines(entry: dict[str, Any]) -> Iterator[str]:
         words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
         who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
         yield f"{who}; {words}; the same command takes over"
+    if entry.get("not_asked"):
+        yield entry["not_asked"]
     yield from _reason_lines(entry.get("reasons", ()))
     hours = hours_line(entry)
     if hours:

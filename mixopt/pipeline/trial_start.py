@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import ConfigError, RunError
 from mixopt.online import read_history
 from mixopt.run_directory import SWEEP
-from mixopt.system import Say, Trust, checked_as, plugin_names, read_yaml
+from mixopt.system import Say, checked_as, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -25,18 +25,17 @@ PREFIX = "prefix"  # folder of a run directory
 _RECIPE = "recipe:"  # how the hash begins of what has yet to be trained
 
 
-def with_start_hash(config: Config, trust: Trust = True) -> Config:
+def with_start_hash(config: Config) -> Config:
     """Return an experiment with the hash of what its trials begin with.
 
     Args:
         config: An experiment; one whose trials begin with random weights is returned as it is.
-        trust: Whether code and paths that it names may be imported and read, or which names may.
 
     Raises:
         MixoptError: What `proxy.from` names cannot be opened.
     """
     proxy = config.proxy
-    if proxy.start is None or not _trusted(config, trust):
+    if proxy.start is None:
         return config
     begun = _made(proxy.name, proxy.all_options | {"start_hash": None})
     update = {"start_hash": str(begun.start_hash())}
@@ -158,12 +157,3 @@ def _beginning(proxy: Any, name: str) -> Any:
             " name: continued"
         )
     return proxy
-
-
-def _trusted(config: Config, trust: Trust) -> bool:
-    """Tell whether what a configuration names may be imported and read."""
-    if isinstance(trust, bool):
-        return trust
-    proxy = config.proxy
-    known = proxy.name in plugin_names("proxy") or proxy.name in trust
-    return known and proxy.start in trust

@@ -1,6 +1,7 @@
 from .opening import load_run as load_run, open_run as open_run, working_in as working_in
 from .run import Run as Run
 from .step import (
+    ACTING as ACTING,
     DESIGN as DESIGN,
     FIT as FIT,
     LATER_PROPOSALS as LATER_PROPOSALS,
@@ -14,6 +15,7 @@ from .step import (
     Step as Step,
     step_named as step_named,
     steps_before as steps_before,
+    steps_from as steps_from,
 )
 from .step_fingerprints import differences as differences
 from .step_records import recorded_files as recorded_files

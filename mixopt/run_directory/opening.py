@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from mixopt.errors import RunError
+from mixopt.errors import RunError, is_control
 from mixopt.run_directory.mlflow_files import is_of_mlflow
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
 from mixopt.system import (
-    Trust,
     check_links,
     check_sealed_text,
     is_leftover,
@@ -37,7 +36,7 @@ def open_run(
     *,
     source: str = "",
     redo: str | None = None,
-    trust: Trust = False,
+    trust: bool = False,
 ) -> Run:
     """Make the run directory, or open one that is of the same configuration.
 
@@ -46,7 +45,7 @@ def open_run(
         path: The run directory.
         source: The configuration file, for messages.
         redo: Delete the outputs of this step and of those after it first.
-        trust: Whether code that the directory names may be imported, or which names may be.
+        trust: Whether the maker of the directory is trusted.
 
     Raises:
         RunError: The directory is another run's, or cannot be written.
@@ -70,9 +69,10 @@ def working_in(path: Path) -> Iterator[None]:
     """Have a run directory to oneself while the block runs.
 
     Raises:
-        RunError: It holds other files than a run's and MLflow's, or another process is at work in
+        RunError: Its path has characters that databases and URLs read otherwise, it holds other files than a run's and MLflow's, or another process is at work in
             it.
     """
+    _check_path(path)
     found = path.iterdir() if path.is_dir() else ()
     others = [e.name for e in found if not (is_leftover(e.name) or is_of_mlflow(e))]
     if others and not (path / RECORD).exists():
@@ -81,7 +81,15 @@ def working_in(path: Path) -> Iterator[None]:
         yield
 
 
-def load_run(path: str | Path, *, trust: Trust = False) -> Run:
+def _check_path(path: Path) -> None:
+    """Check that a database or a URL with this path names this directory, and no other."""
+    text = str(path.absolute())
+    odd = next((one for one in text if one in "?#%" or is_control(one)), None)
+    if odd is not None:
+        raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
+
+
+def load_run(path: str | Path, *, trust: bool = False) -> Run:
     """Open a run directory to look at what it holds.
 
     Nothing that the directory names is imported, and no link in it that leads out is followed,
@@ -89,7 +97,7 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
 
     Args:
         path: The directory.
-        trust: Whether its maker is trusted, or the names of plug-ins that are.
+        trust: Whether its maker is trusted.
 
     Raises:
         RunError: The directory is not a run's, its record has changed, or a link leads out of it.
@@ -100,7 +108,7 @@ def load_run(path: str | Path, *, trust: Trust = False) -> Run:
     record = path / RECORD
     if not record.exists():
         raise RunError(f"{path}: has no config.yaml; {_instead_of(path)}")
-    if trust is not True:
+    if not trust:
         check_links(path)
     mend = (
         "edit the file that the run was made from, and rewrite this one: mixopt run CONFIG --out "

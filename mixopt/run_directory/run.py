@@ -23,6 +23,7 @@ from mixopt.errors import RunError
 from mixopt.run_directory.deleting import delete_outputs
 from mixopt.run_directory.run_summary import run_html, run_line
 from mixopt.run_directory.step import (
+    ACTING,
     RECOMMENDATION,
     SWEEP,
     Step,
@@ -38,14 +39,7 @@ from mixopt.run_directory.step_fingerprints import (
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
 from mixopt.run_directory.trial_collapses import collapsed_trials
 from mixopt.sweeps import FILES
-from mixopt.system import (
-    Trust,
-    check_trusted_command,
-    check_trusted_path,
-    check_trusted_url,
-    git_commit,
-    read_yaml,
-)
+from mixopt.system import Trust, git_commit, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -67,13 +61,14 @@ class Run:
         path: The directory.
         config: The configuration.
         source: The file that it was read from, for messages.
-        trust: Whether code that the directory names may be imported, or which names may be.
+        trust: Whether its maker is trusted. The directory's own record is data: without trust it
+            only says what local files are to be read (`ask_trust`).
     """
 
     path: Path
     config: Config
     source: str = ""
-    trust: Trust = False
+    trust: bool = False
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -120,7 +115,8 @@ class Run:
         from mixopt.fitting import Fit
 
         self.require("fit")
-        return Fit.load(self.path / "fit", trust=self.trust)
+        own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
+        return Fit.load(self.path / "fit", trust=self.trust or own)
 
     @cached_property
     def proposal(self) -> Proposal:
@@ -273,7 +269,21 @@ class Run:
     @property
     def is_foreign(self) -> bool:
         """Whether the configuration is the directory's own record, which nobody trusted."""
-        return self.trust is not True and self._is_from_record
+        return not self.trust and self._is_from_record
+
+    def ask_trust(self, step: str) -> None:
+        """Check that a step may read what is elsewhere, and train.
+
+        Raises:
+            RunError: Only the directory's own record says so, and it is not trusted.
+        """
+        if self.is_foreign:
+            raise RunError(
+                f"{self.path}: '{step}' would read, run and train what the directory's own record"
+                " names; if you trust whoever made this directory, add --trust (in Python"
+                " trust=True), or give your own configuration: mixopt"
+                f" {step} CONFIG --out {shlex.quote(str(self.path))}"
+            )
 
     @property
     def is_sent(self) -> bool:
@@ -373,29 +383,6 @@ class Run:
 
             Corpus.open(self.path / "corpus")
 
-    def check_trusted_training(self) -> None:
-        """Check that the command of the trials may be run, and the checkpoint of theirs be read.
-
-        Raises:
-            PluginError: The directory's record names one, and is not trusted.
-        """
-        command, start = self.config.proxy.command_text, self.config.proxy.start
-        if command is not None:
-            check_trusted_command(command, self.source or str(self.path), self.trust)
-        if start is not None:
-            check_trusted_path(start, self.source or str(self.path), self.trust)
-
-    def check_trusted_urls(self) -> None:
-        """Check that the stores whose objects are prepared may be asked.
-
-        Raises:
-            PluginError: The directory's record names one, and is not trusted.
-        """
-        from mixopt.config import experiment_urls
-
-        for _, url in experiment_urls(self.config):
-            check_trusted_url(url, self.source or str(self.path), self.trust)
-
     def discard(
         self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
     ) -> None:
@@ -431,7 +418,7 @@ class Run:
         )
 
     def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step; it names the configuration if not the record.
+        """Return the command that runs a step; it names the configuration, or trusts the record.
 
         Microanneals that are not all trained go on by their own command, which ends with them.
         """
@@ -441,7 +428,8 @@ class Run:
         if of_anneals and step in ("run", SWEEP.name) and "--from" not in extra:
             step = step if self._is_swept else "anneal"
         source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
-        return shlex.join(["mixopt", step, *source, *extra])
+        trust = ["--trust"] if own and step in ACTING else []
+        return shlex.join(["mixopt", step, *source, *extra, *trust])
 
     @property
     def seconds(self) -> dict[str, float]:

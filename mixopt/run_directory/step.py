@@ -144,6 +144,10 @@ REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records
 STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
 
 
+# Commands that read what is elsewhere, connect or train: a directory's own record alone does not.
+ACTING = (PREPARE.name, SWEEP.name, VALIDATE.name, "run", "anneal")
+
+
 def step_named(name: str) -> Step:
     """Return the step of that name.
 

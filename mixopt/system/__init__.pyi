@@ -104,16 +104,17 @@ from .plugins import (
     check_trusted as check_trusted,
     check_trusted_command as check_trusted_command,
     check_trusted_path as check_trusted_path,
-    check_trusted_url as check_trusted_url,
     load_object as load_object,
     load_plugin as load_plugin,
     plugin_names as plugin_names,
 )
 from .processes import (
+    ANSWER_SECONDS as ANSWER_SECONDS,
     host_name as host_name,
     is_running as is_running,
     start_of as start_of,
     usable_cores as usable_cores,
+    within as within,
 )
 from .progress_bars import (
     Say as Say,
@@ -135,6 +136,7 @@ from .seals import (
     SEAL as SEAL,
     check_seal as check_seal,
     check_sealed_text as check_sealed_text,
+    is_sealed as is_sealed,
     read_sealed as read_sealed,
     seal_of as seal_of,
     sealed as sealed,

@@ -4,9 +4,7 @@ A plug-in is a class behind an entry point in one of five groups; `package.modul
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
 
 A path is code that Python imports. It is taken from what a user wrote; one that a run directory
-records needs the user's trust (`check_trusted`), and so do a command (`check_trusted_command`) and
-the URL of a store, which is asked with the user's credentials (`check_trusted_url`).
-What is found must have the methods of its contract, and is never called to find out.
+records needs the user's trust (`check_trusted`). What is found must have the methods of its contract, and is never called to find out.
 """
 
 from __future__ import annotations
@@ -151,24 +149,6 @@ def check_trusted_path(path: str, where: str, trust: Trust) -> None:
         raise PluginError(
             f"{where}: proxy.from: {shown_name(path)} would be read; if you trust whoever made this"
             " directory, add --trust (in Python trust=True)"
-        )
-
-
-def check_trusted_url(url: str, where: str, trust: Trust) -> None:
-    """Check that a store that a file records may be asked, with the credentials of this process.
-
-    Args:
-        url: What would be read.
-        where: The file, for the message.
-        trust: Whether the file's maker is trusted, or the URLs that are.
-
-    Raises:
-        PluginError: It is not trusted.
-    """
-    if not (trust if isinstance(trust, bool) else url in trust):
-        raise PluginError(
-            f"{where}: {shown_name(url)} would be read, with your credentials; if you trust whoever"
-            " made this directory, add --trust (in Python trust=True)"
         )
 
 

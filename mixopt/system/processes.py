@@ -1,11 +1,20 @@
-"""Tell whether a process is there, and whether its number means the same here and there."""
+"""Processes: whether one is there, what this one may use, and a limit on calls to others."""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
+
+from mixopt.errors import RunError
+
+Answer = TypeVar("Answer")
+
+ANSWER_SECONDS = 30.0  # that a server, a cluster or a scheduler has for an answer
 
 
 def host_name() -> str:
@@ -63,3 +72,34 @@ def is_running(pid: int, started: str = "") -> bool:
     except OSError:
         return True
     return True
+
+
+def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
+    """Return the answer of a call to somebody else, however slowly they drip.
+
+    Args:
+        what: Who is called, for the message.
+        call: The call; it is left behind in a thread that ends with the process.
+        seconds: How long it may take in all.
+
+    Raises:
+        RunError: There is no answer in time.
+        Exception: Whatever the call raises.
+    """
+    ended: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            ended.append((call(), None))
+        except BaseException as error:
+            ended.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not ended:
+        raise RunError(f"{what}: no answer in {seconds:g} s")
+    answer, error = ended[0]
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return]

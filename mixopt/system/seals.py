@@ -79,12 +79,16 @@ def check_seal(
     """
     if SEAL not in content:
         raise error(f"{where}: {SEAL}: is missing; {mend}")
-    try:
-        found = seal_of(content)
-    except (ValueError, TypeError):  # what JSON has not, such as NaN or a date in YAML
-        found = None
-    if content[SEAL] != found:
+    if not is_sealed(content):
         raise error(f"{where}: has changed since it was written (its sha256 differs); {mend}")
+
+
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Tell whether values have a seal, and are those that were sealed."""
+    try:
+        return content.get(SEAL) == seal_of(content)
+    except (ValueError, TypeError):  # what JSON has not, such as NaN or a date in YAML
+        return False
 
 
 def sealed_text(text: str, header: str) -> str:

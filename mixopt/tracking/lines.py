@@ -80,6 +80,9 @@ def open_to_append(path: Path, mode: int) -> int:
     if mode != PRIVATE:
         return os.open(path, flags, mode)
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+    if os.fstat(descriptor).st_nlink > 1:  # by another name it is somewhere else
+        os.close(descriptor)
+        raise OSError(f"{path}: is a hard link")
     with suppress(AttributeError, OSError):  # made by others, or by older versions
         os.fchmod(descriptor, mode)
     return descriptor

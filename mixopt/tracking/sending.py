@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import Say, ServerUri, checked_as, silent
+from mixopt.system import ANSWER_SECONDS, Say, ServerUri, checked_as, silent
 from mixopt.tracking.destination import Destination, destination
 from mixopt.tracking.journal import JOURNAL
 from mixopt.tracking.lines import PRIVATE, open_to_append, parsed
@@ -96,7 +98,7 @@ def _answers(path: Path, settings: Settings, say: Say) -> Iterator[dict[str, Any
             pipe = subprocess.PIPE
             with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log) as process:
                 _begin(process, settings)
-                for line in process.stdout or ():
+                for line in _in_time(process, settings):
                     answer = parsed(line)
                     yield answer
                     if "alive" in answer and time.monotonic() > said + _SAID_EVERY:
@@ -104,6 +106,40 @@ def _answers(path: Path, settings: Settings, say: Say) -> Iterator[dict[str, Any
                         say(f"sync: sent {_counted(answer.get('sent', {})) or 'nothing'} so far")
     except OSError as error:
         raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
+
+
+def _in_time(process: subprocess.Popen[bytes], settings: Settings) -> Iterator[bytes]:
+    """Give the lines of a process; end it where a server lets nothing get on for too long.
+
+    Raises:
+        RunError: It was ended.
+    """
+    lines: Queue[bytes] = Queue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+        lines.put(b"")
+
+    threading.Thread(target=read, daemon=True).start()
+    is_server = settings.uri is not None and settings.uri.startswith("http")
+    sent, moved = None, time.monotonic()
+    while True:
+        left = moved + ANSWER_SECONDS - time.monotonic() if is_server else None
+        try:
+            line = lines.get(timeout=None if left is None else max(left, 0.0))
+        except Empty:
+            process.kill()
+            raise RunError(
+                f"{ServerUri(settings.uri or '')}: no answer in {ANSWER_SECONDS:g} s; what was sent"
+                " is kept, and the same command goes on"
+            ) from None
+        if not line:
+            return
+        answer = parsed(line)
+        if answer.get("sent", sent) != sent:
+            sent, moved = answer["sent"], time.monotonic()
+        yield line
 
 
 def _begin(process: subprocess.Popen[bytes], settings: Settings) -> None:

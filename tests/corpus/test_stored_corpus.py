@@ -13,7 +13,7 @@ from mixopt.cli.main import COMMANDS  # noqa: F401  (each adds its commands to `
 from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import Corpus, corpus_hash, publish_corpus
-from mixopt.errors import ConfigError, CorpusError, PluginError
+from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline import check_experiment, prepare
 from mixopt.system import cache_folder
 
@@ -154,5 +154,5 @@ def test_a_foreign_record_fetches_no_corpus_without_trust(s3, run, tmp_path):
     publish(run, "s3://texts/one")
     taken = prepare(other(tmp_path, "s3://texts/one"), tmp_path / "taken").path
     (taken / "corpus" / "index.json").unlink()
-    with pytest.raises(PluginError, match="s3://texts/one.* would be read, with your credentials"):
+    with pytest.raises(RunError, match="made this directory, add --trust"):
         prepare(taken / "config.yaml", taken)

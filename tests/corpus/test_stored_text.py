@@ -10,7 +10,7 @@ import yaml
 from mixopt.config import CorpusConfig, SourceConfig, TasksConfig, load_config
 from mixopt.corpus import Corpus, DocumentStream, count_domains, prepare_corpus
 from mixopt.corpus.text import BadDocuments
-from mixopt.errors import ConfigError, CorpusError, PluginError
+from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline import check_experiment, check_lines, prepare
 from mixopt.system import cache_folder
 
@@ -231,7 +231,7 @@ def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):
     made = shards(Corpus.open(run / "corpus"))
     (run / "corpus" / "index.json").unlink()
     asked = s3.log.read_text().count("/texts")
-    with pytest.raises(PluginError, match="would be read, with your credentials; if you trust"):
+    with pytest.raises(RunError, match="made this directory, add --trust"):
         prepare(run / "config.yaml", run)
     assert s3.log.read_text().count("/texts") == asked
     prepare(run / "config.yaml", run, trust=True)

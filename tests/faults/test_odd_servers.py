@@ -6,7 +6,8 @@ from contextlib import ExitStack
 import pytest
 from odd_servers import closed_port, odd_server
 
-from mixopt.tracking import RunLog
+from mixopt.errors import RunError
+from mixopt.tracking import RunLog, sending
 from mixopt.tracking.lines import Position
 
 pytest.importorskip("mlflow")
@@ -52,3 +53,17 @@ def test_a_server_that_answers_a_knock_and_then_no_more_is_waited_for_5_s(tmp_pa
         took = time.monotonic() - began
     assert took < SECONDS
     assert len(warnings) == 1
+
+
+def test_sync_gives_a_server_that_drips_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(sending, "ANSWER_SECONDS", 8.0)
+    with odd_server(200, drips=True) as server:
+        uri = f"http://{server.address}"
+        log = RunLog(tmp_path, experiment="toy", uri=f"http://127.0.0.1:{closed_port()}")
+        log.log({"loss": 1.0}, 0)
+        log.close()
+        began = time.monotonic()
+        with pytest.raises(RunError, match=f"{uri}: no answer in 8 s; what was sent is kept"):
+            sending.sync(tmp_path, uri)
+        assert time.monotonic() - began < 8.0 + SECONDS
+        assert server.asked

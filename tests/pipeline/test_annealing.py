@@ -96,13 +96,13 @@ def test_what_is_not_said_again_is_as_the_run_has_it(done, own):
 
 
 def test_interrupted_anneals_go_on_by_their_own_command(own):
-    assert load_run(own).command("run") == f"mixopt run {own}"
+    assert load_run(own).command("run") == f"mixopt run {own} --trust"
     steps = read_steps(own)
     write_steps(own, {**steps, "sweep": steps["sweep"].model_copy(update={"seconds": None})})
     found = load_run(own)
     said = list(status_lines(run_status(found)))
-    assert said[0] == f"sweep: interrupted; resume it with: mixopt anneal {own}"
-    assert found.command("sweep") == f"mixopt anneal {own}"
+    assert said[0] == f"sweep: interrupted; resume it with: mixopt anneal {own} --trust"
+    assert found.command("sweep") == f"mixopt anneal {own} --trust"
     assert found.command("fit") == f"mixopt fit {own}"
 
 
@@ -115,7 +115,7 @@ def test_anneals_that_failed_are_trained_again_by_their_own_command(done, own):
     results.write(0, [trial], [replace(result, status="failed", reason="no disk")])
     made_anneals(done[0], out=own, say=said.append)
     (line,) = [line for line in said if "1 of 12 trials did not finish" in line]
-    assert line.endswith(f"to train them again: mixopt anneal {own} --retry-failed")
+    assert line.endswith(f"to train them again: mixopt anneal {own} --retry-failed --trust")
 
 
 def test_another_share_needs_another_directory(done, own):

@@ -173,7 +173,7 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     assert (found["going_on"], found["running"]) == (2, 2)
     assert found["gpu_hours"] == 4.0
     said = [line.strip() for line in lines_of(left, trust=True)]
-    assert said[0] == f"sweep: interrupted; resume it with: mixopt run {left}"
+    assert said[0] == f"sweep: interrupted; resume it with: mixopt run {left} --trust"
     assert "the owner is gone; 2 tasks are still running; the same command takes over" in said
     assert any(line.startswith("worker 1: training t0001 on n3, 25% of 40 tokens") for line in said)
     row = next(line.split() for line in said if line.startswith("n3 "))

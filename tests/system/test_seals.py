@@ -6,11 +6,15 @@ import json
 import os
 import random
 import sys
+import warnings
 
 import polars as pl
 import pytest
+from made_proposal import made_proposal
 
-from mixopt.errors import RunError
+from mixopt import Mixture
+from mixopt.errors import MixoptError, RunError
+from mixopt.proposals import Recommendation
 from mixopt.system import (
     FileRecord,
     Verifier,
@@ -157,3 +161,22 @@ def test_what_json_has_not_is_a_change(value):
     content = sealed({"a": 1}) | {"a": value}
     with pytest.raises(RunError, match=r"a\.yaml: has changed since it was written"):
         check_seal(content, "a.yaml", mend="make it again")
+
+
+@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.nightly)])
+def test_a_flip_in_a_recommendation_is_found_or_harmless_also_as_a_mixture(tmp_path, every):
+    path = tmp_path / "recommendation.yaml"
+    mixture = made_proposal().mixture
+    about = ("help", "bits_per_byte", 1000, {}, {}, None, ("tasks are few",), {})
+    Recommendation(mixture, "proposal", "undecided", "why", mixture, *about).to_file(path)
+    whole, content = Mixture.from_file(path), path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(content)), 720)[::every]:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                assert Mixture.from_file(path) == whole or said
+            except MixoptError:
+                continue

@@ -1,0 +1,118 @@
+"""A directory records data: without --trust nothing connects, cancels, trains or imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+
+import pytest
+from command_line import mixopt
+
+from mixopt import Mixture
+from mixopt.config import load_config
+from mixopt.run_directory import load_run, open_run
+from mixopt.trials import Trial, write_design
+
+TRIALS = ("t0000", "t0001")
+
+
+@pytest.fixture
+def listener():
+    """A port that counts who connects, and says nothing."""
+    connected = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+        server.settimeout(0.05)
+
+        def listen():
+            while not stop.is_set():
+                try:
+                    connected.append(server.accept()[0])
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], connected
+        stop.set()
+        thread.join()
+        for one in connected:
+            one.close()
+
+
+@pytest.fixture
+def foreign(config_path, tmp_path):
+    """Make the directory of a run whose sweep was interrupted, by its own record on a cluster."""
+
+    def make(**sweep):
+        settings = [f"sweep.{name}={json.dumps(value)}" for name, value in sweep.items()]
+        run = open_run(load_config(config_path, settings), tmp_path / "run")
+        folder = run.path / "trials"
+        (folder / "work").mkdir(parents=True)
+        (folder / "groups.json").write_text(json.dumps([list(TRIALS)]))
+        for mark in (".ray_mark", "work/submitted.json"):
+            (folder / mark).write_text('["4711"]')
+        mixtures = [Mixture({"code": share, "prose": 1 - share}) for share in (0.25, 0.75)]
+        trials = [Trial(name, one, seed=0) for name, one in zip(TRIALS, mixtures, strict=True)]
+        write_design(trials, run.path / "design.parquet")
+        run.begin("sweep")
+        return run.path
+
+    return make
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """Commands of Slurm that note that they were run."""
+    log, folder = tmp_path / "slurm.log", tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "sinfo"):
+        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return log
+
+
+LOOKING = (["status"], ["logs", "--trial", TRIALS[0], "--follow"], ["cancel"])
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
+def test_a_cluster_that_only_the_directory_names_is_not_connected_to(foreign, listener, command):
+    port, connected = listener
+    path = foreign(executor="ray", options={"address": f"ray://127.0.0.1:{port}"})
+    ended = mixopt(command[0], path, *command[1:])
+    assert ended.code in (0, 1)
+    assert not connected
+    assert "--trust" in ended.out + ended.error
+
+
+@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
+def test_jobs_that_only_the_directory_names_are_left_alone(foreign, fake_slurm, command):
+    path = foreign(executor="slurm")
+    ended = mixopt(command[0], path, *command[1:])
+    assert ended.code in (0, 1)
+    assert not fake_slurm.exists()
+    assert "--trust" in ended.out + ended.error
+
+
+def test_jobs_of_a_trusted_directory_are_cancelled(foreign, fake_slurm):
+    mixopt("cancel", foreign(executor="slurm"), "--trust")
+    assert "scancel" in fake_slurm.read_text()
+
+
+@pytest.mark.parametrize("command", ["run", "prepare", "sweep", "validate"])
+def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreign, command):
+    path = foreign()
+    before = sorted(path.rglob("*"))
+    ended = mixopt(command, path)
+    assert (ended.code, ended.error.count("\n")) == (2, 1)
+    assert "if you trust whoever made this directory, add --trust" in ended.error
+    assert [one for one in sorted(path.rglob("*")) if one.name != ".lock"] == before
+
+
+def test_a_run_knows_whether_its_record_alone_says_what_it_is(foreign):
+    path = foreign()
+    assert load_run(path).is_foreign
+    assert not load_run(path, trust=True).is_foreign
