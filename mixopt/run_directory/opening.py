@@ -69,8 +69,8 @@ def working_in(path: Path) -> Iterator[None]:
     """Have a run directory to oneself while the block runs.
 
     Raises:
-        RunError: Its path has characters that databases and URLs read otherwise, it holds other files than a run's and MLflow's, or another process is at work in
-            it.
+        RunError: Its path has characters that databases and URLs read otherwise, it holds other
+            files than a run's and MLflow's, or another process is at work in it.
     """
     _check_path(path)
     found = path.iterdir() if path.is_dir() else ()

@@ -4,7 +4,8 @@ A plug-in is a class behind an entry point in one of five groups; `package.modul
 works anywhere a name does. Two plug-ins of one name is an error that lists both.
 
 A path is code that Python imports. It is taken from what a user wrote; one that a run directory
-records needs the user's trust (`check_trusted`). What is found must have the methods of its contract, and is never called to find out.
+records needs the user's trust (`check_trusted`). What is found must have the methods of its
+contract, and is never called to find out.
 """
 
 from __future__ import annotations
