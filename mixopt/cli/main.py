@@ -19,7 +19,6 @@ from mixopt.cli import (
     experts,
     exports,
     fits,
-    many_runs,
     model_export,
     predictions,
     proposals,
@@ -41,7 +40,6 @@ from mixopt.system import without_secrets
 # Each adds its commands to `app`.
 COMMANDS = (
     starting,
-    many_runs,
     step_commands,
     sweep_commands,
     before_a_run,

@@ -29,7 +29,7 @@ COMMAND = "next: "  # begins a line with a command to copy
 
 # The commands in the order of their use; any other comes after them.
 ORDER = (
-    *("init", "check", "doctor", "count", "run", "status", "list", "compare"),
+    *("init", "check", "count", "run", "status"),
     *("prepare", "design", "sweep", "fit", "propose", "validate", "report", "anneal"),
     *("predict", "readiness", "evaluate", "import", "export", "schedule", "simulate", "pretrain"),
     *("experts", "logs", "cancel", "work", "verify", "sync", "tokens", "tasks"),

@@ -1,4 +1,4 @@
-"""Commands for a beginning: init, doctor."""
+"""The command that begins an experiment: init."""
 
 from __future__ import annotations
 
@@ -39,22 +39,3 @@ def init_command(
         show(f"note: {note}")
     show(f"written: {out}")
     show(f"{COMMAND}{command}")
-
-
-@app.command("doctor")
-def doctor_command(as_json: AsJson = False) -> None:
-    """Check this machine: Python, GPU, extras, MLflow, disk.
-
-    Names what is missing, with the command that installs it. Exit code 1 if the command line
-    itself lacks something.
-    """
-    from mixopt.pipeline import health_json, health_lines, is_fit, machine_health
-
-    found = machine_health()
-    if as_json:
-        print_json(health_json(found))
-    else:
-        for line in health_lines(found):
-            show(line)
-    if not is_fit(found):
-        raise typer.Exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +20,6 @@ from mixopt.cli.options import (
     app,
     config_of,
     directory_of,
-    fitted,
     print_json,
     print_run,
     print_step,
@@ -30,7 +28,6 @@ from mixopt.cli.options import (
     show_as_is,
     with_executor,
 )
-from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.run_directory import Run
@@ -132,9 +129,6 @@ def validate_command(
 @app.command("status")
 def status_command(
     directory: Directory,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Redraw every second until the run ends; q quits.")
-    ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -142,27 +136,9 @@ def status_command(
     from mixopt.pipeline import run_status, status_lines
     from mixopt.run_directory import load_run
 
-    if watch and as_json:
-        raise ConfigError("status: --watch and --json do not go together; give one of them")
-    if watch:
-        _watch(directory, trust)
-        return
     status = run_status(load_run(directory, trust=trust))
     if as_json:
         print_json(status)
     else:
         for line in status_lines(status):
             show(line)
-
-
-def _watch(directory: Path, trust: bool) -> None:
-    from mixopt.cli.watching import watch
-    from mixopt.pipeline import run_status, status_lines
-    from mixopt.run_directory import load_run
-
-    def draw() -> tuple[list[str], bool]:
-        status = run_status(load_run(directory, trust=trust))
-        lines = [text for line in status_lines(status) for text in fitted(line).split("\n")]
-        return lines, status["running"]
-
-    watch(draw)

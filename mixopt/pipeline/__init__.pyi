@@ -23,19 +23,7 @@ from .from_fit import (
     propose_from as propose_from,
     propose_front_from as propose_front_from,
 )
-from .health import (
-    health_json as health_json,
-    health_lines as health_lines,
-    is_fit as is_fit,
-    machine_health as machine_health,
-)
 from .pre_check import PreCheck as PreCheck, check_experiment as check_experiment
-from .run_comparison import (
-    RunComparison as RunComparison,
-    compare_runs as compare_runs,
-    comparison_text as comparison_text,
-)
-from .run_list import ListedRun as ListedRun, list_runs as list_runs, listed_text as listed_text
 from .scheduling import ONE_STAGE as ONE_STAGE, schedule_from as schedule_from
 from .serving import work as work
 from .status import run_status as run_status, status_lines as status_lines

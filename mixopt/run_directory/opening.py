@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mixopt.config import Config
 
 RECORD = "config.yaml"
+MAX_RUNS = 20  # that a message lists
 HEADER = "The resolved configuration of this run; written by mixopt."
 
 
@@ -120,6 +121,7 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
 
 def _instead_of(path: Path) -> str:
     """Say what to do where a directory is not a run's: it may be one of several runs."""
-    if path.is_dir() and any(path.glob(f"*/{RECORD}")):
-        return f"the runs in it: mixopt list {path}"
+    runs = sorted(record.parent.name for record in path.glob(f"*/{RECORD}"))
+    if runs:
+        return f"give one of the runs in it: {', '.join(runs[:MAX_RUNS])}"
     return f"create it with mixopt run CONFIG --out {path}"

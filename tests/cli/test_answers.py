@@ -17,11 +17,11 @@ def test_what_an_answer_quotes_cannot_steer_the_terminal(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("compare", "a"), "mixopt: compare: missing argument 'RUN'; see mixopt compare --help\n"),
+        (("logs",), "mixopt: logs: missing argument 'RUN'; see mixopt logs --help\n"),
         (("frobnicate",), "mixopt: no such command 'frobnicate'; see mixopt --help\n"),
         (
-            ("status", "--wach"),
-            "mixopt: status: no such option: --wach (Possible options: --watch);",
+            ("status", "--jsn"),
+            "mixopt: status: no such option: --jsn (Possible options: --json);",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_record_that_was_edited_is_refused(copied):
 
 
 def test_a_folder_of_runs_is_no_run_and_the_error_names_the_command_that_lists_it(copied):
-    with pytest.raises(RunError, match=f"has no config.yaml; .*: mixopt list {copied.parent}$"):
+    with pytest.raises(RunError, match=f"has no config.yaml; .*: {copied.name}$"):
         load_run(copied.parent)
     (copied.parent / "none").mkdir()
     with pytest.raises(RunError, match="create it with mixopt run CONFIG --out"):
