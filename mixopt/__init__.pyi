@@ -1,4 +1,3 @@
-from . import plots as plots
 from .corpus import Corpus as Corpus
 from .errors import (
     ConfigError as ConfigError,
@@ -35,9 +34,8 @@ from .pipeline import (
 )
 from .pretraining import pretrain as pretrain
 from .proposals import Proposal as Proposal
-from .reporting import experts as experts
+from .reporting import experts as experts, explore as explore, plots as plots
 from .run_directory import Run as Run, load_run as load_run
 from .sampling import MixtureSampler as MixtureSampler
 from .system.version import __version__ as __version__
 from .trials import Trials as Trials
-from .what_if import explore as explore

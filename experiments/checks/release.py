@@ -98,7 +98,7 @@ def check_wheel(wheel: Path) -> None:
         assert f"{package}/py.typed" in names, f"{package} has no types"
     odd = [name for name in names if not name.endswith((".py", ".typed", ".js", ".css"))]
     assert all(".dist-info/" in name for name in odd), odd
-    assert any(name.startswith("mixopt/what_if/assets/") for name in names), "no scripts"
+    assert any(name.startswith("mixopt/reporting/assets/") for name in names), "no scripts"
     version = metadata.split("\nVersion: ")[1].split("\n")[0]
     assert f"-{version}-" in wheel.name, version
     print(f"wheel: {len(names)} files, {wheel.stat().st_size / 1e3:.0f} kB, version {version}")

@@ -193,8 +193,7 @@ def _propose_front(
     source: Path, question: _ProposeOptions, asked: Asked, out: Path | None, as_json: bool
 ) -> None:
     from mixopt.pipeline import load_fit, propose_front_from
-    from mixopt.plots import figure_svg, plot_front
-    from mixopt.reporting import front_text
+    from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
     targets = question.pareto

@@ -87,10 +87,6 @@ def simulate_command(
     max_epochs: Annotated[
         float | None, typer.Option("--max-epochs", help="Maximum epochs per domain.")
     ] = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option("--figure", metavar="FILE", help="Draw the schedule to a .png or .svg file."),
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the shares and epochs that a job would draw."""
@@ -99,9 +95,9 @@ def simulate_command(
     ours = {"--batches": batches, "--batch-size": batch_size, "--length": length}
     if is_schedule(source):
         _refuse({**ours, "--max-epochs": max_epochs}, "is set in the schedule; leave it out")
-        _simulate_schedule(source, corpus, inventory, figure, as_json)
+        _simulate_schedule(source, corpus, inventory, as_json)
         return
-    _refuse({"--figure": figure, "--inventory": inventory}, "is for schedules; this is a mixture")
+    _refuse({"--inventory": inventory}, "is for schedules; this is a mixture")
     if batches is None:
         raise ConfigError(
             "simulate: a mixture needs --batches N, the length of the job in global batches"
@@ -164,11 +160,11 @@ def schedule_command(
         print_json({"file": str(out), **schedule.to_json()})
     else:
         show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
-        show(f"{COMMAND}mixopt simulate {out} --figure {out.with_suffix('.png')}")
+        show(f"{COMMAND}mixopt simulate {out}")
 
 
 def _simulate_schedule(
-    source: Path, corpus: Path | None, inventory: Path | None, figure: Path | None, as_json: bool
+    source: Path, corpus: Path | None, inventory: Path | None, as_json: bool
 ) -> None:
     from mixopt.config import read_inventory
     from mixopt.reporting import schedule_text
@@ -178,11 +174,6 @@ def _simulate_schedule(
     sizes = None if inventory is None else read_inventory(inventory, domains)
     forecast = simulate_schedule(source, corpus=corpus, inventory=sizes)
     print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
-    if figure is not None:
-        from mixopt.plots import draw_schedule
-
-        draw_schedule(forecast, figure)
-        say(f"figure: {figure}")
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

@@ -186,8 +186,8 @@ class SupportsPlainLaw(Predictor, Protocol):
         """Return the fitted law: its `kind`, and what that kind needs.
 
         Values are strings, numbers, lists and dictionaries of these, other plain laws, and numpy
-        arrays of float64, float32, int32 or int16. Kinds are those that
-        mixopt/what_if/assets/law.js can predict with, to 1e-6: means, slopes and deviations.
+        arrays of float64, float32 or int32. Kinds are those that
+        mixopt/reporting/assets/law.js can predict with, to 1e-6: means and deviations.
         """
         ...
 

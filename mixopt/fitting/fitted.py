@@ -52,8 +52,8 @@ from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
-    from mixopt.plots import FitPlots
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
+    from mixopt.reporting import FitPlots
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,8 +280,8 @@ class Fit:
 
     @property
     def plot(self) -> FitPlots:
-        """Its figures: `fit.plot.responses()` and others (mixopt.plots.fit_plots)."""
-        from mixopt.plots import FitPlots
+        """Its figures: `fit.plot.responses()` and others (mixopt.reporting.fit_plots)."""
+        from mixopt.reporting import FitPlots
 
         return FitPlots(self)
 

@@ -1,4 +1,4 @@
-"""Show what a run found: tables for a terminal, and the page."""
+"""Show what a run found: tables for a terminal, figures, the page, and the what-if."""
 
 import lazy_loader as lazy
 

@@ -1,25 +1,61 @@
-from .anneals_section import write_anneals as write_anneals
-from .anneals_table import anneals_json as anneals_json, anneals_text as anneals_text
+from . import plots as plots
+from .anneals import (
+    anneals_json as anneals_json,
+    anneals_text as anneals_text,
+    write_anneals as write_anneals,
+)
 from .counts_table import counts_text as counts_text
+from .expert_change_plot import (
+    mark_changes as mark_changes,
+    name_changes as name_changes,
+    plot_expert_change as plot_expert_change,
+)
 from .expert_drawing import (
     ExpertDrawing as ExpertDrawing,
     draw_step as draw_step,
     drawn_files as drawn_files,
 )
+from .expert_maps import plot_layer_domains as plot_layer_domains, plot_load as plot_load
 from .expert_options import ExpertOptions as ExpertOptions
+from .expert_plots import (
+    plot_distances as plot_distances,
+    plot_domain_experts as plot_domain_experts,
+    plot_expert_history as plot_expert_history,
+    plot_tables as plot_tables,
+    plot_windows as plot_windows,
+)
 from .experts_of_run import draw_experts as draw_experts, experts as experts
-from .forecast_text import forecast_lines as forecast_lines
+from .exploring import explore as explore
+from .figure_style import figure_png as figure_png, figure_svg as figure_svg
+from .fit_figures import plot_held_out as plot_held_out, plot_responses as plot_responses
+from .law import law_data as law_data, packed_json as packed_json
+from .mixture_figures import (
+    plot_design as plot_design,
+    plot_epochs as plot_epochs,
+    plot_front as plot_front,
+    plot_mixtures as plot_mixtures,
+)
+from .outcome_figures import (
+    plot_anneals as plot_anneals,
+    plot_validation as plot_validation,
+    plot_validation_curves as plot_validation_curves,
+)
+from .page_figures import page_svg as page_svg
+from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
 from .readiness_table import readiness_text as readiness_text
 from .report import write_report as write_report
+from .run_experts import plot_run_experts as plot_run_experts
 from .schedule_table import schedule_text as schedule_text
-from .step_results import step_result as step_result
 from .tasks_table import tasks_text as tasks_text
 from .terminal import (
     evaluation_text as evaluation_text,
+    forecast_lines as forecast_lines,
     front_text as front_text,
     proposal_text as proposal_text,
     run_summary as run_summary,
+    step_result as step_result,
     summary_text as summary_text,
     verification_text as verification_text,
 )
 from .text_table import table_text as table_text
+from .what_if import view_script as view_script, what_if_section as what_if_section

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from mixopt.errors import MixoptError
-from mixopt.plots import figure_png
+from mixopt.reporting import figure_png
 from mixopt.reporting.expert_figures import DESCRIPTIONS, write_figures
 from mixopt.reporting.experts_of_pretraining import PretrainingExperts
 from mixopt.reporting.experts_of_run import FIGURES

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.plots import (
+from mixopt.reporting import (
     figure_svg,
     plot_distances,
     plot_domain_experts,

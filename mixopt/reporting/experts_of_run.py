@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 from mixopt.errors import RoutingError
 from mixopt.reporting.expert_figures import write_figures
@@ -12,7 +13,7 @@ from mixopt.reporting.experts_of_sweep import SweepExperts
 from mixopt.system import check_links
 
 FIGURES = "figures"
-RunExperts = PretrainingExperts | SweepExperts
+RunExperts: TypeAlias = PretrainingExperts | SweepExperts
 
 
 def experts(

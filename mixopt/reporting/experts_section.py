@@ -7,7 +7,7 @@ import polars as pl
 from mixopt.reporting.expert_figures import DESCRIPTIONS
 from mixopt.reporting.experts_of_sweep import SweepExperts
 from mixopt.reporting.page import bullets, heading, paragraph, table
-from mixopt.reporting.pictures import Pictures
+from mixopt.reporting.page_figures import Pictures
 from mixopt.routing import Summary, key_column
 from mixopt.run_directory import Run
 from mixopt.system import share_text

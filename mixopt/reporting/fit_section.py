@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import polars as pl
+from markupsafe import Markup
 
-from mixopt import plots
-from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.objective import UNITS
 from mixopt.proposals import Proposal
-from mixopt.reporting.page import PageSection, bullets, heading, paragraph, table
-from mixopt.reporting.pictures import Pictures
-from mixopt.reporting.readiness_table import readiness_part
+from mixopt.reporting.fit_figures import plot_held_out, plot_responses
+from mixopt.reporting.page import Section, bullets, folded_list, heading, paragraph, table
+from mixopt.reporting.page_figures import Pictures
+from mixopt.reporting.readiness_table import (
+    NEAR,
+    READINESS_TITLE,
+    readiness_columns,
+    readiness_meaning,
+    readiness_row,
+    readiness_rows,
+)
 from mixopt.run_directory import Run
 from mixopt.system import difference_text, loss_text, name_text, rank_text, share_text
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 
 
-def fit_section(run: Run, pictures: Pictures) -> PageSection:
+def fit_section(run: Run, pictures: Pictures) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
     order = pl.col("kind").replace_strict(KINDS)
@@ -29,12 +37,13 @@ def fit_section(run: Run, pictures: Pictures) -> PageSection:
         " Controls rank or predict without a fitted law; a regressor that does not beat them has"
         " learned nothing."
     )
-    body += "".join(paragraph(f"The fit {line}.") for line in fit.carried_by())
+    for line in fit.carried_by():
+        body += paragraph(f"The fit {line}.")
     body += bullets(_sureness(run.proposal))
     body += heading("Held-out trials") + _predictors(rows, fit.name, unit) + _noise(fit, unit)
     body += _figures(run, pictures)
-    body += _by_target(fit) + readiness_part(run) + _reasons(fit)
-    return PageSection("fit", "What the fit knows", body)
+    body += _by_target(fit) + _readiness(run) + _reasons(fit)
+    return Section("fit", "What the fit knows", body)
 
 
 def _chosen(fit: Fit) -> str:
@@ -61,17 +70,17 @@ def _sureness(proposal: Proposal) -> Iterable[str]:
         )
 
 
-def _figures(run: Run, pictures: Pictures) -> str:
+def _figures(run: Run, pictures: Pictures) -> Markup:
     fit = run.fit
-    drawn = plots.plot_held_out(fit)
+    drawn = plot_held_out(fit)
     about = f"{name_text(fit.name)} on held-out folds: each trial was predicted unseen."
     body = pictures.show("held_out", drawn, about)
-    drawn = plots.plot_responses(fit, run.proposal)
+    drawn = plot_responses(fit, run.proposal)
     about = "The objective that is predicted along each domain's share, with the trials."
     return body + pictures.show("responses", drawn, about)
 
 
-def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> str:
+def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> Markup:
     cells, styles = [], []
     for row in rows.iter_rows(named=True):
         name = _heading(row["predictor"])
@@ -91,7 +100,7 @@ def _style(kind: str) -> str:
     return "" if kind in ("regressor", "member") else "weak"
 
 
-def _noise(fit: Fit, unit: str) -> str:
+def _noise(fit: Fit, unit: str) -> Markup:
     ceiling = fit.report.filter((pl.col("predictor") == CEILING) & (pl.col("target") == OBJECTIVE))
     if ceiling.is_empty():
         return paragraph(
@@ -105,15 +114,34 @@ def _noise(fit: Fit, unit: str) -> str:
     )
 
 
-def _reasons(fit: Fit) -> str:
+def _readiness(run: Run) -> Markup:
+    """Show how ready each loss of a run is; bold ones are part of the objective."""
+    found = readiness(run.fit)
+    about = found.replicates.describe()
+    body = heading(READINESS_TITLE) + paragraph(f"{about[0].upper()}{about[1:]}.")
+    if found.left_out:
+        body += paragraph(f"Left out of the objective as noise: {', '.join(found.left_out)}.")
+    ordered, columns = readiness_rows(found), readiness_columns(found)
+    weights = ["strong" if one.weight else "" for one in ordered]
+    styles = [
+        "weak" if one.state == "noise" else weight
+        for one, weight in zip(ordered, weights, strict=True)
+    ]
+    texts = [place for place, name in enumerate(columns) if name in (NEAR, "state")]
+    rows = [readiness_row(one, found) for one in ordered]
+    body += table(columns, rows, caption="Bold: part of the objective.", styles=styles, texts=texts)
+    return body + folded_list("What the columns mean", readiness_meaning(found))
+
+
+def _reasons(fit: Fit) -> Markup:
     lines = [line.split(": ", 1) for line in fit.reasons()]
     if not lines:
-        return ""
+        return Markup()
     caption = "What held-out trials chose for each loss, and how wrong each candidate was on them."
     return table(("evaluation domain", "chosen"), lines, caption=caption, texts=[1])
 
 
-def _by_target(fit: Fit) -> str:
+def _by_target(fit: Fit) -> Markup:
     ranked = fit.report.filter(pl.col("spearman").is_not_null())
     names = list(dict.fromkeys(ranked["predictor"]))
     found = {

@@ -1,52 +1,101 @@
-"""The elements that the decision page is made of: functions from texts to markup.
+"""The frame of a page: one HTML file with its style, scripts and figures inside.
 
-Every text is escaped here, so that a domain may have any name.
+Nothing is fetched: no font, no script, no image. The page follows the reader's light or dark, is
+legible on a narrow screen, prints, and works where scripts do not run. Templates escape every text,
+and the Content-Security-Policy allows no request, and no script but those that are written here, by
+their hashes: a name that were not escaped could still run nothing.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
-from mixopt.plots import page_svg
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mixopt.system import __version__
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
 
 
 @dataclass(frozen=True)
-class PageSection:
-    """A part of the page.
-
-    Attributes:
-        name: Its anchor.
-        title: Its heading.
-        body: Markup that the functions below made.
-        style: CSS of its own.
-        script: JavaScript of its own.
-    """
+class Section:
+    """A part of a page: its anchor, its heading, markup, and CSS and JavaScript of its own."""
 
     name: str
     title: str
-    body: str
+    body: Markup
     style: str = ""
     script: str = ""
 
 
-def paragraph(text: str, style: str = "") -> str:
+def page_html(name: str, title: str, first: Markup, sections: Sequence[Section]) -> str:
+    """Return the whole file.
+
+    Args:
+        name: What the run is called.
+        title: What a browser's tab says.
+        first: The first screen, with the page's only `h1`.
+        sections: What follows, each with a link at the top.
+    """
+    scripts = [asset("page.js"), *(part.script for part in sections if part.script)]
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in scripts
+    )
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return template(
+        "page.html",
+        name=name,
+        title=title,
+        policy=policy,
+        style=Markup(asset("page.css") + "".join(part.style for part in sections)),
+        first=first,
+        sections=sections,
+        version=__version__,
+        scripts=[Markup(text) for text in scripts],
+    )
+
+
+def template(file: str, /, **values: Any) -> Markup:
+    """Fill a template of `assets`; every text in it is escaped."""
+    return Markup(_environment().get_template(file).render(values))
+
+
+def paragraph(text: str, style: str = "") -> Markup:
     """Return a paragraph."""
-    return f'<p class="{style}">{escape(text)}</p>\n' if style else f"<p>{escape(text)}</p>\n"
+    return _macro("paragraph", text, style)
 
 
-def heading(text: str) -> str:
+def heading(text: str) -> Markup:
     """Return a heading inside a section."""
-    return f"<h3>{escape(text)}</h3>\n"
+    return _macro("heading", text)
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> Markup:
     """Return a list."""
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>\n"
+    return _macro("bullets", list(lines))
+
+
+def folded(title: str, text: str) -> Markup:
+    """Return text that is shown when its title is opened."""
+    return _macro("folded", title, text)
+
+
+def folded_list(title: str, lines: Iterable[str]) -> Markup:
+    """Return a list that is shown when its title is opened."""
+    return _macro("folded_list", title, list(lines))
 
 
 def table(
@@ -57,7 +106,7 @@ def table(
     texts: Sequence[int] = (),
     styles: Sequence[str] = (),
     is_sortable: bool = True,
-) -> str:
+) -> Markup:
     """Return a table; the page's script sorts it, and folds a long one.
 
     Args:
@@ -68,53 +117,35 @@ def table(
         styles: Of each row: `strong`, `weak` or nothing; all plain when empty.
         is_sortable: Whether the order of the rows may be changed.
     """
-    kinds = ["text" if place in texts else "" for place in range(len(columns))]
-    head = "".join(cell("th", name, kind, "col") for name, kind in zip(columns, kinds, strict=True))
-    lines = []
-    for number, row in enumerate(rows):
-        style = styles[number] if styles else ""
-        cells = cell("th", row[0], kinds[0], "row") if row else ""
-        cells += "".join(
-            cell("td", text, kind) for text, kind in zip(row[1:], kinds[1:], strict=True)
-        )
-        lines.append(f'<tr class="{style}">{cells}</tr>' if style else f"<tr>{cells}</tr>")
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    kind = ' class="sortable"' if is_sortable and len(lines) > 1 else ""
-    return f'<div class="wide"><table{kind}>{title}{body}</table></div>\n'
+    return _macro("table", columns, list(rows), caption, texts, styles, is_sortable)
 
 
-def figure(svg: str, name: str, description: str) -> str:
-    """Return a figure, as `figure_svg` gives it, with its description below."""
-    svg = page_svg(svg, name, description)
-    return f"<figure>{svg}<figcaption>{escape(description)}</figcaption></figure>\n"
+def json_text(content: Any) -> Markup:
+    """Return plain values as JSON for a `script` element, which no name can end."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":  # letters of its strings alone
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
 
 
-def folded(title: str, text: str) -> str:
-    """Return text that is shown when its title is opened."""
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>\n"
+def asset(name: str) -> str:
+    """Return a file of `assets`."""
+    return (files("mixopt.reporting") / "assets" / name).read_text(encoding="utf-8")
 
 
-def folded_list(title: str, lines: Iterable[str]) -> str:
-    """Return a list that is shown when its title is opened."""
-    return f"<details><summary>{escape(title)}</summary>{bullets(lines)}</details>\n"
+def _macro(name: str, *values: Any) -> Markup:
+    made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values)
+    return made
 
 
-def cell(element: str, text: str, kind: str = "", scope: str = "") -> str:
-    """Return a cell of a table.
-
-    Args:
-        element: `th` or `td`.
-        text: What it says.
-        kind: Its class, if it has one.
-        scope: What a `th` names: `col` or `row`.
-    """
-    style = f' class="{kind}"' if kind else ""
-    named = f' scope="{scope}"' if scope else ""
-    shown = breakable(text) if element == "th" else escape(text)
-    return f"<{element}{style}{named}>{shown}</{element}>"
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("mixopt.reporting", "assets")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made.filters["breakable"] = _breakable
+    return made
 
 
-def breakable(text: str) -> str:
+def _breakable(text: str) -> Markup:
     """Return a name that a narrow column may break after a mark, and nowhere else."""
-    return _MARKS.sub(r"\1<wbr>", escape(text))
+    return Markup(_MARKS.sub(r"\1<wbr>", str(escape(text))))

@@ -1,16 +1,14 @@
-"""How ready each loss is, as a table: in a terminal, and as a section of the report's page."""
+"""How ready each loss is, as a table of a terminal and of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mixopt.fitting import FitReadiness, LossReadiness, readiness
-from mixopt.reporting.page import folded_list, heading, paragraph, table
+from mixopt.fitting import FitReadiness, LossReadiness
 from mixopt.reporting.text_table import table_text
-from mixopt.run_directory import Run
 from mixopt.system import rank_text, share_text
 
-TITLE = "How well the trials tell mixtures apart, by loss"
+READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 MEANING = (
     "spread: standard deviation over mixtures; noise: over seeds of one mixture",
     "ratio: the spread beyond the noise, divided by the noise; lower bound: 95%",
@@ -34,30 +32,17 @@ KNOWN_COLUMNS = ("noise", "ratio", "ratio, lower bound")
 
 def readiness_text(found: FitReadiness) -> str:
     """Return the table of a fit's losses, the most ready first, and what its columns mean."""
-    columns, rows = _columns(found), [_row(one, found) for one in _ordered(found)]
-    lines = [found.replicates.describe(), *_meaning(found)]
+    columns, rows = (
+        readiness_columns(found),
+        [readiness_row(one, found) for one in readiness_rows(found)],
+    )
+    lines = [found.replicates.describe(), *readiness_meaning(found)]
     if found.left_out:
         lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
-    return "\n".join([table_text(TITLE, columns, rows), *lines])
+    return "\n".join([table_text(READINESS_TITLE, columns, rows), *lines])
 
 
-def readiness_part(run: Run) -> str:
-    """Show how ready each loss of a run is; bold ones are part of the objective."""
-    found = readiness(run.fit)
-    about = found.replicates.describe()
-    body = heading(TITLE) + paragraph(f"{about[0].upper()}{about[1:]}.")
-    if found.left_out:
-        body += paragraph(f"Left out of the objective as noise: {', '.join(found.left_out)}.")
-    ordered = _ordered(found)
-    styles = [_style(one) for one in ordered]
-    columns, rows = _columns(found), [_row(one, found) for one in ordered]
-    texts = [columns.index(name) for name in (NEAR, "state") if name in columns]
-    caption = "Bold: part of the objective."
-    body += table(columns, rows, caption=caption, styles=styles, texts=texts)
-    return body + folded_list("What the columns mean", _meaning(found))
-
-
-def _ordered(found: FitReadiness) -> list[LossReadiness]:
+def readiness_rows(found: FitReadiness) -> list[LossReadiness]:
     """Return the objective, then losses by falling ratio, or rank correlation without noise."""
 
     def readiest(one: LossReadiness) -> float:
@@ -67,7 +52,8 @@ def _ordered(found: FitReadiness) -> list[LossReadiness]:
     return [found.objective, *sorted(found.losses, key=readiest)]
 
 
-def _columns(found: FitReadiness) -> tuple[str, ...]:
+def readiness_columns(found: FitReadiness) -> tuple[str, ...]:
+    """Return the columns that a fit's losses have."""
     known, bound = (KNOWN_COLUMNS, ()) if found.replicates.trials else ((), (BOUND,))
     ceiling = ("ceiling",) if _has_ceiling(found) else ()
     near = (NEAR,) if _has_domains(found) else ()
@@ -75,7 +61,8 @@ def _columns(found: FitReadiness) -> tuple[str, ...]:
     return ("loss", "weight", "spread", *known, *ranks, *near, "state")
 
 
-def _row(one: LossReadiness, found: FitReadiness) -> Sequence[str]:
+def readiness_row(one: LossReadiness, found: FitReadiness) -> Sequence[str]:
+    """Return the cells of a loss."""
     of = one.of_trials
     cells = [one.name, share_text(one.weight) if one.weight else "", f"{of.spread:.4f}"]
     if of.noise is not None and of.ratio is not None and of.low is not None:
@@ -103,12 +90,7 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 1000 else "over 1000"
 
 
-def _meaning(found: FitReadiness) -> tuple[str, ...]:
+def readiness_meaning(found: FitReadiness) -> tuple[str, ...]:
+    """Say what the columns mean, a line each."""
     own = MEANING if found.replicates.trials else UNKNOWN
     return (*own, *(BOTH if _has_domains(found) else BOTH[:1]))
-
-
-def _style(one: LossReadiness) -> str:
-    if one.state == "noise":
-        return "weak"
-    return "strong" if one.weight else ""

@@ -12,25 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixopt.reporting.anneals_section import anneals_section
-from mixopt.reporting.answer import answer_of
-from mixopt.reporting.answer_section import answer_section
-from mixopt.reporting.corpus_section import corpus_section
+from mixopt.reporting.anneals import anneals_section
+from mixopt.reporting.answer import answer_of, first_screen
 from mixopt.reporting.fit_section import fit_section
-from mixopt.reporting.page import PageSection
-from mixopt.reporting.page_frame import page
-from mixopt.reporting.pictures import Pictures
-from mixopt.reporting.provenance_section import provenance_section
-from mixopt.reporting.trials_section import trials_section
+from mixopt.reporting.page import Section, page_html
+from mixopt.reporting.page_figures import Pictures
+from mixopt.reporting.run_sections import corpus_section, provenance_section, trials_section
 from mixopt.reporting.validation_section import validation_section
-from mixopt.reporting.what_if_place import what_if_place
+from mixopt.reporting.what_if import what_if_section
 from mixopt.run_directory import Run
-from mixopt.system import __version__, write_text
-
-ENDING = (
-    f"Made by mixopt {__version__}. This page is one file and asks no server; its figures are in"
-    " figures/, its numbers in the run directory."
-)
+from mixopt.system import write_text
 
 
 def write_report(run: Run) -> Path:
@@ -46,15 +37,15 @@ def write_report(run: Run) -> Path:
         RunError: There is no proposal yet, or the folder cannot be written.
     """
     run.require("propose")
-    answer = answer_section(run, answer_of(run))
+    first = first_screen(run, answer_of(run))
     sections = list(_sections(run, Pictures(run.path / "figures")))
     path, name = run.path / "report.html", run.config.name
-    write_text(path, page(name, f"{name}: data mixture", answer, sections, ENDING))
+    write_text(path, page_html(name, f"{name}: data mixture", first, sections))
     return path
 
 
-def _sections(run: Run, pictures: Pictures) -> Iterable[PageSection]:
-    yield what_if_place(run)
+def _sections(run: Run, pictures: Pictures) -> Iterable[Section]:
+    yield what_if_section(run)
     if run.is_done("validate"):
         yield validation_section(run, pictures)
     if run.config.design.anneals is not None:

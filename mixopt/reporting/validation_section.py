@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
-from mixopt import plots
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
 from mixopt.proposals import VERDICTS, Comparison, Validation, looks, mixture_of, named
-from mixopt.reporting.forgetting import forgetting_part
-from mixopt.reporting.gain_panels import change_word
-from mixopt.reporting.page import PageSection, heading, paragraph, table
-from mixopt.reporting.pictures import Pictures
+from mixopt.reporting.answer import change_word
+from mixopt.reporting.outcome_figures import plot_validation, plot_validation_curves
+from mixopt.reporting.page import Section, heading, paragraph, table
+from mixopt.reporting.page_figures import Pictures
+from mixopt.reporting.terminal import CHECKPOINT, forgetting_rows
 from mixopt.run_directory import Run
 from mixopt.system import (
     Array,
@@ -37,7 +38,7 @@ def _of_tasks(losses: Iterable[str]) -> str:
     )
 
 
-def validation_section(run: Run, pictures: Pictures) -> PageSection:
+def validation_section(run: Run, pictures: Pictures) -> Section:
     """Show every mixture that was trained, in the objective and by loss, and its prediction."""
     validation = run.validation
     unit = UNITS[run.objective.value_unit]
@@ -49,20 +50,20 @@ def validation_section(run: Run, pictures: Pictures) -> PageSection:
         f" ({_looks(run)}). Lower is better."
     )
     body += _mixtures(run)
-    drawn = plots.plot_validation(validation)
+    drawn = plot_validation(validation)
     about = f"{run.objective.describe()}, {unit}: runs, means and paired differences."
     body += pictures.show("validation", drawn, about)
-    body += _predictions(run, pictures) + _costs(run) + forgetting_part(run)
+    body += _predictions(run) + _costs(run) + _forgetting(run)
     body += heading("By evaluation domain") + _domains(run)
     curves = _curves(run)
     if curves:
-        drawn = plots.plot_validation_curves(curves, unit)
+        drawn = plot_validation_curves(curves, unit)
         body += heading("During training")
         body += pictures.show("validation_curves", drawn, "The objective during training.")
-    return PageSection("validation", "Validation", body)
+    return Section("validation", "Validation", body)
 
 
-def _predictions(run: Run, pictures: Pictures) -> str:
+def _predictions(run: Run) -> Markup:
     """Show the gains that were predicted beside those that were validated."""
     found, unit = run.recommendation, UNITS[run.objective.value_unit]
     rows = []
@@ -85,19 +86,14 @@ def _predictions(run: Run, pictures: Pictures) -> str:
         " validation trains longer than a trial. A search that picks the best prediction picks its"
         " luckiest error too, so expect less than was predicted."
     )
-    body += table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
-    if found.gains:
-        drawn = plots.plot_gains(found)
-        about = "Gains as predicted, with 90% intervals, and as validated, with 95%."
-        body += pictures.show("validation_predicted", drawn, about)
-    return body
+    return body + table(columns, rows, texts=[5], caption=f"{run.objective.describe()}, {unit}")
 
 
-def _costs(run: Run) -> str:
+def _costs(run: Run) -> Markup:
     """Show how all losses change that the objective does not measure."""
     costs = run.recommendation.costs
     if not costs:
-        return ""
+        return Markup()
     mixture, rows = run.recommendation.mixture, []
     for name, cost in costs.items():
         share = share_text(mixture[name]) if name in mixture else "target"
@@ -111,7 +107,27 @@ def _costs(run: Run) -> str:
     return title + table(columns, rows, caption=caption, texts=[4])
 
 
-def _mixtures(run: Run) -> str:
+def _forgetting(run: Run) -> Markup:
+    """Show what trials from a checkpoint forget; nothing where they begin with random weights."""
+    mixtures, rows = forgetting_rows(run)
+    if not rows:
+        return Markup()
+    text = (
+        f"Held-out losses of the checkpoint that all trials begin with ({CHECKPOINT}), measured"
+        " before any step on the same text, and of runs from it. A change above 0 is what is"
+        " forgotten: its interval is over seeds, which differ in the order of the data alone."
+    )
+    columns = ("evaluation domain", CHECKPOINT, *mixtures, "change", "95% interval")
+    unit, chosen = UNITS[run.objective.unit], named(run.recommendation.chosen)
+    caption = f"{unit}; the change is {chosen} - the checkpoint"
+    return (
+        heading("What the checkpoint knew")
+        + paragraph(text)
+        + table(columns, rows, caption=caption)
+    )
+
+
+def _mixtures(run: Run) -> Markup:
     validation = run.validation
     rows = []
     for name in validation.mixtures:
@@ -132,7 +148,7 @@ def _mixtures(run: Run) -> str:
     return table(columns, rows, caption=caption, texts=[6], styles=styles)
 
 
-def _domains(run: Run) -> str:
+def _domains(run: Run) -> Markup:
     """Compare what is recommended with every other mixture, loss by loss."""
     validation, chosen = run.validation, run.recommendation.chosen
     others = _compared_with(validation, chosen)

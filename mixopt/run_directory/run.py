@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
-    from mixopt.plots import RunPlots
     from mixopt.proposals import Anneals, Proposal, Recommendation, Validation
+    from mixopt.reporting import RunPlots
     from mixopt.trials import Trial, Trials
 
 
@@ -170,8 +170,8 @@ class Run:
 
     @property
     def plot(self) -> RunPlots:
-        """Its figures: `run.plot.mixtures()` and others (mixopt.plots.run_plots)."""
-        from mixopt.plots import RunPlots
+        """Its figures: `run.plot.mixtures()` and others (mixopt.reporting.plots)."""
+        from mixopt.reporting import RunPlots
 
         return RunPlots(self)
 

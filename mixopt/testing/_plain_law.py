@@ -1,7 +1,7 @@
 """The promise of a plain law: nothing in it but numbers, arrays and words.
 
-Whether a browser predicts the same is seen in one (tests/what_if/test_law_in_a_browser.py); here is
-checked what needs none.
+Whether a browser predicts the same is seen in one (tests/reporting/test_law_in_a_browser.py); here
+is checked what needs none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from mixopt.testing._regressor_trials import promise
 
-TYPES = ("float64", "float32", "int32", "int16")
+TYPES = ("float64", "float32", "int32")
 
 
 def check_plain_law(law: Any) -> None:

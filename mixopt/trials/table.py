@@ -53,7 +53,7 @@ from mixopt.trials.reindexing import joined, reindexed
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
-    from mixopt.plots import TrialPlots
+    from mixopt.reporting import TrialPlots
 
 LOSSES = 5  # that have a column each
 
@@ -276,8 +276,8 @@ class Trials(TrialRows):
 
     @property
     def plot(self) -> TrialPlots:
-        """Their figures: `trials.plot.design()` (mixopt.plots.fit_plots)."""
-        from mixopt.plots import TrialPlots
+        """Their figures: `trials.plot.design()` (mixopt.reporting.fit_plots)."""
+        from mixopt.reporting import TrialPlots
 
         return TrialPlots(self)
 

@@ -15,7 +15,7 @@ Shapes: N trials, D domains, M targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,74 +27,6 @@ from mixopt.errors import PluginError
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array, IntArray, read_json, write_json, write_text
 from mixopt_regressors.mixture_regressor import FORMAT, MixtureRegressor
-
-Cut = tuple[int, float]
-MOST_SHORT = 2**15 - 1  # cuts that two bytes can number
-
-
-def plain_trees(boosters: Sequence[Any]) -> dict[str, Any]:
-    """Return the trees of all boosters, one booster for each target."""
-    trees = [_merged([list(_nodes(tree)) for tree in _structures(one)]) for one in boosters]
-    every = [node for own in trees for tree in own for node in tree]
-    cuts = sorted({node for node in every if isinstance(node, tuple)})
-    number = {cut: place for place, cut in enumerate(cuts)}
-    bases = [_base(own) for own in trees]
-    values = [
-        node - (base if first else 0.0)
-        for own, base in zip(trees, bases, strict=True)
-        for first, tree in zip([True, *[False] * len(own)], own, strict=False)
-        for node in tree
-        if not isinstance(node, tuple)
-    ]
-    numbers = [number[node] if isinstance(node, tuple) else -1 for node in every]
-    return {
-        "kind": "trees",
-        "trees_M": np.array([len(own) for own in trees], dtype=np.int32),
-        "bases_M": np.array(bases),
-        "nodes": np.array(numbers, dtype=np.int16 if len(cuts) <= MOST_SHORT else np.int32),
-        "values": np.array(values, dtype=np.float32),
-        "cut_domains": np.array([domain for domain, _ in cuts], dtype=np.int16),
-        "cuts": np.array([threshold for _, threshold in cuts], dtype=np.float64),
-    }
-
-
-def _structures(booster: Any) -> list[dict[str, Any]]:
-    return [tree["tree_structure"] for tree in booster.dump_model()["tree_info"]]
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[Cut | float]:
-    """Yield a split before its left side and that before its right side."""
-    if "leaf_value" in node:
-        yield float(node["leaf_value"])
-        return
-    yield int(node["split_feature"]), float(node["threshold"])
-    yield from _nodes(node["left_child"])
-    yield from _nodes(node["right_child"])
-
-
-def _merged(trees: Sequence[Sequence[Cut | float]]) -> list[list[Cut | float]]:
-    """Return trees with the same splits as one each, in the order in which they first come."""
-    sums: dict[tuple[Cut | None, ...], list[Cut | float]] = {}
-    for tree in trees:
-        splits = tuple(node if isinstance(node, tuple) else None for node in tree)
-        before = sums.get(splits)
-        sums[splits] = list(tree) if before is None else _summed(before, tree)
-    return list(sums.values())
-
-
-def _summed(one: Sequence[Cut | float], other: Sequence[Cut | float]) -> list[Cut | float]:
-    """Return the sum of two trees with the same splits."""
-    return [
-        left if isinstance(left, tuple) or isinstance(right, tuple) else left + right
-        for left, right in zip(one, other, strict=True)
-    ]
-
-
-def _base(trees: Sequence[Sequence[Cut | float]]) -> float:
-    """Return what is about the mean: LightGBM adds that of the losses to its first tree."""
-    leaves = [node for tree in trees[:1] for node in tree if not isinstance(node, tuple)]
-    return float(np.mean(leaves)) if leaves else 0.0
-
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
 
@@ -149,10 +81,6 @@ class LightGBMRegressor(MixtureRegressor):
         kept = super().select(targets)
         kept.boosters_ = [self.boosters_[target] for target in targets]
         return kept
-
-    def plain_law(self) -> dict[str, Any]:
-        """Return the trees as plain numbers (mixopt.fitting.capabilities)."""
-        return {**plain_trees(self.boosters_), "noise_M": self.noise_M}
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the trees and the deviations that this one found."""

@@ -10,13 +10,11 @@ Shapes: N trials, D domains, M targets.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_triangles
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 RANK = 1e-10  # singular values below this part of the largest are directions without data
 
@@ -32,18 +30,6 @@ class LinearRegressor(MixtureRegressor):
         self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         slopes: Array = self.slopes_MD.copy()
         return slopes
-
-    def plain_law(self) -> dict[str, Any]:
-        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
-        return {
-            "kind": "linear",
-            "means_M": self.means_M,
-            "slopes_MD": self.slopes_MD,
-            "noise_M": self.noise_M,
-            "center_D": self.center_D,
-            "inverse_T": lower_triangles(self.inverse_DD),
-            "trials": int(self.trials),
-        }
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.trials = np.array(len(weights_ND))

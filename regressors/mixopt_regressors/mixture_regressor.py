@@ -25,14 +25,12 @@ from mixopt.errors import PluginError, TrialsError, did_you_mean
 from mixopt.system import Array, read_arrays, read_json, write_bytes, write_json
 
 LARGE = 2**12  # entries of an array that has 32 bits instead of 64
-MANY = 2**16  # entries of roots that have 16 bits instead of 32
-SHORT, LONG = 2**15 - 1, 2**31 - 2**10  # room for units that are rounded themselves
 
 
-def lower_triangles(matrices_MPP: NDArray[np.floating[Any]]) -> Array:
-    """Return the lower triangles of symmetric matrices, row by row, shape (M, T)."""
-    rows_T, columns_T = np.tril_indices(matrices_MPP.shape[-1])
-    return np.asarray(matrices_MPP[..., rows_T, columns_T], dtype=np.float64)
+def plain_roots(roots_MPP: NDArray[np.floating[Any]]) -> dict[str, Any]:
+    """Return triangular roots of covariances as their lower triangles, row by row."""
+    rows_T, columns_T = np.tril_indices(roots_MPP.shape[-1])
+    return {"roots_MT": single_if_large(roots_MPP[..., rows_T, columns_T])}
 
 
 def lower_roots(roots_MPQ: NDArray[np.floating[Any]]) -> Array:
@@ -50,28 +48,6 @@ def root_of(matrix_PP: NDArray[np.floating[Any]]) -> Array:
 def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Return an array in single precision where it is large."""
     return values.astype(np.float32) if values.size > LARGE else values
-
-
-def rounded_roots(roots_MPP: NDArray[np.floating[Any]]) -> dict[str, Any]:
-    """Return the triangular roots of covariances as whole numbers of a unit for each row."""
-    lower_MPP = lower_roots(roots_MPP)
-    most = LONG if lower_MPP.size < MANY else SHORT
-    units_MP = (np.maximum(np.abs(lower_MPP).max(axis=2), 1e-30) / most).astype(np.float32)
-    whole_MT = lower_triangles(np.round(lower_MPP / units_MP[:, :, None].astype(np.float64)))
-    kind = np.int32 if most == LONG else np.int16
-    return {"roots_MT": whole_MT.astype(kind), "root_units_MP": units_MP}
-
-
-def rounded_rows(values_MN: Array) -> tuple[NDArray[np.int32], Array]:
-    """Return rows as whole numbers of a unit for each, and the units, shape (M,)."""
-    units_M = np.maximum(np.abs(values_MN).max(axis=1), 1e-300) / LONG
-    return np.round(values_MN / units_M[:, None]).astype(np.int32), units_M
-
-
-def set_apart(trust_MN: Array) -> dict[str, NDArray[Any]]:
-    """Return the entries that are not 1, which are few: places, row by row, and values."""
-    places = np.flatnonzero(trust_MN != 1.0)
-    return {"doubted": places.astype(np.int32), "trusts": trust_MN.ravel()[places]}
 
 
 FORMAT = "mixopt-regressor/1"
@@ -93,7 +69,6 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     saved_as: ClassVar[tuple[str, ...]] = ("json", "npz")
     by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
-    later: ClassVar[tuple[str, ...]] = ()  # those of both that files of older fits lack
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target.
@@ -163,9 +138,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
             "domains": self.n_features_in_,
             "flat": self.flat_,
         }
-        lacks = {name for name in self.later if not hasattr(self, name)}
-        kept = [name for name in (*self.by_target, *self.shared) if name not in lacks]
-        arrays = {name: getattr(self, name) for name in kept}
+        arrays = {name: getattr(self, name) for name in (*self.by_target, *self.shared)}
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
         write_bytes(path / "arrays.npz", stream.getvalue())
@@ -180,8 +153,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         """
         regressor = cls._read_head(path)
         arrays = read_arrays(path / "arrays.npz", error=PluginError)
-        lacks = {name for name in cls.later if name not in arrays}
-        for name in (name for name in (*cls.by_target, *cls.shared) if name not in lacks):
+        for name in (*cls.by_target, *cls.shared):
             if name not in arrays:
                 raise PluginError(f"{path / 'arrays.npz'}: {name}: is missing; fit again")
             if arrays[name].dtype.kind not in "fiub":

@@ -16,9 +16,9 @@ from mixopt.errors import ConfigError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.plots import figure_svg, plot_front
 from mixopt.proposals import Front, Interval, Proposal, propose_front
 from mixopt.proposals.pareto_front import FrontPoint, _lattice, _objective, _undominated
+from mixopt.reporting import figure_svg, plot_front
 from mixopt.system import plugin_names
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 

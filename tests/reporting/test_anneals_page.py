@@ -12,7 +12,7 @@ from made_anneals import SOURCES, made_anneals
 from mixopt import load_run
 from mixopt.pipeline import AnnealAsked
 from mixopt.reporting import anneals_json, anneals_text, write_anneals
-from mixopt.reporting.anneals_section import _paired
+from mixopt.reporting.anneals import _paired
 from mixopt.run_directory import Run
 from mixopt.trials import Trials
 

@@ -87,7 +87,7 @@ def test_the_page_fetches_nothing(page):
         r"(?:src|href)\s*=\s*[\"']([^\"'#][^\"']*)|@import|url\(\s*[\"']?(?!#)", page
     )
     assert fetched == []
-    assert "default-src &#x27;none&#x27;" in page
+    assert "default-src &#39;none&#39;" in page
 
 
 def test_the_page_is_balanced(page):
@@ -154,7 +154,7 @@ def test_the_page_begins_with_the_recommendation_and_what_it_costs(done, page):
 
 def test_figures_are_files_too(done):
     names = {file.stem for file in (done.path / "figures").glob("*.svg")}
-    assert names >= {"responses", "design", "held_out", "validation", "validation_predicted"}
+    assert names >= {"responses", "design", "held_out", "validation", "validation_curves"}
 
 
 def test_a_run_without_validation_shows_what_is_predicted(run):

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.fitting import Fit, aimed, predict_with_std, supports_gradient
+from mixopt.fitting import Fit, aimed, predict_with_std
 from mixopt.objective import Objective
-from mixopt.what_if import law_data, law_script, packed_json
+from mixopt.reporting import law_data, packed_json, view_script
 
 ANSWER = """
 (mixtures) => mixtures.map((w) => ({
@@ -21,8 +21,6 @@ ANSWER = """
   halves: Array.from(law.halves(w)),
   value: law.value(w),
   half: law.valueHalf(w),
-  gradient: law.hasGradient ? Array.from(law.gradient(w)) : [],
-  value_gradient: law.hasGradient ? Array.from(law.valueGradient(w)) : [],
 }))
 """
 
@@ -31,7 +29,7 @@ def law_page(content: dict[str, Any]) -> str:
     """Return a page in which `law` is the law of a page's data."""
     return (
         f'<script type="application/json" id="data">{packed_json(content)}</script>'
-        f"<script>{law_script()}\n"
+        f"<script>{view_script()}\n"
         "const law = makeLaw(readWhatIf(document.getElementById('data').textContent));</script>"
     )
 
@@ -43,38 +41,24 @@ def browser_answers(
     names = {"domains": list(fit.domains), "targets": list(fit.targets)}
     page = open_page(law_page({**names, **law_data(fit, asked)}))
     rows = page.evaluate(ANSWER, mixtures_KD.tolist())
-    found = {name: np.array([row[name] for row in rows], dtype=float) for name in rows[0]}
-    found["gradient"] = found["gradient"].reshape(len(rows), len(fit.targets), -1)
-    return found
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in rows[0]}
 
 
 def python_answers(
     fit: Fit, mixtures_KD: np.ndarray, asked: Objective | None = None
 ) -> dict[str, np.ndarray]:
     """Ask the fit."""
-    found, (regressor, aim) = (
-        fit.predict(mixtures_KD, asked),
-        aimed(fit.regressor, asked or fit.objective),
-    )
-    means_KC, stds_KC = predict_with_std(regressor, mixtures_KD)
+    found = fit.predict(mixtures_KD, asked)
+    regressor, _ = aimed(fit.regressor, asked or fit.objective)
+    _, stds_KC = predict_with_std(regressor, mixtures_KD)
     count = len(fit.targets)
-    answers = {
+    return {
         "losses": found.losses_NM,
         "stds": stds_KC[:, :count],
         "halves": found.high_NM - found.losses_NM,
         "value": found.objective_N,
         "half": found.objective_high_N - found.objective_N,
     }
-    if supports_gradient(regressor):
-        slopes = [np.asarray(regressor.gradient(weights_D)) for weights_D in mixtures_KD]
-        answers["gradient"] = np.array([slopes_CD[:count] for slopes_CD in slopes])
-        pairs = zip(means_KC, slopes, strict=True)
-        answers["value_gradient"] = np.array([aim.gradient(m_C) @ s_CD for m_C, s_CD in pairs])
-        if fit.pilots is not None and asked is not None and asked.kind == "target":
-            # A loss that is the objective is predicted as the objective is.
-            at = asked.columns[0]
-            answers["gradient"][:, at] = asked.signs[at] * answers["value_gradient"]
-    return answers
 
 
 def mixtures(domains: int, count: int = 50, seed: int = 0) -> np.ndarray:

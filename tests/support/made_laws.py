@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from made_fit import DOMAINS, TARGETS
-from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.combinations import AutoRegressor, EnsembleRegressor
 from mixopt_regressors.laws import SkillsRegressor
 
@@ -58,6 +57,5 @@ def pilot_runs(count: int) -> Trials:
 
 # Regressors that are fitted in a second, by `made_laws:NAME`.
 few_units = SkillsRegressor(units=5, restarts=2, folds=2)
-few_trees = LightGBMRegressor(iterations=30, trees=30, noise=[0.01] * len(TARGETS))
 few_members = EnsembleRegressor(members=("gaussian_process", "made_laws:few_units", "power"))
-few_candidates = AutoRegressor(candidates=("linear", "power", "log_linear"), folds=2)
+few_candidates = AutoRegressor(candidates=("gaussian_process", "power", "epochs"), folds=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from made_fit import fitted, objective
 
 from mixopt.fitting import Fit
-from mixopt.what_if import law_data, what_if_section
+from mixopt.reporting import law_data, packed_json, view_script
+from mixopt.reporting.page import asset
 
 NATURAL = np.array([0.3, 0.5, 0.2])
 RECOMMENDED = np.array([0.42, 0.25, 0.33])
@@ -57,27 +57,27 @@ def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str,
         "domains": list(fit.domains),
         "targets": list(fit.targets),
         "natural": NATURAL,
-        "proposal": RECOMMENDED,
-        "recommended": RECOMMENDED,
+        "starts": [["Recommended", RECOMMENDED], ["Natural", NATURAL]],
         **law_data(fit),
         "constraints": limits or no_limits(),
         "trials": {
             "names": fit.trials.table["trial"].to_list(),
             "weights": fit.data.weights_ND,
-            "losses": fit.data.losses_NM.astype(np.float32),
         },
     }
 
 
 def what_if_page(content: dict[str, Any], path: Path) -> Path:
     """Write a page that is nothing but the what-if, and return it."""
-    part = what_if_section(content)
     path.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>what-if</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{COLOURS}{part.style}</style></head><body>{part.body}"
-        f"<script>{part.script}</script></body></html>",
+        f'<style>{COLOURS}{asset("what_if.css")}</style></head><body><div id="view"></div>'
+        f'<script type="application/json" id="data">{packed_json(content)}</script>'
+        f"<script>{view_script()}\n"
+        'renderWhatIf(document.getElementById("view"),'
+        ' readWhatIf(document.getElementById("data").textContent));</script></body></html>',
         encoding="utf-8",
     )
     return path
@@ -91,7 +91,6 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
     weights_ND = rng.dirichlet(np.ones(domains), trials)
     natural_D, moved_D = rng.dirichlet(np.full(domains, 5.0), 2)
     parameters = domains + 3
-    duals_MN = rng.standard_normal((targets, trials))
     model = {
         "kind": "gaussian_process",
         "weights_ND": weights_ND,
@@ -99,13 +98,10 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "powers_M": np.full(targets, 0.5),
         "variances_M": np.ones(targets),
         "noises_M": np.full(targets, 0.1),
-        "duals_MN": duals_MN,
-        "dual_units_M": np.ones(targets),
-        "dual_sums_M": duals_MN.sum(axis=1),
+        "duals_MN": rng.standard_normal((targets, trials)),
         "means_M": np.full(targets, 3.0),
         "units_M": np.full(targets, 0.1),
-        "roots_MT": np.zeros(targets * parameters * (parameters + 1) // 2, dtype=np.int16),
-        "root_units_MP": np.ones((targets, parameters)),
+        "roots_MT": np.zeros(targets * parameters * (parameters + 1) // 2, dtype=np.float32),
     }
     calibration = {"factor": 1.6, "floor": 0.0, "local": True}
     intervals = {
@@ -114,10 +110,10 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "locals": [True] * targets,
         "value": calibration,
         "agrees": None,
+        "reach": {"weights": weights_ND, "reach": 1.0, "radius": 0.0},
     }
     share = [1.0 / targets] * targets
-    even = {"measured": list(range(targets)), "weights": share, "spreads": [1.0] * targets}
-    words = {"kind": "mean", "description": "the mean", "unit": "bits_per_byte"}
+    words = {"description": "the mean", "unit": "bits_per_byte"}
     low, high = np.zeros(domains), np.ones(domains)
     groups = [
         {"name": "first", "members": [0, 1, 2], "low": 0.0, "high": 1.0},
@@ -127,15 +123,13 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "domains": names,
         "targets": tasks,
         "natural": natural_D,
-        "proposal": moved_D,
-        "recommended": None,
+        "starts": [["Proposal", moved_D], ["Natural", natural_D]],
         "law": {"model": model, "intervals": intervals},
-        "objective": {**words, **even, "signs": np.ones(targets), "pieces": [share]},
+        "objective": {**words, "signs": np.ones(targets), "pieces": [share]},
         "constraints": {**no_limits(), "low": low, "high": high, "groups": groups}
         | {"inventory": np.ones(domains), "max_epochs": [None] * domains},
         "trials": {
             "names": [f"t{row}" for row in range(trials)],
             "weights": weights_ND,
-            "losses": np.full((trials, targets), 3.0, np.float32),
         },
     }

@@ -2,14 +2,14 @@
 
 What a notebook has between them is here a function that the page calls, with what it changed, and
 that answers with all that Python then has. Jupyter's own way is tested in
-tests/what_if/test_explorer_in_jupyter.py.
+tests/reporting/test_explorer_in_jupyter.py.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-SYNCED = ("_data", "_form", "_request", "_answer", "weights")
+SYNCED = ("_data", "weights")
 CONNECT = """async ([script, values]) => {
   const state = { ...values }, heard = {};
   let changed = {};

@@ -16,12 +16,12 @@ Shapes: N trials, K other mixtures, D domains, M targets, P = D + 3 hyperparamet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import splits
@@ -30,20 +30,16 @@ from mixopt_regressors.gaussian.hyperparameters import FIRST, evidences
 from mixopt_regressors.gaussian.matern import Matern
 from mixopt_regressors.gaussian.posterior import Posterior, StackedPosteriors
 from mixopt_regressors.mixture_regressor import (
-    LARGE,
     MixtureRegressor,
-    rounded_roots,
-    rounded_rows,
-    single_if_large,
+    lower_roots,
+    plain_roots,
 )
-
-EXACT = 1e-8  # of a loss, by which rounding of one dual may move it
 
 
 def plain_posteriors(
     kernels: Sequence[Matern],
     weights_ND: Array,
-    dual: Callable[[int, Array], Array],
+    dual_MN: Array,
     means_M: Array,
     units_M: Array,
     roots: Sequence[Array],
@@ -53,38 +49,22 @@ def plain_posteriors(
     Args:
         kernels: One for each target.
         weights_ND: The trials.
-        dual: Conditions a target, by position, on mixtures; returns its duals, shape (N,).
+        dual_MN: What each process weighs its trials with.
         means_M: Mean of each loss.
         units_M: Unit of each loss.
         roots: Roots of the hyperparameters' covariances.
     """
-    single_ND = single_if_large(weights_ND)
-    exact_ND = single_ND.astype(np.float64)
-    duals_MN = np.array([dual(target, exact_ND) for target in range(len(kernels))])
-    variances_M = np.array([kernel.variance for kernel in kernels])
     return {
         "kind": "gaussian_process",
-        "weights_ND": single_ND,
+        "weights_ND": weights_ND,
         "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
         "powers_M": np.array([kernel.power for kernel in kernels]),
-        "variances_M": variances_M,
+        "variances_M": np.array([kernel.variance for kernel in kernels]),
         "noises_M": np.array([kernel.noise for kernel in kernels]),
-        **_duals(duals_MN, units_M * variances_M),
+        "duals_MN": dual_MN,
         "means_M": means_M,
         "units_M": units_M,
-        **rounded_roots(np.array(roots)),
-    }
-
-
-def _duals(duals_MN: Array, heights_M: Array) -> dict[str, Any]:
-    """Return the duals and their sums; heights are what a dual of 1 moves a loss by."""
-    whole_MN, steps_M = rounded_rows(duals_MN)
-    exact = duals_MN.size > LARGE and bool((steps_M * heights_M < EXACT).all())
-    kept: NDArray[Any] = whole_MN if exact else duals_MN
-    return {
-        "duals_MN": kept,
-        "dual_units_M": steps_M if exact else np.ones(len(duals_MN)),
-        "dual_sums_M": duals_MN.sum(axis=1),
+        **plain_roots(lower_roots(np.array(roots))),
     }
 
 
@@ -139,13 +119,8 @@ class GaussianProcessRegressor(MixtureRegressor):
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.capabilities)."""
         kernels = [posterior.kernel for posterior in self._posteriors]
-        losses_NM = self._standard()
-
-        def dual(target: int, weights_ND: Array) -> Array:
-            return Posterior.of(kernels[target], weights_ND, losses_NM[:, target]).dual_N
-
         return plain_posteriors(
-            kernels, self.weights_ND, dual, self.means_M, self.units_M, self._roots
+            kernels, self.weights_ND, self.dual_MN, self.means_M, self.units_M, self._roots
         )
 
     def tuned(self) -> Self:

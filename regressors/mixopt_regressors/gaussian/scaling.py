@@ -91,15 +91,10 @@ class ScalingRegressor(MixtureRegressor):
         """Return the law at one scale as plain numbers (mixopt.fitting.capabilities)."""
         kernels = [posterior.kernel for posterior in self._posteriors()]
         asked_12 = np.log(np.array([[parameters, tokens]]) / self.largest_2)
-        losses_NM = self._standard_MN().T
-
-        def dual(target: int, weights_ND: Array) -> Array:
-            return _dual(kernels[target], weights_ND, self.scales_N2, losses_NM[:, target])
-
         matern = [kernel.matern for kernel in kernels]
         return {
             **plain_posteriors(
-                matern, self.weights_ND, dual, self.means_M, self.units_M, self._roots
+                matern, self.weights_ND, self.dual_MN, self.means_M, self.units_M, self._roots
             ),
             "sizes": {
                 "scales_N2": self.scales_N2,

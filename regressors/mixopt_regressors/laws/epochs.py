@@ -36,7 +36,7 @@ from scipy.optimize import nnls
 from mixopt.errors import ConfigError
 from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_triangles
+from mixopt_regressors.mixture_regressor import MixtureRegressor, plain_roots, root_of
 
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # over the mean epochs
 POWERS = (0.3, 0.5, 0.75, 1.0)
@@ -257,7 +257,7 @@ class EpochsRegressor(MixtureRegressor):
             "parameters_MP": self.parameters_MP,
             "scales_M": self.scales_M,
             "noise_M": self.noise_M,
-            "inverse_MT": lower_triangles(self.inverse_MPP),
+            **plain_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP])),
         }
 
     def tuned(self) -> Self:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import grouped_folds, row_groups, splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_triangles
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 LOWEST_FLOOR = 30.0  # standard deviations below the least loss
 FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)
@@ -206,18 +206,6 @@ class LogLinearRegressor(MixtureRegressor):
         excess_M = exponential(weights, self.slopes_MD.T)[0]
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
-
-    def plain_law(self) -> dict[str, Any]:
-        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
-        return {
-            "kind": "log_linear",
-            "floors_M": self.floors_M,
-            "slopes_MD": self.slopes_MD,
-            "scales_M": self.scales_M,
-            "tops_M": self.tops_M,
-            "noise_M": self.noise_M,
-            "inverse_MT": lower_triangles(self.inverse_MPP),
-        }
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalties that this one chose."""

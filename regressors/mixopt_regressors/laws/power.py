@@ -31,15 +31,12 @@ from mixopt_regressors.laws.power_fit import (
     STEPS,
     PowerFits,
     PowerMeans,
-    curvature_is_regular,
     leverage,
 )
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
+    plain_roots,
     root_of,
-    rounded_roots,
-    set_apart,
-    single_if_large,
 )
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
@@ -62,12 +59,10 @@ class PowerRegressor(MixtureRegressor):
 
     # fmt: off
     by_target = (
-        "floors_M", "log_decays_M", "logs_MD", "scales_M", "noise_M", "inverse_MPP", "trust_MN",
-        "heights_M",
+        "floors_M", "log_decays_M", "logs_MD", "scales_M", "noise_M", "inverse_MPP",
     )
     # fmt: on
-    shared = ("penalty_", "weights_ND")
-    later = ("trust_MN", "heights_M", "weights_ND")
+    shared = ("penalty_",)
 
     def __init__(
         self,
@@ -108,7 +103,7 @@ class PowerRegressor(MixtureRegressor):
             "log_decays_M": self.log_decays_M,
             "logs_MD": self.logs_MD,
             "noise_M": self.noise_M,
-            **self._plain_spread(),
+            **plain_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP])),
         }
 
     def tuned(self) -> Self:
@@ -143,17 +138,6 @@ class PowerRegressor(MixtureRegressor):
             fits = fits.robust(self.huber, steps)
         self._keep(fits, centres_M, scales_M)
 
-    def _plain_spread(self) -> dict[str, Any]:
-        """Return what the covariances of the parameters are made of, or the covariances."""
-        if hasattr(self, "trust_MN") and curvature_is_regular(self.inverse_MPP):
-            return {
-                "weights_ND": single_if_large(self.weights_ND),
-                "penalty": float(self.penalty_),
-                "heights_M": self.heights_M,
-                **set_apart(self.trust_MN),
-            }
-        return rounded_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP]))
-
     def _start_at(self, centres_M: Array, scales_M: Array, fits: PowerFits) -> Array | None:
         """Return where a refit starts, shape (M, P); None where it starts from scratch."""
         floors_M, log_decays_M, logs_MD, own_M = getattr(self, "_start", [np.empty((0, 0))] * 4)
@@ -181,8 +165,6 @@ class PowerRegressor(MixtureRegressor):
 
     def _keep(self, fits: PowerFits, centres_M: Array, scales_M: Array) -> None:
         noise_M, inverse_MPP = fits.spread()
-        self.weights_ND, self.trust_MN = fits.weights_ND, fits.trust_FN
-        self.heights_M = fits.heights()
         self.floors_M = centres_M + scales_M * fits.parameters_FP[:, 0]
         self.log_decays_M = fits.parameters_FP[:, 1]
         self.logs_MD = fits.parameters_FP[:, 2:]

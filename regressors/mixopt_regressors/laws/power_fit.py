@@ -120,7 +120,6 @@ ROUGH_STEPS = 15  # after which the lowest of several starts continues alone
 CACHED = 2**17  # derivatives of the fits that go downhill together: what a processor's cache holds
 ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
 MOST_DAMPING = 1e6
-LEAST_KNOWN = 1e-10  # of the largest variance; a Cholesky factor then has seven digits
 
 
 @dataclass(frozen=True)
@@ -297,10 +296,6 @@ class PowerFits:
         apart: Array = logs_FD - logs_FD.mean(axis=1, keepdims=True)
         return apart
 
-    def heights(self) -> Array:
-        """Return how high a typical loss is over the floor, as the prior has it, shape (F,)."""
-        return self._height()[:, 0]
-
     def _height(self) -> Array:
         """Return how high a typical loss is over the floor, shape (F, 1); never 0."""
         return np.asarray(1.0 + np.maximum(-self.parameters_FP[:, :1], 0.0), dtype=np.float64)
@@ -329,12 +324,6 @@ class PowerFits:
         weighted_FNP = jacobian_FNP * self.trust_FN[:, :, None]
         curvature_FPP += jacobian_FNP.transpose(0, 2, 1) @ weighted_FNP
         return gradient_FP, curvature_FPP, jacobian_FNP
-
-
-def curvature_is_regular(inverse_FPP: Array) -> bool:
-    """Return whether no fit has directions of which it knows nothing, whose inverse is left out."""
-    values_FP = np.linalg.eigvalsh(inverse_FPP)
-    return bool((values_FP[:, 0] > LEAST_KNOWN * values_FP[:, -1]).all())
 
 
 def leverage(jacobian_FNP: Array, inverse_FPP: Array) -> Array:

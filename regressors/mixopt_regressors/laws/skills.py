@@ -31,7 +31,7 @@ from mixopt.system import Array, IntArray
 from mixopt_regressors.laws.power_fit import DECAYS, LOGS, PowerMeans
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
-    lower_triangles,
+    plain_roots,
     root_of,
     single_if_large,
 )
@@ -186,7 +186,6 @@ STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 USUAL = 1  # the place of the strength that is tried first
 STEPS, FOLD_STEPS = 260, 130
 WARM_STEPS = 100  # of a refit; it then moves .88 as far as a fit from scratch, with 20 a third
-LARGE_INVERSE = 2**14  # entries of an inverse that a plain law has a root of
 FEWEST_UNITS, MOST_UNITS = 40, 128
 
 
@@ -247,15 +246,8 @@ class SkillsRegressor(MixtureRegressor):
             "logs_UD": single_if_large(self.logs_UD),
             "log_decays_U": self.log_decays_U,
             "noise_M": self.noise_M,
-            **self._plain_inverse(),
+            **plain_roots(root_of(self.inverse_QQ)[None]),
         }
-
-    def _plain_inverse(self) -> dict[str, Any]:
-        """Return the inverse as it is, or a root of it, which single precision is enough for."""
-        if self.inverse_QQ.size <= LARGE_INVERSE:
-            return {"inverse_T": lower_triangles(self.inverse_QQ), "root_T": None}
-        root_T = lower_triangles(root_of(self.inverse_QQ))
-        return {"inverse_T": None, "root_T": root_T.astype(np.float32)}
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the strength and the optimism that this one found.

@@ -1,0 +1,110 @@
+// Laws of a formula: power means of domains' heights, of one loss or shared by all, and epochs.
+//
+// Standard deviations are by the delta method: noise * sqrt(1 + |L' j|^2), where j is the slope of
+// the loss by the parameters, and `roots_MT` (one for all losses, or one each) is L.
+
+Object.assign(LAW_KINDS, { power: powerLaw, skills: skillsLaw, epochs: epochsLaw });
+
+const LARGEST_EXPONENT = 30;
+const nothingToPrepare = () => false;
+
+// Power means of heights: exp(min(log, 30)) with log = -g (log(w . terms) + top).
+function powerMeans(logs, logDecays) {
+  const K = logDecays.length;
+  const D = logs.length / K;
+  const decays = Float64Array.from(logDecays, Math.exp);
+  const scaled = Float64Array.from(logs, (log, i) => -log / decays[Math.floor(i / D)]);
+  const tops = Float64Array.from(decays, (_, k) => Math.max(...scaled.subarray(k * D, k * D + D)));
+  const terms = scaled.map((value, i) => Math.exp(value - tops[Math.floor(i / D)]));
+
+  return rememberLast((w) => {
+    const sums = timesRows(terms, w, K).map((sum) => sum + 1e-300);
+    const logHeights = sums.map((sum, k) => -decays[k] * (Math.log(sum) + tops[k]));
+    const heights = logHeights.map((log) => Math.exp(Math.min(log, LARGEST_EXPONENT)));
+    return { sums, heights, logHeights, terms };
+  });
+}
+
+// A floor and a power mean for each loss. Parameters: floor, log decay, logs of the heights.
+function powerLaw(plain) {
+  const { floors_M: floors, scales_M: scales, noise_M: noise, logs_MD: logs, roots_MT: roots } = plain;
+  const at = powerMeans(logs, plain.log_decays_M);
+
+  function std(w, m) {
+    const { sums, heights, logHeights, terms } = at(w);
+    const j = new Float64Array(w.length + 2);
+    let turned = 0;
+    for (let d = 0, i = m * w.length; d < w.length; d++, i++) {
+      j[d + 2] = (w[d] * terms[i] * heights[m]) / sums[m];
+      turned += j[d + 2] * logs[i];
+    }
+    j[0] = 1;
+    j[1] = heights[m] * logHeights[m] - turned;
+    return noise[m] * Math.sqrt(1 + squared(timesRoot(j, roots, m)));
+  }
+
+  return {
+    means: (w) => at(w).heights.map((height, m) => floors[m] + scales[m] * height),
+    stds: (w) => floors.map((_, m) => std(w, m)),
+    prepare: nothingToPrepare,
+  };
+}
+
+// Power means that all losses share, each loss with loads of its own.
+function skillsLaw(plain) {
+  const { floors_M: floors, scales_M: scales, noise_M: noise, loads_MU: loads } = plain;
+  const at = powerMeans(plain.logs_UD, plain.log_decays_U);
+
+  function stds(w) {
+    const leverage = squared(timesRoot([1, ...at(w).heights], plain.roots_MT));
+    return noise.map((std) => std * Math.sqrt(1 + leverage));
+  }
+
+  return {
+    means: (w) => floors.map((floor, m) => floor + scales[m] * dotRow(loads, m, at(w).heights)),
+    stds,
+    prepare: nothingToPrepare,
+  };
+}
+
+// Each domain's epochs lower a loss by a benefit that saturates, and raise it by a harm.
+//
+//   eta = p_0 + sum_d p_d expm1(-(rate E_d)^power) + sum_d p_(D+d) softplus(log(1 + E_d) - onset)^2
+//
+// The loss is eta, or a floor and exp(eta).
+function epochsLaw(plain) {
+  const { rates_D: rates, shapes_M3: shapes, scales_M: scales, floors, noise_M: noise } = plain;
+  const D = rates.length;
+  const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+
+  // 1, then what the coefficients multiply; eta; and the slope of the loss by eta.
+  function at(w, m) {
+    const [rate, power, onset] = shapes.subarray(3 * m, 3 * m + 3);
+    const columns = new Float64Array(2 * D + 1).fill(1);
+    for (let d = 0; d < D; d++) {
+      const epochs = Math.max(w[d], 0) * rates[d];
+      columns[1 + d] = Math.expm1(-((rate * epochs) ** power));
+      columns[1 + D + d] = softplus(Math.log1p(epochs) - onset) ** 2;
+    }
+    const eta = dotRow(plain.parameters_MP, m, columns);
+    const height = floors[m] === null ? 1 : Math.exp(Math.min(eta, LARGEST_EXPONENT));
+    return { columns, eta, height };
+  }
+
+  function mean(w, m) {
+    const { eta, height } = at(w, m);
+    return scales[m] * (floors[m] === null ? eta : floors[m] + height);
+  }
+
+  function std(w, m) {
+    const { columns, height } = at(w, m);
+    const j = columns.map((column) => height * column);
+    return noise[m] * Math.sqrt(1 + squared(timesRoot(j, plain.roots_MT, m)));
+  }
+
+  return {
+    means: (w) => scales.map((_, m) => mean(w, m)),
+    stds: (w) => scales.map((_, m) => std(w, m)),
+    prepare: nothingToPrepare,
+  };
+}

@@ -1,0 +1,86 @@
+"""The page's what-if as a widget of a notebook.
+
+By anywidget, which Jupyter, VS Code and marimo show alike. What is drawn and predicted is the
+JavaScript of `assets`; the other side of this module is assets/widget.js.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from mixopt.mixture import Mixture, largest_shares
+from mixopt.reporting.law import packed_json
+from mixopt.reporting.page import asset
+from mixopt.reporting.what_if import question_data, view_script
+
+if TYPE_CHECKING:
+    from mixopt.config import ConstraintsConfig
+    from mixopt.proposals import Question
+
+
+def widget_script() -> str:
+    """Return a module whose default export has `render({model, el})`."""
+    # A cell may be narrow in a wide window.
+    style = asset("what_if.css").replace("@media (max-width", "@container (max-width")
+    given = f"const WIDGET_STYLE = {json.dumps(style)};"
+    parts = (view_script(), given, asset("widget.js"))
+    return "\n".join([*parts, "export default { render: renderWidget };\n"])
+
+
+class Explorer(anywidget.AnyWidget):
+    """A mixture that is turned by hand.
+
+    Attributes:
+        weights: Share of each domain, as the page shows them; setting it moves the sliders.
+        mixture: The same as a `Mixture`; it can be set, too.
+    """
+
+    _esm = widget_script()
+    _data = traitlets.Unicode().tag(sync=True)
+    weights = traitlets.Dict().tag(sync=True)
+    mixture = traitlets.Instance(Mixture)
+
+    def __init__(
+        self, question: Question, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
+    ) -> None:
+        """Start at the first of some mixtures.
+
+        Args:
+            question: The fit, what is allowed, inventory and length.
+            limits: The constraints as they are stated.
+            starts: Mixtures to start from, by what a button calls them.
+        """
+        self._domains = question.fit.domains
+        first = next(iter(starts.values())).over(self._domains)
+        data = packed_json(question_data(question, limits, starts))
+        super().__init__(_data=data, weights=dict(first), mixture=first)
+
+    def __repr__(self) -> str:
+        """Say the largest shares."""
+        return f"Explorer({largest_shares(self.mixture)})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Show the widget; where there is no kernel, as on a page of a repository, a line."""
+        shown = super()._repr_mimebundle_(**kwargs)
+        if shown is None:
+            return None
+        data, metadata = shown
+        return {**data, "text/plain": f"{self!r}: run this cell for the sliders"}, metadata
+
+    @traitlets.observe("weights")
+    def _on_weights(self, change: Mapping[str, Any]) -> None:
+        """Take over what the page, or the user's code, made of the weights."""
+        mixture = Mixture(change["new"]).over(self._domains)
+        if mixture != self.mixture:
+            self.mixture = mixture
+
+    @traitlets.observe("mixture")
+    def _on_mixture(self, change: Mapping[str, Any]) -> None:
+        weights = dict(change["new"].over(self._domains))
+        if weights != self.weights:
+            self.weights = weights

@@ -1,0 +1,206 @@
+"""How all figures look, which domains they show, and how they become files.
+
+The colours are Okabe and Ito's, which people who see few colours tell apart, and a grey. A mixture
+has the same colour, marker and hatch everywhere: in grey print several of the colours are alike,
+and there the marker or the hatch tells them apart. Figures are made with matplotlib's objects: no
+pyplot, and no setting outlives a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixopt.errors import ConfigError, did_you_mean
+
+_FOUND = importlib.util.find_spec("matplotlib")
+# matplotlib reads the file `matplotlibrc` of the working directory when it is first imported. That
+# may be a foreign run directory, whose settings could run LaTeX, or be a pipe that never ends.
+_ELSEWHERE = (
+    contextlib.chdir(Path(str(_FOUND.origin)).parent)
+    if _FOUND is not None and os.path.lexists("matplotlibrc")
+    else contextlib.nullcontext()
+)
+with _ELSEWHERE:
+    import matplotlib
+    from matplotlib import colormaps
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+__all__ = [
+    "Axes",
+    "Figure",
+    "FuncFormatter",
+    "LinearSegmentedColormap",
+    "MaxNLocator",
+    "PercentFormatter",
+    "colormaps",
+    "matplotlib",
+]
+
+INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
+COLOURS = {
+    "proposal": "#0072b2",
+    "natural": "#b0b6bd",
+    "uniform": "#e69f00",
+    "best_trial": "#009e73",
+}
+MARKERS = {"proposal": "o", "natural": "s", "uniform": "D", "best_trial": "^"}
+HATCHES = {"proposal": "", "natural": "////", "uniform": "....", "best_trial": "\\\\\\\\"}
+# matplotlib's default order is for other figures; these are further mixtures or curves.
+OTHERS = ("#cc79a7", "#d55e00", "#56b4e9")
+OTHER_MARKERS = ("v", "P", "X")
+OTHER_HATCHES = ("xxxx", "----", "++++")
+WIDTH = 7.6  # inches; a page's column
+LETTER = 9.5  # points
+MAX_NAME = 32  # characters
+
+# All of sixty domains have a row; hundreds of panels take minutes to lay out.
+MAX_ROWS, MAX_PANELS = 64, 24
+FEW_ROWS = 20  # rows up to which they are high, with numbers beside all bars
+
+
+def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
+    """Return a figure of the page's width and its axes, shape (rows, columns)."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
+    axes_RC = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios or None)
+    for axes in axes_RC.flat:
+        plain(axes)
+    return figure, axes_RC
+
+
+def plain(axes: Axes) -> None:
+    """Take away what carries no information."""
+    axes.set_facecolor(PAPER)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=LETTER, length=3, color=FAINT)
+    axes.grid(visible=True, color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    """Name the axes."""
+    axes.set_xlabel(x, fontsize=LETTER, color=INK)
+    axes.set_ylabel(y, fontsize=LETTER, color=INK)
+    if title:
+        axes.set_title(title, fontsize=LETTER + 0.5, color=INK, loc="left")
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Add a legend without a frame."""
+    axes.legend(frameon=False, fontsize=LETTER, labelcolor=INK, handletextpad=0.4, **options)
+
+
+def legend_above(axes: Axes, **options: Any) -> None:
+    """Add a legend above the axes, where it covers nothing."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    legend(axes, **place, **{"ncols": 5, "columnspacing": 1.2, **options})
+
+
+def name_rows(axes: Axes, names: Sequence[str], size: float = LETTER) -> None:
+    """Name the rows of a figure, the first at the top."""
+    axes.set_yticks(range(len(names)), [written(name) for name in names], fontsize=size)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def colour_of(mixture: str, position: int = 0) -> str:
+    """Return a mixture's colour; one by position for a name that has none."""
+    return COLOURS.get(mixture, OTHERS[position % len(OTHERS)])
+
+
+def marker_of(mixture: str, position: int = 0) -> str:
+    """Return a mixture's marker; one by position for a name that has none."""
+    return MARKERS.get(mixture, OTHER_MARKERS[position % len(OTHERS)])
+
+
+def hatch_of(mixture: str, position: int = 0) -> str:
+    """Return the hatch of a mixture's bars; one by position for a name that has none."""
+    return HATCHES.get(mixture, OTHER_HATCHES[position % len(OTHERS)])
+
+
+def written(name: str, longest: int = MAX_NAME) -> str:
+    """Return a name as figures write it: shortened in its middle, and never read as a formula."""
+    if len(name) > longest:
+        name = (
+            f"{name[: longest - longest // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{name[-(longest // 3) :]}"
+        )
+    return name.replace("$", r"\$")
+
+
+def shown_domains(
+    requested: Sequence[str] | None,
+    domains: Collection[str],
+    shares: Iterable[Mapping[str, float]],
+    most: int,
+) -> list[str]:
+    """Return the domains that are requested; else those with the largest share in any mixture.
+
+    Raises:
+        ConfigError: One that is not there, with the nearest name, or none at all.
+    """
+    if requested is None:
+        mixtures = list(shares)
+        order = sorted(domains, key=lambda name: -max(mixture[name] for mixture in mixtures))
+        largest = set(order[:most])
+        return [name for name in domains if name in largest]
+    check_known(requested, domains, "domain")
+    if not requested:
+        raise ConfigError("a figure of no domains was requested: name one, or leave domains out")
+    return list(dict.fromkeys(requested))
+
+
+def check_known(names: Iterable[str], known: Collection[str], what: str) -> None:
+    """Check that names are known.
+
+    Raises:
+        ConfigError: One is not, with the nearest name.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
+
+
+def of_all(shown: Collection[str], domains: Collection[str]) -> str:
+    """Say how many of the domains are shown, where not all are."""
+    if len(shown) == len(domains):
+        return ""
+    return f" ({len(shown)} of {len(domains)} domains)"
+
+
+def row_height(rows: int) -> float:
+    """Return the height of a domain's row, in inches."""
+    return 0.42 if rows <= FEW_ROWS else 0.17
+
+
+def row_letter(rows: int) -> float:
+    """Return the size of the letters in a domain's row, in points."""
+    return LETTER if rows <= FEW_ROWS else LETTER - 2.5
+
+
+def figure_svg(figure: Figure) -> str:
+    """Return a figure as SVG with its text as text; equal figures give equal SVG."""
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "mixopt", "font.family": ["sans-serif"]}
+    stream = io.StringIO()
+    with matplotlib.rc_context(settings):
+        about = {"Date": None, "Creator": None}
+        # The resolution is that of maps inside, of which every cell is to be seen.
+        figure.savefig(stream, format="svg", metadata=about, dpi=200)
+    return stream.getvalue()
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, for viewers that have no letters of their own."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
+    return stream.getvalue()

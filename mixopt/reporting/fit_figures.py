@@ -1,0 +1,235 @@
+"""Figures of a fit: predictions of unseen trials, and slices of the law.
+
+Shapes: N trials or mixtures, D domains, K points of a slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import polars as pl
+
+from mixopt.config import TASK
+from mixopt.fitting import CEILING, OBJECTIVE
+from mixopt.mixture import Mixture
+from mixopt.objective import UNITS
+from mixopt.reporting.figure_style import (
+    COLOURS,
+    FAINT,
+    GRID,
+    INK,
+    LETTER,
+    MAX_PANELS,
+    Axes,
+    Figure,
+    MaxNLocator,
+    PercentFormatter,
+    check_known,
+    label,
+    legend,
+    new_figure,
+    of_all,
+    shown_domains,
+    written,
+)
+from mixopt.system import Array, name_text, rank_text
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+    from mixopt.proposals import Proposal, Recommendation
+
+NINETY = 1.645  # standard deviations to either side that hold 90% of a normal distribution
+POINTS = 41  # of a slice
+
+
+def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
+    """Show predictions for trials that the regressor had not seen against what was observed.
+
+    The band holds 90% of what a perfect predictor would miss, by the spread of replicates; there is
+    none where no mixture was trained twice.
+
+    Args:
+        fit: The fit.
+        target: A loss; the objective when None.
+
+    Raises:
+        ConfigError: An unknown loss.
+    """
+    value = _Value(fit, target)
+    rows = fit.held_out.filter(
+        (pl.col("predictor") == fit.name) & (pl.col("target") == (target or OBJECTIVE))
+    )
+    observed_N, predicted_N = (rows[name].to_numpy() for name in ("observed", "predicted"))
+    report = fit.report.filter(pl.col("target") == (target or OBJECTIVE))
+    ranks = dict(zip(report["predictor"], report["spearman"], strict=True))
+    noise = dict(zip(report["predictor"], report["rmse"], strict=True)).get(CEILING)
+    figure, axes_RC = new_figure(4.4)
+    axes = axes_RC[0, 0]
+    both = np.concatenate([observed_N, predicted_N])
+    margin = 0.04 * max(float(np.ptp(both)), 1e-9)
+    ends = np.array([both.min() - margin, both.max() + margin])
+    if noise is not None:
+        half = NINETY * noise
+        text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
+        axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
+    axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
+    axes.scatter(
+        predicted_N,
+        observed_N,
+        s=26,
+        color=COLOURS["proposal"],
+        alpha=0.75,
+        linewidths=0,
+        label="a trial, when held out",
+    )
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    title = f"{name_text(fit.name)}: Spearman {rank_text(ranks.get(fit.name))}"
+    if noise is not None:
+        title += f", noise ceiling {rank_text(ranks[CEILING])}"
+    axis = value.axis
+    label(axes, x=f"predicted {axis}", y=f"observed {axis}", title=written(title, 100))
+    legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def plot_responses(
+    fit: Fit,
+    at: Proposal | Recommendation | Mapping[str, float],
+    *,
+    target: str | None = None,
+    domains: Sequence[str] | None = None,
+) -> Figure:
+    """Show what is predicted along each domain's share, with the 90% interval and the trials.
+
+    Along a slice the domain's share changes and the others keep their proportions; a line marks
+    the mixture. Trials are drawn at their share and what they gave: they differ in the other
+    domains too, so that they lie beside the slice.
+
+    Args:
+        fit: What predicts.
+        at: The mixture that the slices go through.
+        target: A loss; the objective when None.
+        domains: The domains to show; the 24 with the largest shares when None.
+
+    Raises:
+        ConfigError: An unknown domain or loss.
+        MixtureError: A mixture of other domains than the fit's.
+    """
+    own = getattr(at, "mixture", at)
+    mixture = own if isinstance(own, Mixture) else Mixture(cast("Mapping[str, float]", own))
+    mixture, value = mixture.over(fit.domains), _Value(fit, target)
+    shown = shown_domains(domains, fit.domains, [mixture], MAX_PANELS)
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes_RC = new_figure(0.5 + 1.65 * rows, columns, rows)
+    tried_ND, observed_N = fit.trials.weights(), value.observed()
+    for place, axes in enumerate(axes_RC.flat):
+        if place >= len(shown):
+            axes.set_visible(False)
+            continue
+        if place:  # before anything is drawn, so that limits follow all panels
+            axes.sharey(axes_RC.flat[0])
+        domain = fit.domains.index(shown[place])
+        axes.scatter(  # a trial without the domain lies on the axis: all of its dot is shown
+            tried_ND[:, domain],
+            observed_N,
+            s=9,
+            color=FAINT,
+            alpha=0.7,
+            linewidths=0,
+            clip_on=False,
+        )
+        _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
+        label(axes, title=written(shown[place], 22))
+        axes.tick_params(labelleft=place % columns == 0)
+    first = axes_RC.flat[0]
+    first.set_ylim(near_trials(observed_N, first.get_ylim()))
+    figure.supylabel(value.axis, fontsize=LETTER, color=INK)
+    text = f"share of the domain{of_all(shown, fit.domains)}; dashed: the mixture, dots: trials"
+    figure.supxlabel(text, fontsize=LETTER, color=INK)
+    return figure
+
+
+def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, float]:
+    """Return limits of an axis that are no farther from the trials than these spread.
+
+    At a share that no trial is near, an interval may be thousands of times as wide as all that was
+    observed; it leaves the panel, and the trials stay legible.
+    """
+    low, high = float(observed_N.min()), float(observed_N.max())
+    spread = max(high - low, 1e-6 * max(abs(high), 1.0))
+    return max(limits[0], low - spread), min(limits[1], high + spread)
+
+
+def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
+    """Return a mixture with other shares of one domain, shape (K, D).
+
+    The other domains keep their proportions; where they have nothing, they get equal shares.
+    """
+    others_D = np.array(at_D, dtype=float)
+    others_D[place] = 0.0
+    if others_D.sum() <= 0:
+        others_D = np.ones(len(at_D))
+        others_D[place] = 0.0
+    others_D /= max(others_D.sum(), 1e-300)
+    weights_KD: Array = (1.0 - shares_K)[:, None] * others_D
+    weights_KD[:, place] = shares_K
+    return weights_KD
+
+
+def _slice(axes: Axes, value: _Value, at_D: Array, domain: int, tried: float) -> None:
+    """Draw a slice with its interval, as far as trials went or the mixture is."""
+    share = float(at_D[domain])
+    top = min(1.0, 1.05 * max(tried, share, 1e-3))
+    shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
+    middle_K, low_K, high_K = value.predicted(along_domain(at_D, domain, shares_K))
+    axes.fill_between(
+        shares_K, low_K, high_K, color=COLOURS["proposal"], alpha=0.22, linewidth=0, label="90%"
+    )
+    axes.plot(shares_K, middle_K, color=COLOURS["proposal"], linewidth=1.6, label="predicted")
+    axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
+    axes.set_xlim(0, top)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+
+
+@dataclass(frozen=True)
+class _Value:
+    """The objective of a fit, or one of its losses."""
+
+    fit: Fit
+    target: str | None
+
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            check_known([self.target], self.fit.targets, "evaluation domain")
+
+    @property
+    def axis(self) -> str:
+        """What an axis of it is called."""
+        objective = self.fit.objective
+        if self.target is None:
+            return f"objective, {UNITS[objective.value_unit]}"
+        unit = UNITS["metric_units" if self.target.startswith(TASK) else objective.unit]
+        return f"loss on {written(self.target)}, {unit}"
+
+    def observed(self) -> Array:
+        """Return what the trials gave, shape (N,); at another size, what is predicted of them."""
+        losses_NM = self.fit.known_losses()
+        if self.target is None:
+            return self.fit.objective.value(losses_NM)
+        return losses_NM[:, self.fit.targets.index(self.target)]
+
+    def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
+        """Return what is predicted and the ends of the 90% interval, shape (N,) each."""
+        found = self.fit.predict(weights_ND)
+        if self.target is None:
+            return found.objective_N, found.objective_low_N, found.objective_high_N
+        at = self.fit.targets.index(self.target)
+        return found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]

@@ -1,0 +1,151 @@
+"""All figures, and those of a run, a fit or trials: `run.plot.mixtures()`, `fit.plot.held_out()`.
+
+A figure of a step that is not done yet is an error that names the command which does it. Where a
+figure is drawn around a mixture and none is given, it is the recommended one, and before validation
+the proposed one; of a fit, the one with the lowest predicted objective among those that were tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from mixopt.mixture import Mixture
+from mixopt.reporting.figure_style import Figure, figure_png, figure_svg
+from mixopt.reporting.fit_figures import plot_held_out, plot_responses
+from mixopt.reporting.mixture_figures import plot_design, plot_epochs, plot_front, plot_mixtures
+from mixopt.reporting.outcome_figures import plot_anneals, plot_validation, plot_validation_curves
+from mixopt.reporting.run_experts import plot_run_experts
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+    from mixopt.proposals import Proposal, Recommendation
+    from mixopt.run_directory import Run
+    from mixopt.trials import Trials
+
+    At: TypeAlias = Proposal | Recommendation | Mapping[str, float]
+
+__all__ = [
+    "FitPlots",
+    "RunPlots",
+    "TrialPlots",
+    "figure_png",
+    "figure_svg",
+    "plot_anneals",
+    "plot_design",
+    "plot_epochs",
+    "plot_front",
+    "plot_held_out",
+    "plot_mixtures",
+    "plot_responses",
+    "plot_validation",
+    "plot_validation_curves",
+]
+
+
+class _Figures:
+    def __repr__(self) -> str:
+        """Say which figures there are."""
+        names = (name for name in vars(type(self)) if not name.startswith("_"))
+        return f"figures: {', '.join(f'{name}()' for name in names)}"
+
+
+@dataclass(frozen=True, repr=False)
+class RunPlots(_Figures):
+    """The figures of a run."""
+
+    _run: Run
+
+    def mixtures(self, *, domains: Sequence[str] | None = None) -> Figure:
+        """Show the recommended or proposed mixture beside the natural one (`plot_mixtures`)."""
+        return plot_mixtures(self._answer(), domains=domains)
+
+    def epochs(self, *, domains: Sequence[str] | None = None) -> Figure:
+        """Show passes over each domain's text, and the maximum allowed (`plot_epochs`)."""
+        answer, limits = self._answer(), self._run.config.constraints
+        caps = dict(limits.max_epochs_of or {})
+        if limits.max_epochs is not None:
+            caps = {**dict.fromkeys(answer.mixture, limits.max_epochs), **caps}
+        return plot_epochs(answer, caps, domains=domains)
+
+    def anneals(self, *, targets: Sequence[str] | None = None) -> Figure:
+        """Show each source of microanneals against the control (`plot_anneals`)."""
+        return plot_anneals(self._run.anneals, targets=targets)
+
+    def design(self, *, domains: Sequence[str] | None = None) -> Figure:
+        """Show which shares of each domain the trials have tried (`plot_design`)."""
+        return plot_design(self._run.trials, self._run.natural, domains=domains)
+
+    def held_out(self, *, target: str | None = None) -> Figure:
+        """Show predictions for unseen trials against what was observed (`plot_held_out`)."""
+        return plot_held_out(self._run.fit, target=target)
+
+    def responses(
+        self,
+        at: At | None = None,
+        *,
+        target: str | None = None,
+        domains: Sequence[str] | None = None,
+    ) -> Figure:
+        """Show what is predicted along each domain's share (`plot_responses`)."""
+        return plot_responses(self._run.fit, at or self._answer(), target=target, domains=domains)
+
+    def validation(self) -> Figure:
+        """Show the validation's runs and differences from the baselines (`plot_validation`)."""
+        return plot_validation(self._run.validation)
+
+    def experts(self, *, trial: str | None = None) -> Figure:
+        """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`).
+
+        What a change of weights did to the experts of a pretraining is drawn by
+        `mixopt.experts(directory).figures()`.
+        """
+        return plot_run_experts(self._run, trial)
+
+    def _answer(self) -> Proposal | Recommendation:
+        run = self._run
+        return run.recommendation if run.is_done("validate") else run.proposal
+
+
+@dataclass(frozen=True, repr=False)
+class FitPlots(_Figures):
+    """The figures of a fit."""
+
+    _fit: Fit
+
+    def held_out(self, *, target: str | None = None) -> Figure:
+        """Show predictions for unseen trials against what was observed (`plot_held_out`)."""
+        return plot_held_out(self._fit, target=target)
+
+    def responses(
+        self,
+        at: At | None = None,
+        *,
+        target: str | None = None,
+        domains: Sequence[str] | None = None,
+    ) -> Figure:
+        """Show what is predicted along each domain's share (`plot_responses`)."""
+        if at is None:
+            weights_ND = self._fit.trials.weights()
+            best = int(np.argmin(self._fit.predict(weights_ND).objective_N))
+            at = Mixture.from_array(self._fit.domains, weights_ND[best])
+        return plot_responses(self._fit, at, target=target, domains=domains)
+
+
+@dataclass(frozen=True, repr=False)
+class TrialPlots(_Figures):
+    """The figures of a table of trials."""
+
+    _trials: Trials
+
+    def design(
+        self,
+        natural: Mapping[str, float] | None = None,
+        *,
+        domains: Sequence[str] | None = None,
+    ) -> Figure:
+        """Show which shares of each domain the trials have tried (`plot_design`)."""
+        return plot_design(self._trials, natural, domains=domains)

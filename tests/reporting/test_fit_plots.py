@@ -1,0 +1,114 @@
+"""Figures of a fit show what it predicts, as `fit.predict` says it."""
+
+import re
+
+import numpy as np
+import pytest
+from made_fit import DOMAINS, TARGETS, fitted
+
+from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
+from mixopt.reporting import (
+    figure_svg,
+    plot_held_out,
+    plot_responses,
+)
+from mixopt.reporting.fit_figures import along_domain, near_trials
+
+AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fitted("linear")
+
+
+def line(axes, label):
+    (found,) = [one for one in axes.lines if one.get_label() == label]
+    return np.array(found.get_xdata()), np.array(found.get_ydata())
+
+
+def words(figure):
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure)))
+
+
+def test_along_a_slice_the_others_keep_their_proportions():
+    weights_KD = along_domain(AT.array, 0, np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(weights_KD, [[0, 0.6, 0.4], [0.5, 0.3, 0.2], [1, 0, 0]])
+    alone_KD = along_domain(np.array([1.0, 0.0, 0.0]), 0, np.array([0.4]))
+    np.testing.assert_allclose(alone_KD, [[0.4, 0.3, 0.3]])
+
+
+def test_a_response_is_the_prediction_along_the_domain_s_share_with_its_interval(fit):
+    figure = plot_responses(fit, AT)
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == list(DOMAINS)
+    shares_K, middle_K = line(figure.axes[1], "predicted")
+    found = fit.predict(along_domain(AT.array, 1, shares_K))
+    np.testing.assert_allclose(middle_K, found.objective_N)
+    band = figure.axes[1].collections[1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(found.objective_low_N.min())
+    assert band[:, 1].max() == pytest.approx(found.objective_high_N.max())
+
+
+def test_a_response_shows_every_trial_where_it_was_observed(fit):
+    dots = np.asarray(plot_responses(fit, AT, target="math").axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(dots[:, 0], fit.trials.weights()[:, 0])
+    np.testing.assert_allclose(dots[:, 1], fit.data.losses_NM[:, TARGETS.index("math")])
+
+
+def test_no_slice_leaves_its_panel(fit):
+    figure = plot_responses(fit, AT)
+    low, high = figure.axes[0].get_ylim()
+    for axes in figure.axes[:3]:
+        assert axes.get_ylim() == (low, high)
+        _, middle_K = line(axes, "predicted")
+        assert low <= middle_K.min()
+        assert middle_K.max() <= high
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"domains": ["cod"]}, "unknown domain 'cod'; did you mean 'code'"),
+        ({"target": "maths"}, "unknown evaluation domain 'maths'; did you mean 'math'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(fit, asked, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plot_responses(fit, AT, **asked)
+
+
+def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
+    figure = plot_held_out(fit)
+    axes = figure.axes[0]
+    assert axes.get_xlim() == axes.get_ylim()
+    dots = np.asarray(axes.collections[-1].get_offsets())
+    np.testing.assert_allclose(dots[:, 1] - dots[:, 0], fit.objective_errors())
+    report = fit.report
+    noise = report.filter((report["kind"] == "ceiling") & (report["target"] == "(objective)"))
+    assert f"{1.645 * noise['rmse'][0]:.3g}" in words(figure)
+
+
+def test_without_replicates_there_is_no_band():
+    from made_fit import make_trials
+
+    bare = fitted("linear", trials=make_trials(replicates=0))
+    assert "noise of a trial" not in words(plot_held_out(bare, target="math"))
+
+
+def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
+    best = int(np.argmin(fit.predict(fit.trials.weights()).objective_N))
+    (dashed,) = {one.get_xdata()[0] for one in fit.plot.responses().axes[0].lines[1:]}
+    assert dashed == pytest.approx(fit.trials.weights()[best, 0])
+    assert "responses()" in repr(fit.plot)
+
+
+def test_the_trials_own_figure_is_their_design(fit):
+    axes = fit.trials.plot.design().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(DOMAINS)
+
+
+def test_an_interval_far_wider_than_the_trials_does_not_set_the_axis_of_the_slices():
+    observed_N = np.array([2.0, 2.5, 3.0])
+    assert near_trials(observed_N, (-40_000.0, 40_000.0)) == (1.0, 4.0)
+    assert near_trials(observed_N, (1.9, 3.1)) == (1.9, 3.1)

@@ -1,0 +1,120 @@
+"""JavaScript predicts what Python does: losses, intervals and objective, to 1e-6."""
+
+import numpy as np
+import pytest
+from law_answers import ANSWER, browser_answers, law_page, mixtures, python_answers
+from made_fit import TARGETS, fitted, make_trials, objective
+from made_laws import TARGET_SIZE, one_size, pilot_runs, sized_trials, two_sizes
+from mixopt_regressors.gaussian import GaussianProcessRegressor
+from mixopt_regressors.laws import EpochsRegressor, PowerRegressor, SkillsRegressor
+
+from mixopt.fitting import ModelSize
+from mixopt.objective import Objective
+
+pytestmark = pytest.mark.nightly
+
+CLOSE = 1e-6
+DOMAINS, TRIALS, LOSSES = 60, 120, 40
+HALF = {"code": 0.5, "law": 0.5}
+OBJECTIVES = {
+    "mean": objective("code", "law"),
+    "target": objective("code", kind="target"),
+    "worst": objective("code", "law", "math", kind="worst"),
+    "higher": Objective(TARGETS, "target", {"code": 1.0}, higher=("code",)),
+    "spread": Objective(
+        TARGETS, "mean", HALF, higher=("law",), scale="spread", spreads={"code": 0.2, "law": 0.05}
+    ),
+}
+
+
+def assert_same(open_page, fit, asked=None):
+    weights_KD = mixtures(len(fit.domains))
+    ours = python_answers(fit, weights_KD, asked)
+    theirs = browser_answers(open_page, fit, weights_KD, asked)
+    for name, expected in ours.items():
+        assert np.abs(theirs[name] - expected).max() < CLOSE, name
+
+
+@pytest.fixture(scope="module")
+def proxies():
+    """A fit of trials of one size."""
+    return fitted("gaussian_process", trials=one_size(), folds=3)
+
+
+@pytest.fixture(scope="module")
+def sized():
+    """A fit of trials of two sizes, which predicts at a third."""
+    return two_sizes().fit(size=ModelSize(*map(float, TARGET_SIZE)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gaussian_process",
+        "power",
+        "made_laws:few_units",
+        "epochs",
+        "made_laws:few_members",
+        "made_laws:few_candidates",
+    ],
+)
+def test_a_browser_predicts_what_python_does(open_page, name):
+    assert_same(open_page, fitted(name, trials=make_trials(count=20, replicates=2), folds=3))
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_browser_values_every_kind_of_objective(open_page, proxies, kind):
+    assert_same(open_page, proxies, OBJECTIVES[kind])
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_a_browser_carries_predictions_to_the_size_of_pilots(open_page, proxies, count, kind):
+    assert_same(open_page, proxies.with_pilots(pilot_runs(count)), OBJECTIVES[kind])
+
+
+def test_a_browser_predicts_at_a_size_that_no_trial_had(open_page, sized):
+    assert_same(open_page, sized)
+
+
+def test_a_browser_carries_a_fit_at_a_size_to_that_of_pilots(open_page, sized):
+    larger = sized_trials("pilot", np.repeat([(10**9, 10**11)], 9, axis=0), seed=1)
+    assert_same(open_page, sized.with_pilots(larger), OBJECTIVES["mean"])
+
+
+@pytest.mark.parametrize(
+    "regressor",
+    [
+        GaussianProcessRegressor(learning_trials=40),
+        SkillsRegressor(units=50, strength=0.1, optimism=1.5),
+        PowerRegressor(penalty=1e-2),
+        EpochsRegressor(),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_law_of_many_losses_is_in_single_precision_and_within_a_millionth(open_page, regressor):
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.full(DOMAINS, 0.5), TRIALS)
+    losses_NM = 2 + np.exp(-2 * np.sqrt(weights_ND[:, :2]))
+    losses_NM += 0.003 * rng.standard_normal((TRIALS, 2))
+    losses_NM[:3] += 0.4  # doubted
+    fit = regressor.fit(weights_ND, losses_NM)
+    large = fit.select([0, 1] * (LOSSES // 2))
+    if hasattr(fit, "_roots"):
+        large.__dict__["_roots"] = fit._roots * (LOSSES // 2)
+    law = large.plain_law()
+    assert law["roots_MT"].dtype == np.float32
+    asked_KD = np.vstack([rng.dirichlet(np.ones(DOMAINS), 12), np.eye(DOMAINS)[:4]])
+    ones = np.ones(LOSSES)
+    intervals = {"factors": ones, "floors": 0 * ones, "locals": [True] * LOSSES}
+    intervals["value"] = {"factor": 1.0, "floor": 0.0, "local": True}
+    content = {
+        "domains": [str(d) for d in range(DOMAINS)],
+        "targets": [str(m) for m in range(LOSSES)],
+        "law": {"model": law, "intervals": intervals},
+        "objective": {"pieces": [ones.tolist()]},
+    }
+    rows = open_page(law_page(content)).evaluate(ANSWER, asked_KD.tolist())
+    means_KM, stds_KM = large.predict(asked_KD, return_std=True)
+    assert np.abs([row["losses"] for row in rows] - means_KM).max() < CLOSE
+    assert np.abs([row["stds"] for row in rows] / stds_KM - 1).max() < 1e-5

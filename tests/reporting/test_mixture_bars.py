@@ -1,0 +1,131 @@
+"""Figures with a row for each domain show all the values they are given."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+from made_fit import DOMAINS, make_trials
+from made_proposal import made_proposal
+
+from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
+from mixopt.reporting import figure_svg, plot_design, plot_epochs, plot_mixtures
+from mixopt.reporting.figure_style import MAX_NAME, written
+
+NATURAL = {"web": 0.7, "code": 0.2, "books": 0.1}
+PROPOSAL = {"web": 0.05, "code": 0.0, "books": 0.95}
+
+
+def bars(figure):
+    return {round(bar.get_width(), 6) for bar in figure.axes[0].patches}
+
+
+def texts(figure):
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure)))
+
+
+def names(figure):
+    return [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+
+
+def marked(figure, label):
+    (line,) = [one for one in figure.axes[0].lines if one.get_label() == label]
+    return line.get_xdata().tolist()
+
+
+def many(count):
+    """Return names and a mixture whose last domain has the largest share."""
+    domains = tuple(f"d{place:03}" for place in range(count))
+    shares_D = np.arange(count) / np.arange(count).sum()
+    return domains, dict(zip(domains, shares_D.tolist(), strict=True))
+
+
+def test_every_share_is_a_bar_with_its_value():
+    figure = plot_mixtures({"proposed": PROPOSAL}, NATURAL)
+    assert bars(figure) == {0.7, 0.2, 0.1, 0.05, 0.0, 0.95}
+    assert "95.0%" in texts(figure)
+
+
+def test_no_bar_is_cut_off():
+    assert plot_mixtures({"proposed": PROPOSAL}, NATURAL).axes[0].get_xlim()[1] > 0.95
+
+
+def test_the_largest_share_of_the_first_mixture_is_at_the_top():
+    figure = plot_mixtures({"proposed": PROPOSAL}, NATURAL)
+    assert names(figure) == ["books", "web", "code"]
+    low, high = figure.axes[0].get_ylim()
+    assert low > high
+
+
+def test_a_proposal_brings_its_natural_mixture():
+    figure = plot_mixtures(made_proposal())
+    assert bars(figure) == {0.2, 0.5, 0.3, 0.0, 0.4, 0.1}
+    assert {"proposed", "natural"} <= {one.get_text() for one in figure.axes[0].legend_.texts}
+
+
+def test_sixty_domains_have_a_row_each_with_markers_and_numbers_of_all_mixtures():
+    domains, shares = many(60)
+    figure = plot_mixtures({"proposed": shares}, Mixture.uniform(domains))
+    assert sorted(names(figure)) == list(domains)
+    assert len(bars(figure)) == 60
+    assert marked(figure, "natural") == [pytest.approx(1 / 60)] * 60
+    assert texts(figure).count("1.7%") >= 60
+    assert figure.get_figheight() < 11.7  # inches of a printed page
+
+
+def test_of_three_hundred_domains_those_with_the_largest_shares_are_shown():
+    domains, shares = many(300)
+    figure = plot_mixtures(shares)
+    assert sorted(names(figure)) == list(domains[-64:])
+    assert "(64 of 300 domains)" in figure.axes[0].get_xlabel()
+
+
+def test_domains_can_be_asked_for_and_an_unknown_one_is_named_with_the_nearest():
+    assert names(plot_mixtures(PROPOSAL, domains=["web"])) == ["web"]
+    with pytest.raises(ConfigError, match="unknown domain 'boks'; did you mean 'books'"):
+        plot_mixtures(PROPOSAL, domains=["boks"])
+
+
+def test_mixtures_of_different_domains_are_refused():
+    with pytest.raises(ConfigError, match="'one' and 'two': domain 'a' is in one of them"):
+        plot_mixtures({"one": {"a": 1.0}, "two": {"b": 1.0}})
+
+
+def test_epochs_at_their_cap_are_marked():
+    figure = plot_epochs({"web": 0.5, "code": 4.0, "books": 3.2}, {"code": 4.0, "books": 4.0})
+    held = [bar for bar in figure.axes[0].patches if bar.get_hatch()]
+    assert [bar.get_width() for bar in held] == [4.0]
+    assert names(figure) == ["code", "books", "web"]
+    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
+    assert [path.vertices[0][0] for path in caps.get_paths()] == [4.0, 4.0]
+    assert "3.20" in texts(figure)
+
+
+def test_epochs_that_are_not_known_say_what_to_set():
+    with pytest.raises(ConfigError, match=r"epochs are not known: set propose\.target_tokens"):
+        plot_epochs(made_proposal(epochs=None))
+
+
+def test_a_design_shows_each_trial_in_each_domain():
+    trials = make_trials(count=12, replicates=0)
+    figure = plot_design(trials, dict.fromkeys(DOMAINS, 1 / 3))
+    dots = [one.get_offsets() for one in figure.axes[0].collections]
+    shown_DN = np.array([np.asarray(one)[:, 0] for one in dots])
+    np.testing.assert_allclose(shown_DN, trials.weights().T)
+    assert names(figure) == list(DOMAINS)
+
+
+def test_a_name_is_written_as_it_is_and_a_long_one_shortened_in_its_middle():
+    odd = {"$\\frac{1}$": 0.5, "x" * 80 + "end": 0.5}
+    shown = texts(plot_mixtures(odd))
+    assert "$\\frac{1}$" in shown
+    assert len(written("x" * 80)) == MAX_NAME
+    assert "x\N{HORIZONTAL ELLIPSIS}x" in shown
+    assert "xend" in shown
+
+
+def test_drawing_changes_no_setting_of_matplotlib():
+    before = dict(matplotlib.rcParams)
+    figure_svg(plot_mixtures(PROPOSAL, NATURAL))
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,119 @@
+"""A figure of the page is small, in the page's colours, and shows what the file shows."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from made_fit import fitted
+
+from mixopt.reporting import (
+    figure_svg,
+    page_svg,
+    plot_design,
+    plot_mixtures,
+    plot_responses,
+)
+from mixopt.reporting.figure_style import new_figure
+
+NATURAL = {"web": 0.7, "code": 0.3}
+PROPOSAL = {"web": 0.1, "code": 0.9}
+AT = {"code": 0.5, "prose": 0.3, "law": 0.2}
+
+
+@pytest.fixture(scope="module")
+def element():
+    return page_svg(figure_svg(plot_mixtures(PROPOSAL, NATURAL)), "shares", "a < b")
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fitted("linear")
+
+
+def places(svg):
+    """Return where the dots of a file are."""
+    found = re.findall(r'<use xlink:href="#[^"]*" x="([^"]*)" y="([^"]*)" style="fill: ', svg)
+    return np.array(found, dtype=float)
+
+
+def drawn(svg):
+    """Return where the dots of a page's figure are."""
+    found = re.findall(r"M(-?[\d.]+) (-?[\d.]+)h0", svg)
+    return np.array(found, dtype=float)
+
+
+def test_it_follows_the_page_s_colours_and_letters(element):
+    assert "currentColor" in element
+    assert "#1c2128" not in element
+    assert re.findall('font-family:[^;"]*', element) == ["font-family:var(--letters)"]
+
+
+def test_it_has_ids_of_its_own_and_those_alone_that_are_used(element):
+    names = re.findall(r'\bid="([^"]*)"', element)
+    used = re.findall(r'(?:url\(|href=")#([^)"]*)', element)
+    assert all(name.startswith("shares-") for name in names)
+    assert sorted(set(used)) == sorted(names)
+
+
+def test_it_says_what_it_shows(element):
+    root = ElementTree.fromstring(element)
+    assert (root.get("role"), root.get("aria-label")) == ("img", "a < b")
+
+
+def test_it_brings_no_style_sheet_which_would_be_the_whole_page_s(element):
+    assert "<style" not in element
+
+
+def test_all_its_words_are_those_of_the_file():
+    svg = figure_svg(plot_mixtures(PROPOSAL, NATURAL))
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert re.findall(r"<text[^>]*>([^<]*)</text>", page_svg(svg, "a", "b")) == texts
+
+
+def responses(fit):
+    return plot_responses(fit, AT)
+
+
+@pytest.mark.parametrize("draw", [lambda fit: plot_design(fit.trials), responses])
+def test_every_dot_of_the_file_is_at_its_place_in_the_path(fit, draw):
+    svg = figure_svg(draw(fit))
+    found = drawn(page_svg(svg, "a", "b"))
+    expected = places(svg)
+    expected = expected[len(expected) - len(found) :] if len(found) > len(expected) else expected
+    assert len(found) >= 3 * len(fit.trials)
+    gaps = np.abs(found[:, None, :] - expected[None]).max(axis=2)
+    assert gaps.min(axis=1).max() <= 0.005 + 1e-9
+
+
+def test_a_dot_has_the_size_and_the_opacity_that_it_has_in_the_file():
+    figure, axes_RC = new_figure(2.0)
+    axes_RC[0, 0].scatter([0, 1, 2], [0, 1, 0], s=16, color="#0072b2", alpha=0.5, linewidths=0)
+    (path,) = [
+        one
+        for one in ElementTree.fromstring(page_svg(figure_svg(figure), "a", "b")).iter("path")
+        if one.get("d", "").endswith("h0")
+    ]
+    assert path.get("d").count("h0") == 3
+    assert "stroke:var(--accent);stroke-opacity:0.5;stroke-width:4;" in path.get("style")
+    assert "stroke-linecap:round" in path.get("style")
+
+
+def test_marks_that_are_no_plain_circles_stay_as_they_are():
+    figure, axes_RC = new_figure(2.0)
+    axes_RC[0, 0].scatter([0, 1], [0, 1], marker="s", linewidths=0)
+    axes_RC[0, 0].scatter([0, 1], [1, 0], marker="o", linewidths=1, edgecolors="#123456")
+    element = page_svg(figure_svg(figure), "a", "b")
+    assert "h0" not in element
+    assert element.count("#123456") >= 2
+
+
+def test_places_have_two_decimals_at_most(fit):
+    for figure in (plot_design(fit.trials), responses(fit)):
+        numbers = re.findall(r' (?:d|x|y)="([^"]*)"', page_svg(figure_svg(figure), "a", "b"))
+        assert not re.findall(r"\.\d{3}", " ".join(numbers))
+
+
+def test_a_name_that_no_xml_may_have_is_shown_without_its_odd_letters():
+    svg = figure_svg(plot_mixtures({"a_b<": 0.5, "c": 0.5})).replace("a_b", "a\x01b")
+    assert ">ab&lt;<" in page_svg(svg, "a", "b")

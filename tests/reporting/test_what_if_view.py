@@ -1,0 +1,215 @@
+"""The what-if in a browser: its numbers are Python's, sliders and locks hold, limits turn red."""
+
+import numpy as np
+import pytest
+from made_fit import fitted, objective, table
+from made_what_if import (
+    NATURAL,
+    RECOMMENDED,
+    made_fit_of_gaussians,
+    many_domains,
+    no_limits,
+    some_limits,
+    what_if_content,
+    what_if_page,
+)
+from page_checks import CUT, SEEN
+
+pytestmark = pytest.mark.nightly
+
+CLOSE = 1e-6
+READ = """() => {
+  const own = (name, field) => Object.fromEntries([...document.querySelectorAll(`[data-${name}]`)]
+    .map((row) => [row.dataset[name], Number(row.dataset[field])]));
+  const root = document.querySelector(".what-if");
+  const text = (kind) => document.querySelector(kind).innerText;
+  return { shares: own("domain", "share"), losses: own("target", "loss"),
+    halves: own("target", "half"), value: Number(root.dataset.value),
+    half: Number(root.dataset.half), limits: text(".wi-limits"), nearest: text(".wi-nearest"),
+    live: text(".wi-live"), top: document.querySelector(".wi-columns").offsetTop };
+}"""
+SLIDE = """([name, values]) => {
+  const slider = document.querySelector(`[data-domain="${name}"] input[type=range]`);
+  for (const value of values) {
+    slider.value = value;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  slider.dispatchEvent(new Event("change", { bubbles: true }));
+}"""
+READY = "() => document.querySelector('.what-if').dataset.half > 0"
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return made_fit_of_gaussians()
+
+
+@pytest.fixture
+def view(open_page, fit, tmp_path):
+    """A function that opens the what-if and waits for its intervals."""
+
+    def opened(content=None, **settings):
+        content = content or what_if_content(fit, no_limits())
+        page = open_page(what_if_page(content, tmp_path / "page.html"), **settings)
+        page.wait_for_function(READY)
+        return page
+
+    return opened
+
+
+def settled(page):
+    page.wait_for_timeout(500)
+    return page.evaluate(READ)
+
+
+def slide(page, name, *values):
+    page.evaluate(SLIDE, [name, values])
+    return settled(page)
+
+
+def shares(read):
+    return np.array([read["shares"][name] for name in ("code", "prose", "law")])
+
+
+def test_sliders_change_the_numbers_to_those_of_python(view, fit):
+    page = view()
+    for name, value in (("code", 0.7), ("law", 0.05), ("prose", 0.0)):
+        read = slide(page, name, value)
+        found = fit.predict(shares(read)[None])
+        assert abs(read["value"] - found.objective_N[0]) < CLOSE
+        assert abs(read["half"] - (found.objective_high_N - found.objective_N)[0]) < CLOSE
+        for place, target in enumerate(fit.targets):
+            half = (found.high_NM - found.losses_NM)[0, place]
+            assert abs(read["losses"][target] - found.losses_NM[0, place]) < CLOSE
+            assert abs(read["halves"][target] - half) < CLOSE
+
+
+def test_the_others_make_room_in_proportion_and_a_drag_back_changes_nothing(view):
+    page = view()
+    now = shares(slide(page, "code", 0.71))
+    assert now.sum() == pytest.approx(1.0, abs=1e-12)
+    assert now[0] == pytest.approx(0.71, abs=1e-12)
+    assert now[1] / now[2] == pytest.approx(RECOMMENDED[1] / RECOMMENDED[2], rel=1e-9)
+    assert np.abs(shares(slide(page, "code", 1, 0.71)) - now).max() < 1e-12
+
+
+def test_a_locked_domain_stays(view):
+    page = view()
+    page.get_by_label("Lock prose").check()
+    now = shares(slide(page, "code", 0.9))
+    assert now[1] == RECOMMENDED[1]
+    assert now[0] == pytest.approx(1.0 - RECOMMENDED[1], abs=1e-12)
+
+
+def test_buttons_start_from_known_mixtures_and_a_typed_percentage_counts(view):
+    page = view()
+    page.get_by_role("button", name="Natural").click()
+    assert np.abs(shares(settled(page)) - NATURAL).max() < 1e-12
+    page.get_by_label("law, percent").fill("12.5")
+    page.get_by_label("law, percent").press("Enter")
+    assert shares(settled(page))[2] == pytest.approx(0.125, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "said"),
+    [
+        ("code", 0.02, "code: share 2.0%, at least 5.0% (constraints.bounds)"),
+        ("code", 0.51, "code: epochs 5.10, at most 5.00 (constraints.max_epochs)"),
+        ("law", 0.45, "law: epochs 4.50, at most 4.00 (constraints.max_epochs)"),
+        ("code", 0.95, "group text: share 5.0%, at least 20.0% (constraints.groups.text)"),
+        ("prose", 1.0, "distance from natural: total variation 0.5000, at most 0.3000"),
+    ],
+)
+def test_a_broken_limit_is_named_with_its_value(view, fit, name, share, said):
+    page = view(what_if_content(fit, some_limits()))
+    assert "No limit is broken" in page.evaluate(READ)["limits"]
+    read = slide(page, name, share)
+    assert said in read["limits"]
+    assert said in read["live"]
+
+
+def test_a_guardrail_is_the_loss_against_its_reference(view, fit):
+    page = view(what_if_content(fit, some_limits()))
+    read = slide(page, "prose", 0.0)
+    losses_M = fit.predict(np.array([shares(read), NATURAL])).losses_NM[:, 1]
+    worse = losses_M[0] - losses_M[1]
+    assert (f"{fit.targets[1]}: worse than natural" in read["limits"]) == (worse > 0.3)
+
+
+def test_weights_are_copied_as_yaml(view):
+    page = view(options={"permissions": ["clipboard-read", "clipboard-write"]})
+    page.get_by_role("button", name="Copy weights").click()
+    page.get_by_text("Weights copied.").wait_for()
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == '"code": 0.42\n"prose": 0.25\n"law": 0.33'
+
+
+def test_beyond_the_trials_intervals_widen_as_python_s_do_and_a_warning_moves_nothing(view):
+    rng = np.random.default_rng(8)
+    weights_ND = rng.dirichlet(40 * NATURAL, 24)
+    losses_NM = 2.0 + np.sqrt(weights_ND) @ rng.random((3, 4)) + 0.02 * rng.standard_normal((24, 4))
+    near = fitted(
+        "gaussian_process",
+        trials=table(weights_ND, losses_NM),
+        asked=objective("code", "law", "math"),
+    )
+    content = what_if_content(near, no_limits()) | {"starts": [["Natural", NATURAL]]}
+    page = view(content)
+    tops = set()
+    for share, is_far in ((0.31, False), (1.0, True)):
+        read = slide(page, "code", share)
+        found = near.predict(shares(read)[None])
+        assert abs(read["half"] - (found.objective_high_N - found.objective_N)[0]) < CLOSE
+        assert ("Extrapolation: " in read["nearest"]) == is_far
+        assert ("Extrapolation: " in read["live"]) == is_far
+        tops.add(read["top"])
+    assert len(tops) == 1
+
+
+def test_hostile_names_are_text(view, fit):
+    content = what_if_content(fit, no_limits())
+    content["domains"] = ["</script><img src=x onerror=hit()>", "<b>bold</b>", "__proto__"]
+    page = view(content)
+    names = [one.inner_text() for one in page.locator(".wi-domain .wi-name").all()]
+    assert set(names) == set(content["domains"])
+
+
+def test_data_of_an_unknown_kind_is_not_called(open_page, fit, tmp_path, page_problems):
+    content = what_if_content(fit)
+    content["law"]["model"]["kind"] = "constructor"
+    open_page(what_if_page(content, tmp_path / "page.html"))
+    assert any("unknown kind of law: constructor" in problem for problem in page_problems)
+    page_problems.clear()
+
+
+def test_of_many_domains_those_that_change_most_come_first_and_a_filter_finds_all(view):
+    content = many_domains()
+    page = view(content)
+    moved = np.abs(content["starts"][0][1] - content["natural"])
+    order = [content["domains"][place] for place in np.argsort(-moved)]
+    assert list(page.evaluate(READ)["shares"]) == order[:12]
+    page.get_by_label("Filter domains").fill(order[-1].upper())
+    assert list(page.evaluate(READ)["shares"]) == order[-1:]
+    page.get_by_label("Filter domains").fill("")
+    page.get_by_role("button", name="Show all 20").click()
+    assert list(page.evaluate(READ)["shares"]) == order
+
+
+def test_a_drag_among_sixty_domains_and_targets_takes_less_than_a_frame(view):
+    page = view(many_domains(domains=60, targets=60, trials=180))
+    page.get_by_role("button", name="Show all 60").click()
+    frames = []
+    for share in np.linspace(0.01, 0.09, 12):
+        moved = "(share) => { const s = document.querySelector('[data-domain] input[type=range]');"
+        moved += " s.value = share; s.dispatchEvent(new Event('input')); }"
+        page.evaluate(moved, float(share))
+        page.wait_for_timeout(40)
+        frames.append(float(page.locator(".what-if").get_attribute("data-frame")))
+    assert np.median(frames) < 16.0
+
+
+@pytest.mark.parametrize("size", ["wide", "narrow"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut(view, fit, size, scheme):
+    page = view(what_if_content(fit, some_limits()), size=size, scheme=scheme)
+    assert page.evaluate(CUT % SEEN) == []
