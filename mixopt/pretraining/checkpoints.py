@@ -1,85 +1,149 @@
 """Checkpoints: a folder that is either whole or not there, for any number of ranks.
 
     checkpoints/step-00001000/
-      shard-*.safetensors weights and the optimiser's state, as torch.distributed.checkpoint
-                          lays them out, each rank its part
-      experts.npz         counts of experts since their last window, of a model that has some
-      state.json          steps, sampler, mixture; size and hash of each other file
+      shard-*.safetensors   weights and the optimizer's state, each rank its part
+      experts.npz           counts of experts since their last window, of a model that has some
+      state.json            steps, sampler, mixture; size and SHA-256 of each other file
 
-The folder is written under a name that does not count, and gets its own at once when all of it is
-on disk. So the last checkpoint is the one with the largest step, whenever a process was killed.
-With `asynchronous` training waits until tensors are copied; a thread writes them, and ranks agree
-there in a process group of their own. One checkpoint is written at a time.
-What a disk or a person changed since is noticed before anything is read: a run resumes from the
-newest that is whole, and those after it become `damaged-step-*`. Nothing in it is a pickle.
+torch.distributed.checkpoint copies the tensors, and a thread writes them under a name that does not
+count. When all ranks have written, its `finish` on rank 0 adds the other files and the manifest and
+gives the folder its name. So the last checkpoint is the one with the largest step, whenever a
+process was killed. A run resumes from the newest checkpoint that is what was written; those after
+it become `damaged-step-*`. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
+import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
+import torch
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import safe_open
 from torch import Tensor, nn, optim
-from torch.distributed.checkpoint._hf_utils import CUSTOM_METADATA_KEY
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint import (
+    CheckpointException,
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+    async_save,
+    load,
+    save,
+)
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
-from mixopt.errors import MixoptError, RunError
-from mixopt.pretraining.averaged_weights import AVERAGE
-from mixopt.pretraining.checkpoint_files import (
-    CheckpointState,
-    file_fault,
-    found_checkpoints,
-    read_state,
-    unknown_file,
-)
-from mixopt.pretraining.checkpoint_folder import (
-    DAMAGED,
-    Beside,
-    Retention,
-    checkpoint_name,
-    empty_unfinished,
-    finish,
-    unfinished,
-)
-from mixopt.pretraining.checkpoint_tensors import MODEL, tensor_names
-from mixopt.pretraining.hashed_shards import HashedShards, Staging
+from mixopt.errors import MixoptError, OtherRankError, RunError
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.writing_thread import WritingThread
-from mixopt.system import FileRecord
+from mixopt.run_directory import CheckedPart
+from mixopt.system import (
+    FileRecord,
+    Verifier,
+    check_names,
+    check_seal,
+    checked_as,
+    file_record,
+    read_json,
+    write_sealed,
+)
 
+FORMAT = "mixopt-pretrain/2"
+CHECKPOINTS, STATE = "checkpoints", "state.json"
+MODEL, OPTIMIZER, AVERAGE = "model.", "optimizer.", "ema"
+_PREFIX, _DAMAGED = "step-", "damaged-"
+_HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
 _FAILED = (Exception, CheckpointException)  # the second is no Exception
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+_THREADS = 8
+_Count = Annotated[int, Field(ge=0, le=1 << 53, strict=True)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bytes: _Count
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class CheckpointState(BaseModel):
+    """What a checkpoint holds besides tensors.
+
+    Attributes:
+        step: Steps taken.
+        meter: What was measured since the last line of metrics.
+        losses: Held-out losses when they were last evaluated, nats per token.
+        weights: The mixture of the next batch.
+        sampler: The state of the batches.
+        mixture: The state of what changes the mixture.
+        metrics_size: Bytes of the metrics so far.
+        files: What each other file was when it was written.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str
+    step: _Count
+    meter: dict[str, Any]
+    losses: dict[str, FiniteFloat]
+    weights: dict[str, _Share]
+    sampler: dict[str, Any]
+    mixture: dict[str, Any]
+    metrics_size: _Count
+    files: dict[str, _Written]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What rank 0 puts into a checkpoint besides tensors.
+
+    Attributes:
+        step: Steps taken.
+        state: The fields of `CheckpointState` besides format, step and files.
+        files: The content of other files by their names.
+        paths: Files elsewhere that the state says the length of; they are on disk before it.
+    """
+
+    step: int
+    state: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    paths: Sequence[Path]
 
 
 class Checkpoints:
     """The checkpoints of a run; every rank calls the same methods."""
 
     def __init__(
-        self, folder: Path, ranks: Ranks, *, kept: Retention, asynchronous: bool = False
+        self,
+        folder: Path,
+        ranks: Ranks,
+        *,
+        keep: int = 2,
+        keep_every: int = 0,
+        asynchronous: bool = True,
     ) -> None:
-        """Name the folder; every rank does.
+        """Name the folder.
 
         Args:
             folder: Where they are.
             ranks: Who writes.
-            kept: Which ones stay.
-            asynchronous: Whether a thread writes them while training continues.
+            keep: How many of the newest stay.
+            keep_every: Besides them those of steps that this divides; 0: none.
+            asynchronous: Whether a thread writes while training continues.
         """
-        self._folder, self._ranks, self._kept = folder, ranks, kept
-        self._staging = Staging() if asynchronous else None
-        self._writing = WritingThread(ranks) if asynchronous else None
+        self._folder, self._ranks = folder, ranks
+        self._keep, self._keep_every = keep, keep_every
+        self._asynchronous = asynchronous
+        # What the thread sends cannot meet what training sends.
+        self._group: Any = dist.new_group(backend="gloo") if asynchronous else None
+        self._pending: Future[Any] | None = None
+        self._path = folder
 
     def __enter__(self) -> Checkpoints:
         """Write as long as the block runs."""
@@ -93,19 +157,12 @@ class Checkpoints:
         """
         try:
             self.wait()
-        except Exception:
+        except MixoptError:
             if kind is None:
                 raise
 
-    def save(
-        self,
-        model: nn.Module,
-        optimizer: optim.Optimizer,
-        beside: Beside,
-    ) -> None:
+    def save(self, model: nn.Module, optimizer: optim.Optimizer, beside: Beside) -> None:
         """Write a checkpoint: it is there when this returns, or else once `wait` does.
-
-        One that is still being written is waited for first.
 
         Args:
             model: With its own names of parameters.
@@ -116,28 +173,25 @@ class Checkpoints:
             RunError: The folder cannot be written, or the one before could not.
         """
         self.wait()
-        path = unfinished(self._folder, beside.step)
-        self._ranks.first(lambda: empty_unfinished(path))
-        shards = HashedShards(path, self._staging)
+        self._path = self._folder / f".{_name(beside.step)}.tmp"
+        self._ranks.first(lambda: _make_empty(self._path))
+        state = json.dumps(beside.state)  # as it is now, whatever changes while it is written
+        writer = _Writer(self._path, lambda: self._finish(beside, json.loads(state)))
+        tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
         try:
-            save(_tensors(model, optimizer), storage_writer=shards)
+            if self._asynchronous:
+                pending = async_save(tensors, storage_writer=writer, process_group=self._group)
+                self._pending = cast(Future[Any], pending)
+            else:
+                save(tensors, storage_writer=writer)
         except _FAILED as error:
-            raise RunError(f"{path}: cannot be written: {_first_line(error)}") from error
-        if self._writing is None:
-            self._write(self._ranks, path, shards, beside)
-            return
-        beside = replace(beside, state=copy.deepcopy(beside.state))
-        self._writing.begin(lambda ranks: self._write(ranks, path, shards, beside))
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether the thread of this rank is still at work."""
-        return self._writing is not None and self._writing.is_at_work
+            raise self._failure(error) from error
 
     @property
     def has_failed(self) -> bool:
         """Whether this rank knows that the last one could not be written; `wait` raises it."""
-        return self._writing is not None and self._writing.has_failed
+        pending = self._pending
+        return pending is not None and pending.done() and pending.exception() is not None
 
     def wait(self) -> None:
         """Wait until the last one is written.
@@ -145,23 +199,12 @@ class Checkpoints:
         Raises:
             RunError: It could not be; on every rank.
         """
-        if self._writing is not None:
-            self._writing.wait()
-
-    def _write(self, ranks: Ranks, path: Path, shards: HashedShards, beside: Beside) -> None:
-        """Write what is staged; every rank does, in its thread where it has one."""
-
-        def write() -> dict[str, FileRecord]:
-            with _one_line(path):
-                return shards.write()
-
-        def finished() -> None:
-            with _one_line(path):
-                finish(self._folder, beside, records, self._kept)
-
-        written = ranks.gathered(ranks.each(write))
-        records = {name: record for part in written for name, record in part.items()}
-        ranks.first(finished)
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except _FAILED as error:
+            raise self._failure(error) from error
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest checkpoint that is what was written, the same on every rank.
@@ -174,159 +217,276 @@ class Checkpoints:
         Raises:
             RunError: There are some, and none is whole.
         """
+        return self._ranks.first(self._newest_whole)
+
+    def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Fill model and optimizer from a whole checkpoint that any number of ranks wrote.
+
+        Raises:
+            RunError: It is of another model.
+        """
+        _load(path, _tensors(model, optimizer), MODEL)
+
+    def _newest_whole(self) -> tuple[Path, CheckpointState] | None:
         refused: dict[Path, str] = {}
-        for path in reversed(self._ranks.first(lambda: found_checkpoints(self._folder))):
-            found = self._whole(path)
-            if isinstance(found, CheckpointState):
-                self._ranks.first(lambda: self._put_aside(refused, path))  # noqa: B023
-                return path, found
-            refused[path] = found
+        for path in reversed(found_checkpoints(self._folder)):
+            try:
+                state = whole_state(path)
+            except MixoptError as error:
+                refused[path] = str(error)
+                continue
+            for damaged, fault in refused.items():
+                _put_aside(damaged, f"{fault}; resuming from {path.name} instead")
+            return path, state
         if refused:
-            self._ranks.fail(
+            raise RunError(
                 f"{next(iter(refused.values()))}; no checkpoint in {self._folder} is whole: "
                 "restore the file from a copy, or remove that folder to start again"
             )
         return None
 
-    def _whole(self, path: Path) -> CheckpointState | str:
-        """Return the state of a checkpoint, or what is wrong with it; ranks share the reading."""
-        state: CheckpointState | str = self._ranks.first(lambda: _state_or_fault(path))
-        if isinstance(state, str):
-            return state
-        mine = slice(self._ranks.rank, None, self._ranks.count)
-        faults = self._ranks.gathered(file_fault(path, state, mine))
-        return next((fault for fault in faults if fault is not None), state)
+    def _finish(self, beside: Beside, state: Mapping[str, Any]) -> None:
+        """Make a folder with all shards a checkpoint, and remove those that are not kept."""
+        path, folder = self._path, self._folder
+        for name, content in beside.files.items():
+            (path / name).write_bytes(content)
+            _sync(path / name)
+        files = sorted(path.iterdir())
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            records = [one.to_json() for one in threads.map(file_record, files)]
+        hashes = dict(zip((file.name for file in files), records, strict=True))
+        content = {"format": FORMAT, "step": beside.step, **state, "files": hashes}
+        write_sealed(path / STATE, content)
+        for part in (*beside.paths, path):
+            _sync(part)
+        path.replace(folder / _name(beside.step))
+        _sync(folder)
+        for old in found_checkpoints(folder)[: -self._keep]:
+            if not self._stays(old.name):  # never half of one
+                shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
+        for old in folder.glob(f"{_DAMAGED}{_PREFIX}*"):
+            if old.name <= _DAMAGED + _name(beside.step):  # the run has come past it again
+                shutil.rmtree(old)
 
-    def _put_aside(self, refused: Mapping[Path, str], chosen: Path) -> None:
-        for path, fault in refused.items():
-            logging.getLogger("mixopt.pretraining").warning(
-                "%s; resuming from %s instead", fault, chosen.name
-            )
-            aside = path.with_name(DAMAGED + path.name)
-            try:
-                if aside.exists():
-                    shutil.rmtree(aside)
-                path.replace(aside)
-            except OSError as error:
-                raise RunError(f"{path}: cannot be renamed: {error.strerror}") from error
+    def _stays(self, name: str) -> bool:
+        step = name.removeprefix(_PREFIX)
+        return self._keep_every > 0 and step.isdecimal() and int(step) % self._keep_every == 0
 
-    def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Fill model and optimiser from a whole checkpoint that any number of ranks wrote.
-
-        Raises:
-            RunError: It is of another model.
-        """
-        tensors = _tensors(model, optimizer)
-        _check_all_used(path, tensors)
-        _load(path, tensors)
+    def _failure(self, error: BaseException) -> MixoptError:
+        line = f"{self._path}: cannot be written: {_first_line(error)}"
+        return RunError(line) if self._ranks.is_first else OtherRankError(line)
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Fill a model from a whole checkpoint, without an optimiser; inside a process group.
+class _Writer(HuggingFaceStorageWriter):
+    """Writes each rank's part, and has rank 0 finish the folder when all are there."""
+
+    def __init__(self, path: Path, commit: Callable[[], None]) -> None:
+        super().__init__(str(path), save_distributed=True)
+        self._commit = commit
+
+    def finish(self, metadata: Any, results: Any) -> None:
+        super().finish(metadata, results)
+        self._commit()
+
+
+def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]:
+    """Return the whole tensors of a checkpoint in one process, without a process group.
+
+    Args:
+        path: The folder of the checkpoint.
+        prefix: `MODEL` or `OPTIMIZER`; it is left out of the names returned.
+        suffix: What the names end with.
 
     Raises:
-        RunError: It is of another model.
+        RunError: A shard cannot be read.
     """
-    tensors = _weights(model)
-    _check_all_used(path, tensors)
-    _load(path, tensors)
+    tensors = {
+        name: torch.empty(size, dtype=dtype)
+        for name, (size, dtype) in _shapes(path).items()
+        if name.startswith(prefix) and name.endswith(suffix)
+    }
+    _load(path, tensors, alone=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill an optimiser from a whole checkpoint; every rank calls it.
+    """Fill an optimizer from a whole checkpoint; every rank calls it.
 
     An average of weights stays as it is where the checkpoint has none.
 
     Raises:
         RunError: It is of another model.
     """
-    tensors = {n: t for n, t in _tensors(model, optimizer).items() if n.startswith("optimizer.")}
-    averages = {name for name in tensors if name.endswith(f".{AVERAGE}")}
-    if averages and not averages <= tensor_names(path):
-        tensors = {name: one for name, one in tensors.items() if name not in averages}
-    _load(path, tensors)
+    known = _shapes(path)
+    _load(
+        path,
+        {
+            name: one
+            for name, one in _tensors(model, optimizer).items()
+            if name.startswith(OPTIMIZER) and (name in known or not name.endswith(f".{AVERAGE}"))
+        },
+    )
 
 
-def _check_all_used(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint with a weight that the model does not have: it would be lost."""
-    surplus = {n for n in tensor_names(path) if n.startswith(MODEL)} - tensors.keys()
-    if surplus:
-        name = min(surplus).removeprefix(MODEL)
-        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
+def found_checkpoints(folder: Path) -> list[Path]:
+    """Return the folders of checkpoints, whole or not, by their steps."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.startswith(_PREFIX) and p.is_dir())
 
 
-def _load(path: Path, tensors: dict[str, Any]) -> None:
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the one with the largest step; None where there is none."""
+    return next(reversed(found_checkpoints(folder)), None)
+
+
+def older_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint before one, whole or not; None where it is the first."""
+    older = [other for other in found_checkpoints(path.parent) if other.name < path.name]
+    return older[-1] if older else None
+
+
+def read_state(path: Path) -> CheckpointState:
+    """Return what a checkpoint holds besides tensors.
+
+    Raises:
+        RunError: It cannot be read, is not what was written, or another version of mixopt wrote it.
+    """
+    file = path / STATE
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise RunError(f"{file}: expected fields, got {type(content).__name__}; {_HINT}")
+    if content.get("format") != FORMAT:
+        raise RunError(
+            f"{file}: format {content.get('format')!r}, expected {FORMAT!r}: it was written by "
+            "another version of mixopt; resume the run with that version"
+        )
+    check_seal(content, str(file), mend=_HINT)
+    values = {name: value for name, value in content.items() if name != "sha256"}
+    state: CheckpointState = checked_as(CheckpointState, values, str(file))
+    check_names(state.files, f"{file}: files", RunError)
+    return state
+
+
+def whole_state(path: Path) -> CheckpointState:
+    """Return the same of a checkpoint whose files are all as they were written; all are read.
+
+    Raises:
+        RunError: One is not, is missing, or does not belong to it.
+    """
+    state = read_state(path)
+    if path.name != _name(state.step):
+        raise RunError(f"{path}: is the checkpoint of step {state.step}, under another name")
+    unknown = sorted({file.name for file in path.iterdir()} - {*state.files, STATE})
+    if unknown:
+        raise RunError(f"{path / unknown[0]}: is not a file of this checkpoint")
+    verifier = Verifier(path)
+
+    def fault(name: str) -> str | None:
+        record = FileRecord(**state.files[name].model_dump())
+        return verifier.fault(name, record, deep=True)
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        for name, found in zip(state.files, threads.map(fault, state.files), strict=True):
+            if found is not None:
+                raise RunError(f"{path / name}: {found}")
+    return state
+
+
+def check_checkpoint(path: Path) -> CheckedPart:
+    """Return whether a checkpoint is whole, for `mixopt verify`."""
+    name = f"{CHECKPOINTS}/{path.name}"
     try:
-        for shard in sorted(path.glob("*.safetensors")):
-            _check_header(shard)
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)))
+        state = whole_state(path)
+    except MixoptError as error:
+        file, _, what = str(error).removeprefix(f"{path}/").partition(": ")
+        fix = "none: the run resumes from the newest whole checkpoint"
+        return CheckedPart(name, "damaged", 0, 0, {file: what}, fix)
+    size = sum(file.bytes for file in state.files.values())
+    return CheckedPart(name, "whole", len(state.files), size)
+
+
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
+
+
+def _make_empty(path: Path) -> None:
+    """Make an empty folder, and remove what killed processes left unfinished."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{_PREFIX}*.tmp"):
+            shutil.rmtree(left)
+        path.mkdir()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _put_aside(path: Path, warning: str) -> None:
+    logging.getLogger("mixopt.pretraining").warning("%s", warning)
+    aside = path.with_name(_DAMAGED + path.name)
+    try:
+        if aside.exists():
+            shutil.rmtree(aside)
+        path.replace(aside)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be renamed: {error.strerror}") from error
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
+    """Return weights, buffers that are saved, and the optimizer's tensors; loading fills them."""
+    saved = model.state_dict()
+    tensors = {f"{MODEL}{name}": weight.detach() for name, weight in model.named_parameters()}
+    tensors |= {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
+    flat = StateDictOptions(flatten_optimizer_state_dict=True)
+    for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
+        if isinstance(value, Tensor):
+            tensors[f"{OPTIMIZER}{name}"] = value
+    return tensors
+
+
+def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Return size and type of each tensor of a checkpoint."""
+    try:
+        for shard in path.glob("*.safetensors"):  # torch prints the traceback of one it cannot read
+            with safe_open(shard, framework="pt"):
+                pass
+        found = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    except _FAILED as error:
+        raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
+    return {name: (one.size, one.properties.dtype) for name, one in found.items()}  # type: ignore[union-attr]
+
+
+def _load(path: Path, tensors: dict[str, Any], prefix: str = "-", *, alone: bool = False) -> None:
+    """Fill tensors; those of a checkpoint that begin with a prefix must all be used."""
+    surplus = sorted({n for n in _shapes(path) if n.startswith(prefix)} - tensors.keys())
+    if surplus:
+        name = surplus[0].removeprefix(prefix)
+        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
+    try:
+        with warnings.catch_warnings():  # that it is one process alone
+            warnings.filterwarnings("ignore", "torch.distributed is")
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     except _FAILED as error:
         raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
-def _state_or_fault(path: Path) -> CheckpointState | str:
-    try:
-        state = read_state(path)
-    except MixoptError as error:
-        return str(error)
-    if path.name != checkpoint_name(state.step):
-        return f"{path}: is the checkpoint of step {state.step}, under another name"
-    return unknown_file(path, state.files) or state
-
-
-def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
-    """Return what goes into shards: weights, buffers that are saved, the optimiser's tensors.
-
-    They are the tensors themselves, so that loading fills them.
-    """
-    tensors = _weights(model)
-    optimised = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    for name, value in optimised.items():
-        if isinstance(value, Tensor):
-            tensors[f"optimizer.{name}"] = value
-    return tensors
-
-
-def _weights(model: nn.Module) -> dict[str, Any]:
-    saved = model.state_dict()
-    tensors = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
-    return tensors | {f"model.{name}": b for name, b in model.named_buffers() if name in saved}
-
-
-def _check_header(shard: Path) -> None:
-    """Read a shard's header: torch prints the traceback of one that it cannot read.
-
-    Raises:
-        ValueError: It does not say where the parts of a tensor belong.
-    """
-    with safe_open(shard, framework="pt") as file:
-        names, about = set(file.keys()), file.metadata() or {}
-    known = json.loads(about.get(CUSTOM_METADATA_KEY, "{}"))
-    if not isinstance(known, dict) or names - known.keys():
-        raise ValueError(f"{shard.name}: its header does not describe its content")
-
-
-@contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    """Have whatever ends the block, a full disk or no memory for a thread, be one line.
-
-    Raises:
-        RunError: Anything did.
-    """
-    try:
-        yield
-    except MixoptError:
-        raise
-    except Exception as error:
-        why = error.strerror if isinstance(error, OSError) else None
-        kind = type(error).__name__
-        line = _first_line(error)
-        said = why or (line if line == kind else f"{kind}: {line}")
-        raise RunError(f"{path}: cannot be written: {said}") from error
-
-
 def _first_line(error: BaseException) -> str:
+    """Return an error in a line: of several ranks that of the first."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    kind = type(error).__name__
+    if isinstance(error, MixoptError):
+        return lines[0]
+    return f"{kind}: {lines[0][:300]}" if lines else kind

@@ -21,6 +21,7 @@ from mixopt.config import (
     Anchor,
     CorpusConfig,
     Count,
+    DomainConfig,
     Location,
     Positive,
     Section,
@@ -36,19 +37,13 @@ from mixopt.config import (
 )
 from mixopt.errors import SamplerError, did_you_mean
 from mixopt.pretraining.expert_config import ExpertsConfig
-from mixopt.pretraining.model_config import ModelConfig
-from mixopt.pretraining.schedule_config import (
-    disagreements,
-    schedule_of,
-    staged_fault,
-    with_schedule,
-)
-from mixopt.pretraining.stream_config import StreamConfig
-from mixopt.pretraining.training_config import Above, TrainingConfig
+from mixopt.pretraining.training_config import Above, ModelConfig, TrainingConfig
 from mixopt.sampling import Schedule
 from mixopt.system import is_url
 
 Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
+_LENGTHS = ("steps", "batch", "sequence_length")  # of a schedule's file
+_WHERE_STAGED = "the schedule of the run"
 
 
 class MixtureSource(Section):
@@ -134,6 +129,86 @@ class CheckpointConfig(Section):
         return self
 
 
+class StreamSourceConfig(SourceConfig):
+    """Where the documents of a streamed domain come from."""
+
+    tokens: Positive | None = Field(
+        None,
+        description="about how many tokens there are; known of all domains they give the natural"
+        " mixture",
+    )
+
+
+class StreamConfig(Section):
+    """Domains that are read, tokenised and packed while the run trains."""
+
+    root: str | None = Field(
+        None, description="folder of relative data_files and validation; the working directory"
+    )
+    domains: dict[str, StreamSourceConfig] = Field(
+        description="training domains by name", min_length=1
+    )
+    tokenizer: str = Field("bytes", description="bytes, or a Hugging Face name or folder")
+    max_validation_bytes: Positive = Field(
+        1_000_000,
+        description="the first documents of each domain, or its `validation` files, up to so much"
+        " text are held out",
+    )
+    buffer: Positive = Field(
+        1_000, description="documents of a domain that are packed and shuffled together"
+    )
+    on_bad_document: Literal["error", "skip"] = Field(
+        "error", description="what to do with invalid UTF-8 or a broken line"
+    )
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _needs_no_training(cls, name: str) -> str:
+        if name.startswith("bpe:"):
+            raise ValueError(
+                f"{name} is learned from text that is read beforehand: give bytes, or a tokenizer"
+                " by name or folder, such as the corpus folder of a run with this tokenizer"
+            )
+        return name
+
+    @field_validator("domains")
+    @classmethod
+    def _is_text(cls, domains: dict[str, StreamSourceConfig]) -> dict[str, StreamSourceConfig]:
+        for name, source in domains.items():
+            if source.is_tokens:
+                raise ValueError(
+                    f"{name}: format: {source.format} is tokens, and a stream reads text; give it"
+                    " under corpus.domains, or import it with mixopt tokens import"
+                )
+        return domains
+
+    def sources(self) -> dict[str, SourceConfig]:
+        """Return the sources by domain: files under `root`, and nothing copied to disk."""
+        streamed = {"streaming": True}
+        return {
+            name: source.under(self.root).model_copy(update=streamed)
+            for name, source in self.domains.items()
+        }
+
+    def tokens(self) -> dict[str, int] | None:
+        """Return the tokens of each domain; None where one is not known."""
+        known = {name: s.tokens for name, s in self.domains.items() if s.tokens is not None}
+        return known if len(known) == len(self.domains) else None
+
+    def as_corpus(self) -> CorpusConfig:
+        """Return what reading held-out text needs to know."""
+        stated = {
+            name: {field: getattr(source, field) for field in source.model_fields_set}
+            for name, source in self.domains.items()
+        }
+        return CorpusConfig(
+            domains={name: DomainConfig(**fields) for name, fields in stated.items()},
+            tokenizer=self.tokenizer,
+            max_validation_bytes=self.max_validation_bytes,
+            on_bad_document=self.on_bad_document,
+        )
+
+
 class MetricsConfig(Section):
     """What is written to metrics.jsonl and MLflow."""
 
@@ -175,21 +250,14 @@ class PretrainConfig(Section):
     schedule: list[ScheduledMixture] = Field(
         default_factory=list,
         description="later mixtures; or the name of a schedule file with all mixtures, steps, "
-        "batch, sequence length and learning-rate phases",
+        "batch and sequence length",
     )
     staged: dict[str, Any] | None = Field(
         None, description="the full content of a schedule file; written by mixopt"
     )
-    watch: str | None = Field(
-        None,
-        description="a schedule file, which may be replaced while the run trains "
-        "(mixopt.loading.schedule_watch)",
-    )
     max_epochs: Above | None = Field(
         None,
-        description="how often a domain may be seen; an estimator's mixture keeps to it too. A "
-        "stream ends the run with an error there, and the run resumes when it is "
-        "raised",
+        description="how often a domain may be seen; an estimator's mixture keeps to it too",
     )
     estimator: EstimatorConfig | None = None
     map_domains: dict[str, str | None] | None = Field(
@@ -206,27 +274,36 @@ class PretrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_schedule(cls, values: Any, info: ValidationInfo) -> Any:
+        """Copy the file that `schedule` names into `staged`, so that a run depends on no file."""
         if not isinstance(values, dict) or not isinstance(values.get("schedule"), str):
             return values
         if not (info.context or {}).get(FILES, True):
             return values
         try:
-            return with_schedule(values)
+            plan = Schedule.from_file(values["schedule"])
         except SamplerError as error:
             raise ValueError(f"schedule: {error}") from error
+        training = values.get("training")
+        if isinstance(training, dict):
+            training = {name: getattr(plan, name) for name in _LENGTHS} | training
+        staged = {n: v for n, v in plan.to_json().items() if n != "provenance"}
+        limit = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
+        return limit | values | {"training": training, "schedule": [], "staged": staged}
 
     @field_validator("staged")
     @classmethod
     def _is_schedule(cls, staged: dict[str, Any] | None) -> dict[str, Any] | None:
-        fault = None if staged is None else staged_fault(staged)
-        if fault is not None:
-            raise ValueError(fault)
+        try:
+            if staged is not None:
+                Schedule.from_content(staged, _WHERE_STAGED)
+        except SamplerError as error:
+            raise ValueError(str(error)) from error
         return staged
 
     @cached_property
     def plan(self) -> Schedule | None:
         """The schedule of the run, where it has one from a file."""
-        return None if self.staged is None else schedule_of(self.staged)
+        return None if self.staged is None else Schedule.from_content(self.staged, _WHERE_STAGED)
 
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step."""
@@ -245,6 +322,10 @@ class PretrainConfig(Section):
         made_from |= {"stream": content["stream"]} if self.stream else {}
         text = "mixopt-pretrain/1" + json.dumps(made_from, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def rows_of_pass(self, ranks: int) -> int:
+        """Return how many sequences one rank takes at once."""
+        return min(self.training.micro_batch or self.training.batch, self.training.batch // ranks)
 
 
 def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
@@ -342,8 +423,8 @@ def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[L
                 yield location, f"natural {mend}"
         if config.estimator is not None and config.estimator.name == "natural":
             yield ("estimator", "name"), f"natural {mend}"
-    if config.max_epochs is not None and config.max_epochs % 1:
-        yield ("max_epochs",), f"{config.max_epochs:g}: a stream counts only whole passes"
+    if config.max_epochs is not None:
+        yield ("max_epochs",), "a stream repeats its text without a limit: leave it out"
     if config.map_domains is not None:
         yield ("map_domains",), "a stream resumes only with the same domains: use another --out"
 
@@ -367,17 +448,17 @@ def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple
 
 
 def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    if config.watch is not None:
-        if config.estimator is not None:
-            yield ("watch",), "an estimator plans the mixture: leave one of them out"
-        if config.stream is not None:
-            yield ("watch",), "a stream is not given another schedule: leave it out"
     if config.estimator is not None and (config.schedule or config.plan):
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
     if config.plan is not None:
         if config.mixture != MixtureSource(anchor="natural"):
             yield ("mixture",), "the schedule has the mixtures; leave it out"
-        yield from disagreements(config.plan, dict(config.training))
+        for name in _LENGTHS:
+            given, planned = getattr(config.training, name), getattr(config.plan, name)
+            if given != planned:
+                ends = name == "steps" and given > planned
+                what = f"ends before, after {planned}" if ends else f"has {planned}"
+                yield ("training", name), f"{given}, and the schedule {what}; leave it out"
     before = 0
     for k, entry in enumerate(config.schedule):
         if entry.step <= before:

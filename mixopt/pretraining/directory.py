@@ -1,4 +1,4 @@
-"""The directory of a run: its files, and whether it is of this configuration.
+"""The directory of a run: its files, whether it is of this configuration, and whether it is whole.
 
     config.yaml          the resolved configuration
     corpus/              token shards, where the run prepares its own
@@ -6,7 +6,7 @@
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
-    experts/             of a model that has some (mixopt.routing.expert_record)
+    experts/             of a model that has some (mixopt.routing)
 
 A run resumes only with what it was started with; before the first checkpoint there is nothing to
 resume, and it starts again. What changes no result may be another: how the work is spread over
@@ -23,10 +23,15 @@ from typing import Any
 import yaml
 
 from mixopt.config import dump_sections
-from mixopt.errors import RunError
-from mixopt.pretraining.checkpoint_files import last_checkpoint
+from mixopt.errors import MixoptError, RunError
+from mixopt.pretraining.checkpoints import (
+    CHECKPOINTS,
+    check_checkpoint,
+    found_checkpoints,
+    last_checkpoint,
+)
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.run_directory import differences
+from mixopt.run_directory import CheckedPart, differences
 from mixopt.system import (
     check_sealed_text,
     checked_as,
@@ -36,7 +41,7 @@ from mixopt.system import (
 )
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 _FREE = (
     "name",
@@ -52,7 +57,6 @@ _FREE = (
     "metrics",
     "experts",
     "tracking",
-    "watch",
     "training.micro_batch",
     "training.compile",
     "training.activation_checkpointing",
@@ -70,11 +74,11 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
         RunError: It was begun with another value of a field that results depend on, or its record
             of that is gone or damaged.
     """
-    record, content = out / "config.yaml", dump_sections(config)
     if last_checkpoint(out / CHECKPOINTS) is not None:
-        before = recorded_config(record)
-        for name, was, now in differences(before, content):
-            if not _is_in(name, _free(config)):
+        before = recorded_config(out / "config.yaml")
+        free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
+        for name, was, now in differences(before, dump_sections(config)):
+            if not _is_in(name, free):
                 raise RunError(
                     f"{out}: the run was started with {name} {_line(was)}, and here it is "
                     f"{_line(now)}; use another --out"
@@ -89,13 +93,12 @@ def record_config(config: PretrainConfig, out: Path) -> None:
 
 
 def recorded_config(record: Path) -> dict[str, Any]:
-    """Return the configuration that a run was begun with.
+    """Return the configuration that a run was begun with, as plain values.
 
     Raises:
         RunError: The record cannot be read, or has changed.
     """
-    mend = "restore it from a copy; it is needed to resume"
-    check_sealed_text(record, HEADER, mend=mend)
+    check_sealed_text(record, HEADER, mend="restore it from a copy; it is needed to resume")
     recorded: dict[str, Any] = checked_as(
         dict[str, Any], read_yaml(record, error=RunError), str(record)
     )
@@ -114,20 +117,30 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
 
 
 def run_fingerprint(config: PretrainConfig) -> str:
-    """Return a hash of all that results depend on."""
+    """Return a hash of all fields that results depend on."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def is_pretraining(directory: Path) -> bool:
+    """Tell whether a directory is that of a pretraining: it has checkpoints or metrics."""
+    return any((directory / name).exists() for name in (CHECKPOINTS, METRICS))
+
+
+def verify_pretraining(directory: Path) -> list[CheckedPart]:
+    """Check the record of the configuration and every checkpoint; all files are read."""
+    record = directory / "config.yaml"
+    try:
+        recorded_config(record)
+        part = CheckedPart("configuration", "whole", 1, record.stat().st_size)
+    except MixoptError as error:
+        fault = {record.name: str(error).removeprefix(f"{record}: ")}
+        part = CheckedPart("configuration", "damaged", 1, 0, fault, "see the message")
+    return [part, *map(check_checkpoint, found_checkpoints(directory / CHECKPOINTS))]
+
+
 def _line(value: object) -> str:
     return " ".join(str(value).split())[:200]
-
-
-def _free(config: PretrainConfig) -> tuple[str, ...]:
-    """Return the fields that may differ when a run resumes."""
-    if config.stream is not None:  # raised where it ended the run, max_epochs changes no batch
-        return (*_FREE, "max_epochs")
-    return _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
 
 
 def _is_in(name: str, fields: tuple[str, ...]) -> bool:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from mixopt.pretraining.batches import Text
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import RunText
 from mixopt.routing import ProbeResult, RouterStats, join_probes
 from mixopt.system import IntArray
 
@@ -46,7 +46,7 @@ class ExpertProbe:
     ranks: Ranks
 
     @classmethod
-    def of(cls, corpus: RunText, config: PretrainConfig, ranks: Ranks) -> ExpertProbe | None:
+    def of(cls, corpus: Text, config: PretrainConfig, ranks: Ranks) -> ExpertProbe | None:
         """Read the windows; None where the run has no probe.
 
         Args:
@@ -60,8 +60,7 @@ class ExpertProbe:
         parts = [_windows(domain.validation, config.row_length, rows) for domain in corpus.domains]
         tokens_RW = np.stack(parts, axis=1).reshape(-1, config.row_length)
         domain_R = np.tile(np.arange(len(parts)), rows)
-        rows_of_pass = config.training.batch // ranks.count
-        size = config.training.micro_batch or rows_of_pass
+        size = config.rows_of_pass(ranks.count)
         return cls(tokens_RW, domain_R, size, ranks)
 
     def look(self, stats: RouterStats, model: ParallelModel) -> ProbeResult | None:
@@ -94,7 +93,7 @@ class ExpertProbe:
             return probe.result()
 
 
-def _rows_of_each(corpus: RunText, config: PretrainConfig) -> int:
+def _rows_of_each(corpus: Text, config: PretrainConfig) -> int:
     """Return how many windows each domain has: as many as asked for, and as the least has."""
     tokens = config.experts.probe
     if tokens is None:

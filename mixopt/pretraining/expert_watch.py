@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from mixopt.errors import RoutingError
+from mixopt.pretraining.batches import Text
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_probe import PROBES, ExpertProbe
-from mixopt.pretraining.metric_names import line_names
+from mixopt.pretraining.metrics import line_names
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import RunText
 from mixopt.routing import (
     COUNTS,
     EXPERTS,
@@ -67,7 +67,7 @@ class ExpertWatch:
     """
 
     def __init__(
-        self, model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
+        self, model: ParallelModel, corpus: Text, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
         """Attach to the model before its first step.
 
@@ -239,7 +239,7 @@ def _nobody(step: int) -> None:
 
 
 def watch_of(
-    model: ParallelModel, corpus: RunText, config: PretrainConfig, ranks: Ranks, out: Path
+    model: ParallelModel, corpus: Text, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
     """Return what counts the model's experts; None where it has none, or is not to be counted.
 

@@ -9,50 +9,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mixopt.corpus import document_ends
 from mixopt.errors import OtherRankError, RunError, SamplerError
-from mixopt.online import MIXTURE_LOG, HeldOut
-from mixopt.pretraining.assembly import Parts
-from mixopt.pretraining.checkpoint_files import CheckpointState
-from mixopt.pretraining.checkpoint_folder import Beside
-from mixopt.pretraining.checkpoints import Checkpoints
+from mixopt.loading import MixtureLoader
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, HeldOut, make_estimator
+from mixopt.pretraining.balance_choice import balance_of
+from mixopt.pretraining.batches import (
+    FixedMixture,
+    Scheduled,
+    StreamedText,
+    Text,
+    batches_of,
+    open_for,
+    scheduled_mixtures,
+)
+from mixopt.pretraining.checkpoints import Beside, Checkpoints, CheckpointState
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS
-from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE
-from mixopt.pretraining.interruption import Interruption
-from mixopt.pretraining.metrics import held_out_line, shares
-from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.training_step import StepOutcome
+from mixopt.pretraining.document_masks import DocumentMasks, check_apart
+from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE, watch_of
+from mixopt.pretraining.held_out import HeldOutText
+from mixopt.pretraining.metrics import Meter, MetricsFile, held_out_line, peak_flops, shares
+from mixopt.pretraining.model_start import initial_model, outlined_model, take_optimizer
+from mixopt.pretraining.models import flops_per_token
+from mixopt.pretraining.optimizer import AveragedWeights, make_optimizer
+from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
+from mixopt.pretraining.ranks import Interruption, Ranks
+from mixopt.pretraining.training_step import StepOutcome, TrainingStep
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
 
 
 class Loop:
-    """A run between its checkpoints, on one rank."""
+    """A run between its checkpoints, on one rank.
 
-    def __init__(self, parts: Parts, out: Path, ranks: Ranks, checkpoints: Checkpoints) -> None:
-        """Take the parts; `begin` or `resume` comes next.
+    Attributes:
+        experts: What counts the experts of its model, if it has some.
+        step: Steps taken.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, out: Path, ranks: Ranks, checkpoints: Checkpoints
+    ) -> None:
+        """Put a run together, before its first step; every rank does.
 
         Args:
-            parts: What the run is made of.
-            out: The run directory.
+            config: The run's, resolved.
+            out: Its directory, where the text is prepared.
             ranks: This rank and the others.
             checkpoints: Those of the run.
+
+        Raises:
+            MixoptError: Text, mixtures, model or estimator cannot be used in this run.
         """
-        self._parts, self._ranks = parts, ranks
-        self._config, self._checkpoints = parts.config, checkpoints
+        self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
-        self._step, self._losses = 0, dict[str, float]()
+        self.step, self._losses = 0, dict[str, float]()
+        text = ranks.each(lambda: open_for(config, out))
+        known = ranks.each(lambda: scheduled_mixtures(config, text))
+        self._loader = ranks.each(lambda: batches_of(text, config, known, ranks))
+        self._build_model(text, out)
+        self._held_out = HeldOutText(text, config, ranks, self._model)
+        self.experts = ranks.each(lambda: watch_of(self._model, text, config, ranks, out))
+        balance = ranks.each(lambda: balance_of(self._model.plain, config, ranks, self.experts))
+        self._mixture: Driver | FixedMixture = ranks.each(
+            lambda: self._driver(text, known, out / MIXTURE_LOG)
+        )
+        one = config.metrics.peak_flops or peak_flops(ranks.device)
+        peak = None if one is None else one * ranks.count
+        self._meter = Meter(text.domain_names, config, balance, flops=self._flops, peak=peak)
+        self._metrics = MetricsFile(out / METRICS if ranks.is_first else None)
+        self._trainer = TrainingStep(
+            self._model, self._optimizer, config, ranks, self.experts, balance, self._averaged
+        )
 
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
-        self._parts.metrics.cut(0)
-        if self._parts.experts is not None:
-            self._parts.experts.begin()
+        take_optimizer(self._config, self._model.plain, self._optimizer)
+        self._metrics.cut(0)
+        if self.experts is not None:
+            self.experts.begin()
 
     def resume(self, path: Path, state: CheckpointState) -> None:
         """Resume from a checkpoint that is whole.
@@ -67,24 +110,24 @@ class Loop:
             SamplerError: It is of other batches or another seed.
             EstimatorError: The estimator cannot resume from it.
         """
-        self._ranks.each(lambda: self._resume_stream(path, state))
-        self._parts.mixture.load_state_dict(state.mixture)
-        if (experts := self._parts.experts) is not None:
+        self._ranks.each(lambda: self._resume_batches(path, state))
+        self._mixture.load_state_dict(state.mixture)
+        if (experts := self.experts) is not None:
             self._ranks.each(lambda: experts.resume(path, state.step))
-        self._checkpoints.load(path, self._parts.model.plain, self._parts.optimizer)
-        self._ranks.each(lambda: self._parts.metrics.cut(state.metrics_size))
-        self._ranks.each(lambda: self._parts.meter.load_state_dict(state.meter))
-        self._step, self._losses = state.step, dict(state.losses)
+        self._checkpoints.load(path, self._model.plain, self._optimizer)
+        self._ranks.each(lambda: self._metrics.cut(state.metrics_size))
+        self._ranks.each(lambda: self._meter.load_state_dict(state.meter))
+        self.step, self._losses = state.step, dict(state.losses)
 
     @property
-    def step(self) -> int:
-        """Steps taken."""
-        return self._step
+    def first_mixture(self) -> Mapping[str, float]:
+        """The mixture that the run begins with."""
+        return self._loader.sampler.mixture_at(0)
 
     @property
     def is_finished(self) -> bool:
         """Whether all steps are taken."""
-        return self._step >= self._config.training.steps
+        return self.step >= self._config.training.steps
 
     def run(self, interruption: Interruption) -> None:
         """Take the steps that are left, or those until a rank is asked to stop.
@@ -93,123 +136,176 @@ class Loop:
             RunError: More steps were skipped than `training.max_skipped`, or a file cannot be
                 written.
         """
-        parts, steps = self._parts, self._config.training.steps
+        config = self._config
         self._check_ranks()
-        parts.mixture.start()
-        with self._progress(steps) as update, self._own_randomness():
-            for batch in parts.loader:
-                weights = self._mixture()
-                outcome = parts.step.take(
-                    self._step,
-                    batch,
-                    stop=interruption.asked,
-                    failed=self._checkpoints.has_failed,
+        self._mixture.start()
+        with self._progress() as update, self._own_randomness():
+            for batch in self._batches():
+                weights = self._weights()
+                failed = self._checkpoints.has_failed
+                outcome = self._trainer.take(
+                    self.step, batch, stop=interruption.asked, failed=failed
                 )
-                self._step += 1
+                self.step += 1
                 if outcome.failed:
                     self._checkpoints.wait()
                 self._observe(outcome)
-                with parts.meter.paused():
+                with self._meter.paused():
                     self._evaluate()
-                    if parts.experts is not None:
-                        parts.experts.step(self._step)
+                    if self.experts is not None:
+                        self.experts.step(self.step)
                 self._write_metrics(outcome, weights, update)
-                if self._is_due(self._config.checkpoint.every) or outcome.stopping:
-                    with parts.meter.paused():
+                if self._is_due(config.checkpoint.every) or outcome.stopping:
+                    with self._meter.paused():
                         self._save()
                 if outcome.stopping or self.is_finished:
                     self._checkpoints.wait()
                 if outcome.stopping:
                     return
 
+    def _build_model(self, text: Text, out: Path) -> None:
+        config, ranks = self._config, self._ranks
+        start = starting_model(
+            partial(initial_model, config, text.vocab_size, out),
+            partial(outlined_model, config, text.vocab_size, out),
+            config.parallel,
+            ranks,
+        )
+        masks = ranks.each(lambda: self._masks(text, start))
+        length = config.training.sequence_length
+        self._flops = ranks.first(lambda: flops_per_token(start.module, length))
+        self._model = ParallelModel(start, config, ranks, masks)
+        self._optimizer = make_optimizer(self._model.plain, config.training)
+        decay, self._averaged = config.training.ema_decay, None
+        if decay is not None:
+            self._averaged = AveragedWeights(self._model.plain, self._optimizer, decay)
+
+    def _masks(self, text: Text, start: StartingModel) -> DocumentMasks | None:
+        """Return what keeps documents of a row apart, where that is asked for."""
+        config = self._config
+        if not config.training.mask_documents:
+            return None
+        streamed = isinstance(text, StreamedText)
+        ends = (text.tokenizer.end_of_document,) if streamed else document_ends(text)
+        masks = DocumentMasks(start.module, ends)
+        if self._ranks.is_first or not start.held_by_first:
+            check_apart(start.module, config.training.sequence_length, text.vocab_size)
+        return masks
+
+    def _driver(self, text: Text, known: Scheduled, log: Path) -> Driver | FixedMixture:
+        config, chosen = self._config, self._config.estimator
+        if chosen is None:
+            return FixedMixture(known, log)
+        options = DriverOptions(
+            steps=config.training.steps,
+            tokens_per_sample=config.training.sequence_length,
+            evaluations=text.evaluation_names,
+            objective=chosen.objective or dict.fromkeys(text.domain_names, 1.0),
+            evaluate=self._held_out.sums,
+            natural=known[0][1] if text.natural is None else text.natural,
+            inventory=text.inventory,
+            bounds=chosen.bounds,
+            observe_every=chosen.observe_every,
+            lead=chosen.lead,
+            shadow=chosen.shadow,
+            log=log,
+            seed=config.seed,
+        )
+        loader = self._loader
+        mixed = loader if isinstance(loader, MixtureLoader) else loader.sampler
+        return Driver(make_estimator(chosen.name, chosen.options), mixed, options)
+
     def _observe(self, outcome: StepOutcome) -> None:
         """Tell mixture and meter of a step; one that was skipped has no losses."""
-        self._parts.held_out.forget()
-        self._parts.meter.add(outcome)
+        self._held_out.forget()
+        self._meter.add(outcome)
         for losses, domain in outcome.parts:
             mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
-            self._parts.mixture.record(losses, domain, mask)
-        self._parts.mixture.step(learning_rate=outcome.learning_rate)
-        skipped, most = self._parts.meter.skipped, self._config.training.max_skipped
-        if skipped > most:
+            self._mixture.record(losses, domain, mask)
+        self._mixture.step(learning_rate=outcome.learning_rate)
+        skipped, limit = self._meter.skipped, self._config.training.max_skipped
+        if skipped > limit:
             self._ranks.fail(
-                f"step {self._step}: the loss or the gradient was not finite in {skipped} steps,"
-                f" more than training.max_skipped: {most}; the weights are those before such steps:"
-                " lower training.lr, or look at the data"
+                f"step {self.step}: the loss or the gradient was not finite in {skipped} steps,"
+                f" more than training.max_skipped: {limit}; the weights are those before such"
+                " steps: lower training.lr, or look at the data"
             )
 
     def _evaluate(self) -> None:
         if not self._is_due(self._config.held_out.every):
             return
-        held_out = self._parts.held_out
-        with self._evaluated_weights():
+        held_out = self._held_out
+        averaged = self._averaged if self._config.held_out.ema else None
+        if averaged is not None:
+            held_out.forget()
+        with nullcontext() if averaged is None else averaged.in_use():
             found = held_out.losses()
+        if averaged is not None:
+            held_out.forget()
         if isinstance(found, HeldOut):
             self._losses = dict(zip(held_out.names, found.losses_M.tolist(), strict=True))
-            line = held_out_line(self._step, held_out.names, found, held_out.bits_M)
-            self._parts.metrics.write(line)
+            self._metrics.write(held_out_line(self.step, held_out.names, found, held_out.bits_M))
         else:
             self._losses = {}
-            self._parts.metrics.write({"step": self._step, "trouble": found})
-
-    @contextmanager
-    def _evaluated_weights(self) -> Iterator[None]:
-        """Have held-out text evaluated with the average of the weights, where that is asked for."""
-        averaged, held_out = self._parts.averaged, self._parts.held_out
-        if averaged is None or not self._config.held_out.ema:
-            yield
-            return
-        held_out.forget()
-        with averaged.in_use():
-            yield
-        held_out.forget()
+            self._metrics.write({"step": self.step, "trouble": found})
 
     def _write_metrics(
         self, outcome: StepOutcome, weights: Mapping[str, float], update: Any
     ) -> None:
         if not self._is_due(self._config.metrics.every):
             return
-        line = self._parts.meter.line(self._step, outcome, weights)
-        self._parts.metrics.write(line)
+        line = self._meter.line(self.step, outcome, weights)
+        self._metrics.write(line)
         loss = line.get("loss", math.nan)
-        update(self._step, f"loss {loss:.4g}, {line['tokens_per_second']:,.0f} tokens/s")
+        update(self.step, f"loss {loss:.4g}, {line['tokens_per_second']:,.0f} tokens/s")
 
     def _save(self) -> None:
-        parts = self._parts
         self._check_ranks()
         state = {
-            "meter": parts.meter.state_dict(),
+            "meter": self._meter.state_dict(),
             "losses": self._losses,
-            "weights": shares(self._mixture()),
-            "sampler": parts.loader.state_dict(),
-            "mixture": parts.mixture.state_dict(),
-            "metrics_size": parts.metrics.size,
+            "weights": shares(self._weights()),
+            "sampler": self._loader.state_dict(),
+            "mixture": self._mixture.state_dict(),
+            "metrics_size": self._metrics.size,
         }
         files, paths = dict[str, bytes](), self._beside
-        if parts.experts is not None:
-            files[EXPERTS_STATE] = parts.experts.state()
-            paths = [*paths, *parts.experts.record.beside]
-        beside = Beside(self._step, state, files, paths)
-        self._checkpoints.save(parts.model.plain, parts.optimizer, beside)
+        if self.experts is not None:
+            files[EXPERTS_STATE] = self.experts.state()
+            paths = [*paths, *self.experts.record.beside]
+        beside = Beside(self.step, state, files, paths)
+        self._checkpoints.save(self._model.plain, self._optimizer, beside)
 
-    def _mixture(self) -> Mapping[str, float]:
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """Yield this rank's batches; where one cannot read a stream, all ranks end."""
+        batches: Iterator[Any] = iter(self._loader)
+        if isinstance(self._loader, MixtureLoader):
+            yield from batches
+            return
+        while (batch := self._ranks.each(lambda: next(batches, None))) is not None:
+            yield batch
+
+    def _weights(self) -> Mapping[str, float]:
         """Return the mixture of the next step."""
-        return self._parts.sampler.mixture_at(self._step)
+        return self._loader.sampler.mixture_at(self.step)
 
     def _is_due(self, every: int) -> bool:
-        return self.is_finished or (every > 0 and self._step % every == 0)
+        return self.is_finished or (every > 0 and self.step % every == 0)
 
     def _check_ranks(self) -> None:
         """Check that ranks have one order of samples; rank 0 reports where they differ."""
         try:
-            check_ranks(self._parts.sampler)
+            check_ranks(self._loader.sampler)
         except SamplerError as error:
             raise (error if self._ranks.is_first else OtherRankError(str(error))) from error
 
-    def _resume_stream(self, path: Path, state: CheckpointState) -> None:
-        saved = state.sampler
+    def _resume_batches(self, path: Path, state: CheckpointState) -> None:
+        saved, loader = state.sampler, self._loader
+        if not isinstance(loader, MixtureLoader):
+            loader.load_state_dict(saved)
+            return
         fields = StateFields(saved, f"{path}: sampler", RunError)
-        here, names = self._parts.sampler.sizes, fields.texts("domains")
+        here, names = loader.sampler.sizes, fields.texts("domains")
         before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))
         mapped = self._config.map_domains if before != here else None
         if before != here and mapped is None:
@@ -217,12 +313,12 @@ class Loop:
                 f"{path}: {_changes(before, here)}; to resume with other domains, give "
                 "map_domains, names there to names here or null"
             )
-        self._parts.loader.load_state_dict(saved, map_domains=mapped)
+        loader.load_state_dict(saved, map_domains=mapped)
 
     @contextmanager
-    def _progress(self, steps: int) -> Iterator[Any]:
+    def _progress(self) -> Iterator[Any]:
         if self._ranks.is_first:
-            with progress("pretrain", steps) as update:
+            with progress("pretrain", self._config.training.steps) as update:
                 yield update
         else:
             yield no_progress

@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
-from mixopt.pretraining.added_loss import AddedLoss
-from mixopt.pretraining.balance_meter import BalanceMeter
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
-from mixopt.pretraining.training_step import StepOutcome
 from mixopt.system import StateFields
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
@@ -44,6 +44,36 @@ _PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191e12),
 )
+
+
+_ADDED = ("auxiliary_loss", "z_loss")  # what a step may add to the cross-entropy
+_LEAST = -(1 << 62)
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step came to.
+
+    Attributes:
+        learning_rate: Of the step.
+        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
+        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
+        stopping: Whether a rank was asked to stop.
+        failed: Whether a rank knows of a checkpoint that could not be written.
+        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
+        added_P: What this rank's passes added to their losses to balance experts; None where
+            nothing was.
+        z_loss_P: What they added as `training.z_loss`; None where that is not asked for.
+    """
+
+    learning_rate: float
+    gradient_norm: float
+    skipped: bool
+    stopping: bool
+    failed: bool
+    parts: list[tuple[Tensor, Tensor]]
+    added_P: Tensor | None = None
+    z_loss_P: Tensor | None = None
 
 
 class MetricsFile:
@@ -88,7 +118,10 @@ class MetricsFile:
 
 
 class Meter:
-    """Adds up what happens between two lines; on every rank."""
+    """Adds up what happens between two lines; on every rank.
+
+    Sums are whole numbers, so that lines are the same however many ranks and checkpoints there are.
+    """
 
     def __init__(
         self,
@@ -111,7 +144,8 @@ class Meter:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._balance, self._z_loss = BalanceMeter(balance), AddedLoss()
+        self._balance, self._biases_N = balance, balance.biases()
+        self._added = np.zeros((len(_ADDED), 2), np.int64)  # units of a loss, and sequences
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -122,8 +156,10 @@ class Meter:
             self.skipped += 1
             return
         sequences = len(outcome.parts[0][1])
-        self._balance.add(outcome.added_P, sequences)
-        self._z_loss.add(outcome.z_loss_P, sequences)
+        for row, added_P in enumerate((outcome.added_P, outcome.z_loss_P)):
+            if added_P is not None:
+                units = [round(one * UNIT) for one in added_P.tolist()]
+                self._added[row] += [sum(units) * sequences, len(units) * sequences]
         for losses, domain in outcome.parts:
             self._losses.add(losses, domain, None, None)
 
@@ -131,7 +167,8 @@ class Meter:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
         sums = Reduction(self._losses.peek()).result().tolist()
         state = {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
-        return {**state, "balance": self._balance.state_dict(), "z_loss": self._z_loss.sums()}
+        biases = {} if self._biases_N is None else {"biases": self._biases_N.tolist()}
+        return {**state, "added": self._all_added().tolist(), **biases}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed.
@@ -142,14 +179,16 @@ class Meter:
         fields = StateFields(state, "the meter's state", RunError)
         skipped, domains = fields.whole("skipped"), fields.texts("domains")
         sums_RD = fields.int_array("sums", (ROWS, len(domains)))
-        # A checkpoint of an older version has neither.
-        if "balance" in state:
-            self._balance.load_state_dict(state["balance"], f"{fields.where}: balance")
-        if "z_loss" in state:
-            self._z_loss.load(fields, "z_loss")
+        added = fields.int_array("added", self._added.shape, least=_LEAST)
+        now_N, before = self._balance.biases(), None
+        if now_N is not None:
+            before = fields.maybe("biases", lambda name: fields.array(name, tuple(now_N.shape)))
         self.skipped = skipped
-        if is_first() and domains == list(self._domains):
-            self._losses.put(torch.from_numpy(sums_RD))
+        self._biases_N = now_N if before is None else torch.from_numpy(before).float()
+        if is_first():
+            self._added = added
+            if domains == list(self._domains):
+                self._losses.put(torch.from_numpy(sums_RD))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -168,7 +207,9 @@ class Meter:
 
         Returns:
             Among others `weight`, the mixture, and `realised`, each domain's share of the tokens
-            that were trained on since the last line, over all ranks.
+            that were trained on since the last line, over all ranks; `auxiliary_loss` and `z_loss`,
+            the means of what was added to the loss; and of biases that balance experts the largest,
+            and the mean distance that they have `moved`.
         """
         sums_RD = Reduction(self._losses.take()).result()
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
@@ -182,8 +223,8 @@ class Meter:
             "step": step,
             "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
-            "z_loss": self._z_loss.take(),
-            **self._balance.line(),
+            **self._take_added(),
+            "expert_bias": self._take_biases(),
             "learning_rate": outcome.learning_rate,
             "gradient_norm": _finite(outcome.gradient_norm),
             "skipped": self.skipped,
@@ -198,6 +239,25 @@ class Meter:
         }
         return {name: value for name, value in line.items() if value is not None}
 
+    def _all_added(self) -> Any:
+        return Reduction(torch.from_numpy(self._added.copy())).result()
+
+    def _take_added(self) -> dict[str, float | None]:
+        sums = self._all_added().tolist()
+        self._added[:] = 0
+        return {
+            name: units / (UNIT * count) if count else None
+            for name, (units, count) in zip(_ADDED, sums, strict=True)
+        }
+
+    def _take_biases(self) -> dict[str, float] | None:
+        biases_N, before_N = self._balance.biases(), self._biases_N
+        if biases_N is None or before_N is None:
+            return None
+        self._biases_N = biases_N
+        moved = float((biases_N - before_N).abs().mean())
+        return {"largest": float(biases_N.abs().max()), "moved": moved}
+
     def _speed(self, step: int) -> dict[str, float | None]:
         with self.paused():
             seconds, steps = self._seconds, self._steps
@@ -206,6 +266,22 @@ class Meter:
         speed = tokens / max(seconds, 1e-9)
         mfu = None if self._peak is None else speed * self._flops / self._peak
         return {"tokens_per_second": speed, "mfu": mfu}
+
+
+def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
+    """Return the names that lines of a run can have, as MLflow has them.
+
+    Args:
+        domains: Of training.
+        evaluations: Whose held-out losses are measured.
+    """
+    single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
+    balance = ("expert_bias/largest", "expert_bias/moved")
+    by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]
+    held_out = [
+        f"{n}/{e}" for n in ("held_out_loss", "held_out_bits_per_byte") for e in evaluations
+    ]
+    return [*single, "mfu", *_ADDED, *balance, *by_domain, *held_out]
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 
 from mixopt.corpus import export_tokenizer
 from mixopt.errors import ConfigError, PluginError, RunError
-from mixopt.pretraining.averaged_weights import AVERAGE
-from mixopt.pretraining.checkpoint_tensors import OPTIMIZER, read_tensors
-from mixopt.pretraining.model_config import ModelConfig
-from mixopt.pretraining.models import hugging_face_config
+from mixopt.pretraining.checkpoints import AVERAGE, OPTIMIZER, read_tensors
+from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.trained_model import TrainedModel
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, quietly
 from mixopt.system import write_json
 
@@ -181,7 +180,7 @@ def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig
     kind = ModelConfig(name=values["model_type"], options=fields)
     config = hugging_face_config(kind)
     _adapt(config, end)
-    config.architectures = [_class_name(kind.name)]
+    config.architectures = [causal_models()[1][kind.name]]
     config.dtype = "float32"
     config.save_pretrained(folder)
     _write_shards(weights, folder, shard)
@@ -193,12 +192,6 @@ def _adapt(config: Any, end: int) -> None:
     config.eos_token_id, config.use_cache = end, True
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
-
-
-def _class_name(kind: str) -> str:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
 
 
 def _write_shards(weights: Mapping[str, Tensor], folder: Path, shard: str) -> None:

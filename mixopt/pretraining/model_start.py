@@ -1,33 +1,161 @@
-"""What a run's model starts from, as `model.from` says: found, checked, recorded and loaded.
+"""What a model starts from, as `model.from` says: found, checked, recorded and loaded.
 
-It is opened once, before the first step. The resolved configuration then has all that builds the
-model, so that a run that has a checkpoint of its own resumes even when its origin is gone; while
-that is there, it must not have changed.
+That is a checkpoint of `mixopt pretrain`, a folder of transformers, or a name on the hub. It is
+opened once, before the first step: files and hashes are checked, and whether its ids are those of
+the text. The resolved configuration then has all that builds the model, so that a run that has a
+checkpoint of its own resumes even when its origin is gone; while that is there, it must not have
+changed. A plug-in by its path is code: it is imported only where a user's own configuration names
+it (mixopt.system.plugins).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
-from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.pretraining.checkpoint_files import STATE, last_checkpoint
-from mixopt.pretraining.checkpoints import load_optimizer
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
-from mixopt.pretraining.hub_model import hub_folder, is_hub_name
-from mixopt.pretraining.model_config import ModelConfig, OriginConfig, VocabularyConfig
-from mixopt.pretraining.model_origin import ModelOrigin, fill, open_origin
-from mixopt.pretraining.models import build_model
-from mixopt.pretraining.text_vocabulary import (
-    check_same_vocabulary,
-    expected_vocabulary,
-    text_vocabulary,
+from mixopt.corpus import (
+    VocabularyIdentity,
+    corpus_hash,
+    folder_vocabulary,
+    identity_of,
+    known_tokenizer,
+    read_corpus_index,
+    read_stream_index,
+    saved_tokenizer,
 )
-from mixopt.pretraining.transformers_folder import load_folder, unfilled_folder_model
-from mixopt.system import Say, checked_as, local_path
+from mixopt.errors import ConfigError, CorpusError, MixoptError, PluginError, RunError
+from mixopt.mixture import Mixture
+from mixopt.pretraining.batches import HELD_OUT, corpus_path, prepared_folder
+from mixopt.pretraining.checkpoints import (
+    CHECKPOINTS,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    CheckpointState,
+    last_checkpoint,
+    load_optimizer,
+    older_checkpoint,
+    read_tensors,
+    whole_state,
+)
+from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.directory import recorded_config, recorded_pretraining, run_fingerprint
+from mixopt.pretraining.models import build_model, empty_model, hugging_face_config
+from mixopt.pretraining.training_config import ModelConfig, OriginConfig, VocabularyConfig
+from mixopt.pretraining.transformers_folder import (
+    folder_model,
+    folder_records,
+    hub_folder,
+    is_hub_name,
+    is_transformers_folder,
+    load_folder,
+)
+from mixopt.system import Say, Trust, check_links, checked_as, local_path
+
+_POSITIONS = re.compile(r"(^|[._])(embed_positions|position_embeddings?|wpe)[._]")
+_EXPECTED = (
+    "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
+    " pretrain, or one of its checkpoints"
+)
+_OTHER = "it is of another model; leave out model.name and model.options that change its shape"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOrigin:
+    """A checkpoint that a model starts from.
+
+    Attributes:
+        path: The folder with its weights.
+        checkpoint: What a run records: the same, or a name on the hub with its revision.
+        model: What the model is built from, its vocabulary's size among the options.
+        vocab_size: Ids that it was built for.
+        length: Most tokens that it was trained on, or built for, at once; None where not known.
+        vocabulary: What its ids stand for; None where no tokenizer is with it.
+        sha256: A hash over those of its files of weights.
+        run: The configuration of its run; None of another tool's.
+        step: Steps that were taken in that run; None of another tool's.
+    """
+
+    path: Path
+    checkpoint: str
+    model: ModelConfig
+    vocab_size: int
+    length: int | None
+    vocabulary: VocabularyIdentity | None
+    sha256: str
+    run: PretrainConfig | None = None
+    step: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a checkpoint of `mixopt pretrain`, which has the optimizer's state."""
+        return self.step is not None
+
+    def module(self) -> nn.Module:
+        """Return the model with its weights, in float32 on the CPU; needs no process group.
+
+        Raises:
+            MixoptError: The weights do not fit the model, or cannot be read.
+        """
+        if not self.is_ours:
+            return load_folder(self.path, self.model)
+        model = build_model(
+            self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
+        )
+        fill(model, self.path)
+        return model
+
+    def optimizer_tensors(self) -> dict[str, Tensor] | None:
+        """Return the optimizer's state by names such as `state.embedding.exp_avg`.
+
+        They are those of torch.distributed's flat optimizer state dictionary. None where the
+        checkpoint is another tool's.
+
+        Raises:
+            RunError: The shards cannot be read.
+        """
+        return read_tensors(self.path, OPTIMIZER) if self.is_ours else None
+
+
+def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
+    """Open what a model starts from: check its files, and read what it is.
+
+    Args:
+        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant, and refused
+            where it is damaged), one of its checkpoints, a folder of transformers, or a name on
+            the hub.
+        trust: Whether a model that a run directory names by a path may be imported, or such names.
+
+    Raises:
+        RunError: There is nothing of the kind, or it is damaged.
+        MixoptError: The model or its tokenizer cannot be used.
+    """
+    given = str(path)
+    folder = local_path(given)
+    if not folder.exists() and is_hub_name(given):
+        folder = hub_folder(given)
+        return _of_folder(folder, f"{given.partition('@')[0]}@{folder.name}")
+    if not folder.is_dir():
+        raise RunError(f"model.from: {given!r}: no such folder; {_EXPECTED}")
+    if (folder / STATE).exists() or folder.parent.name == CHECKPOINTS:
+        return _of_checkpoint(folder, trust)
+    if (folder / CHECKPOINTS).is_dir():
+        newest = last_checkpoint(folder / CHECKPOINTS)
+        if newest is None:
+            raise RunError(f"{folder}: the run has no checkpoints; {_EXPECTED}")
+        return _of_checkpoint(newest, trust)
+    if is_transformers_folder(folder):
+        return _of_folder(folder, str(folder))
+    if (folder / "config.yaml").exists():
+        raise RunError(f"{folder}: the run has no checkpoints yet; {_EXPECTED}")
+    raise RunError(f"model.from: {given!r}: has no model; {_EXPECTED}")
 
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
@@ -43,17 +171,23 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
     Raises:
         MixoptError: `model.from` cannot be used, or has changed since the run was begun.
     """
-    before = _recorded(out)
-    if before is not None:
+    if last_checkpoint(out / CHECKPOINTS) is not None:
+        record = out / "config.yaml"
+        content = recorded_config(record).get("model")
+        if content is None:  # open_directory says what the record lacks
+            return config, None
+        before: ModelConfig = checked_as(ModelConfig, content, f"{record}: model")
         return _resumed(config, before), None
     if config.model.start is None:
         return config, None
     origin = open_origin(config.model.start, trust=(config.model.name,))
     _check(config, origin)
-    _check_expected(config, out, origin)
-    origin = origin.with_options(config.model.options)
-    record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
-    return _with_model(config, origin.model, origin=record), origin
+    text = expected_vocabulary(config, out)
+    if text is not None:  # before text is read for hours
+        _check_vocabulary(origin, text)
+    model = origin.model.model_copy(update={"options": origin.model.options | config.model.options})
+    record_of_it = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
+    return _with_model(config, model, origin=record_of_it), replace(origin, model=model)
 
 
 def with_vocabulary(
@@ -71,13 +205,23 @@ def with_vocabulary(
         ConfigError: The ids of the text are not those of the model.
     """
     text, before = text_vocabulary(config, out), config.model.vocabulary
-    if before is not None:
-        _check_resumed(before, text, out)
+    known = before is not None and None not in (before.sha256, text.sha256)
+    if known and before is not None and before.sha256 != text.sha256:
+        raise ConfigError(
+            f"{out}: the run was begun with the tokenizer {before.tokenizer!r}"
+            f" ({before.ids:,} ids), and the corpus has another, {text.tokenizer!r}"
+            f" ({text.ids:,} ids); give a corpus of that tokenizer"
+        )
     if origin is not None:
-        line = check_same_vocabulary(origin.vocabulary, origin.vocab_size, text, origin.checkpoint)
+        line = _check_vocabulary(origin, text)
         if line is not None:
             say(f"pretrain: {line}")
-        say(f"pretrain: {_start_line(config, origin)}")
+        step = "" if origin.step is None else f"step {origin.step:,}, "
+        taken = origin.is_ours and config.model.optimizer is not False
+        say(
+            f"pretrain: starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
+            f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
+        )
     return _with_model(config, config.model, vocabulary=text)
 
 
@@ -103,26 +247,17 @@ def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Modu
     return model
 
 
-def unfilled_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the model that `initial_model` returns on torch's meta device, without its weights.
-
-    Args:
-        config: The run's, resolved.
-        vocab_size: Ids of the text.
-        out: The directory.
-
-    Raises:
-        Exception: Whatever the constructor raises where it asks for values.
-    """
+def outlined_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
+    """Return the same on torch's meta device, without weights; whatever its constructor raises."""
     path = _weights_path(config, out)
-    if path is not None and not (path / STATE).exists():
-        return unfilled_folder_model(config.model)
     with torch.device("meta"):
+        if path is not None and not (path / STATE).exists():
+            return empty_model(hugging_face_config(config.model))
         return _built(config, vocab_size)
 
 
 def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill the optimiser from what the run starts from, where it has a state; every rank calls it.
+    """Fill the optimizer from what the run starts from, where it has a state; every rank calls it.
 
     Raises:
         RunError: It is of another model.
@@ -132,16 +267,193 @@ def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Op
         load_optimizer(path, model, optimizer)
 
 
-def _recorded(out: Path) -> ModelConfig | None:
-    """Return the model that a run that resumes was begun with."""
-    if last_checkpoint(out / CHECKPOINTS) is None:
+def fill(model: nn.Module, checkpoint: Path) -> None:
+    """Give a model the weights of a checkpoint of `mixopt pretrain`, in one process.
+
+    Raises:
+        RunError: They are of another model.
+    """
+    tensors = read_tensors(checkpoint, MODEL)
+    saved = model.state_dict()
+    places: dict[str, Tensor] = dict(model.named_parameters())
+    places |= {name: one for name, one in model.named_buffers() if name in saved}
+    for name in (*places, *tensors):
+        if name not in tensors or name not in places:
+            absent = name not in tensors
+            what, here = ("lacks", "has") if absent else ("has", "does not have")
+            raise RunError(
+                f"{checkpoint}: {what} the weight {name!r}, which the model {here}: {_OTHER}"
+            )
+    for name, place in places.items():
+        if place.shape != tensors[name].shape:
+            saved_as, built_as = tuple(tensors[name].shape), tuple(place.shape)
+            raise RunError(
+                f"{checkpoint}: weight {name!r} has shape {saved_as}, and in the model {built_as}:"
+                f" {_positions_hint(model, name, saved_as, built_as) or _OTHER}"
+            )
+        place.data.copy_(tensors[name])
+
+
+def text_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig:
+    """Return what the ids of a run's text stand for.
+
+    Args:
+        config: The run's.
+        out: Its directory, where the text is prepared already.
+
+    Returns:
+        Without a hash where the tokenizer's files are not with the corpus, as of imported tokens.
+
+    Raises:
+        CorpusError: The corpus is damaged.
+    """
+    if config.stream is not None:
+        name = read_stream_index(out / HELD_OUT).tokenizer
+        return _recorded(identity_of(name, saved_tokenizer(out / HELD_OUT, name)))
+    path = corpus_path(config, out)
+    index = read_corpus_index(path, verify=False)
+    try:
+        found = identity_of(index.tokenizer, saved_tokenizer(path, index.tokenizer))
+    except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
+        return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size)
+    return _recorded(found._replace(size=index.vocab_size))
+
+
+def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
+    """Return what the ids of a run's text will stand for; None where only its text can tell.
+
+    Raises:
+        CorpusError: A corpus that is prepared already is damaged.
+    """
+    if config.prepared_corpus is not None:
+        return text_vocabulary(config, out)
+    text = config.corpus or config.stream
+    tokenizer = None if text is None else known_tokenizer(text.tokenizer)
+    if text is None or tokenizer is None:
         return None
-    record = out / "config.yaml"
-    content = recorded_config(record).get("model")
-    if content is None:  # open_directory says what the record lacks
+    return _recorded(identity_of(text.tokenizer, tokenizer))
+
+
+def recipe_fingerprint(config: PretrainConfig) -> str:
+    """Return a hash of all that the weights of a pretraining depend on that has yet to run.
+
+    Of a prepared corpus, of weights that it starts from and of files of mixtures it is what they
+    say, and not where they are alone.
+
+    Raises:
+        MixoptError: One of them is absent or damaged.
+    """
+    fields, named = run_fingerprint(config), dict(_named(config))
+    if not named:
+        return fields
+    return hashlib.sha256(json.dumps([fields, named], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _named(config: PretrainConfig) -> Iterator[tuple[str, str]]:
+    """Yield a hash of what each field names."""
+    if config.prepared_corpus is not None:
+        yield "prepared_corpus", corpus_hash(prepared_folder(config.prepared_corpus))
+    if config.model.start is not None:
+        origin = open_origin(config.model.start, trust=(config.model.name,))
+        yield "model.from", origin.sha256
+    for k, source in enumerate([config.mixture, *config.schedule]):
+        if source.file is not None:
+            yield f"mixture.{k}", Mixture.from_file(source.file).fingerprint
+
+
+def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
+    """Open a checkpoint, whose run's directory says what the model is."""
+    run = path.resolve().parent.parent
+    record = run / "config.yaml"
+    if not record.exists():
+        raise RunError(
+            f"{path}: config.yaml of its run is not beside {CHECKPOINTS}; keep a checkpoint in its"
+            " run's directory"
+        )
+    if trust is False:  # what a user's own configuration starts from may have links
+        check_links(run)
+    config = recorded_pretraining(run)
+    name = config.model.name
+    if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
+        raise PluginError(
+            f"{record}: names the model {name!r}, which is code; if you trust it, set model.name:"
+            f" {name} in your own configuration"
+        )
+    state = _whole(path)
+    text = _recorded_vocabulary(config, run)
+    options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
+    options.setdefault("vocab_size", text.ids)
+    known = text.sha256
+    return ModelOrigin(
+        path=path,
+        checkpoint=str(path),
+        model=ModelConfig(name=name, options=options),
+        vocab_size=options["vocab_size"],
+        length=config.training.sequence_length,
+        vocabulary=None if known is None else VocabularyIdentity(text.tokenizer, text.ids, known),
+        sha256=_weights_hash(
+            {n: one.sha256 for n, one in state.files.items() if n.endswith(".safetensors")}
+        ),
+        run=config,
+        step=state.step,
+    )
+
+
+def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
+    model = folder_model(folder)
+    records = folder_records(folder)
+    vocabulary = folder_vocabulary(folder)
+    size = model.options.get("vocab_size")
+    if not isinstance(size, int):
+        raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
+    length = getattr(hugging_face_config(model), "max_position_embeddings", None)
+    return ModelOrigin(
+        path=folder,
+        checkpoint=checkpoint,
+        model=model,
+        vocab_size=size,
+        length=length if isinstance(length, int) else None,
+        vocabulary=vocabulary,
+        sha256=_weights_hash({name: one.sha256 for name, one in records.items()}),
+    )
+
+
+def _weights_hash(hashes: Mapping[str, str]) -> str:
+    """Return one hash for files of weights, from the SHA-256 of each by its name."""
+    text = "".join(f"{name} {hashes[name]}\n" for name in sorted(hashes))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _whole(path: Path) -> CheckpointState:
+    """Return what a checkpoint holds besides tensors; a damaged one is never passed over."""
+    try:
+        return whole_state(path)
+    except MixoptError as error:
+        older = older_checkpoint(path)
+        what = (
+            "the run has no older checkpoint" if older is None else f"the one before it is {older}"
+        )
+        raise RunError(f"{error}; {what}") from error
+
+
+def _positions_hint(
+    model: nn.Module, name: str, there: tuple[int, ...], here: tuple[int, ...]
+) -> str | None:
+    """Say what fixes another number of learned positions; None where a weight is no table of them.
+
+    Args:
+        model: As it was built.
+        name: Of the weight.
+        there: Its shape in the checkpoint.
+        here: In the model.
+    """
+    built_for = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    is_table = _POSITIONS.search(name) is not None and len(there) == 2 and there[1:] == here[1:]
+    if not (is_table and isinstance(built_for, int)):
         return None
-    model: ModelConfig = checked_as(ModelConfig, content, f"{record}: model")
-    return model
+    known = built_for + there[0] - here[0]  # tables of some families have rows beside positions
+    option = f"it learned {known} positions: set model.options.max_position_embeddings: {known}"
+    return option + (f", and training.sequence_length to {known} or less" * (known < built_for))
 
 
 def _resumed(config: PretrainConfig, before: ModelConfig) -> PretrainConfig:
@@ -159,24 +471,15 @@ def _check_unchanged(origin: OriginConfig, model: ModelConfig) -> None:
     """Refuse weights that are still there and are others than those that a run began with."""
     if not local_path(origin.checkpoint).exists():
         return
-    mend = "restore it, or move it away to resume without it"
+    hint = "restore it, or move it away to resume without it"
     try:
         now = open_origin(origin.checkpoint, trust=(model.name,))
     except MixoptError as error:
-        raise RunError(f"{error}; this run started from it: {mend}") from error
+        raise RunError(f"{error}; this run started from it: {hint}") from error
     if now.sha256 != origin.sha256:
         raise RunError(
             f"{origin.checkpoint}: has other weights ({now.sha256[:8]}) than when this run started"
-            f" from it ({origin.sha256[:8]}): {mend}"
-        )
-
-
-def _check_resumed(before: VocabularyConfig, text: VocabularyConfig, out: Path) -> None:
-    if None not in (before.sha256, text.sha256) and before.sha256 != text.sha256:
-        raise ConfigError(
-            f"{out}: the run was begun with the tokenizer {before.tokenizer!r}"
-            f" ({before.ids:,} ids), and the corpus has another, {text.tokenizer!r}"
-            f" ({text.ids:,} ids); give a corpus of that tokenizer"
+            f" from it ({origin.sha256[:8]}): {hint}"
         )
 
 
@@ -192,28 +495,59 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         )
     positions = None if origin.is_ours else origin.length
     changed = {"max_position_embeddings", "n_positions"} & set(model.options)
-    if positions is not None and config.training.sequence_length > positions and not changed:
+    length = config.training.sequence_length
+    if positions is not None and length > positions and not changed:
         raise ConfigError(
-            f"training.sequence_length: {config.training.sequence_length}, and {where} has"
-            f" max_position_embeddings {positions}: lower it, or set"
-            " model.options.max_position_embeddings"
+            f"training.sequence_length: {length}, and {where} has max_position_embeddings"
+            f" {positions}: lower it, or set model.options.max_position_embeddings"
         )
 
 
-def _check_expected(config: PretrainConfig, out: Path, origin: ModelOrigin) -> None:
-    """Refuse another vocabulary before text is read for hours, where it is known already."""
-    text = expected_vocabulary(config, out)
-    if text is not None:
-        check_same_vocabulary(origin.vocabulary, origin.vocab_size, text, origin.checkpoint)
+def _check_vocabulary(origin: ModelOrigin, text: VocabularyConfig) -> str | None:
+    """Check that a model's ids are those of a text.
 
+    Returns:
+        A line where they could not be compared; None where they are the same.
 
-def _start_line(config: PretrainConfig, origin: ModelOrigin) -> str:
-    step = "" if origin.step is None else f"step {origin.step:,}, "
-    taken = origin.is_ours and config.model.optimizer is not False
+    Raises:
+        ConfigError: They are others.
+    """
+    model, size, where = origin.vocabulary, origin.vocab_size, origin.checkpoint
+    if model is not None and text.sha256 is not None:
+        if model.sha256 == text.sha256:
+            return None
+        here = VocabularyIdentity(text.tokenizer, text.ids, text.sha256)
+        raise ConfigError(
+            f"model.from: {where}: its tokenizer {model} is not the corpus's, {here}; prepare the"
+            " corpus with the model's tokenizer (corpus.tokenizer: its folder), or start from a"
+            " model of this vocabulary"
+        )
+    if text.ids > size:
+        raise ConfigError(
+            f"model.from: {where}: has {size:,} ids, and the corpus's tokenizer"
+            f" {text.tokenizer!r} has {text.ids:,}; prepare the corpus with the model's tokenizer"
+        )
     return (
-        f"starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
-        f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
+        f"{where}: its tokenizer could not be compared with the corpus's, since"
+        f" {'the model' if model is None else 'the corpus'} has no tokenizer with it; its"
+        f" {size:,} ids are enough for the corpus's {text.ids:,}"
     )
+
+
+def _recorded_vocabulary(config: PretrainConfig, run: Path) -> VocabularyConfig:
+    """Return what a run's ids stand for; nothing outside its directory is read."""
+    if config.model.vocabulary is not None:
+        return config.model.vocabulary
+    if config.prepared_corpus is None:
+        return text_vocabulary(config, run)
+    raise RunError(
+        f"{run / 'config.yaml'}: model.vocabulary: is not recorded, and the corpus is outside the"
+        f" run ({config.prepared_corpus}); resume that run once, which records it"
+    )
+
+
+def _recorded(found: VocabularyIdentity) -> VocabularyConfig:
+    return VocabularyConfig(tokenizer=found.tokenizer, ids=found.size, sha256=found.sha256)
 
 
 def _built(config: PretrainConfig, vocab_size: int) -> nn.Module:

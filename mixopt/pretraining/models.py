@@ -8,7 +8,7 @@ with each document (mixopt.pretraining.document_masks). It may have `own_loss`, 
 forward pass in training adds to the cross-entropy, and `step_taken(sum_over_ranks, *, moved)`,
 which is called on every rank when a step was taken (mixopt_proxies.decoder.causal_lm has both, to
 balance experts). Where ranks shard it, all but the first construct it on torch's meta device; if
-it asks for values there, each rank constructs it whole (mixopt.pretraining.sharded_start). One that
+it asks for values there, each rank constructs it whole (mixopt.pretraining.parallel). One that
 `mixopt export-model` can write has `transformers_form()`, which returns the fields of a
 configuration of transformers, `model_type` among them, and the weights of such a model by the names
 that its files have; both are checked by the logits.
@@ -25,13 +25,13 @@ import torch
 from torch import nn
 
 from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
-from mixopt.pretraining.model_config import ModelConfig
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
+TEXT = "text_config"  # the field with what is trained, of families that read images as well
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
-TEXT = "text_config"  # the field with what is trained, of families that read images as well
 
 
 def build_model(
@@ -62,10 +62,73 @@ def build_model(
         if ":" in config.name or config.name in plugin_names("model"):
             model = _plugin(config, vocab_size, sequence_length)
         else:
-            model = _hugging_face(config, vocab_size, sequence_length)
+            built = hugging_face_config(config, vocab_size, sequence_length)
+            model = empty_model(built)
     if not isinstance(model, nn.Module):
         raise PluginError(f"model {config.name!r}: {type(model).__name__} is not a torch module")
     return model
+
+
+def empty_model(config: Any) -> nn.Module:
+    """Return a model of transformers with random weights."""
+    from transformers import AutoModelForCausalLM
+
+    with _as_options():
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Return the configuration classes of transformers by type, and its causal models' classes.
+
+    Raises:
+        PluginError: transformers is not installed.
+    """
+    try:
+        from transformers import CONFIG_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    except ImportError as error:
+        raise PluginError(
+            "a model of transformers needs it: pip install 'mixopt[pretraining]'"
+        ) from error
+    return CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def hugging_face_config(
+    config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
+) -> Any:
+    """Return the configuration of a model of Hugging Face's.
+
+    Args:
+        config: Its type and fields.
+        vocab_size: Ids, where the fields do not say it.
+        sequence_length: Positions, likewise.
+
+    Raises:
+        ConfigError: An unknown type or field, or a value that it cannot have.
+        PluginError: transformers is not installed.
+    """
+    kinds, known = causal_models()
+    if config.name not in known:
+        near = did_you_mean(config.name, {*known, *plugin_names("model")})
+        raise ConfigError(f"model.name: {config.name!r} is not a causal language model{near}")
+    kind = kinds[config.name]
+    fields = _fields(kind)
+    for option in config.options:
+        if option not in fields:
+            raise ConfigError(
+                f"model.options.{option}: {config.name!r} has no such field"
+                f"{did_you_mean(option, fields)}"
+            )
+    ours = _defaults(vocab_size, sequence_length)
+    options = _known(ours, fields) | config.options
+    text = getattr(kind, "sub_configs", {}).get(TEXT)
+    if text is not None and isinstance(options.get(TEXT, {}), dict):
+        # What is trained has this configuration alone, where it has one within another.
+        inner = _known(ours, set(inspect.signature(text).parameters)) | options.get(TEXT, {})
+        options |= {TEXT: inner} if inner else {}
+    with _as_options():
+        return kind(**options)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -131,56 +194,17 @@ def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
         raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
 
 
-def hugging_face_config(
-    config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
-) -> Any:
-    """Return the configuration of a model of Hugging Face's.
-
-    Args:
-        config: Its type and fields.
-        vocab_size: Ids, where the fields do not say it.
-        sequence_length: Positions, likewise.
-
-    Raises:
-        ConfigError: An unknown type or field, or a value that it cannot have.
-        PluginError: transformers is not installed.
-    """
+def _fields(kind: Any) -> set[str]:
+    """Return the names of what a configuration takes, derived fields included."""
+    listed = set(inspect.signature(kind).parameters) | _UNLISTED
     try:
-        from transformers import CONFIG_MAPPING
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    except ImportError as error:
-        raise PluginError(
-            f"model {config.name!r} needs transformers: pip install 'mixopt[pretraining]'"
-        ) from error
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    if config.name not in known:
-        near = did_you_mean(config.name, {*known, *plugin_names("model")})
-        raise ConfigError(f"model.name: {config.name!r} is not a causal language model{near}")
-    kind = CONFIG_MAPPING[config.name]
-    fields = set(inspect.signature(kind).parameters) | _UNLISTED
-    _check_options(config, fields)
-    ours = _defaults(vocab_size, sequence_length)
-    options = _known(ours, fields) | config.options
-    text = getattr(kind, "sub_configs", {}).get(TEXT)
-    if text is not None and isinstance(options.get(TEXT, {}), dict):
-        # What is trained has this configuration alone, where it has one within another.
-        inner = _known(ours, set(inspect.signature(text).parameters)) | options.get(TEXT, {})
-        options |= {TEXT: inner} if inner else {}
-    with _as_options():
-        return kind(**options)
+        return listed | set(kind().to_dict())
+    except Exception:  # a class that has no defaults
+        return listed
 
 
 def _known(ours: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
     return {name: value for name, value in ours.items() if name in fields}
-
-
-def _hugging_face(config: ModelConfig, vocab_size: int, sequence_length: int) -> nn.Module:
-    built = hugging_face_config(config, vocab_size, sequence_length)
-    from transformers import AutoModelForCausalLM
-
-    with _as_options():
-        model: nn.Module = AutoModelForCausalLM.from_config(built)
-    return model
 
 
 @contextmanager
@@ -191,15 +215,6 @@ def _as_options() -> Iterator[None]:
     except Exception as error:  # they raise whatever they like
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(f"model.options: {' '.join(lines)[:300]}") from error
-
-
-def _check_options(config: ModelConfig, fields: set[str]) -> None:
-    for option in config.options:
-        if option not in fields:
-            raise ConfigError(
-                f"model.options.{option}: {config.name!r} has no such field"
-                f"{did_you_mean(option, fields)}"
-            )
 
 
 def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[str, Any]:

@@ -1,14 +1,19 @@
-"""AdamW with its groups of weights, and the learning rate of a step."""
+"""AdamW with its groups of weights, the learning rate, and an average of the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from mixopt.errors import ConfigError
+from mixopt.pretraining.checkpoints import AVERAGE
 from mixopt.pretraining.training_config import TrainingConfig
 
 ADAM_EPS = 1e-8  # where eps is not given
@@ -34,7 +39,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
 def decay_groups(
     model: nn.Module, weight_decay: float, *, embeddings: bool
 ) -> list[dict[str, Any]]:
-    """Return a model's weights as groups of an optimiser: those that decay, and those that do not.
+    """Return a model's weights as groups of an optimizer: those that decay, and those that do not.
 
     Args:
         model: Its matrices decay, vectors such as norms do not.
@@ -44,7 +49,12 @@ def decay_groups(
     Raises:
         ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
     """
-    spared = set() if embeddings else _spared(model)
+    spared = set() if embeddings else {id(weight) for weight in _embeddings(model)}
+    if not embeddings and not spared:
+        raise ConfigError(
+            "training.decay_embeddings: false, and the model has neither a torch.nn.Embedding nor"
+            f" a parameter called {_EMBEDDING!r}; leave it out"
+        )
     decayed, others = list[Tensor](), list[Tensor]()
     for weight in model.parameters():
         if weight.requires_grad:
@@ -56,21 +66,6 @@ def decay_groups(
     return [group for group in groups if group["params"]]
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step, counted from 0."""
-    return config.rates.rate(step)
-
-
-def _spared(model: nn.Module) -> set[int]:
-    found = {id(weight) for weight in _embeddings(model)}
-    if not found:
-        raise ConfigError(
-            "training.decay_embeddings: false, and the model has neither a torch.nn.Embedding nor"
-            f" a parameter called {_EMBEDDING!r}; leave it out"
-        )
-    return found
-
-
 def _embeddings(model: nn.Module) -> Iterator[Tensor]:
     """Yield the tables of embeddings; a head that is tied to one is the same weight."""
     for module in model.modules():
@@ -79,3 +74,60 @@ def _embeddings(model: nn.Module) -> Iterator[Tensor]:
     for name, weight in model.named_parameters():
         if name.rpartition(".")[2] == _EMBEDDING:
             yield weight
+
+
+class AveragedWeights:
+    """An exponential moving average of the trained weights on one rank, to evaluate with.
+
+    It lies in the optimizer's state, beside Adam's moments: so it is sharded as the weights are,
+    and saved and resumed with them. It begins as the weights that the run begins with.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: optim.Optimizer, decay: float) -> None:
+        """Put the average into the optimizer's state.
+
+        Args:
+            model: After it was wrapped.
+            optimizer: With the state of each weight.
+            decay: What a step leaves of the average, from 0 to below 1.
+        """
+        self._model, self._decay = model, decay
+        weights = [w for w in model.parameters() if w.requires_grad]
+        for weight in weights:
+            optimizer.state[weight][AVERAGE] = weight.detach().clone()
+        self._pairs = [(weight, optimizer.state[weight]) for weight in weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step that moved them."""
+        weights, averages = zip(*self._local(), strict=True)
+        torch._foreach_lerp_(averages, weights, 1 - self._decay)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have the model compute with the average in the block, and with its weights after it."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for weight, average in self._local():
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
+        # Where FSDP keeps what it gathered, that is from before the exchange.
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def _local(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's part of each weight and of its average."""
+        for weight, state in self._pairs:
+            yield _part(weight.detach()), _part(state[AVERAGE])
+
+
+def _part(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -3,22 +3,27 @@
 The last is HSDP: neighbouring ranks share a copy of the weights, and gradients go over both them
 and the ranks with the same part of other copies.
 
-Where weights are sharded, rank 0 may have all of them and the others none: they get their parts.
-Weights and gradients are float32 in all of them; with bfloat16 the products are, and FSDP gathers
-weights in it. Blocks are the unit of sharding, of torch.compile and of activation checkpointing.
+Where weights are sharded, rank 0 builds or reads the model as a single process does. The others
+build it on torch's meta device, without weights, and torch sends them their parts; a model that
+cannot be built so is built whole on every rank. Weights and gradients are float32; with bfloat16
+the products are not, and FSDP gathers weights in it. Blocks are the unit of sharding, of
+torch.compile and of activation checkpointing.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -29,7 +34,55 @@ from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.document_masks import DocumentMasks
 from mixopt.pretraining.models import blocks_of
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.shard_filling import fill_shards
+
+_SHARDED = ("fsdp", "hsdp")
+
+
+@dataclass(frozen=True, eq=False)
+class StartingModel:
+    """A model before it is on its ranks' devices.
+
+    Attributes:
+        module: On the CPU; on the meta device where `held_by_first`, on all ranks but the first.
+        held_by_first: Whether rank 0 alone has weights.
+    """
+
+    module: nn.Module
+    held_by_first: bool
+
+
+def starting_model(
+    build: Callable[[], nn.Module], outline: Callable[[], nn.Module], parallel: str, ranks: Ranks
+) -> StartingModel:
+    """Build or read what a run starts from, whole on as few ranks as can be; every rank calls it.
+
+    Args:
+        build: Returns the model with its weights, on the CPU.
+        outline: Returns it without, on torch's meta device.
+        parallel: How ranks share it.
+        ranks: This rank and the others.
+
+    Raises:
+        MixoptError: The model cannot be built, or the weights do not fit it.
+    """
+    if ranks.count == 1 or parallel not in _SHARDED:
+        return StartingModel(ranks.each(build), held_by_first=False)
+    model = ranks.each(lambda: build() if ranks.is_first else None)
+    known = ranks.first(lambda: None if model is None else _shapes(model))
+    fault = None
+    if model is None:
+        model, fault = _outlined(outline, known)
+    faults = [one for one in ranks.gathered(fault) if one is not None]
+    if not faults and model is not None:
+        return StartingModel(model, held_by_first=True)
+    if ranks.is_first:
+        logging.getLogger("mixopt.pretraining").warning(
+            "every rank holds the whole model at the start, for it cannot be built on torch's meta"
+            " device: %s",
+            faults[0],
+        )
+    whole = ranks.each(lambda: model if ranks.is_first and model is not None else build())
+    return StartingModel(whole, held_by_first=False)
 
 
 class ParallelModel:
@@ -41,39 +94,34 @@ class ParallelModel:
 
     def __init__(
         self,
-        model: nn.Module,
+        start: StartingModel,
         config: PretrainConfig,
         ranks: Ranks,
         masks: DocumentMasks | None = None,
-        *,
-        held_by_first: bool = False,
     ) -> None:
         """Move, compile and wrap the model as the configuration says.
 
         Args:
-            model: On the CPU.
+            start: The model.
             config: The run's.
             ranks: Those that share it.
             masks: What keeps documents of a row apart, in training and evaluation.
-            held_by_first: Whether rank 0 alone has its weights, and sends the others their parts;
-                theirs is on the meta device.
 
         Raises:
             ConfigError: Several ranks without `parallel`, or as many as copies do not divide.
         """
         self._ranks, self._masks = ranks, masks
         self._half = is_half(config, ranks.device)
-        mesh = _mesh(config, ranks)
+        mesh, model = _mesh(config, ranks), start.module
         for block in blocks_of(model):
             if config.training.activation_checkpointing:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        weights = _weights(model) if held_by_first and ranks.is_first else {}
+        weights = model.state_dict() if start.held_by_first and ranks.is_first else {}
         self.plain = model.to(ranks.device) if mesh is None else self._shard(model, mesh)
-        if held_by_first:
-            assert mesh is not None, "what is not sharded is whole on each rank"
-            fill_shards(model, weights, mesh, ranks)
+        if start.held_by_first:
+            _send(weights, self.plain, ranks)
         self._called = self._replicate() if config.parallel == "ddp" else self.plain
 
     def train(self, tokens: Tensor) -> Any:
@@ -123,17 +171,6 @@ class ParallelModel:
         return DistributedDataParallel(self.plain, **options)
 
 
-def _sync_option() -> str:
-    """Return what releases of PyTorch call that buffers are sent around in every forward pass."""
-    known = inspect.signature(DistributedDataParallel).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the whole weights, which sharding would let go of."""
-    return {name: weight.detach() for name, weight in model.named_parameters()}
-
-
 def is_half(config: PretrainConfig, device: torch.device) -> bool:
     """Whether products are computed in bfloat16."""
     if config.training.precision != "auto":
@@ -143,6 +180,56 @@ def is_half(config: PretrainConfig, device: torch.device) -> bool:
     # Older releases of PyTorch cannot say; they get float32.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
+    return [(name, tuple(one.shape), str(one.dtype)) for name, one in model.state_dict().items()]
+
+
+def _outlined(outline: Callable[[], nn.Module], known: Any) -> tuple[nn.Module | None, str | None]:
+    """Return the model without weights, or else why there is none."""
+    try:
+        model = outline()
+    except Exception as error:  # whatever a constructor raises that wants values
+        lines = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
+        return None, lines[0][:200]
+    here = _shapes(model)
+    if here != known:
+        odd = next((one for one in here if one not in known), ("one is missing",))
+        return None, f"its tensors are others there: {odd[0]}"
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            registered = name in ("_parameters", "_buffers", "_modules")
+            if not registered and any(isinstance(v, Tensor) and v.is_meta for v in _inside(value)):
+                return None, f"{path or type(model).__name__}.{name} has tensors of its own"
+    return model, None
+
+
+def _inside(value: Any, depth: int = 4) -> Iterator[Any]:
+    """Yield a value and what is in it, where it is a container."""
+    yield value
+    if depth and isinstance(value, (list, tuple, set, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _inside(one, depth - 1)
+
+
+def _send(weights: dict[str, Any], model: nn.Module, ranks: Ranks) -> None:
+    """Fill a sharded model on all ranks from the whole weights of rank 0."""
+    if not ranks.is_first:
+        model.to_empty(device=ranks.device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
+    for name in ranks.first(lambda: list(weights)):  # one at a time: none holds much more than its part
+        set_model_state_dict(model, {name: weights.pop(name, None)}, options=options)
+    # What is not saved, such as tables of positions, is no part of a state dictionary.
+    buffers = ranks.first(lambda: {name: one.cpu() for name, one in model.named_buffers()})
+    for name, one in model.named_buffers():
+        one.copy_(buffers[name])
+
+
+def _sync_option() -> str:
+    """Return what releases of PyTorch call that buffers are sent around in every forward pass."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
 
 
 def _mesh(config: PretrainConfig, ranks: Ranks) -> DeviceMesh | None:

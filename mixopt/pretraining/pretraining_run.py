@@ -5,39 +5,68 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.online import MIXTURE_LOG, make_estimator
-from mixopt.pretraining.assembly import Parts, make_parts
-from mixopt.pretraining.checkpoint_files import last_checkpoint, read_state
-from mixopt.pretraining.checkpoint_folder import Retention
-from mixopt.pretraining.checkpoints import Checkpoints
-from mixopt.pretraining.config import PretrainConfig, load_pretraining
-from mixopt.pretraining.directory import (
+from mixopt.pretraining.batches import HELD_OUT, corpus_path, prepare_for
+from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
-    METRICS,
-    open_directory,
-    record_config,
-    run_fingerprint,
+    Checkpoints,
+    last_checkpoint,
+    read_state,
 )
-from mixopt.pretraining.interruption import Interruption, listening
+from mixopt.pretraining.config import PretrainConfig, load_pretraining
+from mixopt.pretraining.directory import METRICS, open_directory, record_config, run_fingerprint
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.model_start import take_optimizer, with_origin, with_vocabulary
-from mixopt.pretraining.ranks import Ranks, joined
-from mixopt.pretraining.result import PretrainResult
-from mixopt.pretraining.text import HELD_OUT, corpus_path, prepare_for
+from mixopt.pretraining.model_start import with_origin, with_vocabulary
+from mixopt.pretraining.ranks import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields, git_commit, is_worker
+from mixopt.system import Say, StateFields, git_commit, is_worker, silent
 from mixopt.tracking import IMAGES, Tracker, code_tags, corpus_datasets, streamed_datasets
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
+@dataclass(frozen=True)
+class PretrainResult:
+    """A run as its last checkpoint has it.
+
+    Attributes:
+        path: The run directory.
+        step: Steps taken.
+        steps: Steps of the whole run.
+        tokens: Tokens trained on.
+        skipped: Steps that were skipped because a loss or gradient was not finite.
+        weights: The mixture of the next batch.
+        losses: Held-out losses when they were last evaluated, nats per token.
+        checkpoint: The folder of the last checkpoint.
+        interrupted: Whether Ctrl-C stopped it before its end.
+    """
+
+    path: Path
+    step: int
+    steps: int
+    tokens: int
+    skipped: int
+    weights: Mapping[str, float]
+    losses: Mapping[str, float]
+    checkpoint: Path
+    interrupted: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.steps
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        fields = asdict(self)
+        del fields["interrupted"]
+        paths = {"checkpoint": str(self.checkpoint), "finished": self.is_finished}
+        return {"directory": str(fields.pop("path")), **fields, **paths}
 
 
 def pretrain(
@@ -45,7 +74,7 @@ def pretrain(
     out: str | Path,
     overrides: Sequence[str] = (),
     *,
-    say: Say = _silent,
+    say: Say = silent,
 ) -> PretrainResult:
     """Pretrain a model; run it again to resume from the last checkpoint.
 
@@ -66,35 +95,48 @@ def pretrain(
         MixoptError: Something that was given cannot be right, or training diverged; one line says
             what fixes it. Ranks other than 0 raise an OtherRankError, which is not reported.
     """
-    path = Path(out)
+    path, interruption = Path(out), Interruption()
     given = _read(config, overrides)
-    with joined(given.device) as ranks, _alone_in(path, ranks), listening() as interruption:
-        asked = ranks.first(lambda: _prepare(given, path, say))
-        with _checkpoints(asked, path, ranks) as checkpoints:
+    with joined(given.device) as ranks, _alone_in(path, ranks), interruption.listening():
+        resolved = ranks.first(lambda: _prepare(given, path, say))
+        with _checkpoints(resolved, path, ranks) as checkpoints:
             last = checkpoints.newest_whole()
-            if last is None or last[1].step < asked.training.steps:
-                parts = make_parts(asked, path, ranks)
-                loop = Loop(parts, path, ranks, checkpoints)
+            if last is None or last[1].step < resolved.training.steps:
+                loop = Loop(resolved, path, ranks, checkpoints)
                 if last is None:
-                    take_optimizer(asked, parts.model.plain, parts.optimizer)
                     loop.begin()
                 else:
                     loop.resume(*last)
-                with _tracked(parts, loop, path, ranks, say), _keys(interruption, path, ranks):
+                keys = interruption.hearing_keys(lambda: not ranks.is_first or is_worker(path))
+                with _tracked(resolved, loop, path, ranks, say), keys:
                     loop.run(interruption)
-        result = ranks.first(lambda: _result(asked, path))
+        result = ranks.first(lambda: _result(resolved, path))
         return replace(result, interrupted=interruption.by_hand and not result.is_finished)
 
 
-def _keys(interruption: Interruption, out: Path, ranks: Ranks) -> AbstractContextManager[None]:
-    """Have the first Ctrl-C heard; rank 0 holds the directory."""
-    return interruption.hearing_keys(lambda: not ranks.is_first or is_worker(out))
+def result_lines(result: PretrainResult) -> list[str]:
+    """Return a table for a terminal."""
+    names = [*result.weights, *(name for name in result.losses if name not in result.weights)]
+    width = max(len("domain"), *(len(name) for name in names))
+    lines = [f"{'domain':<{width}}   weight   held-out loss (nats per token)"]
+    for name in names:
+        weight = f"{result.weights[name]:8.2%}" if name in result.weights else f"{'-':>8}"
+        loss = f"{result.losses[name]:.4f}" if name in result.losses else "-"
+        lines.append(f"{name:<{width}} {weight}   {loss}")
+    skipped = f", {result.skipped} of them skipped" if result.skipped else ""
+    lines.append(f"{result.step:,} of {result.steps:,} steps{skipped}, {result.tokens:,} tokens")
+    return lines
 
 
 def _checkpoints(config: PretrainConfig, out: Path, ranks: Ranks) -> Checkpoints:
-    asked = config.checkpoint
-    kept = Retention(asked.keep, asked.keep_every)
-    return Checkpoints(out / CHECKPOINTS, ranks, kept=kept, asynchronous=asked.asynchronous)
+    section = config.checkpoint
+    return Checkpoints(
+        out / CHECKPOINTS,
+        ranks,
+        keep=section.keep,
+        keep_every=section.keep_every,
+        asynchronous=section.asynchronous,
+    )
 
 
 def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> PretrainConfig:
@@ -110,82 +152,6 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
         if int(os.environ.get("LOCAL_RANK", "0")):
             raise OtherRankError(str(error)) from error
         raise
-
-
-@contextmanager
-def _tracked(parts: Parts, loop: Loop, out: Path, ranks: Ranks, warn: Say) -> Iterator[None]:
-    """Keep a record in MLflow while the block runs; rank 0 does.
-
-    A run that SIGTERM stopped has not ended: it is recorded as killed until it resumes.
-    """
-    config = parts.config
-    if not (config.tracking.enabled and ranks.is_first):
-        yield
-        return
-    with Tracker(config.tracking, config.name, out, warn) as tracker:
-        tracker.start(
-            "pretrain",
-            _params(config, ranks),
-            code_tags(run_fingerprint(config), git_commit()),
-            name=f"{out.resolve().name}/pretrain",
-            datasets=_datasets(config, out, parts.sampler.mixture_at(0)),
-        )
-        tracker.follow("pretrain", out / METRICS)
-        tracker.files("pretrain", [out / "config.yaml"])
-        with _experts_tracked(parts, loop, out, tracker, warn):
-            yield
-        tracker.files("pretrain", [out / MIXTURE_LOG])
-        if loop.is_finished:
-            tracker.end("pretrain")
-
-
-def _datasets(
-    config: PretrainConfig, out: Path, weights: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    if config.stream is not None:
-        return streamed_datasets(out / HELD_OUT, weights)
-    return corpus_datasets(corpus_path(config, out), weights)
-
-
-@contextmanager
-def _experts_tracked(
-    parts: Parts, loop: Loop, out: Path, tracker: Tracker, warn: Say
-) -> Iterator[None]:
-    """Keep a record of a model's experts, with figures of each probe while the block runs."""
-    experts, steps = parts.experts, parts.config.training.steps
-    if experts is None:
-        yield
-        return
-    tracker.follow("pretrain", experts.record.path / SCALARS)
-    for folder, files in experts.files().items():
-        tracker.files("pretrain", files, f"moe/{folder}")
-    if importlib.util.find_spec("matplotlib") is None:
-        yield
-        return
-    from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
-
-    figures, pictures = drawn_files(out, experts.looks)
-    tracker.files("pretrain", figures)
-    tracker.files("pretrain", pictures, IMAGES)
-    with ExpertDrawing(out, warn) as drawing:
-        experts.looked = lambda step: None if step == steps else drawing.draw(step)
-        yield
-        drawing.close(waits=loop.is_finished)
-        draw_step(out, loop.step)
-
-
-def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
-    origin = config.model.origin
-    return {
-        "seed": config.seed,
-        "ranks": ranks.count,
-        "parallel": config.parallel,
-        "model": config.model.name,
-        **{f"model/{name}": value for name, value in config.model.options.items()},
-        **({"model/from": origin.checkpoint, "model/sha256": origin.sha256} if origin else {}),
-        **{f"training/{n}": v for n, v in config.training.model_dump(mode="json").items()},
-        **({"estimator": config.estimator.name} if config.estimator else {}),
-    }
 
 
 def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
@@ -226,3 +192,78 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
         losses=state.losses,
         checkpoint=last,
     )
+
+
+@contextmanager
+def _tracked(
+    config: PretrainConfig, loop: Loop, out: Path, ranks: Ranks, warn: Say
+) -> Iterator[None]:
+    """Keep a record in MLflow while the block runs; rank 0 does.
+
+    A run that SIGTERM stopped has not ended: it is recorded as killed until it resumes.
+    """
+    if not (config.tracking.enabled and ranks.is_first):
+        yield
+        return
+    first = loop.first_mixture
+    datasets = (
+        corpus_datasets(corpus_path(config, out), first)
+        if config.stream is None
+        else streamed_datasets(out / HELD_OUT, first)
+    )
+    with Tracker(config.tracking, config.name, out, warn) as tracker:
+        tracker.start(
+            "pretrain",
+            _params(config, ranks),
+            code_tags(run_fingerprint(config), git_commit()),
+            name=f"{out.resolve().name}/pretrain",
+            datasets=datasets,
+        )
+        tracker.follow("pretrain", out / METRICS)
+        tracker.files("pretrain", [out / "config.yaml"])
+        with _experts_tracked(config, loop, out, tracker, warn):
+            yield
+        tracker.files("pretrain", [out / MIXTURE_LOG])
+        if loop.is_finished:
+            tracker.end("pretrain")
+
+
+@contextmanager
+def _experts_tracked(
+    config: PretrainConfig, loop: Loop, out: Path, tracker: Tracker, warn: Say
+) -> Iterator[None]:
+    """Keep a record of a model's experts, with figures of each probe while the block runs."""
+    experts, steps = loop.experts, config.training.steps
+    if experts is None:
+        yield
+        return
+    tracker.follow("pretrain", experts.record.path / SCALARS)
+    for folder, files in experts.files().items():
+        tracker.files("pretrain", files, f"moe/{folder}")
+    if importlib.util.find_spec("matplotlib") is None:
+        yield
+        return
+    from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
+
+    figures, pictures = drawn_files(out, experts.looks)
+    tracker.files("pretrain", figures)
+    tracker.files("pretrain", pictures, IMAGES)
+    with ExpertDrawing(out, warn) as drawing:
+        experts.looked = lambda step: None if step == steps else drawing.draw(step)
+        yield
+        drawing.close(waits=loop.is_finished)
+        draw_step(out, loop.step)
+
+
+def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
+    origin = config.model.origin
+    return {
+        "seed": config.seed,
+        "ranks": ranks.count,
+        "parallel": config.parallel,
+        "model": config.model.name,
+        **{f"model/{name}": value for name, value in config.model.options.items()},
+        **({"model/from": origin.checkpoint, "model/sha256": origin.sha256} if origin else {}),
+        **{f"training/{n}": v for n, v in config.training.model_dump(mode="json").items()},
+        **({"estimator": config.estimator.name} if config.estimator else {}),
+    }

@@ -30,25 +30,14 @@ from mixopt.corpus import (
     saved_tokenizer,
 )
 from mixopt.errors import RunError, did_you_mean
-from mixopt.pretraining.checkpoint_files import (
-    file_fault,
-    found_checkpoints,
-    older_checkpoint,
-    read_state,
-)
-from mixopt.pretraining.checkpoints import load_weights
+from mixopt.pretraining.batches import HELD_OUT, corpus_path
+from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.directory import CHECKPOINTS, recorded_config
-from mixopt.pretraining.model_config import ModelConfig
-from mixopt.pretraining.models import build_model, hugging_face_config
-from mixopt.pretraining.ranks import joined
-from mixopt.pretraining.text import HELD_OUT, corpus_path
-from mixopt.pretraining.transformers_folder import (
-    folder_model,
-    is_transformers_folder,
-    load_folder,
-)
-from mixopt.system import Array, BoolArray, check_links, check_trusted, checked_as
+from mixopt.pretraining.directory import recorded_pretraining
+from mixopt.pretraining.model_start import open_origin
+from mixopt.pretraining.ranks import device_named
+from mixopt.pretraining.transformers_folder import is_transformers_folder
+from mixopt.system import Array, BoolArray, check_trusted
 from mixopt.tasks import TaskWindow, WindowBatch, row_windows, sums_by_row, window_batches
 
 _PASS_TOKENS = 8192
@@ -112,40 +101,19 @@ class TrainedModel:
         """
         run = Path(run).expanduser()
         if is_transformers_folder(run) and not (run / CHECKPOINTS).exists():
-            return cls._of_folder(run, checkpoint, device)
-        path = _checkpoint(run, checkpoint)
-        if not trust:
-            check_links(run)
-        record = run / "config.yaml"
-        config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
-        check_trusted("model", config.model.name, str(record), trust)
-        state = read_state(path)
-        fault = file_fault(path, state)
-        if fault is not None:
-            raise RunError(f"{fault}; {_instead(path)}")
-        tokenizer, vocab_size = _tokenizer(config, run, trust=trust)
-        length = config.training.sequence_length
-        model = build_model(
-            _of_this_machine(config),
-            vocab_size=vocab_size,
-            sequence_length=length,
-            seed=config.seed,
-        )
-        with joined(device) as ranks:
-            load_weights(path, model)
-        model = model.to(ranks.device).eval().requires_grad_(False)
-        return cls(model, tokenizer, length, ranks.device, path, state.step)
-
-    @classmethod
-    def _of_folder(cls, folder: Path, checkpoint: str | None, device: str) -> TrainedModel:
-        if checkpoint is not None:
-            raise RunError(f"{folder}: is one model, without checkpoints such as {checkpoint!r}")
-        model = folder_model(folder)
-        tokenizer = open_tokenizer(str(folder))
-        length = getattr(hugging_face_config(model), "max_position_embeddings", None)
-        with joined(device) as ranks:
-            module = load_folder(folder, model).to(ranks.device).eval().requires_grad_(False)
-        return cls(module, tokenizer, length or _USUAL_LENGTH, ranks.device, folder, 0)
+            if checkpoint is not None:
+                raise RunError(f"{run}: is one model, without checkpoints such as {checkpoint!r}")
+            origin, tokenizer = open_origin(run), open_tokenizer(str(run))
+        else:
+            path = _checkpoint(run, checkpoint)
+            config = recorded_pretraining(run)
+            check_trusted("model", config.model.name, str(run / "config.yaml"), trust)
+            origin = open_origin(path, trust=trust)
+            tokenizer = _tokenizer(config, run, trust=trust)
+        place = device_named(device)
+        model = origin.module().to(place).eval().requires_grad_(False)
+        length = origin.length or _USUAL_LENGTH
+        return cls(model, tokenizer, length, place, origin.path, origin.step or 0)
 
     def score(
         self,
@@ -197,14 +165,6 @@ class TrainedModel:
         return torch.stack([losses_P.double(), missed_P.double()])
 
 
-def _instead(path: Path) -> str:
-    """Say what to give in place of a damaged checkpoint, by the options of those that open one."""
-    older = older_checkpoint(path)
-    if older is None:
-        return "the run has no older checkpoint"
-    return f"give an older one: {older.name} (--checkpoint, or --step of mixopt export-model)"
-
-
 def _checkpoint(run: Path, name: str | None) -> Path:
     found = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
     if not found:
@@ -222,22 +182,14 @@ def _checkpoint(run: Path, name: str | None) -> Path:
     return found[name]
 
 
-def _of_this_machine(config: PretrainConfig) -> ModelConfig:
-    """Return what the model is without its kernels: they may be of another device, or the hub's."""
-    options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
-    return config.model.model_copy(update={"options": options})
-
-
-def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> tuple[Tokenizer, int]:
-    """Return the tokenizer of a run's text, and how many ids its model was built for."""
+def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> Tokenizer:
+    """Return the tokenizer of a run's text."""
     if config.stream is not None:
-        tokenizer = saved_tokenizer(run / HELD_OUT, read_stream_index(run / HELD_OUT).tokenizer)
-        return tokenizer, tokenizer.vocab_size
+        return saved_tokenizer(run / HELD_OUT, read_stream_index(run / HELD_OUT).tokenizer)
     path = corpus_path(config, run)
     if config.prepared_corpus is not None and not trust:
         raise RunError(
             f"{run / 'config.yaml'}: prepared_corpus: {config.prepared_corpus} is outside the run;"
             " to read its tokenizer add --trust (in Python trust=True)"
         )
-    index = read_corpus_index(path)
-    return saved_tokenizer(path, index.tokenizer), index.vocab_size
+    return saved_tokenizer(path, read_corpus_index(path).tokenizer)

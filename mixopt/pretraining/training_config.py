@@ -1,7 +1,7 @@
-"""The section `training` of a pretraining run's file: length, batches, optimiser, learning rate.
+"""The sections `training` and `model` of a pretraining run's file; descriptions document fields.
 
-A field's description is its documentation. What was added after the first runs has no value by
-default, so that a run that was begun without it resumes with what it was begun with.
+What was added after the first runs has no value by default, so that a run that was begun without
+it resumes with what it was begun with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mixopt.errors import SamplerError
 from mixopt.sampling import RateCurve, RateCurveName, RateShape
 
 Precision = Literal["auto", "float32", "bfloat16"]
-_LEAST = 0.1  # of the peak, where min_lr is not given
+_FLOOR = 0.1  # of the peak, where min_lr is not given
 
 
 def _number(value: Any) -> Any:
@@ -33,9 +33,9 @@ Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
 
 
 class TrainingConfig(Section):
-    """Length, batches, optimiser and precision."""
+    """Length, batches, optimizer and precision."""
 
-    steps: Positive = Field(description="optimiser steps; each takes one global batch")
+    steps: Positive = Field(description="optimizer steps; each takes one global batch")
     batch: Positive = Field(description="sequences of a step, over all ranks")
     micro_batch: Positive | None = Field(
         None,
@@ -117,7 +117,7 @@ class TrainingConfig(Section):
             self.lr_decay_shape,
             start=start,
             peak=self.lr,
-            floor=_LEAST * self.lr if self.min_lr is None else self.min_lr,
+            floor=_FLOOR * self.lr if self.min_lr is None else self.min_lr,
         )
 
     @model_validator(mode="after")
@@ -126,10 +126,6 @@ class TrainingConfig(Section):
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-        return self
-
-    @model_validator(mode="after")
-    def _rates_fit(self) -> TrainingConfig:
         try:
             self.rates.check_lengths()
         except SamplerError as error:
@@ -140,4 +136,59 @@ class TrainingConfig(Section):
                 f"lr_total_steps {total:,} end before the run does: it takes {self.steps:,} steps"
                 f" from lr_start_step {start:,} on; give at least {start + self.steps:,}"
             )
+        return self
+
+
+class OriginConfig(Section):
+    """The weights that a run began with."""
+
+    checkpoint: str = Field(description="folder, or name and revision on the hub")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="over the hashes of its files")
+
+
+class VocabularyConfig(Section):
+    """What the ids of a run's text stand for."""
+
+    tokenizer: str
+    ids: Positive
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="of ids and tokens")
+
+
+class ModelConfig(Section):
+    """What is trained, from random weights or from a checkpoint."""
+
+    name: str = Field(
+        "",
+        description="decoder, a model type of Hugging Face (llama, olmoe, mixtral, qwen2_moe, "
+        "qwen3_moe, ...), or package.module:Name; the checkpoint's with from",
+    )
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="weights to start from: a folder of transformers (safetensors), the directory "
+        "of a mixopt pretrain or one of its checkpoints, or a name on the hub",
+    )
+    optimizer: bool | None = Field(
+        None,
+        description="with from: whether the optimizer's state is taken over; where there is one, "
+        "if omitted",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields of its configuration; vocabulary and positions are the corpus's and "
+        "training.sequence_length if omitted; with from, over those of the checkpoint",
+    )
+    origin: OriginConfig | None = Field(
+        None, description="what the run began with; written by mixopt"
+    )
+    vocabulary: VocabularyConfig | None = Field(
+        None, description="what the ids of the text stand for; written by mixopt"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> ModelConfig:
+        if not self.name and self.start is None:
+            raise ValueError("give name, or from")
+        if self.optimizer is not None and self.start is None:
+            raise ValueError(f"optimizer {self.optimizer} has no effect without from")
         return self

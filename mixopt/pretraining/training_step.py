@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,40 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
 
-from mixopt.pretraining.averaged_weights import AveragedWeights
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.expert_watch import ExpertWatch
-from mixopt.pretraining.optimizer import learning_rate
+from mixopt.pretraining.metrics import StepOutcome
+from mixopt.pretraining.optimizer import AveragedWeights
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.token_losses import losses_and_totals, token_losses
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """What a step came to.
-
-    Attributes:
-        learning_rate: Of the step.
-        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
-        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
-        stopping: Whether a rank was asked to stop.
-        failed: Whether a rank knows of a checkpoint that could not be written.
-        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
-        added_P: What this rank's passes added to their losses to balance experts; None where
-            nothing was.
-        z_loss_P: What they added as `training.z_loss`; None where that is not asked for.
-    """
-
-    learning_rate: float
-    gradient_norm: float
-    skipped: bool
-    stopping: bool
-    failed: bool
-    parts: list[tuple[Tensor, Tensor]]
-    added_P: Tensor | None = None
-    z_loss_P: Tensor | None = None
 
 
 class _Accumulated(NamedTuple):
@@ -97,7 +70,7 @@ class TrainingStep:
         parts, added_P, z_loss_P = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping, failed = self._agree(parts, norm, stop=stop, failed=failed)
-        rate = learning_rate(step, self._training)
+        rate = self._training.rates.rate(step)
         if finite:
             self._move(norm, rate)
         self._balance.step_taken(moved=finite)
@@ -144,13 +117,10 @@ class TrainingStep:
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Yield the positions in the stream, tokens and domains of each pass."""
-        tokens_BW = batch["input_ids"].to(self._ranks.device, non_blocking=True)
+        tokens_BW = batch["input_ids"].to(self._ranks.device, torch.long, non_blocking=True)
         domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
         size = self._training.micro_batch or len(tokens_BW)
-        # Of batches that were joined, sequences are from several places of the stream.
-        positions = batch.get(
-            "positions", range(batch["position"], batch["position"] + len(tokens_BW))
-        )
+        positions = range(batch["position"], batch["position"] + len(tokens_BW))
         for start in range(0, len(tokens_BW), size):
             part = slice(start, start + size)
             yield positions[part], tokens_BW[part], domain_B[part]

@@ -1,4 +1,4 @@
-"""A model in a folder of transformers: its configuration, its weights, and what is wrong with it.
+"""A model in a folder of transformers, here or on the hub: its configuration, weights and faults.
 
 Read are `config.json` and safetensors, one file or shards with an index. Nothing in the folder is
 executed: pickles are refused, code beside the weights (`auto_map`) is not imported, and what a
@@ -8,21 +8,24 @@ configuration may have fetched and run, such as kernels for attention, is left o
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
-from mixopt.pretraining.model_config import ModelConfig
+from mixopt.pretraining.models import causal_models, hugging_face_config
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt.index")
+_WHAT = "a folder of transformers has config.json beside its safetensors"
+_HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
     "mismatched_keys": "does not fit",
     "missing_keys": "is missing in the weights",
@@ -31,16 +34,17 @@ _FAULTS = {
 # Neither shape nor computation: left out of what is recorded. Those of `_CODE` may name code.
 _ABOUT = {
     "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path",
-    "return_dict", "output_hidden_states", "output_attentions", "problem_type", "id2label",
-    "label2id", "chunk_size_feed_forward", "is_encoder_decoder", "use_cache",
-    "pad_token_id", "bos_token_id", "eos_token_id", "output_router_logits", "is_decoder",
+    "_name_or_path", "model_type", "return_dict", "output_hidden_states", "output_attentions",
+    "problem_type", "id2label", "label2id", "chunk_size_feed_forward", "is_encoder_decoder",
+    "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "output_router_logits",
+    "is_decoder",
 }  # fmt: skip
-_CODE = (
+_CODE = {
     "auto_map", "attn_implementation", "_attn_implementation", "attn_implementation_internal",
     "_attn_implementation_internal", "experts_implementation", "_experts_implementation",
     "experts_implementation_internal", "_experts_implementation_internal", "custom_pipelines",
     "base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan",
-)  # fmt: skip
+}  # fmt: skip
 
 
 def is_transformers_folder(path: Path) -> bool:
@@ -58,21 +62,21 @@ def folder_model(path: Path) -> ModelConfig:
     file = path / CONFIG
     content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
-    mapping, known = _causal_models()
-    kind = values.get("model_type")
-    if kind not in known:
-        near = did_you_mean(str(kind), known)
-        raise RunError(f"{file}: model_type: {kind!r} is not a known causal language model{near}")
+    kinds, known = causal_models()
+    name = values.get("model_type")
+    if name not in known:
+        near = did_you_mean(str(name), known)
+        raise RunError(f"{file}: model_type: {name!r} is not a known causal language model{near}")
     if values.get("quantization_config"):
         raise RunError(
             f"{file}: quantization_config: training needs plain weights; give the model that it"
             " was quantised from"
         )
     try:
-        config = mapping[kind].from_dict({k: v for k, v in values.items() if k not in _CODE})
+        config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
+        return ModelConfig(name=name, options=_options(kinds[name], config.to_dict()))
     except Exception as error:  # whatever a configuration class raises
         raise RunError(f"{file}: {_line(error)}") from error
-    return ModelConfig(name=kind, options=_options(mapping[kind], config.to_dict()))
 
 
 def folder_records(path: Path) -> dict[str, FileRecord]:
@@ -102,41 +106,29 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    from mixopt.pretraining.models import hugging_face_config
-
     for name in _weight_files(path):
         _keys(path / name)
     config = hugging_face_config(model)
-    with _told(path), quietly():
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            str(path),
-            config=config,
-            dtype="float32",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report, which is checked
-            output_loading_info=True,
-        )
+    try:
+        with quietly():
+            loaded, report = AutoModelForCausalLM.from_pretrained(
+                str(path),
+                config=config,
+                dtype="float32",
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are in the report, which is checked
+                output_loading_info=True,
+            )
+    except MixoptError:
+        raise
+    except Exception as error:  # whatever transformers raises while it loads a model
+        raise RunError(f"{path}: {CONFIG} does not fit the weights: {_line(error)}") from error
     _check_report(path, report)
     module: nn.Module = loaded
     _check_tied(path, module)
     return module
-
-
-def unfilled_folder_model(model: ModelConfig) -> nn.Module:
-    """Return what `load_folder` returns without its weights, on torch's meta device; reads nothing.
-
-    Args:
-        model: What it is built from.
-    """
-    from transformers import AutoModelForCausalLM
-
-    from mixopt.pretraining.models import hugging_face_config
-
-    with torch.device("meta"), quietly():
-        built: nn.Module = AutoModelForCausalLM.from_config(hugging_face_config(model))
-    return built
 
 
 @contextmanager
@@ -155,32 +147,70 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-_WHAT = "a folder of transformers has config.json beside its safetensors"
+def is_hub_name(text: str) -> bool:
+    """Whether a text has the form `organisation/name`, or `organisation/name@revision`."""
+    return _HUB_NAME.fullmatch(text) is not None
+
+
+def hub_folder(text: str) -> Path:
+    """Return the folder of the hub's cache with a model, downloaded if need be; no code of it.
+
+    Raises:
+        RunError: There is no such model here, and the hub has none or cannot be reached.
+        PluginError: huggingface_hub is not installed.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise PluginError(
+            f"model.from: {text!r} needs huggingface_hub: pip install 'mixopt[pretraining]'"
+        ) from error
+    found = _HUB_NAME.fullmatch(text)
+    assert found is not None, "a name of the hub"
+    try:
+        path = snapshot_download(
+            found["name"],
+            revision=found["revision"],
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
+            ignore_patterns=["consolidated*", "original/*", "onnx/*"],
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = "it is not in the hub's cache, and the hub cannot be reached"
+        raise RunError(
+            f"model.from: {text!r}: no such folder, and no model of the hub: {reason}; give a"
+            " folder with config.json and safetensors, or the directory of a mixopt pretrain"
+        ) from error
+    return Path(path)
 
 
 def _options(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that decide what a model computes; null ones only over other defaults."""
+    """Return the fields that decide what a model computes; null ones only over other defaults.
+
+    A class may store a field under another name than its constructor has (`attribute_map`), or one
+    that the constructor does not list at all: such fields are kept where they would be lost.
+    """
     defaults = {name: one.default for name, one in inspect.signature(kind).parameters.items()}
     defaults.setdefault("head_dim", None)  # read by models of classes that do not list it
-    return {
-        name: _plain(value)
+    left_out = _ABOUT | _CODE
+    names = getattr(kind, "attribute_map", {})
+    stored = {names.get(name, name): name for name in defaults}
+    options = {
+        stored[name]: value
         for name, value in values.items()
-        if name in defaults
-        and name not in _ABOUT
-        and name not in _CODE
-        and (value is not None or defaults[name] is not None)
+        if name in stored
+        and name not in left_out
+        and (value is not None or defaults[stored[name]] is not None)
     }
-
-
-def _causal_models() -> tuple[Mapping[str, Any], set[str]]:
-    try:
-        from transformers import CONFIG_MAPPING
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    except ImportError as error:
-        raise PluginError(
-            "a model of transformers needs it: pip install 'mixopt[pretraining]'"
-        ) from error
-    return CONFIG_MAPPING, set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    again = kind(**options).to_dict()
+    options |= {
+        name: value
+        for name, value in values.items()
+        if name not in left_out and name not in stored and again.get(name, value) != value
+    }
+    return {name: _plain(value) for name, value in options.items()}
 
 
 def _weight_files(path: Path) -> dict[str, list[str]]:
@@ -212,8 +242,7 @@ def _indexed(path: Path) -> dict[str, list[str]]:
         raise RunError(f"{where}: names no tensors")
     files: dict[str, list[str]] = {}
     for tensor, name in places.items():
-        fault = name_fault(name)
-        if fault is not None or not name.endswith(".safetensors"):
+        if name_fault(name) is not None or not name.endswith(".safetensors"):
             raise RunError(f"{where}: {name!r} is not the name of a file of safetensors beside it")
         files.setdefault(name, []).append(tensor)
     for name in files:
@@ -223,7 +252,7 @@ def _indexed(path: Path) -> dict[str, list[str]]:
 
 
 def _keys(file: Path) -> list[str]:
-    """Return the tensors of a file; a truncated one is told by its header."""
+    """Return the tensors of a file; a truncated one is known by its header."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -233,17 +262,6 @@ def _keys(file: Path) -> list[str]:
         raise RunError(
             f"{file}: is truncated or damaged: {_line(error)}; fetch the model again"
         ) from error
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn whatever transformers raises while it loads a model into one line."""
-    try:
-        yield
-    except MixoptError:
-        raise
-    except Exception as error:
-        raise RunError(f"{path}: {CONFIG} does not fit the weights: {_line(error)}") from error
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:

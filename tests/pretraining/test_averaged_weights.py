@@ -9,8 +9,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mixopt import pretrain
 from mixopt.pretraining import joined
-from mixopt.pretraining.averaged_weights import AVERAGE, AveragedWeights
-from mixopt.pretraining.optimizer import make_optimizer
+from mixopt.pretraining.checkpoints import AVERAGE
+from mixopt.pretraining.optimizer import AveragedWeights, make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.testing import tiny_corpus
 

@@ -25,9 +25,9 @@ from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pretraining import TrainedModel, load_pretraining
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart, document_positions
-from mixopt.pretraining.model_config import ModelConfig
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.pretraining.models import build_model
-from mixopt.pretraining.parallel import ParallelModel
+from mixopt.pretraining.parallel import ParallelModel, StartingModel
 from mixopt.pretraining.ranks import joined
 from mixopt.testing import tiny_corpus
 
@@ -187,7 +187,7 @@ def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):
     model = made(name)
     with joined("cpu") as ranks:
         masks = DocumentMasks(model, [END])
-        parallel = ParallelModel(model, config, ranks, masks)
+        parallel = ParallelModel(StartingModel(model, False), config, ranks, masks)
         logits = logits_of(parallel.train(ROWS_BT)).float()
         targets = ROWS_BT[:, 1:]
         losses = functional.cross_entropy(

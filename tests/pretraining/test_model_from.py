@@ -25,14 +25,13 @@ from mixopt.pretraining import (
     Beside,
     Checkpoints,
     ModelConfig,
-    Retention,
     build_model,
     export_model,
     joined,
     open_origin,
 )
-from mixopt.pretraining.hub_model import is_hub_name
-from mixopt.pretraining.model_origin import fill
+from mixopt.pretraining.model_start import fill
+from mixopt.pretraining.transformers_folder import is_hub_name
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -380,7 +379,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(
         open_origin(start)
     said = str(caught.value)
     assert said.startswith(str(newest))
-    assert said.endswith(f"to start from an older checkpoint, name it: model.from: {before}")
+    assert said.endswith(f"the one before it is {before}")
     assert "\n" not in said
     assert open_origin(before).step == 5
     with pytest.raises(RunError, match=rf"name it: proxy.from: {before}$"):
@@ -460,7 +459,7 @@ def positions(tmp_path_factory) -> Path:
     folder, model = tmp_path_factory.mktemp("positions"), learned(32)
     state = {name: {} for name in ("meter", "losses", "weights", "sampler", "mixture")}
     beside = Beside(1, state | {"metrics_size": 0}, {}, [])
-    with joined("cpu") as ranks, Checkpoints(folder, ranks, kept=Retention(1)) as checkpoints:
+    with joined("cpu") as ranks, Checkpoints(folder, ranks, keep=1) as checkpoints:
         checkpoints.save(model, optim.AdamW(model.parameters()), beside)
     return folder / "step-00000001"
 

@@ -25,7 +25,7 @@ from pretrain_runs import (
 
 from mixopt import Corpus, experts, pretrain
 from mixopt.errors import MixoptError, PluginError, RoutingError
-from mixopt.pretraining.metric_names import line_names
+from mixopt.pretraining.metrics import line_names
 from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import zlib
-from collections import Counter
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from pretrain_runs import (
-    BATCH,
     LENGTH,
     STEPS,
     Job,
@@ -25,8 +22,11 @@ from pretrain_runs import (
     write_config,
 )
 
-from mixopt import MixtureSampler, pretrain
+from mixopt import pretrain
 from mixopt.errors import MixoptError
+from mixopt.pretraining import load_pretraining
+from mixopt.pretraining.batches import batches_of, open_for, prepare_for, scheduled_mixtures
+from mixopt.pretraining.ranks import Ranks
 from mixopt.tracking import streamed_datasets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,34 +63,31 @@ def documents(path: Path) -> list[str]:
     return [json.loads(line)["text"] for line in path.read_text().splitlines()]
 
 
-def rows_to_train_on(path: Path) -> list[int]:
-    """Return checksums of a file's rows, after the documents that are held out."""
+def texts_to_train_on(path: Path) -> bytes:
+    """Return the documents of a file after those that are held out."""
     texts, size = documents(path), 0
     while size < HELD_OUT:
         size += len(texts.pop(0).encode())
-    tokens = np.array([byte for text in texts for byte in (*text.encode(), 256)], np.int64)
-    rows = tokens[: len(tokens) // (LENGTH + 1) * (LENGTH + 1)].reshape(-1, LENGTH + 1)
-    return [zlib.crc32(row[:-1].tobytes()) for row in rows]
+    return "\0".join(texts).encode()
 
 
 # --- The order ----------------------------------------------------------------------------------
 
 
-def test_batches_are_rows_of_the_sources_without_what_is_held_out(
-    context, config, text_files, tmp_path
-):
-    job = finished(context, config, tmp_path / "run", overrides=["held_out.tokens=64"])
-    seen = list(chain(*job.batches()))
-    assert len(set(seen)) == len(seen) == STEPS * BATCH
-    sizes = dict.fromkeys(WEIGHTS, 10**6)
-    order = MixtureSampler(sizes, WEIGHTS, batch_size=BATCH, rank=0, world_size=1)
-    domain_N = order.locate(0, STEPS * BATCH)[0]
-    for number, name in enumerate(WEIGHTS):
-        rows = rows_to_train_on(text_files[name])
-        places = [rows.index(seen[n]) for n in np.flatnonzero(domain_N == number)]
-        assert places != sorted(places)
-        beyond = max(places) - len(places)
-        assert beyond < 2 * 2100 / LENGTH, "rows of a later block than that of two documents"
+def test_rows_are_text_of_their_domains_without_what_is_held_out(config, text_files, tmp_path):
+    run = load_pretraining(config)
+    prepare_for(run, tmp_path, print)
+    text = open_for(run, tmp_path)
+    alone = Ranks(0, 1, torch.device("cpu"))
+    batches = list(batches_of(text, run, scheduled_mixtures(run, text), alone))
+    assert len(batches) == STEPS
+    allowed = [texts_to_train_on(text_files[name]) for name in WEIGHTS]
+    for batch in batches[:4]:
+        for row, domain in zip(batch["input_ids"].tolist(), batch["domain"].tolist(), strict=True):
+            assert len(row) == LENGTH + 1
+            ends = [k for k, token in enumerate(row) if token == 256]
+            for start, stop in pairwise([-1, *ends, len(row)]):
+                assert bytes(row[start + 1 : stop]) in allowed[domain]
 
 
 def test_an_estimator_moves_weights_and_losses_fall(steered):
@@ -131,43 +128,17 @@ def test_two_killed_ranks_are_one_and_go_on_as_one(context, config, steered, tmp
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(steered.out))
 
 
-# --- Text that ends -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def short(content, text_files, tmp_path_factory) -> Path:
-    """The configuration with 24 rows of prose, and documents in a file that are held out."""
-    folder = tmp_path_factory.mktemp("short")
-    texts = [text for text in documents(text_files["prose"]) if text.isascii()]
-    text = " ".join(texts)[: 24 * (LENGTH + 1) - 1]
-    (folder / "prose.jsonl").write_text(json.dumps({"text": text}))
-    (folder / "held_out.jsonl").write_text(json.dumps({"text": " ".join(texts[-20:])}))
-    prose = {"path": str(folder / "prose.jsonl"), "validation": str(folder / "held_out.jsonl")}
-    domains = {**content["stream"]["domains"], "prose": prose}
-    stream = {**content["stream"], "domains": domains}
-    return write_config(folder, **{**content, "stream": stream})
-
-
-def test_a_domain_repeats_up_to_max_epochs_and_goes_on_when_that_is_raised(
-    context, short, tmp_path
-):
-    whole = finished(context, short, tmp_path / "whole")
-    seen = list(chain(*whole.batches()))
-    repeated = Counter(Counter(seen).values())
-    assert {times for times, rows in repeated.items() if rows > 9} == {1, 2, 3}  # 58 of 24 rows
-    with pytest.raises(MixoptError, match=r"domain 'prose': its text was exhausted in batch 10"):
-        pretrain(short, tmp_path / "run", ["max_epochs=1"])
-    finished(context, short, tmp_path / "run", overrides=["max_epochs=50"])
-    assert metrics_of(tmp_path / "run") == metrics_of(whole.out)
-    assert_same_weights(weights_of(tmp_path / "run"), weights_of(whole.out))
-
-
-def test_an_error_while_reading_ends_all_ranks_with_one_line(context, short, tmp_path):
-    job = Job(context, short, tmp_path / "run", 2, ["max_epochs=1"])
-    assert job.wait() == [2, 2]
-    assert job.error.startswith(
-        "domain 'prose': its text was exhausted in batch 10, by max_epochs: 1; resume"
+def test_an_error_while_reading_ends_all_ranks_with_one_line(context, content, tmp_path):
+    lines = [json.dumps({"text": f"{k} some prose " * 20}) for k in range(200)]
+    (tmp_path / "prose.jsonl").write_text("\n".join([*lines, "{broken", *lines]))
+    domains = {**content["stream"]["domains"], "prose": {"path": str(tmp_path / "prose.jsonl")}}
+    config = write_config(
+        tmp_path, **{**content, "stream": {**content["stream"], "domains": domains}}
     )
+    job = Job(context, config, tmp_path / "run", 2, ["training.steps=2000", "held_out.every=0"])
+    assert job.wait() == [2, 2]
+    assert "domain 'prose'" in job.error
+    assert "prose.jsonl:201" in job.error
     assert "\n" not in job.error
 
 
@@ -186,7 +157,7 @@ def test_an_error_while_reading_ends_all_ranks_with_one_line(context, short, tmp
         ("schedule=[{step: 3, anchor: natural}]", "schedule.0.anchor: natural is not known for a"),
         ("estimator={name: natural}", "estimator.name: natural is not known for a stream"),
         ("mixture={weights: {code: 0.5, prosa: 0.5}}", "unknown domain 'prosa'; did you mean 'pro"),
-        ("max_epochs=1.5", "max_epochs: 1.5: a stream counts only whole passes"),
+        ("max_epochs=2", "max_epochs: a stream repeats its text without a limit: leave it out"),
         ("map_domains={}", "a stream resumes only with the same domains"),
         ("stream.tokenizer=bpe:300", "stream.tokenizer: bpe:300 is learned from text"),
         ("stream.domains.code.column=body", "no column 'body'; set 'column' to one of: text"),

@@ -27,11 +27,10 @@ MODELS = {
     "olmoe": {"name": "olmoe", "options": SMALL["olmoe"]},
     "gpt2": {"name": "gpt2", "options": SMALL["gpt2"]},
     "folder": {"from": "llama folder"},
-    "odd": {"name": "sharded_start_job:Odd"},
     "large": {"name": "decoder", "options": {"layers": 6, "width": 256, "heads": 4, "ff": 512}},
 }
-WHOLE = {"valued": "Valued", "listed": "Listed", "wider": "Wider"}
-FEW = ("decoder", "moe", "llama", "folder", "odd", "large")  # what four ranks start with
+WHOLE = {"odd": "Odd", "valued": "Valued", "listed": "Listed", "wider": "Wider"}
+FEW = ("decoder", "moe", "llama", "folder", "large")  # what four ranks start with
 JOBS = {2: (("fsdp",), (*MODELS, *WHOLE)), 4: (("fsdp", "hsdp"), FEW)}
 WAYS = [(2, "fsdp"), (4, "fsdp"), (4, "hsdp")]
 
@@ -111,7 +110,7 @@ def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
     largest = max(weight.nbytes for weight in first["weights"].values())
     parts = 2 if kind == "hsdp" else ranks
     for rank in others:
-        assert rank["most"] < (size + largest) / parts
+        assert rank["most"] < size / parts + 1.5 * largest
     assert first["most"] >= size
 
 
@@ -119,8 +118,9 @@ def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
     ("name", "why"),
     [
         ("valued", "Tensor.item() cannot be called on meta tensors"),
-        ("listed", "Listed.shifts is a container of tensors"),
-        ("wider", "its tensors are others there: parameter layers.0.gate_up"),
+        ("listed", "Listed.shifts has tensors of its own"),
+        ("odd", "Odd.plain has tensors of its own"),
+        ("wider", "its tensors are others there: layers.0.gate_up"),
     ],
 )
 def test_a_model_that_needs_values_is_built_whole_on_each_rank_and_a_line_says_why(

@@ -23,7 +23,7 @@ from mixopt import ConfigError, Corpus, pretrain
 from mixopt.config import dump_sections
 from mixopt.errors import RunError
 from mixopt.pretraining import load_pretraining
-from mixopt.pretraining.optimizer import learning_rate, make_optimizer
+from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
 from mixopt.sampling import RATE_CURVES
 from mixopt.testing import tiny_corpus
@@ -158,7 +158,7 @@ def test_an_average_is_not_begun_in_the_middle_of_a_run(whole, config):
 def test_the_learning_rates_of_the_run_are_those_of_the_curve(whole):
     rates = [line["learning_rate"] for line in metrics_of(whole.out) if "loss" in line]
     section = training(**{**OPTIONS, "steps": STEPS})
-    assert rates == [learning_rate(k - 1, section) for k in range(4, STEPS + 1, 4)]
+    assert rates == [section.rates.rate(k - 1) for k in range(4, STEPS + 1, 4)]
     assert rates[3] == 3e-3 > rates[-1]
 
 
@@ -167,16 +167,16 @@ def test_a_run_cut_into_two_has_the_rates_of_one(schedule):
     whole = training(schedule=schedule)
     first = training(schedule=schedule, steps=37, lr_total_steps=100)
     second = training(schedule=schedule, steps=63, lr_start_step=37, lr_total_steps=100)
-    pieces = [learning_rate(k, first) for k in range(37)]
-    pieces += [learning_rate(k, second) for k in range(63)]
-    assert pieces == [learning_rate(k, whole) for k in range(100)]
+    pieces = [first.rates.rate(k) for k in range(37)]
+    pieces += [second.rates.rate(k) for k in range(63)]
+    assert pieces == [whole.rates.rate(k) for k in range(100)]
 
 
 def test_a_stage_that_anneals_takes_up_where_a_stable_one_ended():
     stable = training(schedule="constant", steps=80)
     decay = training(schedule="wsd", steps=20, lr_start_step=80, lr_decay=20, warmup=2)
-    assert learning_rate(0, decay) == learning_rate(79, stable) == 3e-3
-    assert learning_rate(19, decay) == pytest.approx(3e-3 * (0.1 + 0.9 / 20))
+    assert decay.rates.rate(0) == stable.rates.rate(79) == 3e-3
+    assert decay.rates.rate(19) == pytest.approx(3e-3 * (0.1 + 0.9 / 20))
 
 
 # --- Groups of weights --------------------------------------------------------------------------

@@ -222,10 +222,9 @@ def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
 
 @pytest.fixture(scope="module")
 def decayed(texts, tmp_path_factory, one_thread):
-    """A base whose batches grow, and whose rate is 0 at its end; with a checkpoint before that."""
+    """A base whose rate is 0 at its end, with a checkpoint before that."""
     folder = tmp_path_factory.mktemp("decayed")
-    ramp = [{"steps": 3, "batch": 4}]
-    content = base_config(texts, steps=4, schedule="linear", min_lr=0.0, batch_ramp=ramp)
+    content = base_config(texts, steps=4, schedule="linear", min_lr=0.0)
     file = folder / "decayed.yaml"
     file.write_text(yaml.safe_dump(content | {"checkpoint": {"every": 2}}), encoding="utf-8")
     pretrain(file, folder / "run")
@@ -237,11 +236,6 @@ def test_a_base_that_ended_at_no_rate_is_said_to_need_one(decayed, corpus):
         proxy_of(decayed).group_size(corpus, TRAINING)
     assert proxy_of(decayed, lr=0.01)._annealing.lr == 0.01
     assert proxy_of(decayed / "checkpoints/step-00000002")._annealing.lr > 0
-
-
-def test_batches_are_those_that_the_run_had_at_the_checkpoint(decayed):
-    assert proxy_of(decayed / "checkpoints/step-00000002")._annealing.batch == 4
-    assert proxy_of(decayed, lr=0.01)._annealing.batch == 8
 
 
 def test_a_model_from_elsewhere_does_not_say_how_it_was_trained(llama, corpus):

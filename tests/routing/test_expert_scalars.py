@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from made_experts import NAMES, counted, probed
 
 from mixopt.errors import RoutingError
-from mixopt.pretraining.metric_names import line_names
+from mixopt.pretraining.metrics import line_names
 from mixopt.routing import (
     ExpertCounts,
     LayerInformation,

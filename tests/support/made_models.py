@@ -10,7 +10,7 @@ from torch import nn
 
 from mixopt.corpus import Tokenizer, open_tokenizer
 from mixopt.pretraining import TrainedModel
-from mixopt.pretraining.model_config import ModelConfig
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.pretraining.models import build_model
 
 LENGTH = 32

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -22,9 +23,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from mixopt.pretraining import joined, load_pretraining
-from mixopt.pretraining.model_start import with_origin
-from mixopt.pretraining.parallel import ParallelModel
-from mixopt.pretraining.sharded_start import StartingModel, starting_model
+from mixopt.pretraining.model_start import initial_model, outlined_model, with_origin
+from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
 
 VOCAB, LENGTH = 257, 32
 TOKENS_BT = torch.arange(2 * LENGTH).view(2, LENGTH)
@@ -105,9 +105,12 @@ def started(out: Path, kind: str, name: str) -> dict:
     with joined("cpu") as ranks:
         config = ranks.first(lambda: with_origin(config, out / "run")[0])
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as p:
-            start = starting_model(config, VOCAB, out / "run", ranks)
+            parts = (config, VOCAB, out / "run")
+            start = starting_model(
+                partial(initial_model, *parts), partial(outlined_model, *parts), kind, ranks
+            )
             whole = has_weights(start)
-            model = ParallelModel(start.module, config, ranks, held_by_first=start.held_by_first)
+            model = ParallelModel(start, config, ranks)
         logging.getLogger("mixopt.pretraining").removeHandler(said)
         plain, places = model.plain, dict(model.plain.named_parameters(remove_duplicate=False))
         return {
@@ -130,8 +133,6 @@ def logits_of_rank(model: ParallelModel) -> Tensor:
 
 def alone(out: Path, name: str) -> dict:
     """Return what a single process has."""
-    from mixopt.pretraining.model_start import initial_model
-
     config = with_origin(load_pretraining(out / f"{name}.yaml"), out / "run")[0]
     model = initial_model(config, VOCAB, out / "run").eval()
     places = dict(model.named_parameters(remove_duplicate=False))

@@ -92,7 +92,7 @@ def killed_at(step: int):
     save = Loop._save
 
     def saving(loop):
-        if loop._step == step:
+        if loop.step == step:
             raise KilledError
         save(loop)
 

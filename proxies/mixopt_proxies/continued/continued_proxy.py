@@ -21,7 +21,7 @@ from torch import nn
 from mixopt.config import is_recipe
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError
-from mixopt.pretraining import ADAM_EPS, balance_alone, learning_rate
+from mixopt.pretraining import ADAM_EPS, balance_alone
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
@@ -247,7 +247,7 @@ class ContinuedProxy:
         if run is None or step is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
         training = run.training
-        rate = learning_rate(step, training)
+        rate = training.rates.rate(step)
         return {
             **({"lr": rate} if rate > 0 else {}),
             "sequence_length": training.sequence_length,

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mixopt.corpus import Domain
 from mixopt.online import HeldOut, held_out_losses
+from mixopt.pretraining.batches import Text
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.run_text import RunText
 from mixopt.pretraining.token_losses import token_losses
 
 Sums = dict[str, tuple[float, int, float]]
@@ -29,25 +29,17 @@ class HeldOutText:
     """The held-out rows of this rank, and their losses by evaluation domain."""
 
     def __init__(
-        self, corpus: RunText, config: PretrainConfig, ranks: Ranks, model: ParallelModel
+        self, text: Text, config: PretrainConfig, ranks: Ranks, model: ParallelModel
     ) -> None:
-        """Read the rows.
-
-        Args:
-            corpus: Evaluation domains with at least a row each.
-            config: How much of each, and the size of a pass.
-            ranks: Who shares them.
-            model: What is evaluated.
-        """
-        rows = [_rows(domain, config) for domain in corpus.evaluation]
+        """Read the rows; each evaluation domain has at least one."""
+        rows = [_rows(domain, config) for domain in text.evaluation]
         tokens_RW = np.concatenate(rows)
         domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        rows_of_pass = config.training.batch // ranks.count
-        size = config.training.micro_batch or rows_of_pass
+        size = config.rows_of_pass(ranks.count)
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
         index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
-        self.names = corpus.evaluation_names
-        self.bits_M = [_bits_per_nat(domain) for domain in corpus.evaluation]
+        self.names = text.evaluation_names
+        self.bits_M = [_bits_per_nat(domain) for domain in text.evaluation]
         self._model, self._device = model, ranks.device
         self._passes = [
             (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
