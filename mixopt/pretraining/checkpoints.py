@@ -30,15 +30,14 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import safe_open
 from torch import Tensor, nn, optim
-from torch.distributed.checkpoint import (
-    CheckpointException,
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
-    async_save,
-    load,
-    save,
 )
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from mixopt.errors import MixoptError, OtherRankError, RunError
 from mixopt.pretraining.ranks import Ranks
@@ -255,8 +254,8 @@ class Checkpoints:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             records = [one.to_json() for one in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
-        content = {"format": FORMAT, "step": beside.step, **state, "files": hashes}
-        write_sealed(path / STATE, content)
+        head = {"format": FORMAT, "step": beside.step}
+        write_sealed(path / STATE, {**head, **state, "files": hashes})
         for part in (*beside.paths, path):
             _sync(part)
         path.replace(folder / _name(beside.step))

@@ -36,13 +36,20 @@ from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart
 from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE, watch_of
 from mixopt.pretraining.held_out import HeldOutText
-from mixopt.pretraining.metrics import Meter, MetricsFile, held_out_line, peak_flops, shares
+from mixopt.pretraining.metrics import (
+    Meter,
+    MetricsFile,
+    StepOutcome,
+    held_out_line,
+    peak_flops,
+    shares,
+)
 from mixopt.pretraining.model_start import initial_model, outlined_model, take_optimizer
 from mixopt.pretraining.models import flops_per_token
 from mixopt.pretraining.optimizer import AveragedWeights, make_optimizer
 from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
 from mixopt.pretraining.ranks import Interruption, Ranks
-from mixopt.pretraining.training_step import StepOutcome, TrainingStep
+from mixopt.pretraining.training_step import TrainingStep
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
 
@@ -185,8 +192,10 @@ class Loop:
         config = self._config
         if not config.training.mask_documents:
             return None
-        streamed = isinstance(text, StreamedText)
-        ends = (text.tokenizer.end_of_document,) if streamed else document_ends(text)
+        if isinstance(text, StreamedText):
+            ends: tuple[int, ...] = (text.tokenizer.end_of_document,)
+        else:
+            ends = document_ends(text)
         masks = DocumentMasks(start.module, ends)
         if self._ranks.is_first or not start.held_by_first:
             check_apart(start.module, config.training.sequence_length, text.vocab_size)

@@ -218,7 +218,9 @@ def _send(weights: dict[str, Any], model: nn.Module, ranks: Ranks) -> None:
     if not ranks.is_first:
         model.to_empty(device=ranks.device)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
-    for name in ranks.first(lambda: list(weights)):  # one at a time: none holds much more than its part
+    for name in ranks.first(
+        lambda: list(weights)
+    ):  # one at a time: none holds much more than its part
         set_model_state_dict(model, {name: weights.pop(name, None)}, options=options)
     # What is not saved, such as tables of positions, is no part of a state dictionary.
     buffers = ranks.first(lambda: {name: one.cpu() for name, one in model.named_buffers()})

@@ -63,9 +63,9 @@ def folder_model(path: Path) -> ModelConfig:
     content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
     kinds, known = causal_models()
-    name = values.get("model_type")
+    name = str(values.get("model_type"))
     if name not in known:
-        near = did_you_mean(str(name), known)
+        near = did_you_mean(name, known)
         raise RunError(f"{file}: model_type: {name!r} is not a known causal language model{near}")
     if values.get("quantization_config"):
         raise RunError(

@@ -25,10 +25,10 @@ from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pretraining import TrainedModel, load_pretraining
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart, document_positions
-from mixopt.pretraining.training_config import ModelConfig
 from mixopt.pretraining.models import build_model
 from mixopt.pretraining.parallel import ParallelModel, StartingModel
 from mixopt.pretraining.ranks import joined
+from mixopt.pretraining.training_config import ModelConfig
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
