@@ -42,7 +42,6 @@ from mixopt.cli.options import (
     scale_name,
     show,
     table_options,
-    unit_name,
 )
 from mixopt.errors import ConfigError
 
@@ -272,10 +271,6 @@ def evaluate_command(
 @app.command("import")
 def import_trials_command(
     out: Annotated[Path, typer.Option("--out", help="A .parquet file, or a folder for one.")],
-    uri: Annotated[str | None, typer.Option("--uri", help="An MLflow server or database.")] = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", help="Name of the MLflow experiment.")
-    ] = None,
     lm_eval: Annotated[
         str | None,
         typer.Option(
@@ -292,43 +287,18 @@ def import_trials_command(
     key: Key = None,
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,
-    run: Annotated[
-        str | None,
-        typer.Option("--run", help="Name or id of the parent run, if there are several."),
-    ] = None,
-    weight_prefix: Annotated[
-        str,
-        typer.Option("--weight-prefix", help="Prefix of parameters or metrics that are weights."),
-    ] = "weight/",
-    loss_prefix: Annotated[
-        str, typer.Option("--loss-prefix", help="Prefix of metrics that are losses.")
-    ] = "loss/",
-    unit: UnitName = None,
     tolerance: Tolerance = 0.01,
-    by_id: Annotated[
-        bool, typer.Option("--by-id", help="Name trials by their MLflow ids.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a table of trials from MLflow, lm-eval or OLMES.
+    """Make a table of trials from results of lm-eval or OLMES.
 
     In the files of a harness, the first wildcard is the trial, whose weights are in --mixtures.
     Where lm-eval has left its samples, a task is measured in bits per byte of its gold answers.
     """
-    given = [one for one in (lm_eval, olmes, uri) if one is not None]
-    if len(given) != 1 or (uri is None) != (experiment is None):
-        raise ConfigError(
-            "import: give --uri and --experiment, or --lm-eval or --olmes with --mixtures"
-        )
-    if uri is None:
-        options = table_options(key, tolerance, ignore, drop_incomplete, None)
-        _import_evaluations(lm_eval, olmes, mixtures, options, out, as_json)
-        return
-    from mixopt.tracking import RunLayout, import_trials
-
-    layout = RunLayout(weight_prefix, loss_prefix, unit_name(unit), tolerance, by_id)
-    trials, path = import_trials(uri, str(experiment), out, layout=layout, run=run, say=say)
-    _show_imported(trials, path, (), as_json)
+    if (lm_eval is None) == (olmes is None):
+        raise ConfigError("import: give --lm-eval or --olmes, with --mixtures")
+    options = table_options(key, tolerance, ignore, drop_incomplete, None)
+    _import_evaluations(lm_eval, olmes, mixtures, options, out, as_json)
 
 
 def _import_evaluations(

@@ -27,7 +27,7 @@ from mixopt.pretraining.ranks import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
 from mixopt.system import Say, StateFields, git_commit, is_worker, silent
-from mixopt.tracking import IMAGES, Tracker, code_tags, corpus_datasets, streamed_datasets
+from mixopt.tracking import IMAGES, Tracker, code_tags
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,6 @@ def _tracked(
             _params(config, ranks),
             code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
-            datasets=datasets,
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])

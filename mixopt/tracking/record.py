@@ -1,209 +1,291 @@
-"""What of a run is in MLflow already: `tracking_sent.jsonl` in the run directory.
+"""The record of a run: lines of JSON in its directory, appended by training and read by the sender.
 
-    {key}                                         the first line
-    {server, step, trial, begins, run, mark, status, tags, files: {<name>: <hash>},
-     lines: {<file>: <position>}}
+`tracking.jsonl` has what MLflow shall have, a line for each wish:
 
-A line has what changed, and is appended; the file is rewritten when most of it is outdated. A
-server is named without its user information. `key` is made once and tagged on every run, so that a
-run that was created but not noted before a kill is found again. Trials and files are noted with the
-hash of what was sent, files of metrics with the position up to which they were. A line that cannot
-be read counts as none: what it noted is sent again, and MLflow keeps it once.
+    {op: start, step, server, experiment, name, folder, params, tags}   a run, new or resumed
+    {op: follow, step, file}                                            a file of metrics
+    {op: files, step, files, folder}                                    artifacts
+    {op: tags, step, tags}
+    {op: end, step}
+
+each with its time; files are relative to the run directory. A line of metrics, in any file that is
+followed, is `{step, time, <key>: number, <key>: {<name>: number}}`; JSON has no NaN, so "nan",
+"inf" and "-inf" stand for them. A line is one write to a file that stays open, so that a killed
+process loses none; half a line is ended by whoever writes next, and left out by readers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-import uuid
+import math
+import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mixopt.errors import MixoptError
-from mixopt.system import checked_as, parse_json, replacing
-from mixopt.tracking.lines import PRIVATE, LineFile, Position
-
-RECORD, BEFORE = "tracking_sent.jsonl", "tracking.json"  # the second is of older versions
-SMALL = 1 << 20  # bytes that are never rewritten
-_KEY = re.compile(r"[0-9a-f]{32}")
+JOURNAL = "tracking.jsonl"
+MARK = "mixopt.fingerprint"
+NOT_FINITE = {"nan", "inf", "-inf"}
+MAX_INTEGER = 1 << 63  # of MLflow's steps and times
+TAIL_BYTES = 256  # before a position; they tell whether the file is still the one that was read
 
 
-@dataclass
-class RunRecord:
-    """A run of MLflow, and what of it has been sent.
+class LineFile:
+    """Appends lines to a file, which is made with the first line and stays open."""
 
-    Attributes:
-        run: MLflow's id, once there is one.
-        mark: What it was made of: a fingerprint, or the hash of a trial's file.
-        status: The last that was sent.
-        tags: Hash of the tags that were sent.
-        files: Hash of what was sent, by name.
-        lines: How much was sent, by file of metrics.
-        trials: The same of its children.
-    """
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        self._path = path
+        self._descriptor: int | None = None
+        self._torn = False
 
-    run: str | None = None
-    mark: str = ""
-    status: str = ""
-    tags: str = ""
-    files: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, Position] = field(default_factory=dict)
-    trials: dict[str, RunRecord] = field(default_factory=dict)
-
-    def take(self, change: SentChange) -> None:
-        """Take in what changed."""
-        for name in ("run", "mark", "status", "tags"):
-            value = getattr(change, name)
-            if value is not None:
-                setattr(self, name, value)
-        self.files |= change.files
-        self.lines |= change.lines
-
-
-@dataclass
-class SentChange:
-    """What was sent of a parent run, or of the child of a trial; None is as it was.
-
-    Attributes:
-        step: The step.
-        trial: The trial, if it is not of the step as a whole.
-        begins: Whether nothing that was sent before counts.
-    """
-
-    step: str
-    trial: str | None = None
-    begins: bool = False
-    run: str | None = None
-    mark: str | None = None
-    status: str | None = None
-    tags: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, Position] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what is not as it was."""
-        return {name: value for name, value in asdict(self).items() if value}
-
-
-class TrackingRecord:
-    """The record of one run directory at one server."""
-
-    def __init__(self, path: Path, server: str) -> None:
-        """Read it, or begin one.
-
-        Args:
-            path: The run directory.
-            server: Name of the server or database; each has a record of its own.
-        """
-        self._path, self._server = path / RECORD, server
-        self._lines = LineFile(self._path, PRIVATE)
-        self._servers: dict[str, dict[str, RunRecord]] = {}
-        self._grown = self._compact = 0
-        known = self._read()
-        self.key = known or _key_before(path / BEFORE) or uuid.uuid4().hex
-        self._named = known is not None
-
-    @property
-    def steps(self) -> dict[str, RunRecord]:
-        """What this server has, by step."""
-        return self._servers.setdefault(self._server, {})
-
-    def note(self, change: SentChange) -> RunRecord:
-        """Take in what was sent, and append it to the file.
+    def append(self, content: Mapping[str, Any]) -> None:
+        """Write a line in one piece.
 
         Raises:
             OSError: The file cannot be written.
         """
-        found = self._take(self._server, change)
-        if not self._named:
-            self._lines.append({"key": self.key})
-            self._named = True
-        self._grown += self._lines.append({"server": self._server, **change.to_json()})
-        if self._grown > max(SMALL, 4 * self._compact):
-            self._rewrite()
-        return found
+        line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        if self._descriptor is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            self._descriptor = os.open(self._path, flags, 0o644)
+            size = os.fstat(self._descriptor).st_size
+            self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        data = b"\n" + line if self._torn else line
+        self._torn = True
+        self._torn = os.write(self._descriptor, data) < len(data)
+        if self._torn:
+            raise OSError(f"{self._path}: the disk is full")
+
+    def close(self) -> None:
+        """Close the file; what was written is on the disk then."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class MetricLines:
+    """Lines of metrics in a file, for `Tracker.follow` to send."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; it is made with the first line."""
+        self._lines = LineFile(path)
+
+    def write(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Write the metrics of a step.
+
+        Args:
+            metrics: Numbers, or numbers by name, by key; NaN and infinities too.
+            step: Of training, or whatever the charts shall have below.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        values = {key: _spelled(value) for key, value in metrics.items()}
+        self._lines.append({"step": int(step), "time": round(time.time(), 3), **values})
 
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
 
-    def _take(self, server: str, change: SentChange) -> RunRecord:
-        steps = self._servers.setdefault(server, {})
-        if change.trial is None:
-            if change.begins or change.step not in steps:
-                steps[change.step] = RunRecord()
-            found = steps[change.step]
-        else:
-            trials = steps.setdefault(change.step, RunRecord()).trials
-            if change.begins or change.trial not in trials:
-                trials[change.trial] = RunRecord()
-            found = trials[change.trial]
-        found.take(change)
-        return found
 
-    def _read(self) -> str | None:
-        """Take in the file; return its key."""
-        if not self._path.is_file():
-            return None
-        key = None
-        for line in self._path.read_bytes().splitlines(keepends=True):
-            self._grown += len(line)
-            try:
-                content = checked_as(dict[str, Any], parse_json(line, RECORD), RECORD)
-                if "key" in content:
-                    key = _valid_key(content["key"])
-                else:
-                    self._take(str(content.pop("server", "")), _change(content))
-            except MixoptError:
-                continue
-        return key
+class MetricPoint(NamedTuple):
+    """A value of a metric; `time` is in milliseconds."""
 
-    def _rewrite(self) -> None:
-        """Rewrite the file, with a line for each run that is."""
-        self._lines.close()
-        with replacing(self._path) as temporary:
-            content = [{"key": self.key}, *self._all()]
-            temporary.write_text("".join(f"{json.dumps(line)}\n" for line in content))
-        self._path.chmod(PRIVATE)
-        self._grown, self._compact = 0, self._path.stat().st_size
-
-    def _all(self) -> Iterator[dict[str, Any]]:
-        for server, steps in self._servers.items():
-            for step, record in steps.items():
-                yield {"server": server, **_whole(step, None, record).to_json()}
-                for trial, child in record.trials.items():
-                    yield {"server": server, **_whole(step, trial, child).to_json()}
+    key: str
+    value: float
+    time: int
+    step: int
 
 
-def _whole(step: str, trial: str | None, record: RunRecord) -> SentChange:
-    fields = {name: value for name, value in vars(record).items() if name != "trials"}
-    return SentChange(step, trial, begins=True, **fields)
+@dataclass
+class Position:
+    """How much of a file of metrics has been sent.
+
+    A training run that resumes from a checkpoint cuts what it wrote after it and writes those steps
+    again: they are not new.
+
+    Attributes:
+        offset: Bytes.
+        tail: Hash of the bytes before it; others there mean that the file was cut.
+        last: The last step of each metric.
+        cut: Of a file that was cut: the steps up to which each metric was sent before.
+    """
+
+    offset: int = 0
+    tail: str = ""
+    last: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+
+    def take(self, file: Path, limit: int) -> list[MetricPoint]:
+        """Return points after this position, about `limit` of them, and move behind them."""
+        points: list[MetricPoint] = []
+        with file.open("rb") as stream:
+            if _tail(stream, self.offset) != self.tail:
+                self.offset, self.cut = 0, {**self.cut, **self.last}
+            stream.seek(self.offset)
+            for line in stream:
+                if not line.endswith(b"\n") or len(points) >= limit:
+                    break
+                self.offset += len(line)
+                points += [p for p in points_of(line) if p.step > self.cut.get(p.key, p.step - 1)]
+            self.tail = _tail(stream, self.offset)
+        for point in points:
+            self.last[point.key] = max(point.step, self.last.get(point.key, point.step))
+        return points
 
 
-def _change(content: Any) -> SentChange:
-    change = checked_as(SentChange, content, RECORD)
-    for position in change.lines.values():
-        if not 0 <= position.offset < 1 << 62:
-            raise MixoptError(f"{RECORD}: offset {position.offset} is no position in a file")
-    return change
+def points_of(line: bytes) -> Iterator[MetricPoint]:
+    """Yield the points of a line; none where it is not a line of metrics."""
+    content = parsed(line)
+    step, seconds = content.pop("step", None), content.pop("time", None)
+    if not (_is_number(step) and isinstance(step, int) and abs(step) < MAX_INTEGER):
+        return
+    if not (_is_number(seconds) and 0 <= seconds * 1000 < MAX_INTEGER):
+        return
+    for key, value in content.items():
+        members = value.items() if isinstance(value, Mapping) else [("", value)]
+        for name, number in members:
+            if number in NOT_FINITE if isinstance(number, str) else _is_number(number):
+                full = f"{key}/{name}" if name else key
+                yield MetricPoint(full, float(number), int(seconds * 1000), step)
 
 
-def _valid_key(key: object) -> str | None:
-    return key if isinstance(key, str) and _KEY.fullmatch(key) else None
-
-
-def _key_before(path: Path) -> str | None:
-    """Return the key of a record of an older version, so that its runs are found again."""
+def parsed(line: bytes) -> dict[str, Any]:
+    """Return the object of a line; an empty one where it is torn or something else."""
     try:
-        content = parse_json(path.read_bytes(), path.name) if path.is_file() else {}
-    except (MixoptError, OSError):
-        return None
-    return _valid_key(content.get("key")) if isinstance(content, Mapping) else None
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def digest(content: bytes) -> str:
-    """Return the hash of a content."""
-    return hashlib.sha256(content).hexdigest()[:32]
+@dataclass
+class Wanted:
+    """What a parent run shall be.
+
+    Attributes:
+        name: What it is called.
+        folder: Where the files of its trials are, in the run directory; None where it has none.
+        params: Settings; those of its first start, since MLflow's cannot change.
+        tags: Further facts; `mixopt.fingerprint` is what results depend on.
+        started: Milliseconds.
+        status: RUNNING, FINISHED, or KILLED where a training process came to no end.
+        ended: Milliseconds, once it has ended.
+        lines: Files of metrics to follow.
+        files: Files to keep, and the folder that each is shown in.
+    """
+
+    name: str
+    folder: str | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    started: int
+    status: str = "RUNNING"
+    ended: int | None = None
+    lines: dict[str, None] = field(default_factory=dict)
+    files: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """What results depend on; another one is another run."""
+        return self.tags.get(MARK, "")
+
+
+class Journal:
+    """The wishes of a run directory, by step; a line that is not one is skipped."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the run directory."""
+        self._file, self._offset = path / JOURNAL, 0
+        self.steps: dict[str, Wanted] = {}
+
+    def read(self) -> None:
+        """Take in the lines that are new."""
+        if not self._file.is_file():
+            return
+        with self._file.open("rb") as stream:
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self._take(parsed(line))
+
+    def kill(self) -> None:
+        """Hold that the training process is gone: what has no end now has none to come."""
+        for wanted in self.steps.values():
+            if wanted.status == "RUNNING":
+                wanted.status, wanted.ended = "KILLED", int(time.time() * 1000)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        step, seconds = event.get("step"), event.get("time")
+        if not isinstance(step, str) or not isinstance(seconds, int | float):
+            return
+        when = int(min(max(seconds, 0), 1e11) * 1000) if _is_number(seconds) else 0
+        if event.get("op") == "start":
+            self._start(step, event, when)
+        elif (wanted := self.steps.get(step)) is not None:
+            _add(wanted, event, when)
+
+    def _start(self, step: str, event: dict[str, Any], when: int) -> None:
+        folder = event.get("folder")
+        fresh = Wanted(
+            name=str(event.get("name") or step),
+            folder=folder if isinstance(folder, str) else None,
+            params=_texts(event.get("params")),
+            tags=_texts(event.get("tags")),
+            started=when,
+        )
+        known = self.steps.get(step)
+        if known is None or known.mark != fresh.mark:
+            self.steps[step] = fresh
+        else:
+            known.tags |= fresh.tags
+            known.status, known.ended = "RUNNING", None
+
+
+def _add(wanted: Wanted, event: dict[str, Any], when: int) -> None:
+    op, file, files = event.get("op"), event.get("file"), event.get("files")
+    if op == "follow" and isinstance(file, str):
+        wanted.lines[file] = None
+    elif op == "files" and isinstance(files, list):
+        folder = event.get("folder")
+        shown = folder if isinstance(folder, str) else None
+        wanted.files |= {name: shown for name in files if isinstance(name, str)}
+    elif op == "tags":
+        wanted.tags |= _texts(event.get("tags"))
+    elif op == "end":
+        wanted.status, wanted.ended = "FINISHED", when
+
+
+def _texts(content: Any) -> dict[str, str]:
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _spelled(member) for name, member in value.items()}
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _is_number(value: Any) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and abs(value) < 1e300
+
+
+def _tail(stream: Any, offset: int) -> str:
+    """Return the hash of the bytes before a position; of none at the beginning of a file."""
+    if offset == 0:
+        return ""
+    stream.seek(max(offset - TAIL_BYTES, 0))
+    return hashlib.sha256(stream.read(min(offset, TAIL_BYTES))).hexdigest()[:16]

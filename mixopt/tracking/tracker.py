@@ -1,7 +1,7 @@
-"""What the training process says of a run: a line in the journal each time, and no more.
+"""What a training process says of a run: lines in its record, and no more.
 
-A process of its own (mixopt.tracking.process) sends; it is started with the first step. Here
-nothing is waited for but the end, and nothing that goes wrong is an error.
+A process of its own (mixopt.tracking.sender) sends them; it is started with the first step. Nothing
+is waited for but the end, and nothing that goes wrong is an error.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from mixopt.errors import MixoptError
-from mixopt.system import FileRecord, Say, ServerUri, silent
-from mixopt.tracking.database import anywhere, database_file
-from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import PRIVATE, LineFile, open_to_append, parsed
-from mixopt.tracking.sender_settings import ADVISED, LOCAL, LOG, Settings
-from mixopt.tracking.sent_files import check_own
+from mixopt.system import Say, ServerUri, file_record, replacing, silent
+from mixopt.tracking.record import LineFile, MetricLines
+from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
 
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
 
-
-# Longest wait at the end for a sign of life of the process: of a server, and of a database in a
-# file, which no server can hold up and which a machine that is busy may take long to make.
-SERVER_SECONDS, SILENCE_SECONDS = 5.0, 60.0
+# Longest wait at the end without a sign of life: of a server; of a database in a file, which a busy
+# machine may take long to make; and for the first one, since MLflow takes seconds to import.
+SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
+ADVISED = "with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
+STEP, METRICS, COPIES = "log", "metrics.jsonl", "artifacts"  # of a RunLog
 
 
 class Tracker:
@@ -57,18 +55,13 @@ class Tracker:
             warn: Called with one line if the record cannot be kept.
             sends: Whether to start the process; without, `mixopt sync` sends what is said here.
         """
-        self._config, self._path, self._warn = config, path, warn
+        self.enabled = config.enabled
+        self._path, self._warn, self._sends = path, warn, sends
         self._uri = None if config.uri is None else ServerUri(anywhere(config.uri.given))
-        self._experiment, self._sends = config.experiment or run_name, sends
-        self._journal: LineFile | None = None
+        self._experiment = config.experiment or run_name
+        self._lines = LineFile(path / "tracking.jsonl")
         self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-        self._alive, self._warned, self._opened = time.monotonic(), False, False
-
-    @property
-    def enabled(self) -> bool:
-        """Whether a record is kept."""
-        return self._config.enabled
+        self._before, self._warned = 0, False
 
     def start(
         self,
@@ -78,7 +71,6 @@ class Tracker:
         *,
         name: str | None = None,
         folder: str | None = None,
-        datasets: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Open a step's parent run, or resume the existing one.
 
@@ -88,169 +80,57 @@ class Tracker:
             tags: Further facts. Another `mixopt.fingerprint` than before begins a new run.
             name: What the run is called in MLflow; as the step when None.
             folder: Folder of the run directory with a file for each trial.
-            datasets: What is read (mixopt.tracking.datasets).
         """
-        if not self._config.enabled:
-            return
-        if not self._opened:
-            self._open()
-        self._say(
-            op="start",
-            step=step,
-            name=name or step,
-            folder=folder,
-            params={key: _text(value) for key, value in params.items()},
-            tags=dict(tags or {}),
-            environment=_environment(),
-            datasets=list(datasets),
-        )
+        texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
+        place = {"server": self._uri, "experiment": self._experiment}  # without a secret
+        shown = {"name": name or step, "folder": folder, "params": texts, "tags": dict(tags or {})}
+        self._say("start", step, **place, **shown)
+        if self.enabled and self._sends and self._process is None:
+            self._begin()
+        elif (trouble := sent_now(self._path)[1]) is not None:
+            self.complain(trouble)
 
-    def follow(self, step: str, file: Path, trial: str | None = None) -> None:
-        """Send the lines of a file of metrics, those that are there and those that will be.
+    def follow(self, step: str, file: Path) -> None:
+        """Send the lines of a file of metrics, those that are there and those that will be."""
+        self._say("follow", step, file=self._name(file))
 
-        Args:
-            step: The step that it belongs to.
-            file: Lines as `MetricLines` writes them; it may come later.
-            trial: The trial that it belongs to, if not to the step as a whole.
-        """
-        self._say(op="follow", step=step, file=self._name(file), trial=trial)
-
-    def files(
-        self,
-        step: str,
-        files: Iterable[Path],
-        folder: str | None = None,
-        trial: str | None = None,
-        records: Mapping[str, FileRecord] | None = None,
-    ) -> None:
+    def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
         """Keep files with a step's run, and again when they have changed.
-
-        Of mixopt's steps, the files that they make are sent (mixopt.tracking.sent_files).
 
         Args:
             step: The step that they belong to.
-            files: Files that are whole, or will be; one that is not there is not kept.
+            files: Files of the run directory; one that is not there is not kept.
             folder: Where MLflow shows them; tables and figures in folders of that name when None.
-            trial: The trial that they belong to, if not to the step as a whole.
-            records: Of a step of your own: what they are, by their path in the run directory;
-                they are not sent if they are something else then.
         """
-        names = [self._name(file) for file in files]
-        event = {"op": "files", "step": step, "files": names, "folder": folder, "trial": trial}
-        known = {name: record.to_json() for name, record in (records or {}).items()}
-        self._say(**event, **({"records": known} if known else {}))
+        self._say("files", step, files=[self._name(file) for file in files], folder=folder)
 
     def tags(self, step: str, tags: Mapping[str, str]) -> None:
-        """Add facts to a step's run, or change them.
-
-        In a process that has started no step, they are noted beside what the journal has already,
-        and sent by the next one that starts one, or by `mixopt sync`.
-        """
-        if self._journal is None and self.enabled and (self._path / JOURNAL).exists():
-            self._journal = LineFile(self._path / JOURNAL, PRIVATE)
-        self._say(op="tags", step=step, tags=dict(tags))
+        """Add facts to a step's run, or change them."""
+        self._say("tags", step, tags=dict(tags))
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
-        self._say(op="end", step=step)
+        self._say("end", step)
 
     def close(self, *, patience: float | None = None) -> None:
-        """Wait until all is sent; end a process that gives no sign of life for `patience` s.
+        """Wait until all is sent; end a process that gives no sign of life for `patience` seconds.
 
         Args:
-            patience: Seconds; 5 for a server and 60 for a database file when None.
+            patience: 5 for a server and 60 for a database file when None; 60 for the first sign.
         """
+        self._lines.close()
+        process, self._process = self._process, None
+        if process is None:
+            return
         if patience is None:
-            is_file = self._uri is None or database_file(self._uri.given) is not None
-            patience = SILENCE_SECONDS if is_file else SERVER_SECONDS
-        if self._journal is not None:
-            self._journal.close()
-            self._journal, self._opened = None, False
-        process, reader = self._process, self._reader
-        if process is None or reader is None:
-            return
-        with suppress(OSError), _stream(process.stdin) as stream:
-            stream.write("end\n")
-        self._alive = max(self._alive, time.monotonic())
-        while reader.is_alive() and time.monotonic() - self._alive < patience:
-            reader.join(0.1)
-        if reader.is_alive():
-            process.kill()
-            self.complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
-        reader.join()
-        process.wait()
-        _stream(process.stdout).close()
-        self._process = self._reader = None
-
-    def __enter__(self) -> Self:
-        """Return the tracker."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Close; after an error, without patience."""
-        self.close(patience=None if kind is None else 2.0)
-
-    def _open(self) -> None:
-        self._opened = True
-        if self._journal is not None:
-            self._journal.close()
-        self._journal = LineFile(self._path / JOURNAL, PRIVATE)
-        uri = None if self._uri is None else str(self._uri)
-        self._say(op="open", uri=uri, experiment=self._experiment)
-        if not self._sends:
-            return
-        if _installed("mlflow"):
-            self._launch()
+            patience = patience_for(None if self._uri is None else self._uri.given)
+            patience = patience if stamp_of(self._path) != self._before else FIRST_SECONDS
+        if wait_for_sender(process, self._path, patience):
+            trouble = sent_now(self._path)[1] if process.returncode else None
+            if trouble is not None or process.returncode:
+                self.complain(trouble or f"MLflow's process ended; see {self._path / LOG}")
         else:
-            self.complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
-
-    def _launch(self) -> None:
-        settings = Settings(self._uri, self._experiment, own=self._uri is None)
-        try:
-            check_own(self._path, LOG)
-            with os.fdopen(open_to_append(self._path / LOG, PRIVATE), "ab") as log:
-                # A session of its own: Ctrl-C ends the sweep, and the record is still closed.
-                self._process = subprocess.Popen(
-                    sender_command(self._path),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    start_new_session=True,
-                )
-            stream = _stream(self._process.stdin)
-            stream.write(f"{settings.to_json()}\n")
-            stream.flush()
-        except (OSError, MixoptError) as error:
-            self.complain(f"cannot be started: {error}")
-            return
-        self._reader = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
-        self._reader.start()
-
-    def _say(self, **event: Any) -> None:
-        if self._journal is not None:
-            try:
-                self._journal.append({**event, "time": round(time.time(), 3)})
-            except OSError as error:
-                self.complain(f"{self._path / JOURNAL} cannot be written: {error}")
-
-    def _name(self, file: Path) -> str:
-        if file.is_relative_to(self._path):
-            return file.relative_to(self._path).as_posix()
-        return file.resolve().as_posix()
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        done = False
-        for line in _stream(process.stdout):
-            self._alive = time.monotonic()
-            answer = parsed(line.encode())
-            done = done or "done" in answer
-            if "warning" in answer:
-                self.complain(answer["warning"])
-        if not done:
-            self.complain(f"MLflow's process ended; see {self._path / 'tracking.log'}")
+            self.complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
 
     def complain(self, what: str) -> None:
         """Warn, once, that the record is not whole."""
@@ -261,6 +141,38 @@ class Tracker:
                 f" start or by: {self._sync_command()}"
             )
 
+    def __enter__(self) -> Self:
+        """Return the tracker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Wait until all is sent; after an error, less long."""
+        self.close(patience=None if kind is None else 5.0)
+
+    def _begin(self) -> None:
+        if importlib.util.find_spec("mlflow") is None:
+            self.complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
+            return
+        uri = None if self._uri is None else self._uri.given
+        try:
+            check_own(self._path)
+            self._before = stamp_of(self._path)
+            self._process = start_sender(self._path, uri, self._experiment, own=False)
+        except (OSError, MixoptError) as error:
+            self.complain(f"cannot be started: {error}")
+
+    def _say(self, op: str, step: str, **event: Any) -> None:
+        if self.enabled:
+            try:
+                self._lines.append({"op": op, "step": step, **event, "time": round(time.time(), 3)})
+            except OSError as error:
+                self.complain(f"the record cannot be written: {error}")
+
+    def _name(self, file: Path) -> str:
+        return file.resolve().relative_to(self._path.resolve()).as_posix()
+
     def _sync_command(self) -> str:
         if self._uri is None:
             return f"mixopt sync {self._path}"
@@ -268,32 +180,202 @@ class Tracker:
         return f"mixopt sync {self._path} --uri {self._uri.address}{login}"
 
 
-def sender_command(path: Path) -> list[str]:
-    """Return the command of the process that sends a run directory's record.
+class RunLog:
+    """A run of MLflow that a loop logs to without waiting for it, or failing with it.
 
-    Where it sends to is its first line of input, and never an argument.
+        with RunLog("runs/mine", experiment="mine", params={"lr": 3e-4}) as log:
+            for step, batch in enumerate(batches):
+                log.log({"loss": train(batch)}, step)
+
+    What is logged is in the directory at once: a killed process loses nothing. A process of its own
+    sends it; what a server that is down misses is sent by the next RunLog of the directory, which
+    continues the same run, or by `mixopt sync`.
     """
-    # -P: what lies in the working directory, which may be the run's, is not imported.
-    return [sys.executable, "-P", "-m", "mixopt.tracking.process", str(path.resolve())]
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        experiment: str,
+        uri: str | None = None,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        warn: Say = silent,
+    ) -> None:
+        """Begin, or resume what is in the directory.
+
+        Args:
+            path: A directory for this run alone.
+            experiment: MLflow's experiment.
+            uri: Tracking server or database; a SQLite file in the directory when None.
+            name: What the run is called; as the directory when None.
+            params: Settings; they never change afterwards.
+            tags: Further facts.
+            warn: Called with one line if the record cannot be kept.
+        """
+        from mixopt.config import TrackingConfig
+
+        self._path = Path(path)
+        server = None if uri is None else ServerUri(uri)
+        config = TrackingConfig(uri=server, experiment=experiment)
+        self._tracker = Tracker(config, experiment, self._path, warn)
+        self._lines = MetricLines(self._path / METRICS)
+        self._tracker.start(STEP, params or {}, tags, name=name or self._path.resolve().name)
+        self._tracker.follow(STEP, self._path / METRICS)
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Log the metrics of a step: numbers, or numbers by name; NaN and infinities too.
+
+        Charts are in sections by what is before the last `/` of a key, and `{"loss": {"web": 2.0}}`
+        is `loss/web`.
+
+        Raises:
+            OSError: The directory cannot be written.
+        """
+        self._lines.write(metrics, step)
+
+    def artifact(self, file: str | Path, folder: str | None = None) -> None:
+        """Keep a file with the run; one from elsewhere is copied to the directory.
+
+        Raises:
+            RunError: It cannot be read, or not be copied.
+        """
+        self._tracker.files(STEP, [_within(Path(file), self._path)], folder)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Add facts, or change them."""
+        self._tracker.tags(STEP, tags)
+
+    def close(self, *, patience: float | None = None) -> None:
+        """Finish the run; wait while it is sent, and leave the rest on disk if that fails.
+
+        Args:
+            patience: Seconds without a sign of life after which the rest is left.
+        """
+        self._lines.close()
+        self._tracker.end(STEP)
+        self._tracker.close(patience=patience)
+
+    def __enter__(self) -> Self:
+        """Return the log."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Finish; after an error the run is killed in MLflow, and less is waited for."""
+        if kind is None:
+            self.close()
+        else:
+            self._lines.close()
+            self._tracker.close(patience=5.0)
 
 
-def _environment() -> dict[str, str]:
-    from mixopt.system import machine, package_versions
-
-    return {**package_versions(), "machine": machine()}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def anywhere(uri: str) -> str:
+    """Return the name of a store that holds in any working directory."""
+    if not uri.startswith(SQLITE):
+        return uri
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
 
 
-def _stream(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None, "the process has pipes"
-    return stream
+def start_sender(
+    path: Path, uri: str | None, experiment: str, *, own: bool
+) -> subprocess.Popen[str]:
+    """Start the process that sends a run directory's record, until its standard input is closed.
 
+    Args:
+        path: The run directory, where the process works: a database in it needs no path.
+        uri: Server or database, with its secret; a file in the run directory when None.
+        experiment: Name of the experiment.
+        own: Whether only the directory names the database: no artifact leaves the directory then.
 
-def _installed(package: str) -> bool:
+    Raises:
+        OSError: It cannot be started.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # blocked in sys.modules
-        return False
+        # -P: what lies in the run directory is not imported. A session of its own: Ctrl-C ends the
+        # sweep, and the record is still closed.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            text=True,
+            cwd=path,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+    assert process.stdin is not None, "the process has a pipe"
+    settings = {"uri": uri, "experiment": experiment, "own": own}
+    with suppress(BrokenPipeError):  # its log says why it has ended
+        process.stdin.write(json.dumps(settings) + "\n")
+        process.stdin.flush()
+    return process
+
+
+def wait_for_sender(
+    process: subprocess.Popen[str], path: Path, patience: float, heard: Say = silent
+) -> bool:
+    """Close a sender's input, and wait for it to end; kill one that sends nothing for so long.
+
+    Args:
+        process: The sender.
+        path: Its run directory.
+        patience: Seconds.
+        heard: Called with a line every two seconds.
+
+    Returns:
+        Whether it ended by itself.
+    """
+    with suppress(OSError):
+        assert process.stdin is not None, "the process has a pipe"
+        process.stdin.close()
+    alive, stamp = time.monotonic(), stamp_of(path)
+    spoken = alive
+    while process.poll() is None:
+        time.sleep(0.05)
+        now = time.monotonic()
+        if (here := stamp_of(path)) != stamp:
+            alive, stamp = now, here
+        if now > alive + patience:
+            process.kill()
+            process.wait()
+            return False
+        if now > spoken + 2:
+            spoken = now
+            heard(f"sync: sent {counted(sent_now(path)[0]) or 'nothing'} so far")
+    return True
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words."""
+    names = {"points": "points of metrics"}
+    return ", ".join(f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n)
+
+
+def patience_for(uri: str | None) -> float:
+    """Return how long nothing may be sent to a server, or to a database in a file."""
+    return DATABASE_SECONDS if uri is None or uri.startswith(SQLITE) else SERVER_SECONDS
+
+
+def stamp_of(path: Path) -> int:
+    """Return when a sender of a run directory gave its last sign of life."""
+    try:
+        return (path / SENT).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _within(file: Path, directory: Path) -> Path:
+    """Return a file in the directory: itself, or a copy of it under its own name."""
+    if file.resolve().is_relative_to(directory.resolve()):
+        return directory / file.resolve().relative_to(directory.resolve())
+    copy = directory / COPIES / file_record(file).sha256[:12] / file.name
+    if not copy.exists():
+        with replacing(copy) as temporary:
+            shutil.copyfile(file, temporary)
+    return copy

@@ -10,6 +10,7 @@ import yaml
 from command_line import mixopt
 from made_anneals import SOURCES, made_anneals, made_experiment
 from made_run import made_importable
+from mixopt.tracking.outcome_metrics import run_outcome
 
 from mixopt import load_run, run
 from mixopt.config import load_config
@@ -18,7 +19,6 @@ from mixopt.mixture import Mixture
 from mixopt.pipeline import AnnealAsked, anneal, combining, run_status, status_lines
 from mixopt.pipeline.rounds import check_rounds
 from mixopt.run_directory.step_records import read_steps, write_steps
-from mixopt.tracking.outcome_metrics import run_outcome
 from mixopt.trials import TrialFolder, read_entry
 
 

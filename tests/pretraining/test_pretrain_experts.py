@@ -29,7 +29,7 @@ from mixopt.pretraining.metrics import line_names
 from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
-from mixopt.tracking.lines import points_of
+from mixopt.tracking.record import points_of
 
 TOP_K = 2
 MODEL = {"name": "experts_job:TinyExperts"}

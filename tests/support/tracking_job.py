@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 from mixopt.tracking import MetricLines, RunLog
-from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import LineFile
+from mixopt.tracking.record import JOURNAL, LineFile
 
 
 def train(path: Path, uri: str, steps: int) -> None:
@@ -27,7 +26,7 @@ def train(path: Path, uri: str, steps: int) -> None:
 
 def senders(path: Path, uri: str, count: int) -> None:
     """Fork when MLflow is imported, which takes seconds, and before it has opened anything."""
-    import mixopt.tracking.mlflow_store  # noqa: F401
+    import mlflow.tracking  # noqa: F401
 
     children = []
     for number in range(count):
@@ -39,20 +38,17 @@ def senders(path: Path, uri: str, count: int) -> None:
 
 
 def _sent(path: Path, uri: str) -> bool:
-    from mixopt.tracking.process import Sender
+    from mixopt.tracking.sender import Sender
 
     journal, lines = LineFile(path / JOURNAL), MetricLines(path / "metrics.jsonl")
     fields = {"name": path.name, "params": {}, "tags": {}, "folder": None}
-    fields |= {"environment": {}, "datasets": []}
     journal.append({"op": "start", "step": "log", "time": time.time(), **fields})
-    journal.append(
-        {"op": "follow", "step": "log", "file": "metrics.jsonl", "trial": None, "time": 0}
-    )
-    sender = Sender(path, uri, "toy", lambda answer: None)
+    journal.append({"op": "follow", "step": "log", "file": "metrics.jsonl", "time": 0})
+    sender = Sender(path, uri, "toy", own=False)
     good = True
     for step in range(5):
         lines.write({f"metric/{n}": step * n for n in range(20)}, step)
-        good = sender.attempt() and good
+        good = sender.attempt(last=False) and good
     return good
 
 

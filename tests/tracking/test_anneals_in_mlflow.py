@@ -5,8 +5,11 @@ from made_anneals import SOURCES, made_anneals
 
 pytest.importorskip("mlflow")
 
-# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.nightly,  # a sweep, sent to a real server
+    # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +32,10 @@ def test_metrics_are_each_source_s_effect(recorded):
         effect = run.anneals.effect(source)
         assert data.metrics[f"anneal/{source}"] == pytest.approx(effect.mean)
         assert data.metrics[f"anneal_high/{source}"] == pytest.approx(effect.high)
-        on_exam = run.anneals.effect(source, "exam").mean
-        assert data.metrics[f"anneal_on/exam/{source}"] == pytest.approx(on_exam)
 
 
 def test_parameters_say_what_was_compared(recorded):
     params = recorded[1].params
-    assert params["design/method"] == "anneals"
+    assert params["design.method"] == "anneals"
     assert params["design.anneals.share"] == "0.5"
     assert SOURCES[0] in params["design.anneals.sources"]

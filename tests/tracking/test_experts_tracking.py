@@ -16,10 +16,8 @@ from mixopt import pretrain
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, LayerInformation, trial_scalars
 from mixopt.testing import tiny_corpus
-from mixopt.tracking.journal import JOURNAL
-from mixopt.tracking.lines import LineFile
-from mixopt.tracking.process import Sender
-from mixopt.tracking.sent_trials import SentTrial
+from mixopt.tracking.record import JOURNAL, LineFile
+from mixopt.tracking.sender import Sender, _trial_metrics
 from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 pytest.importorskip("mlflow")
@@ -62,9 +60,9 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(content))
     # What is wanted is sent from this process, which has MLflow already.
-    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._launch", lambda tracker: None)
+    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._begin", lambda tracker: None)
     pretrain(config, tmp_path / "run")
-    assert Sender(tmp_path / "run", uri, "toy", lambda answer: None).attempt()
+    assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
@@ -123,8 +121,7 @@ def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
         Losses(1000, each, each),
         experts=ExpertCounts(window, window, told),
     )
-    trial = Trial("t0", Mixture(dict.fromkeys(window.domains, 1 / 60)), seed=7)
-    names = {name for name, _, _ in SentTrial("t0", "mark", trial, result, 0).metrics()}
+    names = {name for name, *_ in _trial_metrics(result, 0)}
     assert {"loss/d59", "bpb/d59", "moe/busiest/max", "moe/busiest/layer_60"} <= names
     assert len(names) <= 400
 
@@ -136,12 +133,11 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
     TrialFolder(path / "trials").write(0, [trial], [result])
     journal = LineFile(path / JOURNAL)
-    about = {"params": {}, "tags": {}, "environment": {}, "datasets": []}
-    journal.append({"op": "open", "uri": uri, "experiment": "toy", "time": 0})
+    about = {"params": {}, "tags": {}}
     started = {"op": "start", "step": "sweep", "name": "sweep", "folder": "trials", "time": 0}
     journal.append(started | about)
     journal.close()
-    Sender(path, uri, "toy", lambda answer: None).attempt()
+    Sender(path, uri, "toy", own=False).attempt(last=True)
     _, runs = runs_at(uri)
     metrics = runs["t0"].data.metrics
     expected = trial_scalars(counts_of_a_trial())

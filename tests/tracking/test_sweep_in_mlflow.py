@@ -1,23 +1,23 @@
 """What MLflow shows of a sweep: how far it is over time, where it trained, its attempts."""
 
 import json
-import shutil
 
 import pytest
 from counted_work import calls
 from places import SUPPORT
 
 from mixopt import design, prepare, sweep
-from mixopt.run_directory import load_run
 from mixopt.sweeps import ATTEMPTS, METRICS, AttemptRecord
 from mixopt.sweeps.sweep_metrics import SweepMetrics
 from mixopt.system import host_name
-from mixopt.tracking.run_steps import place_tags
 
 pytest.importorskip("mlflow")
 
-# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.nightly,  # a sweep, sent to a real server
+    # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +78,6 @@ def test_the_attempts_are_an_artifact(swept, tmp_path):
     kept = client.download_artifacts(parent.info.run_id, ATTEMPTS, str(tmp_path))
     with open(kept) as stream:
         assert stream.read() == (path / "trials" / ATTEMPTS).read_text()
-
-
-def test_attempts_that_are_not_what_the_sweep_left_are_not_sent(swept, tmp_path):
-    from mixopt.errors import RunError
-    from mixopt.tracking.sent_files import check_sendable
-
-    run = shutil.copytree(swept[0], tmp_path / "run")
-    assert load_run(run, trust=True).is_done("sweep")
-    name = f"trials/{ATTEMPTS}"
-    assert check_sendable(run, "sweep", name) == run / name
-    (run / name).write_text("a secret\n")
-    with pytest.raises(RunError, match="is not what its step left; it is not sent"):
-        check_sendable(run, "sweep", name)
-
-
-def test_a_cluster_s_nodes_are_named_once_and_not_without_end():
-    shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
-    names = [f"node{number:04}" for number in range(2000)]
-    attempts = [
-        AttemptRecord(node=name, kind=kind, seconds=1.0, **shape)
-        for name in names
-        for kind in ("L4", "H100")
-    ]
-    tags = place_tags(attempts)
-    assert tags["mixopt.devices"] == "H100, L4"
-    assert tags["mixopt.nodes"].startswith("node0000, node0001, ")
-    assert len(tags["mixopt.nodes"]) <= 2000
-    assert place_tags([]) == {}
 
 
 def test_a_line_of_a_sweep_of_ten_thousand_attempts_takes_few_calls_of_each(tmp_path):

@@ -1,0 +1,557 @@
+"""The process that sends a run's record to MLflow: `python -m mixopt.tracking.sender DIR`.
+
+It looks at the run directory every two seconds and sends what is new, by MLflow's public client. A
+server that fails is tried again after 1, 2, 4 ... 30 seconds. When standard input ends, with the
+training process finished or killed, it sends what is left once more, closes the runs and ends; what
+fails then stays on disk for the next one. Its exit code is 1 where something is left.
+
+`tracking_sent.json` says what each server has; sending may be cut off anywhere: runs are found
+again by their tags, a metric of the same step, time and value is kept once by MLflow.
+
+The first line of its standard input is `{uri, experiment, own}`, with the password of the server:
+an argument would be seen by everybody on the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.system import ServerUri, inside, without_secrets, write_text
+from mixopt.tracking.record import JOURNAL, Journal, Position, Wanted
+from mixopt.trials import read_entry, trial_paths
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mixopt.trials import Trial, TrialResult
+
+SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
+LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
+SQLITE = "sqlite:///"
+IMAGES = "images"  # a folder of pictures that MLflow shows among the charts, with a slider of steps
+FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
+# MLflow's limits for one call, and lengths of keys, values and tags.
+MAX_METRICS, MAX_PARAMS, MAX_KEY, MAX_VALUE, MAX_TAG = 900, 90, 250, 500, 5000
+EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
+NICENESS = 5  # how much this process gives way to training on the same cores
+# A dead server is given up at once (MLflow's own: 249 s), and nothing is reported to third parties.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+@dataclass
+class SentRun:
+    """What a server has of a parent run.
+
+    Attributes:
+        run: MLflow's id.
+        mark: The fingerprint that it was made of.
+        status: The last that was sent.
+        tags: The tags that were sent.
+        files: Hash of each artifact that was sent.
+        trials: Hash of the file of each trial that was sent.
+        lines: How much was sent of each file of metrics.
+    """
+
+    run: str
+    mark: str
+    status: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    trials: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, Position] = field(default_factory=dict)
+
+
+class Sent:
+    """What was sent of one run directory to one server: `tracking_sent.json`.
+
+    A key of the directory is tagged on every run, so that a run that was made but not noted before
+    a kill is found again. A file that cannot be read counts as none.
+    """
+
+    def __init__(self, path: Path, server: str) -> None:
+        """Read it, or begin one."""
+        self._path, self._server = path / SENT, server
+        self._content = _read_json(self._path)
+        self.key = str(self._content.get("key") or uuid.uuid4().hex)
+        self.counts = dict.fromkeys(("runs", "trials", "points", "files"), 0)
+        self.steps: dict[str, SentRun] = {}
+        servers = self._content.get("servers")
+        steps = servers.get(server) if isinstance(servers, dict) else None
+        for step, known in (steps if isinstance(steps, dict) else {}).items():
+            with suppress(TypeError, AttributeError, ValueError):
+                lines = {name: Position(**one) for name, one in known.pop("lines").items()}
+                self.steps[step] = SentRun(**known, lines=lines)
+
+    def write(self, trouble: str | None) -> None:
+        """Write the file, with what this process has sent so far, and what is wrong."""
+        servers = self._content.get("servers")
+        servers = servers if isinstance(servers, dict) else {}
+        steps = {step: asdict(one) for step, one in self.steps.items()}
+        content = {
+            "key": self.key,
+            "sent": self.counts,
+            "trouble": trouble,
+            "servers": {**servers, self._server: steps},
+        }
+        write_text(self._path, json.dumps(content))
+
+
+def sent_now(path: Path) -> tuple[dict[str, int], str | None]:
+    """Return what the last sender of a run directory has sent so far, and what is wrong."""
+    content = _read_json(path / SENT)
+    counts, trouble = content.get("sent"), content.get("trouble")
+    plain = counts if isinstance(counts, dict) else {}
+    return plain, trouble if isinstance(trouble, str) else None
+
+
+class Sender:
+    """Brings one experiment of MLflow to what a run directory wants."""
+
+    def __init__(self, path: Path, uri: str | None, experiment: str, *, own: bool) -> None:
+        """Prepare.
+
+        Args:
+            path: The run directory, which is the working directory of this process.
+            uri: Server or database; a file in the run directory when None.
+            experiment: Name of the experiment.
+            own: Whether only the directory names it: no artifact may leave the directory then.
+        """
+        name = ServerUri(uri or f"{SQLITE}{LOCAL}")
+        self._path, self._login, self._own = path, name.login(), own or uri is None
+        self.name, self._experiment = str(name) if uri else LOCAL, experiment
+        self._client: MlflowClient | None = None
+        self._experiment_id = ""
+        self._found: set[str] = set()  # steps whose runs were seen by this process
+        self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._noted = time.monotonic()
+        self.journal, self.sent = Journal(path), Sent(path, name.address)
+        self.trouble: str | None = None
+
+    def run(self, ended: threading.Event) -> None:
+        """Send what is new, again and again; once more when the training process has ended."""
+        parent, failures = os.getppid(), 0
+        while True:
+            last = ended.is_set() or os.getppid() != parent
+            failures = 0 if self.attempt(last=last) else failures + 1
+            if last:
+                return
+            pause = min(2.0 ** (failures - 1), MAX_PAUSE_SECONDS) if failures else EVERY_SECONDS
+            ended.wait(pause)
+
+    def attempt(self, *, last: bool) -> bool:
+        """Send what is new; note in a line why that fails."""
+        self.trouble = None
+        try:
+            self.journal.read()
+            if last:
+                self.journal.kill()
+            for step, wanted in self.journal.steps.items():
+                self._send(self._connected(), step, wanted)
+        except Exception as error:
+            self._client = None
+            self._found.clear()  # it may be another server that comes back
+            lines = str(error).strip().splitlines() or [""]
+            shown = without_secrets(lines[0], self._login.secrets)[:300]
+            name = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
+            self.trouble = f"{self.name}: {name}{shown}"
+            _log(self.trouble)
+        self.sent.write(self.trouble)
+        return self.trouble is None
+
+    def _connected(self) -> MlflowClient:
+        if self._client is None:
+            os.environ.update(self._login.environment)
+            from mlflow import MlflowClient
+
+            file = _database(self._login.uri)
+            with _made_alone(file):
+                self._client = MlflowClient(tracking_uri=self._login.uri)
+                self._experiment_id = self._made_experiment(self._client, file)
+        return self._client
+
+    def _made_experiment(self, client: MlflowClient, file: Path | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(self._experiment)
+        if found is None:
+            place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+            # Without, MLflow 3 opens an experiment as one of prompts and traces.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            try:
+                return str(client.create_experiment(self._experiment, place, tags))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(self._experiment)
+        return str(found.experiment_id)
+
+    def _send(self, client: MlflowClient, step: str, wanted: Wanted) -> None:
+        sent = self._opened(client, step, wanted)
+        if sent.tags != wanted.tags:
+            _log_batch(client, sent.run, tags=wanted.tags)
+            sent.tags = dict(wanted.tags)
+        if sent.status != wanted.status == "RUNNING":
+            client.update_run(sent.run, status="RUNNING")
+            sent.status = "RUNNING"
+        self._send_trials(client, sent, wanted)
+        for name in wanted.lines:
+            self._send_lines(client, sent, name)
+        for name, folder in wanted.files.items():
+            self._send_file(client, sent, name, folder)
+        if sent.status != wanted.status:
+            client.set_terminated(sent.run, wanted.status, wanted.ended)
+            sent.status = wanted.status
+            self._note("runs", 1)
+
+    def _opened(self, client: MlflowClient, step: str, wanted: Wanted) -> SentRun:
+        """Return the record of a step whose run is there; a process asks once for each."""
+        sent = self.sent.steps.get(step)
+        is_known = sent is not None and sent.mark == wanted.mark
+        if sent and is_known and (step in self._found or _is_there(client, sent.run)):
+            self._found.add(step)
+            return sent
+        tags = {"mixopt.key": self.sent.key, "mixopt.step": step, **wanted.tags}
+        run = self._run_of(client, {**tags, "mixopt.fingerprint": wanted.mark}, wanted)
+        _log_batch(client, run, params=wanted.params)
+        sent = self.sent.steps[step] = SentRun(run, wanted.mark, tags=dict(wanted.tags))
+        self._found.add(step)
+        self._note("runs", 1)
+        return sent
+
+    def _run_of(self, client: MlflowClient, tags: Mapping[str, str], wanted: Wanted) -> str:
+        names = ("mixopt.key", "mixopt.step", "mixopt.fingerprint")
+        condition = " and ".join(f"tags.`{name}` = '{tags[name]}'" for name in names)
+        found = client.search_runs([self._experiment_id], condition, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        made = client.create_run(
+            self._experiment_id, wanted.started, _short(tags), run_name=wanted.name
+        )
+        return str(made.info.run_id)
+
+    def _send_trials(self, client: MlflowClient, sent: SentRun, wanted: Wanted) -> None:
+        folder = None if wanted.folder is None else inside(self._path, wanted.folder)
+        found = sorted(trial_paths(folder)) if folder else []
+        files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
+        fresh = [f for f in files if sent.trials.get(f.stem) != self._digest(f)]
+        if not fresh:
+            return
+        known = _children(client, self._experiment_id, sent.run)
+        for file in fresh:
+            mark = self._digest(file)
+            trial, result = read_entry(file)
+            if (run := known.get(mark)) is None:
+                ended = int(file.stat().st_mtime * 1000)
+                made = client.create_run(
+                    self._experiment_id,
+                    ended - int(result.seconds * 1000),
+                    _trial_tags(self.sent.key, sent.run, mark, trial, result),
+                    run_name=trial.name,
+                )
+                run = str(made.info.run_id)
+            ended = int(file.stat().st_mtime * 1000)
+            _log_batch(client, run, _trial_metrics(result, ended), _trial_params(trial))
+            client.set_terminated(
+                run, "FINISHED" if result.status == "finished" else "FAILED", ended
+            )
+            sent.trials[file.stem] = mark
+            self._note("trials", 1)
+
+    def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
+        file = inside(self._path, name)
+        if not file.is_file():
+            return
+        position = sent.lines.get(name, Position())
+        while True:
+            ahead = Position(position.offset, position.tail, {**position.last}, position.cut)
+            points = ahead.take(file, MAX_METRICS)
+            if points:
+                metrics = [(p.key, p.value, p.time, p.step) for p in points]
+                _log_batch(client, sent.run, metrics)
+                self._note("points", len(points))
+            sent.lines[name] = ahead
+            if not points:
+                return
+            position = ahead
+
+    def _send_file(
+        self, client: MlflowClient, sent: SentRun, name: str, folder: str | None
+    ) -> None:
+        file = inside(self._path, name)
+        if not file.is_file() or sent.files.get(name) == (mark := self._digest(file)):
+            return
+        if self._own and _database(self._login.uri) is not None:
+            _check_artifacts_inside(client, sent.run, self._path)
+        if folder == IMAGES:
+            _send_picture(client, sent.run, file)
+        else:
+            client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
+        sent.files[name] = mark
+        self._note("files", 1)
+
+    def _digest(self, file: Path) -> str:
+        """Return the hash of a file, which is read again when it has changed."""
+        found = file.stat()
+        stamp = (found.st_mtime_ns, found.st_size)
+        if self._digests.get(file, (None, ""))[0] != stamp:
+            self._digests[file] = (stamp, hashlib.sha256(file.read_bytes()).hexdigest()[:32])
+        return self._digests[file][1]
+
+    def _note(self, what: str, count: int) -> None:
+        """Count what was sent; the file is written every second, as a sign of life too."""
+        self.sent.counts[what] += count
+        if time.monotonic() > self._noted + 1:
+            self._noted = time.monotonic()
+            self.sent.write(self.trouble)
+
+
+def key_of(name: str) -> str:
+    """Return a name as a valid MLflow key: itself where MLflow takes it."""
+    key = "/".join(_segment(part) for part in name.split("/"))
+    if len(key) <= MAX_KEY:
+        return key
+    return f"{key[: MAX_KEY - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _segment(part: str) -> str:
+    if part in {"", ".", ".."}:
+        return "_" if not part else part.replace(".", "_2e_")
+    return re.sub(r"[^\w\-. :]", lambda found: f"_{ord(found[0]):x}_", part)
+
+
+def _trial_tags(
+    key: str, parent: str, mark: str, trial: Trial, result: TrialResult
+) -> dict[str, str]:
+    tags = {
+        "mixopt.key": key,
+        "mixopt.trial": trial.name,
+        "mixopt.content": mark,
+        "mixopt.status": result.status,
+        "mlflow.parentRunId": parent,
+    }
+    return _short(tags | ({"mixopt.reason": result.reason} if result.reason else {}))
+
+
+def _trial_params(trial: Trial) -> dict[str, str]:
+    return {
+        "seed": str(trial.seed),
+        "role": trial.role,
+        "round": str(trial.round),
+        "mixture": trial.mixture.fingerprint,
+        **{f"weight/{name}": repr(share) for name, share in trial.mixture.items()},
+    }
+
+
+def _trial_metrics(result: TrialResult, when: int) -> list[tuple[str, float, int, int]]:
+    """Return key, value, time and step of each metric of a trial, its learning curve included."""
+    points = {losses.tokens: losses for losses in result.curve}
+    if result.losses is not None:
+        points[result.losses.tokens] = result.losses
+    metrics: list[tuple[str, float, int, int]] = []
+    for step, losses in sorted(points.items()):
+        values = {f"loss/{name}": value for name, value in losses.nats_per_token.items()}
+        values |= {f"bpb/{name}": value for name, value in losses.bits_per_byte.items()}
+        values |= losses.tasks
+        metrics += [(k, v, when, step) for k, v in values.items() if math.isfinite(v)]
+    totals: dict[str, Any] = {"tokens": result.tokens, "parameters": result.parameters}
+    if result.seconds > 0:
+        totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
+    named = {f"trial/{name}": value for name, value in totals.items()}
+    if result.experts is not None:
+        from mixopt.routing import trial_scalars
+
+        named |= trial_scalars(result.experts, len({key for key, *_ in metrics}) + len(named))
+    return [*metrics, *((key, float(value), when, result.tokens) for key, value in named.items())]
+
+
+def _log_batch(
+    client: MlflowClient,
+    run: str,
+    metrics: Sequence[tuple[str, float, int, int]] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write metrics, parameters and tags of a run, in calls that MLflow takes."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    # MLflow would make infinities 1.8e308, which ruins a chart.
+    points = [
+        Metric(key_of(key), math.nan if math.isinf(value) else value, when, step)
+        for key, value, when, step in metrics
+    ]
+    pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
+    facts = [RunTag(name, value) for name, value in _short(tags or {}).items()]
+    calls = max(-(-len(points) // MAX_METRICS), -(-len(pairs) // MAX_PARAMS), bool(facts))
+    for k in range(calls):
+        client.log_batch(
+            run,
+            points[k * MAX_METRICS : (k + 1) * MAX_METRICS],
+            pairs[k * MAX_PARAMS : (k + 1) * MAX_PARAMS],
+            facts if k == 0 else (),
+        )
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:MAX_TAG] for name, value in tags.items()}
+
+
+def _is_there(client: MlflowClient, run: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
+    """Return the runs of trials by the content of their files."""
+    found: dict[str, str] = {}
+    condition, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
+    while True:
+        page = client.search_runs([experiment], condition, max_results=1000, page_token=token)
+        found |= {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def _send_picture(client: MlflowClient, run: str, file: Path) -> None:
+    """Send `figures/<name>.png`, which is of step 0, or `<name>/<step>.png`."""
+    from PIL import Image
+
+    of_step = file.stem.isdecimal()
+    name, step = (file.parent.name, int(file.stem)) if of_step else (file.stem, 0)
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            picture.load()
+            client.log_image(run, picture, key=key_of(name), step=step)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        _log(f"{file}: is not a picture (.png): {error}")
+
+
+def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:
+    """Check where a database keeps files: it may be somebody else's, or have been moved."""
+    location = str(client.get_run(run).info.artifact_uri)
+    prefix = directory.resolve().as_uri() + "/"
+    if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
+        raise RunError(
+            f"{directory}: its database keeps files in {without_secrets(location)}, outside this"
+            f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {directory}"
+        )
+
+
+def _database(uri: str) -> Path | None:
+    """Return the file of a database, or None of a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+@contextmanager
+def _made_alone(file: Path | None) -> Iterator[None]:
+    """Have a new database to oneself: MLflow makes its tables without a lock, in steps.
+
+    They are made in a file of another name first, so that a kill leaves none that is half made.
+    """
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f"{file.name}.lock"), timeout=120):
+        if not file.exists():
+            from mlflow import MlflowClient
+
+            made = file.with_name(f"{file.name}.making")
+            made.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"{SQLITE}{made}").search_experiments(max_results=1)
+            made.replace(file)
+        yield
+
+
+def check_own(directory: Path) -> None:
+    """Check that what is written beside a run is in its directory, and a file or a folder.
+
+    Raises:
+        RunError: It is a link that leads out, a hard link, or a pipe or device.
+    """
+    database = [f"{LOCAL}{end}" for end in ("", ".lock", ".making", "-wal", "-shm", "-journal")]
+    for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
+        path = inside(directory, name)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise RunError(f"{path}: is not a file; delete it")
+        if path.is_file() and path.stat().st_nlink > 1:  # by another name it is somewhere else
+            raise RunError(f"{path}: is a hard link; delete it")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _log(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    sys.stderr.flush()
+
+
+def _listen(ended: threading.Event) -> None:
+    """Wait for the end of standard input; a forked process may hold the pipe, hence a line too."""
+    sys.stdin.readline()
+    ended.set()
+
+
+def main() -> None:
+    """Send until standard input ends."""
+    with suppress(AttributeError, OSError):
+        os.nice(NICENESS)
+    path, ended = Path(sys.argv[1]), threading.Event()
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    settings = json.loads(sys.stdin.readline() or "{}")
+    sys.stdout = sys.stderr  # MLflow prints links
+    threading.Thread(target=_listen, args=(ended,), daemon=True).start()
+    trouble: str | None = None
+    try:
+        check_own(path)
+        # One that is at its end is waited for.
+        with FileLock(path / LOCK, timeout=LOCK_SECONDS):
+            sender = Sender(
+                path, settings["uri"], settings["experiment"], own=bool(settings["own"])
+            )
+            sender.run(ended)
+            trouble = sender.trouble
+    except Timeout:
+        trouble = f"{path}: another process is sending from it"
+        _log(trouble)
+    except (MixoptError, KeyError) as error:
+        trouble = without_secrets(str(error))
+        _log(trouble)
+    sys.exit(1 if trouble else 0)
+
+
+if __name__ == "__main__":
+    main()

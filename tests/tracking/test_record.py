@@ -1,0 +1,168 @@
+"""Lines of a record: what is written, what is read, and what a cut or damaged file means."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, strategies as st
+
+from mixopt.tracking import MetricLines
+from mixopt.tracking.record import JOURNAL, Journal, LineFile, Position, points_of
+from mixopt.tracking.sender import MAX_KEY, key_of
+
+LIMIT = 1000
+
+
+def write(path, steps, **metrics):
+    lines = MetricLines(path)
+    for step in steps:
+        lines.write(metrics or {"loss": float(step)}, step)
+    lines.close()
+
+
+def taken(position, path, limit=LIMIT):
+    return [(p.key, p.step) for p in position.take(path, limit)]
+
+
+def test_half_a_line_is_ended_by_who_writes_next_and_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [0])
+    with path.open("ab") as stream:
+        stream.write(b'{"step": 1, "ti')
+    write(path, [2])
+    assert taken(Position(), path) == [("loss", 0), ("loss", 2)]
+
+
+def test_what_is_read_in_pieces_is_what_is_read_at_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, range(20))
+    position, pieces = Position(), []
+    while points := taken(position, path, limit=3):
+        pieces += points
+    assert pieces == [("loss", step) for step in range(20)]
+    with path.open("ab") as stream:
+        stream.write(b'{"step": 20')
+    assert taken(position, path) == []
+
+
+def test_after_a_cut_only_later_steps_are_new(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    position = Position()
+    write(path, range(10))
+    assert len(taken(position, path)) == 10
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]))
+    write(path, range(5, 15), loss=0.5, rate=1.0)
+    assert [step for key, step in taken(position, path) if key == "loss"] == list(range(10, 15))
+
+
+def test_an_appended_point_of_an_earlier_step_is_not_a_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    position = Position()
+    write(path, [5])
+    taken(position, path)
+    write(path, [3])
+    assert taken(position, path) == [("loss", 3)]
+
+
+def test_numbers_that_are_not_finite_are_spelled_and_read_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [1], a=math.nan, b=math.inf, c={"web": -math.inf})
+    assert json.loads(path.read_text())["a"] == "nan"
+    values = {p.key: p.value for p in Position().take(path, LIMIT)}
+    assert math.isnan(values.pop("a"))
+    assert values == {"b": math.inf, "c/web": -math.inf}
+
+
+@given(st.binary(max_size=80) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_any_line_has_points_that_mlflow_takes_or_none(line):
+    for point in points_of(line):
+        assert abs(point.step) < 1 << 63
+        assert 0 <= point.time < 1 << 63
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"step": true, "time": 1, "loss": 1}',
+        b'{"step": 1.5, "time": 1, "loss": 1}',
+        b'{"step": 1, "time": -1, "loss": 1}',
+        b'{"step": 1, "time": "now", "loss": 1}',
+        b'{"step": 99999999999999999999, "time": 1, "loss": 1}',
+        b'{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}',
+    ],
+)
+def test_a_line_that_is_not_of_metrics_has_no_points(line):
+    assert list(points_of(line)) == []
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_every_name_has_a_key_that_mlflow_takes(name):
+    from mlflow.utils.validation import _validate_metric_name
+
+    key = key_of(name)
+    assert len(key) <= MAX_KEY
+    _validate_metric_name(key)
+
+
+def test_names_that_begin_alike_have_keys_of_their_own():
+    assert key_of("a" * 300 + "x") != key_of("a" * 300 + "y")
+    assert key_of("loss/web") == "loss/web"
+    assert key_of("weight/c++") == "weight/c_2b__2b_"
+
+
+def say(path, op, **event):
+    lines = LineFile(path / JOURNAL)
+    lines.append({"op": op, "step": "sweep", "time": 1.0, **event})
+    lines.close()
+
+
+def test_a_step_that_starts_again_keeps_its_params_and_runs(tmp_path):
+    say(tmp_path, "start", name="a", params={"seed": "0"}, tags={"mixopt.fingerprint": "1"})
+    say(tmp_path, "end")
+    journal = Journal(tmp_path)
+    journal.read()
+    assert journal.steps["sweep"].status == "FINISHED"
+    say(tmp_path, "start", name="a", params={"seed": "9"}, tags={"mixopt.fingerprint": "1"})
+    journal.read()
+    wanted = journal.steps["sweep"]
+    assert (wanted.status, wanted.params) == ("RUNNING", {"seed": "0"})
+    journal.kill()
+    assert wanted.status == "KILLED"
+
+
+def test_another_fingerprint_is_another_run(tmp_path):
+    say(tmp_path, "start", tags={"mixopt.fingerprint": "1"})
+    say(tmp_path, "follow", file="a.jsonl")
+    say(tmp_path, "start", tags={"mixopt.fingerprint": "2"})
+    journal = Journal(tmp_path)
+    journal.read()
+    assert journal.steps["sweep"].mark == "2"
+    assert not journal.steps["sweep"].lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[1, 2]",
+        '{"op": "start", "step": 5, "time": 1}',
+        '{"op": "start", "step": "x"}',
+        '{"op": "files", "step": "sweep", "time": 1, "files": 7}',
+        '{"op": "follow", "step": "sweep", "time": 1, "file": {}}',
+        '{"op": "start", "step": "sweep", "time": 1e400, "params": [], "tags": {"a": 1}}',
+    ],
+)
+def test_a_damaged_line_of_the_journal_is_skipped(tmp_path, line):
+    say(tmp_path, "start", tags={"mixopt.fingerprint": "1"})
+    with (tmp_path / JOURNAL).open("a") as stream:
+        stream.write(f"{line}\n")
+    say(tmp_path, "tags", tags={"good": "yes"})
+    journal = Journal(tmp_path)
+    journal.read()
+    assert journal.steps["sweep"].tags.get("good") == "yes"
+    assert set(journal.steps) == {"sweep"}

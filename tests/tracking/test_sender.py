@@ -1,0 +1,413 @@
+"""The record in MLflow: complete, sent once, and never in the way."""
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from places import SUPPORT
+from ranks import free_port
+
+from mixopt.config import TrackingConfig
+from mixopt.errors import RunError
+from mixopt.mixture import Mixture
+from mixopt.tracking import MetricLines, RunLog, Tracker, sync
+from mixopt.tracking.record import JOURNAL, LineFile
+from mixopt.tracking.sender import SENT, Sender, check_own
+from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+
+pytest.importorskip("mlflow")
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+PARAMS, TAGS = {"seed": "0", "proxy": "decoder"}, {"mixopt.fingerprint": "0123"}
+
+
+@pytest.fixture
+def run_path(tmp_path, empty_database):
+    path = tmp_path / "run"
+    path.mkdir()
+    shutil.copy(empty_database, path / "mlflow.db")
+    return path
+
+
+def trial_file(path, name, *, reason=None, loss=2.0):
+    trial = Trial(name, Mixture({"web": 0.25, "c++": 0.75}), seed=7)
+    losses = [
+        Losses(at, {"web": loss + 1 / at, "c++": loss}, {"web": 1.0, "c++": 0.5})
+        for at in (500, 1000)
+    ]
+    result = TrialResult(name, "finished", 1000, 42, 2.0, losses[-1], tuple(losses))
+    if reason:
+        result = TrialResult(name, "diverged", 500, 42, 1.0, reason=reason)
+    TrialFolder(path / "trials").write(0, [trial], [result])
+
+
+def say(path, op, **event):
+    lines = LineFile(path / JOURNAL)
+    lines.append({"op": op, "step": "sweep", "time": time.time(), **event})
+    lines.close()
+
+
+def start(path, tags=TAGS):
+    say(path, "start", name="sweep", folder="trials", params=PARAMS, tags=tags)
+
+
+def send(path, uri=None):
+    """Send once, as at the end; return what is wrong."""
+    sender = Sender(path, uri or local(path), "toy", own=uri is None)
+    sender.attempt(last=True)
+    return sender.trouble
+
+
+def local(path):
+    """Return the directory's own database; MLflow keeps one connection a name in a process."""
+    return f"sqlite:///{path / 'mlflow.db'}"
+
+
+def record(path, tags=TAGS):
+    start(path, tags)
+    say(path, "end")
+    return send(path)
+
+
+def runs_of(path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("toy")
+    runs = client.search_runs([experiment.experiment_id])
+    return client, {run.info.run_name: run for run in runs}, len(runs)
+
+
+def test_a_trial_is_a_child_with_its_weights_losses_speed_and_curve(run_path):
+    trial_file(run_path, "t0")
+    assert record(run_path) is None
+    client, runs, _ = runs_of(run_path)
+    child = runs["t0"]
+    assert child.data.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
+    assert child.data.params["weight/web"] == "0.25"
+    assert child.data.params["weight/c_2b__2b_"] == "0.75"
+    assert child.data.metrics["bpb/web"] == 1.0
+    assert child.data.metrics["trial/tokens_per_second"] == 500.0
+    history = client.get_metric_history(child.info.run_id, "loss/web")
+    assert [(p.step, round(p.value, 4)) for p in history] == [(500, 2.002), (1000, 2.001)]
+    written = int((run_path / "trials/t0.json").stat().st_mtime * 1000)
+    assert (child.info.end_time, child.info.start_time) == (written, written - 2000)
+    assert runs["sweep"].data.params == PARAMS
+
+
+def test_a_trial_that_diverged_is_failed_with_its_reason(run_path):
+    trial_file(run_path, "t0", reason="loss is nan at step 3")
+    record(run_path)
+    run = runs_of(run_path)[1]["t0"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mixopt.reason"] == "loss is nan at step 3"
+    assert "loss/web" not in run.data.metrics
+
+
+def test_nothing_is_sent_twice_with_or_without_what_was_noted(run_path):
+    trial_file(run_path, "t0")
+    say_lines(run_path)
+    record(run_path)
+    for forgotten in (False, True):
+        if forgotten:
+            key = json.loads((run_path / SENT).read_text())["key"]
+            (run_path / SENT).write_text(json.dumps({"key": key}))
+        record(run_path)
+        client, runs, count = runs_of(run_path)
+        assert count == 2
+        assert len(client.get_metric_history(runs["t0"].info.run_id, "loss/web")) == 2
+        assert len(client.get_metric_history(runs["sweep"].info.run_id, "x")) == 1
+
+
+def say_lines(path):
+    start(path)
+    say(path, "follow", file="all.jsonl")
+    write(path, {"x": 1, "moe/max_vio": {"mean": 0.25}}, 5)
+
+
+def write(path, metrics, step):
+    lines = MetricLines(path / "all.jsonl")
+    lines.write(metrics, step)
+    lines.close()
+
+
+def test_an_interrupted_sweep_resumes_in_the_same_parent(run_path):
+    trial_file(run_path, "t0")
+    start(run_path)
+    send(run_path)
+    _, runs, _ = runs_of(run_path)
+    assert runs["sweep"].info.status == "KILLED"
+    trial_file(run_path, "t1")
+    record(run_path)
+    _, after, count = runs_of(run_path)
+    assert (count, after["sweep"].info.status) == (3, "FINISHED")
+    assert after["t1"].data.tags["mlflow.parentRunId"] == runs["sweep"].info.run_id
+
+
+def test_a_trial_that_was_trained_again_is_another_child_and_a_configuration_another_parent(
+    run_path,
+):
+    trial_file(run_path, "t0", reason="disk full")
+    record(run_path)
+    trial_file(run_path, "t0")
+    record(run_path)
+    assert runs_of(run_path)[2] == 3
+    record(run_path, tags={"mixopt.fingerprint": "4567"})
+    assert runs_of(run_path)[2] == 5
+
+
+def test_files_are_kept_in_folders_and_renewed_when_they_change(run_path):
+    for content in (b"one", b"two"):
+        (run_path / "trials.parquet").write_bytes(content)
+        start(run_path)
+        say(run_path, "files", files=["trials.parquet", "absent.svg"], folder=None)
+        say(run_path, "end")
+        assert send(run_path) is None
+    kept = list((run_path / "mlartifacts").rglob("trials.parquet"))
+    assert [file.read_bytes() for file in kept] == [b"two"]
+    assert kept[0].parent.name == "tables"
+
+
+def test_a_picture_of_a_step_is_shown_among_the_charts(run_path):
+    from PIL import Image
+
+    (run_path / "loads").mkdir()
+    Image.new("RGB", (8, 8)).save(run_path / "loads" / "60.png")
+    (run_path / "loads" / "80.png").write_bytes(b"no picture")
+    start(run_path)
+    say(run_path, "files", files=["loads/60.png", "loads/80.png"], folder="images")
+    assert send(run_path) is None
+    client, runs, _ = runs_of(run_path)
+    names = [file.path for file in client.list_artifacts(runs["sweep"].info.run_id, "images")]
+    assert any("loads+step+60" in name for name in names), names
+
+
+@pytest.mark.parametrize("name", ["../secret.txt", "/etc/hostname", "link.txt"])
+def test_no_file_outside_the_directory_is_sent(run_path, name):
+    (run_path.parent / "secret.txt").write_text("secret")
+    (run_path / "link.txt").symlink_to(run_path.parent / "secret.txt")
+    start(run_path)
+    say(run_path, "files", files=[name], folder=None)
+    assert send(run_path) is not None
+    assert not list((run_path / "mlartifacts").rglob("*.txt"))
+
+
+def test_a_database_that_keeps_files_elsewhere_gets_none(run_path, tmp_path):
+    from mlflow import MlflowClient
+
+    elsewhere = tmp_path / "elsewhere"
+    client = MlflowClient(tracking_uri=f"sqlite:///{run_path / 'mlflow.db'}")
+    client.create_experiment("toy", elsewhere.as_uri())
+    (run_path / "trials.parquet").write_bytes(b"rows")
+    start(run_path)
+    say(run_path, "files", files=["trials.parquet"], folder=None)
+    trouble = send(run_path)
+    assert "outside this folder; if it was moved, delete mlflow.db" in trouble
+    assert not elsewhere.exists()
+
+
+def test_a_deleted_database_is_filled_again(run_path):
+    trial_file(run_path, "t0")
+    record(run_path)
+    (run_path / "mlflow.db").unlink()
+    assert record(run_path) is None
+    assert runs_of(run_path)[2] == 2
+
+
+def test_a_database_that_a_killed_process_left_half_made_is_made_anew(run_path):
+    (run_path / "mlflow.db").rename(run_path / "mlflow.db.making")
+    assert record(run_path) is None
+
+
+def test_a_broken_database_is_one_line(run_path):
+    (run_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    trial_file(run_path, "t0")
+    trouble = record(run_path)
+    assert "mlflow.db: " in trouble
+    assert "\n" not in trouble
+
+
+def test_numbers_that_are_not_finite_keep_their_place(run_path):
+    start(run_path)
+    say(run_path, "follow", file="all.jsonl")
+    for step, value in enumerate((1.0, math.nan, math.inf)):
+        write(run_path, {"loss": value}, step)
+    send(run_path)
+    client, runs, _ = runs_of(run_path)
+    values = [p.value for p in client.get_metric_history(runs["sweep"].info.run_id, "loss")]
+    assert values[0] == 1.0
+    assert [math.isnan(value) for value in values[1:]] == [True, True]
+
+
+def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
+    params = {f"p{n}": str(n) for n in range(300)}
+    say(run_path, "start", name="sweep", params=params, tags=TAGS)
+    say(run_path, "follow", file="all.jsonl")
+    for step in range(3):
+        write(run_path, {f"m{n}": n for n in range(700)}, step)
+    assert send(run_path) is None
+    data = runs_of(run_path)[1]["sweep"].data
+    assert len(data.params) == 300
+    assert len(data.metrics) == 700
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "tracking.log", SENT])
+def test_a_link_that_leads_out_is_not_written_through(tmp_path, name):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError):
+        check_own(run)
+
+
+def test_a_sender_whose_training_is_gone_sends_once_more_and_ends(run_path, monkeypatch):
+    start(run_path)
+    sender, parents = Sender(run_path, local(run_path), "toy", own=True), iter([1, 2])
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    sender.run(threading.Event())
+    assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
+
+
+def test_the_process_records_while_the_caller_goes_on(run_path):
+    warnings = []
+    with Tracker(TrackingConfig(), "toy", run_path, warnings.append) as tracker:
+        tracker.start("sweep", {"seed": 0}, TAGS, folder="trials")
+        trial_file(run_path, "t0")
+        tracker.end("sweep")
+    assert warnings == []
+    _, runs, count = runs_of(run_path)
+    assert (count, runs["sweep"].info.status) == (2, "FINISHED")
+
+
+@pytest.mark.parametrize("name", ["q?mode=ro", "100%", "a b#c"])
+@pytest.mark.nightly
+def test_a_directory_may_have_any_name(tmp_path, name):
+    with RunLog(tmp_path / name, experiment="toy") as log:
+        log.log({"loss": 1.0}, 0)
+        (tmp_path / "note.txt").write_text("here")
+        log.artifact(tmp_path / "note.txt")
+    assert {file.name for file in tmp_path.iterdir()} == {name, "note.txt"}
+    assert list((tmp_path / name / "mlartifacts").rglob("note.txt"))
+
+
+def test_training_neither_imports_mlflow_nor_reaches_for_the_network(tmp_path):
+    command = [sys.executable, str(SUPPORT / "tracking_job.py"), "watched", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    seen = json.loads(ended.stdout)
+    assert (seen["imports"], seen["sockets"], seen["waits"]) == ([], [], [])
+    assert seen["writes"] == [1] * 20
+
+
+def test_a_server_that_is_down_is_one_line_and_no_error(tmp_path):
+    warnings, uri = [], f"http://user:secret@127.0.0.1:{free_port()}"
+    with Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as tracker:
+        tracker.start("sweep", {}, TAGS)
+        tracker.end("sweep")
+    (warning,) = warnings
+    assert "the run continues" in warning
+    assert "mixopt sync" in warning
+    for file in tmp_path.iterdir():
+        assert b"secret" not in file.read_bytes(), file
+
+
+def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    warnings = []
+    with Tracker(TrackingConfig(), "toy", tmp_path, warnings.append) as tracker:
+        tracker.start("sweep", {})
+        tracker.end("sweep")
+    assert len(warnings) == 1
+    assert "pip install 'mixopt[mlflow]'" in warnings[0]
+
+
+def test_disabled_tracking_writes_nothing(tmp_path):
+    with Tracker(TrackingConfig(enabled=False), "toy", tmp_path) as tracker:
+        tracker.start("sweep", {})
+        tracker.end("sweep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_sends_to_a_server_that_only_the_directory_names_with_trust_alone(tmp_path):
+    uri = f"http://127.0.0.1:{free_port()}"
+    tracker = Tracker(TrackingConfig(uri=uri), "toy", tmp_path, sends=False)
+    tracker.start("sweep", {}, TAGS)
+    tracker.close()
+    with pytest.raises(RunError, match=f"only this directory names the server {uri}"):
+        sync(tmp_path)
+    result = sync(tmp_path, trust=True)
+    assert result.server == uri
+    assert result.trouble.startswith(f"{uri}: ")
+
+
+def test_sync_of_what_is_not_a_run_directory_is_one_line(tmp_path):
+    with pytest.raises(RunError, match="is not a run directory: it has neither"):
+        sync(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.nightly
+def test_a_server_that_is_down_in_the_middle_of_a_run_misses_no_point(tmp_path, mlflow_server):
+    path = tmp_path / "on_and_off"
+    mlflow_server.start()
+    log = RunLog(path, experiment="toy", uri=mlflow_server.uri)
+    for step in range(100):
+        if step == 20:
+            wait_for(lambda: arrived(mlflow_server, "on_and_off") == 20)
+            mlflow_server.stop()
+        log.log({"loss": step / 7}, step)
+    mlflow_server.start()
+    log.close()
+    if arrived(mlflow_server, "on_and_off") < 100:
+        assert sync(path, mlflow_server.uri).trouble is None
+    assert arrived(mlflow_server, "on_and_off") == 100
+
+
+@pytest.mark.nightly
+def test_a_server_that_hangs_is_given_up_and_sync_sends_the_rest(tmp_path, mlflow_server):
+    mlflow_server.start()
+    path, warnings = tmp_path / "hung", []
+    log = RunLog(path, experiment="toy", uri=mlflow_server.uri, warn=warnings.append)
+    log.log({"loss": 0.0}, 0)
+    wait_for(lambda: arrived(mlflow_server, "hung") == 1)
+    mlflow_server.signal(signal.SIGSTOP)
+    try:
+        for step in range(1, 2000):
+            log.log({"loss": float(step)}, step)
+        log.close()
+    finally:
+        mlflow_server.signal(signal.SIGCONT)
+    assert len(warnings) == 1
+    assert sync(path, mlflow_server.uri).trouble is None
+    assert arrived(mlflow_server, "hung") == 2000
+
+
+@pytest.mark.nightly
+def test_processes_that_begin_together_make_one_database_and_lose_nothing(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'all.db'}"
+    command = [sys.executable, str(SUPPORT / "tracking_job.py"), "senders", str(tmp_path), uri, "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == str([0] * 3), ended.stdout + ended.stderr
+
+
+def arrived(server, name):
+    """Points of a run in a server's database, which is there though the server is not."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(server.folder / "mlflow.db")) as database:
+        query = "select count(*) from metrics join runs using (run_uuid) where runs.name = ?"
+        return database.execute(query, (name,)).fetchone()[0]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
