@@ -6,5 +6,5 @@ from .outcomes import (
 )
 from .record import MetricLines as MetricLines
 from .sender import IMAGES as IMAGES
-from .sync import sync as sync, sync_line as sync_line
+from .syncing import sync as sync, sync_line as sync_line
 from .tracker import RunLog as RunLog, Tracker as Tracker

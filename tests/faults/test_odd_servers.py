@@ -38,7 +38,7 @@ def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
 
 
 def test_sync_gives_a_server_that_drips_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixopt.tracking.sync.ANSWER_SECONDS", 8.0)
+    monkeypatch.setattr("mixopt.tracking.syncing.ANSWER_SECONDS", 8.0)
     with odd_server(200, drips=True) as server:
         uri = f"http://{server.address}"
         log = RunLog(tmp_path, experiment="toy", uri=f"http://127.0.0.1:{closed_port()}")
