@@ -12,7 +12,7 @@ from typing import Any
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.online import MIXTURE_LOG, make_estimator
-from mixopt.pretraining.batches import HELD_OUT, corpus_path, prepare_for
+from mixopt.pretraining.batches import prepare_for
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     Checkpoints,
@@ -205,12 +205,6 @@ def _tracked(
     if not (config.tracking.enabled and ranks.is_first):
         yield
         return
-    first = loop.first_mixture
-    datasets = (
-        corpus_datasets(corpus_path(config, out), first)
-        if config.stream is None
-        else streamed_datasets(out / HELD_OUT, first)
-    )
     with Tracker(config.tracking, config.name, out, warn) as tracker:
         tracker.start(
             "pretrain",
