@@ -1,8 +1,4 @@
-"""The command line: parse, call the library, print the answer and the next step.
-
-A file for each kind of command; `mixopt.cli.main` puts them together. Everything but typer is
-imported by the command that needs it, so that `--help` is quick.
-"""
+"""The command line: parse, call the library, print the answer and the next step."""
 
 import lazy_loader as lazy
 

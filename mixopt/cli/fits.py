@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixopt.cli.completion import complete_directory
 from mixopt.cli.options import (
     COMMAND,
     AsJson,
@@ -33,6 +32,7 @@ from mixopt.cli.options import (
     UnitName,
     app,
     asked_objective,
+    complete_directory,
     config_of,
     directions,
     directory_of,

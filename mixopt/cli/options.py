@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from mixopt.cli.completion import complete_directory
 from mixopt.errors import plain_line
 from mixopt.system import wrapped
 
@@ -24,6 +23,32 @@ if TYPE_CHECKING:
     from mixopt.objective import Direction, Scale, Unit
     from mixopt.run_directory import Run
     from mixopt.trials import TableOptions, Trials
+
+RUNS = "runs"  # where run directories are by default
+MOST = 200  # that are offered
+
+
+def complete_directory(incomplete: str) -> list[str]:
+    """Return the run directories under `runs/` and the paths that begin with what is typed."""
+    folder = Path(incomplete).parent if incomplete else Path(RUNS)
+    if incomplete.endswith("/"):
+        folder = Path(incomplete)
+    places = [folder] if folder == Path(RUNS) else [Path(RUNS), folder]
+    found = dict.fromkeys(path for place in places for path in _offered(place))
+    return [text for text in found if text.startswith(incomplete)][:MOST]
+
+
+def _offered(folder: Path) -> list[str]:
+    """Return the runs of a folder, else its folders and YAML files."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    runs = [str(path) for path in entries if (path / "config.yaml").is_file()]
+    others = [f"{path}/" for path in entries if path.is_dir() and str(path) not in runs]
+    files = [str(path) for path in entries if path.suffix in {".yaml", ".yml"}]
+    return [text for text in (*runs, *files, *others) if not Path(text).name.startswith(".")]
+
 
 COMMAND = "next: "  # begins a line with a command to copy
 
@@ -201,11 +226,7 @@ def table_options(
 
 
 def directions(options: Sequence[str]) -> dict[str, Direction]:
-    """Read `accuracy=higher` each.
-
-    Raises:
-        ConfigError: One is of another form.
-    """
+    """Read `accuracy=higher` each."""
     from mixopt.errors import ConfigError
     from mixopt.objective import Direction
 
@@ -224,11 +245,7 @@ def directions(options: Sequence[str]) -> dict[str, Direction]:
 def asked_objective(
     targets: Sequence[str], file: Path | None
 ) -> ObjectiveConfig | tuple[str, ...] | None:
-    """Return what is minimised: losses by name or glob, or what a file has; None for neither.
-
-    Raises:
-        ConfigError: Both are given, or the file cannot be right.
-    """
+    """Return what is minimised: losses by name or glob, or what a file has; None for neither."""
     from mixopt.config import read_objective
     from mixopt.errors import ConfigError
 
@@ -238,11 +255,7 @@ def asked_objective(
 
 
 def risk_of(option: str | None) -> RiskConfig | None:
-    """Read `std=1` or `quantile=0.9`.
-
-    Raises:
-        ConfigError: It is of another form, or a number that cannot be.
-    """
+    """Read `std=1` or `quantile=0.9`."""
     from mixopt.config import RiskConfig
     from mixopt.errors import ConfigError
 
@@ -282,11 +295,7 @@ def directory_of(config: Path, out: Path | None) -> Path:
 
 
 def config_of(source: Path) -> Path:
-    """Return the configuration file: that of a run where its directory is given.
-
-    Raises:
-        ConfigError: The directory is not that of a run.
-    """
+    """Return the configuration file: that of a run where its directory is given."""
     from mixopt.errors import ConfigError
 
     if not source.is_dir():

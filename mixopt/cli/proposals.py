@@ -1,39 +1,50 @@
-"""The command that proposes: one mixture, or a Pareto front of several."""
+"""Commands of mixtures: propose, predict, anneal."""
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixopt.cli.completion import complete_directory
 from mixopt.cli.options import (
+    COMMAND,
     AsJson,
+    ConfigPath,
+    ExecutorName,
     FullLength,
     LimitsPath,
     ObjectivePath,
+    OutPath,
     Overrides,
+    Retry,
     SizesPath,
     Trusted,
     app,
     asked_objective,
+    complete_directory,
     config_of,
     directory_of,
     print_json,
+    print_run,
     print_step,
     risk_of,
     say,
     show,
+    with_executor,
 )
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mixopt.mixture import Mixture
     from mixopt.pipeline import Asked
+    from mixopt.run_directory import Run
 
 LONGEST = 120  # characters of a proposal's name
 
@@ -206,3 +217,182 @@ def _propose_front(
     write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
     print_json(front.to_json()) if as_json else show(front_text(front))
     say(f"proposals (one per point) and front.svg: {folder}")
+
+
+@app.command("anneal")
+def anneal_command(
+    config: ConfigPath,
+    sources: Annotated[
+        str | None,
+        typer.Option("--sources", metavar="A,B,...", help="Domains to compare, one anneal each."),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option("--share", help="Share of the tokens from a source [default: 0.5]."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", help="Seeds for the control and each source [default: 3]."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="YAML of the base's weights [default: natural]."),
+    ] = None,
+    combine: Annotated[
+        bool,
+        typer.Option("--combine", help="Then fit the sources' shares, propose and validate."),
+    ] = False,
+    rounds: Annotated[
+        str | None,
+        typer.Option(
+            "--rounds", metavar="N,N", help="With --combine: mixtures of later rounds, such as 8,8."
+        ),
+    ] = None,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    retry_failed: Retry = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare each candidate source with the base mixture alone."""
+    from mixopt.pipeline import AnnealAsked, anneal
+
+    source = config_of(config)
+    asked = AnnealAsked(_names(sources), share, seeds, base, _numbers(rounds))
+    run = anneal(
+        source,
+        directory_of(source, out),
+        asked,
+        combine=combine,
+        overrides=with_executor(overrides, executor),
+        retry_failed=retry_failed,
+        trust=trust,
+        say=say,
+    )
+    given = [str(config), *([] if config.is_dir() else ["--out", str(run.path)])]
+    given += [part for one in overrides or () for part in ("--set", one)]
+    _print(run, f"mixopt anneal {shlex.join(given)}", combine, as_json)
+
+
+def _print(run: Run, command: str, combine: bool, as_json: bool) -> None:
+    from mixopt.pipeline import combining
+    from mixopt.reporting import anneals_json, anneals_text, run_summary
+
+    if as_json:
+        combined = {"combined": run_summary(run)} if combine else {}
+        print_json({**anneals_json(run), **combined})
+        return
+    show(anneals_text(run))
+    if combine:
+        show("")
+        print_run(run, as_json)
+    elif (options := combining(run)) is not None:
+        show(f"{COMMAND}{command} {options}")
+    else:
+        show("To combine them, add sources: a fit needs 3 of them beside the control.")
+
+
+def _names(option: str | None) -> tuple[str, ...] | None:
+    if option is None:
+        return None
+    return tuple(name.strip() for name in option.split(",") if name.strip())
+
+
+def _numbers(option: str | None) -> tuple[int, ...]:
+    """Read `8,8`."""
+    from mixopt.errors import ConfigError
+
+    parts = [] if option is None else option.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--rounds {option}: expected counts of mixtures, such as 8,8")
+    return tuple(map(int, parts))
+
+
+Fitted = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|FIT",
+        help="A run directory, or a folder with a fit.",
+        autocompletion=complete_directory,
+    ),
+]
+CLOSE = 1e-6  # how far from 1 the sum of weights may be
+
+
+@app.command("predict")
+def predict_command(
+    directory: Fitted,
+    mixture: Annotated[
+        Path | None, typer.Option("--mixture", metavar="FILE", help="YAML of weights by domain.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="A=.5,B=.5", help="Weights by domain.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", metavar="LOSS", help="Predict this loss; repeatable or a glob, for a mean."
+        ),
+    ] = None,
+    objective: ObjectivePath = None,
+    tokens: FullLength = None,
+    constraints: LimitsPath = None,
+    inventory: SizesPath = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the losses and epochs of any mixture."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import Asked, predict_from
+    from mixopt.reporting import forecast_lines
+
+    given = _mixture(mixture, weights)
+    asked = Asked(token_count(tokens, "--tokens"), constraints, inventory)
+    aim = asked_objective(tuple(target or ()), objective)
+    found = predict_from(directory, given, target=aim, asked=asked, trust=trust)
+    print_json(found.to_json()) if as_json else show(forecast_lines(found))
+
+
+@app.command("readiness")
+def readiness_command(directory: Fitted, trust: Trusted = False, as_json: AsJson = False) -> None:
+    """Show how well trials tell mixtures apart, loss by loss."""
+    from mixopt.fitting import readiness
+    from mixopt.pipeline import load_fit
+    from mixopt.reporting import readiness_text
+
+    found = readiness(load_fit(directory, trust=trust))
+    print_json(found.to_json()) if as_json else show(readiness_text(found))
+
+
+MAX_SHARE = 1e15  # sums of larger ones may overflow
+
+
+def _mixture(file: Path | None, weights: str | None) -> Mixture:
+    """Return the mixture that is asked about."""
+    from mixopt.mixture import Mixture
+
+    if (file is None) == (weights is None):
+        raise ConfigError("predict: give either --mixture FILE or --weights A=.5,B=.5")
+    return Mixture.from_file(file) if file is not None else Mixture(_weights(weights or ""))
+
+
+def _weights(text: str) -> dict[str, float]:
+    """Read `a=.5,b=.5`."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not name.strip() or not 0 <= share < MAX_SHARE:
+            raise ConfigError(f"--weights {part.strip()}: expected DOMAIN=SHARE, such as web=.5")
+        if name.strip() in found:
+            raise ConfigError(f"--weights: domain {name.strip()!r} is given twice")
+        found[name.strip()] = share
+    total = math.fsum(found.values())
+    if abs(total - 1.0) > CLOSE:
+        fix = f"; divide each by {total:.6g}" if total > 0 else ""
+        raise ConfigError(f"--weights: the sum is {total:.6g}, not 1{fix}")
+    return found

@@ -76,13 +76,7 @@ MARGIN = 0.02
 
 
 class GuardrailsConfig(Section):
-    """By how much losses may be predicted worse than a reference mixture makes them.
-
-    `base` is the measured losses of the checkpoint that all trials begin with, not a mixture.
-
-    One word in place of the fields, such as `guardrails: natural`, is that reference with a margin
-    of `MARGIN` for every evaluation domain.
-    """
+    """By how much losses may be predicted worse than a reference mixture makes them."""
 
     reference: Compared = "natural"
     margin: Margin | None = Field(

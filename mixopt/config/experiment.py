@@ -1,29 +1,136 @@
-"""The one YAML file of an experiment, as checked values.
-
-Each section is one step's; a field's description is its documentation. `load_config` reads the file
-with line numbers (mixopt.config.experiment_file), so that an error names file, line and field.
-"""
+"""The one YAML file of an experiment, as checked values; each section is one step's."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mixopt.config.command_section import CommandFields
 from mixopt.config.constraints_section import ConstraintsConfig
 from mixopt.config.corpus_section import CorpusConfig, SourceConfig
-from mixopt.config.design_section import DesignConfig
-from mixopt.config.durations import Duration
-from mixopt.config.experts_section import TrialExpertsConfig
-from mixopt.config.objective_section import ObjectiveConfig
-from mixopt.config.section import Count, Positive, Section, Share
-from mixopt.config.starting_point import located
-from mixopt.config.task_objective import with_tasks
-from mixopt.config.tasks_section import TasksConfig
-from mixopt.config.validation_section import ValidateConfig
+from mixopt.config.design_section import DesignConfig, ValidateConfig
+from mixopt.config.objective_section import ObjectiveConfig, TasksConfig, with_tasks
+from mixopt.config.section import Count, Duration, Positive, Section, Share, located
+from mixopt.errors import did_you_mean
 from mixopt.system import ServerUri
+
+COMMAND = "command"
+
+
+class CommandFields(Section):
+    """What is run for each trial, and where its losses are."""
+
+    run: str | list[str] | None = Field(
+        None,
+        description="command that trains one trial, split into words and run without a shell; "
+        "{mixture} {trial} {seed} {tokens} {out} {gpus} {corpus} are filled in",
+    )
+    result: str | None = Field(
+        None,
+        description="what it writes below {out}, or a glob: JSON, JSONL, CSV, event files of "
+        "TensorBoard, a W&B or MLflow run",
+    )
+    losses: str | dict[str, str] | None = Field(
+        None,
+        description="names of the losses in the result: a pattern such as eval/{domain}/loss, or "
+        "a name or glob for each evaluation domain; each domain's own name if "
+        "omitted",
+    )
+    unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
+        None, description="of the losses in the result; nats_per_token if omitted"
+    )
+    mixture_format: str | None = Field(
+        None, description="trainer whose format {mixture} is written in, as mixopt export does"
+    )
+    paths: dict[str, str | list[str]] | None = Field(
+        None, description="the trainer's own data by domain, for mixture_format"
+    )
+    folder: str | None = Field(
+        None, description="where the command runs; the trial's own folder, {out}, if omitted"
+    )
+    timeout: Duration | None = Field(
+        None, description="time limit of a trial, in seconds or as 2h; no limit if omitted"
+    )
+    retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None, description="how many times a failed command is retried; 0 if omitted"
+    )
+
+    @property
+    def command_fields(self) -> dict[str, Any]:
+        """Those that are given, by name."""
+        given = {name: getattr(self, name) for name in CommandFields.model_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def command_text(self) -> str | None:
+        """The command as one text, for whoever is asked to trust it; None where there is none."""
+        return shlex.join(self.run) if isinstance(self.run, list) else self.run
+
+
+def command_faults(
+    name: str, fields: CommandFields, options: Iterable[str], evaluation: Iterable[str]
+) -> Iterable[tuple[tuple[str, ...], str]]:
+    """Find what cannot be right of these fields: where, and what."""
+    given = fields.command_fields
+    if name != COMMAND:
+        for field in given:
+            yield (
+                ("proxy", field),
+                f"is for a trainer of your own: give name: {COMMAND}, or leave it out",
+            )
+        return
+    for field in ("run", "result"):
+        if field not in given:
+            yield ("proxy", field), f"is missing: name: {COMMAND} needs 'run' and 'result'"
+    for option in options:
+        yield ("proxy", "options", option), f"stands directly under 'proxy' with name: {COMMAND}"
+    losses, known = given.get("losses"), list(evaluation)
+    for domain in losses if isinstance(losses, dict) else ():
+        if domain not in known:
+            yield (
+                ("proxy", "losses", domain),
+                f"unknown evaluation domain {domain!r}{did_you_mean(domain, known)}",
+            )
+
+
+_LOAD = "collapse above: the busiest expert's load over the even one"
+
+
+class ThresholdsConfig(Section):
+    """Thresholds of diagnoses, others than the defaults."""
+
+    effective: Share | None = Field(None, description="collapse below: effective experts, of all")
+    dead: Share | None = Field(None, description="collapse above: dead experts, of all")
+    busiest: float | None = Field(None, ge=1, allow_inf_nan=False, description=_LOAD)
+    overflow: Share | None = Field(None, description="collapse above: beyond 1.25 times even")
+    serves: Share | None = Field(None, description="of an expert's tokens, to serve a domain")
+    occupied: Share | None = Field(None, description="degradation above")
+    shared: Share | None = Field(None, description="degradation above, of shared experts")
+    rare: Share | None = Field(None, description="of an even share, for a domain to be rare")
+    apart: Share | None = Field(None, description="underfitting below")
+    others: Share | None = Field(None, description="underfitting where others are so far apart")
+    assignments: Count | None = Field(None, description="to an expert, for a layer to be diagnosed")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_number(cls, value: Any) -> Any:
+        """Refuse truths, which would be read as 0 and 1."""
+        if isinstance(value, bool):
+            raise ValueError(f"{value} is not a number")
+        return value
+
+
+class TrialExpertsConfig(Section):
+    """How the experts of trials are looked at; no trial is another for it."""
+
+    thresholds: ThresholdsConfig = Field(
+        ThresholdsConfig(),
+        description="thresholds of diagnoses, such as {busiest: 3, dead: 0.1}; "
+        "docs/experts/diagnoses.md says what they are",
+    )
 
 
 class ProxyConfig(CommandFields):

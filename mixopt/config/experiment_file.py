@@ -1,53 +1,188 @@
-"""Read an experiment's YAML file, with overrides, into a checked `Config`.
-
-Fields are checked one by one first (mixopt.config.yaml_sections), then against each other.
-"""
+"""Read an experiment's YAML file, with overrides, into a checked `Config`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixopt.config.absent_text import absent_text_faults
-from mixopt.config.anneals_section import anneal_faults
-from mixopt.config.command_section import command_faults
-from mixopt.config.experiment import Config
+from mixopt.config.corpus_section import WHERE, SourceConfig
+from mixopt.config.design_section import CONTROL, anneal_faults
+from mixopt.config.experiment import COMMAND, Config, command_faults
 from mixopt.config.loss_choice import chosen_losses, objective_faults
-from mixopt.config.mixed_domains import mixed_faults
-from mixopt.config.names_of_domains import folder_fault
-from mixopt.config.start_faults import start_faults
+from mixopt.config.objective_section import mixed_units
+from mixopt.config.section import folder_fault
 from mixopt.config.stated_sizes import size_faults, with_stated_sizes
-from mixopt.config.store_urls import experiment_urls, url_faults
-from mixopt.config.task_objective import mixed_units
-from mixopt.config.token_sources import token_source_faults
-from mixopt.config.validation_section import CONTROL
 from mixopt.config.yaml_sections import Location, dump_sections, first_of, read_sections
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     PluginKind,
     choice_fault,
+    is_url,
     load_plugin,
     name_fault,
     plugin_names,
     shown_name,
+    url_fault,
     value_fault,
+    without_secrets,
 )
+
+if TYPE_CHECKING:
+    from mixopt.config.experiment import Config
+    from mixopt.config.yaml_sections import Location
+
+
+def absent_texts(sections: Mapping[Location, Mapping[str, SourceConfig]]) -> Iterable[Location]:
+    """Find the sources, by where their sections are, that do not say where their text is."""
+    for place, sources in sections.items():
+        yield from ((*place, name) for name, source in sources.items() if not source.has_text)
+
+
+def absent_text_faults(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find what cannot be right of domains and targets without text."""
+    if config.corpus.prepared is not None:  # it has their text
+        return
+    sections: dict[Location, Mapping[str, SourceConfig]] = {
+        ("corpus", "domains"): config.corpus.domains,
+        ("evaluation",): config.evaluation,
+        **{
+            ("corpus", "domains", name, "mixed", "domains"): mixed.domains
+            for name, mixed in config.corpus.mixed.items()
+        },
+    }
+    found = list(absent_texts(sections))
+    if found and config.proxy.name != COMMAND:
+        message = f"{WHERE}; only a trainer of your own (proxy.name: {COMMAND}) needs no text"
+        yield from ((location, message) for location in found)
+        return
+    for location in found:
+        if "mixed" in location:
+            yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
+        elif location[0] == "corpus" and config.corpus.inventory is None:
+            name = str(location[-1])
+            if config.corpus.domains[name].tokens is None:
+                yield location, "its text is not here, so its size is unknown: give tokens"
+    unit, wanted = config.proxy.unit or "nats_per_token", config.objective.unit
+    if found and unit != wanted:
+        yield (
+            ("objective", "unit"),
+            (
+                f"is {wanted}, and losses of {found[0][-1]!r}, whose text is not available here, "
+                f"are known only in proxy.unit: set objective.unit: {unit}"
+            ),
+        )
+
+
+CONTINUED = "continued"
+_FROM_NOTHING = ("decoder", "ngram", "command")
+
+
+def start_faults(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find what cannot be right of what trials begin with: where, and what."""
+    proxy, rails = config.proxy, config.constraints.guardrails
+    if proxy.name == CONTINUED and proxy.start is None:
+        message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
+        yield ("proxy", "from"), f"{message} a folder of transformers"
+    if proxy.name in _FROM_NOTHING and proxy.start is not None:
+        message = f"trials of proxy {proxy.name!r} begin with random weights: give name:"
+        yield ("proxy", "from"), f"{message} {CONTINUED}, or leave it out"
+    if proxy.start_hash is not None and proxy.start is None:
+        yield ("proxy", "from_hash"), "is written by mixopt, beside 'from'; leave it out"
+    if rails is not None and rails.reference == "base" and proxy.start is None:
+        message = "base is the checkpoint that trials begin with, and these begin with none: give"
+        place = ("constraints", "guardrails", "reference")
+        yield place, f"{message} proxy: {{name: continued, from: ...}}, or natural"
+
+
+_TRAINED = "bpe:"
+
+
+def token_source_faults(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find tokens beside a tokenizer that the run would train, which cannot be theirs."""
+    places: dict[Location, Mapping[str, SourceConfig]] = {
+        ("corpus", "domains"): config.corpus.sources,
+        ("evaluation",): config.evaluation,
+    }
+    found = [
+        (*place, name)
+        for place, sources in places.items()
+        for name, source in sources.items()
+        if source.is_tokens
+    ]
+    if found and config.corpus.tokenizer.startswith(_TRAINED):
+        message = (
+            f"{config.corpus.tokenizer} is trained by the run, but {found[0][-1]!r} is already "
+            "tokens: name the tokenizer that made them, or a folder with its tokenizer.json"
+        )
+        yield ("corpus", "tokenizer"), message
+
+
+_FILES = ("path", "data_files", "validation")
+
+
+def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
+    """Yield each URL of a store that an experiment reads, with where it stands."""
+    tasks = config.tasks
+    items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
+    fields: list[tuple[Location, object]] = [
+        (("corpus", "root"), config.corpus.root),
+        (("corpus", "inventory"), config.corpus.inventory),
+        (("corpus", "prepared"), config.corpus.prepared),
+        *((("tasks", "sets", name, "path"), path) for name, path in items.items()),
+    ]
+    yield from ((place, str(value)) for place, value in fields if is_url(value))
+    domains: dict[Location, Mapping[str, SourceConfig]] = {
+        ("corpus", "domains"): config.corpus.sources
+    }
+    yield from source_urls({**domains, ("evaluation",): config.evaluation})
+
+
+def source_urls(
+    sections: Mapping[Location, Mapping[str, SourceConfig]],
+) -> Iterable[tuple[Location, str]]:
+    """Yield each URL of a store that sources name, with where it stands."""
+    for place, sources in sections.items():
+        for name, source in sources.items():
+            for field in _FILES:
+                given = getattr(source, field)
+                for value in given if isinstance(given, list) else [given]:
+                    if is_url(value):
+                        yield (*place, name, field), value
+
+
+def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[tuple[Location, str]]:
+    """Find URLs that cannot be read, or would be kept with a secret."""
+    for location, url in urls:
+        fault = url_fault(url)
+        if fault is not None:
+            yield location, f"{without_secrets(url)}: {fault}"
+
+
+def mixed_faults(config: Config) -> Iterable[tuple[Location, str]]:
+    """Find parts whose name is taken or no folder's, and sizes of parts that nothing reads."""
+    corpus = config.corpus
+    if corpus.mixed and corpus.prepared is not None:
+        yield (
+            ("corpus", "prepared"),
+            "a mixed domain is prepared here, from its parts; leave it out",
+        )
+    taken = {**dict.fromkeys(corpus.domains, "a training domain")}
+    taken |= dict.fromkeys(config.evaluation, "a target")
+    for name, mixed in corpus.mixed.items():
+        place: Location = ("corpus", "domains", name, "mixed", "domains")
+        for part in mixed.domains:
+            if part in taken:
+                message = f"is already the name of {taken[part]}: a part is a target by its name;"
+                yield (*place, part), f"{message} rename it"
+            fault = folder_fault(part)
+            if fault is not None:
+                yield (*place, part), fault
+            taken[part] = f"a part of {name!r}"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool = True) -> Config:
-    """Read, override and check a configuration.
-
-    Args:
-        path: The YAML file.
-        overrides: `a.b=value` each, the value in YAML; later ones win.
-        trust: Whether code that the file names may be imported; a user's own file is trusted, the
-            record in a run directory is not.
-
-    Raises:
-        ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
-            range, or names something that is not there; one line with file, line and field.
-    """
+    """Read, override and check a configuration."""
     example = "'corpus:' and 'objective:'"
     sections = read_sections(path, Config, overrides, example=example, files=trust)
     mistakes: list[ConfigError] = []

@@ -1,10 +1,4 @@
-"""Resolve an objective to losses by name: globs, families and directions.
-
-Weights of globs that match one loss add up; a loss that is named itself has its own weight alone.
-Inside a family the weights are shares of the family, and a family's weight is a share of the
-whole, so that a family of fifty tasks counts no more than one of two. A loss is in one family: in
-the one that names it, or in the only one whose globs match it.
-"""
+"""Resolve an objective to losses by name: globs, families and directions."""
 
 from __future__ import annotations
 
@@ -12,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mixopt.config.objective_section import ObjectiveConfig
-from mixopt.config.task_names import HIGHER, task_metric
+from mixopt.config.objective_section import HIGHER, ObjectiveConfig, task_metric
 from mixopt.errors import ConfigError
 from mixopt.system import choice_fault, chosen, given_by, one_value, value_fault
 
@@ -26,14 +19,7 @@ Fault = tuple[
 
 @dataclass(frozen=True)
 class ChosenLosses:
-    """What an objective is made of, by name.
-
-    Attributes:
-        kind: How the losses become one number.
-        weights: Weight of each; adds up to 1 for a mean, and is 1 each otherwise.
-        families: Names by family; none where there are no families.
-        higher: Evaluation domains whose metric is better when it is higher.
-    """
+    """What an objective is made of, by name."""
 
     kind: Literal["target", "mean", "worst"]
     weights: Mapping[str, float]
@@ -42,15 +28,7 @@ class ChosenLosses:
 
 
 def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenLosses:
-    """Return the losses that a configuration chooses.
-
-    Args:
-        config: Exactly one of target, mean, worst and families, and directions.
-        evaluation: Evaluation domains, which globs match.
-
-    Raises:
-        ConfigError: What `objective_faults` finds.
-    """
+    """Return the losses that a configuration chooses."""
     for place, _, message in objective_faults(config, evaluation):
         raise ConfigError(f"{'.'.join(place)}: {message}")
     directions = {name: _usual_direction(name) for name in evaluation}
@@ -75,15 +53,7 @@ def _usual_direction(loss: str) -> str:
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    """Find names that are not there, globs that match nothing, and what two globs disagree on.
-
-    Args:
-        config: The objective.
-        evaluation: Evaluation domains, which globs match.
-
-    Yields:
-        The field, the pattern in it where the field has patterns as keys, and what is wrong.
-    """
+    """Find names that are not there, globs that match nothing, and what two globs disagree on."""
     unmatched = False
     for place, pattern, is_key in _patterns(config):
         fault = choice_fault(pattern, evaluation, KIND)

@@ -1,12 +1,124 @@
-"""The section `objective:`: the quantity to minimise."""
+"""The sections `objective:` and `tasks:`: what is minimised, over losses and downstream tasks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mixopt.config.section import Section
+from mixopt.config.section import Positive, Section
+from mixopt.errors import did_you_mean
+from mixopt.system import is_glob, under_folder
+
+TASK = "task/"  # begins the name of what a task measures, task/<name>/<metric>
+FAMILY = "family/"  # begins the name of a family of tasks, in an objective
+# Metrics that compare choices; of all of them higher is better.
+OF_CHOICES = frozenset({"choice_log_probability", "choice_probability", "accuracy"})
+# These, and what lm-eval and OLMES call theirs of which higher is better.
+HIGHER = OF_CHOICES | {
+    *("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "pass@1"),
+    *("acc_raw", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond"),
+    *("correct_prob", "margin", "primary_score"),
+}
+UNIT_OF = {"choice_log_probability": "nats", "choice_probability": "share", "accuracy": "share"}
+
+
+def task_column(name: str, metric: str) -> str:
+    """Return the name of a task's metric among losses, and in the table of trials."""
+    return f"{TASK}{name}/{metric}"
+
+
+def task_metric(loss: str) -> tuple[str, str] | None:
+    """Return the task and the metric of a loss; None for an evaluation domain."""
+    if not loss.startswith(TASK):
+        return None
+    name, _, metric = loss.removeprefix(TASK).rpartition("/")
+    return name, metric
+
+
+Metric = Literal["bits_per_byte", "choice_log_probability", "choice_probability", "accuracy"]
+Normalisation = Literal["none", "characters", "bytes", "unconditional"]
+
+
+class TaskSetConfig(Section):
+    """One task: a file of items, and how it counts."""
+
+    path: str = Field(description="items, one JSON object per line; .gz and .zst too")
+    family: str | None = Field(None, description="tasks of one family are averaged first")
+    metric: Metric | tuple[Metric, ...] | None = Field(
+        None, description="overrides tasks.metric; of several, the first is the task's own"
+    )
+    normalisation: Normalisation | None = Field(None, description="overrides tasks.normalisation")
+    items: Positive | None = Field(None, description="overrides tasks.items")
+
+
+class TasksConfig(Section):
+    """Tasks that each trial is scored on, at the end and at `proxy.eval_every`."""
+
+    sets: dict[str, TaskSetConfig] = Field(
+        description="by name: a file of items, or its path and how it counts", min_length=1
+    )
+    root: str | None = Field(
+        None, description="folder or URL of relative paths; the working directory"
+    )
+    items: Positive = Field(
+        200,
+        description="maximum items of each task, chosen by a hash of their ids, the same for every "
+        "trial",
+    )
+    metric: Metric | tuple[Metric, ...] = Field(
+        "bits_per_byte",
+        description="bits_per_byte of the gold answer, choice_log_probability,"
+        " choice_probability, accuracy, or several",
+    )
+    normalisation: Normalisation = Field(
+        "characters", description="choices are compared by ln p divided by this"
+    )
+    drop_overlap: bool | None = Field(
+        None, description="true: leave out training documents that contain answers of items"
+    )
+
+    @field_validator("sets", mode="before")
+    @classmethod
+    def _paths(cls, value: Any) -> Any:
+        """Take a path alone for a set."""
+        if not isinstance(value, dict):
+            return value
+        return {n: {"path": one} if isinstance(one, str) else one for n, one in value.items()}
+
+    @model_validator(mode="after")
+    def _some_metric(self) -> TasksConfig:
+        for given in (self.metric, *(one.metric for one in self.sets.values())):
+            if isinstance(given, tuple) and (not given or len(set(given)) < len(given)):
+                raise ValueError("name at least one metric, and each only once")
+        return self
+
+    def metrics(self, name: str) -> tuple[Metric, ...]:
+        """Return the metrics of a task; the first is the task's own."""
+        given = self.sets[name].metric or self.metric
+        return (given,) if isinstance(given, str) else given
+
+    def columns(self) -> Iterator[str]:
+        """Yield the names of all tasks' metrics, `task/<name>/<metric>`."""
+        for name in self.sets:
+            yield from (task_column(name, metric) for metric in self.metrics(name))
+
+    def path(self, name: str) -> str:
+        """Return where the items of a task are."""
+        path = self.sets[name].path
+        return path if self.root is None else under_folder(self.root, path)
+
+    @property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """Names of the metrics of each family's tasks, by family; each task by its own metric."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, one in self.sets.items():
+            if one.family is not None:
+                own = task_column(name, self.metrics(name)[0])
+                found[one.family] = (*found.get(one.family, ()), own)
+        return found
+
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 KINDS = ("target", "mean", "worst", "families")
@@ -71,3 +183,88 @@ class ObjectiveConfig(Section):
         if self.scale == "spread" and self.mean is None and self.families is None:
             raise ValueError(f"scale: spread is for a mean of losses, not for {given[0]}")
         return self
+
+
+def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> ObjectiveConfig:
+    """Return the objective over names of losses alone."""
+    if tasks is None:
+        return objective
+    named: dict[str, Any] = {"direction": _whole(objective.direction, tasks)}
+    if objective.target is not None and objective.target.startswith(FAMILY):
+        named |= {"target": None, "families": _family_of({objective.target: 1.0}, tasks)}
+    elif objective.target is not None:
+        named["target"] = _own(objective.target, tasks)
+    elif objective.worst is not None:
+        members = [one for name in objective.worst for one in _members(name, tasks)]
+        named["worst"] = list(dict.fromkeys(members))
+    elif objective.mean is not None and any(name.startswith(FAMILY) for name in objective.mean):
+        named |= {"mean": None, "families": _family_of(objective.mean, tasks)}
+    elif objective.mean is not None:
+        named["mean"] = _whole(objective.mean, tasks)
+    for name, family in (objective.families or {}).items():
+        named.setdefault("families", {})[name] = family.model_copy(
+            update={"mean": _inside(family.mean, tasks)}
+        )
+    return objective.model_copy(update=named)
+
+
+def _family_of(weights: dict[str, float], tasks: TasksConfig) -> dict[str, FamilyConfig]:
+    found = {}
+    for name, weight in weights.items():
+        if is_glob(name):
+            raise ValueError(
+                f"{name!r} is a glob beside families; give objective.families, where each has a"
+                " name and a mean"
+            )
+        members = _members(name, tasks)
+        found[name.removeprefix(FAMILY)] = FamilyConfig(
+            weight=weight, mean=dict.fromkeys(members, 1.0)
+        )
+    return found
+
+
+def _inside(weights: dict[str, float], tasks: TasksConfig) -> dict[str, float]:
+    return {one: weight for name, weight in weights.items() for one in _members(name, tasks)}
+
+
+def _members(name: str, tasks: TasksConfig) -> tuple[str, ...]:
+    """Return the losses that a name stands for: a family's, or itself."""
+    if not name.startswith(FAMILY):
+        return (_own(name, tasks),)
+    family, known = name.removeprefix(FAMILY), tasks.families
+    if family not in known:
+        hint = did_you_mean(family, known) or "; no task has a family"
+        raise ValueError(f"no task is of the family {family!r}{hint}")
+    return known[family]
+
+
+def _whole(weights: dict[str, Any], tasks: TasksConfig) -> dict[str, Any]:
+    return {_own(name, tasks): value for name, value in weights.items()}
+
+
+def _own(name: str, tasks: TasksConfig) -> str:
+    """Return the loss that `task/<name>` stands for; any other name is itself."""
+    task = name.removeprefix(TASK)
+    if not name.startswith(TASK) or task not in tasks.sets:
+        return name
+    return task_column(task, tasks.metrics(task)[0])
+
+
+def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
+    """Say what is wrong where tasks are measured beside what is in another unit."""
+    names = list(losses)
+    if objective.scale == "spread" or not any(name.startswith(TASK) for name in names):
+        return None
+    units = {_unit(name, objective.unit): name for name in reversed(names)}
+    if len(units) == 1:
+        return None
+    first, second = list(units.values())[:2]
+    return (
+        f"{first!r} and {second!r} are in different units; use a mean with objective.scale: spread,"
+        " or measure both in bits_per_byte"
+    )
+
+
+def _unit(loss: str, of_domains: str) -> str:
+    task = task_metric(loss)
+    return of_domains if task is None else UNIT_OF.get(task[1], task[1])

@@ -1,11 +1,4 @@
-"""What a base was trained on, as parts of a mixed domain: its shards, and its mixture.
-
-The shards of a run of `mixopt pretrain` are named as tokens that are there already, so that no text
-is read again, and their held-out tokens stay held out. The mixture is the mean over the tokens up
-to a checkpoint of what the run's mixture log says, without what an estimator in the shadow only
-would have done. Of a stage that goes to a mixture linearly it is half of either end, as far as it
-came.
-"""
+"""What a base was trained on, as parts of a mixed domain: its shards, and its mixture."""
 
 from __future__ import annotations
 
@@ -65,11 +58,7 @@ def _step_of(checkpoint: Path) -> int | None:
 
 
 def weights_in(given: str) -> dict[str, Any]:
-    """Return the weights of a file of a mixture, such as a recommendation.
-
-    Raises:
-        ConfigError: It cannot be read, or has no weights.
-    """
+    """Return the weights of a file of a mixture, such as a recommendation."""
     content = read_yaml(local_path(given))
     weights = content.get("weights", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
@@ -149,10 +138,7 @@ def _mixture(
 
 
 def _changes(log: Path, last: int) -> list[tuple[int, dict[str, float]]]:
-    """Return the first step of each mixture that a run trained on, up to a step, and the mixture.
-
-    What an estimator in the shadow logs was not trained on.
-    """
+    """Return the first step of each mixture that a run trained on, and the mixture."""
     lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
     found = []
     for line in lines:

@@ -1,8 +1,4 @@
-"""Read a YAML file of sections, with overrides, into a checked pydantic model.
-
-The file is composed to nodes first, so that an error can say the line of the field that is
-wrong. Unknown fields are answered with the nearest known one.
-"""
+"""Read a YAML file of sections, with overrides, into a checked pydantic model."""
 
 from __future__ import annotations
 
@@ -36,13 +32,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Sections(Generic[Model]):
-    """What a file says, checked field by field.
-
-    Attributes:
-        values: The model.
-        path: The file.
-        origins: Where each field was given: file and line, or the override.
-    """
+    """What a file says, checked field by field."""
 
     values: Model
     path: Path
@@ -62,19 +52,7 @@ def read_sections(
     example: str,
     files: bool = True,
 ) -> Sections[Model]:
-    """Read, override and check a file.
-
-    Args:
-        path: The YAML file.
-        model: What it is checked against.
-        overrides: `a.b=value` each, the value in YAML; later ones win.
-        example: Sections that the file should have, for the error where it has none.
-        files: Whether sections may read the files that they name.
-
-    Raises:
-        ConfigError: The file cannot be read, or a field is unknown, of the wrong type or out of
-            range; one line with file, line and field.
-    """
+    """Read, override and check a file."""
     path = Path(path)
     content, lines = _read(path, example)
     origins: dict[Location, str] = {loc: f"{path}:{line}" for loc, line in lines.items()}

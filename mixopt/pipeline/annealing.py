@@ -1,11 +1,4 @@
-"""Microanneals as a run: `mixopt anneal`, and their combination into a mixture.
-
-A run of microanneals is a run whose design is the control and one mixture a source
-(mixopt.trials.first_round), so that it prepares, sweeps, resumes and is tracked like any other.
-Its configuration has `design.anneals`, and `constraints.proportions.base`, which
-keeps the base in one piece where sources are combined. Combining them is the rest of the steps;
-later rounds, if any, are chosen by a fit on the anneals and trained first.
-"""
+"""Microanneals as a run: `mixopt anneal`, and their combination into a mixture."""
 
 from __future__ import annotations
 
@@ -33,15 +26,7 @@ CHOICE = ("acquisition", "acquisition_regressor", "stop_gain")
 
 @dataclass(frozen=True)
 class AnnealAsked:
-    """What microanneals are asked for; what is None is as CONFIG or the run has it.
-
-    Attributes:
-        sources: Domains to compare.
-        share: Of the tokens that each takes.
-        seeds: Of the control and every source.
-        base: A file of the base's weights: a mixture, a proposal or a recommendation.
-        rounds: Mixtures of later rounds, where the sources are combined.
-    """
+    """What microanneals are asked for; what is None is as CONFIG or the run has it."""
 
     sources: tuple[str, ...] | None = None
     share: float | None = None
@@ -52,17 +37,7 @@ class AnnealAsked:
     def overrides(
         self, config: Config, recorded: DesignConfig | None = None, *, combine: bool = False
     ) -> list[str]:
-        """Return the fields that it sets, as overrides of a configuration.
-
-        Args:
-            config: The experiment.
-            recorded: The design of the run, where there is one already.
-            combine: Whether later rounds of the experiment are trained too; those that the run
-                has are in any case.
-
-        Raises:
-            ConfigError: No source is given, here or there, or an option cannot be right.
-        """
+        """Return the fields that it sets, as overrides of a configuration."""
         design = config.design if config.design.anneals is not None else recorded
         before = None if design is None else design.anneals
         known = {} if before is None else before.model_dump(mode="json")
@@ -176,11 +151,7 @@ def anneal(
 
 
 def combining(run: Run) -> str | None:
-    """Return the options of `mixopt anneal` that combine a run's anneals, such as `--combine`.
-
-    They lower `fit.folds` where there are fewer mixtures than folds. None where a fit needs more
-    mixtures than there are.
-    """
+    """Return the options of `mixopt anneal` that combine a run's anneals, such as `--combine`."""
     from mixopt.trials import LEAST_MIXTURES
 
     mixtures = run.config.design.first_round
@@ -208,11 +179,7 @@ def _kept(design: DesignConfig, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def _weights(path: Path) -> dict[str, float]:
-    """Read a base's weights.
-
-    Raises:
-        MixtureError: The file does not contain a mixture.
-    """
+    """Read a base's weights."""
     from mixopt.mixture import Mixture
 
     return dict(Mixture.from_file(path))
@@ -253,11 +220,7 @@ def _trained(config: Path, out: Path) -> Run | None:
 
 
 def _recorded(out: Path) -> DesignConfig | None:
-    """Return the design of the microanneals that a directory has; None where it has nothing.
-
-    Raises:
-        RunError: Its trials are of another design.
-    """
+    """Return the design of the microanneals that a directory has; None where it has nothing."""
     if not (out / "config.yaml").is_file():
         return None
     run = load_run(out)
@@ -279,11 +242,7 @@ def _config(config: Path, settings: Sequence[str], trust: bool) -> Config:
 
 
 def _check_folds(config: Config) -> None:
-    """Check that a fit has enough mixtures.
-
-    Raises:
-        ConfigError: There are fewer than any fit needs, or fewer than folds.
-    """
+    """Check that a fit has enough mixtures."""
     from mixopt.trials import LEAST_MIXTURES
 
     sources = config.design.first_round - 1

@@ -37,14 +37,7 @@ def check_json(found: PreCheck, peak_tflops: float, utilisation: float) -> dict[
 
 
 def check_lines(found: PreCheck, out: Path, peak_tflops: float, utilisation: float) -> list[str]:
-    """Return the answer for a terminal.
-
-    Args:
-        found: The answer.
-        out: The run directory.
-        peak_tflops: Of the GPU whose hours are estimated.
-        utilisation: Share of the peak that training reaches.
-    """
+    """Return the answer for a terminal."""
     costs = found.costs
     lines = [*_domain_lines(found), ""]
     for part in costs.parts:

@@ -1,9 +1,4 @@
-"""Export a mixture from a file or from a run, with what the run knows of its domains.
-
-A run gives its recommendation, or its proposal where nothing is validated; with it the inventory,
-the length of the full run, and the mean tokens of a document of what was prepared. What is asked
-for counts before what the run knows.
-"""
+"""A run's mixture in a trainer's form, and as a schedule."""
 
 from __future__ import annotations
 
@@ -16,9 +11,9 @@ from mixopt.config import read_inventory
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture
-from mixopt.pipeline.from_fit import known_inventory
-from mixopt.pipeline.mixed_parts import (
+from mixopt.pipeline.from_fit import (
     Parts,
+    known_inventory,
     parts_in,
     parts_of,
     spread_out,
@@ -26,20 +21,13 @@ from mixopt.pipeline.mixed_parts import (
     spread_sizes,
 )
 from mixopt.run_directory import PROPOSE, VALIDATE, Run, load_run
-from mixopt.sampling import Schedule
-from mixopt.system import read_yaml
+from mixopt.sampling import Schedule, Stage
+from mixopt.system import __version__, read_yaml
 
 
 @dataclass(frozen=True)
 class ExportAsked:
-    """What an export is asked for; what is None is as a run has it.
-
-    Attributes:
-        inventory: A YAML file of distinct tokens by domain.
-        tokens: Length of the full run.
-        paths: A YAML file with a path, or several, of each domain.
-        sample_tokens: A YAML file of mean tokens of a sample by domain, or one number for all.
-    """
+    """What an export is asked for; what is None is as a run has it."""
 
     inventory: Path | None = None
     tokens: int | None = None
@@ -50,18 +38,7 @@ class ExportAsked:
 def export_from(
     source: str | Path, to: str, *, asked: ExportAsked | None = None, trust: bool = False
 ) -> str:
-    """Export the mixture of a file or of a run (mixopt.exports.export_mixture).
-
-    Args:
-        source: YAML of a mixture, a proposal or a recommendation; or a run directory.
-        to: The tool.
-        asked: What is known of the domains.
-        trust: Whether a run directory is trusted (`load_run`).
-
-    Raises:
-        ConfigError: An unknown tool, a file that cannot be read, or what the unit needs is unknown.
-        RunError: The run has no proposal yet.
-    """
+    """Export the mixture of a file or of a run (mixopt.exports.export_mixture)."""
     asked = asked or ExportAsked()
     mixture, known = known_mixture(Path(source), asked, trust)
     known.pop("max_epochs", None)
@@ -75,18 +52,7 @@ def export_schedule_from(
     asked: ExportAsked | None = None,
     steps_per_stage: int | None = None,
 ) -> dict[str, str]:
-    """Export the schedule of a file (mixopt.exports.export_schedule).
-
-    Args:
-        source: The schedule.
-        to: The tool.
-        asked: What is known of the domains; the schedule has the length of the run.
-        steps_per_stage: Into how many constant steps a linear stage is divided.
-
-    Raises:
-        ConfigError: What `export_schedule` refuses, or a length of the run is given.
-        SamplerError: The schedule cannot be right.
-    """
+    """Export the schedule of a file (mixopt.exports.export_schedule)."""
     asked = asked or ExportAsked()
     if asked.tokens is not None:
         raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
@@ -96,17 +62,7 @@ def export_schedule_from(
 
 
 def known_mixture(source: Path, asked: ExportAsked, trust: bool) -> tuple[Mixture, dict[str, Any]]:
-    """Return the mixture of a file or a run, and what the run knows.
-
-    Args:
-        source: YAML of a mixture, or a run directory.
-        asked: What need not be looked up.
-        trust: Whether a run directory is trusted.
-
-    Returns:
-        The mixture, with its parts in the place of a mixed domain; of a run also `tokens`,
-        `max_epochs`, `inventory` and `sample_tokens`, where known.
-    """
+    """Return the mixture of a file or a run, and what the run knows."""
     if not source.is_dir():
         return spread_out(Mixture.from_file(source), parts_in(source)), {}
     run = load_run(source, trust=trust)
@@ -169,3 +125,94 @@ def _by_domain(file: Path, domains: Sequence[str] | None, what: str) -> Mapping[
         if domains is not None and name not in domains:
             raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
     return {str(name): value for name, value in content.items()}
+
+
+ONE_STAGE = "main:rest"
+_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
+
+
+def schedule_from(
+    source: str | Path,
+    *,
+    tokens: int | None = None,
+    batch: int = 1024,
+    sequence_length: int = 4096,
+    stages: str = ONE_STAGE,
+    max_epochs: float | None = None,
+    inventory: Path | None = None,
+    trust: bool = False,
+) -> Schedule:
+    """Return a schedule of a run's recommendation, or of a mixture in a file."""
+    asked = ExportAsked(inventory=inventory, tokens=tokens)
+    mixture, known = known_mixture(Path(source), asked, trust)
+    whole = known.get("tokens") if tokens is None else tokens
+    if whole is None:
+        raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
+    sizes = known.get("inventory")
+    if inventory is not None:
+        sizes = read_inventory(inventory, mixture.domains)
+    return Schedule(
+        stages=tuple(_Stages(whole, mixture, trust).read(stages)),
+        batch=batch,
+        sequence_length=sequence_length,
+        max_epochs=known.get("max_epochs") if max_epochs is None else max_epochs,
+        inventory=None if sizes is None else {name: sizes[name] for name in mixture.domains},
+        provenance={
+            "mixopt": __version__,
+            "source": Path(source).name,
+            "mixture": mixture.fingerprint,
+        },
+    )
+
+
+class _Stages:
+    """Reads the stages of one schedule."""
+
+    def __init__(self, tokens: int, first: Mixture, trust: bool) -> None:
+        self._tokens, self._mixture, self._trust = tokens, first, trust
+
+    def read(self, text: str) -> list[Stage]:
+        """Return the stages, whose lengths add up."""
+        parts = [part.split(":", 2) for part in text.split(",")]
+        lengths = self._lengths([part[1] if len(part) > 1 else "" for part in parts])
+        return [self._stage(part, length) for part, length in zip(parts, lengths, strict=True)]
+
+    def _stage(self, part: Sequence[str], tokens: int) -> Stage:
+        first, to = self._mixture, None
+        if len(part) == 3:
+            name = part[2].removeprefix("to:")
+            if not name:
+                raise ConfigError(f"--stages: {':'.join(part)!r}: {_FORM}")
+            given, _ = known_mixture(Path(name), ExportAsked(), self._trust)
+            to = given if part[2].startswith("to:") else None
+            first = self._mixture if to is not None else given
+        self._mixture = first if to is None else to
+        return Stage(mixture=first, to=to, tokens=tokens, name=part[0].strip())
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        given = [None if text.strip() == "rest" else self._length(text) for text in texts]
+        left = self._tokens - sum(length for length in given if length is not None)
+        if given.count(None) > 1:
+            raise ConfigError("--stages: 'rest' is given twice; only one stage can take the rest")
+        if None in given and left <= 0:
+            raise ConfigError(
+                f"--stages: the others use all {self._tokens:,} tokens; nothing is left for 'rest'"
+            )
+        if None not in given and left:
+            what = "a gap" if left > 0 else "an overlap"
+            raise ConfigError(
+                f"--stages: the sum is {self._tokens - left:,} of {self._tokens:,} tokens, {what}"
+                f" of {abs(left):,}; set one length to 'rest'"
+            )
+        return [left if length is None else length for length in given]
+
+    def _length(self, text: str) -> int:
+        part = text.strip().removesuffix("%")
+        try:
+            number = float(part)
+        except ValueError:
+            raise ConfigError(f"--stages: {text!r} is not a length; {_FORM}") from None
+        tokens = self._tokens * number / 100 if text.strip().endswith("%") else number
+        if not 1 <= tokens <= 1e18:
+            raise ConfigError(f"--stages: {text!r} is less than one token")
+        return round(tokens)

@@ -1,8 +1,4 @@
-"""Write the first YAML file of an experiment from what files and folders hold: `mixopt init`.
-
-What is written runs as it is, and is quick: few trials of a small proxy. Its comments say what to
-set next. Sizes are of all the text that was found, by a sample where a file is long.
-"""
+"""Write the first YAML file of an experiment from what files and folders hold: `mixopt init`."""
 
 from __future__ import annotations
 
@@ -20,8 +16,13 @@ import yaml
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import count_domains
 from mixopt.errors import ConfigError
-from mixopt.pipeline.found_domains import FoundDomain, find_domains, source_column
-from mixopt.pipeline.split_by_column import SplitSource, split_by_column
+from mixopt.pipeline.found_domains import (
+    FoundDomain,
+    SplitSource,
+    find_domains,
+    source_column,
+    split_by_column,
+)
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
@@ -33,18 +34,7 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A domain or a target of the new experiment.
-
-    Attributes:
-        name: Its name.
-        path: What the configuration says of its files.
-        files: How many files there are.
-        format: Their suffixes.
-        column: The column of the text.
-        bytes: Of text.
-        is_target: Whether it is evaluated, and not trained on.
-        token_bytes: Of text in a token, about.
-    """
+    """A domain or a target of the new experiment."""
 
     name: str
     path: tuple[str, ...]
@@ -67,14 +57,7 @@ class FoundSource:
 
 @dataclass(frozen=True)
 class FirstExperiment:
-    """What was found and written.
-
-    Attributes:
-        file: The YAML file.
-        sources: Domains and targets.
-        left_out: What cannot be used and why, a line each.
-        notes: What else a reader should know.
-    """
+    """What was found and written."""
 
     file: Path
     sources: tuple[FoundSource, ...]
@@ -89,17 +72,7 @@ class FirstExperiment:
 
 
 def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) -> FirstExperiment:
-    """Find the domains in files and folders, and write an experiment on them.
-
-    Args:
-        paths: Files, or folders of them.
-        out: The YAML file to write; it must not exist.
-        say: Called with a line about each file that is left out.
-
-    Raises:
-        ConfigError: A path is missing, fewer than two domains are found, or the file exists.
-        CorpusError: Files that cannot be read.
-    """
+    """Find the domains in files and folders, and write an experiment on them."""
     if out.exists():
         raise ConfigError(
             f"init: {out} already exists and is not overwritten; choose another --out"
@@ -193,11 +166,7 @@ def _of_split(name: str, one: SplitSource) -> FoundSource:
 
 
 def _with_domains(sources: Sequence[FoundSource], paths: Sequence[str | Path]) -> list[FoundSource]:
-    """Check for two domains; where too few are left to train on, targets are domains.
-
-    Raises:
-        ConfigError: There are fewer than two.
-    """
+    """Check for two domains; where too few are left to train on, targets are domains."""
     if len(sources) < 2:
         count = f"1 domain ({sources[0].name})" if sources else "no text"
         raise ConfigError(
@@ -213,14 +182,7 @@ def _with_domains(sources: Sequence[FoundSource], paths: Sequence[str | Path]) -
 def experiment_text(
     sources: Sequence[FoundSource], paths: Sequence[str | Path], out: Path, *, skip: bool
 ) -> str:
-    """Return the YAML of an experiment, with comments.
-
-    Args:
-        sources: Domains and targets.
-        paths: Where they were found.
-        out: The file, for its comments.
-        skip: Whether documents that cannot be read are skipped.
-    """
+    """Return the YAML of an experiment, with comments."""
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
     total = _trained_on(sources)

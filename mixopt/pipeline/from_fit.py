@@ -1,13 +1,11 @@
-"""Another question to the same fit: a target, a length, constraints, or a Pareto front.
-
-What is not asked for is as the run's configuration has it, where the directory is a run's.
-"""
+"""Answers from a fit that is there: propose, predict, a front."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixopt.config import (
     ConstraintsConfig,
@@ -17,25 +15,205 @@ from mixopt.config import (
     stated_tokens,
 )
 from mixopt.corpus import Corpus, tokens_per_byte
-from mixopt.errors import RunError
+from mixopt.errors import MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.pipeline.fit_folder import load_fit
-from mixopt.pipeline.mixed_parts import with_parts
-from mixopt.proposals import Forecast, Front, Proposal, Question
-from mixopt.run_directory import collapsed_trials, load_run
+from mixopt.proposals import Forecast, Front, Proposal, Question, Recommendation
+from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run, collapsed_trials, load_run
+from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Fit
+    from mixopt.proposals import Proposal
+    from mixopt.run_directory import Run
+    from mixopt.trials import Trials
+
+
+def check_fit_folder(out: str | Path) -> None:
+    """Check that a fit from tables may be written into a folder."""
+    if (Path(out) / "config.yaml").exists():
+        raise RunError(f"{out}: is a run directory; use another --out")
+
+
+def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
+    """Write trials and their fit, from which proposals are made later."""
+    check_fit_folder(out)
+    trials.with_targets(fit.targets).write(Path(out) / "trials.parquet")
+    fit.save(Path(out) / "fit")
+
+
+def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
+    """Read the fit of a run directory, of a folder that `mixopt fit` made, or that `Fit.save` made.
+
+    Args:
+        directory: The directory.
+        trust: Whether its maker is trusted: code that it names is imported, and links that lead
+            out of it are followed. Or the names of regressors that may be imported.
+
+    Raises:
+        RunError: There is none, or it is not what was written.
+        PluginError: It names code and is not trusted.
+    """
+    from mixopt.fitting import Fit
+
+    directory = Path(directory)
+    if not trust:
+        check_links(directory)
+    for path in (directory / "fit", directory):
+        if (path / "fit.json").exists():
+            return Fit.load(path, trust=trust)
+    raise RunError(
+        f"{directory}: contains no fit; make one: mixopt run CONFIG --out {directory}, or"
+        f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"
+    )
+
+
+def verify_fit_folder(directory: Path) -> list[CheckedPart]:
+    """Check a folder that `mixopt fit` made from tables; a fit that is whole is also read."""
+    from mixopt.fitting import check_fit_files
+
+    path = directory / "fit" if (directory / "fit").is_dir() else directory
+    if not (path / "fit.json").exists():
+        raise RunError(f"{directory}: contains neither a run nor a fit; nothing to verify")
+    files = visible_files(path)
+    size = sum(file.stat().st_size for file in files)
+    try:
+        check_fit_files(path)
+    except MixoptError as error:
+        file, _, what = str(error).partition(": ")
+        mend = "mixopt fit --mixtures W.csv --losses L.csv --out DIR"
+        return [CheckedPart("fit", "damaged", len(files), size, {file: what}, mend)]
+    return [CheckedPart("fit", "whole", len(files), size)]
+
+
+Parts = Mapping[str, Mapping[str, float]]
+PARTS = "parts"
+Answer = TypeVar("Answer", Proposal, Recommendation)
+
+
+def parts_of(run: Run) -> dict[str, dict[str, float]]:
+    """Return the shares of the parts of each mixed domain of a run, as they were prepared."""
+    mixed, corpus = run.config.corpus.mixed, run.path / "corpus"
+    if not mixed:
+        return {}
+    if corpus.exists():
+        return {name: made["shares"] for name, made in run.corpus.provenance["mixed"].items()}
+    for file in (run.path / RECOMMENDATION, run.path / "proposal.yaml"):
+        parts = parts_in(file) if file.exists() else {}
+        if mixed.keys() <= parts.keys():
+            return parts
+    raise RunError(
+        f"{corpus}: missing, so the shares of the parts of {', '.join(mixed)} are unknown; restore"
+        " it, or prepare it again with mixopt run"
+    )
+
+
+def with_parts(found: Answer, run: Run) -> Answer:
+    """Return a proposal or recommendation that says what its mixed domains are made of."""
+    parts = parts_of(run)
+    return replace(found, provenance={**found.provenance, PARTS: parts}) if parts else found
+
+
+def parts_in(file: Path) -> dict[str, dict[str, float]]:
+    """Return what the mixed domains of the file of an answer are made of."""
+    content = read_yaml(file, error=MixtureError)
+    about = content.get("provenance") if isinstance(content, dict) else None
+    parts = about.get(PARTS, {}) if isinstance(about, dict) else {}
+    where = f"{file}: provenance.{PARTS}"
+    found: dict[str, dict[str, float]] = checked_as(
+        dict[str, dict[str, float]], parts, where, MixtureError
+    )
+    return found
+
+
+def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
+    """Return a mixture in which each mixed domain is replaced by its parts, share by share."""
+    weights: dict[str, float] = {}
+    for name, weight in mixture.items():
+        weights |= {part: weight * share for part, share in parts.get(name, {name: 1.0}).items()}
+    return Mixture(weights)
+
+
+def spread_sizes(run: Run, sizes: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    """Return tokens by domain with those of parts in the place of mixed domains."""
+    found: dict[str, Any] = {}
+    for name, size in sizes.items():
+        if name not in parts:
+            found[name] = size
+            continue
+        whole = run.corpus.provenance["mixed"][name]["whole"]
+        sources = run.config.corpus.mixed[name].domains
+        found |= {part: sources[part].tokens or whole[part]["tokens"] for part in parts[name]}
+    return found
+
+
+def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
+    """Return mean tokens of a document with those of parts in the place of mixed domains."""
+    found = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
+    for name in parts:
+        whole = run.corpus.provenance["mixed"][name]["whole"]
+        found |= {
+            part: one["tokens"] / one["documents"]
+            for part, one in whole.items()
+            if one["documents"]
+        }
+    return found
+
+
+def fit_of(run: Run, trials: Trials) -> Fit:
+    """Fit the regressors of a run, and transfer the best by the run's pilots."""
+    from mixopt.fitting import fit_trials
+
+    config, pilots = run.config.fit, _pilots(run)
+    with steady_progress("fit", len(config.regressors) * config.folds) as update:
+        chosen = fit_trials(
+            trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=run.repetition,
+            update=update,
+        )
+    return chosen if pilots is None else chosen.with_pilots(pilots)
+
+
+def _pilots(run: Run) -> Trials | None:
+    """Read the runs at the target size, if there are any."""
+    from mixopt.fitting import aligned
+    from mixopt.trials import TableOptions
+
+    config = run.config.fit.pilots
+    if config is None:
+        return None
+    files = (config.mixtures, config.losses, config.trials)
+    paths = [None if file is None else Path(file) for file in files]
+    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
+    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
+
+
+def proposal_of(run: Run, fit: Fit) -> Proposal:
+    """Propose a mixture from a fit, with the configuration of the run."""
+    from mixopt.proposals import propose_mixture, search_steps
+
+    with steady_progress("propose", search_steps(run.config.propose)) as update:
+        found = propose_mixture(
+            fit,
+            run.objective,
+            run.constraints,
+            run.natural,
+            run.trials,
+            run.config.propose,
+            inventory=run.inventory,
+            seed=run.config.seed,
+            collapsed=run.collapsed,
+            update=update,
+        )
+    return with_parts(found, run)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a proposal is asked for; what is None is as the run has it.
-
-    Attributes:
-        tokens: Length of the full run, for epochs and `max_epochs`.
-        constraints: A YAML file of constraints.
-        inventory: A YAML file of distinct tokens by domain, in place of the run's.
-        risk: How much being unsure counts.
-    """
+    """What a proposal is asked for; what is None is as the run has it."""
 
     tokens: int | None = None
     constraints: Path | None = None
@@ -50,20 +228,7 @@ def propose_from(
     asked: Asked | None = None,
     trust: bool = False,
 ) -> Proposal:
-    """Propose a mixture from a fit, for another target, length or constraints than before.
-
-    Args:
-        directory: A run directory, or a folder with a fit (`load_fit`).
-        target: What is minimised: an evaluation domain or a glob, several, weights by name, or
-            an objective (mixopt.fitting.objective_over); the fit's own when None.
-        asked: What else is asked for.
-        trust: Whether the directory is trusted (`load_fit`).
-
-    Raises:
-        ConfigError: An unknown target or domain, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
-        RunError: The directory is a run's without its corpus, and no inventory is asked for.
-    """
+    """Propose a mixture from a fit, for another target, length or constraints than before."""
     directory = Path(directory)
     found = _question(directory, asked or Asked(), trust).proposal(target)
     if not (directory / "config.yaml").exists():
@@ -108,19 +273,7 @@ def propose_front_from(
     asked: Asked | None = None,
     trust: bool = False,
 ) -> Front:
-    """Propose mixtures along the Pareto front of some targets.
-
-    Args:
-        directory: A run directory, or a folder with a fit (`load_fit`).
-        targets: Evaluation domains, two or more.
-        points: How many points for two targets; about as many for more.
-        asked: What else is asked for.
-        trust: Whether the directory is trusted (`load_fit`).
-
-    Raises:
-        ConfigError: Fewer than two targets, an unknown one, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
-    """
+    """Propose mixtures along the Pareto front of some targets."""
     return _question(Path(directory), asked or Asked(), trust).front(targets, points)
 
 

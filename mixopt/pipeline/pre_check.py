@@ -1,8 +1,4 @@
-"""Everything that can be checked in a configuration before its documents are prepared.
-
-All checks run, so that all problems are listed at once. What depends on the sizes of domains
-is checked where these are stated, or prepared already; else it waits until they are.
-"""
+"""All that can be told of an experiment before any work."""
 
 from __future__ import annotations
 
@@ -13,35 +9,134 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError
+from mixopt.fitting import OFTEN
 from mixopt.mixture import Mixture
-from mixopt.pipeline.cost_estimate import VALIDATION, Costs, training_parts, written_bytes
-from mixopt.pipeline.known_sizes import KnownSizes, known_sizes
-from mixopt.pipeline.sample_size import largest_weights, say_shortages, shortages
-from mixopt.pipeline.scoring_cost import ScoringCost, scoring_cost
-from mixopt.pipeline.speed_probe import measured_speed, proxy_parameters
-from mixopt.pipeline.token_unit import check_token_unit
+from mixopt.pipeline.cost_estimate import (
+    VALIDATION,
+    Costs,
+    KnownSizes,
+    ScoringCost,
+    known_sizes,
+    measured_speed,
+    proxy_parameters,
+    scoring_cost,
+    training_parts,
+    written_bytes,
+)
 from mixopt.pipeline.trial_start import check_start
 from mixopt.system import load_plugin
 
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.constraints import Constraints
+    from mixopt.run_directory import Run
     from mixopt.trials import Proxy
+
+
+def check_token_unit(config: Config) -> None:
+    """Check for a tokenizer to tell the bytes of tokens, where the objective needs them."""
+    sources = {**config.corpus.sources, **config.evaluation}
+    of_tokens = [name for name, source in sources.items() if source.is_tokens]
+    if not of_tokens or config.objective.unit != "bits_per_byte":
+        return
+    from mixopt.corpus import known_tokenizer
+
+    name = config.corpus.tokenizer
+    if known_tokenizer(name) is None:
+        raise ConfigError(
+            f"objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer"
+            f" {name!r} of {of_tokens[0]!r} is not here: set objective.unit: nats_per_token, or"
+            " corpus.tokenizer to a folder with its tokenizer.json"
+        )
+
+
+_SHOWN = 5  # domains that a line names
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A domain of whose sample a trial may read too much."""
+
+    domain: str
+    weight: float
+    epochs: float
+    full_epochs: float | None
+    needed: int
+
+    @property
+    def text(self) -> str:
+        """The domain in short: `web 7.3 times at a weight of 1 (12.0M tokens needed)`."""
+        from mixopt.system import short_count
+
+        return (
+            f"{self.domain} {self.epochs:.1f} times at a weight of {self.weight:.2g}"
+            f" ({short_count(self.needed)} tokens needed)"
+        )
+
+
+def shortages(
+    config: Config,
+    sample: dict[str, int],
+    inventory: dict[str, int],
+    most: Mixture | dict[str, float],
+) -> list[Shortage]:
+    """Return the domains whose sample is too small, the most repeated first."""
+    corpus = config.corpus
+    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
+    found = [one for name in here for one in _short(config, name, sample, inventory, most[name])]
+    return sorted(found, key=lambda one: -one.epochs)
+
+
+def say_shortages(found: list[Shortage]) -> str | None:
+    """Name the samples that are too small in one line; None if there are none."""
+    if not found:
+        return None
+    named = ", ".join(one.text for one in found[:_SHOWN])
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return (
+        f"the prepared text is small for proxy.tokens: a trial may repeat {named}{more}, more often"
+        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
+        " design.max_weights"
+    )
+
+
+def run_shortages(run: Run) -> list[Shortage]:
+    """Return the domains of a prepared run whose sample is too small."""
+    most = largest_weights(run.config, run.natural, run.constraints)
+    return shortages(run.config, run.corpus.inventory, run.inventory, most)
+
+
+def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
+    """Return the largest weight of each domain that a design may have."""
+    from mixopt.trials import anneal_mixtures, design_constraints
+
+    design = config.design
+    if design.anneals is not None and len(design.planned_rounds) == 1:
+        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
+        return {name: max(mixture[name] for mixture in tried) for name in natural}
+    allowed = design_constraints(design, natural, constraints)
+    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+
+
+def _short(
+    config: Config, name: str, sample: dict[str, int], inventory: dict[str, int], weight: float
+) -> Iterator[Shortage]:
+    tokens, target = config.proxy.tokens, config.propose.target_tokens
+    epochs = weight * tokens / sample[name]
+    full = None if target is None else weight * target / inventory[name]
+    if config.proxy.simulate_epochs and target is not None:
+        needed = min(inventory[name] * min(tokens / target, 1.0), weight * tokens)
+        too_often = needed > 1.01 * sample[name]  # rounding to whole steps moves it by less
+    else:
+        needed = weight * tokens / max(full or 0.0, 1.0)
+        too_often = epochs > OFTEN and needed > 1.01 * sample[name]
+    if too_often:
+        yield Shortage(name, weight, epochs, full, round(needed))
 
 
 @dataclass(frozen=True)
 class PreCheck:
-    """The answer of `mixopt check`.
-
-    Attributes:
-        config: The experiment.
-        problems: What makes the run impossible; none where it may begin.
-        warnings: What a reader should know before it begins.
-        sizes: What is known of the domains.
-        costs: What it trains and writes.
-        devices: Where the trials train.
-        scoring: What scoring tasks costs; None without tasks.
-    """
+    """The answer of `mixopt check`."""
 
     config: Config
     problems: list[MixoptError]
@@ -64,11 +159,7 @@ class PreCheck:
         return replace(self, costs=replace(self.costs, parts=parts, written=written))
 
     def refuse(self) -> None:
-        """Raise the first problem, if there is one, with the count of the others.
-
-        Raises:
-            MixoptError: The first problem.
-        """
+        """Raise the first problem, if there is one, with the count of the others."""
         if not self.problems:
             return
         first, more = self.problems[0], len(self.problems) - 1
@@ -84,14 +175,7 @@ def check_experiment(
     source: str = "",
     probe: bool = False,
 ) -> PreCheck:
-    """Check an experiment with no more than the first document of each domain; write nothing.
-
-    Args:
-        config: The experiment.
-        out: Its run directory, whose corpus tells the sizes where it is prepared.
-        source: The configuration's file, for messages.
-        probe: Train for a second or so to measure how fast the proxy is here.
-    """
+    """Check an experiment with no more than the first document of each domain; write nothing."""
     problems: list[MixoptError] = []
     sizes = _sizes(config, out, source, problems)
     proxy = _proxy(config, problems)

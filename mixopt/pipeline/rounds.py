@@ -1,28 +1,18 @@
-"""Train a design round by round: each later one is chosen by a fit on the trials before it.
-
-The chosen trials are appended to `design.parquet`, then the round is noted in
-`trials/rounds.json`, and then they train. A kill in between costs the choice alone, which is made
-again and is the same, since it depends on the trials before it and on the seed.
-
-    {chosen_by: {objective, fit}, rounds: [{round, trials, regressor, acquisition, proposal,
-     predicted, expected_gain}, ...], stopped: {round, expected_gain, not_run} or null}
-
-Finished trials are trials, whatever they were chosen by, so a later change of the objective or of
-the regressors keeps them; but rounds of one sweep are not chosen by different ones.
-"""
+"""Train a design round by round: each later one is chosen by a fit on the trials before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline.round_shapes import read_rounds
 from mixopt.run_directory import FIT, SWEEP
-from mixopt.system import Say, steady_progress, write_json
+from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
@@ -32,25 +22,56 @@ if TYPE_CHECKING:
     from mixopt.run_directory import Run
     from mixopt.trials import Trials
 
+_Number = Annotated[int, Field(ge=1, lt=10**9)]
+
+
+class _RecordPart(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _ChosenBy(_RecordPart):
+    objective: dict[str, Any]
+    fit: dict[str, Any]
+
+
+class _Round(_RecordPart):
+    round: _Number
+    trials: _Number
+    regressor: str
+    acquisition: str
+    proposal: dict[str, FiniteFloat]
+    predicted: FiniteFloat
+    expected_gain: FiniteFloat
+
+
+class _Stopped(_RecordPart):
+    round: _Number
+    expected_gain: FiniteFloat
+    not_run: _Number
+
+
+class _Rounds(_RecordPart):
+    chosen_by: _ChosenBy | None
+    rounds: list[_Round]
+    stopped: _Stopped | None
+
+
+def read_rounds(path: Path) -> dict[str, Any]:
+    """Return what the file says, as plain values."""
+    found = read_json(path, _Rounds)
+    for place, entry in enumerate(found.rounds):
+        if entry.round != place + 1:
+            raise RunError(
+                f"{path}: rounds.{place}.round: should be {place + 1}, got {entry.round}"
+            )
+    return found.model_dump()
+
+
 Train = Callable[[Sequence[Trial], int], list[TrialResult]]
 
 
 def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
-    """Train the first round, then choose and train the others; resumes.
-
-    Args:
-        run: A run whose design is there.
-        train: Trains those of some trials that have no result yet and returns a result for each;
-            it is also told how many trials there will be in all.
-        say: Called with a line about each round.
-
-    Returns:
-        All trials, the first round's first, and their results.
-
-    Raises:
-        RunError: The rounds so far were chosen by another objective or fit, or too few trials
-            finished to choose a round by.
-    """
+    """Train the first round, then choose and train the others; resumes."""
     rounds = run.config.design.planned_rounds
     trials, record = _resumed(run)
     results = train(trials, planned_trials(run))
@@ -76,14 +97,7 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
 def choose_round(
     run: Run, trials: Sequence[Trial], results: Sequence[TrialResult], number: int
 ) -> Batch:
-    """Choose the mixtures of a round by a fit on the trials before it.
-
-    Args:
-        run: The run.
-        trials: The trials of the rounds before.
-        results: Their results.
-        number: The round, >= 1.
-    """
+    """Choose the mixtures of a round by a fit on the trials before it."""
     from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
     from mixopt.trials import design_constraints
 
@@ -128,10 +142,7 @@ def noted_trials(run: Run) -> list[Trial]:
 
 
 def reopen_anneals(run: Run) -> None:
-    """Reopen a finished sweep of microanneals where it has not had all rounds that are asked.
-
-    Its trials stay; what was made of fewer of them is deleted.
-    """
+    """Reopen a finished sweep of microanneals where it has not had all rounds that are asked."""
     if run.config.design.anneals is None or not run.is_done(SWEEP.name):
         return
     if planned_trials(run) > len(noted_trials(run)):
@@ -140,15 +151,7 @@ def reopen_anneals(run: Run) -> None:
 
 
 def check_rounds(path: Path, planned: Sequence[int]) -> None:
-    """Check that the later rounds that a directory has are the first of those that are asked.
-
-    Args:
-        path: The run directory.
-        planned: Mixtures of each later round.
-
-    Raises:
-        RunError: They are others, with the rounds to ask for.
-    """
+    """Check that the later rounds that a directory has are the first of those that are asked."""
     have = [int(entry["trials"]) for entry in _read_record(path).rounds]
     if not planned or list(planned[: len(have)]) == have:
         return
@@ -166,7 +169,7 @@ def not_run(run: Run) -> int:
 
 @dataclass(frozen=True)
 class _Record:
-    """What `rounds.json` holds; its shape is in mixopt.pipeline.round_shapes."""
+    """What `rounds.json` holds; its shape is in mixopt.pipeline.rounds."""
 
     chosen_by: dict[str, Any] | None = None
     rounds: tuple[dict[str, Any], ...] = ()
@@ -192,11 +195,7 @@ class _Record:
         return _Record(self.chosen_by, self.rounds, stopped)
 
     def check(self, run: Run) -> None:
-        """Check that the rounds so far were chosen by what the next one will be.
-
-        Raises:
-            RunError: They were not.
-        """
+        """Check that the rounds so far were chosen by what the next one will be."""
         now = _chosen_by(run.config)
         for name, before in (self.chosen_by or now).items():
             if before != now[name]:
@@ -268,11 +267,7 @@ def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) ->
 
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
-    """Check that enough trials finished to choose a round by.
-
-    Raises:
-        RunError: They did not; one that failed is named with its reason.
-    """
+    """Check that enough trials finished to choose a round by."""
     least = run.config.fit.folds if run.config.design.acquisition_regressor is None else 2
     finished = len(set(table.finished.mixtures))
     if finished >= least:

@@ -1,8 +1,4 @@
-"""The status of a run: steps done, trials finished, running and failed, and the time left.
-
-All of it is read from files, so that it can be asked for from another terminal while the run
-continues; what each worker does is in a file that the sweep keeps up to date (mixopt.sweeps).
-"""
+"""The status of a run: steps done, trials finished, running and failed, and the time left."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.pipeline.rounds import not_run, planned_trials
-from mixopt.pipeline.sweep_view import detail_lines, left_running, not_asked, sweep_details
+from mixopt.pipeline.running_sweep import detail_lines, left_running, not_asked, sweep_details
 from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
 from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
@@ -26,15 +22,7 @@ QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth
 
 
 def run_status(run: Run) -> dict[str, Any]:
-    """Return each step's state, and counts of trials where a step trains.
-
-    A step that trains says tokens a second, time left and what each of its workers does. Where it
-    says nothing, the time left is by what the trials of a round so far took, by their files'
-    times; it is absent before two are there.
-
-    Raises:
-        RunError: A file of the run is damaged, with the file and the field.
-    """
+    """Return each step's state, and counts of trials where a step trains."""
     in_use = is_in_use(run.path)
     steps: dict[str, Any] = {}
     for step in STEPS:

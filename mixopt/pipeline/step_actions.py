@@ -1,8 +1,4 @@
-"""What each step of a run does.
-
-An action takes a run whose earlier steps are done, leaves the step's outputs, and says what a
-reader should know. When it is called, and what is recorded of it, is in mixopt.pipeline.steps.
-"""
+"""What each step of a run does."""
 
 from __future__ import annotations
 
@@ -10,11 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
-from mixopt.pipeline.mixed_parts import with_parts
-from mixopt.pipeline.pre_check import fold_fault
-from mixopt.pipeline.refitting import fit_of, proposal_of
-from mixopt.pipeline.sample_size import run_shortages, say_shortages
-from mixopt.pipeline.token_unit import check_token_unit
+from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
+from mixopt.pipeline.pre_check import check_token_unit, fold_fault, run_shortages, say_shortages
 from mixopt.pipeline.trial_start import make_start, record_start, start_options
 from mixopt.run_directory import (
     DESIGN,
@@ -230,12 +223,7 @@ def means_of(run: Run) -> Means:
 
 
 def job_of(run: Run, step: Step) -> Job:
-    """Return what all trials of a step share.
-
-    Args:
-        run: A run whose corpus is prepared.
-        step: The step.
-    """
+    """Return what all trials of a step share."""
     from mixopt.corpus import corpus_hash
     from mixopt.sweeps import Job
     from mixopt.trials import Training, simulated_target

@@ -1,8 +1,4 @@
-"""The steps of a run, each a function, for the command line and for scripts.
-
-Each reads what the step before it left, does nothing where its own output is already there,
-and returns the run. `run` is all of them in order.
-"""
+"""The steps of a run, each a function, for the command line and for scripts."""
 
 from __future__ import annotations
 
@@ -12,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.errors import CorpusError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
 from mixopt.pipeline.rounds import reopen_anneals
 from mixopt.pipeline.step_actions import ACTIONS
-from mixopt.pipeline.submission import submission_text
 from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
     ACTING,
@@ -42,6 +37,41 @@ from mixopt.tracking import Tracker, open_tracker, tracked
 
 if TYPE_CHECKING:
     from mixopt.config import Config
+    from mixopt.run_directory import Run
+
+
+def submission_text(run: Run) -> str:
+    """Return the script that the sweep of a run would submit; nothing is written."""
+    from mixopt.pipeline.step_actions import means_of
+    from mixopt.sweeps import Job, make_executor
+    from mixopt.trials import Training
+
+    asked, proxy = means_of(run), run.config.proxy
+    site = asked.site(SWEEP.trial_folder(run.path), SWEEP.name, silent)
+    job = Job(proxy.name, {}, run.path / "corpus", Training(proxy.tokens, device=proxy.device))
+    executor = make_executor(asked.executor, asked.options, job, site)
+    script = getattr(executor, "script", None)
+    if script is None:
+        raise ConfigError(
+            f"sweep.executor: {asked.executor!r} submits no script; --dry-run works with slurm"
+        )
+    return str(script(_trials(run)))
+
+
+def _trials(run: Run) -> int:
+    """Count the trials that are trained next."""
+    from mixopt.pipeline.rounds import noted_trials
+    from mixopt.trials import TrialFolder
+
+    if not run.is_done(DESIGN.name):
+        return run.config.design.first_trials
+    trials = noted_trials(run)
+    folder = SWEEP.trial_folder(run.path)
+    if not folder.is_dir():
+        return len(trials)
+    finished = TrialFolder(folder, run.trial_fingerprint(SWEEP.name)).results(trials)
+    return max(1, len(trials) - len(finished))
+
 
 Source = str | Path
 
@@ -144,12 +174,7 @@ def sweep_script(
     overrides: Sequence[str] = (),
     trust: bool = False,
 ) -> str:
-    """Return the script that `sweep` would submit to a scheduler, without submitting it.
-
-    Raises:
-        ConfigError: The executor submits nothing, or an option cannot be right.
-        MixoptError: As of `sweep`.
-    """
+    """Return the script that `sweep` would submit to a scheduler, without submitting it."""
     asked = _Request.of(config, out, overrides, trust=trust)
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     run.ask_trust(SWEEP.name)
@@ -217,11 +242,7 @@ class _Request:
     def of(
         cls, config: Source | Config, out: Source, overrides: Sequence[str], *, trust: bool
     ) -> _Request:
-        """Read a configuration.
-
-        A user's own is trusted. One that is the record in the run directory itself may be somebody
-        else's: only entry points are taken from it, unless it is trusted.
-        """
+        """Read a configuration."""
         from mixopt.config import load_config, plugins_named, with_stated_sizes
 
         out = Path(out)
@@ -253,18 +274,7 @@ class _Request:
 
 
 def _checked_before(asked: _Request, until: str) -> list[str]:
-    """Check the configuration, unless everything is trained already.
-
-    Args:
-        asked: What the run is of.
-        until: The last step that will run.
-
-    Returns:
-        Lines that say what the run will do.
-
-    Raises:
-        MixoptError: What the run would stop at later.
-    """
+    """Check the configuration, unless everything is trained already."""
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     recorded = run.manifest.steps.get(VALIDATE.name)
     if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):

@@ -1,10 +1,4 @@
-"""What the trials of a run begin with: its hash, the prefix that is trained first, its losses.
-
-A proxy whose trials begin with a checkpoint has `start_hash()`, which says which one. The hash is
-part of the configuration that a run records: another checkpoint is another sweep. Where `from`
-names the YAML of a pretraining, the proxy's `make_start(folder)` trains it into the run directory
-before the first trial.
-"""
+"""What the trials of a run begin with: its hash, the prefix that is trained first, its losses."""
 
 from __future__ import annotations
 
@@ -26,14 +20,7 @@ _RECIPE = "recipe:"  # how the hash begins of what has yet to be trained
 
 
 def with_start_hash(config: Config) -> Config:
-    """Return an experiment with the hash of what its trials begin with.
-
-    Args:
-        config: An experiment; one whose trials begin with random weights is returned as it is.
-
-    Raises:
-        MixoptError: What `proxy.from` names cannot be opened.
-    """
+    """Return an experiment with the hash of what its trials begin with."""
     proxy = config.proxy
     if proxy.start is None:
         return config
@@ -43,15 +30,7 @@ def with_start_hash(config: Config) -> Config:
 
 
 def check_start(config: Config, proxy: Any) -> None:
-    """Check that what trials begin with can be opened, and has the tokens of the corpus.
-
-    Args:
-        config: An experiment with `proxy.from`; its corpus need not be prepared.
-        proxy: Its proxy.
-
-    Raises:
-        MixoptError: It cannot be opened, or the corpus will have other tokens.
-    """
+    """Check that what trials begin with can be opened, and has the tokens of the corpus."""
     _beginning(proxy, config.proxy.name).start_hash()
     check = getattr(proxy, "check_tokenizer", None)
     if callable(check):
@@ -77,11 +56,7 @@ def prefix_folder(run: Run) -> Path:
 
 
 def prefix_progress(run: Run) -> dict[str, int] | None:
-    """Return how far the prefix of a run has come, `step` of `steps`; None where it has none.
-
-    Raises:
-        RunError: A file of it is damaged.
-    """
+    """Return how far the prefix of a run has come, `step` of `steps`; None where it has none."""
     folder = prefix_folder(run)
     begun = (folder / "config.yaml").exists()
     if not (run.config.proxy.start_hash or "").startswith(_RECIPE) or not begun:
@@ -94,11 +69,7 @@ def prefix_progress(run: Run) -> dict[str, int] | None:
 
 
 def make_start(run: Run, say: Say) -> None:
-    """Train what trials begin with, if that is asked for, and measure what it loses.
-
-    Raises:
-        MixoptError: It cannot be trained, opened or evaluated.
-    """
+    """Train what trials begin with, if that is asked for, and measure what it loses."""
     from mixopt.config import is_recipe
 
     proxy = run.config.proxy
@@ -110,16 +81,7 @@ def make_start(run: Run, say: Say) -> None:
 
 
 def record_start(run: Run, job: Job, say: Say) -> None:
-    """Write what the checkpoint loses that trials begin with, unless that is written already.
-
-    Args:
-        run: Its directory.
-        job: What its trials share.
-        say: Called with a line on what is measured.
-
-    Raises:
-        MixoptError: It cannot be opened or evaluated.
-    """
+    """Write what the checkpoint loses that trials begin with, unless that is written already."""
     from mixopt.trials import StartRecord, measure_start
 
     if run.config.proxy.start is None:

@@ -1,14 +1,4 @@
-"""Validate a proposal; if it is not better, learn from its runs and validate another.
-
-A round trains its proposal and the baselines with the first seeds. As long as some interval
-includes 0 and none lies above it, seeds are added to the proposal and to the baselines that are
-not decided yet, at looks that were fixed beforehand (mixopt.proposals.validation). A proposal that
-then does not win against every baseline was made by a fit that is wrong there: its runs join the
-trials, and the next round's proposal comes from the fit to both.
-
-All of it follows from results on disk and the seed, so that a run that was killed resumes with the
-same mixtures.
-"""
+"""Validate a proposal; if it is not better, learn from its runs and validate another."""
 
 from __future__ import annotations
 
@@ -17,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixopt.mixture import Mixture
-from mixopt.pipeline.refitting import fit_of, proposal_of
+from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.proposals import (
     FullRun,
     Proposal,
@@ -44,13 +34,7 @@ SAME = 0.005  # total variation below which a further proposal is none
 
 @dataclass(frozen=True, eq=False)
 class Validated:
-    """What a validation trained.
-
-    Attributes:
-        plan: The mixtures and their seeds.
-        results: A result for each of the plan's trials.
-        proposals: The proposals by name, the run's own first.
-    """
+    """What a validation trained."""
 
     plan: ValidationPlan
     results: list[TrialResult]
@@ -76,13 +60,7 @@ def full_run(run: Run) -> FullRun:
 
 
 def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
-    """Train proposals against baselines until one wins, or the rounds are used up.
-
-    Args:
-        run: A run whose proposal is made.
-        train: Trains those of some runs that have no result yet, and returns a result for each.
-        say: Called with a line about each look and each further proposal.
-    """
+    """Train proposals against baselines until one wins, or the rounds are used up."""
     config = run.config.validation
     full, objective = full_run(run), run.objective
     baselines = {

@@ -1,5 +1,5 @@
 from .opening import load_run as load_run, open_run as open_run, working_in as working_in
-from .run import Run as Run
+from .run import Run as Run, collapsed_trials as collapsed_trials
 from .step import (
     ACTING as ACTING,
     DESIGN as DESIGN,
@@ -13,11 +13,10 @@ from .step import (
     SWEEP as SWEEP,
     VALIDATE as VALIDATE,
     Step as Step,
+    differences as differences,
     step_named as step_named,
     steps_before as steps_before,
     steps_from as steps_from,
 )
-from .step_fingerprints import differences as differences
 from .step_records import recorded_files as recorded_files
-from .trial_collapses import collapsed_trials as collapsed_trials
 from .verification import CheckedPart as CheckedPart, verify_run as verify_run

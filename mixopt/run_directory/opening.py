@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import yaml
 
 from mixopt.errors import RunError, is_control
-from mixopt.run_directory.mlflow_files import is_of_mlflow
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS
 from mixopt.system import (
@@ -26,6 +25,32 @@ from mixopt.system import (
 if TYPE_CHECKING:
     from mixopt.config import Config
 
+DATABASE = "mlflow.db"
+_BESIDE = tuple(f"{DATABASE}{end}" for end in ("-wal", "-shm", "-journal"))  # SQLite's own
+_FOLDERS = ("mlartifacts", "mlruns")
+_SQLITE = b"SQLite format 3\0"
+
+
+def is_of_mlflow(path: Path) -> bool:
+    """Tell whether a file or folder is one that MLflow makes; links are none."""
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return path.name in _FOLDERS
+    if path.name == DATABASE:
+        return _is_sqlite(path)
+    return path.name in _BESIDE and _is_sqlite(path.with_name(DATABASE))
+
+
+def _is_sqlite(path: Path) -> bool:
+    """Tell whether a file is a database, or one that is not begun yet."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) in (_SQLITE, b"")
+    except OSError:
+        return False
+
+
 RECORD = "config.yaml"
 MAX_RUNS = 20  # that a message lists
 HEADER = "The resolved configuration of this run; written by mixopt."
@@ -39,18 +64,7 @@ def open_run(
     redo: str | None = None,
     trust: bool = False,
 ) -> Run:
-    """Make the run directory, or open one that is of the same configuration.
-
-    Args:
-        config: The experiment.
-        path: The run directory.
-        source: The configuration file, for messages.
-        redo: Delete the outputs of this step and of those after it first.
-        trust: Whether the maker of the directory is trusted.
-
-    Raises:
-        RunError: The directory is another run's, or cannot be written.
-    """
+    """Make the run directory, or open one that is of the same configuration."""
     run = Run(Path(path), config, source, trust)
     record = run.path / RECORD
     if redo is not None:
@@ -67,12 +81,7 @@ def open_run(
 
 @contextmanager
 def working_in(path: Path) -> Iterator[None]:
-    """Have a run directory to oneself while the block runs.
-
-    Raises:
-        RunError: Its path has characters that databases and URLs read otherwise, it holds other
-            files than a run's and MLflow's, or another process is at work in it.
-    """
+    """Have a run directory to oneself while the block runs."""
     _check_path(path)
     found = path.iterdir() if path.is_dir() else ()
     others = [e.name for e in found if not (is_leftover(e.name) or is_of_mlflow(e))]

@@ -1,45 +1,33 @@
-"""The run directory: the output of each step, and whether it matches the configuration.
-
-    config.yaml        the resolved configuration
-    steps.json         the steps that are begun or finished, and the hashes of what they left
-    corpus/ design.parquet trials/ trials.parquet fit/ proposal.yaml
-    validation/ validation.parquet recommendation.yaml later_proposals/ figures/ report.html
-    experts.parquet validation_experts.parquet
-
-Where a step was made from other values (mixopt.run_directory.step_fingerprints), nothing is
-overwritten: the error names the field and the command that fixes it.
-"""
+"""The run directory: the output of each step, and whether it matches the configuration."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mixopt.errors import RunError
-from mixopt.run_directory.deleting import delete_outputs
-from mixopt.run_directory.run_summary import run_html, run_line
+from mixopt.errors import MixoptError, RunError, plain_line
 from mixopt.run_directory.step import (
     ACTING,
+    READING,
     RECOMMENDATION,
+    STEPS,
     SWEEP,
+    VALIDATE,
     Step,
+    step_differences,
+    step_fingerprints,
     step_named,
     steps_before,
     steps_from,
 )
-from mixopt.run_directory.step_fingerprints import (
-    READING,
-    step_differences,
-    step_fingerprints,
-)
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
-from mixopt.run_directory.trial_collapses import collapsed_trials
 from mixopt.sweeps import FILES
-from mixopt.system import Trust, git_commit, read_yaml
+from mixopt.system import Trust, duration, git_commit, html_table, is_in_use, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -51,6 +39,153 @@ if TYPE_CHECKING:
     from mixopt.proposals import Anneals, Proposal, Recommendation, Validation
     from mixopt.reporting import RunPlots
     from mixopt.trials import Trial, Trials
+
+
+def delete_outputs(outputs: Iterable[Path], *, keep: str | None) -> None:
+    """Delete files and folders."""
+    for output in outputs:
+        if output.is_dir() and not output.is_symlink():
+            _delete(output, keep=keep)
+        else:
+            output.unlink(missing_ok=True)
+
+
+def _delete(folder: Path, *, keep: str | None) -> None:
+    """Delete a folder, or all that is in it but one entry."""
+    if keep is None or not (folder / keep).is_dir():
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir():
+        if path.name == keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def collapsed_trials(
+    directory: Path, thresholds: Mapping[str, float] | None = None
+) -> tuple[str, ...] | None:
+    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
+    from mixopt.routing import Thresholds
+    from mixopt.trials import TrialExperts, read_entry
+
+    files = sorted(SWEEP.trial_files(directory)) if thresholds else []
+    if thresholds and files:
+        limits = Thresholds().with_values(thresholds, "experts.thresholds")
+        found = TrialExperts.of((read_entry(file)[1] for file in files), limits)
+    else:
+        found = TrialExperts.read(SWEEP.experts_file(directory))
+    return None if found is None else found.collapsed
+
+
+DONE, WAITING = "done", "not done yet"
+
+
+class Summarised(Protocol):
+    """What is asked of a run to show it."""
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """Its configuration."""
+        ...
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each finished step took."""
+        ...
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """The mixture to train on."""
+        ...
+
+    def is_done(self, step: str) -> bool:
+        """Tell whether a step is done."""
+        ...
+
+    def is_begun(self, step: str) -> bool:
+        """Tell whether a step was begun and is not finished."""
+        ...
+
+    def fault(self, step: str) -> str | None:
+        """Say what is wrong with a finished step."""
+        ...
+
+    def command(self, step: str) -> str:
+        """Return the command that runs a step."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """What is known of a step: its name, its state in words, and how long it took."""
+
+    name: str
+    state: str
+    took: str = ""
+
+
+def run_line(run: Summarised) -> str:
+    """Return the run in a line, for its `__repr__`."""
+    steps = list(step_summaries(run))
+    done = sum(step.state == DONE for step in steps)
+    text = f"{done} of {len(steps)} steps done"
+    following = next((step for step in steps if step.state != DONE), None)
+    if following is not None:
+        state = "" if following.state == WAITING else f", {following.state}"
+        text += f"; next: {following.name}{state}"
+    return f"Run({plain_line(str(run.path))!r}: {text})"
+
+
+def run_html(run: Summarised) -> str:
+    """Return the run as an HTML table: a row for each step."""
+    steps = list(step_summaries(run))
+    rows = [(step.name, step.state, step.took) for step in steps]
+    caption = f"{run.config.name}: {plain_line(str(run.path))}"
+    columns = ("step", "state", "took")
+    return html_table(caption, columns, rows, notes=_notes(run, steps), texts=[1])
+
+
+def step_summaries(run: Summarised) -> Iterator[StepSummary]:
+    """Yield what is known of each step, in their order; a step that cannot be read says why."""
+    for step in STEPS:
+        try:
+            yield StepSummary(step.name, *_state(run, step))
+        except (MixoptError, OSError) as error:
+            yield StepSummary(step.name, f"cannot be used: {plain_line(str(error))}")
+
+
+def _state(run: Summarised, step: Step) -> tuple[str, str]:
+    if run.is_done(step.name):
+        return DONE, duration(run.seconds[step.name])
+    fault = run.fault(step.name)
+    if fault is not None:
+        return f"cannot be used: {fault}", ""
+    if not run.is_begun(step.name):
+        return WAITING, ""
+    state = "running" if is_in_use(run.path) else "interrupted"
+    if step.trains:
+        state += f", {len(step.trial_files(run.path))} trials ended"
+    return state, ""
+
+
+def _notes(run: Summarised, steps: list[StepSummary]) -> Iterator[str]:
+    """Yield what the run recommends, else the command that comes next."""
+    waiting = next((step for step in steps if step.state != DONE), None)
+    if any(step.name == VALIDATE.name and step.state == DONE for step in steps):
+        try:
+            yield run.recommendation.headline
+        except (MixoptError, OSError) as error:
+            yield plain_line(str(error))
+    if waiting is not None and not waiting.state.startswith("cannot"):
+        yield f"next: {run.command(waiting.name)}"
 
 
 @dataclass(frozen=True)
@@ -231,10 +366,7 @@ class Run:
 
     @property
     def base_losses(self) -> dict[str, float] | None:
-        """What the checkpoint loses that trials begin with, in the objective's unit.
-
-        None where trials begin with random weights, or it is not measured yet.
-        """
+        """What the checkpoint loses that trials begin with, in the objective's unit."""
         from mixopt.trials import StartRecord
 
         record = StartRecord.read(self.path)
@@ -242,10 +374,7 @@ class Run:
 
     @property
     def repetition(self) -> Repetition:
-        """What the trials repeat: the prepared text, or with simulated epochs pools of it.
-
-        A pool is a share of the whole domain, and all that was prepared where that is less.
-        """
+        """What the trials repeat: the prepared text, or with simulated epochs pools of it."""
         from mixopt.fitting import Repetition
 
         proxy, target = self.config.proxy, self.config.propose.target_tokens
@@ -272,11 +401,7 @@ class Run:
         return not self.trust and self._is_from_record
 
     def ask_trust(self, step: str) -> None:
-        """Check that a step may read what is elsewhere, and train.
-
-        Raises:
-            RunError: Only the directory's own record says so, and it is not trusted.
-        """
+        """Check that a step may read what is elsewhere, and train."""
         if self.is_foreign:
             raise RunError(
                 f"{self.path}: '{step}' would read, run and train what the directory's own record"
@@ -297,10 +422,7 @@ class Run:
 
     @property
     def commit(self) -> str | None:
-        """The commit of the working directory, which may be a foreign run's.
-
-        git runs what a repository names, so that it is not asked about a run that nobody trusted.
-        """
+        """The commit of the working directory, which may be a foreign run's."""
         return None if self.is_foreign else git_commit()
 
     def fingerprint(self, step: str) -> str:
@@ -308,22 +430,14 @@ class Run:
         return step_fingerprints(self.content)[step]
 
     def trial_fingerprint(self, step: str) -> str:
-        """Return the fingerprint of a step's trials: of its configuration and of the corpus.
-
-        Raises:
-            CorpusError: The corpus is not there.
-        """
+        """Return the fingerprint of a step's trials: of its configuration and of the corpus."""
         from mixopt.corpus import corpus_hash
         from mixopt.trials import trial_fingerprint
 
         return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
 
     def is_done(self, step: str) -> bool:
-        """Tell whether a step's output is there, whole, and of this configuration.
-
-        Raises:
-            RunError: The output is there, but of another configuration.
-        """
+        """Tell whether a step's output is there, whole, and of this configuration."""
         recorded = self.manifest.steps.get(step)
         asked, finished = step_named(step), recorded is not None and recorded.seconds is not None
         if recorded is None or not self._holds(asked, finished=finished):
@@ -347,11 +461,7 @@ class Run:
         return recorded is not None and recorded.seconds is None
 
     def require(self, step: str) -> None:
-        """Check that an earlier step is done, and its output whole.
-
-        Raises:
-            RunError: It is not, with the command that does it.
-        """
+        """Check that an earlier step is done, and its output whole."""
         if not self.is_done(step):
             why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
             raise RunError(f"{why}: {self.command(step)}")
@@ -368,14 +478,7 @@ class Run:
         self.manifest.end(step_named(step), self.fingerprint(step), seconds)
 
     def check_before(self, step: str) -> None:
-        """Check what a step builds on, before it is done.
-
-        Workers check the sizes of shards alone; their hashes are checked here, once.
-
-        Raises:
-            RunError: There is no such step, or an earlier one is of another configuration.
-            ShardError: The step would train on shards that are not what their index says.
-        """
+        """Check what a step builds on, before it is done."""
         asked = step_named(step)
         done = [self.is_done(earlier.name) for earlier in steps_before(asked)]
         if asked.trains and all(done):
@@ -386,14 +489,7 @@ class Run:
     def discard(
         self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
     ) -> None:
-        """Delete the outputs of a step, and of those after it unless `only`.
-
-        Args:
-            first: The step.
-            keep: Outputs that stay.
-            only: Leave the steps after it as they are.
-            files: Delete also what a proxy keeps of each trial.
-        """
+        """Delete the outputs of a step, and of those after it unless `only`."""
         asked = step_named(first)
         later = (asked,) if only else steps_from(asked)
         gone = {step.name for step in later}
@@ -404,10 +500,7 @@ class Run:
 
     @property
     def only_reads_otherwise(self) -> bool:
-        """Whether the record differs in how the results of a trainer are read, and else in nothing.
-
-        What its trainer has left of each trial is then still that of the trial.
-        """
+        """Whether the record differs only in how the results of a trainer are read."""
         record = self.path / "config.yaml"
         if not record.exists():
             return False

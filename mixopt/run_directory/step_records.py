@@ -1,10 +1,4 @@
-"""`steps.json`: the steps that are started or finished, and the output of each.
-
-format      of this file
-steps       by name: the fingerprint of the configuration, seconds (null until it is finished),
-size and SHA-256 of each file that it left, and of the proposal that it used
-sha256      the seal of all that (mixopt.system.seals)
-"""
+"""`steps.json`: the steps that are started or finished, and the output of each."""
 
 from __future__ import annotations
 
@@ -33,14 +27,7 @@ PROPOSAL = PROPOSE.outputs[0]
 
 
 class StepRecord(FileShape):
-    """What is noted of a step.
-
-    Attributes:
-        fingerprint: Of the configuration that it was made from.
-        seconds: How long it took; None until it is finished.
-        files: What it left, by path in the run directory.
-        proposal: What proposal.yaml was when a step after it ended; None before.
-    """
+    """What is noted of a step."""
 
     fingerprint: str
     seconds: float | None = Field(ge=0)
@@ -54,11 +41,7 @@ class _StepsShape(FileShape):
 
 
 def read_steps(directory: Path) -> dict[str, StepRecord]:
-    """Read what is noted of the steps of a run, by name; nothing where nothing is.
-
-    Raises:
-        RunError: steps.json is not what was written, or of another version.
-    """
+    """Read what is noted of the steps of a run, by name; nothing where nothing is."""
     path = directory / NAME
     if not path.exists():
         return {}
@@ -81,11 +64,7 @@ def write_steps(directory: Path, steps: Mapping[str, StepRecord]) -> None:
 
 
 def recorded_files(directory: Path) -> dict[str, FileRecord]:
-    """Return the files that the finished steps of a run left, by path in its directory.
-
-    Raises:
-        RunError: steps.json is not what was written.
-    """
+    """Return the files that the finished steps of a run left, by path in its directory."""
     return {
         name: file
         for record in read_steps(directory).values()
@@ -94,10 +73,7 @@ def recorded_files(directory: Path) -> dict[str, FileRecord]:
 
 
 class Manifest:
-    """What the steps of a run left, and whether it still is that.
-
-    steps.json is read again when it has changed, and a file is hashed again when it has.
-    """
+    """What the steps of a run left, and whether it still is that."""
 
     def __init__(self, directory: Path) -> None:
         """Read nothing yet."""
@@ -142,10 +118,7 @@ class Manifest:
             write_steps(self._path, kept)
 
     def fault(self, step: Step) -> str | None:
-        """Say what is wrong with a file that a finished step left; None where all is whole.
-
-        What shards and trials hold is checked by whoever reads them.
-        """
+        """Say what is wrong with a file that a finished step left; None where all is whole."""
         record = self._finished(step)
         if record is None:
             return None

@@ -1,8 +1,4 @@
-"""Check a whole run directory against its manifest: the library side of `mixopt verify`.
-
-Every file that a finished step left is compared with its size and hash; files that no step left,
-and results of trials that are not in a manifest yet, are looked at too.
-"""
+"""Check a whole run directory against its manifest: the library side of `mixopt verify`."""
 
 from __future__ import annotations
 
@@ -22,17 +18,7 @@ State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """What was found of one part of a directory.
-
-    Attributes:
-        name: The part, such as a step of a run.
-        state: `whole`, `damaged`, `edited` by a person, `outdated` by such an edit, `unfinished`,
-            or `waiting` to be done.
-        files: How many files there are.
-        bytes: How large they are together.
-        faults: What is wrong, by file.
-        fix: The command that makes it again; empty where nothing is wrong.
-    """
+    """What was found of one part of a directory."""
 
     name: str
     state: State
@@ -54,15 +40,7 @@ class CheckedPart:
 
 
 def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
-    """Check what each step of a run left.
-
-    Args:
-        run: The run.
-        deep: Read large files again that were verified before and have the same time stamps.
-
-    Raises:
-        RunError: steps.json is not what was written: nothing else can be checked then.
-    """
+    """Check what each step of a run left."""
     verifier = Verifier(run.path)
     return [_checked(run, step, verifier, deep=deep) for step in STEPS]
 

@@ -1,9 +1,4 @@
-"""One thread of BLAS for products of small matrices.
-
-A fit of a hundred trials multiplies and factors thousands of small matrices. OpenBLAS gives each of
-them to all cores, whose threads wait for each other by spinning: on a machine with other work that
-costs many times the CPU seconds of one thread, and waits longer. What a user has set is not raised.
-"""
+"""One thread of BLAS for products of small matrices."""
 
 from __future__ import annotations
 
@@ -16,14 +11,7 @@ MOST_ROWS = 512
 
 @contextmanager
 def one_blas_thread(rows: int) -> Iterator[None]:
-    """Let BLAS use one thread while the block runs, and as many as before after it.
-
-    Nothing is done for many rows, nor where threadpoolctl, which comes with scikit-learn, is not
-    installed.
-
-    Args:
-        rows: Of the matrices, such as the trials of a fit.
-    """
+    """Let BLAS use one thread while the block runs, and as many as before after it."""
     if rows > MOST_ROWS:
         yield
         return

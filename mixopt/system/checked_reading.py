@@ -1,12 +1,4 @@
-"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape.
-
-Whatever is wrong with a file (half of it, another type, a number that cannot be, a nest that is
-too deep) is one line that names the file and the field. Shapes are pydantic's: a model, a
-dataclass, or an annotation such as `dict[str, int]`. JSON with NaN or infinity is
-refused; YAML has them, so a shape for YAML says `FiniteFloat`.
-
-YAML is measured before it is built: aliases count with all that they stand for.
-"""
+"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape."""
 
 from __future__ import annotations
 
@@ -61,32 +53,13 @@ def read_json(
     error: type[MixoptError] = RunError,
     missing: Callable[[], Exception] | None = None,
 ) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-        shape: What its content must be; anything when None.
-        error: What is raised.
-        missing: Makes the error to raise where the file is not there.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, is not JSON, or of another shape.
-    """
+    """Read a JSON file."""
     content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
     return content if shape is None else checked_as(shape, content, str(path), error)
 
 
 def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunError) -> Any:
-    """Return the content of a piece of JSON; NaN, Infinity and endless numbers are refused.
-
-    Args:
-        text: The JSON, UTF-8 if it is bytes.
-        where: What the message begins with, such as the file and the line.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; it is no JSON.
-    """
+    """Return the content of a piece of JSON; NaN, Infinity and endless numbers are refused."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return json.loads(decoded, parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
@@ -105,17 +78,7 @@ def checked_as(
     shape: Any, content: object, where: str, error: type[MixoptError] = RunError
 ) -> Any: ...
 def checked_as(shape: Any, content: object, where: str, error: type[MixoptError] = RunError) -> Any:
-    """Return plain values as what `shape` says that they are.
-
-    Args:
-        shape: A pydantic model, a dataclass or an annotation.
-        content: The values, as JSON or YAML have them.
-        where: What the message begins with, such as the file.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; it names the first field that is wrong, and its value.
-    """
+    """Return plain values as what `shape` says that they are."""
     from pydantic import ValidationError
 
     try:
@@ -151,11 +114,7 @@ def read_text(
 
 
 def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
-    """Read a YAML file with the safe loader, after its size was measured.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, is not YAML, or could not have been meant.
-    """
+    """Read a YAML file with the safe loader, after its size was measured."""
     return parse_yaml(read_text(path, error=error), str(path), error=error)
 
 
@@ -171,11 +130,7 @@ def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError)
 
 
 def check_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> None:
-    """Check that YAML can be built at all: its size, depth, aliases and keys.
-
-    Raises:
-        MixoptError: `error`; with the line.
-    """
+    """Check that YAML can be built at all: its size, depth, aliases and keys."""
     if len(text) > LARGEST_YAML:
         raise error(f"{where}: has {len(text)} characters; at most {LARGEST_YAML} are read")
     measure = _Measure(where, error)
@@ -189,11 +144,7 @@ def check_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError)
 
 
 def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
-    """Read the arrays of an `.npz` file; objects, which would be pickles, are refused.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, is cut off, or an array is absurdly large.
-    """
+    """Read the arrays of an `.npz` file; objects, which would be pickles, are refused."""
     import numpy as np
 
     try:
@@ -283,12 +234,7 @@ def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> No
 
 
 def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
-    """Check that a path is neither a pipe, which would block, nor a device.
-
-    Raises:
-        MixoptError: `error`; it is one.
-        OSError: It is not there.
-    """
+    """Check that a path is neither a pipe, which would block, nor a device."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise error(f"{path}: cannot be read: it is not a file")

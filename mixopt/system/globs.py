@@ -1,9 +1,4 @@
-"""Names that are chosen by patterns: a name as it is, or a glob such as `mmlu_*`.
-
-`*` is any text, `?` any character, `[ab]` one of these. A pattern that is itself a name is that
-name alone, whatever characters it has. What an exact name is given overrides what globs give it;
-what several globs give is the caller's to combine (`given_by`) or to refuse (`one_value`).
-"""
+"""Names that are chosen by patterns: a name as it is, or a glob such as `mmlu_*`."""
 
 from __future__ import annotations
 
@@ -32,13 +27,7 @@ def chosen(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
-    """Say that a pattern chooses nothing, with the nearest names; None where it chooses some.
-
-    Args:
-        pattern: A name or a glob.
-        names: The known names.
-        kind: What they name, such as "evaluation domain".
-    """
+    """Say that a pattern chooses nothing, with the nearest names; None where it chooses some."""
     if chosen(pattern, names):
         return None
     if not is_glob(pattern):
@@ -48,16 +37,7 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
 
 
 def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dict[str, Value]]:
-    """Return for each chosen name the patterns that choose it, and what they give.
-
-    Args:
-        values: What each pattern gives, by pattern.
-        names: The known names.
-
-    Returns:
-        Names in the order in which patterns choose them; for one that is a pattern itself, that
-        alone, and all globs that match it otherwise.
-    """
+    """Return for each chosen name the patterns that choose it, and what they give."""
     found: dict[str, dict[str, Value]] = {}
     for pattern, value in values.items():
         for name in chosen(pattern, names):
@@ -69,18 +49,7 @@ def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dic
 def one_value(
     values: Mapping[str, Value], names: Sequence[str], field: str, kind: str
 ) -> dict[str, Value]:
-    """Return what each chosen name is given, where globs agree.
-
-    Args:
-        values: What each pattern gives, by pattern.
-        names: The known names.
-        field: Where the values are from, for the error.
-        kind: What the names name.
-
-    Raises:
-        ConfigError: A pattern that chooses nothing, or two globs that give one name different
-            values.
-    """
+    """Return what each chosen name is given, where globs agree."""
     for pattern in values:
         fault = choice_fault(pattern, names, kind)
         if fault is not None:

@@ -1,10 +1,4 @@
-"""The manifest of a folder: size and SHA-256 of each file, and whether they still match.
-
-A file of over a megabyte that was verified is remembered by its size, its time stamps and its
-number in the file system (`.verified.json` in the folder), and not read again while they are the
-same. The time of the last change of a file's inode cannot be set by who packs an archive, so that a
-memory that comes with a foreign directory matches nothing.
-"""
+"""The manifest of a folder: size and SHA-256 of each file, and whether they still match."""
 
 from __future__ import annotations
 
@@ -28,12 +22,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file was when it was written.
-
-    Attributes:
-        bytes: Its size.
-        sha256: The hash of its content, in hexadecimal digits.
-    """
+    """What a file was when it was written."""
 
     bytes: int
     sha256: str
@@ -53,11 +42,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Return what a file is now.
-
-    Raises:
-        RunError: It cannot be read.
-    """
+    """Return what a file is now."""
     try:
         return FileRecord(path.stat().st_size, file_hash(path))
     except OSError as reason:
@@ -67,14 +52,7 @@ def file_record(path: Path) -> FileRecord:
 def folder_records(
     folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
 ) -> dict[str, FileRecord]:
-    """Return what the files of a folder are now, by their path in it with `/`.
-
-    Args:
-        folder: The folder.
-        outputs: Files and folders in it; those that are not there are left out. Hidden files
-            (locks, temporary files) are no outputs.
-        without: Folders in it whose files are no outputs either.
-    """
+    """Return what the files of a folder are now, by their path in it with `/`."""
     apart = [folder / name for name in without]
     return {
         path.relative_to(folder).as_posix(): file_record(path)
@@ -100,12 +78,7 @@ class Verifier:
     """Tells whether the files of a folder are what a manifest says, each read once."""
 
     def __init__(self, folder: Path, *, elsewhere: Path | None = None) -> None:
-        """Read what was verified before; a memory that cannot be read counts as none.
-
-        Args:
-            folder: The folder.
-            elsewhere: A folder that keeps the memory where this one cannot be written.
-        """
+        """Read what was verified before; a memory that cannot be read counts as none."""
         self._folder = folder
         self._elsewhere = elsewhere
         self._changed = False
@@ -123,14 +96,7 @@ class Verifier:
     def fault(
         self, name: str, record: FileRecord, *, deep: bool = False, path: Path | None = None
     ) -> str | None:
-        """Return what is wrong with a file; None where it is what its record says.
-
-        Args:
-            name: Its path in the folder.
-            record: What it was when it was written.
-            deep: Read it even if it is remembered.
-            path: Where it is, if it is a link out of the folder that the caller has checked.
-        """
+        """Return what is wrong with a file; None where it is what its record says."""
         path = path or below(self._folder, name)
         try:
             return self._difference(path, f"{name} {record.sha256}", record, deep=deep)

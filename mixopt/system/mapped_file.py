@@ -1,10 +1,4 @@
-"""Map a file into memory without keeping a descriptor of it.
-
-A mapping outlives the descriptor that it was made with, but Python's `mmap` before 3.13 keeps a
-copy of it, and so does numpy's `memmap`: a thousand files are then a thousand descriptors, which is
-all that many systems give a process. The C library's own call keeps none. Where there is no such
-call, `mmap` is used.
-"""
+"""Map a file into memory without keeping a descriptor of it."""
 
 from __future__ import annotations
 
@@ -18,15 +12,7 @@ from numpy.typing import NDArray
 
 
 def map_file(descriptor: int, size: int) -> NDArray[np.uint8]:
-    """Return the first bytes of a file as a read-only array, unmapped with its last use.
-
-    Args:
-        descriptor: The open file; it may be closed afterwards.
-        size: Bytes, at most what the file has: reading beyond its end would end the process.
-
-    Raises:
-        OSError: It cannot be mapped.
-    """
+    """Return the first bytes of a file as a read-only array, unmapped with its last use."""
     if not size:
         return np.empty(0, np.uint8)
     if not _CALLS:

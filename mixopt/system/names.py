@@ -1,8 +1,4 @@
-"""One rule for names that come from data, and one way from such a name to a path.
-
-Names of domains, trials, targets and runs become columns, keys of reports and file names. A name
-that holds to the rule is safe as each of these; a path that `inside` returns is in its folder.
-"""
+"""One rule for names that come from data, and one way from such a name to a path."""
 
 from __future__ import annotations
 
@@ -17,19 +13,7 @@ LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and tempor
 
 
 def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
-    """Return a name that holds to the rule.
-
-    A name is text of 1 to 200 bytes in UTF-8 without slash, backslash or control characters, and
-    does not begin with a dot. Colons and spaces are allowed.
-
-    Args:
-        name: The name.
-        kind: What it names, such as "domain"; the message begins with it.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`, with the reason and what to do.
-    """
+    """Return a name that holds to the rule."""
     reason = name_fault(name)
     if reason is not None:
         raise error(f"{kind} {shown_name(name)}: {reason}; rename it")
@@ -95,13 +79,7 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
 
 
 def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
-    """Return the path of a file that data names, by its name alone: links are not looked at.
-
-    For a directory whose links were checked before (`check_links`), or are trusted.
-
-    Raises:
-        MixoptError: `error`; the name is absolute, has `..`, or is not a file name.
-    """
+    """Return the path of a file that data names, by its name alone: links are not looked at."""
     text = str(name)
     if "\\" in text or any(is_control(character) for character in text):
         raise error(f"{folder}: {shown_name(text)} is not a file name")
@@ -111,11 +89,7 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
 
 
 def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
-    """Check that no symbolic link in a folder, at any depth, leads out of it.
-
-    Raises:
-        MixoptError: `error`; it names the link and where it leads.
-    """
+    """Check that no symbolic link in a folder, at any depth, leads out of it."""
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):

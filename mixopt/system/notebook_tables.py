@@ -1,8 +1,4 @@
-"""Tables in notebooks: what `_repr_html_` of runs, fits, trials and mixtures is made of.
-
-There are no colours, so that the light or dark of Jupyter, VS Code and marimo holds; every text is
-escaped, since a domain may have any name. A long table is cut: what stands first matters most.
-"""
+"""Tables in notebooks: what `_repr_html_` of runs, fits, trials and mixtures is made of."""
 
 from __future__ import annotations
 
@@ -23,16 +19,7 @@ def html_table(
     texts: Sequence[int] = (),
     what: str = "rows",
 ) -> str:
-    """Return an HTML table.
-
-    Args:
-        caption: What stands above it.
-        columns: Names of the columns; the first is text, others are numbers.
-        rows: Cells, as they are to be shown; those beyond the first 20 are counted alone.
-        notes: Lines below it.
-        texts: Positions of further columns of text.
-        what: What the rows are, for the count of those that are left out.
-    """
+    """Return an HTML table."""
     every = list(rows)
     styles = [_TEXT if n == 0 or n in texts else _NUMBER for n in range(len(columns))]
     head = _row("th", columns, styles)

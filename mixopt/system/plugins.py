@@ -1,11 +1,8 @@
-"""Find proxies, regressors, estimators, models and executors by name, imported when they are used.
+"""Find proxies, regressors, estimators, models and executors by name.
 
-A plug-in is a class behind an entry point in one of five groups; `package.module:Name`
-works anywhere a name does. Two plug-ins of one name is an error that lists both.
-
-A path is code that Python imports. It is taken from what a user wrote; one that a run directory
-records needs the user's trust (`check_trusted`). What is found must have the methods of its
-contract, and is never called to find out.
+A plug-in is a class behind an entry point in one of five groups; `package.module:Name` works
+anywhere a name does. A path is code that Python imports: it is taken from what a user wrote, and
+one that a run directory records needs the user's trust (`check_trusted`).
 """
 
 from __future__ import annotations
@@ -55,17 +52,7 @@ def plugin_names(kind: PluginKind) -> list[str]:
 
 
 def load_plugin(kind: PluginKind, name: str) -> Any:
-    """Import the class that `name` stands for.
-
-    Args:
-        kind: Which of the groups to look in.
-        name: An entry point's name, or `package.module:Name`; a regressor may also be an
-            estimator that is built already, such as a pipeline.
-
-    Raises:
-        PluginError: Unknown name, two plug-ins of that name, something without the methods of a
-            plug-in, or a package it needs is absent.
-    """
+    """Import the class that `name` stands for."""
     try:
         found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
@@ -77,15 +64,7 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
 
 
 def load_object(what: str, name: str) -> Any:
-    """Import what `package.module:Name` stands for, where it need not be a plug-in.
-
-    Args:
-        what: What it should be, for messages.
-        name: Of a module and of what it has.
-
-    Raises:
-        PluginError: It is no such path, there is nothing there, or a package is absent.
-    """
+    """Import what `package.module:Name` stands for, where it need not be a plug-in."""
     if ":" not in name:
         raise PluginError(f"{what} {name!r}: give package.module:Name")
     try:
@@ -136,16 +115,7 @@ def check_trusted_command(command: str, where: str, trust: Trust) -> None:
 
 
 def check_trusted_path(path: str, where: str, trust: Trust) -> None:
-    """Check that a model outside a run directory, which a file records, may be read.
-
-    Args:
-        path: What would be read.
-        where: The file, for the message.
-        trust: Whether the file's maker is trusted, or the paths that are.
-
-    Raises:
-        PluginError: It is not trusted.
-    """
+    """Check that a model outside a run directory, which a file records, may be read."""
     if not (trust if isinstance(trust, bool) else path in trust):
         raise PluginError(
             f"{where}: proxy.from: {shown_name(path)} would be read; if you trust whoever made this"
@@ -159,18 +129,7 @@ def build_plugin(
     options: Mapping[str, Any],
     given: Mapping[str, object] | None = None,
 ) -> Any:
-    """Load a plug-in and call it with `options`.
-
-    Args:
-        kind: Which kind it is.
-        name: As of `load_plugin`.
-        options: What the user gave.
-        given: Arguments that the contract gives, by name; they are no options.
-
-    Raises:
-        PluginError: As `load_plugin`.
-        ConfigError: An option that it does not take, with the nearest that it does.
-    """
+    """Load a plug-in and call it with `options`."""
     factory = load_plugin(kind, name)
     known = [option for option in _option_names(factory) if option not in (given or {})]
     for option in options:
@@ -185,10 +144,7 @@ def build_plugin(
 
 
 def _option_names(factory: Callable[..., Any]) -> list[str]:
-    """Return the names of the options that a plug-in takes.
-
-    Its parameters, and the fields of `**options: Unpack[SomeTypedDict]`.
-    """
+    """Return the names of the options that a plug-in takes."""
     names = []
     for parameter in inspect.signature(factory).parameters.values():
         many = parameter.kind is inspect.Parameter.VAR_KEYWORD

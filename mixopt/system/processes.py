@@ -40,11 +40,7 @@ def process_space() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """Return when a process began, as the system counts; None where it is not there, or unknown.
-
-    A number is given again once its process has ended; this tells the two apart. One that has
-    ended and was not waited for is not there.
-    """
+    """Return when a process began, as the system counts; None where it is not there, or unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -54,12 +50,7 @@ def start_of(pid: int) -> str | None:
 
 
 def is_running(pid: int, started: str = "") -> bool:
-    """Tell whether a process of this host is there, and is the one that began then.
-
-    Args:
-        pid: Its number.
-        started: What `start_of` said when it ran; empty if it was not known.
-    """
+    """Tell whether a process of this host is there, and is the one that began then."""
     if Path("/proc/self/stat").exists():
         now = start_of(pid)
         return now is not None and started in {"", now}
@@ -75,17 +66,7 @@ def is_running(pid: int, started: str = "") -> bool:
 
 
 def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
-    """Return the answer of a call to somebody else, however slowly they drip.
-
-    Args:
-        what: Who is called, for the message.
-        call: The call; it is left behind in a thread that ends with the process.
-        seconds: How long it may take in all.
-
-    Raises:
-        RunError: There is no answer in time.
-        Exception: Whatever the call raises.
-    """
+    """Return the answer of a call to somebody else, however slowly they drip."""
     ended: list[tuple[Any, BaseException | None]] = []
 
     def run() -> None:

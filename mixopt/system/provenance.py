@@ -1,7 +1,4 @@
-"""Provenance of a run's numbers: versions, machine and commit, without names or paths.
-
-Nothing here tells whose machine it was: no host name, no user, no absolute path.
-"""
+"""Provenance of a run's numbers: versions, machine and commit, without names or paths."""
 
 from __future__ import annotations
 

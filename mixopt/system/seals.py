@@ -1,10 +1,4 @@
-"""A seal: the SHA-256 of a file's content, kept in the file, so that changes are noticed.
-
-A manifest (mixopt.system.manifest) holds the hashes of a folder's files. A seal is for files that
-are read on their own as well: the result of a trial before its step has ended, a table that is
-copied out of its run, the manifest itself. It is taken of the values, not of the bytes: a file that
-is reformatted reads the same. A seal finds damage and edits; it proves no origin.
-"""
+"""A seal: the SHA-256 of a file's content, kept in the file, so that changes are noticed."""
 
 from __future__ import annotations
 
@@ -48,19 +42,7 @@ def read_sealed(
     mend: str,
     error: type[MixoptError] = RunError,
 ) -> Any:
-    """Read what `write_sealed` wrote.
-
-    Args:
-        path: The file.
-        shape: What the values, less the seal, must be (mixopt.system.checked_as); a mapping when
-            None.
-        mend: What makes the file again, for the message.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, is not what its seal says, or has another
-            shape.
-    """
+    """Read what `write_sealed` wrote."""
     content = read_json(path, error=error)
     if not isinstance(content, dict):
         raise error(f"{path}: expected fields, got {type(content).__name__}; {mend}")
@@ -72,11 +54,7 @@ def read_sealed(
 def check_seal(
     content: Mapping[str, Any], where: str, *, mend: str, error: type[MixoptError] = RunError
 ) -> None:
-    """Check that values are those that were sealed.
-
-    Raises:
-        MixoptError: `error`; they have no seal, or another one.
-    """
+    """Check that values are those that were sealed."""
     if SEAL not in content:
         raise error(f"{where}: {SEAL}: is missing; {mend}")
     if not is_sealed(content):
@@ -92,21 +70,12 @@ def is_sealed(content: Mapping[str, Any]) -> bool:
 
 
 def sealed_text(text: str, header: str) -> str:
-    """Return text below a comment and a line with its seal.
-
-    Args:
-        text: YAML, or another text in which `#` begins a comment.
-        header: One line that says what it is, without the `#`.
-    """
+    """Return text below a comment and a line with its seal."""
     return f"# {header}\n{_LINE}{_hash(text.encode())}\n{text}"
 
 
 def check_sealed_text(path: Path, header: str, *, mend: str) -> None:
-    """Check that a file is what `sealed_text` made.
-
-    Raises:
-        RunError: It cannot be read, or was changed since.
-    """
+    """Check that a file is what `sealed_text` made."""
     head, _, rest = read_bytes(path).partition(f"\n{_LINE}".encode())
     seal, _, text = rest.partition(b"\n")
     if head != f"# {header}".encode() or seal != _hash(text).encode():

@@ -1,9 +1,4 @@
-"""Names of servers and databases, shown without credentials: `http://***@host`.
-
-User information of a URI, and values of its query that are called a password, token or key, are
-secrets. A `ServerUri` is text without them, so that whatever writes it, prints it or puts it in a
-message cannot give them away; who connects asks for them (`ServerUri.login`).
-"""
+"""Names of servers and databases, shown without credentials: `http://***@host`."""
 
 from __future__ import annotations
 
@@ -33,13 +28,7 @@ _SPLIT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>.*)@(?P<re
 
 
 class Login(NamedTuple):
-    """How a client connects.
-
-    Attributes:
-        uri: What it is given; of an HTTP server without user and password.
-        environment: User and password for it, as MLflow reads them; empty where there are none.
-        secrets: Texts that must not be seen.
-    """
+    """How a client connects."""
 
     uri: str
     environment: dict[str, str]
@@ -47,11 +36,7 @@ class Login(NamedTuple):
 
 
 class ServerUri(str):
-    """A server or database; as text it has no secret.
-
-    Attributes:
-        given: What it was made from, with the secret. For the process that connects alone.
-    """
+    """A server or database; as text it has no secret."""
 
     given: str
 
@@ -110,13 +95,7 @@ class ServerUri(str):
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text, such as a URI or a message with one, with `***` for what lets one in.
-
-    Args:
-        text: The text.
-        secrets: Texts that are known to be secret, wherever they stand; those of less than four
-            characters only inside a URI.
-    """
+    """Return a text, such as a URI or a message with one, with `***` for what lets one in."""
     found = str(text)
     for user in (_DATABASE_USER, _ODD_USER, _USER):
         found = user.sub(rf"\g<scheme>{HIDDEN}@", found)

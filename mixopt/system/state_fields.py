@@ -1,10 +1,4 @@
-"""The fields of a state dictionary, each checked when read; numpy and nothing else.
-
-A state comes out of a checkpoint that somebody else's code wrote and read: a key may be missing, a
-number may be absurd, a list may be nested without end. Whoever loads one takes all its fields first
-and changes itself afterwards, so that a state that is refused changes nothing. (Files of our own
-have shapes of pydantic's, mixopt.system.checked_reading, which the bare install does not have.)
-"""
+"""The fields of a state dictionary, each checked when read; numpy and nothing else."""
 
 from __future__ import annotations
 
@@ -30,16 +24,7 @@ class StateFields:
     """A mapping whose fields are taken by name, or one line that names the field."""
 
     def __init__(self, content: object, where: str, error: type[MixoptError]) -> None:
-        """Take a mapping.
-
-        Args:
-            content: The state.
-            where: What messages begin with.
-            error: What is raised.
-
-        Raises:
-            MixoptError: `error`; it is not a mapping with names as keys.
-        """
+        """Take a mapping."""
         self.where, self.error = where, error
         if not isinstance(content, Mapping):
             raise error(f"{where}: {shown_value(content)} is not a mapping")
@@ -48,19 +33,11 @@ class StateFields:
         self.content: Mapping[str, Any] = content
 
     def refuse(self, name: str, what: str) -> NoReturn:
-        """Say what a field must be.
-
-        Raises:
-            MixoptError: Always.
-        """
+        """Say what a field must be."""
         raise self.error(f"{self.where}: {name}: {shown_value(self.get(name))} is {what}")
 
     def check_format(self, expected: str) -> None:
-        """Check the field `format`.
-
-        Raises:
-            MixoptError: The state has another, or none.
-        """
+        """Check the field `format`."""
         given = self.content.get("format")
         if not isinstance(given, str) or given != expected:
             found = "format" in self.content
@@ -68,11 +45,7 @@ class StateFields:
             raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
 
     def get(self, name: str) -> Any:
-        """Return a field as it is.
-
-        Raises:
-            MixoptError: It is missing.
-        """
+        """Return a field as it is."""
         if name not in self.content:
             raise self.error(f"{self.where}: {name}: is missing")
         return self.content[name]
@@ -172,14 +145,7 @@ class StateFields:
     def array(
         self, name: str, shape: tuple[int, ...], least: float = -math.inf, *, nan: bool = False
     ) -> Array:
-        """Return finite numbers of a shape, each >= least.
-
-        Args:
-            name: The field.
-            shape: Its axes; -1 stands for any length.
-            least: The least that a number may be.
-            nan: Whether NaN may stand for a number that is not known.
-        """
+        """Return finite numbers of a shape, each >= least."""
         array: Array = self._shaped(name, shape, np.float64)
         good = np.isfinite(array) & (array >= least)
         if not (good | (np.isnan(array) & nan)).all():

@@ -1,9 +1,4 @@
-"""Write and read tables as Parquet that carries a seal: the SHA-256 of its own bytes.
-
-The seal stands between the data and the footer, where readers of Parquet do not look. It is checked
-before polars sees the file, since polars may end the whole process on a page that is damaged. A
-table without a seal is somebody else's: it is decoded in a child process, which may die of it.
-"""
+"""Write and read tables as Parquet that carries a seal: the SHA-256 of its own bytes."""
 
 from __future__ import annotations
 
@@ -29,27 +24,14 @@ _PART = 1 << 24  # bytes that a child sends at once
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Write a table and its seal at once; a full disk leaves the table that was there.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
+    """Write a table and its seal at once; a full disk leaves the table that was there."""
     stream = io.BytesIO()
     table.write_parquet(stream)
     write_bytes(path, _sealed(stream.getvalue()))
 
 
 def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
-    """Read a table; one that has a seal must be what was written.
-
-    Args:
-        path: A Parquet file.
-        mend: What makes the file again, for the message.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, or has changed.
-    """
+    """Read a table; one that has a seal must be what was written."""
     import polars as pl
 
     hint = f"; {mend}" if mend else ""

@@ -16,16 +16,7 @@ FieldPlace = tuple[str | int, ...]
 def yaml_places(
     text: str, path: str | Path, *, error: type[MixoptError] = ConfigError
 ) -> dict[FieldPlace, int]:
-    """Return the line of each field of YAML that was parsed already.
-
-    Args:
-        text: The YAML.
-        path: What messages begin with.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; a key is given twice in one mapping.
-    """
+    """Return the line of each field of YAML that was parsed already."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     return {} if node is None else dict(_lines(node, (), str(path), error))
 

@@ -12,11 +12,7 @@ _CHUNK = 1 << 12  # bytes read at once: a bomb makes 32,000 times as many of the
 
 
 def open_zst(path: Path) -> IO[bytes]:
-    """Open a .zst file; reading raises OSError where it is damaged or cut short.
-
-    Raises:
-        PluginError: zstandard is not installed.
-    """
+    """Open a .zst file; reading raises OSError where it is damaged or cut short."""
     return io.BufferedReader(_Frames(path), buffer_size=1 << 20)
 
 

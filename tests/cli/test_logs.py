@@ -176,7 +176,7 @@ def training(run, monkeypatch):
     result.unlink()
     log = run / "trials" / "files" / "t0000" / "attempt-1" / "log.txt"
     log.parent.mkdir(parents=True)
-    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: True)
+    monkeypatch.setattr("mixopt.pipeline.running_sweep.is_in_use", lambda path: True)
     yield log, lambda: result.write_bytes(kept)
     result.write_bytes(kept)
     log.unlink()
@@ -206,7 +206,7 @@ def test_a_trial_that_does_not_train_yet_is_waited_for(run, training):
 def test_following_ends_with_the_owner(run, training, monkeypatch):
     log, _ = training
     log.write_text("one\ntw")
-    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: False)
+    monkeypatch.setattr("mixopt.pipeline.running_sweep.is_in_use", lambda path: False)
     assert list(follow_log(load_run(run), "t0000")) == ["one", "tw"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixopt.cli.predictions import _mixture, _weights
+from mixopt.cli.proposals import _mixture, _weights
 from mixopt.errors import MixoptError
 
 

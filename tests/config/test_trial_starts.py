@@ -5,7 +5,7 @@ import yaml
 
 from mixopt.config import dump_config, load_config
 from mixopt.errors import ConfigError
-from mixopt.run_directory.step_fingerprints import step_fingerprints
+from mixopt.run_directory.step import step_fingerprints
 
 DOMAINS = {"web": {"path": "w.jsonl"}, "law": {"path": "l.jsonl"}}
 

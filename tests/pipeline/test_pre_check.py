@@ -12,7 +12,7 @@ import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.pipeline import check_experiment, check_lines, speed_probe, steps
+from mixopt.pipeline import check_experiment, check_lines, cost_estimate, steps
 from mixopt.trials import Training
 
 SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
@@ -162,15 +162,15 @@ def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
 
 def test_the_speed_of_any_proxy_is_measured_once():
     training = Training(40_000, eval_tokens=1_000, device="cpu")
-    first = speed_probe.measured_speed("ngram", {}, 257, training)
+    first = cost_estimate.measured_speed("ngram", {}, 257, training)
     assert first.tokens_per_second > 0
-    assert speed_probe.measured_speed("ngram", {}, 257, training) is first
+    assert cost_estimate.measured_speed("ngram", {}, 257, training) is first
 
 
 def test_the_decoder_says_its_parameters_and_its_speed():
     training = Training(40_000, device="cpu")
     options = {"size": "tiny", "width": 32, "layers": 1, "heads": 2, "sequence_length": 16}
-    found = speed_probe.measured_speed("decoder", options, 257, training)
+    found = cost_estimate.measured_speed("decoder", options, 257, training)
     assert found.tokens_per_second > 0
     assert found.parameters > 257 * 32
 

@@ -8,7 +8,7 @@ from command_line import mixopt
 
 from mixopt.errors import RunError
 from mixopt.pipeline import propose_from, run as run_experiment
-from mixopt.pipeline.mixed_parts import parts_of
+from mixopt.pipeline.from_fit import parts_of
 from mixopt.run_directory import load_run
 
 SHARES = {"prose": 0.75, "help": 0.25}

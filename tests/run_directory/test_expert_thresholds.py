@@ -12,7 +12,7 @@ from made_experts import counted
 
 import mixopt
 from mixopt.config import dump_config, load_config
-from mixopt.config.experts_section import ThresholdsConfig
+from mixopt.config.experiment import ThresholdsConfig
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.reporting import ExpertOptions

@@ -5,8 +5,13 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.run_directory import STEPS, SWEEP
-from mixopt.run_directory.step import step_named, steps_before, steps_from
-from mixopt.run_directory.step_fingerprints import step_differences, step_fingerprints
+from mixopt.run_directory.step import (
+    step_differences,
+    step_fingerprints,
+    step_named,
+    steps_before,
+    steps_from,
+)
 
 CONTENT = {
     "name": "tiny",
