@@ -32,16 +32,11 @@ from .experiment_file import (
 )
 from .loss_choice import chosen_losses as chosen_losses
 from .objective_section import (
-    HIGHER as HIGHER,
-    OF_CHOICES as OF_CHOICES,
-    TASK as TASK,
     Metric as Metric,
     Normalisation as Normalisation,
     ObjectiveConfig as ObjectiveConfig,
     TasksConfig as TasksConfig,
     TaskSetConfig as TaskSetConfig,
-    task_column as task_column,
-    task_metric as task_metric,
 )
 from .section import (
     FILES as FILES,
@@ -61,6 +56,13 @@ from .stated_sizes import (
     stated_tokens as stated_tokens,
     token_count as token_count,
     with_stated_sizes as with_stated_sizes,
+)
+from .task_names import (
+    HIGHER as HIGHER,
+    OF_CHOICES as OF_CHOICES,
+    TASK as TASK,
+    task_column as task_column,
+    task_metric as task_metric,
 )
 from .yaml_sections import (
     Location as Location,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mixopt.config.objective_section import HIGHER, ObjectiveConfig, task_metric
+from mixopt.config.objective_section import ObjectiveConfig
+from mixopt.config.task_names import HIGHER, task_metric
 from mixopt.errors import ConfigError
 from mixopt.system import choice_fault, chosen, given_by, one_value, value_fault
 
