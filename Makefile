@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test nightly check bench families fuzz notebooks wheel parsers trainers test-trainers release lowest docs
+.PHONY: quickstart test nightly check bench fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -24,10 +24,6 @@ check: $(UV)
 
 bench: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
-
-# Measures every family of transformers that has experts, and writes the table of its page.
-families: $(UV)
-	OMP_NUM_THREADS=1 $(RUN) python experiments/checks/expert_families.py
 
 SECONDS := 900
 fuzz: $(UV)

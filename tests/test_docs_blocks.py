@@ -43,7 +43,6 @@ ELSEWHERE = {
     ("docs/streams.md", "python"): "tests/test_streams_page.py",
     ("docs/tables.md", "python"): "tests/pipeline/test_tables.py",
     ("docs/trainers/", "python"): "tests/test_trainer_pages.py",
-    ("docs/experts/systems.md", "python"): "tests/systems/test_systems_page.py",
     ("docs/tasks_scoring.md", "python"): "tests/integrations/test_lm_eval.py",
     ("docs/tutorial.md", "sh yaml python"): "tests/test_tutorial.py",
 }

@@ -108,7 +108,6 @@ class ThresholdsConfig(Section):
     overflow: Share | None = Field(None, description="collapse above: beyond 1.25 times even")
     serves: Share | None = Field(None, description="of an expert's tokens, to serve a domain")
     occupied: Share | None = Field(None, description="degradation above")
-    shared: Share | None = Field(None, description="degradation above, of shared experts")
     rare: Share | None = Field(None, description="of an even share, for a domain to be rare")
     apart: Share | None = Field(None, description="underfitting below")
     others: Share | None = Field(None, description="underfitting where others are so far apart")

@@ -1,6 +1,6 @@
 """Find out what balances a model's experts: its family's loss or bias, a plug-in's own, or nothing.
 
-By what a family is balanced is known to mixopt.routing.families. Runs of `mixopt pretrain` are told
+By what a family is balanced is known to mixopt.routing.finding. Runs of `mixopt pretrain` are told
 by `balance_of`, trials that continue a checkpoint one at a time by `balance_alone`.
 """
 
@@ -196,7 +196,7 @@ def _counted(model: nn.Module, asked: _BalanceAsked) -> RouterStats:
         RoutingError: Its routers cannot be counted.
     """
     try:
-        return RouterStats.attach(model, ["all"], adapters=asked.adapters, probabilities=False)
+        return RouterStats.attach(model, ["all"], adapters=asked.adapters)
     except RoutingError as error:
         raise RoutingError(f"{error}{asked.remedy}") from error
 
@@ -209,7 +209,7 @@ def _check(asked: _BalanceAsked, family: RouterFamily) -> None:
     """
     name, options, rate = asked.name, asked.options, asked.experts.bias_rate
     what = None
-    if asked.balance == "bias" and family.bias is None:
+    if asked.balance == "bias" and not family.bias:
         what = f"experts.balance: bias: {name!r} has no bias that its routers choose by"
     elif asked.balance == "auxiliary" and family.coefficient is None:
         what = f"experts.balance: auxiliary: {name!r} returns no auxiliary loss"
@@ -243,7 +243,7 @@ def _of_unknown(model: nn.Module, asked: _BalanceAsked) -> ExpertBalance:
 
 
 def _what_else(family: RouterFamily) -> str:
-    if family.bias is not None:
+    if family.bias:
         return "it has a bias: experts.balance: bias"
     if family.coefficient is not None:
         return f"it returns a loss: model.options.{family.coefficient}"

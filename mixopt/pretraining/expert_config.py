@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mixopt.config import Count, Positive, Section
+from mixopt.config import Positive, Section
 from mixopt.errors import RoutingError
 from mixopt.routing import Thresholds
 
@@ -51,11 +51,6 @@ class ExpertsConfig(Section):
     )
     every: Positive | None = Field(
         None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
-    )
-    probe: Count | None = Field(
-        None,
-        description="held-out tokens of each domain that probe the routers, eight times a run; 0 "
-        "disables. If omitted, 65,536, or what costs 5% of the run's tokens",
     )
     thresholds: _Thresholds | None = Field(
         None,

@@ -225,14 +225,13 @@ def _tracked(
 def _experts_tracked(
     config: PretrainConfig, loop: Loop, out: Path, tracker: Tracker, warn: Say
 ) -> Iterator[None]:
-    """Keep a record of a model's experts, with figures of each probe while the block runs."""
+    """Keep a record of a model's experts, with figures of each window while the block runs."""
     experts, steps = loop.experts, config.training.steps
     if experts is None:
         yield
         return
     tracker.follow("pretrain", experts.record.path / SCALARS)
-    for folder, files in experts.files().items():
-        tracker.files("pretrain", files, f"moe/{folder}")
+    tracker.files("pretrain", experts.files(), "moe/counts")
     if importlib.util.find_spec("matplotlib") is None:
         yield
         return

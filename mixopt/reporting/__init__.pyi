@@ -5,26 +5,22 @@ from .anneals import (
     write_anneals as write_anneals,
 )
 from .counts_table import counts_text as counts_text
-from .expert_change_plot import (
-    mark_changes as mark_changes,
-    name_changes as name_changes,
-    plot_expert_change as plot_expert_change,
-)
 from .expert_drawing import (
     ExpertDrawing as ExpertDrawing,
     draw_step as draw_step,
     drawn_files as drawn_files,
 )
-from .expert_maps import plot_layer_domains as plot_layer_domains, plot_load as plot_load
-from .expert_options import ExpertOptions as ExpertOptions
 from .expert_plots import (
-    plot_distances as plot_distances,
     plot_domain_experts as plot_domain_experts,
-    plot_expert_history as plot_expert_history,
-    plot_tables as plot_tables,
+    plot_expert_change as plot_expert_change,
+    plot_load as plot_load,
     plot_windows as plot_windows,
 )
-from .experts_of_run import draw_experts as draw_experts, experts as experts
+from .experts import (
+    ExpertOptions as ExpertOptions,
+    draw_experts as draw_experts,
+    experts as experts,
+)
 from .exploring import explore as explore
 from .figure_style import figure_png as figure_png, figure_svg as figure_svg
 from .fit_figures import plot_held_out as plot_held_out, plot_responses as plot_responses

@@ -14,7 +14,7 @@ import polars as pl
 
 from mixopt.errors import RoutingError
 from mixopt.online import LoggedChange
-from mixopt.routing import AnyWindow, ExpertChange, key_column
+from mixopt.routing import ExpertChange, Window, key_column
 from mixopt.system import name_text
 
 SHOWN = 3  # changes, the largest
@@ -23,7 +23,7 @@ NEAREST = 4  # windows on a side, where changes are too near each other
 
 
 def expert_changes(
-    windows: Sequence[AnyWindow], logged: Sequence[LoggedChange], step: int | None = None
+    windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
     """Return the experts before and after changes of weights, in their order.
 
@@ -70,9 +70,7 @@ def _largest(logged: Sequence[LoggedChange]) -> list[LoggedChange]:
     return sorted(logged, key=lambda one: -one.distance)[:10]
 
 
-def _change(
-    windows: Sequence[AnyWindow], logged: Sequence[LoggedChange], place: int
-) -> ExpertChange:
+def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: int) -> ExpertChange:
     found = logged[place]
     steps = [one.step for one in logged]
     begun = steps[place - 1] if place else 1
@@ -91,9 +89,7 @@ def _change(
     return ExpertChange(found.step, found.why, found.before, found.after, *sides, inside)
 
 
-def _nearest(
-    windows: Sequence[AnyWindow], step: int
-) -> tuple[tuple[AnyWindow, ...], tuple[AnyWindow, ...]]:
+def _nearest(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
     """Return the windows that end before a step, and those that begin with it or later."""
     return tuple(w for w in windows if w.end < step), tuple(
         w for w in windows if w.start >= step - 1
@@ -160,5 +156,5 @@ def _cell(row: dict[str, Any]) -> str:
     return f"{before} -> {after}{'*' if row['differs'] else ' '}"
 
 
-def _steps(windows: Sequence[AnyWindow]) -> tuple[int, int]:
+def _steps(windows: Sequence[Window]) -> tuple[int, int]:
     return windows[0].start + 1, windows[-1].end

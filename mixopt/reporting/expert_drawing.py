@@ -20,15 +20,13 @@ from types import TracebackType
 from typing import IO, Self
 
 from mixopt.errors import MixoptError
-from mixopt.reporting import figure_png
-from mixopt.reporting.expert_figures import DESCRIPTIONS, write_figures
-from mixopt.reporting.experts_of_pretraining import PretrainingExperts
-from mixopt.reporting.experts_of_run import FIGURES
+from mixopt.reporting.experts import DESCRIPTIONS, FIGURES, PretrainingExperts, write_figures
+from mixopt.reporting.figure_style import figure_png
 from mixopt.routing import EXPERTS, ExpertRecord
 from mixopt.system import Say, silent, write_bytes
 
 # Figures that are kept of each step that is drawn; of all others, as of these, the last is kept.
-BY_STEP = ("experts_load", "experts_by_layer", "experts_domains")
+BY_STEP = ("experts_load", "experts_domains")
 NICENESS = 10  # how much drawing gives way to training on the same cores
 PATIENCE = 60.0  # seconds that the end of a run waits for a step that is being drawn
 
@@ -123,10 +121,9 @@ def draw_step(path: Path, step: int) -> list[Path]:
         return []
     windows = tuple(window for window in found.windows if window.end <= step)
     logged = tuple(one for one in found.logged if one.step <= step)
-    record = ExpertRecord(path / EXPERTS)
     # Training may have continued while another step was drawn.
-    found = replace(found, windows=windows, probe=record.last_probe(step), logged=logged)
-    figures = found.figures()
+    figures = replace(found, windows=windows, logged=logged).figures()
+    record = ExpertRecord(path / EXPERTS)
     files = write_figures(figures, path / FIGURES)
     for name in BY_STEP:
         files.append(record.image(name, step))

@@ -1,45 +1,88 @@
 """Figures of what the experts of a model do: from assignments to a matplotlib `Figure`.
 
-Those of all layers at a glance are in `mixopt.reporting.expert_maps`, that of a change of weights
-in `mixopt.reporting.expert_change_plot`; how loads are coloured, in `mixopt.reporting.load_scale`.
+How loads are coloured is in `mixopt.reporting.load_scale`. Maps are as high as a screen, of one
+layer or of a hundred; with more experts than can be seen a cell stands for several.
 
 Shapes: D domains, E experts, L layers, W windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mixopt.reporting.expert_change_plot import mark_changes, name_changes
 from mixopt.reporting.figure_style import (
     COLOURS,
     FAINT,
     INK,
     LETTER,
+    OTHERS,
+    PAPER,
+    Axes,
     Figure,
+    FuncFormatter,
     MaxNLocator,
     label,
     legend,
     new_figure,
     written,
 )
-from mixopt.reporting.load_scale import NEAR, colour_scale, draw_loads, load_scale
+from mixopt.reporting.load_scale import (
+    DEEP,
+    SCREEN,
+    draw_loads,
+    fewer_cells,
+    layer_ticks,
+    load_scale,
+)
 from mixopt.routing import (
     Assignments,
+    ExpertChange,
     LayerAssignments,
     expert_profiles,
     layer_table,
     lift,
     load_shares,
-    profile_distances,
 )
-from mixopt.system import IntArray
+from mixopt.system import Array, IntArray
 
 LAYERS_SHOWN = 3
+LOWEST = 1 / 64  # of an even load; less is drawn there on an axis of powers
+LABELLED = 4  # changes of weights that are named above a figure over time; all have a line
+MANY = 12  # changes of weights whose lines are faint
+
+
+def plot_load(assignments: Assignments) -> Figure:
+    """Show the load of every expert of every layer, how it is spread, and how many do the work.
+
+    Args:
+        assignments: What was counted.
+    """
+    names = [layer.key for layer in assignments.layers]
+    load_LE = _loads_of(assignments)
+    shown, each = fewer_cells(load_LE)
+    height = 1.7 + min(SCREEN, 0.22 * len(names))
+    figure, axes_RC = new_figure(height, 3, 1, width_ratios=[3.2, 1.5, 1])
+    left, middle, right = axes_RC[0]
+    image = draw_loads(left, shown)
+    layer_ticks(left, names)
+    left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    if each > 1:
+        left.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x) * each}"))
+    cells = "expert" if each == 1 else f"expert; of {each} the one farthest from even"
+    label(left, x=cells, y="layer")
+    _ring(left, load_LE, each)
+    _spread_of_loads(middle, load_LE)
+    _workers(right, assignments)
+    for axes in (middle, right):
+        axes.set_ylim(left.get_ylim())
+        axes.set_yticks(left.get_yticks(), [""] * len(left.get_yticks()))
+    load_scale(figure, image, left, location="top")
+    return figure
 
 
 def plot_domain_experts(
@@ -72,37 +115,27 @@ def plot_domain_experts(
 
 
 def plot_windows(
-    windows: Sequence[tuple[float, Assignments]],
+    windows: Sequence[tuple[float, pl.DataFrame]],
     unit: str = "step",
     changes: Sequence[tuple[float, str]] = (),
 ) -> Figure:
     """Show how balance and specialisation change over time.
 
     Args:
-        windows: The end of each window and what was counted in it.
+        windows: The end of each window, and its table by layer (`mixopt.routing.layer_table`).
         unit: What the ends are counted in.
         changes: Where the weights changed, in the same unit, and what changed.
     """
-    tables = [(end, layer_table(assignments)) for end, assignments in windows]
-    return plot_tables(tables, unit, changes)
-
-
-def plot_tables(
-    tables: Sequence[tuple[float, pl.DataFrame]],
-    unit: str = "step",
-    changes: Sequence[tuple[float, str]] = (),
-) -> Figure:
-    """Show what `plot_windows` shows, of the layer tables of its windows."""
-    ends_W = [end for end, _ in tables]
+    ends_W = [end for end, _ in windows]
     shown = (
         ("load_entropy", "load entropy; 1 is even"),
         ("max_violation", "busiest expert above an even load"),
-        ("router_entropy", "router entropy; 1 is undecided"),
+        ("dead", "dead experts"),
         ("specialisation", "specialisation; 1 is one domain each"),
     )
     figure, axes_RC = new_figure(4.6, 2, 2)
     for axes, (name, title) in zip(axes_RC.flat, shown, strict=True):
-        value_LW = np.array([table[name].to_numpy() for _, table in tables], float).T
+        value_LW = np.array([table[name].to_numpy() for _, table in windows], float).T
         for layer_W in value_LW:
             axes.plot(ends_W, layer_W, color=FAINT, linewidth=0.8, alpha=0.7)
         axes.plot([], [], color=FAINT, linewidth=0.8, label="a layer")
@@ -111,93 +144,212 @@ def plot_tables(
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        mark_changes(axes, (place for place, _ in changes))
+        _mark_changes(axes, (place for place, _ in changes))
         label(axes, title=title)
     legend(axes_RC[0, 0], loc="lower right")
     for axes in axes_RC[1]:
         label(axes, x=unit, title=axes.get_title(loc="left"))
-    name_changes(figure, changes, unit)
+    _name_changes(figure, changes, unit)
     return figure
 
 
-def plot_expert_history(
-    windows: Sequence[tuple[float, Assignments]],
-    layer: int | str,
-    unit: str = "step",
-    changes: Sequence[tuple[float, str]] = (),
-) -> Figure:
-    """Show the load of each expert of a layer over time, in all and of each domain.
+def plot_expert_change(change: ExpertChange) -> Figure:
+    """Show the experts before and after a change of weights, and the weights beside them.
+
+    A row has a ring for before and a dot for after: each domain's weight, and for each layer its
+    busiest expert and the share of the experts that do the work.
 
     Args:
-        windows: The end of each window and what was counted in it.
-        layer: The model's own number of the layer.
-        unit: What the ends are counted in.
-        changes: Where the weights changed, as in `plot_windows`.
+        change: The change, with what was counted on both sides of it.
 
     Raises:
-        RoutingError: The layer has no router.
+        RoutingError: The two sides are of other experts.
     """
-    found = [assignments.layer(layer) for _, assignments in windows]
-    names = ["all domains", *windows[-1][1].domains]
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes_RC = new_figure(0.8 + 1.7 * rows, columns, rows)
-    order_E = _by_domain(found[-1])
-    image: Any = None
-    for place, axes in enumerate(axes_RC.flat):
-        if place >= len(names):
-            axes.set_visible(False)
-            continue
-        counts_WE = [
-            one.counts_DE.sum(0) if not place else one.counts_DE[place - 1] for one in found
-        ]
-        load_EW = np.array([load_shares(counts_E) for counts_E in counts_WE]).T[order_E]
-        image = draw_loads(axes, load_EW * found[-1].experts)
-        ticks = np.unique(np.linspace(0, len(windows) - 1, min(3, len(windows))).astype(int))
-        axes.set_xticks(ticks, [f"{windows[w][0]:g}" for w in ticks])
-        axes.set_yticks(*_expert_ticks(order_E, 8))
-        mark_changes(axes, _in_windows(changes, windows))
-        label(axes, title=written(names[place]))
-    name_changes(figure, changes, unit)
-    figure.supxlabel(unit, fontsize=LETTER, color=INK)
-    figure.supylabel(f"expert of layer {layer}", fontsize=LETTER, color=INK)
-    load_scale(figure, image, axes_RC)
+    before, after = change.before, change.after
+    after.check_sizes(before.domains, before.sizes, f"step {change.step}: before the change")
+    names = [layer.key for layer in after.layers]
+    domains = list(dict.fromkeys([*change.weights_before, *change.weights_after]))
+    height = 1.4 + max(min(SCREEN, 0.2 * len(names)), 0.19 * len(domains))
+    figure, axes_RC = new_figure(height, 3, 1, width_ratios=[1.25, 1, 1])
+    title = f"Weights changed from step {change.step:,} on: {written(change.why, 80)}"
+    figure.suptitle(title, fontsize=LETTER + 1, color=INK, x=0.01, ha="left")
+    left, middle, right = axes_RC[0]
+    _weights(left, domains, change.weights_before, change.weights_after)
+    tables = layer_table(before), layer_table(after)
+    for axes, column, title in (
+        (middle, "busiest", "busiest over even"),
+        (right, "effective", "effective share of experts"),
+    ):
+        _pairs(axes, *(table[column].to_numpy() for table in tables))
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        layer_ticks(axes, names)
+        label(axes, x=title, y="layer" if axes is middle else "")
+    _by_powers(middle, max(float(table["busiest"].max() or 1) for table in tables))  # type: ignore[arg-type]
+    right.set_xlim(0, 1.03)
     return figure
 
 
-def plot_distances(assignments: Assignments, layers: Sequence[int | str] | None = None) -> Figure:
-    """Show how far apart the domains' experts are.
+def _mark_changes(axes: Axes, places: Iterable[float]) -> None:
+    """Draw a line where the weights changed.
 
     Args:
-        assignments: What was counted.
-        layers: The layers to show; the first, the middle and the last by default.
-
-    Raises:
-        RoutingError: A layer that has no router.
+        axes: With their limits as they shall be.
+        places: On the axis.
     """
-    chosen = [assignments.layer(number) for number in layers or _spread(assignments)]
-    names = list(map(written, assignments.domains))
-    figure, axes_RC = new_figure(1.1 + 5.6 / len(chosen), len(chosen), 1)
-    image: Any = None
-    for axes, layer in zip(axes_RC[0], chosen, strict=True):
-        distance_DD = profile_distances(expert_profiles(layer.counts_DE))
-        image = axes.imshow(distance_DD, cmap=NEAR, vmin=0, vmax=1)
-        axes.grid(visible=False)
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names if axes is axes_RC[0, 0] else [""] * len(names))
-        label(axes, title=f"layer {layer.key}")
-    colour_scale(figure, image, axes_RC, "Jensen-Shannon distance")
-    return figure
+    low, high = sorted(axes.get_xlim())
+    inside = [place for place in places if low <= place <= high]
+    strength = 1.0 if len(inside) <= MANY else 0.25  # many must not hide what they mark
+    for place in inside:
+        axes.axvline(
+            place, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=3, alpha=strength
+        )
 
 
-def _in_windows(
-    changes: Sequence[tuple[float, str]], windows: Sequence[tuple[float, Assignments]]
-) -> list[float]:
-    """Return where changes are on an axis on which each window is one cell."""
-    ends_W = [end for end, _ in windows]
-    first = ends_W[0] - (ends_W[1] - ends_W[0]) if len(ends_W) > 1 else 0.0
-    edges = np.arange(len(ends_W) + 1) - 0.5
-    return [float(np.interp(place, [first, *ends_W], edges)) for place, _ in changes]
+def _name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: str) -> None:
+    """Write above a figure what changed at its lines; of the first few.
+
+    Args:
+        figure: Whose axes have the lines.
+        changes: Where, and what.
+        unit: What they are counted in.
+    """
+    if not changes:
+        return
+    lines = [f"{unit} {place:,g}: {text}" for place, text in changes[:LABELLED]]
+    if len(changes) > LABELLED:
+        lines.append(f"{len(changes) - LABELLED} more")
+    title = "Weights changed (dashed) after " + ";  ".join(lines)
+    figure.suptitle(textwrap.fill(title, 105), fontsize=LETTER - 0.5, color=INK, x=0.01, ha="left")
+
+
+def _loads_of(assignments: Assignments) -> Array:
+    """Return each expert's load as a multiple of the even one, shape (L, E).
+
+    NaN where a layer has fewer experts than another, or no tokens.
+    """
+    layers = assignments.layers
+    load_LE = np.full((len(layers), max(layer.experts for layer in layers)), np.nan)
+    for row, layer in zip(load_LE, layers, strict=True):
+        row[: layer.experts] = load_shares(layer.counts_DE.sum(0)) * layer.experts
+    return load_LE
+
+
+def _spread_of_loads(axes: Axes, load_LE: Array) -> None:
+    """Draw for each layer the least and the most load, the middle 80%, and the median."""
+    places = np.arange(len(load_LE))
+    known = np.isfinite(load_LE).any(1)
+    load_LE, places = load_LE[known], places[known]
+    if not len(places):
+        return
+    low, tenth, half, most, high = np.maximum(
+        np.nanquantile(load_LE, [0, 0.1, 0.5, 0.9, 1], axis=1), LOWEST
+    )
+    axes.axvline(1, color=FAINT, linewidth=0.8)
+    axes.hlines(places, low, high, color=FAINT, linewidth=0.9)
+    thick = float(np.clip(150 / len(places), 1.6, 5))
+    axes.hlines(places, tenth, most, color=COLOURS["proposal"], linewidth=thick)
+    axes.plot(half, places, "|", color=INK, markersize=thick + 3, label="median")
+    axes.plot(high, places, ">", color=OTHERS[1], markersize=3.5, label="busiest")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(_multiple_text))
+    legend(axes, loc="lower center", bbox_to_anchor=(0.45, 1.0), handlelength=1.2)
+    label(axes, x="times an even load")
+
+
+def _ring(axes: Axes, load_LE: Array, each: int) -> None:
+    """Put a ring around experts beyond the scale: a cell of a pixel's width is not seen."""
+    rows, experts = np.nonzero(np.nan_to_num(load_LE) > 2**DEEP)
+    axes.plot(
+        experts // each,
+        rows,
+        "o",
+        markersize=5.5,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        markeredgewidth=0.8,
+    )
+
+
+def _workers(axes: Axes, assignments: Assignments) -> None:
+    """Draw for each layer which part of its experts does the work, and which none."""
+    table = layer_table(assignments).with_columns(dead=pl.col("dead") / pl.col("experts"))
+    for name, line, colour in (
+        ("effective", "o-", COLOURS["proposal"]),
+        ("dead", "x--", OTHERS[1]),
+    ):
+        axes.plot(
+            table[name].to_numpy(),
+            np.arange(table.height),
+            line,
+            color=colour,
+            label=name,
+            markersize=3.5,
+            linewidth=1.2,
+        )
+    axes.set_xlim(-0.05, 1.05)
+    legend(axes, loc="lower center", bbox_to_anchor=(0.45, 1.0), handlelength=1.2)
+    label(axes, x="share of experts")
+
+
+def _multiple_text(value: float, _: object = None) -> str:
+    """Return a multiple as text, a small one as a fraction."""
+    return f"{value:g}" if value >= 1 or value <= 0 else f"1/{1 / value:g}"
+
+
+def _weights(
+    axes: Axes,
+    domains: Sequence[str],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+) -> None:
+    """Draw each domain's weight before and after, in per cent."""
+    rows = np.arange(len(domains))
+    was = np.array([100 * before.get(name, 0.0) for name in domains])
+    now = np.array([100 * after.get(name, 0.0) for name in domains])
+    _pairs(axes, was, now, named=True)
+    axes.set_yticks(
+        rows, list(map(written, domains)), fontsize=LETTER if len(domains) <= 12 else LETTER - 2.5
+    )
+    axes.set_ylim(len(domains) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08 * max(was.max(), now.max()))
+    legend(axes, loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=2, columnspacing=0.8)
+    label(axes, x="weight, %")
+
+
+def _by_powers(axes: Axes, most: float) -> None:
+    """Let an axis go from 1 by powers of two to one that is beyond the most."""
+    top = max(1, int(np.ceil(np.log2(max(most, 1.0)) + 0.1)))
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(2**-0.1, 2**top)
+    axes.set_xticks([2.0**n for n in range(0, top + 1, -(-top // 6))])
+    axes.xaxis.set_major_formatter(FuncFormatter(_multiple_text))
+
+
+def _pairs(axes: Axes, before: Array, after: Array, *, named: bool = False) -> None:
+    """Draw a pair in each row: a ring is before, a dot after."""
+    rows = np.arange(len(before))
+    size = 5.0 if len(rows) <= 30 else 3.0
+    axes.hlines(rows, before, after, color=FAINT, linewidth=1.2, zorder=1)
+    axes.plot(
+        before,
+        rows,
+        "o",
+        label="before" if named else None,
+        markersize=size,
+        markerfacecolor=PAPER,
+        markeredgecolor=OTHERS[1],
+        zorder=2,
+    )
+    axes.plot(
+        after,
+        rows,
+        "o",
+        label="after" if named else None,
+        markersize=size - 0.5,
+        color=COLOURS["proposal"],
+        zorder=3,
+    )
+    axes.grid(visible=False, axis="y")
 
 
 def _by_domain(layer: LayerAssignments) -> IntArray:

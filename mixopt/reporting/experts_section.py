@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from mixopt.reporting.expert_figures import DESCRIPTIONS
-from mixopt.reporting.experts_of_sweep import SweepExperts
+from mixopt.reporting.experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.page import bullets, heading, paragraph, table
 from mixopt.reporting.page_figures import Pictures
 from mixopt.routing import Summary, key_column
@@ -20,7 +19,6 @@ _COLUMNS = (
     ("busiest over even", "busiest"),
     ("beyond capacity", "overflow"),
     ("dead experts", "dead"),
-    ("router entropy; 1 is undecided", "router_entropy"),
 )
 
 
@@ -58,9 +56,8 @@ def _collapses(found: SweepExperts) -> list[str]:
 
 
 def _by_layer(found: SweepExperts) -> str:
-    told = {one.key: one.specialisation for one in found.counts.information}
     rows = [
-        (*(_cell(row[name]) for _, name in _COLUMNS), _cell(told.get(row["key"])))
+        (*(_cell(row[name]) for _, name in _COLUMNS), _cell(found.specialisation[row["key"]]))
         for row in found.summary.layers.with_columns(key_column()).iter_rows(named=True)
     ]
     caption = "Specialisation: what the expert says about the domain, less chance; 1 is all."

@@ -1,6 +1,6 @@
 """Counts of assignments: how often each domain's tokens went to each expert of each layer.
 
-Everything that is said about a model's experts is derived from this, so a logger keeps it and
+Everything that is reported about a model's experts is derived from these counts, so a record keeps
 nothing else. Counts of disjoint batches add up; the counts of a window are a difference.
 
 Shapes: D domains, E experts, H = 2 halves (sequences at even and at odd places of their batches).
@@ -8,17 +8,14 @@ Shapes: D domains, E experts, H = 2 halves (sequences at even and at odd places 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mixopt.errors import RoutingError, did_you_mean
-from mixopt.system import Array, IntArray
-
-Counts = IntArray
+from mixopt.errors import RoutingError
+from mixopt.system import IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,39 +24,23 @@ class LayerAssignments:
 
     Attributes:
         layer: The model's own number of the layer.
-        top_k: Experts of a token; where that varies, the most.
+        top_k: Experts of a token.
         counts_HDE: Assignments to each expert.
-        dropped_D: Assignments that were dropped for want of capacity.
-        unused_D: Places of tokens that were given fewer than `top_k` experts, by choice.
-        weight_HDE: Sum over tokens of the weight with which each expert's output is taken; 0 where
-            the router does not tell.
-        probability_DE: Sum over tokens of the router's probability of each expert; 0 where it
-            gave none.
-        entropy_D: Sum over tokens of the entropy of those probabilities, nats.
-        squared_logsumexp_D: Sum over tokens of the square of the logits' logsumexp.
-        chosen_D: Sum over tokens of the probability of the experts that were chosen.
-        router: Which router of the layer, where the model has layers of several.
-        varies: Whether it is known, before anything is counted, that a token may be computed by
-            fewer than `top_k` experts.
+        dropped_HD: Assignments that no expert computes: dropped for want of capacity, to an expert
+            that does nothing, or of a token that was given fewer experts.
+        router: Name of the router in its layer, where layers have several.
     """
 
     layer: int
     top_k: int
-    counts_HDE: Counts
-    dropped_D: Counts
-    unused_D: Counts
-    weight_HDE: Array
-    probability_DE: Array
-    entropy_D: Array
-    squared_logsumexp_D: Array
-    chosen_D: Array
+    counts_HDE: IntArray
+    dropped_HD: IntArray
     router: str = ""
-    varies: bool = False
 
     @property
     def key(self) -> str:
-        """The router's name among all of the model: "3", or "3/attention"."""
-        return router_key(self.layer, self.router)
+        """The router's name in the model: "3", or "3/attention"."""
+        return f"{self.layer}/{self.router}" if self.router else str(self.layer)
 
     @property
     def experts(self) -> int:
@@ -67,80 +48,28 @@ class LayerAssignments:
         return int(self.counts_HDE.shape[-1])
 
     @property
-    def counts_DE(self) -> Counts:
+    def counts_DE(self) -> IntArray:
         """Assignments of both halves."""
-        counts_DE: Counts = self.counts_HDE.sum(0)
-        return counts_DE
+        return np.asarray(self.counts_HDE.sum(0))
 
     @property
-    def tokens_D(self) -> Counts:
-        """Tokens of each domain: each has `top_k` places, assigned, dropped or unused."""
-        places_D: Counts = self.counts_DE.sum(1) + self.dropped_D + self.unused_D
-        return np.asarray(places_D // self.top_k)
+    def dropped_D(self) -> IntArray:
+        """Assignments of both halves that no expert computes."""
+        return np.asarray(self.dropped_HD.sum(0))
 
     @property
-    def experts_of_a_token(self) -> float:
-        """Mean number of experts that a token is given or was to be given; NaN without tokens."""
-        tokens = int(self.tokens_D.sum())
-        given = int(self.counts_HDE.sum() + self.dropped_D.sum())
-        return given / tokens if tokens else float("nan")
+    def tokens_D(self) -> IntArray:
+        """Tokens of each domain: each has `top_k` assignments."""
+        return np.asarray((self.counts_DE.sum(1) + self.dropped_D) // self.top_k)
 
     @property
     def highest_load(self) -> float:
-        """Load of an expert that all tokens choose over the even one.
+        """Load over the even one of an expert that all tokens choose.
 
-        It is E / K, and E where a token may have that expert alone. Routers of any number of
-        experts have K = E.
+        It is E / K, and E where a token may have that expert alone.
         """
-        fewer = self.varies or self.top_k == self.experts
-        fewer = fewer or bool(self.unused_D.any() or self.dropped_D.any())
-        return float(self.experts) if fewer else self.experts / self.top_k
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the router tells the weights of its experts."""
-        return bool(self.weight_HDE.any())
-
-    def by_weight(self) -> LayerAssignments:
-        """Return as counts how each domain's tokens fall on the experts by weight.
-
-        A token is divided among its experts in proportion to their weights, so that one expert is
-        given to each token on the whole. Numbers are rounded so that they add up to the tokens.
-        Without weights, the counts themselves.
-        """
-        if not self.weighs:
-            return self
-        return replace(
-            self,
-            top_k=1,
-            counts_HDE=_apportioned(self.weight_HDE, self.tokens_D),
-            dropped_D=np.zeros_like(self.dropped_D),
-            unused_D=np.where(self.weight_HDE.sum((0, 2)) > 0, 0, self.tokens_D),
-        )
-
-    @property
-    def scored_D(self) -> Array:
-        """Tokens for which the router gave probabilities."""
-        scored_D: Array = self.probability_DE.sum(1)
-        return scored_D
-
-    def arrays(self) -> dict[str, Any]:
-        """Return what adds up, by name."""
-        return {name: getattr(self, name) for name in ARRAYS}
-
-
-ARRAYS = (
-    "counts_HDE",
-    "dropped_D",
-    "unused_D",
-    "weight_HDE",
-    "probability_DE",
-    "entropy_D",
-    "squared_logsumexp_D",
-    "chosen_D",
-)
-# Of few routers; they are not written where they are 0, and files of before do not have them.
-OPTIONAL = ("unused_D", "weight_HDE")
+        alone = self.top_k == self.experts or bool(self.dropped_HD.any())
+        return float(self.experts) if alone else self.experts / self.top_k
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +83,23 @@ class Assignments:
 
     domains: tuple[str, ...]
     layers: tuple[LayerAssignments, ...]
+
+    @classmethod
+    def zeros(cls, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> Assignments:
+        """Return the assignments before anything was counted.
+
+        Args:
+            domains: Names of the domains.
+            sizes: Experts, and experts of a token, by the key of the router.
+        """
+        layers = []
+        for key, (experts, top_k) in sizes.items():
+            layer, _, router = key.partition("/")
+            shape = (2, len(domains))
+            counts_HDE = np.zeros((*shape, experts), np.int64)
+            dropped_HD = np.zeros(shape, np.int64)
+            layers.append(LayerAssignments(int(layer), top_k, counts_HDE, dropped_HD, router))
+        return cls(domains, tuple(layers))
 
     def __add__(self, other: Assignments) -> Assignments:
         """Return what both counted.
@@ -171,19 +117,20 @@ class Assignments:
         """
         return self._with(other, -1)
 
-    def by_weight(self) -> Assignments:
-        """Return them by the weights of the experts instead of their number.
-
-        It is what dense gates are to be judged by, which give every token to every expert. What is
-        made of counts can be made of it: `diagnose(stats.total().by_weight())`. Routers that do
-        not tell weights keep their counts; `LayerAssignments.by_weight` says how it is done.
-        """
-        return replace(self, layers=tuple(layer.by_weight() for layer in self.layers))
-
     @property
-    def tokens_D(self) -> Counts:
+    def tokens_D(self) -> IntArray:
         """Tokens of each domain."""
         return self.layers[0].tokens_D
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Experts, and experts of a token, by router."""
+        return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
+
+    @property
+    def highest_load(self) -> float:
+        """The highest possible load of any router's expert, over the even one."""
+        return max(layer.highest_load for layer in self.layers)
 
     def layer(self, key: int | str) -> LayerAssignments:
         """Return what a router chose.
@@ -201,59 +148,10 @@ class Assignments:
         known = ", ".join(layer.key for layer in self.layers)
         raise RoutingError(f"layer {key} has no router; layers with one: {known}")
 
-    def of_router(self, key: int | str) -> Assignments:
-        """Return those of one router alone, in memory of their own.
-
-        Args:
-            key: As in `layer`.
-
-        Raises:
-            RoutingError: There is no such router.
-        """
-        layer = self.layer(key)
-        own = {name: array.copy() for name, array in layer.arrays().items()}
-        return Assignments(self.domains, (replace(layer, **own),))
-
-    def only(self, domains: Mapping[str, str] | Sequence[str]) -> Assignments:
-        """Return the assignments of some domains.
-
-        Args:
-            domains: Their names, or new names by old ones, such as those of one member of a stack
-                of models that were counted together: `{"7/web": "web", "7/code": "code"}`.
-
-        Raises:
-            RoutingError: A domain that is not there.
-        """
-        names = domains if isinstance(domains, Mapping) else {name: name for name in domains}
-        for name in names:
-            if name not in self.domains:
-                raise RoutingError(f"unknown domain {name!r}{did_you_mean(name, self.domains)}")
-        places = [self.domains.index(name) for name in names]
-        layers = (
-            replace(layer, **{n: _of_domains(n, a, places) for n, a in layer.arrays().items()})
-            for layer in self.layers
-        )
-        return Assignments(tuple(names.values()), tuple(layers))
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """Experts, and experts of a token, by router."""
-        return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
-
-    @property
-    def highest_load(self) -> float:
-        """The highest one of any router, as `LayerAssignments.highest_load`."""
-        return max(layer.highest_load for layer in self.layers)
-
     def check_sizes(
         self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str
     ) -> None:
-        """Check that other assignments are of these domains and experts.
-
-        Args:
-            domains: Of the other assignments.
-            sizes: Of the other assignments.
-            source: What they are called in a message.
+        """Check that other assignments are of the same domains and experts.
 
         Raises:
             RoutingError: They are not.
@@ -264,78 +162,96 @@ class Assignments:
                 f" {', '.join(self.domains)}"
             )
         ours = self.sizes
-        for layer in dict.fromkeys([*ours, *sizes]):
-            if ours.get(layer) != sizes.get(layer):
+        for key in dict.fromkeys([*ours, *sizes]):
+            if ours.get(key) != sizes.get(key):
                 raise RoutingError(
-                    f"{source} is of other experts: layer {layer} has {_said(sizes.get(layer))};"
-                    f" here it has {_said(ours.get(layer))}"
+                    f"{source} is of other experts: layer {key} has {_size_text(sizes.get(key))};"
+                    f" here it has {_size_text(ours.get(key))}"
                 )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as plain values: each array is one line of text.
+
+        Indented JSON would give each number of a list a line of its own.
+        """
+        layers = [
+            {
+                "layer": layer.layer,
+                "router": layer.router,
+                "top_k": layer.top_k,
+                "experts": layer.experts,
+                "counts": _text(layer.counts_HDE),
+                "dropped": _text(layer.dropped_HD),
+            }
+            for layer in self.layers
+        ]
+        return {"domains": list(self.domains), "layers": layers}
+
+    @classmethod
+    def from_dict(cls, content: object, source: str) -> Assignments:
+        """Read what `as_dict` returned.
+
+        Args:
+            content: The plain values.
+            source: What a message calls them.
+
+        Raises:
+            RoutingError: They are not such values.
+        """
+        fields: Any = content
+        try:
+            domains = tuple(str(name) for name in fields["domains"])
+            layers = tuple(_layer_of(layer, len(domains)) for layer in fields["layers"])
+            if not layers:
+                raise ValueError("no layers")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise RoutingError(f"{source}: not counts of experts: {what}") from error
+        return cls(domains, layers)
 
     def _with(self, other: Assignments, sign: int) -> Assignments:
         self.check_sizes(other.domains, other.sizes, "the other table")
-        others = {layer.key: layer.arrays() for layer in other.layers}
-        layers = (
-            replace(a, **{n: array + sign * others[a.key][n] for n, array in a.arrays().items()})
-            for a in self.layers
+        layers = tuple(
+            replace(
+                one,
+                counts_HDE=one.counts_HDE + sign * two.counts_HDE,
+                dropped_HD=one.dropped_HD + sign * two.dropped_HD,
+            )
+            for one, two in zip(self.layers, map(other.layer, self.sizes), strict=True)
         )
-        return Assignments(self.domains, tuple(layers))
+        return Assignments(self.domains, layers)
 
 
-def router_key(layer: int, router: str) -> str:
-    """Return a router's name among all of a model."""
-    return f"{layer}/{router}" if router else str(layer)
+@dataclass(frozen=True, eq=False)
+class ExpertCounts:
+    """What the experts of one trial were given; domains are those of training.
 
-
-def split_key(key: str) -> tuple[int, str]:
-    """Return the layer and the router of `router_key`."""
-    layer, _, router = key.partition("/")
-    return int(layer), router
-
-
-def no_layer(key: int | str, experts: int, top_k: int, domains: int) -> LayerAssignments:
-    """Return a router of which nothing has been counted."""
-    layer, router = split_key(str(key))
-    return LayerAssignments(
-        layer=layer,
-        router=router,
-        top_k=top_k,
-        counts_HDE=np.zeros((2, domains, experts), np.int64),
-        dropped_D=np.zeros(domains, np.int64),
-        unused_D=np.zeros(domains, np.int64),
-        weight_HDE=np.zeros((2, domains, experts)),
-        probability_DE=np.zeros((domains, experts)),
-        entropy_D=np.zeros(domains),
-        squared_logsumexp_D=np.zeros(domains),
-        chosen_D=np.zeros(domains),
-    )
-
-
-def nothing(domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> Assignments:
-    """Return the assignments before anything was counted.
-
-    Args:
-        domains: Names of the domains.
-        sizes: Experts, and experts of a token, by router.
+    Attributes:
+        train: Assignments of the second half of the steps, when experts have found their place;
+            domains are in the proportions of the mixture.
+        held_out: Assignments at the end, of as many held-out tokens of each domain.
     """
-    layers = (no_layer(key, *size, len(domains)) for key, size in sizes.items())
-    return Assignments(domains, tuple(layers))
+
+    train: Assignments
+    held_out: Assignments
 
 
-def _of_domains(name: str, array: NDArray[Any], places: list[int]) -> Any:
-    return array[:, places] if name.endswith("_HDE") else array[places]
+def _layer_of(content: Mapping[str, Any], domains: int) -> LayerAssignments:
+    experts, top_k, layer = (int(content[name]) for name in ("experts", "top_k", "layer"))
+    counts_HDE = _array(content["counts"]).reshape(2, domains, experts)
+    dropped_HD = _array(content["dropped"]).reshape(2, domains)
+    if top_k < 1 or experts < 1 or counts_HDE.min() < 0 or dropped_HD.min() < 0:
+        raise ValueError(f"layer {layer}: numbers below 0 or no experts")
+    return LayerAssignments(layer, top_k, counts_HDE, dropped_HD, str(content["router"]))
 
 
-def _apportioned(weight_HDE: Array, tokens_D: Counts) -> Counts:
-    """Return whole numbers in proportion to weights that add up to each domain's tokens."""
-    halves, domains, experts = weight_HDE.shape
-    weight_DC = weight_HDE.swapaxes(0, 1).reshape(domains, -1)
-    total_D1 = weight_DC.sum(1, keepdims=True)
-    share_DC = np.divide(weight_DC, total_D1, out=np.zeros_like(weight_DC), where=total_D1 > 0)
-    # Ends of the cells one after the other, rounded: the last one is the domain's tokens.
-    ends_DC = np.rint(share_DC.cumsum(1) * tokens_D[:, None]).astype(np.int64)
-    counts_DC = np.diff(ends_DC, axis=1, prepend=0)
-    return np.asarray(counts_DC.reshape(domains, halves, experts).swapaxes(0, 1))
+def _text(array: IntArray) -> str:
+    return " ".join(map(str, array.ravel().tolist()))
 
 
-def _said(size: tuple[int, int] | None) -> str:
+def _array(text: str) -> IntArray:
+    return np.array(text.split(), dtype=np.int64)
+
+
+def _size_text(size: tuple[int, int] | None) -> str:
     return "no router" if size is None else f"{size[0]} experts, {size[1]} of a token"

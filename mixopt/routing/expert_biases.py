@@ -22,10 +22,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mixopt.routing.counters import FoundRouter
-from mixopt.routing.even_load import towards_even
+from mixopt.routing.adapters import FoundRouter
+
+
+def towards_even(loads: Tensor, *, in_proportion: bool = False) -> Tensor:
+    """Return 1 for experts below the mean load of their router, -1 for those above, else 0.
+
+    Args:
+        loads: Assignments, integers of shape (..., E).
+        in_proportion: Whether to return how far they are from the mean, of the mean, from -1 to 1.
+    """
+    total = loads.sum(-1, keepdim=True)
+    off = total - loads * loads.shape[-1]
+    return (off / total.clamp(min=1)).clamp(-1, 1) if in_proportion else off.sign()
 
 
 class ExpertBiases:
@@ -55,13 +65,15 @@ class ExpertBiases:
             in_proportion: Whether by less than `rate` where a load is between none and twice the
                 mean: by the part of the mean that it is off.
         """
+        from torch.distributed.tensor import DTensor, distribute_tensor  # half a second
+
         loads = torch.split(loads_N, [router.experts for router in self._routers])
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias, way_E = router.bias(), towards_even(load_E, in_proportion=in_proportion)
+            bias, direction_E = router.bias(), towards_even(load_E, in_proportion=in_proportion)
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
-            moved.view(-1)[: router.experts] = rate * way_E
+            moved.view(-1)[: router.experts] = rate * direction_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter
                 mesh, placements = bias.device_mesh, bias.placements
                 moved = distribute_tensor(moved, mesh, placements, src_data_rank=None)
@@ -70,10 +82,12 @@ class ExpertBiases:
     @torch.no_grad()
     def values(self) -> Tensor:
         """Return all biases on the host, float32, shape (M,); every rank calls it alike."""
-        found = []
+        from torch.distributed.tensor import DTensor
+
+        values = []
         for router in self._routers:
             if router.bias is not None:
                 bias = router.bias()
                 whole = bias.full_tensor() if isinstance(bias, DTensor) else bias
-                found.append(whole.flatten()[: router.experts].float())
-        return torch.cat(found).cpu()
+                values.append(whole.flatten()[: router.experts].float())
+        return torch.cat(values).cpu()

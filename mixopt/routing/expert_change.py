@@ -26,7 +26,7 @@ import polars as pl
 
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments
-from mixopt.routing.expert_record import AnyWindow
+from mixopt.routing.record import Window
 from mixopt.system import Array, BoolArray
 
 CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
@@ -63,8 +63,8 @@ class ExpertChange:
     why: str
     weights_before: Mapping[str, float]
     weights_after: Mapping[str, float]
-    windows_before: tuple[AnyWindow, ...]
-    windows_after: tuple[AnyWindow, ...]
+    windows_before: tuple[Window, ...]
+    windows_after: tuple[Window, ...]
     between: int = 0
 
     def __post_init__(self) -> None:
@@ -103,25 +103,25 @@ class ExpertChange:
 
     def _compared(self, table: _Table, keys: Sequence[str], names: Sequence[str]) -> pl.DataFrame:
         windows = [*self.windows_before, *self.windows_after]
-        found = [table(window) for window in windows]
+        tables = [table(window) for window in windows]
         place_W = np.array([(window.start + window.end) / 2 for window in windows])
         is_before_W = np.arange(len(windows)) < len(self.windows_before)
         rows = []
-        for number, key in enumerate(found[0].select(keys).iter_rows(named=True)):
+        for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):
             for name in names:
-                value_W = np.array([one[name][number] for one in found], float)
+                value_W = np.array([one[name][number] for one in tables], float)
                 rows.append({**key, "measure": name, **_difference(place_W, value_W, is_before_W)})
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
-_Table = Callable[[AnyWindow], pl.DataFrame]
+_Table = Callable[[Window], pl.DataFrame]
 
 
-def _of_layers(window: AnyWindow) -> pl.DataFrame:
+def _of_layers(window: Window) -> pl.DataFrame:
     return window.tables[0]
 
 
-def _domain_means(window: AnyWindow) -> pl.DataFrame:
+def _domain_means(window: Window) -> pl.DataFrame:
     return (
         window.tables[1]
         .group_by("domain", maintain_order=True)

@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from mixopt.system import Array, BoolArray, IntArray
 
-Counts = IntArray
-Flags = BoolArray
-
 DEAD = 0.01  # of the load that would be even
 CAPACITY = 1.25  # of the load that would be even, that an expert is given room for
 STARVED = 0.1  # of the load that would be even, of one domain's tokens
 
 
-def load_shares(counts_E: Counts) -> Array:
+def load_shares(counts_E: IntArray) -> Array:
     """Return each expert's share of the assignments; NaN where there are none."""
     return _divided(counts_E, counts_E.sum())
 
@@ -67,17 +64,7 @@ def worst_rank(shares_E: Array, ranks: int) -> float:
     return float(shares_E.reshape(ranks, -1).sum(1).max() * ranks)
 
 
-def variation(shares_E: Array) -> float:
-    """Return the coefficient of variation of the experts' load: 0 is even."""
-    return float(shares_E.std() / shares_E.mean())
-
-
-def max_violation(shares_E: Array) -> float:
-    """Return by how much the busiest expert's load is above the even one: 0 is even."""
-    return float(shares_E.max() * len(shares_E) - 1)
-
-
-def dead(shares_E: Array, below: float = DEAD) -> Flags:
+def dead(shares_E: Array, below: float = DEAD) -> BoolArray:
     """Return which experts have less than a part of the even load.
 
     Args:
@@ -87,7 +74,7 @@ def dead(shares_E: Array, below: float = DEAD) -> Flags:
     return np.asarray(shares_E * shares_E.shape[-1] < below)
 
 
-def collapsed(chosen_E: Array, top_k: float) -> Flags:
+def collapsed(chosen_E: Array, top_k: float) -> BoolArray:
     """Return which experts the router has collapsed onto.
 
     Args:
@@ -100,7 +87,7 @@ def collapsed(chosen_E: Array, top_k: float) -> Flags:
     return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
 
 
-def hot(shares_E: Array, least: float, chance: float) -> Flags:
+def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
     """Return which experts are busier than the spread of the others explains.
 
     Loads of healthy routers spread like a gamma distribution, of a coefficient of variation of up
@@ -111,7 +98,7 @@ def hot(shares_E: Array, least: float, chance: float) -> Flags:
 
     Args:
         shares_E: Each expert's share of the assignments.
-        least: Load over the even one that a hot expert has at the least.
+        least_load: Load over the even one that a hot expert has at the least.
         chance: At which a layer without hot experts would have as many.
     """
     from scipy.special import bdtrc, ndtri, stdtr  # lighter than scipy.stats
@@ -119,7 +106,7 @@ def hot(shares_E: Array, least: float, chance: float) -> Flags:
     count = len(shares_E)
     load_E = shares_E * count
     top = -(-count // 8)
-    if count - top < 3 or load_E.max() < least:
+    if count - top < 3 or load_E.max() < least_load:
         return np.zeros(count, bool)
     falling_E = np.sort(load_E)[::-1]
     root_E = falling_E ** (1 / 6)
@@ -129,11 +116,11 @@ def hot(shares_E: Array, least: float, chance: float) -> Flags:
     spread = max(np.sqrt(low.var(ddof=1) / (1 - z * cut - cut * cut)), 1e-9)
     beyond = (root_E[:top] - low.mean() - cut * spread) / spread
     as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
-    found = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least))
+    found = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least_load))
     return np.asarray(load_E >= (falling_E[found[-1]] if len(found) else np.inf))
 
 
-def apartness(counts_HDE: Counts) -> Array:
+def apartness(counts_HDE: IntArray) -> Array:
     """Return how far each domain's experts are from those of the other domains together.
 
     It is the root of the triangular discrimination, sum of (p - q)^2 / (p + q) over experts,
@@ -156,22 +143,12 @@ def apartness(counts_HDE: Counts) -> Array:
     return np.asarray(np.sqrt(np.maximum(part_DE.sum(1) / 2, 0)))
 
 
-def balance_loss(shares_E: Array, probability_E: Array) -> float:
-    """Return the load-balancing loss on the scale on which an even load gives 1.
-
-    Args:
-        shares_E: Each expert's share of the assignments.
-        probability_E: The router's mean probability of each expert.
-    """
-    return float(len(shares_E) * (shares_E * probability_E).sum())
-
-
-def expert_profiles(counts_DE: Counts | Array) -> Array:
+def expert_profiles(counts_DE: IntArray | Array) -> Array:
     """Return how each domain's assignments fall on the experts; NaN for a domain without any."""
     return _divided(counts_DE, counts_DE.sum(1, keepdims=True))
 
 
-def lift(counts_DE: Counts) -> Array:
+def lift(counts_DE: IntArray) -> Array:
     """Return how much more of a domain an expert gets than of all domains together."""
     return _divided(expert_profiles(counts_DE), load_shares(counts_DE.sum(0)))
 
@@ -190,7 +167,7 @@ def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
     return np.asarray(within - _plogp(mean_E).sum(-1))
 
 
-def corrected_information(counts_HDE: Counts, shares_D: Array) -> tuple[float, float]:
+def corrected_information(counts_HDE: IntArray, shares_D: Array) -> tuple[float, float]:
     """Return the mutual information of expert and domain less what chance adds, and its bound.
 
     Chance adds in inverse proportion to the number of sequences, so twice as much on a half.
@@ -209,12 +186,7 @@ def corrected_information(counts_HDE: Counts, shares_D: Array) -> tuple[float, f
     shares_D = np.where(both_D, shares_D, 0) / shares_D[both_D].sum()
     halves = [mutual_information(expert_profiles(half_DE), shares_D) for half_DE in counts_HDE]
     whole = mutual_information(expert_profiles(counts_HDE.sum(0)), shares_D)
-    return float(2 * whole - np.mean(halves)), domain_entropy(shares_D)
-
-
-def domain_entropy(shares_D: Array) -> float:
-    """Return the entropy of the domains, nats: what the mutual information can be at most."""
-    return float(-_plogp(shares_D).sum())
+    return float(2 * whole - np.mean(halves)), float(-_plogp(shares_D).sum())
 
 
 def profile_distances(profile_DE: Array) -> Array:

@@ -1,48 +1,44 @@
 """Count which experts each domain's tokens are given to, while a model trains.
 
-Forward hooks on the routers add to integers on the device; nothing waits for the device until
-`reduce`. Loss, gradients and random numbers are those of a run that is not counted. This is what
-Hugging Face's `output_router_logits` does not give: that adds an auxiliary loss, and the largest
-logits are not what a router with a bias or with groups chooses.
+Forward hooks add to integers on the device; nothing waits for the device until `reduce`. Loss,
+gradients and random numbers are those of a run that is not counted.
 
-Shapes: B sequences, S tokens of one.
+A token's row is its domain, once for sequences of the even half and once for those of the odd one:
+the two halves tell how much of what is measured is chance. Padding and ids of no domain have rows
+of their own, so that shapes never depend on values.
+
+Shapes: B sequences, S tokens of one, T = B * S, K experts of a token, E experts, D domains,
+R = 2 * D + 2 rows of E + 3 places: too low, not computed, of each expert, too high.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed as dist, nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing.assignments import Assignments, nothing
-from mixopt.routing.counters import (
-    Counting,
-    Expected,
-    Probe,
-    RouterAdapter,
-    find_routers,
-    suspected_experts,
-    token_domains,
-)
-from mixopt.routing.state import load_state, saved_state
-from mixopt.system import StateFields
+from mixopt.routing.adapters import FoundRouter, RouterAdapter
+from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.routing.domain_ids import token_domains
+from mixopt.routing.finding import find_routers, suspected_experts
+from mixopt.system import IntArray
 
 if TYPE_CHECKING:
     import polars as pl
     from torch.distributed import ProcessGroup
 
-    from mixopt.routing.probe_result import ProbeResult
+    from mixopt.routing.diagnoses import Thresholds
     from mixopt.routing.summary import Summary
-    from mixopt.routing.thresholds import Thresholds
 
-FromBatch = Callable[[dict[str, Any]], tuple[Any, Any]]
+LOWEST, AROUND = -2, 3  # the lowest id that is told apart, and places beside those of experts
 
 
 class RouterStats:
@@ -60,9 +56,7 @@ class RouterStats:
         domains: Sequence[str],
         *,
         adapters: Sequence[RouterAdapter] = (),
-        probabilities: bool = True,
         evaluation: bool = False,
-        from_batch: FromBatch | None = None,
         group: ProcessGroup | None = None,
     ) -> RouterStats:
         """Find a model's routers and count what they choose from now on.
@@ -71,60 +65,46 @@ class RouterStats:
         by then is compiled again at its next call, since it would not count.
 
         Args:
-            model: Hugging Face's Mixtral, Qwen-MoE, OLMoE, DeepSeek-V3, gpt-oss or another whose
-                routers are `...TopKRouter`; a model with `RouterTap`s; or any, with `adapters`.
+            model: One of transformers' with experts; a model whose experts are called with the ids
+                as `top_k_index`, or that has `RouterTap`s; or any, with `adapters`.
             domains: Names of the domains, in the order of their ids.
             adapters: How to read routers of other classes.
-            probabilities: Whether the routers' probabilities are summed as well; without, nothing
-                is known but the counts.
             evaluation: Whether to count while the model is in evaluation, too.
-            from_batch: Takes the keyword arguments of the model's forward as a dictionary, removes
-                what the model does not know, and returns domain ids and mask; then every forward
-                pass is counted and `domains` is not called.
             group: Ranks to sum over: those that see different tokens. All by default.
 
         Raises:
             RoutingError: The model has no router, or is counted already; or names that are not
                 unique.
         """
-        return cls(
-            model,
-            domains,
-            adapters=adapters,
-            probabilities=probabilities,
-            evaluation=evaluation,
-            from_batch=from_batch,
-            group=group,
-        )
+        return cls(model, domains, find_routers(model, adapters), adapters, evaluation, group)
 
     def __init__(
         self,
         model: nn.Module,
         domains: Sequence[str],
-        *,
+        routers: Sequence[FoundRouter],
         adapters: Sequence[RouterAdapter],
-        probabilities: bool,
         evaluation: bool,
-        from_batch: FromBatch | None,
         group: ProcessGroup | None,
     ) -> None:
         """Attach; `attach` says what to give."""
         self.domain_names = _checked_names(domains)
-        self._model = model
-        self.routers = find_routers(model, adapters)
+        for router in routers:
+            if _is_counted(router.module):
+                raise RoutingError(
+                    f"router {router.name!r} is already counted: detach the other RouterStats first"
+                )
         for line in suspected_experts(model, adapters):
             logging.getLogger("mixopt.routing").warning("%s", line)
-        self._counting = Counting(
-            model,
-            self.routers,
-            self.domain_names,
-            probabilities=probabilities,
-            evaluation=evaluation,
-            group=group,
-        )
-        self._handles = [] if from_batch is None else self._follow(from_batch)
-        self._probe: Probe | None = None
-        self._open, self._attached = False, True
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # compiled code does not look for hooks that come after it
+        self.routers = list(routers)
+        self._model, self._evaluation, self._group = model, evaluation, group
+        self._batch = _Batch(len(self.domain_names))
+        device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
+        self._counters = [_Counter(router, self._batch, device) for router in routers]
+        self._pending = np.zeros(3, np.int64)  # batches, interrupted ones, tokens
+        self._is_open, self._is_checked, self._is_attached = False, False, True
         self._total = self._window = self._nothing()
 
     @contextmanager
@@ -145,44 +125,18 @@ class RouterStats:
             RoutingError: Ids, shapes or positions that cannot be, or, after the first batch, a
                 router that did not run once.
         """
-        self._begin(domain_ids, mask, position)
+        if self._is_open:
+            raise RoutingError("`stats.domains` is open already; close it before the next batch")
+        if not self._is_attached:
+            raise RoutingError("this RouterStats was detached; attach another")
+        domain_BS = token_domains(domain_ids, mask, self.domain_names)
+        self._begin(domain_BS, position)
         try:
             yield
         except BaseException:
-            self._end(whole=False)
+            self._end(is_whole=False)
             raise
-        self._end(whole=True)
-
-    @contextmanager
-    def probe(self, *, tokens: int = 8192, probabilities: bool = False) -> Iterator[Probe]:
-        """Look at fixed batches instead of counting: `with stats.probe() as probe: ...`.
-
-        Inside, `domains` works as ever, also in evaluation, but what it sees goes to the probe,
-        sequence by sequence; compiled code runs uncompiled. `probe.result()` is then what to
-        compare domains and checkpoints by. Every rank should run all batches.
-
-        Args:
-            tokens: Of how many tokens, the first ones, the experts are kept one by one.
-            probabilities: Whether the routers' probabilities are kept by sequence, 8 bytes for each
-                sequence, router and expert.
-
-        Raises:
-            RoutingError: A batch or another probe is open.
-        """
-        if self._open or self._probe is not None:
-            raise RoutingError("a probe cannot begin inside `stats.domains` or another probe")
-        with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            probe = Probe(
-                self._model, self.routers, self.domain_names, tokens, probable=probabilities
-            )
-            stack.callback(probe.remove)
-            self._probe = probe
-            try:
-                yield probe
-            finally:
-                self._probe = None
+        self._end(is_whole=True)
 
     def reduce(self) -> None:
         """Sum over ranks what was counted since the last time; call it on every rank.
@@ -193,7 +147,7 @@ class RouterStats:
         Raises:
             RoutingError: A router was not counted once for each batch, or ids of no domain.
         """
-        counted = self._counting.collect()
+        counted = self._collected()
         self._total += counted
         self._window += counted
 
@@ -204,9 +158,11 @@ class RouterStats:
         rules that balance experts (`ExpertBiases`).
 
         Returns:
-            Integers on the device, router after router; dropped choices and padding left out.
+            Integers on the device, router after router; padding and what no expert computes left
+            out.
         """
-        return self._counting.loads()
+        loads = [counter.load() for counter in self._counters]
+        return torch.cat([load.to(loads[0].device) for load in loads])
 
     def total(self) -> Assignments:
         """Return all assignments since the beginning.
@@ -214,10 +170,10 @@ class RouterStats:
         Raises:
             RoutingError: There are several ranks, and batches that were not reduced.
         """
-        if self._counting.pending != Expected():
-            if self._counting.distributed:
+        if self._pending.any():
+            if _ranks(self._group) > 1:
                 raise RoutingError(
-                    f"{self._counting.pending.batches} batches of this rank are not reduced: call"
+                    f"{self._pending[0]} batches of this rank are not reduced: call"
                     " stats.reduce() on every rank first"
                 )
             self.reduce()
@@ -230,34 +186,34 @@ class RouterStats:
         return window
 
     def table(self) -> pl.DataFrame:
-        """Return `domain`, `layer`, `expert`, `tokens` and `probability`; errors as `total`."""
-        from mixopt.routing.tables import assignment_table
+        """Return `domain`, `layer`, `router`, `expert` and `tokens`; errors as `total`."""
+        from mixopt.routing.summary import assignment_table
 
         return assignment_table(self.total())
 
-    def summary(
-        self, thresholds: Thresholds | None = None, probe: ProbeResult | None = None
-    ) -> Summary:
+    def summary(self, thresholds: Thresholds | None = None) -> Summary:
         """Return what the counts say; errors as `total`.
 
         Args:
             thresholds: From where on something is diagnosed.
-            probe: Says what shared experts do; without it they are not diagnosed.
         """
         from mixopt.routing.summary import Summary
 
-        return Summary.of(self.total(), thresholds, probe)
+        return Summary.of(self.total(), thresholds)
 
     def detach(self) -> None:
         """Take the hooks out of the model; what was counted stays."""
-        self._counting.remove()
-        for handle in self._handles:
-            handle.remove()
-        self._attached = False
+        for counter in self._counters:
+            counter.handle.remove()
+        self._is_attached = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts as CPU tensors and a line of JSON; errors as `total`."""
-        return saved_state({"total": self.total(), "window": self._window})
+        """Return the counts as text, to keep in a checkpoint; errors as `total`."""
+        total = self.total()
+        return {
+            "total": json.dumps(total.as_dict()),
+            "window": json.dumps(self._window.as_dict()),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the counts of `state_dict`.
@@ -266,60 +222,283 @@ class RouterStats:
             RoutingError: They are of other domains, layers or experts, or damaged; nothing is
                 changed.
         """
-        loaded = StateFields(
-            load_state(state, self._nothing()), "the state of RouterStats", RoutingError
-        )
-        self._total, self._window = loaded.get("total"), loaded.get("window")
-        self._counting.discard()
+        loaded = []
+        for name in ("total", "window"):
+            source = f"the state of RouterStats: {name}"
+            try:
+                content = json.loads(state[name])
+            except (KeyError, TypeError, ValueError) as error:
+                raise RoutingError(f"{source}: not counts of experts") from error
+            counts = Assignments.from_dict(content, source)
+            self._total.check_sizes(counts.domains, counts.sizes, source)
+            loaded.append(counts)
+        self._total, self._window = loaded
+        self._pending[:] = 0
+        for counter in self._counters:
+            counter.clear()
 
     def _nothing(self) -> Assignments:
         sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
-        empty = nothing(self.domain_names, sizes)
-        layers = zip(empty.layers, self.routers, strict=True)
-        return replace(
-            empty, layers=tuple(replace(layer, varies=router.varies) for layer, router in layers)
+        return Assignments.zeros(self.domain_names, sizes)
+
+    def _begin(self, domain_BS: Tensor, position: int | Sequence[int] | None = None) -> None:
+        self._is_open = True
+        if self._model.training or self._evaluation:
+            device = self._counters[0].counts.device
+            odd_B = self._odd(len(domain_BS), position)
+            self._batch.open(
+                domain_BS.to(device, non_blocking=True), odd_B.to(device, non_blocking=True)
+            )
+
+    def _end(self, *, is_whole: bool) -> None:
+        """End the batch; the first one is checked, which waits for the device once."""
+        self._is_open = False
+        rows_T = self._batch.rows_T
+        if rows_T is None:
+            return
+        self._batch.close()
+        self._pending += (int(is_whole), int(not is_whole), len(rows_T))
+        if is_whole and not self._is_checked and self._pending[:2].tolist() == [1, 0]:
+            for counter in self._counters:
+                counter.check_passes(int(counter.passes), 1)
+                counter.check_ids(counter.counts.cpu().numpy().reshape(-1, counter.places))
+            self._is_checked = True
+
+    def _odd(self, size: int, position: int | Sequence[int] | None) -> Tensor:
+        """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others.
+
+        They alternate, and which comes first changes from batch to batch, for batches of one
+        sequence. By position they do so as Thue and Morse have it (the parity of the number's
+        bits), which no regular order of domains goes along with.
+        """
+        if position is None:
+            return (torch.arange(size) + int(self._pending[0])) % 2
+        position_B = np.asarray(position, np.int64)
+        if not position_B.ndim:
+            position_B = position_B + np.arange(size)
+        if len(position_B) != size:
+            raise RoutingError(f"{len(position_B)} positions for a batch of {size} sequences")
+        return torch.from_numpy((np.bitwise_count(position_B) & 1).astype(np.int64))
+
+    def _collected(self) -> Assignments:
+        """Return what all ranks counted since the last time, checked, and begin from nothing.
+
+        All numbers travel in one vector, so that every rank raises the same error or none.
+        """
+        device = self._counters[0].counts.device
+        batches = int(self._pending[0])
+        pieces = [torch.from_numpy(self._pending.copy()).to(device)]
+        for counter in self._counters:
+            passes = counter.passes.to(device)
+            pieces += [passes, (passes - batches).abs(), counter.counts.to(device)]
+        whole = torch.cat(pieces)
+        if _ranks(self._group) > 1:
+            dist.all_reduce(whole, group=self._group)
+        numbers = whole.cpu().numpy()
+        self._pending[:] = 0
+        for counter in self._counters:
+            counter.clear()
+        return self._split(numbers)
+
+    def _split(self, numbers: IntArray) -> Assignments:
+        batches, interrupted, tokens = (int(number) for number in numbers[:3])
+        domains, place, layers = len(self.domain_names), 3, []
+        for counter in self._counters:
+            ran, wrong = (int(number) for number in numbers[place : place + 2])
+            end = place + 2 + counter.counts.numel()
+            counts_RE = numbers[place + 2 : end].reshape(-1, counter.places)
+            place = end
+            if wrong > interrupted:
+                counter.check_passes(ran, batches)
+            unknown = int(counts_RE[-2].sum()) // counter.router.top_k
+            if unknown:
+                raise RoutingError(
+                    f"{unknown} tokens have a domain id that is none of 0 to {domains - 1}, or a"
+                    " mask that is neither 0 nor 1"
+                )
+            counter.check_ids(counts_RE)
+            counted = int(counts_RE.sum())
+            if not interrupted and counted != tokens * counter.router.top_k:
+                raise RoutingError(
+                    f"router {counter.router.name!r}: {counted} assignments of {tokens} tokens"
+                )
+            layers.append(counter.router_counts(counts_RE[:-2].reshape(2, domains, -1)))
+        return Assignments(self.domain_names, tuple(layers))
+
+
+class _Batch:
+    """The batch that is being counted; all routers of a model share one.
+
+    Attributes:
+        rows_T: Row of each token: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D, padding 2 D + 1;
+            None between batches.
+    """
+
+    def __init__(self, domains: int) -> None:
+        self.domains = domains
+        self.rows_T: Tensor | None = None
+        self._first_cells: dict[tuple[int, torch.device], Tensor] = {}
+
+    def open(self, domain_BS: Tensor, odd_B: Tensor) -> None:
+        """Begin a batch.
+
+        Args:
+            domain_BS: Domain of each token; D for an unknown one, D + 1 for padding.
+            odd_B: 1 where a sequence is of the odd half, else 0.
+        """
+        shift = torch.where(domain_BS < self.domains, odd_B[:, None], 1) * self.domains
+        self.rows_T = (domain_BS + shift).reshape(-1)
+        self._first_cells = {}
+
+    def first_cells(self, places: int, device: torch.device) -> Tensor:
+        """Return where the counts of each token's row begin, shape (T, 1)."""
+        assert self.rows_T is not None
+        if (places, device) not in self._first_cells:
+            self._first_cells[places, device] = (self.rows_T.to(device) * places)[:, None]
+        return self._first_cells[places, device]
+
+    def close(self) -> None:
+        """End the batch: routers that run now are not counted."""
+        self.rows_T, self._first_cells = None, {}
+
+
+class _Counter:
+    """The counts of one router, and the hook that adds to them.
+
+    Plain tensors, since buffers of the module would be overwritten by DDP.
+
+    Attributes:
+        router: The router.
+        places: Counts of a row.
+        counts: Shape (R * places,).
+        passes: How often the router ran, to tell whether each batch was counted once.
+    """
+
+    def __init__(self, router: FoundRouter, batch: _Batch, device: Any) -> None:
+        self.router, self.places, self._batch = router, router.experts + AROUND, batch
+        rows = 2 * batch.domains + 2
+        self.counts = torch.zeros(rows * self.places, dtype=torch.int64, device=device)
+        self.passes = torch.zeros(1, dtype=torch.int64, device=device)
+        self._one = torch.ones(1, dtype=torch.int64, device=device)
+        self.handle = router.module.register_forward_hook(self._hook, with_kwargs=True)
+
+    def _hook(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+        """Count what the router has chosen, unless nothing is being counted."""
+        rows_T = self._batch.rows_T
+        if rows_T is None:
+            return
+        # Activation checkpointing runs the module again in the backward pass. Asking for that would
+        # break a graph, and a compiled checkpoint does not repeat what was written.
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            return
+        with torch.no_grad():
+            given = dict(zip(self.router.parameters, inputs, strict=False)) | named
+            ids_TK = self._checked(given, output, rows_T.shape[0])
+            if self.counts.device != ids_TK.device:  # weights may rest elsewhere than they work
+                for name in ("counts", "passes", "_one"):
+                    setattr(self, name, getattr(self, name).to(ids_TK.device))
+            place_TK = ids_TK.clamp(LOWEST, self.router.experts) - LOWEST
+            cell = (self._batch.first_cells(self.places, ids_TK.device) + place_TK).view(-1)
+            self.counts.scatter_add_(0, cell, self._one.expand(cell.shape))
+            self.passes.add_(1)
+
+    def _checked(self, given: dict[str, Any], output: Any, tokens: int) -> Tensor:
+        """Return the ids of the call, shape (T, K).
+
+        Raises:
+            RoutingError: The output is not what the adapter says, or of another number of tokens.
+        """
+        router, kind = self.router, type(self.router.module).__name__
+        try:
+            ids = router.read(given, output)
+            is_odd = ids.is_floating_point() or ids.dtype == torch.bool
+            is_odd = is_odd or ids.shape[-1] != router.top_k
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise RoutingError(
+                f"router {router.name!r}: what {kind} returns cannot be read: {reason}"
+            ) from error
+        if is_odd:
+            raise RoutingError(
+                f"router {router.name!r}: what {kind} returns gave ids of {ids.dtype} and shape"
+                f" {tuple(ids.shape)}; integers of shape (tokens, {router.top_k}) are needed"
+            )
+        ids = ids.reshape(-1, router.top_k)
+        if len(ids) != tokens:
+            raise RoutingError(
+                f"router {router.name!r} ran on {len(ids)} tokens; the domains are of {tokens}:"
+                " give `stats.domains` those of this forward pass, padding included"
+            )
+        return ids
+
+    def check_passes(self, ran: int, batches: int) -> None:
+        """Check that the router ran once in each batch.
+
+        Raises:
+            RoutingError: It did not.
+        """
+        if ran == batches:
+            return
+        hint = (
+            "run the model inside `with stats.domains(...)`; code that was compiled before"
+            " RouterStats.attach does not count (call torch.compiler.reset())"
+            if ran < batches
+            else "put one forward pass, and no backward pass, inside `with stats.domains(...)`"
+        )
+        raise RoutingError(
+            f"router {self.router.name!r} ran {ran} times in {batches} batches; it is counted once"
+            f" in each: {hint}"
         )
 
-    def _begin(
-        self, domain_ids: Any, mask: Any, position: int | Sequence[int] | None = None
-    ) -> None:
-        if self._open:
-            raise RoutingError("`stats.domains` is open already; close it before the next batch")
-        if not self._attached:
-            raise RoutingError("this RouterStats was detached; attach another")
-        domain_BS = token_domains(domain_ids, mask, self.domain_names)
-        if self._probe is None:
-            self._counting.begin(domain_BS, position)
-        else:
-            self._probe.begin(domain_BS)
-        self._open = True
+    def check_ids(self, counts_RE: IntArray) -> None:
+        """Check that all ids but those of padding are of experts, or of none.
 
-    def _end(self, *, whole: bool) -> None:
-        self._open = False
-        (self._counting if self._probe is None else self._probe).end(whole=whole)
+        Raises:
+            RoutingError: They are not.
+        """
+        router = self.router
+        low, high = (int(counts_RE[:-2, place].sum()) for place in (0, -1))
+        if low or high:
+            raise RoutingError(
+                f"router {router.name!r}: {low + high} ids are none of its {router.experts} experts"
+                f" ({high} above {router.experts - 1}, {low} below -1): they are 0 to"
+                f" {router.experts - 1}, and -1 for a place that no expert computes; give"
+                " RouterAdapter(experts=) or RouterTap(experts=) the actual number"
+            )
 
-    def _follow(self, from_batch: FromBatch) -> list[Any]:
-        """Open and close the batches by themselves, at the model's own forward."""
+    def router_counts(self, counts_HDE: IntArray) -> LayerAssignments:
+        """Return counts of places as those of the router."""
+        router = self.router
+        dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
+        return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
 
-        def before(_: nn.Module, inputs: Any, named: dict[str, Any]) -> Any:
-            named = dict(named)
-            self._begin(*from_batch(named))
-            return inputs, named
+    def load(self) -> Tensor:
+        """Return how many assignments each expert has now, padding left out, shape (E,)."""
+        return self.counts.view(-1, self.places)[:-1, 2:-1].sum(0)
 
-        def after(_: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
-            self._end(whole=output is not None)
+    def clear(self) -> None:
+        """Begin again from nothing."""
+        self.counts.zero_()
+        self.passes.zero_()
 
-        # Batches are opened and closed outside of a graph of the whole model.
-        outside: Any = torch.compiler.disable
-        return [
-            self._model.register_forward_pre_hook(outside(before), with_kwargs=True),
-            self._model.register_forward_hook(outside(after), with_kwargs=True, always_call=True),
-        ]
+
+def _is_counted(module: nn.Module) -> bool:
+    owners = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
+    return any(isinstance(owner, _Counter) for owner in owners)
+
+
+def _ranks(group: ProcessGroup | None) -> int:
+    """Return over how many ranks is summed; 1 where torch.distributed is not in use."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size(group)
 
 
 def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
     names = tuple(domains)
-    named = not isinstance(domains, str) and all(isinstance(name, str) for name in names)
-    if not named or not names or len(set(names)) != len(names):
+    are_texts = not isinstance(domains, str) and all(isinstance(name, str) for name in names)
+    if not are_texts or not names or len(set(names)) != len(names):
         raise RoutingError(f"domains: {domains!r}; give a list of names, each once")
     return names

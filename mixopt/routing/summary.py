@@ -1,21 +1,80 @@
-"""A summary of assignments in one screen, as tables and as plain values."""
+"""What assignments say in one screen: tables by layer, domain and pair of domains, and diagnoses.
+
+A number that cannot be known is null, such as one of a domain without tokens.
+
+Shapes: D domains, E experts.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from mixopt.routing import tables
-from mixopt.routing.assignments import Assignments
-from mixopt.routing.diagnoses import diagnose, enough
-from mixopt.routing.diagnosis import Diagnosis
-from mixopt.routing.probe_result import ProbeResult
-from mixopt.routing.thresholds import Thresholds
-from mixopt.system import name_text, short_count
+from mixopt.errors import RoutingError
+from mixopt.routing import measures
+from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.routing.diagnoses import KINDS, Diagnosis, Thresholds, diagnose, enough
+from mixopt.system import Array, name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed
+# What each column of a table by layer is.
+LAYER_SCHEMA = {
+    "layer": pl.Int64,
+    "router": pl.String,  # "" where each layer has one
+    "experts": pl.Int64,
+    "top_k": pl.Int64,
+    "tokens": pl.Int64,
+    "load_entropy": pl.Float64,  # 1 is even
+    "effective": pl.Float64,  # effective number of experts, exp(entropy), of all; 1 is even
+    "busiest": pl.Float64,  # busiest expert's load over the even one; 1 is even
+    "max_violation": pl.Float64,  # that less 1; 0 is even
+    "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
+    "ranks": pl.Int64,  # of expert parallelism, experts in order
+    "worst_rank": pl.Float64,  # load of the busiest of these over the even one
+    "dead": pl.Int64,  # experts below 1% of the even load
+    "dropped": pl.Float64,  # share of the assignments
+    "information": pl.Float64,  # of expert and domain, nats, corrected for sample size
+    "specialisation": pl.Float64,  # of the most that it can be, the entropy of the domains
+}
+SHOWN_BY_LAYER = (
+    "busiest",
+    "effective",
+    "load_entropy",
+    "overflow",
+    "worst_rank",
+    "dead",
+    "dropped",
+    "specialisation",
+)
+DOMAIN_SCHEMA = {
+    "domain": pl.String,
+    "layer": pl.Int64,
+    "router": pl.String,
+    "tokens": pl.Int64,
+    "share": pl.Float64,
+    "busiest": pl.Float64,  # load of its busiest expert over the even one, of its tokens
+    "max_violation": pl.Float64,
+    "starved": pl.Int64,  # experts below 10% of the even load of this domain
+    "dropped": pl.Float64,
+    "leading_expert": pl.Int64,  # of the largest lift
+    "lift": pl.Float64,  # how much more of this domain it gets than of all
+    "own": pl.Float64,  # of its assignments: to experts of a lift of at least 1.5
+    "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
+}
+DISTANCE_SCHEMA = {
+    "layer": pl.Int64,
+    "router": pl.String,
+    "domain": pl.String,
+    "other": pl.String,
+    "distance": pl.Float64,
+}
+RANKS = 8  # of expert parallelism, at most, where it is not said
+OWN = 1.5  # lift from which on an expert counts as one of a domain's own
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +82,7 @@ class Summary:
     """What assignments say.
 
     Attributes:
-        layers: By layer; `mixopt.routing.tables.LAYER_SCHEMA` says what the columns are.
+        layers: By layer; `LAYER_SCHEMA` says what the columns are.
         domains: By domain and layer; `DOMAIN_SCHEMA`.
         distances: Jensen-Shannon distance by layer and pair of domains; `DISTANCE_SCHEMA`.
         diagnoses: What is wrong, by layer.
@@ -41,7 +100,6 @@ class Summary:
         cls,
         assignments: Assignments,
         thresholds: Thresholds | None = None,
-        probe: ProbeResult | None = None,
         ranks: int | None = None,
     ) -> Summary:
         """Return what assignments say.
@@ -49,17 +107,16 @@ class Summary:
         Args:
             assignments: Of training; their shares are taken as the mixture.
             thresholds: From where on something is diagnosed.
-            probe: Says what shared experts do.
             ranks: Of expert parallelism; up to 8 that divide the experts by default.
 
         Raises:
             RoutingError: So many ranks do not divide the experts of a layer.
         """
         return cls(
-            layers=tables.layer_table(assignments, ranks),
-            domains=tables.domain_table(assignments),
-            distances=tables.distance_table(assignments),
-            diagnoses=tuple(diagnose(assignments, thresholds, probe)),
+            layers=layer_table(assignments, ranks),
+            domains=domain_table(assignments),
+            distances=distance_table(assignments),
+            diagnoses=tuple(diagnose(assignments, thresholds)),
             undiagnosed=tuple(
                 layer.key
                 for layer in assignments.layers
@@ -78,7 +135,7 @@ class Summary:
             pl.col("tokens", "share").first(),
             pl.col("max_violation").max(),
             pl.col("starved").sum(),
-            pl.col("router_entropy", "confidence", "own", "distance").mean(),
+            pl.col("own", "distance").mean(),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,12 +153,12 @@ class Summary:
         return "\n".join([*self._layer_lines(), "", *self._domain_lines(), "", *self._wrong()])
 
     def _layer_lines(self) -> list[str]:
-        layers = self.layers.with_columns(tables.key_column())
+        layers = self.layers.with_columns(key_column())
         lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
         ranks = layers["ranks"].unique(maintain_order=True)
         lines[0] += f"; worst rank: of {' or '.join(map(str, ranks))} of expert parallelism"
         lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
-        for name in tables.SHOWN_BY_LAYER:
+        for name in SHOWN_BY_LAYER:
             known = layers.select("key", name).drop_nulls()
             if known.is_empty():
                 continue
@@ -114,7 +171,7 @@ class Summary:
         return lines
 
     def _domain_lines(self) -> list[str]:
-        shown = ("share", "max_violation", "starved", "router_entropy", "own", "distance")
+        shown = ("share", "max_violation", "starved", "own", "distance")
         lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{name_text(n):>15}" for n in shown)]
         for row in self.by_domain().to_dicts():
             cells = "".join(f"{_cell(row[name]):>15}" for name in shown)
@@ -127,7 +184,7 @@ class Summary:
             lines.append(f"too few tokens to diagnose {len(self.undiagnosed)} of the layers")
         elif not self.diagnoses:
             lines.append("no collapse, degradation or underfitting")
-        for kind in ("collapse", "degradation", "underfitting"):
+        for kind in KINDS:
             found = [str(one) for one in self.diagnoses if one.kind == kind]
             lines += found[:SHOWN]
             if len(found) > SHOWN:
@@ -139,3 +196,170 @@ def _cell(value: float | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def assignment_table(assignments: Assignments) -> pl.DataFrame:
+    """Return `domain`, `layer`, `router`, `expert` and `tokens`, dense."""
+    parts = []
+    for layer in assignments.layers:
+        count = layer.experts
+        parts.append(
+            pl.DataFrame(
+                {
+                    "domain": np.repeat(np.asarray(assignments.domains, object), count),
+                    "layer": np.full(layer.counts_DE.size, layer.layer),
+                    "router": [layer.router] * layer.counts_DE.size,
+                    "expert": np.tile(np.arange(count), len(assignments.domains)),
+                    "tokens": layer.counts_DE.ravel(),
+                },
+                schema_overrides={"domain": pl.String},
+            )
+        )
+    return pl.concat(parts)
+
+
+def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFrame:
+    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are.
+
+    Args:
+        assignments: What was counted.
+        ranks: Over which experts are laid out in order; up to 8 that divide them by default.
+
+    Raises:
+        RoutingError: So many ranks do not divide the experts of a layer.
+    """
+    return _frame([_layer_row(layer, ranks) for layer in assignments.layers], LAYER_SCHEMA)
+
+
+def domain_table(assignments: Assignments) -> pl.DataFrame:
+    """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
+    found = [_domain_columns(layer) for layer in assignments.layers]
+    columns: dict[str, Any] = {"domain": list(assignments.domains) * len(found)}
+    for name in _place(assignments.layers[0]):
+        values = (getattr(layer, name) for layer in assignments.layers)
+        columns[name] = [value for value in values for _ in assignments.domains]
+    for name in found[0]:
+        value_R = np.concatenate([one[name] for one in found]).astype(float)
+        value_R[~np.isfinite(value_R)] = np.nan
+        columns[name] = pl.Series(value_R, nan_to_null=True)
+    return pl.DataFrame(columns).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
+
+
+def distance_table(assignments: Assignments) -> pl.DataFrame:
+    """Return the Jensen-Shannon distance of each pair of domains in each layer."""
+    names = assignments.domains
+    rows = []
+    for layer in assignments.layers:
+        distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
+        rows += [
+            {**_place(layer), "domain": a, "other": b, "distance": distance_DD[i, j]}
+            for i, a in enumerate(names)
+            for j, b in enumerate(names)
+            if i < j
+        ]
+    return _frame(rows, DISTANCE_SCHEMA)
+
+
+def key_column() -> pl.Expr:
+    """Return what makes `key` of a table's `layer` and `router`, as `LayerAssignments.key` is."""
+    named = pl.format("{}/{}", "layer", "router")
+    return (
+        pl.when(pl.col("router") == "")
+        .then(pl.col("layer").cast(pl.String))
+        .otherwise(named)
+        .alias("key")
+    )
+
+
+def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
+    """Return over how many ranks a layer's experts are laid out.
+
+    Args:
+        layer: Whose experts they are.
+        ranks: Of expert parallelism; None for the most up to 8 that divide the experts.
+
+    Raises:
+        RoutingError: So many do not divide them.
+    """
+    if ranks is None:
+        return max(n for n in range(1, RANKS + 1) if layer.experts % n == 0)
+    if ranks < 1 or layer.experts % ranks:
+        fits = ", ".join(str(n) for n in range(1, layer.experts + 1) if layer.experts % n == 0)
+        raise RoutingError(
+            f"{ranks} ranks do not divide the {layer.experts} experts of layer {layer.key}; these"
+            f" do: {fits}"
+        )
+    return ranks
+
+
+def _place(layer: LayerAssignments) -> dict[str, Any]:
+    return {"layer": layer.layer, "router": layer.router}
+
+
+def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
+    ranks = expert_ranks(layer, ranks)
+    about = {**_place(layer), "experts": layer.experts, "top_k": layer.top_k, "ranks": ranks}
+    counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
+    if not counts_E.sum():
+        return about | {"tokens": tokens}
+    load_E = measures.load_shares(counts_E)
+    shares_D = measures.load_shares(layer.tokens_D)
+    information, highest = measures.corrected_information(layer.counts_HDE, shares_D)
+    return {
+        **about,
+        "tokens": tokens,
+        "load_entropy": measures.entropy(load_E),
+        "effective": measures.effective(load_E),
+        "busiest": measures.busiest(load_E),
+        "max_violation": measures.busiest(load_E) - 1,
+        "overflow": measures.overflow(load_E),
+        "worst_rank": measures.worst_rank(load_E, ranks),
+        "dead": int(measures.dead(load_E).sum()),
+        "dropped": layer.dropped_D.sum() / (counts_E.sum() + layer.dropped_D.sum()),
+        "information": information,
+        "specialisation": information / highest,
+    }
+
+
+def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
+    """Return what is said of each domain in a layer; NaN where it has no tokens there."""
+    counts_DE = layer.counts_DE
+    given_D = counts_DE.sum(1)
+    profile_DE = measures.expert_profiles(counts_DE)
+    lift_DE = np.nan_to_num(measures.lift(counts_DE))
+    distance_DD = measures.profile_distances(profile_DE)
+    np.fill_diagonal(distance_DD, np.nan)
+    known_DD = np.isfinite(distance_DD)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = {
+            "share": measures.load_shares(layer.tokens_D),
+            "busiest": profile_DE.max(1) * layer.experts,
+            "max_violation": profile_DE.max(1) * layer.experts - 1,
+            "starved": measures.dead(profile_DE, measures.STARVED).sum(1),
+            "dropped": layer.dropped_D / (given_D + layer.dropped_D),
+            "leading_expert": lift_DE.argmax(1),
+            "lift": lift_DE.max(1),
+            "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
+            "distance": np.where(known_DD, distance_DD, 0).sum(1) / known_DD.sum(1),
+        }
+    found = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
+    return {"tokens": np.asarray(layer.tokens_D), **found}
+
+
+def _frame(rows: list[Any], schema: dict[str, Any]) -> pl.DataFrame:
+    columns = {
+        name: pl.Series(name, [_known(row.get(name)) for row in rows], dtype=kind)
+        for name, kind in schema.items()
+    }
+    return pl.DataFrame(columns)
+
+
+def _known(value: Any) -> Any:
+    """Return a value, and None for a number that is none."""
+    if isinstance(value, str) or value is None:
+        return value
+    return (
+        value.item()
+        if isinstance(value, np.generic) and math.isfinite(value)
+        else (value if math.isfinite(value) else None)
+    )

@@ -5,9 +5,9 @@ Load is that of training, in the trial's mixture; what compares domains is of he
 of each. Experts have other numbers in every trial, so that only what no renumbering changes is
 compared between trials.
 
-    of a layer            load_entropy, max_violation, dead, router_entropy, specialisation,
-                          has_collapsed, diagnoses (in words)
-    of a domain in it     share, max_violation, starved, router_entropy, own, distance
+    of a layer            load_entropy, max_violation, dead, specialisation, has_collapsed,
+                          diagnoses (in words)
+    of a domain in it     share, max_violation, starved, own, distance
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SCHEMA: dict[str, Any] = {
     "max_violation": pl.Float64,
     "dead": pl.Int64,
     "starved": pl.Int64,
-    "router_entropy": pl.Float64,
     "specialisation": pl.Float64,
     "own": pl.Float64,
     "distance": pl.Float64,
     "has_collapsed": pl.Boolean,
     "diagnoses": pl.List(pl.String),
 }
-_OF_LAYER = ("layer", "router", "load_entropy", "max_violation", "dead", "router_entropy")
-_OF_TRAINING = ("domain", "layer", "router", "share", "max_violation", "starved", "router_entropy")
+_OF_LAYER = ("layer", "router", "load_entropy", "max_violation", "dead")
+_OF_TRAINING = ("domain", "layer", "router", "share", "max_violation", "starved")
+_OF_TEXT = ("domain", "layer", "router", "own", "distance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,7 @@ class TrialExperts:
         if not path.exists():
             return None
         try:
-            table = read_table(path)
-            if "router" not in table.columns:  # written when a layer had one router
-                table = table.with_columns(pl.lit("").alias("router"))
-            return cls(table.select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
+            return cls(read_table(path).select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
         except pl.exceptions.PolarsError as error:
             raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
@@ -107,7 +104,6 @@ class TrialExperts:
             pl.col("load_entropy").min(),
             pl.col("max_violation").max(),
             pl.col("dead").sum(),
-            pl.col("router_entropy").mean(),
             pl.col("specialisation").mean(),
             pl.col("has_collapsed").any(),
             pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
@@ -129,21 +125,24 @@ def _rows(
     trial: str, counts: ExpertCounts, thresholds: Thresholds | None
 ) -> Iterable[Mapping[str, Any]]:
     summary = Summary.of(counts.train, thresholds)
-    told = {(one.layer, one.router): one.specialisation for one in counts.information}
+    held_out = Summary.of(counts.held_out)
+    compared = ("layer", "router", "specialisation")
+    specialisation = {tuple(row[:2]): row[2] for row in held_out.layers.select(compared).rows()}
     for row in summary.layers.select(_OF_LAYER).to_dicts():
         place = row["layer"], row["router"]
         found = [one for one in summary.diagnoses if (one.layer, one.router) == place]
         yield {
             "trial": trial,
             **row,
-            "specialisation": told.get(place),
+            "specialisation": specialisation.get(place),
             "has_collapsed": any(one.kind == "collapse" for one in found),
             "diagnoses": [str(one) for one in found],
         }
-    held_out = Summary.of(counts.held_out).domains
     of_text = {
         (row["domain"], row["layer"], row["router"]): row
-        for row in held_out.select("domain", "layer", "router", "own", "distance").to_dicts()
+        for row in held_out.domains.select(
+            "domain", "layer", "router", "own", "distance"
+        ).to_dicts()
     }
     for row in summary.domains.select(_OF_TRAINING).to_dicts():
         of_domain = row["domain"], row["layer"], row["router"]

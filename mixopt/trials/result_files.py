@@ -18,7 +18,7 @@ from pydantic import Field
 
 from mixopt.errors import MixoptError, MixtureError, RunError
 from mixopt.mixture import Mixture
-from mixopt.routing import ExpertCounts, counts_from_json, counts_to_json
+from mixopt.routing import Assignments, ExpertCounts
 from mixopt.system import (
     Count,
     FileShape,
@@ -111,7 +111,10 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
         if losses is not None and not losses["tasks"]:
             del losses["tasks"]
     if result.experts is not None:
-        content["experts"] = counts_to_json(result.experts)
+        content["experts"] = {
+            "train": result.experts.train.as_dict(),
+            "held_out": result.experts.held_out.as_dict(),
+        }
     return content
 
 
@@ -261,6 +264,10 @@ def _losses(found: LossesShape) -> Losses:
 
 def _experts(content: dict[str, Any], where: str) -> ExpertCounts:
     try:
-        return counts_from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError, MixoptError) as error:
-        raise RunError(f"{where}: experts: {type(error).__name__}: {error}") from error
+        train, held_out = (
+            Assignments.from_dict(content.get(name), f"{where}: experts.{name}")
+            for name in ("train", "held_out")
+        )
+    except MixoptError as error:
+        raise RunError(str(error)) from error
+    return ExpertCounts(train, held_out)

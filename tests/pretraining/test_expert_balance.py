@@ -91,7 +91,7 @@ def config_of(corpus, folder, model, **experts) -> Path:
         "prepared_corpus": str(corpus.path),
         "model": model,
         "training": {**CONFIG["training"], "steps": STEPS},
-        "experts": {"every": 1, "probe": 0, **experts},
+        "experts": {"every": 1, **experts},
     }
     return write_config(folder, **parts)
 
@@ -193,7 +193,7 @@ def test_a_step_that_was_skipped_moves_no_bias(config, tmp_path, monkeypatch):
 
 
 def test_off_moves_nothing_and_says_nothing(config, tmp_path, caplog):
-    off = ["experts={balance: off, every: 1, probe: 0}", "training.steps=3"]
+    off = ["experts={balance: off, every: 1}", "training.steps=3"]
     pretrain(config, tmp_path / "run", off)
     assert all((bias == 0).all() for bias in biases_of(tmp_path / "run").values())
     assert not any("expert_bias" in line for line in metrics_of(tmp_path / "run"))

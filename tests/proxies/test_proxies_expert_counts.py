@@ -78,7 +78,6 @@ def test_every_token_of_the_second_half_has_its_experts(trained):
     for result in trained[1]:
         for layer in result.experts.train.layers:
             assert layer.counts_HDE.sum() == 21 * 64 * 2  # steps x tokens x experts of a token
-            assert layer.probability_DE.sum() == pytest.approx(21 * 64, rel=1e-5)
             assert layer.counts_HDE[0].sum() == layer.counts_HDE[1].sum()
 
 
@@ -88,8 +87,6 @@ def test_held_out_text_is_as_much_of_each_domain_of_training_and_of_no_target(tr
         assert held_out.domains == ("code", "manual")
         for layer in held_out.layers:
             assert layer.tokens_D.tolist() == [320, 320]
-            assert layer.scored_D.tolist() == pytest.approx([320, 320], rel=1e-5)
-        assert [one.layer for one in result.experts.information] == [0, 1]
 
 
 def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
@@ -126,9 +123,7 @@ def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
     for result in results:
         ours, theirs = result.experts, found[result.trial].experts
         for one, other in ((ours.train, theirs.train), (ours.held_out, theirs.held_out)):
-            for a, b in zip(one.layers, other.layers, strict=True):
-                assert all((x == b.arrays()[n]).all() for n, x in a.arrays().items())
-        assert ours.information == theirs.information
+            assert one.as_dict() == other.as_dict()
 
 
 def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):

@@ -14,7 +14,7 @@ import mixopt
 from mixopt.errors import RoutingError, RunError
 from mixopt.online import MIXTURE_LOG, MixtureLog, read_changes
 from mixopt.reporting import ExpertOptions
-from mixopt.routing import CountedWindow, ExpertRecord
+from mixopt.routing import ExpertRecord
 
 EVERY = 10
 
@@ -34,7 +34,7 @@ def run_of(path: Path, busy_W, *, share=0.5, drift=0.0, seed=0) -> Path:
             profile_E = np.array([load, *[(8 - load) / 7] * 7]) / 8
             rows = [rng.multinomial(int(40_000 * s), profile_E) for s in (share, 1 - share)]
             layers.append(np.stack(rows))
-        record.write_window(CountedWindow(number * EVERY, (number + 1) * EVERY, counted(layers)))
+        record.write_window(number * EVERY, (number + 1) * EVERY, counted(layers))
     return path
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_experts import counted, probed
+from made_experts import counted
 
 from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
-from mixopt.routing import CountedWindow, ExpertRecord
+from mixopt.routing import ExpertRecord
 
 EVEN = np.full((2, 4), 1000)
 
@@ -20,7 +19,7 @@ def run(tmp_path) -> Path:
     record = ExpertRecord(tmp_path / "run/experts")
     for end in (10, 20, 30):
         more = EVEN + 100 * end * np.eye(4, dtype=int)[0]
-        record.write_window(CountedWindow(end - 10, end, counted([more, EVEN])))
+        record.write_window(end - 10, end, counted([more, EVEN]))
     return tmp_path / "run"
 
 
@@ -44,19 +43,6 @@ def test_what_came_after_a_step_is_not_in_its_picture(run):
     assert at_20 != at_30
     draw_step(run, 20)
     assert (run / "experts/images/experts_load/00000020.png").read_bytes() == at_20
-
-
-def test_a_step_that_is_drawn_late_has_the_probe_of_its_time(run):
-    """What domains are compared by is the probe's, which has seen enough."""
-    domain_U = np.arange(1024) % 2
-    apart_UT = np.repeat(2 * domain_U[:, None], 100, axis=1)
-    record, drawn = ExpertRecord(run / "experts"), []
-    for end, ids_UT in ((10, apart_UT), (20, np.zeros_like(apart_UT))):
-        probe = replace(probed([ids_UT, ids_UT], domain_U), domains=("d0", "d1"))
-        record.write_probe(end, probe)
-        draw_step(run, 10)
-        drawn.append((run / "experts/images/experts_domains/00000010.png").read_bytes())
-    assert drawn[0] == drawn[1]
 
 
 def test_before_the_first_window_ends_there_is_nothing_to_draw(run):

@@ -77,7 +77,7 @@ def test_without_experts_the_figure_of_them_says_what_has_some(run):
 def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatch):
     def of_trial(number):
         counts_DE = np.full((2, 4), 8) + number * np.eye(2, 4, dtype=int)
-        return ExpertCounts(counted([counts_DE]), counted([counts_DE]), ())
+        return ExpertCounts(counted([counts_DE]), counted([counts_DE]))
 
     trials = [*run.trials.table["trial"], *run.validation.trials.table["trial"]]
     found = {name: of_trial(number) for number, name in enumerate(trials)}

@@ -129,25 +129,6 @@ def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
     assert found_in(counts_DE, Thresholds(effective=0, dead=1, overflow=1, occupied=0.125)) == []
 
 
-def test_shared_experts_are_held_against_the_mean_of_the_other_domains():
-    from made_experts import probed
-
-    train = counted([np.full((2, 4), 5000)])
-    probe = probed(np.zeros((1, 2, 4), int), [0, 1])
-
-    def of(*shared):
-        layer = replace(probe.layers[0], shared_D=np.array(shared))
-        seen = replace(probe, domains=("d0", "d1"), layers=(layer,))
-        return diagnose(train, probe=seen)
-
-    (one,) = of(0.7, 0.4)
-    assert (one.kind, one.domain, one.experts) == ("degradation", "d0", ())
-    assert one.numbers == {"shared": 0.7, "others": 0.4}
-    assert "look at the text of 'd0'" in one.advice
-    assert of(0.7, np.nan) == []
-    assert of(0.5, 0.4) == []
-
-
 # --- Underfitting --------------------------------------------------------------------------------
 
 APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts each

@@ -21,11 +21,16 @@ class NewTopKRouter(nn.Module):
     num_experts, top_k = 4, 2
 
     def forward(self, x):
-        return x[:, :4], x[:, :2], x[:, :4].topk(2).indices
+        return x[:, :4].topk(2).indices
 
 
-class MixtralTopKRouter(NewTopKRouter):
-    pass
+class KnownExperts(nn.Module):
+    """Experts that are called as those of transformers are."""
+
+    num_experts, top_k = 4, 2
+
+    def forward(self, x, top_k_index):
+        return x
 
 
 class NewExperts(nn.Module):
@@ -78,32 +83,26 @@ def model(*layers, **config):
 
 
 def known():
-    return {"gate": MixtralTopKRouter(), "experts": NewExperts()}
+    return {"experts": KnownExperts()}
 
 
 def new():
     return {"gate": NewTopKRouter(), "experts": NewExperts()}
 
 
-ROUTER = r"ModuleDict.*: 'layers.1.gate' is a router of a class that is not known, NewTopKRouter:"
-EXPERTS = r"ModuleDict.*: 'layers.1.experts' \(NewExperts\) has experts, and no router of it is"
-
-
 @pytest.mark.parametrize(
-    ("layers", "message"),
+    ("layers", "name"),
     [
-        ([{}, new()], ROUTER),
-        ([known(), new()], ROUTER),  # DeepSeek-V4 was counted in one layer of four like this
-        ([{}, {"experts": NewExperts()}], EXPERTS),
-        ([known(), {"experts": NewExperts()}], EXPERTS),
-        ([{}, {"mlp": nn.ModuleDict({"experts": nn.ModuleList()})}], "'layers.1.mlp.experts' "),
-        ([known(), {"gate": type("NllbMoeTop2Router", (nn.Module,), {})()}], "is not counted: "),
+        ([{}, new()], r"'layers.1.gate' \(NewTopKRouter\)"),
+        ([known(), new()], r"'layers.1.gate' \(NewTopKRouter\)"),
+        ([known(), {"experts": NewExperts()}], r"'layers.1.experts' \(NewExperts\)"),
+        ([known(), {"mlp": nn.ModuleDict({"experts": nn.ModuleList()})}], "'layers.1.mlp.experts'"),
     ],
 )
-def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, message):
+def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, name):
     made = model(*layers)
     assert has_experts(made)
-    with pytest.raises(RoutingError, match=message):
+    with pytest.raises(RoutingError, match=f"ModuleDict: {name}"):
         find_routers(made)
 
 
@@ -114,8 +113,6 @@ def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, message)
         (Block(pick=MoEGate(expert_count=4)), "layers.0.pick"),
         (Block(router=MyRouter2()), "layers.0.router"),
         (Block(top=type("TopKGating", (nn.Module,), {})()), "layers.0.top"),
-        (Block((4, 8, 8), gate=ForgetGate()), "layers.0.gate"),
-        (Block(gate=ForgetGate(), mlps=linears(4)), "layers.0.gate"),
         (Block(local_experts=linears(4)), "layers.0.local_experts"),
         (Block(expert_0=nn.Linear(8, 8), expert_1=nn.Linear(8, 8)), "layers.0.expert_0"),
     ],
@@ -150,7 +147,7 @@ def test_what_has_the_form_of_experts_is_told_and_not_refused(block, said, caplo
     assert "\n" not in line
     with pytest.raises(RoutingError, match=f"no router and no experts found.*{said}"):
         find_routers(made)
-    made["layers"].append(Block(tap=RouterTap(experts=4)))
+    made["layers"].append(Block(tap=RouterTap(experts=4, top_k=2)))
     RouterStats.attach(made, ["web"])
     assert said in caplog.text
 
@@ -159,13 +156,12 @@ def test_what_has_the_form_of_experts_is_told_and_not_refused(block, said, caplo
     "block",
     [
         Block(gate=ForgetGate()),
-        Block((4, 8, 8), gate=ForgetGate(width=3)),
         Block(gate=nn.Linear(8, 16), up=nn.Linear(8, 16)),
         Block(conv=nn.Conv1d(4, 4, 3), out=nn.Linear(8, 4)),
         Block(head=nn.Linear(8, 4), layers=linears(4)),
         Block((1, 8, 8), gate=nn.Linear(8, 1)),
-        Block((4, 8, 8), gate=nn.Linear(8, 4), tap=RouterTap(experts=4)),
-        Block((4, 8, 8), router=MyRouter2(), tap=RouterTap(experts=4)),
+        Block((4, 8, 8), gate=nn.Linear(8, 4), tap=RouterTap(experts=4, top_k=2)),
+        Block((4, 8, 8), router=MyRouter2(), tap=RouterTap(experts=4, top_k=2)),
     ],
 )
 def test_a_layer_that_is_dense_or_is_counted_is_not_told_of(block):
@@ -183,21 +179,46 @@ def test_the_message_is_one_line_with_the_family_the_adapter_and_the_yaml():
     assert "\n" not in str(caught.value)
     for part in (
         "(family 'new_moe')",
-        "RouterAdapter('NewTopKRouter', read=lambda output: (output.expert_ids, output.logits))",
+        "RouterAdapter('MyRouter', read=lambda output: output.expert_ids)",
         "experts: {adapters: ['my_package.routers:MY_ADAPTER']}",
     ):
         assert part in str(caught.value)
 
 
-def test_an_adapter_or_a_tap_makes_them_known():
-    adapter = RouterAdapter("NewTopKRouter", read=lambda output: (output[2], output[0]))
-    found = find_routers(model(known(), new()), [adapter])
-    assert [(router.layer, router.scores) for router in found] == [(0, "softmax"), (1, "softmax")]
+def test_an_adapter_a_tap_or_the_name_of_an_argument_makes_them_known():
+    adapter = RouterAdapter("NewTopKRouter", read=lambda output: output)
+    routers = find_routers(model(known(), new()), [adapter])
+    assert [router.name for router in routers] == ["layers.0.experts", "layers.1.gate"]
     tapped = {"experts": NewExperts(), "tap": RouterTap(experts=4, top_k=2)}
-    assert [router.name for router in find_routers(model(known(), tapped))] == [
-        "layers.0.gate",
-        "layers.1.tap",
-    ]
+    routers = find_routers(model(known(), tapped))
+    assert [router.name for router in routers] == ["layers.0.experts", "layers.1.tap"]
+
+
+def test_an_adapter_goes_before_experts_of_the_same_layer():
+    both = {"gate": NewTopKRouter(), "experts": KnownExperts()}
+    adapter = RouterAdapter("NewTopKRouter", read=lambda output: output)
+    assert [router.name for router in find_routers(model(both))] == ["layers.0.experts"]
+    assert [router.name for router in find_routers(model(both), [adapter])] == ["layers.0.gate"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (dict(router=""), "router ''; give a class, or the end of its name"),
+        (dict(read=3), "read 3; give a function"),
+        (dict(experts=0), "experts 0; give the attribute of the router"),
+        (dict(top_k=True), "top_k True; give the attribute"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_one_line(given, said):
+    with pytest.raises(RoutingError, match=f"RouterAdapter: {said}"):
+        RouterAdapter(**{"router": "My", "read": lambda output: output, **given})
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (4, 0), (4, 5), (4.0, 2)])
+def test_a_tap_has_possible_numbers(sizes):
+    with pytest.raises(RoutingError, match="RouterTap: "):
+        RouterTap(experts=sizes[0], top_k=sizes[1])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +231,7 @@ def test_an_adapter_or_a_tap_makes_them_known():
 )
 def test_an_adapter_that_fits_no_module_is_refused_though_other_routers_are_known(router, said):
     made = model(known(), new())
-    fits = RouterAdapter("NewTopKRouter", read=lambda output: (output[2], output[0]))
+    fits = RouterAdapter("NewTopKRouter", read=lambda output: output)
     with pytest.raises(RoutingError) as caught:
         find_routers(made, [fits, RouterAdapter(router, read=fits.read)])
     assert f"ModuleDict: no module is of the class of the adapter for {said}" in str(caught.value)
@@ -225,8 +246,7 @@ def test_a_configuration_with_experts_and_no_module_that_shows_them_is_refused()
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{"num_experts": 1}, {"num_local_experts": 0}, {"model_type": "doge", "num_experts": 16}, {}],
+    "config", [{"num_experts": 1}, {"num_local_experts": 0}, {"num_experts_per_tok": 16}, {}]
 )
 def test_a_dense_model_has_no_experts(config):
     made = model({"mlp": nn.Linear(2, 2), "gate": nn.Linear(2, 2)}, **config)
@@ -239,34 +259,15 @@ def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
     with pytest.raises(RoutingError, match="'vision_tower.experts'"):
         find_routers(made)
     monkeypatch.setattr(NewExperts, "__module__", "transformers.models.new.modeling_new")
-    assert [router.name for router in find_routers(made)] == ["layers.0.gate"]
+    assert [router.name for router in find_routers(made)] == ["layers.0.experts"]
 
 
-def test_a_bias_is_found_in_the_block_around_its_router_and_read_as_it_is_now():
-    class MiniMaxM2TopKRouter(NewTopKRouter):
-        pass
-
-    layer = nn.ModuleDict({"gate": MiniMaxM2TopKRouter(), "experts": NewExperts()})
+def test_a_bias_is_found_in_the_block_around_its_experts_and_read_as_it_is_now():
+    layer = nn.ModuleDict({"gate": NewTopKRouter(), "experts": KnownExperts()})
     layer.register_buffer("e_score_correction_bias", torch.zeros(4))
     made = nn.ModuleDict({"layers": nn.ModuleList([layer])})
     (router,) = find_routers(made)
-    assert router.scores == "sigmoid"
     layer.e_score_correction_bias = torch.ones(4)  # as moving a model to a device does
     assert router.bias().tolist() == [1, 1, 1, 1]
     del layer.e_score_correction_bias
     assert find_routers(made)[0].bias is None
-
-
-def test_an_adapter_that_fits_no_module_is_refused_where_other_routers_are_known():
-    def read(output):
-        return output[2], output[0]
-
-    made = model(known(), known())
-    for router, name in (("NewTopKRuoter", "NewTopKRuoter"), (NewExpertsOfAnother, "NewExperts")):
-        with pytest.raises(RoutingError, match=f"the class of the adapter for '{name}"):
-            find_routers(made, [RouterAdapter(router, read=read)])
-    assert len(find_routers(made, [RouterAdapter("TopKRouter", read=read)])) == 2
-
-
-class NewExpertsOfAnother(nn.Module):
-    pass

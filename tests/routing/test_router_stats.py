@@ -1,7 +1,6 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
 import copy
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
-from mixopt.routing.counters.open_batch import token_domains, with_mask
+from mixopt.routing.domain_ids import token_domains
 
 
 def test_counts_equal_a_count_by_hand():
@@ -33,19 +32,6 @@ def test_each_real_token_has_k_assignments_in_each_layer():
 
 def test_the_layer_is_the_models_own_number():
     assert set(RouterStats.attach(tiny(), DOMAINS).table()["layer"]) == {1, 2}
-
-
-def test_probability_is_the_routers_mean_over_a_domains_tokens():
-    model, data = tiny(), batches(1)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data)
-    tokens, ids, mask = data[0]
-    x = model.embedding(tokens)
-    x = x + model.layers[0](x)
-    of_domain = ((ids == 1)[:, None] & mask.bool()).flatten()
-    expected = model.layers[1].router(x).softmax(-1).flatten(0, 1)[of_domain].mean(0)
-    table = stats.table().filter(domain="code", layer=1)
-    np.testing.assert_allclose(table["probability"], expected.detach(), rtol=1e-5)
 
 
 def test_domains_may_be_given_for_each_token():
@@ -119,9 +105,9 @@ def test_the_host_does_not_wait_for_the_device_between_reductions():
     with Watch() as watch:
         for tokens, _, mask in data:
             # What `domains` does with ids of a device, where values are not looked at.
-            stats._counting.begin(torch.where(mask.bool(), on_device[:, None], 4))
+            stats._begin(torch.where(mask.bool(), on_device[:, None], 4))
             model(tokens)
-            stats._counting.end(whole=True)
+            stats._end(is_whole=True)
     assert watch.waits == []
 
 
@@ -130,7 +116,7 @@ def test_counts_are_integers_on_the_device_and_no_buffers():
     before = [name for name, _ in model.named_buffers()]
     stats = RouterStats.attach(model, DOMAINS)
     assert [name for name, _ in model.named_buffers()] == before
-    assert all(c.counts.dtype == torch.int64 for c in stats._counting._counters)
+    assert all(c.counts.dtype == torch.int64 for c in stats._counters)
 
 
 def test_an_adapter_of_one_line_reads_any_router():
@@ -144,9 +130,7 @@ def test_an_adapter_of_one_line_reads_any_router():
             return {"scores": scores, "where": scores.topk(3).indices.int()}
 
     model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Identity(), Odd()])})
-    adapter = RouterAdapter(
-        "Odd", read=lambda out: (out["where"], out["scores"]), experts="count", top_k=3
-    )
+    adapter = RouterAdapter("Odd", read=lambda out: out["where"], experts="count", top_k=3)
     stats = RouterStats.attach(model, DOMAINS, adapters=[adapter])
     x = torch.randn(2, 4, 8)
     with stats.domains(torch.zeros(2, 4, dtype=torch.long)):
@@ -156,10 +140,10 @@ def test_an_adapter_of_one_line_reads_any_router():
 
 
 def test_dropped_choices_are_told_apart():
-    tap = RouterTap(experts=4, top_k=2, drops=True)
+    tap = RouterTap(experts=4, top_k=2)
     stats = RouterStats.attach(tap, ["web"])
     with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
-        tap(torch.tensor([[0, 1], [0, 4], [4, 4]]))
+        tap(torch.tensor([[0, 1], [0, -1], [-1, -1]]))
     layer = stats.total().layers[0]
     assert layer.counts_DE.tolist() == [[2, 1, 0, 0]]
     assert layer.dropped_D.tolist() == [3]
@@ -227,26 +211,12 @@ def test_a_mask_of_0_and_1_may_be_of_any_kind(dtype):
     assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
 
 
-def test_an_odd_mask_of_a_device_is_marked_without_waiting_for_it():
-    ids = torch.zeros(2, 1, dtype=torch.long)
-    assert token_domains(ids[:, 0].to("meta"), ADDITIVE.to("meta"), ("web",)).shape == (2, 3)
-    marked = with_mask(ids, ADDITIVE.bool(), ADDITIVE != 0, 1)
-    assert marked.tolist() == [[2, 2, 1], [2, 2, 2]]
-    tap = RouterTap(experts=2, top_k=1)
-    stats = RouterStats.attach(tap, ["web"])
-    stats._counting.begin(marked)
-    tap(torch.zeros(6, 1, dtype=torch.long))
-    stats._counting.end(whole=True)
-    with pytest.raises(RoutingError, match="1 tokens have .* or a mask that is neither 0 nor 1"):
-        stats.reduce()
-
-
 def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
     model, (tokens, _, _) = tiny(), batches(1)[0]
     stats = RouterStats.attach(model, DOMAINS)
-    stats._counting.begin(torch.full(tokens.shape, len(DOMAINS)))  # how an unknown id is marked
+    stats._begin(torch.full(tokens.shape, len(DOMAINS)))  # how an unknown id is marked
     model(tokens)
-    stats._counting.end(whole=True)
+    stats._end(is_whole=True)
     with pytest.raises(RoutingError, match="24 tokens have a domain id that is none of 0 to 2"):
         stats.reduce()
 
@@ -342,7 +312,7 @@ def test_a_router_that_gives_something_else_is_named():
             return x
 
     model = MyTopKRouter()
-    adapter = RouterAdapter("MyTopKRouter", read=lambda output: (output[2], output[0]))
+    adapter = RouterAdapter("MyTopKRouter", read=lambda output: output[2])
     stats = RouterStats.attach(model, DOMAINS, adapters=[adapter])
     for output in (torch.zeros(2, 4), (torch.zeros(2, 4),) * 3):
         with (
@@ -350,30 +320,6 @@ def test_a_router_that_gives_something_else_is_named():
             stats.domains(torch.zeros(1, 2, dtype=torch.long)),
         ):
             model(output)
-
-
-@pytest.mark.parametrize("logits", [None, torch.zeros(1, 4, 2)])
-@pytest.mark.parametrize(
-    ("ids", "drops", "said"),
-    [
-        ([0, 3, 2, -1], True, "1 above 2, 0 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
-        ([0, -2, 2, -1], True, "0 above 2, 1 below -1): they are 0 to 1, -1 .* 2 for a dropped "),
-        ([0, -2, 1, -1], False, "0 above 1, 1 below -1): they are 0 to 1, -1 .*; give Router"),
-        ([0, 2, 1, -1], False, "1 above 1, 0 below -1): .*drops=True where 2 is a dropped choice"),
-    ],
-)
-def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(ids, drops, said, logits):
-    tap = RouterTap(experts=2, top_k=1, drops=drops)
-    stats = RouterStats.attach(tap, ["web"])
-    message = r"router '': 1 ids are none of its 2 experts \(" + said.replace(")", r"\)", 1)
-    for look in (nullcontext, stats.probe):
-        with (
-            pytest.raises(RoutingError, match=message) as caught,
-            look(),
-            stats.domains(torch.zeros(1, 4, dtype=torch.long)),
-        ):
-            tap(torch.tensor(ids)[:, None], logits)
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [2, 5])
@@ -385,18 +331,6 @@ def test_an_id_that_is_of_no_expert_is_found_when_later_batches_are_reduced(wron
             tap(torch.tensor([[0], [last]]))
     with pytest.raises(RoutingError, match=r"1 above 1, .*give RouterAdapter\(experts=\)"):
         stats.reduce()
-
-
-def test_weights_that_are_no_number_count_as_nothing():
-    tap = RouterTap(experts=4, top_k=2)
-    stats = RouterStats.attach(tap, ["a"])
-    odd = float("nan"), float("inf"), -float("inf"), -1.0
-    with stats.domains([[0] * (len(odd) + 1)]):
-        weights = torch.tensor([[0.5, one] for one in (*odd, 0.25)])
-        tap(torch.tensor([[0, 1]] * len(weights)), weights=weights)
-    (layer,) = stats.total().layers
-    assert layer.weight_HDE.sum((0, 1)).tolist() == [0.5 * len(weights), 0.25, 0, 0]
-    assert layer.counts_DE.tolist() == [[len(weights), len(weights), 0, 0]]
 
 
 def test_ids_of_padding_may_be_any():
@@ -417,22 +351,33 @@ def test_a_router_needs_a_number_of_experts():
     linear = nn.Linear(2, 2)
     linear.flag = True
     for experts in ("absent", "flag"):
-        adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=experts, top_k=1)
+        adapter = RouterAdapter("Linear", read=lambda out: out, experts=experts, top_k=1)
         with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
             RouterStats.attach(linear, DOMAINS, adapters=[adapter])
-    adapter = RouterAdapter("Linear", read=lambda out: (out, None), experts=2, top_k=3)
-    with pytest.raises(RoutingError, match="router '': Linear chooses 3 of 2 experts"):
+    adapter = RouterAdapter("Linear", read=lambda out: out, experts=2, top_k=3)
+    with pytest.raises(RoutingError, match="router '': Linear: chooses 3 of 2 experts"):
         RouterStats.attach(linear, DOMAINS, adapters=[adapter])
 
 
-@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
-def test_an_expert_that_is_masked_has_no_probability_and_spoils_no_sum(scores):
-    tap = RouterTap(experts=3, top_k=1, scores=scores)
+def test_an_odd_mask_of_a_device_is_marked_without_waiting_for_it():
+    ids = torch.zeros(2, 1, dtype=torch.long)
+    assert token_domains(ids[:, 0].to("meta"), ADDITIVE.to("meta"), ("web",)).shape == (2, 3)
+    tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, ["web"])
-    with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
-        tap(torch.tensor([[1], [2]]), torch.tensor([[-torch.inf, 1.0, 1.0]] * 2))
-    (layer,) = stats.total().layers
-    np.testing.assert_allclose(layer.probability_DE, [[0, 1, 1]], atol=1e-6)
-    np.testing.assert_allclose(layer.entropy_D, 2 * np.log(2), rtol=1e-5)
-    np.testing.assert_allclose(layer.chosen_D, 1, rtol=1e-5)
-    np.testing.assert_allclose(layer.squared_logsumexp_D, 2 * (1 + np.log(2)) ** 2, rtol=1e-3)
+    stats._begin(torch.tensor([[2, 2, 1], [2, 2, 2]]))  # how an odd mask is marked
+    tap(torch.zeros(6, 1, dtype=torch.long))
+    stats._end(is_whole=True)
+    with pytest.raises(RoutingError, match="1 tokens have .* or a mask that is neither 0 nor 1"):
+        stats.reduce()
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [([0, 2, 1, -1], "1 above 1, 0 below -1"), ([0, -2, 1, -1], "0 above 1, 1 below -1")],
+)
+def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch(ids, said):
+    tap = RouterTap(experts=2, top_k=1)
+    stats = RouterStats.attach(tap, ["web"])
+    message = rf"router '': 1 ids are none of its 2 experts \({said}\)"
+    with pytest.raises(RoutingError, match=message), stats.domains(torch.zeros(1, 4).long()):
+        tap(torch.tensor(ids)[:, None])

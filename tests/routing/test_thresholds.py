@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing import RouterAdapter, RouterStats, RouterTap, Thresholds
+from mixopt.routing import RouterStats, RouterTap, Thresholds
 
 
 def test_some_thresholds_are_others_and_the_rest_are_kept():
@@ -47,14 +47,6 @@ def test_a_load_that_no_expert_can_have_is_no_threshold():
         Thresholds(busiest=8).check_reachable(highest, "--threshold")
 
 
-@pytest.mark.parametrize("given", [{}, {"top_k": 4, "drops": True}])
-def test_where_a_token_may_have_one_expert_alone_that_expert_can_have_all_the_load(given):
-    stats = RouterStats.attach(RouterTap(experts=16, **given), ["web"])
-    Thresholds(busiest=15.9).check_reachable(stats.total().highest_load, "--threshold")
-    with pytest.raises(RoutingError, match="has 16 times the even load"):
-        Thresholds(busiest=16).check_reachable(stats.total().highest_load, "--threshold")
-
-
 def test_places_that_were_not_used_tell_that_a_token_may_have_fewer_experts():
     tap = RouterTap(experts=16, top_k=4)
     stats = RouterStats.attach(tap, ["web"])
@@ -63,15 +55,3 @@ def test_places_that_were_not_used_tell_that_a_token_may_have_fewer_experts():
         tap(torch.tensor([[3, -1, -1, -1]] * 2))
     assert stats.total().highest_load == 16
     assert stats.summary().layers["busiest"].to_list() == [16]
-
-
-def test_an_adapter_reads_a_router_of_any_number_of_experts():
-    adapter = RouterAdapter("Linear", read=lambda gates: (None, None, gates), experts=4, top_k=None)
-    gate = nn.Linear(4, 4, bias=False)
-    nn.init.eye_(gate.weight)
-    stats = RouterStats.attach(gate, ["web"], adapters=[adapter])
-    with stats.domains(torch.zeros(1, 2, dtype=torch.long)):
-        gate(torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0]]))
-    (layer,) = stats.total().layers
-    assert (layer.counts_DE.tolist(), layer.unused_D.tolist()) == ([[2, 1, 0, 0]], [5])
-    assert layer.highest_load == 4

@@ -39,9 +39,7 @@ def result_of(name: str, busiest: float) -> TrialResult:
     train = counted([np.stack([2000 * load_E] * 2).round().astype(int)])
     each = {"d0": 1.0, "d1": 1.0}
     losses = Losses(1000, each, each)
-    return TrialResult(
-        name, "finished", 1000, 42, 2.0, losses, experts=ExpertCounts(train, train, ())
-    )
+    return TrialResult(name, "finished", 1000, 42, 2.0, losses, experts=ExpertCounts(train, train))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from routing_job import Mixture
 from torch import nn
 
-from mixopt.routing import RouterAdapter, RouterTap
+from mixopt.routing import RouterAdapter
 
 WIDTH, LAYERS = 8, 2
 
@@ -88,31 +88,6 @@ class TwoRouters(TinyExperts):
         self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())
 
 
-class AnyNumber(TinyExperts):
-    """Its layers give a token any number of experts."""
-
-    def __init__(self, vocab_size: int, sequence_length: int) -> None:
-        super().__init__(vocab_size, sequence_length)
-        for block in list(self.layers)[1:]:
-            block.layer = Gated()
-
-
-class Gated(nn.Module):
-    """A layer that mixes all experts of which the gate is above 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.router = nn.Linear(WIDTH, 4)
-        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
-        self.tap = RouterTap(experts=4)
-
-    def forward(self, x):
-        logits = self.router(x)
-        gates = logits.relu()
-        self.tap(logits=logits, weights=gates)
-        return sum(gates[..., e, None] * expert(x) for e, expert in enumerate(self.experts))
-
-
 class Unnamed(TinyExperts):
     """Nothing of its layers with experts is called so."""
 
@@ -169,5 +144,5 @@ class OwnRouters(TinyExperts):
             block.layer = OwnMixture()
 
 
-OWN_ADAPTER = RouterAdapter("OwnRouter", read=lambda output: (output[1], output[0]))
+OWN_ADAPTER = RouterAdapter("OwnRouter", read=lambda output: output[1])
 OWN_ADAPTERS = [OWN_ADAPTER]

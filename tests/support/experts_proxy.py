@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from mixopt.routing import Assignments, ExpertCounts, LayerInformation
-from mixopt.routing.assignments import no_layer
+from mixopt.routing import Assignments, ExpertCounts, LayerAssignments
 from mixopt.trials import Losses, Progress, TrialResult
 
 EXPERTS, TOKENS = 4, 40_000
@@ -28,9 +25,8 @@ def counted(tokens, layer=1):
         counts[:, 0] += counts[:, 1:].sum(1)
         counts[:, 1:] = 0
     halves = np.stack([counts // 2, counts - counts // 2]).astype(np.int64)
-    return Assignments(
-        tuple(domains), (replace(no_layer(layer, EXPERTS, 1, len(domains)), counts_HDE=halves),)
-    )
+    dropped = np.zeros((2, len(domains)), np.int64)
+    return Assignments(tuple(domains), (LayerAssignments(layer, 1, halves, dropped),))
 
 
 class Routed:
@@ -60,4 +56,4 @@ class Routed:
             return None
         train = counted({name: round(TOKENS * share) for name, share in trial.mixture.items()})
         held_out = counted(dict.fromkeys(trial.mixture, TOKENS // 2))
-        return ExpertCounts(train, held_out, (LayerInformation(1, 0.3, 0.1, 0.2, 0.25),))
+        return ExpertCounts(train, held_out)

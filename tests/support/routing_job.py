@@ -33,7 +33,7 @@ class Mixture(nn.Module):
     def forward(self, x):
         logits = self.router(x)
         top, ids = logits.topk(TOP_K, dim=-1)
-        self.tap(ids, logits)
+        self.tap(ids)
         gates = torch.zeros_like(logits).scatter(-1, ids, top.softmax(-1))
         return torch.einsum("...c,ecd,...e->...d", x, self.experts, gates)
 
@@ -56,38 +56,6 @@ class TinyMoE(nn.Module):
             else:
                 x = x + checkpoint(layer, x, use_reentrant=self.reentrant)
         return self.head(x)
-
-
-class Gates(nn.Module):
-    """Gates over all experts, patches that are routed twice, and a choice for each sequence."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.gates, self.patches, self.whole = (nn.Linear(WIDTH, EXPERTS) for _ in range(3))
-        self.tap = RouterTap(experts=EXPERTS)
-        self.tap_patches = RouterTap(experts=EXPERTS, top_k=TOP_K, span=2, runs=2)
-        self.tap_whole = RouterTap(experts=EXPERTS, top_k=1, span="sequence", runs=None)
-
-    def forward(self, tokens):
-        x = self.embedding(tokens)
-        logits = self.gates(x)
-        weights = logits.relu()
-        self.tap(logits=logits, weights=weights)
-        patches = x.unflatten(1, (-1, 2)).mean(2)
-        for _ in range(2):
-            of_patches = self.patches(patches)
-            top, ids = of_patches.topk(TOP_K, dim=-1)
-            self.tap_patches(ids, of_patches, weights=top.softmax(-1))
-            patches = patches + top.sum(-1, keepdim=True)
-        of_sequences = self.whole(x.mean(1))
-        self.tap_whole(of_sequences.argmax(-1, keepdim=True), of_sequences)
-        return weights.sum() + patches.sum() + of_sequences.sum()
-
-
-def gates() -> Gates:
-    torch.manual_seed(0)
-    return Gates()
 
 
 def tiny(**options) -> TinyMoE:
@@ -118,20 +86,6 @@ def wrapped(kind, model):
     return fully_shard(model)
 
 
-def count_gates(out):
-    """Count gates, patches and sequences in a model that DDP has wrapped."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    model = nn.parallel.DistributedDataParallel(gates())
-    stats = RouterStats.attach(model, DOMAINS)
-    for tokens, ids, mask in batches():
-        mine = slice(rank, None, world)
-        with stats.domains(ids[mine], mask[mine]):
-            loss = model(tokens[mine])
-        loss.backward()
-        stats.reduce()
-    torch.save(stats.state_dict(), out / f"gates.{rank}.pt")
-
-
 def count(kind, out):
     rank, world = dist.get_rank(), dist.get_world_size()
     model = wrapped(kind, tiny())
@@ -157,7 +111,6 @@ def main(out):
     dist.init_process_group("gloo")
     for kind in ("ddp", "fsdp"):
         count(kind, out)
-    count_gates(out)
     dist.destroy_process_group()
 
 

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
 
-STEPS, WAITS = 16, 9  # with a probe after every second
+STEPS, WAITS = 16, 9  # with a window after every second
 
 
 class Job:
@@ -38,7 +38,7 @@ class Job:
             "model": {"name": "experts_job:Waiting", "options": options},
             "training": {**training, "precision": "float32"},
             "metrics": {"every": 2},
-            "experts": {"every": 2, "probe": 128},
+            "experts": {"every": 2},
             "tracking": {"uri": uri},
         }
         config = folder / "run.yaml"

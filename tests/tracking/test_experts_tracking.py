@@ -14,7 +14,7 @@ from made_experts import counted
 
 from mixopt import pretrain
 from mixopt.mixture import Mixture
-from mixopt.routing import ExpertCounts, LayerInformation, trial_scalars
+from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.testing import tiny_corpus
 from mixopt.tracking.record import JOURNAL, LineFile
 from mixopt.tracking.sender import Sender, _trial_metrics
@@ -79,38 +79,26 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     def kept(folder):
         return {Path(one.path).name for one in client.list_artifacts(run.info.run_id, folder)}
 
-    assert (
-        kept("moe/counts")
-        == kept("moe/layers")
-        == {
-            "part-00000004.parquet",
-            "part-00000008.parquet",
-        }
-    )
-    assert len(kept("moe/probe")) == STEPS
+    assert kept("moe/counts") == {"part-00000004.parquet", "part-00000008.parquet"}
     assert {"experts_load.svg", "experts_domains.svg", "experts_over_time.svg"} <= kept("figures")
 
 
 def counts_of_a_trial() -> ExpertCounts:
     even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
-    train = counted([even, one]).only({"d0": "web", "d1": "code"})
-    told = (LayerInformation(0, 0.3, 0.1, 0.2, 0.5), LayerInformation(1, 0.1, 0.1, 0.0, None))
-    return ExpertCounts(train, train, told)
+    train = counted([even, one], names=("web", "code"))
+    return ExpertCounts(train, train)
 
 
 def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
     values = trial_scalars(counts_of_a_trial())
     assert values["moe/busiest/layer_01"] == pytest.approx(4.0)
     assert values["moe/diagnoses/collapse"] == 1
-    assert values["moe/mi/mean"] == pytest.approx(0.1)
-    assert values["moe/mi_null/mean"] == pytest.approx(0.1)
-    assert values["moe/specialisation/mean"] == pytest.approx(0.5), "of layers where it is known"
+    assert values["moe/specialisation/mean"] == pytest.approx(0.0)
     assert values["moe/js_mean/web"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
     window = counted(np.ones((61, 60, 8), int))
-    told = tuple(LayerInformation(n, 0.3, 0.1, 0.2, 0.5) for n in range(61))
     each = dict.fromkeys(window.domains, 1.0)
     result = TrialResult(
         "t0",
@@ -119,7 +107,7 @@ def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
         42,
         2.0,
         Losses(1000, each, each),
-        experts=ExpertCounts(window, window, told),
+        experts=ExpertCounts(window, window),
     )
     names = {name for name, *_ in _trial_metrics(result, 0)}
     assert {"loss/d59", "bpb/d59", "moe/busiest/max", "moe/busiest/layer_60"} <= names

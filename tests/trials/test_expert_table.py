@@ -5,19 +5,19 @@ import pytest
 from made_experts import counted
 
 from mixopt.errors import RunError
-from mixopt.routing import ExpertCounts, LayerInformation
+from mixopt.routing import ExpertCounts
 from mixopt.trials import TrialExperts, TrialResult, write_experts
 
 EVEN = np.full((2, 4), 1000)
 CROWDED = np.tile([2200, 600, 600, 600], (2, 1))
+APART = np.array([[2000, 2000, 0, 0], [0, 0, 2000, 2000]])
 ONE = np.tile([4000, 0, 0, 0], (2, 1))
 
 
 def result(name, layers):
     assignments = counted(layers)
-    told = tuple(LayerInformation(k, 0.3, 0.1, 0.2, 0.25 - 0.125 * k) for k in range(len(layers)))
-    counts = ExpertCounts(assignments, assignments, told)
-    return TrialResult(name, "finished", 10, 5, 1.0, experts=counts)
+    held_out = counted([APART, EVEN][: len(layers)])
+    return TrialResult(name, "finished", 10, 5, 1.0, experts=ExpertCounts(assignments, held_out))
 
 
 PLAIN = TrialResult("plain", "failed", 10, 5, 1.0, reason="out of memory")
@@ -28,7 +28,7 @@ def test_a_trial_has_a_row_a_layer_and_one_a_domain_in_it():
     assert TABLE.table.height == 2 * (2 + 2 * 2)
     layers = TABLE.table.filter(TABLE.table["domain"].is_null())
     assert layers.select("trial", "layer").rows() == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    assert layers["specialisation"].to_list() == [0.25, 0.125] * 2
+    assert layers["specialisation"].to_list() == pytest.approx([1.0, 0.0] * 2)
     assert layers["has_collapsed"].to_list() == [False, False, False, True]
     domains = TABLE.table.filter(~TABLE.table["domain"].is_null())
     assert domains["share"].to_list() == [0.5] * 8
@@ -45,8 +45,7 @@ def test_a_row_a_trial_has_the_worst_load_of_its_layers_and_the_first_collapse()
     assert (first["load_entropy"], first["max_violation"]) == (entropy[1], violation[1])
     assert (second["load_entropy"], second["max_violation"]) == (entropy[3], violation[3])
     assert (first["dead"], second["dead"]) == (0, 3)
-    assert first["specialisation"] == pytest.approx(0.1875)
-    assert first["router_entropy"] == pytest.approx(layers["router_entropy"][:2].mean())
+    assert first["specialisation"] == pytest.approx(0.5)
     assert (first["has_collapsed"], second["has_collapsed"]) == (False, True)
     assert first["collapse"] is None
     assert second["collapse"].startswith("layer 1: collapse: expert 0")

@@ -174,7 +174,7 @@ class Block(nn.Module):
         stream, choice = decoder.block(leaves, "", stream, length, documents)
         if choice is None or self.tap is None:
             return stream, None, None
-        self.tap(choice.ids_KNS, choice.logits_KNE)
+        self.tap(choice.ids_KNS)
         return stream, *added_up(choice, 1)
 
 

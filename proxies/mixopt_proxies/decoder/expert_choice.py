@@ -10,7 +10,7 @@ for choosing alone and after each step is moved by a fixed amount towards the ev
 al. 2024, "Auxiliary-loss-free load balancing"). Both look at a member's own batch alone.
 
 Shapes: K members, N tokens, S experts of a token, E experts, C width, B sequences, L layers,
-F = E + 3 sums: of each expert's probability, and of `SUMS`.
+F = E + 1 sums: of each expert's probability, and of the squared log-sum-exp of logits.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from torch import Tensor
 
 from mixopt.routing import towards_even
 from mixopt_proxies.decoder.expert_options import Experts
-
-# What is summed over tokens beside the probabilities.
-SUMS = ("entropy", "squared_logsumexp", "chosen")
 
 
 class Choice(NamedTuple):
@@ -92,10 +89,8 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
     members, _, experts = choice.logits_KNE.shape
     ids = choice.ids_KNS.view(members, sequences, -1, 1)
     counts_KBE = (ids == torch.arange(experts, device=ids.device)).sum(2)
-    entropy = torch.special.entr(choice.probability_KNE).sum(-1, keepdim=True)
     squared = choice.logits_KNE.logsumexp(-1, keepdim=True).square()
-    chosen = choice.probability_KNE.gather(-1, choice.ids_KNS).sum(-1, keepdim=True)
-    values = torch.cat([choice.probability_KNE, entropy, squared, chosen], -1)
+    values = torch.cat([choice.probability_KNE, squared], -1)
     return counts_KBE, values.view(members, sequences, -1, values.shape[-1]).sum(2)
 
 
@@ -125,8 +120,7 @@ def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
 
 def z_loss(routed: Routed, tokens: int) -> Tensor:
     """Return the mean over layers and tokens of the squared log-sum-exp of logits, shape (K,)."""
-    place = routed.counts_LKBE.shape[-1] + SUMS.index("squared_logsumexp")
-    return routed.sums_LKBF[..., place].sum(2).mean(0) / tokens
+    return routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens
 
 
 @torch.no_grad()

@@ -3,20 +3,18 @@
 The sums stay on the device until the end, so nothing waits for it.
 
 Shapes: K members, B sequences, S sequences of a trial, D domains, H = 2 halves, L layers,
-E experts, F = E + 3 sums (mixopt_proxies.decoder.expert_choice).
+E experts.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
+import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.routing import Assignments, no_layer
+from mixopt.routing import Assignments, LayerAssignments
 from mixopt_proxies.decoder.batches import TrialBatches
-from mixopt_proxies.decoder.expert_choice import SUMS, Routed
+from mixopt_proxies.decoder.expert_choice import Routed
 from mixopt_proxies.decoder.named_sizes import DecoderSize
 
 
@@ -48,9 +46,6 @@ class ExpertCounter:
         members, device = len(domain_KS), domain_KS.device
         rows, layers, experts = members * 2 * len(domains), len(sizes), sizes[0][1]
         self._counts = torch.zeros(rows, layers, experts, dtype=torch.int64, device=device)
-        self._sums = torch.zeros(
-            rows, layers, experts + len(SUMS), dtype=torch.float64, device=device
-        )
         self._member_K1 = torch.arange(members, device=device)[:, None]
         self._place_B = torch.arange(batch, device=device)
 
@@ -73,40 +68,27 @@ class ExpertCounter:
         # A batch of an odd number of sequences gives its odd one to each half in turn.
         half_B = (self._place_B + taken) % 2
         row_KB = (2 * self._member_K1 + half_B) * len(self.domains) + domain_KB
-        for total, part_LKBX in (
-            (self._counts, routed.counts_LKBE),
-            (self._sums, routed.sums_LKBF),
-        ):
-            rows = part_LKBX.permute(1, 2, 0, 3).flatten(0, 1)
-            total.index_add_(0, row_KB.flatten(), rows.to(total.dtype))
+        rows = routed.counts_LKBE.permute(1, 2, 0, 3).flatten(0, 1)
+        self._counts.index_add_(0, row_KB.flatten(), rows)
 
     def of_member(self, k: int) -> Assignments:
         """Return the assignments of one member."""
-        shape = (-1, 2, len(self.domains), len(self.sizes))
-        counts_HDLE = self._counts.view(*shape, self._counts.shape[-1])[k].cpu()
-        sums_DLF = self._sums.view(*shape, self._sums.shape[-1])[k].sum(0).cpu()
-        return assignments_of(self.domains, self.sizes, counts_HDLE, sums_DLF)
+        shape = (-1, 2, len(self.domains), *self._counts.shape[1:])
+        return assignments_of(self.domains, self.sizes, self._counts.view(shape)[k])
 
 
 def assignments_of(
-    domains: tuple[str, ...],
-    sizes: list[tuple[int, int, int]],
-    counts_HDLE: Tensor,
-    sums_DLF: Tensor,
+    domains: tuple[str, ...], sizes: list[tuple[int, int, int]], counts_HDLE: Tensor
 ) -> Assignments:
-    """Return counts and sums of one member as the library keeps them."""
-    layers = []
-    for place, (layer, experts, top_k) in enumerate(sizes):
-        sums_DF = sums_DLF[:, place].double().numpy()
-        known: dict[str, Any] = {
-            f"{name}_D": sums_DF[:, experts + i] for i, name in enumerate(SUMS)
-        }
-        layers.append(
-            replace(
-                no_layer(layer, experts, top_k, len(domains)),
-                counts_HDE=counts_HDLE[:, :, place].numpy(),
-                probability_DE=sums_DF[:, :experts],
-                **known,
-            )
+    """Return counts of one member as the library keeps them."""
+    counts = counts_HDLE.cpu().numpy()
+    layers = (
+        LayerAssignments(
+            layer=layer,
+            top_k=top_k,
+            counts_HDE=counts[:, :, place].copy(),
+            dropped_HD=np.zeros(counts.shape[:2], np.int64),
         )
+        for place, (layer, _, top_k) in enumerate(sizes)
+    )
     return Assignments(domains, tuple(layers))

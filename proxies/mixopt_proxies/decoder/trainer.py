@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mixopt.routing import ExpertCounts, layer_information
+from mixopt.routing import ExpertCounts
 from mixopt.trials import Doing, Losses, Progress, Trial
 from mixopt_proxies.decoder.batches import TrialBatches, random_generator
 from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
@@ -192,11 +192,8 @@ class StackTrainer:
         """Return what each member's experts were given, in training and on held-out text."""
         if counter is None:
             return []
-        found = seen.of_members(held_out.counts, counter.domains, counter.sizes)
-        return [
-            ExpertCounts(counter.of_member(k), assignments, layer_information(probe))
-            for k, (assignments, probe) in enumerate(found)
-        ]
+        compared = seen.of_members(held_out.counts, counter.domains, counter.sizes)
+        return [ExpertCounts(counter.of_member(k), one) for k, one in enumerate(compared)]
 
     def _progress(self, taken: int, doing: Doing = "training") -> Progress:
         tokens = self._passes.size.step_tokens * self.weights.members

@@ -5,6 +5,24 @@ import inspect
 
 import torch
 
+from mixopt.routing import find_routers
+
+_NAMES = """
+afmoe aria_text axk1 axk2 bailing_hybrid beam cohere2_moe dbrx deepseek_ocr2_text deepseek_v2
+deepseek_v3 deepseek_v32 deepseek_v4 diffusion_gemma_text doge dots1 dots3_note_text
+ernie4_5_moe ernie4_5_vl_moe_text exaone_moe flex_olmo flint gemma4_text glm4_moe
+glm4_moe_lite glm4v_moe_text glm5_next_text glm_moe_dsa gpt_oss granitemoe granitemoe_swa
+granitemoehybrid granitemoeshared hunyuan_v1_moe hy_v3 hy_v4 hy_v4_vl_text inkling2_text
+inkling_text jamba jetmoe kimi_linear kolibri1 laguna lara_mini lfm2_moe llama4_text
+longcat_flash mellum mimo_v2_flash minimax minimax_m2 minimax_m3_vl_text mistral4
+mistral_large4_text mixtral muse_spark_text nemotron_h olmoe openai_privacy_filter phimoe
+qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe_talker_text qwen3_omni_moe_text
+qwen3_vl_moe_text qwen4_exp_text sarvam_mla sarvam_moe solar_open step3p5 switch_transformers
+unlimited_ocr_text zaya
+"""
+FAMILIES = tuple(_NAMES.split())
+# transformers cannot compute their layers again in the backward pass.
+NOT_RECOMPUTED = {"jetmoe", "diffusion_gemma_text"}
 # What most families call their sizes; a family takes those that its configuration has.
 SIZES = {
     "vocab_size": 64,
@@ -198,19 +216,18 @@ def inputs_of(model, tokens, mask):
 
 def _decide(model):
     """Spread logits and biases, so that the largest logits are not what a biased router takes."""
-    from mixopt.routing import find_routers
-
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "experts" in name:  # the talker of Qwen3-Omni leaves its own as they were in memory
                 weight.normal_(0, 0.1)
         for router in find_routers(model):
-            for name, weight in router.module.named_parameters():
-                if name.endswith("weight") and weight.dim() == 2 and "embed" not in name:
+            block = model.get_submodule(router.name.rpartition(".")[0])
+            for name, weight in block.named_parameters():
+                is_router = not any(part in name for part in ("experts", "embed", "shared"))
+                if is_router and name.endswith("weight") and weight.dim() == 2:
                     weight.normal_(0, 0.5)
             if router.bias is not None:
                 router.bias().uniform_(-0.3, 0.3)
-            if hasattr(router.module, "tid2eid"):
-                table = router.module.tid2eid
-                for row in table:
+            for module in block.modules():
+                for row in getattr(module, "tid2eid", ()):
                     row.copy_(torch.randperm(router.experts)[: router.top_k])

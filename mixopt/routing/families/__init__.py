@@ -1,5 +1,0 @@
-"""Knowledge of each family of mixture-of-experts models: routers, scoring and balancing."""
-
-import lazy_loader as lazy
-
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,463 @@
+"""Find what chooses the experts of a model, and refuse one whose experts would be counted in part.
+
+What is called a router or experts, in a layer where nothing is read (mixopt.routing.adapters), is
+an error, never a guess; what only has the form of experts is warned of.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from operator import attrgetter
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from mixopt.errors import RoutingError
+from mixopt.routing.adapters import (
+    BY_NAME,
+    EXAMPLE,
+    EXCEPTIONS,
+    REFUSED,
+    FoundRouter,
+    RouterAdapter,
+    Source,
+    check_sizes,
+    is_count,
+    kinds_of,
+)
+from mixopt.system import load_object
+
+# `block.3.layer.1` of T5 and its kin is layer 3.
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.|$)")
+# Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
+_NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
+_ROUTER = re.compile(r"(Router|Gating|Gate)(V?\d+)?$")
+_CHOOSES = re.compile(r"gate|gating|router|switch", re.IGNORECASE)
+_EXPERTS = re.compile(r"Experts$")
+_NAMED_EXPERTS = re.compile(r"(^|_)(experts|expert_?\d+)$")
+_WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
+_SIZES = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "n_experts",
+    "num_routed_experts",
+    "num_moe_experts",
+)
+_BIASES = ("e_score_correction_bias", "expert_bias", "balancing_biases")
+_COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_weight")
+_NO_ROUTER = (
+    "nothing that chooses among them is known: call them with the ids as `top_k_index`, or write an"
+    f" adapter for the module that chooses, such as {EXAMPLE}, and name it in YAML as experts:"
+    " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]); where"
+    " the choice is made inside a larger forward, put a RouterTap there"
+)
+
+
+@dataclass(frozen=True)
+class RouterFamily:
+    """How a family of transformers balances its experts.
+
+    Attributes:
+        balance: "auxiliary" where the model returns a loss, whether it has a bias or not; "bias"
+            where it has a bias alone; else "none".
+        coefficient: Path in the configuration of what the auxiliary loss is multiplied by; None
+            where there is no auxiliary loss.
+        bias: Whether its routers add a bias to choose.
+    """
+
+    balance: Literal["auxiliary", "bias", "none"]
+    coefficient: str | None
+    bias: bool
+
+
+def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
+    """Return the routers of a model in the order of its layers.
+
+    Args:
+        model: Any module; it may be wrapped by DDP, FSDP or torch.compile.
+        adapters: For modules that are not found without; they go first.
+
+    Raises:
+        RoutingError: There is none, a layer has experts and no router that is known, one does not
+            say how many experts it has, or an adapter fits no module.
+    """
+    _check_adapters(model, adapters)
+    found = _sources(model, adapters)
+    names = [name for name, _, _ in found]
+    apart = _unread(model, names)
+    if apart:
+        raise RoutingError(f"{_kind(model)}: {apart[0]}")
+    if not found:
+        raise RoutingError(f"{_kind(model)}: {_why_none(model)}")
+    layers = [_layer_of(name, position) for position, name in enumerate(names)]
+    routers = [
+        _router(model, *entry, layer, router)
+        for entry, layer, router in zip(found, layers, _router_names(names, layers), strict=True)
+    ]
+    return sorted(routers, key=lambda router: router.layer)
+
+
+def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
+    """Tell whether a model has routers or experts by their names, known or not.
+
+    Where no module shows it, the configuration of an unknown family does. What has the form of
+    experts under other names is told by `suspected_experts`.
+    """
+    found = _sources(model, adapters)
+    return bool(found or _unread(model, [])) or _is_configured(model)
+
+
+def suspected_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[str]:
+    """Return what looks like experts by its form alone and is not counted, a line each.
+
+    Args:
+        model: As of `find_routers`.
+        adapters: As of `find_routers`.
+    """
+    names = [name for name, _, _ in _sources(model, adapters)]
+    return [f"{_kind(model)}: {one}, and {_NO_ROUTER}" for one in _suspected(model, names)]
+
+
+def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
+    """Import adapters that a file names: `package.module:Name` of one, or of a list of some.
+
+    Raises:
+        PluginError: Nothing of a name is there, or a package is absent.
+        RoutingError: What is there is no adapter.
+    """
+    adapters: list[RouterAdapter] = []
+    for name in names:
+        loaded = load_object("experts.adapters: adapter", name)
+        for adapter in loaded if isinstance(loaded, list | tuple) else [loaded]:
+            if not isinstance(adapter, RouterAdapter):
+                raise RoutingError(
+                    f"experts.adapters: {name!r} is {adapter!r}; name a RouterAdapter or a list of"
+                    f" some, such as {EXAMPLE}"
+                )
+            adapters.append(adapter)
+    return tuple(adapters)
+
+
+def family_of(model: nn.Module) -> RouterFamily | None:
+    """Return how a model of transformers with experts balances them; None for any other model.
+
+    Args:
+        model: Wrapped or not.
+    """
+    if not any(_is_of_transformers(module) for module in model.modules()):
+        return None
+    found = _sources(model, ())
+    if not found:
+        return None
+    path = _coefficient_at(model)[1]
+    has_bias = any(_bias_of(model, name) is not None for name, _, _ in found)
+    balance: Any = "auxiliary" if path else "bias" if has_bias else "none"
+    return RouterFamily(balance, path, has_bias)
+
+
+def coefficient_of(model: nn.Module) -> Any:
+    """Return what a model's auxiliary loss is multiplied by, unchecked; None where it has none."""
+    config, path = _coefficient_at(model)
+    return attrgetter(path)(config) if path else None
+
+
+def _coefficient_at(model: nn.Module) -> tuple[Any, str | None]:
+    """Return the configuration and the path of the coefficient of an auxiliary loss.
+
+    Configurations have it also where nothing computes such a loss; the code of the family tells.
+    """
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is None or not _is_of_transformers(module):
+            continue
+        sources = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
+        if any(hasattr(source, "load_balancing_loss_func") for source in sources):
+            for path in _COEFFICIENTS:
+                if _at(config, path) is not None:
+                    return config, path
+    return None, None
+
+
+def _sources(
+    model: nn.Module, adapters: Sequence[RouterAdapter]
+) -> list[tuple[str, nn.Module, Source]]:
+    """Return the modules whose calls are read; adapters go before what they serve."""
+    found: list[tuple[str, nn.Module, Source]] = []
+    adapted = set()
+    for name, module in _modules(model):
+        for adapter in adapters:
+            if adapter.fits(module):
+                found.append((name, module, _of_adapter(adapter)))
+                adapted.add(_place(name))
+                break
+        else:
+            source = _source_of(module)
+            if source is not None:
+                inner = f"{name}.{source.child}" if source.child else name
+                found.append((inner, model.get_submodule(inner), source))
+    return [
+        (name, module, source)
+        for name, module, source in found
+        if _place(name) not in adapted or any(adapter.fits(module) for adapter in adapters)
+    ]
+
+
+def _source_of(module: nn.Module) -> Source | None:
+    kinds = kinds_of(module)
+    known = next((EXCEPTIONS[kind] for kind in kinds if kind in EXCEPTIONS), None)
+    if known is not None or not REFUSED.keys().isdisjoint(kinds):
+        return known
+    parameters = _parameters(module)
+    return next((source for name, source in BY_NAME.items() if name in parameters), None)
+
+
+def _of_adapter(adapter: RouterAdapter) -> Source:
+    read = adapter.read
+    return Source(
+        lambda given, output, experts, top_k: read(output), adapter.experts, adapter.top_k
+    )
+
+
+def _parameters(module: nn.Module) -> list[str]:
+    """Return the names of what a module is called with."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def _router(
+    model: nn.Module, name: str, module: nn.Module, source: Source, layer: int, router: str
+) -> FoundRouter:
+    kind = type(module).__name__
+    block = model.get_submodule(name.rpartition(".")[0]) if name else module
+    experts = _size(module, block, source.experts)
+    top_k = _size(module, block, source.top_k) or _config_size(model, name)
+    for size, what in ((experts, source.experts), (top_k, source.top_k)):
+        if size is None:
+            raise RoutingError(
+                f"router {name!r}: {kind} has no number {what!r}; give RouterAdapter(experts=,"
+                " top_k=) numbers, or the attributes that have them"
+            )
+    assert experts is not None
+    assert top_k is not None
+    check_sizes(f"router {name!r}: {kind}", experts, top_k)
+
+    def read(given: dict[str, Any], output: Any) -> Tensor:
+        return source.read(given, output, experts, top_k)
+
+    return FoundRouter(
+        name=name,
+        layer=layer,
+        module=module,
+        experts=experts,
+        top_k=top_k,
+        parameters=_parameters(module),
+        read=read,
+        router=router,
+        bias=_bias_of(model, name),
+        drops=source.drops,
+    )
+
+
+def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:
+    """Return a number, or that of an attribute of a module, the block around it or its parts."""
+    if isinstance(source, int):
+        return source
+    places = (module, block, *block.modules())
+    values = (getattr(place, source, None) for place in places)
+    return next((value for value in values if is_count(value)), None)
+
+
+def _config_size(model: nn.Module, name: str) -> int | None:
+    """Return the experts of a token by the configuration around a module, as of Gemma 4."""
+    while name:
+        name = name.rpartition(".")[0]
+        config = getattr(model.get_submodule(name), "config", None)
+        if config is not None:
+            size = getattr(config, "top_k_experts", None)
+            return size if is_count(size) else None
+    return None
+
+
+def _bias_of(model: nn.Module, name: str) -> Callable[[], Tensor] | None:
+    """Return how to get the bias beside some experts; a model that is moved has another tensor."""
+    for module in model.get_submodule(name.rpartition(".")[0]).modules():
+        for bias in _BIASES:
+            if isinstance(getattr(module, bias, None), Tensor):
+                return partial(getattr, module, bias)
+    return None
+
+
+def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
+    """Check that each adapter reads something: one that does not is of a misspelt class."""
+    modules = [module for _, module in _modules(model)]
+    for adapter in adapters:
+        if not any(adapter.fits(module) for module in modules):
+            kinds = {type(module).__name__ for module in modules}
+            near = get_close_matches(adapter.name, sorted(kinds), n=1, cutoff=0.6)
+            perhaps = f"; did you mean {near[0]!r}?" if near else ""
+            raise RoutingError(
+                f"{_kind(model)}: no module is of the class of the adapter for {adapter.name!r}"
+                f"{perhaps}; give RouterAdapter the class of the router as the model has it"
+            )
+
+
+def _why_none(model: nn.Module) -> str:
+    if _is_configured(model):
+        return f"its configuration has experts, and {_NO_ROUTER}"
+    seen = "".join(f"; {one}" for one in _suspected(model, [])[:1])
+    return (
+        "no router and no experts found; looked for experts that are called with `top_k_index`,"
+        f" RouterTap and adapters{seen}: give attach(adapters=[{EXAMPLE}])"
+    )
+
+
+def _is_configured(model: nn.Module) -> bool:
+    """Tell whether the configuration of a model that is not of transformers has experts."""
+    sizes = (getattr(getattr(model, "config", None), size, None) for size in _SIZES)
+    return not _is_of_transformers(model) and any(
+        isinstance(size, int) and size > 1 for size in sizes
+    )
+
+
+def _unread(model: nn.Module, found: Sequence[str]) -> list[str]:
+    """Return what is called a router or experts in layers that no found router serves."""
+    served = {_place(name) for name in found}
+    lines = []
+    for name, module in _modules(model):
+        if name.rpartition(".")[2] in _WHOLE or _place(name) in served:
+            continue
+        kind = type(module).__name__
+        refused = next((REFUSED[one] for one in kinds_of(module) if one in REFUSED), None)
+        if refused:
+            lines.append(f"{name!r} ({kind}) is not counted: {refused}")
+        elif _is_router(module) or _is_experts(name, module):
+            lines.append(f"{name!r} ({kind}) is a router or has experts, and {_NO_ROUTER}")
+    return lines
+
+
+def _is_router(module: nn.Module) -> bool:
+    """Tell by the name of its class, and, of a gate, which dense models have too, by its sizes."""
+    kind = type(module).__name__
+    if not _ROUTER.search(kind):
+        return False
+    own = {name: size for name, size in vars(module).items() if "expert" in name}
+    is_sized = any(is_count(size) for size in own.values())
+    return is_sized or not ("Gate" in kind or _is_of_transformers(module))
+
+
+def _is_experts(name: str, module: nn.Module) -> bool:
+    kind, own = type(module).__name__, name.rpartition(".")[2]
+    named = _EXPERTS.search(kind) or _NAMED_EXPERTS.search(own)
+    return bool(named) and "shared" not in own and "Shared" not in kind
+
+
+def _suspected(model: nn.Module, found: Sequence[str]) -> list[str]:
+    """Return blocks with stacked weights, or alike modules, beside something with as many outputs.
+
+    Modules in a list count only beside what is called a gate or a router.
+    """
+    served = {_place(name) for name in found}
+    lines: list[str] = []
+    for name, block in _modules(model):
+        if _is_of_transformers(block) or _is_of_torch(block) or _place(name) in served:
+            continue
+        for chooser, part in block.named_children():
+            last = part[-1] if isinstance(part, nn.Sequential) and len(part) else part
+            if not isinstance(last, nn.Linear):
+                continue
+            for group, members, is_stacked in _groups(block):
+                named = is_stacked or _CHOOSES.search(chooser)
+                if members == last.out_features and named:
+                    lines.append(
+                        f"{name!r} ({type(block).__name__}) looks like {members} experts,"
+                        f" {group!r}, of which {chooser!r} chooses"
+                    )
+    return lines
+
+
+def _groups(block: nn.Module) -> Iterator[tuple[str, int, bool]]:
+    """Yield what may be chosen from in a block: its name, how many, whether in one array."""
+    for name, part in block.named_children():
+        if isinstance(part, nn.ModuleList) and len(part) > 1 and len({type(p) for p in part}) == 1:
+            yield name, len(part), False
+    parts = [("", block), *((f"{name}.", part) for name, part in block.named_children())]
+    for prefix, part in parts:
+        if not _is_of_torch(part):
+            for name, weight in part.named_parameters(recurse=False):
+                if weight.dim() > 2 and len(weight) > 1:
+                    yield prefix + name, len(weight), True
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of a model and their names, without transformers' own of images."""
+    for name, module in model.named_modules():
+        if not (_is_of_transformers(module) and _NO_TEXT.search(name)):
+            yield name, module
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    return any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
+def _kind(model: nn.Module) -> str:
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    return type(model).__name__ + (f" (family {family!r})" if family else "")
+
+
+def _place(name: str) -> str:
+    """Return the path to the layer that a module is in; to the block where it is in none."""
+    found = list(_LAYER.finditer(name))
+    return name[: found[-1].end(1)] if found else name.rpartition(".")[0]
+
+
+def _layer_of(name: str, position: int) -> int:
+    """Return the number that the model gives the layer: dense layers count too."""
+    found = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return int(found[-1]) if found else position
+
+
+def _router_names(paths: list[str], layers: list[int]) -> list[str]:
+    """Return what tells routers of one layer apart; nothing where each layer has one.
+
+    It is the path without the layer's number and without what all of them have in common:
+    `layers.3.attention.router` and `layers.3.mlp.router` are "attention" and "mlp".
+    """
+    if len(set(layers)) == len(layers):
+        return [""] * len(paths)
+    parts = [_without_layer(path) for path in paths]
+    kinds = [list(kind) for kind in dict.fromkeys(map(tuple, parts))]
+    begin, end = _common(kinds), _common([kind[::-1] for kind in kinds])
+    names = [".".join(part[begin : len(part) - end]) or part[-1] for part in parts]
+    is_unique = len(set(zip(layers, names, strict=True))) == len(names)
+    return names if is_unique else paths
+
+
+def _without_layer(path: str) -> list[str]:
+    found = list(_LAYER.finditer(path))
+    if not found:
+        return path.split(".")
+    begin, end = found[-1].span(1)
+    return [part for part in (path[:begin] + path[end:]).split(".") if part]
+
+
+def _common(kinds: list[list[str]]) -> int:
+    """Return how many parts all begin with."""
+    columns = zip(*kinds, strict=False)
+    return next((k for k, column in enumerate(columns) if len(set(column)) > 1), 0)
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value

@@ -1,0 +1,249 @@
+"""The record of a run's experts, on disk.
+
+    experts/
+      counts/part-<end>.parquet   a row for each domain, layer and expert, and one without an expert
+                                  for what none computes: tokens of one window of steps, from after
+                                  `step_start` to `step_end`
+      scalars.jsonl               a line for each step that has numbers (mixopt.routing.scalars)
+      images/<figure>/<step>.png  pictures of what was there after so many steps
+
+Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
+at all. A run that resumes from a checkpoint drops what was written after it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.errors import RoutingError, RunError
+from mixopt.routing.assignments import Assignments, LayerAssignments
+from mixopt.routing.summary import domain_table, layer_table
+from mixopt.system import parse_json, read_table, write_table, write_text
+
+EXPERTS = "experts"  # the folder in a run directory
+COUNTS, SCALARS, IMAGES = "counts", "scalars.jsonl", "images"
+_SCHEMA = {
+    "domain": pl.String,
+    "layer": pl.Int32,
+    "router": pl.String,  # "" where each layer has one
+    "top_k": pl.Int32,
+    "expert": pl.Int32,  # null for what no expert computes
+    "even": pl.Int64,  # tokens of sequences at even places
+    "odd": pl.Int64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What was counted in some steps; on disk it is read when it is asked for, and let go.
+
+    Attributes:
+        start: Steps taken before it.
+        end: Steps taken after it.
+        read: Returns the assignments of these steps alone.
+    """
+
+    start: int
+    end: int
+    read: Callable[[], Assignments]
+
+    @property
+    def assignments(self) -> Assignments:
+        """The assignments of its steps."""
+        return self.read()
+
+    @property
+    def empty(self) -> Assignments:
+        """Nothing, of its domains and experts."""
+        return self._about[0]
+
+    @property
+    def highest_load(self) -> float:
+        """As `Assignments.highest_load`."""
+        return self._about[1]
+
+    @cached_property
+    def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """What it says of each layer, and of each domain in each layer."""
+        whole = self.assignments
+        return layer_table(whole), domain_table(whole)
+
+    @cached_property
+    def _about(self) -> tuple[Assignments, float]:
+        whole = self.assignments
+        return Assignments.zeros(whole.domains, whole.sizes), whole.highest_load
+
+
+class ExpertRecord:
+    """The experts of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; it is made when something is written."""
+        self.path = path
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files and folders that exist, to be synced before a checkpoint counts."""
+        paths = (self.path / COUNTS, self.path / SCALARS)
+        return [path for path in paths if path.exists()]
+
+    def part(self, end: int) -> Path:
+        """Return the file of the window that ends after so many steps."""
+        return self.path / COUNTS / f"part-{end:08d}.parquet"
+
+    def image(self, figure: str, step: int) -> Path:
+        """Return the file of a picture of what was there after so many steps."""
+        return self.path / IMAGES / figure / f"{step:08d}.png"
+
+    def write_window(self, start: int, end: int, assignments: Assignments) -> None:
+        """Write what was counted in some steps.
+
+        Raises:
+            RunError: The folder cannot be written.
+        """
+        steps = [
+            pl.lit(start, pl.Int32).alias("step_start"),
+            pl.lit(end, pl.Int32).alias("step_end"),
+        ]
+        total = (pl.col("even") + pl.col("odd")).alias("count")
+        write_table(self.part(end), _frame(assignments).select(*steps, pl.all(), total))
+
+    def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a line; a step has one.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        content = {"step": step, **values, "time": round(time.time(), 3)}
+        line = json.dumps(content, allow_nan=False) + "\n"
+        path = self.path / SCALARS
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def cut(self, step: int) -> None:
+        """Resume after so many steps: drop all that is of later ones."""
+        for folder in (self.path / COUNTS, *(self.path / IMAGES).glob("*")):
+            for file in folder.glob("*"):
+                if not file.name.startswith(".") and _step(file) > step:
+                    file.unlink()
+        lines = self._lines()
+        whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half of one
+        kept = [line for line in whole if self._numbers(line)["step"] <= step]
+        if len(kept) < len(lines):
+            write_text(self.path / SCALARS, "".join(kept))
+
+    def windows(self) -> list[Window]:
+        """Return the windows in their order.
+
+        Raises:
+            RoutingError: A part cannot be read.
+        """
+        return [_window(file) for file in sorted((self.path / COUNTS).glob("part-*.parquet"))]
+
+    def scalars(self) -> list[dict[str, Any]]:
+        """Return the lines of numbers."""
+        return [self._numbers(line) for line in self._lines() if line.endswith("\n")]
+
+    def _lines(self) -> list[str]:
+        path = self.path / SCALARS
+        if not path.exists():
+            return []
+        try:
+            return path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, ValueError) as error:
+            raise RoutingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+    def _numbers(self, line: str) -> dict[str, Any]:
+        path = self.path / SCALARS
+        content = parse_json(line, str(path), error=RoutingError)
+        if not isinstance(content, dict) or not isinstance(content.get("step"), int):
+            raise RoutingError(f"{path}: a line without a step: {line[:80].strip()!r}")
+        return content
+
+
+def _frame(assignments: Assignments) -> pl.DataFrame:
+    """Return a row for each domain, layer and expert, the row of none after the experts."""
+    names = np.asarray(assignments.domains, object)
+    parts = []
+    for layer in assignments.layers:
+        counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
+        rows = counts_HDE[0].size
+        experts = [*range(layer.experts), None] * len(names)
+        columns = {
+            "domain": np.repeat(names, layer.experts + 1),
+            "layer": [layer.layer] * rows,
+            "router": [layer.router] * rows,
+            "top_k": [layer.top_k] * rows,
+            "expert": experts,
+            "even": counts_HDE[0].ravel(),
+            "odd": counts_HDE[1].ravel(),
+        }
+        parts.append(pl.DataFrame(columns, schema_overrides=_SCHEMA))
+    return pl.concat(parts)
+
+
+def _window(file: Path) -> Window:
+    """Return a window on disk, which is read once for its steps.
+
+    Raises:
+        RoutingError: It cannot be read.
+    """
+    start, end = _read(file)[0]
+    return Window(start, end, partial(lambda path: _read(path)[1], file))
+
+
+def _read(file: Path) -> tuple[tuple[int, int], Assignments]:
+    table = read_table(file, error=RoutingError)
+    try:
+        start, end = table.select("step_start", "step_end").row(0)
+        if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end:
+            raise ValueError(f"a window from step {start} to {end}")
+        return (start, end), _assignments(table.select(list(_SCHEMA)).cast(pl.Schema(_SCHEMA)))
+    except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
+        raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _assignments(table: pl.DataFrame) -> Assignments:
+    domains = tuple(table["domain"].unique(maintain_order=True))
+    layers = []
+    for (number, router), rows in table.group_by("layer", "router", maintain_order=True):
+        width = len(rows) // len(domains)
+        counts_HDE = np.stack([rows[half].to_numpy() for half in ("even", "odd")]).reshape(
+            2, len(domains), width
+        )
+        names, experts = np.repeat(domains, width).tolist(), [*range(width - 1), None]
+        in_order = rows["domain"].to_list() == names
+        if not in_order or rows["expert"].to_list() != experts * len(domains):
+            raise ValueError(f"layer {number} does not have each expert of each domain once")
+        if counts_HDE.min() < 0 or width < 2:
+            raise ValueError(f"layer {number} has counts below 0 or no experts")
+        layers.append(
+            LayerAssignments(
+                layer=int(str(number)),
+                top_k=int(rows["top_k"][0]),
+                counts_HDE=counts_HDE[..., :-1].copy(),
+                dropped_HD=counts_HDE[..., -1].copy(),
+                router=str(router),
+            )
+        )
+    return Assignments(domains, tuple(layers))
+
+
+def _step(file: Path) -> int:
+    step = file.stem.removeprefix("part-")
+    if not step.isdecimal():
+        raise RoutingError(f"{file}: is not named after a step; remove it")
+    return int(step)
