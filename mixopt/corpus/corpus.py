@@ -22,7 +22,7 @@ from mixopt.corpus.stored_corpus import fetched_corpus
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.errors import CorpusError, ShardError, plain_line
 from mixopt.mixture import Mixture
-from mixopt.system import count_text, html_table, inside, is_url, share_text, short_count
+from mixopt.system import inside, is_url, short_count
 
 if TYPE_CHECKING:
     from mixopt.tasks import EncodedTask
@@ -106,21 +106,6 @@ class Corpus(NamedDomains):
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
-
-    def _repr_html_(self) -> str:
-        """Show each domain's text as a table in a notebook."""
-        total = max(self._tokens, 1)
-        rows = []
-        for domain in self.evaluation:
-            own = domain.train
-            trained = ("target", "", "")
-            if own is not None:
-                documents = count_text(own.documents) if own.documents else ""
-                trained = (share_text(own.tokens / total), count_text(own.tokens), documents)
-            rows.append((domain.name, *trained, count_text(domain.validation.tokens)))
-        columns = ("domain", "share", "tokens", "documents", "held-out tokens")
-        caption = f"{short_count(total)} tokens of {len(self.domains)} domains, {self.tokenizer}"
-        return html_table(caption, columns, rows, what="domains")
 
     @property
     def inventory(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ Shapes: N trials, D domains, M evaluation domains.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
 from mixopt.fitting.regressor import Repetition, predict_with_std
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS, Objective
-from mixopt.system import Array, Trust, check_trusted, html_table, loss_text, rank_text
+from mixopt.system import Array, Trust, check_trusted, loss_text, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -127,30 +127,6 @@ def fit_line(name: str, report: pl.DataFrame, objective: Objective, size: str) -
         rank, error = rank_text(found["spearman"][0]), loss_text(found["rmse"][0])
         said = f"; held out: Spearman {rank}, RMSE {error} {UNITS[objective.value_unit]}"
     return f"Fit({name!r}: {size}{said})"
-
-
-def fit_html(
-    chosen: str, report: pl.DataFrame, objective: Objective, size: str, notes: Iterable[str]
-) -> str:
-    """Return the regressors, controls and the noise ceiling as an HTML table.
-
-    Args:
-        chosen: The chosen regressor.
-        report: Each regressor on held-out folds.
-        objective: What is minimised.
-        size: How many trials, domains and losses, in words.
-        notes: Lines below it.
-    """
-    order = pl.col("kind").replace_strict(KINDS, default=len(KINDS))
-    rows = report.filter(pl.col("target") == OBJECTIVE).sort(order, "rmse")
-    cells = []
-    for row in rows.iter_rows(named=True):
-        name, kind = row["predictor"], row["kind"]
-        said = f"{kind}, chosen" if name == chosen else kind
-        cells.append((name, said, rank_text(row["spearman"]), loss_text(row["rmse"])))
-    columns = ("predictor", "kind", "Spearman", f"RMSE, {UNITS[objective.value_unit]}")
-    caption = f"{chosen}, fitted to {size}: {objective.describe()} of held-out trials"
-    return html_table(caption, columns, cells, notes=notes, texts=[1], what="predictors")
 
 
 CRITERION = "lowest RMSE of the objective on held-out folds"
@@ -268,11 +244,6 @@ class Fit:
     def __repr__(self) -> str:
         """Say what was chosen, and how good it is on held-out folds."""
         return fit_line(self.name, self.report, self.objective, self._counts)
-
-    def _repr_html_(self) -> str:
-        """Show the regressors on held-out folds as a table in a notebook."""
-        notes = self.carried_by()
-        return fit_html(self.name, self.report, self.objective, self._counts, notes)
 
     @property
     def _counts(self) -> str:

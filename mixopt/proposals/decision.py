@@ -22,7 +22,7 @@ from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
 from mixopt.proposals.best_mixture import Confidence, epochs_of
-from mixopt.proposals.proposal import Interval, Proposal, mixture_table
+from mixopt.proposals.proposal import Interval, Proposal
 from mixopt.proposals.validation import Comparison, Validation
 from mixopt.proposals.validation_plan import is_proposal, listed, named
 from mixopt.system import SEAL, StateFields, __version__, check_seal, read_yaml, sealed, write_text
@@ -158,16 +158,6 @@ class Recommendation:
         """Say which mixture it is, its largest shares and what is known of it."""
         return f"Recommendation({self.chosen}: {largest_shares(self.mixture)}; {self.standing})"
 
-    def _repr_html_(self) -> str:
-        """Show the recommendation as a table in a notebook."""
-        notes = [
-            *(f"gain over {named(name)}: {_text(gain)}" for name, gain in self.gains.items()),
-            *self.warnings,
-        ]
-        return mixture_table(
-            self.headline, self.mixture, self.natural, self.epochs, notes, called="recommended"
-        )
-
     @classmethod
     def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Recommendation:
         chosen, objective = fields.part("recommended"), fields.part("objective")
@@ -192,11 +182,6 @@ class Recommendation:
 def _standing(fields: StateFields) -> Standing:
     older = RENAMED.get(fields.text("standing"))
     return fields.one_of("standing", STANDINGS) if older is None else older
-
-
-def _text(gain: Gain) -> str:
-    one = gain.validated
-    return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f}), {gain.verdict}"
 
 
 def _gain(fields: StateFields) -> Gain:

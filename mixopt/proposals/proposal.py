@@ -21,7 +21,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -37,43 +37,10 @@ from mixopt.system import (
     Array,
     StateFields,
     check_seal,
-    html_table,
     read_yaml,
     sealed,
     write_text,
 )
-
-
-def mixture_table(
-    caption: str,
-    mixture: Mixture,
-    natural: Mixture,
-    epochs: Mapping[str, float] | None,
-    notes: Iterable[str],
-    *,
-    called: str,
-) -> str:
-    """Return an HTML table with a row for each domain, the largest share first.
-
-    Args:
-        caption: What stands above it.
-        mixture: The shares.
-        natural: Shares of the available tokens.
-        epochs: Passes over each domain's tokens; None where they are not known.
-        notes: Lines below it.
-        called: The heading of the shares.
-    """
-    columns = ["domain", "natural", called, "change"] + (["epochs"] if epochs else [])
-    rows = _rows(mixture, natural, epochs or {})
-    return html_table(caption, columns, rows, notes=notes, what="domains")
-
-
-def _rows(mixture: Mixture, natural: Mixture, epochs: Mapping[str, float]) -> Iterable[list[str]]:
-    for domain, weight in sorted(mixture.items(), key=lambda item: -item[1]):
-        before = natural[domain]
-        shares = [f"{100 * before:.1f}%", f"{100 * weight:.1f}%", f"{100 * (weight - before):+.1f}"]
-        yield [domain, *shares, *([f"{epochs[domain]:.2f}"] if epochs else [])]
-
 
 BEST = 0.1  # share of the held-out trials that count as predicted best
 FEWEST = 3
@@ -276,21 +243,6 @@ class Proposal:
         value, unit = self.predicted_objective, self.unit.replace("_", " ")
         said = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
         return f"Proposal({largest_shares(self.mixture)}; {said})"
-
-    def _repr_html_(self) -> str:
-        """Show the proposal as a table in a notebook."""
-        notes = [*(f"active constraint: {limit}" for limit in self.binding), *self.warnings]
-        return mixture_table(
-            self._caption(), self.mixture, self.natural, self.epochs, notes, called="proposed"
-        )
-
-    def _caption(self) -> str:
-        gain, value = self.gains["natural"], self.predicted_objective
-        return (
-            f"Mixture for {self.objective}: predicted {value.value:.4f} ({value.low:.4f} to"
-            f" {value.high:.4f}) {self.unit.replace('_', ' ')}, {gain.value:.4f} ({gain.low:.4f} to"
-            f" {gain.high:.4f}) lower than the natural mixture"
-        )
 
 
 def _interval(fields: StateFields) -> Interval:

@@ -25,9 +25,9 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
-from mixopt.objective import UNITS, Objective
+from mixopt.objective import Objective
 from mixopt.proposals.validation_plan import PROPOSAL, is_proposal, listed, mixture_of, named
-from mixopt.system import Array, difference_text, html_table, interval_text, loss_text
+from mixopt.system import Array
 from mixopt.trials import PREFIX, Trials, loss_column
 
 if TYPE_CHECKING:
@@ -321,35 +321,9 @@ class Validation:
         said = "; ".join(found) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {said})"
 
-    def _repr_html_(self) -> str:
-        """Show means and differences as a table in a notebook."""
-        unit = UNITS[self.objective.value_unit]
-        caption = f"{self.objective.describe()}, {unit}: lower is better"
-        if not self._has_losses:
-            rows = [[named(name), "0"] for name in self.mixtures]
-            return html_table(
-                caption, ("mixture", "seeds"), rows, notes=["no run has finished yet"]
-            )
-        leading = named(self.leading)
-        less = f"{leading} - baseline"
-        columns = ("mixture", "seeds", "mean", "sd of seeds", less, "95% interval", leading)
-        rows = [self._row(name) for name in self.mixtures]
-        notes = [*self.problems, *([self.means_note] if self.means_note else [])]
-        return html_table(caption, columns, rows, notes=notes, texts=[6], what="mixtures")
-
     @property
     def _has_losses(self) -> bool:
         return bool((self.trials.table["status"] == "finished").any())
-
-    def _row(self, name: str) -> list[str]:
-        """Return the cells of a mixture: its runs, and the leading proposal - it."""
-        mean, spread = self.mean(name), self.spread(name)
-        cells = [named(name), str(len(self.values(name))), loss_text(mean), loss_text(spread)]
-        found = next((one for one in self.comparisons if one.baseline == name), None)
-        if found is None:
-            return [*cells, "", "", ""]
-        ends = interval_text(found.low, found.high)
-        return [*cells, difference_text(found.mean), ends, VERDICTS[found.verdict][1]]
 
     def to_json(self) -> dict[str, Any]:
         """Return means and differences as plain values; what is missing is left out."""

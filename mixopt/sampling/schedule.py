@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import SamplerError, did_you_mean
-from mixopt.mixture import Mixture, largest_shares
+from mixopt.mixture import Mixture
 from mixopt.sampling.sampler_input import MAX_BATCH
 from mixopt.sampling.schedule_file import (
     FORMAT,
@@ -28,7 +28,7 @@ from mixopt.sampling.schedule_file import (
     ScheduleFields,
     write_schedule,
 )
-from mixopt.system import FieldPlace, html_table, short_count, shown_value
+from mixopt.system import FieldPlace, short_count, shown_value
 
 MAX_TOKENS = 10**18
 MAX_LENGTH = 1 << 31  # tokens of a sequence
@@ -149,19 +149,6 @@ class Schedule:
         """Count its stages, domains, steps and tokens."""
         length = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
         return f"Schedule({len(self.stages)} stages, {len(self.domains)} domains: {length})"
-
-    def _repr_html_(self) -> str:
-        """Show its stages as a table in a notebook."""
-        rows = []
-        for k, stage in enumerate(self.stages):
-            shares = largest_shares(stage.mixture)
-            if stage.to is not None:
-                shares += f" \N{RIGHTWARDS ARROW} {largest_shares(stage.to)}"
-            begins, tokens = f"{self.starts[k]:,}", short_count(self.stage_tokens(k))
-            rows.append((stage.name or str(k + 1), begins, tokens, shares))
-        columns = ("stage", "from step", "tokens", "largest shares")
-        caption = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
-        return html_table(caption, columns, rows, texts=[3], what="stages")
 
     @property
     def domains(self) -> tuple[str, ...]:

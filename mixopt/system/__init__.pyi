@@ -64,7 +64,6 @@ from .names import (
     name_fault as name_fault,
     shown_name as shown_name,
 )
-from .notebook_tables import html_table as html_table
 from .number_text import (
     bytes_text as bytes_text,
     count_text as count_text,

@@ -26,9 +26,9 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Mixture, largest_shares
+from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import Array, check_names, html_table, loss_text, read_table, write_table
+from mixopt.system import Array, check_names, read_table, write_table
 from mixopt.trials.cells import KEYS, CellTable
 from mixopt.trials.columns import (
     LARGEST_LOSS,
@@ -63,22 +63,6 @@ def counts_text(trials: TrialRows) -> str:
     found = Counter(trials.table["status"])
     order = sorted(found, key=lambda status: (status != "finished", status))
     return ", ".join(f"{found[status]} {status}" for status in order) or "no trials"
-
-
-def trials_html(trials: TrialRows, unit: Unit) -> str:
-    """Return the trials as an HTML table: what became of each, its largest shares, its losses."""
-    shown = trials.targets[:LOSSES]
-    rows = []
-    for row in trials.table.iter_rows(named=True):
-        shares = {name: row[WEIGHT + name] for name in trials.domains}
-        losses = [loss_text(row[loss_column(name, unit)]) for name in shown]
-        rows.append((row["trial"], row["status"], largest_shares(shares), *losses))
-    notes = list(trials.notes)
-    if len(shown) < len(trials.targets):
-        notes.insert(0, f"and {len(trials.targets) - len(shown)} more losses")
-    caption = f"{counts_text(trials)}; losses in {unit.replace('_', ' ')}"
-    columns = ("trial", "status", "largest shares", *shown)
-    return html_table(caption, columns, rows, notes=notes, texts=[1, 2], what="trials")
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,10 +253,6 @@ class Trials(TrialRows):
         """Count the trials by what became of them, the domains and the losses."""
         said = f"{len(self.domains)} domains, {len(self.targets)} losses"
         return f"Trials({counts_text(self)}; {said})"
-
-    def _repr_html_(self) -> str:
-        """Show the first trials as a table in a notebook."""
-        return trials_html(self, self.unit)
 
     @property
     def plot(self) -> TrialPlots:

@@ -282,9 +282,3 @@ def test_max_epochs_limits_a_domain_by_the_text_that_is_counted_once(files, tmp_
         ConstraintsConfig(max_epochs=1), inventory=corpus.inventory, target_tokens=once * 5 // 4
     )
     assert limits.upper_D[1] == pytest.approx(0.8, abs=0.001)
-
-
-def test_a_table_of_a_corpus_counts_the_tokens_that_are_stored(files, tmp_path):
-    _, corpus, _ = repeated(files, tmp_path)
-    stored = sum(domain.train.tokens for domain in corpus.domains)
-    assert f"{corpus.domains[1].train.tokens / stored:.1%}" in corpus._repr_html_()

@@ -52,10 +52,6 @@ def test_the_page_says_so_beside_the_table_of_means(recommendation):
     assert NOTE in _mixtures(run)
 
 
-def test_a_notebook_says_so_below_the_table():
-    assert NOTE in made_validation(VALUES)._repr_html_()
-
-
 def test_nothing_is_said_where_all_mixtures_have_the_same_seeds(recommendation):
     same = made_validation({name: values[:3] for name, values in VALUES.items()})
     assert same.means_note == ""

@@ -119,7 +119,7 @@ def test_a_link_inside_the_run_is_no_matter(copied):
 def test_no_file_is_left_by_looking(finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     run = load_run(finished)
-    _ = run.trials, run.fit, run.proposal._repr_html_(), run.validation, run.corpus
+    _ = run.trials, run.fit, run.proposal, run.validation, run.corpus
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
