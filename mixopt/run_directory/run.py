@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import MixoptError, RunError, plain_line
 from mixopt.run_directory.step import (
@@ -17,7 +17,6 @@ from mixopt.run_directory.step import (
     RECOMMENDATION,
     STEPS,
     SWEEP,
-    VALIDATE,
     Step,
     step_differences,
     step_fingerprints,
@@ -27,7 +26,7 @@ from mixopt.run_directory.step import (
 )
 from mixopt.run_directory.step_records import PROPOSAL, Manifest
 from mixopt.sweeps import FILES
-from mixopt.system import Trust, duration, git_commit, html_table, is_in_use, read_yaml
+from mixopt.system import Trust, git_commit, is_in_use, read_yaml
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -81,111 +80,6 @@ def collapsed_trials(
 
 
 DONE, WAITING = "done", "not done yet"
-
-
-class Summarised(Protocol):
-    """What is asked of a run to show it."""
-
-    @property
-    def path(self) -> Path:
-        """Its directory."""
-        ...
-
-    @property
-    def config(self) -> Config:
-        """Its configuration."""
-        ...
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """How long each finished step took."""
-        ...
-
-    @property
-    def recommendation(self) -> Recommendation:
-        """The mixture to train on."""
-        ...
-
-    def is_done(self, step: str) -> bool:
-        """Tell whether a step is done."""
-        ...
-
-    def is_begun(self, step: str) -> bool:
-        """Tell whether a step was begun and is not finished."""
-        ...
-
-    def fault(self, step: str) -> str | None:
-        """Say what is wrong with a finished step."""
-        ...
-
-    def command(self, step: str) -> str:
-        """Return the command that runs a step."""
-        ...
-
-
-@dataclass(frozen=True)
-class StepSummary:
-    """What is known of a step: its name, its state in words, and how long it took."""
-
-    name: str
-    state: str
-    took: str = ""
-
-
-def run_line(run: Summarised) -> str:
-    """Return the run in a line, for its `__repr__`."""
-    steps = list(step_summaries(run))
-    done = sum(step.state == DONE for step in steps)
-    text = f"{done} of {len(steps)} steps done"
-    following = next((step for step in steps if step.state != DONE), None)
-    if following is not None:
-        state = "" if following.state == WAITING else f", {following.state}"
-        text += f"; next: {following.name}{state}"
-    return f"Run({plain_line(str(run.path))!r}: {text})"
-
-
-def run_html(run: Summarised) -> str:
-    """Return the run as an HTML table: a row for each step."""
-    steps = list(step_summaries(run))
-    rows = [(step.name, step.state, step.took) for step in steps]
-    caption = f"{run.config.name}: {plain_line(str(run.path))}"
-    columns = ("step", "state", "took")
-    return html_table(caption, columns, rows, notes=_notes(run, steps), texts=[1])
-
-
-def step_summaries(run: Summarised) -> Iterator[StepSummary]:
-    """Yield what is known of each step, in their order; a step that cannot be read says why."""
-    for step in STEPS:
-        try:
-            yield StepSummary(step.name, *_state(run, step))
-        except (MixoptError, OSError) as error:
-            yield StepSummary(step.name, f"cannot be used: {plain_line(str(error))}")
-
-
-def _state(run: Summarised, step: Step) -> tuple[str, str]:
-    if run.is_done(step.name):
-        return DONE, duration(run.seconds[step.name])
-    fault = run.fault(step.name)
-    if fault is not None:
-        return f"cannot be used: {fault}", ""
-    if not run.is_begun(step.name):
-        return WAITING, ""
-    state = "running" if is_in_use(run.path) else "interrupted"
-    if step.trains:
-        state += f", {len(step.trial_files(run.path))} trials ended"
-    return state, ""
-
-
-def _notes(run: Summarised, steps: list[StepSummary]) -> Iterator[str]:
-    """Yield what the run recommends, else the command that comes next."""
-    waiting = next((step for step in steps if step.state != DONE), None)
-    if any(step.name == VALIDATE.name and step.state == DONE for step in steps):
-        try:
-            yield run.recommendation.headline
-        except (MixoptError, OSError) as error:
-            yield plain_line(str(error))
-    if waiting is not None and not waiting.state.startswith("cannot"):
-        yield f"next: {run.command(waiting.name)}"
 
 
 @dataclass(frozen=True)
@@ -297,11 +191,7 @@ class Run:
 
     def __repr__(self) -> str:
         """Say which steps are done and what comes next."""
-        return run_line(self)
-
-    def _repr_html_(self) -> str:
-        """Show the steps as a table in a notebook."""
-        return run_html(self)
+        return _run_line(self)
 
     @property
     def plot(self) -> RunPlots:
@@ -561,3 +451,30 @@ class Run:
         if self.config.design.anneals is not None:
             return said
         return f"{said}, or redo it with: {self.command('run', '--from', step.name)}"
+
+
+def _run_line(run: Run) -> str:
+    """Return the run in a line; one that is damaged shows what is wrong."""
+    states = {step.name: _state(run, step) for step in STEPS}
+    done = sum(state == DONE for state in states.values())
+    text = f"{done} of {len(states)} steps done"
+    following = next((name for name, state in states.items() if state != DONE), None)
+    if following is not None:
+        state = "" if states[following] == WAITING else f", {states[following]}"
+        text += f"; next: {following}{state}"
+    return f"Run({plain_line(str(run.path))!r}: {text})"
+
+
+def _state(run: Run, step: Step) -> str:
+    try:
+        if run.is_done(step.name):
+            return DONE
+        fault, begun = run.fault(step.name), run.is_begun(step.name)
+    except (MixoptError, OSError) as error:
+        return f"cannot be used: {plain_line(str(error))}"
+    if fault is not None:
+        return f"cannot be used: {fault}"
+    if not begun:
+        return WAITING
+    state = "running" if is_in_use(run.path) else "interrupted"
+    return f"{state}, {len(step.trial_files(run.path))} trials ended" if step.trains else state
