@@ -1,10 +1,9 @@
 """Train on a mixture with Megatron-Core: a dataset in the place of its BlendedDataset.
 
 Megatron's samplers count samples over all data-parallel ranks: `dataset[n]` is the n-th sample of
-the run, and a run resumes at `consumed_samples`. The order of a MixtureSampler is addressed by just
-that number, so there is no state: any number of ranks, micro batches and workers reads the same
-stream. A BlendedDataset lays its whole order out when it is made and has one set of weights; here
-weights may change by schedule.
+the run, and a run resumes at `consumed_samples`. A MixtureSampler's order is laid out up to that
+number, tens of thousands of batches a second, so there is no state: any number of ranks, micro
+batches and workers reads the same stream. Weights may change by schedule.
 
 Shapes: L tokens of a sequence.
 """
@@ -22,10 +21,7 @@ from torch.utils.data import Dataset
 
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading import MixtureDataset
-from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
-from mixopt.system import IntArray
-
-_BLOCK = 1024  # samples whose places are found at once
+from mixopt.sampling import BatchRows, MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 
 
 class MegatronMixture(Dataset[dict[str, Any]]):
@@ -80,14 +76,15 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             schedule=schedule,
             max_epochs=max_epochs,
         )
-        reached = self.sampler.order.reach(samples)
-        if reached < samples:
+        size = self.sampler.batch_size
+        if max_epochs is not None and not self.sampler.order.has((samples - 1) // size):
+            reached = (self.sampler.order.end() or 0) * size
             raise SamplerError(
                 f"the domains end after {reached} samples with max_epochs={max_epochs}, but the "
                 f"run needs {samples}; lower train_iters or raise max_epochs"
             )
-        self._offsets = [0, *accumulate(sizes.values())]
-        self._places: tuple[int, IntArray, IntArray] | None = None
+        self._offsets = np.array([0, *accumulate(sizes.values())], np.int64)
+        self._rows = BatchRows(self.sampler.order, self.sampler.batch_size)
 
     def __len__(self) -> int:
         """Count the samples of the run."""
@@ -100,28 +97,22 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             CorpusError: Rows that are not token shards, or of less than two tokens.
             IndexError: An index that is not in the run.
         """
-        domain, row = self._place(0 if index is None else int(index))
+        place = 0 if index is None else int(index)
+        if not 0 <= place < self._samples:
+            raise IndexError(f"sample {place} of {self._samples}")
+        batch, number = divmod(place, self.sampler.batch_size)
+        row = int(self._rows.some(batch, 1)[0, number])
+        domain = int(np.searchsorted(self._offsets, row, side="right")) - 1
         sample = self._read(domain, row)
         if index is None:
             sample["loss_mask"] = torch.zeros_like(sample["loss_mask"])
         return {"dataset_id": domain, **sample}
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Return domain and row of a sample; some are found at once, as they are read in order."""
-        if not 0 <= index < self._samples:
-            raise IndexError(f"sample {index} of {self._samples}")
-        first = index - index % _BLOCK
-        if self._places is None or self._places[0] != first:
-            stop = min(first + _BLOCK, self._samples)
-            self._places = (first, *self.sampler.locate(first, stop))
-        _, domain, row = self._places
-        return int(domain[index - first]), int(row[index - first])
-
     def _read(self, domain: int, row: int) -> dict[str, Any]:
         name = self.sampler.domains[domain]
         if not isinstance(self._datasets, MixtureDataset):
-            return dict(self._datasets[name][row])
-        return self._fields(self._datasets.read([self._offsets[domain] + row]))
+            return dict(self._datasets[name][row - int(self._offsets[domain])])
+        return self._fields(self._datasets.read([row]))
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""

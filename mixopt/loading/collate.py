@@ -1,14 +1,22 @@
-"""Put samples together as a batch of numpy arrays; torch is not imported."""
+"""Put samples together as a batch of numpy arrays, and count their tokens; torch is not imported.
+
+What a sample says of itself is counted: `input_ids`, less what its `attention_mask` or its
+`document` (-1) says is padding; `labels` that are not -100. Without labels all tokens carry loss.
+
+Shapes: B samples, D domains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.packing import batch_bounds
+from mixopt.loading.packing import NO_LOSS, batch_bounds
+from mixopt.sampling import Unit
+from mixopt.system import IntArray
 
 Batch = dict[str, Any]
 
@@ -96,3 +104,50 @@ def _stacked(name: str, values: Sequence[Any]) -> Any:
             f"field {name!r}: samples of shapes {', '.join(shapes)} cannot be stacked; pass"
             " MixtureLoader(collate=)"
         ) from error
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of each sample and those that carry loss, shape (B,)."""
+
+    tokens_B: IntArray
+    supervised_B: IntArray
+
+    def of(self, unit: Unit) -> IntArray:
+        """Return the counts in a unit."""
+        return self.supervised_B if unit == "supervised" else self.tokens_B
+
+    def by_domain(self, domain_B: IntArray, domains: int) -> TokenCounts:
+        """Add up by domain, shape (D,)."""
+        return TokenCounts(
+            *(np.bincount(domain_B, each, domains).astype(np.int64) for each in self)
+        )
+
+
+def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
+    """Count the tokens of samples; None where they do not say what their tokens are."""
+    counts = [_counted(sample) for sample in samples]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    array = np.array(known, np.int64).reshape(-1, 2)
+    return TokenCounts(array[:, 0], array[:, 1])
+
+
+def _counted(sample: Any) -> tuple[int, int] | None:
+    ids = sample.get("input_ids") if isinstance(sample, Mapping) else None
+    if ids is None:
+        return None
+    tokens = _tokens(sample, len(ids))
+    labels = sample.get("labels")
+    if labels is None or np.ndim(labels) != 1:
+        return tokens, tokens
+    return tokens, int(np.count_nonzero(np.asarray(labels) != NO_LOSS))
+
+
+def _tokens(sample: Mapping[str, Any], length: int) -> int:
+    document, mask = sample.get("document"), sample.get("attention_mask")
+    if document is not None and np.shape(document) == (length,):
+        return int(np.count_nonzero(np.asarray(document) >= 0))
+    if mask is not None and np.shape(mask) == (length,):
+        return int(np.count_nonzero(mask))
+    return length

@@ -20,7 +20,13 @@ from numpy.typing import ArrayLike
 from mixopt.corpus import TokenShards, read_domain_names, stored_shards
 from mixopt.errors import CorpusError
 from mixopt.loading.arrow_samples import known_lengths
-from mixopt.loading.collate import Batch, TokenSamples, check_alike, stack_samples
+from mixopt.loading.collate import (
+    Batch,
+    TokenSamples,
+    check_alike,
+    count_samples,
+    stack_samples,
+)
 from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
     NO_LOSS,
@@ -36,10 +42,10 @@ from mixopt.loading.row_sources import (
     read_samples,
     token_rows,
 )
-from mixopt.loading.shard_rows import ShardRows
-from mixopt.loading.token_counts import count_samples
 from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray, is_url
+
+_COUNTED_AT_ONCE = 1024  # rows that are read for their lengths
 
 
 class MixtureDataset:
@@ -120,9 +126,7 @@ class MixtureDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         """Send paths to another process, not mapped tokens."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("_tokens", "shards")
-        }
+        return {name: value for name, value in vars(self).items() if name != "_tokens"}
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -158,14 +162,28 @@ class MixtureDataset:
 
         Returns:
             Tokens (or those that carry loss) of each row of a domain, one number where all its
-            rows are alike; domains of which that is not known before rows are read are left out.
+            rows are alike. Where nothing says them, all rows of the domain are read once.
+
+        Raises:
+            CorpusError: Rows do not say what their tokens are.
         """
-        each = {
-            name: known_lengths(source, unit)
-            for name, source in self._sources.items()
-            if not (self.is_packed and unit == "supervised" and isinstance(source, TokenRows))
-        }
-        return {name: lengths for name, lengths in each.items() if lengths is not None}
+        return {name: self._lengths(name, unit) for name in self._sources}
+
+    def _lengths(self, name: str, unit: CountedUnit) -> int | IntArray:
+        source, domain = self._sources[name], self.domains.index(name)
+        is_counted = not (self.is_packed and unit == "supervised" and isinstance(source, TokenRows))
+        known = known_lengths(source, unit) if is_counted else None
+        if known is not None:
+            return known
+        start, stop = self._offsets[domain], self._offsets[domain + 1]
+        parts = [np.empty(0, np.int64)]
+        for first in range(int(start), int(stop), _COUNTED_AT_ONCE):
+            rows = range(first, min(first + _COUNTED_AT_ONCE, int(stop)))
+            counts = count_samples(self.__getitems__(rows))
+            if counts is None:
+                raise CorpusError(f"domain {name!r}: rows have no input_ids, whose tokens count")
+            parts.append(counts.of(unit))
+        return np.concatenate(parts)
 
     @property
     def is_uniform(self) -> bool:
@@ -297,11 +315,6 @@ class MixtureDataset:
         places = domain_NB + np.arange(0, batches * domains, domains)[:, None]
         counts = np.bincount(places.ravel(), minlength=batches * domains)
         return counts.reshape(batches, domains) * (self.length or 1)
-
-    @cached_property
-    def shards(self) -> ShardRows:
-        """The token shards of all domains: which are read at a time, and prefetched."""
-        return ShardRows(self._readers, self._split)
 
     @property
     def itemsize(self) -> int:

@@ -22,18 +22,10 @@ from numpy.typing import NDArray
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
-from mixopt.loading.prefetch import Ahead, in_line, in_thread, in_thread_later
+from mixopt.loading.fetching import Ahead, in_line, in_processes, in_thread, in_thread_later
 from mixopt.loading.realised import Account, Realised
 from mixopt.loading.schedule_watch import ScheduleWatch
-from mixopt.sampling import (
-    BatchRows,
-    LogEntry,
-    MixtureSampler,
-    TokenBatches,
-    Weights,
-    at_least,
-    check_now_and_then,
-)
+from mixopt.sampling import BatchRows, LogEntry, MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
 Collate = Callable[[Sequence[Any]], Batch]
@@ -80,12 +72,11 @@ class MixtureLoader:
                 first of a step. The Trainer and the online driver say it themselves.
 
         Raises:
-            SamplerError: The dataset's domains or sizes are not the sampler's, workers without
-                `prefetch`, or shards of a store that would be fetched again and again.
+            SamplerError: The dataset's domains or sizes are not the sampler's, or workers without
+                `prefetch`.
         """
         _check_same(dataset.sizes, sampler.sizes)
         _check_output(output, workers)
-        dataset.shards.check_room(sampler.chunks)
         self.dataset = dataset
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
@@ -94,11 +85,6 @@ class MixtureLoader:
         self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
         self._account = Account(dataset, sampler)
-        if self._account.learns and workers:
-            raise SamplerError(
-                "lengths that are learned with each batch leave nothing for worker processes to "
-                "prefetch: workers=0, or MixtureSampler(lengths=dataset.lengths())"
-            )
         self._accumulation = accumulation
         if accumulation is not None:
             sampler.accumulate(accumulation)
@@ -116,8 +102,7 @@ class MixtureLoader:
         shape (D,); `fields` has their names where a source has columns of these names.
 
         Raises:
-            SamplerError: Within 100 batches of it, where ranks have come to have other orders; or a
-                sample is not as long as the sampler was told.
+            SamplerError: A sample is not as long as the sampler was told.
         """
         sampler, ahead, label = self.sampler, None, self._labels()
         first = sampler.batch
@@ -127,7 +112,7 @@ class MixtureLoader:
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                if ahead is None or ahead.is_stale(sampler.version):
+                if ahead is None or ahead.is_stale(sampler.order):
                     was_brief = ahead is not None and batch - first == 1
                     if ahead is not None:
                         ahead.close()
@@ -135,9 +120,8 @@ class MixtureLoader:
                 content = ahead.next()
                 if content is None:
                     return
-                self._account.add(content, batch)
+                self._account.add(content)
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
-                check_now_and_then(sampler)
                 if self._watch is not None:
                     self._watch.look(sampler)
                 yield label(self._finish(content), batch)
@@ -166,8 +150,8 @@ class MixtureLoader:
 
         Returns:
             Counts over all ranks where they follow from the order (rows of one length, or lengths
-            that the sampler knows or has learned), from the start of the stream; else of this
-            rank, from the time when the loader was made.
+            that the sampler knows), from the start of the stream; else of this rank, from the time
+            when the loader was made.
         """
         return self._account.realised()
 
@@ -205,11 +189,12 @@ class MixtureLoader:
                 global batches of the stream it has trained on.
 
         Raises:
-            SamplerError: So many were not received, or the stream is not known from there on.
+            SamplerError: So many were not received, or it is before where the loop resumed.
         """
         if consumed is None:
             return self.sampler.state_dict()
-        known = self.sampler.first_known
+        order = self.sampler.order
+        known = order.start.window * order.layout.window_size // self.sampler.batch_size
         if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
             raise SamplerError(
                 f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"
@@ -250,18 +235,15 @@ class MixtureLoader:
             last: The batch after the last.
             was_brief: Whether the weights before held for one batch alone.
         """
-        order = self.sampler.version
+        order = self.sampler.order
         if self.workers:
-            from mixopt.loading.worker_fetch import in_processes
-
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
-            reader = (self.dataset, self.collate or stack_samples)
-            return in_processes(*reader, rows, order, batch, self.workers, self.prefetch)
-        some = self._rows(batch, last, most=self._chunk_batches())
-        if not self._account.learns:  # else the next rows follow from those that were read
-            some = self.dataset.shards.fetching_ahead(some)
-        chunks = map(self._read, some)
-        if self.prefetch and not self._account.learns:
+            collate = self.collate or stack_samples
+            return in_processes(
+                self.dataset, collate, rows, order, batch, self.workers, self.prefetch
+            )
+        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+        if self.prefetch:
             begin = in_thread_later if was_brief else in_thread
             return begin(chunks, order, self.prefetch)
         return in_line(chunks, order)
@@ -273,10 +255,10 @@ class MixtureLoader:
         """
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows, version = self._reader(), self.sampler.version
+        rows = BatchRows(self.sampler.order, self.sampler.batch_size)
         while last is None or batch < last:
-            if version is not self.sampler.version:
-                rows, version = self._reader(), self.sampler.version
+            if rows.order is not self.sampler.order:
+                rows = BatchRows(self.sampler.order, self.sampler.batch_size)
             some = rows.some(batch, count if last is None else min(count, last - batch))
             if not len(some):
                 return
@@ -284,16 +266,8 @@ class MixtureLoader:
             batch += len(some)
             count = min(count * 2, most)
 
-    def _reader(self) -> BatchRows | TokenBatches:
-        """Return what lays out rows: the sampler's own where a batch settles the next one."""
-        return self.sampler.reader(own=self._account.learns)
-
     def _chunk_batches(self) -> int:
-        if (
-            self._account.learns
-            or not self.dataset.is_tokens
-            or self.dataset.document_end is not None
-        ):
+        if not self.dataset.is_tokens or self.dataset.document_end is not None:
             return 1
         row = (self.dataset.length or 1) * self.dataset.itemsize
         return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))

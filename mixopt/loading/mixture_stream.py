@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, stack_samples
+from mixopt.loading.collate import Batch, count_samples, stack_samples
 from mixopt.loading.field_names import field_names
 from mixopt.loading.row_format import Packing, RowFormat
 from mixopt.loading.stream_deal import deal
@@ -26,12 +26,10 @@ from mixopt.loading.stream_lanes import LanePlan, LaneReader
 from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_places
 from mixopt.loading.stream_sources import DividedSource
 from mixopt.loading.stream_workers import InProcess, StreamWorkers
-from mixopt.loading.token_counts import count_samples
 from mixopt.sampling import (
     MixtureSampler,
     Weights,
     at_least,
-    check_now_and_then,
     refuse_second_split,
 )
 from mixopt.system import IntArray, StateFields, shown_value
@@ -132,8 +130,8 @@ class MixtureStream(IterableDataset[Batch]):
         have. Where documents have a column of such a name, ours has `mixopt_` before it.
 
         Raises:
-            SamplerError: A worker process of torch's DataLoader iterates; a worker process has
-                died; or, within 100 batches of it, ranks have come to have other weights.
+            SamplerError: A worker process of torch's DataLoader iterates, or a worker process has
+                died.
             CorpusError: A source cannot be read, gives nothing or is not what it was.
         """
         if get_worker_info() is not None:
@@ -150,7 +148,6 @@ class MixtureStream(IterableDataset[Batch]):
                 samples = self._take(readers)
                 batch = sampler.batch
                 sampler.received(batch + 1, handed_out=batch + len(asked))
-                check_now_and_then(sampler)
                 yield self._batch(batch, samples, asked.popleft())
         finally:
             readers.close()
@@ -321,8 +318,7 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _domains(self, batch: int) -> IntArray:
         """Return the domains of a batch's samples in this rank's lanes, shape (G, S)."""
-        size = self._sampler.batch_size
-        domain_B = self._sampler.order.domains(batch * size, (batch + 1) * size)
+        domain_B = self._sampler.order.domains(batch)
         return deal(domain_B, self._total, batch)[self._lanes.start : self._lanes.stop]
 
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:

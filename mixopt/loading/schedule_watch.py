@@ -87,12 +87,18 @@ class ScheduleWatch:
         self._stamp = stamp
         try:
             schedule = Schedule.from_file(self._file)
-            sampler.check_schedule(schedule)
+            MixtureSampler(sampler.sizes, schedule=schedule, rank=0, world_size=1)
+            for name, here, there in (
+                ("batch", sampler.batch_size, schedule.batch),
+                ("steps", sampler.batches, schedule.steps),
+            ):
+                if here not in {None, there}:
+                    raise SamplerError(f"{name}: {there}, and the job has {here}")
         except MixoptError as error:
-            said = str(error)
-            where = "" if said.startswith(str(self._file)) else f"{self._file}: "
+            text = str(error)
+            where = "" if text.startswith(str(self._file)) else f"{self._file}: "
             logging.getLogger("mixopt.loading").warning(
-                "%s%s; the schedule is unchanged", where, said
+                "%s%s; the schedule is unchanged", where, text
             )
             return None
         content = {n: v for n, v in schedule.to_json().items() if n != "provenance"}

@@ -151,16 +151,17 @@ def impossible(
     start = stream.position(first - 1)
     samples = stream.position(min(first - 1 + plan.steps, setting.steps)) - start
     samples_D = weights_D / stream.lengths_D
-    return _beyond_inventory(samples_D / samples_D.sum() * samples, stream.sampler, start)
+    samples_D = samples_D / samples_D.sum() * samples
+    return _beyond_inventory(samples_D, stream.sampler, stream.batch(first))
 
 
-def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, position: int) -> str | None:
-    limits = sampler.limits
+def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> str | None:
+    limits = sampler.order.layout.limits
     if all(limit is None for limit in limits):
         return None
-    if not sampler.is_sequential and sampler.order.reach(position) < position:
-        return f"the stream ends before sample {position}"
-    drawn = sampler.counts(position)
+    if sampler.order.place(batch) is None:
+        return f"the stream ends before batch {batch}"
+    drawn = sampler.counts(batch)
     for (name, count), samples, limit in zip(drawn.items(), samples_D, limits, strict=True):
         if limit is not None and samples > max(limit - count, 0) + _SLACK_ROWS:
             return (

@@ -137,8 +137,8 @@ class StreamSteps:
 
     def take_tokens(self, step: int) -> Array:
         """Return the tokens of each domain in the steps since this was last asked, shape (D,)."""
-        before = self._counts or self.sampler.counts(self.position(self._since))
-        self._counts = self.sampler.counts(self.position(step))
+        before = self._counts or self.sampler.counts(self.batch(self._since + 1))
+        self._counts = self.sampler.counts(self.batch(step + 1))
         counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
         return np.array(counts_D, np.float64) * self.lengths_D
 

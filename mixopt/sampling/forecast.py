@@ -1,21 +1,22 @@
-"""Forecast what a job draws of each domain: realised shares, epochs, and exhaustion.
+"""Forecast what a job draws of each domain, counted on the order of samples itself.
 
 Shapes: D domains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
-from mixopt.sampling.sampler import MixtureSampler
+from mixopt.sampling.sampler import LogEntry, MixtureSampler
 from mixopt.sampling.sampler_input import Policy, at_least
-from mixopt.sampling.sampler_log import LogEntry
-from mixopt.system import check_name, check_seal, inside, read_json, shown_name
+from mixopt.sampling.schedule import Schedule
+from mixopt.system import IntArray, check_name, check_seal, inside, read_json, shown_name
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,94 @@ class Simulation:
 
     Attributes:
         batches: Global batches available, at most those requested.
-        asked: Global batches asked for.
+        requested: Global batches requested.
         domains: What is drawn of each domain.
         log: The weights over time, and the domains that reach max_epochs.
     """
 
     batches: int
-    asked: int
+    requested: int
     domains: tuple[DomainDraw, ...]
     log: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True)
+class StageDraw:
+    """What is drawn in one stage.
+
+    Attributes:
+        name: Of the stage, or its number.
+        start: Its first step.
+        steps: Its length.
+        tokens: The same in tokens.
+        drawn: Tokens of each domain.
+        epochs: How often each domain has been seen by its end.
+    """
+
+    name: str
+    start: int
+    steps: int
+    tokens: int
+    drawn: Mapping[str, int]
+    epochs: Mapping[str, float]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each domain's share of the tokens that are drawn."""
+        return {name: tokens / self.tokens for name, tokens in self.drawn.items()}
+
+
+@dataclass(frozen=True)
+class RunOut:
+    """When the last new row of a domain is drawn: step (from 0), tokens after it, stage."""
+
+    step: int
+    tokens: int
+    stage: int
+
+
+@dataclass(frozen=True)
+class ScheduleForecast:
+    """The draws of a schedule.
+
+    Attributes:
+        schedule: The schedule.
+        inventory: Distinct tokens of each domain.
+        stages: What is drawn in each stage.
+        runs_out: When a domain runs out; one that does not is not there.
+    """
+
+    schedule: Schedule
+    inventory: Mapping[str, int]
+    stages: tuple[StageDraw, ...]
+    runs_out: Mapping[str, RunOut]
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Tokens of each domain over all stages."""
+        names = self.schedule.domains
+        return {name: sum(stage.drawn[name] for stage in self.stages) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain values, for `--json`."""
+        schedule = self.schedule
+        return {
+            "steps": schedule.steps,
+            "tokens": schedule.tokens,
+            "asked_tokens": schedule.asked_tokens,
+            "batch": schedule.batch,
+            "stages": [{**vars(one), "share": one.shares} for one in self.stages],
+            "domains": [
+                {
+                    "domain": name,
+                    "tokens": tokens,
+                    "inventory": self.inventory[name],
+                    "epochs": self.stages[-1].epochs[name],
+                    "runs_out": vars(self.runs_out[name]) if name in self.runs_out else None,
+                }
+                for name, tokens in self.drawn.items()
+            ],
+        }
 
 
 def simulate(
@@ -67,7 +147,7 @@ def simulate(
     max_epochs: float | None = None,
     exhausted: Policy | None = None,
 ) -> Simulation:
-    """Count what a job would draw, without drawing it.
+    """Count what a job would draw, exactly.
 
     Args:
         mixture: Share of each domain.
@@ -76,11 +156,8 @@ def simulate(
         batch_size: Samples of a global batch.
         max_epochs: As for MixtureSampler.
         exhausted: As for MixtureSampler.
-
-    Returns:
-        The counts, exact.
     """
-    asked = at_least(1, "batches", batches)
+    at_least(1, "batches", batches)
     sampler = MixtureSampler(
         rows,
         mixture,
@@ -90,22 +167,22 @@ def simulate(
         max_epochs=max_epochs,
         exhausted=exhausted,
     )
-    end = sampler.order.reach(asked * batch_size) // batch_size
+    (counts_D,), runs_out = _counted(sampler, [batches])
+    end = int(counts_D.sum()) // batch_size
     sampler.received(end)
-    drawn = sampler.counts()
     domains = [
         DomainDraw(
             domain=name,
             weight=sampler.log[0].mixture[name],
-            samples=drawn[name],
-            share=drawn[name] / max(end * batch_size, 1),
+            samples=drawn,
+            share=drawn / max(end * batch_size, 1),
             rows=rows[name],
-            epochs=drawn[name] / rows[name] if rows[name] else 0.0,
-            runs_out=_runs_out(sampler, d, rows[name], end * batch_size),
+            epochs=drawn / rows[name] if rows[name] else 0.0,
+            runs_out=runs_out.get(name),
         )
-        for d, name in enumerate(sampler.domains)
+        for name, drawn in zip(sampler.domains, counts_D.tolist(), strict=True)
     ]
-    return Simulation(end, asked, tuple(domains), tuple(sampler.log))
+    return Simulation(end, batches, tuple(domains), tuple(sampler.log))
 
 
 def simulate_proposal(
@@ -135,11 +212,10 @@ def simulate_proposal(
     """
     path = Path(proposal)
     mixture = Mixture.from_file(path)
-    folder = Path(corpus) if corpus is not None else path.parent / "corpus"
-    rows = {name: tokens // length for name, tokens in corpus_inventory(folder).items()}
+    sizes = corpus_inventory(Path(corpus) if corpus is not None else path.parent / "corpus")
     return simulate(
         mixture,
-        rows,
+        {name: tokens // length for name, tokens in sizes.items()},
         batches=batches,
         batch_size=batch_size,
         max_epochs=max_epochs,
@@ -157,9 +233,9 @@ def simulation_lines(simulation: Simulation) -> list[str]:
             f"{one.domain:<{width}}  {one.weight:7.3%}  {one.share:8.4%}  {one.samples:11,}"
             f"  {one.epochs:9.3f}   {out:>17}"
         )
-    if simulation.batches < simulation.asked:
+    if simulation.batches < simulation.requested:
         lines.append(
-            f"the stream ends after {simulation.batches:,} of {simulation.asked:,} batches"
+            f"the stream ends after {simulation.batches:,} of {simulation.requested:,} batches"
         )
     lines += [f"batch {e.batch:,}: {e.reason}" for e in simulation.log if e.reason[:3] == "exh"]
     return lines
@@ -177,11 +253,96 @@ def simulation_json(simulation: Simulation) -> dict[str, Any]:
     }
 
 
-def _runs_out(sampler: MixtureSampler, domain: int, rows: int, stop: int) -> int | None:
-    if not rows:
-        return None
-    after = sampler.order.when_drawn(domain, rows, stop)
-    return None if after is None else (after - 1) // sampler.batch_size
+def simulate_schedule(
+    schedule: str | Path | Schedule,
+    *,
+    corpus: str | Path | None = None,
+    inventory: Mapping[str, int] | None = None,
+) -> ScheduleForecast:
+    """Count what a schedule draws (`mixopt simulate SCHEDULE`).
+
+    Args:
+        schedule: The schedule, or its file.
+        corpus: A prepared corpus, whose sizes count; by default the folder `corpus` beside the
+            file where the schedule has no inventory.
+        inventory: Distinct tokens of each domain, in place of a corpus.
+
+    Raises:
+        SamplerError: The schedule cannot be right, sizes are not known, or a domain has a share
+            and not even one sequence.
+    """
+    beside = Path() if isinstance(schedule, Schedule) else Path(schedule).parent
+    chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
+    sizes = _sizes(chosen, inventory, corpus, beside)
+    rows = {name: tokens // chosen.sequence_length for name, tokens in sizes.items()}
+    sampler = MixtureSampler(rows, rank=0, world_size=1, schedule=chosen)
+    counts, runs_out = _counted(sampler, chosen.starts)
+    stages = [
+        StageDraw(
+            name=stage.name or str(k),
+            start=chosen.starts[k],
+            steps=chosen.starts[k + 1] - chosen.starts[k],
+            tokens=chosen.stage_tokens(k),
+            drawn=_tokens(after_D - before_D, chosen),
+            epochs={
+                name: tokens / max(sizes[name], 1)
+                for name, tokens in _tokens(after_D, chosen).items()
+            },
+        )
+        for (k, stage), (before_D, after_D) in zip(
+            enumerate(chosen.stages), itertools.pairwise(counts), strict=True
+        )
+    ]
+    out = {
+        name: RunOut(step, (step + 1) * chosen.step_tokens, chosen.stage_at(step))
+        for name, step in runs_out.items()
+    }
+    return ScheduleForecast(chosen, sizes, tuple(stages), out)
+
+
+def _tokens(counts_D: IntArray, schedule: Schedule) -> dict[str, int]:
+    tokens_D = counts_D * schedule.sequence_length
+    return dict(zip(schedule.domains, tokens_D.tolist(), strict=True))
+
+
+def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArray], dict[str, int]]:
+    """Return the samples of each domain before batches, and in which batch a domain runs out.
+
+    Of a stream that ends before a batch the counts at its end.
+    """
+    rows = list(sampler.sizes.values())
+    place, found, out = sampler.order.start, list[IntArray](), dict[str, int]()
+    for end in ends:
+        while place.window < end:
+            after = sampler.order.place(place.window + 1)
+            if after is None:
+                break
+            place = after
+            for d, drawn in enumerate(place.counts_D.tolist()):
+                if rows[d] and drawn >= rows[d]:
+                    out.setdefault(sampler.domains[d], place.window - 1)
+        found.append(place.counts_D)
+    return found, out
+
+
+def _sizes(
+    schedule: Schedule,
+    inventory: Mapping[str, int] | None,
+    corpus: str | Path | None,
+    beside: Path,
+) -> dict[str, int]:
+    found = inventory if corpus is None else corpus_inventory(Path(corpus))
+    if found is None:
+        found = schedule.inventory
+    if found is None:
+        if not (beside / "corpus" / "index.json").exists():
+            raise SamplerError(
+                "schedule: sizes of the domains are not known: give inventory: in the schedule,"
+                " --inventory FILE or --corpus DIR"
+            )
+        found = corpus_inventory(beside / "corpus")
+    schedule.check_epochs(found)
+    return {name: found[name] for name in schedule.domains}
 
 
 def corpus_inventory(folder: Path) -> dict[str, int]:
@@ -196,10 +357,10 @@ def corpus_inventory(folder: Path) -> dict[str, int]:
     if not isinstance(names, list):
         raise SamplerError(f"{folder / 'index.json'}: domains: expected a list of names")
     where = f"{folder / 'index.json'}: domain"
-    return {name: _tokens(folder, check_name(name, where, SamplerError)) for name in names}
+    return {name: _domain_tokens(folder, check_name(name, where, SamplerError)) for name in names}
 
 
-def _tokens(folder: Path, name: str) -> int:
+def _domain_tokens(folder: Path, name: str) -> int:
     shards = inside(folder, f"{name}/train", SamplerError)
     tokens = _index(shards).get("tokens")
     if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= 1 << 60:
@@ -215,6 +376,6 @@ def _index(folder: Path, missing: Callable[[], Exception] | None = None) -> dict
     if not isinstance(content, dict):
         raise SamplerError(f"{path}: expected fields, got {type(content).__name__}")
     if "sha256" in content or str(content.get("format", "/1")).rpartition("/")[2] != "1":
-        mend = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
-        check_seal(content, str(path), mend=mend, error=SamplerError)
+        hint = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
+        check_seal(content, str(path), mend=hint, error=SamplerError)
     return content

@@ -9,42 +9,70 @@ Shapes: D domains, B samples.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mixopt.errors import SamplerError
-from mixopt.sampling.global_batches import GlobalBatches
-from mixopt.sampling.order_posts import OrderPosts
-from mixopt.sampling.process_rank import this_part
-from mixopt.sampling.rank_agreement import check_now_and_then, order_fingerprint
-from mixopt.sampling.sample_lengths import Lengths, SampleLengths, Unit, checked_unit
-from mixopt.sampling.sample_order import StreamLayout
+from mixopt.mixture import Mixture
+from mixopt.sampling.order import BatchRows, OrderLayout, Place, SampleOrder, Unit, order_of
+from mixopt.sampling.ranks import order_fingerprint, refuse_second_split, this_part
 from mixopt.sampling.sampler_input import (
+    Lengths,
     Policy,
+    Scheduled,
     Sizes,
     Weights,
     at_least,
-    epoch_limits,
     mixture_over,
     named_sizes,
     rank_batch,
-    row_chunks,
     rows_allowed,
-    token_lengths,
+    sample_lengths,
+    scheduled_mixtures,
 )
+from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.schedule_input import given_mixtures
-from mixopt.sampling.scheduled_changes import Scheduled, scheduled_changes
-from mixopt.sampling.second_split import refuse_second_split
-from mixopt.sampling.stream_spec import StreamSpec
-from mixopt.sampling.token_order import TokenOrder
-from mixopt.system import IntArray
-
-_FAR = 1 << 50
+from mixopt.sampling.shares import UNIT, ShareChange, spread, whole_shares
 
 
-class MixtureSampler(GlobalBatches):
-    """Yield this rank's rows of each global batch; weights can change between batches."""
+@dataclass(frozen=True)
+class LogEntry:
+    """Weights of the stream and the batch from which they apply.
+
+    Attributes:
+        batch: The global batch with which (where a domain ran out: in which) they begin to hold.
+        mixture: Shares of tokens.
+        reason: `start`, `set`, or `exhausted: DOMAIN`.
+        realised: Shares of what was delivered while they held, in the sampler's unit; None where
+            nothing was, or where it is not known any more.
+        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
+        end_mixture: Shares of tokens there.
+    """
+
+    batch: int
+    mixture: Mixture
+    reason: str
+    realised: dict[str, float] | None = None
+    end_batch: int | None = None
+    end_mixture: Mixture | None = None
+
+
+class MixtureSampler:
+    """Yield this rank's rows of each global batch; weights can change between batches.
+
+    Attributes:
+        batch_size: Samples of a global batch, over all ranks.
+        batches: Global batches of one pass; None without passes.
+        rank: This process along data parallelism.
+        world_size: How many there are.
+        rank_batch: Samples of one rank in a global batch.
+        order: The order of samples with the weights as they are known now; another object once
+            weights change. For loaders.
+    """
+
+    order: SampleOrder
 
     def __init__(
         self,
@@ -60,8 +88,6 @@ class MixtureSampler(GlobalBatches):
         schedule: Schedule | Sequence[Scheduled] = (),
         max_epochs: float | Mapping[str, float] | None = None,
         exhausted: Policy | None = None,
-        tokens_per_sample: Mapping[str, float] | None = None,
-        chunks: tuple[int, int] | None = None,
         unit: Unit = "samples",
         lengths: Lengths | None = None,
     ) -> None:
@@ -87,59 +113,61 @@ class MixtureSampler(GlobalBatches):
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
                 `max_epochs` alone means) or the stream ends ('stop'); 'repeat' has no limit.
-            tokens_per_sample: Mean length of a sample of each domain, where they differ.
-            chunks: For storage that is slow to seek: rows of a chunk, and chunks that rows are
-                shuffled over. Without it a domain's rows are shuffled as a whole.
-            unit: What a domain is owed: `samples`, where all have one length (or the mean that
-                `tokens_per_sample` says); `tokens`, where they differ; or `supervised`, the tokens
-                that carry loss. With the latter two the order is sequential: it continues from a
-                state, but no later position can be asked for.
+            unit: What a domain is owed: `samples`, where all have one length; `tokens`, where they
+                differ; or `supervised`, the tokens that carry loss.
             lengths: Tokens (or those that carry loss) of each sample, for such a unit: an array of
-                each domain, shape (rows,), or one number. Those of a domain that is left out are
-                learned as MixtureLoader delivers them.
+                each domain, shape (rows,), or one number.
 
         Raises:
             SamplerError: A setting that cannot be right.
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
-        given = given_mixtures(weights, batch_size, batches, schedule)
-        weights, batch_size, batches, schedule = given
-        part = this_part(rank, world_size, mesh)
-        self.rank, self.world_size = part.rank, part.world_size
-        self.posts = OrderPosts(part)
-        self._per_rank = rank_batch(batch_size, self.world_size)
-        policy: Policy = exhausted or ("repeat" if max_epochs is None else "redistribute")
-        epochs = epoch_limits(max_epochs, policy, named)
-        allowed = [rows_allowed(e, rows) for e, rows in zip(epochs, named.values(), strict=True)]
-        layout = StreamLayout(
+        if isinstance(schedule, Schedule):
+            later, batch_size, batches = _of_schedule(schedule, weights, batch_size, batches)
+            entries: Sequence[Scheduled] = []
+        elif weights is None or batch_size is None:
+            missing = "weights" if weights is None else "batch_size"
+            raise SamplerError(f"a sampler needs {missing}, or schedule=Schedule(...)")
+        else:
+            entries, later = [(0, weights)], schedule
+        self.rank, self.world_size = this_part(rank, world_size, mesh)
+        self.rank_batch = rank_batch(batch_size, self.world_size)
+        self.batch_size = int(batch_size)
+        self.batches = None if batches is None else at_least(1, "batches", batches)
+        layout = OrderLayout(
             names=tuple(named),
             sizes=tuple(named.values()),
             seed=seed,
-            window=batch_size,
-            limits=tuple(allowed),
-            stops=policy == "stop",
-            chunks=None if chunks is None else row_chunks(chunks),
+            window_size=self.batch_size,
+            limits=rows_allowed(max_epochs, exhausted, named),
+            stops=exhausted == "stop",
+            unit=unit,
+            lengths=sample_lengths(unit, lengths, named),
+            row_keys=tuple(named),
+            shift=(0,) * len(named),
         )
-        _check_unit(checked_unit(unit), tokens_per_sample, lengths)
-        means = token_lengths(tokens_per_sample, named)
-        known = scheduled_changes(schedule, batch_size, named)
-        stream = StreamSpec.over(layout, means, mixture_over(weights, named), known)
-        batches = None if batches is None else at_least(1, "batches", batches)
-        super().__init__(stream, batch_size, batches, unit, SampleLengths(named, lengths))
+        self._mixtures: dict[tuple[int, ...], Mixture] = {}
+        self._accumulation = 1
+        changes: list[ShareChange] = []
+        size = self.batch_size
+        given = [*self._changes(entries, named, size), *self._changes(later, named, size)]
+        for change in given:
+            changes = _with(changes, change)
+        self._use(order_of(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the rows of this rank, from the next batch to the end of the pass.
-
-        Raises:
-            SamplerError: Within 100 batches of it, where ranks have come to have other orders.
-        """
-        last = self.pass_end
-        while (last is None or self._batch < last) and self.has(self._batch):
-            rows = self.rows(self._batch)
+        """Yield the rows of this rank, from the next batch to the end of the pass."""
+        rows, last = BatchRows(self.order, self.batch_size), self.pass_end
+        first = self.rank * self.rank_batch
+        while last is None or self._batch < last:
+            if rows.order is not self.order:
+                rows = BatchRows(self.order, self.batch_size)
+            some = rows.some(self._batch, 1)
+            if not len(some):
+                return
             self.received(self._batch + 1)
-            check_now_and_then(self)
-            yield rows.tolist()
+            yield some[0, first : first + self.rank_batch].tolist()
 
     def __len__(self) -> int:
         """Count the global batches of one pass.
@@ -149,27 +177,10 @@ class MixtureSampler(GlobalBatches):
         """
         if self.batches is not None:
             return self.batches
-        end = _FAR if isinstance(self._order, TokenOrder) else self._order.reach(_FAR)
-        if end == _FAR:
+        end = self.order.end()
+        if end is None:
             raise TypeError("the stream has no end: give MixtureSampler(batches=)")
-        return end // self.batch_size
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that determines the order from the next batch on; equal on all ranks."""
-        return order_fingerprint(self)
-
-    @property
-    def rank_batch(self) -> int:
-        """Samples of one rank in a global batch."""
-        return self._per_rank
-
-    @property
-    def pass_end(self) -> int | None:
-        """The batch at which the present pass ends; None for the end of the stream."""
-        if self.batches is None:
-            return None
-        return (self._batch // self.batches + 1) * self.batches
+        return end * self.order.layout.window_size // self.batch_size
 
     @property
     def sampler(self) -> NoReturn:
@@ -181,25 +192,316 @@ class MixtureSampler(GlobalBatches):
         """
         raise refuse_second_split(self.world_size, "sampler")
 
-    def rows(self, batch: int) -> IntArray:
-        """Return this rank's rows of a batch, as integers into the concatenated domains."""
-        start = self.rank * self._per_rank
-        return self.global_rows(batch)[start : start + self._per_rank]
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in order."""
+        return self.order.layout.names
 
-    def _use(self, stream: StreamSpec, batch: int) -> None:
-        super()._use(stream, batch)
-        self.posts.begin()
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each domain."""
+        return dict(zip(self.domains, self.order.layout.sizes, strict=True))
 
+    @property
+    def unit(self) -> Unit:
+        """What a domain is owed."""
+        return self.order.layout.unit
 
-def _check_unit(
-    unit: Unit, tokens_per_sample: Mapping[str, float] | None, lengths: Lengths | None
-) -> None:
-    if unit == "samples" and lengths is not None:
+    @property
+    def batch(self) -> int:
+        """The next global batch that the loop receives."""
+        return self._batch
+
+    @property
+    def pass_end(self) -> int | None:
+        """The batch at which the present pass ends; None for the end of the stream."""
+        if self.batches is None:
+            return None
+        return (self._batch // self.batches + 1) * self.batches
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that determines the order from the next batch on; equal on all ranks."""
+        return order_fingerprint(self)
+
+    @property
+    def log(self) -> list[LogEntry]:
+        """The weights so far and those to come, and the domains that ran out so far."""
+        entries = [
+            LogEntry(
+                self._batch_of(change.window),
+                self._mixture(change.shares),
+                "set" if k else "start",
+                None,
+                None if change.end_window is None else self._batch_of(change.end_window),
+                None if change.end_shares is None else self._mixture(change.end_shares),
+            )
+            for k, change in enumerate(self.order.changes)
+        ]
+        out: list[int] = []
+        for window, domain in self._place(self._batch).out:
+            out.append(domain)
+            parts = self.order.change_at(window).parts(window, out)
+            left = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
+            entries.append(
+                LogEntry(self._batch_of(window), left, f"exhausted: {self.domains[domain]}")
+            )
+        entries.sort(key=lambda entry: entry.batch)
+        ends = [*(entry.batch for entry in entries[1:]), self._batch]
+        return [
+            LogEntry(**{**vars(one), "realised": self._realised(one.batch, min(end, self._batch))})
+            for one, end in zip(entries, ends, strict=True)
+        ]
+
+    def mixture_at(self, batch: int) -> Mixture:
+        """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
+        window = self._window_of(batch)
+        change = self.order.change_at(window)
+        shares = change.arrived(window)
+        if shares is None:
+            shares = tuple(spread(change.parts(window), UNIT))
+        return self._mixture(shares)
+
+    def set_weights(self, weights: Weights, batch: int | None = None) -> int:
+        """Change the weights from a global batch on; say the same on every rank.
+
+        Args:
+            weights: Share of the tokens of each domain.
+            batch: The batch from which they hold; the next one that can change where not given.
+
+        Returns:
+            The batch from which they hold.
+
+        Raises:
+            SamplerError: The batch was handed out already, or begins no optimizer step.
+            MixtureError: Weights that are not a mixture of these domains.
+        """
+        mixture = mixture_over(weights, self.sizes)
+        batch = self._changing(batch)
+        change = ShareChange(self._window_of(batch), self._shares(mixture))
+        self.order = self.order.changed(_with(self.order.changes, change), change.window)
+        return batch
+
+    def set_schedule(self, schedule: Schedule, batch: int | None = None) -> int | None:
+        """Follow another schedule from a batch on; weights that were known for later are dropped.
+
+        Args:
+            schedule: The schedule of the whole run; what it says of earlier batches is past.
+            batch: As for `set_weights`.
+
+        Returns:
+            The batch from which it holds; None where it changes nothing.
+
+        Raises:
+            SamplerError: The batch is handed out already, or the schedule is of other batches.
+            MixtureError: A mixture that is not one of these domains.
+        """
+        entries, _, _ = _of_schedule(schedule, None, self.batch_size, self.batches)
+        there = self._changes(entries, self.sizes, self.order.layout.window_size)
+        batch = self._changing(batch)
+        window = self._window_of(batch)
+        past = [change for change in self.order.changes if change.window < window]
+        now = [change for change in there if change.window <= window][-1]
+        coming = [change for change in there if change.window > window]
+        if not past or _holding(past[-1], window) != _holding(now, window):
+            coming.insert(0, _from(now, window))
+        if [*past, *coming] == list(self.order.changes):
+            return None
+        self.order = self.order.changed([*past, *coming], window)
+        return batch
+
+    def first_change(self, ahead: int = 0) -> int:
+        """Return the first batch that can change which is `ahead` after those handed out."""
+        return self._aligned(self._handed_out + ahead)
+
+    def accumulate(self, batches: int) -> None:
+        """Let changes of weights hold from the first batch of an optimizer step alone.
+
+        Steps count from the next batch, and from where a state is loaded.
+
+        Args:
+            batches: Global batches of an optimizer step, for a loop that accumulates gradients.
+
+        Raises:
+            SamplerError: No whole number >= 1.
+        """
+        self._accumulation = at_least(1, "accumulation", batches)
+        self._begin = self._batch
+
+    def counts(self, batch: int | None = None) -> dict[str, int]:
+        """Count the samples before a batch by domain, over all ranks; the next if not given.
+
+        Of a batch in the middle of a window of the stream, those before the window.
+        """
+        place = self._place(self._batch if batch is None else batch)
+        return dict(zip(self.domains, place.counts_D.tolist(), strict=True))
+
+    def tokens(self, batch: int | None = None) -> dict[str, int]:
+        """Count the same in the sampler's unit."""
+        place = self._place(self._batch if batch is None else batch)
+        return dict(zip(self.domains, place.had_D.tolist(), strict=True))
+
+    def received(self, batches: int, *, handed_out: int | None = None) -> None:
+        """Note how far the loop is, for a loader that fetches ahead.
+
+        Args:
+            batches: Global batches that the loop has received since the start of the stream.
+            handed_out: Batches that were given to worker processes; weights cannot change there.
+        """
+        self._batch = batches
+        self._handed_out = max(batches, handed_out or 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state before the next batch: small, and the same on every rank."""
+        return self.state_at(self._batch)
+
+    def state_at(self, batch: int) -> dict[str, Any]:
+        """Return the state before a batch, with all changes that are known.
+
+        Raises:
+            SamplerError: The stream begins after it or ends before it.
+        """
+        return write_state(self.order, self._place(batch), batch * self.batch_size)
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Resume from a state, on any number of ranks.
+
+        Args:
+            state: What `state_dict` returned.
+            map_domains: For domains that were changed on purpose: the state's name to the name
+                here, or to None for one that is gone. Domains that the state does not have start
+                from scratch, and the weights of this sampler hold from here on.
+
+        Raises:
+            SamplerError: The state is of another seed, other sizes, domains or settings (all are
+                named), in the middle of a batch of this size, or damaged. Nothing is changed.
+        """
+        order, position = read_state(state, self.order, map_domains)
+        if position % self.batch_size:
+            raise SamplerError(
+                f"the state is at sample {position}, in the middle of a batch of"
+                f" {self.batch_size}; use a batch_size that divides it"
+            )
+        self._use(order, position // self.batch_size)
+
+    def _use(self, order: SampleOrder, batch: int) -> None:
+        self.order = order
+        self._begin = batch
+        self.received(batch)
+
+    def _window_of(self, batch: int) -> int:
+        return batch * self.batch_size // self.order.layout.window_size
+
+    def _batch_of(self, window: int) -> int:
+        return window * self.order.layout.window_size // self.batch_size
+
+    def _place(self, batch: int) -> Place:
+        place = self.order.place(self._window_of(batch))
+        if place is None:
+            first = self._batch_of(self.order.start.window)
+            raise SamplerError(f"the stream, known from batch {first} on, has no batch {batch}")
+        return place
+
+    def _changing(self, batch: int | None) -> int:
+        """Return a batch from which weights can change; the first where none is given."""
+        first = self.first_change()
+        batch = first if batch is None else batch
+        if batch < self._handed_out:
+            raise SamplerError(
+                f"set_weights for batch {batch} comes too late: {self._handed_out} is the next;"
+                f" the first that can change is {first}"
+            )
+        if self._aligned(batch) != batch:
+            why = f"an optimizer step is {self._accumulation} batches"
+            if (batch - self._begin) % self._accumulation == 0:
+                why = (
+                    f"the stream is shuffled in windows of {self.order.layout.window_size} samples"
+                )
+            raise SamplerError(
+                f"set_weights for batch {batch}: {why}; the first that can change is"
+                f" {self._aligned(batch)}"
+            )
+        return batch
+
+    def _aligned(self, batch: int) -> int:
+        """Return the first batch from one on that begins an optimizer step and a window."""
+        window, steps = self.order.layout.window_size, self._accumulation
+        first = batch + (self._begin - batch) % steps
+        for found in range(first, first + steps * window, steps):
+            if found * self.batch_size % window == 0:
+                return found
         raise SamplerError(
-            "lengths are given, but unit='samples' does not use them: set unit='tokens'"
+            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
+            f"window of {window} samples; resume from a state that was saved after a step"
         )
-    if unit != "samples" and tokens_per_sample is not None:
-        raise SamplerError(
-            f"tokens_per_sample with unit={unit!r}: lengths gives the length of each sample; "
-            "leave out tokens_per_sample"
-        )
+
+    def _changes(
+        self, entries: Sequence[Scheduled], sizes: Mapping[str, int], window_size: int
+    ) -> list[ShareChange]:
+        found = []
+        for entry in scheduled_mixtures(entries, sizes):
+            first = -(-entry[0] * self.batch_size // window_size)
+            change = ShareChange(first, self._shares(entry[1]))
+            if len(entry) == 4:
+                end = -(-entry[2] * self.batch_size // window_size)
+                change = change._replace(end_window=end, end_shares=self._shares(entry[3]))
+            found.append(change)
+        return found
+
+    def _shares(self, mixture: Mixture) -> tuple[int, ...]:
+        shares = whole_shares(mixture.array.tolist())
+        self._mixtures[shares] = mixture
+        return shares
+
+    def _mixture(self, shares: tuple[int, ...]) -> Mixture:
+        """Return shares as the mixture that was given, or as they are."""
+        known = self._mixtures.get(shares)
+        if known is None:
+            known = Mixture.from_array(self.domains, [share / UNIT for share in shares])
+        return known
+
+    def _realised(self, start: int, stop: int) -> dict[str, float] | None:
+        before, after = (self.order.had(self._window_of(batch)) for batch in (start, stop))
+        if stop <= start or before is None or after is None:
+            return None
+        had = (after - before).tolist()
+        total = sum(had)
+        return {n: one / total if total else 0.0 for n, one in zip(self.domains, had, strict=True)}
+
+
+def _of_schedule(
+    schedule: Schedule, weights: Weights | None, batch_size: int | None, batches: int | None
+) -> tuple[Sequence[Scheduled], int, int]:
+    """Return the entries of a schedule, and the sizes of a batch and of the run."""
+    if weights is not None:
+        raise SamplerError("a schedule has the weights: leave out weights, or give a list of later")
+    for name, given, here in (
+        ("batch_size", batch_size, schedule.batch),
+        ("batches", batches, schedule.steps),
+    ):
+        if given not in {None, here}:
+            raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
+    return schedule.entries, schedule.batch, schedule.steps
+
+
+def _with(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
+    """Return changes in order with one more, in the place of the one that has its window."""
+    k = bisect_left(changes, change.window, key=lambda one: one.window)
+    replaces = k < len(changes) and changes[k].window == change.window
+    return [*changes[:k], change, *changes[k + replaces :]]
+
+
+def _holding(change: ShareChange, window: int) -> object:
+    """Return the shares that stay from a window on, or the ramp that is on its way there."""
+    return change.arrived(window) or change
+
+
+def _from(change: ShareChange, window: int) -> ShareChange:
+    """Return a change as one that begins at a later window."""
+    shares = change.arrived(window)
+    if shares is not None:
+        return ShareChange(window, shares)
+    parts = change.between(window - change.window)
+    return change._replace(window=window, shares=tuple(spread(parts, UNIT)))

@@ -1,4 +1,4 @@
-"""Check the arguments of a sampler: sizes, weights, limits, batch size.
+"""Check the arguments of a sampler: sizes, weights, limits, batch size, lengths, schedule.
 
 Shapes: D domains.
 """
@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.sampling.sample_order import Chunks
-from mixopt.system import shown_value
+from mixopt.sampling.order import Unit
+from mixopt.system import IntArray, shown_value
 
 Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
+Lengths = Mapping[str, "int | ArrayLike"]
+Scheduled = tuple[int, Weights] | tuple[int, Weights, int, Weights]
 Policy = Literal["repeat", "redistribute", "stop"]
 POLICIES = ("repeat", "redistribute", "stop")
+UNITS: tuple[Unit, ...] = ("samples", "tokens", "supervised")
 MAX_ROWS = 1 << 53  # of a domain, and how often it may be drawn
-MAX_BATCH = 1 << 24  # samples that are shuffled together
-MOST_CHUNK = 1 << 31  # rows of a chunk, and chunks of a window
+MAX_BATCH = 1 << 24
+MAX_LENGTH = 1 << 40  # tokens of a sample
 
 
 def named_sizes(sizes: Sizes) -> dict[str, int]:
@@ -54,81 +57,49 @@ def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
         raise MixtureError(f"{len(weights)} weights for {len(sizes)} domains")
     else:
         given = dict(zip(sizes, (float(w) for w in weights), strict=True))
-    _check_names(given, sizes)
-    if not any(given.values()):
-        raise MixtureError("all weights are 0; at least one domain needs a weight")
-    if isinstance(weights, Mixture) and weights.domains == tuple(sizes):
-        mixture = weights
-    else:
-        mixture = Mixture({name: given[name] for name in sizes})
-    for name, weight in given.items():
-        if weight > 0 and sizes[name] == 0:
-            raise MixtureError(f"domain {name!r} has weight {weight:.4g} and no rows; set it to 0")
-    return mixture
-
-
-def _check_names(given: Mapping[str, float], sizes: Mapping[str, int]) -> None:
     for name in given:
         if name not in sizes:
             raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
     for name in sizes:
         if name not in given:
             raise MixtureError(f"domain {name!r} has no weight; give it one, 0 is allowed")
+    if not any(given.values()):
+        raise MixtureError("all weights are 0; at least one domain needs a weight")
+    is_ordered = isinstance(weights, Mixture) and weights.domains == tuple(sizes)
+    mixture = weights if is_ordered else Mixture({name: given[name] for name in sizes})
+    for name, weight in given.items():
+        if weight > 0 and sizes[name] == 0:
+            raise MixtureError(f"domain {name!r} has weight {weight:.4g} and no rows; set it to 0")
+    assert isinstance(mixture, Mixture)
+    return mixture
 
 
-def token_lengths(
-    tokens_per_sample: Mapping[str, float] | None, sizes: Mapping[str, int]
-) -> tuple[float, ...] | None:
-    """Return mean tokens of a sample of each domain, or None where all are alike.
-
-    Raises:
-        SamplerError: A domain that is unknown or left out, or a number that is not > 0.
-    """
-    if tokens_per_sample is None:
-        return None
-    _check_keys("tokens_per_sample", tokens_per_sample, sizes)
-    for name in sizes:
-        if name not in tokens_per_sample:
-            raise SamplerError(f"tokens_per_sample: domain {name!r} is left out")
-        if not 0 < tokens_per_sample[name] < math.inf:
-            raise SamplerError(
-                f"tokens_per_sample: domain {name!r}: {tokens_per_sample[name]} is not > 0"
-            )
-    return tuple(float(tokens_per_sample[name]) for name in sizes)
-
-
-def epoch_limits(
-    max_epochs: float | Mapping[str, float] | None, exhausted: Policy, sizes: Mapping[str, int]
-) -> tuple[float | None, ...]:
-    """Return how many epochs of each domain may be drawn, None for no limit.
+def rows_allowed(
+    max_epochs: float | Mapping[str, float] | None,
+    exhausted: Policy | None,
+    sizes: Mapping[str, int],
+) -> tuple[int | None, ...]:
+    """Return how often each domain may be drawn, None for no limit.
 
     Raises:
         SamplerError: An unknown domain, a number that is not > 0, or a limit that 'repeat' ignores.
     """
-    if exhausted not in POLICIES:
+    if exhausted is not None and exhausted not in POLICIES:
         raise SamplerError(f"exhausted={exhausted!r}{did_you_mean(exhausted, POLICIES)}")
-    if exhausted == "repeat":
-        if max_epochs is not None:
-            raise SamplerError(
-                f"max_epochs={max_epochs} with exhausted='repeat': repeating has no limit; choose"
-                " 'redistribute' or 'stop'"
-            )
-        return (None,) * len(sizes)
-    limits = (
-        max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(sizes, max_epochs or 1)
-    )
-    _check_keys("max_epochs", limits, sizes)
-    for name, epochs in limits.items():
-        if not epochs > 0:
-            raise SamplerError(f"max_epochs: domain {name!r}: {epochs} is not > 0")
-    return tuple(float(limits[name]) if name in limits else None for name in sizes)
-
-
-def rows_allowed(epochs: float | None, rows: int) -> int | None:
-    """Return how often a domain may be drawn."""
-    if epochs is None or math.isinf(epochs):
-        return None
-    return min(int(epochs * rows), MAX_ROWS)
+    if exhausted == "repeat" and max_epochs is not None:
+        raise SamplerError(
+            f"max_epochs={max_epochs} with exhausted='repeat': repeating has no limit; choose"
+            " 'redistribute' or 'stop'"
+        )
+    if max_epochs is None:
+        max_epochs = math.inf if exhausted in {None, "repeat"} else 1
+    epochs = max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(sizes, max_epochs)
+    _check_keys("max_epochs", epochs, sizes)
+    for name, most in epochs.items():
+        if not most > 0:
+            raise SamplerError(f"max_epochs: domain {name!r}: {most} is not > 0")
+    limits = [epochs.get(name, math.inf) * max(rows, 1) for name, rows in sizes.items()]
+    return tuple(None if math.isinf(limit) else min(int(limit), MAX_ROWS) for limit in limits)
 
 
 def rank_batch(batch_size: int, world_size: int) -> int:
@@ -150,13 +121,63 @@ def rank_batch(batch_size: int, world_size: int) -> int:
     return batch_size // world_size
 
 
-def row_chunks(chunks: tuple[int, int]) -> Chunks:
-    """Check a two-level order of rows."""
-    if len(chunks) != 2 or min(chunks) < 1:
-        raise SamplerError(f"chunks {chunks}: two whole numbers >= 1, rows and chunks of a window")
-    if max(chunks) > MOST_CHUNK:
-        raise SamplerError(f"chunks {chunks}: at most {MOST_CHUNK} each")
-    return Chunks(*chunks)
+def sample_lengths(
+    unit: str, lengths: Lengths | None, sizes: Mapping[str, int]
+) -> tuple[int | IntArray, ...]:
+    """Return the lengths of each domain's samples; nothing where samples are owed.
+
+    Raises:
+        SamplerError: An unknown unit, lengths that do not go with it or are missing, an unknown
+            domain, as many numbers as it has not rows, a number that is not whole or negative, or a
+            domain of which no sample has a token.
+    """
+    if unit not in UNITS:
+        raise SamplerError(f"unit={unit!r}{did_you_mean(unit, UNITS)}")
+    if unit == "samples":
+        if lengths is not None:
+            raise SamplerError(
+                "lengths are given, but unit='samples' does not use them: set unit='tokens'"
+            )
+        return ()
+    given = dict(lengths or {})
+    _check_keys("lengths", given, sizes)
+    for name, rows in sizes.items():
+        if name not in given and rows:
+            raise SamplerError(
+                f"lengths: domain {name!r} is missing; unit={unit!r} takes the length of each"
+                " sample, such as dataset.lengths()"
+            )
+    return tuple(_lengths(name, given.get(name, 1), rows) for name, rows in sizes.items())
+
+
+def scheduled_mixtures(
+    schedule: Sequence[Scheduled], sizes: Mapping[str, int]
+) -> list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]]:
+    """Return the entries of a schedule, checked.
+
+    Args:
+        schedule: `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that
+            go linearly from one batch to another.
+        sizes: Rows of each domain.
+
+    Raises:
+        SamplerError: A batch that cannot be, or a stage of another form.
+        MixtureError: Weights that are not a mixture of these domains.
+    """
+    found: list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]] = []
+    for k, entry in enumerate(schedule):
+        if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
+            raise SamplerError(
+                f"schedule.{k}: {shown_value(entry)} is neither (batch, weights) nor (batch,"
+                " weights, end_batch, end_weights)"
+            )
+        batch, first = at_least(0, "schedule: batch", entry[0]), mixture_over(entry[1], sizes)
+        if len(entry) == 2:
+            found.append((batch, first))
+        else:
+            end = at_least(batch + 1, "schedule: end_batch", entry[2])
+            found.append((batch, first, end, mixture_over(entry[3], sizes)))
+    return found
 
 
 def at_least(least: int, what: str, value: int) -> int:
@@ -182,3 +203,26 @@ def _whole(what: str, value: object) -> int:
     if value > MAX_ROWS:
         raise SamplerError(f"{what}: {shown_value(int(value))} is more than {MAX_ROWS}")
     return int(value)
+
+
+def _lengths(name: str, given: Any, rows: int) -> int | IntArray:
+    if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
+        if not 0 < given <= MAX_LENGTH and rows:
+            shown = shown_value(int(given))
+            raise SamplerError(f"lengths: domain {name!r}: {shown} is not from 1 to {MAX_LENGTH}")
+        return int(given)
+    array = np.asarray(given)
+    if array.ndim != 1 or len(array) != rows:
+        shape = "x".join(map(str, array.shape)) or "no list"
+        raise SamplerError(f"lengths: domain {name!r}: {shape} of its {rows} rows")
+    if rows and array.dtype.kind not in "iu":
+        raise SamplerError(f"lengths: domain {name!r}: {array.dtype} are not whole numbers")
+    for row in (int(array.argmin()), int(array.argmax())) if rows else ():
+        if not 0 <= int(array[row]) <= MAX_LENGTH:
+            raise SamplerError(
+                f"lengths: domain {name!r}: row {row}: {int(array[row])} is not from 0 to"
+                f" {MAX_LENGTH}"
+            )
+    if rows and not array.any():
+        raise SamplerError(f"lengths: domain {name!r}: no row has a token; leave the domain out")
+    return array

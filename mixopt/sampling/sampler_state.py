@@ -1,7 +1,11 @@
 """What a sampler saves and how it resumes from it: small, global, plain numbers.
 
-The state is the position, what the stream is laid out over and the weights of late and to come
-(mixopt.sampling.state_changes). It says nothing of ranks and workers.
+The state is a place of the order (what each domain gave and is owed), what the order is laid out
+over, and the weights of late and to come. It says nothing of ranks and workers.
+
+A state's domains may be renamed, removed, added or grown: what was drawn of a domain and what it is
+owed go with it, and one with another number of rows begins its next epoch, because its old order of
+rows is gone.
 
 Shapes: D domains.
 """
@@ -11,212 +15,299 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mixopt.errors import SamplerError
-from mixopt.sampling.domain_map import map_stream
-from mixopt.sampling.order import UNIT, Origin
-from mixopt.sampling.sample_order import Chunks, SampleOrder, StreamLayout
-from mixopt.sampling.sampler_input import MAX_BATCH, MAX_ROWS, MOST_CHUNK
-from mixopt.sampling.state_changes import (
-    coming_changes,
-    past_changes,
-    read_changes,
-    with_given,
-    written,
-)
-from mixopt.sampling.stream_spec import StreamSpec
-from mixopt.system import StateFields
+import numpy as np
 
-FORMAT = "mixopt-sampler/2"
-_OLD_FORMAT = "mixopt-sampler/1"
-MOST_SEED = 1 << 128
-_MOST_OWED = UNIT << 10  # to a domain; a few samples are ever owed (mixopt.sampling.order.plan)
-_ERROR = SamplerError
+from mixopt.errors import SamplerError, did_you_mean
+from mixopt.sampling.order import OrderLayout, Place, SampleOrder, order_of
+from mixopt.sampling.sampler_input import MAX_BATCH, MAX_LENGTH, MAX_ROWS, UNITS
+from mixopt.sampling.shares import UNIT, ShareChange
+from mixopt.system import StateFields, shown_value
+
+FORMAT = "mixopt-sampler/3"
+MAX_SEED = 1 << 128
+MAX_POSITION = 1 << 53
+_MAX_OWED = UNIT << 10  # samples to a domain; a few are ever owed
+_MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
+_PAST = 64  # changes of weights that a state remembers
 
 
-def write_state(stream: StreamSpec, order: SampleOrder, position: int) -> dict[str, Any]:
-    """Return the state of a stream at a position, ready for JSON."""
-    layout, origin = stream.layout, stream.origin
-    past = past_changes(stream, position)
-    coming, schedule = coming_changes(stream, position)
-    start = past[0].position
-    if start > order.origin.position:
-        counts, owed = order.planned_counts(start), order.owed(start)
-        origin = Origin(start, tuple(counts.tolist()), tuple(owed.tolist()))
+def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, Any]:
+    """Return the state at a sample of the window that a place begins, ready for JSON."""
+    layout, size = order.layout, order.layout.window_size
+    past = [change for change in order.changes if change.window <= place.window][-_PAST:]
+    coming = [change for change in order.changes if change.window > place.window]
+    counts_in_samples = layout.unit == "samples"
     return {
         "format": FORMAT,
+        "unit": layout.unit,
         "position": position,
-        **written_layout(layout),
-        "tokens_per_sample": listed(stream.tokens_per_sample),
-        "origin": None if origin is None else [origin[0], list(origin[1]), list(origin[2])],
-        "changes": written([*past, *coming]),
-        "schedule": schedule,
-    }
-
-
-def written_layout(layout: StreamLayout) -> dict[str, Any]:
-    """Return what a stream is laid out over, ready for JSON."""
-    return {
+        "window": size,
         "seed": layout.seed,
-        "window": layout.window,
         "domains": list(layout.names),
         "sizes": list(layout.sizes),
-        "row_keys": listed(layout.row_keys),
-        "shift": listed(layout.shift),
+        "row_keys": None if layout.row_keys == layout.names else list(layout.row_keys),
+        "shift": list(layout.shift) if any(layout.shift) else None,
         "limits": None if set(layout.limits) == {None} else list(layout.limits),
         "stops": layout.stops,
-        "chunks": listed(layout.chunks),
+        "lengths": None if counts_in_samples else _sums(layout),
+        "counts": place.counts_D.tolist(),
+        "owed": place.owed_D.tolist(),
+        "had": None if counts_in_samples else place.had_D.tolist(),
+        "exhausted": [[window * size, d] for window, d in place.out],
+        "changes": [_written(change, size) for change in [*past, *coming]],
     }
 
 
 def read_state(
-    state: Mapping[str, Any],
-    here: StreamSpec,
-    map_domains: Mapping[str, str | None] | None,
-) -> tuple[StreamSpec, int]:
-    """Check a state against the stream that is to resume from it.
+    state: Mapping[str, Any], here: SampleOrder, map_domains: Mapping[str, str | None] | None
+) -> tuple[SampleOrder, int]:
+    """Check a state against the order that is to resume from it.
 
     Returns:
-        The stream that resumes, and its position.
+        The order that resumes, and the sample at which it does.
 
     Raises:
         SamplerError: The state does not fit; what differs is named.
     """
-    saved, position, schedule = _stream(StateFields(state, "the sampler's state", SamplerError))
+    fields = StateFields(state, "the sampler's state", SamplerError)
+    fields.check_format(FORMAT)
+    layout, place, changes, lengths = _read(fields)
+    position = fields.whole("position", 0, MAX_POSITION)
+    if layout.unit != here.layout.unit:
+        raise SamplerError(
+            f"the state owes each domain {layout.unit}, here unit={here.layout.unit!r}"
+        )
     if map_domains is not None:
-        return map_stream(saved, here, position, map_domains), position
-    differing = stream_differences(saved, here)
+        if position % layout.window_size:
+            raise SamplerError(
+                f"map_domains: the state is at sample {position}, in the middle of a window of "
+                f"{layout.window_size}, which was shuffled with the old domains; resume without "
+                "map_domains until its end first"
+            )
+        return _mapped(layout, place, here, map_domains), position
+    differing = _differences(layout, lengths, here.layout)
     if differing:
         raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
-    saved = with_given(saved, here, schedule, position)
-    _check_windows(saved)
-    return saved, position
+    return order_of(layout._replace(lengths=here.layout.lengths), changes, place), position
 
 
-def _stream(state: StateFields) -> tuple[StreamSpec, int, str | None]:
-    """Return the stream of a state, its position and a hash of its schedule, every field checked.
-
-    States of before there was a schedule have all changes in them.
-    """
-    is_old = state.content.get("format") == _OLD_FORMAT
-    if not is_old:
-        state.check_format(FORMAT)
-    schedule = None if is_old else state.maybe("schedule", state.text)
-    layout = read_layout(state)
-    domains, position = len(layout.names), state.whole("position")
-    origin = state.maybe("origin", lambda name: _origin(state, name, domains))
-    lengths = state.maybe("tokens_per_sample", lambda name: _lengths(state, name, domains))
-    changes = read_changes(state, layout.sizes, 0 if origin is None else origin.position)
-    stream = StreamSpec(layout, lengths, origin=origin).with_shares(changes)
-    _check_windows(stream)
-    _check_reached(stream, position)
-    return stream, position, schedule
-
-
-def read_layout(state: StateFields) -> StreamLayout:
-    """Return what a state's stream is laid out over."""
+def _read(
+    state: StateFields,
+) -> tuple[OrderLayout, Place, list[ShareChange], list[int] | None]:
     names = state.texts("domains")
     if not names or len(set(names)) != len(names):
         state.refuse("domains", "not a list of names, each once")
-    count = len(names)
+    count, size = len(names), state.whole("window", 1, MAX_BATCH)
     limits = state.maybe("limits", lambda name: _limits(state, name, count))
-    keys = state.maybe("row_keys", lambda name: tuple(state.texts(name, count)))
-    shift = state.maybe("shift", lambda name: tuple(state.wholes(name, count)))
-    return StreamLayout(
+    unit = state.one_of("unit", UNITS)
+    layout = OrderLayout(
         names=tuple(names),
         sizes=tuple(state.wholes("sizes", count)),
-        seed=state.whole("seed", -MOST_SEED, MOST_SEED),
-        window=state.whole("window", 1, MAX_BATCH),
+        seed=state.whole("seed", -MAX_SEED, MAX_SEED),
+        window_size=size,
         limits=limits or (None,) * count,
         stops=state.flag("stops"),
-        chunks=state.maybe("chunks", lambda name: Chunks(*state.wholes(name, 2, 1, MOST_CHUNK))),
-        row_keys=keys,
-        shift=shift,
+        unit=unit,
+        lengths=(),
+        row_keys=tuple(state.maybe("row_keys", lambda name: state.texts(name, count)) or names),
+        shift=tuple(state.maybe("shift", lambda name: state.wholes(name, count)) or [0] * count),
     )
+    position = state.whole("position", 0, MAX_POSITION)
+    most = _MAX_OWED if unit == "samples" else _MAX_TOKENS_OWED
+    counts = state.wholes("counts", count)
+    if sum(counts) > position:
+        state.refuse("counts", f"more than the {position} samples before it")
+    had = state.maybe("had", lambda name: state.wholes(name, count, 0, 1 << 62))
+    owed = state.wholes("owed", count, -most, most)
+    lengths = state.maybe("lengths", lambda name: state.wholes(name, count, 0, 1 << 80))
+    if unit != "samples" and (had is None or lengths is None):
+        state.refuse("had" if had is None else "lengths", "missing for this unit")
+    place = Place(
+        position // size,
+        np.array(counts, np.int64),
+        np.array(owed, np.int64 if unit == "samples" else object),
+        np.array(counts if had is None else had, np.int64),
+        _exhausted(state, position, count, size),
+    )
+    return layout, place, _changes(state, layout.sizes, position, size), lengths
 
 
 def _limits(state: StateFields, name: str, count: int) -> tuple[int | None, ...]:
-    listed = state.listed(name, count)
-    each = StateFields({str(k): v for k, v in enumerate(listed)}, f"{state.where}: {name}", _ERROR)
-    return tuple(each.maybe(str(k), lambda k: each.whole(k, 0, MAX_ROWS)) for k in range(count))
+    listed = {str(k): value for k, value in enumerate(state.listed(name, count))}
+    each = StateFields(listed, f"{state.where}: {name}", SamplerError)
+    return tuple(each.maybe(k, lambda k: each.whole(k, 0, MAX_ROWS)) for k in listed)
 
 
-def _lengths(state: StateFields, name: str, count: int) -> tuple[float, ...]:
-    lengths = state.numbers(name, count, least=0)
-    if not all(lengths):
-        state.refuse(name, "not numbers > 0")
-    return tuple(lengths)
+def _exhausted(
+    state: StateFields, position: int, count: int, size: int
+) -> tuple[tuple[int, int], ...]:
+    found = []
+    for k, pair in enumerate(state.listed("exhausted")):
+        one = StateFields({"pair": pair}, f"{state.where}: exhausted.{k}", SamplerError)
+        at, domain = one.wholes("pair", 2, 0, max(position, count - 1))
+        if domain >= count or at > position:
+            one.refuse("pair", "not a position and a domain")
+        found.append((at // size, domain))
+    return tuple(found)
 
 
-def _origin(state: StateFields, name: str, count: int) -> Origin:
-    listed = state.listed(name, 3)
-    parts = StateFields(
-        dict(zip(("position", "counts", "owed"), listed, strict=True)),
-        f"{state.where}: {name}",
-        _ERROR,
-    )
-    return Origin(
-        parts.whole("position"),
-        tuple(parts.wholes("counts", count)),
-        tuple(parts.wholes("owed", count, -_MOST_OWED, _MOST_OWED)),
-    )
+def _changes(
+    state: StateFields, sizes: tuple[int, ...], position: int, size: int
+) -> list[ShareChange]:
+    """Return the changes that a state has; they go forward, and the first holds there already."""
+    changes: list[ShareChange] = []
+    before = -1
+    for k, listed in enumerate(state.listed("changes")):
+        where = f"{state.where}: changes.{k}"
+        if not isinstance(listed, (list, tuple)) or len(listed) not in (2, 4):
+            shown = shown_value(listed)
+            raise SamplerError(f"{where}: {shown} is not a pair of position and shares")
+        names = ("position", "shares", "end_position", "end_shares")
+        one = StateFields(dict(zip(names, listed, strict=False)), where, SamplerError)
+        at = one.whole("position", before + 1, position if k == 0 else MAX_POSITION)
+        change = ShareChange(_window(at, size), _shares(one, "shares", sizes))
+        if len(listed) == 4:
+            end = _window(one.whole("end_position", at + 1, MAX_POSITION), size)
+            change = change._replace(end_window=end, end_shares=_shares(one, "end_shares", sizes))
+        changes.append(change)
+        before = at
+    if not changes:
+        state.refuse("changes", "without a mixture")
+    return changes
 
 
-def _check_windows(stream: StreamSpec) -> None:
-    """Check that windows are whole."""
-    window, origin = stream.layout.window, stream.origin
-    places = [("origin", origin.position)] if origin else []
-    for field, place in [*places, *(("changes", one.position) for one in stream.changes)]:
-        if place % window:
-            raise SamplerError(
-                f"the sampler's state: {field}: position {place} is in the middle of a window of"
-                f" {window} samples"
-            )
+def _shares(one: StateFields, name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    shares = one.wholes(name, len(sizes), 0, UNIT)
+    if sum(shares) != UNIT:
+        raise SamplerError(f"{one.where}: {name}: add up to {sum(shares)}, not {UNIT}")
+    if any(share and not rows for share, rows in zip(shares, sizes, strict=True)):
+        raise SamplerError(f"{one.where}: {name}: a domain without rows has a share")
+    return tuple(shares)
 
 
-def _check_reached(stream: StreamSpec, position: int) -> None:
-    """Check that the position is one that the stream has."""
-    order = SampleOrder(stream.layout, stream.changes, stream.origin)
-    start, end = order.origin.position, order.reach(position)
-    if not start <= position <= end:
+def _window(position: int, size: int) -> int:
+    if position % size:
         raise SamplerError(
-            f"the sampler's state: position: {position} is not in the stream, which goes from"
-            f" {start} to {end}"
+            f"the sampler's state: changes: position {position} is in the middle of a window of"
+            f" {size} samples"
         )
+    return position // size
 
 
-def stream_differences(saved: StreamSpec, here: StreamSpec) -> list[str]:
-    """Say what differs between a saved stream and the one that is to resume from it."""
-    theirs, ours = saved.layout, here.layout
-    if set(theirs.names) != set(ours.names) or theirs.names != ours.names:
-        return _domain_differences(theirs.names, ours.names)
-    differing = []
+def _written(change: ShareChange, size: int) -> list[Any]:
+    written: list[Any] = [change.window * size, list(change.shares)]
+    if change.end_window is not None and change.end_shares is not None:
+        written += [change.end_window * size, list(change.end_shares)]
+    return written
+
+
+def _sums(layout: OrderLayout) -> list[int]:
+    return [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
+
+
+def _differences(
+    theirs: OrderLayout, lengths: Sequence[int] | None, ours: OrderLayout
+) -> list[str]:
+    """Say what differs between a saved order and the one that is to resume from it."""
+    if theirs.names != ours.names:
+        gone = [f"it has {n!r}, which is not here" for n in theirs.names if n not in ours.names]
+        new = [f"it does not have {n!r}" for n in ours.names if n not in theirs.names]
+        order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
+        hint = "load_state_dict(state, map_domains={...}) for intended changes"
+        return [*(gone + new or [order]), hint]
+    found = []
     if theirs.seed != ours.seed:
-        differing.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
+        found.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
     for name, before, now in zip(ours.names, theirs.sizes, ours.sizes, strict=True):
         if before != now:
-            differing.append(f"domain {name!r} had {before} rows, here it has {now}")
-    if saved.tokens_per_sample != here.tokens_per_sample:
-        differing.append(
-            f"its tokens_per_sample is {saved.tokens_per_sample}, here it is"
-            f" {here.tokens_per_sample}"
-        )
+            found.append(f"domain {name!r} had {before} rows, here it has {now}")
     if (theirs.limits, theirs.stops) != (ours.limits, ours.stops):
-        differing.append(
+        found.append(
             f"its domains may be drawn {theirs.limits} times, here {ours.limits}"
             " (max_epochs and exhausted)"
         )
-    if theirs.chunks != ours.chunks:
-        differing.append(f"its chunks are {theirs.chunks}, here they are {ours.chunks}")
-    return differing
+    for name, then, here in zip(ours.names, lengths or (), _sums(ours), strict=False):
+        if then != here:
+            found.append(f"the lengths of domain {name!r} add up to {then:,}, here to {here:,}")
+    return found
 
 
-def _domain_differences(theirs: Sequence[str], ours: Sequence[str]) -> list[str]:
-    gone = [f"it has {name!r}, which is not here" for name in theirs if name not in ours]
-    new = [f"it does not have {name!r}" for name in ours if name not in theirs]
-    found = gone + new or [f"its domains are in the order {list(theirs)}, here {list(ours)}"]
-    return [*found, "load_state_dict(state, map_domains={...}) for intended changes"]
+def _mapped(
+    saved: OrderLayout, place: Place, here: SampleOrder, map_domains: Mapping[str, str | None]
+) -> SampleOrder:
+    """Return what resumes with the domains that are here, and with the weights that are here."""
+    pairs = map_domains.items() if isinstance(map_domains, Mapping) else ((None, None),)
+    if not all(isinstance(old, str) and isinstance(new, str | None) for old, new in pairs):
+        raise SamplerError(
+            f"map_domains: {shown_value(map_domains)} is not a mapping of the state's names of "
+            "domains to names here, or to None"
+        )
+    ours = here.layout
+    sources = _sources(saved.names, ours.names, map_domains)
+    if saved.seed != ours.seed:
+        raise SamplerError(f"the state's seed is {saved.seed}, here it is {ours.seed}")
+    before = [sources.get(name) for name in ours.names]
+    counts, owed, had = (
+        [0 if d is None else values[d] for d in before]
+        for values in (place.counts_D.tolist(), place.owed_D.tolist(), place.had_D.tolist())
+    )
+    shift = [
+        0 if d is None else _next_row(place.counts_D[d] + saved.shift[d], saved.sizes[d], size)
+        for d, size in zip(before, ours.sizes, strict=True)
+    ]
+    layout = ours._replace(
+        window_size=saved.window_size,
+        row_keys=tuple(
+            name if d is None else saved.row_keys[d]
+            for name, d in zip(ours.names, before, strict=True)
+        ),
+        shift=tuple(row - count for row, count in zip(shift, counts, strict=True)),
+    )
+    out = tuple((window, before.index(d)) for window, d in place.out if d in before)
+    moved = Place(
+        place.window,
+        np.array(counts, np.int64),
+        np.array(owed, place.owed_D.dtype),
+        np.array(had, np.int64),
+        tuple((w, d) for w, d in out if counts[d] >= (ours.limits[d] or MAX_ROWS)),
+    )
+    size = ours.window_size, saved.window_size
+    if size[0] != size[1] and len(here.changes) > 1:
+        raise SamplerError(
+            f"map_domains: the state's windows have {size[1]} samples, here {size[0]}: use the"
+            " batch_size of the state with a schedule"
+        )
+    return order_of(layout, here.changes, moved)
 
 
-def listed(values: Sequence[Any] | None) -> list[Any] | None:
-    """Return values for JSON."""
-    return None if values is None else list(values)
+def _next_row(drawn: int, before: int, now: int) -> int:
+    """Return how many rows count as drawn, now that a domain has other rows."""
+    if before in {0, now}:
+        return int(drawn)
+    return -(-int(drawn) // before) * now
+
+
+def _sources(
+    theirs: tuple[str, ...], ours: tuple[str, ...], map_domains: Mapping[str, str | None]
+) -> dict[str, int]:
+    """Return which domain of the state each domain here continues."""
+    sources: dict[str, int] = {}
+    for name in map_domains:
+        if name not in theirs:
+            near = did_you_mean(name, theirs)
+            raise SamplerError(f"map_domains: the state has no {name!r}{near}")
+    for k, name in enumerate(theirs):
+        target = map_domains.get(name, name)
+        if target is None:
+            continue
+        if target not in ours:
+            raise SamplerError(
+                f"map_domains: the state's domain {name!r} would continue as {target!r}, which is "
+                f"not here; map it to a domain or to None{did_you_mean(target, ours)}"
+            )
+        if target in sources:
+            raise SamplerError(
+                f"map_domains: {theirs[sources[target]]!r} and {name!r} both go to {target!r}"
+            )
+        sources[target] = k
+    return sources

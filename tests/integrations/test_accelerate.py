@@ -7,6 +7,7 @@ import json
 import pytest
 from places import SUPPORT
 from ranks import finish, start_ranks
+from sampler_rows import located
 from torch.utils.data import DataLoader
 from trainer_parts import random_rows
 
@@ -32,7 +33,7 @@ def found(tmp_path_factory):
 
 def expected():
     order = MixtureSampler(random_rows().sizes, [0.5, 0.3, 0.2], batch_size=8)
-    pairs = [order.locate(k * 8, k * 8 + 8) for k in range(BATCHES)]
+    pairs = [located(order, k, k + 1) for k in range(BATCHES)]
     return [[list(p) for p in zip(d.tolist(), r.tolist(), strict=True)] for d, r in pairs]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from places import SUPPORT
 from ranks import finish, kill, start_ranks
+from sampler_rows import located
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
 from trainer_parts import Tiny, lightning_trainer, trainer_arguments
@@ -63,7 +64,7 @@ def expected(dataset, batches, *changes):
     known = sampler(dataset)
     for batch, weights in changes:
         known.set_weights(weights, batch=batch)
-    domain, row = known.locate(0, batches * 8)
+    domain, row = located(known, 0, batches)
     pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
     return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
 
@@ -381,7 +382,7 @@ def steered(dataset, steps):
     """Global batches of the job's rule for weights, in one process and undisturbed."""
     order, batches = sampler(dataset), []
     for step in range(1, steps + 1):
-        domain, row = order.locate((step - 1) * 8, step * 8)
+        domain, row = located(order, step - 1, step)
         batches.append(list(zip(domain.tolist(), row.tolist(), strict=True)))
         order.received(step)
         if step % 7 == 0:

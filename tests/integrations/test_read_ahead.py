@@ -7,6 +7,7 @@ import time
 
 import read_ahead_job as job
 from ranks import finish, kill, start_ranks
+from sampler_rows import located
 from trainer_parts import random_rows
 
 from mixopt import MixtureSampler
@@ -26,7 +27,7 @@ def expected():
         if new is not None:
             asked = step * job.ACCUMULATION + 1 + 4  # one ahead, and two of each worker
             order.set_weights(new, batch=asked + -asked % job.ACCUMULATION)
-    pairs = [order.locate(k * 8, k * 8 + 8) for k in range(STEPS * job.ACCUMULATION)]
+    pairs = [located(order, k, k + 1) for k in range(STEPS * job.ACCUMULATION)]
     return [[list(p) for p in zip(d.tolist(), r.tolist(), strict=True)] for d, r in pairs]
 
 

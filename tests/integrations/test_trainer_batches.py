@@ -16,6 +16,7 @@ import pytest
 import torch
 from chat_parts import llama
 from datasets import Dataset
+from sampler_rows import located
 from torch import nn
 from trainer_parts import Tiny, random_rows, trainer_arguments
 from transformers import DataCollatorWithFlattening, GPT2Config, GPT2LMHeadModel
@@ -135,7 +136,7 @@ def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_mode
     batch = seen[0][0]
     assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
     assert batch["row"].tolist() == batch["mixopt_row"].tolist()
-    domain, _ = trainer.mixture.sampler.locate(0, 4)
+    domain, _ = located(trainer.mixture.sampler, 0, 1)
     assert batch["mixopt_domain"].tolist() == domain.tolist()
 
 
@@ -145,7 +146,7 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
     trainer, seen = trainer_over(rows, tmp_path, llama(), collate=flat, steps=3)
     trainer.train()
     for number, (batch, _) in enumerate(seen):
-        domain, row = trainer.mixture.sampler.locate(number * 4, number * 4 + 4)
+        domain, row = located(trainer.mixture.sampler, number, number + 1)
         assert (batch["domain"].tolist(), batch["row"].tolist()) == (domain.tolist(), row.tolist())
         assert batch["input_ids"].shape == (1, sum(3 + r % 4 for r in row))
         assert batch["lengths"].tolist() == [3 + r % 4 for r in row]
@@ -203,7 +204,7 @@ def test_two_ranks_with_workers_and_accumulation_go_on_as_one_process(tmp_path):
         held = asked + -asked % job.ACCUMULATION
         known.set_weights(weights, batch=held)
     for batch in range(job.STEPS * job.ACCUMULATION):
-        domain, row = known.locate(batch * 8, batch * 8 + 8)
+        domain, row = located(known, batch, batch + 1)
         rows = [list(pair) for pair in zip(domain.tolist(), row.tolist(), strict=True)]
         seen = after[batch] if batch in after else before[0][batch] + before[1][batch]
         assert seen == rows, batch

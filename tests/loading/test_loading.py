@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from sampler_rows import located
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
@@ -67,7 +68,7 @@ def expected(dataset, batches, *, start=0, changes=(), **options):
     known = sampler(dataset, **options)
     for batch, weights in changes:
         known.set_weights(weights, batch=batch)
-    domain, row = known.locate(start * 8, (start + batches) * 8)
+    domain, row = located(known, start, start + batches)
     pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
     return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
 

@@ -76,9 +76,9 @@ def log_of(loader):
 
 def test_the_same_file_changes_nothing(file):
     loader = loader_of(file)
-    order = loader.sampler.version
+    order = loader.sampler.order
     assert rows_until(loader, STEPS) == expected([(40, CODE)])
-    assert loader.sampler.version is order
+    assert loader.sampler.order is order
 
 
 def test_another_file_holds_from_a_batch_and_what_is_past_stays(file):
@@ -105,8 +105,8 @@ def test_a_job_that_goes_on_looks_again(file, stop):
     [
         ("stages: [", "not valid YAML"),
         (None, "schedule.yaml"),
-        (schedule((WEB, 30), (CODE, 30), batch=16), "batch_size 8 differs from the schedule's, 16"),
-        (schedule((WEB, 30)), "batches 60 differs from the schedule's, 30"),
+        (schedule((WEB, 30), (CODE, 30), batch=16), "batch: 16, and the job has 8"),
+        (schedule((WEB, 30)), "steps: 30, and the job has 60"),
         (schedule((Mixture({"web": 0.5, "math": 0.5}), 60)), "unknown domain 'math'"),
     ],
 )

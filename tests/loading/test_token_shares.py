@@ -1,12 +1,6 @@
-"""Batches say their tokens by domain, and a loader's sampler learns how long samples are."""
+"""Batches say their tokens by domain, and shares are of tokens where samples differ in length."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +10,6 @@ from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
-JOB = Path(__file__).parents[1] / "support" / "learned_lengths_job.py"
 
 
 def samples(count, mean, seed, *, labels=False):
@@ -90,10 +83,9 @@ def test_padding_counts_as_nothing():
 
 
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
-@pytest.mark.parametrize("known", [True, False])
-def test_realised_shares_are_those_of_the_mixture(unit, known):
+def test_realised_shares_are_those_of_the_mixture(unit):
     given = sources(labels=True)
-    one = loader(given, unit, length_lists(given, unit) if known else None)
+    one = loader(given, unit, MixtureDataset(given).lengths(unit))
     for _ in zip(one, range(150), strict=False):
         pass
     realised = one.realised()
@@ -107,43 +99,14 @@ def test_realised_shares_are_those_of_the_mixture(unit, known):
     assert control.realised().shares["books"] > 0.5
 
 
-def test_learned_lengths_stay_within_a_batch_of_the_integral():
+def test_a_loop_that_reads_ahead_goes_on_from_what_it_has_trained_on():
     given = sources()
-    one = loader(given)
-    had, owed, largest = np.zeros(3), np.zeros(3), 0
-    for k, batch in zip(range(200), one, strict=False):
-        if k == 100:
-            one.set_weights([0.2, 0.2, 0.6])
-        had += batch["tokens"]
-        owed += one.sampler.mixture_at(k).array * batch["tokens"].sum()
-        largest = max(largest, int(batch["tokens"].sum()))
-        assert np.abs(had - owed).max() <= largest
-
-
-def test_learned_lengths_go_on_from_a_state():
-    whole = [batch["row"].tolist() for batch, _ in zip(loader(sources()), range(40), strict=False)]
-    one = loader(sources())
-    for _ in zip(range(17), one, strict=False):
-        pass
-    other = loader(sources())
-    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
-    rest = [batch["row"].tolist() for batch, _ in zip(other, range(23), strict=False)]
-    assert rest == whole[17:]
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_a_loop_that_reads_ahead_goes_on_from_what_it_has_trained_on(known):
-    given = sources()
-    lengths = length_lists(given) if known else None
+    lengths = length_lists(given)
     one = loader(given, lengths=lengths)
     rows = [batch["row"].tolist() for _, batch in zip(range(30), one, strict=False)]
     other = loader(given, lengths=lengths)
     other.load_state_dict(one.state_dict(consumed=27))
     assert [b["row"].tolist() for _, b in zip(range(3), other, strict=False)] == rows[27:]
-    for _ in zip(range(80), one, strict=False):
-        pass
-    with pytest.raises(SamplerError, match="is known from batch 4[0-9] on"):
-        one.state_dict(consumed=27)
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -184,67 +147,13 @@ def test_the_log_says_what_was_realised():
     assert one.log[-1].realised is None
 
 
-@pytest.mark.parametrize(
-    ("lengths", "options", "message"),
-    [
-        ({"web": [7] * 60}, {}, "lengths: domain 'web', row .* tokens, but lengths has 7"),
-        ({}, {"workers": 2}, "learned with each batch leave nothing for worker processes"),
-    ],
-)
-def test_bad_lengths_are_one_line(lengths, options, message):
+def test_lengths_that_are_not_those_of_the_samples_are_one_line():
+    lengths = length_lists(sources()) | {"web": [7] * 60}
+    message = "lengths: domain 'web', row .* tokens, but lengths has 7"
     with pytest.raises(SamplerError, match=message) as error:
-        for _ in zip(loader(sources(), lengths=lengths, **options), range(5), strict=False):
+        for _ in zip(loader(sources(), lengths=lengths), range(5), strict=False):
             pass
     assert "\n" not in str(error.value)
-
-
-def test_lengths_that_nobody_says_are_asked_for():
-    one = loader({name: [{"text": "x"}] * 50 for name in WEIGHTS}, collate=lambda batch: {})
-    with pytest.raises(SamplerError, match="samples have none: give MixtureSampler"):
-        next(iter(one))
-    dataset = MixtureDataset(sources())
-    sampler = MixtureSampler(
-        dataset.sizes, WEIGHTS, batch_size=8, rank=0, world_size=1, unit="tokens"
-    )
-    batches = iter(sampler)
-    next(batches)
-    with pytest.raises(
-        SamplerError, match="batch 1 depends on the lengths of the samples of batch 0"
-    ):
-        next(batches)
-    with pytest.raises(SamplerError, match=r"torch\.distributed is not initialised"):
-        next(iter(_of_two(dataset)))
-
-
-def _of_two(dataset):
-    sampler = MixtureSampler(
-        dataset.sizes, WEIGHTS, batch_size=8, rank=0, world_size=2, unit="tokens"
-    )
-    return MixtureLoader(dataset, sampler, collate=keep_ids, output="numpy")
-
-
-@pytest.mark.nightly
-def test_ranks_learn_lengths_together(tmp_path):
-    """Two real processes over gloo have one order, and it is that of one process."""
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, str(JOB), str(tmp_path / "store"), str(tmp_path / f"{rank}.json")],
-            env=environment | {"RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [job.wait(timeout=180) for job in jobs] == [0, 0]
-    parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert parts[0]["state"] == parts[1]["state"]
-    both = [a + b for a, b in zip(parts[0]["rows"], parts[1]["rows"], strict=True)]
-    alone = loader(sources())
-    expected = [batch["row"].tolist() for batch, _ in zip(alone, range(25), strict=False)]
-    assert both == expected
 
 
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
@@ -259,7 +168,8 @@ def test_lengths_come_from_the_columns_of_a_dataset(unit):
     expected = length_lists(kept, unit)
     found = MixtureDataset(made).lengths(unit)
     assert {name: lengths.tolist() for name, lengths in found.items()} == expected
-    assert MixtureDataset(given).lengths(unit) == {}
+    read = MixtureDataset(given).lengths(unit)
+    assert {name: each.tolist() for name, each in read.items()} == length_lists(given, unit)
 
 
 def test_rows_of_one_length_are_counted_by_the_order(tmp_path):

@@ -1,4 +1,4 @@
-"""The order of rows: as good as true permutations, another each epoch, chunks for slow disks."""
+"""The order of rows: as good as true permutations, another each epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.sampling import RowOrder, domain_key, window_order
-from mixopt.sampling.order import ChunkedRowOrder, permutation
-from mixopt.sampling.order.permutation import scramble
+from mixopt.sampling import RowOrder, domain_key, permutation, window_order
+from mixopt.sampling.permutation import scramble
 
 
 def epoch_rows(order, size, *, epoch=0, domain=0):
@@ -30,34 +29,6 @@ def chi_square(rows, cells=32):
 def test_every_row_comes_once_in_each_epoch(size, seed, epoch):
     order = RowOrder([size], [domain_key(seed, "web")])
     assert np.array_equal(np.sort(epoch_rows(order, size, epoch=epoch)), np.arange(size))
-
-
-@given(
-    size=st.integers(1, 3000),
-    chunk=st.integers(1, 100),
-    window=st.integers(1, 9),
-    epoch=st.integers(0, 2),
-)
-@settings(max_examples=60, deadline=None)
-def test_every_row_comes_once_in_each_epoch_of_chunks(size, chunk, window, epoch):
-    order = ChunkedRowOrder([7, size], [1, domain_key(3, "web")], chunk=chunk, window=window)
-    rows = epoch_rows(order, size, epoch=epoch, domain=1)
-    assert np.array_equal(np.sort(rows), np.arange(size))
-
-
-def test_rows_in_a_window_of_chunks_come_from_as_many_chunks():
-    order = ChunkedRowOrder([6400], [domain_key(0, "web")], chunk=64, window=5)
-    rows = epoch_rows(order, 6400)
-    touched = [len(set((rows[k : k + 320] // 64).tolist())) for k in range(0, 6400, 320)]
-    assert touched == [5] * 20
-    assert len(set((rows[:320] // 64).tolist())) < len(set((rows[:320] % 64).tolist()))
-
-
-def test_chunks_themselves_are_shuffled():
-    order = ChunkedRowOrder([64_000], [domain_key(0, "web")], chunk=64, window=1)
-    chunks = epoch_rows(order, 64_000)[::64] // 64
-    assert np.array_equal(np.sort(chunks), np.arange(1000))
-    assert np.abs(np.corrcoef(chunks, np.arange(1000))[0, 1]) < 0.1
 
 
 def test_its_chi_square_is_that_of_true_permutations():

@@ -25,45 +25,31 @@ def sampler(**options):
 
 
 @pytest.mark.parametrize("kind", ["sampler", "loader"])
-def test_weights_that_one_rank_alone_changed_are_found_within_100_batches(kind, tmp_path):
+def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint(kind, tmp_path):
     said = said_by(3, kind, tmp_path)
-    assert [one["batches"] for one in said] == [49] * 3
     assert len({one["error"] for one in said}) == 1
     assert said[0]["error"].startswith(
-        "rank 2 has a different order of samples from rank 0: its weights differ from batch 22 "
-        "on: {'web': 0.2, 'code': 0.3, 'books': 0.5} now, there {'web': 0.5, 'code': 0.3,"
+        "rank 2 has a different order of samples from rank 0: its weights differ from batch 22 on"
     )
     assert "\n" not in said[0]["error"]
 
 
-def test_another_seed_on_one_rank_is_found(tmp_path):
-    said = said_by(2, "seed", tmp_path)
-    assert "rank 1 has a different order of samples from rank 0: its seed is 1" in said[0]["error"]
-
-
-def test_two_ranks_that_take_the_same_part_are_found(tmp_path):
-    said = said_by(2, "part", tmp_path)
-    assert "rank 1 takes the same part of each batch as another" in said[1]["error"]
-
-
-def test_ranks_that_went_on_from_other_checkpoints_are_found_and_nothing_hangs(tmp_path):
-    said = said_by(2, "apart", tmp_path)
-    assert "its position is 792, there it is 780" in said[0]["error"]
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("seed", "rank 1 has a different order of samples from rank 0: its seed is 1, there"),
+        ("part", "rank 1 takes the same part of each batch as another"),
+        ("apart", "its position is 504, there it is 492"),
+    ],
+)
+def test_another_seed_part_or_checkpoint_on_one_rank_is_found(kind, text, tmp_path):
+    said = said_by(2, kind, tmp_path)
+    assert text in said[0]["error"]
     assert said[0]["error"] == said[1]["error"]
 
 
-def test_a_rank_that_iterates_alone_while_others_train_holds_nothing_up(tmp_path):
-    assert said_by(2, "alone", tmp_path) == [{"error": None, "batches": 120}] * 2
-
-
 def test_weights_that_all_ranks_changed_alike_are_no_error(tmp_path):
-    assert said_by(2, "alike", tmp_path) == [{"error": None, "batches": 120}] * 2
-
-
-def test_a_checkpoint_of_torch_finds_them_before_the_batches_do(tmp_path):
-    said = said_by(2, "state", tmp_path)
-    assert said[0]["batches"] == 30
-    assert "rank 1 has a different order" in said[0]["error"]
+    assert said_by(2, "alike", tmp_path) == [{"error": None, "batches": 30}] * 2
 
 
 def test_the_state_of_a_driver_finds_them(tmp_path):

@@ -201,24 +201,24 @@ def test_a_linear_stage_is_drawn_to_within_two_samples_of_its_integral():
 
 def test_another_schedule_holds_from_its_batch_and_what_is_past_stays():
     sampler = MixtureSampler(ROWS, schedule=LINEAR)
-    before = [sampler.global_rows(batch).tolist() for batch in range(40)]
-    order = sampler.version
+    before = sampler.order.rows(0, 40).tolist()
+    order = sampler.order
     sampler.received(35)
     assert sampler.set_schedule(LINEAR) is None
-    assert sampler.version is order
+    assert sampler.order is order
     steeper = Schedule(
         (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=35), Stage(WEB, steps=15)),
         batch=8,
         sequence_length=16,
     )
     assert sampler.set_schedule(steeper, 40) == 40
-    assert [sampler.global_rows(batch).tolist() for batch in range(40)] == before
+    assert sampler.order.rows(0, 40).tolist() == before
     assert sampler.mixture_at(40)["code"] == pytest.approx(0.25 + 0.5 * 30.5 / 35, abs=1e-6)
     assert sampler.mixture_at(46) == WEB
     again = MixtureSampler(ROWS, schedule=LINEAR)
     again.load_state_dict(sampler.state_at(38))
-    rest = [sampler.global_rows(batch).tolist() for batch in range(38, 60)]
-    assert [again.global_rows(batch).tolist() for batch in range(38, 60)] == rest
+    rest = sampler.order.rows(38, 22).tolist()
+    assert again.order.rows(38, 22).tolist() == rest
     with pytest.raises(SamplerError, match="for batch 30 comes too late"):
         sampler.set_schedule(LINEAR, 30)
 

@@ -1,4 +1,4 @@
-"""Ranks whose orders of samples come to differ, for test_rank_agreement.
+"""Ranks whose orders of samples come to differ, for test_ranks.
 
 python agreement_job.py KIND OUT    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
 
@@ -13,13 +13,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 from driver_job import Sweeping, losses_of
-from torch import ones, tensor
+from torch import tensor
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.errors import MixoptError
 from mixopt.integrations import MixtureState
 from mixopt.online import Driver, DriverOptions
-from mixopt.sampling import check_ranks
 from mixopt.system import write_json
 
 SIZES = {"web": 500, "code": 500, "books": 500}
@@ -36,8 +35,8 @@ def loader_of(order, **options):
     return MixtureLoader(MixtureDataset(rows), order, **options)
 
 
-def of_kind(kind, rank):
-    """Return what is iterated, its sampler, and what is done after each batch."""
+def trained(kind, rank, said):
+    """Take 30 batches, and write a checkpoint."""
     last = rank == dist.get_world_size() - 1
     order = over(seed=int(last)) if kind == "seed" else over()
     if kind == "apart":
@@ -46,31 +45,14 @@ def of_kind(kind, rank):
         order.load_state_dict(before.state_dict())
     if kind == "part":
         order = over(rank=0, world_size=dist.get_world_size())
-    mixture = order if kind in {"sampler", "seed", "part", "apart", "alone"} else loader_of(order)
-
-    def after(batch):
-        if kind in {"sampler", "loader", "alike", "state"} and batch == 20:
-            mixture.set_weights(OTHER if last or kind == "alike" else WEIGHTS, batch + 2)
-        if kind == "part":
-            check_ranks(order)
-        if kind in {"alone", "apart"}:
-            dist.all_reduce(ones(1))  # as training does
-        if kind == "alone" and batch == 40 and rank == 0:
-            for _, _ in zip(range(60), over(seed=5), strict=False):
-                pass
-        if kind == "state" and batch == 30:
-            MixtureState(mixture).state_dict()
-
-    return mixture, order, after
-
-
-def trained(kind, rank, said):
-    mixture, order, after = of_kind(kind, rank)
+    mixture = loader_of(order) if kind in {"loader", "alike"} else order
     for _ in mixture:
         said["batches"] = order.batch
-        after(order.batch)
-        if order.batch == 120:
-            return
+        if order.batch == 20 and kind in {"sampler", "loader", "alike"}:
+            mixture.set_weights(OTHER if last or kind == "alike" else WEIGHTS, 22)
+        if order.batch >= 30:
+            break
+    MixtureState(mixture).state_dict()
 
 
 def driven(rank, said):

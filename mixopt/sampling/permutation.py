@@ -78,57 +78,6 @@ class RowOrder:
         return self._grid.permute(domain, count - epoch * size, key).view(np.int64)
 
 
-class ChunkedRowOrder:
-    """The order of rows for storage that is slow to seek: chunks, then rows in a window of them.
-
-    Chunks of neighbouring rows are permuted, and rows are permuted inside windows of a few
-    chunks, so a reader works on `window` chunks at a time.
-    """
-
-    def __init__(
-        self, sizes_D: Sequence[int], keys_D: Sequence[int], *, chunk: int, window: int
-    ) -> None:
-        """Lay out the grids.
-
-        Args:
-            sizes_D: Rows of each domain, >= 0.
-            keys_D: 64-bit keys.
-            chunk: Neighbouring rows that are read together, >= 1.
-            window: Chunks that rows are shuffled over, >= 1.
-        """
-        self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
-        self._keys = np.array(keys_D, np.uint64)
-        self._chunk, self._span = _U(chunk), _U(chunk * window)
-        chunks = [-(-size // chunk) for size in self._sizes.tolist()]
-        self._padded = np.array(chunks, np.uint64) * self._chunk
-        last = [n * chunk % (chunk * window) or chunk * window for n in chunks]
-        self._chunks = _Grid(chunks)
-        self._windows = _Grid([chunk * window] * len(chunks) + last)
-
-    def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
-        """Return rows as `RowOrder.rows` does."""
-        size = self._sizes[domain]
-        count = ordinal.view(np.uint64)
-        epoch = count // size
-        key = scramble(self._keys[domain] + epoch * _GOLDEN)
-        row = self._permute(domain, count - epoch * size, key)
-        again = np.flatnonzero(row >= size)
-        while len(again):
-            row[again] = self._permute(domain[again], row[again], key[again])
-            again = again[row[again] >= size[again]]
-        return row.view(np.int64)
-
-    def _permute(self, domain: IntArray, index: Words, key: Words) -> Words:
-        window = index // self._span
-        start = window * self._span
-        is_last = start + self._span >= self._padded[domain]
-        grid = domain + np.where(is_last, len(self._sizes), 0)
-        inside = self._windows.permute(grid, index - start, scramble(key + window + _U(1)))
-        place = start + inside
-        chunk = self._chunks.permute(domain, place // self._chunk, key)
-        return chunk * self._chunk + place % self._chunk
-
-
 class _Grid:
     """Feistel networks over the sizes of D domains."""
 

@@ -2,9 +2,8 @@
 
 Of the domains whose next sample an ideal, infinitely divisible stream would have begun by now, the
 one whose next sample that stream would finish first is taken (worst-case fair weighted fair
-queueing, WF2Q; Bennett and Zhang 1996). With shares that do not change and lengths that are known,
-no domain is then further than its longest sample from its share of the tokens, on either side,
-whatever the lengths are. Where lengths are guessed, `settle` says afterwards what they were.
+queueing, WF2Q; Bennett and Zhang 1996). With shares that do not change no domain is then further
+than its longest sample from its share of the tokens, on either side, whatever the lengths are.
 
 It is sequential: what comes next follows from what is owed, which is all of its state. Everything
 is an integer, so two machines agree, and a queue that resumes from what is owed takes the same
@@ -18,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 
-from mixopt.sampling.order.shares import UNIT
+from mixopt.sampling.shares import UNIT
 
 
 class FairQueue:

@@ -1,22 +1,24 @@
-"""Fetch batches ahead: in line, in a thread, or (mixopt.loading.worker_fetch) in processes."""
+"""Fetch batches ahead: when they are asked for, in a thread, or in worker processes."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 from mixopt.loading.collate import Batch
+from mixopt.loading.dataset import MixtureDataset
+from mixopt.system import IntArray
 
 _POLL_SECONDS = 0.1
 
 
 class Ahead:
-    """Batches in order, fetched with one version of the order.
+    """Batches in order, fetched with the weights that were known then.
 
     Attributes:
         handed_out: The first batch that no worker process was asked for; None without processes.
@@ -27,41 +29,41 @@ class Ahead:
     def __init__(
         self,
         batches: Iterator[Batch],
-        version: object,
+        order: object,
         close: Callable[[], Any] = lambda: None,
     ) -> None:
         """Join an iterator and what ends it.
 
         Args:
             batches: The batches.
-            version: What they follow from (MixtureSampler.version).
+            order: What they follow from (MixtureSampler.order).
             close: Frees what the iterator holds.
         """
         self._batches = batches
-        self._version = version
+        self._order = order
         self.close = close
 
     def next(self) -> Batch | None:
         """Return the next batch, or None after the last."""
         return next(self._batches, None)
 
-    def is_stale(self, version: object) -> bool:
+    def is_stale(self, order: object) -> bool:
         """Whether the weights have changed since the batches were fetched."""
-        return version is not self._version
+        return order is not self._order
 
 
-def in_line(chunks: Iterator[Iterator[Batch]], version: object) -> Ahead:
+def in_line(chunks: Iterator[Iterator[Batch]], order: object) -> Ahead:
     """Read when a batch is asked for."""
-    return Ahead(chain.from_iterable(chunks), version)
+    return Ahead(chain.from_iterable(chunks), order)
 
 
-def in_thread(chunks: Iterator[Iterator[Batch]], version: object, depth: int) -> Ahead:
+def in_thread(chunks: Iterator[Iterator[Batch]], order: object, depth: int) -> Ahead:
     """Read in a thread that keeps up to `depth` chunks ready."""
     thread = InThread(chunks, depth)
-    return Ahead(iter(thread), version, thread.close)
+    return Ahead(iter(thread), order, thread.close)
 
 
-def in_thread_later(chunks: Iterator[Iterator[Batch]], version: object, depth: int) -> Ahead:
+def in_thread_later(chunks: Iterator[Iterator[Batch]], order: object, depth: int) -> Ahead:
     """Read the first chunk when it is asked for, and what follows in a thread.
 
     Where weights change with each batch, no thread is begun that reads in vain.
@@ -76,7 +78,7 @@ def in_thread_later(chunks: Iterator[Iterator[Batch]], version: object, depth: i
             thread.close()
 
     batches = read()
-    return Ahead(batches, version, batches.close)
+    return Ahead(batches, order, batches.close)
 
 
 class InThread:
@@ -129,3 +131,77 @@ class InThread:
             with suppress(queue.Full):
                 self._ready.put(item, timeout=_POLL_SECONDS)
                 return
+
+
+def in_processes(
+    dataset: MixtureDataset,
+    collate: Callable[[Sequence[Any]], Batch],
+    rows: Iterator[IntArray],
+    order: object,
+    first: int,
+    workers: int,
+    prefetch: int,
+) -> Ahead:
+    """Start worker processes that read batches from `first` on, by torch's DataLoader.
+
+    The order is decided in this process and workers keep nothing, so it does not depend on how
+    many there are. Batches come back as numpy arrays: they go through a pipe, where a tensor would
+    cost a file descriptor and a mapping each.
+    """
+    from torch.utils.data import DataLoader
+
+    asked = _RowsAskedFor(rows, first)
+    loader: Any = DataLoader(
+        _BatchReader(dataset, collate),  # type: ignore[arg-type]
+        batch_sampler=asked,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=_only,
+    )
+    return _InProcesses(iter(loader), order, asked)
+
+
+class _RowsAskedFor:
+    """Yield the rows of each batch and count the batches that were asked for."""
+
+    def __init__(self, rows: Iterator[IntArray], first: int) -> None:
+        self._rows = rows
+        self.handed_out = first
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for rows in self._rows:
+            self.handed_out += 1
+            yield [rows]
+
+
+class _BatchReader:
+    """Read a whole batch in one call."""
+
+    def __init__(self, dataset: MixtureDataset, collate: Callable[[Sequence[Any]], Batch]) -> None:
+        self._dataset = dataset
+        self._collate = collate
+
+    def __getitem__(self, rows: IntArray) -> Batch:
+        if self._dataset.is_tokens:
+            return self._dataset.read(rows)
+        return self._dataset.collated(rows, self._collate)
+
+
+class _InProcesses(Ahead):
+    """Batches that were asked for keep the weights they were asked for with."""
+
+    def __init__(self, batches: Iterator[Batch], order: object, asked: _RowsAskedFor) -> None:
+        super().__init__(batches, order)
+        self._asked = asked
+
+    def next(self) -> Batch | None:
+        batch = super().next()
+        self.handed_out = self._asked.handed_out
+        return batch
+
+    def is_stale(self, order: object) -> bool:
+        return False
+
+
+def _only(batches: Sequence[Batch]) -> Batch:
+    return batches[0]

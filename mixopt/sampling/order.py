@@ -1,0 +1,482 @@
+"""The order of samples: how many of each domain a window has, and which rows.
+
+A window is the global batch of the sampler with which a stream began. A domain is owed its share of
+each. The window gives what is whole of that, whoever is owed the largest remainder gets what is
+left, and what is owed is carried, so that the error never grows: at the end of a window a domain is
+within one sample of the integral of its shares. (No rule can promise that for every change: whoever
+sees which half was rounded down can move all weight there, again and again.) With samples of
+several lengths tokens are owed, and samples are taken one by one (mixopt.sampling.fair_queue).
+Samples of a window are shuffled; rows come in a fresh permutation each epoch
+(mixopt.sampling.permutation).
+
+A window follows from what is owed and drawn before it and from the shares then: not from ranks,
+workers, restarts, or how many windows are laid out at once. Integers decide everything.
+
+Shapes: D domains, W samples of a window, K windows, B samples of a batch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from copy import copy
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.sampling.fair_queue import FairQueue
+from mixopt.sampling.permutation import RowOrder, domain_key, window_order
+from mixopt.sampling.shares import UNIT, UNIT_BITS, ShareChange, spread
+from mixopt.system import IntArray
+
+Due = tuple[IntArray, IntArray, Any]
+Unit = Literal["samples", "tokens", "supervised"]
+
+_NO_LIMIT = 1 << 62
+_BLOCK = 1 << 14  # samples that are laid out at once
+_KEPT = 256  # places of the past, and every so many of those long past
+_KEPT_FOREVER = 1024
+_LENGTHS_AHEAD = 64
+
+
+class Place(NamedTuple):
+    """Where an order is before a window, shape (D,) each.
+
+    Attributes:
+        window: The window.
+        counts_D: How often each domain was drawn.
+        owed_D: The integral of its shares less what it had, in samples or tokens, times UNIT.
+        had_D: The samples or tokens that it had.
+        out: The domains that ran out, with the window in which they did.
+    """
+
+    window: int
+    counts_D: IntArray
+    owed_D: NDArray[Any]
+    had_D: IntArray
+    out: tuple[tuple[int, int], ...] = ()
+
+
+class OrderLayout(NamedTuple):
+    """What an order of samples is laid out over.
+
+    Attributes:
+        names: The domains.
+        sizes: Rows of each domain.
+        seed: Of the order of rows and of the shuffle in a window.
+        window_size: Samples of a global window.
+        limits: How often each domain may be drawn; None for no limit.
+        stops: Whether the stream ends at a limit; else the others take the domain's share.
+        unit: What a domain is owed.
+        lengths: Of each domain the tokens of each row, or of all, where tokens are owed.
+        row_keys: What each order of rows depends on besides the seed.
+        shift: How often each domain was drawn before, where counts do not have it.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    seed: int
+    window_size: int
+    limits: tuple[int | None, ...]
+    stops: bool
+    unit: Unit
+    lengths: tuple[int | IntArray, ...]
+    row_keys: tuple[str, ...]
+    shift: tuple[int, ...]
+
+    def start(self) -> Place:
+        """Return the place before the first window."""
+        zeros = np.zeros(len(self.names), np.int64)
+        return Place(0, zeros, zeros if self.unit == "samples" else zeros.astype(object), zeros)
+
+
+class SampleOrder:
+    """Rows of each global window; it never changes but for the places that it remembers."""
+
+    def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
+        """Lay nothing out yet.
+
+        Args:
+            layout: Domains, seed, window and limits.
+            changes: Shares, in order; the first holds from the start.
+            start: Where the order begins.
+        """
+        self.layout = layout
+        self.changes = tuple(changes)
+        self.start = start
+        self._begins = [change.window for change in changes]
+        self._rows = RowOrder(
+            layout.sizes, [domain_key(layout.seed, key) for key in layout.row_keys]
+        )
+        self._offsets = np.array([*accumulate(layout.sizes, initial=0)][:-1], np.int64)
+        self._shift = np.array(layout.shift, np.int64)
+        self._shuffle = domain_key(layout.seed, "\nwindows")
+        limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
+        self._limits = np.array(limits, np.int64)
+        self._has_limits = any(limit is not None for limit in layout.limits)
+        self._places = {start.window: start}
+        self._had: dict[int, IntArray] = {}
+        self._end: int | None = None
+        self._due: tuple[Any, Due | None] = (None, None)
+
+    def changed(self, changes: Sequence[ShareChange], window: int) -> SampleOrder:
+        """Return the order with other shares from a window on."""
+        other = copy(self)
+        other.changes = tuple(changes)
+        other._begins = [change.window for change in changes]
+        other._places = {b: p for b, p in list(self._places.items()) if b <= window}
+        other._had = {b: had for b, had in list(self._had.items()) if b < window}
+        other._end = self._end if self._end is not None and self._end < window else None
+        other._due = (None, None)
+        return other
+
+    def change_at(self, window: int) -> ShareChange:
+        """Return the shares that hold at a window; the first before it."""
+        return self.changes[max(bisect_right(self._begins, window) - 1, 0)]
+
+    def place(self, window: int) -> Place | None:
+        """Return the place before a window; None where the stream does not have it."""
+        found = self._places.get(window)
+        if found is not None or window < self.start.window:
+            return found
+        found = self._places[max(b for b in list(self._places) if b <= window)]
+        while found.window < window:
+            dealt = self._next(found)
+            if dealt is None:
+                return None
+            found = dealt[0]
+        return found
+
+    def has(self, window: int) -> bool:
+        """Whether the stream has the whole of a window."""
+        return self.place(window + 1) is not None
+
+    def end(self) -> int | None:
+        """Return how many windows the stream has; None where it does not end."""
+        last = self.changes[-1]
+        window = max(last.window if last.end_window is None else last.end_window, self.start.window)
+        pairs = zip(last.parts(window), self.layout.limits, strict=True)
+        limited = [limit is not None for part, limit in pairs if part]
+        may_end = any(limited) if self.layout.stops else all(limited)
+        while self.has(window) and may_end:
+            window += 1
+        return self._end
+
+    def had(self, window: int) -> IntArray | None:
+        """Return what each domain had before a window in which shares changed; None: not known."""
+        found = self._places.get(window)
+        return self._had.get(window) if found is None else found.had_D
+
+    def _forget(self, window: int) -> None:
+        """Drop most places of long before a window; from those that are left others follow."""
+        old = sorted(b for b in list(self._places) if b < window - _KEPT)
+        for b in old[:-1]:
+            if b % _KEPT_FOREVER and b != self.start.window:
+                self._places.pop(b, None)
+
+    def rows(self, window: int, most: int = 1) -> IntArray:
+        """Return rows as integers into the concatenation of the domains, shape (K, W).
+
+        Args:
+            window: The first window.
+            most: How many windows; fewer come where the stream ends.
+        """
+        domain_KW, ordinal_KW = self._laid_out(window, most)
+        domain, ordinal = domain_KW.ravel(), ordinal_KW.ravel() + self._shift[domain_KW.ravel()]
+        rows = self._rows.rows(domain, ordinal) + self._offsets[domain]
+        return self._shuffled(window, rows.reshape(domain_KW.shape))
+
+    def domains(self, window: int) -> IntArray:
+        """Return the domains of a window's samples, shape (W,)."""
+        domains: IntArray = self._shuffled(window, self._laid_out(window, 1)[0])[0]
+        return domains
+
+    def _shuffled(self, window: int, values_KW: IntArray) -> IntArray:
+        order = window_order(self._shuffle, window, *values_KW.shape)
+        return np.take_along_axis(values_KW, order, axis=1)
+
+    def _laid_out(self, window: int, most: int) -> tuple[IntArray, IntArray]:
+        """Return domains and counts before them, not shuffled, shape (K, W)."""
+        place = self.place(window)
+        places, parts = [] if place is None else [place], list[Any]()
+        while place is not None and len(parts) < most:
+            dealt = self._next(place)
+            if dealt is None:
+                break
+            place, part = dealt
+            places.append(place)
+            parts.append(part)
+        if not parts:
+            nothing = np.empty((0, self.layout.window_size), np.int64)
+            return nothing, nothing
+        return self._arranged(places, parts)
+
+    def _next(self, place: Place) -> tuple[Place, Any] | None:
+        """Deal a window; remember the place after it."""
+        if self._end == place.window:
+            return None
+        dealt = self._deal(place)
+        if dealt is None:
+            self._end = place.window
+            return None
+        self._places[place.window + 1] = dealt[0]
+        if place.window % _KEPT_FOREVER == 0:
+            self._forget(place.window)
+        if self.change_at(place.window).window == place.window or len(dealt[0].out) > len(
+            place.out
+        ):
+            self._had[place.window] = place.had_D
+        return dealt
+
+    def _deal(self, place: Place) -> tuple[Place, Any] | None:
+        """Return the place after a window; None where there is no whole one."""
+        due = self._due_in(place)
+        if due is None:
+            return None
+        whole_D, rest_D, drawn_from = due
+        drawn_D, owed_D = _largest_remainders(
+            whole_D, place.owed_D + rest_D, drawn_from, self.layout.window_size
+        )
+        counts_D = place.counts_D + drawn_D
+        if self._has_limits:
+            is_over = counts_D > self._limits
+            is_over[drawn_from] |= place.counts_D[drawn_from] >= self._limits[drawn_from]
+            if is_over.any():
+                return None if self.layout.stops else self._deal_last(place)
+        return Place(place.window + 1, counts_D, owed_D, counts_D, place.out), None
+
+    def _due_in(self, place: Place) -> Due | None:
+        """Return whole samples due in a window, what is beyond, and of whom; None: nothing."""
+        change, out = self.change_at(place.window), [d for _, d in place.out]
+        shares = change.arrived(place.window)
+        known, found = self._due
+        if shares is not None and known == (shares, place.out):
+            return found
+        parts = change.parts(place.window, out)
+        if not any(parts):
+            return None
+        due = _split(spread(parts, self.layout.window_size << UNIT_BITS))
+        if shares is not None:
+            self._due = ((shares, place.out), due)
+        return due
+
+    def _deal_last(self, place: Place) -> tuple[Place, None] | None:
+        """Deal a window in which domains run out; what they are owed beyond goes to the others."""
+        change, out = self.change_at(place.window), [d for _, d in place.out]
+        owed, counts = place.owed_D.tolist(), place.counts_D
+        left = np.maximum(self._limits - counts, 0).tolist()
+        last = {
+            d: 0 for d, part in enumerate(change.parts(place.window, out)) if part and not left[d]
+        }
+        while True:
+            size = self.layout.window_size - sum(last.values())
+            parts = change.parts(place.window, [*out, *last])
+            due = [-owed[d] if d in last else 0 for d in range(len(owed))]
+            drawn_D = np.zeros(len(owed), np.int64)
+            owed_D = np.array([o + more for o, more in zip(owed, due, strict=True)], np.int64)
+            if any(parts):
+                more = spread(parts, (size << UNIT_BITS) + sum(owed[d] for d in last))
+                whole_D, rest_D, drawn_from = _split(more)
+                drawn_D, owed_D = _largest_remainders(whole_D, owed_D + rest_D, drawn_from, size)
+            elif size:
+                return None
+            over = [d for d, drawn in enumerate(drawn_D.tolist()) if drawn > left[d]]
+            if not over:
+                break
+            last |= {d: left[d] for d in over}
+        for d, rows in last.items():
+            drawn_D[d] = rows
+        counts_D = counts + drawn_D
+        out_now = tuple((place.window, d) for d in sorted(last))
+        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now)), None
+
+    def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
+        """Return domains and counts of windows, each sorted by domain."""
+        counts_KD = np.array([place.counts_D for place in places])
+        drawn = np.diff(counts_KD, axis=0).ravel()
+        windows, domains = len(parts), len(self.layout.names)
+        domain = np.repeat(np.tile(np.arange(domains), windows), drawn)
+        ahead = counts_KD[:-1].ravel() - (np.cumsum(drawn) - drawn)
+        ordinal = np.arange(len(domain)) + np.repeat(ahead, drawn)
+        return domain.reshape(windows, -1), ordinal.reshape(windows, -1)
+
+
+class TokenOrder(SampleOrder):
+    """The same where tokens are owed, and samples differ in length."""
+
+    def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
+        """Lay nothing out yet."""
+        super().__init__(layout, changes, start)
+        self._ahead: list[tuple[int, list[int]]] = [(-1, [])] * len(layout.names)
+
+    def _deal(self, place: Place) -> tuple[Place, Any] | None:
+        change = self.change_at(place.window)
+        window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.out]))
+        while len(window.domains) < self.layout.window_size:
+            if not window.take():
+                return None
+        return window.place(), (window.domains, window.ordinals)
+
+    def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
+        domains, ordinals = zip(*parts, strict=True)
+        return np.array(domains, np.int64), np.array(ordinals, np.int64)
+
+    def length(self, domain: int, ordinal: int) -> int:
+        """Return the tokens of the sample that a domain gives when it is drawn so often."""
+        lengths = self.layout.lengths[domain]
+        if isinstance(lengths, int):
+            return lengths
+        number, place = divmod(ordinal, _LENGTHS_AHEAD)
+        known, found = self._ahead[domain]
+        if known != number:
+            first = number * _LENGTHS_AHEAD + self.layout.shift[domain]
+            ordinals = np.arange(first, first + _LENGTHS_AHEAD)
+            rows = self._rows.rows(np.full(_LENGTHS_AHEAD, domain), ordinals)
+            found = lengths[rows].tolist()
+            self._ahead[domain] = number, found
+        return found[place]
+
+
+class _TokenWindow:
+    """The samples of one window, taken one after the other."""
+
+    def __init__(self, order: TokenOrder, place: Place, parts: list[int]) -> None:
+        self._order, self._before, self._parts = order, place, parts
+        self._counts: list[int] = place.counts_D.tolist()
+        self._had: list[int] = place.had_D.tolist()
+        self._out = list(place.out)
+        self._left = np.maximum(order._limits - place.counts_D, 0).tolist()
+        self.domains: list[int] = []
+        self.ordinals: list[int] = []
+        self._begin(place.owed_D.tolist())
+
+    def take(self) -> bool:
+        """Take a sample; False where the stream has ended."""
+        if self._queue is None:
+            return False
+        d = self._queue.take()
+        if not self._left[d]:
+            return False
+        self.domains.append(d)
+        self.ordinals.append(self._counts[d])
+        self._counts[d] += 1
+        self._left[d] -= 1
+        if not self._left[d] and not self._order.layout.stops:
+            self._settle()
+            self._begin(self._queue.owed())
+        return True
+
+    def place(self) -> Place:
+        """Return the place after the window."""
+        owed = self._owed if self._queue is None else self._queue.owed()
+        self._settle()
+        counts_D, had_D = np.array(self._counts, np.int64), np.array(self._had, np.int64)
+        owed_D = np.array(owed, object)
+        return Place(self._before.window + 1, counts_D, owed_D, had_D, tuple(self._out))
+
+    def _settle(self) -> None:
+        if self._queue is not None:
+            taken = self._queue.taken()
+            self._had = [had + more for had, more in zip(self._had, taken, strict=True)]
+
+    def _begin(self, owed: list[int]) -> None:
+        """Queue the domains that have samples left; the others hand on what they are owed."""
+        if not self._order.layout.stops:
+            for d in [d for d, part in enumerate(self._parts) if part and not self._left[d]]:
+                self._out.append((self._before.window, d))
+                self._parts[d] = 0
+                if any(self._parts):
+                    more = spread(self._parts, owed[d])
+                    owed[d] = 0
+                    owed = [one + part for one, part in zip(owed, more, strict=True)]
+        self._owed, asked = owed, list(self._counts)
+
+        def length(d: int) -> int:
+            asked[d] += 1
+            return self._order.length(d, asked[d] - 1)
+
+        shares = spread(self._parts, UNIT) if any(self._parts) else []
+        self._queue = FairQueue(shares, owed, length) if shares else None
+
+
+def order_of(layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> SampleOrder:
+    """Return the order of samples, in the unit that is owed."""
+    kind = SampleOrder if layout.unit == "samples" else TokenOrder
+    return kind(layout, changes, start)
+
+
+class BatchRows:
+    """Rows of batches for one reader, laid out some at a time.
+
+    The first time one window is laid out, then more at once, so that a change of weights throws
+    little away. A batch may be several windows or a part of one, in a stream that resumed with
+    another size of batch.
+    """
+
+    def __init__(self, order: SampleOrder, batch_size: int) -> None:
+        """Lay nothing out yet."""
+        self.order = order
+        self._size, self._window = batch_size, order.layout.window_size
+        self._most = max(_BLOCK, 64 * len(order.layout.sizes)) // self._window
+        self._ahead = 1
+        self._block = (0, np.empty((0, batch_size), np.int64))
+
+    def some(self, batch: int, most: int) -> IntArray:
+        """Return rows of the batches from one on, shape (batches, B).
+
+        Args:
+            batch: The first.
+            most: How many at most; fewer come where that is quicker, none after the last.
+        """
+        first, block = self._block
+        if not first <= batch < first + len(block):
+            first, block = self._block = batch, self._laid_out(batch)
+            self._ahead = min(self._ahead * 4, max(self._most, 1))
+        return block[batch - first : batch - first + most]
+
+    def _laid_out(self, batch: int) -> IntArray:
+        window, begin = divmod(batch * self._size, self._window)
+        least = -(-(begin + self._size) // self._window)
+        rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
+        return rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
+
+
+def _split(due: list[int]) -> Due:
+    """Return whole units, what is beyond them, and the domains to which something is due."""
+    whole_D = np.array([one >> UNIT_BITS for one in due], np.int64)
+    rest_D = np.array([one & (UNIT - 1) for one in due], np.int64)
+    drawn_from = [d for d, one in enumerate(due) if one]
+    return whole_D, rest_D, slice(None) if len(drawn_from) == len(due) else np.array(drawn_from)
+
+
+def _largest_remainders(
+    whole_D: IntArray, rest_D: IntArray, drawn_from: Any, size: int
+) -> tuple[IntArray, IntArray]:
+    """Return how often each domain is drawn in a window, and what it is owed then.
+
+    Args:
+        whole_D: Whole samples that are due.
+        rest_D: What is due or owed beyond them, times UNIT.
+        drawn_from: The domains that may be drawn.
+        size: Samples of the window.
+    """
+    drawn_D = np.zeros_like(whole_D)
+    due_D = whole_D + (rest_D >> UNIT_BITS)
+    drawn_D[drawn_from] = np.maximum(due_D[drawn_from], 0)
+    owed_D = rest_D + ((whole_D - drawn_D) << UNIT_BITS)
+    missing = size - int(drawn_D.sum())
+    if missing > 0:
+        owed = owed_D[drawn_from]
+        each, more = divmod(missing, len(owed))
+        extra = np.full(len(owed), each)
+        extra[np.argsort(-owed, kind="stable")[:more]] += 1
+        drawn_D[drawn_from] += extra
+        owed_D[drawn_from] -= extra << UNIT_BITS
+    while missing < 0:  # whoever is ahead makes the whole parts of the others too many
+        d = int(np.argmin(np.where(drawn_D > 0, owed_D, _NO_LIMIT)))
+        drawn_D[d] -= 1
+        owed_D[d] += UNIT
+        missing += 1
+    return drawn_D, owed_D

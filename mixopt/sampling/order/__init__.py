@@ -1,5 +1,0 @@
-"""The integer arithmetic of the order: shares, exact splits, permutations, plans."""
-
-import lazy_loader as lazy
-
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

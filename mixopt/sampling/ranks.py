@@ -1,0 +1,301 @@
+"""The part of each batch that a process takes, and whether all ranks have one order of samples.
+
+Only data parallelism splits batches. Processes that share one replica of the model by tensor,
+pipeline or context parallelism take the same part, so that a job's own ranks are the answer only
+where nothing shares a replica; where a job's process groups say that something does, the answer is
+asked for instead.
+
+`set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
+about training shows it. So a checkpoint compares a hash of all that the order follows from, which
+costs 16 bytes of each rank; where hashes differ, the error on every rank names who differs, and in
+what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from contextlib import suppress
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+from mixopt.errors import SamplerError
+
+_DATA = (
+    "dp",
+    "dp_replicate",
+    "dp_shard",
+    "data",
+    "batch",
+    "data_parallel",
+    "replicate",
+    "shard",
+)
+_MODEL = (
+    "tp",
+    "pp",
+    "cp",
+    "sp",
+    "tensor",
+    "pipeline",
+    "context",
+    "sequence",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "context_parallel",
+    "sequence_parallel",
+)
+_OF_MEGATRON = (
+    "TENSOR_MODEL_PARALLEL_GROUP",
+    "PIPELINE_MODEL_PARALLEL_GROUP",
+    "CONTEXT_PARALLEL_GROUP",
+)
+_ACCELERATE = "accelerate.data_loader"
+
+
+class RankPart(NamedTuple):
+    """Which part of each batch a process takes: its number, from 0, and how many there are."""
+
+    rank: int
+    world_size: int
+
+
+class OrderedSamples(Protocol):
+    """What ranks compare: a MixtureSampler."""
+
+    rank: int
+    world_size: int
+    batch_size: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state before the next batch."""
+        ...
+
+
+def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> RankPart:
+    """Return the part of each batch that this process takes.
+
+    What is not given comes from torch.distributed where that is imported and initialised, else
+    from RANK and WORLD_SIZE, else it is one process.
+
+    Args:
+        rank: This process, along data parallelism.
+        world_size: How many there are; given with `rank`.
+        mesh: A torch DeviceMesh instead, whose data-parallel dimensions say both.
+
+    Raises:
+        SamplerError: One is given and the other not, or a mesh as well; the rank is not below the
+            world size; a mesh does not say along what data are split; nothing is given where
+            processes share a replica of the model.
+    """
+    if (rank is None) != (world_size is None):
+        given = "rank" if world_size is None else "world_size"
+        raise SamplerError(f"{given} is given without the other; give rank and world_size")
+    if mesh is not None and rank is not None:
+        raise SamplerError("mesh is given, and rank and world_size too; give one of the two")
+    if mesh is not None:
+        return _of_mesh(mesh)
+    part = _of_job() if rank is None or world_size is None else RankPart(rank, world_size)
+    if not 0 <= part.rank < part.world_size:
+        raise SamplerError(f"rank {part.rank} of world_size {part.world_size}; ranks go from 0")
+    return part
+
+
+def refuse_second_split(world_size: int, name: str) -> AttributeError:
+    """Return the error for a missing attribute, for a property that raises it.
+
+    Prepared by accelerate, a DataLoader over a MixtureSampler gives each rank every R-th batch of
+    its own part, and nothing about training shows it. accelerate asks the batch sampler for its
+    `sampler` when it prepares one, and a dataset for its `set_epoch` when it iterates.
+
+    Args:
+        world_size: Over how many ranks batches are split.
+        name: Of the attribute.
+
+    Raises:
+        SamplerError: accelerate asks, and there are several ranks.
+    """
+    module = sys._getframe(2).f_globals.get("__name__")
+    if module == _ACCELERATE and world_size > 1:
+        raise SamplerError(
+            "accelerate's prepare() would split each batch over the ranks a second time: do not "
+            "prepare a DataLoader over a MixtureSampler or a MixtureStream; use "
+            "MixtureLoader(dataset, sampler), which prepare() leaves unchanged"
+        )
+    return AttributeError(name)
+
+
+def order_fingerprint(sampler: OrderedSamples) -> str:
+    """Return a hash of all that the order of samples from the next batch on follows from."""
+    return _digest(_order(sampler)).hex()
+
+
+def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
+    """Check that all ranks have one order of samples; every rank of the group calls it.
+
+    Without torch.distributed, or where the group is one rank, there is nothing to check.
+
+    Args:
+        sampler: This rank's MixtureSampler.
+        group: The process group over which its batches are split; all ranks where not given.
+
+    Raises:
+        SamplerError: On every rank: which rank differs, and in what.
+    """
+    job = _distributed()
+    if job is None or job.get_world_size(group) == 1:
+        return
+    order = _order(sampler)
+    number = int.from_bytes(_digest(order), "little", signed=True)
+    found = _gathered(job, group, [number, sampler.rank])
+    if len({number for number, _ in found}) > 1:
+        orders: list[Any] = [None] * len(found)
+        job.all_gather_object(orders, order, group=group)
+        raise SamplerError(_difference(orders))
+    _check_parts([rank for _, rank in found], sampler.world_size)
+
+
+def _distributed() -> Any:
+    """Return torch.distributed where it is imported and initialised, else None."""
+    module: Any = sys.modules.get("torch.distributed")
+    on = module is not None and module.is_available() and module.is_initialized()
+    return module if on else None
+
+
+def _of_job() -> RankPart:
+    job = _distributed()
+    if job is not None:
+        _check_nothing_is_shared()
+        return RankPart(job.get_rank(), job.get_world_size())
+    try:
+        return RankPart(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError as error:
+        raise SamplerError(f"RANK and WORLD_SIZE in the environment: {error}") from error
+
+
+def _of_mesh(mesh: Any) -> RankPart:
+    """Return the place along the data-parallel dimensions, the first of them slowest."""
+    if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
+        raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
+    dimensions = _data_dimensions(mesh)
+    place = mesh.get_coordinate()
+    if place is None:
+        raise SamplerError(
+            "this process is not in the mesh; make the sampler only on those that are"
+        )
+    rank = 0
+    for k in dimensions:
+        rank = rank * mesh.size(k) + place[k]
+    return RankPart(rank, prod(mesh.size(k) for k in dimensions))
+
+
+def _data_dimensions(mesh: Any) -> list[int]:
+    """Return the numbers of the dimensions along which data are split."""
+    names = mesh.mesh_dim_names or ()
+    if not names and mesh.ndim > 1:
+        raise SamplerError(
+            f"the mesh of {mesh.ndim} dimensions has no names for them; give"
+            " init_device_mesh(..., mesh_dim_names=('dp', 'tp'))"
+        )
+    if len(names) <= 1 and not set(names) & set(_MODEL):
+        return [0]  # all there is, or the one that the caller has chosen: mesh["rows"]
+    found = [k for k, name in enumerate(names) if name in _DATA]
+    unknown = [name for name in names if name not in _DATA + _MODEL]
+    if unknown or not found:
+        why = f"{unknown[0]!r} may split data or the model" if unknown else "none splits data"
+        raise SamplerError(
+            f"the mesh has the dimensions {', '.join(map(repr, names))}, of which {why}; give the"
+            " one along which data are split, MixtureSampler(mesh=mesh['dp']), or rank= and"
+            " world_size="
+        )
+    return found
+
+
+def _check_nothing_is_shared() -> None:
+    """Refuse to take a job's own ranks where processes share a replica of the model."""
+    module: Any = sys.modules.get("torch.distributed.distributed_c10d")
+    groups: list[tuple[str, int]] = []
+    with suppress(AttributeError, RuntimeError):  # what torch keeps for itself may change
+        groups = [(group.group_desc, group.size()) for group in module._world.pg_map]
+    for name, size in groups:
+        if size > 1 and name in _OF_MEGATRON:
+            raise SamplerError(
+                f"{size} processes share a replica of the model (Megatron's {name}) and need the"
+                " same rows: give rank=parallel_state.get_data_parallel_rank() and"
+                " world_size=parallel_state.get_data_parallel_world_size()"
+            )
+        dimension = name.removeprefix("mesh_")
+        if size > 1 and dimension in _MODEL and dimension != name:
+            raise SamplerError(
+                f"{size} processes share a replica of the model (dimension {dimension!r} of a"
+                " device mesh) and need the same rows: give mesh=, the job's DeviceMesh, or rank="
+                " and world_size= along data parallelism"
+            )
+
+
+def _order(sampler: OrderedSamples) -> dict[str, Any]:
+    sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
+    return {**sizes, **sampler.state_dict()}
+
+
+def _digest(order: dict[str, Any]) -> bytes:
+    text = json.dumps(order, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _gathered(job: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:
+    torch: Any = sys.modules["torch"]
+    on_gpu = "cpu:" not in job.get_backend_config(group) and torch.cuda.is_available()
+    mine = torch.tensor(values, dtype=torch.int64, device="cuda" if on_gpu else "cpu")
+    every = [torch.empty_like(mine) for _ in range(job.get_world_size(group))]
+    job.all_gather(every, mine, group=group)
+    return [(int(number), int(rank)) for number, rank in (one.tolist() for one in every)]
+
+
+def _check_parts(parts: list[int], world_size: int) -> None:
+    """Check that each part of a batch is taken, by equally many ranks: those of one replica."""
+    taken = Counter(parts)
+    if len(parts) == world_size > len(taken):
+        twice = next(k for k, part in enumerate(parts) if part in parts[:k])
+        raise SamplerError(
+            f"rank {twice} takes the same part of each batch as another: it was made with"
+            f" rank={parts[twice]} of world_size={world_size}; give each rank its own"
+        )
+    if len({taken[part] for part in range(world_size)}) > 1:
+        times = ", ".join(f"{taken[part]}x rank={part}" for part in range(world_size)[:8])
+        raise SamplerError(
+            f"{len(parts)} processes take the {world_size} parts of each batch unequally: {times};"
+            " give each its rank along data parallelism, MixtureSampler(mesh=)"
+        )
+
+
+def _difference(orders: list[dict[str, Any]]) -> str:
+    """Say which ranks differ from most (from rank 0 where there are as many), and in what."""
+    texts = [json.dumps(order, sort_keys=True) for order in orders]
+    count = Counter(texts)
+    usual = max(texts, key=lambda text: (count[text], text == texts[0]))
+    first = texts.index(usual)
+    odd = [rank for rank, text in enumerate(texts) if text != usual]
+    listed = ", ".join(map(str, odd[:8])) + (", ..." if len(odd) > 8 else "")
+    who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {listed} have"
+    return (
+        f"{who} a different order of samples from rank {first}:"
+        f" {_field_difference(orders[odd[0]], orders[first])}; build the sampler identically on"
+        " every rank, and call set_weights with the same weights before the same batch on all"
+    )
+
+
+def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
+        changes = [{json.dumps(change) for change in one["changes"]} for one in (there, here)]
+        first = min(json.loads(change)[0] for change in changes[0] ^ changes[1])
+        return f"its weights differ from batch {first // here['batch_size']} on"
+    # What is drawn and owed follows from the others.
+    fields = sorted(here, key=lambda name: name in {"position", "counts", "owed", "had"})
+    field = next(name for name in fields if there.get(name) != here[name])
+    shown = [str(one.get(field)) for one in (there, here)]
+    short = [text if len(text) <= 200 else text[:200] + "..." for text in shown]
+    return f"its {field} is {short[0]}, there it is {short[1]}"

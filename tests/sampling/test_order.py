@@ -1,0 +1,227 @@
+"""The order of samples: within a sample of the integral, rows once an epoch, limits, ramps."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mixopt import MixtureSampler
+from mixopt.errors import SamplerError
+from mixopt.sampling.order import BatchRows
+from mixopt.sampling.shares import UNIT, spread, whole_shares
+
+weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
+
+
+def sampler(sizes, mixture, batch_size=8, **options):
+    shares = np.array(mixture) / np.sum(mixture)
+    place = {"rank": 0, "world_size": 1}
+    return MixtureSampler(sizes, shares, batch_size=batch_size, **place, **options)
+
+
+def lengths_of(sizes, seed=0, sigma=1.0):
+    rng = np.random.default_rng(seed)
+    means = rng.uniform(2, 400, len(sizes))
+    return {
+        str(d): np.maximum(1, mean * rng.lognormal(0, sigma, rows)).astype(np.int64)
+        for d, (mean, rows) in enumerate(zip(means, sizes, strict=True))
+    }
+
+
+def worst_error(one, batches, changes=None):
+    """Return how far any domain is from its integral at the end of any batch, in the unit."""
+    due, worst = np.zeros(len(one.domains)), 0.0
+    for batch in range(batches):
+        if changes and batch in changes:
+            one.set_weights(changes[batch])
+        before = sum(one.tokens(batch).values())
+        had = np.array(list(one.tokens(batch + 1).values()))
+        due += one.mixture_at(batch).array * (had.sum() - before)
+        worst = max(worst, np.abs(had - due).max())
+        one.received(batch + 1)
+    return worst
+
+
+@given(weights=weights)
+def test_shares_are_whole_numbers_that_add_up(weights):
+    shares = whole_shares(weights)
+    assert sum(shares) == UNIT
+    assert all((share > 0) == (weight > 0) for share, weight in zip(shares, weights, strict=True))
+    total = sum(weights)
+    assert max(abs(s / UNIT - w / total) for s, w in zip(shares, weights, strict=True)) < 1e-12
+
+
+@given(
+    parts=st.lists(st.integers(0, 1 << 50), min_size=1, max_size=9), total=st.integers(-99, 1 << 90)
+)
+def test_what_is_spread_adds_up_and_is_in_proportion(parts, total):
+    if not any(parts):
+        parts = [1, *parts]
+    found = spread(parts, total)
+    assert sum(found) == total
+    for part, share in zip(parts, found, strict=True):
+        assert abs(share * sum(parts) - part * total) < sum(parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixture=weights, batch_size=st.sampled_from([1, 3, 8, 64, 500]))
+def test_at_the_end_of_a_batch_a_domain_is_within_a_sample_of_its_share(mixture, batch_size):
+    one = sampler([1000 + d for d in range(len(mixture))], mixture, batch_size)
+    assert worst_error(one, 60) < 1 + 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), batch_size=st.sampled_from([2, 8, 64]))
+def test_over_changes_and_ramps_it_stays_near_the_integral(seed, batch_size):
+    rng = np.random.default_rng(seed)
+    mixtures = rng.dirichlet(np.ones(int(rng.integers(2, 20))), 6)
+    ramp = (20, mixtures[1], 45, mixtures[2])
+    one = sampler([500] * mixtures.shape[1], mixtures[0], batch_size, schedule=[ramp])
+    changes = {int(rng.integers(1, 70)): mixture for mixture in mixtures[3:]}
+    assert worst_error(one, 80, changes) < 1.5
+
+
+def test_a_long_ramp_stays_exact_far_into_it():
+    one = sampler([900, 900], [0.9, 0.1], schedule=[(0, [0.9, 0.1], 10**9, [0.1, 0.9])])
+    assert worst_error(one, 2000) < 1 + 1e-6
+    assert one.counts(2000)["1"] == pytest.approx(1600.0, abs=1.1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(mixture=weights, seed=st.integers(0, 10**6), sigma=st.floats(0, 2.5))
+def test_with_tokens_it_is_within_the_longest_sample(mixture, seed, sigma):
+    sizes = [60 + d for d in range(len(mixture))]
+    lengths = lengths_of(sizes, seed, sigma)
+    one = sampler(sizes, mixture, unit="tokens", lengths=lengths)
+    assert worst_error(one, 40) <= max(each.max() for each in lengths.values()) + 1
+
+
+def test_shares_of_samples_are_far_off_where_lengths_differ():
+    """The control: without the unit, what has long samples gets most of the tokens."""
+    sizes = [300, 300]
+    lengths = {"0": np.full(300, 10), "1": np.full(300, 1000)}
+    plain = sampler(sizes, [0.5, 0.5])
+    by_tokens = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=lengths)
+    assert plain.counts(50)["1"] == 200
+    assert 2 <= by_tokens.counts(50)["1"] <= 6
+
+
+def test_a_domain_whose_samples_are_alike_is_given_by_one_number():
+    sizes = [40, 90]
+    many = lengths_of(sizes) | {"0": np.full(40, 64)}
+    one = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=many)
+    other = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=many | {"0": 64})
+    assert list(islice(one, 50)) == list(islice(other, 50))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    unit=st.sampled_from(["samples", "tokens"]),
+    cuts=st.lists(st.integers(1, 30), max_size=6),
+)
+def test_batches_do_not_depend_on_how_many_are_laid_out_at_once(seed, unit, cuts):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(5, 80, 4).tolist()
+    how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes, seed)}
+    made = [sampler(sizes, [4, 3, 2, 1], seed=seed, max_epochs=9, **how) for _ in range(3)]
+    whole = made[0].order.rows(0, 300)
+    assert (np.concatenate([made[1].order.rows(b) for b in range(len(whole))]) == whole).all()
+    reader, batch = BatchRows(made[2].order, 8), 0
+    for count in cuts:
+        some = reader.some(batch, count)
+        assert (some == whole[batch : batch + len(some)]).all()
+        batch += len(some)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    batch_size=st.sampled_from([1, 4, 7]),
+    unit=st.sampled_from(["samples", "tokens"]),
+)
+def test_everything_is_drawn_before_a_stream_with_limits_ends(sizes, batch_size, unit):
+    how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes)}
+    one = sampler(sizes, [1] * len(sizes), batch_size, max_epochs=2, **how)
+    batches = list(one)
+    times = np.bincount([row for rows in batches for row in rows], minlength=sum(sizes))
+    assert len(batches) == len(one) == 2 * sum(sizes) // batch_size
+    assert times.max(initial=0) <= 2
+    names = [entry.reason for entry in one.log]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens"])
+def test_rows_come_without_repeats_in_each_epoch(unit):
+    sizes = [40, 300, 90]
+    how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes)}
+    one = sampler(sizes, [0.5, 0.3, 0.2], **how)
+    times = np.bincount(one.order.rows(0, 200).ravel(), minlength=sum(sizes))
+    for start, stop in pairwise(np.cumsum([0, *sizes])):
+        assert times[start:stop].max() - times[start:stop].min() <= 1
+    assert times.max() > 3
+
+
+def test_when_a_domain_runs_out_in_a_ramp_the_others_keep_their_proportion():
+    ramp = [(0, [0.6, 0.3, 0.1], 100, [0.0, 0.5, 0.5])]
+    one = sampler([100, 4000, 4000], [0.6, 0.3, 0.1], schedule=ramp, max_epochs=1)
+    list(islice(one, 100))
+    assert one.counts()["0"] == 100
+    assert [entry.reason for entry in one.log] == ["start", "exhausted: 0"]
+    left, given = one.log[1].mixture, one.mixture_at(one.log[1].batch)
+    assert left["1"] / left["2"] == pytest.approx(given["1"] / given["2"])
+
+
+def test_the_log_has_one_entry_for_a_ramp_and_what_was_realised():
+    one = sampler([500, 500], [0.5, 0.5], schedule=[(4, [0.5, 0.5], 14, [0.0, 1.0])])
+    list(islice(one, 24))
+    first, ramp = one.log
+    assert (ramp.batch, ramp.end_batch, ramp.end_mixture["1"]) == (4, 14, 1.0)
+    assert first.realised == {"0": 0.5, "1": 0.5}
+    assert ramp.realised["0"] == pytest.approx(10 * 8 * 0.25 / 160, abs=0.01)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 22, 30])
+@pytest.mark.parametrize("unit", ["samples", "tokens"])
+def test_a_sampler_resumes_inside_a_ramp(stop, unit):
+    sizes = [70, 90]
+    how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes)}
+    ramp = [(3, [0.8, 0.2], 23, [0.1, 0.9])]
+    one, other = (sampler(sizes, [0.8, 0.2], schedule=ramp, **how) for _ in range(2))
+    batches = list(islice(one, 50))
+    other.load_state_dict(json.loads(json.dumps(one.state_at(stop))))
+    assert list(islice(other, 50 - stop)) == batches[stop:]
+
+
+def test_weights_set_inside_a_ramp_hold_until_the_next_stage():
+    one = sampler([500, 500], [0.5, 0.5], schedule=[(2, [1, 0], 20, [0, 1]), (30, [0.5, 0.5])])
+    one.set_weights([0.25, 0.75], 10)
+    assert [one.mixture_at(batch)["0"] for batch in (10, 29, 30)] == [0.25, 0.25, 0.5]
+
+
+def test_a_state_of_long_ago_is_laid_out_again():
+    one = sampler([500, 500], [0.7, 0.3])
+    states = [json.dumps(one.state_at(batch)) for batch in (5, 900)]
+    list(islice(one, 5000))
+    assert [json.dumps(one.state_at(batch)) for batch in (5, 900)] == states
+    assert len(one.order._places) < 2500
+    other = sampler([500, 500], [0.7, 0.3])
+    other.load_state_dict(json.loads(states[1]))
+    with pytest.raises(SamplerError, match="known from batch 900 on, has no batch 5"):
+        other.state_at(5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ((1, [0.5, 0.5], 5), "schedule.0: .* is neither"),
+        ((3, [0.5, 0.5], 3, [0.5, 0.5]), "schedule: end_batch 3 is not a whole number >= 4"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_named(stage, message):
+    with pytest.raises(SamplerError, match=message):
+        sampler([10, 10], [0.5, 0.5], schedule=[stage])
