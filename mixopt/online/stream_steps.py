@@ -149,7 +149,7 @@ class StreamSteps:
             "step_samples": self.step_samples,
             "lag": self._lag,
             "since": self._since,
-            "counts": self._counts,
+            "counts": self._counts or self.sampler.counts(self.batch(self._since + 1)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, *, same: bool) -> None:

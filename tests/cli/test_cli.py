@@ -46,7 +46,7 @@ def test_simulate_says_what_the_sampler_will_draw(proposal):
         {"web": 600, "code": 40}, Mixture.from_file(proposal), batch_size=8, seed=0
     )
     drawn = {one["domain"]: one["samples"] for one in answer["domains"]}
-    assert drawn == sampler.counts(800)
+    assert drawn == sampler.counts(100)
     table = command("simulate", proposal, *asked).stdout
     assert table.splitlines()[0].startswith("domain")
 

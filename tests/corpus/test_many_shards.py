@@ -34,7 +34,7 @@ dataset = MixtureDataset.from_corpus(folder, length=4)
 sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=50)
 loader = MixtureLoader(dataset, sampler, output="numpy", workers=workers)
 seen = [row for _, batch in zip(range(120), loader) for row in batch["input_ids"][:, 0].tolist()]
-domain, row = sampler.locate(0, 6000)
+domain, row = divmod(sampler.order.rows(0, 120).ravel(), min(dataset.sizes.values()))
 assert seen == (4 * row + 30_000 * domain).tolist(), seen[:10]
 print(len(os.listdir("/proc/self/fd")), len(open("/proc/self/maps").readlines()))
 """

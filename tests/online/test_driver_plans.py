@@ -127,7 +127,7 @@ def test_a_step_of_several_batches_holds_from_the_first_of_them(tmp_path):
 def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
     order, estimator = sampler(), Turning(7)
     train(driver_over(order, estimator, observe_every=4, lead=0), order, until=28)
-    consumed = np.array(list(order.counts(28 * 8).values())) * TOKENS
+    consumed = np.array(list(order.counts(28).values())) * TOKENS
     assert sum(o.tokens_D for o in estimator.told).tolist() == consumed.tolist()
     assert sum(o.loss_count_D for o in estimator.told).tolist() == consumed.tolist()
     assert {o.step for o in estimator.told} == {4, 7, 8, 12, 14, 16, 20, 21, 24, 28}
