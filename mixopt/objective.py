@@ -43,12 +43,7 @@ def grouped_names(names: Sequence[str]) -> str:
 
 
 def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
-    """Write what a weighted mean is of.
-
-    Args:
-        weights: Weight of each name, adding up to 1; a name may be written with its sign.
-        families: Names by family, for a mean of means; none for a plain one.
-    """
+    """Write what a weighted mean is of."""
     if families:
         return _of_families(weights, families)
     names = list(weights)

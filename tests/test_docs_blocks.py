@@ -49,7 +49,7 @@ ELSEWHERE = {
 # Pages whose commands need what is not here (a cluster, a store, a checkpoint, other people's
 # files): each is parsed by the command line itself, and the test named runs it on such things.
 PARSED = {
-    "docs/anneals.md": "tests/pipeline/test_annealing.py",
+    "docs/anneals.md": "tests/pipeline/test_anneals.py",
     "docs/corpora.md": "tests/corpus/test_stored_corpus.py",
     "docs/experts/counting.md": "tests/reporting/test_experts_command.py",
     "docs/experts/diagnoses.md": "tests/reporting/test_experts_command.py",

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.config import FitConfig, ProposeConfig
+from mixopt.config import FitConfig
 from mixopt.constraints import Constraints
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Proposal, propose_mixture
+from mixopt.proposals import Proposal, ProposalRequest, propose_mixture
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 CASES = ((64, 17, 13), (300, 100, 1), (128, 64, 110))
@@ -75,9 +75,7 @@ def fitted(trials: Trials, name: str) -> Fit:
 def proposed(fit: Fit) -> Proposal:
     """Propose a mixture as `mixopt propose` does."""
     uniform = Mixture.uniform(fit.domains)
-    return propose_mixture(
-        fit, fit.objective, Constraints(fit.domains), uniform, fit.trials, ProposeConfig()
-    )
+    return propose_mixture(ProposalRequest(fit, Constraints(fit.domains), uniform), fit.objective)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -15,7 +15,14 @@ from peer_procedures import OlmixFit, RegMixFit
 
 from mixopt.config import DesignConfig, FitConfig, ProposeConfig
 from mixopt.fitting import Fit, Repetition, fit_trials
-from mixopt.proposals import Proposal, choose_batch, draw_candidates, fit_surrogate, propose_mixture
+from mixopt.proposals import (
+    Proposal,
+    ProposalRequest,
+    choose_batch,
+    draw_candidates,
+    fit_surrogate,
+    propose_mixture,
+)
 from mixopt.system import Array
 from mixopt.trials import Trials, design_constraints, make_design
 
@@ -32,16 +39,11 @@ def ours(world: KnownWorld, trials: Trials, seed: int) -> Array:
 
 def proposed(world: KnownWorld, trials: Trials, fit: Fit, seed: int) -> Proposal:
     """Propose from a fit; refits are left out, since they move no proposal."""
-    return propose_mixture(
-        fit,
-        world.objective,
-        world.constraints,
-        world.natural,
-        trials,
-        ProposeConfig(target_tokens=world.tokens, bootstrap=0),
-        inventory=world.inventory,
-        seed=seed,
+    search = ProposeConfig(target_tokens=world.tokens, bootstrap=0)
+    request = ProposalRequest(
+        fit, world.constraints, world.natural, world.inventory, search, seed, trials=trials
     )
+    return propose_mixture(request, world.objective)
 
 
 def regmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:

@@ -8,7 +8,7 @@ A decoder of 0.1M weights is trained on the natural mixture of eight domains (ha
 documents), at a constant learning rate. From that checkpoint on, eight sources are annealed at half
 of the tokens: three domains that the base has not, and the other half of five that it has. Targets
 are the held-out text of three domains: C++, which is a source; manual pages, of which more is a
-source; and JavaScript, of which only the base has text. All runs are those of `mixopt anneal`.
+source; and JavaScript, of which only the base has text. All runs have `design.method: anneals`.
 
 `short` runs are of 0.1M tokens, `long` ones of four times that, with seeds of their own. The
 reference is three seeds of long ones; the ceiling is its agreement with the other three. A single
@@ -32,9 +32,8 @@ from research_text import asked_of, say
 
 from mixopt.corpus import Corpus
 from mixopt.fitting import spearman
-from mixopt.pipeline import AnnealAsked, anneal
+from mixopt.pipeline import run as run_steps
 from mixopt.pretraining import pretrain
-from mixopt.proposals import Anneals
 from mixopt.run_directory import Run, load_run
 from mixopt.system import Array
 
@@ -64,10 +63,10 @@ def main() -> None:
     texts = halves(asked.data, asked.out / "text")
     base = base_model(asked.data, texts, asked.out / "base")
     for name, tokens, seeds, seed in plans():
-        config = experiment(asked.data, texts, base, tokens, seed)
+        config = experiment(asked.data, texts, base, tokens, seeds, seed)
         path = asked.out / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-        anneal(path, asked.out / name, AnnealAsked(SOURCES, 0.5, seeds), say=say)
+        run_steps(path, asked.out / name, until="sweep", say=say)
 
 
 def plans() -> Sequence[tuple[str, int, int, int]]:
@@ -114,7 +113,9 @@ def base_model(data: Path, texts: Path, out: Path) -> Path:
     return out
 
 
-def experiment(data: Path, texts: Path, base: Path, tokens: int, seed: int) -> dict[str, Any]:
+def experiment(
+    data: Path, texts: Path, base: Path, tokens: int, seeds: int, seed: int
+) -> dict[str, Any]:
     """Return the configuration of a run of anneals."""
     return {
         "name": "anneals",
@@ -128,6 +129,7 @@ def experiment(data: Path, texts: Path, base: Path, tokens: int, seed: int) -> d
             "eval_tokens": 16_384,
             "options": {"lr": RATE, "batch": BATCH, "sequence_length": LENGTH},
         },
+        "design": {"method": "anneals", "anneals": {"sources": list(SOURCES), "seeds": seeds}},
         "sweep": {"workers": 1},
         "objective": {"mean": dict.fromkeys(TARGETS, 1)},
         "tracking": {"enabled": False},
@@ -178,15 +180,21 @@ def print_tables(out: Path) -> None:
 
 def changes(run: Run) -> list[dict[str, dict[str, float]]]:
     """Return source - control for each seed, in bits per byte, by target."""
-    found, asked = run.anneals, run.config.design.anneals
-    losses: dict[str, str | None] = {MEAN: None, **dict(zip(TARGETS, TARGETS, strict=True))}
+    done, asked = run.trials.finished, run.config.design.anneals
     assert asked is not None
+    losses_NM = done.losses(run.objective.unit)
+    columns = {name: losses_NM[:, done.targets.index(name)] for name in TARGETS}
+    columns[MEAN] = run.objective.value(losses_NM)
+    row = {name: place for place, name in enumerate(done.table["trial"])}
     return [
         {
-            name: {s: float(found.differences(s, loss)[place]) for s in SOURCES}
-            for name, loss in losses.items()
+            name: {
+                s: float(column_N[row[f"anneal_{s}-s{k}"]] - column_N[row[f"control-s{k}"]])
+                for s in SOURCES
+            }
+            for name, column_N in columns.items()
         }
-        for place in range(asked.seeds)
+        for k in range(asked.seeds)
     ]
 
 
@@ -283,12 +291,13 @@ def _noise(
 
 
 def _print_effects(run: Run, reference: Mapping[str, Mapping[str, float]]) -> None:
-    found: Anneals = run.anneals
+    own = pl.col("target") == pl.col("source")
+    elsewhere = run.anneals.filter(~pl.col("target").is_in(TARGETS) & ~own)
     columns = (MEAN, *TARGETS)
     print(f"| source | {' | '.join(columns)} | largest loss elsewhere |\n|---|{'---|' * 5}")
     for source in sorted(SOURCES, key=lambda name: reference[MEAN][name]):
-        cost = found.largest_cost(source)
-        worst = "none" if cost is None else f"{cost[0]} {cost[1].mean:+.3f}"
+        cost = elsewhere.filter(source=source).sort("change").row(-1, named=True)
+        worst = f"{cost['target']} {cost['change']:+.3f}" if cost["change"] > 0 else "none"
         cells = [f"{reference[column][source]:+.4f}" for column in columns]
         print(f"| {source} | {' | '.join(cells)} | {worst} |")
     pairs = list(combinations(columns[1:], 2))

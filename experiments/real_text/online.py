@@ -42,7 +42,7 @@ from mixopt.corpus import Corpus
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import propose_mixture
+from mixopt.proposals import ProposalRequest, propose_mixture
 from mixopt.system import write_json
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -254,16 +254,9 @@ def proposal(
     )
     fit = fit_trials(trials, FitConfig(regressors=[regressor]), asked, 0)
     inventory = dict.fromkeys(natural.domains, 1)
-    found = propose_mixture(
-        fit,
-        asked,
-        Constraints((*natural.domains,)),
-        natural,
-        trials,
-        ProposeConfig(bootstrap=0),
-        inventory=inventory,
-    )
-    return found.mixture
+    allowed, search = Constraints((*natural.domains,)), ProposeConfig(bootstrap=0)
+    request = ProposalRequest(fit, allowed, natural, inventory, search, trials=trials)
+    return propose_mixture(request, asked).mixture
 
 
 def finish(

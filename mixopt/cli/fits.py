@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mixopt.config import ObjectiveConfig
-    from mixopt.trials import TableOptions, Trials
+    from mixopt.trials import TableOptions
 
 
 @app.command("fit")
@@ -266,84 +266,3 @@ def evaluate_command(
     unseen = files.read("evaluate", options)
     found = load_fit(directory, trust=trust).evaluate(unseen, affine=affine)
     print_json(found) if as_json else show(evaluation_text(found))
-
-
-@app.command("import")
-def import_trials_command(
-    out: Annotated[Path, typer.Option("--out", help="A .parquet file, or a folder for one.")],
-    lm_eval: Annotated[
-        str | None,
-        typer.Option(
-            "--lm-eval", metavar="GLOB", help="Results of lm-eval, such as runs/*/*/results*.json."
-        ),
-    ] = None,
-    olmes: Annotated[
-        str | None,
-        typer.Option(
-            "--olmes", metavar="GLOB", help="Results of OLMES, such as runs/*/metrics.json."
-        ),
-    ] = None,
-    mixtures: MixturesPath = None,
-    key: Key = None,
-    ignore: Ignore = None,
-    drop_incomplete: DropIncomplete = False,
-    tolerance: Tolerance = 0.01,
-    as_json: AsJson = False,
-) -> None:
-    """Make a table of trials from results of lm-eval or OLMES.
-
-    In the files of a harness, the first wildcard is the trial, whose weights are in --mixtures.
-    Where lm-eval has left its samples, a task is measured in bits per byte of its gold answers.
-    """
-    if (lm_eval is None) == (olmes is None):
-        raise ConfigError("import: give --lm-eval or --olmes, with --mixtures")
-    options = table_options(key, tolerance, ignore, drop_incomplete, None)
-    _import_evaluations(lm_eval, olmes, mixtures, options, out, as_json)
-
-
-def _import_evaluations(
-    lm_eval: str | None,
-    olmes: str | None,
-    mixtures: Path | None,
-    options: TableOptions,
-    out: Path,
-    as_json: bool,
-) -> None:
-    """Read the files of a harness, and join them with mixtures."""
-    from mixopt.trials import Trials, read_evaluations
-
-    if mixtures is None:
-        raise ConfigError(
-            "import: --mixtures FILE is missing: the weights of each trial, by its name"
-        )
-    pattern = lm_eval or olmes or ""
-    found = read_evaluations(pattern, "olmes" if lm_eval is None else "lm-eval")
-    trials = Trials.from_evaluations(
-        mixtures,
-        found,
-        tolerance=options.tolerance,
-        key=options.key,
-        ignore=options.ignore,
-        drop_incomplete=options.drop_incomplete,
-    )
-    path = out if out.suffix == ".parquet" else out / "trials.parquet"
-    trials.write(path)
-    _show_imported(trials, path, found.higher, as_json)
-
-
-def _show_imported(trials: Trials, path: Path, higher: Sequence[str], as_json: bool) -> None:
-    for note in trials.notes:
-        say(f"import: {note}")
-    finished = sum(status == "finished" for status in trials.table["status"])
-    better = "".join(f" --direction {name}=higher" for name in higher if name in trials.targets)
-    command = f"mixopt fit --trials {path} --out {path.parent / 'fits' / path.stem}{better}"
-    if as_json:
-        names = {"domains": list(trials.domains), "targets": list(trials.targets)}
-        counts = {"trials": len(trials), "finished": finished}
-        print_json({"path": str(path), **counts, **names, "next": command})
-        return
-    show(
-        f"{path}: {len(trials)} trials ({finished} finished), {len(trials.domains)} domains,"
-        f" {len(trials.targets)} evaluation domains"
-    )
-    show(f"{COMMAND}{command}")

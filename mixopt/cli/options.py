@@ -55,8 +55,8 @@ COMMAND = "next: "  # begins a line with a command to copy
 # The commands in the order of their use; any other comes after them.
 ORDER = (
     *("init", "check", "count", "run", "status"),
-    *("prepare", "design", "sweep", "fit", "propose", "validate", "report", "anneal"),
-    *("predict", "readiness", "evaluate", "import", "export", "schedule", "simulate", "pretrain"),
+    *("prepare", "design", "sweep", "fit", "propose", "validate", "report"),
+    *("predict", "readiness", "evaluate", "export", "schedule", "simulate", "pretrain"),
     *("experts", "logs", "cancel", "work", "verify", "sync", "tokens", "tasks"),
 )
 

@@ -199,9 +199,7 @@ class DesignConfig(Section):
         description="axial: one mixture per domain, followed by Dirichlet draws; anneals: one per "
         "candidate source, and a control",
     )
-    anneals: AnnealsConfig | None = Field(
-        None, description="for method: anneals, which `mixopt anneal` sets"
-    )
+    anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
     axial_center: Anchor = Field("uniform", description="mixture that axial mixtures start from")
     axial_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="how far an axial mixture moves from the centre towards its domain"
@@ -236,9 +234,6 @@ class DesignConfig(Section):
         "a fit on the rounds before it (mixopt.pipeline.rounds); they add up to "
         "`trials`. If omitted: a half and two quarters for 24 trials or more; off: "
         "one round",
-    )
-    acquisition: Literal["knowledge_gradient", "expected_improvement", "variance"] | None = Field(
-        None, description="how later rounds are chosen; knowledge_gradient if omitted"
     )
     acquisition_regressor: str | None = Field(
         None,
@@ -299,7 +294,7 @@ class DesignConfig(Section):
                 f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
             )
         object.__setattr__(self, "trials", total)
-        later = ("acquisition", "acquisition_regressor", "stop_gain")
+        later = ("acquisition_regressor", "stop_gain")
         for name in later if len(self.planned_rounds) < 2 else ():
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is for rounds after the first: give design.rounds")

@@ -3,4 +3,7 @@ from .constraints import Constraints as Constraints
 from .convex_set import Allowed as Allowed, limits_of as limits_of
 from .guardrails import BASE as BASE, MISSED as MISSED, Guardrails as Guardrails, Guards as Guards
 from .limits import Limit as Limit, scaled_limit as scaled_limit
-from .solvers import Smooth as Smooth, downhill as downhill
+from .solvers import (
+    DifferentiableFunction as DifferentiableFunction,
+    minimize_slsqp as minimize_slsqp,
+)

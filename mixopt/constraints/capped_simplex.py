@@ -44,9 +44,6 @@ class CappedSimplex:
     Attributes:
         lower_D: Least weight of each domain, >= 0.
         upper_D: Most weight of each domain, <= 1.
-
-    Raises:
-        InfeasibleError: A bound outside [0, 1], a lower above its upper, or sums that leave 1 out.
     """
 
     lower_D: Array
@@ -85,12 +82,6 @@ class CappedSimplex:
 
         The nearest point is `clip(v - t, lower, upper)` for one number t, at which the weights
         add up to 1. Their sum is piecewise linear in t, so t is found exactly by sorting.
-
-        Args:
-            points_ND: Any finite points, shape (N, D), or one of shape (D,).
-
-        Returns:
-            Points of the set, in the same shape.
         """
         points = np.asarray(points_ND, dtype=np.float64)
         nearest_ND = self._shift(np.atleast_2d(points))
@@ -109,17 +100,7 @@ class CappedSimplex:
         return near_ND
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
-        """Map points of the unit cube onto the set, uniform onto uniform.
-
-        Args:
-            cube_NK: Points in [0, 1], shape (N, K) with K = `dimensions`.
-
-        Returns:
-            Points of the set, shape (N, D); every one inside the bounds and adding up to 1.
-
-        Raises:
-            ValueError: The cube has another number of dimensions.
-        """
+        """Map points of the unit cube onto the set, uniform onto uniform."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
         if cube.shape[1] != self.dimensions:
             raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
@@ -187,16 +168,7 @@ class _Volume:
 
 
 def _break_sticks(cube_NK: Array, rooms_D: Array, content: float) -> Array:
-    """Map points of the unit cube onto the pieces, uniform onto uniform.
-
-    Args:
-        cube_NK: Points in [0, 1]; K is the number of rooms > 0, less one (and not below 0).
-        rooms_D: Longest length of each piece, >= 0.
-        content: What the pieces add up to, between 0 and the sum of the rooms.
-
-    Returns:
-        Pieces, shape (N, D), in [0, room] and adding up to `content` to rounding.
-    """
+    """Map points of the unit cube onto the pieces, uniform onto uniform."""
     order = np.argsort(-rooms_D, kind="stable")[: int((rooms_D > 0).sum())]
     volumes = _volumes(rooms_D[order], content)
     pieces_ND = np.zeros((cube_NK.shape[0], rooms_D.size))

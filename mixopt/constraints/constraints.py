@@ -22,17 +22,18 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.feasibility import check_bounds, check_feasible
+from mixopt.constraints.feasibility import check_feasible
 from mixopt.constraints.guardrails import Guardrails
 from mixopt.constraints.limits import (
+    RADIUS_SOURCE,
     GroupLimit,
     Limit,
     Proportions,
+    Radius,
     described,
     epoch_limit,
     strictest,
 )
-from mixopt.constraints.radius import SOURCE, Radius
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array
@@ -81,9 +82,7 @@ class Constraints:
         floors, caps = self._strictest
         self._keep("lower_D", floors, 0.0)
         self._keep("upper_D", caps, 1.0)
-        check_bounds(self.domains, self.floors, self.caps)
-        if self.groups or self.radius is not None:
-            check_feasible(self.domains, floors, caps, self.groups, self.radius)
+        check_feasible(self.domains, self.floors, self.caps, self.groups, self.radius)
         if self.proportions:
             self._check_proportions()
 
@@ -224,11 +223,7 @@ class Constraints:
         )
 
     def _check_proportions(self) -> None:
-        """Check that some mixture is in the fixed ratios and meets the other limits.
-
-        Raises:
-            InfeasibleError: None is.
-        """
+        """Check that some mixture is in the fixed ratios and meets the other limits."""
         fields = ", ".join(one.source for one in self.proportions)
         try:
             self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
@@ -299,7 +294,7 @@ def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
         return Mixture.from_file(Path(name)).over(tuple(inventory))
     except MixtureError as error:
         raise ConfigError(
-            f"{SOURCE}.reference: {error}; it is natural, uniform, or a file of weights"
+            f"{RADIUS_SOURCE}.reference: {error}; it is natural, uniform, or a file of weights"
         ) from error
 
 

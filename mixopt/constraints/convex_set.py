@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.capped_simplex import CappedSimplex
-from mixopt.constraints.radius import Radius
-from mixopt.constraints.solvers import Rows
+from mixopt.constraints.limits import Radius
+from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
 
@@ -40,19 +40,7 @@ HALVINGS = 45
 
 @dataclass(frozen=True, eq=False)
 class ConvexSet:
-    """The mixtures of a capped simplex with `least <= groups . w <= most`, within a radius.
-
-    Attributes:
-        base: Bounds of single weights.
-        groups_GD: 1 where a domain belongs to a group, else 0; fixed ratios are rows of their own
-            (mixopt.constraints.limits).
-        least_G: Least sum of each group.
-        most_G: Most sum of each group.
-        radius: Most distance from a reference; None for any.
-
-    Raises:
-        InfeasibleError: There is no such mixture.
-    """
+    """The mixtures of a capped simplex with `least <= groups . w <= most`, within a radius."""
 
     base: CappedSimplex
     groups_GD: Array
@@ -64,7 +52,7 @@ class ConvexSet:
         if self.radius is not None and self.radius.kind == "kl":
             upper_D = np.where(self.radius.reference_D > 0, self.base.upper_D, 0.0)
             object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
-        self.middle_D.flags.writeable = False  # the set exists only if it has a middle
+        self.interior_point_D.flags.writeable = False  # the set exists only if it has a middle
 
     @property
     def lower_D(self) -> Array:
@@ -87,14 +75,7 @@ class ConvexSet:
         return self.base.contains(weights, tolerance=tolerance) & ~self._off(weights, tolerance)
 
     def project(self, points_ND: ArrayLike) -> Array:
-        """Return the nearest point of the set to each row, in Euclidean distance.
-
-        Args:
-            points_ND: Any finite points, shape (N, D), or one of shape (D,).
-
-        Returns:
-            Points of the set, in the same shape.
-        """
+        """Return the nearest point of the set to each row, in Euclidean distance."""
         points = np.asarray(points_ND, dtype=np.float64)
         near_ND = self.base.project(np.atleast_2d(points))
         for row in np.flatnonzero(self._off(near_ND, EXACT)):
@@ -107,38 +88,23 @@ class ConvexSet:
         """Return a point of the set for each row, shape (N, D); itself where it is in the set."""
         near_ND = self.base.inside(points_ND)
         off_N = self._off(near_ND, EXACT)
-        moves_ND = self._along(near_ND[off_N] - self.middle_D)
-        near_ND[off_N] = self.step(np.broadcast_to(self.middle_D, moves_ND.shape), moves_ND)
+        moves_ND = self._along(near_ND[off_N] - self.interior_point_D)
+        near_ND[off_N] = self.step(np.broadcast_to(self.interior_point_D, moves_ND.shape), moves_ND)
         return near_ND
 
     def step(self, points_ND: Array, moves_ND: Array) -> Array:
-        """Go from points of the set along moves, all the way or as far as the set allows.
-
-        Args:
-            points_ND: Points of the set, shape (N, D).
-            moves_ND: How each would move, in the same shape; rows add up to 0.
-
-        Returns:
-            Points of the set, shape (N, D).
-        """
+        """Go from points of the set along moves, all the way or as far as the set allows."""
         part_N = self._reach(points_ND, moves_ND, 1.0)
         there: Array = np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
         return there
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
-        """Map points of the unit cube onto the set, one to one.
-
-        Args:
-            cube_NK: Points in [0, 1], shape (N, K) with K = `dimensions`.
-
-        Raises:
-            ValueError: The cube has another number of dimensions.
-        """
+        """Map points of the unit cube onto the set, one to one."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
         if self.dimensions == 0:
-            return np.tile(self.middle_D, (len(cube), 1))
-        rays_ND = self._along(self.base.from_cube(cube) - self.middle_D)
-        middle_ND = np.broadcast_to(self.middle_D, rays_ND.shape)
+            return np.tile(self.interior_point_D, (len(cube), 1))
+        rays_ND = self._along(self.base.from_cube(cube) - self.interior_point_D)
+        middle_ND = np.broadcast_to(self.interior_point_D, rays_ND.shape)
         bounds_R = np.arange(len(self._most_R)) < 2 * len(self.lower_D)
         base_N = self._linear_reach(middle_ND, rays_ND, bounds_R & self._loose_R)
         ends_N = np.where(np.isfinite(base_N), self._reach(middle_ND, rays_ND, np.inf), 0.0)
@@ -198,8 +164,8 @@ class ConvexSet:
 
     @cached_property
     def _loose_R(self) -> BoolArray:
-        """Rows that leave room at the middle; the others hold for every mixture as they are."""
-        return np.asarray(self._most_R - self._rows_RD @ self.middle_D > ROOM)
+        """Rows that leave room at the interior point; the others hold for every mixture."""
+        return np.asarray(self._most_R - self._rows_RD @ self.interior_point_D > ROOM)
 
     @cached_property
     def _directions_KD(self) -> Array:
@@ -215,45 +181,47 @@ class ConvexSet:
     def _far_from_inside(self) -> bool:
         """Tell whether even the middle is at the radius: then it is the one mixture there is."""
         assert self.radius is not None
-        distance = float(self.radius.distance(self.middle_D[None])[0])
+        distance = float(self.radius.distance(self.interior_point_D[None])[0])
         return distance >= self.radius.size * (1.0 - ROOM)
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> LinearConstraints:
         """The bounds of groups as rows, within the bounds of domains."""
         bounds = 2 * len(self.lower_D)
-        return Rows(self._rows_RD[bounds:], self._most_R[bounds:], self.lower_D, self.upper_D)
+        return LinearConstraints(
+            self._rows_RD[bounds:], self._most_R[bounds:], self.lower_D, self.upper_D
+        )
 
     @cached_property
-    def independent_rows(self) -> Rows:
+    def independent_rows(self) -> LinearConstraints:
         """The same set without redundant rows: what holds for every mixture is an equality."""
         bounds = 2 * len(self.lower_D)
         fixed_D = ~self._loose_R[:bounds].reshape(2, -1).all(axis=0)
         held_RD = self._rows_RD[bounds:][~self._loose_R[bounds:]]
         ties_ED = _basis(np.where(fixed_D, 0.0, np.vstack([np.ones_like(self.lower_D), held_RD])))
         loose_R = self._loose_R & (np.arange(len(self._most_R)) >= bounds)
-        return Rows(
+        return LinearConstraints(
             self._rows_RD[loose_R],
             self._most_R[loose_R],
-            np.where(fixed_D, self.middle_D, self.lower_D),
-            np.where(fixed_D, self.middle_D, self.upper_D),
-            ties=(ties_ED, ties_ED @ self.middle_D),
+            np.where(fixed_D, self.interior_point_D, self.lower_D),
+            np.where(fixed_D, self.interior_point_D, self.upper_D),
+            ties=(ties_ED, ties_ED @ self.interior_point_D),
         )
 
     @cached_property
-    def middle_D(self) -> Array:
+    def interior_point_D(self) -> Array:
         """A mixture that touches no limit that leaves it room, shape (D,)."""
-        middle_D = self._roomy()
+        interior_point_D = self._roomy()
         if self.radius is None:
-            return middle_D
+            return interior_point_D
         found = self.rows.closest(self.radius)
         if found is None or not self.radius.allows(found[0]):
             raise InfeasibleError(f"no mixture within these bounds has {self.radius.text}")
         closest, near_D = found
-        farther = float(self.radius.distance(middle_D[None])[0]) - closest
+        farther = float(self.radius.distance(interior_point_D[None])[0]) - closest
         room = 0.5 * max(self.radius.size - closest, 0.0)
         part = 1.0 if farther <= room else room / farther
-        return near_D + part * (middle_D - near_D)
+        return near_D + part * (interior_point_D - near_D)
 
     def _roomy(self) -> Array:
         """Average mixtures that are far from one limit each, until none of them is near."""
@@ -265,19 +233,19 @@ class ConvexSet:
             if far_D is None:
                 raise InfeasibleError("no mixture satisfies these bounds of domains and groups")
             found.append(far_D)
-        middle_D: Array = np.mean(found, axis=0)
-        return middle_D
+        interior_point_D: Array = np.mean(found, axis=0)
+        return interior_point_D
 
 
 Allowed = CappedSimplex | ConvexSet
 
 
-def limits_of(allowed: Allowed) -> tuple[Rows, Radius | None]:
+def limits_of(allowed: Allowed) -> tuple[LinearConstraints, Radius | None]:
     """Return a set as rows that do not depend on each other, and a radius, for a descent."""
     if isinstance(allowed, ConvexSet):
         return allowed.independent_rows, allowed.radius
     none_0D = np.empty((0, len(allowed.lower_D)))
-    return Rows(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), None
+    return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), None
 
 
 def _basis(rows_RD: Array) -> Array:

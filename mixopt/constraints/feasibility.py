@@ -1,14 +1,11 @@
 """Decide whether any mixture is allowed; if not, name the conflict and how to resolve it.
 
-Bounds of single domains need no solver: a least above its own most, leasts that add up to more than
-1, mosts that add up to less.
-
-Bounds of domains and groups together are rows of a linear program, and so is a radius in total
-variation; the least KL divergence from a reference is one convex program more. Where they have no
-mixture in common, limits are left out one by one as long as there is still none (the deletion
-filter of Chinneck and Dravnieks, 1991). What remains is in conflict, and without any one of it
-would not be. Then each setting in the conflict is asked for the least change of it alone that lets
-a mixture in.
+Bounds of single domains need no solver. Bounds of domains and groups together are rows of a linear
+program, and so is a radius in total variation; the least KL divergence from a reference is one
+convex program more. Where limits have no mixture in common, they are left out one by one as long as
+there is still none (the deletion filter of Chinneck and Dravnieks, 1991). What remains is in
+conflict, and without any one of it would not be. Then each setting in the conflict is asked for the
+least change of it alone that lets a mixture in.
 
 Shapes: D domains, R limits.
 """
@@ -22,39 +19,23 @@ import numpy as np
 
 from mixopt.constraints.capped_simplex import SLACK
 from mixopt.constraints.limits import (
+    RADIUS_SOURCE,
+    EpochLimit,
     GroupLimit,
     Limit,
+    Radius,
     described,
     down,
     inside_section,
-    longest_run,
-    smallest_setting,
     strictest,
     tokens,
     up,
 )
-from mixopt.constraints.radius import SOURCE, Radius
-from mixopt.constraints.solvers import Rows
+from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array
 
-
-def check_bounds(domains: Sequence[str], floors: Sequence[Limit], caps: Sequence[Limit]) -> None:
-    """Check that some weights between the floors and the caps add up to 1.
-
-    Args:
-        domains: Names, in order.
-        floors: Least weights.
-        caps: Most weights.
-
-    Raises:
-        InfeasibleError: None do.
-    """
-    lowest = strictest(caps, domains, min)
-    highest = strictest(floors, domains, max)
-    _check_each_domain(highest, lowest)
-    _check_floors(highest)
-    _check_caps(domains, caps, lowest)
+MAX_HINTS = 5
 
 
 def check_feasible(
@@ -64,19 +45,9 @@ def check_feasible(
     groups: Sequence[GroupLimit],
     radius: Radius | None,
 ) -> None:
-    """Check that some mixture meets all limits.
-
-    Args:
-        domains: Names, in order.
-        floors: Least weights.
-        caps: Most weights.
-        groups: Bounds of groups.
-        radius: Most distance from a reference.
-
-    Raises:
-        InfeasibleError: None does; the message names a smallest set of limits in conflict, by how
-            much, and the least change of each setting in it that resolves it.
-    """
+    """Check that some mixture meets all limits, by an error that names a smallest conflict."""
+    if not groups and radius is None and _bounds_leave_room(domains, floors, caps):
+        return
     limits = [
         *(_cap(cap, caps, domains) for cap in caps if cap.value < 1),
         *(_floor(floor, domains) for floor in floors if floor.value > 0),
@@ -88,88 +59,39 @@ def check_feasible(
         raise InfeasibleError(_explain(system.smallest(), system))
 
 
-def _check_each_domain(floors: Sequence[Limit], caps: Sequence[Limit]) -> None:
-    caps_of = {cap.domain: cap for cap in caps}
-    for floor in floors:
-        cap = caps_of.get(floor.domain)
-        if cap is not None and floor.value > cap.value + SLACK:
-            raise InfeasibleError(
-                f"domain {floor.domain!r}: {described(floor)} requires at least "
-                f"{floor.value:.4g}, but {cap.refuse(floor.value)}"
-            )
-
-
-def _check_floors(floors: Sequence[Limit]) -> None:
-    total = sum(floor.value for floor in floors)
-    if total > 1 + SLACK:
-        raise InfeasibleError(
-            f"no mixture satisfies the minimum weights: they add up to {total:.4g}, "
-            f"{total - 1:.4g} more than 1 ({_listed(floors)}); lower them by {up(total - 1)} in "
-            "all"
-        )
-
-
-def _check_caps(domains: Sequence[str], caps: Sequence[Limit], lowest: Sequence[Limit]) -> None:
-    values = {cap.domain: cap.value for cap in lowest}
-    total = sum(values.get(name, 1.0) for name in domains)
-    if total >= 1 - SLACK:
-        return
-    sources = dict.fromkeys(cap.source for cap in lowest)
-    mends = [mend for source in sources if (mend := _mend(source, domains, caps, 1 - total))]
-    raise InfeasibleError(
-        f"no mixture satisfies the caps: they add up to {total:.4g}, {1 - total:.4g} short of 1 "
-        f"({_listed(lowest)}); {', or '.join(mends) or 'raise several of them'}"
-    )
-
-
-def _mend(source: str, domains: Sequence[str], caps: Sequence[Limit], missing: float) -> str | None:
-    """Say the smallest change of one field that lets the caps add up to 1."""
-    own = [cap for cap in caps if cap.source == source]
-    rest = strictest([cap for cap in caps if cap.source != source], domains, min)
-    others = {**dict.fromkeys(domains, 1.0), **{cap.domain: cap.value for cap in rest}}
-    if not any(cap.rate for cap in own):
-        reach = sum(others.values())
-        return f"raise {source} by {up(missing)} in all" if reach >= 1 - SLACK else None
-    setting = smallest_setting(own, others)
-    return None if setting is None else _allow(own, setting)
+def _bounds_leave_room(
+    domains: Sequence[str], floors: Sequence[Limit], caps: Sequence[Limit]
+) -> bool:
+    least = {floor.domain: floor.value for floor in strictest(floors, domains, max)}
+    most = {cap.domain: cap.value for cap in strictest(caps, domains, min)}
+    crossed = any(value > most.get(name, 1.0) + SLACK for name, value in least.items())
+    total = sum(most.get(name, 1.0) for name in domains)
+    return not crossed and sum(least.values()) <= 1 + SLACK and total >= 1 - SLACK
 
 
 def _allow(limits: Sequence[Limit], setting: float) -> str:
-    """Say that a field may be raised to `setting`, or the run shortened where that is the same."""
-    mend = f"allow {inside_section(limits[0].source)}: {up(setting)}"
-    run = longest_run(limits, setting)
-    return f"{mend} (or a run of {tokens(float(down(run, 3)))} tokens)" if run else mend
+    """Say that a field may be raised to `setting`, or the run shortened where that is the same.
 
-
-def _listed(limits: Sequence[Limit]) -> str:
-    """Write limits by source: `design.max_usage: 2: a 0.1, b 0.2; constraints.bounds: c 0.3`."""
-    sources = dict.fromkeys(described(limit) for limit in limits)
-    groups = {
-        s: [f"{x.domain} {x.value:.3g}" for x in limits if described(x) == s] for s in sources
-    }
-    return "; ".join(f"{source}: {', '.join(names)}" for source, names in groups.items())
+    Epochs are weight x tokens / inventory, so a shorter run helps as much as more epochs.
+    """
+    hint = f"allow {inside_section(limits[0].source)}: {up(setting)}"
+    epochs = next((limit for limit in limits if isinstance(limit, EpochLimit)), None)
+    if epochs is None or not setting:
+        return hint
+    run = epochs.target_tokens * (epochs.setting or 0.0) / setting
+    return f"{hint} (or a run of {tokens(float(down(run, 3)))} tokens)"
 
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """A limit as `row . w <= most`, and how a change of its setting moves it.
-
-    Attributes:
-        row_D: Coefficients.
-        most: Upper bound.
-        text: The limit in short.
-        source: The field that it comes from, with its setting.
-        setting: Limits of one setting are changed together.
-        mend: Says what to set, given the change.
-        rate: Bound for each unit of the setting; None where the change is added to the bound.
-    """
+    """A limit as `row . w <= most`, and how a change of its setting moves it."""
 
     row_D: Array
     most: float
     text: str
     source: str
     setting: str
-    mend: Callable[[float], str]
+    hint: Callable[[float], str]
     rate: float | None = None
 
 
@@ -198,11 +120,11 @@ class _System:
             system = system if fewer.possible() else fewer
         return system
 
-    def mend(self, setting: str) -> str | None:
+    def hint(self, setting: str) -> str | None:
         """Say the least change of one setting that is enough; None where none is."""
         change = self.rows(setting).least_change(self.radius)
         own = [limit for limit in self.limits if limit.setting == setting]
-        return None if change is None else own[0].mend(change)
+        return None if change is None else own[0].hint(change)
 
     def gap(self) -> str:
         """Say how far one bound would have to move at least, in shares of the tokens."""
@@ -211,13 +133,13 @@ class _System:
         gaps = [gap for limit in self.limits if (gap := self._alone(limit)) is not None]
         return f", short by {min(gaps):.3g}" if gaps else ""
 
-    def rows(self, setting: str | None = None) -> Rows:
+    def rows(self, setting: str | None = None) -> LinearConstraints:
         """Return the limits as rows; those of one setting give way, from 0 where they scale."""
         moves_R = np.array([limit.setting == setting for limit in self.limits], dtype=bool)
         rates_R = np.array([limit.rate or 1.0 for limit in self.limits])
         scaled_R = np.array([limit.rate is not None for limit in self.limits], dtype=bool)
         most_R = np.array([limit.most for limit in self.limits])
-        return Rows(
+        return LinearConstraints(
             np.array([limit.row_D for limit in self.limits]).reshape(-1, self.domains),
             np.where(moves_R & scaled_R, 0.0, most_R),
             np.zeros(self.domains),
@@ -237,14 +159,14 @@ def _explain(conflict: _System, whole: _System) -> str:
     texts = {s: [limit.text for limit in conflict.limits if limit.source == s] for s in sources}
     named = [f"{source}: {', '.join(own)}" for source, own in texts.items()]
     settings = dict.fromkeys(limit.setting for limit in conflict.limits)
-    mends = [mend for setting in settings if (mend := whole.mend(setting))]
+    hints = [hint for setting in settings if (hint := whole.hint(setting))]
     if conflict.radius is not None:
-        named.append(f"{SOURCE}: {conflict.radius.text}")
+        named.append(f"{RADIUS_SOURCE}: {conflict.radius.text}")
         found = whole.rows().closest(conflict.radius)
-        mends += [] if found is None else [f"allow radius.{conflict.radius.kind}: {up(found[0])}"]
+        hints += [] if found is None else [f"allow radius.{conflict.radius.kind}: {up(found[0])}"]
     return (
         f"no mixture satisfies all of these limits{conflict.gap()} ({'; '.join(named)}); "
-        f"{', or '.join(mends) or 'change several of them'}"
+        f"{', or '.join(hints[:MAX_HINTS]) or 'change several of them'}"
     )
 
 
@@ -259,10 +181,18 @@ def _cap(cap: Limit, caps: Sequence[Limit], domains: Sequence[str]) -> _Row:
             f"raise the maximum of {cap.domain} to {up(cap.value + change)} in {cap.source}"
         ),
     )
+    if isinstance(cap, EpochLimit) and not cap.inventory:
+        return replace(row, hint=lambda _: f"give {cap.domain} training tokens: it has none")
     if not cap.rate:
         return row
-    own = [other for other in caps if other.source == cap.source]
-    return replace(row, setting=cap.source, mend=lambda change: _allow(own, change), rate=cap.rate)
+    own, setting = [other for other in caps if other.source == cap.source], cap.setting or 1.0
+    # In multiples of the present setting, which may be of any size.
+    return replace(
+        row,
+        setting=cap.source,
+        hint=lambda times: _allow(own, times * setting),
+        rate=cap.rate * setting,
+    )
 
 
 def _floor(floor: Limit, domains: Sequence[str]) -> _Row:

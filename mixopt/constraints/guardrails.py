@@ -56,11 +56,7 @@ class Guardrails:
         return "natural" if self.reference == BASE else self.reference
 
     def base_losses(self, evaluation: Sequence[str]) -> Array | None:
-        """Return what is compared with where that is measured, shape (M,); None where predicted.
-
-        Raises:
-            ConfigError: The losses of the checkpoint are not known, or not that of a guarded one.
-        """
+        """Return what is compared with where that is measured, shape (M,); None where predicted."""
         if self.reference != BASE:
             return None
         known = self.base or {}
@@ -73,11 +69,7 @@ class Guardrails:
         return np.array([known.get(name, np.nan) for name in evaluation])
 
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
-        """Return the margin of each guarded evaluation domain, in the order of `evaluation`.
-
-        Raises:
-            ConfigError: A target that is not there, or two globs with different margins for one.
-        """
+        """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
         own = one_value(self.targets, evaluation, f"{SOURCE}.targets", "evaluation domain")
         margins = {name: own.get(name, self.margin) for name in evaluation}
         return {name: margin for name, margin in margins.items() if margin is not None}
@@ -107,14 +99,7 @@ class Guards:
 
     @classmethod
     def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
-        """Return guardrails on the losses that an objective is over.
-
-        Args:
-            objective: Its evaluation domains are those of the regressor, in order; it knows which
-                are better higher.
-            rails: The margins.
-            reference_D: The mixture that is compared with.
-        """
+        """Return guardrails on the losses that an objective is over."""
         margins = rails.margins(objective.evaluation)
         columns = tuple(objective.evaluation.index(name) for name in margins)
         return cls(
@@ -128,20 +113,11 @@ class Guards:
         )
 
     def compared(self, predict: Callable[[Array], Array]) -> Array:
-        """Return the losses that others are compared with, shape (M,).
-
-        Args:
-            predict: From mixtures, shape (1, D), to losses, (1, M).
-        """
+        """Return the losses that others are compared with, shape (M,)."""
         return predict(self.reference_D[None])[0] if self.base_M is None else self.base_M
 
     def excess(self, losses_NM: Array, reference_M: Array) -> Array:
-        """Return how far beyond its margin each is, shape (N, G); below 0 where it is within.
-
-        Args:
-            losses_NM: Predicted losses of the mixtures.
-            reference_M: Predicted losses of the reference.
-        """
+        """Return how far beyond its margin each is, shape (N, G); below 0 where it is within."""
         worse_NG = (losses_NM - reference_M)[:, list(self.columns)] * self.signs_G
         excess: Array = worse_NG - self.margins_G
         return excess
@@ -152,12 +128,7 @@ class Guards:
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
 
     def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:
-        """Return one line for each guardrail that a mixture violates, with the amount.
-
-        Args:
-            excess_G: How far beyond its margin each is.
-            tolerance: By which a margin may be missed.
-        """
+        """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
             f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g} "
             f"worse than with {self.reference}; {SOURCE} allows {self.margins_G[place]:g}"
@@ -165,12 +136,7 @@ class Guards:
         ]
 
     def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
-        """Say that no allowed mixture satisfies the guardrails, and how to fix it.
-
-        Args:
-            excess_G: How far beyond its margin each is, where the worst of them is least.
-            held_by: The other limits that hold that mixture.
-        """
+        """Say that no allowed mixture satisfies the guardrails, and how to fix it."""
         broken = np.flatnonzero(excess_G > MISSED).tolist()
         worse = [f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken]
         allowed = [f"{self.names[g]} {self.margins_G[g]:g}" for g in broken]

@@ -1,7 +1,11 @@
-"""Limits on single domains, on groups of domains, and fixed ratios between domains.
+"""Limits of single domains, of groups, of ratios between domains, and of the distance to a mixture.
 
 A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that a message can say
 the setting at which a weight would be allowed. Numbers in messages are rounded to the safe side.
+
+Total variation, half the sum of absolute differences, is the share of the tokens that change
+domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on how many times over a domain is
+raised: a rare one may not become common, and one that the reference lacks stays out.
 
 Shapes: N mixtures, D domains, R rows.
 """
@@ -9,12 +13,15 @@ Shapes: N mixtures, D domains, R rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array
 
 
@@ -40,10 +47,10 @@ class Limit:
         """Say why a weight this large is not allowed, and how to fix it."""
         return (
             f"a weight of {weight:.4g} is above {self.value:.4g}, the maximum set by "
-            f"{described(self)}. {self._mend(weight)}"
+            f"{described(self)}. {self._hint(weight)}"
         )
 
-    def _mend(self, weight: float) -> str:
+    def _hint(self, weight: float) -> str:
         lower = f"Lower it to <= {down(self.value)}"
         if not self.rate:
             return f"{lower}, or allow {up(weight)} in {self.source}."
@@ -68,7 +75,7 @@ class EpochLimit(Limit):
         return (
             f"a weight of {weight:.4g} of {tokens(self.target_tokens)} tokens needs {epochs:.3g}"
             f" epochs of its {tokens(self.inventory)} tokens; {self.source} is"
-            f" {self.setting:g}. {self._mend(weight)}"
+            f" {self.setting:g}. {self._hint(weight)}"
         )
 
 
@@ -96,38 +103,11 @@ def epoch_limit(
 def strictest(
     limits: Iterable[Limit], domains: Sequence[str], pick: Callable[..., Limit]
 ) -> list[Limit]:
-    """Return the limit that counts for each domain that has one, in the domains' order.
-
-    Args:
-        limits: Floors, or caps.
-        domains: Names, in order.
-        pick: `max` for floors, `min` for caps.
-    """
+    """Return the limit that counts for each domain that has one, in the domains' order."""
     of: dict[str, list[Limit]] = {name: [] for name in domains}
     for limit in limits:
         of[limit.domain].append(limit)
     return [pick(group, key=lambda limit: limit.value) for group in of.values() if group]
-
-
-def smallest_setting(limits: Iterable[Limit], others: dict[str, float]) -> float | None:
-    """Return the setting at which a field's limits and all others let the weights add up to 1.
-
-    Args:
-        limits: The limits that scale with the field, one a domain.
-        others: For every domain the most that all other limits allow.
-
-    Returns:
-        The smallest such setting, or None where no setting is enough.
-    """
-    rates = {limit.domain: limit.rate for limit in limits if limit.rate > 0}
-    fixed = sum(most for name, most in others.items() if name not in rates)
-    steps = sorted((others[name] / rate, others[name], rate) for name, rate in rates.items())
-    rising = sum(rates.values())
-    for setting, most, rate in steps:
-        if fixed + rising * setting >= 1.0 - 1e-12:
-            return (1.0 - fixed) / rising
-        fixed, rising = fixed + most, rising - rate
-    return None
 
 
 def described(limit: Limit) -> str:
@@ -138,17 +118,6 @@ def described(limit: Limit) -> str:
 def inside_section(source: str) -> str:
     """Return a dotted field without its section: `max_epochs` of `constraints.max_epochs`."""
     return source.partition(".")[2]
-
-
-def longest_run(limits: Iterable[Limit], setting: float) -> float:
-    """Return how many tokens a run may have for limits to allow what `setting` would; 0: unknown.
-
-    Epochs are weight x tokens / inventory, so a shorter run helps as much as more epochs.
-    """
-    epochs = [limit for limit in limits if isinstance(limit, EpochLimit)]
-    if not epochs or not setting:
-        return 0.0
-    return epochs[0].target_tokens * (epochs[0].setting or 0.0) / setting
 
 
 def tokens(count: float) -> str:
@@ -176,18 +145,7 @@ def _rounded(value: float, context: Context) -> str:
 
 @dataclass(frozen=True)
 class GroupLimit:
-    """Bounds on the total weight of a group of domains.
-
-    Attributes:
-        name: The group.
-        domains: Its domains; groups may overlap.
-        least: Least sum, in [0, 1].
-        most: Most sum, in [0, 1].
-        source: The field that it comes from, such as `constraints.groups.code`.
-
-    Raises:
-        ConfigError: No domain, one given twice, or a least above the most.
-    """
+    """Bounds on the total weight of a group of domains."""
 
     name: str
     domains: tuple[str, ...]
@@ -207,11 +165,7 @@ class GroupLimit:
             )
 
     def check_domains(self, known: Sequence[str]) -> None:
-        """Check that its domains exist.
-
-        Raises:
-            ConfigError: One is not.
-        """
+        """Check that its domains exist."""
         for domain in self.domains:
             if domain not in known:
                 near = did_you_mean(domain, known)
@@ -267,13 +221,7 @@ RATIO_TOLERANCE = 1e-6  # by which a share may be off its ratio
 
 @dataclass(frozen=True)
 class Proportions:
-    """Fixed ratios of some domains.
-
-    Attributes:
-        name: What the set is called.
-        ratios: Share of each of its domains in the set, >= 0, adding up to 1.
-        source: The field that it comes from, such as `constraints.proportions.base`.
-    """
+    """Fixed ratios of some domains."""
 
     name: str
     ratios: Mapping[str, float]
@@ -283,11 +231,7 @@ class Proportions:
     def of(
         cls, name: str, weights: Mapping[str, float], known: Sequence[str], source: str
     ) -> Proportions:
-        """Return the ratios of weights.
-
-        Raises:
-            ConfigError: A domain that is not there, or weights that are all 0.
-        """
+        """Return the ratios of weights."""
         for domain in weights:
             if domain not in known:
                 near = did_you_mean(domain, known)
@@ -319,3 +263,77 @@ class Proportions:
                     f" {self.source}: {down(ratio * total)} of the {total:.4g} of its set."
                 )
         return None
+
+
+Distance = Literal["kl", "tv"]
+RADIUS_SOURCE = "constraints.radius"
+WORDS = {"kl": "KL divergence", "tv": "total variation"}
+NEAR_RADIUS = 2e-3  # share of the radius within which a mixture counts as held by it
+MISSED = 1e-6  # share of the radius by which the least distance may be missed
+SMALLEST = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
+
+
+@dataclass(frozen=True)
+class Radius:
+    """The largest allowed distance of a mixture from a reference."""
+
+    reference: Mixture
+    name: str
+    kind: Distance
+    size: float
+    reference_D: Array = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        reference_D = self.reference.array
+        reference_D.flags.writeable = False
+        object.__setattr__(self, "reference_D", reference_D)
+
+    def distance(self, weights_ND: ArrayLike) -> Array:
+        """Return how far each mixture is from the reference, shape (N,)."""
+        weights = np.asarray(weights_ND, dtype=np.float64)
+        if self.kind == "tv":
+            return total_variation(weights, self.reference_D)
+        return self._divergence(np.maximum(weights, 0.0))
+
+    def allows(self, distance: float) -> bool:
+        """Tell whether a least distance is within the radius, to the accuracy of finding it."""
+        return bool(distance <= self.size * (1.0 + MISSED) + MISSED**1.5)
+
+    def slope(self, weights_D: Array) -> Array:
+        """Return the gradient of the divergence at a mixture, shape (D,); for `kl`."""
+        safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
+        slope_D = np.log(np.maximum(weights_D, SMALLEST) / safe_D) + 1.0
+        return np.where(self.reference_D > 0, slope_D, 0.0)
+
+    def refusal(self, mixture: Mixture, tolerance: float) -> str | None:
+        """Say why a mixture is not allowed, and how to fix it; None where it is."""
+        away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
+        if away <= self.size + tolerance:
+            return None
+        allow = f", or allow {self.kind}: {up(away)}" if np.isfinite(away) else ""
+        return (
+            f"the mixture is {away:.4g} ({WORDS[self.kind]}) from {self.name}; "
+            f"{RADIUS_SOURCE}.{self.kind} is {self.size:g}. Move it closer{allow}."
+        )
+
+    def binding(self, mixture: Mixture) -> list[str]:
+        """Name the radius where it is an active constraint."""
+        away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
+        return (
+            [f"{self.text} ({RADIUS_SOURCE})"]
+            if abs(away - self.size) <= NEAR_RADIUS * self.size
+            else []
+        )
+
+    @property
+    def text(self) -> str:
+        """The limit in short."""
+        return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
+
+    def _divergence(self, weights_ND: Array) -> Array:
+        safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
+        ratio_ND = np.where(weights_ND > 0, weights_ND, 1.0) / safe_D
+        terms_ND = weights_ND * np.where(weights_ND > 0, np.log(ratio_ND), 0.0)
+        outside_N = (weights_ND[:, self.reference_D == 0] > SMALLEST).any(axis=1)
+        divergence: Array = np.where(outside_N, np.inf, terms_ND.sum(axis=1))
+        return divergence

@@ -5,7 +5,7 @@ linear programs, solved to a vertex by HiGHS, also with total variation, which i
 far each weight is from its reference has a variable of its own. The least KL divergence is smooth
 and convex, and sequential quadratic programming finds its one minimum.
 
-`downhill` is that programming (SLSQP) for any smooth cost. Bounds, rows and the KL divergence enter
+`minimize_slsqp` is that programming for any smooth cost. Bounds, rows and the KL divergence enter
 as they are. Total variation has kinks; with variables for how far each weight is from the reference
 it is linear.
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.constraints.radius import Radius
+from mixopt.constraints.limits import Radius
 from mixopt.system import Array
 
 TOLERANCE = 1e-9
@@ -31,7 +31,7 @@ STEPS = 300  # of a descent
 
 
 @dataclass(frozen=True, eq=False)
-class Smooth:
+class DifferentiableFunction:
     """A smooth function of the variables: its values, shape (P,), and slopes, shape (P, X)."""
 
     values: Callable[[Array], Array]
@@ -39,18 +39,8 @@ class Smooth:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Weights within bounds that add up to 1 and meet rows.
-
-    Attributes:
-        rows_RD: Coefficients of the rows.
-        most_R: Upper bound of each row.
-        lower_D: Least weights.
-        upper_D: Most weights.
-        gives_R: How far each bound gives way for each unit of change; None for not at all.
-        ties: Independent rows that hold with equality and imply the sum, and their values, for
-            `nearest`; None for the sum alone.
-    """
+class LinearConstraints:
+    """Weights within bounds that add up to 1 and meet rows."""
 
     rows_RD: Array
     most_R: Array
@@ -65,11 +55,7 @@ class Rows:
         return None if solved is None else solved[0]
 
     def closest(self, radius: Radius) -> tuple[float, Array] | None:
-        """Return the least distance from the reference of `radius`, and a mixture that has it.
-
-        Returns:
-            None where no mixture meets the rows, or all are at an infinite distance.
-        """
+        """Return the least distance from the reference of `radius`, and a mixture that has it."""
         if radius.kind == "tv":
             within = replace(self, gives_R=None)._solve(self._change, radius, size=None)
             return None if within is None else (within[1], within[0])
@@ -88,7 +74,7 @@ class Rows:
         first = self.least_change()
         return None if first is None else self._least_change_within(radius, first)
 
-    def changed(self, change: float) -> Rows:
+    def changed(self, change: float) -> LinearConstraints:
         """Return the rows after a change."""
         gives_R = np.zeros_like(self.most_R) if self.gives_R is None else self.gives_R
         return replace(self, most_R=self.most_R + change * gives_R, gives_R=None)
@@ -126,17 +112,17 @@ class Rows:
 
     def nearest(self, point_D: Array, start_D: Array, radius: Radius | None) -> Array:
         """Return the mixture nearest to a point, from one that is allowed; shape (D,)."""
-        half = Smooth(
+        half = DifferentiableFunction(
             lambda w: 0.5 * ((w - point_D) ** 2).sum(keepdims=True), lambda w: (w - point_D)[None]
         )
-        return downhill(half, start_D, self, radius, accuracy=FINE)
+        return minimize_slsqp(half, start_D, self, radius, accuracy=FINE)
 
     def _least_divergence(self, radius: Radius, start_D: Array) -> Array:
-        divergence = Smooth(
+        divergence = DifferentiableFunction(
             lambda w: radius.distance(np.clip(w, 0.0, self.upper_D)[None]),
             lambda w: radius.slope(w)[None],
         )
-        end_D = downhill(divergence, start_D, self, accuracy=FINE)
+        end_D = minimize_slsqp(divergence, start_D, self, accuracy=FINE)
         near_D = np.clip(end_D, self.lower_D, self.upper_D)
         return near_D if self._meets(near_D) else start_D
 
@@ -180,28 +166,16 @@ def _variation(radius: Radius, size: float | None) -> tuple[Array, Array]:
     return away, limits
 
 
-def downhill(
-    cost: Smooth,
+def minimize_slsqp(
+    cost: DifferentiableFunction,
     start_X: Array,
-    rows: Rows,
+    rows: LinearConstraints,
     radius: Radius | None = None,
-    positive: Sequence[Smooth] = (),
+    positive: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = 1e-10,
 ) -> Array:
-    """Return where the descent ends, shape (X,).
-
-    Args:
-        cost: What is minimised; P is 1.
-        start_X: Weights, then further variables, which have no bounds.
-        rows: Limits of the weights.
-        radius: Most distance from a reference.
-        positive: Functions that are to be >= 0 besides.
-        accuracy: Change of the cost at which the descent stops.
-
-    Returns:
-        Variables that meet the limits about to the accuracy.
-    """
+    """Return where the descent ends, shape (X,)."""
     from scipy.optimize import minimize
 
     own = len(start_X)
@@ -224,7 +198,9 @@ def _away(radius: Radius, variables: Array) -> Array:
     return away_D
 
 
-def _bounds(rows: Rows, own: int, apart: Radius | None) -> list[tuple[float | None, float | None]]:
+def _bounds(
+    rows: LinearConstraints, own: int, apart: Radius | None
+) -> list[tuple[float | None, float | None]]:
     domains = len(rows.lower_D)
     free: list[tuple[float | None, float | None]] = [(None, None)] * (own - domains)
     lifted: list[tuple[float | None, float | None]] = [(0.0, 1.0)] * domains if apart else []
@@ -232,19 +208,24 @@ def _bounds(rows: Rows, own: int, apart: Radius | None) -> list[tuple[float | No
 
 
 def _conditions(
-    rows: Rows, radius: Radius | None, positive: Sequence[Smooth], own: int
+    rows: LinearConstraints,
+    radius: Radius | None,
+    positive: Sequence[DifferentiableFunction],
+    own: int,
 ) -> list[dict[str, Any]]:
     domains = len(rows.lower_D)
     ties_ED, values_E = (np.ones((1, domains)), np.ones(1)) if rows.ties is None else rows.ties
-    tied = Smooth(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
-    met = Smooth(lambda x: rows.most_R - rows.rows_RD @ x[:domains], lambda _: -rows.rows_RD)
+    tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
+    met = DifferentiableFunction(
+        lambda x: rows.most_R - rows.rows_RD @ x[:domains], lambda _: -rows.rows_RD
+    )
     conditions = [_condition("ineq", _of_first(one, own)) for one in positive]
     if len(values_E):
         conditions.append(_condition("eq", tied))
     if len(rows.most_R):
         conditions.append(_condition("ineq", met))
     if radius is not None and radius.kind == "kl":
-        near = Smooth(
+        near = DifferentiableFunction(
             lambda x: radius.size - radius.distance(x[None, :domains]),
             lambda x: -radius.slope(x[:domains])[None],
         )
@@ -254,12 +235,14 @@ def _conditions(
     return conditions
 
 
-def _of_first(smooth: Smooth, own: int) -> Smooth:
+def _of_first(smooth: DifferentiableFunction, own: int) -> DifferentiableFunction:
     """Return a function of the variables before those that lift a radius."""
-    return Smooth(lambda x: smooth.values(x[:own]), lambda x: smooth.slopes(x[:own]))
+    return DifferentiableFunction(
+        lambda x: smooth.values(x[:own]), lambda x: smooth.slopes(x[:own])
+    )
 
 
-def _condition(kind: str, smooth: Smooth) -> dict[str, Any]:
+def _condition(kind: str, smooth: DifferentiableFunction) -> dict[str, Any]:
     """Return a condition of SLSQP; slopes are 0 for the variables that they do not mention."""
 
     def slopes(x: Array) -> Array:
@@ -269,7 +252,7 @@ def _condition(kind: str, smooth: Smooth) -> dict[str, Any]:
     return {"type": kind, "fun": smooth.values, "jac": slopes}
 
 
-def _lifted(radius: Radius, own: int) -> Smooth:
+def _lifted(radius: Radius, own: int) -> DifferentiableFunction:
     """Return the rows u >= w - reference, u >= reference - w and sum u <= 2 size."""
     domains = len(radius.reference_D)
     eye_DD, between = np.eye(domains), np.zeros((domains, own - domains))
@@ -287,4 +270,4 @@ def _lifted(radius: Radius, own: int) -> Smooth:
             [apart_D - away_D, apart_D + away_D, [2.0 * radius.size - apart_D.sum()]]
         )
 
-    return Smooth(values, lambda _: slopes)
+    return DifferentiableFunction(values, lambda _: slopes)

@@ -1,35 +1,16 @@
 from .aimed_regressor import aimed as aimed
 from .capabilities import (
+    Abilities as Abilities,
     Learner as Learner,
     Predictor as Predictor,
     Regressor as Regressor,
-    SupportsCovariance as SupportsCovariance,
-    SupportsCrossFit as SupportsCrossFit,
     SupportsDeviations as SupportsDeviations,
-    SupportsExplanation as SupportsExplanation,
-    SupportsGradient as SupportsGradient,
-    SupportsMembers as SupportsMembers,
-    SupportsParameters as SupportsParameters,
-    SupportsPlainLaw as SupportsPlainLaw,
-    SupportsRefit as SupportsRefit,
-    SupportsSaving as SupportsSaving,
-    SupportsSelection as SupportsSelection,
-    SupportsSizes as SupportsSizes,
-    SupportsWatching as SupportsWatching,
     parameters_called as parameters_called,
-    supports_covariance as supports_covariance,
-    supports_cross_fit as supports_cross_fit,
+    supports as supports,
     supports_deviations as supports_deviations,
-    supports_explanation as supports_explanation,
-    supports_gradient as supports_gradient,
-    supports_members as supports_members,
-    supports_plain_law as supports_plain_law,
-    supports_refit as supports_refit,
     supports_repetition as supports_repetition,
     supports_saving as supports_saving,
-    supports_selection as supports_selection,
     supports_sizes as supports_sizes,
-    supports_watching as supports_watching,
 )
 from .competition import fit_table as fit_table, fit_trials as fit_trials
 from .cross_validation import (
@@ -60,8 +41,7 @@ from .loss_readiness import (
     readiness as readiness,
 )
 from .model_sizes import ModelSize as ModelSize, asked_size as asked_size
-from .pilot_correction import correct as correct
-from .pilot_objective import ObjectiveResidual as ObjectiveResidual
+from .pilot_correction import ObjectiveResidual as ObjectiveResidual, correct as correct
 from .pilots import aligned as aligned
 from .refits import (
     REGRET_COUNTS as REGRET_COUNTS,

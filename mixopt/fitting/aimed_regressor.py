@@ -1,7 +1,7 @@
 """A regressor that predicts an objective beside its losses, where the objective has its own law.
 
 The objective is made from predicted losses. With pilots it is not made from them alone: what lines
-leave of it depends on the mixture (mixopt.fitting.pilot_objective). Then the pieces of the
+leave of it depends on the mixture (mixopt.fitting.pilot_correction). Then the pieces of the
 objective are columns behind the losses, each with the residual added, and the objective is the
 largest of them. So search, risk and refits minimise the carried objective without knowing of
 pilots, and guardrails stay on the losses.
@@ -22,31 +22,19 @@ from numpy.typing import ArrayLike
 from mixopt.fitting.capabilities import (
     Learner,
     Predictor,
-    supports_gradient,
-    supports_plain_law,
-    supports_refit,
+    supports,
 )
-from mixopt.fitting.pilot_correction import Correction
-from mixopt.fitting.pilot_objective import ObjectiveResidual
+from mixopt.fitting.pilot_correction import Correction, ObjectiveResidual
 from mixopt.fitting.regressor import fit_regressor, predict_with_std, select_targets
 from mixopt.objective import Objective
 from mixopt.system import Array
 
-LEAST = 0.25  # of what is typical: a regressor that claims to know is not believed further
+MIN_RELATIVE = 0.25  # of what is typical: a regressor that claims to know is not believed further
 
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """A fitted regressor and what carries its predictions to the pilots' size.
-
-    Attributes:
-        name: The regressor's.
-        regressor: Predicts losses of the trials' size.
-        correction: Carries them over.
-        typical_M: Deviations that are typical of the regressor; 0 where it has none.
-        make: Builds an unfitted regressor, where this one has no `tuned`.
-        losses_LM: Of the trials, at the regressor's size; an objective's spread is from them.
-    """
+    """A fitted regressor and what carries its predictions to the pilots' size."""
 
     name: str
     regressor: Predictor
@@ -59,25 +47,25 @@ class Corrected:
         """Predict losses at the pilots' size, shape (N, M), and deviations of a run if asked."""
         weights = np.asarray(weights_ND, dtype=np.float64)
         means_NM, stds_NM = self.own(weights, with_std=return_std)
-        return self.carry(means_NM, stds_NM, weights, return_std=return_std)
+        return self.carry(means_NM, stds_NM, return_std=return_std)
 
-    def carry(self, means_NM: Array, stds_NM: Array, weights_ND: Array, *, return_std: bool) -> Any:
+    def carry(self, means_NM: Array, stds_NM: Array, *, return_std: bool) -> Any:
         """Carry over what the regressor predicts, as `own` returns it."""
-        corrected_NM = self.correction.apply(means_NM, weights_ND)
+        corrected_NM = self.correction.apply(means_NM)
         if not return_std:
             return corrected_NM
-        return corrected_NM, self.correction.std(means_NM, weights_ND, self._relative(stds_NM))
+        return corrected_NM, self.correction.std(means_NM, self._relative(stds_NM))
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where the regressor has one."""
         own = self.regressor
-        if not supports_gradient(own):
+        if not supports(own, "gradient"):
             raise AttributeError(f"regressor {self.name!r} has no gradient")
 
         def gradient(weights_D: ArrayLike) -> Array:
             weights = np.asarray(weights_D, dtype=np.float64)
-            return self.correction.gradient(np.asarray(own.gradient(weights)), weights)
+            return self.correction.gradient(np.asarray(own.gradient(weights)))
 
         return gradient
 
@@ -85,7 +73,7 @@ class Corrected:
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers; there is one where the regressor has one."""
         own = self.regressor
-        if not supports_plain_law(own):
+        if not supports(own, "plain_law"):
             raise AttributeError(f"regressor {self.name!r} has no plain law")
 
         def plain_law() -> dict[str, Any]:
@@ -107,7 +95,7 @@ class Corrected:
     def tuned(self) -> CorrectedRefit:
         """Return one to fit again, on resampled trials and with the same pilots."""
         own = self.regressor
-        return CorrectedRefit(self, own.tuned() if supports_refit(own) else self.make())
+        return CorrectedRefit(self, own.tuned() if supports(own, "tuned") else self.make())
 
     def over(self, fitted: Predictor) -> Corrected:
         """Return the same correction of another fit, its lines drawn through that one's values."""
@@ -126,17 +114,12 @@ class Corrected:
         """Return the regressor's deviations over what is typical of it; 1 where it has none."""
         known_M = self.typical_M > 0
         relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
-        return np.maximum(relative_NM, LEAST)
+        return np.maximum(relative_NM, MIN_RELATIVE)
 
 
 @dataclass(frozen=True, eq=False)
 class CorrectedRefit:
-    """A regressor to fit again, and what its fit is corrected like.
-
-    Attributes:
-        corrected: A fit with its correction.
-        regressor: Unfitted.
-    """
+    """A regressor to fit again, and what its fit is corrected like."""
 
     corrected: Corrected
     regressor: Learner
@@ -148,16 +131,7 @@ class CorrectedRefit:
 
 
 def aimed(regressor: Predictor, objective: Objective) -> tuple[Predictor, Objective]:
-    """Return what predicts all that an objective is made from, and the objective over that.
-
-    Args:
-        regressor: Predicts the losses that the objective is over.
-        objective: Any.
-
-    Returns:
-        Both as they are, where the objective is made from the losses alone; otherwise a
-        regressor with further columns, and the objective over all of its columns.
-    """
+    """Return what predicts all that an objective is made from, and the objective over that."""
     if not isinstance(regressor, Corrected):
         return regressor, objective
     one = Aimed.at(regressor, objective)
@@ -167,14 +141,7 @@ def aimed(regressor: Predictor, objective: Objective) -> tuple[Predictor, Object
 def carried_values(
     regressor: Predictor, objective: Objective, losses_NM: Array, weights_ND: Array
 ) -> Array:
-    """Return the objective of losses of the trials' size, as pilots carry it over, shape (N,).
-
-    Args:
-        regressor: Of the losses, with or without pilots.
-        objective: Over these losses.
-        losses_NM: Observed or predicted.
-        weights_ND: Of which mixtures.
-    """
+    """Return the objective of losses of the trials' size, as pilots carry it over, shape (N,)."""
     if not isinstance(regressor, Corrected):
         return objective.value(losses_NM)
     return Aimed.at(regressor, objective).residual.value(losses_NM, weights_ND)
@@ -182,12 +149,7 @@ def carried_values(
 
 @dataclass(frozen=True, eq=False)
 class Aimed:
-    """A corrected regressor, and what carries one objective of its losses.
-
-    Attributes:
-        corrected: Predicts the losses.
-        residual: Carries the objective.
-    """
+    """A corrected regressor, and what carries one objective of its losses."""
 
     corrected: Corrected
     residual: ObjectiveResidual
@@ -217,8 +179,8 @@ class Aimed:
         weights = np.asarray(weights_ND, dtype=np.float64)
         own_NM, stds_NM = self.corrected.own(weights, with_std=return_std)
         shift_N1 = self.residual.shift(weights)[:, None]
-        pieces_NP = self.residual.lines.carry(own_NM) @ self._pieces_PM.T + shift_N1
-        losses = self.corrected.carry(own_NM, stds_NM, weights, return_std=return_std)
+        pieces_NP = self.residual.lines.apply(own_NM) @ self._pieces_PM.T + shift_N1
+        losses = self.corrected.carry(own_NM, stds_NM, return_std=return_std)
         if not return_std:
             return np.hstack([losses, pieces_NP])
         together_N = self._std(weights, stds_NM)
@@ -229,15 +191,15 @@ class Aimed:
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each column by each weight; there is one where the regressor has one."""
         own = self.corrected.regressor
-        if not supports_gradient(own):
+        if not supports(own, "gradient"):
             raise AttributeError(f"regressor {self.corrected.name!r} has no gradient")
 
         def gradient(weights_D: ArrayLike) -> Array:
             weights = np.asarray(weights_D, dtype=np.float64)
             slopes_MD = np.asarray(own.gradient(weights))
-            lines_MD = self.residual.lines.gradient(slopes_MD, weights)
+            lines_MD = self.residual.lines.gradient(slopes_MD)
             pieces_PD = self._pieces_PM @ lines_MD + self.residual.gradient(weights)
-            return np.vstack([self.corrected.correction.gradient(slopes_MD, weights), pieces_PD])
+            return np.vstack([self.corrected.correction.gradient(slopes_MD), pieces_PD])
 
         return gradient
 

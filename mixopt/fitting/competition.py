@@ -23,12 +23,10 @@ from numpy.typing import ArrayLike
 from mixopt.config import FitConfig, ObjectiveConfig, one_of, read_inventory
 from mixopt.errors import ConfigError, PluginError, TrialsError
 from mixopt.fitting.capabilities import (
+    Abilities,
     Predictor,
-    SupportsCrossFit,
-    supports_cross_fit,
-    supports_members,
+    supports,
     supports_sizes,
-    supports_watching,
 )
 from mixopt.fitting.cross_validation import out_of_fold
 from mixopt.fitting.fit_data import FitData, ObjectiveLike, asked_patterns, objective_over
@@ -55,12 +53,7 @@ from mixopt.trials import Trials, Unit, listed
 
 
 def growth_beyond(fit: Fit) -> float:
-    """Return the growth of a fit's intervals for a unit of log size, >= 0.
-
-    Args:
-        fit: Of mixtures and sizes, whose intervals do not grow yet; 0 where it predicts within the
-            sizes of its trials, or where those are of one size.
-    """
+    """Return the growth of a fit's intervals for a unit of log size, >= 0."""
     sizes = fit.data.sizes
     if fit.size is None or sizes.count < 2 or not sizes.beyond(fit.size):
         return 0.0
@@ -87,23 +80,7 @@ def fit_trials(
     repetition: Repetition | None = None,
     update: Update = no_progress,
 ) -> Fit:
-    """Compare regressors on held-out folds and fit the best on all finished trials.
-
-    Args:
-        trials: The table; rows that did not finish are left out.
-        config: Names of regressors, and folds.
-        objective: What is minimised; its unit is the unit of the fit.
-        seed: Of the folds, of the regressors, and of the ceiling's simulated noise.
-        size: What a regressor of mixture and size predicts at; the trials' own, where they are
-            of one, when None.
-        repetition: For regressors that know of epochs.
-        update: Receives how many fits on folds are done, and which regressor is at work.
-
-    Raises:
-        TrialsError: Too few mixtures, a loss that is the same in all trials, evaluation domains
-            that are not the objective's, or a size that is missing.
-        PluginError: A regressor that cannot be found, fails, or predicts what is not finite.
-    """
+    """Compare regressors on held-out folds and fit the best on all finished trials."""
     data = FitData.of(trials, objective, folds=config.folds, seed=seed, repetition=repetition)
     names = list(dict.fromkeys(config.regressors))
     # An unknown name and a missing size are errors before anything is fitted.
@@ -151,7 +128,7 @@ class _Contender:
 def _compete(name: str, data: FitData, steps: _Steps) -> _Contender:
     made = data.make(name)
     rows, fitted = data.rows(name, made), None
-    if supports_cross_fit(made):
+    if supports(made, "cross_fit"):
         fitted = made
         means_NM, stds_NM = _cross_fitted(name, made, rows, data, steps)
     else:
@@ -168,10 +145,10 @@ def _compete(name: str, data: FitData, steps: _Steps) -> _Contender:
 
 
 def _cross_fitted(
-    name: str, made: SupportsCrossFit, rows: Array, data: FitData, steps: _Steps
+    name: str, made: Abilities, rows: Array, data: FitData, steps: _Steps
 ) -> tuple[Array, Array]:
     folds = len(np.unique(data.fold_N))
-    if supports_watching(made):
+    if supports(made, "watch"):
         made.watch(lambda share, part: steps.at(folds * share, f"{name}: {part}"))
     answer = cross_fit_regressor(name, made, rows, data.losses_NM, data.fold_N)
     steps.ended(name, folds)
@@ -182,7 +159,7 @@ def _members(contenders: Sequence[_Contender], data: FitData) -> list[HeldOutPre
     """Return the held-out predictions of combined regressors' members, for the report."""
     found: dict[str, HeldOutPredictions] = {}
     for one in contenders:
-        if one.fitted is not None and supports_members(one.fitted):
+        if one.fitted is not None and supports(one.fitted, "held_out_members"):
             for name, means_NM in one.fitted.held_out_members.items():
                 found.setdefault(name, held_out(name, means_NM, data.objective, "member"))
     names = {one.held_out.name for one in contenders}
@@ -247,13 +224,7 @@ def fit_table(
     pilots: Trials | None = None,
     seed: int = 0,
 ) -> Fit:
-    """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are.
-
-    Raises:
-        TrialsError: The trials or the pilots cannot be fitted.
-        ConfigError: An argument that cannot be right.
-        PluginError: A regressor that is unknown or fails.
-    """
+    """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are."""
     if isinstance(objective, Objective):
         unit = _unit_of(objective, direction, scale, unit)
     elif isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set:

@@ -21,16 +21,7 @@ from mixopt.system import Array, BoolArray, IntArray
 
 
 def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
-    """Deal groups of rows to folds of about equal size.
-
-    Args:
-        groups: The group of each row; equal ones share a fold.
-        folds: How many folds, K >= 2; no more than there are groups.
-        seed: Decides the deal.
-
-    Returns:
-        The fold of each row, shape (N,), in 0..K-1.
-    """
+    """Deal groups of rows to folds of about equal size."""
     sizes = Counter(groups)
     names = sorted(sizes)
     shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
@@ -56,18 +47,7 @@ def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
 def out_of_fold(
     make: Callable[[], Learner], weights_ND: Array, losses_NM: Array, fold_N: IntArray
 ) -> tuple[Array, Array]:
-    """Predict every row by a regressor that was fitted without its fold.
-
-    Args:
-        make: Builds an unfitted regressor.
-        weights_ND: Mixtures.
-        losses_NM: Losses.
-        fold_N: The fold of each row.
-
-    Returns:
-        Predictions and the regressor's standard deviations, shape (N, M) each; deviations are
-        0 where it has none.
-    """
+    """Predict every row by a regressor that was fitted without its fold."""
     means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
     for train_N, out_N in splits(fold_N):
         regressor = make().fit(weights_ND[train_N], losses_NM[train_N])

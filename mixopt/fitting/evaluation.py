@@ -40,20 +40,7 @@ MUCH = 0.5  # a line that leaves less of the error than this speaks of another s
 def leave_one_out_lines(
     predicted_NM: Array, observed_NM: Array, *, affine: bool
 ) -> tuple[Array, Array]:
-    """Map each run's predictions by the line through the other runs.
-
-    Args:
-        predicted_NM: Predictions.
-        observed_NM: What the runs gave.
-        affine: Whether it is an error if there are too few runs; predictions stay as they are
-            otherwise.
-
-    Returns:
-        The mapped predictions and the slopes of the lines, shape (N, M) each.
-
-    Raises:
-        TrialsError: Too few runs.
-    """
+    """Map each run's predictions by the line through the other runs."""
     count = len(predicted_NM)
     if count < LEAST_RUNS:
         if affine:
@@ -75,13 +62,7 @@ def leave_one_out_lines(
 
 
 def is_other_scale(predicted_NM: Array, observed_NM: Array, lined_NM: Array) -> bool:
-    """Tell whether a linear correction removes most of the error of most targets.
-
-    Args:
-        predicted_NM: Predictions.
-        observed_NM: What the runs gave.
-        lined_NM: The predictions, mapped by `leave_one_out_lines`.
-    """
+    """Tell whether a linear correction removes most of the error of most targets."""
     plain_M = np.sqrt(((observed_NM - predicted_NM) ** 2).mean(axis=0))
     lined_M = np.sqrt(((observed_NM - lined_NM) ** 2).mean(axis=0))
     return bool((lined_M < MUCH * plain_M).mean() > 0.5)

@@ -28,11 +28,7 @@ ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Ob
 
 
 def asked_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
-    """Return the names and globs that are asked for, with their weights; none where all are meant.
-
-    Raises:
-        ConfigError: It is nothing that names losses.
-    """
+    """Return the names and globs that are asked for, with their weights; none means all."""
     if objective is None:
         return {}
     if isinstance(objective, Objective):
@@ -58,18 +54,7 @@ def objective_over(
     direction: Mapping[str, Direction] | None = None,
     scale: Scale = "none",
 ) -> Objective:
-    """Return an objective over the available losses.
-
-    Args:
-        evaluation: Evaluation domains, in the order of the losses' columns; globs match them.
-        given: What is minimised; the mean of all losses when None.
-        unit: Unit of the losses.
-        direction: `higher` for each metric of which higher is better, by name or glob.
-        scale: `spread` to divide each loss of a mean by its standard deviation over the trials.
-
-    Raises:
-        ConfigError: An unknown loss, a glob that matches none, or an argument that cannot be right.
-    """
+    """Return an objective over the available losses."""
     if isinstance(given, Objective):
         return given.over(evaluation)
     if direction is not None and not isinstance(direction, Mapping):
@@ -142,19 +127,7 @@ class FitData:
         seed: int,
         repetition: Repetition | None = None,
     ) -> FitData:
-        """Take the data of a fit from a table.
-
-        Args:
-            trials: The table; rows that did not finish are left out.
-            objective: What is minimised; its unit is the unit of the losses.
-            folds: How many folds, >= 2.
-            seed: Of the folds and of the regressors.
-            repetition: For regressors that know of epochs.
-
-        Raises:
-            TrialsError: Too few mixtures, a loss that is the same in all trials, or evaluation
-                domains that are not the objective's.
-        """
+        """Take the data of a fit from a table."""
         done = trials.finished
         check_trials(done, objective, folds)
         return cls(
@@ -180,26 +153,14 @@ class FitData:
         return self.objective.value(self.losses_NM)
 
     def make(self, name: str) -> Regressor:
-        """Build the unfitted regressor of that name, the same each time.
-
-        Raises:
-            PluginError: There is no such regressor, or it cannot be built.
-        """
+        """Build the unfitted regressor of that name, the same each time."""
         return make_regressor(name, self.seed, self.repetition)
 
     def rows(self, name: str, regressor: Predictor) -> Array:
-        """Return the inputs of a regressor: weights, and sizes if it uses them.
-
-        Raises:
-            TrialsError: It needs sizes, and a trial has none.
-        """
+        """Return the inputs of a regressor: weights, and sizes if it uses them."""
         return regressor_rows(name, regressor, self.weights_ND, self.sizes)
 
     def fitted(self, name: str) -> Predictor:
-        """Fit the regressor of that name to all trials, the same way each time.
-
-        Raises:
-            PluginError: It cannot be found, or fails.
-        """
+        """Fit the regressor of that name to all trials, the same way each time."""
         regressor = self.make(name)
         return fit_regressor(name, regressor, self.rows(name, regressor), self.losses_NM)

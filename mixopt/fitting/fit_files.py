@@ -124,11 +124,7 @@ def write_content(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_content(path: Path) -> FitShape:
-    """Read fit.json, and check the files of the folder against the hashes in it.
-
-    Raises:
-        RunError: The folder holds no fit, one of another format, or one that has changed.
-    """
+    """Read fit.json, and check the files of the folder against the hashes in it."""
     file = path / "fit.json"
     content = read_json(file)
     given = content.get("format") if isinstance(content, dict) else None
@@ -144,20 +140,12 @@ def read_content(path: Path) -> FitShape:
 
 
 def check_fit_files(path: Path) -> None:
-    """Check that a folder is unchanged since a fit wrote it, without reading the fit itself.
-
-    Raises:
-        RunError: A file has changed, or there is no fit.
-    """
+    """Check that a folder is unchanged since a fit wrote it, without reading the fit itself."""
     read_trials(path, read_content(path).trials)
 
 
 def read_trials(path: Path, fingerprint: str) -> Trials:
-    """Read the trials that were fitted.
-
-    Raises:
-        RunError: They are others than those of this fingerprint.
-    """
+    """Read the trials that were fitted."""
     trials = Trials.read(path / "trials.parquet")
     if trials_fingerprint(trials) != fingerprint:
         raise RunError(f"{path}: trials.parquet is not what was fitted; {AGAIN}")
@@ -165,15 +153,7 @@ def read_trials(path: Path, fingerprint: str) -> Trials:
 
 
 def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """Read one table of the folder.
-
-    Args:
-        path: The file.
-        columns: Columns that it must have, with their types.
-
-    Raises:
-        RunError: It is missing, broken, or of other columns.
-    """
+    """Read one table of the folder."""
     table = read_table(path, mend=AGAIN)
     for name, kind in columns.items():
         if table.schema.get(name) != kind:
@@ -182,16 +162,7 @@ def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read what is known of a fit's regressors: the report, and the held-out predictions.
-
-    Args:
-        path: The folder of the fit.
-        name: The chosen regressor.
-        data: What it was fitted on.
-
-    Raises:
-        RunError: They are not of this regressor and these trials.
-    """
+    """Read what is known of a fit's regressors: the report, and the held-out predictions."""
     report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
     rows = report.filter(pl.col("target") == OBJECTIVE)
     for predictor in (name, "mean"):
@@ -215,9 +186,6 @@ def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
     """Return the chosen regressor's name, the report and the held-out predictions.
 
     Nothing is fitted, and no regressor is imported.
-
-    Raises:
-        RunError: The folder holds no fit, or one that has changed.
     """
     name = read_content(path).regressor
     report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
@@ -225,17 +193,7 @@ def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
 
 
 def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
-    """Read the regressor of a fit's folder, and see that it predicts; or fit it again.
-
-    Args:
-        path: The folder of the fit.
-        name: Of the regressor.
-        data: What it was fitted on.
-        saved: Whether the folder has it.
-
-    Raises:
-        PluginError: It cannot be read, or cannot predict.
-    """
+    """Read the regressor of a fit's folder, and see that it predicts; or fit it again."""
     if not saved:
         return data.fitted(name)
     found = read_regressor(name, path / "regressor", data.make(name))

@@ -26,7 +26,7 @@ from mixopt.fitting.aimed_regressor import Corrected, aimed, carried_values
 from mixopt.fitting.capabilities import (
     Learner,
     Predictor,
-    supports_explanation,
+    supports,
     supports_saving,
     supports_sizes,
 )
@@ -47,7 +47,7 @@ from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
 from mixopt.fitting.regressor import Repetition, predict_with_std
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS, Objective
-from mixopt.system import Array, Trust, check_trusted, loss_text, rank_text
+from mixopt.system import Array, Trust, check_trusted, loss_text, rank_text, steady_progress
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -112,14 +112,7 @@ KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order o
 
 
 def fit_line(name: str, report: pl.DataFrame, objective: Objective, size: str) -> str:
-    """Say what was chosen, and how good it is on held-out folds.
-
-    Args:
-        name: The chosen regressor.
-        report: Each regressor on held-out folds.
-        objective: What is minimised.
-        size: How many trials, domains and losses, in words.
-    """
+    """Say what was chosen, and how good it is on held-out folds."""
     own = (pl.col("predictor") == name) & (pl.col("target") == OBJECTIVE)
     found = report.filter(own)
     said = ""
@@ -348,7 +341,7 @@ class Fit:
 
     def reasons(self) -> list[str]:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""
-        return list(self.fitted.explain(self.targets)) if supports_explanation(self.fitted) else []
+        return list(self.fitted.explain(self.targets)) if supports(self.fitted, "explain") else []
 
     def save(self, path: str | Path) -> None:
         """Write everything into the folder `path`, without pickle; fit.json comes last.
@@ -416,9 +409,9 @@ class Fit:
             ConfigError: An unknown loss or domain, or an argument that cannot be right.
             InfeasibleError: Constraints that no mixture meets.
         """
-        from mixopt.proposals import Question
+        from mixopt.proposals import ProposalRequest, propose_mixture, search_steps
 
-        question = Question.of(
+        request = ProposalRequest.of(
             self,
             constraints=constraints,
             inventory=inventory,
@@ -428,7 +421,8 @@ class Fit:
             seed=seed,
             collapsed=collapsed,
         )
-        return question.proposal(target)
+        with steady_progress("propose", search_steps(request.search)) as update:
+            return propose_mixture(request, request.resolve_objective(target), update=update)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:

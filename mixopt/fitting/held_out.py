@@ -31,17 +31,7 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOutPredictions:
-    """Predictions for held-out folds, and the scores to rank by where those are others.
-
-    Attributes:
-        name: The regressor or control.
-        kind: `regressor`, `control`, or `member` of a combined regressor.
-        losses_NM: Predicted losses.
-        objective_N: Predicted objective.
-        ranks_NM: What to rank losses by; None ranks nothing.
-        ranks_N: What to rank the objective by; None ranks nothing.
-        stds_NM: The regressor's own standard deviations; None where it has none.
-    """
+    """Predictions for held-out folds, and the scores to rank by where those are others."""
 
     name: str
     kind: str
@@ -65,12 +55,7 @@ def held_out(
 
 
 def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
-    """Return a row for each predictor, target and trial.
-
-    Returns:
-        Columns `predictor`, `target`, `trial`, `fold`, `observed`, `predicted`, `std`; `OBJECTIVE`
-        is the first target of each predictor.
-    """
+    """Return a row for each predictor, target and trial."""
     observed = _columns(data, data.observed_N, data.losses_NM)
     frames = []
     for one in predictors:
@@ -189,15 +174,7 @@ REPEATS = 200
 
 
 def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, int] | None:
-    """Return the pooled standard deviation within mixtures, and its degrees of freedom.
-
-    Args:
-        values_N: One number for each trial.
-        mixtures: Fingerprint of each trial's mixture.
-
-    Returns:
-        None where no mixture was trained twice.
-    """
+    """Return the pooled standard deviation within mixtures, and its degrees of freedom."""
     squares, freedom = 0.0, 0
     for mixture in dict.fromkeys(mixtures):
         own_N = values_N[[name == mixture for name in mixtures]]
@@ -211,14 +188,6 @@ def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
 
     The true values are not known; in their place are the observed ones, drawn together towards
     their mean until noise of this spread would give the variance that is observed.
-
-    Args:
-        values_N: Observed losses.
-        spread: Standard deviation of the noise of one trial.
-        seed: Of the simulated noise.
-
-    Returns:
-        None where the losses vary no more than the noise does.
     """
     signal = 1.0 - spread**2 / max(float(values_N.var()), 1e-300)
     if signal <= 0:
@@ -241,12 +210,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
-    """Return the table of regressors, controls and ceiling.
-
-    Args:
-        predictors: What each predicts for held-out folds.
-        data: What was observed; its seed is that of the simulated noise of the ceiling.
-    """
+    """Return the table of regressors, controls and ceiling."""
     rows = [row for one in predictors for row in _rows(one, data)]
     if data.sizes.count == 1:
         rows += _ceiling(data)

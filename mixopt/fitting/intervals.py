@@ -31,13 +31,7 @@ LEAST = 0.25  # of the median deviation: a regressor that claims to know is not 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a standard deviation becomes half of an interval's width.
-
-    Attributes:
-        factor: Half-width for a deviation of 1.
-        floor: Least deviation that is believed.
-        local: Whether deviations count; where the regressor has none, each counts as 1.
-    """
+    """How a standard deviation becomes half of an interval's width."""
 
     factor: float
     floor: float
@@ -61,14 +55,7 @@ class Calibration:
 def calibrate(
     errors_N: Array, stds_N: Array, level: float = LEVEL, *, local: bool = False
 ) -> Calibration:
-    """Find the widths that hold `level` of held-out errors.
-
-    Args:
-        errors_N: Observed less predicted, for trials that were held out.
-        stds_N: The regressor's standard deviations for them; zeros where it has none.
-        level: Share of new trials that an interval should hold.
-        local: Widths follow the deviations in any case, as beyond the trials' sizes they must.
-    """
+    """Find the widths that hold `level` of held-out errors."""
     floor = LEAST * float(np.median(stds_N))
     if floor <= 0:
         return Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
@@ -97,11 +84,7 @@ ALIKE = 3  # decimals; mixtures that agree to a thousandth of the tokens count a
 
 @dataclass(frozen=True, eq=False)
 class TrialReach:
-    """Where the trials are, and how far they reach.
-
-    Attributes:
-        weights_ND: Mixtures of the trials.
-    """
+    """Where the trials are, and how far they reach."""
 
     weights_ND: Array
 

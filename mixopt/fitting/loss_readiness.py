@@ -166,11 +166,7 @@ class FitReadiness:
             yield f"the objective has losses that held-out folds cannot rank: {names}"
 
     def refuse_noise(self) -> None:
-        """Refuse an objective that measures tasks that are noise.
-
-        Raises:
-            ConfigError: It does.
-        """
+        """Refuse an objective that measures tasks that are noise."""
         for one in self.losses:
             if not one.weight or one.state != "noise" or not one.name.startswith(TASK):
                 continue

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting.capabilities import Predictor, SupportsSizes, supports_sizes
+from mixopt.fitting.capabilities import Abilities, Predictor, supports_sizes
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import Trials, listed
 
@@ -46,12 +46,7 @@ class ModelSize:
 
 @dataclass(frozen=True, eq=False)
 class TrialSizes:
-    """The sizes of some trials.
-
-    Attributes:
-        known_N2: Parameters and tokens of each trial; None where a trial has none.
-        group_N: Number of each trial's size; 0 where there is one, or none known.
-    """
+    """The sizes of some trials."""
 
     known_N2: Array | None
     group_N: IntArray
@@ -71,12 +66,7 @@ class TrialSizes:
         return len(set(self.group_N.tolist()))
 
     def beyond(self, size: ModelSize, among_N: BoolArray | None = None) -> float:
-        """Return how far a size is beyond the nearest trial: logarithms of both factors, added.
-
-        Args:
-            size: Any.
-            among_N: The trials that count; all when None.
-        """
+        """Return how far a size is beyond the nearest trial: logarithms of both factors, added."""
         assert self.known_N2 is not None
         known_N2 = self.known_N2 if among_N is None else self.known_N2[among_N]
         asked_2 = np.array([size.parameters, size.tokens])
@@ -89,11 +79,7 @@ class TrialSizes:
         return ModelSize(*self.known_N2[row].tolist()), self.group_N == self.group_N[row]
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
-        """Return the size to predict at; what is not given is the trials', where they share it.
-
-        Raises:
-            ConfigError: A number below 1, or one that is missing and that the trials do not share.
-        """
+        """Return the size to predict at; what is not given is the trials', where they share it."""
         found = []
         for place, (name, given) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
             own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
@@ -111,37 +97,19 @@ class TrialSizes:
 
 @dataclass(frozen=True, eq=False)
 class AtSize:
-    """An unfitted regressor of mixture and size, whose fit is wanted at one size.
+    """An unfitted regressor of mixture and size, whose fit is wanted at one size."""
 
-    Attributes:
-        regressor: Unfitted.
-        size: Of the predictions.
-    """
-
-    regressor: SupportsSizes
+    regressor: Abilities
     size: ModelSize
 
     def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Predictor:
         """Fit to weights, parameters and tokens; return a predictor from mixtures alone."""
-        fitted: SupportsSizes = self.regressor.fit(rows, losses_NM)
+        fitted: Abilities = self.regressor.fit(rows, losses_NM)
         return fitted.at(**self.size.to_json())
 
 
 def regressor_rows(name: str, regressor: Predictor, weights_ND: Array, sizes: TrialSizes) -> Array:
-    """Return what a regressor is fitted on: weights, or weights, parameters and tokens.
-
-    Args:
-        name: The regressor's.
-        regressor: Built, fitted or not.
-        weights_ND: Mixtures of the trials.
-        sizes: Of the trials.
-
-    Returns:
-        Rows, shape (N, D) or (N, D + 2).
-
-    Raises:
-        TrialsError: It needs sizes, and a trial has none.
-    """
+    """Return what a regressor is fitted on: weights, or weights, parameters and tokens."""
     if not supports_sizes(regressor):
         return weights_ND
     if sizes.known_N2 is None or (sizes.known_N2 < 1).any():
@@ -155,17 +123,7 @@ def regressor_rows(name: str, regressor: Predictor, weights_ND: Array, sizes: Tr
 def size_of_fit(
     sizes: TrialSizes, regressors: Mapping[str, Predictor], size: ModelSize | None
 ) -> ModelSize | None:
-    """Return what regressors that know of size predict at; None where none does.
-
-    Args:
-        sizes: Of the trials.
-        regressors: Built, by name.
-        size: What was asked for; the trials' own, where they share it, when None.
-
-    Raises:
-        TrialsError: There are several sizes, and a regressor that takes them for one.
-        ConfigError: A size that no regressor can predict at, or none though there are several.
-    """
+    """Return what regressors that know of size predict at; None where none does."""
     blind = [name for name, regressor in regressors.items() if not supports_sizes(regressor)]
     if blind and sizes.count > 1:
         raise TrialsError(
@@ -186,14 +144,7 @@ def size_of_fit(
 
 
 def check_finished(trials: Trials) -> None:
-    """Check that no trial is a checkpoint of another: less trained, and the same otherwise.
-
-    Args:
-        trials: Those of a fit to sizes.
-
-    Raises:
-        TrialsError: Some are of the mixture, the seed and the parameters of a longer run.
-    """
+    """Check that no trial is a checkpoint of another: less trained, and the same otherwise."""
     table = trials.table.select("trial", "mixture", "seed", *COLUMNS)
     longest: dict[tuple[str, int | None, int | None], int] = {}
     for _, *run, tokens in table.iter_rows():
@@ -224,11 +175,7 @@ def _check_told(sizes: TrialSizes, size: ModelSize) -> None:
 
 
 def asked_size(trials: Trials, parameters: float | None, tokens: float | None) -> ModelSize:
-    """Return the size to predict at; what is not given is the trials', where they share it.
-
-    Raises:
-        ConfigError: A number below 1, or one that is missing and that the trials do not share.
-    """
+    """Return the size to predict at; what is not given is the trials', where they share it."""
     return TrialSizes.of(trials).shared(parameters, tokens)
 
 

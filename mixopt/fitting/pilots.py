@@ -1,9 +1,8 @@
 """Pilots: a few runs at the target size, which carry a fit from small proxies to that size.
 
 They are runs as trials are, on the same domains and losses; their mixtures may be new. Losses are
-carried by lines below eight pilots; from eight on, and for an objective of several losses, by
-co-kriging (mixopt.fitting.pilot_correction, where it is said why). An objective, whichever is
-asked for, has a residual of its own from the second pilot on (mixopt.fitting.pilot_objective).
+carried by lines, and an objective, whichever is asked for, by these and a residual of its own
+(mixopt.fitting.pilot_correction).
 Intervals are of a new run at the pilots' size: the quantile of Student's t for so many runs, times
 the deviation.
 
@@ -27,27 +26,14 @@ from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, schema
 
-MANY = 8  # from so many runs on, what the lines leave may depend on the mixture
-
 
 @dataclass(frozen=True, eq=False)
 class Pilots:
-    """Runs at the target size, and how a fit is carried there.
-
-    Attributes:
-        trials: The runs, on the fit's domains and losses.
-        correction: What carries predictions over.
-        typical_M: Deviations that are typical of the fit's regressor; 0 where it has none.
-    """
+    """Runs at the target size, and how a fit is carried there."""
 
     trials: Trials
     correction: Correction
     typical_M: Array
-
-    @property
-    def kind(self) -> str:
-        """`affine` where there is a line for each loss alone, else `co-kriging`."""
-        return "co-kriging" if self.correction.ratio else "affine"
 
     @property
     def slopes(self) -> dict[str, float]:
@@ -58,7 +44,7 @@ class Pilots:
         """Say in a line how many runs there are and what they changed."""
         slopes, count = list(self.slopes.values()), len(self.trials)
         return (
-            f"is corrected to the size of {count} pilot{'s' * (count != 1)} by {self.kind}, "
+            f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
             f"slopes {min(slopes):.2f} to {max(slopes):.2f}"
         )
 
@@ -73,7 +59,6 @@ class Pilots:
         """Return all but the runs as plain values."""
         return {
             "runs": len(self.trials),
-            "kind": self.kind,
             "slopes": self.slopes,
             "typical": self.typical_M.tolist(),
             "correction": self.correction.to_json(),
@@ -87,11 +72,7 @@ class Pilots:
 
 
 def read_pilots(path: Path, content: Mapping[str, Any]) -> Pilots:
-    """Read pilots from the folder of a fit and what fit.json says of them.
-
-    Raises:
-        RunError: They are not what `to_json` described.
-    """
+    """Read pilots from the folder of a fit and what fit.json says of them."""
     try:
         found = Pilots.from_json(content, Trials.read(path / "pilots.parquet"))
         found.describe()
@@ -111,40 +92,14 @@ def learn_pilots(
     noise_M: Array,
     typical_M: Array,
 ) -> Pilots:
-    """Learn how pilots differ from what a fit predicts for them.
-
-    Args:
-        pilots: The runs, as `aligned` returns them.
-        predicted_KM: What the fit predicts.
-        objective: Of the fit; co-kriging is for one of several losses.
-        spread_M: Standard deviation of each loss over the trials.
-        noise_M: How far the fit is off on held-out trials.
-        typical_M: Deviations that are typical of the fit's regressor.
-    """
-    residual = len(pilots) >= MANY and len(objective.measured) > 1
-    correction = correct(
-        predicted_KM,
-        pilots.losses(objective.unit),
-        pilots.weights(),
-        spread_M,
-        noise_M,
-        residual=residual,
-    )
+    """Learn how pilots differ from what a fit predicts for them."""
+    observed_KM = pilots.losses(objective.unit)
+    correction = correct(predicted_KM, observed_KM, pilots.weights(), spread_M, noise_M)
     return Pilots(pilots, correction, typical_M)
 
 
 def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
-    """Return the finished pilots on the domains and losses of the trials, in their order.
-
-    Args:
-        pilots: Runs at the target size.
-        trials: Those of the fit.
-        objective: Of the fit, for the unit.
-
-    Raises:
-        TrialsError: Other domains, a loss that is missing, another unit, no finished run, or runs
-            that are of the trials' size.
-    """
+    """Return the finished pilots on the domains and losses of the trials, in their order."""
     _check_names(pilots, trials)
     if not pilots.has(objective.unit):
         raise TrialsError(f"pilots: their losses are not in {objective.unit}, as the fit's are")

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import PluginError, TrialsError
-from mixopt.fitting.capabilities import Learner, Predictor, supports_refit
+from mixopt.fitting.capabilities import Learner, Predictor, supports
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.regressor import fit_regressor, select_targets
 from mixopt.system import Array, Update, no_progress, one_blas_thread
@@ -65,21 +65,12 @@ class Refitter:
     def resampled(
         self, count: int, rng: np.random.Generator, update: Update = no_progress
     ) -> tuple[Predictor, ...]:
-        """Fit again on resampled mixtures, so many times.
-
-        Args:
-            count: How many refits.
-            rng: Draws the mixtures.
-            update: Receives how many refits are done.
-
-        Raises:
-            PluginError: The regressor failed.
-        """
+        """Fit again on resampled mixtures, so many times."""
         fits: list[Predictor] = []
         with one_blas_thread(len(self.rows)):
             for _ in range(count):
                 rows = resampled_rows(self.mixtures, rng)
-                again = self.regressor.tuned() if supports_refit(self.regressor) else self.make()
+                again = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
                 fits.append(fit_regressor(self.name, again, self.rows[rows], self.losses_NM[rows]))
                 update(len(fits), "refits")
         return tuple(fits)
@@ -93,18 +84,7 @@ def resampled_fits(
     seed: int,
     update: Update = no_progress,
 ) -> ResampledFits:
-    """Fit the chosen regressor of a fit again on resampled mixtures.
-
-    Args:
-        fit: What is fitted again.
-        columns: Positions of the losses that are wanted.
-        count: How many refits.
-        seed: Of the resampling.
-        update: Receives how many refits are done.
-
-    Raises:
-        PluginError: The regressor failed.
-    """
+    """Fit the chosen regressor of a fit again on resampled mixtures."""
     refitter = Refitter(
         fit.name,
         select_targets(fit.regressor, columns),
@@ -134,21 +114,7 @@ REGRET_COUNTS = 8  # numbers of trials that are tried when none are asked for
 def regret_by_trials(
     fit: Fit, counts: Sequence[int] | None = None, *, update: Update = no_progress
 ) -> pl.DataFrame:
-    """Return the regret of what the first n trials would have picked.
-
-    Args:
-        fit: Of all trials.
-        counts: How many trials, each from 6 to all; 8 numbers, evenly spread, when None.
-        update: Receives how many refits are done.
-
-    Returns:
-        A row for each number: `trials`, `law` (regret of the refit's pick) and `best_trial`
-        (regret of the trial with the lowest observed objective), in the objective's unit. `law` is
-        null where the regressor cannot be fitted to so few.
-
-    Raises:
-        TrialsError: A number that is below 6 or above the number of trials.
-    """
+    """Return the regret of what the first n trials would have picked."""
     every = len(fit.trials)
     asked = _counts(every) if counts is None else tuple(sorted(set(counts)))
     for count in asked:
@@ -187,7 +153,7 @@ def _refit(fit: Fit, count: int) -> Array | None:
     own = fit.data
     try:
         own_law = fit.regressor
-        again = own_law.tuned() if supports_refit(own_law) else fit.unfitted()
+        again = own_law.tuned() if supports(own_law, "tuned") else fit.unfitted()
         learned = fit_regressor(fit.name, again, fit.rows()[:count], own.losses_NM[:count])
         predicted_NM = np.asarray(learned.predict(own.weights_ND), dtype=float)
         predicted_NM = predicted_NM.reshape(own.losses_NM.shape)

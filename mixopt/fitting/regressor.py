@@ -20,17 +20,15 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import MixoptError, PluginError, TrialsError
 from mixopt.fitting.capabilities import (
+    Abilities,
     Learner,
     Predictor,
     Regressor,
-    SupportsCrossFit,
     is_estimator,
     parameters_called,
+    supports,
     supports_deviations,
-    supports_gradient,
-    supports_parameters,
     supports_saving,
-    supports_selection,
 )
 
 if TYPE_CHECKING:
@@ -39,17 +37,7 @@ if TYPE_CHECKING:
 
 
 def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:
-    """Build an unfitted regressor with its randomness set.
-
-    Args:
-        name: An entry point's name, or `package.module:Name` of a class, or of an estimator that
-            is built already, such as a pipeline.
-        seed: Given to every parameter called `random_state`.
-        repetition: Given to the parameters `inventory` and `tokens`, where they are None.
-
-    Raises:
-        PluginError: There is no such regressor, or it cannot be built without arguments.
-    """
+    """Build an unfitted regressor with its randomness set."""
     from mixopt.system import load_plugin
 
     found = load_plugin("regressor", name)
@@ -65,11 +53,7 @@ def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -
 def fit_regressor(
     name: str, regressor: Learner, weights_ND: ArrayLike, losses_NM: ArrayLike
 ) -> Predictor:
-    """Fit a regressor; whatever it raises becomes one line that names it.
-
-    Raises:
-        PluginError: It failed.
-    """
+    """Fit a regressor; whatever it raises becomes one line that names it."""
     with _named(name, len(weights_ND)):  # type: ignore[arg-type]
         fitted: Predictor = regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
         return fitted
@@ -77,16 +61,12 @@ def fit_regressor(
 
 def cross_fit_regressor(
     name: str,
-    regressor: SupportsCrossFit,
+    regressor: Abilities,
     weights_ND: ArrayLike,
     losses_NM: ArrayLike,
     fold_N: ArrayLike,
 ) -> tuple[Any, Any]:
-    """Fit a regressor that cross-validates itself; return its held-out means and deviations.
-
-    Raises:
-        PluginError: It failed.
-    """
+    """Fit a regressor that cross-validates itself; return its held-out means and deviations."""
     with _named(name, len(weights_ND)):  # type: ignore[arg-type]
         means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
         return means_NM, stds_NM
@@ -107,7 +87,7 @@ def _named(name: str, rows: int) -> Iterator[None]:
 
 def select_targets(regressor: Predictor, targets: Sequence[int]) -> Predictor:
     """Return a fitted regressor for some targets; one that cannot be cut down predicts all."""
-    if supports_selection(regressor):
+    if supports(regressor, "select"):
         return regressor.select(targets)
     return _Columns(regressor, list(targets))
 
@@ -124,16 +104,7 @@ def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, 
 
 
 def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
-    """Read a fitted regressor from the folder that its `save` wrote.
-
-    Args:
-        name: What messages call it.
-        path: The folder.
-        like: The same regressor, unfitted; the folder's is of its class and parameters.
-
-    Raises:
-        PluginError: Its class reads no folder, or the folder holds something else.
-    """
+    """Read a fitted regressor from the folder that its `save` wrote."""
     if not supports_saving(like):
         raise PluginError(f"{path}: regressor {name!r} cannot read files of mixopt; fit again")
     try:
@@ -142,25 +113,15 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
         raise
     except Exception as error:
         raise PluginError(f"{path}: cannot be read: {_said(error)}; fit again") from error
-    for field, value in like.get_params().items() if supports_parameters(like) else ():
-        own = found.get_params().get(field) if supports_parameters(found) else value
+    for field, value in like.get_params().items() if supports(like, "get_params") else ():
+        own = found.get_params().get(field) if supports(found, "get_params") else value
         if not _is_same(own, value):
             raise PluginError(f"{path}: {field}: is {own!r} there and {value!r} here; fit again")
     return found
 
 
 def check_predicts(name: str, regressor: Predictor, rows_ND: Array, targets: int) -> None:
-    """Check that a regressor that was read predicts.
-
-    Args:
-        name: What messages call it.
-        regressor: It.
-        rows_ND: What it is asked.
-        targets: How many losses it should give, M.
-
-    Raises:
-        PluginError: It fails, or gives another number of losses or what is not finite.
-    """
+    """Check that a regressor that was read predicts."""
     try:
         losses_NM, stds_NM = predict_with_std(regressor, rows_ND)
     except Exception as error:
@@ -183,7 +144,7 @@ class _Columns:
 
     def __init__(self, regressor: Predictor, targets: list[int]) -> None:
         self._regressor, self._targets = regressor, targets
-        if supports_gradient(regressor):
+        if supports(regressor, "gradient"):
             self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
 
     def predict(self, weights_ND: ArrayLike) -> Any:
@@ -201,7 +162,7 @@ def _unfitted(found: Any) -> Any:
 
 def _seeded(regressor: Any, seed: int) -> Any:
     names = parameters_called(regressor, "random_state")
-    if not names or not supports_parameters(regressor):
+    if not names or not supports(regressor, "get_params"):
         return regressor
     return regressor.set_params(**dict.fromkeys(names, seed))
 
@@ -255,15 +216,7 @@ class Repetition:
 
     @classmethod
     def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
-        """Take the tokens from a table of trials.
-
-        Args:
-            trials: Finished ones.
-            inventory: Distinct tokens by domain.
-
-        Raises:
-            TrialsError: A trial has no tokens, or they are not the same in all.
-        """
+        """Take the tokens from a table of trials."""
         tokens = trials.table["tokens"].to_list()
         if None in tokens or min(tokens) < 1:
             raise TrialsError(
@@ -287,7 +240,7 @@ class Repetition:
 
     def given_to(self, regressor: Regressor) -> Regressor:
         """Fill in a regressor's `inventory` and `tokens`, unless it has its own."""
-        if not supports_parameters(regressor):
+        if not supports(regressor, "get_params"):
             return regressor
         facts: Mapping[str, Any] = {"inventory": list(self.inventory), "tokens": self.tokens}
         wanted = {

@@ -1,4 +1,3 @@
-from .annealing import AnnealAsked as AnnealAsked, anneal as anneal, combining as combining
 from .check_text import check_json as check_json, check_lines as check_lines
 from .exporting import (
     ONE_STAGE as ONE_STAGE,

@@ -18,7 +18,17 @@ from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.proposals import Forecast, Front, Proposal, Question, Recommendation
+from mixopt.proposals import (
+    Forecast,
+    Front,
+    Proposal,
+    ProposalRequest,
+    Recommendation,
+    predict_mixture,
+    propose_front,
+    propose_mixture,
+    search_steps,
+)
 from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run, collapsed_trials, load_run
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
 
@@ -193,21 +203,8 @@ def _pilots(run: Run) -> Trials | None:
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
     """Propose a mixture from a fit, with the configuration of the run."""
-    from mixopt.proposals import propose_mixture, search_steps
-
     with steady_progress("propose", search_steps(run.config.propose)) as update:
-        found = propose_mixture(
-            fit,
-            run.objective,
-            run.constraints,
-            run.natural,
-            run.trials,
-            run.config.propose,
-            inventory=run.inventory,
-            seed=run.config.seed,
-            collapsed=run.collapsed,
-            update=update,
-        )
+        found = propose_mixture(run.request(fit), run.objective, update=update)
     return with_parts(found, run)
 
 
@@ -230,7 +227,10 @@ def propose_from(
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before."""
     directory = Path(directory)
-    found = _question(directory, asked or Asked(), trust).proposal(target)
+    request = _request(directory, asked or Asked(), trust)
+    objective = request.resolve_objective(target)
+    with steady_progress("propose", search_steps(request.search)) as update:
+        found = propose_mixture(request, objective, update=update)
     if not (directory / "config.yaml").exists():
         return found
     return with_parts(found, load_run(directory, trust=trust))
@@ -262,7 +262,8 @@ def predict_from(
         mixture = Mixture.from_file(mixture)
     elif not isinstance(mixture, Mixture):
         mixture = Mixture(mixture)
-    return _question(Path(directory), asked or Asked(), trust).forecast(mixture, target)
+    request = _request(Path(directory), asked or Asked(), trust)
+    return predict_mixture(request, mixture, request.resolve_objective(target))
 
 
 def propose_front_from(
@@ -274,10 +275,12 @@ def propose_front_from(
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets."""
-    return _question(Path(directory), asked or Asked(), trust).front(targets, points)
+    request = _request(Path(directory), asked or Asked(), trust)
+    with steady_progress("front", points) as update:
+        return propose_front(request, targets, points=points, update=update)
 
 
-def _question(directory: Path, asked: Asked, trust: bool) -> Question:
+def _request(directory: Path, asked: Asked, trust: bool) -> ProposalRequest:
     fit = load_fit(directory, trust=trust)
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
     thresholds: dict[str, float] = {}
@@ -286,7 +289,7 @@ def _question(directory: Path, asked: Asked, trust: bool) -> Question:
         config, base = run.config, run.base_losses
         limits, search, seed = config.constraints, config.propose, config.seed
         thresholds = config.expert_thresholds
-    return Question.of(
+    return ProposalRequest.of(
         fit,
         constraints=asked.constraints or limits,
         inventory=known_inventory(directory, asked.inventory, fit.domains, trust),

@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.run_directory import FIT, SWEEP
 from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.objective import Objective
-    from mixopt.proposals import Acquisition, Batch
+    from mixopt.proposals import Batch
     from mixopt.run_directory import Run
     from mixopt.trials import Trials
 
@@ -38,7 +37,6 @@ class _Round(_RecordPart):
     round: _Number
     trials: _Number
     regressor: str
-    acquisition: str
     proposal: dict[str, FiniteFloat]
     predicted: FiniteFloat
     expected_gain: FiniteFloat
@@ -123,7 +121,6 @@ def choose_round(
         surrogate,
         candidates_KD,
         config.design.planned_rounds[number],
-        acquisition=_acquisition(config),
         taken_ND=table.weights(),
         seed=seed,
     )
@@ -139,26 +136,6 @@ def planned_trials(run: Run) -> int:
 def noted_trials(run: Run) -> list[Trial]:
     """Return the trials of the first round, and of the later rounds chosen so far."""
     return _recorded(run)[0]
-
-
-def reopen_anneals(run: Run) -> None:
-    """Reopen a finished sweep of microanneals where it has not had all rounds that are asked."""
-    if run.config.design.anneals is None or not run.is_done(SWEEP.name):
-        return
-    if planned_trials(run) > len(noted_trials(run)):
-        run.discard(FIT.name)
-        run.manifest.forget({SWEEP.name})
-
-
-def check_rounds(path: Path, planned: Sequence[int]) -> None:
-    """Check that the later rounds that a directory has are the first of those that are asked."""
-    have = [int(entry["trials"]) for entry in _read_record(path).rounds]
-    if not planned or list(planned[: len(have)]) == have:
-        return
-    before, new = ",".join(map(str, have)), ",".join(map(str, planned))
-    raise RunError(
-        f"{path}: rounds {before} are trained; to add {new} give --rounds {before},{new}"
-    )
 
 
 def not_run(run: Run) -> int:
@@ -182,7 +159,6 @@ class _Record:
             "round": number,
             "trials": len(batch.weights_BD),
             "regressor": batch.regressor,
-            "acquisition": _acquisition(run.config),
             "proposal": dict(zip(domains, batch.proposal_D.tolist(), strict=True)),
             "predicted": batch.predicted,
             "expected_gain": batch.gain,
@@ -296,10 +272,6 @@ def _chosen_by(config: Config) -> dict[str, Any]:
     fit = config.fit.model_dump(mode="json", exclude={"pilots"}) if named is None else {}
     objective = config.objective.model_dump(mode="json", exclude_defaults=True)
     return {"objective": objective, "fit": fit}
-
-
-def _acquisition(config: Config) -> Acquisition:
-    return config.design.acquisition or "knowledge_gradient"
 
 
 def _is_enough(config: Config, batch: Batch) -> bool:

@@ -60,13 +60,11 @@ def _design(run: Run, say: Say) -> None:
         run.config.seed,
         say=lambda line: say(f"design: {line}"),
     )
-    anneals = run.config.design.anneals
-    fault = None if anneals else fold_fault(run.config, len({trial.mixture for trial in trials}))
+    of_anneals = run.config.design.anneals is not None
+    fault = None if of_anneals else fold_fault(run.config, len({trial.mixture for trial in trials}))
     if fault is not None:
         raise ConfigError(fault)
     write_design(trials, run.path / "design.parquet")
-    if anneals is not None:
-        _say_epochs(run, anneals, say)
     if (short := say_shortages(run_shortages(run))) is not None:
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
@@ -82,22 +80,6 @@ def _counted(role: str, count: int) -> str:
     return f"{count} {role}{'s' if is_noun and count > 1 else ''}"
 
 
-def _say_epochs(run: Run, anneals: AnnealsConfig, say: Say) -> None:
-    """Say which domains the full run would repeat, where nothing limits that."""
-    from mixopt.trials import base_epochs, repeated_line, source_epochs
-
-    target, limits = run.config.propose.target_tokens, run.config.constraints
-    if target is None or limits.max_epochs is not None:
-        return
-    limited = limits.max_epochs_of or {}
-    sources = source_epochs(anneals, run.inventory, target)
-    base = base_epochs(anneals, run.natural, run.inventory, target)
-    free = [{n: often for n, often in one.items() if n not in limited} for one in (sources, base)]
-    line = repeated_line(*free)
-    if line is not None:
-        say(f"design: {line}")
-
-
 def _sweep(run: Run, say: Say) -> None:
     from mixopt.pipeline.rounds import run_rounds
 
@@ -110,6 +92,20 @@ def _sweep(run: Run, say: Say) -> None:
 
     trials, results = run_rounds(run, train, say)
     _keep_results(run, SWEEP, trials, results, say)
+    if (anneals := run.config.design.anneals) is not None:
+        _say_anneals(run, anneals, say)
+
+
+def _say_anneals(run: Run, anneals: AnnealsConfig, say: Say) -> None:
+    from mixopt.objective import Objective
+    from mixopt.proposals import anneal_effects, anneal_lines
+    from mixopt.trials import Trials, settled
+
+    table = run.usable(Trials.read(run.path / f"{SWEEP.trials}.parquet"))
+    if (table.table["status"] == "finished").any():
+        objective = settled(Objective.from_config(run.config.aim, table.targets), table)
+        for line in anneal_lines(anneal_effects(table, objective, anneals)):
+            say(f"sweep: {line}")
 
 
 def _fit(run: Run, say: Say) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
-from mixopt.pipeline.rounds import reopen_anneals
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
@@ -114,8 +113,6 @@ def run(
             _forget_failed(opened)
         with open_tracker(opened, say) as tracker:
             last = step_named(until)
-            if last not in (PREPARE, DESIGN, SWEEP):
-                reopen_anneals(opened)
             for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened

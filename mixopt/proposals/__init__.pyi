@@ -1,18 +1,17 @@
-from .anneal_effects import Anneals as Anneals, Effect as Effect
+from .anneals import anneal_effects as anneal_effects, anneal_lines as anneal_lines
 from .best_mixture import (
-    compared_mixtures as compared_mixtures,
     propose_mixture as propose_mixture,
     search_steps as search_steps,
 )
 from .decision import Decision as Decision, Gain as Gain, Recommendation as Recommendation
 from .forecast import (
     Forecast as Forecast,
+    predict_mixture as predict_mixture,
     predict_own_mixture as predict_own_mixture,
     predicted_costs as predicted_costs,
 )
 from .mixture_search import search as search
 from .next_round import (
-    Acquisition as Acquisition,
     Batch as Batch,
     choose_batch as choose_batch,
     draw_candidates as draw_candidates,
@@ -20,7 +19,11 @@ from .next_round import (
 from .pareto_front import Front as Front, propose_front as propose_front
 from .problem import Problem as Problem
 from .proposal import Interval as Interval, Proposal as Proposal
-from .question import ConstraintsLike as ConstraintsLike, Question as Question, RiskLike as RiskLike
+from .request import (
+    ConstraintsLike as ConstraintsLike,
+    ProposalRequest as ProposalRequest,
+    RiskLike as RiskLike,
+)
 from .surrogate import Surrogate as Surrogate, fit_surrogate as fit_surrogate
 from .validation import (
     VERDICTS as VERDICTS,

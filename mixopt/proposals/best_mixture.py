@@ -1,16 +1,19 @@
 """Propose a mixture: search with the fitted regressor, then say how sure the answer is.
 
-What is searched is in mixopt.proposals.problem, the search in mixopt.proposals.mixture_search, how
-sure the answer is in mixopt.proposals.best_mixture.
+Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
+half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and
+the gains, the spread over refits on resampled trials is added in quadrature. They speak of trials
+like those that were fitted, one seed each, not of another size or length; beyond the trials they
+are wider, which is a warning.
 
-Shapes: D domains, K compared mixtures.
+Shapes: D domains, B refits, K compared mixtures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,100 +23,118 @@ from mixopt.fitting import ResampledFits, aimed, resampled_fits
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.mixture_search import Refits, least_broken, search, search_again
-from mixopt.proposals.problem import SOURCE, Found, Problem, Risk, needed_columns
+from mixopt.proposals.problem import SOURCE, Problem, Risk, SearchResult, needed_columns
 from mixopt.proposals.proposal import Interval, Optimism, Proposal, Stability, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
+from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread
-from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
-    from mixopt.trials import Trials
 
 LEVEL = 0.9
+NOTHING = 1e-13  # a weight below is what rounding leaves of 0
+KEEP_SOURCE = "propose.keep_unmeasured"
+SEARCHING_AGAIN = "searching with refits"
 
 
-@dataclass(frozen=True, eq=False)
-class Confidence:
-    """Intervals around predictions, from held-out errors and refits.
-
-    Attributes:
-        fit: What predicts.
-        objective: What was minimised.
-        values_K: The predicted objective of the proposal, then of what it is compared with.
-        halves_K: Half of the width of its interval, by held-out errors alone.
-        refits: What refits on resampled trials say of the same mixtures; None without refits.
-    """
-
-    fit: Fit
-    objective: Objective
-    values_K: Array
-    halves_K: Array
-    refits: Refits | None
-
-    @classmethod
-    def of(cls, fit: Fit, objective: Objective, points_KD: Array, refits: Refits | None) -> Self:
-        """Predict the proposal, the first of the points, and what it is compared with."""
-        predicted = fit.predict(points_KD, objective)
-        halves_K = predicted.objective_high_N - predicted.objective_N
-        return cls(fit, objective, predicted.objective_N, halves_K, refits)
-
-    def losses(self, mixture: Mixture) -> dict[str, Interval]:
-        """Return the predicted losses of one mixture with their intervals."""
-        predicted = self.fit.predict(mixture, self.objective)
-        ends = zip(predicted.losses_NM[0], predicted.high_NM[0], strict=True)
-        both = zip(self.fit.targets, ends, strict=True)
-        return {name: Interval.around(loss, high - loss) for name, (loss, high) in both}
-
-    def proposal(self) -> Interval:
-        """Return the predicted objective of the proposal with its interval."""
-        moved = 0.0 if self.refits is None else _spread(self.refits.values_BK[:, 0])
-        return Interval.around(self.values_K[0], float(np.hypot(self.halves_K[0], moved)))
-
-    def gain(self, place: int) -> Interval:
-        """Return how much lower the proposal's objective is than that of another mixture."""
-        error = float(np.hypot(self.halves_K[0], self.halves_K[place]))
-        moved = 0.0
-        if self.refits is not None:
-            values_BK = self.refits.values_BK
-            moved = _spread(values_BK[:, place] - values_BK[:, 0])
-        gain = self.values_K[place] - self.values_K[0]
-        return Interval.around(gain, float(np.hypot(error, moved)))
-
-
-def described(
-    mixture: Mixture,
-    compared: Mapping[str, Mixture],
-    confidence: Confidence,
-    trials: Trials,
+def propose_mixture(
+    request: ProposalRequest,
+    objective: Objective,
     *,
-    inventory: Mapping[str, int] | None,
-    target_tokens: int | None,
+    fits: ResampledFits | None = None,
+    update: Update = no_progress,
 ) -> Proposal:
-    """Return what a fit says of any mixture; of how it was found, nothing.
+    """Find the allowed mixture with the best predicted objective.
 
     Args:
-        mixture: The mixture.
-        compared: What its gains are over, by name, in the order of the confidence's points.
-        confidence: Predictions of it, then of what it is compared with.
-        trials: The trials, among which the best observed one is found.
-        inventory: Distinct tokens of each domain, for epochs.
-        target_tokens: Length of the full run, for epochs.
+        request: The fit, and what is allowed.
+        objective: What to minimise, in the unit of the fit.
+        fits: Refits on resampled trials of all losses that objective and guardrails need; they
+            are made here when None.
+        update: Receives how many of `search_steps` are done, and which one it is.
+
+    Raises:
+        ConfigError: The gradient method with a regressor that has none, another unit than the
+            fit's, constraints on other domains, or a risk that this fit cannot tell.
+        InfeasibleError: No mixture is found that keeps the guardrails.
     """
-    objective = confidence.objective
+    fit, config, seed = request.fit, request.search, request.seed
+    _check_same_fit(fit, objective, request.constraints)
+    compared = request.compared(objective)
+    constraints, kept = keeping_unmeasured(
+        request.constraints, compared["natural"], fit.targets, config.keep_unmeasured
+    )
+    request = replace(request, constraints=constraints)
+    needed = needed_columns(objective, constraints)
+    if fits is None:
+        fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
+    update(config.bootstrap, "searching")
+    over = objective.over([fit.targets[column] for column in needed])
+    again = [aimed(one, over)[0] for one in fits.of(needed)]
+    problem = Problem.of(request, objective, Risk.from_config(config.risk, fit, again))
+    rows, done, refits = len(fit.data.losses_NM), config.bootstrap + 1, None
+    with one_blas_thread(rows):
+        found = search(
+            problem, config.method, samples=config.samples, average=config.average, seed=seed
+        )
+    _check_guardrails(problem, found, constraints, fit.domains)
+    mixture = _stable(fit.domains, found.weights_D)
+    update(done, SEARCHING_AGAIN)
+    if again:
+        points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
+        with one_blas_thread(rows):
+            refits = search_again(
+                again,
+                problem,
+                points_KD,
+                config=config,
+                seed=seed,
+                update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
+            )
+    proposal = replace(
+        predicted_proposal(request, mixture, objective, refits),
+        binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
+        stability=_stability(mixture, refits),
+        optimism=_optimism(fit, objective),
+        provenance=_origin(request, found),
+    )
+    return replace(proposal, warnings=proposal_warnings(proposal, request, objective, kept))
+
+
+def search_steps(config: ProposeConfig) -> int:
+    """Count the steps of a search: refits, the search itself, and a search with each refit."""
+    return 2 * config.bootstrap + 1
+
+
+def predicted_proposal(
+    request: ProposalRequest,
+    mixture: Mixture,
+    objective: Objective,
+    refits: Refits | None = None,
+) -> Proposal:
+    """Return what a fit says of any mixture; of how it was found, nothing."""
+    fit, compared = request.fit, request.compared(objective)
+    points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
+    value, gains = predicted_gains(fit, objective, points_KD, refits)
+    losses = fit.predict(mixture, objective)
+    ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
     return Proposal(
         mixture=mixture,
         natural=compared["natural"],
         objective=objective.describe(),
         unit=objective.value_unit,
-        predicted_objective=confidence.proposal(),
-        gains={name: confidence.gain(place) for place, name in enumerate(compared, start=1)},
-        best_trial=best_trial(trials, objective)[0],
-        best_observed=best_observed(confidence.fit, objective),
-        losses=confidence.losses(mixture),
-        epochs=epochs_of(mixture, inventory, target_tokens),
+        predicted_objective=value,
+        gains=dict(zip(compared, gains, strict=True)),
+        best_trial=request.best_trial(objective)[0],
+        best_observed=round(float(_observed(fit, objective).min()), 6),
+        losses={
+            name: Interval.around(loss, high - loss)
+            for name, (loss, high) in zip(fit.targets, ends, strict=True)
+        },
+        epochs=epochs_of(mixture, request.inventory, request.search.target_tokens),
         binding=(),
         stability=None,
         optimism=Optimism(None),
@@ -122,60 +143,21 @@ def described(
     )
 
 
-def stability_of(mixture: Mixture, refits: Refits | None) -> Stability | None:
-    """Return how far a proposal moves over the refits; None without refits."""
-    if refits is None:
-        return None
-    moved_B = refits.movement(mixture.array)
-    high = float(np.quantile(moved_B, LEVEL))
-    return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
-
-
-def optimism_of(fit: Fit, objective: Objective) -> Optimism:
-    """Return by how much the predicted objective of a proposal is optimistic."""
-    observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
-    predicted_N = fit.carried_values(fit.held_out_losses(), objective)
-    return estimate_optimism(predicted_N, observed_N)
-
-
-def best_observed(fit: Fit, objective: Objective) -> float:
-    """Return the lowest objective that a trial was observed at, to six decimals."""
-    values_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
-    return round(float(values_N.min()), 6)
-
-
-def epochs_of(
-    mixture: Mixture, inventory: Mapping[str, int] | None, target_tokens: int | None
-) -> dict[str, float] | None:
-    """Return the passes over each domain's tokens in the full run; None where not known."""
-    if inventory is None or target_tokens is None:
-        return None
-    passes = {n: w * target_tokens / inventory[n] if w else 0.0 for n, w in mixture.items()}
-    return {name: round(value, 4) for name, value in passes.items()}
-
-
-def origin_of(fit: Fit, found: Found, config: ProposeConfig, seed: int) -> dict[str, Any]:
-    """Return what a proposal was made from: its `provenance`."""
-    return {
-        "mixopt": __version__,
-        "regressor": fit.name,
-        "method": found.method,
-        "samples": config.samples,
-        "average": config.average,
-        "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
-        "target_tokens": config.target_tokens,
-        "trials": fit.fingerprint,
-        "finished_trials": len(fit.trials),
-        "seed": seed,
-    }
-
-
-def _spread(values_B: Array) -> float:
-    """Return how far from their median 90% of the refits' predictions are."""
-    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
-
-
-KEEP_SOURCE = "propose.keep_unmeasured"
+def predicted_gains(
+    fit: Fit, objective: Objective, points_KD: Array, refits: Refits | None = None
+) -> tuple[Interval, list[Interval]]:
+    """Return the objective of the first mixture, and its gain over each of the others."""
+    predicted = fit.predict(points_KD, objective)
+    values_K, halves_K = predicted.objective_N, predicted.objective_high_N - predicted.objective_N
+    values_BK = np.zeros((1, len(points_KD))) if refits is None else refits.values_BK
+    gains = []
+    for place in range(1, len(points_KD)):
+        error = float(np.hypot(halves_K[0], halves_K[place]))
+        moved = _spread(values_BK[:, place] - values_BK[:, 0])
+        gain = values_K[place] - values_K[0]
+        gains.append(Interval.around(gain, float(np.hypot(error, moved))))
+    moved = _spread(values_BK[:, 0])
+    return Interval.around(values_K[0], float(np.hypot(halves_K[0], moved))), gains
 
 
 def unmeasured(domains: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
@@ -188,16 +170,7 @@ def unmeasured(domains: Sequence[str], targets: Sequence[str]) -> tuple[str, ...
 def keeping_unmeasured(
     constraints: Constraints, natural: Mixture, targets: Sequence[str], share: float
 ) -> tuple[Constraints, tuple[str, ...]]:
-    """Return the constraints with a floor under each unmeasured domain, and their names.
-
-    Args:
-        constraints: What is allowed besides.
-        natural: What the floors are shares of.
-        targets: Names of all losses of the trials.
-        share: Floor as a share of the natural weight; 0 sets none.
-
-    A floor gives way to a cap of its domain. Floors that no allowed mixture meets are left out.
-    """
+    """Return the constraints with a floor under each unmeasured domain, and their names."""
     most = dict(zip(constraints.domains, constraints.upper_D.tolist(), strict=True))
     names = unmeasured(constraints.domains, targets) if share > 0 else ()
     floors = [Limit(n, min(share * natural[n], most[n]), KEEP_SOURCE, setting=share) for n in names]
@@ -210,113 +183,53 @@ def keeping_unmeasured(
         return constraints, ()
 
 
-NOTHING = 1e-13  # a weight below is what rounding leaves of 0
+def _observed(fit: Fit, objective: Objective) -> Array:
+    return fit.carried_values(fit.trials.losses(objective.unit), objective)
 
 
-SEARCHING_AGAIN = "searching with refits"
+def _stability(mixture: Mixture, refits: Refits | None) -> Stability | None:
+    if refits is None:
+        return None
+    moved_B = refits.movement(mixture.array)
+    high = float(np.quantile(moved_B, LEVEL))
+    return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
 
-def propose_mixture(
-    fit: Fit,
-    objective: Objective,
-    constraints: Constraints,
-    natural: Mixture,
-    trials: Trials,
-    config: ProposeConfig,
-    *,
-    inventory: Mapping[str, int] | None = None,
-    seed: int = 0,
-    fits: ResampledFits | None = None,
-    collapsed: Collection[str] | None = None,
-    update: Update = no_progress,
-) -> Proposal:
-    """Find the allowed mixture with the best predicted objective.
-
-    Args:
-        fit: The chosen regressor.
-        objective: What to minimise, in the unit of the fit.
-        constraints: What is allowed.
-        natural: Each domain's share of the available tokens.
-        trials: The trials, among which the best observed one is found.
-        config: How to search.
-        inventory: Distinct tokens of each domain; epochs need it and `config.target_tokens`.
-        seed: Of the draws.
-        fits: Refits on resampled trials of all losses that objective and guardrails need; they
-            are made here when None.
-        collapsed: Names of the trials whose experts collapsed; None where trials have no experts.
-        update: Receives how many of `search_steps` are done, and which one it is.
-
-    Raises:
-        ConfigError: The gradient method with a regressor that has none, another unit than the
-            fit's, constraints on other domains, or a risk that this fit cannot tell.
-        InfeasibleError: No mixture is found that keeps the guardrails.
-    """
-    _check_same_fit(fit, objective, constraints)
-    compared = compared_mixtures(natural.over(fit.domains), trials, objective)
-    constraints, kept = keeping_unmeasured(
-        constraints, compared["natural"], fit.targets, config.keep_unmeasured
-    )
-    needed = needed_columns(objective, constraints)
-    if fits is None:
-        fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
-    update(config.bootstrap, "searching")
-    over = objective.over([fit.targets[column] for column in needed])
-    again = [aimed(one, over)[0] for one in fits.of(needed)]
-    risk = Risk.from_config(config.risk, fit, again)
-    problem = Problem.of(fit, objective, constraints, compared, trials, risk, collapsed)
-    rows = len(fit.data.losses_NM)
-    with one_blas_thread(rows):
-        found = search(
-            problem, config.method, samples=config.samples, average=config.average, seed=seed
-        )
-    _check_guardrails(problem, found, constraints, fit.domains)
-    mixture = _settled(fit.domains, found.weights_D)
-    points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    done = config.bootstrap + 1
-    update(done, SEARCHING_AGAIN)
-    refits = None
-    if again:
-        with one_blas_thread(rows):
-            refits = search_again(
-                again,
-                problem,
-                points_KD,
-                config=config,
-                seed=seed,
-                update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
-            )
-    confidence = Confidence.of(fit, objective, points_KD, refits)
-    said = described(
-        mixture,
-        compared,
-        confidence,
-        trials,
-        inventory=inventory,
-        target_tokens=config.target_tokens,
-    )
-    proposal = replace(
-        said,
-        binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
-        stability=stability_of(mixture, refits),
-        optimism=optimism_of(fit, objective),
-        provenance=origin_of(fit, found, config, seed),
-    )
-    warnings = proposal_warnings(proposal, fit, objective, constraints, kept, collapsed or ())
-    return replace(proposal, warnings=warnings)
+def _optimism(fit: Fit, objective: Objective) -> Optimism:
+    predicted_N = fit.carried_values(fit.held_out_losses(), objective)
+    return estimate_optimism(predicted_N, _observed(fit, objective))
 
 
-def search_steps(config: ProposeConfig) -> int:
-    """Count the steps of a search: refits, the search itself, and a search with each refit."""
-    return 2 * config.bootstrap + 1
+def epochs_of(
+    mixture: Mixture, inventory: Mapping[str, int] | None, target_tokens: int | None
+) -> dict[str, float] | None:
+    """Return the passes over each domain's tokens in the full run; None where not known."""
+    if inventory is None or target_tokens is None:
+        return None
+    passes = {n: w * target_tokens / inventory[n] if w else 0.0 for n, w in mixture.items()}
+    return {name: round(value, 4) for name, value in passes.items()}
 
 
-def compared_mixtures(natural: Mixture, trials: Trials, objective: Objective) -> dict[str, Mixture]:
-    """Return what a proposal is compared with, by name."""
+def _origin(request: ProposalRequest, found: SearchResult) -> dict[str, Any]:
+    """Return what a proposal was made from: its `provenance`."""
+    fit, config = request.fit, request.search
     return {
-        "natural": natural,
-        "uniform": Mixture.uniform(natural.domains),
-        "best_trial": best_trial(trials, objective)[1].over(natural.domains),
+        "mixopt": __version__,
+        "regressor": fit.name,
+        "method": found.method,
+        "samples": config.samples,
+        "average": config.average,
+        "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
+        "target_tokens": config.target_tokens,
+        "trials": fit.fingerprint,
+        "finished_trials": len(fit.trials),
+        "seed": request.seed,
     }
+
+
+def _spread(values_B: Array) -> float:
+    """Return how far from their median 90% of the refits' predictions are."""
+    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
 
 
 def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
@@ -333,7 +246,7 @@ def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) ->
 
 
 def _check_guardrails(
-    problem: Problem, found: Found, constraints: Constraints, domains: tuple[str, ...]
+    problem: Problem, found: SearchResult, constraints: Constraints, domains: tuple[str, ...]
 ) -> None:
     """Refuse a search that found no mixture which keeps the guardrails."""
     avoided = problem.avoided
@@ -360,7 +273,7 @@ def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
     return [*problem.guards.binding(problem.excess(mixture.array[None])[0]), *held]
 
 
-def _settled(domains: tuple[str, ...], weights_D: Array) -> Mixture:
+def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
     """Return a mixture that is the same when it is written and read: rescaling changes nothing."""
     mixture = Mixture.from_array(domains, np.where(weights_D < NOTHING, 0.0, weights_D))
     for _ in range(8):

@@ -21,7 +21,7 @@ from mixopt.constraints import BASE
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
-from mixopt.proposals.best_mixture import Confidence, epochs_of
+from mixopt.proposals.best_mixture import epochs_of, predicted_gains
 from mixopt.proposals.proposal import Interval, Proposal
 from mixopt.proposals.validation import Comparison, Validation
 from mixopt.proposals.validation_plan import is_proposal, listed, named
@@ -399,10 +399,9 @@ class Decision:
     def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
         """Return what the fit predicts for each gain; as the proposal has it, where it has."""
         points_KD = np.stack([self._weights(name) for name in (chosen, *others)])
-        confidence = Confidence.of(self.fit, self.validation.objective, points_KD, None)
-        gains = {name: confidence.gain(place) for place, name in enumerate(others, start=1)}
+        _, gains = predicted_gains(self.fit, self.validation.objective, points_KD)
         known = self.proposals[chosen].gains if chosen in self.proposals else {}
-        return {name: known.get(name, gain) for name, gain in gains.items()}
+        return {name: known.get(name, gain) for name, gain in zip(others, gains, strict=True)}
 
     def _weights(self, name: str) -> np.ndarray:
         return self.validation.mixture(name).over(self.fit.domains).array

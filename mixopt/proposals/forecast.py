@@ -9,7 +9,7 @@ Shapes: D domains, G guarded evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,15 @@ from mixopt.constraints import MISSED, Guards
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals.best_mixture import Confidence, compared_mixtures, described
+from mixopt.proposals.best_mixture import predicted_proposal
 from mixopt.proposals.proposal import EDITED_BY_HAND, Interval, Proposal
 from mixopt.proposals.proposal_warnings import prediction_warnings, proposal_warnings
+from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array, __version__
 
 if TYPE_CHECKING:
-    from mixopt.constraints import Constraints, Guardrails
+    from mixopt.constraints import Guardrails
     from mixopt.fitting import Fit
-    from mixopt.trials import Trials
 
 EDITED = (
     "these weights were edited by hand and are not a proposal of mixopt: their losses are "
@@ -36,54 +36,26 @@ EDITED = (
 
 
 def predict_own_mixture(
-    mixture: Mixture,
-    fit: Fit,
-    objective: Objective,
-    constraints: Constraints,
-    natural: Mixture,
-    trials: Trials,
-    *,
-    inventory: Mapping[str, int] | None = None,
-    target_tokens: int | None = None,
-    collapsed: Collection[str] | None = None,
+    request: ProposalRequest, mixture: Mixture, objective: Objective
 ) -> Proposal:
-    """Predict the losses of a given mixture, without a search.
-
-    Args:
-        mixture: The weights, of the fit's domains.
-        fit: What predicts.
-        objective: What is minimised, in the unit of the fit.
-        constraints: What is allowed; limits that it breaks are warnings.
-        natural: Each domain's share of the available tokens.
-        trials: The trials, among which the best observed one is found.
-        inventory: Distinct tokens of each domain, for epochs.
-        target_tokens: Length of the full run, for epochs.
-        collapsed: Trials whose experts collapsed; None where trials have no experts.
-
-    Raises:
-        MixtureError: It is of other domains than the fit.
-    """
+    """Predict the losses of a proposal that somebody edited, without a search."""
+    fit = request.fit
     mixture = mixture.over(fit.domains)
-    compared = compared_mixtures(natural.over(fit.domains), trials, objective)
-    points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    confidence = Confidence.of(fit, objective, points_KD, None)
-    said = described(
-        mixture, compared, confidence, trials, inventory=inventory, target_tokens=target_tokens
-    )
     found = replace(
-        said,
-        binding=tuple(constraints.binding(mixture)),
+        predicted_proposal(request, mixture, objective),
+        binding=tuple(request.constraints.binding(mixture)),
         provenance={
             "mixopt": __version__,
             "regressor": fit.name,
             "method": EDITED_BY_HAND,
-            "target_tokens": target_tokens,
+            "target_tokens": request.search.target_tokens,
             "trials": fit.fingerprint,
             "finished_trials": len(fit.trials),
         },
     )
-    told = proposal_warnings(found, fit, objective, constraints, (), collapsed or ())
-    return replace(found, warnings=(EDITED, *constraints.violations(mixture), *told))
+    warnings = proposal_warnings(found, request, objective)
+    broken = request.constraints.violations(mixture)
+    return replace(found, warnings=(EDITED, *broken, *warnings))
 
 
 GIVEN = "given by hand"
@@ -117,68 +89,30 @@ class Forecast:
         return {**content, "broken": list(self.broken), "costs": costs}
 
 
-def predict_mixture(
-    mixture: Mixture,
-    fit: Fit,
-    objective: Objective,
-    constraints: Constraints,
-    natural: Mixture,
-    *,
-    inventory: Mapping[str, int] | None = None,
-    target_tokens: int | None = None,
-    collapsed: Collection[str] | None = None,
-) -> Forecast:
+def predict_mixture(request: ProposalRequest, mixture: Mixture, objective: Objective) -> Forecast:
     """Predict what a mixture gives.
-
-    Args:
-        mixture: The weights, of the fit's domains.
-        fit: What predicts.
-        objective: What is minimised, in the unit of the fit.
-        constraints: The limits that it may break.
-        natural: Each domain's share of the available tokens.
-        inventory: Distinct tokens of each domain, for epochs.
-        target_tokens: Length of the full run, for epochs.
-        collapsed: Trials whose experts collapsed; None where trials have no experts.
 
     Raises:
         MixtureError: It is of other domains than the fit.
     """
+    fit, constraints = request.fit, request.constraints
     mixture = _of_fit(mixture, fit.domains)
-    found = predict_own_mixture(
-        mixture,
-        fit,
-        objective,
-        constraints,
-        natural,
-        fit.trials,
-        inventory=inventory,
-        target_tokens=target_tokens,
-        collapsed=collapsed,
-    )
-    compared = compared_mixtures(natural.over(fit.domains), fit.trials, objective)
+    found = predict_own_mixture(request, mixture, objective)
+    compared = request.compared(objective)
     guarded = _guardrails(mixture, fit, objective, constraints.guardrails, compared)
-    provenance = {**found.provenance, "method": GIVEN}
-    warnings = prediction_warnings(fit, mixture, collapsed or ())
-    said = replace(found, warnings=warnings, provenance=provenance)
+    forecast = replace(
+        found,
+        warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
+        provenance={**found.provenance, "method": GIVEN},
+    )
     costs = predicted_costs(mixture, compared["natural"], fit, objective)
-    return Forecast(said, (*constraints.violations(mixture), *guarded), costs)
+    return Forecast(forecast, (*constraints.violations(mixture), *guarded), costs)
 
 
 def predicted_costs(
     mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
 ) -> dict[str, Interval]:
-    """Return what a mixture is predicted to cost losses that the objective does not measure.
-
-    Args:
-        mixture: Weights of the fit's domains.
-        natural: What it is compared with.
-        fit: What predicts.
-        objective: Its losses are left out; it knows which are better higher.
-
-    Returns:
-        Change against the natural mixture with a 90% interval, above 0 where it gets worse, the
-        largest first. Half-widths of both are added in quadrature.
-    """
+    """Return what a mixture is predicted to cost losses that the objective does not measure."""
     found = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
     changes_M = objective.signs * (found.losses_NM[0] - found.losses_NM[1])
     halves_M = np.hypot(*(found.high_NM - found.losses_NM))
@@ -191,11 +125,7 @@ def predicted_costs(
 
 
 def _of_fit(mixture: Mixture, domains: tuple[str, ...]) -> Mixture:
-    """Return the mixture in the order of the fit's domains.
-
-    Raises:
-        MixtureError: It has a domain that the fit does not have, or lacks one.
-    """
+    """Return the mixture in the order of the fit's domains."""
     missing = [name for name in domains if name not in mixture]
     if missing and all(name in domains for name in mixture):
         raise MixtureError(

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mixopt.constraints import CappedSimplex, Smooth, downhill, limits_of
+from mixopt.constraints import CappedSimplex, DifferentiableFunction, limits_of, minimize_slsqp
 from mixopt.errors import ConfigError
 from mixopt.fitting import Predictor
 from mixopt.mixture import total_variation
-from mixopt.proposals.problem import CHUNK, Found, Problem
+from mixopt.proposals.problem import CHUNK, Problem, SearchResult
 from mixopt.system import Array, Update, no_progress
 
 if TYPE_CHECKING:
@@ -47,15 +47,7 @@ def projected_descent(
     *,
     accuracy: float,
 ) -> Array:
-    """Return the best mixture that the descent meets, shape (D,).
-
-    Args:
-        value: What is minimised.
-        slope: Its slope by the weights, shape (D,).
-        project: The nearest mixture of the set.
-        start_D: A mixture of the set.
-        accuracy: Promised fall at which the descent stops.
-    """
+    """Return the best mixture that the descent meets, shape (D,)."""
     here_D, slope_D = start_D, slope(start_D)
     best_D, values = start_D, [value(start_D)]
     length = FIRST / max(float(np.abs(slope_D).max()), 1e-12)
@@ -99,15 +91,10 @@ ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
 STEP = 1e-5  # in weight, of differences
 
 
-def descend(problem: Problem, start_D: Array, *, seed: int, descents: int = DESCENTS) -> Found:
-    """Return the best of what many descents reach, none of it outside the limits.
-
-    Args:
-        problem: What is minimised over what.
-        start_D: The first start; it goes downhill in any case.
-        seed: Of the starts at random.
-        descents: How many starts go downhill, the others being those that are predicted best.
-    """
+def descend(
+    problem: Problem, start_D: Array, *, seed: int, descents: int = DESCENTS
+) -> SearchResult:
+    """Return the best of what many descents reach, none of it outside the limits."""
     rng = np.random.default_rng(seed)
     cube_SK = rng.random((STARTS, problem.allowed.dimensions))
     centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
@@ -122,7 +109,7 @@ def descend(problem: Problem, start_D: Array, *, seed: int, descents: int = DESC
     pair_2D = np.stack([best_D, last_D])
     scores_2 = problem.score(pair_2D)
     row = int(np.argmin(scores_2))
-    return Found(pair_2D[row], float(scores_2[row]), "gradient")
+    return SearchResult(pair_2D[row], float(scores_2[row]), "gradient")
 
 
 def least_broken(problem: Problem, start_D: Array) -> Array:
@@ -140,7 +127,7 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     rows, radius = limits_of(problem.allowed)
     kept = [] if problem.guards is None else [_guards(problem, room=ROOM)]
     if problem.risk is not None:
-        return downhill(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
+        return minimize_slsqp(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
     pieces, alone = _pieces(problem), len(problem.objective.pieces()) == 1
     bounds = isinstance(problem.allowed, CappedSimplex) and not kept
     if alone and bounds and len(start_D) > MANY:
@@ -152,16 +139,16 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
             accuracy=accuracy,
         )
     if alone:
-        return downhill(pieces, start_D, rows, radius, kept, accuracy=accuracy)
-    below = Smooth(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
+        return minimize_slsqp(pieces, start_D, rows, radius, kept, accuracy=accuracy)
+    below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
     return _least_above(below, start_D, problem, kept, accuracy=accuracy)
 
 
 def _least_above(
-    below: Smooth,
+    below: DifferentiableFunction,
     start_D: Array,
     problem: Problem,
-    kept: Sequence[Smooth] = (),
+    kept: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = FINE,
 ) -> Array:
@@ -169,44 +156,48 @@ def _least_above(
     rows, radius = limits_of(problem.allowed)
     domains = len(start_D)
     level = -below.values(start_D).min(keepdims=True)
-    above = Smooth(
+    above = DifferentiableFunction(
         lambda x: x[domains] + below.values(x[:domains]),
         lambda x: np.column_stack(
             [below.slopes(x[:domains]), np.ones(len(below.values(x[:domains])))]
         ),
     )
-    top = Smooth(lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:])
+    top = DifferentiableFunction(
+        lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:]
+    )
     inner = [_of_weights(one, domains) for one in kept]
     start_X, positive = np.append(start_D, level), [above, *inner]
-    return downhill(top, start_X, rows, radius, positive, accuracy=accuracy)[:domains]
+    return minimize_slsqp(top, start_X, rows, radius, positive, accuracy=accuracy)[:domains]
 
 
-def _of_weights(smooth: Smooth, domains: int) -> Smooth:
-    return Smooth(lambda x: smooth.values(x[:domains]), lambda x: smooth.slopes(x[:domains]))
+def _of_weights(smooth: DifferentiableFunction, domains: int) -> DifferentiableFunction:
+    return DifferentiableFunction(
+        lambda x: smooth.values(x[:domains]), lambda x: smooth.slopes(x[:domains])
+    )
 
 
-def _pieces(problem: Problem) -> Smooth:
+def _pieces(problem: Problem) -> DifferentiableFunction:
     """Return the pieces of the objective, shape (P,), and their slopes, (P, D)."""
     pieces_PM = problem.objective.pieces()
-    return Smooth(
+    return DifferentiableFunction(
         lambda w: pieces_PM @ problem.losses(w[None])[0],
         lambda w: pieces_PM @ problem.slopes(w),
     )
 
 
-def _guards(problem: Problem, room: float) -> Smooth:
+def _guards(problem: Problem, room: float) -> DifferentiableFunction:
     """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
     guards = problem.guards
     assert guards is not None
     reference_M = guards.compared(problem.losses)
     signs_G1 = guards.signs_G[:, None]
-    return Smooth(
+    return DifferentiableFunction(
         lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,
         lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
     )
 
 
-def _differences(problem: Problem) -> Smooth:
+def _differences(problem: Problem) -> DifferentiableFunction:
     """Return the value and its slopes from one batch of predictions around a mixture."""
 
     def slopes(weights_D: Array) -> Array:
@@ -217,7 +208,7 @@ def _differences(problem: Problem) -> Smooth:
         slope_D: Array = (values_N[: len(steps_DD)] - values_N[len(steps_DD) :]) / width_D
         return np.atleast_2d(slope_D)
 
-    return Smooth(lambda w: problem.value(np.maximum(w, 0.0)[None]), slopes)
+    return DifferentiableFunction(lambda w: problem.value(np.maximum(w, 0.0)[None]), slopes)
 
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
@@ -234,20 +225,8 @@ def search(
     average: int,
     seed: int,
     descents: int = DESCENTS,
-) -> Found:
-    """Find the allowed mixture with the best predicted objective.
-
-    Args:
-        problem: What is minimised over what.
-        method: `simulation`, `gradient`, or `auto`: the gradient where there is one.
-        samples: How many mixtures are drawn; with the gradient, at most `STARTING`.
-        average: How many of the best are averaged, at most.
-        seed: Of the draws.
-        descents: How many starts go downhill, where there is a gradient.
-
-    Raises:
-        ConfigError: `gradient` with a regressor that has none.
-    """
+) -> SearchResult:
+    """Find the allowed mixture with the best predicted objective."""
     if method == "gradient" and not problem.has_gradient:
         raise ConfigError(
             f"propose.method: gradient: {type(problem.regressor).__name__} has no gradient;"
@@ -261,7 +240,7 @@ def search(
     return min([found, reached], key=lambda one: one.value)
 
 
-def simulate(problem: Problem, *, samples: int, average: int, seed: int) -> Found:
+def simulate(problem: Problem, *, samples: int, average: int, seed: int) -> SearchResult:
     """Draw mixtures, predict, and average the best."""
     rng = np.random.default_rng(seed)
     uniform_D = np.full_like(problem.natural_D, 1.0 / len(problem.natural_D))
@@ -294,7 +273,7 @@ class _Best:
         self._weights_ND, self._values_N = weights_ND[order], values_N[order]
         return self
 
-    def average(self) -> Found:
+    def average(self) -> SearchResult:
         """Return the average of the best k, for the largest k that costs nothing."""
         counts = [len(self._values_N)]
         while counts[-1] > 1:
@@ -305,7 +284,7 @@ class _Best:
         values_K = self._problem.score(means_KD)
         good = np.flatnonzero(values_K <= self._values_N[0])
         row = int(good[0]) if len(good) else len(counts) - 1
-        return Found(means_KD[row], float(values_K[row]), "simulation")
+        return SearchResult(means_KD[row], float(values_K[row]), "simulation")
 
 
 def _draws(
@@ -326,12 +305,7 @@ REFIT_DESCENTS = 2
 
 @dataclass(frozen=True, eq=False)
 class Refits:
-    """What the refits say.
-
-    Attributes:
-        optima_BD: The best mixture of each refit.
-        values_BK: The objective that each refit predicts for the compared mixtures.
-    """
+    """What the refits say."""
 
     optima_BD: Array
     values_BK: Array
@@ -350,16 +324,7 @@ def search_again(
     seed: int,
     update: Update = no_progress,
 ) -> Refits:
-    """Search with each refit as the proposal was searched, on fewer draws.
-
-    Args:
-        fits: Refits of the losses of the search.
-        problem: The search that the proposal came from.
-        compared_KD: Mixtures to predict, the proposal first.
-        config: The search of the proposal; a refit draws fewer mixtures, `SAMPLES` at most.
-        seed: Of the draws.
-        update: Receives how many refits were searched.
-    """
+    """Search with each refit as the proposal was searched, on fewer draws."""
     optima, values = [], []
     for regressor in fits:
         again = replace(problem, regressor=regressor, risk=None)

@@ -1,26 +1,27 @@
-"""Choose the next mixtures to try among many, given a fit's beliefs.
+"""Choose the mixtures of the next round: candidates within the limits, and the best batch of them.
 
-A belief is a normal distribution of the objective over some mixtures together: means, and the
-directions in which all of them may be off at once. The batch is chosen one mixture after another.
+Candidates are spread over all allowed mixtures, drawn widely around the natural and the uniform
+mixture, and narrowly around the predicted optimum and the best trials. Those that promise most are
+changed in one domain, and the best of these again: with many domains random draws alone miss
+what is worth a trial. A mixture that is trained already, or nearly, is none.
 
-- Knowledge gradient (mixopt.proposals.next_round): the mixture whose trial, with those of
-  the batch, is expected to lower the least predicted value most. What counts is the proposal that
-  follows, not the best of the trials.
-- Expected improvement: the mixture whose true value, over draws of the belief, is expected to fall
-  furthest below the best of those that are trained or already in the batch. Draws are joint, so a
-  neighbour of what is in the batch gains nothing more; and the best trained mixture is found again
-  in each draw, so that a trial which was lucky with its seed is not taken at its word (what is
-  known as noisy expected improvement, with a batch filled greedily).
-- Variance: among the mixtures predicted best, the one that is least certain given those before it
-  (pivoted Cholesky).
+The batch is chosen by its knowledge gradient. A trial at mixture x moves the predicted values of
+all mixtures by a normal amount along the covariance with x: by z cov(., x) / sqrt(cov(x, x) +
+noise^2). The mixture with the least predicted value is what is proposed, so a batch is worth by how
+much the least predicted value is expected to fall. Unlike expected improvement this pays for a
+trial that is poor itself and tells much about others, and nothing for one that cannot change which
+mixture is proposed. The batch is filled greedily. The expectation over what it gives is a mean over
+draws that all candidates share, from scrambled Sobol points; the covariance after the trials before
+is exact.
 
-Shapes: K mixtures, R directions, S draws.
+Shapes: N trained mixtures, D domains, K candidates and trained mixtures, A of them that may be
+proposed, C candidates of a chunk, S draws, P parents, B chosen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -32,69 +33,24 @@ from mixopt.proposals.surrogate import Belief, Surrogate
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import SAME_MIXTURE
 
-NEAR = 0.1  # share of the mixtures, by predicted value, that count as near the optimum
-LEAST = 64  # mixtures that do at any rate
+DRAWS = 128  # a power of 2, as Sobol points want it
+PROPOSED = 256  # mixtures that may become the proposal
+OPEN = 384  # candidates that stay after the first choice, by what each is worth alone
+DEVIATIONS = 2.0  # below its mean, by which mixtures are ranked as possible proposals
+TINY = 1e-300  # a trial of what is known without noise moves nothing
+CHUNK = 2**20  # numbers at once: what a processor's cache holds
+SAMPLES, AVERAGE = 4_000, 32  # of the search for the predicted optimum
+CENTERS = 4  # best trials that candidates are drawn around
+KNOWN = 128  # trained mixtures that count, the best by prediction
+SPREAD = 128  # candidates spread over all that is allowed
+WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
+NARROW = (16.0, 64.0, 256.0, 1024.0)  # and around optimum and best trials
+EACH = 16  # draws around each centre with each concentration
+GENERATIONS, PARENTS, CHILDREN = 4, 24, 6
 
 
-def choose_by_improvement(
-    draws_SK: Array, trained_K: BoolArray, open_K: BoolArray, count: int
-) -> list[int]:
-    """Choose the mixtures with the largest expected improvement, each given those before it.
-
-    Args:
-        draws_SK: Draws of the objective; below is better.
-        trained_K: Which mixtures trials were trained on.
-        open_K: Which may be chosen; at least `count`.
-        count: How many to choose.
-
-    Returns:
-        Their positions; where no draw improves any more, those with the lowest mean.
-    """
-    best_S = draws_SK[:, trained_K].min(axis=1)
-    open_K, chosen = open_K.copy(), []
-    for _ in range(count):
-        gains_K = np.maximum(best_S[:, None] - draws_SK, 0.0).mean(axis=0)
-        scores_K = gains_K if gains_K[open_K].any() else -draws_SK.mean(axis=0)
-        chosen.append(int(np.argmax(np.where(open_K, scores_K, -np.inf))))
-        open_K[chosen[-1]] = False
-        best_S = np.minimum(best_S, draws_SK[:, chosen[-1]])
-    return chosen
-
-
-def choose_by_variance(belief: Belief, open_K: BoolArray, count: int) -> list[int]:
-    """Choose the least certain of the mixtures that are predicted best.
-
-    Args:
-        belief: Of all mixtures.
-        open_K: Which may be chosen; at least `count`.
-        count: How many to choose.
-
-    Returns:
-        Their positions.
-    """
-    rows = np.flatnonzero(open_K)
-    most = max(int(NEAR * len(rows)), LEAST, count)
-    near = rows[np.argsort(belief.means_K[rows], kind="stable")[:most]]
-    left_RK, chosen = belief.directions_RK[:, near].copy(), []
-    taken_K = np.zeros(len(near), dtype=np.bool_)
-    for _ in range(count):
-        size_K = np.where(taken_K, -1.0, (left_RK**2).sum(axis=0))
-        place = int(np.argmax(size_K))
-        taken_K[place] = True
-        chosen.append(int(near[place]))
-        if size_K[place] > 0:
-            known_R = left_RK[:, place] / np.sqrt(size_K[place])
-            left_RK = left_RK - np.outer(known_R, known_R @ left_RK)
-    return chosen
-
-
-def improvement(below_K: Array, stds_K: Array) -> Array:
-    """Return the expected improvement on one known value, shape (K,).
-
-    Args:
-        below_K: How far each mean is below the value.
-        stds_K: Standard deviations.
-    """
+def expected_improvement(below_K: Array, stds_K: Array) -> Array:
+    """Return the expected improvement on one known value, shape (K,)."""
     from scipy.special import ndtr
 
     safe_K = np.maximum(stds_K, 1e-300)
@@ -104,48 +60,15 @@ def improvement(below_K: Array, stds_K: Array) -> Array:
     return np.maximum(gain, 0.0)
 
 
-def expected_gain(draws_SK: Array, proposal: int, batch: list[int]) -> float:
-    """Return how far the best of a batch is expected to fall below the proposal.
-
-    The truth of the whole batch is taken to become known, so this is the most that it can bring.
-
-    Args:
-        draws_SK: Draws of the objective.
-        proposal: Position of the mixture that is predicted best.
-        batch: Positions of the batch.
-    """
-    best_S = draws_SK[:, batch].min(axis=1)
-    return float(np.maximum(draws_SK[:, proposal] - best_S, 0.0).mean())
-
-
-SOBOL_DRAWS = 128  # a power of 2, as Sobol points want it
-PROPOSED = 256  # mixtures that may become the proposal
-OPEN = 384  # candidates that stay after the first choice, by what each is worth alone
-DEVIATIONS = 2.0  # below its mean, by which mixtures are ranked as possible proposals
-TINY = 1e-300  # a trial of what is known without noise moves nothing
-CHUNK = 2**20  # numbers at once: what a processor's cache holds
-
-
 def choose_by_knowledge(
     belief: Belief, noise: float, open_K: BoolArray, count: int, seed: int
 ) -> tuple[list[int], float]:
-    """Choose the mixtures whose trials are expected to lower the least predicted value most.
-
-    Args:
-        belief: Of all mixtures; any of them may be proposed.
-        noise: Standard deviation of a trial about the truth.
-        open_K: Which may be chosen; at least `count`.
-        count: How many to choose.
-        seed: Of the draws.
-
-    Returns:
-        Their positions, and by how much the least predicted value is expected to fall.
-    """
+    """Choose the mixtures whose trials are expected to lower the least predicted value most."""
     draws_SB = _normal_draws(count, seed)
     covariance_KK = belief.directions_RK.T @ belief.directions_RK
     proposed_A = _may_be_proposed(belief)
     least = float(belief.means_K.min())
-    means_SA = np.tile(belief.means_K[proposed_A] - least, (SOBOL_DRAWS, 1))
+    means_SA = np.tile(belief.means_K[proposed_A] - least, (DRAWS, 1))
     rows, chosen, value = np.flatnonzero(open_K), [], 0.0
     for place in range(count):
         scale_K = 1.0 / np.sqrt(np.maximum(np.diag(covariance_KK), 0.0) + noise**2 + TINY)
@@ -193,20 +116,8 @@ def _normal_draws(count: int, seed: int) -> Array:
     from scipy.stats import qmc
 
     rng: Any = np.random.default_rng([seed, 4])
-    points_SB = qmc.Sobol(count, scramble=True, rng=rng).random(SOBOL_DRAWS)
+    points_SB = qmc.Sobol(count, scramble=True, rng=rng).random(DRAWS)
     return np.asarray(ndtri(np.clip(points_SB, 1e-9, 1.0 - 1e-9)), dtype=np.float64)
-
-
-Acquisition = Literal["knowledge_gradient", "expected_improvement", "variance"]
-DEFAULT: Acquisition = "knowledge_gradient"
-SAMPLES, AVERAGE = 4_000, 32  # of the search for the predicted optimum
-CENTERS = 4  # best trials that candidates are drawn around
-KNOWN = 128  # trained mixtures that count, the best by prediction
-SPREAD = 128  # candidates spread over all that is allowed
-WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
-NARROW = (16.0, 64.0, 256.0, 1024.0)  # and around optimum and best trials
-EACH = 16  # draws around each centre with each concentration
-GENERATIONS, PARENTS, CHILDREN = 4, 24, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +128,7 @@ class Batch:
         weights_BD: The mixtures.
         proposal_D: The mixture that is predicted best so far.
         predicted: Its predicted objective.
-        gain: How far the best of the batch is expected to fall below the proposal, at most; by
-            knowledge gradient, how far the proposal that follows is.
+        gain: How far the proposal that follows is expected to fall below this one.
         regressor: Name of the regressor that they were chosen by.
     """
 
@@ -234,24 +144,10 @@ def choose_batch(
     candidates_KD: Array,
     count: int,
     *,
-    acquisition: Acquisition = DEFAULT,
     taken_ND: Array | None = None,
     seed: int = 0,
 ) -> Batch:
-    """Choose mixtures among candidates.
-
-    Args:
-        surrogate: A regressor fitted on the trials so far.
-        candidates_KD: Allowed mixtures; the one that is predicted best is the proposal.
-        count: How many to choose, B.
-        acquisition: By knowledge gradient, by expected improvement, or by variance near the
-            predicted optimum.
-        taken_ND: Mixtures that are not tried again; those of the fit when None.
-        seed: Of the draws.
-
-    Raises:
-        DesignError: Fewer candidates than `count` are new.
-    """
+    """Choose mixtures among candidates."""
     taken = surrogate.weights_ND if taken_ND is None else taken_ND
     fresh_K = _fresh(candidates_KD, taken)
     if fresh_K.sum() < count:
@@ -263,9 +159,8 @@ def choose_batch(
     known_ND = _best(surrogate)
     belief = surrogate.believe(np.vstack([candidates_KD, known_ND]))
     open_K = np.concatenate([fresh_K, np.zeros(len(known_ND), dtype=np.bool_)])
-    trained_K = np.arange(len(open_K)) >= len(candidates_KD)
     proposal = int(np.argmin(belief.means_K[: len(candidates_KD)]))
-    chosen, gain = _chosen(surrogate, belief, open_K, trained_K, count, acquisition, proposal, seed)
+    chosen, gain = choose_by_knowledge(belief, surrogate.noise, open_K, count, seed)
     return Batch(
         weights_BD=candidates_KD[chosen],
         proposal_D=candidates_KD[proposal],
@@ -283,15 +178,7 @@ def draw_candidates(
     minimum: float = 0.0,
     seed: int = 0,
 ) -> Array:
-    """Draw distinct allowed mixtures that are worth considering.
-
-    Args:
-        surrogate: A regressor fitted on the trials so far.
-        allowed: Limits of the weights.
-        natural_D: Where wide draws are centred, beside the uniform mixture.
-        minimum: Weights below become 0, where the limits leave room for that.
-        seed: Of the draws.
-    """
+    """Draw distinct allowed mixtures that are worth considering."""
     rng = np.random.default_rng([seed, 3])
     best_ND = _best(surrogate)[:CENTERS]
     problem = Problem(surrogate.regressor, surrogate.objective, allowed, natural_D, best_ND)
@@ -313,27 +200,6 @@ def draw_candidates(
     return inside_KD
 
 
-def _chosen(
-    surrogate: Surrogate,
-    belief: Belief,
-    open_K: BoolArray,
-    trained_K: BoolArray,
-    count: int,
-    acquisition: Acquisition,
-    proposal: int,
-    seed: int,
-) -> tuple[list[int], float]:
-    """Return the positions of a batch, and what it is expected to gain."""
-    if acquisition == "knowledge_gradient":
-        return choose_by_knowledge(belief, surrogate.noise, open_K, count, seed)
-    draws_SK = belief.draws(seed)
-    if acquisition == "variance":
-        chosen = choose_by_variance(belief, open_K, count)
-    else:
-        chosen = choose_by_improvement(draws_SK, trained_K, open_K, count)
-    return chosen, expected_gain(draws_SK, proposal, chosen)
-
-
 def _best(surrogate: Surrogate) -> Array:
     """Return the trained mixtures that are predicted best, best first."""
     distinct_ND = np.unique(surrogate.weights_ND, axis=0)
@@ -342,7 +208,7 @@ def _best(surrogate: Surrogate) -> Array:
     return best_ND
 
 
-def _fresh(candidates_KD: Array, taken_ND: Array) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _fresh(candidates_KD: Array, taken_ND: Array) -> BoolArray:
     """Say which candidates are none of the taken mixtures, shape (K,)."""
     away_KN = np.abs(candidates_KD[:, None] - taken_ND[None]).sum(axis=2)
     return np.asarray((away_KN > SAME_MIXTURE).all(axis=1))
@@ -360,7 +226,7 @@ def _around(
 def _most_promising(surrogate: Surrogate, weights_KD: Array) -> IntArray:
     """Return the rows predicted best, and those with the largest expected improvement."""
     means_K, stds_K = surrogate.moments(weights_KD)
-    gains_K = improvement(surrogate.values(surrogate.weights_ND).min() - means_K, stds_K)
+    gains_K = expected_improvement(surrogate.values(surrogate.weights_ND).min() - means_K, stds_K)
     half = PARENTS // 2
     return np.concatenate([np.argsort(-gains_K)[:half], np.argsort(means_K)[:half]])
 

@@ -11,7 +11,7 @@ Shapes: M targets, P points.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,17 +22,16 @@ import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.fitting import resampled_fits
-from mixopt.mixture import Mixture, total_variation
+from mixopt.mixture import total_variation
 from mixopt.objective import Objective, Unit
 from mixopt.proposals.best_mixture import propose_mixture
 from mixopt.proposals.problem import needed_columns
 from mixopt.proposals.proposal import Interval, Proposal
+from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array, Update, no_progress, write_text
 from mixopt.trials import WEIGHT, loss_column, settled
 
 if TYPE_CHECKING:
-    from mixopt.config import ProposeConfig
-    from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
 SAME = 1e-3  # total variation below which two points are one
@@ -91,54 +90,32 @@ class Front:
 
 
 def propose_front(
-    fit: Fit,
+    request: ProposalRequest,
     targets: Sequence[str],
-    constraints: Constraints,
-    natural: Mixture,
-    config: ProposeConfig,
     *,
     points: int = 9,
-    inventory: Mapping[str, int] | None = None,
-    seed: int = 0,
-    collapsed: Collection[str] | None = None,
     update: Update = no_progress,
 ) -> Front:
     """Find mixtures along the front of two or more targets.
 
     Args:
-        fit: The chosen regressor.
+        request: The fit, and what is allowed.
         targets: Evaluation domains, two or more.
-        constraints: What is allowed.
-        natural: Each domain's share of the available tokens.
-        config: How to search each point.
         points: How many points for two targets; about as many for more.
-        inventory: Distinct tokens of each domain; epochs need it.
-        seed: Of the draws.
-        collapsed: Trials whose experts collapsed; None where trials have no experts.
         update: Receives how many points are done.
 
     Raises:
-        ConfigError: Fewer than two targets, or one that the fit does not have.
+        ConfigError: Fewer than two targets, or an unknown one.
+        InfeasibleError: No mixture is found that keeps the guardrails.
     """
+    fit, search = request.fit, request.search
     _check(targets, fit)
     every = _objective(fit, targets, np.ones(len(targets)))
-    columns = needed_columns(every, constraints)
-    fits = resampled_fits(fit, columns, count=config.bootstrap, seed=seed)
+    columns = needed_columns(every, request.constraints)
+    fits = resampled_fits(fit, columns, count=search.bootstrap, seed=request.seed)
     found = []
     for weights_M in _lattice(len(targets), points):
-        objective = _objective(fit, targets, weights_M)
-        proposal = propose_mixture(
-            fit,
-            objective,
-            constraints,
-            natural,
-            fit.trials,
-            config,
-            inventory=inventory,
-            seed=seed,
-            fits=fits,
-            collapsed=collapsed,
-        )
+        proposal = propose_mixture(request, _objective(fit, targets, weights_M), fits=fits)
         found.append(FrontPoint(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
         update(len(found), "points")
     kept = _undominated(found, targets, fit.objective.higher)

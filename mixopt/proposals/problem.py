@@ -8,7 +8,7 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from mixopt.constraints import MISSED, Allowed, Guards
 from mixopt.errors import ConfigError
-from mixopt.fitting import Predictor, aimed, predict_with_std, select_targets, supports_gradient
-from mixopt.mixture import Mixture, pairwise_total_variation
+from mixopt.fitting import Predictor, aimed, predict_with_std, select_targets, supports
+from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
+from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array
 
 if TYPE_CHECKING:
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Risk:
-    """Either so many standard deviations, or a quantile over refits.
-
-    Attributes:
-        deviations: Of the regressor's own standard deviations, added to its mean.
-        quantile: Of the refits' objectives, in place of the mean; needs `refits`.
-        refits: Regressors fitted on resampled trials, of the same losses.
-    """
+    """Either so many standard deviations, or a quantile over refits."""
 
     deviations: float = 0.0
     quantile: float | None = None
@@ -46,11 +41,7 @@ class Risk:
     def from_config(
         cls, config: RiskConfig | None, fit: Fit, refits: Sequence[Predictor]
     ) -> Self | None:
-        """Build the risk that a configuration states; None where it states none.
-
-        Raises:
-            ConfigError: A quantile without refits, or deviations of a regressor without any.
-        """
+        """Build the risk that a configuration states; None where it states none."""
         if config is None:
             return None
         if config.quantile is not None:
@@ -84,27 +75,14 @@ NEAR = 1e-3  # in total variation, within which it counts as holding a proposal
 
 @dataclass(frozen=True, eq=False)
 class Avoided:
-    """The mixtures of trials whose experts collapsed, and of the others.
-
-    Attributes:
-        collapsed_KD: Mixtures of the first.
-        others_KD: Mixtures of the others.
-    """
+    """The mixtures of trials whose experts collapsed, and of the others."""
 
     collapsed_KD: Array
     others_KD: Array
 
     @classmethod
     def of(cls, trials: Trials, collapsed: Collection[str] | None) -> Avoided:
-        """Sort the finished trials.
-
-        Args:
-            trials: The trials.
-            collapsed: Names of those whose experts collapsed; None where trials have no experts.
-
-        Raises:
-            ConfigError: Trials have no experts, or they collapsed in all of them.
-        """
+        """Sort the finished trials."""
         if collapsed is None:
             raise ConfigError(
                 f"{SOURCE}: the trials have no experts; leave it out, or use a proxy that has "
@@ -171,31 +149,10 @@ class Problem:
     avoided: Avoided | None = None
 
     @classmethod
-    def of(
-        cls,
-        fit: Fit,
-        objective: Objective,
-        constraints: Constraints,
-        compared: Mapping[str, Mixture],
-        trials: Trials,
-        risk: Risk | None,
-        collapsed: Collection[str] | None,
-    ) -> Self:
-        """Return the search for a proposal.
-
-        Args:
-            fit: The chosen regressor.
-            objective: What to minimise, over all losses of the fit.
-            constraints: What is allowed.
-            compared: By name, the mixtures that guardrails may refer to, `natural` among them.
-            trials: The trials; the best of them are scored too.
-            risk: What is added to the prediction for being unsure; None for nothing.
-            collapsed: Names of the trials whose experts collapsed; None where trials have none.
-
-        Raises:
-            ConfigError: Guardrails on losses or experts that are not there.
-        """
-        done, rails = trials.finished, constraints.guardrails
+    def of(cls, request: ProposalRequest, objective: Objective, risk: Risk | None = None) -> Self:
+        """Return the search for a proposal, of an objective over all losses of the fit."""
+        fit, constraints, compared = request.fit, request.constraints, request.compared(objective)
+        done, rails = (request.trials or fit.trials).finished, constraints.guardrails
         order = np.argsort(objective.value(done.losses(objective.unit)), kind="stable")[:KNOWN]
         needed = needed_columns(objective, constraints)
         over = objective.over([fit.targets[column] for column in needed])
@@ -207,7 +164,7 @@ class Problem:
             done.weights()[order],
             Guards.on(over, rails, compared[rails.mixture].array) if rails and guarded else None,
             risk,
-            Avoided.of(trials, collapsed) if rails is not None and rails.experts else None,
+            Avoided.of(done, request.collapsed) if rails is not None and rails.experts else None,
         )
 
     def losses(self, weights_ND: Array) -> Array:
@@ -232,13 +189,13 @@ class Problem:
 
     def slopes(self, weights_D: Array) -> Array:
         """Return the slope of each loss by each weight, shape (M, D), where `has_gradient`."""
-        assert supports_gradient(self.regressor)
+        assert supports(self.regressor, "gradient")
         return np.asarray(self.regressor.gradient(weights_D))
 
     @property
     def has_gradient(self) -> bool:
         """Tell whether the regressor gives gradients."""
-        return supports_gradient(self.regressor)
+        return supports(self.regressor, "gradient")
 
     def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
         """Return values, and the most by which a guardrail is broken, shape (N,) each."""
@@ -273,7 +230,7 @@ def needed_columns(objective: Objective, constraints: Constraints) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """The best mixture of a search: its weights, its score, and which method."""
 
     weights_D: Array

@@ -61,12 +61,7 @@ class Optimism:
 
 
 def estimate_optimism(predicted_N: Array, observed_N: Array) -> Optimism:
-    """Estimate the optimism of a proposal.
-
-    Args:
-        predicted_N: Objective that was predicted for held-out trials.
-        observed_N: Objective that they had.
-    """
+    """Estimate the optimism of a proposal."""
     count = max(FEWEST, int(np.ceil(BEST * len(predicted_N))))
     best = np.argsort(predicted_N, kind="stable")[:count]
     return Optimism(round(float((observed_N[best] - predicted_N[best]).mean()), 6))

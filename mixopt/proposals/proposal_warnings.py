@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective, grouped_names
 from mixopt.proposals.proposal import Proposal
+from mixopt.proposals.request import ProposalRequest
 from mixopt.proposals.validation_plan import listed
 
 if TYPE_CHECKING:
@@ -20,29 +21,16 @@ LITTLE = 0.1  # of the variance on held-out folds
 
 
 def proposal_warnings(
-    proposal: Proposal,
-    fit: Fit,
-    objective: Objective,
-    constraints: Constraints,
-    kept: Sequence[str] = (),
-    collapsed: Collection[str] = (),
+    proposal: Proposal, request: ProposalRequest, objective: Objective, kept: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return the warnings about a proposal.
-
-    Args:
-        proposal: The proposal.
-        fit: What it was made from.
-        objective: What was minimised.
-        constraints: What was allowed.
-        kept: Unmeasured domains that were kept at a floor.
-        collapsed: Trials whose experts collapsed.
-    """
+    """Return the warnings about a proposal."""
+    fit, collapsed = request.fit, request.collapsed or ()
     found = [
         _uninformed(fit),
         _no_gain(proposal),
         _beaten(proposal),
         _kept(kept),
-        _unmeasured(objective, constraints, proposal.mixture, kept),
+        _unmeasured(objective, request.constraints, proposal.mixture, kept),
         _optimistic(proposal),
         _far(fit, proposal.mixture),
         _collapsed(fit, proposal.mixture, collapsed),
@@ -53,13 +41,7 @@ def proposal_warnings(
 def prediction_warnings(
     fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Return the warnings about a prediction for a given mixture.
-
-    Args:
-        fit: What predicts.
-        mixture: The mixture.
-        collapsed: Trials whose experts collapsed.
-    """
+    """Return the warnings about a prediction for a given mixture."""
     whose = "the mixture"
     found = [
         _uninformed(fit, "the prediction"),

@@ -31,14 +31,13 @@ from mixopt.fitting import (
     predict_with_std,
     replicate_spread,
     select_targets,
-    supports_covariance,
+    supports,
 )
 from mixopt.objective import Objective
 from mixopt.system import Array, Update, no_progress, one_blas_thread
 from mixopt.trials import Trials
 
 REFITS = 20
-DRAWS = 512
 ROUNDING = 1e-12  # part of the largest eigenvalue below which a direction is none
 REACH = 0.5  # distance of square roots of weights over which errors go together
 JITTER = 1e-6
@@ -47,12 +46,7 @@ FLAT = 1e-6  # relative range under which deviations are the same everywhere
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """What a fit holds of the objective at some mixtures.
-
-    Attributes:
-        means_K: Predicted values.
-        directions_RK: Ways to be off: the truth is the mean plus a standard normal amount of each.
-    """
+    """What a fit holds of the objective at some mixtures."""
 
     means_K: Array
     directions_RK: Array
@@ -64,12 +58,6 @@ class Belief:
         kept_R = values_R > values_R.max() * ROUNDING
         directions_RK = np.sqrt(values_R[kept_R])[:, None] * vectors_KR.T[kept_R]
         return cls(means_K, np.asarray(directions_RK, dtype=np.float64))
-
-    def draws(self, seed: int) -> Array:
-        """Return draws of the truth, shape (S, K)."""
-        amounts_SR = np.random.default_rng(seed).standard_normal((DRAWS, len(self.directions_RK)))
-        drawn: Array = self.means_K + amounts_SR @ self.directions_RK
-        return drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +98,7 @@ class Surrogate:
 
     def believe(self, weights_KD: Array) -> Belief:
         """Return the fit's joint belief about the objective at some mixtures."""
-        if supports_covariance(self.regressor):
+        if supports(self.regressor, "covariance"):
             return Belief.of(self.values(weights_KD), self._covariance(weights_KD))
         if self._refits:
             return Belief(self.values(weights_KD), self._disagreement(weights_KD))
@@ -134,7 +122,7 @@ class Surrogate:
         Of an objective that is the largest of several sums, each mixture has the one that is
         largest there, and two sums are off independently.
         """
-        assert supports_covariance(self.regressor)
+        assert supports(self.regressor, "covariance")
         pieces_PM = self.objective.pieces()
         losses = np.asarray(self.regressor.predict(weights_KD), dtype=np.float64)
         active_K = (losses.reshape(len(weights_KD), -1) @ pieces_PM.T).argmax(axis=1)
@@ -194,21 +182,7 @@ def fit_surrogate(
     repetition: Repetition | None = None,
     update: Update = no_progress,
 ) -> Surrogate:
-    """Fit a regressor on the trials so far.
-
-    Args:
-        trials: The table; rows that did not finish are left out.
-        objective: What is minimised, over all evaluation domains.
-        config: Regressors that compete on held-out folds, where none is named.
-        regressor: Name of a regressor that is taken without competition.
-        seed: Of folds and regressors.
-        repetition: For regressors that know of epochs.
-        update: Receives how many fits on folds are done.
-
-    Raises:
-        TrialsError: Too few finished trials.
-        PluginError: A regressor that cannot be found, or fails.
-    """
+    """Fit a regressor on the trials so far."""
     done, columns = trials.finished, objective.columns
     weights_ND, losses_NM = done.weights(), done.losses(objective.unit)[:, columns]
     fitted: Predictor

@@ -40,23 +40,14 @@ FEWEST = 2  # seeds that give an interval
 
 
 def looks(seeds: int, most: int) -> tuple[int, ...]:
-    """Return the numbers of seeds at which to look: the first, then half as many more each time.
-
-    Args:
-        seeds: At the first look, >= 2.
-        most: At the last, >= `seeds`.
-    """
+    """Return the numbers of seeds at which to look: the first, then half as many more each time."""
     step = math.ceil(seeds / 2)
     return (*range(seeds, most, step), most)
 
 
 @lru_cache(maxsize=64)
 def nominal_level(at: tuple[int, ...]) -> float:
-    """Return the level of each look's interval that makes all of them hold at once in 95%.
-
-    Args:
-        at: Seeds at each look, increasing; 0.95 for a single look.
-    """
+    """Return the level of each look's interval that makes all of them hold at once in 95%."""
     if len(at) == 1:
         return LEVEL
     from scipy.special import stdtr  # Student's t; lighter than scipy.stats
@@ -71,12 +62,7 @@ def nominal_level(at: tuple[int, ...]) -> float:
 
 
 def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Return the mean of paired differences and half the width of its interval.
-
-    Args:
-        differences_S: One difference a seed, at least two.
-        level: That the interval is to have.
-    """
+    """Return the mean of paired differences and half the width of its interval."""
     from scipy.special import stdtrit
 
     count = len(differences_S)
@@ -368,17 +354,7 @@ def _of_losses(trials: Trials, objective: Objective) -> Trials:
 
 
 def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
-    """Return the finished trials, and the runs of the proposals that were validated.
-
-    Args:
-        trials: The trials that the fit was made from.
-        validation: Proposals and baselines.
-        fit: What predicts the baselines at the trials' length.
-
-    Returns:
-        A table in the objective's unit alone; without the proposals' runs where no baseline has
-        finished, since nothing says then how the lengths differ.
-    """
+    """Return the finished trials, and the runs of the proposals that were validated."""
     done, unit = trials.finished, validation.objective.unit
     columns = [loss_column(name, unit) for name in done.targets]
     others = [

@@ -69,18 +69,7 @@ class FullRun:
 def baseline_mixture(
     baseline: BaselineConfig, full: FullRun, trials: Trials, objective: Objective
 ) -> Mixture:
-    """Return the mixture of a baseline.
-
-    Args:
-        baseline: A known one, a temperature, or weights of somebody's own.
-        full: The run that the mixture is for.
-        trials: Among which the best trial is found.
-        objective: By which it is the best.
-
-    Raises:
-        MixtureError: Weights that are not a mixture of the domains.
-        TrialsError: The control of microanneals is asked for, and there are none.
-    """
+    """Return the mixture of a baseline."""
     natural = Mixture.natural(full.inventory)
     if baseline.weights is not None:
         return Mixture(baseline.weights).over(natural.domains)
@@ -189,13 +178,7 @@ class ValidationPlan:
 
 
 def fresh_seeds(trials: Trials, count: int, seed: int) -> list[int]:
-    """Return seeds that no trial had; the first ones are the same for any count.
-
-    Args:
-        trials: The trials.
-        count: How many.
-        seed: The run's.
-    """
+    """Return seeds that no trial had; the first ones are the same for any count."""
     used = set(trials.table["seed"].to_list())
     stream = np.random.default_rng([seed, 0x7A11DA7E])
     seeds: list[int] = []

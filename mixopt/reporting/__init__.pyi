@@ -1,9 +1,4 @@
 from . import plots as plots
-from .anneals import (
-    anneals_json as anneals_json,
-    anneals_text as anneals_text,
-    write_anneals as write_anneals,
-)
 from .counts_table import counts_text as counts_text
 from .expert_drawing import (
     ExpertDrawing as ExpertDrawing,
@@ -32,7 +27,6 @@ from .mixture_figures import (
     plot_mixtures as plot_mixtures,
 )
 from .outcome_figures import (
-    plot_anneals as plot_anneals,
     plot_validation as plot_validation,
     plot_validation_curves as plot_validation_curves,
 )

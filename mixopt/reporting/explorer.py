@@ -20,7 +20,7 @@ from mixopt.reporting.what_if import question_data, view_script
 
 if TYPE_CHECKING:
     from mixopt.config import ConstraintsConfig
-    from mixopt.proposals import Question
+    from mixopt.proposals import ProposalRequest
 
 
 def widget_script() -> str:
@@ -46,7 +46,7 @@ class Explorer(anywidget.AnyWidget):
     mixture = traitlets.Instance(Mixture)
 
     def __init__(
-        self, question: Question, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
+        self, question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
     ) -> None:
         """Start at the first of some mixtures.
 

@@ -49,7 +49,7 @@ def explore(
         token_count,
     )
     from mixopt.fitting import Fit
-    from mixopt.proposals import Question
+    from mixopt.proposals import ProposalRequest
     from mixopt.run_directory import Run
 
     try:
@@ -76,7 +76,7 @@ def explore(
         sizes = read_inventory(inventory, fit.domains)
     if tokens is not None:
         search = search.model_copy(update={"target_tokens": token_count(tokens)})
-    question = Question.of(fit, constraints=limits, inventory=sizes, search=search, **known)
+    question = ProposalRequest.of(fit, constraints=limits, inventory=sizes, search=search, **known)
     starts = {}
     if isinstance(source, Run):
         if source.is_done("validate"):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import PluginError
-from mixopt.fitting import Fit, aimed, supports_plain_law
+from mixopt.fitting import Fit, aimed, supports
 from mixopt.objective import Objective
 from mixopt.reporting.page import json_text
 
@@ -39,7 +39,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
     """
     objective = objective or fit.objective
     regressor, aim = aimed(fit.regressor, objective)
-    model = regressor.plain_law() if supports_plain_law(regressor) else {"kind": fit.name}
+    model = regressor.plain_law() if supports(regressor, "plain_law") else {"kind": fit.name}
     for kind in _kinds(model):
         if kind not in KINDS:
             raise PluginError(

@@ -1,6 +1,6 @@
-"""Figures of what was trained to compare: a validation and its curves, and microanneals.
+"""Figures of a validation and its curves.
 
-Shapes: S seeds, K sources.
+Shapes: S seeds.
 """
 
 from __future__ import annotations
@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.errors import ConfigError
 from mixopt.objective import UNITS
 from mixopt.reporting.figure_style import (
-    COLOURS,
-    FAINT,
     INK,
     LETTER,
-    OTHERS,
-    PAPER,
     Axes,
     Figure,
     FuncFormatter,
     MaxNLocator,
-    check_known,
     colour_of,
     label,
     legend,
@@ -35,11 +29,9 @@ from mixopt.reporting.figure_style import (
 from mixopt.system import Array, name_text, short_count
 
 if TYPE_CHECKING:
-    from mixopt.proposals import Anneals, Effect, Validation
+    from mixopt.proposals import Validation
 
 EARLY = 0.2  # of the tokens of a run: what falls before is not what the axis is made for
-MAX_TARGETS = 3  # of microanneals, beside the objective
-MAX_TITLE = {1: 60, 2: 34, 3: 22, 4: 16}  # characters of a panel's title, by the number of panels
 
 
 def plot_validation(validation: Validation) -> Figure:
@@ -111,39 +103,6 @@ def plot_validation_curves(
     return figure
 
 
-def plot_anneals(anneals: Anneals, *, targets: Sequence[str] | None = None) -> Figure:
-    """Show each source's difference from the control, the best on the objective at the top.
-
-    Args:
-        anneals: The sources' effects.
-        targets: Losses that have a panel beside the objective's; the first few that the
-            objective measures when None.
-
-    Raises:
-        ConfigError: No anneal finished together with its control, or an unknown target.
-    """
-    order = [one.source for one in anneals.effects()]
-    if not order:
-        raise ConfigError("no anneal finished together with its control: there is nothing to show")
-    if targets is None:
-        targets = anneals.targets[:MAX_TARGETS] if len(anneals.targets) > 1 else ()
-    check_known(targets, anneals.trials.targets, "loss")
-    panels = [None, *targets]
-    figure, axes_RC = new_figure(1.25 + 0.34 * max(len(order), 3), len(panels))
-    for axes, target in zip(axes_RC[0], panels, strict=True):
-        for one in anneals.effects(target):
-            _effect(axes, order.index(one.source), one)
-        axes.axvline(0, color=INK, linewidth=1.1)
-        name_rows(axes, order)
-        axes.xaxis.set_major_locator(MaxNLocator(3 if len(panels) > 2 else 5))
-        whole = "the objective" if len(panels) > 1 else anneals.objective.describe()
-        label(axes, title=written(target or whole, MAX_TITLE.get(len(panels), 12)))
-        axes.tick_params(labelleft=axes is axes_RC[0, 0])
-    text = f"source - control, {UNITS[anneals.objective.value_unit]}: left of 0 is better"
-    figure.supxlabel(text, fontsize=LETTER, color=INK)
-    return figure
-
-
 def _runs(axes: Axes, place: float, runs_S: Array, look: tuple[str, int]) -> None:
     """Draw a row with a dot for each seed, and the mean."""
     colour = colour_of(*look)
@@ -154,14 +113,3 @@ def _runs(axes: Axes, place: float, runs_S: Array, look: tuple[str, int]) -> Non
         text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}
         axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.6)
         axes.text(mean, place - 0.34, f"{mean:.4f}", fontsize=LETTER - 1, **text)
-
-
-def _effect(axes: Axes, place: int, one: Effect) -> None:
-    """Draw a source's mean, filled where it is significant, and its interval."""
-    colour = {"better": COLOURS["proposal"], "worse": OTHERS[1]}.get(one.verdict, FAINT)
-    if one.low is not None and one.high is not None:
-        axes.plot([one.low, one.high], [place, place], color=colour, linewidth=2.2)
-    marker = {"better": "o", "worse": "s"}.get(one.verdict, "D")
-    face = PAPER if marker == "D" else colour
-    style: dict[str, Any] = {"markerfacecolor": face, "markeredgecolor": colour}
-    axes.plot([one.mean], [place], marker=marker, markersize=6.5, linestyle="none", **style)

@@ -17,7 +17,7 @@ from mixopt.mixture import Mixture
 from mixopt.reporting.figure_style import Figure, figure_png, figure_svg
 from mixopt.reporting.fit_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_design, plot_epochs, plot_front, plot_mixtures
-from mixopt.reporting.outcome_figures import plot_anneals, plot_validation, plot_validation_curves
+from mixopt.reporting.outcome_figures import plot_validation, plot_validation_curves
 from mixopt.reporting.run_experts import plot_run_experts
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = [
     "TrialPlots",
     "figure_png",
     "figure_svg",
-    "plot_anneals",
     "plot_design",
     "plot_epochs",
     "plot_front",
@@ -70,10 +69,6 @@ class RunPlots(_Figures):
         if limits.max_epochs is not None:
             caps = {**dict.fromkeys(answer.mixture, limits.max_epochs), **caps}
         return plot_epochs(answer, caps, domains=domains)
-
-    def anneals(self, *, targets: Sequence[str] | None = None) -> Figure:
-        """Show each source of microanneals against the control (`plot_anneals`)."""
-        return plot_anneals(self._run.anneals, targets=targets)
 
     def design(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show which shares of each domain the trials have tried (`plot_design`)."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mixopt.reporting.anneals import anneals_section
 from mixopt.reporting.answer import answer_of, first_screen
 from mixopt.reporting.fit_section import fit_section
 from mixopt.reporting.page import Section, page_html
@@ -48,8 +47,6 @@ def _sections(run: Run, pictures: Pictures) -> Iterable[Section]:
     yield what_if_section(run)
     if run.is_done("validate"):
         yield validation_section(run, pictures)
-    if run.config.design.anneals is not None:
-        yield anneals_section(run, pictures)
     yield fit_section(run, pictures)
     yield trials_section(run, pictures)
     yield corpus_section(run)

@@ -20,7 +20,7 @@ from mixopt.reporting.page import Section, asset, paragraph
 if TYPE_CHECKING:
     from mixopt.config import ConstraintsConfig
     from mixopt.mixture import Mixture
-    from mixopt.proposals import Question
+    from mixopt.proposals import ProposalRequest
     from mixopt.run_directory import Run
 
 MAX_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
@@ -64,24 +64,14 @@ def what_if_data(run: Run) -> dict[str, Any]:
         PluginError: The fit's regressor has no plain law.
         RunError: The run has no proposal.
     """
-    from mixopt.proposals import Question
-
-    question = Question.of(
-        run.fit,
-        constraints=run.config.constraints,
-        inventory=run.inventory,
-        search=run.config.propose,
-        seed=run.config.seed,
-        collapsed=run.collapsed,
-        base=run.base_losses,
-    )
+    question = run.request(run.fit)
     starts = {"Recommended": run.recommendation.mixture} if run.is_done("validate") else {}
     starts |= {"Proposal": run.proposal.mixture, "Natural": question.natural}
     return question_data(question, run.config.constraints, starts)
 
 
 def question_data(
-    question: Question, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
+    question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
 ) -> dict[str, Any]:
     """Return plain values and arrays, for `packed_json` and `renderWhatIf`.
 
@@ -110,7 +100,7 @@ def question_data(
     }
 
 
-def _constraints(question: Question, stated: ConstraintsConfig) -> dict[str, Any]:
+def _constraints(question: ProposalRequest, stated: ConstraintsConfig) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
     radius, inventory = limits.radius, question.inventory
@@ -143,17 +133,14 @@ def _constraints(question: Question, stated: ConstraintsConfig) -> dict[str, Any
     }
 
 
-def _guardrails(question: Question) -> dict[str, Any] | None:
+def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     """Return by how much which losses may be predicted worse than those of a reference."""
     from mixopt.constraints import Guards
-    from mixopt.proposals import compared_mixtures
 
     limits, fit = question.constraints.guardrails, question.fit
     if limits is None:
         return None
-    natural = question.natural.over(fit.domains)
-    compared = compared_mixtures(natural, fit.trials, fit.objective)
-    reference = compared[limits.mixture].over(fit.domains).array
+    reference = question.compared(fit.objective)[limits.mixture].array
     guards = Guards.on(fit.objective, limits, reference)
     return {
         "reference": guards.reference,

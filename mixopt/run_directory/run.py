@@ -29,13 +29,15 @@ from mixopt.sweeps import FILES
 from mixopt.system import Trust, git_commit, is_in_use, read_yaml
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mixopt.config import Config
     from mixopt.constraints import Constraints
     from mixopt.corpus import Corpus
     from mixopt.fitting import Fit, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
-    from mixopt.proposals import Anneals, Proposal, Recommendation, Validation
+    from mixopt.proposals import Proposal, ProposalRequest, Recommendation, Validation
     from mixopt.reporting import RunPlots
     from mixopt.trials import Trial, Trials
 
@@ -122,21 +124,21 @@ class Run:
         return self.usable(Trials.read(self.path / "trials.parquet"))
 
     @cached_property
-    def anneals(self) -> Anneals:
-        """What each source of microanneals does, against the controls.
+    def anneals(self) -> pl.DataFrame:
+        """What each source of microanneals does, against the controls (`anneal_effects`).
 
         Raises:
             RunError: The design is another one.
         """
-        from mixopt.proposals import Anneals
+        from mixopt.proposals import anneal_effects
 
         asked = self.config.design.anneals
         if asked is None:
             raise RunError(
                 f"{self.path}: its trials are no microanneals (design.method:"
-                f" {self.config.design.method}); make some: mixopt anneal CONFIG --out DIR"
+                f" {self.config.design.method}); method: anneals makes some"
             )
-        return Anneals.of(self.trials, self.objective, asked)
+        return anneal_effects(self.trials, self.objective, asked)
 
     @cached_property
     def fit(self) -> Fit:
@@ -160,16 +162,22 @@ class Run:
         path = self.path / PROPOSAL
         if not self.manifest.is_edited:
             return Proposal.from_file(path)
-        return predict_own_mixture(
-            Mixture.from_file(path),
-            self.fit,
-            self.objective,
+        mixture = Mixture.from_file(path)
+        return predict_own_mixture(self.request(self.fit), mixture, self.objective)
+
+    def request(self, fit: Fit) -> ProposalRequest:
+        """Return what the configuration asks of a fit of this run's trials."""
+        from mixopt.proposals import ProposalRequest
+
+        return ProposalRequest(
+            fit,
             self.constraints,
             self.natural,
+            self.inventory,
+            self.config.propose,
+            self.config.seed,
+            self.collapsed,
             self.trials,
-            inventory=self.inventory,
-            target_tokens=self.config.propose.target_tokens,
-            collapsed=self.collapsed,
         )
 
     @cached_property
@@ -401,15 +409,8 @@ class Run:
         )
 
     def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step; it names the configuration, or trusts the record.
-
-        Microanneals that are not all trained go on by their own command, which ends with them.
-        """
-        # What `mixopt anneal` was asked for is in the record alone.
-        of_anneals = self.config.design.anneals is not None
-        own = not self.source or self._is_from_record or of_anneals
-        if of_anneals and step in ("run", SWEEP.name) and "--from" not in extra:
-            step = step if self._is_swept else "anneal"
+        """Return the command that runs a step; it names the configuration, or trusts the record."""
+        own = not self.source or self._is_from_record
         source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
         trust = ["--trust"] if own and step in ACTING else []
         return shlex.join(["mixopt", step, *source, *extra, *trust])
@@ -433,13 +434,6 @@ class Run:
             return all((self.path / name).exists() for name in step.outputs)
         return any(step.trial_files(self.path))
 
-    @property
-    def _is_swept(self) -> bool:
-        """Whether the sweep is finished, of whatever configuration, and whole."""
-        recorded = self.manifest.steps.get(SWEEP.name)
-        finished = recorded is not None and recorded.seconds is not None
-        return finished and self._holds(SWEEP, finished=True) and self.fault(SWEEP.name) is None
-
     def _stale(self, step: Step) -> str:
         before = read_yaml(self.path / "config.yaml", error=RunError)
         changed = step_differences(step, before, self.content)
@@ -448,8 +442,6 @@ class Run:
             f"{self.path}: '{step.name}' was made from another configuration: {first[0]} is"
             f" {first[1]} there and {first[2]} here; use another --out"
         )
-        if self.config.design.anneals is not None:
-            return said
         return f"{said}, or redo it with: {self.command('run', '--from', step.name)}"
 
 

@@ -142,7 +142,7 @@ STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPOR
 
 
 # Commands that read what is elsewhere, connect or train: a directory's own record alone does not.
-ACTING = (PREPARE.name, SWEEP.name, VALIDATE.name, "run", "anneal")
+ACTING = (PREPARE.name, SWEEP.name, VALIDATE.name, "run")
 
 
 def step_named(name: str) -> Step:
@@ -168,7 +168,6 @@ SIZES, TASKS, FAMILIES, THRESHOLDS = "sizes", "tasks", "families", "experts.thre
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 CURVE = "eval_every"
 START, START_HASH = "from", "from_hash"  # what trials begin with
-LATER = ("trials", "rounds", "acquisition", "acquisition_regressor", "stop_gain")  # of a design
 READING = ("result", "losses", "unit")  # how its results are read
 
 
@@ -220,15 +219,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
 
 def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
     """Move stated sizes and families of tasks to sections of their own; leave patience out."""
-    return _with_families_apart(_with_sizes_apart(_without_later_rounds(content)))
-
-
-def _without_later_rounds(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out what follows microanneals; of any other design all of it counts."""
-    design = content.get("design")
-    if not isinstance(design, dict) or "anneals" not in design:
-        return content
-    return {**content, "design": {k: v for k, v in design.items() if k not in LATER}}
+    return _with_families_apart(_with_sizes_apart(content))
 
 
 def _with_families_apart(content: dict[str, Any]) -> dict[str, Any]:

@@ -15,30 +15,15 @@ from typing import Any
 import numpy as np
 
 from mixopt.fitting import (
+    Abilities,
     Predictor,
-    SupportsCovariance,
-    SupportsCrossFit,
     SupportsDeviations,
-    SupportsExplanation,
-    SupportsGradient,
-    SupportsParameters,
-    SupportsRefit,
-    SupportsSaving,
-    SupportsSelection,
-    SupportsSizes,
     parameters_called,
     predict_with_std,
-    supports_covariance,
-    supports_cross_fit,
+    supports,
     supports_deviations,
-    supports_explanation,
-    supports_gradient,
-    supports_members,
-    supports_plain_law,
-    supports_refit,
     supports_repetition,
     supports_saving,
-    supports_selection,
     supports_sizes,
 )
 from mixopt.system import Array
@@ -68,22 +53,22 @@ def check_abilities(make: Callable[[], Any], fitted: Any, trials: CheckedTrials)
         _check_deviations(fitted, trials.rows)
     if supports_saving(fitted):
         _check_saving(fitted, trials.rows)
-    if supports_explanation(fitted):
+    if supports(fitted, "explain"):
         _check_explanation(fitted)
     predictor: Predictor = fitted
     if supports_sizes(fitted):
         predictor = _check_sizes(fitted, trials)
-    if supports_gradient(predictor):
+    if supports(predictor, "gradient"):
         _check_gradient(predictor, trials.weights_ND)
-    if supports_covariance(predictor):
+    if supports(predictor, "covariance"):
         _check_covariance(predictor, trials.weights_ND)
-    if supports_selection(predictor):
+    if supports(predictor, "select"):
         _check_selection(predictor, trials.weights_ND)
-    if supports_plain_law(predictor):
+    if supports(predictor, "plain_law"):
         check_plain_law(predictor.plain_law())
-    if supports_refit(predictor):
+    if supports(predictor, "tuned"):
         _check_refit(predictor, trials)
-    if supports_cross_fit(make()):
+    if supports(make(), "cross_fit"):
         _check_cross_fit(make, trials.few())
     if supports_repetition(make()):
         _check_repetition(make, trials.few())
@@ -102,7 +87,7 @@ def _check_deviations(regressor: SupportsDeviations, rows: Array) -> None:
     promise(fine, "std is finite and >= 0", f"the least is {std_NM.min()}")
 
 
-def _check_gradient(regressor: SupportsGradient, weights_ND: Array) -> None:
+def _check_gradient(regressor: Abilities, weights_ND: Array) -> None:
     """Compare along directions that keep the sum: move weight from the first domain to another."""
     weights_D = weights_ND.mean(axis=0)
     gradient_MD = np.asarray(regressor.gradient(weights_D))
@@ -118,7 +103,7 @@ def _check_gradient(regressor: SupportsGradient, weights_ND: Array) -> None:
     promise(close, "gradient is that of predict", detail)
 
 
-def _check_covariance(regressor: SupportsCovariance, weights_ND: Array) -> None:
+def _check_covariance(regressor: Abilities, weights_ND: Array) -> None:
     targets = np.shape(regressor.predict(weights_ND))[1]
     loads_M = np.linspace(1.0, -0.5, targets)
     found_NN = np.asarray(regressor.covariance(weights_ND, loads_M))
@@ -134,7 +119,7 @@ def _check_covariance(regressor: SupportsCovariance, weights_ND: Array) -> None:
     promise(off <= ROUNDED, "covariance is of the weighted sum", f"twice it is off by {off:.3g}")
 
 
-def _check_selection(regressor: SupportsSelection, weights_ND: Array) -> None:
+def _check_selection(regressor: Abilities, weights_ND: Array) -> None:
     before = predict_with_std(regressor, weights_ND)
     targets = [2, 0]
     selected = regressor.select(targets)
@@ -148,13 +133,13 @@ def _check_selection(regressor: SupportsSelection, weights_ND: Array) -> None:
         promise(apart <= CLOSE * np.abs(whole_NM).max(), said, f"it moves by up to {apart:.3g}")
     again_NM = np.asarray(regressor.predict(weights_ND))
     promise(np.array_equal(again_NM, before[0]), "select changes a copy", "the whole moved")
-    both = supports_gradient(regressor) == supports_gradient(selected)
+    both = supports(regressor, "gradient") == supports(selected, "gradient")
     promise(both, "select keeps whether there is a gradient", "one has it, and the other has none")
-    if supports_gradient(selected):
+    if supports(selected, "gradient"):
         _check_gradient(selected, weights_ND)
 
 
-def _check_refit(regressor: SupportsRefit, trials: CheckedTrials) -> None:
+def _check_refit(regressor: Abilities, trials: CheckedTrials) -> None:
     before_NM = np.asarray(regressor.predict(trials.weights_ND))
     half = slice(0, None, 2)
     regressor.tuned().fit(trials.rows[half], trials.losses_NM[half])
@@ -166,7 +151,7 @@ def _check_refit(regressor: SupportsRefit, trials: CheckedTrials) -> None:
     apart_M = np.abs(again_NM - before_NM).max(axis=0) / before_NM.std(axis=0)
     said = "tuned, fitted on the same trials, predicts alike"
     promise(bool((apart_M < ALIKE).all()), said, f"it is {apart_M.max():.3g} spreads of a loss off")
-    if supports_selection(again):
+    if supports(again, "select"):
         one_N1 = np.asarray(again.select([1]).predict(trials.weights_ND))
         close = np.allclose(one_N1, again_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
         promise(close, "a refit can be cut down to some targets", "it predicts otherwise then")
@@ -174,7 +159,7 @@ def _check_refit(regressor: SupportsRefit, trials: CheckedTrials) -> None:
 
 def _check_cross_fit(make: Callable[[], Any], trials: CheckedTrials) -> None:
     losses_NM = trials.losses_NM
-    regressor: SupportsCrossFit = make()
+    regressor: Abilities = make()
     means_NM, stds_NM = _cross_fitted(regressor, losses_NM, trials)
     said = "cross_fit fits on all rows"
     try:
@@ -183,9 +168,9 @@ def _check_cross_fit(make: Callable[[], Any], trials: CheckedTrials) -> None:
         detail = f"predict raises {type(error).__name__}: {error}"
         raise AssertionError(f"a regressor promises: {said}. Broken: {detail}") from error
     promise(fitted_NM.shape == losses_NM.shape, said, f"it predicts shape {fitted_NM.shape}")
-    if supports_members(regressor):
+    if supports(regressor, "held_out_members"):
         _check_members(regressor.held_out_members, losses_NM)
-    if supports_explanation(regressor):
+    if supports(regressor, "explain"):
         _check_explanation(regressor)
     fine = bool(np.isfinite(stds_NM).all() and (stds_NM >= 0).all())
     promise(fine, "deviations of cross_fit are finite and >= 0", f"the least is {stds_NM.min()}")
@@ -200,7 +185,7 @@ def _check_cross_fit(make: Callable[[], Any], trials: CheckedTrials) -> None:
 
 
 def _cross_fitted(
-    regressor: SupportsCrossFit, losses_NM: Array, trials: CheckedTrials
+    regressor: Abilities, losses_NM: Array, trials: CheckedTrials
 ) -> tuple[Array, Array]:
     answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N)
     said = "cross_fit returns means and deviations, shape (N, M) each"
@@ -222,13 +207,13 @@ def _check_members(members: Mapping[str, Array], losses_NM: Array) -> None:
         promise(bool(np.isfinite(member_NM).all()), said, f"{name!r} has one that is not")
 
 
-def _check_explanation(regressor: SupportsExplanation) -> None:
+def _check_explanation(regressor: Abilities) -> None:
     lines: Sequence[object] = regressor.explain(NAMES)
     listed = not isinstance(lines, str) and all(isinstance(line, str) for line in lines)
     promise(listed, "explain returns lines of text", f"it returned {lines!r}")
 
 
-def _check_sizes(regressor: SupportsSizes, trials: CheckedTrials) -> Predictor:
+def _check_sizes(regressor: Abilities, trials: CheckedTrials) -> Predictor:
     """Return the predictor at one size of the trials."""
     size_2 = SIZES[1]
     predictor = regressor.at(*size_2)
@@ -245,7 +230,7 @@ def _check_sizes(regressor: SupportsSizes, trials: CheckedTrials) -> Predictor:
 
 def _check_repetition(make: Callable[[], Any], trials: CheckedTrials) -> None:
     facts = {"inventory": [2e6, 1e6, 5e5, 25e4], "tokens": 1e6}
-    regressor: SupportsParameters = make()
+    regressor: Abilities = make()
     places = {
         key: value for name, value in facts.items() for key in parameters_called(regressor, name)
     }
@@ -263,7 +248,7 @@ def _check_repetition(make: Callable[[], Any], trials: CheckedTrials) -> None:
         _check_saving(regressor, trials.rows)
 
 
-def _check_saving(regressor: SupportsSaving, rows: Array) -> None:
+def _check_saving(regressor: Abilities, rows: Array) -> None:
     before = predict_with_std(regressor, rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "regressor"

@@ -251,10 +251,12 @@ def _search(run: Run) -> Iterator[Line]:
 
 def _anneals(run: Run) -> Iterator[Line]:
     """Yield the effects of the sources of microanneals over the seeds that they have."""
-    for one in run.anneals.effects():
-        ends = {"": one.mean, "_low": one.low, "_high": one.high}
-        values = {f"anneal{end}/{one.source}": v for end, v in ends.items() if v is not None}
-        yield one.seeds, values
+    for row in run.anneals.iter_rows(named=True):
+        if row["target"] is None and row["change"] is not None:
+            ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
+            source = row["source"]
+            values = {f"anneal{end}/{source}": v for end, v in ends.items() if v is not None}
+            yield row["seeds"], values
 
 
 def _spent(run: Run) -> Iterator[Line]:

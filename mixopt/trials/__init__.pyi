@@ -9,24 +9,15 @@ from .columns import (
     loss_column as loss_column,
     schema as schema,
 )
-from .evaluation_files import (
-    Evaluations as Evaluations,
-    Harness as Harness,
-    read_evaluations as read_evaluations,
-)
 from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
 from .first_round import (
     ANNEAL as ANNEAL,
     CONTROL as CONTROL,
     anneal_mixtures as anneal_mixtures,
-    base_epochs as base_epochs,
-    base_mixture as base_mixture,
     design_constraints as design_constraints,
     make_design as make_design,
     read_design as read_design,
-    repeated_line as repeated_line,
     sample_mixtures as sample_mixtures,
-    source_epochs as source_epochs,
     trial_seeds as trial_seeds,
     write_design as write_design,
 )

@@ -30,12 +30,7 @@ class CellTable:
 
     @classmethod
     def read(cls, path: Path) -> CellTable:
-        """Read a file: Parquet by its name, else CSV.
-
-        Raises:
-            TrialsError: It cannot be read, has no row, a column appears twice, or a row has
-                more or fewer cells than the header.
-        """
+        """Read a file: Parquet by its name, else CSV."""
         header, rows = _parquet(path) if path.suffix.lower() in PARQUET else _csv(path)
         doubled = [name for name, count in Counter(header).items() if count > 1]
         if doubled:
@@ -43,15 +38,7 @@ class CellTable:
         return cls(path, header, rows)
 
     def require(self, column: str, option: str) -> None:
-        """Check that a column is there.
-
-        Args:
-            column: Its name.
-            option: What asked for it.
-
-        Raises:
-            TrialsError: It is not there.
-        """
+        """Check that a column is there."""
         if column not in self.header:
             near = did_you_mean(column, self.header)
             raise TrialsError(f"{self.path}: {option}: no column {column!r}{near}")
@@ -77,15 +64,7 @@ class CellTable:
         return np.array(found, dtype=bool).reshape(len(names), len(self.rows)).T
 
     def numbers(self, names: Sequence[str], keys: Sequence[str]) -> Array:
-        """Return columns of finite numbers, shape (rows, names).
-
-        Args:
-            names: Columns.
-            keys: What to call each row in an error.
-
-        Raises:
-            TrialsError: A cell is empty, no number, or not finite; row and column are named.
-        """
+        """Return columns of finite numbers, shape (rows, names)."""
         columns = [
             [self._number(cell, n, key) for cell, key in zip(cells, keys, strict=True)]
             for n, cells in self._columns(names)
@@ -161,20 +140,7 @@ ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
 def join_tables(
     left: CellTable, right: CellTable, key: str | None, *, drop_incomplete: bool
 ) -> tuple[str, CellTable, CellTable, list[str]]:
-    """Bring two tables to the same rows in the same order.
-
-    Args:
-        left: Mixtures; their order is kept.
-        right: Losses.
-        key: The column to join by; found when None.
-        drop_incomplete: Leave out rows that are in one table alone.
-
-    Returns:
-        The key, both tables, and a line about each kind of rows that were left out.
-
-    Raises:
-        TrialsError: No key, or a name that is missing, doubled or extra.
-    """
+    """Bring two tables to the same rows in the same order."""
     found = _key(left, right, key)
     for table in (left, right):
         _check_unique(table, found)
@@ -190,11 +156,7 @@ def join_tables(
 
 
 def data_columns(table: CellTable, key: str) -> list[str]:
-    """Return the columns that hold weights or losses.
-
-    Raises:
-        TrialsError: There is none.
-    """
+    """Return the columns that hold weights or losses."""
     others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, key)
     columns = [name for name in table.header if name not in others]
     if not columns:
@@ -273,16 +235,7 @@ def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
 def finished_rows(
     left: CellTable, right: CellTable, key: str
 ) -> tuple[CellTable, CellTable, list[str]]:
-    """Return the rows of finished runs, and a line about those that were left out.
-
-    Args:
-        left: Mixtures.
-        right: Losses, in the same order.
-        key: The column that names the rows.
-
-    Raises:
-        TrialsError: A share that is not above 0 and at most 1, or no finished run.
-    """
+    """Return the rows of finished runs, and a line about those that were left out."""
     given = next((one for one in (left, right) if SCHEDULE in one.header), None)
     if given is None:
         return left, right, []

@@ -39,14 +39,7 @@ TAIL: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class TrialRows:
-    """Rows of trials and the names in their columns; `Trials` is such rows, checked together.
-
-    Attributes:
-        table: The rows, in the columns of mixopt.trials.table.
-        domains: Names of the domains, in order.
-        targets: Names of the losses, in order: evaluation domains, and metrics of tasks.
-        notes: What a reader should know of how the table came to be, a line each.
-    """
+    """Rows of trials and the names in their columns; `Trials` is such rows, checked together."""
 
     table: pl.DataFrame
     domains: tuple[str, ...]
@@ -91,12 +84,7 @@ def table_of(
     proxy: str,
     targets: Sequence[str] | None,
 ) -> pl.DataFrame:
-    """Return a row for each trial, in their order, joined with its result by name.
-
-    Raises:
-        TrialsError: A result is missing, there twice or of no trial, or finished trials have
-            different evaluation domains.
-    """
+    """Return a row for each trial, in their order, joined with its result by name."""
     if not trials:
         raise TrialsError("a table of trials needs at least one trial")
     check_once([trial.name for trial in trials], "the design")
@@ -113,39 +101,21 @@ def table_of(
 
 
 def check_once(names: Iterable[str], where: str) -> None:
-    """Check that no name appears twice.
-
-    Raises:
-        TrialsError: One is; all that are, are named.
-    """
+    """Check that no name appears twice."""
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise TrialsError(f"{where}: more than one row for {listed(doubled)}")
 
 
 def check_losses(names: Iterable[str]) -> None:
-    """Check the names of losses; of a metric of a task, those of the task and the metric.
-
-    Raises:
-        TrialsError: One cannot be a name.
-    """
+    """Check the names of losses; of a metric of a task, those of the task and the metric."""
     for name in names:
         for part in task_metric(name) or (name,):
             check_name(part, "evaluation domain", TrialsError)
 
 
 def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:
-    """Check that two tables have rows of the same names.
-
-    Args:
-        left: Names of the first table.
-        right: Names of the second.
-        one: What the first is called in the message.
-        other: What the second is called.
-
-    Raises:
-        TrialsError: They differ; the names that one side lacks are given.
-    """
+    """Check that two tables have rows of the same names."""
     lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
     missing = [name for name in lefts if name not in rights]
     extra = [name for name in rights if name not in lefts]

@@ -59,12 +59,7 @@ class TrialExperts:
     def of(
         cls, results: Iterable[TrialResult], thresholds: Thresholds | None = None
     ) -> TrialExperts | None:
-        """Return the table of trials that have experts; None where none has.
-
-        Args:
-            results: Of the trials.
-            thresholds: From where on something is diagnosed.
-        """
+        """Return the table of trials that have experts; None where none has."""
         rows = [
             row
             for result in results
@@ -75,11 +70,7 @@ class TrialExperts:
 
     @classmethod
     def read(cls, path: Path) -> TrialExperts | None:
-        """Read a table; None where there is none.
-
-        Raises:
-            RunError: The file is not such a table.
-        """
+        """Read a table; None where there is none."""
         if not path.exists():
             return None
         try:

@@ -54,24 +54,9 @@ TOLERANCE = 1e-9  # of weights that are products
 def make_anneals(
     config: AnnealsConfig, natural: Mixture, constraints: Constraints, seeds: list[int]
 ) -> list[Trial]:
-    """Return the control and an anneal of each source, with all seeds, seed by seed.
-
-    Args:
-        config: Sources, share and base.
-        natural: Each domain's share of the available tokens.
-        constraints: Limits; those of epochs hold for each anneal and the control.
-        seeds: One for each repetition.
-
-    Returns:
-        Trials named `control-s0`, `anneal_<source>-s0`, ..., `control-s1`, ...
-
-    Raises:
-        DesignError: The base has no tokens.
-        InfeasibleError: A source has too few tokens for its share, or a domain of the base for its
-            weight.
-    """
+    """Return the control and an anneal of each source, with all seeds, seed by seed."""
     mixtures = dict(anneal_mixtures(config, natural))
-    check_epochs(config, mixtures, constraints)
+    _check_epochs(config, mixtures, constraints)
     return [
         Trial(f"{name}-s{place}", mixture, seed, _role(name))
         for place, seed in enumerate(seeds)
@@ -89,11 +74,7 @@ def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[s
 
 
 def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
-    """Return the base over all domains; sources have 0 of it.
-
-    Raises:
-        DesignError: The domains that are not sources have no tokens.
-    """
+    """Return the base over all domains; sources have 0 of it."""
     given = natural if config.base == "natural" else config.base
     kept = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
     total = sum(kept.values())
@@ -104,58 +85,15 @@ def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
     return Mixture({name: weight / total for name, weight in kept.items()})
 
 
-def check_epochs(
+def _check_epochs(
     config: AnnealsConfig, mixtures: Mapping[str, Mixture], constraints: Constraints
 ) -> None:
-    """Check that each domain has tokens enough for its weight in every anneal and the control.
-
-    Raises:
-        InfeasibleError: One would be repeated more than `constraints.max_epochs`.
-    """
+    """Check that each domain has tokens enough for its weight in every anneal and the control."""
     for cap in sorted(constraints.caps, key=lambda cap: cap.domain not in config.sources):
         most = max(mixture[cap.domain] for mixture in mixtures.values())
         if cap.rate and most > cap.value + TOLERANCE:
             kind = "source" if cap.domain in config.sources else "base domain"
             raise InfeasibleError(f"{kind} {cap.domain!r}: {cap.refuse(most)}")
-
-
-def source_epochs(
-    config: AnnealsConfig, inventory: Mapping[str, int], tokens: int
-) -> dict[str, float]:
-    """Return how often each source is read in a run of so many tokens at its share."""
-    return _epochs(dict.fromkeys(config.sources, config.share), inventory, tokens)
-
-
-def base_epochs(
-    config: AnnealsConfig, natural: Mixture, inventory: Mapping[str, int], tokens: int
-) -> dict[str, float]:
-    """Return how often each domain of the base is read in a run of so many tokens of it alone."""
-    base = base_mixture(config, natural)
-    return _epochs({name: base[name] for name in base if base[name] > 0}, inventory, tokens)
-
-
-def repeated_line(sources: Mapping[str, float], base: Mapping[str, float]) -> str | None:
-    """Return a warning of what the full run reads more than once; None where that is nothing.
-
-    Args:
-        sources: How often each is read at its share, of those that no limit of epochs holds.
-        base: The same of the base's domains in a run of the base alone.
-    """
-    parts = [("at this share", _often(sources)), ("on the base alone", _often(base))]
-    said = [f"{where} the full run reads {often}" for where, often in parts if often]
-    if not said:
-        return None
-    return f"warning: {'; '.join(said)}; set constraints.max_epochs to refuse that"
-
-
-def _epochs(
-    weights: Mapping[str, float], inventory: Mapping[str, int], tokens: int
-) -> dict[str, float]:
-    return {name: share * tokens / max(inventory[name], 1) for name, share in weights.items()}
-
-
-def _often(epochs: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {count:.2g} times" for name, count in epochs.items() if count > 1.0)
 
 
 def _role(name: str) -> Role:
@@ -173,11 +111,7 @@ COLUMNS = {
 
 
 def design_table(trials: Sequence[Trial]) -> pl.DataFrame:
-    """Return the trials of a design as a table, in their order.
-
-    Raises:
-        DesignError: No trial, two trials of one name, or trials over different domains.
-    """
+    """Return the trials of a design as a table, in their order."""
     if not trials:
         raise DesignError("a design needs at least one trial")
     domains = trials[0].mixture.domains
@@ -201,11 +135,7 @@ def write_design(trials: Sequence[Trial], path: Path) -> None:
 
 
 def read_design(path: Path) -> list[Trial]:
-    """Read what `write_design` wrote, in the same order.
-
-    Raises:
-        DesignError: The file is not there or not a design, or a row is not what it was.
-    """
+    """Read what `write_design` wrote, in the same order."""
     table = read_table(path, mend="make it again with mixopt design", error=DesignError)
     missing = [name for name in COLUMNS if name not in table.columns]
     domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
@@ -243,25 +173,7 @@ def make_design(
     *,
     say: Say = silent,
 ) -> list[Trial]:
-    """Return the trials: anchors, replicates, axial and sampled mixtures, in this order.
-
-    Args:
-        config: Method, number of mixtures, caps, anchors and replicates.
-        natural: Each domain's share of the available tokens; the prior, and an anchor.
-        constraints: What is allowed, if anything is not; all mixtures but anchors and replicates
-            stay within it and within the design's own caps.
-        seed: The run's seed; the mixtures and every trial's own seed follow from it.
-        say: Called with a line where the design is not quite what was asked for.
-
-    Returns:
-        Trials named `natural`, `uniform`, `uniform_r1` ..., `t0000` ..., no two with one seed; of
-        microanneals those of mixopt.trials.first_round, whose seeds are shared.
-
-    Raises:
-        ConfigError: A cap on an unknown domain, or an anchor given twice.
-        InfeasibleError: No mixture meets the caps.
-        DesignError: There are not as many mixtures, or trials are too few for an axial design.
-    """
+    """Return the trials: anchors, replicates, axial and sampled mixtures, in this order."""
     allowed = design_constraints(config, natural, constraints)
     if config.anneals is not None:
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
@@ -284,12 +196,7 @@ def make_design(
 def design_constraints(
     config: DesignConfig, natural: Mixture, constraints: Constraints | None = None
 ) -> Constraints:
-    """Return the constraints with the design's caps: `max_weights` and `max_usage` x natural.
-
-    Raises:
-        ConfigError: A cap on an unknown domain.
-        InfeasibleError: No mixture meets them; the message names the caps and what fixes it.
-    """
+    """Return the constraints with the design's caps: `max_weights` and `max_usage` x natural."""
     base = constraints or Constraints(natural.domains)
     caps = [Limit(name, cap, "design.max_weights") for name, cap in config.max_weights.items()]
     if config.max_usage is not None:
@@ -307,19 +214,7 @@ def sample_mixtures(
     count: int | None = None,
     say: Say = silent,
 ) -> Array:
-    """Return distinct sampled mixtures, shape (N, D), all allowed.
-
-    Args:
-        config: How they are drawn.
-        natural: Prior of the draws.
-        constraints: What is allowed.
-        seed: Of the draws.
-        count: How many; those of the first round when None.
-        say: Called with a line where Sobol points take the place of draws.
-
-    Raises:
-        DesignError: More than one is asked for, and there is only one.
-    """
+    """Return distinct sampled mixtures, shape (N, D), all allowed."""
     allowed, count = constraints.simplex, config.first_round if count is None else count
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:

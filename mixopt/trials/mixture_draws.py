@@ -41,13 +41,7 @@ SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture
 
 @dataclass(frozen=True)
 class DirichletDraws:
-    """What came of the draws: distinct mixtures that are allowed, and how rare they were.
-
-    Attributes:
-        weights_ND: Distinct mixtures, sorted; rows add up to 1.
-        draws: How many were drawn.
-        accepted: How many of them met the bounds, doubles included.
-    """
+    """What came of the draws: distinct mixtures that are allowed, and how rare they were."""
 
     weights_ND: Array
     draws: int
@@ -65,18 +59,7 @@ def draw_mixtures(
     max_strength: float = 5.0,
     minimum: float = 2e-4,
 ) -> DirichletDraws:
-    """Draw mixtures by steps 2 to 6 above, all that are distinct and allowed.
-
-    Args:
-        natural_D: Share of each domain, >= 0, adding up to 1.
-        allowed: Bounds of the weights; draws outside are rejected.
-        draws: How many to draw; RegMix draws 100 for each that it needs.
-        rng: Source of randomness.
-        temperature: Power on the natural shares; 1 keeps them, 0 would make them equal.
-        min_strength: Least concentration; small ones give mixtures of few domains.
-        max_strength: Most concentration; large ones stay near the prior.
-        minimum: Weights below become 0, and weights are multiples of it; 0 rounds nothing.
-    """
+    """Draw mixtures by steps 2 to 6 above, all that are distinct and allowed."""
     prior_D = natural_D**temperature / (natural_D**temperature).sum()
     strengths = np.geomspace(min_strength, max_strength, STRENGTHS)
     drawn_RD = _dirichlet(rng.choice(strengths, size=draws)[:, None] * prior_D, rng)
@@ -131,14 +114,7 @@ def _distinct(weights_RD: Array) -> Array:
 def sobol_mixtures(
     allowed: Allowed, count: int, *, minimum: float, rng: np.random.Generator
 ) -> Array:
-    """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D).
-
-    Args:
-        allowed: Bounds of the weights.
-        count: How many.
-        minimum: Weights below become 0, where the bounds leave room for that.
-        rng: Scrambles the points.
-    """
+    """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D)."""
     if allowed.dimensions == 0:
         return np.tile(allowed.project(allowed.lower_D), (count, 1))
     weights_ND = allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
@@ -173,12 +149,7 @@ LEAST = 1e-12  # of the centre, so that a domain that the centre leaves out can 
 
 @dataclass(frozen=True, eq=False)
 class AxialMixtures:
-    """The mixtures of an axial design.
-
-    Attributes:
-        weights_PD: The centre, then one mixture a domain; no two alike.
-        left_out: Positions of the domains whose mixture is nearly the centre.
-    """
+    """The mixtures of an axial design."""
 
     weights_PD: Array
     left_out: tuple[int, ...]
@@ -187,21 +158,16 @@ class AxialMixtures:
 def axial_mixtures(
     center_D: Array, allowed: Allowed, share: float, *, taken: Sequence[Array] = ()
 ) -> AxialMixtures:
-    """Return the centre, moved within the limits, and an axial mixture for each domain.
-
-    Args:
-        center_D: What every mixture is partly made of; >= 0, adding up to 1.
-        allowed: Limits of the weights.
-        share: How far each goes from the centre towards its domain, in (0, 1].
-        taken: Mixtures that are trained anyway and are left out here.
-    """
+    """Return the centre, moved within the limits, and an axial mixture for each domain."""
     domains = len(center_D)
-    middle_D = _filled(center_D[None], center_D, allowed, np.zeros((1, domains), dtype=np.bool_))
+    interior_point_D = _filled(
+        center_D[None], center_D, allowed, np.zeros((1, domains), dtype=np.bool_)
+    )
     wanted_DD = share * np.eye(domains) + (1.0 - share) * center_D
     axes_DD = _filled(wanted_DD, center_D, allowed, np.eye(domains, dtype=np.bool_))
-    away_D = 0.5 * np.abs(axes_DD - middle_D).sum(axis=1)
+    away_D = 0.5 * np.abs(axes_DD - interior_point_D).sum(axis=1)
     kept: list[Array] = []
-    for weights_D in [middle_D[0], *axes_DD[away_D >= NEAR]]:
+    for weights_D in [interior_point_D[0], *axes_DD[away_D >= NEAR]]:
         if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *kept)):
             kept.append(weights_D)
     left_out = tuple(int(place) for place in np.flatnonzero(away_D < NEAR))
@@ -209,14 +175,7 @@ def axial_mixtures(
 
 
 def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArray) -> Array:
-    """Keep each mixture's own domain as near as the limits allow; scale the centre for the rest.
-
-    Args:
-        wanted_PD: What the mixtures would be without limits.
-        center_D: In proportion to which the other domains share the rest.
-        allowed: Limits of the weights.
-        own_PD: Which domain of each mixture is its own; none in the centre's row.
-    """
+    """Keep each mixture's own domain as near as the limits allow; scale the centre for the rest."""
     lower_D, upper_D = allowed.lower_D, allowed.upper_D
     # The others can take no less than their floors and no more than their caps.
     most_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))

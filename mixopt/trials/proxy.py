@@ -36,15 +36,7 @@ if TYPE_CHECKING:
 
 
 def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
-    """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2.
-
-    Args:
-        domains: Evaluation domains.
-
-    Returns:
-        By name; None where the bytes of one domain are not known, since a table has a unit for
-        all domains or for none: its text is not here, or its tokens' tokenizer is not.
-    """
+    """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2."""
     shards = {domain.name: domain.validation for domain in domains}
     if not all(held.bytes and held.tokens for held in shards.values()):
         return None
@@ -52,12 +44,7 @@ def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
 
 
 def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:
-    """Return losses in bits per byte; none where the bytes of one domain are not known.
-
-    Args:
-        nats: Losses in nats per token, by evaluation domain.
-        domains: The evaluation domains.
-    """
+    """Return losses in bits per byte; none where the bytes of one domain are not known."""
     rates = bits_per_nat(domains)
     return {} if rates is None else {name: loss * rates[name] for name, loss in nats.items()}
 
@@ -194,12 +181,7 @@ class Proxy(Protocol):
 
 
 def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
-    """Load the proxy `name` and build it with `options`.
-
-    Raises:
-        PluginError: There is no such proxy.
-        ConfigError: An option that the proxy does not have or refuses.
-    """
+    """Load the proxy `name` and build it with `options`."""
     from mixopt.system import build_plugin
 
     proxy: Proxy = build_plugin("proxy", name, options)

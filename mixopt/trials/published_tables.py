@@ -58,7 +58,7 @@ SHARED_PREFIXES = ("the_pile_",)
 
 def read_csv_trials(
     mixtures: Path,
-    losses: Path | CellTable,
+    losses: Path,
     *,
     tolerance: float = 0.01,
     key: str | None = None,
@@ -66,28 +66,8 @@ def read_csv_trials(
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> TrialRows:
-    """Read and join two files by their key.
-
-    Args:
-        mixtures: A row for each trial: its key, and the weight of each domain.
-        losses: A row for each trial: its key, and its losses; a file, or what was read already.
-        tolerance: How far from 1 the weights of a row may be; they are rescaled, and noted.
-        key: The column to join by; found if omitted (mixopt.trials.cells.KEYS).
-        unit: Unit of the losses.
-        ignore: Columns of either file that are neither weights nor losses.
-        drop_incomplete: Leave out rows that are in one file alone or lack a number, and columns
-            of losses that no row has; the notes say which.
-
-    Returns:
-        Finished trials in the order of `mixtures`, with losses in one unit; the notes say what was
-        rescaled or left out, and which columns never change.
-
-    Raises:
-        TrialsError: A file cannot be read, a key is missing, doubled or extra, or a value is not a
-            number, not finite, negative, or out of tolerance.
-    """
-    right = losses if isinstance(losses, CellTable) else CellTable.read(losses)
-    tables = _without_ignored(CellTable.read(mixtures), right, ignore)
+    """Read and join two files by their key."""
+    tables = _without_ignored(CellTable.read(mixtures), CellTable.read(losses), ignore)
     key, left, right, notes = join_tables(*tables, key, drop_incomplete=drop_incomplete)
     if drop_incomplete:
         left, right, dropped = _complete(left, right, key)

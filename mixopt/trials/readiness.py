@@ -91,13 +91,7 @@ class Replicates:
 
 
 def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tuple[Readiness, ...]:
-    """Return how well finished trials tell mixtures apart on each loss.
-
-    Args:
-        trials: The finished trials; those of several sizes are compared within each.
-        losses_NM: Losses of these trials, or an objective of them.
-        names: Of the columns.
-    """
+    """Return how well finished trials tell mixtures apart on each loss."""
     cell_N, size_N = _cells(trials)
     between_M, within_M, freedom, each = _variances(losses_NM, cell_N, size_N)
     if not freedom[1]:
@@ -118,11 +112,7 @@ def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tupl
 
 
 def without_noise(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective without those of its losses that are noise over these trials.
-
-    Raises:
-        ConfigError: No mixture was trained twice, or nothing is left of the objective.
-    """
+    """Return the objective without those of its losses that are noise over these trials."""
     done = trials.finished
     if not Replicates.of(done).trials:
         raise ConfigError(
@@ -135,11 +125,7 @@ def without_noise(objective: Objective, trials: Trials) -> Objective:
 
 
 def _cells(trials: Trials) -> tuple[IntArray, IntArray]:
-    """Number each trial's mixture and size together, and its size; sizes count where trials share.
-
-    Returns:
-        Shape (N,) each.
-    """
+    """Number each trial's mixture and size together, and its size."""
     sizes = trials.table.select("parameters", "tokens").rows()
     if len(set(sizes)) > max(len(sizes) // 2, 1):  # nearly every trial has its own
         sizes = [(0, 0)] * len(sizes)
@@ -152,12 +138,7 @@ def _cells(trials: Trials) -> tuple[IntArray, IntArray]:
 def _variances(
     losses_NM: Array, cell_N: IntArray, size_N: IntArray
 ) -> tuple[Array, Array, tuple[int, int], float]:
-    """Return mean squares between and within mixtures, their degrees of freedom, trials of each.
-
-    Returns:
-        Both mean squares, shape (M,); K - S and N - K; and the number of trials of a mixture
-        that counts in the variance between mixtures, 1 where none was trained twice.
-    """
+    """Return mean squares between and within mixtures, their degrees of freedom, trials of each."""
     counts_K, means_KM = _means(losses_NM, cell_N)
     counts_S, means_SM = _means(losses_NM, size_N)
     within_NM, between_NM = losses_NM - means_KM[cell_N], (means_KM[cell_N] - means_SM[size_N])
@@ -189,12 +170,7 @@ LEAST_MIXTURES = 4
 
 
 def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
-    """Check finished trials before a fit.
-
-    Raises:
-        TrialsError: Too few mixtures, a loss that is the same in all trials, or evaluation
-            domains that are not the objective's.
-    """
+    """Check finished trials before a fit."""
     _check_targets(trials, objective)
     _check_count(trials, folds)
     _check_losses(trials, objective)
@@ -204,10 +180,6 @@ def settled(objective: Objective, trials: Trials) -> Objective:
     """Return the objective with values from trials: spreads, and losses that are noise.
 
     Tasks that no trial was scored on are no losses of it.
-
-    Raises:
-        ConfigError: It measures a task that no trial was scored on, the trials cannot tell what is
-            noise, or nothing is left.
     """
     objective = _of_scored(objective, trials)
     if objective.leave_out == "noise":
@@ -236,10 +208,6 @@ def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
     """Return the trials without tasks that are equal in all of them, unless requested.
 
     The accuracy of small models is often the same in all trials.
-
-    Args:
-        trials: The trials of a sweep.
-        measured: What the objective is made of.
     """
     done = trials.table.filter(pl.col("status") == "finished")
     flat = [

@@ -50,21 +50,6 @@ def reindexed(
 
     All changes refer to the domains as they are; a domain is in one change at most. New domains
     stand where the first of those that they come from stood, added ones last.
-
-    Args:
-        trials: Any.
-        split: Parts of a domain, with their shares; a list of names takes the inventory's.
-        merge: Domains that become one, by its name.
-        freeze: Domains of a group, with their fixed shares, by its name; a list of names takes
-            the inventory's.
-        add: Names of new domains.
-        remove: Names of domains that go.
-        inventory: Distinct tokens of the domains that shares are to come from.
-        tolerance: The most that a trial's mixture may be moved by `freeze` and `remove`; 1 keeps
-            all trials, with what is left of their mixtures.
-
-    Raises:
-        TrialsError: An unknown or doubled domain, shares that are none, or no trial is left.
     """
     counts = inventory or {}
     changes = [
@@ -88,11 +73,7 @@ def reindexed(
 
 
 def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
-    """Return the rows of two tables on the same domains, over the targets that both have.
-
-    Raises:
-        TrialsError: Other domains, no common target, or a name that is in both.
-    """
+    """Return the rows of two tables on the same domains, over the targets that both have."""
     for name in (*trials.domains, *other.domains):
         if name not in trials.domains or name not in other.domains:
             raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")

@@ -95,11 +95,7 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
 
 
 def trial_from_json(content: object, where: str = "a trial") -> Trial:
-    """Read what `trial_to_json` made.
-
-    Raises:
-        RunError: It is something else; the field is named.
-    """
+    """Read what `trial_to_json` made."""
     return _trial(checked_as(TrialShape, content, where), where)
 
 
@@ -119,11 +115,7 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
 
 
 def result_from_json(content: object, where: str = "a result") -> TrialResult:
-    """Read what `result_to_json` made.
-
-    Raises:
-        RunError: It is something else; the field is named.
-    """
+    """Read what `result_to_json` made."""
     return _result(checked_as(ResultShape, content, where), where)
 
 
@@ -133,15 +125,7 @@ def trial_paths(folder: Path) -> list[Path]:
 
 
 def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResult]:
-    """Read a trial's file: the trial and what became of it.
-
-    Args:
-        path: The file.
-        made_by: The fingerprint that it must carry (`trial_fingerprint`); any when None.
-
-    Raises:
-        RunError: The file cannot be read, is not what was written, or carries another fingerprint.
-    """
+    """Read a trial's file: the trial and what became of it."""
     content = read_sealed(path, EntryShape, mend="delete it to train the trial again")
     if made_by not in (None, content.made_by):
         raise RunError(
@@ -152,12 +136,7 @@ def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResu
 
 
 def trial_fingerprint(step: str, corpus: str) -> str:
-    """Return the fingerprint that results carry: of their step's configuration and their corpus.
-
-    Args:
-        step: The step's fingerprint.
-        corpus: The hash of the corpus.
-    """
+    """Return the fingerprint that results carry: of their step's configuration and their corpus."""
     return hashlib.sha256(f"{step} {corpus}".encode()).hexdigest()[:16]
 
 
@@ -165,25 +144,12 @@ class TrialFolder:
     """One file for each finished, diverged or failed trial."""
 
     def __init__(self, path: Path, made_by: str = "") -> None:
-        """Open a folder; what a kill left half done is done first.
-
-        Args:
-            path: The folder.
-            made_by: The fingerprint of what trains the trials now (`trial_fingerprint`).
-
-        Raises:
-            RunError: The journal of a group is not what was written.
-        """
+        """Open a folder; what a kill left half done is done first."""
         self.path, self._made_by = path, made_by
         self._recover()
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
-        """Return the existing results, by trial.
-
-        Raises:
-            RunError: A file that cannot be read, is not what was written, or belongs to another
-                configuration, corpus, mixture or seed than the trial of its name.
-        """
+        """Return the existing results, by trial."""
         found = {}
         for trial in trials:
             path = self._file(trial.name)

@@ -44,15 +44,7 @@ class Pool:
     rows_P: IntArray
 
     def draw(self, count: int, generator: np.random.Generator) -> IntArray:
-        """Draw sequences without replacement, epoch after epoch, each in another order.
-
-        Args:
-            count: How many to draw.
-            generator: Where the order of each epoch comes from.
-
-        Returns:
-            Numbers of sequences, shape (count,).
-        """
+        """Draw sequences without replacement, epoch after epoch, each in another order."""
         epochs: list[IntArray] = [np.empty(0, np.int64)]
         begun, missing = 0, count
         while missing > 0:
@@ -85,16 +77,7 @@ class SimulatedEpochs:
     inventory: Mapping[str, int] | None = None
 
     def pool(self, corpus: Corpus, name: str, sequences: int) -> Pool:
-        """Return the pool of a domain.
-
-        Args:
-            corpus: The tokens; the pools of a corpus are the same in each call.
-            name: The domain.
-            sequences: Whole sequences that it has.
-
-        Raises:
-            CorpusError: The pool would be smaller than one sequence.
-        """
+        """Return the pool of a domain."""
         inventory = (self.inventory or corpus.inventory)[name]
         share = min(self.tokens / self.target_tokens, 1.0)
         wanted = inventory * share / self.length
@@ -118,16 +101,7 @@ class SimulatedEpochs:
 
 
 def simulated_target(simulate: bool, tokens: int, target_tokens: int | None) -> int | None:
-    """Return the length of the full run whose epochs are simulated; None where none are.
-
-    Args:
-        simulate: `proxy.simulate_epochs`.
-        tokens: Tokens of one trial.
-        target_tokens: `propose.target_tokens`.
-
-    Raises:
-        ConfigError: The full run has no length, or is shorter than a trial.
-    """
+    """Return the length of the full run whose epochs are simulated; None where none are."""
     if not simulate:
         return None
     if target_tokens is None:

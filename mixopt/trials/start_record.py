@@ -48,11 +48,7 @@ class StartRecord(BaseModel):
 
     @classmethod
     def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:
-        """Return the record of measured losses.
-
-        Raises:
-            RunError: One of them is not a finite number.
-        """
+        """Return the record of measured losses."""
         values = asdict(losses)
         del values["tokens"]
         fields = {"weights": weights, "eval_tokens": eval_tokens, **values}
@@ -61,11 +57,7 @@ class StartRecord(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> StartRecord | None:
-        """Read the record of a run directory; None where there is none.
-
-        Raises:
-            RunError: It is damaged.
-        """
+        """Read the record of a run directory; None where there is none."""
         file = folder / START_FILE
         if not file.exists():
             return None
@@ -84,27 +76,13 @@ class StartRecord(BaseModel):
         write_sealed(folder / START_FILE, self.model_dump())
 
     def losses(self, unit: str) -> dict[str, float]:
-        """Return all losses by the names of their columns, those of text in a unit.
-
-        Args:
-            unit: `nats_per_token` or `bits_per_byte`.
-        """
+        """Return all losses by the names of their columns, those of text in a unit."""
         text = self.bits_per_byte if unit == "bits_per_byte" else self.nats_per_token
         return {**text, **self.tasks}
 
 
 def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Training) -> Losses:
-    """Return what the checkpoint of a proxy loses, asked of the proxy in another process.
-
-    Args:
-        name: The proxy's.
-        options: What it is made with.
-        corpus: A prepared corpus.
-        training: How much is evaluated, and where.
-
-    Raises:
-        MixoptError: The proxy cannot evaluate it.
-    """
+    """Return what the checkpoint of a proxy loses, asked of the proxy in another process."""
 
     def died(how: str) -> MixoptError:
         return RunError(f"losses of what trials begin with: the process {how}")

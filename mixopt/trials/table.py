@@ -29,7 +29,6 @@ from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array, check_names, read_table, write_table
-from mixopt.trials.cells import KEYS, CellTable
 from mixopt.trials.columns import (
     LARGEST_LOSS,
     LARGEST_SIZE,
@@ -45,7 +44,6 @@ from mixopt.trials.columns import (
     schema,
     table_of,
 )
-from mixopt.trials.evaluation_files import Evaluations
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import read_csv_trials
 from mixopt.trials.reindexing import joined, reindexed
@@ -151,35 +149,6 @@ class Trials(TrialRows):
             drop_incomplete=drop_incomplete,
         )
         return cls._of(rows)
-
-    @classmethod
-    def from_evaluations(
-        cls,
-        mixtures: str | Path,
-        found: Evaluations,
-        *,
-        tolerance: float = 0.01,
-        key: str | None = None,
-        ignore: Sequence[str] = (),
-        drop_incomplete: bool = False,
-    ) -> Trials:
-        """Join mixtures with the results of an evaluation harness (`read_evaluations`).
-
-        Raises:
-            TrialsError: As for `from_csv`: a trial is missing or extra, or lacks a task.
-        """
-        header = CellTable.read(Path(mixtures)).header
-        name = key or next((one for one in KEYS if one in header), KEYS[0])
-        rows = read_csv_trials(
-            Path(mixtures),
-            found.table(name),
-            tolerance=tolerance,
-            key=name,
-            unit="bits_per_byte",
-            ignore=ignore,
-            drop_incomplete=drop_incomplete,
-        )
-        return cls._of(rows).with_notes(*found.notes)
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:

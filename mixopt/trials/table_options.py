@@ -32,12 +32,7 @@ class TableOptions:
     def read(
         self, command: str, mixtures: Path | None, losses: Path | None, trials: Path | None
     ) -> Trials:
-        """Read trials from two tables, or from one that mixopt wrote.
-
-        Raises:
-            ConfigError: Both ways are given, or half of one, or an option of the other way.
-            TrialsError: A table cannot be used.
-        """
+        """Read trials from two tables, or from one that mixopt wrote."""
         if trials is not None:
             others = (mixtures, losses, self.key, self.ignore or None)
             if any(other is not None for other in others) or self.drop_incomplete:
@@ -65,10 +60,6 @@ class TableOptions:
         """Read the runs at the target size like the trials; None if none are given.
 
         Columns to ignore may be absent.
-
-        Raises:
-            ConfigError: Both ways are given, or half of one.
-            TrialsError: A table cannot be used.
         """
         if mixtures is losses is trials is None:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import yaml
@@ -175,13 +174,3 @@ def test_experts_of_a_run_without_any_is_one_line(run):
     ended = mixopt("experts", run)
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert "nothing is recorded about experts" in ended.error
-
-
-@pytest.mark.nightly  # tests/reporting sends a whole run too
-def test_sync_and_import_from_the_runs_own_record(run, empty_database, tmp_path):
-    shutil.copy(empty_database, run / "mlflow.db")
-    assert parsed("sync", run)
-    uri = f"sqlite:///{run / 'mlflow.db'}"
-    asked = ("--uri", uri, "--experiment", "tiny", "--out", tmp_path / "trials.parquet")
-    said = answered("import", *asked, "--run", "run/sweep")
-    assert "2 domains, 3 evaluation domains" in said

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import CappedSimplex, Constraints, limits_of
 from mixopt.constraints.convex_set import ConvexSet
-from mixopt.constraints.radius import Radius
+from mixopt.constraints.limits import Radius
 from mixopt.errors import InfeasibleError
 from mixopt.mixture import Mixture, total_variation
 
@@ -133,22 +133,22 @@ def test_what_is_outside_is_pulled_straight_to_the_middle_and_no_farther_than_it
     moved_ND = one.inside(outside_ND)
     assert one.contains(moved_ND, tolerance=1e-9).all()
     for start_D, moved_D in zip(start_ND, moved_ND, strict=True):
-        way_D, whole_D = moved_D - one.middle_D, start_D - one.middle_D
+        way_D, whole_D = moved_D - one.interior_point_D, start_D - one.interior_point_D
         part = float(way_D @ whole_D / (whole_D @ whole_D))
         np.testing.assert_allclose(way_D, part * whole_D, atol=1e-8)
         if part < 1.0 - 1e-6:
-            assert is_off(one, one.middle_D + (part + 1e-5) * whole_D)
+            assert is_off(one, one.interior_point_D + (part + 1e-5) * whole_D)
 
 
 @pytest.mark.parametrize("one", ALL)
 def test_the_middle_is_in_the_set_with_room_on_every_side_that_has_some(one):
-    assert one.contains(one.middle_D)[0]
+    assert one.contains(one.interior_point_D)[0]
     for place in range(one.dimensions):
         cube = np.full((2, one.dimensions), 0.5)
         cube[:, place] = (0.1, 0.9)
         for end_D in one.from_cube(cube):
-            way_D = 1e-4 * (end_D - one.middle_D)
-            assert one.contains(one.middle_D - way_D, tolerance=1e-12)[0]
+            way_D = 1e-4 * (end_D - one.interior_point_D)
+            assert one.contains(one.interior_point_D - way_D, tolerance=1e-12)[0]
 
 
 def test_a_step_goes_all_the_way_or_to_the_first_limit():

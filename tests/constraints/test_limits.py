@@ -10,8 +10,6 @@ from mixopt.constraints.limits import (
     GroupLimit,
     down,
     epoch_limit,
-    longest_run,
-    smallest_setting,
     strictest,
     up,
 )
@@ -46,22 +44,6 @@ def test_a_scaled_limit_is_never_above_1():
     assert scaled_limit("a", "s", 9, 0.2).value == 1.0
     assert epoch_limit("a", 30, 2, 100).value == pytest.approx(0.6)
     assert epoch_limit("a", 30, 20, 100).value == 1.0
-
-
-def test_the_smallest_setting_fills_up_to_1_past_domains_that_reach_their_other_limits():
-    limits = [Limit("a", 0, "s", 1, 0.1), Limit("b", 0, "s", 1, 0.2), Limit("c", 0, "s")]
-    # At 3, a is full at 0.3 and b has 0.6: c adds 0.1, and the sum is 1 there.
-    assert smallest_setting(limits, {"a": 0.3, "b": 1.0, "c": 0.1}) == pytest.approx(3.0)
-    # Past 1, a stays at 0.1; 0.1 + 0.2 s + 0.1 is 1 at 4.
-    assert smallest_setting(limits, {"a": 0.1, "b": 1.0, "c": 0.1}) == pytest.approx(4.0)
-    assert smallest_setting(limits, {"a": 0.1, "b": 0.7, "c": 0.1}) is None
-
-
-def test_a_shorter_run_does_what_more_epochs_would():
-    limits = [Limit("a", 0.1, "x"), epoch_limit("b", 10, 4, 100)]
-    assert longest_run(limits, 8.0) == pytest.approx(50.0)
-    assert longest_run(limits, 0.0) == 0.0
-    assert longest_run(limits[:1], 8.0) == 0.0
 
 
 def test_a_cap_that_scales_says_the_setting_that_would_allow_a_weight():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixopt.constraints.radius import Radius
+from mixopt.constraints.limits import Radius
 from mixopt.mixture import Mixture
 
 REFERENCE = Mixture({"a": 0.5, "b": 0.5, "c": 0.0})

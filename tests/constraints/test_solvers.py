@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixopt.constraints import Smooth, downhill
-from mixopt.constraints.radius import Radius
-from mixopt.constraints.solvers import Rows
+from mixopt.constraints import DifferentiableFunction, minimize_slsqp
+from mixopt.constraints.limits import Radius
+from mixopt.constraints.solvers import LinearConstraints
 from mixopt.mixture import Mixture
 
 DOMAINS = ("a", "b", "c")
 
 
-def rows(*limits: tuple[list[float], float], lower=(0, 0, 0), upper=(1, 1, 1), gives=None) -> Rows:
+def rows(
+    *limits: tuple[list[float], float], lower=(0, 0, 0), upper=(1, 1, 1), gives=None
+) -> LinearConstraints:
     """Return rows `coefficients . w <= most` over three domains."""
-    return Rows(
+    return LinearConstraints(
         np.array([row for row, _ in limits], dtype=float).reshape(-1, 3),
         np.array([most for _, most in limits], dtype=float),
         np.array(lower, dtype=float),
@@ -28,9 +30,9 @@ def radius(kind, size: float, weights=(0.5, 0.3, 0.2)) -> Radius:
     return Radius(Mixture.from_array(DOMAINS, weights), "natural", kind, size)
 
 
-def bowl(bottom) -> Smooth:
+def bowl(bottom) -> DifferentiableFunction:
     bottom_D = np.array(bottom)
-    return Smooth(
+    return DifferentiableFunction(
         lambda w: ((w - bottom_D) ** 2).sum(keepdims=True), lambda w: 2 * (w - bottom_D)[None]
     )
 
@@ -48,7 +50,9 @@ def test_rows_without_a_mixture_have_no_lowest_point():
 @pytest.mark.parametrize(("gap", "exists"), [(1e-10, True), (1e-8, False)])
 def test_limits_that_leave_out_a_hundred_millionth_of_the_tokens_have_no_mixture(gap, exists):
     most_R = np.array([0.5, 0.5 - gap])
-    rows = Rows(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), most_R, np.zeros(3), np.ones(3))
+    rows = LinearConstraints(
+        np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), most_R, np.zeros(3), np.ones(3)
+    )
     assert (rows.lowest(np.array([1.0, 2.0, 3.0])) is not None) == exists
 
 
@@ -131,41 +135,41 @@ def test_a_descent_ends_at_a_radius_of_either_kind():
     start_D = np.array([0.5, 0.3, 0.2])
     for kind, size in (("tv", 0.1), ("kl", 0.02)):
         around = radius(kind, size)
-        end_D = downhill(bowl([0, 0, 1.0]), start_D, rows(), around)
+        end_D = minimize_slsqp(bowl([0, 0, 1.0]), start_D, rows(), around)
         assert around.distance(end_D[None])[0] == pytest.approx(size, abs=1e-6)
         assert end_D.sum() == pytest.approx(1.0)
         assert end_D[2] > 0.25
 
 
 def test_a_descent_within_a_total_variation_moves_weight_from_where_it_costs_least():
-    end_D = downhill(bowl([0, 0, 1.0]), np.array([0.5, 0.3, 0.2]), rows(), radius("tv", 0.1))
+    end_D = minimize_slsqp(bowl([0, 0, 1.0]), np.array([0.5, 0.3, 0.2]), rows(), radius("tv", 0.1))
     # The larger weight costs more, so it alone gives.
     np.testing.assert_allclose(end_D, [0.4, 0.3, 0.3], atol=1e-5)
 
 
 @pytest.mark.parametrize("around", [None, ("tv", 0.5), ("kl", 2.0)])
 def test_a_descent_keeps_conditions_rows_and_bounds(around):
-    above = Smooth(lambda w: w[:1] - 0.3, lambda w: np.eye(3)[:1])
+    above = DifferentiableFunction(lambda w: w[:1] - 0.3, lambda w: np.eye(3)[:1])
     limits = rows(([0, 0, 1], 0.5), lower=(0, 0.05, 0))
     within = None if around is None else radius(*around)
     start_D = np.array([0.4, 0.3, 0.3])
-    end_D = downhill(bowl([0, 0, 1.0]), start_D, limits, within, [above])
+    end_D = minimize_slsqp(bowl([0, 0, 1.0]), start_D, limits, within, [above])
     np.testing.assert_allclose(end_D, [0.3, 0.2, 0.5], atol=1e-5)
 
 
 def test_further_variables_have_no_bounds():
-    cost = Smooth(
+    cost = DifferentiableFunction(
         lambda x: ((x[:3] - [1, 0, 0]) ** 2).sum(keepdims=True) + (x[3:] + 5) ** 2,
         lambda x: np.append(2 * (x[:3] - [1, 0, 0]), 2 * (x[3] + 5))[None],
     )
     start_X = np.array([0.5, 0.3, 0.2, 0.0])
     for around in (None, radius("tv", 0.1), radius("kl", 0.02)):
-        end_X = downhill(cost, start_X, rows(), around)
+        end_X = minimize_slsqp(cost, start_X, rows(), around)
         assert end_X.shape == (4,)
         assert end_X[3] == pytest.approx(-5.0, abs=1e-4)
 
 
 def test_a_descent_into_nothing_stays_where_it_began():
-    lost = Smooth(lambda w: w[:1], lambda w: np.full((1, 3), np.nan))
+    lost = DifferentiableFunction(lambda w: w[:1], lambda w: np.full((1, 3), np.nan))
     start_D = np.array([0.5, 0.3, 0.2])
-    assert downhill(lost, start_D, rows()).tolist() == start_D.tolist()
+    assert minimize_slsqp(lost, start_D, rows()).tolist() == start_D.tolist()

@@ -13,10 +13,10 @@ from mixopt.constraints import Constraints
 from mixopt.fitting import Fit, aimed, correct, fit_trials
 from mixopt.fitting.aimed_regressor import Aimed
 from mixopt.fitting.intervals import LEVEL
-from mixopt.fitting.pilot_objective import ObjectiveResidual
+from mixopt.fitting.pilot_correction import ObjectiveResidual
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals.problem import Problem
+from mixopt.proposals import Problem, ProposalRequest
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("web", "code", "books", "law")
@@ -67,7 +67,7 @@ class World:
         residual, unseen = self.learned(pilots), slice(pilots, None)
         predicted_NM, weights_ND = self.predicted_NM[unseen], self.weights_ND[unseen]
         truth_N = self.objective.value(self.observed_NM[unseen])
-        lines_N = self.objective.value(residual.lines.carry(predicted_NM))
+        lines_N = self.objective.value(residual.lines.apply(predicted_NM))
         error_N = truth_N - residual.value(predicted_NM, weights_ND)
         half_N = t.ppf(0.5 + LEVEL / 2, residual.lines.freedom) * residual.std(weights_ND)
         own, off = (
@@ -171,7 +171,7 @@ def test_every_kind_of_objective_is_carried_by_its_own_residual(carried, unseen,
     weights_ND = unseen.weights()
     residual = aimed_at(carried, objective).residual
     value_N = carried.predict(weights_ND, objective).objective_N
-    lines_N = objective.value(residual.lines.carry(carried.fitted.predict(weights_ND)))
+    lines_N = objective.value(residual.lines.apply(carried.fitted.predict(weights_ND)))
     assert np.allclose(value_N, lines_N + residual.shift(weights_ND))
     truth_N = objective.value(unseen.losses())
     off, before = (np.abs(x_N - truth_N).mean() for x_N in (value_N, lines_N))
@@ -237,8 +237,7 @@ def test_what_is_searched_is_the_carried_objective_and_guards_are_on_losses(carr
     natural = Mixture.uniform(DOMAINS)
     config = ConstraintsConfig.model_validate({"guardrails": {"targets": {"web": 0.05}}})
     rails = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
-    compared = {"natural": natural}
-    problem = Problem.of(carried, EXAM, rails, compared, carried.trials, None, None)
+    problem = Problem.of(ProposalRequest(carried, rails, natural), EXAM)
     weights_ND = unseen.weights()
     assert np.allclose(problem.value(weights_ND), carried.predict(weights_ND, EXAM).objective_N)
     web_N, natural_N = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,17 +112,6 @@ def test_an_aggregate_is_ranked_better_at_the_pilots_size(fit, carried, unseen):
     assert better > 0.93
 
 
-def test_an_aggregate_is_co_kriged_from_eight_pilots_on(fit, pilots):
-    few = Trials(pilots.table[:7], pilots.domains, pilots.targets)
-    many = Trials(pilots.table[:8], pilots.domains, pilots.targets)
-    assert [fit.with_pilots(some).pilots.kind for some in (few, many)] == ["affine", "co-kriging"]
-
-
-def test_one_loss_alone_is_carried_by_a_line(fit, pilots):
-    alone = replace(fit, objective=replace(fit.objective, kind="target", weights={"exam": 1.0}))
-    assert alone.with_pilots(pilots).pilots.kind == "affine"
-
-
 def test_what_a_line_carries_keeps_the_ranks_of_the_proxies(fit, pilots, unseen):
     lines = fit.with_pilots(Trials(pilots.table[:5], pilots.domains, pilots.targets))
     before_NM, after_NM = (one.predict(unseen.weights()).losses_NM for one in (fit, lines))
@@ -191,13 +179,13 @@ def test_a_carried_fit_is_read_back_as_it_was(carried, unseen, tmp_path):
         mine, theirs = (getattr(f.predict(unseen.weights()), one) for f in (read, carried))
         assert np.allclose(mine, theirs, rtol=1e-9)  # products of arrays read from disk
     kept = json.loads((tmp_path / "fit" / "fit.json").read_text())["pilots"]
-    assert (kept["runs"], kept["kind"]) == (10, "co-kriging")
+    assert kept["runs"] == 10
     assert list(kept["slopes"]) == list(TARGETS)
     assert read.pilots.trials == carried.pilots.trials
 
 
 def test_the_summary_says_how_many_pilots_and_which_correction(fit, carried):
-    assert "is corrected to the size of 10 pilots by co-kriging, slopes 0." in carried.summary()
+    assert "is corrected to the size of 10 pilots by lines, slopes 0." in carried.summary()
     assert "pilot" not in fit.summary()
 
 
@@ -218,7 +206,7 @@ def test_a_proposal_speaks_of_the_pilots_size(trials, pilots, tmp_path):
     assert found.predicted_objective.value == pytest.approx(truth, abs=0.02)
     best = large(trials.weights()).mean(axis=1)
     assert best.min() - 0.05 < found.best_observed < best.max()
-    assert load_fit(tmp_path).pilots.kind == fitted.pilots.kind
+    assert load_fit(tmp_path).pilots.slopes == fitted.pilots.slopes
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_operations_are_six_for_each_parameter_and_token(config_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}"], "the caps: they add up to 0.6"),
+        (["constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}"], "of these limits, short by 0.4"),
         (["constraints.max_epochs=1", "propose.target_tokens=1e8"], "allow max_epochs: 14.3"),
         (["design.max_usage=0.5"], "allow max_usage: 1"),
-        (["design.max_weights={code: 0.1, prose: 0.1}"], "raise design.max_weights by 0.8"),
+        (["design.max_weights={code: 0.1, prose: 0.1}"], "in design.max_weights"),
         (
             ["fit.folds=40"],
             r"fit.folds: 40 folds need at least 40 different mixtures, and the design",
@@ -91,10 +91,10 @@ def test_all_problems_are_listed_at_once(config_path):
         "fit.pilots={trials: absent.csv}",
         "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}",
     )
-    assert [line.split(":")[0] for line in found] == [
+    assert [line.split(":")[0].split(",")[0] for line in found] == [
         "domain 'code'",
         "fit.pilots",
-        "no mixture satisfies the caps",
+        "no mixture satisfies all of these limits",
     ]
 
 

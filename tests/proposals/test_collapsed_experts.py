@@ -11,7 +11,7 @@ from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, propose_mixture, search
+from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
 from mixopt.proposals.problem import NEAR, Avoided
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -48,9 +48,8 @@ def rich_in_code(trials: Trials, least: float = 0.5) -> list[str]:
 def propose(fit, collapsed, limits=GUARDED):
     config = ProposeConfig(samples=2000, bootstrap=0)
     constraints = Constraints.from_config(limits, dict.fromkeys(DOMAINS, 1))
-    return propose_mixture(
-        fit, fit.objective, constraints, NATURAL, fit.trials, config, collapsed=collapsed
-    )
+    request = ProposalRequest(fit, constraints, NATURAL, search=config, collapsed=collapsed)
+    return propose_mixture(request, fit.objective)
 
 
 def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one():

@@ -7,17 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mixopt.config import ProposeConfig, RiskConfig
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval
-from mixopt.proposals.best_mixture import (
-    Confidence,
-    best_observed,
-    epochs_of,
-    origin_of,
-    stability_of,
-)
+from mixopt.proposals.best_mixture import _stability as stability_of, epochs_of, predicted_gains
 from mixopt.proposals.mixture_search import Refits
 from mixopt.proposals.proposal import Optimism, Stability, estimate_optimism
 
@@ -29,10 +22,25 @@ def refits(values_BK, optima_BD=((1.0, 0.0),)) -> Refits:
     return Refits(np.array(optima_BD), values_BK)
 
 
-def confidence(values_K, halves_K, values_BK=None) -> Confidence:
-    again = None if values_BK is None else refits(values_BK)
-    fit = SimpleNamespace()  # a gain asks nothing of the fit
-    return Confidence(fit, OBJECTIVE, np.array(values_K), np.array(halves_K), again)
+class Gains:
+    """The objective of the first mixture and gains over others, of a fit that predicts these."""
+
+    def __init__(self, values_K, halves_K, values_BK=None):
+        high_N = np.array(values_K) + np.array(halves_K)
+        predicted = SimpleNamespace(objective_N=np.array(values_K), objective_high_N=high_N)
+        fit = SimpleNamespace(predict=lambda points_KD, objective: predicted)
+        again = None if values_BK is None else refits(values_BK)
+        found = predicted_gains(fit, OBJECTIVE, np.eye(len(values_K)), again)
+        self.own, self.gains = found
+
+    def proposal(self):
+        return self.own
+
+    def gain(self, place):
+        return self.gains[place - 1]
+
+
+confidence = Gains
 
 
 def test_a_gain_is_the_other_mixtures_objective_less_the_proposals():
@@ -97,45 +105,6 @@ def test_epochs_and_movements_are_given_to_four_decimals():
     assert moved == Stability(2, 0.4286, 0.619)
 
 
-def trials_with(losses_NM):
-    """A fit of which only the observed losses are asked."""
-    return SimpleNamespace(
-        carried_values=lambda losses_NM, objective: objective.value(2 * losses_NM),
-        trials=SimpleNamespace(losses=lambda unit: np.array(losses_NM)),
-    )
-
-
-def test_the_best_observed_is_the_lowest_carried_objective_to_six_decimals():
-    assert best_observed(trials_with([[3.0, 0.0], [1 / 3, 9.0]]), OBJECTIVE) == 0.666667
-
-
-def made_with(risk):
-    fit = SimpleNamespace(name="linear", fingerprint="abc", trials=[None] * 7)
-    config = ProposeConfig(samples=30, average=4, risk=risk, target_tokens=9)
-    found = SimpleNamespace(method="gradient")
-    return origin_of(fit, found, config, seed=5)
-
-
-def test_the_origin_names_the_fit_and_the_search():
-    made = made_with(None)
-    assert made.pop("mixopt")
-    assert made == {
-        "regressor": "linear",
-        "method": "gradient",
-        "samples": 30,
-        "average": 4,
-        "risk": None,
-        "target_tokens": 9,
-        "trials": "abc",
-        "finished_trials": 7,
-        "seed": 5,
-    }
-
-
-def test_the_origin_has_the_risk_that_was_given_and_nothing_else():
-    assert made_with(RiskConfig(quantile=0.9))["risk"] == {"quantile": 0.9}
-
-
 def test_a_gain_compares_held_out_errors_of_both_mixtures():
     # 0.3-0.4-0.5; what is compared with others has errors of its own, which do not count.
     found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.4, 6.0]).gain(2)
@@ -147,13 +116,3 @@ def test_refits_speak_of_the_mixture_that_is_compared():
     found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.0, 6.0], values_BK)
     assert found.gain(2) == Interval(1.0, 0.5, 1.5)
     assert found.proposal() == Interval(1.0, 0.7, 1.3)
-
-
-def test_the_interval_of_a_prediction_is_as_wide_as_the_fit_says():
-    predicted = SimpleNamespace(
-        objective_N=np.array([1.0, 2.0]), objective_high_N=np.array([1.5, 2.25])
-    )
-    fit = SimpleNamespace(predict=lambda points_KD, objective: predicted)
-    found = Confidence.of(fit, OBJECTIVE, np.eye(2), None)
-    assert (found.values_K.tolist(), found.halves_K.tolist()) == ([1.0, 2.0], [0.5, 0.25])
-    assert found.proposal() == Interval(1.0, 0.5, 1.5)

@@ -9,7 +9,7 @@ from made_fit import DOMAINS, fitted
 
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import Question, predicted_costs
+from mixopt.proposals import ProposalRequest, predict_mixture, predicted_costs
 
 MOSTLY_CODE = Mixture({"code": 0.7, "prose": 0.2, "law": 0.1})
 INVENTORY = {"code": 1e9, "prose": 4e9, "law": 2e9}
@@ -21,7 +21,8 @@ def fit():
 
 
 def forecast(fit, mixture=MOSTLY_CODE, target=None, **asked):
-    return Question.of(fit, **asked).forecast(mixture, target)
+    request = ProposalRequest.of(fit, **asked)
+    return predict_mixture(request, mixture, request.resolve_objective(target))
 
 
 def test_losses_objective_and_gains_are_those_that_the_fit_predicts(fit):

@@ -11,7 +11,7 @@ from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import Proposal, predict_own_mixture
+from mixopt.proposals import Proposal, ProposalRequest, predict_own_mixture
 from mixopt.proposals.forecast import EDITED
 
 OWN = Mixture({"code": 0.2, "prose": 0.3, "law": 0.5})
@@ -27,9 +27,8 @@ def predicted(fit, mixture=OWN, **limits):
     constraints = Constraints.from_config(
         ConstraintsConfig.model_validate(limits), inventory=inventory, target_tokens=None
     )
-    return predict_own_mixture(
-        mixture, fit, objective("code", "law"), constraints, Mixture.uniform(DOMAINS), make_trials()
-    )
+    request = ProposalRequest(fit, constraints, Mixture.uniform(DOMAINS), trials=make_trials())
+    return predict_own_mixture(request, mixture, objective("code", "law"))
 
 
 def test_its_losses_are_those_that_the_fit_predicts_for_it(fit):

@@ -16,7 +16,7 @@ from mixopt.errors import ConfigError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Front, Interval, Proposal, propose_front
+from mixopt.proposals import Front, Interval, Proposal, ProposalRequest, propose_front
 from mixopt.proposals.pareto_front import FrontPoint, _lattice, _objective, _undominated
 from mixopt.reporting import figure_svg, plot_front
 from mixopt.system import plugin_names
@@ -49,7 +49,8 @@ def fit() -> Fit:
 
 def front(fit: Fit, targets=("code", "law"), points: int = 5, bootstrap: int = 0) -> Front:
     config = ProposeConfig(samples=500, bootstrap=bootstrap)
-    return propose_front(fit, targets, CONSTRAINTS, NATURAL, config, points=points)
+    request = ProposalRequest(fit, CONSTRAINTS, NATURAL, search=config)
+    return propose_front(request, targets, points=points)
 
 
 def test_its_ends_are_the_best_of_each_target(fit):
@@ -213,16 +214,19 @@ def test_its_points_have_the_seed_the_epochs_and_what_collapsed(fit):
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
     inventory = {"code": 10, "law": 20, "mail": 40}
     seen = []
-    found = propose_front(
+    request = ProposalRequest(
         fit,
-        ("code", "law"),
         Constraints.from_config(limits, inventory),
         NATURAL,
+        inventory,
         ProposeConfig(samples=200, bootstrap=0, target_tokens=80),
-        points=2,
-        inventory=inventory,
         seed=5,
         collapsed=[names[int(weights_ND[:, 0].argmax())]],
+    )
+    found = propose_front(
+        request,
+        ("code", "law"),
+        points=2,
         update=lambda done, note: seen.append((done, note)),
     )
     first = found.points[0].proposal

@@ -11,7 +11,7 @@ from mixopt.constraints.guardrails import Guardrails
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, search
+from mixopt.proposals import Problem, ProposalRequest, search
 from mixopt.proposals.mixture_search import _Best, _differences, _draws, descend, least_broken
 from mixopt.proposals.problem import CHUNK, FAR, KNOWN, Avoided, Risk, needed_columns
 from mixopt.trials import Losses, Trial, TrialResult, Trials
@@ -108,8 +108,7 @@ def fit():
 
 
 def of(fit, limits: Constraints, collapsed=None) -> Problem:
-    compared = {"natural": NATURAL, "uniform": Mixture.uniform(DOMAINS)}
-    return Problem.of(fit, fit.objective, limits, compared, fit.trials, None, collapsed)
+    return Problem.of(ProposalRequest(fit, limits, NATURAL, collapsed=collapsed), fit.objective)
 
 
 def test_the_losses_that_are_needed_are_the_measured_ones_then_the_guarded():
@@ -337,8 +336,7 @@ def test_a_guardrail_that_is_broken_by_what_a_tolerance_misses_counts_as_kept():
 def test_trials_that_tie_are_known_in_their_order(fit):
     table = fit.trials
     flat = Objective(TARGETS, "target", {"math": 0.0})
-    compared = {"natural": NATURAL}
-    asked = Problem.of(fit, flat, constraints(), compared, table, None, None)
+    asked = Problem.of(ProposalRequest(fit, constraints(), NATURAL), flat)
     assert asked.known_ND.tolist() == table.weights()[:KNOWN].tolist()
 
 

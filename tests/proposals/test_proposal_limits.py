@@ -17,7 +17,7 @@ from mixopt.constraints import MISSED, Constraints
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, propose_mixture, search
+from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
 from mixopt.proposals.problem import Risk
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -193,15 +193,8 @@ def fit():
 
 def propose(fit, limits=None, **fields):
     settings = {"samples": 500, "bootstrap": 4, "keep_unmeasured": 0.0, **fields}
-    return propose_mixture(
-        fit,
-        fit.objective,
-        constraints(**(limits or {})),
-        NATURAL,
-        fit.trials,
-        ProposeConfig(**settings),
-        seed=0,
-    )
+    allowed, search = constraints(**(limits or {})), ProposeConfig(**settings)
+    return propose_mixture(ProposalRequest(fit, allowed, NATURAL, search=search), fit.objective)
 
 
 def test_a_guardrail_that_holds_is_named_among_what_binds(fit):

@@ -14,7 +14,7 @@ from mixopt.fitting import OBJECTIVE
 from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval, Proposal
+from mixopt.proposals import Interval, Proposal, ProposalRequest
 from mixopt.proposals.proposal import Optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 
@@ -41,7 +41,10 @@ FIT = fit_with()
 def warned(said: str, proposal: Proposal = PROPOSAL, fit: SimpleNamespace = FIT) -> bool:
     """Tell whether a warning about a proposal has these words."""
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
-    return any(said in line for line in proposal_warnings(proposal, fit, MATH, limits))
+    return any(
+        said in line
+        for line in proposal_warnings(proposal, ProposalRequest(fit, limits, None), MATH)
+    )
 
 
 def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
@@ -107,7 +110,7 @@ def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
     fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
-    assert proposal_warnings(PROPOSAL, fit, every, limits) == ()
+    assert proposal_warnings(PROPOSAL, ProposalRequest(fit, limits, None), every) == ()
 
 
 def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
@@ -116,5 +119,5 @@ def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
         (("law",), "no loss measures law, so no fit can tell what it is good for"),
         (("law", "mail"), "no loss measures law, mail, so no fit can tell what they are good for"),
     ):
-        warnings = proposal_warnings(PROPOSAL, FIT, MATH, limits, kept)
+        warnings = proposal_warnings(PROPOSAL, ProposalRequest(FIT, limits, None), MATH, kept)
         assert any(line.startswith(said) for line in warnings)

@@ -19,8 +19,8 @@ from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import OBJECTIVE, Fit, fit_trials, resampled_fits, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval, Problem, Proposal, propose_mixture, search
-from mixopt.proposals.best_mixture import _settled
+from mixopt.proposals import Interval, Problem, Proposal, ProposalRequest, propose_mixture, search
+from mixopt.proposals.best_mixture import _stable
 from mixopt.proposals.mixture_search import search_again
 from mixopt.proposals.problem import Risk
 from mixopt.proposals.proposal import Optimism, estimate_optimism
@@ -77,16 +77,9 @@ def propose(fit: Fit = FIT, objective=MATH, limits=None, tokens=None, **fields) 
     usual = {"samples": 2_000, "bootstrap": 5, "keep_unmeasured": 0.0}
     settings = {**usual, "target_tokens": tokens, **fields}
     limits = limits or ConstraintsConfig()
-    return propose_mixture(
-        fit,
-        objective,
-        Constraints.from_config(limits, INVENTORY, tokens),
-        NATURAL,
-        fit.trials,
-        ProposeConfig(**settings),
-        inventory=INVENTORY,
-        seed=0,
-    )
+    allowed = Constraints.from_config(limits, INVENTORY, tokens)
+    request = ProposalRequest(fit, allowed, NATURAL, INVENTORY, ProposeConfig(**settings))
+    return propose_mixture(request, objective)
 
 
 PROPOSAL = propose(
@@ -290,7 +283,7 @@ def test_a_gain_smaller_than_the_optimism_is_a_warning():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
     for moved, said in ((9.0, True), (0.0, False)):
         proposal = replace(PROPOSAL, optimism=Optimism(moved))
-        warnings = proposal_warnings(proposal, FIT, MATH, limits)
+        warnings = proposal_warnings(proposal, ProposalRequest(FIT, limits, NATURAL), MATH)
         assert any("optimistic by about 9.0000" in one for one in warnings) == said
 
 
@@ -370,7 +363,7 @@ def test_a_gain_as_large_as_the_optimism_is_no_warning_and_a_smaller_one_is():
     gains = {**PROPOSAL.gains, "best_trial": Interval(0.2, 0.1, 0.3)}
     for moved, said in ((0.2, False), (0.21, True), (None, False)):
         proposal = replace(PROPOSAL, gains=gains, optimism=Optimism(moved))
-        warnings = proposal_warnings(proposal, FIT, MATH, limits)
+        warnings = proposal_warnings(proposal, ProposalRequest(FIT, limits, NATURAL), MATH)
         assert any("no gain is expected" in one for one in warnings) == said
 
 
@@ -378,7 +371,9 @@ def test_a_gain_whose_interval_ends_above_0_is_no_warning():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
     for low, said in ((0.01, False), (0.0, True)):
         gains = dict.fromkeys(PROPOSAL.gains, Interval(0.2, low, 0.4))
-        warnings = proposal_warnings(replace(PROPOSAL, gains=gains), FIT, MATH, limits)
+        warnings = proposal_warnings(
+            replace(PROPOSAL, gains=gains), ProposalRequest(FIT, limits, NATURAL), MATH
+        )
         assert any("predicted gain over natural, " in one for one in warnings) == said
 
 
@@ -387,7 +382,13 @@ def test_a_domain_at_its_floor_that_nothing_measures_is_named_unless_it_is_kept(
     mixture = Mixture({"code": 0.5, "prose": 0.4, "law": 0.1, "mail": 0.0})
     proposal = replace(PROPOSAL, mixture=mixture)
     named, kept = (
-        [one for one in proposal_warnings(proposal, FIT, MATH, limits, kept) if "no part of" in one]
+        [
+            one
+            for one in proposal_warnings(
+                proposal, ProposalRequest(FIT, limits, NATURAL), MATH, kept
+            )
+            if "no part of" in one
+        ]
         for kept in ((), ("mail",))
     )
     assert named[0].startswith("no part of the objective measures law, mail, and the proposal")
@@ -399,14 +400,16 @@ def test_the_nearest_trial_of_a_proposal_is_looked_up_among_the_collapsed():
     weights_D = TRIALS.weights()[7]
     proposal = replace(PROPOSAL, mixture=Mixture.from_array(DOMAINS, weights_D))
     for collapsed, said in ((("t007",), True), (("t008", "t006"), False)):
-        warnings = proposal_warnings(proposal, FIT, MATH, limits, (), collapsed)
+        warnings = proposal_warnings(
+            proposal, ProposalRequest(FIT, limits, NATURAL, collapsed=collapsed), MATH
+        )
         assert any("the experts of trial 't007', the nearest" in one for one in warnings) == said
 
 
 def test_constraints_on_other_domains_than_the_fits_are_refused():
     limits = Constraints.from_config(ConstraintsConfig(), {"code": 1, "prose": 1})
     with pytest.raises(ConfigError, match="on domains code, prose; the fit has code, prose, law, "):
-        propose_mixture(FIT, MATH, limits, NATURAL, TRIALS, ProposeConfig(samples=100), seed=0)
+        propose_mixture(ProposalRequest(FIT, limits, NATURAL), MATH)
 
 
 def test_a_proposal_says_what_it_was_made_from():
@@ -417,15 +420,8 @@ def test_a_proposal_says_what_it_was_made_from():
 
 
 def test_refits_are_searched_as_the_proposal_was_on_fewer_draws():
-    problem = Problem.of(
-        FIT,
-        MATH,
-        Constraints.from_config(ConstraintsConfig(), INVENTORY),
-        {"natural": NATURAL},
-        TRIALS,
-        Risk(deviations=1.0),
-        None,
-    )
+    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH, Risk(deviations=1.0))
     again = [
         select_targets(FIT.regressor, [2]),
         Ridge().fit(TRIALS.weights(), TRIALS.losses()[:, 2]),
@@ -441,7 +437,7 @@ def test_refits_are_searched_as_the_proposal_was_on_fewer_draws():
 
 
 def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():
-    settled = _settled(("a", "b", "c"), np.array([1.0 - 2e-13, 5e-14, 1.5e-13]))
+    settled = _stable(("a", "b", "c"), np.array([1.0 - 2e-13, 5e-14, 1.5e-13]))
     assert settled["b"] == 0.0
     assert settled["c"] > 0.0
     assert Mixture(dict(settled)) == settled
@@ -476,7 +472,7 @@ class Far:
 
 def test_a_refit_averages_as_large_a_share_of_its_draws_as_the_proposal_did():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
     config = ProposeConfig(samples=8_000, average=32)
     far = Far(0.45, 0.35, 0.05, 0.15)
     (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
@@ -494,14 +490,16 @@ def test_a_regressor_is_uninformed_when_it_explains_less_than_a_tenth_of_the_var
         {"target": [OBJECTIVE] * 2, "predictor": ["linear", "mean"], "rmse": [2 * rmse, 2.0]}
     )
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    warnings = proposal_warnings(PROPOSAL, replace(FIT, report=report), MATH, limits)
+    warnings = proposal_warnings(
+        PROPOSAL, ProposalRequest(replace(FIT, report=report), limits, NATURAL), MATH
+    )
     lines = [line for line in warnings if "little support" in line]
     assert [said in line for line in lines] == ([] if said is None else [True])
 
 
 def test_a_refit_averages_one_draw_where_its_share_would_be_none():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
     config = ProposeConfig(samples=8_000, average=1)
     far = Far(0.45, 0.35, 0.05, 0.15)
     (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
@@ -515,7 +513,7 @@ def test_a_refit_averages_one_draw_where_its_share_would_be_none():
 
 def test_a_refit_draws_no_more_than_the_proposal_did():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(FIT, MATH, limits, {"natural": NATURAL}, TRIALS, None, None)
+    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
     config = ProposeConfig(samples=100, average=8)
     far = Far(0.45, 0.35, 0.05, 0.15)
     (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
@@ -527,20 +525,18 @@ def test_a_refit_draws_no_more_than_the_proposal_did():
 
 
 def test_a_weight_of_exactly_what_rounding_leaves_stays():
-    assert _settled(("a", "b"), np.array([1.0 - 1e-13, 1e-13]))["b"] == 1e-13
+    assert _stable(("a", "b"), np.array([1.0 - 1e-13, 1e-13]))["b"] == 1e-13
 
 
 def test_refits_that_are_given_are_used_and_none_is_made():
     seen: list[tuple[float, str]] = []
 
     def made(fits):
+        limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
+        search = ProposeConfig(samples=200, bootstrap=3)
         return propose_mixture(
-            FIT,
+            ProposalRequest(FIT, limits, NATURAL, search=search),
             MATH,
-            Constraints.from_config(ConstraintsConfig(), INVENTORY),
-            NATURAL,
-            TRIALS,
-            ProposeConfig(samples=200, bootstrap=3),
             fits=fits,
             update=lambda done, note: seen.append((done, note)),
         )

@@ -336,7 +336,6 @@ def test_a_half_and_two_quarters_are_the_rounds_of_enough_trials(trials, rounds)
 
 def test_rounds_are_switched_off():
     assert DesignConfig(trials=64, rounds=[]).planned_rounds == (64,)
-    assert DesignConfig(trials=64, acquisition="variance").acquisition == "variance"
 
 
 @pytest.mark.parametrize(
@@ -347,7 +346,6 @@ def test_rounds_are_switched_off():
         (["design.rounds=off"], "design: acquisition_regressor is for rounds after the first"),
         (["design.rounds=true"], "design.rounds: should be a valid list, got True"),
         (["design.rounds=[6]"], "design: acquisition_regressor is for rounds after the first"),
-        (["design.acquisition=ei"], "design.acquisition: .*'expected_improvement' or 'variance'"),
         (
             ["design.acquisition_regressor=lienar"],
             "design.acquisition_regressor: unknown regressor 'lienar'; did you mean 'linear'",

@@ -8,7 +8,7 @@ from mixing_law import covariance as kernel, law, mixtures
 from mixopt_regressors.combinations import EnsembleRegressor
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 
-from mixopt.fitting import make_regressor, supports_covariance
+from mixopt.fitting import make_regressor, supports
 
 ALONE = ["gaussian_process", "skills", "power", "epochs"]
 TRIED = mixtures(40)
@@ -76,6 +76,6 @@ def test_a_combination_adds_how_far_its_members_are_apart():
 
 
 def test_a_combination_with_a_member_that_has_none_has_none():
-    assert supports_covariance(EnsembleRegressor(members=["power"]).fit(TRIED, LOSSES))
+    assert supports(EnsembleRegressor(members=["power"]).fit(TRIED, LOSSES), "covariance")
     mixed = EnsembleRegressor(members=["power", "linear"]).fit(TRIED, LOSSES)
-    assert not supports_covariance(mixed)
+    assert not supports(mixed, "covariance")

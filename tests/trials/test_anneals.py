@@ -6,7 +6,8 @@ from mixopt.config import AnnealsConfig, ConstraintsConfig, DesignConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import DesignError, InfeasibleError
 from mixopt.mixture import Mixture
-from mixopt.trials import base_epochs, base_mixture, make_design, repeated_line, source_epochs
+from mixopt.trials import make_design
+from mixopt.trials.first_round import base_mixture
 
 INVENTORY = {"web": 600, "books": 200, "code": 150, "maths": 50}
 NATURAL = Mixture.natural(INVENTORY)
@@ -75,24 +76,6 @@ def test_a_base_whose_domains_are_read_as_often_as_is_allowed_is_trained():
     limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
     found = by_name(asked(sources=["code"], base={"maths": 0.15, "web": 0.85}), limits)
     assert found["control-s0"].mixture["maths"] == 0.15
-
-
-def test_epochs_of_the_base_are_those_of_the_base_alone():
-    found = base_epochs(asked().anneals, NATURAL, INVENTORY, 1000)
-    assert found == pytest.approx({"web": 1.25, "books": 1.25})
-
-
-def test_what_is_repeated_is_said_of_sources_and_of_the_base():
-    line = repeated_line({"maths": 8.0, "code": 0.5}, {"web": 1.25})
-    assert line == (
-        "warning: at this share the full run reads maths 8 times; on the base alone the full run"
-        " reads web 1.2 times; set constraints.max_epochs to refuse that"
-    )
-    assert repeated_line({"maths": 1.0}, {"web": 1.0}) is None
-
-
-def test_epochs_of_a_source_are_those_of_its_share():
-    assert source_epochs(asked().anneals, INVENTORY, 1000) == {"code": 400 / 150, "maths": 8.0}
 
 
 def test_a_base_without_tokens_is_refused():

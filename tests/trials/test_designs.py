@@ -221,9 +221,10 @@ def test_caps_that_no_mixture_meets_are_named_with_the_shortfall():
     with pytest.raises(InfeasibleError) as caught:
         design(SMALL, max_weights={"web": 0.3, "code": 0.2}, max_usage=3)
     assert str(caught.value) == (
-        "no mixture satisfies the caps: they add up to 0.8, 0.2 short of 1 (design.max_weights: "
-        "web 0.3, code 0.2; design.max_usage: 3: books 0.3); raise design.max_weights by 0.2 in "
-        "all, or allow max_usage: 5"
+        "no mixture satisfies all of these limits, short by 0.2 (design.max_weights: web <= 0.3,"
+        " code <= 0.2; design.max_usage: 3: books <= 0.3); raise the maximum of web to 0.5 in"
+        " design.max_weights, or raise the maximum of code to 0.4 in design.max_weights, or allow"
+        " max_usage: 5"
     )
 
 

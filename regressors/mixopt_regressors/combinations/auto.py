@@ -134,15 +134,6 @@ def stacking_weights(
     The pull adds to each candidate's squared error, independently of the others, that of the best
     candidate times `pull` over the number of trials. What are as good become alike, and what is
     far worse stays out.
-
-    Args:
-        errors_CNM: Errors of each candidate on held-out trials.
-        prior: Trials that the errors pooled over targets count as, next to the target's own.
-        least: A smaller weight is set to 0 and the others scaled up.
-        pull: Trials at which the pull counts as much as the best candidate's errors; 0 for none.
-
-    Returns:
-        Weights, shape (M, C); each row adds up to 1.
     """
     trials = errors_CNM.shape[1]
     products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials

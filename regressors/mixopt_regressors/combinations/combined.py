@@ -30,11 +30,7 @@ from mixopt.fitting import (
     read_regressor,
     select_targets,
     splits,
-    supports_covariance,
-    supports_cross_fit,
-    supports_gradient,
-    supports_plain_law,
-    supports_refit,
+    supports,
     supports_saving,
 )
 from mixopt.system import Array, IntArray, Update, check_trusted, no_progress
@@ -62,7 +58,7 @@ class CombinedRegressor(MixtureRegressor):
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where all members have one."""
         for name, member in self._used():
-            if not supports_gradient(member):
+            if not supports(member, "gradient"):
                 raise AttributeError(f"member {name!r} has no gradient")
         return self._gradient
 
@@ -74,7 +70,7 @@ class CombinedRegressor(MixtureRegressor):
         far its prediction is from the mean. That one is taken to go together over the targets.
         """
         for name, member in self._used():
-            if not supports_covariance(member):
+            if not supports(member, "covariance"):
                 raise AttributeError(f"member {name!r} has no covariance")
         return self._covariance
 
@@ -82,7 +78,7 @@ class CombinedRegressor(MixtureRegressor):
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers; there is one where all members have one."""
         for name, member in self._used():
-            if not supports_plain_law(member):
+            if not supports(member, "plain_law"):
                 raise AttributeError(f"member {name!r} has no plain law")
         return self._plain_law
 
@@ -116,11 +112,7 @@ class CombinedRegressor(MixtureRegressor):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a fit that `save` wrote.
-
-        Raises:
-            PluginError: The folder holds something else.
-        """
+        """Read a fit that `save` wrote."""
         regressor = super().load(path)
         regressor._check_loaded(path)
         used_C = np.asarray(regressor.weights_MC.any(axis=0))
@@ -134,12 +126,7 @@ class CombinedRegressor(MixtureRegressor):
     def cross_fit(
         self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: IntArray
     ) -> tuple[Array, Array]:
-        """Fit on all rows, and predict each row by members that were fitted without its fold.
-
-        Returns:
-            Predicted losses and their standard deviations, shape (N, M) each. A fold's weights
-            are chosen on the errors of the other folds' trials.
-        """
+        """Fit on all rows, and predict each row by members that were fitted without its fold."""
         weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
         self.n_features_in_, self.flat_ = weights.shape[1], False
         members, update = [], self.__dict__.pop("update_", no_progress)
@@ -198,7 +185,7 @@ class CombinedRegressor(MixtureRegressor):
     ) -> Predictor:
         """Fit a member, with what an earlier fit of it chose where it can keep that."""
         regressor: Learner = self._made(name)
-        if before is not None and supports_refit(before):
+        if before is not None and supports(before, "tuned"):
             regressor = before.tuned()
         return fit_regressor(name, regressor, weights_ND, losses_NM)
 
@@ -207,7 +194,7 @@ class CombinedRegressor(MixtureRegressor):
     ) -> tuple[Predictor, Array, Array]:
         """Fit a member on all rows; predict each row without its fold."""
         regressor = self._made(name)
-        if supports_cross_fit(regressor):
+        if supports(regressor, "cross_fit"):
             means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
             return regressor, means_NM, stds_NM
         fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
@@ -223,7 +210,7 @@ class CombinedRegressor(MixtureRegressor):
         """Return a member to fit to a fold; with many rows it keeps what the fit on all chose."""
         if rows > REFIT_ROWS and isinstance(fitted, MixtureRegressor):
             return fitted.chosen()
-        if rows > REFIT_ROWS and supports_refit(fitted):
+        if rows > REFIT_ROWS and supports(fitted, "tuned"):
             return fitted.tuned()
         return self._made(name)
 
@@ -262,14 +249,14 @@ class CombinedRegressor(MixtureRegressor):
     def _gradient(self, weights_D: ArrayLike) -> Array:
         parts = []
         for member, weights_M in self._asked():
-            assert supports_gradient(member)
+            assert supports(member, "gradient")
             parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
         return np.asarray(sum(parts), dtype=np.float64)
 
     def _plain_law(self) -> dict[str, Any]:
         members, weights = [], []
         for member, weights_M in self._asked():
-            assert supports_plain_law(member)
+            assert supports(member, "plain_law")
             members.append(member.plain_law())
             weights.append(weights_M)
         return {"kind": "mean", "members": members, "weights_CM": np.array(weights)}
@@ -279,7 +266,7 @@ class CombinedRegressor(MixtureRegressor):
         mean_KM = self._predict(weights)
         total_KK = np.zeros((len(weights), len(weights)))
         for member, shares_M in self._asked():
-            assert supports_covariance(member)
+            assert supports(member, "covariance")
             own_M = np.asarray(loads_M) * np.sqrt(shares_M)
             own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
             apart_K = (own_KM - mean_KM) @ own_M

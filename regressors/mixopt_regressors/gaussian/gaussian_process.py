@@ -44,16 +44,7 @@ def plain_posteriors(
     units_M: Array,
     roots: Sequence[Array],
 ) -> dict[str, Any]:
-    """Return the law of some processes on the same trials.
-
-    Args:
-        kernels: One for each target.
-        weights_ND: The trials.
-        dual_MN: What each process weighs its trials with.
-        means_M: Mean of each loss.
-        units_M: Unit of each loss.
-        roots: Roots of the hyperparameters' covariances.
-    """
+    """Return the law of some processes on the same trials."""
     return {
         "kind": "gaussian_process",
         "weights_ND": weights_ND,

@@ -48,13 +48,7 @@ class Prior:
 
     @classmethod
     def of(cls, domains: int, replicate_variance: float, freedom: int) -> Prior:
-        """Return the prior, given what replicates say of the noise.
-
-        Args:
-            domains: How many domains.
-            replicate_variance: Pooled variance of replicates, in variances of the losses.
-            freedom: Its degrees of freedom; 0 where there are no replicates.
-        """
+        """Return the prior, given what replicates say of the noise."""
         crowd = np.sqrt(max(1.0, domains / MANY_DOMAINS))
         noise, noise_spread = _noise_prior(replicate_variance, freedom)
         centers = [*[np.log(LENGTH * crowd)] * domains, POWER, np.log(VARIANCE), noise]
@@ -64,13 +58,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Trials of one target, and how probable parameters are in the light of them.
-
-    Attributes:
-        weights_ND: Mixtures.
-        losses_N: Losses in standard deviations from their mean.
-        prior: Of the parameters.
-    """
+    """Trials of one target, and how probable parameters are in the light of them."""
 
     weights_ND: Array
     losses_N: Array
@@ -81,24 +69,14 @@ class Evidence:
         return replace(self, weights_ND=self.weights_ND[rows_K], losses_N=self.losses_N[rows_K])
 
     def learned(self, order_N: IntArray, most: int) -> Array:
-        """Return the most probable parameters, learned from a few trials and polished on more.
-
-        Args:
-            order_N: The trials in the order in which they are taken.
-            most: How many of them are, at most.
-        """
+        """Return the most probable parameters, learned from a few trials and polished on more."""
         found_P = self.some(order_N[: min(FIRST, most)]).most_probable()
         if min(len(order_N), most) <= FIRST:
             return found_P
         return self.some(order_N[:most]).most_probable(found_P, POLISH)
 
     def most_probable(self, start_P: Array | None = None, steps: int = STEPS) -> Array:
-        """Return the parameters where at most so many steps of L-BFGS end.
-
-        Args:
-            start_P: Where they start; the prior's centre if omitted.
-            steps: At most so many.
-        """
+        """Return the parameters where at most so many steps of L-BFGS end."""
         centers_P, spreads_P = self.prior.centers_P, self.prior.spreads_P
         start = np.zeros_like(centers_P) if start_P is None else (start_P - centers_P) / spreads_P
         result = minimize(
@@ -114,12 +92,7 @@ class Evidence:
         return found_P
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
-        """Return minus the log posterior and its gradient, but for a constant.
-
-        Args:
-            whitened_P: Parameters in the prior's standard deviations from its centre.
-            logs_ND: `log_weights` of the mixtures.
-        """
+        """Return minus the log posterior and its gradient, but for a constant."""
         kernel = Matern.of(self.prior.centers_P + self.prior.spreads_P * whitened_P)
         scaled_ND = kernel.warped(logs_ND)
         pairs = kernel.pairs(scaled_ND, scaled_ND)
@@ -134,15 +107,7 @@ class Evidence:
         return float(value), self.prior.spreads_P * gradient_P + whitened_P
 
     def spread(self, parameters_P: Array, trials: int) -> Array:
-        """Return a root of the parameters' posterior covariance (Laplace's approximation).
-
-        Args:
-            parameters_P: The most probable parameters.
-            trials: How many they were learned from; these here may be some of them.
-
-        Returns:
-            R of shape (P, P) such that R R' is the covariance.
-        """
+        """Return a root of the parameters' posterior covariance (Laplace's approximation)."""
         whitened_P = (parameters_P - self.prior.centers_P) / self.prior.spreads_P
         logs_ND = log_weights(self.weights_ND)
         steps_PP = CURVATURE_STEP * np.eye(len(whitened_P))
@@ -170,9 +135,6 @@ def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int
     """Return the pooled variance of trials of one mixture, and its degrees of freedom.
 
     A row that appears twice, losses and all, is one trial (as in a bootstrap sample).
-
-    Returns:
-        Variance by target, shape (M,), 0 where there are no replicates; degrees of freedom.
     """
     rows = np.unique(np.hstack([np.round(weights_ND, 9), losses_NM]), axis=0)
     domains = weights_ND.shape[1]

@@ -33,14 +33,7 @@ STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two sets of mixtures, and what depends on the distance of each pair.
-
-    Attributes:
-        left_ND: Warped weights in units of the lengths, centred on the other set.
-        right_KD: The other set, centred.
-        alike_NK: Matern52 of the distances, 1 at none.
-        slope_NK: Its derivative by the squared distance.
-    """
+    """Two sets of mixtures, and what depends on the distance of each pair."""
 
     left_ND: Array
     right_KD: Array
@@ -80,8 +73,8 @@ class Matern:
 
     def pairs(self, left_ND: Array, right_KD: Array) -> Pairs:
         """Compare mixtures that `scaled` returned."""
-        middle_D = right_KD.mean(axis=0)  # smaller numbers cancel less
-        left, right = left_ND - middle_D, right_KD - middle_D
+        interior_point_D = right_KD.mean(axis=0)  # smaller numbers cancel less
+        left, right = left_ND - interior_point_D, right_KD - interior_point_D
         alike_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
         return Pairs(left, right, alike_NK, slope_NK)
 
@@ -102,11 +95,6 @@ class Matern:
 
         The warp's slope at a weight of 0 is about 1e7 and would only drive a search out of the
         simplex, so below a weight of `STEEPEST` it counts as it is there.
-
-        Args:
-            weights_D: The mixture.
-            rows: The trials, as `scaled` returned them.
-            dual_N: What the kernel is multiplied with.
         """
         pairs = self.pairs(self.scaled(weights_D[None]), rows)
         pull_N = 2.0 * self.variance * pairs.slope_NK[0] * dual_N
@@ -116,13 +104,7 @@ class Matern:
         return slopes_D
 
     def pull_back(self, pairs: Pairs, logs_ND: Array, by_covariance_NN: Array) -> Array:
-        """Return the derivative by the parameters, shape (P,), of what depends on `noisy`.
-
-        Args:
-            pairs: Of a set with itself.
-            logs_ND: Its `log_weights`.
-            by_covariance_NN: Derivative by each entry of the covariance, symmetric.
-        """
+        """Return the derivative by the parameters, shape (P,), of what depends on `noisy`."""
         scaled_ND = pairs.left_ND
         pull_NN = by_covariance_NN * pairs.slope_NK
         pull_NN *= 4.0 * self.variance

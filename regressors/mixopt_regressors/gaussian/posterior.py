@@ -39,13 +39,7 @@ CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
 
 @dataclass(frozen=True)
 class Posterior:
-    """A kernel and the trials that it is conditioned on.
-
-    Attributes:
-        kernel: The kernel.
-        weights_ND: Mixtures of the trials.
-        dual_N: K^-1 y.
-    """
+    """A kernel and the trials that it is conditioned on."""
 
     kernel: Matern
     weights_ND: Array
@@ -70,12 +64,7 @@ class Posterior:
         return self.kernel.slopes(weights_D, self._rows, self.dual_N)
 
     def variance(self, weights_KD: Array, root_PP: Array) -> Array:
-        """Return the variance of a new trial's loss, shape (K,).
-
-        Args:
-            weights_KD: Mixtures.
-            root_PP: A root of the covariance of the kernel's parameters.
-        """
+        """Return the variance of a new trial's loss, shape (K,)."""
         logs_ND = log_weights(self.weights_ND)
         factor_NN, solved_NP = self._solved(logs_ND)
         parts = []
@@ -91,12 +80,7 @@ class Posterior:
         return np.concatenate([np.empty(0), *parts])
 
     def covariance(self, weights_KD: Array, root_PP: Array) -> Array:
-        """Return the covariance of the law at some mixtures, noise left out, shape (K, K).
-
-        Args:
-            weights_KD: Mixtures.
-            root_PP: A root of the covariance of the kernel's parameters.
-        """
+        """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
         logs_ND, logs_KD = log_weights(self.weights_ND), log_weights(weights_KD)
         factor_NN, solved_NP = self._solved(logs_ND)
         rows_KD = self.kernel.warped(logs_KD)
@@ -130,17 +114,7 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class StackedPosteriors:
-    """Kernels and trials of all targets.
-
-    Attributes:
-        lengths_MD: Lengths of the kernels.
-        powers_M1: Powers of the warps.
-        middles_MD: Mean of the warped trials.
-        rows_MND: Warped trials in units of the lengths, centred.
-        squares_MN: Their squared lengths.
-        duals_MN: K^-1 y times the kernel's variance.
-        levels_M: What the kernel's constant adds.
-    """
+    """Kernels and trials of all targets."""
 
     lengths_MD: Array
     powers_M1: Array

@@ -48,14 +48,7 @@ OWN = 4  # parameters that are not the Matern kernel's
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of a scaling law at some scales, parameters and tokens side by side.
-
-    Attributes:
-        falls_N2: m of this module's docstring.
-        changes_N2: c.
-        falls_by_log_N2: Derivative of m by the logarithm of its exponent.
-        changes_by_log_N2: Derivative of c.
-    """
+    """The terms of a scaling law at some scales, parameters and tokens side by side."""
 
     falls_N2: Array
     changes_N2: Array
@@ -64,13 +57,7 @@ class Terms:
 
     @classmethod
     def of(cls, exponents_2: Array, scales_N2: Array, reach_2: Array) -> Terms:
-        """Return the terms.
-
-        Args:
-            exponents_2: a and b.
-            scales_N2: The scales.
-            reach_2: Scale of the least parameters and of the least tokens, <= 0.
-        """
+        """Return the terms."""
         up_N2, most_2 = -exponents_2 * scales_N2, -exponents_2 * reach_2
         whole_2 = np.where(most_2 > 0, np.expm1(most_2), np.inf)
         changes_N2 = np.expm1(up_N2) / whole_2
@@ -81,14 +68,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class ScaledPairs:
-    """Trials in pairs: their mixtures, and the terms of both sides.
-
-    Attributes:
-        mixtures: The pairs of mixtures, as if all were of one scale.
-        both: The same, times how much of the mixture's effect two scales share.
-        left: Terms of one side.
-        right: Terms of the other.
-    """
+    """Trials in pairs: their mixtures, and the terms of both sides."""
 
     mixtures: Pairs
     both: Pairs
@@ -179,12 +159,7 @@ class ScaleKernel:
 
 @dataclass(frozen=True)
 class ScaleEvidence(Evidence):
-    """Trials of several scales, and how probable parameters are in the light of them.
-
-    Attributes:
-        scales_N2: The scales.
-        reach_2: Scale of the least parameters and of the least tokens of all trials.
-    """
+    """Trials of several scales, and how probable parameters are in the light of them."""
 
     scales_N2: Array
     reach_2: Array
@@ -199,12 +174,7 @@ class ScaleEvidence(Evidence):
         )
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
-        """Return minus the log posterior and its gradient, but for a constant.
-
-        Args:
-            whitened_P: Parameters in the prior's standard deviations from its centre.
-            logs_ND: `log_weights` of the mixtures.
-        """
+        """Return minus the log posterior and its gradient, but for a constant."""
         kernel = ScaleKernel.of(
             self.prior.centers_P + self.prior.spreads_P * whitened_P, self.reach_2
         )

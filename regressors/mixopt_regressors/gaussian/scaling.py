@@ -296,11 +296,7 @@ def _dual(kernel: ScaleKernel, weights_ND: Array, scales_N2: Array, losses_N: Ar
 
 
 def _check_rows(rows_ND2: Array) -> Array:
-    """Return the rows, when they end in parameters and tokens.
-
-    Raises:
-        TrialsError: They do not.
-    """
+    """Return the rows, when they end in parameters and tokens."""
     if rows_ND2.shape[1] < 3:
         raise TrialsError(
             f"scaling: rows of {rows_ND2.shape[1]} columns; they need weights, parameters, tokens"

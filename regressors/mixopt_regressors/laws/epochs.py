@@ -50,16 +50,7 @@ MOST_EXPONENT = 30.0
 
 @dataclass(frozen=True)
 class Shape:
-    """What is not a coefficient.
-
-    Attributes:
-        rate: rho, in 1 / epochs.
-        power: p; below 1 the first passes count even more.
-        onset: tau.
-        penalty: What a squared coefficient costs, in variances of the loss for each row.
-        bend: Range of the losses over the distance from the least of them to the floor; 0 where
-            there is no floor.
-    """
+    """What is not a coefficient."""
 
     rate: float
     power: float
@@ -85,13 +76,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class EpochLaw:
-    """The law of one target.
-
-    Attributes:
-        shape: What the search chose.
-        floor: Below all fitted losses; None where the loss is eta.
-        parameters_P: beta0, then alpha and gamma of each domain.
-    """
+    """The law of one target."""
 
     shape: Shape
     floor: float | None
@@ -99,13 +84,7 @@ class EpochLaw:
 
     @classmethod
     def fitted(cls, shape: Shape, columns_NC: Array, losses_N: Array) -> EpochLaw:
-        """Fit the coefficients.
-
-        Args:
-            shape: The shape.
-            columns_NC: What `shape.columns` returned.
-            losses_N: Losses.
-        """
+        """Fit the coefficients."""
         if not shape.bend:
             return cls(shape, None, _solved(columns_NC, losses_N, 1.0, shape.penalty))
         span = max(float(np.ptp(losses_N)), LEAST_RANGE)
@@ -155,12 +134,7 @@ def middle_shape(mean_epochs: float) -> Shape:
 
 
 def best_shape(error: Callable[[Shape], float], mean_epochs: float) -> Shape:
-    """Search the grid along one part of the shape after another, and once more.
-
-    Args:
-        error: The error of a shape on held-out folds.
-        mean_epochs: Of the trials' domains.
-    """
+    """Search the grid along one part of the shape after another, and once more."""
     remembered, best = cache(error), middle_shape(mean_epochs)
     for _ in range(PASSES):
         rates = [replace(best, rate=r / mean_epochs) for r in RATES]

@@ -33,13 +33,7 @@ NOTHING = 1e-300  # a mixture without any weight has a finite mean
 
 @dataclass(frozen=True)
 class PowerMeans:
-    """Means of heights at mixtures, and their derivatives.
-
-    Attributes:
-        weights_ND: Mixtures.
-        logs_KD: Logarithms of the heights.
-        log_decays_K: Logarithms of the decays g.
-    """
+    """Means of heights at mixtures, and their derivatives."""
 
     weights_ND: Array
     logs_KD: Array
@@ -79,11 +73,7 @@ class PowerMeans:
         return slopes_KNP
 
     def pull(self, slopes_NK: Array) -> tuple[Array, Array]:
-        """Return derivatives of a loss by the log decays, (K,), and by the logs, (K, D).
-
-        Args:
-            slopes_NK: Derivatives of the loss by the means.
-        """
+        """Return derivatives of a loss by the log decays, (K,), and by the logs, (K, D)."""
         terms_KD, _ = self._terms
         by_log_NK = slopes_NK * self.heights_NK
         by_logs_KD = terms_KD * ((by_log_NK / self._sums_NK).T @ self.weights_ND)
@@ -218,12 +208,7 @@ class PowerFits:
         return PowerMeans(weights_ND, self.parameters_FP[:, 2:], self.parameters_FP[:, 1])
 
     def at(self, below: float, decay: float) -> PowerFits:
-        """Return the fits with this floor and decay, and heights by least squares.
-
-        Args:
-            below: How far the floor is below the least loss.
-            decay: The decay g.
-        """
+        """Return the fits with this floor and decay, and heights by least squares."""
         floor_F1 = self._least() - below
         excess_FN = np.maximum(self.losses_FN - floor_F1, below)
         terms_FN = excess_FN ** (-1.0 / decay)

@@ -35,12 +35,7 @@ FEWEST = 4  # losses that can tell three parameters apart
 
 
 def fit_law(samples_N: Array, losses_N: Array) -> Array | None:
-    """Return a, e and alpha; None where fewer than four losses are known.
-
-    Args:
-        samples_N: Samples seen; what was measured at 0 is left out.
-        losses_N: Mean loss there, nats; NaN where unknown.
-    """
+    """Return a, e and alpha; None where fewer than four losses are known."""
     known_N = np.isfinite(losses_N) & (losses_N > 0) & (samples_N > 0)
     if known_N.sum() < FEWEST:
         return None
@@ -126,11 +121,7 @@ class ADOEstimator(OnlineEstimator):
     update_steps: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         if self.warmup_steps is not None:
             check_whole("ado: warmup_steps", self.warmup_steps, least=0)
         if self.fit_steps is not None:

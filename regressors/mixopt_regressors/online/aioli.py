@@ -45,24 +45,13 @@ def smoothed_one_hot(domain: int, domains: int, share: float) -> Array:
 
 
 def solve_law(mixtures_KD: Array, drops_KM: Array) -> Array:
-    """Return A, shape (M, D), of the law that the sweeps follow.
-
-    Args:
-        mixtures_KD: What each sweep trained on.
-        drops_KM: How far each loss fell during it, nats.
-    """
+    """Return A, shape (M, D), of the law that the sweeps follow."""
     matrix_DM = np.linalg.lstsq(mixtures_KD, drops_KM, rcond=None)[0]
     return np.asarray(matrix_DM.T, np.float64)
 
 
 def solve_diagonal(mixtures_KD: Array, drops_KM: Array, swept_K: list[int]) -> Array:
-    """Return A, shape (D, D), when no domain is taken to help another.
-
-    Args:
-        mixtures_KD: What each sweep trained on.
-        drops_KM: How far each loss fell during it; M = D, of the domains in order.
-        swept_K: The domain of each sweep.
-    """
+    """Return A, shape (D, D), when no domain is taken to help another."""
     domains = mixtures_KD.shape[1]
     own_K = drops_KM[range(len(swept_K)), swept_K] / mixtures_KD[range(len(swept_K)), swept_K]
     sums_D = np.bincount(swept_K, own_K, minlength=domains)
@@ -128,11 +117,7 @@ class AioliEstimator(OnlineEstimator):
     prior_steps: int = 0
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         check_number("aioli: eta", self.eta, least=0.0)
         check_number("aioli: one_hot", self.one_hot, least=0.0, most=1.0)
         check_whole("aioli: sweeps", self.sweeps, least=1)

@@ -68,11 +68,7 @@ class ODMEstimator(OnlineEstimator):
     update_steps: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         if self.warmup_steps is not None:
             check_whole("odm: warmup_steps", self.warmup_steps, least=0)
         check_whole("odm: update_steps", self.update_steps, least=1)

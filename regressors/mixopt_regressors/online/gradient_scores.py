@@ -32,12 +32,7 @@ from mixopt_regressors.online.online_estimator import (
 
 
 class ReweightingEstimator(OnlineEstimator):
-    """Moves the mixture by scores of the domains and averages it.
-
-    Attributes:
-        average_D: Average of the mixtures of all updates, without bounds: the published outcome.
-        updates: How many there were.
-    """
+    """Moves the mixture by scores of the domains and averages it."""
 
     saved: ClassVar[tuple[str, ...]] = ("alpha_D", "average_D", "updates", "scores_D")
     update_steps: int
@@ -102,11 +97,7 @@ class DoReMiEstimator(ReweightingEstimator):
     update_steps: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         check_number("doremi: eta", self.eta, least=0.0)
         check_number("doremi: smoothing", self.smoothing, least=0.0, most=1.0)
         check_whole("doremi: update_steps", self.update_steps, least=1)
@@ -140,11 +131,7 @@ class DoGEEstimator(ReweightingEstimator):
     update_steps: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         check_number("doge: mu", self.mu, least=1e-12)
         check_number("doge: least", self.least)
         check_number("doge: most", self.most, least=self.least)

@@ -34,38 +34,20 @@ from mixopt_regressors.online.saved_arrays import pack, unpack
 def check_number(
     option: str, value: object, *, least: float = -math.inf, most: float = math.inf
 ) -> None:
-    """Check that an option is a finite number in a range.
-
-    Args:
-        option: Estimator and option, for the message: `aioli: eta`.
-        value: What was given.
-        least: The smallest that it may be.
-        most: The largest.
-
-    Raises:
-        EstimatorError: It is not.
-    """
+    """Check that an option is a finite number in a range."""
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not (number and least <= value <= most):  # type: ignore[operator]
         raise EstimatorError(f"{option}: {value!r}; it takes a number{_range(least, most)}")
 
 
 def check_whole(option: str, value: object, *, least: int) -> None:
-    """Check that an option is a whole number, `least` or more.
-
-    Raises:
-        EstimatorError: It is not.
-    """
+    """Check that an option is a whole number, `least` or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise EstimatorError(f"{option}: {value!r}; it takes a whole number >= {least}")
 
 
 def check_flag(option: str, value: object) -> None:
-    """Check that an option is true or false.
-
-    Raises:
-        EstimatorError: It is not.
-    """
+    """Check that an option is true or false."""
     if not isinstance(value, bool):
         raise EstimatorError(f"{option}: {value!r}; it takes true or false")
 
@@ -79,19 +61,7 @@ def _range(least: float, most: float) -> str:
 def check(
     observation: Observation, name: str, setting: Setting, needs: frozenset[Need], step: int
 ) -> None:
-    """Check an observation against the run and against what an estimator needs.
-
-    Args:
-        observation: What was told.
-        name: The estimator's, for the message.
-        setting: The run.
-        needs: What must be there.
-        step: That of the observation before.
-
-    Raises:
-        EstimatorError: A step that goes back, a shape that does not fit, a number that is not
-            finite or a count below 0, or something needed that is missing.
-    """
+    """Check an observation against the run and against what an estimator needs."""
     where = f"{name}: step {observation.step}"
     if observation.step < step:
         raise EstimatorError(f"{where}: it comes after step {step}")
@@ -139,18 +109,7 @@ def _check_shape(what: str, array: Array, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that was told under a plan; a domain that was not counted adds nothing to a sum.
-
-    Attributes:
-        step: That of the last observation.
-        tokens_D: Tokens that were trained on.
-        loss_sum_D: Sum of the training losses, nats.
-        loss_count_D: Tokens in that sum.
-        excess_sum_D: Sum of the excess losses over the same tokens, nats; 0 where none was told.
-        alignment_D: The last that was told; NaN where none was.
-        learning_rate: At the last step; 0 where unknown.
-        held_out: Held-out losses after the last step, where they were told.
-    """
+    """All that was told under a plan; a domain that was not counted adds nothing to a sum."""
 
     step: int
     tokens_D: Array

@@ -41,13 +41,7 @@ HALVINGS = 100
 
 
 def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Return clip(scale x weights, lower, upper) at the scale where it adds up to 1.
-
-    Args:
-        weights_D: >= 0.
-        lower_D: Least shares; they add up to at most 1.
-        upper_D: Most shares; they add up to at least 1.
-    """
+    """Return clip(scale x weights, lower, upper) at the scale where it adds up to 1."""
     weights_D = np.maximum(weights_D, LEAST)
     low, high = 0.0, 1.0
     while np.clip(high * weights_D, lower_D, upper_D).sum() < 1.0 and high < MOST:
@@ -114,11 +108,7 @@ class RobustEstimator(OnlineEstimator):
     evaluate: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         check_number("robust: eta", self.eta, least=0.0)
         check_number("robust: most", self.most, least=1.0)
         for option in ("least", "keep", "end", "perturb", "evaluate"):
@@ -172,13 +162,13 @@ class RobustEstimator(OnlineEstimator):
         self.fastest = max(self.fastest, seen.learning_rate)
         passed = steps * (seen.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
         kept = math.exp(-passed)
-        middle_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
+        interior_point_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
         self.late_D = share_D + kept * (self.late_D - share_D)
         curves = Curves(self.shared_DS, self.curve_DGS).add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
             seen.mean_loss_D,
             seen.loss_count_D,
-            middle_D / np.maximum(self.setting.reference_D, NO_TOKENS),
+            interior_point_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
         self._keep_curves(curves)

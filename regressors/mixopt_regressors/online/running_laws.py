@@ -37,13 +37,7 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Slopes:
-    """What the curves say at the tokens seen so far.
-
-    Attributes:
-        fall_D: Fall of the loss for each unit of the domain's own tokens, >= 0.
-        sd_D: Its standard deviation; infinite where too little was seen.
-        recency_D: K, >= 0.
-    """
+    """What the curves say at the tokens seen so far."""
 
     fall_D: Array
     sd_D: Array
@@ -52,12 +46,7 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Curves:
-    """Sums over windows that the fits need; they are the state.
-
-    Attributes:
-        shared_DS: Windows, and weighted sums of 1, loss, loss^2, x, x^2, x loss; x is -log r.
-        curve_DGS: At each point of the grid weighted sums of c, c^2, c loss, c x; c is the curve.
-    """
+    """Sums over windows that the fits need; they are the state."""
 
     shared_DS: Array
     curve_DGS: Array
@@ -70,15 +59,7 @@ class Curves:
     def add(
         self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, kept: float
     ) -> Curves:
-        """Take in a window.
-
-        Args:
-            seen_D: Own tokens in the middle of the window.
-            losses_D: Mean training losses; NaN for a domain that was not seen.
-            weight_D: Tokens of these losses.
-            recent_D: Recent share over the reference share.
-            kept: How much of the sums so far is kept.
-        """
+        """Take in a window."""
         known_D = np.isfinite(losses_D) & (weight_D > 0)
         loss_D, w_D = np.where(known_D, losses_D, 0.0), np.where(known_D, weight_D, 0.0)
         x_D = -np.log(np.maximum(recent_D, LEAST_RECENT))
@@ -147,17 +128,7 @@ FADING = 0.98  # of what is known of the noise
 
 @dataclass(frozen=True)
 class Interaction:
-    """What is believed of the trend and the effects.
-
-    Attributes:
-        trend_T: Level and slope, nats.
-        effect_D: Fall of the loss for a unit of x.
-        trend_TT: Covariance of level and slope, in variances of the noise.
-        cross_TD: Covariance of trend and effects.
-        effect_DD: Covariance of effects.
-        variance: Of the noise.
-        count: Held-out losses that the variance is from; 1 at first.
-    """
+    """What is believed of the trend and the effects."""
 
     trend_T: Array
     effect_D: Array
@@ -179,14 +150,7 @@ class Interaction:
         )
 
     def add(self, loss: float, x_D: Array, elapsed: float, *, first: bool) -> Interaction:
-        """Take in a held-out loss of the target.
-
-        Args:
-            loss: Nats per token.
-            x_D: How far shares were from the reference.
-            elapsed: Logarithm of the steps now over those at the last loss.
-            first: Whether it is the first, which says nothing of the noise.
-        """
+        """Take in a held-out loss of the target."""
         state, covariance, row = self._before(x_D, elapsed)
         gain, unsure = covariance @ row, float(row @ covariance @ row) + 1.0
         surprise = loss - float(row @ state)

@@ -29,18 +29,7 @@ def pack(values: Mapping[str, Any]) -> dict[str, Any]:
 def unpack(
     packed: Mapping[str, Any], before: Names, here: Names, at_start: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the values of a state, their named axes in the order that is here.
-
-    Args:
-        packed: What `pack` gave.
-        before: Names of the axes when it was packed.
-        here: Names of the axes now; where one is new its values are those at the start of a run,
-            or NaN where an axis without names has another length by now.
-        at_start: Every value as it is at the start of a run.
-
-    Raises:
-        EstimatorError: A value is missing or of another shape.
-    """
+    """Return the values of a state, their named axes in the order that is here."""
     values = {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
     _check_lengths(values, at_start)
     return values

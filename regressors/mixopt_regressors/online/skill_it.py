@@ -57,11 +57,7 @@ class SkillItEstimator(OnlineEstimator):
     graph: Mapping[str, Mapping[str, float]] | str | None = None
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            EstimatorError: One that cannot be.
-        """
+        """Check the options."""
         check_number("skill_it: eta", self.eta, least=0.0)
         check_whole("skill_it: window", self.window, least=1)
         if self.update_steps is not None:

@@ -1,4 +1,4 @@
-"""A question about a fit: what it may be asked with, and that all of it reaches the answer."""
+"""A request: what it may be made with, and that all of it reaches the answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixopt.errors import ConfigError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Question
+from mixopt.proposals import ProposalRequest, propose_front, propose_mixture, search_steps
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -39,24 +39,29 @@ def fit() -> Fit:
     return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
 
 
+def proposed(request, target=None, **options):
+    """Propose for a target; the fit's own objective when None."""
+    return propose_mixture(request, request.resolve_objective(target), **options)
+
+
 # What is natural --------------------------------------------------------------------------------
 
 
 def test_the_natural_mixture_is_that_of_the_inventory(fit):
-    question = Question.of(fit, inventory=INVENTORY)
-    assert dict(question.natural) == {"code": 0.5, "law": 0.3, "mail": 0.2}
-    assert question.inventory == INVENTORY
+    request = ProposalRequest.of(fit, inventory=INVENTORY)
+    assert dict(request.natural) == {"code": 0.5, "law": 0.3, "mail": 0.2}
+    assert request.inventory == INVENTORY
 
 
 def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
-    question = Question.of(fit)
-    assert question.natural == Mixture.uniform(DOMAINS)
-    assert question.inventory is None
+    request = ProposalRequest.of(fit)
+    assert request.natural == Mixture.uniform(DOMAINS)
+    assert request.inventory is None
 
 
 def test_an_inventory_is_read_from_a_file(fit, tmp_path):
     (tmp_path / "tokens.yaml").write_text("code: 5e2\nlaw: 300\nmail: 200\n", encoding="utf-8")
-    assert Question.of(fit, inventory=tmp_path / "tokens.yaml").inventory == INVENTORY
+    assert ProposalRequest.of(fit, inventory=tmp_path / "tokens.yaml").inventory == INVENTORY
 
 
 # What is allowed --------------------------------------------------------------------------------
@@ -64,7 +69,7 @@ def test_an_inventory_is_read_from_a_file(fit, tmp_path):
 
 def test_constraints_that_are_checked_already_are_taken_as_they_are(fit):
     given = Constraints.from_config(ConstraintsConfig(bounds={"law": (0.0, 0.4)}), INVENTORY)
-    assert Question.of(fit, constraints=given).constraints is given
+    assert ProposalRequest.of(fit, constraints=given).constraints is given
 
 
 @pytest.mark.parametrize("form", ["config", "mapping", "file"])
@@ -73,74 +78,76 @@ def test_constraints_are_the_same_as_a_section_as_fields_and_as_a_file(fit, tmp_
     path = tmp_path / "limits.yaml"
     path.write_text("bounds: {law: [0.1, 0.4]}\n", encoding="utf-8")
     given = {"config": ConstraintsConfig(**fields), "mapping": fields, "file": str(path)}[form]
-    limits = Question.of(fit, constraints=given).constraints
+    limits = ProposalRequest.of(fit, constraints=given).constraints
     assert limits.domains == DOMAINS
     assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
     assert limits.upper_D.tolist() == [1.0, 0.4, 1.0]
 
 
 def test_without_constraints_every_mixture_is_allowed(fit):
-    limits = Question.of(fit).constraints
+    limits = ProposalRequest.of(fit).constraints
     assert limits.domains == DOMAINS
     assert (limits.lower_D.tolist(), limits.upper_D.tolist()) == ([0.0] * 3, [1.0] * 3)
 
 
 def test_epochs_are_limited_by_the_inventory_and_the_length_of_the_run(fit):
-    question = Question.of(fit, constraints={"max_epochs": 2.0}, inventory=INVENTORY, tokens=1500)
-    np.testing.assert_allclose(question.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
+    request = ProposalRequest.of(
+        fit, constraints={"max_epochs": 2.0}, inventory=INVENTORY, tokens=1500
+    )
+    np.testing.assert_allclose(request.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
 
 
 def test_a_limit_on_epochs_without_an_inventory_is_refused(fit):
     with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the tokens of each dom"):
-        Question.of(fit, constraints={"max_epochs": 2.0}, tokens=1500)
+        ProposalRequest.of(fit, constraints={"max_epochs": 2.0}, tokens=1500)
 
 
 def test_a_misspelt_constraint_is_refused_with_the_nearest(fit):
     with pytest.raises(ConfigError, match=r"constraints: bonds: unknown field; did you mean 'bou"):
-        Question.of(fit, constraints={"bonds": {}})
+        ProposalRequest.of(fit, constraints={"bonds": {}})
 
 
 # How it is searched -----------------------------------------------------------------------------
 
 
 def test_a_search_that_is_not_given_is_the_default_one(fit):
-    assert Question.of(fit).search == ProposeConfig()
+    assert ProposalRequest.of(fit).search == ProposeConfig()
 
 
 def test_tokens_and_risk_are_put_into_the_search(fit):
-    search = Question.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
+    search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
     expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
     assert search == QUICK.model_copy(update=expected)
 
 
 def test_tokens_and_risk_of_the_search_stay_where_none_are_given(fit):
     given = QUICK.model_copy(update={"target_tokens": 700, "risk": RiskConfig(std=2.0)})
-    assert Question.of(fit, search=given).search == given
-    other = Question.of(fit, search=given, tokens=800).search
+    assert ProposalRequest.of(fit, search=given).search == given
+    other = ProposalRequest.of(fit, search=given, tokens=800).search
     assert (other.target_tokens, other.risk) == (800, RiskConfig(std=2.0))
 
 
 def test_a_risk_that_is_checked_already_is_taken_as_it_is(fit):
     given = RiskConfig(std=1.5)
-    assert Question.of(fit, risk=given).search.risk is given
+    assert ProposalRequest.of(fit, risk=given).search.risk is given
 
 
 def test_a_risk_that_cannot_be_right_is_refused(fit):
     with pytest.raises(ConfigError, match="risk: .*give exactly one of std and quantile"):
-        Question.of(fit, risk={"std": 1.0, "quantile": 0.9})
+        ProposalRequest.of(fit, risk={"std": 1.0, "quantile": 0.9})
 
 
 # What is answered -------------------------------------------------------------------------------
 
 
 def test_the_fits_own_objective_is_minimised_where_no_target_is_named(fit):
-    proposal = Question.of(fit, search=QUICK).proposal()
+    proposal = proposed(ProposalRequest.of(fit, search=QUICK))
     assert proposal.objective == fit.objective.describe()
     assert proposal.mixture["law"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_target_is_minimised_alone(fit):
-    proposal = Question.of(fit, search=QUICK).proposal("math")
+    proposal = proposed(ProposalRequest.of(fit, search=QUICK), "math")
     assert proposal.objective == "math"
     assert proposal.mixture["code"] == pytest.approx(1.0, abs=1e-6)
     assert proposal.predicted_objective.value == proposal.losses["math"].value
@@ -150,92 +157,80 @@ def test_a_target_is_minimised_alone(fit):
 def test_a_target_is_in_the_unit_of_its_loss_whatever_the_fit_minimises(fit, kind):
     both = Objective(TARGETS, kind, {"math": 0.5, "quiz": 0.5})
     scaled = replace(fit, objective=both.scaled({"math": 10.0, "quiz": 20.0}))
-    proposal = Question.of(scaled, search=QUICK).proposal("math")
+    proposal = proposed(ProposalRequest.of(scaled, search=QUICK), "math")
     assert (proposal.objective, proposal.unit) == ("math", "bits_per_byte")
     assert proposal.predicted_objective.value == proposal.losses["math"].value
 
 
 def test_a_target_keeps_the_direction_that_the_fit_has(fit):
     turned = replace(fit, objective=replace(fit.objective, higher=("math",)))
-    proposal = Question.of(turned, search=QUICK).proposal("math")
+    proposal = proposed(ProposalRequest.of(turned, search=QUICK), "math")
     assert proposal.mixture["mail"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_an_unknown_target_is_refused_with_the_nearest(fit):
     with pytest.raises(ConfigError, match=r"unknown evaluation domain 'maths'; did you mean 'ma"):
-        Question.of(fit, search=QUICK).proposal("maths")
+        proposed(ProposalRequest.of(fit, search=QUICK), "maths")
 
 
 def test_a_target_that_is_no_name_is_refused(fit):
     with pytest.raises(
         ConfigError, match=r"objective: expected the name of a loss, several names, .*; got 3"
     ):
-        Question.of(fit, search=QUICK).proposal(3)
+        proposed(ProposalRequest.of(fit, search=QUICK), 3)
 
 
 def test_a_proposal_has_the_seed_the_epochs_and_the_natural_mixture_that_were_asked_for(fit):
-    question = Question.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
-    proposal = question.proposal()
+    request = ProposalRequest.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
+    proposal = proposed(request)
     assert proposal.provenance["seed"] == 7
-    assert proposal.natural == question.natural
+    assert proposal.natural == request.natural
     assert proposal.epochs["law"] == pytest.approx(2.0, abs=1e-3)
 
 
-def test_a_proposal_keeps_away_from_the_collapsed_trials_of_the_question(fit):
+def test_a_proposal_keeps_away_from_the_collapsed_trials_of_the_request(fit):
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
     corner = names[int(weights_ND[:, 1].argmax())]
     limits = {"guardrails": {"experts": True}}
-    question = Question.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
-    assert question.proposal().mixture["law"] < 0.99
-    free = replace(question, collapsed=[])
-    assert free.proposal().mixture["law"] == pytest.approx(1.0, abs=1e-6)
+    request = ProposalRequest.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
+    assert proposed(request).mixture["law"] < 0.99
+    free = replace(request, collapsed=[])
+    assert proposed(free).mixture["law"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(
-    fit, monkeypatch
-):
-    seen = progress_of(monkeypatch)
-    Question.of(fit, search=QUICK.model_copy(update={"bootstrap": 3})).proposal()
-    assert seen[:4] == [("propose", 7), (1, "refits"), (2, "refits"), (3, "refits")]
-    assert seen[-1][0] == 7
-    assert [done for done, _ in seen[1:]] == sorted(done for done, _ in seen[1:])
+def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(fit):
+    seen = []
+    request = ProposalRequest.of(fit, search=QUICK.model_copy(update={"bootstrap": 3}))
+    proposed(request, update=lambda done, note: seen.append((done, note)))
+    assert seen[:3] == [(1, "refits"), (2, "refits"), (3, "refits")]
+    assert seen[-1][0] == search_steps(request.search) == 7
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit, monkeypatch):
-    seen = progress_of(monkeypatch)
-    question = Question.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
-    found = question.front(TARGETS, points=3)
-    assert seen == [("front", 3), (1, "points"), (2, "points"), (3, "points")]
+def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit):
+    seen = []
+    request = ProposalRequest.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
+    update = lambda done, note: seen.append((done, note))  # noqa: E731
+    found = propose_front(request, TARGETS, points=3, update=update)
+    assert seen == [(1, "points"), (2, "points"), (3, "points")]
     first = found.points[0].proposal
     assert first.mixture["code"] == pytest.approx(1.0, abs=1e-6)
     assert first.provenance["seed"] == 7
-    assert first.natural == question.natural
+    assert first.natural == request.natural
     assert first.epochs["code"] == pytest.approx(1.2, abs=1e-3)
 
 
-def test_a_front_keeps_away_from_the_collapsed_trials_of_the_question(fit):
+def test_a_front_keeps_away_from_the_collapsed_trials_of_the_request(fit):
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
     corner = names[int(weights_ND[:, 0].argmax())]
     limits = {"guardrails": {"experts": True}}
-    question = Question.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
-    assert max(p.proposal.mixture["code"] for p in question.front(TARGETS, points=3).points) < 0.99
-
-
-def progress_of(monkeypatch) -> list[tuple[object, object]]:
-    """Return a list that what would be shown on a terminal is added to."""
-    from contextlib import contextmanager
-
-    seen: list[tuple[object, object]] = []
-
-    @contextmanager
-    def recorded(title, total):
-        seen.append((title, total))
-        yield lambda done, note: seen.append((done, note))
-
-    monkeypatch.setattr("mixopt.proposals.question.steady_progress", recorded)
-    return seen
+    request = ProposalRequest.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
+    assert (
+        max(p.proposal.mixture["code"] for p in propose_front(request, TARGETS, points=3).points)
+        < 0.99
+    )
 
 
 def test_a_radius_around_the_natural_mixture_is_around_the_uniform_one_without_an_inventory(fit):
-    limits = Question.of(fit, constraints={"radius": {"tv": 0.1}}).constraints
+    limits = ProposalRequest.of(fit, constraints={"radius": {"tv": 0.1}}).constraints
     np.testing.assert_allclose(limits.radius.reference_D, [1 / 3] * 3)

@@ -1,0 +1,133 @@
+"""What each source of a set of microanneals does, by its differences from the control.
+
+Runs are paired by seed. A source has a change, the mean over seeds of its anneals - the controls,
+with Student's t interval of S - 1 degrees, of 95% for each source alone. That many sources are
+compared with one control is allowed for in the p-values: within a target they are Holm's, so that
+the chance of calling any useless source of a target better or worse is at most 5% (Holm, 1979).
+
+Shapes: S seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.objective import Objective
+from mixopt.proposals.validation import FEWEST, LEVEL, Validation, paired_interval
+from mixopt.system import Array, difference_text, interval_text
+from mixopt.trials import ANNEAL, CONTROL, Trials
+
+if TYPE_CHECKING:
+    from mixopt.config import AnnealsConfig
+
+SCHEMA = {
+    "target": pl.String,
+    "source": pl.String,
+    "rank": pl.Int64,
+    "change": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "p_holm": pl.Float64,
+    "seeds": pl.Int64,
+    "verdict": pl.String,
+}
+
+
+def anneal_effects(trials: Trials, objective: Objective, config: AnnealsConfig) -> pl.DataFrame:
+    """Compare the anneals of each source with the controls.
+
+    Args:
+        trials: A run's trials, controls and anneals among them.
+        objective: What is minimised.
+        config: The sources that were compared.
+
+    Returns:
+        A row for each loss and source, the best source of a loss first: `target` (null for the
+        objective), `source`, `rank`, `change` (below 0 is better, also where higher is better),
+        `low` and `high` of its 95% interval, `p_holm`, `seeds` that finished of both, `verdict`.
+        A source without a pair has nulls, and with one seed there is no interval.
+    """
+    table = trials.table.filter(pl.col("role").is_in([CONTROL, ANNEAL]))
+    own = Trials(table, trials.domains, trials.targets, trials.notes)
+    validation = Validation.of(own, objective, None)
+    rows = [
+        row for target in (None, *trials.targets) for row in _ranked(validation, target, config)
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def anneal_lines(effects: pl.DataFrame) -> list[str]:
+    """Write the changes of the objective for reading, a line a source."""
+    lines = []
+    for row in effects.filter(pl.col("target").is_null()).iter_rows(named=True):
+        if row["change"] is None:
+            lines.append(f"{row['source']}: no anneal of it finished together with its control")
+            continue
+        interval = "" if row["low"] is None else f", {interval_text(row['low'], row['high'])}"
+        pairs = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+        change = difference_text(row["change"])
+        lines.append(f"{row['source']}: {change}{interval}, {pairs}: {row['verdict']}")
+    return lines
+
+
+def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return Holm's p-values of those that have one, by name; each is at least the one before."""
+    known = sorted((p, name) for name, p in chances.items() if p is not None)
+    adjusted: dict[str, float | None] = dict.fromkeys(chances)
+    highest = 0.0
+    for place, (chance, name) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - place) * chance))
+        adjusted[name] = highest
+    return adjusted
+
+
+def _ranked(
+    validation: Validation, target: str | None, config: AnnealsConfig
+) -> list[tuple[Any, ...]]:
+    found = {name: _differences(validation, name, target) for name in config.sources}
+    chances = holm({name: _p_value(values_S) for name, values_S in found.items()})
+    means = {name: float(values_S.mean()) for name, values_S in found.items() if len(values_S)}
+    rows: list[tuple[Any, ...]] = []
+    for rank, name in enumerate(sorted(means, key=means.__getitem__), start=1):
+        low, high, p, seeds = None, None, chances[name], len(found[name])
+        if p is not None:
+            mean, half = paired_interval(found[name])
+            low, high = mean - half, mean + half
+        verdict = _verdict(means[name], p)
+        rows.append((target, name, rank, means[name], low, high, p, seeds, verdict))
+    lost = [name for name in config.sources if name not in means]
+    return rows + [(target, name, *[None] * 5, 0, "no pair") for name in lost]
+
+
+def _differences(validation: Validation, source: str, target: str | None) -> Array:
+    """Return anneal - control of each seed that finished of both, shape (S,)."""
+    ours = validation.values(f"{ANNEAL}_{source}", target)
+    theirs = validation.values(CONTROL, target)
+    sign = -1.0 if target in validation.objective.higher else 1.0
+    return np.array([sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs)])
+
+
+def _p_value(differences_S: Array) -> float | None:
+    """Return the two-sided p-value of paired differences by Student's t; None below two."""
+    if len(differences_S) < FEWEST:
+        return None
+    from scipy.special import stdtr
+
+    error = float(differences_S.std(ddof=1)) / math.sqrt(len(differences_S))
+    mean = float(differences_S.mean())
+    if error == 0.0:
+        return 1.0 if mean == 0.0 else 0.0
+    return float(2.0 * stdtr(len(differences_S) - 1, -abs(mean) / error))
+
+
+def _verdict(mean: float, p: float | None) -> str:
+    if p is None:
+        return "one seed"
+    if p > 1.0 - LEVEL:
+        return "not significant"
+    return "better" if mean < 0 else "worse"

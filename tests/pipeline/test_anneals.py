@@ -1,0 +1,95 @@
+"""Microanneals as a run: what is trained, what is said, and what is combined."""
+
+import polars as pl
+import pytest
+import yaml
+from made_run import made_config, made_importable
+
+from mixopt import load_run, run
+from mixopt.errors import ConfigError, InfeasibleError
+
+SOURCES = ["code_news", "maths_news", "books_news"]
+
+
+def experiment(folder, **changes):
+    """Write an experiment of six domains, three of them sources; return its file."""
+    content = made_config(folder, 6) | {
+        "design": {"method": "anneals", "anneals": {"sources": SOURCES}},
+        "constraints": {},
+        "validate": {"seeds": 3, "rounds": 1, "max_seeds": 3, "baselines": ["control"]},
+        "fit": {"regressors": ["power"], "folds": 3},
+    }
+    path = folder / "made.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Anneals that are trained: the run, and what was said."""
+    folder, lines = tmp_path_factory.mktemp("anneals"), []
+    with made_importable():
+        made = run(experiment(folder), folder / "run", until="sweep", say=lines.append)
+    return made, lines
+
+
+def test_the_trials_are_the_control_and_each_source_with_every_seed(done):
+    table = done[0].trials.table
+    assert table["role"].value_counts().sort("role").rows() == [("anneal", 9), ("control", 3)]
+
+
+def test_the_source_of_which_the_target_is_made_ranks_first(done):
+    exam = load_run(done[0].path).anneals.filter(pl.col("target") == "exam")
+    assert set(exam["source"]) == set(SOURCES)
+    assert exam["source"][-1] == "books_news"
+
+
+def test_the_end_of_the_sweep_says_a_line_a_source(done):
+    said = [line for line in done[1] if line.startswith("sweep: ") and "3 seeds" in line]
+    assert [line.split()[1].rstrip(":") for line in said] != []
+    assert len(said) == 3
+
+
+def test_a_run_of_mixtures_has_no_anneals(tmp_path):
+    with made_importable():
+        plain = {"design": {"trials": 4}, "validate": {}}
+        made = run(experiment(tmp_path, **plain), tmp_path / "run", until="design")
+    with pytest.raises(Exception, match="method: anneals makes some"):
+        _ = made.anneals
+
+
+@pytest.mark.parametrize(
+    ("anneals", "text"),
+    [
+        ({"sources": ["nothing"]}, "unknown domain 'nothing'"),
+        ({"sources": SOURCES, "share": 1.5}, "share"),
+        ({"sources": SOURCES, "seeds": 0}, "seeds"),
+    ],
+)
+def test_what_cannot_be_right_is_one_line(tmp_path, anneals, text):
+    path = experiment(tmp_path, design={"method": "anneals", "anneals": anneals})
+    with pytest.raises(ConfigError, match=text):
+        run(path, tmp_path / "run", until="sweep")
+
+
+def test_a_source_without_tokens_enough_is_refused(tmp_path):
+    limits = {"constraints": {"max_epochs": 1}, "propose": {"target_tokens": 1e12}}
+    with made_importable(), pytest.raises(InfeasibleError):
+        run(experiment(tmp_path, **limits), tmp_path / "run", until="design")
+
+
+@pytest.mark.nightly
+def test_the_steps_behind_the_sweep_combine_the_sources(tmp_path):
+    base = ["code_web", "maths_web", "books_web"]
+    with made_importable():
+        path = experiment(tmp_path)
+        domains = list(yaml.safe_load(path.read_text())["corpus"]["domains"])
+        base = [name for name in domains if name not in SOURCES]
+        path = experiment(tmp_path, constraints={"proportions": {"base": base}})
+        made = run(path, tmp_path / "run")
+    control = made.trials.weights()[made.trials.table["role"].to_list().index("control")]
+    weights = made.recommendation.mixture.over(made.trials.domains).array
+    parts = [made.trials.domains.index(name) for name in base]
+    ratios = control[parts] / control[parts].sum()
+    assert weights[parts] == pytest.approx(ratios * weights[parts].sum(), abs=1e-6)
+    assert "control" in {one.baseline for one in made.validation.comparisons}

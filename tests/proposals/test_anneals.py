@@ -1,0 +1,107 @@
+"""Effects of sources: paired differences, intervals, Holm's p-values, one seed."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mixopt.config import AnnealsConfig
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.proposals import anneal_effects, anneal_lines
+from mixopt.proposals.anneals import holm
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("web", "code", "maths", "prose")
+SOURCES = ["code", "maths", "prose"]
+TARGETS = (*DOMAINS, "exam", "quiz")
+CONTROL = {"exam": [1.0, 1.2, 0.9], "quiz": [2.0, 2.1, 2.2], "web": [1.0, 1.0, 1.0]}
+# anneal - control by seed, of `exam`
+CHANGES = {
+    "code": [-0.10, -0.12, -0.11],
+    "maths": [-0.20, 0.10, -0.05],
+    "prose": [0.05, 0.06, 0.055],
+}
+
+
+def made(changes=CHANGES, *, objective=None, failed=()):
+    """Return the effects of anneals whose losses on `exam` change so from the control's."""
+    trials, results = [], []
+    for seed in range(max(map(len, changes.values()))):
+        for source in (None, *SOURCES):
+            values = {name: own[seed] for name, own in CONTROL.items()}
+            if source is not None:
+                values["exam"] += changes[source][seed]
+            name = "control" if source is None else f"anneal_{source}"
+            own = {"web": 1.0} if source is None else {"web": 0.5, source: 0.5}
+            mixture = Mixture({d: own.get(d, 0.0) for d in DOMAINS})
+            role = "control" if source is None else "anneal"
+            trials.append(Trial(f"{name}-s{seed}", mixture, seed, role))
+            results.append(_result(trials[-1].name, values, (source, seed) in failed))
+    table = Trials.from_results(trials, results, proxy="ngram", targets=TARGETS)
+    aim = objective or Objective(TARGETS, "mean", {"exam": 0.5, "quiz": 0.5})
+    return anneal_effects(table, aim, AnnealsConfig(sources=SOURCES, share=0.5))
+
+
+def _result(trial, values, failed):
+    if failed:
+        return TrialResult(trial, "diverged", 0, 1, 0.0, reason="loss is nan")
+    losses = dict.fromkeys(TARGETS, 1.5) | values
+    return TrialResult(trial, "finished", 100, 1, 0.0, Losses(100, losses, losses))
+
+
+def row(effects, source, target):
+    by_target = pl.col("target").is_null() if target is None else pl.col("target") == target
+    return effects.row(by_predicate=by_target & (pl.col("source") == source), named=True)
+
+
+def test_a_change_is_the_mean_of_paired_differences_with_student_s_interval():
+    found = row(made(), "code", "exam")
+    error = np.std(CHANGES["code"], ddof=1) / np.sqrt(3)
+    assert found["change"] == pytest.approx(-0.11)
+    assert found["high"] - found["change"] == pytest.approx(4.302653 * error, rel=1e-5)
+    assert found["seeds"] == 3
+
+
+def test_the_objective_s_change_is_that_of_its_losses():
+    assert row(made(), "code", None)["change"] == pytest.approx(-0.055)
+
+
+def test_sources_are_ranked_by_their_change():
+    found = made().filter(pl.col("target") == "exam")
+    assert found["source"].to_list() == ["code", "maths", "prose"]
+    assert found["rank"].to_list() == [1, 2, 3]
+
+
+def test_verdicts_follow_holm_s_p_values():
+    found = {name: row(made(), name, "exam") for name in SOURCES}
+    verdicts = {name: one["verdict"] for name, one in found.items()}
+    assert verdicts == {"code": "better", "maths": "not significant", "prose": "worse"}
+    assert found["code"]["p_holm"] < 0.05 < found["maths"]["p_holm"]
+
+
+def test_holm_s_p_values_are_those_of_the_paper():
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None})
+    assert found == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06, "d": None})
+
+
+def test_the_sign_is_turned_where_higher_is_better():
+    higher = Objective(TARGETS, "target", {"exam": 1.0}, higher=("exam",))
+    assert row(made(objective=higher), "code", "exam")["change"] == pytest.approx(0.11)
+
+
+def test_one_seed_gives_a_rank_and_no_interval():
+    found = row(made({name: values[:1] for name, values in CHANGES.items()}), "code", "exam")
+    assert (found["low"], found["p_holm"], found["verdict"]) == (None, None, "one seed")
+
+
+def test_seeds_of_which_one_run_failed_are_left_out():
+    effects = made(failed={("code", 0), ("prose", 0), ("prose", 1), ("prose", 2)})
+    assert row(effects, "code", "exam")["seeds"] == 2
+    assert row(effects, "prose", "exam")["verdict"] == "no pair"
+    assert "prose: no anneal of it finished together with its control" in anneal_lines(effects)
+
+
+def test_a_line_has_change_interval_seeds_and_verdict():
+    (line,) = [one for one in anneal_lines(made()) if one.startswith("code")]
+    assert line.replace("\u2212", "-").startswith("code: -0.0550, -0.0674 to -0.0426")
+    assert line.endswith(", 3 seeds: better")
