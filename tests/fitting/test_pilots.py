@@ -272,7 +272,7 @@ def test_the_command_line_fits_with_pilots(folder, tmp_path):
     given = ["--pilot-mixtures", few[0], "--pilot-losses", few[1], "--regressor", "linear"]
     ended = mixopt("fit", *tables, *given)
     assert ended.code == 0, ended.error
-    assert "corrected to the size of 3 pilots by affine" in ended.out
+    assert "corrected to the size of 3 pilots by lines" in ended.out
     half = mixopt("fit", *tables, "--pilot-mixtures", few[0])
     assert (half.code, half.error.count("\n")) == (2, 1)
     assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.error

@@ -7,7 +7,7 @@ import pytest
 
 from mixopt.config import ConstraintsConfig, FitConfig
 from mixopt.constraints import Constraints
-from mixopt.errors import MixtureError
+from mixopt.errors import EditedWarning, MixtureError
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.proposals import Decision, FullRun, Recommendation, with_validated
@@ -191,7 +191,8 @@ def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
     path = tmp_path / "recommendation.yaml"
     decide({"proposal": [1.0, 1.1, 1.2], **BASES}).to_file(path)
     path.write_text(path.read_text().replace("prose: 0.7", "prose: 0.6").replace("0.3", "0.4"))
-    assert Mixture.from_file(path)["prose"] == 0.6
+    with pytest.warns(EditedWarning):
+        assert Mixture.from_file(path)["prose"] == 0.6
     with pytest.raises(MixtureError, match="read it as your own mixture"):
         Recommendation.from_file(path)
     path.write_text("weights: {code: 0.5, prose: 0.5}\n")

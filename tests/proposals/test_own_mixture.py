@@ -9,7 +9,7 @@ from made_fit import DOMAINS, fitted, make_trials, objective
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
-from mixopt.errors import MixtureError
+from mixopt.errors import EditedWarning, MixtureError
 from mixopt.mixture import Mixture
 from mixopt.proposals import Proposal, ProposalRequest, predict_own_mixture
 from mixopt.proposals.forecast import EDITED
@@ -65,4 +65,5 @@ def test_an_edited_file_is_no_proposal_and_still_a_mixture(fit, tmp_path):
     path.write_text(re.sub(r"law: 0\.5\b", "law: 0.45", text, count=1))
     with pytest.raises(MixtureError, match=r"has changed .*Mixture\.from_file"):
         Proposal.from_file(path)
-    assert Mixture.from_file(path)["code"] == 0.25
+    with pytest.warns(EditedWarning):
+        assert Mixture.from_file(path)["code"] == 0.25

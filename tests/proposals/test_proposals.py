@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
-from mixopt.errors import ConfigError, InfeasibleError, MixtureError
+from mixopt.errors import ConfigError, EditedWarning, InfeasibleError, MixtureError
 from mixopt.fitting import OBJECTIVE, Fit, fit_trials, resampled_fits, select_targets
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -217,7 +217,10 @@ def test_a_proposal_whose_weights_were_edited_badly_is_refused(tmp_path):
     content = yaml.safe_load((tmp_path / "proposal.yaml").read_text(encoding="utf-8"))
     content["weights"]["code"] = 0.9
     (tmp_path / "proposal.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    with pytest.raises(MixtureError, match="weights add up to 1.3, not 1"):
+    with (
+        pytest.warns(EditedWarning),
+        pytest.raises(MixtureError, match="weights add up to 1.3, not 1"),
+    ):
         Proposal.from_file(tmp_path / "proposal.yaml")
 
 
