@@ -193,8 +193,11 @@ def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
     path.write_text(path.read_text().replace("prose: 0.7", "prose: 0.6").replace("0.3", "0.4"))
     with pytest.warns(EditedWarning):
         assert Mixture.from_file(path)["prose"] == 0.6
-        with pytest.raises(MixtureError, match="read it as your own mixture"):
-            Recommendation.from_file(path)
+    with (
+        pytest.warns(EditedWarning),
+        pytest.raises(MixtureError, match="read it as your own mixture"),
+    ):
+        Recommendation.from_file(path)
     path.write_text("weights: {code: 0.5, prose: 0.5}\n")
     with pytest.raises(MixtureError, match="is a mixture but not a recommendation"):
         Recommendation.from_file(path)
