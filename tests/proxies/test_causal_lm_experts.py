@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mixopt_proxies.decoder import CausalLM, Passes
-from mixopt_proxies.decoder.expert_choice import Routed, added_up, own_loss
+from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
 from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_of, write_config
 
 from mixopt import pretrain

@@ -10,7 +10,7 @@ from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.plain_training import PlainTraining
 from mixopt_proxies.continued.starting_point import StartingPoint
 from mixopt_proxies.decoder import make_size
-from mixopt_proxies.decoder.weights import StackedWeights
+from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from torch.nn import functional
 
 from mixopt.config import CorpusConfig, load_config

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from mixopt_proxies.decoder import DecoderProxy, make_size
-from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
-from mixopt_proxies.decoder.passes import Passes
-from mixopt_proxies.decoder.weights import StackedWeights
+from mixopt_proxies.decoder.decoder_stack import StackedWeights
+from mixopt_proxies.decoder.held_out_loss import HeldOutTasks
+from mixopt_proxies.decoder.training_passes import Passes
 
 from mixopt.corpus import open_tokenizer
 from mixopt.mixture import Mixture

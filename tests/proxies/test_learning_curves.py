@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mixopt_proxies.decoder.learning_curve import SHARE, moved_to, sample_size
+from mixopt_proxies.decoder.held_out_loss import SHARE, moved_to, sample_size
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.growing_counts import log_probabilities_on_the_way
-from mixopt_proxies.ngram.model import NgramModel
+from mixopt_proxies.ngram.model import NgramModel, log_probabilities_on_the_way
 
 from mixopt.mixture import Mixture
 from mixopt.testing import tiny_corpus

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.model import NgramModel
-from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, split_tokens
+from mixopt_proxies.ngram.model import HeldOutCounts, NgramModel, draw_tokens, split_tokens
 
 from mixopt.corpus import TokenShards
 from mixopt.corpus.token_shards import TokenWriter

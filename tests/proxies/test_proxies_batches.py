@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from mixopt_proxies.decoder import TrialBatches
-from mixopt_proxies.decoder.batches import realised_counts, window_starts
+from mixopt_proxies.decoder.trial_batches import realised_counts, window_starts
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.corpus.token_shards import TokenWriter

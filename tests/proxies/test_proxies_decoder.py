@@ -21,10 +21,9 @@ from mixopt_proxies.decoder import (
     memory_kept,
     should_compile,
 )
-from mixopt_proxies.decoder.autotune import candidates, fastest, power_of_two
-from mixopt_proxies.decoder.compiling import Compiled
-from mixopt_proxies.decoder.device_precision import has_bfloat16
-from mixopt_proxies.decoder.named_sizes import SIZES, SizeOverrides
+from mixopt_proxies.decoder.devices import Compiled, has_bfloat16
+from mixopt_proxies.decoder.group_training import candidates, fastest, power_of_two
+from mixopt_proxies.decoder.sizes import SIZES, SizeOverrides
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.corpus.token_shards import TokenWriter

@@ -11,17 +11,19 @@ from mixopt_proxies.decoder import (
     has_compiler,
     make_size,
 )
-from mixopt_proxies.decoder.expert_choice import (
+from mixopt_proxies.decoder.decoder_stack import layout
+from mixopt_proxies.decoder.experts import (
     Routed,
     added_up,
     balance_loss,
     choose,
+    places,
+    route,
     shift_biases,
+    swiglu,
     z_loss,
 )
-from mixopt_proxies.decoder.expert_layer import places, route, swiglu
-from mixopt_proxies.decoder.named_sizes import SIZES
-from mixopt_proxies.decoder.weights import layout
+from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
 
 from mixopt.errors import ConfigError

@@ -9,9 +9,13 @@ from mixopt_proxies.decoder import (
     loss as loss_module,
     make_size,
 )
-from mixopt_proxies.decoder.attention import Attention, explicit_attention
-from mixopt_proxies.decoder.loss import HeadLoss, dense_losses, tile_width, write_exponentials
-from mixopt_proxies.decoder.stack import embed
+from mixopt_proxies.decoder.decoder_stack import Attention, embed, explicit_attention
+from mixopt_proxies.decoder.training_passes import (
+    HeadLoss,
+    dense_losses,
+    tile_width,
+    write_exponentials,
+)
 
 CPU = torch.device("cpu")
 
@@ -111,7 +115,7 @@ def test_a_large_vocabulary_trains_the_same_in_chunks_and_dense(monkeypatch):
     weights = StackedWeights(size, 67, [1, 2], device=CPU, dtype=torch.float32)
     tokens = torch.randint(67, (2, 2, 9), generator=torch.Generator().manual_seed(0))
     dense = Passes(size, 67, device=CPU, dtype=torch.float32, compiled=False)
-    monkeypatch.setattr("mixopt_proxies.decoder.passes.LARGE_VOCABULARY", 67)
+    monkeypatch.setattr("mixopt_proxies.decoder.training_passes.LARGE_VOCABULARY", 67)
     chunked = Passes(size, 67, device=CPU, dtype=torch.float32, compiled=False)
     assert (dense.chunked, chunked.chunked) == (False, True)
     torch.testing.assert_close(

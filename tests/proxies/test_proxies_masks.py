@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from mixopt_proxies.decoder import CausalLM, DecoderProxy
-from mixopt_proxies.decoder.attention import RowDocuments, explicit_attention
-from mixopt_proxies.decoder.named_sizes import make_size
-from mixopt_proxies.decoder.passes import Passes
-from mixopt_proxies.decoder.weights import StackedWeights
+from mixopt_proxies.decoder.decoder_stack import RowDocuments, StackedWeights, explicit_attention
+from mixopt_proxies.decoder.sizes import make_size
+from mixopt_proxies.decoder.training_passes import Passes
 from torch.nn import functional
 
 from mixopt import Mixture

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, autotune, make_size, members_by_rule
-from mixopt_proxies.decoder.autotune import Tuner, member_bytes
-from mixopt_proxies.decoder.read_ahead import BUFFERS, blocks, blocks_ahead
-from mixopt_proxies.decoder.step_graph import StepGraph
+from mixopt_proxies.decoder.group_training import Tuner, member_bytes
+from mixopt_proxies.decoder.optimizer import StepGraph
+from mixopt_proxies.decoder.trial_batches import BUFFERS, blocks, blocks_ahead
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, make_size, rate_factor
-from mixopt_proxies.decoder.stacked_adamw import write_clipped
-from mixopt_proxies.decoder.trial_results import MemberCourse, result_of
+from mixopt_proxies.decoder.optimizer import write_clipped
+from mixopt_proxies.decoder.stack_trainer import MemberCourse, result_of
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.decoder import DecoderProxy, TrialBatches
-from mixopt_proxies.decoder.batches import random_generator, window_starts
+from mixopt_proxies.decoder.trial_batches import random_generator, window_starts
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.token_counts import draw_tokens
+from mixopt_proxies.ngram.model import draw_tokens
 
 import mixopt
 from mixopt.config import load_config

@@ -15,25 +15,24 @@ import torch
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.autotune import Tuner, candidates, fastest, members_by_rule
-from mixopt_proxies.decoder.batches import TrialBatches, make_pools, training_shards
-from mixopt_proxies.decoder.compiling import Compile, should_compile
-from mixopt_proxies.decoder.device_precision import (
+from mixopt_proxies.decoder.decoder_stack import StackOrigin
+from mixopt_proxies.decoder.devices import (
+    Compile,
     Precision,
+    memory_kept,
     resolve_device,
     resolve_precision,
+    should_compile,
     thread_limit,
 )
-from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
-from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
-from mixopt_proxies.decoder.learning_curve import CurveSample
-from mixopt_proxies.decoder.memory import memory_kept
-from mixopt_proxies.decoder.named_sizes import DecoderSize
-from mixopt_proxies.decoder.origin import StackOrigin
-from mixopt_proxies.decoder.passes import Passes
-from mixopt_proxies.decoder.trainer import StackTrainer, untrained_losses
-from mixopt_proxies.decoder.trial_results import result_of
+from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows
+from mixopt_proxies.decoder.optimizer import FIRST_STEPS
+from mixopt_proxies.decoder.sizes import DecoderSize
+from mixopt_proxies.decoder.stack_trainer import StackTrainer, result_of, untrained_losses
+from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
+from mixopt_proxies.decoder.trial_batches import TrialBatches, make_pools, training_shards
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,7 @@ class GroupTraining:
         vocab_size: int | None = None,
         mask_documents: bool = False,
     ) -> None:
-        """Note what is trained.
-
-        Args:
-            size: Of each member, and how it is trained.
-            precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
-            compile: true, false, or `auto`: where there is a compiler and the run pays it back.
-            origin: Where all members begin; None for random weights, each trial's own.
-            vocab_size: Ids that the members know; those of the corpus's tokenizer when None.
-            mask_documents: Whether documents of a sequence do not see each other.
-
-        Raises:
-            ConfigError: A precision or a `compile` that there is not.
-        """
+        """Note what is trained."""
         one_of("precision", precision, ("auto", "float32", "bfloat16"))
         one_of("compile", compile, ("auto", True, False))
         self.size = size
@@ -87,17 +74,7 @@ class GroupTraining:
         self._passes: dict[_GroupSetting, Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together.
-
-        Compiled code on a CPU follows the rule, since measuring would compile every
-        candidate; the rule's is compiled here, once, and its code is then on disk for all
-        workers. Anything else is measured for a few seconds near the rule, as it will be
-        trained: compiled and from a graph on a GPU.
-
-        Raises:
-            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
-            ConfigError: Warm-up and decay are longer than a trial.
-        """
+        """Return how many trials to train together."""
         self._check_rates(self._steps(training))
         for domain in corpus.domains:
             training_shards(domain, self.size.sequence_length)
@@ -119,12 +96,7 @@ class GroupTraining:
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train the trials together and return a result for each, in their order.
-
-        Raises:
-            CorpusError: A domain with fewer tokens than one sequence.
-            ConfigError: A device that is not here, or warm-up and decay longer than a trial.
-        """
+        """Train the trials together and return a result for each, in their order."""
         started = time.monotonic()
         size, steps = self.size, self._steps(training)
         self._check_rates(steps)
@@ -161,12 +133,7 @@ class GroupTraining:
         ]
 
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
-        """Return the held-out losses of the origin itself, on what trials are evaluated on.
-
-        Raises:
-            CorpusError: A domain has fewer held-out tokens than one window.
-            ConfigError: A device that is not here.
-        """
+        """Return the held-out losses of the origin itself, on what trials are evaluated on."""
         assert self._origin is not None, "random weights are no origin"
         device = resolve_device(training.device)
         dtype = resolve_precision(self._precision, device)
@@ -183,11 +150,7 @@ class GroupTraining:
         return self.size.parameters(self._ids(vocab_size))
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker trains, by half a second of steps that are not compiled.
-
-        Raises:
-            ConfigError: A device that is not here.
-        """
+        """Return how fast one worker trains, by half a second of steps that are not compiled."""
         device, ids = resolve_device(training.device), self._ids(vocab_size)
         members = members_by_rule(self.size, ids, device)
         dtype = resolve_precision(self._precision, device)
@@ -255,11 +218,117 @@ def eval_steps(training: Training, step_tokens: int) -> set[int]:
 
 
 def one_of(option: str, value: object, known: tuple[object, ...]) -> None:
-    """Refuse a value of an option that it does not have.
-
-    Raises:
-        ConfigError: It is none of them.
-    """
+    """Refuse a value of an option that it does not have."""
     if value not in known:
         names = ", ".join(str(entry).lower() for entry in known)
         raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
+
+
+FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
+# Of all memory of a host, which other workers share, and of what is free on a GPU.
+MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
+SECONDS_EACH = 0.5
+LEAST_STEPS = 3
+GAIN = 1.05
+
+
+def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
+    """Return the power of two that brings the tokens of a step to where a machine is full."""
+    most = usable_memory(device) - shared_bytes(vocab_size, device)
+    fitting = max(0, most) // member_bytes(size, vocab_size)
+    return power_of_two(min(FULL_TOKENS[device.type] // size.step_tokens, fitting))
+
+
+def candidates(rule: int) -> list[int]:
+    """Return the group sizes to measure: the rule's, its half and its double."""
+    return [rule] if rule == 1 else [rule // 2, rule, rule * 2]
+
+
+def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
+    """Return the group size with the best rate; a larger one must be faster by `GAIN`."""
+    if len(sizes) == 1:
+        return sizes[0]
+    best, best_rate = sizes[0], rate(sizes[0])
+    for members in sizes[1:]:
+        found = rate(members)
+        if found > GAIN * best_rate:
+            best, best_rate = members, found
+    return best
+
+
+class Tuner:
+    """Takes steps of a stack on random tokens: to measure it, or to have it compiled."""
+
+    def __init__(
+        self,
+        members: int,
+        vocab_size: int,
+        passes: Passes,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        size = passes.size
+        self._device = device
+        self._step_tokens = members * size.step_tokens
+        trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
+        self._trainer = StackTrainer(
+            trials, vocab_size, passes, steps=1, device=device, dtype=dtype
+        )
+        shape = (members, size.batch, size.sequence_length + 1)
+        generator = torch.Generator().manual_seed(0)
+        self._tokens = torch.randint(vocab_size, shape, generator=generator).to(device)
+
+    def step(self) -> None:
+        """Take a step and wait for it."""
+        self._trainer.step(self._tokens)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def rate(self) -> float:
+        """Return the tokens per second of half a second of steps; 0 if memory is too short."""
+        try:
+            for _ in range(FIRST_STEPS + 1 if self._device.type == "cuda" else 1):
+                self.step()
+        except torch.OutOfMemoryError:
+            return 0.0
+        steps, start = 0, time.perf_counter()
+        while steps < LEAST_STEPS or time.perf_counter() - start < SECONDS_EACH:
+            self.step()
+            steps += 1
+        return steps * self._step_tokens / (time.perf_counter() - start)
+
+
+def usable_memory(device: torch.device) -> int:
+    """Return the bytes of memory to fill: a share of the host's, or of what is free on a GPU."""
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(MEMORY_SHARE["cuda"] * (free + kept))
+    import psutil
+
+    return int(MEMORY_SHARE["cpu"] * psutil.virtual_memory().total)
+
+
+def shared_bytes(vocab_size: int, device: torch.device) -> int:
+    """Return the memory of what all members take in turns: a large vocabulary's logits, fp32."""
+    return 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
+
+
+def member_bytes(size: DecoderSize, vocab_size: int) -> int:
+    """Estimate the memory of one member: five fp32 copies of the weights, and activations."""
+    inner, copies = size.ff, 0
+    if size.experts is not None:
+        inner = size.experts.top_k * size.experts.expert_ff + size.experts.shared_ff
+        copies = 4 * size.experts.top_k * size.width
+    # Weights, two moments, gradients as they come and in one piece, and a copy in bf16.
+    states = 22 * size.parameters(vocab_size)
+    logits = 0 if vocab_size >= LARGE_VOCABULARY else 2 * vocab_size
+    channels = size.layers * (10 * size.width + 4 * inner + copies) + logits
+    scores = size.layers * size.heads * min(size.sequence_length, 256)
+    return states + 4 * size.step_tokens * (channels + scores)
+
+
+def power_of_two(number: int) -> int:
+    """Return the largest power of two that is not above a number, at least 1."""
+    return 1 << max(number.bit_length() - 1, 0) if number > 0 else 1

@@ -19,11 +19,16 @@ import numpy as np
 
 from mixopt.corpus import Corpus, Domain
 from mixopt.errors import ConfigError
+from mixopt.tasks import EncodedTask, task_metrics
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
-from mixopt_proxies.ngram.growing_counts import log_probabilities_on_the_way
-from mixopt_proxies.ngram.model import Grams, NgramModel
-from mixopt_proxies.ngram.task_rows import TaskRows
-from mixopt_proxies.ngram.token_counts import HeldOutCounts, draw_tokens, make_pools
+from mixopt_proxies.ngram.model import (
+    Grams,
+    HeldOutCounts,
+    NgramModel,
+    draw_tokens,
+    log_probabilities_on_the_way,
+    make_pools,
+)
 
 SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
 
@@ -34,15 +39,7 @@ class NgramProxy:
     simulates_epochs = True
 
     def __init__(self, order: int = 4, window: int = 512) -> None:
-        """Choose the model.
-
-        Args:
-            order: Longest n-gram counted, 1 to 16.
-            window: Tokens that are read in a row from one place, >= 2.
-
-        Raises:
-            ConfigError: One of the two is out of range.
-        """
+        """Choose the model."""
         for name, value, least, most in (("order", order, 1, 16), ("window", window, 2, 2**20)):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
@@ -52,11 +49,7 @@ class NgramProxy:
         self.window = window
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: counting one mixture gains nothing from another beside it.
-
-        Raises:
-            CorpusError: A domain's pool is smaller than one window.
-        """
+        """Return 1: counting one mixture gains nothing from another beside it."""
         target, inventory = training.target_tokens, training.inventory
         make_pools(corpus, training.tokens, self.window, target, inventory)
         return 1
@@ -151,16 +144,7 @@ class _HeldOutAndTasks:
     def on_the_way(
         self, model: NgramModel, grams: Sequence[Grams], end: Losses, points: int
     ) -> list[Losses]:
-        """Return losses before the end, on a sample of the held-out tokens.
-
-        They are moved by what the sample differs from all held-out tokens at the end.
-
-        Args:
-            model: Of all tokens.
-            grams: What was counted for each token.
-            end: The losses of the model.
-            points: How many.
-        """
+        """Return losses before the end, on a sample of the held-out tokens."""
         ends = [end.tokens * place // (points + 1) for place in range(1, points + 2)]
         ends = sorted({count for count in ends if count})
         if len(ends) < 2:
@@ -179,3 +163,25 @@ class _HeldOutAndTasks:
             }
             curve.append(Losses(tokens, nats, in_bits_per_byte(nats, self.domains)))
         return curve
+
+
+class TaskRows:
+    """A task that models are scored on."""
+
+    def __init__(self, task: EncodedTask) -> None:
+        """Find the tokens that are scored."""
+        self._task = task
+        self._tokens_T = task.tokens_T.astype(np.int64)
+        self._starts_T = np.zeros(len(self._tokens_T), dtype=bool)
+        self._starts_T[task.start_R[:-1]] = True
+        sizes_R = np.diff(task.start_R)
+        place_T = np.arange(len(self._tokens_T)) - np.repeat(task.start_R[:-1], sizes_R)
+        self._scored_T = place_T >= np.repeat(task.scored_R, sizes_R)
+        self._row_T = np.repeat(np.arange(task.rows), sizes_R)
+
+    def scores(self, model: NgramModel) -> dict[str, float]:
+        """Return what is measured of the task, by the name of its column."""
+        log_T = model.log_probabilities(self._tokens_T, self._starts_T)
+        scored_T = np.where(self._scored_T, log_T, 0.0)
+        sums_R = np.bincount(self._row_T, weights=scored_T, minlength=self._task.rows)
+        return task_metrics(self._task, sums_R.astype(np.float64))

@@ -13,10 +13,14 @@ Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
@@ -45,21 +49,7 @@ class TrialBatches:
         target_tokens: int | None = None,
         inventory: Mapping[str, int] | None = None,
     ) -> None:
-        """Draw every trial's sequences; no text is read yet.
-
-        Args:
-            trials: The members of the group.
-            corpus: Token shards by domain.
-            steps: Steps of a trial.
-            batch: Sequences of a step.
-            length: Tokens of a sequence.
-            target_tokens: Length of the full run whose epochs are simulated, if they are.
-            inventory: Distinct tokens of each whole domain; the corpus's when None.
-
-        Raises:
-            CorpusError: A domain has fewer tokens than one window of `length` + 1, or its pool
-                fewer than one sequence.
-        """
+        """Draw every trial's sequences; no text is read yet."""
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
         self._pools = make_pools(corpus, steps * batch * length, length, target_tokens, inventory)
@@ -114,18 +104,7 @@ def make_pools(
     target_tokens: int | None,
     inventory: Mapping[str, int] | None = None,
 ) -> dict[str, Pool]:
-    """Return each domain's pool, or none where no epochs are simulated.
-
-    Args:
-        corpus: Token shards by domain.
-        tokens: Training tokens of a trial, in whole steps.
-        length: Tokens of a sequence.
-        target_tokens: Length of the full run.
-        inventory: Distinct tokens of each whole domain; the corpus's when None.
-
-    Raises:
-        CorpusError: A domain has no training tokens, or a pool is smaller than one sequence.
-    """
+    """Return each domain's pool, or none where no epochs are simulated."""
     if target_tokens is None:
         return {}
     option = "proxy.options.sequence_length"
@@ -135,11 +114,7 @@ def make_pools(
 
 
 def realised_counts(weights_D: Array, sequences: int) -> IntArray:
-    """Round shares of `sequences` to whole ones by largest remainder.
-
-    Returns:
-        Shape (D,), adding up to `sequences`, each within 1 of its share.
-    """
+    """Round shares of `sequences` to whole ones by largest remainder."""
     exact_D = weights_D * sequences
     counts_D = np.floor(exact_D).astype(np.int64)
     missing = sequences - int(counts_D.sum())
@@ -156,20 +131,7 @@ def window_starts(
     *,
     nested: bool = False,
 ) -> IntArray:
-    """Draw windows that do not overlap, epoch after epoch.
-
-    Args:
-        tokens: Tokens of the domain, >= `window`.
-        window: Tokens of a window.
-        count: Windows to draw.
-        generator: Where the order and the offset of each epoch come from.
-        nested: Whether fewer windows are the first ones of more: microanneals, which share a seed,
-            then read the same text of a base domain in the same order. It takes a number for each
-            window of the domain.
-
-    Returns:
-        First token of each window, shape (count,).
-    """
+    """Draw windows that do not overlap, epoch after epoch."""
     epochs: list[IntArray] = [np.empty(0, np.int64)]
     missing = count
     while missing > 0:
@@ -190,25 +152,86 @@ def random_generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def training_shards(domain: Domain, length: int) -> TokenShards:
-    """Return a domain's training tokens.
-
-    Raises:
-        CorpusError: It has none, or fewer than one window of `length` + 1.
-    """
+    """Return a domain's training tokens."""
     if domain.train is None:
         raise CorpusError(f"domain {domain.name!r} has no training tokens")
     return long_enough(domain.train, f"domain {domain.name!r}: training text", length)
 
 
 def long_enough(shards: TokenShards, what: str, length: int) -> TokenShards:
-    """Return the shards if they hold a window of `length` tokens and the one after.
-
-    Raises:
-        CorpusError: They do not.
-    """
+    """Return the shards if they hold a window of `length` tokens and the one after."""
     if shards.tokens < length + 1:
         raise CorpusError(
             f"{what} has {shards.tokens} tokens, and one sequence takes {length + 1}: give it"
             f" more text, or set proxy.options.sequence_length to {shards.tokens - 1} or less"
         )
     return shards
+
+
+Span = tuple[int, int]
+Read = Callable[[int, int], NDArray[np.int32]]
+
+BUFFERS = 2
+
+
+def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """Yield where each block begins, and its tokens as int64 on the device."""
+    if device.type == "cuda":
+        yield from blocks_ahead(read, spans, device)
+        return
+    for first, stop in spans:
+        yield first, torch.from_numpy(read(first, stop)).to(device, torch.int64)
+
+
+def blocks_ahead(
+    read: Read, spans: list[Span], device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield blocks as `blocks` does, read by a thread that is up to two blocks ahead."""
+    buffers = [Buffer(device) for _ in range(BUFFERS)]
+    pool = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+    waiting: deque[Future[int]] = deque()
+    try:
+        for buffer, span in zip(buffers, spans, strict=False):
+            waiting.append(pool.submit(buffer.fill, read, span))
+        for i, (first, _) in enumerate(spans):
+            buffer = buffers[i % BUFFERS]
+            count = waiting.popleft().result()
+            block = buffer.sent(count)
+            if i + BUFFERS < len(spans):
+                waiting.append(pool.submit(buffer.fill, read, spans[i + BUFFERS]))
+            yield first, block
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class Buffer:
+    """Memory of a block on the host, page-locked where the device is a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Take no memory yet."""
+        self._device = device
+        self._host: Tensor | None = None
+        # PyTorch's own annotations leave the constructor out.
+        event: Callable[[], torch.cuda.Event] = torch.cuda.Event
+        self._copied = event() if device.type == "cuda" else None
+
+    def fill(self, read: Read, span: Span) -> int:
+        """Read a block, once what was here before has been copied; return its steps."""
+        block = torch.from_numpy(read(*span))
+        if self._copied is not None:
+            self._copied.synchronize()
+        if self._host is None:
+            self._host = torch.empty(
+                block.shape, dtype=block.dtype, pin_memory=self._copied is not None
+            )
+        # The last block may be shorter, never longer.
+        self._host[: len(block)].copy_(block)
+        return len(block)
+
+    def sent(self, count: int) -> Tensor:
+        """Queue the copy of the first `count` steps to the device, and return it there."""
+        assert self._host is not None, "filled before it is sent"
+        block = self._host[:count].to(self._device, non_blocking=True, copy=True)
+        if self._copied is not None:
+            self._copied.record()
+        return block.long()

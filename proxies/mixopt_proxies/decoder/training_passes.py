@@ -1,28 +1,140 @@
-"""Linear head and cross-entropy of a stack, without the tokens x vocabulary logits.
+"""The two passes through a stack: training losses with gradients, and held-out losses.
 
-For a small vocabulary the logits are small and the dense form is faster. For a large one
-`HeadLoss` takes a chunk of tokens at a time, and of it a tile of the vocabulary at a time, whose
-logits become exponentials in one pass. Both gradients are made with the loss (the idea of Liger
-Kernel, LinkedIn, BSD-2, here for stacks and on any device).
-
-No tile waits for the whole row: its exponentials are relative to its own largest logit, and what
-makes them probabilities is a number a row and tile, which scales the N x C sides of the products
-instead of the N x T one. So each logit is touched once between its products.
-
-Shapes: K members, N tokens, B sequences, V vocabulary, C width, T tokens of the vocabulary in a
-tile, J tiles.
+Shapes: K members, B sequences, T tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.compiling import Compiled
+from mixopt_proxies.decoder.decoder_stack import Decoder
+from mixopt_proxies.decoder.devices import Compiled
+from mixopt_proxies.decoder.experts import Routed, own_loss
+from mixopt_proxies.decoder.sizes import DecoderSize
+
+
+class TrainingPass(NamedTuple):
+    """What a training step computes.
+
+    Attributes:
+        loss_K: Each member's mean cross-entropy, nats per token.
+        gradients: Of all leaves, of the cross-entropy and what experts add to it.
+        routed: What the routers chose; None without experts.
+    """
+
+    loss_K: Tensor
+    gradients: dict[str, Tensor]
+    routed: Routed | None
+
+
+class Passes:
+    """What a training step and an evaluation compute, compiled or eager.
+
+    With a small vocabulary the head and the loss are part of what is compiled; with a large
+    one the trunk is, and the head goes chunk by chunk.
+    """
+
+    def __init__(
+        self,
+        size: DecoderSize,
+        vocab_size: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        compiled: bool,
+        document_ends: Sequence[int] = (),
+    ) -> None:
+        self.size, self.device, self.dtype = size, device, dtype
+        self.chunked = vocab_size >= LARGE_VOCABULARY
+        self.compiled = compiled
+        self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
+        computation = self._decoder.hidden if self.chunked else self._dense
+        self._run: Callable[[dict[str, Tensor], Tensor], tuple[Tensor, Routed | None]] = (
+            Compiled(computation) if compiled else computation
+        )
+        self._head = HeadLoss(compiled=compiled)
+
+    def gradients(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> TrainingPass:
+        """Return each member's mean loss, shape (K,), and the gradients of all leaves."""
+        output, routed = self._run(leaves, tokens_KBW)
+        if self.chunked:
+            head = self._head.training(output, leaves["head"], targets_of(tokens_KBW))
+            loss_K = head.loss_K
+            trunk = {name: leaf for name, leaf in leaves.items() if name != "head"}
+            gradients = self._differentiated(output, head.hidden_KNC, trunk, routed)
+            gradients["head"] = head.head_KVC
+        else:
+            loss_K = output.mean(1)
+            gradients = self._differentiated(loss_K.sum(), None, leaves, routed)
+        return TrainingPass(loss_K.detach(), gradients, routed.detach() if routed else None)
+
+    def sequence_gradients(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves."""
+        assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
+        losses_KB, routed = self._run(leaves, tokens_KBW)
+        total = losses_KB.mean(1).sum()
+        return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
+
+    def sequence_losses(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
+        """Return the mean loss of each sequence in nats, shape (K, B), without gradients."""
+        return self.evaluated(leaves, tokens_KBW)[0]
+
+    def evaluated(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, Routed | None]:
+        """Return the mean losses as `sequence_losses` does, and what the routers chose."""
+        # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
+        with torch.set_grad_enabled(self.compiled):
+            output, routed = self._run(leaves, tokens_KBW)
+        output, routed = output.detach(), routed.detach() if routed else None
+        if not self.chunked:
+            return output, routed
+        losses_KN = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
+
+    def token_losses(
+        self, leaves: dict[str, Tensor], tokens_KBW: Tensor, place_P: Tensor
+    ) -> Tensor:
+        """Return the losses of chosen tokens in nats, shape (K, P), without gradients."""
+        with torch.no_grad():
+            hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
+            targets_KP = targets_of(tokens_KBW)[:, place_P]
+            losses = HeadLoss(compiled=False).losses if self.chunked else dense_losses
+            return losses(hidden[:, place_P], leaves["head"], targets_KP)
+
+    def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+        hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
+        losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))
+        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
+
+    def _differentiated(
+        self,
+        output: Tensor,
+        upstream: Tensor | None,
+        leaves: dict[str, Tensor],
+        routed: Routed | None,
+    ) -> dict[str, Tensor]:
+        """Return the gradients of an output, and of what experts add to the losses."""
+        outputs, above = [output], [upstream]
+        if routed is not None and self.size.experts is not None:
+            outputs.append(own_loss(routed, self.size.step_tokens, self.size.experts).sum())
+            above.append(None)
+        trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+        gradients = torch.autograd.grad(outputs, list(trained.values()), above)
+        return dict(zip(trained, gradients, strict=True))
+
+
+def targets_of(tokens_KBW: Tensor) -> Tensor:
+    """Return the tokens to predict, shape (K, B * T)."""
+    return tokens_KBW[..., 1:].flatten(1)
+
 
 LARGE_VOCABULARY = 2048
 # Logits of a chunk, all of which are kept: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
@@ -125,13 +237,7 @@ class _Chunk:
         return self._log_total_N() - chosen_N
 
     def gradients(self, head_grad_VC: Tensor, share: float, *, first: bool) -> Tensor:
-        """Return the gradient of the hidden states, and write or add that of the head.
-
-        Args:
-            head_grad_VC: Where to, fp32.
-            share: What a token's loss counts.
-            first: Whether to write, and not to add.
-        """
+        """Return the gradient of the hidden states, and write or add that of the head."""
         weights_JN1 = ((self._largest_JN - self._log_total_N()).exp() * share)[..., None]
         hidden_NC, targets_N = self._hidden_NC, self._targets_N
         gradient_NC = self._head_VC[targets_N].float().mul_(-share)
@@ -148,11 +254,7 @@ class _Chunk:
 
 
 def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tensor]:
-    """Write the exponentials of logits less the largest of the row.
-
-    Returns:
-        The largest logits and the sums of exponentials, each fp32 of shape (N,).
-    """
+    """Write the exponentials of logits less the largest of the row."""
     exact = logits_NT.float()
     largest = exact.amax(1, keepdim=True)
     exponentials = (exact - largest).exp()

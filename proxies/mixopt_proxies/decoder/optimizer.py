@@ -5,21 +5,22 @@ PyTorch's fused AdamW then does all members in one pass. Norm weights do not dec
 embeddings where an origin leaves them out.
 
 The number of the step and the learning rate lie on the device, so that a step that was recorded
-there (mixopt_proxies.decoder.step_graph) is the next step each time it is replayed.
+there (`StepGraph`) is the next step each time it is replayed.
 
 Shapes: K members.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.named_sizes import DecoderSize
-from mixopt_proxies.decoder.origin import AdamMoments, StackOrigin
-from mixopt_proxies.decoder.weights import StackedWeights
+from mixopt_proxies.decoder.decoder_stack import AdamMoments, StackedWeights, StackOrigin
+from mixopt_proxies.decoder.sizes import DecoderSize
 
 
 class StackedAdamW:
@@ -63,11 +64,7 @@ class StackedAdamW:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
-        """Clip, move the weights, and refresh their copy in the compute precision.
-
-        Args:
-            gradients: By the names of the weights' leaves, each (K, ...).
-        """
+        """Clip, move the weights, and refresh their copy in the compute precision."""
         self._gather(gradients)
         self._rate.copy_(self._rates_S.index_select(0, self._place).squeeze(0))
         self._adam.step()
@@ -99,15 +96,7 @@ class StackedAdamW:
 
 
 def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> None:
-    """Write each member's gradients, scaled to a norm of `limit` where it is larger.
-
-    A member's norm is over all of its weights and no other member's.
-
-    Args:
-        gradients: Of all weights, each (K, ...).
-        out: Where to, fp32, each of the same shape.
-        limit: Largest norm.
-    """
+    """Write each member's gradients, scaled to a norm of `limit` where it is larger."""
     norms_WK = torch.stack(
         [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float32) for g in gradients]
     )
@@ -130,3 +119,49 @@ def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
     part = torch.nn.Parameter(values)
     part.grad = gradient
     return part
+
+
+FIRST_STEPS = 3
+
+Output = TypeVar("Output")
+logger = logging.getLogger(__name__)
+
+
+class StepGraph(Generic[Output]):
+    """Takes steps, by the graph once there is one.
+
+    What a replayed step returns lies in the same memory as what the one before returned.
+    """
+
+    def __init__(self, step: Callable[[Tensor], Output], *, first_steps: int = FIRST_STEPS) -> None:
+        """Record nothing yet."""
+        self._step = step
+        self._left: int | None = first_steps
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Output] | None = None
+
+    def __call__(self, tokens: Tensor) -> Output:
+        """Take a step."""
+        if self._left == 0:
+            self._record(tokens)
+        elif self._left is not None:
+            self._left -= 1
+        if self._recorded is None:
+            return self._step(tokens)
+        graph, place, output = self._recorded
+        place.copy_(tokens)
+        graph.replay()
+        return output
+
+    def _record(self, tokens: Tensor) -> None:
+        self._left = None
+        place = tokens.clone()
+        try:
+            graph = torch.cuda.CUDAGraph()
+            # The thread that reads ahead makes calls that a recording forbids its own thread.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                output = self._step(place)
+        except RuntimeError as error:  # what may not be recorded, or memory that is short
+            first = str(error).strip().partition("\n")[0]
+            logger.warning("no CUDA graph of the training step, continuing without: %s", first)
+            return
+        self._recorded = graph, place, output

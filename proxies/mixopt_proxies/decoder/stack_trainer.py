@@ -8,6 +8,7 @@ Shapes: K members, B sequences, W tokens of a window, S steps.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,21 +17,13 @@ import torch
 from torch import Tensor
 
 from mixopt.routing import ExpertCounts
-from mixopt.trials import Doing, Losses, Progress, Trial
-from mixopt_proxies.decoder.batches import TrialBatches, random_generator
-from mixopt_proxies.decoder.expert_choice import Routed, shift_biases
-from mixopt_proxies.decoder.expert_counter import ExpertCounter
-from mixopt_proxies.decoder.held_out_experts import HeldOutExperts
-from mixopt_proxies.decoder.held_out_tasks import HeldOutTasks
-from mixopt_proxies.decoder.held_out_windows import HeldOutWindows
-from mixopt_proxies.decoder.learning_curve import CurveSample, moved_to
-from mixopt_proxies.decoder.origin import StackOrigin
-from mixopt_proxies.decoder.passes import Passes
-from mixopt_proxies.decoder.read_ahead import blocks
-from mixopt_proxies.decoder.stacked_adamw import StackedAdamW
-from mixopt_proxies.decoder.step_graph import StepGraph
-from mixopt_proxies.decoder.trial_results import MemberCourse
-from mixopt_proxies.decoder.weights import StackedWeights
+from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
+from mixopt_proxies.decoder.decoder_stack import StackedWeights, StackOrigin
+from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed, shift_biases
+from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows, moved_to
+from mixopt_proxies.decoder.optimizer import StackedAdamW, StepGraph
+from mixopt_proxies.decoder.training_passes import Passes
+from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_generator
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 REPORT_SECONDS = 0.5
@@ -96,17 +89,7 @@ class StackTrainer:
         report: Callable[[Progress], None],
         sample: CurveSample | None = None,
     ) -> Course:
-        """Take all steps.
-
-        Args:
-            batches: The members' sequences.
-            held_out: What to evaluate on, after the last step at least.
-            tasks: What to score then.
-            eval_steps: After how many steps else to evaluate.
-            report: Called with the progress, every half second at most, and as another thing is
-                begun: compiling, training, evaluating.
-            sample: Where the learning curve is measured in place of `eval_steps`.
-        """
+        """Take all steps."""
         curve: list[list[Losses]] = []
         sampled: list[list[Losses]] = []
         counter = ExpertCounter.of(batches, self._passes.size, self._device)
@@ -135,10 +118,7 @@ class StackTrainer:
         return Course(self._losses_SK.cpu(), curve, self._experts(counter, seen, held_out))
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
-        """Take the next step; return what its experts were given.
-
-        On a GPU that is overwritten by the next step.
-        """
+        """Take the next step; return what its experts were given."""
         return self._take(tokens_KBW)
 
     def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
@@ -207,15 +187,7 @@ def untrained_losses(
     held_out: HeldOutWindows,
     tasks: HeldOutTasks,
 ) -> Losses:
-    """Return the held-out losses of an origin before any step, and what it scores.
-
-    Args:
-        passes: Of its size, where it is evaluated.
-        vocab_size: Ids that it knows.
-        origin: Its weights.
-        held_out: What to evaluate on.
-        tasks: What to score.
-    """
+    """Return the held-out losses of an origin before any step, and what it scores."""
     weights = StackedWeights(
         passes.size, vocab_size, [0], device=passes.device, dtype=passes.dtype, origin=origin
     )
@@ -228,3 +200,53 @@ def untrained_losses(
 def initial_seed(trial: Trial) -> int:
     """Return the seed of a trial's initial weights."""
     return int(random_generator(trial.seed, "weights").integers(2**63))
+
+
+@dataclass(frozen=True)
+class MemberCourse:
+    """One member's training losses, shape (S,), and its held-out losses; the end is last.
+
+    And what its experts were given, if it has any.
+    """
+
+    losses_S: Tensor
+    curve: tuple[Losses, ...]
+    experts: ExpertCounts | None = None
+
+
+def result_of(
+    trial: Trial, course: MemberCourse, step_tokens: int, parameters: int, seconds: float
+) -> TrialResult:
+    """Return the result of a trial."""
+    reason = divergence(course, step_tokens)
+    finite = tuple(entry for entry in course.curve if _bad_domain(entry) is None)
+    return TrialResult(
+        trial=trial.name,
+        status="finished" if reason is None else "diverged",
+        tokens=len(course.losses_S) * step_tokens,
+        parameters=parameters,
+        seconds=seconds,
+        losses=course.curve[-1] if reason is None else None,
+        curve=finite,
+        reason=reason,
+        experts=course.experts if reason is None else None,
+    )
+
+
+def divergence(course: MemberCourse, step_tokens: int) -> str | None:
+    """Return why a member counts as diverged, or None."""
+    bad = torch.nonzero(~torch.isfinite(course.losses_S)).flatten()
+    if len(bad):
+        step = int(bad[0])
+        loss = float(course.losses_S[step])
+        return (
+            f"training loss is {loss} in step {step + 1} of {len(course.losses_S)}"
+            f" ({step * step_tokens} tokens): lower proxy.options.lr, or clip"
+        )
+    domain = _bad_domain(course.curve[-1])
+    return None if domain is None else f"held-out loss of {domain!r} is not finite at the end"
+
+
+def _bad_domain(losses: Losses) -> str | None:
+    values = (losses.nats_per_token | losses.tasks).items()
+    return next((name for name, value in values if not math.isfinite(value)), None)

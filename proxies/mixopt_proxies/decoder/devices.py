@@ -1,0 +1,152 @@
+"""Device and precision of a stack, and settings that change only during a run."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixopt.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of `training.device`; `auto` takes the GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"no support for {device.type}")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"proxy.device: {name!r} is not a device; give auto, cpu or cuda"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError(
+            f"proxy.device: {name!r} is not available ({found} GPUs); give auto or cpu"
+        )
+    return device
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the precision of the products; `auto` takes bf16 where the hardware has it."""
+    if precision != "auto":
+        return DTYPES[precision]
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies bf16 matrices faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Older releases of PyTorch cannot say; they get fp32.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy token ids to the device as int64."""
+    return torch.from_numpy(array).to(device).long()
+
+
+@contextmanager
+def thread_limit(threads: int) -> Iterator[None]:
+    """Let PyTorch use so many threads inside the block; 0 changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# malloc.h
+TRIM_THRESHOLD = -1
+MMAP_THRESHOLD = -3
+
+KEEP = 1 << 30
+# What glibc's own adjustment ends at, once a block of 32 MiB has been freed.
+USUAL_MMAP = 32 << 20
+USUAL_TRIM = 2 * USUAL_MMAP
+
+
+@contextmanager
+def memory_kept(device: torch.device) -> Iterator[None]:
+    """Keep freed memory inside the block, where the device is a CPU and the C library glibc."""
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    _set_thresholds(libc, KEEP, KEEP)
+    try:
+        yield
+    finally:
+        _set_thresholds(libc, USUAL_MMAP, USUAL_TRIM)
+        libc.malloc_trim(0)
+
+
+def _set_thresholds(libc: ctypes.CDLL, mmap: int, trim: int) -> None:
+    libc.mallopt(MMAP_THRESHOLD, mmap)
+    libc.mallopt(TRIM_THRESHOLD, trim)
+
+
+Compile = Literal["auto"] | bool
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
+WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
+
+logger = logging.getLogger(__name__)
+
+
+def should_compile(choice: Compile, device: torch.device, flops: float) -> bool:
+    """Return whether to compile a run of so many operations."""
+    if choice != "auto":
+        return choice
+    return flops >= WORTHWHILE_FLOPS.get(device.type, float("inf")) and has_compiler(device)
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Return whether there is what `torch.compile` needs to make code for the device."""
+    if device.type == "cuda":
+        return find_spec("triton") is not None
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+class Compiled(Generic[Inputs, Output]):
+    """A computation that is compiled at its first call, and runs eagerly if that fails."""
+
+    def __init__(self, eager: Callable[Inputs, Output], *, dynamic: bool = False) -> None:
+        """Compile nothing yet."""
+        self._eager = eager
+        self._compiled: Callable[Inputs, Output] | None = torch.compile(eager, dynamic=dynamic)
+
+    @property
+    def failed(self) -> bool:
+        """Whether compilation was tried and given up."""
+        return self._compiled is None
+
+    def __call__(self, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+        """Compute, compiled or not."""
+        if self._compiled is not None:
+            try:
+                return self._compiled(*args, **kwargs)
+            except Exception as error:  # whatever the compiler, its cache or the disk raised
+                first = str(error).strip().partition("\n")[0]
+                logger.warning("torch.compile failed, continuing without it: %s", first)
+                self._compiled = None
+        return self._eager(*args, **kwargs)

@@ -1,0 +1,314 @@
+"""Experts in place of a feed-forward, for a stack of members at once.
+
+All assignments of all members are sorted by (member, expert) and multiplied group by group, in one
+product over K * E groups: PyTorch's `grouped_mm`, which takes groups of any size, so that no token
+is dropped and, but for bf16 on a CPU, no row is computed for padding.
+
+A member's rows are in groups of its own, so nothing of it reaches another.
+
+Shapes: K members, N tokens, C width, E experts, S experts of a token, A = K * N * S assignments,
+G = K * E groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from mixopt.errors import ConfigError
+from mixopt.routing import Assignments, LayerAssignments, towards_even
+from mixopt_proxies.decoder.sizes import DecoderSize, Experts
+from mixopt_proxies.decoder.trial_batches import TrialBatches
+
+
+def check_grouped_products() -> None:
+    """Check that this PyTorch has them."""
+    if not hasattr(functional, "grouped_mm"):
+        raise ConfigError(
+            "proxy.options.experts: need torch.nn.functional.grouped_mm, which PyTorch "
+            f"{torch.__version__} does not have: pip install --upgrade torch, or take a dense "
+            "size"
+        )
+
+
+def route(
+    leaves: Mapping[str, Tensor], prefix: str, normed_KNC: Tensor, top_k: int
+) -> tuple[Tensor, Choice]:
+    """Give each token to its experts and add up what they say."""
+    router_KCE = leaves[f"{prefix}router"]
+    choice = choose(normed_KNC, router_KCE, leaves.get(f"{prefix}bias"), top_k)
+    dtype = product_dtype(normed_KNC)
+    multiple = rounding(normed_KNC.device, dtype)
+    place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
+    rows = len(place_A) + len(ends_G) * (multiple - 1)
+    rows_AC = normed_KNC.to(dtype).flatten(0, 1).repeat_interleave(top_k, 0)
+    given = _put(rows_AC, place_A, rows)
+    gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
+    down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
+    said_AC = _taken(swiglu(given, gate_up, down, ends_G), place_A)
+    weighed = said_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
+    return weighed.sum(2), choice
+
+
+def swiglu(rows_AC: Tensor, gate_up_GCF: Tensor, down_GFC: Tensor, ends_G: Tensor) -> Tensor:
+    """Return what each group's expert says of its rows, shape (A, C)."""
+    gate, up = functional.grouped_mm(rows_AC, gate_up_GCF, offs=ends_G).chunk(2, -1)
+    return functional.grouped_mm(functional.silu(gate) * up, down_GFC, offs=ends_G)
+
+
+def product_dtype(rows: Tensor) -> torch.dtype:
+    """Return in which precision to multiply: autocast knows no grouped products."""
+    kind = rows.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+
+
+def rounding(device: torch.device, dtype: torch.dtype) -> int:
+    """Return of how many rows a group is a multiple, the last ones being 0."""
+    return 32 if device.type == "cpu" and dtype == torch.bfloat16 else 1
+
+
+def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor]:
+    """Return where each assignment goes, group after group, and where each group ends."""
+    members = torch.arange(len(ids_KNS), device=ids_KNS.device)[:, None, None]
+    group_A = (ids_KNS + members * experts).flatten()
+    sorted_A, order_A = group_A.sort(stable=True)
+    groups = torch.arange(len(ids_KNS) * experts + 1, device=ids_KNS.device)
+    starts_G = torch.searchsorted(sorted_A, groups)
+    sizes_G = starts_G.diff()
+    ends_G = ((sizes_G + multiple - 1) // multiple * multiple).cumsum(0)
+    # By how much a group lies further back than without rounding.
+    shift_G = ends_G - starts_G[1:] - (ends_G.diff(prepend=ends_G[:1] * 0) - sizes_G)
+    places_A = torch.arange(len(group_A), device=ids_KNS.device) + shift_G[sorted_A]
+    return torch.empty_like(order_A).scatter_(0, order_A, places_A), ends_G.to(torch.int32)
+
+
+class Put(Function):
+    """Rows at their places, and 0 elsewhere; each place is taken once."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, place: Tensor, count: int) -> Tensor:
+        """Return `count` rows."""
+        ctx.save_for_backward(place)
+        return rows.new_zeros(count, rows.shape[1]).index_copy_(0, place, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the rows."""
+        (place,) = ctx.saved_tensors
+        return upstream[0].index_select(0, place), None, None
+
+
+class Taken(Function):
+    """Rows from their places; the gradient is put back without adding up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, place: Tensor) -> Tensor:
+        """Return a row for each place."""
+        ctx.save_for_backward(place)
+        ctx.count = len(rows)
+        return rows.index_select(0, place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of all rows, 0 where none was taken."""
+        (place,) = ctx.saved_tensors
+        rows = upstream[0]
+        return rows.new_zeros(ctx.count, rows.shape[1]).index_copy_(0, place, rows), None
+
+
+def _put(rows: Tensor, place: Tensor, count: int) -> Tensor:
+    put: Tensor = Put.apply(rows, place, count)
+    return put
+
+
+def _taken(rows: Tensor, place: Tensor) -> Tensor:
+    taken: Tensor = Taken.apply(rows, place)
+    return taken
+
+
+class Choice(NamedTuple):
+    """What a router chose for each token.
+
+    Attributes:
+        ids_KNS: The experts.
+        weights_KNS: What their outputs are multiplied with.
+        logits_KNE: Of all experts.
+        probability_KNE: Their softmax.
+    """
+
+    ids_KNS: Tensor
+    weights_KNS: Tensor
+    logits_KNE: Tensor
+    probability_KNE: Tensor
+
+
+class Routed(NamedTuple):
+    """What the routers of a pass chose, added up over the tokens of each sequence.
+
+    Attributes:
+        counts_LKBE: Assignments to each expert, integers.
+        sums_LKBF: Sums over tokens, with their gradients.
+    """
+
+    counts_LKBE: Tensor
+    sums_LKBF: Tensor
+
+    def detach(self) -> Routed:
+        """Return it without gradients."""
+        return Routed(self.counts_LKBE, self.sums_LKBF.detach())
+
+
+def choose(normed_KNC: Tensor, router_KCE: Tensor, bias_KE: Tensor | None, top_k: int) -> Choice:
+    """Choose each token's experts, in fp32."""
+    with torch.autocast(normed_KNC.device.type, enabled=False):
+        logits = torch.bmm(normed_KNC.float(), router_KCE.float())
+    probability = logits.softmax(-1)
+    wanted = probability if bias_KE is None else probability + bias_KE[:, None]
+    ids = wanted.detach().topk(top_k, dim=-1).indices
+    weights = probability.gather(-1, ids)
+    if top_k > 1:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return Choice(ids, weights, logits, probability)
+
+
+def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
+    """Add up what was chosen over the tokens of each sequence."""
+    members, _, experts = choice.logits_KNE.shape
+    ids = choice.ids_KNS.view(members, sequences, -1, 1)
+    counts_KBE = (ids == torch.arange(experts, device=ids.device)).sum(2)
+    squared = choice.logits_KNE.logsumexp(-1, keepdim=True).square()
+    values = torch.cat([choice.probability_KNE, squared], -1)
+    return counts_KBE, values.view(members, sequences, -1, values.shape[-1]).sum(2)
+
+
+def own_loss(routed: Routed, tokens: int, options: Experts) -> Tensor:
+    """Return what each member's loss has besides the cross-entropy, shape (K,)."""
+    balance_K = balance_loss(routed, tokens, options.top_k)
+    loss_K = options.z_loss * z_loss(routed, tokens)
+    if options.balance == "auxiliary":
+        loss_K = loss_K + options.balance_weight * balance_K
+    return loss_K
+
+
+def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
+    """Return the mean over layers of the load-balancing loss, shape (K,); 1 is even."""
+    counts_LKE = routed.counts_LKBE.sum(2)
+    experts = counts_LKE.shape[-1]
+    load = counts_LKE / (tokens * top_k)
+    probability = routed.sums_LKBF[..., :experts].sum(2) / tokens
+    return experts * (load * probability).sum(-1).mean(0)
+
+
+def z_loss(routed: Routed, tokens: int) -> Tensor:
+    """Return the mean over layers and tokens of the squared log-sum-exp of logits, shape (K,)."""
+    return routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens
+
+
+@torch.no_grad()
+def shift_biases(biases: Tensor, counts: Tensor, rate: float) -> None:
+    """Move biases, in place, towards experts that got less than an even share."""
+    biases.add_(towards_even(counts), alpha=rate)
+
+
+class ExpertCounter:
+    """The assignments of K members so far.
+
+    Attributes:
+        domains: Names of the domains of training.
+        sizes: Number, experts and experts of a token of each layer.
+    """
+
+    def __init__(
+        self,
+        domains: tuple[str, ...],
+        sizes: list[tuple[int, int, int]],
+        domain_KS: Tensor,
+        batch: int,
+    ) -> None:
+        """Begin with nothing."""
+        self.domains, self.sizes = domains, sizes
+        self._domain_KS, self._batch = domain_KS, batch
+        members, device = len(domain_KS), domain_KS.device
+        rows, layers, experts = members * 2 * len(domains), len(sizes), sizes[0][1]
+        self._counts = torch.zeros(rows, layers, experts, dtype=torch.int64, device=device)
+        self._member_K1 = torch.arange(members, device=device)[:, None]
+        self._place_B = torch.arange(batch, device=device)
+
+    @classmethod
+    def of(
+        cls, batches: TrialBatches, size: DecoderSize, device: torch.device
+    ) -> ExpertCounter | None:
+        """Return the counter of a group; None for a size without experts."""
+        if size.experts is None:
+            return None
+        options = size.experts
+        sizes = [(layer, options.experts, options.top_k) for layer in range(size.layers)]
+        domain_KS = torch.from_numpy(batches.domain_KS).to(device, torch.int16)
+        return cls(batches.domains, sizes, domain_KS, size.batch)
+
+    def add(self, taken: int, routed: Routed) -> None:
+        """Add what was chosen in the step after `taken` others."""
+        part = slice(taken * self._batch, (taken + 1) * self._batch)
+        domain_KB = self._domain_KS[:, part].long()
+        # A batch of an odd number of sequences gives its odd one to each half in turn.
+        half_B = (self._place_B + taken) % 2
+        row_KB = (2 * self._member_K1 + half_B) * len(self.domains) + domain_KB
+        rows = routed.counts_LKBE.permute(1, 2, 0, 3).flatten(0, 1)
+        self._counts.index_add_(0, row_KB.flatten(), rows)
+
+    def of_member(self, k: int) -> Assignments:
+        """Return the assignments of one member."""
+        shape = (-1, 2, len(self.domains), *self._counts.shape[1:])
+        return assignments_of(self.domains, self.sizes, self._counts.view(shape)[k])
+
+
+def assignments_of(
+    domains: tuple[str, ...], sizes: list[tuple[int, int, int]], counts_HDLE: Tensor
+) -> Assignments:
+    """Return counts of one member as the library keeps them."""
+    counts = counts_HDLE.cpu().numpy()
+    layers = (
+        LayerAssignments(
+            layer=layer,
+            top_k=top_k,
+            counts_HDE=counts[:, :, place].copy(),
+            dropped_HD=np.zeros(counts.shape[:2], np.int64),
+        )
+        for place, (layer, _, top_k) in enumerate(sizes)
+    )
+    return Assignments(domains, tuple(layers))
+
+
+class HeldOutExperts:
+    """The passes of one evaluation."""
+
+    def __init__(self) -> None:
+        self._counts_LKWE: list[Tensor] = []
+
+    def add(self, routed: Routed | None) -> None:
+        """Keep what the routers chose in the next pass, if there are any."""
+        if routed is not None:
+            self._counts_LKWE.append(routed.counts_LKBE)
+
+    def of_members(
+        self, counts_M: list[int], domains: tuple[str, ...], sizes: list[tuple[int, int, int]]
+    ) -> list[Assignments]:
+        """Return each member's assignments."""
+        least = min(counts_M[: len(domains)])
+        starts = np.cumsum([0, *counts_M])[: len(domains)]
+        place_U = torch.from_numpy((starts[:, None] + np.arange(least)).ravel())
+        counts_LKUE = torch.cat(self._counts_LKWE, 2).cpu()[:, :, place_U]
+        layers, members, _, experts = counts_LKUE.shape
+        counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)
+        counts_KDULE = counts_LKDUE.permute(1, 2, 3, 0, 4)
+        counts_KHDLE = torch.stack([counts_KDULE[:, :, half::2].sum(2) for half in (0, 1)], 1)
+        return [assignments_of(domains, sizes, counts_HDLE) for counts_HDLE in counts_KHDLE]

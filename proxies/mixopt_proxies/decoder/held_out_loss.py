@@ -1,0 +1,192 @@
+"""Held-out losses of every member on every evaluation domain.
+
+The windows of all domains go through the stack in batches of the training shape, so that
+what was compiled for training serves here too. Consecutive windows share one token, so each
+token but the first is predicted once.
+
+Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixopt.corpus import Corpus, Domain
+from mixopt.tasks import TaskBatches
+from mixopt.trials import Losses, in_bits_per_byte
+from mixopt_proxies.decoder.devices import to_device
+from mixopt_proxies.decoder.trial_batches import long_enough
+
+
+class HeldOutWindows:
+    """The first tokens of each evaluation domain's held-out text, ready on the device.
+
+    Attributes:
+        counts: Windows of each evaluation domain; they are read in this order.
+    """
+
+    def __init__(
+        self, corpus: Corpus, size: BatchShape, eval_tokens: int, device: torch.device
+    ) -> None:
+        """Read the windows."""
+        length = size.sequence_length
+        windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
+        self._names = corpus.evaluation_names
+        self.counts = [len(rows) for rows in windows]
+        self._domains = corpus.evaluation
+        self._batch = size.batch
+        self._rows_W = to_device(np.concatenate(windows), device)
+
+    def losses(
+        self, sequence_losses: Callable[[Tensor], Tensor], members: int, tokens: int
+    ) -> list[Losses]:
+        """Return each member's losses."""
+        parts = [sequence_losses(batch) for batch in self._batches(members)]
+        loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
+        domains = torch.split(loss_KW, self.counts, dim=1)
+        loss_KM = torch.stack([part.mean(1) for part in domains], 1).tolist()
+        return [self._of_member(loss_M, tokens) for loss_M in loss_KM]
+
+    def _batches(self, members: int) -> list[Tensor]:
+        batches = []
+        for rows in torch.split(self._rows_W, self._batch):
+            missing = self._batch - len(rows)
+            full = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+            batches.append(full.repeat(members, 1, 1))
+        return batches
+
+    def _of_member(self, loss_M: list[float], tokens: int) -> Losses:
+        nats = dict(zip(self._names, loss_M, strict=True))
+        return Losses(
+            tokens=tokens, nats_per_token=nats, bits_per_byte=in_bits_per_byte(nats, self._domains)
+        )
+
+
+def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]:
+    what = f"domain {domain.name!r}: held-out text"
+    shards = long_enough(domain.validation, what, length)
+    count = max(1, min(eval_tokens, shards.tokens - 1) // length)
+    rows = shards.rows(np.arange(count) * length, length + 1)
+    return rows.astype(np.int32)
+
+
+class HeldOutTasks:
+    """The items of a corpus's tasks, ready on the device."""
+
+    def __init__(self, corpus: Corpus, size: BatchShape, device: torch.device) -> None:
+        """Cut the items into windows of the size's length."""
+        longest, tokens = size.sequence_length, size.step_tokens
+        self._tasks = TaskBatches(corpus.tasks, longest=longest, tokens=tokens)
+        self._batches = [
+            (to_device(batch.tokens_BW, device), to_device(batch.place_P, device))
+            for batch in self._tasks.batches
+        ]
+
+    def scores(
+        self, token_losses: Callable[[Tensor, Tensor], Tensor], members: int
+    ) -> list[dict[str, float]]:
+        """Return what each member scores, by the names of the columns."""
+        if not self._batches:
+            return [{} for _ in range(members)]
+        parts = [
+            token_losses(tokens_BW.expand(members, -1, -1), place_P)
+            for tokens_BW, place_P in self._batches
+        ]
+        losses_KP = torch.cat(parts, 1).double().cpu().numpy()
+        return [self._tasks.metrics(-losses_P) for losses_P in losses_KP]
+
+
+# Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
+# 1,172 steps took 7.0% of its CPU time, so that a batch counts as a step.
+SHARE = 0.02
+FEWEST = 2  # points before the end, whatever they cost
+
+
+@dataclass(frozen=True)
+class CurveSample:
+    """What the curve is measured on, and when.
+
+    Attributes:
+        windows: A few of each evaluation domain.
+        steps: After how many steps; none of them is the last.
+    """
+
+    windows: HeldOutWindows
+    steps: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, corpus: Corpus, size: BatchShape, steps: int, points: int, device: torch.device
+    ) -> CurveSample | None:
+        """Choose windows and steps; None where no points are asked for."""
+        if points == 0:
+            return None
+        windows, points = sample_size(len(corpus.evaluation), size.batch, steps, points)
+        few = HeldOutWindows(corpus, size, windows * size.sequence_length, device)
+        places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
+        return cls(few, frozenset(places - {0, steps}))
+
+
+def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:
+    """Return the windows of each domain, and the points before the end that read them."""
+    affordable = SHARE * steps  # batches, at all points and at the end
+    least = math.ceil(domains / batch)
+    points = min(points, max(FEWEST, int(affordable / least) - 1))
+    batches = max(least, int(affordable / (points + 1)))
+    return max(1, batches * batch // domains), points
+
+
+def moved_to(
+    end: Sequence[Losses], sampled: Sequence[Sequence[Losses]], sampled_end: Sequence[Losses]
+) -> list[list[Losses]]:
+    """Return the points on a sample as they would be on all held-out text."""
+    return [
+        [_moved(*three) for three in zip(point, sampled_end, end, strict=True)] for point in sampled
+    ]
+
+
+def _moved(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
+    return replace(
+        point,
+        nats_per_token=_shifted(
+            point.nats_per_token, sampled_end.nats_per_token, end.nats_per_token
+        ),
+        bits_per_byte=_shifted(point.bits_per_byte, sampled_end.bits_per_byte, end.bits_per_byte),
+    )
+
+
+def _shifted(
+    values: Mapping[str, float], sample: Mapping[str, float], whole: Mapping[str, float]
+) -> dict[str, float]:
+    shifts = {name: whole[name] - sample[name] for name in values}
+    return {
+        name: value + (shifts[name] if math.isfinite(shifts[name]) else 0.0)
+        for name, value in values.items()
+    }
+
+
+class BatchShape(Protocol):
+    """Sequences of one trial and step."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens predicted in a row."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Sequences of a step."""
+        ...
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step."""
+        ...
