@@ -30,3 +30,4 @@ from .task_scoring import (
 )
 from .trained_model import TrainedModel as TrainedModel
 from .training_config import ModelConfig as ModelConfig
+from .training_step import token_losses as token_losses

@@ -20,7 +20,7 @@ from mixopt.pretraining.batches import Text
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.token_losses import token_losses
+from mixopt.pretraining.training_step import token_losses
 
 Sums = dict[str, tuple[float, int, float]]
 

@@ -1,4 +1,4 @@
-"""One optimiser step on a global batch, the same decision on every rank.
+"""One optimizer step on a global batch, and the loss of each token, the same on every rank.
 
 Each rank takes its part of the batch in passes of `micro_batch` sequences and adds up gradients.
 What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
@@ -6,19 +6,21 @@ stream, so nothing of it has to be saved. One small sum over the ranks then tell
 whether the step is to be skipped, any was asked to stop, or a checkpoint failed; waiting for it is
 the one time in a step that the host waits for the device.
 
-Shapes: B sequences, T tokens, W = T + 1, P passes.
+Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.tensor import DTensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_balance import ExpertBalance
@@ -27,7 +29,8 @@ from mixopt.pretraining.metrics import StepOutcome
 from mixopt.pretraining.optimizer import AveragedWeights
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.token_losses import losses_and_totals, token_losses
+
+_CHUNK_LOGITS = 1 << 24
 
 
 class _Accumulated(NamedTuple):
@@ -160,3 +163,50 @@ def _seed_at(seed: int, position: int) -> int:
     """Return what a pass at a position of the stream draws from."""
     digest = hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
+    """Return the cross-entropy of each token in nats, float32, shape (B, T).
+
+    Logits are made float32 some rows at a time, and again in the backward pass, so that they never
+    exist in float32 as a whole.
+
+    Args:
+        output: Logits of shape (B, T, V), or an object that has them as `logits`.
+        targets_BT: The tokens to predict.
+    """
+    return _by_rows(_cross_entropy, output, targets_BT)
+
+
+def losses_and_totals(output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each token's cross-entropy as `token_losses` does, and the logarithm of its total.
+
+    The total is what the exponentials of a token's logits add up to. Its logarithm is the loss and
+    the target's logit together, so that nothing of the size of the logits is computed twice.
+    """
+    both_BT2 = _by_rows(_with_total, output, targets_BT)
+    return both_BT2[..., 0], both_BT2[..., 1]
+
+
+def _by_rows(
+    compute: Callable[[Tensor, Tensor], Tensor], output: Any, targets_BT: Tensor
+) -> Tensor:
+    logits_BTV = output if isinstance(output, Tensor) else output.logits
+    rows = max(1, _CHUNK_LOGITS // logits_BTV[0].numel())
+    parts = zip(torch.split(logits_BTV, rows), torch.split(targets_BT, rows), strict=True)
+    if not logits_BTV.requires_grad or rows >= len(targets_BT):
+        return torch.cat([compute(*part) for part in parts])
+    return torch.cat([checkpoint(compute, *part, use_reentrant=False) for part in parts])
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    flat = functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), reduction="none"
+    )
+    return flat.view(targets.shape)
+
+
+def _with_total(logits: Tensor, targets: Tensor) -> Tensor:
+    losses = _cross_entropy(logits, targets)
+    chosen = logits.gather(-1, targets[..., None]).squeeze(-1).float()
+    return torch.stack([losses, losses + chosen], -1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mixopt.pretraining import token_losses as module
-from mixopt.pretraining.token_losses import losses_and_totals, token_losses
+from mixopt.pretraining import training_step as module
+from mixopt.pretraining.training_step import losses_and_totals, token_losses
 
 
 @pytest.fixture(params=["whole", "chunked"])

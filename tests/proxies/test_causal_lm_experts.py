@@ -90,7 +90,7 @@ def test_the_model_is_one_member_of_the_stack():
     passes = Passes(
         model.size, VOCAB, device=torch.device("cpu"), dtype=torch.float32, compiled=False
     )
-    found = token_losses.token_losses(model(tokens[:, :-1]), tokens[:, 1:]).mean(1)
+    found = token_losses(model(tokens[:, :-1]), tokens[:, 1:]).mean(1)
     losses_KB, routed = passes.evaluated(leaves, tokens[None])
     torch.testing.assert_close(found, losses_KB[0])
     expected = own_loss(routed, SEQUENCES * LENGTH, model.size.experts)[0]

@@ -8,7 +8,6 @@ import yaml
 from made_base import LENGTH, base_config, make_base
 from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.plain_training import PlainTraining
-from mixopt_proxies.continued.starting_point import StartingPoint
 from mixopt_proxies.decoder import make_size
 from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from torch.nn import functional
@@ -71,18 +70,18 @@ def test_documents_of_a_row_may_be_kept_apart(base, corpus):
         for masked in (True, False)
     )
     assert apart != together
-    start = StartingPoint.open(str(base))
+    start = proxy_of(base)
     annealing = proxy_of(base, mask_documents=True)._annealing
-    plain = PlainTraining(start.model, {}, annealing).origin_losses(corpus, TRAINING)
+    plain = PlainTraining(start._module, {}, annealing).origin_losses(corpus, TRAINING)
     assert apart == pytest.approx(plain.nats_per_token, abs=1e-4)
 
 
 @pytest.mark.parametrize(("optimizer", "masked"), [(True, False), (False, False), (True, True)])
 def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer, masked):
     proxy = proxy_of(base, optimizer=optimizer, mask_documents=masked)
-    start = StartingPoint.open(str(base))
-    moments = start.moments if optimizer else {}
-    plain = PlainTraining(start.model, moments, proxy._annealing)
+    start = proxy_of(base)
+    moments = start._moments if optimizer else {}
+    plain = PlainTraining(start._module, moments, proxy._annealing)
     together = losses_of(trained(proxy, corpus))
     for found, wanted in zip(together, losses_of(trained(plain, corpus)), strict=True):
         assert found == pytest.approx(wanted, abs=2e-4)
@@ -90,9 +89,9 @@ def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimiz
 
 def test_a_stack_has_the_eps_and_the_decay_of_a_plain_loop(base, corpus):
     options = {"eps": 1e-2, "decay_embeddings": False, "weight_decay": 20.0}
-    start = StartingPoint.open(str(base))
+    start = proxy_of(base)
     found = losses_of(trained(proxy_of(base, **options), corpus, TRIALS[:1]))
-    plain = PlainTraining(start.model, start.moments, proxy_of(base, **options)._annealing)
+    plain = PlainTraining(start._module, start._moments, proxy_of(base, **options)._annealing)
     assert found[0] == pytest.approx(losses_of(trained(plain, corpus, TRIALS[:1]))[0], abs=2e-4)
     for name, other in (("eps", 1e-8), ("decay_embeddings", True)):
         changed = proxy_of(base, **(options | {name: other}))
@@ -140,7 +139,7 @@ def test_moments_of_adam_change_the_first_steps(base, corpus):
 
 
 def test_losses_of_the_base_are_those_of_the_checkpoint(base, corpus):
-    model = StartingPoint.open(str(base)).model
+    model = proxy_of(base)._module
     found = proxy_of(base).base_losses(corpus, TRAINING).nats_per_token
     wanted = {domain.name: held_out_loss(model, domain) for domain in corpus.evaluation}
     assert found == pytest.approx(wanted, abs=1e-4)

@@ -11,25 +11,46 @@ causal language model one trial at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mixopt.config import is_recipe
-from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError
-from mixopt.pretraining import ADAM_EPS, balance_alone
+from mixopt.corpus import Corpus, identity_of, known_tokenizer, saved_tokenizer
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.pretraining import (
+    ADAM_EPS,
+    ModelOrigin,
+    PretrainConfig,
+    balance_alone,
+    build_model,
+    load_pretraining,
+    open_origin,
+    pretrain,
+    recipe_fingerprint,
+)
 from mixopt.sampling import RateShape
 from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
-from mixopt_proxies.continued.annealing import Annealing
-from mixopt_proxies.continued.plain_training import PlainTraining
-from mixopt_proxies.continued.stacked_start import stacked_from
-from mixopt_proxies.continued.starting_point import StartingPoint, StartRecipe
-from mixopt_proxies.decoder import CausalLM, Compile, GroupTraining, Precision, check, of_kind
+from mixopt_proxies.continued.plain_training import ADAM_STATE, Annealing, PlainTraining
+from mixopt_proxies.decoder import (
+    AdamMoments,
+    CausalLM,
+    Compile,
+    GroupTraining,
+    Precision,
+    StackOrigin,
+    check,
+    of_kind,
+)
+
+_LAYERS = "layers."  # before the names of a decoder's layers, which the stack's do not have
+_STATE = "state."  # before the names of the optimizer's tensors in a checkpoint
 
 
 class AnnealingOptions(TypedDict, total=False):
@@ -53,19 +74,13 @@ class AnnealingOptions(TypedDict, total=False):
 
 
 _KINDS: dict[str, type] = {
-    "lr": float,
-    "min_lr": float,
     "decay": str,
-    "warmup": float,
     "sequence_length": int,
     "batch": int,
-    "weight_decay": float,
     "betas": tuple,
-    "clip": float,
     "mask_documents": bool,
-    "eps": float,
     "decay_embeddings": bool,
-}
+}  # the others are float
 
 
 class ContinuedProxy:
@@ -87,7 +102,7 @@ class ContinuedProxy:
 
         Args:
             start: A run of `mixopt pretrain`, one of its checkpoints, or a model of transformers;
-                or the YAML of a pretraining, for `make_start`.
+                or a recipe, the YAML of a pretraining, for `make_start`.
             start_hash: What `start_hash` must be; a worker refuses another checkpoint.
             optimizer: Whether Adam's moments are taken over; where they are there if omitted.
             precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
@@ -97,14 +112,17 @@ class ContinuedProxy:
         Raises:
             ConfigError: A value that cannot be right.
         """
-        self._name, self._wanted = start, start_hash
+        self._name, self._expected_hash = start, start_hash
         check("optimizer", optimizer, optimizer in (None, True, False), "true or false")
         check("compile", compile, compile in ("auto", True, False), "auto, true or false")
         kinds = ("auto", "float32", "bfloat16")
         check("precision", precision, precision in kinds, "auto, float32 or bfloat16")
         self._optimizer, self._precision, self._compile = optimizer, precision, compile
-        given = {name: value for name, value in options.items() if value is not None}
-        self._given = {name: of_kind(name, value, _KINDS[name]) for name, value in given.items()}
+        self._given = {
+            name: of_kind(name, value, _KINDS.get(name, float))
+            for name, value in options.items()
+            if value is not None
+        }
 
     def start_hash(self) -> str:
         """Return a hash of the weights that the trials begin with, or of the recipe for them.
@@ -112,22 +130,24 @@ class ContinuedProxy:
         Raises:
             MixoptError: They cannot be read.
         """
-        opened = self._opened
-        if isinstance(opened, StartRecipe):
-            return f"recipe:{opened.fingerprint}"
-        return opened.origin.sha256
+        if self._recipe is None:
+            return self._origin.sha256
+        try:
+            return f"recipe:{recipe_fingerprint(self._recipe)}"
+        except MixoptError as error:
+            raise type(error)(f"proxy.from: {self._name}: {error}") from error
 
     def check_tokenizer(self, name: str) -> None:
         """Check that a corpus of this tokenizer will have the tokens of the checkpoint.
 
-        A recipe's are known once it is trained.
+        A recipe's are known once it is trained, as are those that only the corpus's text can tell.
 
         Raises:
             ConfigError: It will not.
         """
-        opened = self._opened
-        if isinstance(opened, StartingPoint):
-            opened.check_tokenizer(name)
+        tokenizer = known_tokenizer(name)
+        if self._recipe is None and tokenizer is not None:
+            self._check_ids(name, tokenizer, tokenizer.vocab_size)
 
     def make_start(self, folder: Path, say: Say) -> None:
         """Train a recipe into a folder, or resume that; nothing to do where it is trained.
@@ -135,9 +155,14 @@ class ContinuedProxy:
         Raises:
             MixoptError: It cannot be trained, or was asked to stop before its end.
         """
-        opened = self._opened
-        if isinstance(opened, StartRecipe):
-            opened.train(folder, say)
+        if self._recipe is None:
+            return
+        result = pretrain(self._name, folder, say=lambda line: say(f"prefix: {line}"))
+        if not result.is_finished:
+            raise RunError(
+                f"{folder}: stopped after {result.step:,} of {result.steps:,} steps; run again to"
+                " resume"
+            )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together; 1 of a model that is not the decoder.
@@ -186,42 +211,86 @@ class ContinuedProxy:
         return trainer.tokens_per_second(vocab_size, training)
 
     @cached_property
-    def _opened(self) -> StartingPoint | StartRecipe:
-        if is_recipe(self._name):
-            return StartRecipe.open(self._name)
-        return StartingPoint.open(self._name)
-
-    def _model(self, vocab_size: int) -> nn.Module:
-        opened = self._opened
-        return opened.model_of(vocab_size) if isinstance(opened, StartRecipe) else opened.model
-
-    def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
-        opened = self._opened
-        if isinstance(opened, StartRecipe):
-            raise ConfigError(f"proxy.from: {self._name}: is not trained yet; mixopt run trains it")
-        if self._wanted is not None and self.start_hash() != self._wanted:
-            raise ConfigError(
-                f"proxy.from: {self._name}: has changed since the sweep began: its weights hash to"
-                f" {self.start_hash()[:12]}, and were {self._wanted[:12]}; restore the checkpoint,"
-                " or redo the sweep with: mixopt run --from sweep"
-            )
-        opened.check_corpus(corpus)
-        return self._trainer
+    def _recipe(self) -> PretrainConfig | None:
+        return load_pretraining(self._name) if is_recipe(self._name) else None
 
     @cached_property
-    def _trainer(self) -> GroupTraining | PlainTraining:
-        return self._trainer_of(self._model(0))
+    def _origin(self) -> ModelOrigin:
+        try:
+            return open_origin(self._name)
+        except MixoptError as error:
+            raise type(error)(str(error).replace("model.from:", "proxy.from:")) from error
 
-    def _trainer_of(self, model: nn.Module) -> GroupTraining | PlainTraining:
-        moments = {} if self._optimizer is False else self._opened.moments
-        if self._optimizer and not moments and not isinstance(self._opened, StartRecipe):
+    @cached_property
+    def _module(self) -> nn.Module:
+        return self._origin.module()
+
+    @cached_property
+    def _moments(self) -> dict[str, Tensor]:
+        """Adam's, by the names of the weights and of Adam's state, such as `norm.exp_avg`."""
+        if self._recipe is not None or self._optimizer is False:
+            return {}
+        moments = {
+            name.removeprefix(_STATE): value
+            for name, value in (self._origin.optimizer_tensors() or {}).items()
+            if name.rpartition(".")[2] in ADAM_STATE  # an average of the weights is none of Adam's
+        }
+        if self._optimizer and not moments:
             raise ConfigError(
                 f"proxy.options.optimizer: {self._name} has no moments of Adam; leave it out"
             )
-        if not isinstance(model, CausalLM):
-            balanced = partial(balance_alone, run=self._opened.run)
-            return PlainTraining(model, moments, self._annealing, balanced)
-        return stacked_from(model, moments, self._annealing, self._compile)
+        return moments
+
+    def _model(self, vocab_size: int) -> nn.Module:
+        """Return the model; of a recipe with random weights, to know what trials will cost."""
+        if self._recipe is None:
+            return self._module
+        length = self._recipe.training.sequence_length
+        return build_model(
+            self._recipe.model, vocab_size=vocab_size, sequence_length=length, seed=0
+        )
+
+    def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
+        if self._recipe is not None:
+            raise ConfigError(f"proxy.from: {self._name}: is not trained yet; mixopt run trains it")
+        expected, here = self._expected_hash, self._origin.sha256
+        if expected is not None and here != expected:
+            raise ConfigError(
+                f"proxy.from: {self._name}: has changed since the sweep began: its weights hash to"
+                f" {here[:12]}, and were {expected[:12]}; restore the checkpoint, or redo the sweep"
+                " with: mixopt run --from sweep"
+            )
+        known = self._origin.vocabulary
+        tokenizer = None if known is None else saved_tokenizer(corpus.path, corpus.tokenizer)
+        self._check_ids(corpus.tokenizer, tokenizer, corpus.vocab_size)
+        return self._trainer
+
+    def _check_ids(self, name: str, tokenizer: object, ids: int) -> None:
+        """Check that the ids of a tokenizer are the model's, by their number if by nothing else."""
+        origin = self._origin
+        if origin.vocabulary is None and ids > origin.vocab_size:
+            raise ConfigError(
+                f"proxy.from: {self._name}: knows {origin.vocab_size:,} ids, and the corpus's"
+                f" tokenizer {name} has {ids:,}: give corpus.tokenizer the model's"
+            )
+        if origin.vocabulary is None or tokenizer is None:
+            return
+        here = identity_of(name, tokenizer)  # type: ignore[arg-type]
+        if here.sha256 != origin.vocabulary.sha256:
+            raise ConfigError(
+                f"proxy.from: {self._name}: was trained with the tokenizer {origin.vocabulary}, and"
+                f" the corpus has {here}: give corpus.tokenizer the model's"
+            )
+
+    @cached_property
+    def _trainer(self) -> GroupTraining | PlainTraining:
+        return self._trainer_of(self._module)
+
+    def _trainer_of(self, model: nn.Module) -> GroupTraining | PlainTraining:
+        if isinstance(model, CausalLM):
+            return _stacked_from(model, self._moments, self._annealing, self._compile)
+        run = self._origin.run if self._recipe is None else self._recipe
+        return PlainTraining(model, self._moments, self._annealing, partial(balance_alone, run=run))
 
     @cached_property
     def _annealing(self) -> Annealing:
@@ -232,20 +301,28 @@ class ContinuedProxy:
         return Annealing(**values, precision=self._precision)  # type: ignore[arg-type]
 
     @property
+    def _run_at(self) -> tuple[PretrainConfig, int] | None:
+        """The run of the checkpoint, and the step that it is of; None of a model from elsewhere."""
+        if self._recipe is not None:
+            return self._recipe, self._recipe.training.steps
+        run, step = self._origin.run, self._origin.step
+        return None if run is None or step is None else (run, step)
+
+    @property
     def _why_missing(self) -> str:
         """Why the run of the checkpoint does not say an option that must be known."""
-        if self._opened.run is None:
+        if self._run_at is None:
             return f"{self._name} does not say how it was trained"
         return (
-            f"the rate of {self._name} at step {self._opened.step:,} is 0; give the rate that the"
+            f"the rate of {self._name} at step {self._run_at[1]:,} is 0; give the rate that the"
             " decay begins with, or start from a checkpoint before its decay"
         )
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
-        run, step = self._opened.run, self._opened.step
-        if run is None or step is None:
+        if self._run_at is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
+        run, step = self._run_at
         training = run.training
         rate = training.rates.rate(step)
         return {
@@ -259,3 +336,49 @@ class ContinuedProxy:
             "eps": ADAM_EPS if training.eps is None else training.eps,
             "decay_embeddings": training.decay_embeddings is not False,
         }
+
+
+def _stacked_from(
+    model: CausalLM, moments: Mapping[str, Tensor], annealing: Annealing, compile: Compile
+) -> GroupTraining:
+    """Return what trains trials together, all of them from one checkpoint of the decoder."""
+    size = replace(
+        model.size,
+        lr=annealing.lr,
+        warmup=0.0,
+        schedule="constant",
+        sequence_length=annealing.sequence_length,
+        batch=annealing.batch,
+        weight_decay=annealing.weight_decay,
+        betas=annealing.betas,
+        clip=annealing.clip,
+    )
+    weights = {n.removeprefix(_LAYERS): w.detach() for n, w in model.named_parameters()}
+    biases = [bias for name, bias in model.named_buffers() if name.endswith(".bias")]
+    origin = StackOrigin(
+        weights,
+        annealing.rates,
+        torch.stack(biases) if biases else None,
+        _stacked_moments(moments),
+        annealing.eps,
+        annealing.decay_embeddings,
+    )
+    return GroupTraining(
+        size,
+        precision=annealing.precision,
+        compile=compile,
+        origin=origin,
+        vocab_size=len(model.embedding),
+        mask_documents=annealing.mask_documents,
+    )
+
+
+def _stacked_moments(moments: Mapping[str, Tensor]) -> AdamMoments | None:
+    if not moments:
+        return None
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ADAM_STATE}
+    for name, value in moments.items():
+        weight, _, part = name.rpartition(".")
+        parts[part][weight.removeprefix(_LAYERS)] = value
+    step = max(int(value) for value in parts["step"].values())
+    return AdamMoments(parts["exp_avg"], parts["exp_avg_sq"], step)

@@ -17,18 +17,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.nn import functional
 
 from mixopt.corpus import Corpus, document_ends
-from mixopt.pretraining import DocumentMasks, ExpertBalance, balance_alone, check_apart
+from mixopt.pretraining import (
+    ADAM_EPS,
+    DocumentMasks,
+    ExpertBalance,
+    balance_alone,
+    check_apart,
+    decay_groups,
+    token_losses,
+)
+from mixopt.sampling import RateCurve, RateShape
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
-from mixopt_proxies.continued.annealing import Annealing
 from mixopt_proxies.decoder import (
     CurveSample,
     HeldOutTasks,
     HeldOutWindows,
     MemberCourse,
+    Precision,
     TrialBatches,
+    check,
     eval_steps,
     make_pools,
     moved_to,
@@ -41,6 +50,92 @@ from mixopt_proxies.decoder import (
 )
 
 _REPORT_SECONDS = 0.5
+ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """Batches, optimiser and learning rate of a trial.
+
+    Attributes:
+        lr: Learning rate from which it decays.
+        min_lr: At the end.
+        decay: How it gets there: `linear`, `cosine` or `sqrt` (1 - sqrt of what is done).
+        warmup: Steps before the decay; below 1, a fraction of all steps.
+        sequence_length: Tokens predicted in a row.
+        batch: Sequences of a step.
+        weight_decay: On matrices, and on embeddings where `decay_embeddings` is set.
+        betas: AdamW's.
+        clip: Largest gradient norm; 0 does not clip.
+        precision: Of matrix products.
+        mask_documents: Whether documents of a sequence do not see each other.
+        eps: AdamW's.
+        decay_embeddings: Whether the weight decay holds for embeddings.
+    """
+
+    lr: float
+    min_lr: float
+    decay: RateShape
+    warmup: float
+    sequence_length: int
+    batch: int
+    weight_decay: float
+    betas: tuple[float, float]
+    clip: float
+    precision: Precision
+    mask_documents: bool = False
+    eps: float = ADAM_EPS
+    decay_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: One is out of range.
+        """
+        check("lr", self.lr, self.lr > 0, "above 0")
+        check("eps", self.eps, self.eps > 0, "above 0")
+        check("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
+        shapes = ("linear", "cosine", "sqrt")
+        check("decay", self.decay, self.decay in shapes, "linear, cosine or sqrt")
+        for name in ("sequence_length", "batch"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup", "weight_decay", "clip"):
+            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a step."""
+        return self.sequence_length * self.batch
+
+    def rates(self, steps: int) -> list[float]:
+        """Return the learning rate of each step of a trial.
+
+        Raises:
+            ConfigError: The warm-up takes all of it.
+        """
+        warm = self.warmup if self.warmup >= 1 else self.warmup * steps
+        check("warmup", self.warmup, warm < steps, f"fewer than a trial's {steps:,} steps")
+        curve = RateCurve(
+            "wsd", steps, self.warmup, steps - warm, self.decay, peak=self.lr, floor=self.min_lr
+        )
+        return [curve.rate(step) for step in range(steps)]
+
+    def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
+        """Return AdamW; matrices decay, embeddings where that is so, vectors do not.
+
+        Args:
+            model: On its device.
+            moments: What it begins with, by the names of the model's weights and of Adam's state,
+                such as `norm.exp_avg`; empty for none.
+        """
+        groups = decay_groups(model, self.weight_decay, embeddings=self.decay_embeddings)
+        adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        for name, weight in model.named_parameters() if moments else ():
+            found = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
+            adam.state[weight] = {part: v.to(weight.device).clone() for part, v in found.items()}
+        return adam
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +321,7 @@ class PlainTraining:
         self._balance.step_begins()
         with self._balance.counting(rows_BW[:, :-1].long()):
             output = self._output(model, rows_BW)
-        loss = _token_losses(output, rows_BW).mean()
+        loss = token_losses(output, rows_BW[:, 1:].long()).mean()
         added = self._balance.added_loss(output)
         total = loss if added is None else loss + added
         total.backward()  # type: ignore[no-untyped-call]
@@ -261,7 +356,7 @@ class PlainTraining:
 
     def _losses(self, model: nn.Module, rows_BW: Tensor) -> Tensor:
         """Return the loss of each token but the first in nats, shape (B, T)."""
-        return _token_losses(self._output(model, rows_BW), rows_BW)
+        return token_losses(self._output(model, rows_BW), rows_BW[:, 1:].long())
 
     def _output(self, model: nn.Module, rows_BW: Tensor) -> Any:
         read_BT = rows_BW[:, :-1].long()
@@ -272,12 +367,3 @@ class PlainTraining:
     def _cast(self, device: torch.device) -> AbstractContextManager[Any]:
         dtype = resolve_precision(self._annealing.precision, device)
         return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-def _token_losses(output: Any, rows_BW: Tensor) -> Tensor:
-    logits_BTV = output if isinstance(output, Tensor) else output.logits
-    targets_BT = rows_BW[:, 1:].long()
-    losses_N = functional.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
-    )
-    return losses_N.view(targets_BT.shape)
