@@ -23,11 +23,11 @@ from .models import build_model as build_model
 from .optimizer import ADAM_EPS as ADAM_EPS, decay_groups as decay_groups
 from .pretraining_run import pretrain as pretrain, result_lines as result_lines
 from .ranks import joined as joined
-from .task_scoring import (
+from .trained_model import (
     TaskScores as TaskScores,
+    TrainedModel as TrainedModel,
     score_tasks as score_tasks,
     scores_text as scores_text,
 )
-from .trained_model import TrainedModel as TrainedModel
 from .training_config import ModelConfig as ModelConfig
 from .training_step import token_losses as token_losses
