@@ -100,18 +100,7 @@ Batches = MixtureLoader | MixtureStream
 
 
 def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
-    """Make the corpus if the run prepares its own and it is not there; verify what is there.
-
-    Of streams, what is held out is read.
-
-    Args:
-        config: The run's; `prepared_corpus` is only verified.
-        out: The run directory.
-        say: Receives lines that say what was read and written.
-
-    Raises:
-        CorpusError: A source cannot be used, has too little text, or shards are damaged.
-    """
+    """Make the corpus if the run prepares its own and it is not there; verify what is there."""
     common: dict[str, Any] = {
         "fingerprint": config.corpus_fingerprint,
         "min_tokens": config.row_length,
@@ -133,11 +122,7 @@ def prepare_for(config: PretrainConfig, out: Path, say: Say) -> None:
 
 
 def open_for(config: PretrainConfig, out: Path) -> Text:
-    """Open the text, which was verified, and check that each domain has a row.
-
-    Raises:
-        CorpusError: A domain has less text to train on, or held out, than one row.
-    """
+    """Open the text, which was verified, and check that each domain has a row."""
     if config.stream is not None:
         return StreamedText.open(config.stream, out)
     corpus = Corpus.open(corpus_path(config, out), verify=False)
@@ -165,11 +150,7 @@ def prepared_folder(given: str) -> Path:
 
 
 def scheduled_mixtures(config: PretrainConfig, text: Text) -> Scheduled:
-    """Return the first step of each mixture that is known beforehand, the mixture, and its source.
-
-    Raises:
-        MixtureError: A file that cannot be read, or weights that are not a mixture of the domains.
-    """
+    """Return first step, mixture and source of each mixture that is known beforehand."""
     if config.plan is None:
         first = (0, _mixture(config.mixture, "mixture", text), f"start: {config.mixture.why}")
         later = [
@@ -189,18 +170,7 @@ def scheduled_mixtures(config: PretrainConfig, text: Text) -> Scheduled:
 
 
 def batches_of(text: Text, config: PretrainConfig, known: Scheduled, ranks: Ranks) -> Batches:
-    """Return the batches of this rank, one a step.
-
-    Args:
-        text: The text of the run.
-        config: Batches, seed and epochs.
-        known: The mixtures that are known beforehand.
-        ranks: This rank and the others.
-
-    Raises:
-        SamplerError: The ranks or the micro-batch do not divide the batch.
-        MixtureError: A domain would be seen more often than `max_epochs`.
-    """
+    """Return the batches of this rank, one a step."""
     _check_ranks(config, ranks.count)
     order: dict[str, Any] = {
         "weights": known[0][1],
@@ -251,11 +221,7 @@ class FixedMixture:
         return {"step": self._step, "domains": self._domains, "log_size": self._log.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state; what the log has after it is cut off.
-
-        Raises:
-            RunError: The state cannot be right, or the log is shorter than it was.
-        """
+        """Resume from a state; what the log has after it is cut off."""
         fields = StateFields(state, "the mixture's state", RunError)
         step, domains = fields.whole("step"), fields.texts("domains")
         self._log.cut(fields.whole("log_size"))

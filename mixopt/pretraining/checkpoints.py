@@ -127,15 +127,7 @@ class Checkpoints:
         keep_every: int = 0,
         asynchronous: bool = True,
     ) -> None:
-        """Name the folder.
-
-        Args:
-            folder: Where they are.
-            ranks: Who writes.
-            keep: How many of the newest stay.
-            keep_every: Besides them those of steps that this divides; 0: none.
-            asynchronous: Whether a thread writes while training continues.
-        """
+        """Name the folder."""
         self._folder, self._ranks = folder, ranks
         self._keep, self._keep_every = keep, keep_every
         self._asynchronous = asynchronous
@@ -149,11 +141,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait until the last one is written; what that raises does not hide what ended the block.
-
-        Raises:
-            RunError: It could not be written, and the block ended well.
-        """
+        """Wait for the last one; what that raises does not hide what ended the block."""
         try:
             self.wait()
         except MixoptError:
@@ -161,16 +149,7 @@ class Checkpoints:
                 raise
 
     def save(self, model: nn.Module, optimizer: optim.Optimizer, beside: Beside) -> None:
-        """Write a checkpoint: it is there when this returns, or else once `wait` does.
-
-        Args:
-            model: With its own names of parameters.
-            optimizer: Its state goes by the names of parameters.
-            beside: What else there is; rank 0's is written.
-
-        Raises:
-            RunError: The folder cannot be written, or the one before could not.
-        """
+        """Write a checkpoint: it is there when this returns, or else once `wait` does."""
         self.wait()
         self._path = self._folder / f".{_name(beside.step)}.tmp"
         self._ranks.first(lambda: _make_empty(self._path))
@@ -193,11 +172,7 @@ class Checkpoints:
         return pending is not None and pending.done() and pending.exception() is not None
 
     def wait(self) -> None:
-        """Wait until the last one is written.
-
-        Raises:
-            RunError: It could not be; on every rank.
-        """
+        """Wait until the last one is written."""
         pending, self._pending = self._pending, None
         try:
             if pending is not None:
@@ -206,24 +181,11 @@ class Checkpoints:
             raise self._failure(error) from error
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
-        """Return the newest checkpoint that is what was written, the same on every rank.
-
-        What is newer and is not becomes `damaged-step-*`, and a warning says why.
-
-        Returns:
-            Its folder and its state; None where there is no checkpoint at all.
-
-        Raises:
-            RunError: There are some, and none is whole.
-        """
+        """Return the newest checkpoint that is what was written, the same on every rank."""
         return self._ranks.first(self._newest_whole)
 
     def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Fill model and optimizer from a whole checkpoint that any number of ranks wrote.
-
-        Raises:
-            RunError: It is of another model.
-        """
+        """Fill model and optimizer from a whole checkpoint that any number of ranks wrote."""
         _load(path, _tensors(model, optimizer), MODEL)
 
     def _newest_whole(self) -> tuple[Path, CheckpointState] | None:
@@ -289,16 +251,7 @@ class _Writer(HuggingFaceStorageWriter):
 
 
 def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]:
-    """Return the whole tensors of a checkpoint in one process, without a process group.
-
-    Args:
-        path: The folder of the checkpoint.
-        prefix: `MODEL` or `OPTIMIZER`; it is left out of the names returned.
-        suffix: What the names end with.
-
-    Raises:
-        RunError: A shard cannot be read.
-    """
+    """Return the whole tensors of a checkpoint in one process, without a process group."""
     tensors = {
         name: torch.empty(size, dtype=dtype)
         for name, (size, dtype) in _shapes(path).items()
@@ -309,13 +262,7 @@ def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill an optimizer from a whole checkpoint; every rank calls it.
-
-    An average of weights stays as it is where the checkpoint has none.
-
-    Raises:
-        RunError: It is of another model.
-    """
+    """Fill an optimizer from a whole checkpoint; every rank calls it."""
     known = _shapes(path)
     _load(
         path,
@@ -346,11 +293,7 @@ def older_checkpoint(path: Path) -> Path | None:
 
 
 def read_state(path: Path) -> CheckpointState:
-    """Return what a checkpoint holds besides tensors.
-
-    Raises:
-        RunError: It cannot be read, is not what was written, or another version of mixopt wrote it.
-    """
+    """Return what a checkpoint holds besides tensors."""
     file = path / STATE
     content = read_json(file)
     if not isinstance(content, dict):
@@ -368,11 +311,7 @@ def read_state(path: Path) -> CheckpointState:
 
 
 def whole_state(path: Path) -> CheckpointState:
-    """Return the same of a checkpoint whose files are all as they were written; all are read.
-
-    Raises:
-        RunError: One is not, is missing, or does not belong to it.
-    """
+    """Return the same of a checkpoint whose files are all as they were written; all are read."""
     state = read_state(path)
     if path.name != _name(state.step):
         raise RunError(f"{path}: is the checkpoint of step {state.step}, under another name")

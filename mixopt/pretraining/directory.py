@@ -68,12 +68,7 @@ _OF_DOMAINS = ("corpus", "evaluation", "mixture", "schedule", "estimator.bounds"
 
 
 def open_directory(config: PretrainConfig, out: Path) -> None:
-    """Make the directory, or check that the run in it may resume with this configuration.
-
-    Raises:
-        RunError: It was begun with another value of a field that results depend on, or its record
-            of that is gone or damaged.
-    """
+    """Make the directory, or check that the run in it may resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         before = recorded_config(out / "config.yaml")
         free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
@@ -93,11 +88,7 @@ def record_config(config: PretrainConfig, out: Path) -> None:
 
 
 def recorded_config(record: Path) -> dict[str, Any]:
-    """Return the configuration that a run was begun with, as plain values.
-
-    Raises:
-        RunError: The record cannot be read, or has changed.
-    """
+    """Return the configuration that a run was begun with, as plain values."""
     check_sealed_text(record, HEADER, mend="restore it from a copy; it is needed to resume")
     recorded: dict[str, Any] = checked_as(
         dict[str, Any], read_yaml(record, error=RunError), str(record)

@@ -33,15 +33,7 @@ class DocumentMasks:
     """Makes what a model is called with besides tokens."""
 
     def __init__(self, model: nn.Module, ends: Sequence[int]) -> None:
-        """Look at what a model takes.
-
-        Args:
-            model: Before it is wrapped.
-            ends: The ids that end a document.
-
-        Raises:
-            ConfigError: It takes no positions.
-        """
+        """Look at what a model takes."""
         if "position_ids" not in _taken(model):
             raise ConfigError(
                 f"{_FIELD}: {type(model).__name__} takes no position_ids, which would tell it where"
@@ -55,28 +47,14 @@ class DocumentMasks:
 
 
 def document_positions(tokens_BT: Tensor, ends: Sequence[int]) -> Tensor:
-    """Return each token's place in its document, from 0, shape (B, T).
-
-    Args:
-        tokens_BT: What a model reads of rows.
-        ends: The ids that end a document; as inputs they begin the next.
-    """
+    """Return each token's place in its document, from 0, shape (B, T)."""
     place_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
     begins_BT = torch.stack([tokens_BT == end for end in ends]).any(0)
     return place_BT - torch.where(begins_BT, place_BT, 0).cummax(1).values
 
 
 def check_apart(model: nn.Module, length: int, vocab_size: int) -> None:
-    """Check that a document's outputs are the same whatever comes before it in its row.
-
-    Args:
-        model: On the CPU; it takes `position_ids`.
-        length: Most tokens of a row.
-        vocab_size: Ids.
-
-    Raises:
-        ConfigError: They are not.
-    """
+    """Check that a document's outputs are the same whatever comes before it in its row."""
     half, name = min(length, _SHORT) // 2, type(model).__name__
     if half < 2 or vocab_size < 4:
         return
@@ -100,10 +78,7 @@ def check_apart(model: nn.Module, length: int, vocab_size: int) -> None:
 
 @torch.no_grad()
 def _influences(model: nn.Module, half: int, vocab_size: int) -> tuple[float, float, float]:
-    """Return how much outputs for a document change by what surrounds it, and by itself.
-
-    That is: with another document before it; with none; with another first token.
-    """
+    """Return how much outputs for a document change by what surrounds it, and by itself."""
     draws = torch.Generator().manual_seed(0)
     before, other, own = torch.randint(vocab_size, (3, half), generator=draws)
     other = torch.where(other == before, (other + 1) % vocab_size, other)

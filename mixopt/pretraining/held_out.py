@@ -48,10 +48,7 @@ class HeldOutText:
         self._sums: Sums | None = None
 
     def sums(self) -> Sums:
-        """Return losses, tokens and squares of losses of this rank, by evaluation domain.
-
-        They are computed once for all who ask, until `forget`.
-        """
+        """Return losses, tokens and squares of losses of this rank, by evaluation domain."""
         if self._sums is None:
             self._sums = self._evaluate()
         return self._sums

@@ -65,17 +65,7 @@ class Loop:
     def __init__(
         self, config: PretrainConfig, out: Path, ranks: Ranks, checkpoints: Checkpoints
     ) -> None:
-        """Put a run together, before its first step; every rank does.
-
-        Args:
-            config: The run's, resolved.
-            out: Its directory, where the text is prepared.
-            ranks: This rank and the others.
-            checkpoints: Those of the run.
-
-        Raises:
-            MixoptError: Text, mixtures, model or estimator cannot be used in this run.
-        """
+        """Put a run together, before its first step; every rank does."""
         self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self.step, self._losses = 0, dict[str, float]()
@@ -105,18 +95,7 @@ class Loop:
             self.experts.begin()
 
     def resume(self, path: Path, state: CheckpointState) -> None:
-        """Resume from a checkpoint that is whole.
-
-        Args:
-            path: Its folder.
-            state: What it holds besides tensors.
-
-        Raises:
-            RunError: It has other domains and there is no `map_domains`, or a state in it cannot
-                be right.
-            SamplerError: It is of other batches or another seed.
-            EstimatorError: The estimator cannot resume from it.
-        """
+        """Resume from a checkpoint that is whole."""
         self._ranks.each(lambda: self._resume_batches(path, state))
         self._mixture.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
@@ -137,12 +116,7 @@ class Loop:
         return self.step >= self._config.training.steps
 
     def run(self, interruption: Interruption) -> None:
-        """Take the steps that are left, or those until a rank is asked to stop.
-
-        Raises:
-            RunError: More steps were skipped than `training.max_skipped`, or a file cannot be
-                written.
-        """
+        """Take the steps that are left, or those until a rank is asked to stop."""
         config = self._config
         self._check_ranks()
         self._mixture.start()

@@ -85,11 +85,7 @@ class MetricsFile:
         self.size = 0
 
     def cut(self, size: int) -> None:
-        """Go on after so many bytes.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Go on after so many bytes."""
         self.size = size
         if self._path is None:
             return
@@ -100,11 +96,7 @@ class MetricsFile:
             raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Write a line, with the time; NaN is not allowed.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Write a line, with the time; NaN is not allowed."""
         timed = {**line, "time": round(time.time(), 3)}
         content = (json.dumps(timed, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.size += len(content)
@@ -132,15 +124,7 @@ class Meter:
         flops: float,
         peak: float | None,
     ) -> None:
-        """Start the clock.
-
-        Args:
-            domains: Names of the training domains.
-            config: How many tokens a step has.
-            balance: What balances experts.
-            flops: Operations for a token.
-            peak: Operations per second of all devices together, where known.
-        """
+        """Start the clock."""
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
@@ -171,11 +155,7 @@ class Meter:
         return {**state, "added": self._all_added().tolist(), **biases}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed.
-
-        Raises:
-            RunError: The state cannot be right; nothing is changed.
-        """
+        """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed."""
         fields = StateFields(state, "the meter's state", RunError)
         skipped, domains = fields.whole("skipped"), fields.texts("domains")
         sums_RD = fields.int_array("sums", (ROWS, len(domains)))
@@ -198,19 +178,7 @@ class Meter:
         self._since = time.monotonic()
 
     def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
-        """Return the line of the steps since the last; all ranks call it together.
-
-        Args:
-            step: Steps taken.
-            outcome: Of the last.
-            weights: The mixture that held in it.
-
-        Returns:
-            Among others `weight`, the mixture, and `realised`, each domain's share of the tokens
-            that were trained on since the last line, over all ranks; `auxiliary_loss` and `z_loss`,
-            the means of what was added to the loss; and of biases that balance experts the largest,
-            and the mean distance that they have `moved`.
-        """
+        """Return the line of the steps since the last; all ranks call it together."""
         sums_RD = Reduction(self._losses.take()).result()
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
         losses = {
@@ -269,12 +237,7 @@ class Meter:
 
 
 def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
-    """Return the names that lines of a run can have, as MLflow has them.
-
-    Args:
-        domains: Of training.
-        evaluations: Whose held-out losses are measured.
-    """
+    """Return the names that lines of a run can have, as MLflow has them."""
     single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
     balance = ("expert_bias/largest", "expert_bias/moved")
     by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]

@@ -159,18 +159,7 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
 
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
-    """Return the configuration with what its model is, and the checkpoint that it starts from.
-
-    Args:
-        config: The run's.
-        out: Its directory.
-
-    Returns:
-        No origin where the model starts from random weights, or the run resumes.
-
-    Raises:
-        MixoptError: `model.from` cannot be used, or has changed since the run was begun.
-    """
+    """Return the configuration with what its model is, and the checkpoint that it starts from."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         record = out / "config.yaml"
         content = recorded_config(record).get("model")
@@ -193,17 +182,7 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
 def with_vocabulary(
     config: PretrainConfig, out: Path, origin: ModelOrigin | None, say: Say
 ) -> PretrainConfig:
-    """Return the configuration with what the ids of its text stand for, which is prepared already.
-
-    Args:
-        config: The run's.
-        out: Its directory.
-        origin: What it starts from, if anything.
-        say: Receives a line about that.
-
-    Raises:
-        ConfigError: The ids of the text are not those of the model.
-    """
+    """Return the configuration with what the ids of its text stand for; it is prepared already."""
     text, before = text_vocabulary(config, out), config.model.vocabulary
     known = before is not None and None not in (before.sha256, text.sha256)
     if known and before is not None and before.sha256 != text.sha256:
@@ -226,18 +205,7 @@ def with_vocabulary(
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the model of a run on the CPU in float32, the same in every process.
-
-    It has the weights that the run starts from, unless a checkpoint of its own replaces them.
-
-    Args:
-        config: The run's, resolved.
-        vocab_size: Ids of the text.
-        out: The directory.
-
-    Raises:
-        MixoptError: The model cannot be built, or the weights do not fit it.
-    """
+    """Return the model of a run on the CPU in float32, the same in every process."""
     path = _weights_path(config, out)
     if path is not None and not (path / STATE).exists():
         return load_folder(path, config.model)
@@ -257,22 +225,14 @@ def outlined_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Mod
 
 
 def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill the optimizer from what the run starts from, where it has a state; every rank calls it.
-
-    Raises:
-        RunError: It is of another model.
-    """
+    """Fill the optimizer from what the run starts from, if that has a state; on every rank."""
     path = _origin_path(config)
     if path is not None and (path / STATE).exists() and config.model.optimizer is not False:
         load_optimizer(path, model, optimizer)
 
 
 def fill(model: nn.Module, checkpoint: Path) -> None:
-    """Give a model the weights of a checkpoint of `mixopt pretrain`, in one process.
-
-    Raises:
-        RunError: They are of another model.
-    """
+    """Give a model the weights of a checkpoint of `mixopt pretrain`, in one process."""
     tensors = read_tensors(checkpoint, MODEL)
     saved = model.state_dict()
     places: dict[str, Tensor] = dict(model.named_parameters())
@@ -295,18 +255,7 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
 
 
 def text_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig:
-    """Return what the ids of a run's text stand for.
-
-    Args:
-        config: The run's.
-        out: Its directory, where the text is prepared already.
-
-    Returns:
-        Without a hash where the tokenizer's files are not with the corpus, as of imported tokens.
-
-    Raises:
-        CorpusError: The corpus is damaged.
-    """
+    """Return what the ids of a run's text stand for."""
     if config.stream is not None:
         name = read_stream_index(out / HELD_OUT).tokenizer
         return _recorded(identity_of(name, saved_tokenizer(out / HELD_OUT, name)))
@@ -320,11 +269,7 @@ def text_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig:
 
 
 def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
-    """Return what the ids of a run's text will stand for; None where only its text can tell.
-
-    Raises:
-        CorpusError: A corpus that is prepared already is damaged.
-    """
+    """Return what the ids of a run's text will stand for; None where only its text can tell."""
     if config.prepared_corpus is not None:
         return text_vocabulary(config, out)
     text = config.corpus or config.stream
@@ -335,14 +280,7 @@ def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig |
 
 
 def recipe_fingerprint(config: PretrainConfig) -> str:
-    """Return a hash of all that the weights of a pretraining depend on that has yet to run.
-
-    Of a prepared corpus, of weights that it starts from and of files of mixtures it is what they
-    say, and not where they are alone.
-
-    Raises:
-        MixoptError: One of them is absent or damaged.
-    """
+    """Return a hash of all that the weights of a pretraining depend on that has yet to run."""
     fields, named = run_fingerprint(config), dict(_named(config))
     if not named:
         return fields
@@ -439,14 +377,7 @@ def _whole(path: Path) -> CheckpointState:
 def _positions_hint(
     model: nn.Module, name: str, there: tuple[int, ...], here: tuple[int, ...]
 ) -> str | None:
-    """Say what fixes another number of learned positions; None where a weight is no table of them.
-
-    Args:
-        model: As it was built.
-        name: Of the weight.
-        there: Its shape in the checkpoint.
-        here: In the model.
-    """
+    """Say what fixes another number of learned positions, if a weight is a table of them."""
     built_for = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     is_table = _POSITIONS.search(name) is not None and len(there) == 2 and there[1:] == here[1:]
     if not (is_table and isinstance(built_for, int)):
@@ -504,14 +435,7 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
 
 
 def _check_vocabulary(origin: ModelOrigin, text: VocabularyConfig) -> str | None:
-    """Check that a model's ids are those of a text.
-
-    Returns:
-        A line where they could not be compared; None where they are the same.
-
-    Raises:
-        ConfigError: They are others.
-    """
+    """Check that a model's ids are those of a text."""
     model, size, where = origin.vocabulary, origin.vocab_size, origin.checkpoint
     if model is not None and text.sha256 is not None:
         if model.sha256 == text.sha256:

@@ -79,11 +79,7 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Return the configuration classes of transformers by type, and its causal models' classes.
-
-    Raises:
-        PluginError: transformers is not installed.
-    """
+    """Return the configuration classes of transformers by type, and its causal models' classes."""
     try:
         from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -97,17 +93,7 @@ def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
 def hugging_face_config(
     config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
 ) -> Any:
-    """Return the configuration of a model of Hugging Face's.
-
-    Args:
-        config: Its type and fields.
-        vocab_size: Ids, where the fields do not say it.
-        sequence_length: Positions, likewise.
-
-    Raises:
-        ConfigError: An unknown type or field, or a value that it cannot have.
-        PluginError: transformers is not installed.
-    """
+    """Return the configuration of a model of Hugging Face's."""
     kinds, known = causal_models()
     if config.name not in known:
         near = did_you_mean(config.name, {*known, *plugin_names("model")})
@@ -132,10 +118,7 @@ def hugging_face_config(
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that are compiled, recomputed and sharded one by one.
-
-    They are those that Hugging Face says not to split, or the members of `layers`.
-    """
+    """Return the layers that are compiled, recomputed and sharded one by one."""
     whole = set(getattr(model, "_no_split_modules", None) or ())
     found = [module for module in model.modules() if type(module).__name__ in whole]
     return found or list(getattr(model, "layers", ()))

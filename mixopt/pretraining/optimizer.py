@@ -21,11 +21,7 @@ _EMBEDDING = "embedding"
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
-    """Return AdamW with its state; matrices decay, vectors such as norms do not.
-
-    Raises:
-        ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
-    """
+    """Return AdamW with its state; matrices decay, vectors such as norms do not."""
     embeddings = config.decay_embeddings is not False
     groups = decay_groups(model, config.weight_decay, embeddings=embeddings)
     eps = ADAM_EPS if config.eps is None else config.eps
@@ -39,16 +35,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
 def decay_groups(
     model: nn.Module, weight_decay: float, *, embeddings: bool
 ) -> list[dict[str, Any]]:
-    """Return a model's weights as groups of an optimizer: those that decay, and those that do not.
-
-    Args:
-        model: Its matrices decay, vectors such as norms do not.
-        weight_decay: Of those that decay.
-        embeddings: Whether they do.
-
-    Raises:
-        ConfigError: Embeddings are to be left out of the decay, and there are none to be found.
-    """
+    """Return a model's weights as groups: matrices that decay, and what does not."""
     spared = set() if embeddings else {id(weight) for weight in _embeddings(model)}
     if not embeddings and not spared:
         raise ConfigError(
@@ -84,13 +71,7 @@ class AveragedWeights:
     """
 
     def __init__(self, model: nn.Module, optimizer: optim.Optimizer, decay: float) -> None:
-        """Put the average into the optimizer's state.
-
-        Args:
-            model: After it was wrapped.
-            optimizer: With the state of each weight.
-            decay: What a step leaves of the average, from 0 to below 1.
-        """
+        """Put the average into the optimizer's state."""
         self._model, self._decay = model, decay
         weights = [w for w in model.parameters() if w.requires_grad]
         for weight in weights:

@@ -54,17 +54,7 @@ class StartingModel:
 def starting_model(
     build: Callable[[], nn.Module], outline: Callable[[], nn.Module], parallel: str, ranks: Ranks
 ) -> StartingModel:
-    """Build or read what a run starts from, whole on as few ranks as can be; every rank calls it.
-
-    Args:
-        build: Returns the model with its weights, on the CPU.
-        outline: Returns it without, on torch's meta device.
-        parallel: How ranks share it.
-        ranks: This rank and the others.
-
-    Raises:
-        MixoptError: The model cannot be built, or the weights do not fit it.
-    """
+    """Build or read what a run starts from, whole on as few ranks as can be."""
     if ranks.count == 1 or parallel not in _SHARDED:
         return StartingModel(ranks.each(build), held_by_first=False)
     model = ranks.each(lambda: build() if ranks.is_first else None)
@@ -99,17 +89,7 @@ class ParallelModel:
         ranks: Ranks,
         masks: DocumentMasks | None = None,
     ) -> None:
-        """Move, compile and wrap the model as the configuration says.
-
-        Args:
-            start: The model.
-            config: The run's.
-            ranks: Those that share it.
-            masks: What keeps documents of a row apart, in training and evaluation.
-
-        Raises:
-            ConfigError: Several ranks without `parallel`, or as many as copies do not divide.
-        """
+        """Move, compile and wrap the model as the configuration says."""
         self._ranks, self._masks = ranks, masks
         self._half = is_half(config, ranks.device)
         mesh, model = _mesh(config, ranks), start.module
@@ -235,11 +215,7 @@ def _sync_option() -> str:
 
 
 def _mesh(config: PretrainConfig, ranks: Ranks) -> DeviceMesh | None:
-    """Return over which ranks weights are sharded, in the last dimension; None where they are not.
-
-    Raises:
-        ConfigError: The ranks cannot be arranged so.
-    """
+    """Return over which ranks weights are sharded, in the last dimension, if they are."""
     if config.parallel == "none" and ranks.count > 1:
         raise ConfigError(
             f"parallel: none, but there are {ranks.count} ranks; give ddp, fsdp or hsdp"

@@ -198,10 +198,7 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
 def _tracked(
     config: PretrainConfig, loop: Loop, out: Path, ranks: Ranks, warn: Say
 ) -> Iterator[None]:
-    """Keep a record in MLflow while the block runs; rank 0 does.
-
-    A run that SIGTERM stopped has not ended: it is recorded as killed until it resumes.
-    """
+    """Keep a record in MLflow while the block runs; rank 0 does."""
     if not (config.tracking.enabled and ranks.is_first):
         yield
         return

@@ -47,15 +47,7 @@ class Ranks:
         return self.rank == 0
 
     def first(self, do: Callable[[], Value]) -> Value:
-        """Do something on rank 0, and return on every rank what it returned.
-
-        Args:
-            do: What rank 0 does; its value can be pickled.
-
-        Raises:
-            MixoptError: What rank 0 raised.
-            OtherRankError: On the other ranks, where rank 0 raised anything.
-        """
+        """Do something on rank 0, and return on every rank what it returned."""
         if self.count == 1:
             return do()
         answer: list[Any] = [None, None]
@@ -73,16 +65,7 @@ class Ranks:
         return cast(Value, answer[0])
 
     def each(self, do: Callable[[], Value]) -> Value:
-        """Do something on every rank, and continue only if none raised.
-
-        Args:
-            do: What is done; nothing in it waits for other ranks unless they fail alike.
-
-        Raises:
-            MixoptError: On rank 0, what it raised, or else what the first rank did that raised.
-            OtherRankError: On the other ranks, where any raised.
-            Exception: On a rank that raised what is no MixoptError, that: it is a bug.
-        """
+        """Do something on every rank, and continue only if none raised."""
         value, error = None, None
         try:
             value = do()
@@ -147,14 +130,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def device_named(name: str) -> torch.device:
-    """Return what this process computes on.
-
-    Args:
-        name: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
+    """Return what this process computes on."""
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not present):
         return torch.device("cpu")
@@ -190,15 +166,7 @@ class Interruption:
 
     @contextmanager
     def hearing_keys(self, may_save: Callable[[], bool]) -> Iterator[None]:
-        """Take the first Ctrl-C while the block runs; the second one ends the process at once.
-
-        A process that does not listen to Ctrl-C, such as a script's in the background, still does
-        not.
-
-        Args:
-            may_save: Whether the directory is still this run's; where another process has taken it
-                over, this one must write nothing more.
-        """
+        """Take the first Ctrl-C while the block runs; the second one ends the process at once."""
         before = signal.getsignal(signal.SIGINT)
 
         def heard(*_: Any) -> None:

@@ -61,14 +61,7 @@ class TrainingStep:
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
     def take(self, step: int, batch: dict[str, Any], *, stop: bool, failed: bool) -> StepOutcome:
-        """Take a step.
-
-        Args:
-            step: Its number, from 0.
-            batch: This rank's part of the global batch, as MixtureLoader gives it.
-            stop: Whether this rank was asked to stop.
-            failed: Whether this rank knows of a checkpoint that could not be written.
-        """
+        """Take a step."""
         self._balance.step_begins()
         parts, added_P, z_loss_P = self._accumulate(batch)
         norm = self._gradient_norm()
@@ -170,20 +163,12 @@ def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
 
     Logits are made float32 some rows at a time, and again in the backward pass, so that they never
     exist in float32 as a whole.
-
-    Args:
-        output: Logits of shape (B, T, V), or an object that has them as `logits`.
-        targets_BT: The tokens to predict.
     """
     return _by_rows(_cross_entropy, output, targets_BT)
 
 
 def losses_and_totals(output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's cross-entropy as `token_losses` does, and the logarithm of its total.
-
-    The total is what the exponentials of a token's logits add up to. Its logarithm is the loss and
-    the target's logit together, so that nothing of the size of the logits is computed twice.
-    """
+    """Return each token's cross-entropy as `token_losses` does, and the logarithm of its total."""
     both_BT2 = _by_rows(_with_total, output, targets_BT)
     return both_BT2[..., 0], both_BT2[..., 1]
 

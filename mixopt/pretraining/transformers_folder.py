@@ -53,12 +53,7 @@ def is_transformers_folder(path: Path) -> bool:
 
 
 def folder_model(path: Path) -> ModelConfig:
-    """Return type and fields of a folder's model, as `model` in a configuration has them.
-
-    Raises:
-        RunError: `config.json` is missing or damaged, of another kind of model, or quantised.
-        PluginError: transformers is not installed.
-    """
+    """Return type and fields of a folder's model, as `model` in a configuration has them."""
     file = path / CONFIG
     content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
@@ -80,11 +75,7 @@ def folder_model(path: Path) -> ModelConfig:
 
 
 def folder_records(path: Path) -> dict[str, FileRecord]:
-    """Return size and hash of `config.json` and of the files that hold the weights; all are read.
-
-    Raises:
-        RunError: There are none, an index or a shard is damaged, or a shard is missing.
-    """
+    """Return size and hash of `config.json` and of the files of weights; all are read."""
     names = _weight_files(path)
     for name, keys in names.items():
         found = set(_keys(path / name))
@@ -95,15 +86,7 @@ def folder_records(path: Path) -> dict[str, FileRecord]:
 
 
 def load_folder(path: Path, model: ModelConfig) -> nn.Module:
-    """Return the model of a folder with its weights, in float32 on the CPU.
-
-    Args:
-        path: The folder.
-        model: What it is built from: `folder_model`'s, and what a user changed.
-
-    Raises:
-        RunError: The configuration does not fit the weights, or they cannot be read.
-    """
+    """Return the model of a folder with its weights, in float32 on the CPU."""
     from transformers import AutoModelForCausalLM
 
     for name in _weight_files(path):
@@ -153,12 +136,7 @@ def is_hub_name(text: str) -> bool:
 
 
 def hub_folder(text: str) -> Path:
-    """Return the folder of the hub's cache with a model, downloaded if need be; no code of it.
-
-    Raises:
-        RunError: There is no such model here, and the hub has none or cannot be reached.
-        PluginError: huggingface_hub is not installed.
-    """
+    """Return the folder of the hub's cache with a model, downloaded if need be; no code of it."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -187,11 +165,7 @@ def hub_folder(text: str) -> Path:
 
 
 def _options(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that decide what a model computes; null ones only over other defaults.
-
-    A class may store a field under another name than its constructor has (`attribute_map`), or one
-    that the constructor does not list at all: such fields are kept where they would be lost.
-    """
+    """Return the fields that decide what a model computes; null ones only over other defaults."""
     defaults = {name: one.default for name, one in inspect.signature(kind).parameters.items()}
     defaults.setdefault("head_dim", None)  # read by models of classes that do not list it
     left_out = _ABOUT | _CODE

@@ -88,11 +88,7 @@ class Annealing:
     decay_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: One is out of range.
-        """
+        """Check every field."""
         check("lr", self.lr, self.lr > 0, "above 0")
         check("eps", self.eps, self.eps > 0, "above 0")
         check("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
@@ -110,11 +106,7 @@ class Annealing:
         return self.sequence_length * self.batch
 
     def rates(self, steps: int) -> list[float]:
-        """Return the learning rate of each step of a trial.
-
-        Raises:
-            ConfigError: The warm-up takes all of it.
-        """
+        """Return the learning rate of each step of a trial."""
         warm = self.warmup if self.warmup >= 1 else self.warmup * steps
         check("warmup", self.warmup, warm < steps, f"fewer than a trial's {steps:,} steps")
         curve = RateCurve(
@@ -123,13 +115,7 @@ class Annealing:
         return [curve.rate(step) for step in range(steps)]
 
     def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
-        """Return AdamW; matrices decay, embeddings where that is so, vectors do not.
-
-        Args:
-            model: On its device.
-            moments: What it begins with, by the names of the model's weights and of Adam's state,
-                such as `norm.exp_avg`; empty for none.
-        """
+        """Return AdamW; matrices decay, embeddings where that is so, vectors do not."""
         groups = decay_groups(model, self.weight_decay, embeddings=self.decay_embeddings)
         adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         for name, weight in model.named_parameters() if moments else ():
@@ -158,15 +144,7 @@ class PlainTraining:
         annealing: Annealing,
         balanced: Callable[[nn.Module], ExpertBalance] = balance_alone,
     ) -> None:
-        """Keep the weights that all trials begin with.
-
-        Args:
-            model: On the CPU; its own weights are overwritten by each trial's.
-            moments: Adam's, by the names of the model's weights and of Adam's state; empty for
-                none.
-            annealing: How it is trained.
-            balanced: Finds out what balances its experts, once it is on its device.
-        """
+        """Keep the weights that all trials begin with."""
         self._model, self._moments, self._annealing = model, moments, annealing
         self._balanced, self._balance = balanced, ExpertBalance(model)
         self._balanced_on: torch.device | None = None
@@ -174,11 +152,7 @@ class PlainTraining:
         self._masks: DocumentMasks | None = None
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: these models are not stacked.
-
-        Raises:
-            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
-        """
+        """Return 1: these models are not stacked."""
         shape = self._annealing
         for domain in corpus.domains:
             training_shards(domain, shape.sequence_length)
@@ -260,11 +234,7 @@ class PlainTraining:
         )
 
     def _masks_of(self, corpus: Corpus) -> DocumentMasks | None:
-        """Return what keeps documents apart, where that is asked for.
-
-        Raises:
-            ConfigError: The model cannot.
-        """
+        """Return what keeps documents apart, where that is asked for."""
         if not self._annealing.mask_documents:
             return None
         masks = DocumentMasks(self._model, document_ends(corpus))
