@@ -1,4 +1,4 @@
-from .balance_choice import balance_alone as balance_alone
+from .balance import ExpertBalance as ExpertBalance, balance_alone as balance_alone
 from .batches import StreamedText as StreamedText
 from .checkpoints import Beside as Beside, Checkpoints as Checkpoints
 from .config import PretrainConfig as PretrainConfig, load_pretraining as load_pretraining
@@ -8,7 +8,6 @@ from .directory import (
     verify_pretraining as verify_pretraining,
 )
 from .document_masks import DocumentMasks as DocumentMasks, check_apart as check_apart
-from .expert_balance import ExpertBalance as ExpertBalance
 from .model_export import (
     ModelExport as ModelExport,
     export_lines as export_lines,

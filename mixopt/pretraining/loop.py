@@ -20,7 +20,7 @@ from mixopt.corpus import document_ends
 from mixopt.errors import OtherRankError, RunError, SamplerError
 from mixopt.loading import MixtureLoader
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, HeldOut, make_estimator
-from mixopt.pretraining.balance_choice import balance_of
+from mixopt.pretraining.balance import balance_of
 from mixopt.pretraining.batches import (
     FixedMixture,
     Scheduled,
@@ -75,7 +75,8 @@ class Loop:
         self._build_model(text, out)
         self._held_out = HeldOutText(text, config, ranks, self._model)
         self.experts = ranks.each(lambda: watch_of(self._model, text, config, ranks, out))
-        balance = ranks.each(lambda: balance_of(self._model.plain, config, ranks, self.experts))
+        stats = None if self.experts is None else self.experts.stats
+        balance = ranks.each(lambda: balance_of(self._model.plain, config, ranks, stats))
         self._mixture: Driver | FixedMixture = ranks.each(
             lambda: self._driver(text, known, out / MIXTURE_LOG)
         )

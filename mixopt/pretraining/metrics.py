@@ -23,8 +23,8 @@ from torch import Tensor
 
 from mixopt.errors import RunError
 from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
+from mixopt.pretraining.balance import ExpertBalance
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.system import StateFields
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.

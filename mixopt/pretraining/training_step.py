@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from mixopt.pretraining.balance import ExpertBalance
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.expert_balance import ExpertBalance
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.metrics import StepOutcome
 from mixopt.pretraining.optimizer import AveragedWeights

@@ -32,7 +32,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, RunError
-from mixopt.pretraining import PretrainConfig, balance_choice, expert_balance
+from mixopt.pretraining import PretrainConfig
+from mixopt.pretraining.balance import RATE, balance_of
 from mixopt.pretraining.models import build_model
 from mixopt.pretraining.ranks import Ranks
 from mixopt.routing import ExpertRecord
@@ -206,7 +207,7 @@ def test_without_a_rate_biases_move_in_proportion(corpus, tmp_path):
     for layer, bias_E in biases_of(tmp_path / "run").items():
         off_SE = 1 - counts[layer] / counts[layer].mean(1, keepdims=True)
         assert (off_SE < -1).any(), "some expert has more than twice the mean"
-        moved_E = expert_balance.RATE * np.clip(off_SE, -1, 1).sum(0)
+        moved_E = RATE * np.clip(off_SE, -1, 1).sum(0)
         np.testing.assert_allclose(bias_E, moved_E, atol=1e-6)
 
 
@@ -235,7 +236,7 @@ def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
     chosen = {"model": {"name": name, "options": options}, "training": CONFIG["training"]}
     config = PretrainConfig.model_validate(chosen)
     model = build_model(config.model, vocab_size=64, sequence_length=8, seed=0)
-    balance = balance_choice.balance_of(model, config, Ranks(0, 1, torch.device("cpu")), None)
+    balance = balance_of(model, config, Ranks(0, 1, torch.device("cpu")), None)
     output = model.train()(torch.arange(16).view(2, 8))
     assert output.aux_loss > 0
     torch.testing.assert_close(balance.added_loss(output), 0.25 * output.aux_loss)

@@ -7,7 +7,7 @@ import torch
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining import PretrainConfig
-from mixopt.pretraining.balance_choice import balance_of
+from mixopt.pretraining.balance import balance_of
 from mixopt.pretraining.models import build_model, flops_per_token
 from mixopt.pretraining.ranks import Ranks
 from mixopt.pretraining.training_config import ModelConfig

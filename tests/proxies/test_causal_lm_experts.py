@@ -9,7 +9,7 @@ from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_
 from mixopt import pretrain
 from mixopt.errors import ConfigError
 from mixopt.pretraining import token_losses
-from mixopt.pretraining.expert_balance import ExpertBalance
+from mixopt.pretraining.balance import ExpertBalance
 from mixopt.routing import RouterStats
 from mixopt.testing import tiny_corpus
 
