@@ -2,7 +2,7 @@
 
     checkpoints/step-00001000/
       shard-*.safetensors   weights and the optimizer's state, each rank its part
-      experts.npz           counts of experts since their last window, of a model that has some
+      experts.json          counts of experts since their last window, of a model that has some
       state.json            steps, sampler, mixture; size and SHA-256 of each other file
 
 torch.distributed.checkpoint copies the tensors, and a thread writes them under a name that does not

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.errors import ConfigError
+from mixopt.pretraining.models import logits_of
 
 _FIELD = "training.mask_documents"
 _SHORT = 12  # tokens of the two documents that a model is checked with
@@ -90,8 +91,8 @@ def _influences(model: nn.Module, half: int, vocab_size: int) -> tuple[float, fl
     was_training = model.training
     model.eval()
     try:
-        output = _logits(model(rows, position_ids=places, **known))[:, half:]
-        alone = _logits(model(own[None], position_ids=places[:1, :half], **known))[0]
+        output = logits_of(model(rows, position_ids=places, **known))[:, half:]
+        alone = logits_of(model(own[None], position_ids=places[:1, :half], **known))[0]
     finally:
         model.train(was_training)
     same, elsewhere, moved = output
@@ -106,8 +107,3 @@ def _fixed(model: nn.Module) -> dict[str, Any]:
 
 def _taken(model: nn.Module) -> Mapping[str, Any]:
     return inspect.signature(model.forward).parameters
-
-
-def _logits(output: Any) -> Tensor:
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits

@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mixopt.corpus import export_tokenizer
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.pretraining.checkpoints import AVERAGE, OPTIMIZER, read_tensors
-from mixopt.pretraining.models import causal_models, hugging_face_config
+from mixopt.pretraining.models import causal_models, hugging_face_config, logits_of
 from mixopt.pretraining.trained_model import TrainedModel
 from mixopt.pretraining.training_config import ModelConfig
-from mixopt.pretraining.transformers_folder import INDEX, folder_model, load_folder, quietly
-from mixopt.system import write_json
+from mixopt.pretraining.transformers_folder import folder_model, load_folder, quietly
 
 SHARD = "5GB"
 TOLERANCE = 1e-5  # of the largest logit, or of 1
@@ -105,11 +103,14 @@ def export_model(
 
 def write_export(trained: TrainedModel, out: Path, *, shard: str = SHARD) -> ModelExport:
     """Write a model that is open, on the CPU; see `export_model`."""
+    from transformers import GenerationConfig
+
     _check_absent(out)
     with _whole_or_not(out) as folder:
         kind = _write_model(trained, folder, shard)
         export_tokenizer(trained.tokenizer, folder, length=trained.length)
-        _write_generation(folder, trained.tokenizer.end_of_document)
+        end = trained.tokenizer.end_of_document
+        GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
         difference = _checked(trained, folder, kind)
         files = tuple(sorted(path.name for path in folder.iterdir()))
     parameters = sum(weight.numel() for weight in trained.model.parameters())
@@ -161,6 +162,7 @@ def _whole_or_not(out: Path) -> Iterator[Path]:
 
 def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig:
     """Write configuration and weights; return what the model is."""
+    from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
     model, end = trained.model, trained.tokenizer.end_of_document
@@ -183,7 +185,7 @@ def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig
     config.architectures = [causal_models()[1][kind.name]]
     config.dtype = "float32"
     config.save_pretrained(folder)
-    _write_shards(weights, folder, shard)
+    save_torch_state_dict(weights, folder, max_shard_size=shard)
     return kind
 
 
@@ -194,25 +196,6 @@ def _adapt(config: Any, end: int) -> None:
         config.output_router_logits = False
 
 
-def _write_shards(weights: Mapping[str, Tensor], folder: Path, shard: str) -> None:
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
-
-    split = split_torch_state_dict_into_shards(dict(weights), max_shard_size=shard)
-    for file, names in split.filename_to_tensors.items():
-        part = {name: weights[name].clone() for name in names}
-        save_file(part, folder / file, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / INDEX, index)
-
-
-def _write_generation(folder: Path, end: int) -> None:
-    from transformers import GenerationConfig
-
-    GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
-
-
 def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
     """Load what was written, and return by how much its logits differ from the run's."""
     written = load_folder(folder, folder_model(folder)).eval()
@@ -220,7 +203,9 @@ def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
     draw = torch.Generator().manual_seed(0)
     ids = trained.tokenizer.vocab_size
     tokens_BT = torch.randint(ids, (sequences, min(length, trained.length)), generator=draw)
-    expected, found = _logits(trained.model, tokens_BT), _logits(written, tokens_BT)
+    with torch.no_grad():
+        expected = logits_of(trained.model(tokens_BT)).float()
+        found = logits_of(written(tokens_BT)).float()
     difference = float((expected - found).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise RunError(
@@ -228,10 +213,3 @@ def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
             f" rounding ({TOLERANCE:g}); nothing is written"
         )
     return difference
-
-
-def _logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    with torch.no_grad():
-        output = model(tokens_BT)
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits.float()

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
 from mixopt.pretraining.training_config import ModelConfig
@@ -115,6 +115,12 @@ def hugging_face_config(
         options |= {TEXT: inner} if inner else {}
     with _as_options():
         return kind(**options)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits of what a model returns, shape (B, T, V)."""
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -35,6 +35,7 @@ from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import recorded_pretraining
 from mixopt.pretraining.model_start import open_origin
+from mixopt.pretraining.models import logits_of
 from mixopt.pretraining.ranks import device_named
 from mixopt.pretraining.transformers_folder import is_transformers_folder
 from mixopt.reporting import table_text
@@ -170,8 +171,7 @@ class TrainedModel:
             torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in read
         )
         with torch.no_grad():
-            output = self.model(tokens_BT)
-        logits_BTV = output if isinstance(output, Tensor) else output.logits
+            logits_BTV = logits_of(self.model(tokens_BT))
         logits_PV = logits_BTV.flatten(0, 1)[place_P].float()
         losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
         missed_P = logits_PV.argmax(-1) != target_P

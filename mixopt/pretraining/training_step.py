@@ -26,6 +26,7 @@ from mixopt.pretraining.balance import ExpertBalance
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.expert_watch import ExpertWatch
 from mixopt.pretraining.metrics import StepOutcome
+from mixopt.pretraining.models import logits_of
 from mixopt.pretraining.optimizer import AveragedWeights
 from mixopt.pretraining.parallel import ParallelModel
 from mixopt.pretraining.ranks import Ranks
@@ -176,7 +177,7 @@ def losses_and_totals(output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
 def _by_rows(
     compute: Callable[[Tensor, Tensor], Tensor], output: Any, targets_BT: Tensor
 ) -> Tensor:
-    logits_BTV = output if isinstance(output, Tensor) else output.logits
+    logits_BTV = logits_of(output)
     rows = max(1, _CHUNK_LOGITS // logits_BTV[0].numel())
     parts = zip(torch.split(logits_BTV, rows), torch.split(targets_BT, rows), strict=True)
     if not logits_BTV.requires_grad or rows >= len(targets_BT):
