@@ -15,7 +15,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
     optimism:           by how much the predicted objective is optimistic
     warnings:           what to know before training on it
     provenance:         what it was made from
-    sha256:             the seal of all that (mixopt.system.seals): an edited file is not a proposal
+    sha256:             the seal of all that: an edited file is not a proposal
 """
 
 from __future__ import annotations

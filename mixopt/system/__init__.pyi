@@ -1,7 +1,7 @@
-from .arrays import Array as Array, BoolArray as BoolArray, IntArray as IntArray
-from .blas_threads import one_blas_thread as one_blas_thread
 from .checked_reading import (
+    FieldPlace as FieldPlace,
     checked_as as checked_as,
+    dotted as dotted,
     parse_json as parse_json,
     parse_yaml as parse_yaml,
     read_arrays as read_arrays,
@@ -9,6 +9,7 @@ from .checked_reading import (
     read_json as read_json,
     read_text as read_text,
     read_yaml as read_yaml,
+    yaml_places as yaml_places,
 )
 from .child_process import (
     close_children as close_children,
@@ -26,14 +27,6 @@ from .files import (
     write_new as write_new,
     write_text as write_text,
 )
-from .globs import (
-    choice_fault as choice_fault,
-    chosen as chosen,
-    given_by as given_by,
-    is_glob as is_glob,
-    one_value as one_value,
-    value_fault as value_fault,
-)
 from .interruption import interrupt as interrupt, is_worker as is_worker, worker_of as worker_of
 from .lease import (
     BEAT as BEAT,
@@ -46,13 +39,22 @@ from .lease import (
 )
 from .leftovers import is_leftover as is_leftover, temporary_path as temporary_path
 from .manifest import (
+    SEAL as SEAL,
     FileRecord as FileRecord,
     Verifier as Verifier,
+    check_seal as check_seal,
+    check_sealed_text as check_sealed_text,
     file_hash as file_hash,
     file_mark as file_mark,
     file_record as file_record,
     folder_records as folder_records,
+    is_sealed as is_sealed,
+    read_sealed as read_sealed,
+    seal_of as seal_of,
+    sealed as sealed,
+    sealed_text as sealed_text,
     visible_files as visible_files,
+    write_sealed as write_sealed,
 )
 from .mapped_file import map_file as map_file
 from .names import (
@@ -60,9 +62,15 @@ from .names import (
     check_links as check_links,
     check_name as check_name,
     check_names as check_names,
+    choice_fault as choice_fault,
+    chosen as chosen,
+    given_by as given_by,
     inside as inside,
+    is_glob as is_glob,
     name_fault as name_fault,
+    one_value as one_value,
     shown_name as shown_name,
+    value_fault as value_fault,
 )
 from .number_text import (
     bytes_text as bytes_text,
@@ -109,11 +117,16 @@ from .plugins import (
 )
 from .processes import (
     ANSWER_SECONDS as ANSWER_SECONDS,
+    git_commit as git_commit,
     host_name as host_name,
     is_running as is_running,
+    machine as machine,
+    one_blas_thread as one_blas_thread,
+    package_versions as package_versions,
     start_of as start_of,
     usable_cores as usable_cores,
     within as within,
+    without_folders as without_folders,
 )
 from .progress_bars import (
     Say as Say,
@@ -125,25 +138,14 @@ from .progress_bars import (
     silent as silent,
     steady_progress as steady_progress,
 )
-from .provenance import (
-    git_commit as git_commit,
-    machine as machine,
-    package_versions as package_versions,
-    without_folders as without_folders,
-)
-from .seals import (
-    SEAL as SEAL,
-    check_seal as check_seal,
-    check_sealed_text as check_sealed_text,
-    is_sealed as is_sealed,
-    read_sealed as read_sealed,
-    seal_of as seal_of,
-    sealed as sealed,
-    sealed_text as sealed_text,
-    write_sealed as write_sealed,
-)
 from .server_uris import ServerUri as ServerUri, without_secrets as without_secrets
-from .state_fields import StateFields as StateFields, shown_value as shown_value
+from .state_fields import (
+    Array as Array,
+    BoolArray as BoolArray,
+    IntArray as IntArray,
+    StateFields as StateFields,
+    shown_value as shown_value,
+)
 from .table_files import read_table as read_table, write_table as write_table
 from .terminal_text import (
     shown_width as shown_width,
@@ -151,5 +153,4 @@ from .terminal_text import (
     wrapped as wrapped,
 )
 from .version import __version__ as __version__
-from .yaml_lines import FieldPlace as FieldPlace, dotted as dotted, yaml_places as yaml_places
 from .zst_file import open_zst as open_zst

@@ -1,4 +1,8 @@
-"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape."""
+"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape.
+
+Whatever is wrong with a file (half of it, another type, a number that cannot be, a nest that is
+too deep) is one line that names the file and the field. Shapes are pydantic's.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,7 @@ import json
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -18,16 +21,45 @@ from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.system.names import shown_name
 
 if TYPE_CHECKING:
-    from mixopt.system.arrays import Array
+    from mixopt.system.state_fields import Array
+
+FieldPlace = tuple[str | int, ...]
+
+
+def dotted(location: FieldPlace) -> str:
+    """Write a location as `stages.2.tokens`."""
+    parts = [str(part) for part in location]
+    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)
+
+
+def _lines(
+    node: yaml.Node, location: FieldPlace, path: str, error: type[MixoptError]
+) -> Iterable[tuple[FieldPlace, int]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            inner = (*location, key.value)
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise error(f"{path}:{line}: {dotted(inner)}: given twice")
+            seen.add(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner, path, error)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            inner = (*location, position)
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner, path, error)
+
 
 Shape = TypeVar("Shape")
 
-LARGEST_YAML = 1_000_000  # bytes
-DEEPEST = 64  # sections within sections
-MOST_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
-MOST_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
-LARGEST_ARRAY = 1 << 31  # bytes
-LARGEST_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk
+MAX_YAML = 1_000_000  # characters
+MAX_DEPTH = 64  # sections within sections
+MAX_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
+MAX_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
+MAX_ARRAY = 1 << 31  # bytes
+MAX_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk
 
 
 @overload
@@ -120,27 +152,68 @@ def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
 
 def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> Any:
     """Return the content of a piece of YAML (`read_yaml`)."""
-    check_yaml(text, where, error=error)
+    loader, node = _composed(text, where, error)
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as reason:
-        _no_yaml(where, reason, error)
-    except (ValueError, TypeError, OverflowError) as reason:  # a date or number that cannot be
-        raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
-
-
-def check_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> None:
-    """Check that YAML can be built at all: its size, depth, aliases and keys."""
-    if len(text) > LARGEST_YAML:
-        raise error(f"{where}: has {len(text)} characters; at most {LARGEST_YAML} are read")
-    measure = _Measure(where, error)
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            measure.take(event)
+        return None if node is None else loader.construct_document(node)
     except yaml.YAMLError as reason:
         _no_yaml(where, reason, error)
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
+    except (ValueError, TypeError, OverflowError) as reason:  # a date or number that cannot be
+        raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
+
+
+def yaml_places(
+    text: str, path: str | Path, *, error: type[MixoptError] = ConfigError
+) -> dict[FieldPlace, int]:
+    """Return the line of each field of YAML; a key that is given twice is an error."""
+    node = _composed(text, str(path), error)[1]
+    return {} if node is None else dict(_lines(node, (), str(path), error))
+
+
+def _composed(text: str, where: str, error: type[MixoptError]) -> tuple[_Loader, yaml.Node | None]:
+    """Return the nodes of a piece of YAML, whose size is measured before anything is built."""
+    if len(text) > MAX_YAML:
+        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
+    try:
+        loader = _Loader(text)
+        return loader, loader.get_single_node()
+    except yaml.YAMLError as reason:
+        _no_yaml(where, reason, error)
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, for so many values: an alias counts with all that it stands for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        before, event = self._values, self.peek_event()  # type: ignore[no-untyped-call]
+        is_alias = isinstance(event, yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(f"more than {MAX_DEPTH} nested sections", event)
+        node = super().compose_node(parent, index)
+        assert node is not None, "there is an event"
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            self._refuse(f"'*{event.anchor}' is used inside the section that it names", event)
+        self._values += self._sizes[id(node)] if is_alias else 1
+        self._sizes.setdefault(id(node), self._values - before)
+        if self._values > MAX_VALUES:
+            self._refuse(f"more than {MAX_VALUES} values, aliases counted", event)
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                self._refuse("a key must be plain text", key)
+        return node
+
+    def _refuse(self, what: str, at: Any) -> NoReturn:
+        raise yaml.error.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
 
 
 def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
@@ -151,7 +224,7 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
         check_regular(path, error)
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                if entry.file_size > LARGEST_ARRAY:
+                if entry.file_size > MAX_ARRAY:
                     raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
         with np.load(path, allow_pickle=False) as file:
             return {str(name): file[name] for name in file.files}
@@ -164,70 +237,8 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
         raise error(f"{path}: cannot be read: {_one_line(reason)}") from reason
 
 
-@dataclass
-class _Open:
-    """A mapping or a list of YAML that has begun."""
-
-    mapping: bool
-    anchor: str | None
-    values: int = 1
-    children: int = 0
-
-
-class _Measure:
-    """Counts the values of a YAML file by its events, each alias with all that it stands for."""
-
-    def __init__(self, where: str, error: type[MixoptError]) -> None:
-        self._where, self._error = where, error
-        self._open: list[_Open] = []
-        self._sizes: dict[str, int] = {}
-        self._total = 0
-
-    def take(self, event: yaml.Event) -> None:
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            mapping = isinstance(event, yaml.MappingStartEvent)
-            self._child(event, plain=False)
-            self._open.append(_Open(mapping, event.anchor))
-            if len(self._open) > DEEPEST:
-                self._refuse(event, f"more than {DEEPEST} nested sections")
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            ended = self._open.pop()
-            if ended.anchor is not None:
-                self._sizes[ended.anchor] = ended.values
-            self._add(event, ended.values)
-        elif isinstance(event, yaml.ScalarEvent):
-            self._child(event, plain=True)
-            if event.anchor is not None:
-                self._sizes[event.anchor] = 1
-            self._add(event, 1)
-        elif isinstance(event, yaml.AliasEvent):
-            self._child(event, plain=True)
-            if any(section.anchor == event.anchor for section in self._open):
-                self._refuse(event, f"'*{event.anchor}' is used inside the section that it names")
-            self._add(event, self._sizes.get(str(event.anchor), 1))
-
-    def _child(self, event: yaml.Event, *, plain: bool) -> None:
-        if not self._open:
-            return
-        parent = self._open[-1]
-        if parent.mapping and parent.children % 2 == 0 and not plain:
-            self._refuse(event, "a key must be plain text")
-        parent.children += 1
-
-    def _add(self, event: yaml.Event, values: int) -> None:
-        if self._open:
-            self._open[-1].values += values
-        self._total = max(self._total, self._open[0].values if self._open else values)
-        if self._total > MOST_VALUES:
-            self._refuse(event, f"more than {MOST_VALUES} values, aliases counted")
-
-    def _refuse(self, event: yaml.Event, reason: str) -> NoReturn:
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        raise self._error(f"{self._where}:{line}: not valid here: {reason}")
-
-
 def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> NoReturn:
-    if isinstance(reason, yaml.MarkedYAMLError):
+    if isinstance(reason, yaml.error.MarkedYAMLError):
         line = reason.problem_mark.line + 1 if reason.problem_mark else 1
         raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
     raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
@@ -243,7 +254,7 @@ def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
 def read_bytes(
     path: Path,
     *,
-    largest: int = LARGEST_FILE,
+    largest: int = MAX_FILE,
     error: type[MixoptError] = RunError,
     missing: Callable[[], Exception] | None = None,
 ) -> bytes:
@@ -298,7 +309,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _whole(text: str) -> int:
-    if len(text) > MOST_DIGITS:
+    if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text)
 

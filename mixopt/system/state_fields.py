@@ -1,4 +1,8 @@
-"""The fields of a state dictionary, each checked when read; numpy and nothing else."""
+"""Types of arrays, and the fields of a state dictionary, each checked when read; numpy alone.
+
+A state comes out of a checkpoint that somebody else's code wrote. Whoever loads one takes all its
+fields first and changes itself afterwards, so that a state that is refused changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixopt.errors import MixoptError
-from mixopt.system.arrays import Array, IntArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
 
 MOST = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
 _LARGEST = 1 << 26  # values of an array

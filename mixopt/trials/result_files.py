@@ -2,7 +2,7 @@
 
 The results of a group are written in one piece first (`.group-<n>.json`, then the trials'
 files, then the group's file goes), so that a kill between two files cannot make a finished
-trial train again. Each file carries its seal (mixopt.system.seals).
+trial train again. Each file carries its seal (mixopt.system.manifest).
 """
 
 from __future__ import annotations
