@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
-from mixopt.pipeline.step_actions import ACTIONS
+from mixopt.pipeline.rounds import noted_trials
+from mixopt.pipeline.step_actions import ACTIONS, means_of
 from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
     ACTING,
@@ -36,40 +37,6 @@ from mixopt.tracking import Tracker, open_tracker, tracked
 
 if TYPE_CHECKING:
     from mixopt.config import Config
-    from mixopt.run_directory import Run
-
-
-def submission_text(run: Run) -> str:
-    """Return the script that the sweep of a run would submit; nothing is written."""
-    from mixopt.pipeline.step_actions import means_of
-    from mixopt.sweeps import Job, make_executor
-    from mixopt.trials import Training
-
-    asked, proxy = means_of(run), run.config.proxy
-    site = asked.site(SWEEP.trial_folder(run.path), SWEEP.name, silent)
-    job = Job(proxy.name, {}, run.path / "corpus", Training(proxy.tokens, device=proxy.device))
-    executor = make_executor(asked.executor, asked.options, job, site)
-    script = getattr(executor, "script", None)
-    if script is None:
-        raise ConfigError(
-            f"sweep.executor: {asked.executor!r} submits no script; --dry-run works with slurm"
-        )
-    return str(script(_trials(run)))
-
-
-def _trials(run: Run) -> int:
-    """Count the trials that are trained next."""
-    from mixopt.pipeline.rounds import noted_trials
-    from mixopt.trials import TrialFolder
-
-    if not run.is_done(DESIGN.name):
-        return run.config.design.first_trials
-    trials = noted_trials(run)
-    folder = SWEEP.trial_folder(run.path)
-    if not folder.is_dir():
-        return len(trials)
-    finished = TrialFolder(folder, run.trial_fingerprint(SWEEP.name)).results(trials)
-    return max(1, len(trials) - len(finished))
 
 
 Source = str | Path
@@ -140,90 +107,89 @@ def prepare(
         return _done(opened, PREPARE, say)
 
 
-def design(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Choose the mixtures to try."""
-    return _single(DESIGN, _Request.of(config, out, overrides, trust=trust), say)
+class StepFunction(Protocol):
+    """Do one step of a run whose earlier steps are done; nothing where it is done too."""
+
+    def __call__(
+        self,
+        config: Source | Config,
+        out: Source,
+        *,
+        overrides: Sequence[str] = (),
+        trust: bool = False,
+        say: Say = silent,
+    ) -> Run:
+        """Return the run; arguments and errors are those of `mixopt.pipeline.run`."""
+        ...
 
 
-def sweep(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Train a proxy on each mixture of the design."""
-    return _single(SWEEP, _Request.of(config, out, overrides, trust=trust), say)
+def _only(step: Step, what: str) -> StepFunction:
+    """Return the function of a step that has no more to it than the step."""
+
+    def one(
+        config: Source | Config,
+        out: Source,
+        *,
+        overrides: Sequence[str] = (),
+        trust: bool = False,
+        say: Say = silent,
+    ) -> Run:
+        asked = _Request.of(config, out, overrides, trust=trust)
+        with working_in(asked.out):
+            return _done(asked.open(None, say), step, say)
+
+    one.__name__ = one.__qualname__ = step.name
+    one.__doc__ = f"{what}\n\nArguments and errors are those of `mixopt.pipeline.run`."
+    return one
+
+
+design = _only(DESIGN, "Choose the mixtures to try.")
+sweep = _only(SWEEP, "Train a proxy on each mixture of the design.")
+fit = _only(FIT, "Fit the regressors, and choose one by cross-validation.")
+propose = _only(PROPOSE, "Search for the mixture with the best predicted objective.")
+validate = _only(VALIDATE, "Train the proposal against its baselines, several seeds each.")
+report = _only(REPORT, "Write the HTML report of the run.")
 
 
 def sweep_script(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
+    config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
-    """Return the script that `sweep` would submit to a scheduler, without submitting it."""
+    """Return the script that `sweep` would submit to a scheduler, without submitting it.
+
+    Raises:
+        ConfigError: The executor submits nothing, or an option cannot be right.
+        MixoptError: As of `sweep`.
+    """
+    from mixopt.sweeps import Job, make_executor
+    from mixopt.trials import Training
+
     asked = _Request.of(config, out, overrides, trust=trust)
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     run.ask_trust(SWEEP.name)
-    return submission_text(run)
+    means, proxy = means_of(run), run.config.proxy
+    site = means.site(SWEEP.trial_folder(run.path), SWEEP.name, silent)
+    job = Job(proxy.name, {}, run.path / "corpus", Training(proxy.tokens, device=proxy.device))
+    executor = make_executor(means.executor, means.options, job, site)
+    script = getattr(executor, "script", None)
+    if script is None:
+        raise ConfigError(
+            f"sweep.executor: {means.executor!r} submits no script; --dry-run works with slurm"
+        )
+    return str(script(_next_trials(run)))
 
 
-def fit(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Fit the regressors, and choose one by cross-validation."""
-    return _single(FIT, _Request.of(config, out, overrides, trust=trust), say)
+def _next_trials(run: Run) -> int:
+    """Count the trials that are trained next."""
+    from mixopt.trials import TrialFolder
 
-
-def propose(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Search for the mixture with the best predicted objective."""
-    return _single(PROPOSE, _Request.of(config, out, overrides, trust=trust), say)
-
-
-def validate(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Train the proposal against its baselines, several seeds each."""
-    return _single(VALIDATE, _Request.of(config, out, overrides, trust=trust), say)
-
-
-def report(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Write the HTML report of the run."""
-    return _single(REPORT, _Request.of(config, out, overrides, trust=trust), say)
+    if not run.is_done(DESIGN.name):
+        return run.config.design.first_trials
+    trials = noted_trials(run)
+    folder = SWEEP.trial_folder(run.path)
+    if not folder.is_dir():
+        return len(trials)
+    finished = TrialFolder(folder, run.trial_fingerprint(SWEEP.name)).results(trials)
+    return max(1, len(trials) - len(finished))
 
 
 @dataclass(frozen=True)
@@ -282,11 +248,6 @@ def _checked_before(asked: _Request, until: str) -> list[str]:
     if VALIDATE in steps_before(step_named(until)) or until == VALIDATE.name:
         return short_lines(found, asked.out)
     return short_lines(found.without_validation, asked.out)
-
-
-def _single(step: Step, asked: _Request, say: Say) -> Run:
-    with working_in(asked.out):
-        return _done(asked.open(None, say), step, say)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,27 +42,16 @@ if TYPE_CHECKING:
     from mixopt.trials import Trial, Trials
 
 
-def delete_outputs(outputs: Iterable[Path], *, keep: str | None) -> None:
-    """Delete files and folders."""
-    for output in outputs:
-        if output.is_dir() and not output.is_symlink():
-            _delete(output, keep=keep)
-        else:
-            output.unlink(missing_ok=True)
-
-
-def _delete(folder: Path, *, keep: str | None) -> None:
-    """Delete a folder, or all that is in it but one entry."""
-    if keep is None or not (folder / keep).is_dir():
-        shutil.rmtree(folder)
-        return
-    for path in folder.iterdir():
-        if path.name == keep:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _delete(output: Path, *, keep: str | None) -> None:
+    """Delete a file or a folder, or all that is in it but one entry; links are not followed."""
+    if not output.is_dir() or output.is_symlink():
+        output.unlink(missing_ok=True)
+    elif keep is None or not (output / keep).is_dir():
+        shutil.rmtree(output)
+    else:
+        for path in output.iterdir():
+            if path.name != keep:
+                _delete(path, keep=None)
 
 
 def collapsed_trials(
@@ -392,9 +381,9 @@ class Run:
         later = (asked,) if only else steps_from(asked)
         gone = {step.name for step in later}
         self.manifest.forget(gone)
-        outputs = [self.path / name for step in later for name in step.files]
-        left = [output for output in outputs if output.name not in keep]
-        delete_outputs(left, keep=None if files else FILES)
+        for name in [name for step in later for name in step.files]:
+            if Path(name).name not in keep:
+                _delete(self.path / name, keep=None if files else FILES)
 
     @property
     def only_reads_otherwise(self) -> bool:
