@@ -9,7 +9,6 @@ without.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +31,6 @@ from mixopt.routing import (
     expert_ranks,
     has_experts,
     named_adapters,
-    suspected_experts,
     training_scalars,
 )
 from mixopt.system import StateFields, read_json
@@ -206,12 +204,6 @@ def watch_of(
     if enabled is False:
         return None
     if not (enabled is True or adapters or has_experts(model.plain)):
-        for line in suspected_experts(model.plain) if ranks.is_first else ():
-            logging.getLogger("mixopt.pretraining").warning(
-                "%s; its experts are neither counted nor known to be balanced; experts.enabled:"
-                " false leaves out this line",
-                line,
-            )
         return None
     try:
         watch = ExpertWatch(model, corpus, config, ranks, out)

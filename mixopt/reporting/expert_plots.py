@@ -32,7 +32,6 @@ from mixopt.reporting.figure_style import (
     written,
 )
 from mixopt.reporting.load_scale import (
-    DEEP,
     SCREEN,
     draw_loads,
     fewer_cells,
@@ -51,23 +50,25 @@ from mixopt.routing import (
 from mixopt.system import Array, IntArray
 
 LAYERS_SHOWN = 3
-LOWEST = 1 / 64  # of an even load; less is drawn there on an axis of powers
 LABELLED = 4  # changes of weights that are named above a figure over time; all have a line
 MANY = 12  # changes of weights whose lines are faint
 
 
 def plot_load(assignments: Assignments) -> Figure:
-    """Show the load of every expert of every layer, how it is spread, and how many do the work.
+    """Show the load of every expert of every layer, and how many experts do the work.
 
     Args:
         assignments: What was counted.
     """
-    names = [layer.key for layer in assignments.layers]
-    load_LE = _loads_of(assignments)
+    layers = assignments.layers
+    names = [layer.key for layer in layers]
+    load_LE = np.full((len(layers), max(layer.experts for layer in layers)), np.nan)
+    for row, layer in zip(load_LE, layers, strict=True):
+        row[: layer.experts] = load_shares(layer.counts_DE.sum(0)) * layer.experts
     shown, each = fewer_cells(load_LE)
     height = 1.7 + min(SCREEN, 0.22 * len(names))
-    figure, axes_RC = new_figure(height, 3, 1, width_ratios=[3.2, 1.5, 1])
-    left, middle, right = axes_RC[0]
+    figure, axes_RC = new_figure(height, 2, 1, width_ratios=[3.2, 1])
+    left, right = axes_RC[0]
     image = draw_loads(left, shown)
     layer_ticks(left, names)
     left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -75,12 +76,9 @@ def plot_load(assignments: Assignments) -> Figure:
         left.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x) * each}"))
     cells = "expert" if each == 1 else f"expert; of {each} the one farthest from even"
     label(left, x=cells, y="layer")
-    _ring(left, load_LE, each)
-    _spread_of_loads(middle, load_LE)
     _workers(right, assignments)
-    for axes in (middle, right):
-        axes.set_ylim(left.get_ylim())
-        axes.set_yticks(left.get_yticks(), [""] * len(left.get_yticks()))
+    right.set_ylim(left.get_ylim())
+    right.set_yticks(left.get_yticks(), [""] * len(left.get_yticks()))
     load_scale(figure, image, left, location="top")
     return figure
 
@@ -220,54 +218,6 @@ def _name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: st
         lines.append(f"{len(changes) - LABELLED} more")
     title = "Weights changed (dashed) after " + ";  ".join(lines)
     figure.suptitle(textwrap.fill(title, 105), fontsize=LETTER - 0.5, color=INK, x=0.01, ha="left")
-
-
-def _loads_of(assignments: Assignments) -> Array:
-    """Return each expert's load as a multiple of the even one, shape (L, E).
-
-    NaN where a layer has fewer experts than another, or no tokens.
-    """
-    layers = assignments.layers
-    load_LE = np.full((len(layers), max(layer.experts for layer in layers)), np.nan)
-    for row, layer in zip(load_LE, layers, strict=True):
-        row[: layer.experts] = load_shares(layer.counts_DE.sum(0)) * layer.experts
-    return load_LE
-
-
-def _spread_of_loads(axes: Axes, load_LE: Array) -> None:
-    """Draw for each layer the least and the most load, the middle 80%, and the median."""
-    places = np.arange(len(load_LE))
-    known = np.isfinite(load_LE).any(1)
-    load_LE, places = load_LE[known], places[known]
-    if not len(places):
-        return
-    low, tenth, half, most, high = np.maximum(
-        np.nanquantile(load_LE, [0, 0.1, 0.5, 0.9, 1], axis=1), LOWEST
-    )
-    axes.axvline(1, color=FAINT, linewidth=0.8)
-    axes.hlines(places, low, high, color=FAINT, linewidth=0.9)
-    thick = float(np.clip(150 / len(places), 1.6, 5))
-    axes.hlines(places, tenth, most, color=COLOURS["proposal"], linewidth=thick)
-    axes.plot(half, places, "|", color=INK, markersize=thick + 3, label="median")
-    axes.plot(high, places, ">", color=OTHERS[1], markersize=3.5, label="busiest")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(_multiple_text))
-    legend(axes, loc="lower center", bbox_to_anchor=(0.45, 1.0), handlelength=1.2)
-    label(axes, x="times an even load")
-
-
-def _ring(axes: Axes, load_LE: Array, each: int) -> None:
-    """Put a ring around experts beyond the scale: a cell of a pixel's width is not seen."""
-    rows, experts = np.nonzero(np.nan_to_num(load_LE) > 2**DEEP)
-    axes.plot(
-        experts // each,
-        rows,
-        "o",
-        markersize=5.5,
-        markerfacecolor="none",
-        markeredgecolor=INK,
-        markeredgewidth=0.8,
-    )
 
 
 def _workers(axes: Axes, assignments: Assignments) -> None:

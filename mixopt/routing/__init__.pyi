@@ -1,5 +1,4 @@
 from .adapters import (
-    FoundRouter as FoundRouter,
     RouterAdapter as RouterAdapter,
     RouterTap as RouterTap,
 )
@@ -8,11 +7,7 @@ from .assignments import (
     ExpertCounts as ExpertCounts,
     LayerAssignments as LayerAssignments,
 )
-from .diagnoses import (
-    Diagnosis as Diagnosis,
-    Thresholds as Thresholds,
-    diagnose as diagnose,
-)
+from .diagnoses import Thresholds as Thresholds, diagnose as diagnose
 from .expert_biases import ExpertBiases as ExpertBiases, towards_even as towards_even
 from .expert_change import ExpertChange as ExpertChange
 from .finding import (
@@ -22,13 +17,11 @@ from .finding import (
     find_routers as find_routers,
     has_experts as has_experts,
     named_adapters as named_adapters,
-    suspected_experts as suspected_experts,
 )
 from .measures import (
     expert_profiles as expert_profiles,
     lift as lift,
     load_shares as load_shares,
-    profile_distances as profile_distances,
 )
 from .record import (
     COUNTS as COUNTS,
@@ -45,7 +38,6 @@ from .scalars import (
 )
 from .summary import (
     Summary as Summary,
-    assignment_table as assignment_table,
     domain_table as domain_table,
     expert_ranks as expert_ranks,
     key_column as key_column,

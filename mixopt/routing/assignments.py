@@ -1,7 +1,7 @@
 """Counts of assignments: how often each domain's tokens went to each expert of each layer.
 
 Everything that is reported about a model's experts is derived from these counts, so a record keeps
-nothing else. Counts of disjoint batches add up; the counts of a window are a difference.
+nothing else. Counts of disjoint batches add up.
 
 Shapes: D domains, E experts, H = 2 halves (sequences at even and at odd places of their batches).
 """
@@ -107,15 +107,16 @@ class Assignments:
         Raises:
             RoutingError: They are of other domains or experts.
         """
-        return self._with(other, 1)
-
-    def __sub__(self, other: Assignments) -> Assignments:
-        """Return what was counted since `other`.
-
-        Raises:
-            RoutingError: They are of other domains or experts.
-        """
-        return self._with(other, -1)
+        self.check_sizes(other.domains, other.sizes, "the other table")
+        layers = tuple(
+            replace(
+                one,
+                counts_HDE=one.counts_HDE + two.counts_HDE,
+                dropped_HD=one.dropped_HD + two.dropped_HD,
+            )
+            for one, two in zip(self.layers, map(other.layer, self.sizes), strict=True)
+        )
+        return Assignments(self.domains, layers)
 
     @property
     def tokens_D(self) -> IntArray:
@@ -208,18 +209,6 @@ class Assignments:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise RoutingError(f"{source}: not counts of experts: {what}") from error
         return cls(domains, layers)
-
-    def _with(self, other: Assignments, sign: int) -> Assignments:
-        self.check_sizes(other.domains, other.sizes, "the other table")
-        layers = tuple(
-            replace(
-                one,
-                counts_HDE=one.counts_HDE + sign * two.counts_HDE,
-                dropped_HD=one.dropped_HD + sign * two.dropped_HD,
-            )
-            for one, two in zip(self.layers, map(other.layer, self.sizes), strict=True)
-        )
-        return Assignments(self.domains, layers)
 
 
 @dataclass(frozen=True, eq=False)

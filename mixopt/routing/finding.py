@@ -1,7 +1,7 @@
 """Find what chooses the experts of a model, and refuse one whose experts would be counted in part.
 
 What is called a router or experts, in a layer where nothing is read (mixopt.routing.adapters), is
-an error, never a guess; what only has the form of experts is warned of.
+an error, never a guess.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.
 # Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
 _NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
 _ROUTER = re.compile(r"(Router|Gating|Gate)(V?\d+)?$")
-_CHOOSES = re.compile(r"gate|gating|router|switch", re.IGNORECASE)
 _EXPERTS = re.compile(r"Experts$")
 _NAMED_EXPERTS = re.compile(r"(^|_)(experts|expert_?\d+)$")
 _WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
@@ -108,22 +107,10 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
     """Tell whether a model has routers or experts by their names, known or not.
 
-    Where no module shows it, the configuration of an unknown family does. What has the form of
-    experts under other names is told by `suspected_experts`.
+    Where no module shows it, the configuration of an unknown family does.
     """
     found = _sources(model, adapters)
     return bool(found or _unread(model, [])) or _is_configured(model)
-
-
-def suspected_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[str]:
-    """Return what looks like experts by its form alone and is not counted, a line each.
-
-    Args:
-        model: As of `find_routers`.
-        adapters: As of `find_routers`.
-    """
-    names = [name for name, _, _ in _sources(model, adapters)]
-    return [f"{_kind(model)}: {one}, and {_NO_ROUTER}" for one in _suspected(model, names)]
 
 
 def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
@@ -311,10 +298,9 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
 def _why_none(model: nn.Module) -> str:
     if _is_configured(model):
         return f"its configuration has experts, and {_NO_ROUTER}"
-    seen = "".join(f"; {one}" for one in _suspected(model, [])[:1])
     return (
         "no router and no experts found; looked for experts that are called with `top_k_index`,"
-        f" RouterTap and adapters{seen}: give attach(adapters=[{EXAMPLE}])"
+        f" RouterTap and adapters: give attach(adapters=[{EXAMPLE}])"
     )
 
 
@@ -358,43 +344,6 @@ def _is_experts(name: str, module: nn.Module) -> bool:
     return bool(named) and "shared" not in own and "Shared" not in kind
 
 
-def _suspected(model: nn.Module, found: Sequence[str]) -> list[str]:
-    """Return blocks with stacked weights, or alike modules, beside something with as many outputs.
-
-    Modules in a list count only beside what is called a gate or a router.
-    """
-    served = {_place(name) for name in found}
-    lines: list[str] = []
-    for name, block in _modules(model):
-        if _is_of_transformers(block) or _is_of_torch(block) or _place(name) in served:
-            continue
-        for chooser, part in block.named_children():
-            last = part[-1] if isinstance(part, nn.Sequential) and len(part) else part
-            if not isinstance(last, nn.Linear):
-                continue
-            for group, members, is_stacked in _groups(block):
-                named = is_stacked or _CHOOSES.search(chooser)
-                if members == last.out_features and named:
-                    lines.append(
-                        f"{name!r} ({type(block).__name__}) looks like {members} experts,"
-                        f" {group!r}, of which {chooser!r} chooses"
-                    )
-    return lines
-
-
-def _groups(block: nn.Module) -> Iterator[tuple[str, int, bool]]:
-    """Yield what may be chosen from in a block: its name, how many, whether in one array."""
-    for name, part in block.named_children():
-        if isinstance(part, nn.ModuleList) and len(part) > 1 and len({type(p) for p in part}) == 1:
-            yield name, len(part), False
-    parts = [("", block), *((f"{name}.", part) for name, part in block.named_children())]
-    for prefix, part in parts:
-        if not _is_of_torch(part):
-            for name, weight in part.named_parameters(recurse=False):
-                if weight.dim() > 2 and len(weight) > 1:
-                    yield prefix + name, len(weight), True
-
-
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of a model and their names, without transformers' own of images."""
     for name, module in model.named_modules():
@@ -404,10 +353,6 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _is_of_transformers(module: nn.Module) -> bool:
     return any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__)
-
-
-def _is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
 
 
 def _kind(model: nn.Module) -> str:

@@ -26,20 +26,11 @@ import polars as pl
 
 from mixopt.errors import RoutingError, RunError
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.summary import domain_table, layer_table
+from mixopt.routing.summary import COUNTS_SCHEMA, counts_table, domain_table, layer_table
 from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, SCALARS, IMAGES = "counts", "scalars.jsonl", "images"
-_SCHEMA = {
-    "domain": pl.String,
-    "layer": pl.Int32,
-    "router": pl.String,  # "" where each layer has one
-    "top_k": pl.Int32,
-    "expert": pl.Int32,  # null for what no expert computes
-    "even": pl.Int64,  # tokens of sequences at even places
-    "odd": pl.Int64,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +105,7 @@ class ExpertRecord:
             pl.lit(start, pl.Int32).alias("step_start"),
             pl.lit(end, pl.Int32).alias("step_end"),
         ]
-        total = (pl.col("even") + pl.col("odd")).alias("count")
-        write_table(self.part(end), _frame(assignments).select(*steps, pl.all(), total))
+        write_table(self.part(end), counts_table(assignments).select(*steps, pl.all()))
 
     def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a line; a step has one.
@@ -174,27 +164,6 @@ class ExpertRecord:
         return content
 
 
-def _frame(assignments: Assignments) -> pl.DataFrame:
-    """Return a row for each domain, layer and expert, the row of none after the experts."""
-    names = np.asarray(assignments.domains, object)
-    parts = []
-    for layer in assignments.layers:
-        counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
-        rows = counts_HDE[0].size
-        experts = [*range(layer.experts), None] * len(names)
-        columns = {
-            "domain": np.repeat(names, layer.experts + 1),
-            "layer": [layer.layer] * rows,
-            "router": [layer.router] * rows,
-            "top_k": [layer.top_k] * rows,
-            "expert": experts,
-            "even": counts_HDE[0].ravel(),
-            "odd": counts_HDE[1].ravel(),
-        }
-        parts.append(pl.DataFrame(columns, schema_overrides=_SCHEMA))
-    return pl.concat(parts)
-
-
 def _window(file: Path) -> Window:
     """Return a window on disk, which is read once for its steps.
 
@@ -211,7 +180,8 @@ def _read(file: Path) -> tuple[tuple[int, int], Assignments]:
         start, end = table.select("step_start", "step_end").row(0)
         if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end:
             raise ValueError(f"a window from step {start} to {end}")
-        return (start, end), _assignments(table.select(list(_SCHEMA)).cast(pl.Schema(_SCHEMA)))
+        counts = table.select(list(COUNTS_SCHEMA)).cast(pl.Schema(COUNTS_SCHEMA))
+        return (start, end), _assignments(counts)
     except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
         raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
 

@@ -14,7 +14,6 @@ R = 2 * D + 2 rows of E + 3 places: too low, not computed, of each expert, too h
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from mixopt.errors import RoutingError
 from mixopt.routing.adapters import FoundRouter, RouterAdapter
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.domain_ids import token_domains
-from mixopt.routing.finding import find_routers, suspected_experts
+from mixopt.routing.finding import find_routers
 from mixopt.system import IntArray
 
 if TYPE_CHECKING:
@@ -76,14 +75,13 @@ class RouterStats:
             RoutingError: The model has no router, or is counted already; or names that are not
                 unique.
         """
-        return cls(model, domains, find_routers(model, adapters), adapters, evaluation, group)
+        return cls(model, domains, find_routers(model, adapters), evaluation, group)
 
     def __init__(
         self,
         model: nn.Module,
         domains: Sequence[str],
         routers: Sequence[FoundRouter],
-        adapters: Sequence[RouterAdapter],
         evaluation: bool,
         group: ProcessGroup | None,
     ) -> None:
@@ -94,8 +92,6 @@ class RouterStats:
                 raise RoutingError(
                     f"router {router.name!r} is already counted: detach the other RouterStats first"
                 )
-        for line in suspected_experts(model, adapters):
-            logging.getLogger("mixopt.routing").warning("%s", line)
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()  # compiled code does not look for hooks that come after it
         self.routers = list(routers)
@@ -187,9 +183,9 @@ class RouterStats:
 
     def table(self) -> pl.DataFrame:
         """Return `domain`, `layer`, `router`, `expert` and `tokens`; errors as `total`."""
-        from mixopt.routing.summary import assignment_table
+        from mixopt.routing.summary import counts_table
 
-        return assignment_table(self.total())
+        return counts_table(self.total())
 
     def summary(self, thresholds: Thresholds | None = None) -> Summary:
         """Return what the counts say; errors as `total`.

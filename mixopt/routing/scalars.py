@@ -84,12 +84,6 @@ class ScalarNames:
         places = np.unique(np.linspace(0, len(layers) - 1, count).round().astype(int))
         return cls(tuple(layers[place] for place in places), shown)
 
-    def all_names(self) -> list[str]:
-        """Return every name that a run can have."""
-        by_layer = [f"{name}/{_layer(key)}" for name in _BY_LAYER for key in self.layers]
-        by_domain = [f"{name}/{domain}" for name in _BY_DOMAIN for domain in self.domains]
-        return [f"moe/{name}" for name in (*_OVER_ALL, *by_layer, *by_domain)]
-
 
 def training_scalars(
     window: Assignments,

@@ -1,4 +1,4 @@
-"""What assignments say in one screen: tables by layer, domain and pair of domains, and diagnoses.
+"""What assignments say in one screen: counts, tables by layer and domain, and diagnoses.
 
 A number that cannot be known is null, such as one of a domain without tokens.
 
@@ -22,7 +22,17 @@ from mixopt.routing.diagnoses import KINDS, Diagnosis, Thresholds, diagnose, eno
 from mixopt.system import Array, name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed
-# What each column of a table by layer is.
+# What each column of a table of counts, by layer and by domain is.
+COUNTS_SCHEMA = {
+    "domain": pl.String,
+    "layer": pl.Int64,
+    "router": pl.String,  # "" where each layer has one
+    "top_k": pl.Int64,
+    "expert": pl.Int64,  # null for what no expert computes
+    "even": pl.Int64,  # tokens of sequences at even places
+    "odd": pl.Int64,
+    "tokens": pl.Int64,
+}
 LAYER_SCHEMA = {
     "layer": pl.Int64,
     "router": pl.String,  # "" where each layer has one
@@ -61,17 +71,8 @@ DOMAIN_SCHEMA = {
     "max_violation": pl.Float64,
     "starved": pl.Int64,  # experts below 10% of the even load of this domain
     "dropped": pl.Float64,
-    "leading_expert": pl.Int64,  # of the largest lift
-    "lift": pl.Float64,  # how much more of this domain it gets than of all
     "own": pl.Float64,  # of its assignments: to experts of a lift of at least 1.5
     "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
-}
-DISTANCE_SCHEMA = {
-    "layer": pl.Int64,
-    "router": pl.String,
-    "domain": pl.String,
-    "other": pl.String,
-    "distance": pl.Float64,
 }
 RANKS = 8  # of expert parallelism, at most, where it is not said
 OWN = 1.5  # lift from which on an expert counts as one of a domain's own
@@ -84,14 +85,12 @@ class Summary:
     Attributes:
         layers: By layer; `LAYER_SCHEMA` says what the columns are.
         domains: By domain and layer; `DOMAIN_SCHEMA`.
-        distances: Jensen-Shannon distance by layer and pair of domains; `DISTANCE_SCHEMA`.
         diagnoses: What is wrong, by layer.
         undiagnosed: Routers with too few assignments to tell, as `LayerAssignments.key`.
     """
 
     layers: pl.DataFrame
     domains: pl.DataFrame
-    distances: pl.DataFrame
     diagnoses: tuple[Diagnosis, ...]
     undiagnosed: tuple[str, ...]
 
@@ -115,7 +114,6 @@ class Summary:
         return cls(
             layers=layer_table(assignments, ranks),
             domains=domain_table(assignments),
-            distances=distance_table(assignments),
             diagnoses=tuple(diagnose(assignments, thresholds)),
             undiagnosed=tuple(
                 layer.key
@@ -143,7 +141,6 @@ class Summary:
         return {
             "layers": self.layers.to_dicts(),
             "domains": self.by_domain().to_dicts(),
-            "distances": self.distances.to_dicts(),
             "diagnoses": [diagnosis.as_dict() for diagnosis in self.diagnoses],
             "undiagnosed": list(self.undiagnosed),
         }
@@ -198,23 +195,25 @@ def _cell(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def assignment_table(assignments: Assignments) -> pl.DataFrame:
-    """Return `domain`, `layer`, `router`, `expert` and `tokens`, dense."""
-    parts = []
+def counts_table(assignments: Assignments) -> pl.DataFrame:
+    """Return the tokens of each domain, layer and expert; `COUNTS_SCHEMA` has the columns.
+
+    Experts of a domain are in order, and the row of what no expert computes is the last.
+    """
+    names, parts = np.asarray(assignments.domains, object), []
     for layer in assignments.layers:
-        count = layer.experts
-        parts.append(
-            pl.DataFrame(
-                {
-                    "domain": np.repeat(np.asarray(assignments.domains, object), count),
-                    "layer": np.full(layer.counts_DE.size, layer.layer),
-                    "router": [layer.router] * layer.counts_DE.size,
-                    "expert": np.tile(np.arange(count), len(assignments.domains)),
-                    "tokens": layer.counts_DE.ravel(),
-                },
-                schema_overrides={"domain": pl.String},
-            )
-        )
+        counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
+        columns = {
+            "domain": np.repeat(names, layer.experts + 1),
+            "layer": layer.layer,
+            "router": layer.router,
+            "top_k": layer.top_k,
+            "expert": [*range(layer.experts), None] * len(names),
+            "even": counts_HDE[0].ravel(),
+            "odd": counts_HDE[1].ravel(),
+            "tokens": counts_HDE.sum(0).ravel(),
+        }
+        parts.append(pl.DataFrame(columns, schema=COUNTS_SCHEMA))
     return pl.concat(parts)
 
 
@@ -243,21 +242,6 @@ def domain_table(assignments: Assignments) -> pl.DataFrame:
         value_R[~np.isfinite(value_R)] = np.nan
         columns[name] = pl.Series(value_R, nan_to_null=True)
     return pl.DataFrame(columns).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
-
-
-def distance_table(assignments: Assignments) -> pl.DataFrame:
-    """Return the Jensen-Shannon distance of each pair of domains in each layer."""
-    names = assignments.domains
-    rows = []
-    for layer in assignments.layers:
-        distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
-        rows += [
-            {**_place(layer), "domain": a, "other": b, "distance": distance_DD[i, j]}
-            for i, a in enumerate(names)
-            for j, b in enumerate(names)
-            if i < j
-        ]
-    return _frame(rows, DISTANCE_SCHEMA)
 
 
 def key_column() -> pl.Expr:
@@ -337,8 +321,6 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
             "max_violation": profile_DE.max(1) * layer.experts - 1,
             "starved": measures.dead(profile_DE, measures.STARVED).sum(1),
             "dropped": layer.dropped_D / (given_D + layer.dropped_D),
-            "leading_expert": lift_DE.argmax(1),
-            "lift": lift_DE.max(1),
             "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
             "distance": np.where(known_DD, distance_DD, 0).sum(1) / known_DD.sum(1),
         }

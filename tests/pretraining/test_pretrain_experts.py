@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -241,19 +240,6 @@ def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_na
 def test_an_adapter_that_is_none_is_named_before_training(config, tmp_path, name, error, message):
     with pytest.raises(error, match=message):
         pretrain(config, tmp_path / "run", [f"experts.adapters=['{name}']"])
-
-
-def test_what_has_the_form_of_experts_is_told_before_training(config, tmp_path, caplog):
-    own = ["model={name: 'experts_job:Unnamed'}", "training.steps=2"]
-    said = "'layers.1.layer' (Stacked) looks like 4 experts, 'w1', of which 'gate' chooses"
-    with pytest.raises(RoutingError, match=re.escape(said)):
-        pretrain(config, tmp_path / "must", [*own, "experts.enabled=true"])
-    pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
-    assert said not in caplog.text
-    pretrain(config, tmp_path / "run", own)
-    assert said in caplog.text
-    assert "neither counted nor known to be balanced" in caplog.text
-    assert not (tmp_path / "run/experts").exists()
 
 
 def test_an_adapter_that_fits_nothing_stops_the_run(config, tmp_path):

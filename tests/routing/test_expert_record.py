@@ -47,13 +47,13 @@ def test_parts_one_below_the_other_are_the_whole_run(record):
     table = pl.read_parquet(record.path / "counts" / "*.parquet")
     assert set(table.columns) == {
         *("step_start", "step_end", "domain", "layer", "router", "top_k", "expert"),
-        *("count", "even", "odd"),
+        *("tokens", "even", "odd"),
     }
     layer = assignments(1).layer(1)
     of_layer = table.filter(layer=1, step_end=20)
-    by_domain = of_layer.group_by("domain", maintain_order=True).agg(pl.col("count").sum())
-    assert (by_domain["count"] // 2).to_list() == layer.tokens_D.tolist()
-    assert of_layer.filter(pl.col("expert").is_null())["count"].to_list() == [3, 0, 1]
+    by_domain = of_layer.group_by("domain", maintain_order=True).agg(pl.col("tokens").sum())
+    assert (by_domain["tokens"] // 2).to_list() == layer.tokens_D.tolist()
+    assert of_layer.filter(pl.col("expert").is_null())["tokens"].to_list() == [3, 0, 1]
 
 
 def test_what_is_of_later_steps_is_dropped(record):

@@ -9,11 +9,9 @@ from torch import nn
 from mixopt.errors import RoutingError
 from mixopt.routing import (
     RouterAdapter,
-    RouterStats,
     RouterTap,
     find_routers,
     has_experts,
-    suspected_experts,
 )
 
 
@@ -125,34 +123,6 @@ def test_what_is_called_a_router_or_experts_is_refused_whatever_its_sizes_are_ca
 
 
 @pytest.mark.parametrize(
-    ("block", "said"),
-    [
-        (Block((4, 8, 8), gate=nn.Linear(8, 4)), "4 experts, 'w0', of which 'gate' chooses"),
-        (Block((4, 8, 8), pick=nn.Linear(8, 4)), "4 experts, 'w0', of which 'pick' chooses"),
-        (Block(gate=nn.Linear(8, 4), mlps=linears(4)), "4 experts, 'mlps', of which 'gate' "),
-        (Block(gate=nn.Linear(8, 4), ffn=Block((4, 8, 8))), "4 experts, 'ffn.w0', of which 'gate'"),
-        (
-            Block((4, 8, 8), switch=nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))),
-            "4 experts, 'w0', of which 'switch' chooses",
-        ),
-    ],
-)
-def test_what_has_the_form_of_experts_is_told_and_not_refused(block, said, caplog):
-    made = in_layers(Block(up=nn.Linear(8, 8)), block)
-    assert not has_experts(made)
-    (line,) = suspected_experts(made)
-    assert f"ModuleDict: 'layers.1' (Block) looks like {said}" in line
-    assert "RouterAdapter(" in line
-    assert "RouterTap" in line
-    assert "\n" not in line
-    with pytest.raises(RoutingError, match=f"no router and no experts found.*{said}"):
-        find_routers(made)
-    made["layers"].append(Block(tap=RouterTap(experts=4, top_k=2)))
-    RouterStats.attach(made, ["web"])
-    assert said in caplog.text
-
-
-@pytest.mark.parametrize(
     "block",
     [
         Block(gate=ForgetGate()),
@@ -166,7 +136,6 @@ def test_what_has_the_form_of_experts_is_told_and_not_refused(block, said, caplo
 )
 def test_a_layer_that_is_dense_or_is_counted_is_not_told_of(block):
     made = in_layers(block)
-    assert suspected_experts(made) == []
     has_tap = any(isinstance(module, RouterTap) for module in made.modules())
     assert has_experts(made) == has_tap
     if has_tap:

@@ -11,9 +11,9 @@ from mixopt.routing import (
     Assignments,
     Summary,
     Thresholds,
-    assignment_table,
     diagnose,
 )
+from mixopt.routing.summary import COUNTS_SCHEMA, counts_table
 
 NAMES = ("web", "code", "books", "wiki")
 SHARES = (0.5, 0.25, 0.2, 0.05)
@@ -32,9 +32,9 @@ def mixed(weight, one=OWN, other=EVEN):
 
 
 def test_the_table_has_each_domain_layer_and_expert():
-    table = assignment_table(made(OWN))
-    assert table.columns == ["domain", "layer", "router", "expert", "tokens"]
-    assert table.height == 4 * 2 * 8
+    table = counts_table(made(OWN))
+    assert table.columns == list(COUNTS_SCHEMA)
+    assert table.height == 4 * 2 * 9
     assert table.filter(domain="web", layer=3, expert=0)["tokens"].item() == 25_000
 
 
@@ -69,7 +69,7 @@ def test_assignments_of_other_experts_do_not_add_up():
     ):
         made(OWN[:, :4]) + made(OWN)
     with pytest.raises(RoutingError, match="layer 7 has 8 experts, 1 of a token; here it has no"):
-        made(OWN, layers=(3,)) - made(OWN)
+        made(OWN, layers=(3,)) + made(OWN)
     with pytest.raises(RoutingError, match="layer 5 has no router; layers with one: 3, 7"):
         made(OWN).layer(5)
 
@@ -134,14 +134,7 @@ def test_a_summary_is_text_and_plain_values():
     assert "2 routers: 3  7" in text
     assert len(text.splitlines()) < 30
     plain = json.loads(json.dumps(summary.as_dict()))
-    assert set(plain) == {"layers", "domains", "distances", "diagnoses", "undiagnosed"}
-    assert len(plain["distances"]) == 2 * 6
-
-
-def test_what_was_counted_since_is_a_difference():
-    first, second = made(OWN, tokens=10_000), made(mixed(0.5), tokens=20_000)
-    for one, other in zip(((first + second) - first).layers, second.layers, strict=True):
-        np.testing.assert_array_equal(one.counts_HDE, other.counts_HDE)
+    assert set(plain) == {"layers", "domains", "diagnoses", "undiagnosed"}
 
 
 def test_of_each_kind_three_diagnoses_are_printed_and_the_rest_counted():
@@ -167,9 +160,6 @@ def test_a_domain_in_a_layer_has_its_starved_leading_and_dropped_experts():
     layer = made_layer(counts_DE, 4, 2, dropped_D=[1000, 0])
     first, second = Summary.of(Assignments(("a", "b"), (layer,))).domains.to_dicts()
     assert first["starved"] == 2, "below a tenth of the even share; only one is below a hundredth"
-    assert (first["leading_expert"], second["leading_expert"]) == (0, 3)
-    assert first["lift"] == pytest.approx(0.5 / (600 / 3000))
-    assert second["lift"] == pytest.approx(0.5 / (1005 / 3000))
     assert (first["dropped"], second["dropped"]) == (0.5, 0.0)
     assert first["own"] == pytest.approx(0.9)
     assert first["share"] == pytest.approx(0.5)

@@ -88,27 +88,6 @@ class TwoRouters(TinyExperts):
         self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())
 
 
-class Unnamed(TinyExperts):
-    """Nothing of its layers with experts is called so."""
-
-    def __init__(self, vocab_size: int, sequence_length: int) -> None:
-        super().__init__(vocab_size, sequence_length)
-        for block in list(self.layers)[1:]:
-            block.layer = Stacked()
-
-
-class Stacked(nn.Module):
-    """A layer that mixes stacked weights by a gate."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Linear(WIDTH, 4)
-        self.w1 = nn.Parameter(torch.randn(4, WIDTH, WIDTH) / WIDTH)
-
-    def forward(self, x):
-        return torch.einsum("...c,ecd,...e->...d", x, self.w1, self.gate(x).softmax(-1))
-
-
 class OwnRouter(nn.Linear):
     """A router of a class that no family has."""
 

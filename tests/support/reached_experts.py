@@ -16,7 +16,8 @@ import torch
 from tiny_experts import inputs_of, tiny_experts
 from torch import Tensor, nn
 
-from mixopt.routing import Assignments, FoundRouter, RouterStats, find_routers
+from mixopt.routing import Assignments, RouterStats, find_routers
+from mixopt.routing.adapters import FoundRouter
 
 ROWS, LENGTH = 2, 12
 DOMAINS = [f"token{t}" for t in range(ROWS * LENGTH)]
