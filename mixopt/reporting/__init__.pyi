@@ -11,11 +11,6 @@ from .expert_plots import (
     plot_load as plot_load,
     plot_windows as plot_windows,
 )
-from .experts import (
-    ExpertOptions as ExpertOptions,
-    draw_experts as draw_experts,
-    experts as experts,
-)
 from .exploring import explore as explore
 from .figure_style import figure_png as figure_png, figure_svg as figure_svg
 from .fit_figures import plot_held_out as plot_held_out, plot_responses as plot_responses
@@ -34,7 +29,12 @@ from .page_figures import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
 from .readiness_table import readiness_text as readiness_text
 from .report import write_report as write_report
-from .run_experts import plot_run_experts as plot_run_experts
+from .run_experts import (
+    ExpertOptions as ExpertOptions,
+    draw_experts as draw_experts,
+    experts as experts,
+    plot_run_experts as plot_run_experts,
+)
 from .schedule_table import schedule_text as schedule_text
 from .tasks_table import tasks_text as tasks_text
 from .terminal import (

@@ -1,10 +1,8 @@
 """Draw the experts of a pretraining while it trains: `python -m mixopt.reporting.expert_drawing`.
 
 Drawing takes seconds, so it is done by a process of its own, which reads what the run has written.
-Training never waits for it: steps that come while one is drawn wait on the process's standard
-input, and the last of them is drawn next. What goes wrong with it is a warning.
-
-Its arguments are the run directory and the first step; it ends when no step waits.
+Training never waits for it: a step that comes while one is drawn is left out. What goes wrong with
+it is a warning. Its arguments are the run directory and the step.
 """
 
 from __future__ import annotations
@@ -17,11 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from mixopt.errors import MixoptError
-from mixopt.reporting.experts import DESCRIPTIONS, FIGURES, PretrainingExperts, write_figures
 from mixopt.reporting.figure_style import figure_png
+from mixopt.reporting.run_experts import DESCRIPTIONS, FIGURES, PretrainingExperts, write_figures
 from mixopt.routing import EXPERTS, ExpertRecord
 from mixopt.system import Say, silent, write_bytes
 
@@ -46,10 +44,8 @@ class ExpertDrawing:
         self._warned = False
 
     def draw(self, step: int) -> None:
-        """Draw what is there after so many steps, at once or after what is being drawn."""
+        """Draw what is there after so many steps, unless another step is being drawn."""
         if self._process is not None and self._process.poll() is None:
-            with suppress(OSError):  # it has just ended; the next step begins another
-                _input(self._process).write(f"{step}\n".encode())
             return
         self._note_end()
         # -P: what lies in the working directory, which may be the run's, is not imported.
@@ -59,8 +55,7 @@ class ExpertDrawing:
             # A session of its own: Ctrl-C ends the run, and a figure is still whole.
             self._process = subprocess.Popen(
                 [sys.executable, *module, str(self._path.resolve()), str(step)],
-                stdin=subprocess.PIPE,
-                bufsize=0,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **threads},
@@ -94,7 +89,6 @@ class ExpertDrawing:
     def _note_end(self) -> None:
         if self._process is None:
             return
-        _input(self._process).close()
         if self._process.returncode:
             self._complain("ended with an error")
         self._process = None
@@ -143,29 +137,12 @@ def drawn_files(path: Path, steps: Sequence[int]) -> tuple[list[Path], list[Path
     return figures, [record.image(name, step) for name in BY_STEP for step in steps]
 
 
-def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    assert process.stdin is not None, "the process has a pipe"
-    return process.stdin
-
-
-def _waiting() -> list[int]:
-    """Return the steps on standard input that nobody has taken."""
-    os.set_blocking(sys.stdin.fileno(), False)
-    try:
-        return [int(step) for step in os.read(sys.stdin.fileno(), 1 << 16).split()]
-    except BlockingIOError:
-        return []
-
-
 def main() -> int:
     """Draw."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    steps = [int(sys.argv[2])]
     try:
-        while steps:
-            draw_step(Path(sys.argv[1]), steps[-1])
-            steps = _waiting()
+        draw_step(Path(sys.argv[1]), int(sys.argv[2]))
     except MixoptError:
         return 1
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from mixopt.reporting.experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.page import bullets, heading, paragraph, table
 from mixopt.reporting.page_figures import Pictures
+from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.routing import Summary, key_column
 from mixopt.run_directory import Run
 from mixopt.system import share_text

@@ -1,19 +1,357 @@
-"""Which experts `run.plot.experts()` shows: those of one trial of the run."""
+"""What a run directory says about its experts: what `mixopt experts` prints and draws."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mixopt.errors import ConfigError, did_you_mean
-from mixopt.proposals import mixture_of
-from mixopt.reporting.expert_plots import plot_domain_experts
-from mixopt.reporting.figure_style import Figure
-from mixopt.run_directory import SWEEP, VALIDATE
-from mixopt.trials import best_trial, read_entry
+from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
+from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
+from mixopt.proposals import PROPOSAL, mixture_of
+from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
+from mixopt.reporting.expert_plots import (
+    plot_domain_experts,
+    plot_expert_change,
+    plot_load,
+    plot_windows,
+)
+from mixopt.reporting.figure_style import figure_svg
+from mixopt.routing import (
+    EXPERTS,
+    Assignments,
+    ExpertChange,
+    ExpertCounts,
+    ExpertRecord,
+    Summary,
+    Thresholds,
+    Window,
+    key_column,
+    layer_table,
+)
+from mixopt.run_directory import SWEEP, VALIDATE, load_run
+from mixopt.system import check_links, checked_as, read_yaml, write_text
+from mixopt.trials import TrialExperts, best_trial, read_entry
 
 if TYPE_CHECKING:
-    from mixopt.routing import ExpertCounts
+    from matplotlib.figure import Figure
+
     from mixopt.run_directory import Run
+
+FIGURES = "figures"
+DESCRIPTIONS = {
+    "experts_load": "The load of every layer's experts in training; grey is even, darker is more.",
+    "experts_domains": "How each domain's tokens fall on the experts; grey is an even share.",
+    "experts_over_time": "Balance and specialisation of each layer over the steps.",
+    "experts_before_after": "Experts before and after a change of weights; a ring is before.",
+}
+SHOWN = 12  # trials that are listed
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """What is asked of a run's experts.
+
+    Attributes:
+        thresholds: Others than the run's own, by name (`mixopt.routing.Thresholds`).
+        ranks: Of expert parallelism; None for the run's own, or up to 8 that divide the experts.
+        steps: The first and the last step, counted from 1; None for no bound. None for the second
+            half of the run.
+        change: The first step on new weights; None for the largest changes of the log.
+    """
+
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    ranks: int | None = None
+    steps: tuple[int | None, int | None] | None = None
+    change: int | None = None
+
+    @classmethod
+    def parsed(
+        cls,
+        thresholds: Sequence[str] = (),
+        ranks: int | None = None,
+        steps: str | None = None,
+        change: int | None = None,
+    ) -> ExpertOptions:
+        """Read options as they are typed: `busiest=3`, `100:200`.
+
+        Raises:
+            RoutingError: One is of another form.
+        """
+        limits = dict(_threshold(one) for one in thresholds)
+        return cls(limits, ranks, None if steps is None else _steps(steps), change)
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainingExperts:
+    """The experts of a pretraining.
+
+    Load and diagnoses are of the second half of the steps so far, when experts have found their
+    place, or of the steps that are asked for. What changes of weights did is held against the
+    windows before them.
+
+    Attributes:
+        path: The run directory.
+        windows: Since the domains last changed, at least one; they stay on disk.
+        logged: Changes of weights.
+        thresholds: From where on something is diagnosed.
+        options: What is asked.
+    """
+
+    path: Path
+    windows: tuple[Window, ...]
+    logged: tuple[LoggedChange, ...]
+    thresholds: Thresholds
+    options: ExpertOptions
+
+    @classmethod
+    def read(cls, path: Path, options: ExpertOptions | None = None) -> PretrainingExperts | None:
+        """Read a run directory; None where nothing was recorded.
+
+        Raises:
+            RoutingError: A file cannot be read, or what is asked cannot be.
+            RunError: The mixture log cannot be read.
+        """
+        options = options or ExpertOptions()
+        windows = ExpertRecord(path / EXPERTS).windows()
+        if not windows:
+            return None
+        last = windows[-1].empty
+        alike = [window for window in windows if window.empty.domains == last.domains]
+        for window in alike:
+            last.check_sizes(last.domains, window.empty.sizes, f"{path}: an earlier window")
+        thresholds, ranks = _own_options(path)
+        limits = Thresholds().with_values(thresholds, f"{path}: experts.thresholds")
+        limits = limits.with_values(options.thresholds, "--threshold")
+        highest = max(window.highest_load for window in alike)
+        limits.check_reachable(highest, "--threshold" if options.thresholds else str(path))
+        if options.ranks is None:
+            options = replace(options, ranks=ranks)
+        logged = tuple(read_changes(path / MIXTURE_LOG))
+        return cls(path, tuple(alike), logged, limits, options)
+
+    @cached_property
+    def settled(self) -> tuple[Window, ...]:
+        """The windows of the steps that are asked for, or of the second half.
+
+        Raises:
+            RoutingError: No window has any of these steps.
+        """
+        end = self.windows[-1].end
+        if self.options.steps is None:
+            return tuple(window for window in self.windows if 2 * window.end > end)
+        low, high = self.options.steps
+        first, last = low or 1, end if high is None else high
+        within = [w for w in self.windows if w.start + 1 >= first and w.end <= last]
+        found = within or [w for w in self.windows if w.end >= first and w.start + 1 <= last]
+        if not found:
+            raise RoutingError(
+                f"--steps {low or ''}:{'' if high is None else high}: counts are of the steps"
+                f" {self.windows[0].start + 1} to {end}"
+            )
+        return tuple(found)
+
+    @cached_property
+    def train(self) -> Assignments:
+        """What was assigned in them."""
+        return reduce(add, (window.assignments for window in self.settled))
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What that says, with the diagnoses."""
+        return Summary.of(self.train, self.thresholds, self.options.ranks)
+
+    @cached_property
+    def changes(self) -> tuple[ExpertChange, ...]:
+        """What the largest changes of weights did, or the one that is asked for.
+
+        Raises:
+            RoutingError: There is none at the step that is asked for.
+        """
+        return expert_changes(self.windows, self.logged, self.options.change)
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the figures, by name."""
+        figures = still_figures(self.train, self.train)
+        if len(self.windows) > 1:
+            tables = [(float(window.end), window.tables[0]) for window in self.windows]
+            marked = [(float(one.step - 1), one.why) for one in self.logged]
+            figures["experts_over_time"] = plot_windows(tables, changes=marked)
+        largest = max(self.changes, key=_distance, default=None)
+        if largest is not None:
+            figures["experts_before_after"] = plot_expert_change(largest)
+        return figures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is said as plain values."""
+        return {
+            "directory": str(self.path),
+            "kind": "pretraining",
+            "steps": [self.settled[0].start, self.settled[-1].end],
+            **self.summary.as_dict(),
+            "collapsed": self.summary.collapsed,
+            "changes": [change_dict(change) for change in self.changes],
+            "changes_of_weights": len(self.logged),
+        }
+
+    def __str__(self) -> str:
+        """Return it as text of one screen."""
+        first, last = self.settled[0].start + 1, self.settled[-1].end
+        texts = [f"steps {first:,} to {last:,}: {self.summary}".rstrip()]
+        texts += [change_text(change) for change in self.changes]
+        more = len(self.logged) - len(self.changes)
+        if more and self.changes:
+            texts.append(f"{more} other changes of weights are in the log; --change STEP shows one")
+        return "\n\n".join(texts)
+
+
+@dataclass(frozen=True, eq=False)
+class SweepExperts:
+    """The experts of a sweep.
+
+    One trial is shown in full: that of the proposal where it was validated, else the best one.
+
+    Attributes:
+        path: The run directory.
+        trials: The table of the sweep's trials.
+        shown: The trial that is shown in full.
+        counts: Of that trial.
+        thresholds: Of the run, from where on something is diagnosed.
+        options: What is asked of that trial.
+    """
+
+    path: Path
+    trials: TrialExperts
+    shown: str
+    counts: ExpertCounts
+    thresholds: Thresholds
+    options: ExpertOptions
+
+    @classmethod
+    def read(
+        cls, path: Path, options: ExpertOptions | None = None, *, trust: bool = False
+    ) -> SweepExperts | None:
+        """Read a run directory; None where no trial has experts.
+
+        Raises:
+            RunError: A file cannot be read.
+            RoutingError: Steps of a trial are asked for, whose counts are of its second half alone.
+        """
+        options = options or ExpertOptions()
+        results = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
+        limits = Thresholds().with_values(_own_options(path)[0], f"{path}: experts.thresholds")
+        trials = TrialExperts.of(results, limits)
+        if trials is None:
+            return None
+        if options.steps is not None or options.change is not None:
+            raise RoutingError(
+                f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
+                " half alone is counted"
+            )
+        counts = {one.trial: one.experts for one in results if one.experts is not None}
+        for file in sorted(VALIDATE.trial_files(path)):
+            if mixture_of(file.stem) == PROPOSAL:
+                result = read_entry(file)[1]
+                if result.experts is not None:
+                    return cls(path, trials, result.trial, result.experts, limits, options)
+        best = _best(path, trust=trust)
+        shown = best if best in counts else next(iter(counts))
+        return cls(path, trials, shown, counts[shown], limits, options)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What the experts of the trial that is shown say, with the diagnoses."""
+        limits = self.thresholds.with_values(self.options.thresholds, "--threshold")
+        if self.options.thresholds:
+            limits.check_reachable(self.counts.train.highest_load, "--threshold")
+        return Summary.of(self.counts.train, limits, self.options.ranks)
+
+    @cached_property
+    def specialisation(self) -> dict[str, float | None]:
+        """What the expert says about the domain on held-out text, by layer; 1 is all."""
+        table = layer_table(self.counts.held_out).select(key_column(), "specialisation")
+        return dict(table.iter_rows())
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw the figures of the trial that is shown, by name."""
+        return still_figures(self.counts.train, self.counts.held_out)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is said as plain values."""
+        return {
+            "directory": str(self.path),
+            "kind": "sweep",
+            "trials": self.trials.by_trial().to_dicts(),
+            "collapsed": list(self.trials.collapsed),
+            "shown": self.shown,
+            **self.summary.as_dict(),
+            "specialisation": self.specialisation,
+        }
+
+    def __str__(self) -> str:
+        """Return it as text: the trials, then the one that is shown."""
+        known = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
+        lines = [*self._trial_lines(), "", f"trial {self.shown}: {self.summary}"]
+        if known:
+            lines.append(f"held-out text: specialisation by layer: {'  '.join(known)}")
+        return "\n".join(lines)
+
+    def _trial_lines(self) -> list[str]:
+        by_trial = self.trials.by_trial()
+        table = by_trial.sort("has_collapsed", "load_entropy", descending=[True, False])
+        lines = [
+            f"experts collapsed in {len(self.trials.collapsed)} of {table.height} trials",
+            f"{'trial':<18}{'load entropy':>14}{'busiest':>10}{'dead':>6}{'specialisation':>16}",
+        ]
+        for row in table.head(SHOWN).iter_rows(named=True):
+            value = row["specialisation"]
+            how = "" if row["collapse"] is None else f"  {row['collapse'].partition(';')[0]}"
+            lines.append(
+                f"{row['trial'][:17]:<18}{row['load_entropy']:>14.3f}{row['max_violation']:>10.2f}"
+                f"{row['dead']:>6}{'' if value is None else format(value, '.3f'):>16}{how}"
+            )
+        if table.height > SHOWN:
+            lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
+        return lines
+
+
+RunExperts = PretrainingExperts | SweepExperts
+
+
+def experts(
+    directory: str | Path, options: ExpertOptions | None = None, *, trust: bool = False
+) -> RunExperts:
+    """Read what a run recorded of its experts.
+
+    Args:
+        directory: Of a sweep or of a pretraining, also while it runs.
+        options: Other thresholds, ranks or steps.
+        trust: Follow links that lead out of the directory.
+
+    Returns:
+        Something that prints as a summary, and has `as_dict()`, `summary` and `figures()`.
+
+    Raises:
+        RoutingError: There is no such directory, nothing in it is about experts, a file cannot be
+            read, or what is asked cannot be.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
+    if not trust:
+        check_links(path, RoutingError)
+    found: RunExperts | None = PretrainingExperts.read(path, options)
+    found = found or SweepExperts.read(path, options, trust=trust)
+    if found is None:
+        raise RoutingError(
+            f"{path}: nothing is recorded about experts: the model has none, or no trial or window"
+            " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
+            " pretraining with a model such as olmoe"
+        )
+    return found
 
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
@@ -28,7 +366,7 @@ def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
         ConfigError: No trial has experts, or this one has none.
         RunError: The sweep is not done, or a file of it is damaged.
     """
-    found = _counts(run)
+    found = _counts_of(run)
     if not found:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
@@ -40,7 +378,7 @@ def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     return plot_domain_experts(found[name].held_out)
 
 
-def _counts(run: Run) -> dict[str, ExpertCounts]:
+def _counts_of(run: Run) -> dict[str, ExpertCounts]:
     """Return the counts of the trials that have some, those of the sweep first."""
     files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
     results = [read_entry(file)[1] for file in files]
@@ -52,3 +390,91 @@ def _default(run: Run, found: dict[str, ExpertCounts]) -> str:
     own = [name for name in found if chosen is not None and mixture_of(name) == chosen]
     best = best_trial(run.trials, run.objective)[0]
     return next(iter([*own, *(name for name in (best, *found) if name in found)]))
+
+
+def draw_experts(found: RunExperts) -> list[Path]:
+    """Write the figures into the folder `figures` of the run directory; return the files.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    return write_figures(found.figures(), found.path / FIGURES)
+
+
+def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures as SVG, and return the files.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    files = []
+    for name, figure in figures.items():
+        files.append(folder / f"{name}.svg")
+        write_text(files[-1], figure_svg(figure))
+    return files
+
+
+def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
+    """Draw what experts are given at one time.
+
+    Args:
+        train: Of training, whose load is shown.
+        compared: What domains are compared by: held-out text, or training where there is none.
+    """
+    return {
+        "experts_load": plot_load(train),
+        "experts_domains": plot_domain_experts(compared),
+    }
+
+
+def _own_options(path: Path) -> tuple[dict[str, float], int | None]:
+    """Return the thresholds and ranks of a run's own configuration, if it has one.
+
+    Raises:
+        RoutingError: It cannot be read.
+    """
+    file = path / "config.yaml"
+    if not file.exists():
+        return {}, None
+    where, shape = f"{file}: experts", dict[str, Any]
+    content = checked_as(shape, read_yaml(file, error=RoutingError), str(file), RoutingError)
+    section = checked_as(shape, content.get("experts") or {}, where, RoutingError)
+    given = section.get("thresholds") or {}
+    thresholds = checked_as(dict[str, float], given, f"{where}.thresholds", RoutingError)
+    ranks = checked_as(int | None, section.get("ranks"), f"{where}.ranks", RoutingError)
+    return thresholds, ranks
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise RoutingError(f"--threshold {text}: expected NAME=NUMBER, such as busiest=3") from None
+
+
+def _steps(text: str) -> tuple[int | None, int | None]:
+    first, colon, last = text.partition(":")
+    if not colon or not all(one.isdecimal() or not one for one in (first, last)):
+        raise RoutingError(
+            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
+        )
+    low, high = (int(one) if one else None for one in (first, last))
+    if high == 0 or (low is not None and high is not None and low > high):
+        raise RoutingError(
+            f"--steps {text}: steps count from 1, and the first is not after the last"
+        )
+    return low, high
+
+
+def _distance(change: ExpertChange) -> float:
+    return LoggedChange(0, "", change.weights_before, change.weights_after).distance
+
+
+def _best(path: Path, *, trust: bool) -> str | None:
+    """Return the trial with the lowest objective; None before the sweep is finished."""
+    try:
+        run = load_run(path, trust=trust)
+        return best_trial(run.trials, run.objective)[0]
+    except MixoptError:
+        return None

@@ -11,7 +11,7 @@ from places import SUPPORT
 
 from mixopt.errors import ConfigError, RunError
 from mixopt.proposals import mixture_of
-from mixopt.reporting import figure_svg, plot_domain_experts, run_experts
+from mixopt.reporting import figure_svg, plot_domain_experts
 from mixopt.routing import ExpertCounts
 from mixopt.run_directory import Run, load_run
 
@@ -81,7 +81,7 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
 
     trials = [*run.trials.table["trial"], *run.validation.trials.table["trial"]]
     found = {name: of_trial(number) for number, name in enumerate(trials)}
-    monkeypatch.setattr(run_experts, "_counts", lambda _: found)
+    monkeypatch.setattr("mixopt.reporting.run_experts._counts_of", lambda _: found)
     name = next(one for one in trials if mixture_of(one) == run.recommendation.chosen)
     expected = plot_domain_experts(found[name].held_out)
     assert figure_svg(run.plot.experts()) == figure_svg(expected)
