@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FEW = 8  # names that are written one by one
 GROUPS = 4  # beginnings of names, or families, that are written
-LEAST = 3  # names that make a group
+MIN_GROUP = 3  # names that make a group
 ROUNDING = 1e-9
 
 
@@ -73,7 +73,7 @@ def _beginnings(names: Sequence[str]) -> list[tuple[str, int]]:
         found = re.match(r"[^\W_]+[\W_]", name)
         if found:
             counts[found[0]] = counts.get(found[0], 0) + 1
-    often = [(beginning, count) for beginning, count in counts.items() if count >= LEAST]
+    often = [(beginning, count) for beginning, count in counts.items() if count >= MIN_GROUP]
     return sorted(often, key=lambda pair: (-pair[1], pair[0]))[:GROUPS]
 
 

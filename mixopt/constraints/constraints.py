@@ -142,11 +142,6 @@ class Constraints:
         return replace(self, floors=(*self.floors, *floors))
 
     @property
-    def of_designs(self) -> Constraints:
-        """The limits that also apply to designs: those of domains and groups."""
-        return replace(self, radius=None, guardrails=None)
-
-    @property
     def simplex(self) -> Allowed:
         """The weights allowed by bounds of domains and groups, from which designs draw."""
         bounds = CappedSimplex(self.lower_D, self.upper_D)

@@ -31,7 +31,7 @@ from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
 
-SMALLEST = 1e-15  # a move that is shorter meets no bound
+MIN_MOVE = 1e-15  # a move that is shorter meets no bound
 ROOM = 1e-9  # with less room than this, every mixture touches a limit
 PLENTY = 1e-3  # of room: the middle looks for no more
 EXACT = 1e-10  # what a mixture may be off
@@ -147,7 +147,7 @@ class ConvexSet:
         rows_RD, most_R = self._rows_RD[which_R], self._most_R[which_R]
         rates_NR = moves_ND @ rows_RD.T
         room_NR = np.maximum(most_R - points_ND @ rows_RD.T, 0.0)
-        moving_NR = rates_NR > SMALLEST
+        moving_NR = rates_NR > MIN_MOVE
         reach: Array = np.divide(
             room_NR, rates_NR, out=np.full_like(room_NR, np.inf), where=moving_NR
         ).min(axis=1, initial=np.inf)

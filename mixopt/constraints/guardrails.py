@@ -27,7 +27,7 @@ BASE: Reference = "base"
 SOURCE = "constraints.guardrails"
 MISSED = 1e-7  # by which a guardrail may be missed
 NEAR = 1e-4  # of its margin within which a guardrail counts as holding
-LEAST = 1e-5  # in the unit of the losses, where the margin is small; a search keeps some room
+MIN_MARGIN = 1e-5  # in the unit of the losses, where the margin is small; a search keeps some room
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Guards:
 
     def binding(self, excess_G: Array) -> list[str]:
         """Name the active guardrails of a mixture: `law <= natural + 0.01 (constraints...)`."""
-        near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, LEAST)
+        near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, MIN_MARGIN)
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
 
     def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:

@@ -270,7 +270,7 @@ RADIUS_SOURCE = "constraints.radius"
 WORDS = {"kl": "KL divergence", "tv": "total variation"}
 NEAR_RADIUS = 2e-3  # share of the radius within which a mixture counts as held by it
 MISSED = 1e-6  # share of the radius by which the least distance may be missed
-SMALLEST = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
+MIN_WEIGHT = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ class Radius:
     def slope(self, weights_D: Array) -> Array:
         """Return the gradient of the divergence at a mixture, shape (D,); for `kl`."""
         safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
-        slope_D = np.log(np.maximum(weights_D, SMALLEST) / safe_D) + 1.0
+        slope_D = np.log(np.maximum(weights_D, MIN_WEIGHT) / safe_D) + 1.0
         return np.where(self.reference_D > 0, slope_D, 0.0)
 
     def refusal(self, mixture: Mixture, tolerance: float) -> str | None:
@@ -334,6 +334,6 @@ class Radius:
         safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
         ratio_ND = np.where(weights_ND > 0, weights_ND, 1.0) / safe_D
         terms_ND = weights_ND * np.where(weights_ND > 0, np.log(ratio_ND), 0.0)
-        outside_N = (weights_ND[:, self.reference_D == 0] > SMALLEST).any(axis=1)
+        outside_N = (weights_ND[:, self.reference_D == 0] > MIN_WEIGHT).any(axis=1)
         divergence: Array = np.where(outside_N, np.inf, terms_ND.sum(axis=1))
         return divergence

@@ -25,7 +25,7 @@ from mixopt.system import Array
 
 TOLERANCE = 1e-9
 FINE = 1e-12
-LARGEST = 2.0**40  # a change beyond which none is looked for
+MAX_CHANGE = 2.0**40  # a change beyond which none is looked for
 HALVINGS = 30
 STEPS = 300  # of a descent
 
@@ -142,7 +142,7 @@ class LinearConstraints:
         low, high = first, first + 1e-3
         while not enough(high):
             low, high = high, 2 * high
-            if high > LARGEST:
+            if high > MAX_CHANGE:
                 return None
         for _ in range(HALVINGS):
             middle = (low + high) / 2

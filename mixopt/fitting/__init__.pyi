@@ -44,10 +44,8 @@ from .model_sizes import ModelSize as ModelSize, asked_size as asked_size
 from .pilot_correction import ObjectiveResidual as ObjectiveResidual, correct as correct
 from .pilots import aligned as aligned
 from .refits import (
-    REGRET_COUNTS as REGRET_COUNTS,
     Refitter as Refitter,
     ResampledFits as ResampledFits,
-    regret_by_trials as regret_by_trials,
     resampled_fits as resampled_fits,
 )
 from .regressor import (

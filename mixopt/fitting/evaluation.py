@@ -33,7 +33,7 @@ from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials
 
-LEAST_RUNS = 4
+MIN_RUNS = 4
 MUCH = 0.5  # a line that leaves less of the error than this speaks of another scale
 
 
@@ -42,9 +42,9 @@ def leave_one_out_lines(
 ) -> tuple[Array, Array]:
     """Map each run's predictions by the line through the other runs."""
     count = len(predicted_NM)
-    if count < LEAST_RUNS:
+    if count < MIN_RUNS:
         if affine:
-            raise TrialsError(f"--affine needs {LEAST_RUNS} runs, but there are {count}")
+            raise TrialsError(f"--affine needs {MIN_RUNS} runs, but there are {count}")
         return predicted_NM, np.ones_like(predicted_NM)
     centre_M = predicted_NM.mean(axis=0)
     x_NM = predicted_NM - centre_M

@@ -26,7 +26,9 @@ from mixopt.mixture import pairwise_total_variation
 from mixopt.system import Array
 
 LEVEL = 0.9
-LEAST = 0.25  # of the median deviation: a regressor that claims to know is not believed further
+MIN_DEVIATION = (
+    0.25  # of the median deviation: a regressor that claims to know is not believed further
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def calibrate(
     errors_N: Array, stds_N: Array, level: float = LEVEL, *, local: bool = False
 ) -> Calibration:
     """Find the widths that hold `level` of held-out errors."""
-    floor = LEAST * float(np.median(stds_N))
+    floor = MIN_DEVIATION * float(np.median(stds_N))
     if floor <= 0:
         return Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
     own = _above(floor, errors_N, stds_N, level)

@@ -10,12 +10,10 @@ Shapes: N trials, D domains, M losses.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
-from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting.capabilities import Learner, Predictor, supports
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.regressor import fit_regressor, select_targets
@@ -105,58 +103,3 @@ def resampled_rows(mixtures: Sequence[str], rng: np.random.Generator) -> list[in
     names = list(rows)
     drawn = rng.integers(len(names), size=len(names))
     return [row for place in drawn for row in rows[names[place]]]
-
-
-FEWEST = 6  # trials to fit on
-REGRET_COUNTS = 8  # numbers of trials that are tried when none are asked for
-
-
-def regret_by_trials(
-    fit: Fit, counts: Sequence[int] | None = None, *, update: Update = no_progress
-) -> pl.DataFrame:
-    """Return the regret of what the first n trials would have picked."""
-    every = len(fit.trials)
-    asked = _counts(every) if counts is None else tuple(sorted(set(counts)))
-    for count in asked:
-        if not FEWEST <= count <= every:
-            raise TrialsError(
-                f"regret of {count} trials: need a number from {FEWEST} to {every}, all trials"
-            )
-    plain = replace(fit, pilots=None)
-    own = plain.data
-    final_N = plain.predict(own.weights_ND).objective_N
-    observed_N = plain.objective.value(own.losses_NM)
-    rows = []
-    for done, count in enumerate(asked, start=1):
-        guess_N = final_N if count == every else _refit(plain, count)
-        law = None if guess_N is None else float(final_N[np.argmin(guess_N)] - final_N.min())
-        best = float(final_N[np.argmin(observed_N[:count])] - final_N.min())
-        rows.append({"trials": count, "law": law, "best_trial": best})
-        update(done, "refits")
-    return pl.DataFrame(
-        rows, schema={"trials": pl.Int64, "law": pl.Float64, "best_trial": pl.Float64}
-    )
-
-
-def _counts(every: int) -> Sequence[int]:
-    if every < FEWEST:
-        raise TrialsError(f"regret by number of trials: needs {FEWEST} trials or more, not {every}")
-    found = (
-        np.linspace(max(FEWEST, every // REGRET_COUNTS), every, REGRET_COUNTS).round().astype(int)
-    )
-    counts: list[int] = np.unique(found).tolist()
-    return counts
-
-
-def _refit(fit: Fit, count: int) -> Array | None:
-    """Return the objective that a fit of the first trials predicts for all, shape (N,)."""
-    own = fit.data
-    try:
-        own_law = fit.regressor
-        again = own_law.tuned() if supports(own_law, "tuned") else fit.unfitted()
-        learned = fit_regressor(fit.name, again, fit.rows()[:count], own.losses_NM[:count])
-        predicted_NM = np.asarray(learned.predict(own.weights_ND), dtype=float)
-        predicted_NM = predicted_NM.reshape(own.losses_NM.shape)
-    except PluginError:
-        return None
-    return fit.objective.value(predicted_NM)

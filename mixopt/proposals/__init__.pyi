@@ -24,13 +24,12 @@ from .request import (
     ProposalRequest as ProposalRequest,
     RiskLike as RiskLike,
 )
-from .surrogate import Surrogate as Surrogate, fit_surrogate as fit_surrogate
+from .surrogate import fit_surrogate as fit_surrogate
 from .validation import (
     VERDICTS as VERDICTS,
     Comparison as Comparison,
     Validation as Validation,
     looks as looks,
-    validation_table as validation_table,
     with_validated as with_validated,
 )
 from .validation_plan import (

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.objective import Objective
-from mixopt.proposals.validation import FEWEST, LEVEL, Validation, paired_interval
+from mixopt.proposals.validation import LEVEL, MIN_SEEDS, Validation, paired_interval
 from mixopt.system import Array, difference_text, interval_text
 from mixopt.trials import ANNEAL, CONTROL, Trials
 
@@ -114,7 +114,7 @@ def _differences(validation: Validation, source: str, target: str | None) -> Arr
 
 def _p_value(differences_S: Array) -> float | None:
     """Return the two-sided p-value of paired differences by Student's t; None below two."""
-    if len(differences_S) < FEWEST:
+    if len(differences_S) < MIN_SEEDS:
         return None
     from scipy.special import stdtr
 

@@ -84,7 +84,7 @@ def _part(
 
 STARTS = 12
 DESCENTS = 6  # of the starts, those that are predicted best
-MANY = 64  # domains above which a quadratic program takes too long
+MAX_SLSQP_DOMAINS = 64  # domains above which a quadratic program takes too long
 FINE = 1e-10  # change of the objective at which a descent stops
 ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
 ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
@@ -130,7 +130,7 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
         return minimize_slsqp(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
     pieces, alone = _pieces(problem), len(problem.objective.pieces()) == 1
     bounds = isinstance(problem.allowed, CappedSimplex) and not kept
-    if alone and bounds and len(start_D) > MANY:
+    if alone and bounds and len(start_D) > MAX_SLSQP_DOMAINS:
         return projected_descent(
             lambda w: float(pieces.values(w)[0]),
             lambda w: pieces.slopes(w)[0],

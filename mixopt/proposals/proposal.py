@@ -43,7 +43,7 @@ from mixopt.system import (
 )
 
 BEST = 0.1  # share of the held-out trials that count as predicted best
-FEWEST = 3
+MIN_TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Optimism:
 
 def estimate_optimism(predicted_N: Array, observed_N: Array) -> Optimism:
     """Estimate the optimism of a proposal."""
-    count = max(FEWEST, int(np.ceil(BEST * len(predicted_N))))
+    count = max(MIN_TRIALS, int(np.ceil(BEST * len(predicted_N))))
     best = np.argsort(predicted_N, kind="stable")[:count]
     return Optimism(round(float((observed_N[best] - predicted_N[best]).mean()), 6))
 

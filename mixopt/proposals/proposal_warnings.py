@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AT_BOUND = 1e-4
 NAMED = 6  # domains that a warning names one by one
-LITTLE = 0.1  # of the variance on held-out folds
+MIN_EXPLAINED = 0.1  # of the variance on held-out folds
 
 
 def proposal_warnings(
@@ -57,7 +57,7 @@ def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
     error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
     explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
-    if explained >= LITTLE:
+    if explained >= MIN_EXPLAINED:
         return None
     return (
         f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the "

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95  # of all looks together
 SIMULATED = 100_000
-FEWEST = 2  # seeds that give an interval
+MIN_SEEDS = 2  # seeds that give an interval
 
 
 def looks(seeds: int, most: int) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ class Validation:
     @classmethod
     def of(cls, trials: Trials, objective: Objective, config: ValidateConfig | None) -> Validation:
         """Return a validation whose intervals hold at every look that a configuration plans."""
-        at = (FEWEST,) if config is None else looks(config.seeds, config.most_seeds)
+        at = (MIN_SEEDS,) if config is None else looks(config.seeds, config.most_seeds)
         return cls(_of_losses(trials, objective), objective, nominal_level(at))
 
     @cached_property
@@ -229,7 +229,7 @@ class Validation:
         shared = sorted(ours.keys() & theirs.keys())
         sign = -1.0 if target in self.objective.higher else 1.0
         differences_S = np.array([sign * (ours[seed] - theirs[seed]) for seed in shared])
-        if len(shared) < FEWEST:
+        if len(shared) < MIN_SEEDS:
             return None
         same = (self.same_as(name) or name) == (self.same_as(baseline) or baseline)
         mean, half = paired_interval(differences_S, self.level)
@@ -248,7 +248,7 @@ class Validation:
             As `compare`.
         """
         values = self.values(of, target)
-        if len(values) < FEWEST:
+        if len(values) < MIN_SEEDS:
             return None
         sign = -1.0 if target in self.objective.higher else 1.0
         differences_S = np.array([sign * (value - losses) for value in values.values()])
@@ -323,25 +323,6 @@ class Validation:
                 for c in self.comparisons
             },
         }
-
-
-def validation_table(validation: Validation) -> pl.DataFrame:
-    """Return a row for each mixture: objective, spread, and leading proposal - mixture."""
-    compared = {found.baseline: found for found in validation.comparisons}
-    rows = []
-    for name in validation.mixtures:
-        found = compared.get(name)
-        row: dict[str, Any] = {
-            "mixture": name,
-            "objective": validation.mean(name),
-            "sd": validation.spread(name),
-            "difference": found.mean if found else None,
-            "low": found.low if found else None,
-            "high": found.high if found else None,
-            "verdict": found.verdict if found else None,
-        }
-        rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _of_losses(trials: Trials, objective: Objective) -> Trials:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mixopt.trials import LARGEST_LOSS, Losses, TrialResult, listed
+from mixopt.trials import MAX_LOSS, Losses, TrialResult, listed
 
 
 def finite(result: TrialResult) -> TrialResult:
@@ -44,4 +44,4 @@ def on_domains(
 def _is_finite(losses: Losses) -> bool:
     by_domain = (*losses.nats_per_token.values(), *losses.bits_per_byte.values())
     values = (*by_domain, *losses.tasks.values())
-    return all(abs(value) <= LARGEST_LOSS for value in values)
+    return all(abs(value) <= MAX_LOSS for value in values)

@@ -1,7 +1,6 @@
 from .columns import (
-    BPB as BPB,
-    LARGEST_LOSS as LARGEST_LOSS,
     LOSS as LOSS,
+    MAX_LOSS as MAX_LOSS,
     PREFIX as PREFIX,
     WEIGHT as WEIGHT,
     Unit as Unit,
@@ -35,9 +34,8 @@ from .proxy import (
     in_bits_per_byte as in_bits_per_byte,
     make_proxy as make_proxy,
 )
-from .published_tables import LOSS_SUFFIXES as LOSS_SUFFIXES, without_affixes as without_affixes
 from .readiness import (
-    LEAST_MIXTURES as LEAST_MIXTURES,
+    MIN_MIXTURES as MIN_MIXTURES,
     Readiness as Readiness,
     Replicates as Replicates,
     State as State,

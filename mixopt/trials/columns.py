@@ -18,8 +18,8 @@ from mixopt.trials.proxy import Losses, Trial, TrialResult
 Unit = Literal["nats_per_token", "bits_per_byte"]
 WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
-LARGEST_LOSS = 1e100  # either sign; a metric may be any number whose square is one
-LARGEST_SIZE = 1 << 53  # tokens or parameters
+MAX_LOSS = 1e100  # either sign; a metric may be any number whose square is one
+MAX_SIZE = 1 << 53  # tokens or parameters
 HEAD: dict[str, Any] = {
     "trial": pl.String,
     "role": pl.String,

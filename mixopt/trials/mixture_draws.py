@@ -144,7 +144,7 @@ def _without_crumbs(weights_D: Array, allowed: Allowed, minimum: float) -> Array
 
 NEAR = 0.02  # total variation from the centre under which a mixture tells nothing of its own
 HALVINGS = 80
-LEAST = 1e-12  # of the centre, so that a domain that the centre leaves out can be filled
+MIN_CENTER = 1e-12  # of the centre, so that a domain that the centre leaves out can be filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +181,11 @@ def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArr
     most_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))
     least_PD = np.maximum(lower_D, 1.0 - (upper_D.sum() - upper_D))
     fixed_PD = np.clip(wanted_PD, np.minimum(least_PD, most_PD), most_PD)
-    shares_D = np.maximum(center_D, LEAST)
-    low_P, high_P = np.zeros(len(wanted_PD)), np.full(len(wanted_PD), 1.0 / LEAST)
+    shares_D = np.maximum(center_D, MIN_CENTER)
+    low_P, high_P = np.zeros(len(wanted_PD)), np.full(len(wanted_PD), 1.0 / MIN_CENTER)
     for _ in range(HALVINGS):
         # The geometric middle at first, since the factor may be of any size.
-        middle_P = np.where(low_P > 0, np.sqrt(low_P * high_P), high_P * LEAST**0.5)
+        middle_P = np.where(low_P > 0, np.sqrt(low_P * high_P), high_P * MIN_CENTER**0.5)
         rest_PD = np.clip(middle_P[:, None] * shares_D, lower_D, upper_D)
         over_P = np.where(own_PD, fixed_PD, rest_PD).sum(axis=1) > 1.0
         low_P, high_P = np.where(over_P, low_P, middle_P), np.where(over_P, middle_P, high_P)

@@ -39,8 +39,8 @@ from mixopt.trials.cells import (
     run_seeds,
 )
 from mixopt.trials.columns import (
-    LARGEST_SIZE,
     LOSS,
+    MAX_SIZE,
     WEIGHT,
     TrialRows,
     Unit,
@@ -171,10 +171,10 @@ def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
     """Return the parameters and the tokens of each trial, where the table has them."""
     names = [name for name in SIZE if name in table.header]
     sizes_NS = np.rint(table.numbers(names, keys)).reshape(len(keys), len(names))
-    for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= LARGEST_SIZE)))[:1]:
+    for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
         raise TrialsError(
             f"{table.path}: row {keys[row]}: {names[column]}: is {sizes_NS[row, column]:g}; need a"
-            f" number from 0 to {LARGEST_SIZE}"
+            f" number from 0 to {MAX_SIZE}"
         )
     columns = sizes_NS.T
     return {name: column.astype(int).tolist() for name, column in zip(names, columns, strict=True)}

@@ -32,8 +32,8 @@ from mixopt.trials.table import Trials
 
 State = Literal["ready", "weak", "noise", "unknown"]
 LEVEL = 0.95  # of the lower bound
-LEAST = 1.0  # a ratio below is noise
-MOST = 1e6  # a ratio that is written where replicates do not differ at all
+MIN_RATIO = 1.0  # a ratio below is noise
+MAX_RATIO = 1e6  # a ratio that is written where replicates do not differ at all
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Readiness:
         """`ready`, `weak` or `noise`; `unknown` without replicates (see mixopt.fitting)."""
         if self.ratio is None or self.low is None:
             return "unknown"
-        if self.ratio < LEAST:
+        if self.ratio < MIN_RATIO:
             return "noise"
-        return "ready" if self.low >= LEAST else "weak"
+        return "ready" if self.low >= MIN_RATIO else "weak"
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -100,7 +100,7 @@ def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tupl
     from scipy.stats import f as f_distribution
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        found_M = np.nan_to_num(between_M / within_M, nan=0.0, posinf=MOST**2)
+        found_M = np.nan_to_num(between_M / within_M, nan=0.0, posinf=MAX_RATIO**2)
     sure_M = found_M / f_distribution.ppf(LEVEL, *freedom)
     ratios_M, lows_M = (_ratio(values_M, each) for values_M in (found_M, sure_M))
     noises_M = np.sqrt(within_M)
@@ -162,11 +162,11 @@ def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
 
 
 def _ratio(found_M: Array, each: float) -> Array:
-    ratio_M: Array = np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MOST)
+    ratio_M: Array = np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MAX_RATIO)
     return ratio_M
 
 
-LEAST_MIXTURES = 4
+MIN_MIXTURES = 4
 
 
 def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
@@ -243,10 +243,10 @@ def _check_targets(trials: Trials, objective: Objective) -> None:
 
 def _check_count(trials: Trials, folds: int) -> None:
     mixtures = len(set(trials.mixtures))
-    need = max(folds, LEAST_MIXTURES)
+    need = max(folds, MIN_MIXTURES)
     if mixtures >= need:
         return
-    lower = f", or lower fit.folds to {mixtures}" if mixtures >= LEAST_MIXTURES else ""
+    lower = f", or lower fit.folds to {mixtures}" if mixtures >= MIN_MIXTURES else ""
     raise TrialsError(
         f"{len(trials)} finished trials of {mixtures} different mixtures; {folds}-fold"
         f" cross-validation needs {need}: raise design.trials, train failed ones again with"

@@ -30,8 +30,8 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.system import Array, check_names, read_table, write_table
 from mixopt.trials.columns import (
-    LARGEST_LOSS,
-    LARGEST_SIZE,
+    MAX_LOSS,
+    MAX_SIZE,
     PREFIX,
     WEIGHT,
     TrialRows,
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
     from mixopt.reporting import TrialPlots
-
-LOSSES = 5  # that have a column each
 
 
 def counts_text(trials: TrialRows) -> str:
@@ -347,11 +345,11 @@ class Trials(TrialRows):
 
     def _check_sizes(self) -> None:
         for column in ("tokens", "parameters"):
-            bad = self.table.filter(~pl.col(column).is_between(0, LARGEST_SIZE))
+            bad = self.table.filter(~pl.col(column).is_between(0, MAX_SIZE))
             if len(bad):
                 raise TrialsError(
                     f"trial {bad['trial'][0]!r}: {column} is {bad[column][0]}; need a number from 0"
-                    f" to {LARGEST_SIZE}"
+                    f" to {MAX_SIZE}"
                 )
 
     def _check_weights(self) -> None:
@@ -380,7 +378,7 @@ class Trials(TrialRows):
             others = done.select([loss_column(name, other) for name in self.targets])
             some_NM = others.select(pl.all().is_not_null()).to_numpy()
             values_NM = np.abs(columns.to_numpy().astype(np.float64))
-            bad_NM = ~np.where(none_NM, some_NM, values_NM <= LARGEST_LOSS)
+            bad_NM = ~np.where(none_NM, some_NM, values_NM <= MAX_LOSS)
             for row, target in np.argwhere(bad_NM)[:1]:
                 raise TrialsError(
                     f"trial {done['trial'][int(row)]!r}: is finished but its loss on"

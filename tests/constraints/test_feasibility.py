@@ -80,7 +80,7 @@ def test_a_group_of_unknown_domains_is_refused():
 
 def test_designs_keep_to_groups_and_not_to_the_radius():
     limits = constraints(groups={"rare": group(["code", "law"], 0.5)}, radius={"tv": 0.3})
-    drawn_ND = limits.of_designs.allowed.from_cube(np.random.default_rng(0).random((200, 2)))
+    drawn_ND = limits.simplex.from_cube(np.random.default_rng(0).random((200, 2)))
     assert (drawn_ND[:, 1:].sum(axis=1) >= 0.5 - 1e-9).all()
     natural_D = np.array([0.6, 0.3, 0.1])
     assert total_variation(drawn_ND, natural_D).max() > 0.3

@@ -169,9 +169,8 @@ def test_a_design_keeps_to_bounds_and_groups_alone():
     )
     assert (limits.guardrails.reference, limits.guardrails.margin) == ("uniform", 0.1)
     assert limits.guardrails.experts is False
-    design = limits.of_designs
-    assert (design.radius, design.guardrails) == (None, None)
-    assert design.lower_D.tolist() == [0.0, 0.0, 0.05]
+    assert limits.simplex.contains([[0.1, 0.1, 0.8]]).all()
+    assert not limits.allowed.contains([[0.1, 0.1, 0.8]]).any()
 
 
 def test_the_least_change_of_each_setting_in_a_conflict_is_said():

@@ -7,7 +7,7 @@ from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Comparison, Validation, listed, named, validation_table
+from mixopt.proposals import Comparison, Validation, listed, named
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 NATURAL = Mixture({"code": 0.8, "prose": 0.2})
@@ -74,12 +74,6 @@ def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
     other = Objective.from_config(ObjectiveConfig(target="maths"), ("code", "prose", "maths"))
     with pytest.raises(TrialsError, match="has losses on code, prose, help, not code, prose, math"):
         Validation.read(path, other)
-
-
-def test_the_table_has_a_row_for_each_mixture():
-    table = validation_table(validation_of(proposal=[1, 1.1, 1], natural=[2, 2.1, 2]))
-    assert table["mixture"].to_list() == ["proposal", "natural"]
-    assert table["verdict"].to_list() == [None, "wins"]
 
 
 def test_a_verdict_needs_an_interval_without_0():
@@ -163,12 +157,3 @@ def test_the_plain_values_leave_out_what_is_missing():
     assert list(plain["differences"]) == ["natural"]
     assert plain["differences"]["natural"]["mean"] == pytest.approx(-1.0)
     assert plain["leading"] == "proposal"
-
-
-def test_the_table_holds_the_paired_difference_with_its_interval():
-    row = validation_table(validation_of(proposal=[1, 1.2, 1], natural=[2, 2.1, 2])).row(
-        1, named=True
-    )
-    assert row["objective"] == pytest.approx(6.1 / 3)
-    assert row["difference"] == pytest.approx(-2.9 / 3)
-    assert row["low"] < row["difference"] < row["high"] < 0

@@ -17,7 +17,7 @@ from dataclasses import replace
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.system import chosen
-from mixopt.trials import LARGEST_LOSS, Losses, bits_per_nat, in_bits_per_byte
+from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
 from mixopt_proxies.command.results import LoggedPoint, LoggedValues
 
 UNITS = ("nats_per_token", "bits_per_byte")
@@ -104,7 +104,7 @@ def losses_of(
     earlier = tuple(
         _in_both_units(at, corpus, place, unit)
         for place, at in _earlier(series, tokens).items()
-        if all(abs(value) <= LARGEST_LOSS for value in at.values())
+        if all(abs(value) <= MAX_LOSS for value in at.values())
     )
     return final, (*earlier, final)
 
@@ -112,7 +112,7 @@ def losses_of(
 def divergence(losses: Losses, result: str) -> str | None:
     """Say which loss is not a number, or too large to be squared; None where none is."""
     for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
-        if not abs(value) <= LARGEST_LOSS:
+        if not abs(value) <= MAX_LOSS:
             return f"{result}: the loss of {name!r} is {value:g}"
     return None
 

@@ -34,7 +34,7 @@ CANDIDATES = ("gaussian_process", "skills", "power")
 EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
 PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
-LEAST = 0.05  # a smaller weight is left out
+MIN_SHARE = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
 
 
@@ -127,7 +127,7 @@ class AutoRegressor(CombinedRegressor):
 
 
 def stacking_weights(
-    errors_CNM: Array, prior: float = PRIOR, least: float = LEAST, pull: float = PULL
+    errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
 ) -> Array:
     """Return the convex combinations with the least squared error, pulled towards the plain mean.
 

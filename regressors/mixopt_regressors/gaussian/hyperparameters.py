@@ -32,7 +32,7 @@ NOISE, NOISE_SPREAD = 0.01, 3.0
 POWER, POWER_SPREAD = -0.5, 1.0  # of the logit
 MANY_DOMAINS = 17  # with more, lengths have a prior that keeps mixtures as alike, and as free
 FARTHEST = 6.0  # standard deviations of the prior
-LEAST_REPLICATE_VARIANCE = 1e-6  # in variances of the losses
+MIN_REPLICATE_VARIANCE = 1e-6  # in variances of the losses
 STEPS = 60
 FIRST = 256  # trials that parameters are learned from before they are polished on more
 POLISH = 12  # steps on more trials than that
@@ -170,7 +170,7 @@ def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]
     if freedom < 1:
         return float(np.log(NOISE)), NOISE_SPREAD
     half = freedom / 2.0
-    seen = np.log(max(replicate_variance, LEAST_REPLICATE_VARIANCE))
+    seen = np.log(max(replicate_variance, MIN_REPLICATE_VARIANCE))
     seen -= digamma(half) - np.log(half)
     precision, own = NOISE_SPREAD**-2, 1.0 / float(polygamma(1, half))
     center = (precision * np.log(NOISE) + own * seen) / (precision + own)

@@ -44,8 +44,8 @@ ONSETS = (0.7, 1.6, 2.8)  # log(1 + E): from about 1, 4 and 16 epochs on
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 BENDS = (0.0, 0.5, 2.0, 10.0)
 PASSES = 2
-LEAST_RANGE = 1e-3  # a loss that never changes still needs a floor below it
-MOST_EXPONENT = 30.0
+MIN_RANGE = 1e-3  # a loss that never changes still needs a floor below it
+MAX_EXPONENT = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EpochLaw:
         """Fit the coefficients."""
         if not shape.bend:
             return cls(shape, None, _solved(columns_NC, losses_N, 1.0, shape.penalty))
-        span = max(float(np.ptp(losses_N)), LEAST_RANGE)
+        span = max(float(np.ptp(losses_N)), MIN_RANGE)
         floor = float(losses_N.min()) - span / shape.bend
         height_N = losses_N - floor
         # An error of the loss is one of its logarithm times the height over the floor.
@@ -159,7 +159,7 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
 
 
 def _exp(eta_N: Array) -> Array:
-    finite: Array = np.exp(np.minimum(eta_N, MOST_EXPONENT))
+    finite: Array = np.exp(np.minimum(eta_N, MAX_EXPONENT))
     return finite
 
 

@@ -32,7 +32,7 @@ FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)
 STARTS = 3
 STEPS = 60
 ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
-MOST_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
+MAX_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class ExponentialFit:
 
 def exponential(weights_ND: Array, slopes: Array) -> Array:
     """Return exp(weights @ slopes), kept finite."""
-    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MOST_EXPONENT))
+    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MAX_EXPONENT))
     return excess
 
 

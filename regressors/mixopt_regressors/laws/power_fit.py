@@ -27,7 +27,7 @@ from mixopt.system import Array
 
 DECAYS = (0.05, 20.0)
 LOGS = (-12.0, 6.0)  # of heights in standard deviations; with least decays, sums stay normal
-MOST = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
+MAX_LOG = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
 NOTHING = 1e-300  # a mixture without any weight has a finite mean
 
 
@@ -42,7 +42,7 @@ class PowerMeans:
     @cached_property
     def heights_NK(self) -> Array:
         """The means."""
-        heights: Array = np.exp(np.minimum(self.logs_NK, MOST))
+        heights: Array = np.exp(np.minimum(self.logs_NK, MAX_LOG))
         return heights
 
     @cached_property
@@ -104,12 +104,12 @@ FLOORS_BELOW = (0.05, 0.3, 1.0, 4.0, 12.0)
 START_DECAYS = (0.15, 0.4, 1.0, 3.0)
 USUAL_DECAY = 0.5
 RIDGE = 1e-3  # of the least squares that start a fit
-LEAST_TERM = 1e-3  # of their mean; least squares may ask for less than nothing
+MIN_TERM = 1e-3  # of their mean; least squares may ask for less than nothing
 STEPS = 60
 ROUGH_STEPS = 15  # after which the lowest of several starts continues alone
 CACHED = 2**17  # derivatives of the fits that go downhill together: what a processor's cache holds
 ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
-MOST_DAMPING = 1e6
+MAX_DAMPING = 1e6
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class PowerFits:
             loss_F[going_F[better_F]] -= gain_F[better_F]
             damping_F[going_F] *= np.where(better_F, 0.2, 4.0)
             damping_F = np.maximum(damping_F, 1e-9)
-            going_F = going_F[~ended_F & (damping_F[going_F] < MOST_DAMPING)]
+            going_F = going_F[~ended_F & (damping_F[going_F] < MAX_DAMPING)]
             if not len(going_F):
                 break
         return replace(self, parameters_FP=parameters_FP)
@@ -223,7 +223,7 @@ class PowerFits:
         curvature_FDD += ridge_F1[:, :, None] * np.eye(domains)
         sides_FD = (trust_FN * terms_FN) @ self.weights_ND + ridge_F1 * usual_F1
         solved_FD = np.linalg.solve(curvature_FDD, sides_FD[:, :, None])[:, :, 0]
-        logs_FD = -decay * np.log(np.maximum(solved_FD, LEAST_TERM * usual_F1))
+        logs_FD = -decay * np.log(np.maximum(solved_FD, MIN_TERM * usual_F1))
         decay_F1 = np.full_like(floor_F1, np.log(decay))
         start_FP = np.concatenate([floor_F1, decay_F1, logs_FD], axis=1)
         return replace(self, parameters_FP=np.clip(start_FP, *self._bounds()))

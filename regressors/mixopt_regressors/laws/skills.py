@@ -186,7 +186,7 @@ STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
 USUAL = 1  # the place of the strength that is tried first
 STEPS, FOLD_STEPS = 260, 130
 WARM_STEPS = 100  # of a refit; it then moves .88 as far as a fit from scratch, with 20 a third
-FEWEST_UNITS, MOST_UNITS = 40, 128
+MIN_UNITS, MAX_UNITS = 40, 128
 
 
 class SkillsRegressor(MixtureRegressor):
@@ -323,7 +323,7 @@ class SkillsRegressor(MixtureRegressor):
         self, weights_ND: Array, losses_NM: Array, strength: float, restart: int, steps: int
     ) -> SharedUnits:
         domains = weights_ND.shape[1]
-        units = self.units or int(np.clip(domains, FEWEST_UNITS, MOST_UNITS))
+        units = self.units or int(np.clip(domains, MIN_UNITS, MAX_UNITS))
         rng = np.random.default_rng([self.random_state, restart])
         start = SharedUnits.start(losses_NM, domains, units, rng)
         return UnitsFit(weights_ND, losses_NM, strength, start).descend(steps).units

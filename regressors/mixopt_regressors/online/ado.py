@@ -30,27 +30,27 @@ from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, che
 HUBER = 1e-3
 EXPONENTS = np.arange(0.0, 0.8, 0.1)
 FLOORS = 8
-MOST_A, LEAST_E, MOST_ALPHA = 6.5, 0.5, 0.8
-FEWEST = 4  # losses that can tell three parameters apart
+MAX_A, MIN_E, MAX_ALPHA = 6.5, 0.5, 0.8
+MIN_LOSSES = 4  # losses that can tell three parameters apart
 
 
 def fit_law(samples_N: Array, losses_N: Array) -> Array | None:
     """Return a, e and alpha; None where fewer than four losses are known."""
     known_N = np.isfinite(losses_N) & (losses_N > 0) & (samples_N > 0)
-    if known_N.sum() < FEWEST:
+    if known_N.sum() < MIN_LOSSES:
         return None
     from scipy.optimize import minimize
 
     logs_N, targets_N = np.log(samples_N[known_N]), np.log(losses_N[known_N])
     # The published floor of e is for losses of several nats; smaller ones need a lower one.
-    least_e = min(LEAST_E, targets_N.min() - 1.0)
+    least_e = min(MIN_E, targets_N.min() - 1.0)
     found = minimize(
         _descent,
         _start(logs_N, targets_N, least_e),
         args=(logs_N, targets_N),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(None, MOST_A), (least_e, None), (0.0, MOST_ALPHA)],
+        bounds=[(None, MAX_A), (least_e, None), (0.0, MAX_ALPHA)],
     )
     return np.array(found.x) if np.isfinite(found.x).all() else None
 
@@ -60,7 +60,7 @@ def _start(logs_N: Array, targets_N: Array, least_e: float) -> Array:
     floors = np.linspace(least_e, max(targets_N.min() - 1e-3, least_e), FLOORS)
     e_G, alpha_G = (axis.ravel() for axis in np.meshgrid(floors, EXPONENTS))
     above_GN = np.log(np.maximum(np.exp(targets_N) - np.exp(e_G)[:, None], 1e-6))
-    a_G = np.minimum(np.median(above_GN + np.outer(alpha_G, logs_N), axis=1), MOST_A)
+    a_G = np.minimum(np.median(above_GN + np.outer(alpha_G, logs_N), axis=1), MAX_A)
     misses_GN = _misses((a_G[:, None], e_G[:, None], alpha_G[:, None]), logs_N, targets_N)
     best = int(np.argmin(_huber(misses_GN)))
     return np.array([a_G[best], e_G[best], alpha_G[best]])
@@ -94,7 +94,7 @@ def _huber(misses_GN: Array) -> Array:
 BLOCKS = 500  # of a run, at most: more points do not make the fit better, only slower
 SAMPLE = 1024  # tokens of the published sample, which bounds of the law are made for
 FITS, WARM_UP = 20, 20  # of a run; the published one of 60,000 steps fits each 1,000
-LEAST_SHARE, LEAST_ALPHA = 0.01, 0.05
+MIN_SHARE, MIN_ALPHA = 0.01, 0.05
 KEPT = 0.9  # of the recent shares at each update, and of the mean rho in the mixture
 
 
@@ -186,7 +186,7 @@ class ADOEstimator(OnlineEstimator):
     def _mixture(self, step: int) -> Array:
         a_D, _, alpha_D = self.laws_DP.T
         above_floor_D = np.exp(a_D - alpha_D * np.log(self.samples))
-        slopes_D = np.maximum(alpha_D, LEAST_ALPHA) * above_floor_D / self.samples
+        slopes_D = np.maximum(alpha_D, MIN_ALPHA) * above_floor_D / self.samples
         rho_D = self.setting.natural_D * np.sqrt(self.recent_D) * slopes_D
         rho_D = np.maximum(rho_D / rho_D.sum(), self._least_share())
         rho_D = rho_D / rho_D.sum()
@@ -197,7 +197,7 @@ class ADOEstimator(OnlineEstimator):
 
     def _least_share(self) -> float:
         """Return the least share before scaling; the published one is for 22 domains."""
-        return min(LEAST_SHARE, 0.25 / len(self.setting.domains))
+        return min(MIN_SHARE, 0.25 / len(self.setting.domains))
 
     def _plan(self, weights_D: Array, steps: int) -> Plan:
         tag = "natural" if np.isnan(self.laws_DP).any() else "scaling laws"

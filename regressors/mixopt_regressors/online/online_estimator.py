@@ -164,7 +164,7 @@ def _means(sum_D: Array, count_D: Array) -> Array:
 
 FORMAT = "mixopt-estimator/1"
 ROUNDING = 1e-12  # how far from 1 a mixture may add up to
-SMALLEST = 1e-300  # stands for a share of 0, which no multiplicative update moves
+MIN_SHARE = 1e-300  # stands for a share of 0, which no multiplicative update moves
 _RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
 _SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "excess_sum_D", "alignment_D", "learning_rate")
 
@@ -374,7 +374,7 @@ class OnlineEstimator(ABC):
 
 def log_shares(weights_D: Array) -> Array:
     """Return the logarithms, finite for a share of 0 too: JSON has no infinity."""
-    logs_D: Array = np.log(np.maximum(weights_D, SMALLEST))
+    logs_D: Array = np.log(np.maximum(weights_D, MIN_SHARE))
     return logs_D
 
 

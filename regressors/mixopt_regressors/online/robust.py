@@ -36,15 +36,15 @@ from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_number
 from mixopt_regressors.online.running_laws import Curves, Interaction, Slopes
 
-LEAST, MOST = 1e-12, 1e15  # of weights; of the scale
+MIN_WEIGHT, MAX_SCALE = 1e-12, 1e15  # of weights; of the scale
 HALVINGS = 100
 
 
 def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
     """Return clip(scale x weights, lower, upper) at the scale where it adds up to 1."""
-    weights_D = np.maximum(weights_D, LEAST)
+    weights_D = np.maximum(weights_D, MIN_WEIGHT)
     low, high = 0.0, 1.0
-    while np.clip(high * weights_D, lower_D, upper_D).sum() < 1.0 and high < MOST:
+    while np.clip(high * weights_D, lower_D, upper_D).sum() < 1.0 and high < MAX_SCALE:
         high *= 2.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2.0
@@ -60,10 +60,10 @@ WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the referen
 FADING = 0.98  # of what a curve knows, from window to window
 MEMORY = 30.0  # steps at the peak learning rate that recency lasts
 CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
-LEAST_EVIDENCE = -10.0  # nats, so that what turns out later still counts
+MIN_EVIDENCE = -10.0  # nats, so that what turns out later still counts
 PER_RECENCY = 1.5  # how much recent share counts beside the slope
 HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
-LEAST_RATIO = 0.05  # of a share to its reference, in that law
+MIN_RATIO = 0.05  # of a share to its reference, in that law
 CROSS, OUTSIDE = 0.15, 0.2  # prior deviations: of others' effects over own ones; without own
 OWN_UNSURE = 0.3  # least relative deviation of a prior from curves
 PACE = 0.03  # of the run, in which a target's mixture makes most of its way
@@ -184,7 +184,7 @@ class RobustEstimator(OnlineEstimator):
         if not first:
             more = moved.log_density(loss, x_D, elapsed)
             more -= unmoved.log_density(loss, none_D, elapsed)
-            self.evidence = max(self.evidence + more, LEAST_EVIDENCE)
+            self.evidence = max(self.evidence + more, MIN_EVIDENCE)
         self._keep_belief(moved.add(loss, x_D, elapsed, first=first))
         self._keep_unmoved(unmoved.add(loss, none_D, elapsed, first=first))
         self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
@@ -198,7 +198,7 @@ class RobustEstimator(OnlineEstimator):
     def _moved(self, shares_D: Array) -> Array:
         """Return how far shares are from the reference: 2 sqrt(ratio) - 2, steep where scarce."""
         ratio_D = shares_D / np.maximum(self.setting.reference_D, NO_TOKENS)
-        moved_D: Array = (np.maximum(ratio_D, LEAST_RATIO) ** HALF - 1.0) / HALF
+        moved_D: Array = (np.maximum(ratio_D, MIN_RATIO) ** HALF - 1.0) / HALF
         return moved_D
 
     def _keep_curves(self, curves: Curves) -> None:

@@ -29,9 +29,9 @@ EXPONENTS = (0.1, 0.2, 0.35, 0.5, 0.75)
 SCALES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EXPONENT_G, SCALE_G = np.array(list(product(EXPONENTS, SCALES))).T
 SUMS, CURVE_SUMS = 7, 4
-LEAST_WINDOWS = 4  # fewer leave nothing to tell noise from shape
+MIN_WINDOWS = 4  # fewer leave nothing to tell noise from shape
 RECENCY, RECENCY_SD = 0.07, 0.05  # nats for a factor e of recent share, and how far that may be off
-LEAST_RECENT = 0.01
+MIN_RECENT = 0.01
 TINY = 1e-30
 
 
@@ -62,7 +62,7 @@ class Curves:
         """Take in a window."""
         known_D = np.isfinite(losses_D) & (weight_D > 0)
         loss_D, w_D = np.where(known_D, losses_D, 0.0), np.where(known_D, weight_D, 0.0)
-        x_D = -np.log(np.maximum(recent_D, LEAST_RECENT))
+        x_D = -np.log(np.maximum(recent_D, MIN_RECENT))
         c_DG = (1 + seen_D[:, None] / SCALE_G) ** -EXPONENT_G
         shared = [known_D, w_D, w_D * loss_D, w_D * loss_D**2]
         shared += [w_D * x_D, w_D * x_D**2, w_D * x_D * loss_D]
@@ -80,7 +80,7 @@ class Curves:
         fall_D = (chance_DG * slope_DG).sum(axis=1)
         apart_DG = variance_DG * steep_DG**2 + (slope_DG - fall_D[:, None]) ** 2
         sd_D = np.sqrt((chance_DG * apart_DG).sum(axis=1))
-        few_D = self.shared_DS[:, 0] < LEAST_WINDOWS
+        few_D = self.shared_DS[:, 0] < MIN_WINDOWS
         recency_D = np.maximum((chance_DG * recency_DG).sum(axis=1), 0.0)
         return Slopes(np.maximum(fall_D, 0.0), np.where(few_D, np.inf, sd_D), recency_D)
 
