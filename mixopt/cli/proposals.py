@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mixopt.mixture import Mixture
-    from mixopt.pipeline import Asked
+    from mixopt.pipeline import FitQuery
 
-LONGEST = 120  # characters of a proposal's name
+MAX_NAME = 120  # characters of a proposal's file
+OF_A_FIT = "--target, --objective, --tokens, --constraints, --inventory, --pareto and --risk"
 
 
 @app.command("propose")
@@ -83,69 +83,32 @@ def propose_command(
     as_json: AsJson = False,
 ) -> None:
     """Search for the mixture with the best predicted objective."""
-    question = _ProposeOptions(
-        tuple(target or ()),
-        objective,
-        tuple(pareto or ()),
-        points,
-        tokens,
-        constraints,
-        inventory,
-        risk,
-        trust,
-    )
+    given = any((target, objective, pareto, tokens, constraints, inventory, risk))
     if not source.is_dir():
-        if question.is_given:
-            raise ConfigError(
-                "propose: --target, --objective, --tokens, --constraints, --inventory, --pareto and"
-                " --risk need a run directory, not CONFIG"
-            )
+        if given:
+            raise ConfigError(f"propose: {OF_A_FIT} need a run directory, not CONFIG")
         _propose_experiment(source, out, overrides or (), trust, as_json)
         return
-    if overrides and question.is_given:
+    if overrides and given:
         raise ConfigError(
-            "propose: --set repeats the step of the run; --target, --objective, --tokens,"
-            " --constraints, --inventory, --pareto and --risk ask a new question; give only one"
+            f"propose: --set repeats the step of the run; {OF_A_FIT} ask the fit again; give only"
+            " one"
         )
-    if overrides or (out is None and not question.is_given and _is_waiting(source)):
+    if overrides or (out is None and not given and _is_waiting(source)):
         _propose_experiment(config_of(source), out, overrides or (), trust, as_json)
         return
-    _propose_from(source, question, out, as_json)
+    from mixopt.config import token_count
+    from mixopt.pipeline import FitQuery
 
-
-@dataclass(frozen=True)
-class _ProposeOptions:
-    """What a proposal from a fit should meet, from options."""
-
-    targets: tuple[str, ...]
-    objective: Path | None
-    pareto: tuple[str, ...]
-    points: int
-    tokens: float | None
-    constraints: Path | None
-    inventory: Path | None
-    risk: str | None
-    trust: bool
-
-    @property
-    def is_given(self) -> bool:
-        values = (self.targets, self.objective, self.pareto, self.tokens, self.constraints)
-        return any((*values, self.inventory, self.risk))
-
-    @property
-    def name(self) -> str:
-        """What a proposal's file is called: by its targets, or by the file of the objective."""
-        stem = "objective" if self.objective is None else self.objective.stem
-        name = "-".join(re.sub(r"[*?\[\]]+", "_", target) for target in self.targets)[:LONGEST]
-        return name or stem
-
-    def asked(self) -> Asked:
-        """Return it checked."""
-        from mixopt.config import token_count
-        from mixopt.pipeline import Asked
-
-        tokens = token_count(self.tokens, "--tokens")
-        return Asked(tokens, self.constraints, self.inventory, risk_of(self.risk))
+    query = FitQuery(token_count(tokens, "--tokens"), constraints, inventory, risk_of(risk))
+    if not pareto:
+        _propose_one(source, tuple(target or ()), objective, query, out, trust, as_json)
+    elif target or objective:
+        raise ConfigError(
+            "propose: --target and --objective give one proposal, --pareto several; choose one"
+        )
+    else:
+        _propose_front(source, tuple(pareto), points, query, out, trust, as_json)
 
 
 def _is_waiting(directory: Path) -> bool:
@@ -164,45 +127,44 @@ def _propose_experiment(
     print_step(run, "propose", as_json)
 
 
-def _propose_from(source: Path, question: _ProposeOptions, out: Path | None, as_json: bool) -> None:
-    """Propose from a folder with a fit: one mixture, or a front."""
-    asked = question.asked()
-    if not question.pareto:
-        _propose_one(source, question, asked, out, as_json)
-    elif question.targets or question.objective:
-        raise ConfigError(
-            "propose: --target and --objective give one proposal, --pareto several; choose one"
-        )
-    else:
-        _propose_front(source, question, asked, out, as_json)
-
-
 def _propose_one(
-    source: Path, question: _ProposeOptions, asked: Asked, out: Path | None, as_json: bool
+    source: Path,
+    targets: tuple[str, ...],
+    objective: Path | None,
+    query: FitQuery,
+    out: Path | None,
+    trust: bool,
+    as_json: bool,
 ) -> None:
+    """Propose one mixture from a folder with a fit; its file is called by what is minimised."""
     from mixopt.pipeline import propose_from
     from mixopt.reporting import proposal_text
 
-    aim = asked_objective(question.targets, question.objective)
-    proposal = propose_from(source, target=aim, asked=asked, trust=question.trust)
-    path = out or source / "proposals" / f"{question.name}.yaml"
+    aim = asked_objective(targets, objective)
+    proposal = propose_from(source, target=aim, query=query, trust=trust)
+    name = "-".join(re.sub(r"[*?\[\]]+", "_", target) for target in targets)[:MAX_NAME]
+    name = name or ("objective" if objective is None else objective.stem)
+    path = out or source / "proposals" / f"{name}.yaml"
     proposal.to_file(path)
     print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
     say(f"proposal: {path}")
 
 
 def _propose_front(
-    source: Path, question: _ProposeOptions, asked: Asked, out: Path | None, as_json: bool
+    source: Path,
+    targets: tuple[str, ...],
+    points: int,
+    query: FitQuery,
+    out: Path | None,
+    trust: bool,
+    as_json: bool,
 ) -> None:
     from mixopt.pipeline import load_fit, propose_front_from
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
-    targets = question.pareto
-    fit = load_fit(source, trust=question.trust)
-    front = propose_front_from(
-        source, targets, points=question.points, asked=asked, trust=question.trust
-    )
+    fit = load_fit(source, trust=trust)
+    front = propose_front_from(source, targets, points=points, query=query, trust=trust)
     folder = out or source / "proposals" / "-".join(["front", *targets])
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
@@ -245,13 +207,13 @@ def predict_command(
 ) -> None:
     """Predict the losses and epochs of any mixture."""
     from mixopt.config import token_count
-    from mixopt.pipeline import Asked, predict_from
+    from mixopt.pipeline import FitQuery, predict_from
     from mixopt.reporting import forecast_lines
 
     given = _mixture(mixture, weights)
-    asked = Asked(token_count(tokens, "--tokens"), constraints, inventory)
+    query = FitQuery(token_count(tokens, "--tokens"), constraints, inventory)
     aim = asked_objective(tuple(target or ()), objective)
-    found = predict_from(directory, given, target=aim, asked=asked, trust=trust)
+    found = predict_from(directory, given, target=aim, query=query, trust=trust)
     print_json(found.to_json()) if as_json else show(forecast_lines(found))
 
 

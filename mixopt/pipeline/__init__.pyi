@@ -12,7 +12,7 @@ from .first_experiment import (
     start_experiment as start_experiment,
 )
 from .from_fit import (
-    Asked as Asked,
+    FitQuery as FitQuery,
     check_fit_folder as check_fit_folder,
     load_fit as load_fit,
     predict_from as predict_from,

@@ -209,7 +209,7 @@ def proposal_of(run: Run, fit: Fit) -> Proposal:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FitQuery:
     """What a proposal is asked for; what is None is as the run has it."""
 
     tokens: int | None = None
@@ -222,12 +222,12 @@ def propose_from(
     directory: str | Path,
     *,
     target: ObjectiveLike | None = None,
-    asked: Asked | None = None,
+    query: FitQuery | None = None,
     trust: bool = False,
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before."""
     directory = Path(directory)
-    request = _request(directory, asked or Asked(), trust)
+    request = _request(directory, query or FitQuery(), trust)
     objective = request.resolve_objective(target)
     with steady_progress("propose", search_steps(request.search)) as update:
         found = propose_mixture(request, objective, update=update)
@@ -241,7 +241,7 @@ def predict_from(
     mixture: Mixture | Mapping[str, float] | str | Path,
     *,
     target: ObjectiveLike | None = None,
-    asked: Asked | None = None,
+    query: FitQuery | None = None,
     trust: bool = False,
 ) -> Forecast:
     """Predict what a mixture gives, with intervals, and which limits it breaks.
@@ -250,7 +250,7 @@ def predict_from(
         directory: A run directory, or a folder with a fit (`load_fit`).
         mixture: Weights of the fit's domains, or a file of them, such as a proposal.
         target: What is minimised (`propose_from`); the fit's own objective when None.
-        asked: The length of the run, limits and inventory, where others are meant.
+        query: The length of the run, limits and inventory, where others are meant.
         trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
@@ -262,7 +262,7 @@ def predict_from(
         mixture = Mixture.from_file(mixture)
     elif not isinstance(mixture, Mixture):
         mixture = Mixture(mixture)
-    request = _request(Path(directory), asked or Asked(), trust)
+    request = _request(Path(directory), query or FitQuery(), trust)
     return predict_mixture(request, mixture, request.resolve_objective(target))
 
 
@@ -271,16 +271,16 @@ def propose_front_from(
     targets: Sequence[str],
     *,
     points: int = 9,
-    asked: Asked | None = None,
+    query: FitQuery | None = None,
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets."""
-    request = _request(Path(directory), asked or Asked(), trust)
+    request = _request(Path(directory), query or FitQuery(), trust)
     with steady_progress("front", points) as update:
         return propose_front(request, targets, points=points, update=update)
 
 
-def _request(directory: Path, asked: Asked, trust: bool) -> ProposalRequest:
+def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
     fit = load_fit(directory, trust=trust)
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
     thresholds: dict[str, float] = {}
@@ -291,10 +291,10 @@ def _request(directory: Path, asked: Asked, trust: bool) -> ProposalRequest:
         thresholds = config.expert_thresholds
     return ProposalRequest.of(
         fit,
-        constraints=asked.constraints or limits,
-        inventory=known_inventory(directory, asked.inventory, fit.domains, trust),
-        tokens=asked.tokens,
-        risk=asked.risk,
+        constraints=query.constraints or limits,
+        inventory=known_inventory(directory, query.inventory, fit.domains, trust),
+        tokens=query.tokens,
+        risk=query.risk,
         search=search,
         seed=seed,
         collapsed=collapsed_trials(directory, thresholds),

@@ -136,9 +136,9 @@ def test_a_proposal_beside_collapsed_trials_is_warned_of(done):
 def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     limits = tmp_path / "limits.yaml"
     limits.write_text("guardrails: {experts: true}")
-    from mixopt.pipeline import Asked, propose_from
+    from mixopt.pipeline import FitQuery, propose_from
 
-    proposal = propose_from(done.path, asked=Asked(constraints=limits))
+    proposal = propose_from(done.path, query=FitQuery(constraints=limits))
     code = proposal.mixture["code"]
     above = min(one for one in shares(done).values() if one > 0.7)
     below = max(one for one in shares(done).values() if one <= 0.7)
@@ -149,12 +149,12 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
 
 
 def test_a_guardrail_that_cannot_be_kept_is_one_line(done, tmp_path):
-    from mixopt.pipeline import Asked, propose_from
+    from mixopt.pipeline import FitQuery, propose_from
 
     limits = tmp_path / "limits.yaml"
     limits.write_text("{guardrails: {experts: true}, bounds: {code: [0.95, 1.0]}}")
     with pytest.raises(InfeasibleError, match="every allowed mixture that was found is closest"):
-        propose_from(done.path, asked=Asked(constraints=limits))
+        propose_from(done.path, query=FitQuery(constraints=limits))
 
 
 def test_the_guardrail_needs_experts_that_did_not_all_collapse(done):

@@ -17,7 +17,7 @@ from mixopt.config import ConstraintsConfig, RiskConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, InfeasibleError, PluginError, RunError, TrialsError
 from mixopt.objective import Objective
-from mixopt.pipeline import Asked, propose_from
+from mixopt.pipeline import FitQuery, propose_from
 
 DOMAINS = ("web", "code", "books")
 INVENTORY = {"web": 4e9, "code": 1e9, "books": 2e9}
@@ -302,7 +302,7 @@ def test_constraints_of_a_file_that_cannot_be_right_name_the_file(fit, tmp_path)
     path = tmp_path / "c.yaml"
     path.write_text("bound: {}")
     with pytest.raises(ConfigError, match=r"c\.yaml: bound: "):
-        propose_from(tmp_path, asked=Asked(constraints=path))
+        propose_from(tmp_path, query=FitQuery(constraints=path))
 
 
 # --- The command line ---------------------------------------------------------------------------

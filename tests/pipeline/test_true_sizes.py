@@ -7,7 +7,7 @@ import yaml
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.pipeline import Asked, propose_from, steps
+from mixopt.pipeline import FitQuery, propose_from, steps
 from mixopt.run_directory import Run, load_run
 from mixopt.trials import Training
 
@@ -179,7 +179,7 @@ def test_another_question_to_the_run_is_of_the_stated_sizes(finished):
 
 def test_sizes_in_bytes_are_asked_for_in_the_corpus_s_tokens(finished, tmp_path):
     (tmp_path / "sizes.yaml").write_text("code: {bytes: 5e6}\nprose: 1e6\nhelp: 1e6\n")
-    found = propose_from(finished.path, asked=Asked(inventory=tmp_path / "sizes.yaml"))
+    found = propose_from(finished.path, query=FitQuery(inventory=tmp_path / "sizes.yaml"))
     assert 0.7 < found.natural["code"] < 0.75
 
 
