@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.loading.document_fields import FIELDS, LABELS, TOKENS
 from mixopt.loading.packing import NO_LOSS
 from mixopt.loading.row_sources import CountedUnit, HasLengths, TokenRows
 from mixopt.system import IntArray
 
+TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
+LOSS_MASKS = ("assistant_masks", "completion_mask")
+FIELDS = (TOKENS, LABELS, ATTENTION, *LOSS_MASKS)
 _ROWS = 10_000  # whose labels are read at once
 
 

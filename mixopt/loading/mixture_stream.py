@@ -5,14 +5,21 @@ from a fixed number of lanes (mixopt.loading.stream_lanes), which are shared amo
 workers; so the batches of all ranks together do not depend on how many there are, and a run
 continues exactly on other numbers. The state has the place of every lane.
 
-This module needs torch. Shapes: G lanes of this rank, S samples of a lane in a batch.
+This module needs torch. Shapes: B samples of a global batch, G lanes of this rank, S samples of a
+lane in a batch.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,18 +27,17 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, count_samples, stack_samples
 from mixopt.loading.field_names import field_names
-from mixopt.loading.row_format import Packing, RowFormat
-from mixopt.loading.stream_deal import deal
-from mixopt.loading.stream_lanes import LanePlan, LaneReader
-from mixopt.loading.stream_places import StreamPlaces, join_stream_states, read_places
-from mixopt.loading.stream_sources import DividedSource
-from mixopt.loading.stream_workers import InProcess, StreamWorkers
-from mixopt.sampling import (
-    MixtureSampler,
-    Weights,
-    at_least,
-    refuse_second_split,
+from mixopt.loading.stream_lanes import (
+    DividedSource,
+    LanePlace,
+    LanePlan,
+    LaneReader,
+    Mark,
+    Packing,
+    Places,
+    RowFormat,
 )
+from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
 from mixopt.system import IntArray, StateFields, shown_value
 
 try:
@@ -42,7 +48,9 @@ except ImportError as error:
 
 UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
 LANES = 16
-_FORMAT = "mixopt-stream/2"
+FORMAT = "mixopt-stream/3"
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
+_WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
 
 
 class MixtureStream(IterableDataset[Batch]):
@@ -51,9 +59,9 @@ class MixtureStream(IterableDataset[Batch]):
     def __init__(
         self,
         sources: Mapping[str, Any],
-        weights: Weights,
+        weights: Weights | None = None,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         length: int | None = None,
         packing: Packing = "cut",
         tokenize: Callable[[Any], Any] | None = None,
@@ -67,7 +75,7 @@ class MixtureStream(IterableDataset[Batch]):
         world_size: int | None = None,
         mesh: Any = None,
         batches: int | None = None,
-        schedule: Sequence[tuple[int, Weights]] = (),
+        schedule: Any = (),
         collate: Callable[[Sequence[Any]], Batch] | None = None,
     ) -> None:
         """Join the streams.
@@ -92,7 +100,7 @@ class MixtureStream(IterableDataset[Batch]):
             world_size: As for MixtureSampler.
             mesh: As for MixtureSampler.
             batches: Global batches of one pass; without it the stream has no end.
-            schedule: Weights that are known beforehand, with the batch from which they hold.
+            schedule: As for MixtureSampler.
             collate: Puts samples together; by default arrays of one shape are stacked.
 
         Raises:
@@ -112,15 +120,20 @@ class MixtureStream(IterableDataset[Batch]):
         self._total = _lanes(lanes, self._sampler)
         count = self._total // self._sampler.world_size
         self._lanes = range(self._sampler.rank * count, (self._sampler.rank + 1) * count)
-        self._workers = _workers(workers, count)
+        if at_least(0, "workers", workers) > count:
+            raise SamplerError(
+                f"workers {workers}: a rank has {count} lanes to share; use at most that"
+            )
+        self._workers = workers
         self._prefetch = at_least(1, "prefetch", prefetch)
         block = max(1, at_least(1, "buffer", buffer) // self._total)
         divided = {n: DividedSource(n, s, self._total, block) for n, s in sources.items()}
-        self._form = RowFormat(length, packing, tokenize, padding)
-        self._plan = LanePlan(divided, self._form, seed, block)
+        form = RowFormat(length, packing, tokenize, padding)
+        self._plan = LanePlan(divided, form, seed, block)
         self.collate = collate
         self._columns: set[str] = set()
-        self._begin(StreamPlaces.at_start(divided, self._lanes))
+        self._inline: LaneReader | None = None
+        self._places = [Places.joined(one.at_start(self._lanes) for one in divided.values())]
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches to the end of the pass.
@@ -139,18 +152,27 @@ class MixtureStream(IterableDataset[Batch]):
                 "each worker of a DataLoader would read all of this rank's part; give "
                 "MixtureStream(workers=) instead of DataLoader(num_workers=)"
             )
-        sampler, readers = self._sampler, self._readers()
+        sampler, last = self._sampler, self._sampler.pass_end
+        workers = self._start_workers() if self._workers else None
         asked: deque[IntArray] = deque()
-        last = sampler.pass_end
         try:
             while last is None or sampler.batch < last:
-                self._ask(readers, asked, last)
-                samples = self._take(readers)
                 batch = sampler.batch
+                ahead = self._prefetch if workers else 0
+                stop = batch + 1 + ahead if last is None else min(batch + 1 + ahead, last)
+                for number in range(batch + len(asked), stop):
+                    asked.append(self._domains(number))
+                    if workers:
+                        workers.ask(asked[-1])
+                samples = workers.take() if workers else [self._read(asked[0])]
+                for places, (_, changed) in zip(self._places, samples, strict=True):
+                    places.update(changed)
                 sampler.received(batch + 1, handed_out=batch + len(asked))
-                yield self._batch(batch, samples, asked.popleft())
+                rows = [row for part, _ in samples for row in part]
+                yield self._batch(batch, rows, asked.popleft())
         finally:
-            readers.close()
+            if workers:
+                workers.close()
             sampler.received(sampler.batch)
 
     @property
@@ -217,7 +239,7 @@ class MixtureStream(IterableDataset[Batch]):
             SamplerError: Another number was received than `consumed`; there are other ranks and no
                 torch.distributed to ask them by, or ranks are not at one batch of one stream.
         """
-        received = self._sampler.batch
+        received, ranks = self._sampler.batch, self._sampler.world_size
         if consumed not in {None, received}:
             raise SamplerError(
                 f"state_dict(consumed={shown_value(consumed)}): the stream has handed out "
@@ -225,28 +247,33 @@ class MixtureStream(IterableDataset[Batch]):
                 "with each batch, before the next is fetched, and save that of the last one "
                 "trained on"
             )
-        state = self.rank_state()
-        if self._sampler.world_size == 1:
-            return state
+        if ranks == 1:
+            return self.rank_state()
         distributed: Any = sys.modules.get("torch.distributed")
         if distributed is None or not distributed.is_initialized():
             raise SamplerError(
-                f"the state has the lanes of all {self._sampler.world_size} ranks, but "
-                "torch.distributed is not initialised to gather them: save rank_state() of each, "
-                "and join them by join_stream_states"
+                f"the state has the lanes of all {ranks} ranks, but torch.distributed is not"
+                " initialised to gather them: save rank_state() of each, and join them by"
+                " join_stream_states"
             )
         states: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(states, state)
+        distributed.all_gather_object(states, self.rank_state())
         return join_stream_states(states)
 
     def rank_state(self) -> dict[str, Any]:
         """Return the state of this rank's lanes; it resumes only with this number of ranks."""
-        return {
-            "format": _FORMAT,
-            **self._settings(),
-            "sampler": self._sampler.state_dict(),
-            "domains": StreamPlaces.joined(self._places).state(self._plan.sources),
+        places = Places.joined(self._places)
+        lanes, marks = places.lanes.items(), places.marks.items()
+        domains = {
+            name: {
+                "parts": source.parts,
+                "marks": {str(k): list(mark) for (n, k), mark in marks if n == name},
+                "lanes": {str(k): list(place) for (n, k), place in lanes if n == name},
+            }
+            for name, source in self._plan.sources.items()
         }
+        state = {"format": FORMAT, **self._settings(), "sampler": self._sampler.state_dict()}
+        return {**state, "domains": domains}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, on any number of workers and of ranks that divides its lanes.
@@ -256,65 +283,48 @@ class MixtureStream(IterableDataset[Batch]):
                 changed.
         """
         fields = StateFields(state, "the stream's state", SamplerError)
-        fields.check_format(_FORMAT)
+        fields.check_format(FORMAT)
         for name, here in self._settings().items():
             if fields.get(name) != here:
                 raise SamplerError(
                     f"the stream's state: {name}: it is {shown_value(fields.get(name))}, here"
                     f" {shown_value(here)}"
                 )
-        places = read_places(fields.part("domains"), self._plan.sources, self._lanes)
+        domains = fields.part("domains")
+        places = Places.joined(
+            _read_places(domains.part(name), source, self._lanes)
+            for name, source in self._plan.sources.items()
+        )
         self._sampler.load_state_dict(fields.part("sampler").content)
-        self._begin(places)
+        self._places, self._inline = [places], None
 
     def _settings(self) -> dict[str, Any]:
         """Return what the batches follow from besides sources and sampler."""
+        form = self._plan.form
         return {
             "lanes": self._total,
-            "block": self._plan.buffer,
-            "length": self._form.length,
-            "packing": self._form.packing,
+            "block": self._plan.block,
+            "length": form.length,
+            "packing": form.packing,
         }
 
-    def _begin(self, places: StreamPlaces) -> None:
-        """Resume from places; the lanes are opened there with the next batch."""
-        self._places = [places]
-        self._inline: InProcess | None = None
+    def _start_workers(self) -> _Workers:
+        """Start processes that read neighbouring lanes each, from where those are."""
+        places, self._inline = Places.joined(self._places), None
+        lanes = [part.tolist() for part in np.array_split(self._lanes, self._workers)]
+        self._places = [places.of(some, self._plan.sources) for some in lanes]
+        return _Workers(self._plan, lanes, self._places)
 
-    def _readers(self) -> StreamWorkers | InProcess:
-        places = StreamPlaces.joined(self._places)
-        if self._workers:
-            parts = np.array_split(self._lanes, self._workers)
-            lanes = [[int(lane) for lane in part] for part in parts]
-            self._places = [places.of(some, self._plan.sources) for some in lanes]
-            return StreamWorkers(self._plan, lanes, self._places)
+    def _read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
+        """Read a batch in this process."""
         if self._inline is None:
-            self._inline = InProcess(LaneReader(self._plan, self._lanes, places))
-            self._places = [places]
-        return self._inline
-
-    def _ask(
-        self, readers: StreamWorkers | InProcess, asked: deque[IntArray], last: int | None
-    ) -> None:
-        """Ask for the next batch, and with workers for those after it."""
-        ahead = 1 + (self._prefetch if self._workers else 0)
-        while len(asked) < ahead:
-            batch = self._sampler.batch + len(asked)
-            if last is not None and batch >= last:
-                return
-            asked.append(self._domains(batch))
-            readers.ask(asked[-1])
-
-    def _take(self, readers: StreamWorkers | InProcess) -> list[Any]:
-        """Return the samples of a batch, and note where they leave the lanes."""
+            self._places = [Places.joined(self._places)]
+            self._inline = LaneReader(self._plan, self._lanes, self._places[0])
         try:
-            taken = readers.take()
+            return self._inline.read(domain_GS)
         except BaseException:
             self._inline = None  # it may have read a part of the batch
             raise
-        for places, part in zip(self._places, taken, strict=True):
-            places.update(part.places)
-        return [sample for part in taken for sample in part.samples]
 
     def _domains(self, batch: int) -> IntArray:
         """Return the domains of a batch's samples in this rank's lanes, shape (G, S)."""
@@ -337,15 +347,144 @@ class MixtureStream(IterableDataset[Batch]):
         content[fields["batch"]] = batch
         content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
         content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint
-        return {name: _tensor(value) for name, value in content.items()}
+        return {
+            name: torch.as_tensor(value) if hasattr(value, "dtype") else value
+            for name, value in content.items()
+        }
+
+
+class _Workers:
+    """Processes of one rank, each of which reads neighbouring lanes.
+
+    They are told the domains of their samples, so they need not hear of new weights. They are not
+    torch's DataLoader's: in those, sources that look where they are would read other parts.
+    """
+
+    def __init__(
+        self, plan: LanePlan, lanes: Sequence[Sequence[int]], places: Sequence[Places]
+    ) -> None:
+        """Start a process for each share of the lanes."""
+        self._ends = np.cumsum([len(some) for some in lanes])
+        self._pools = [
+            ProcessPoolExecutor(1, initializer=_begin, initargs=(plan, some, there, os.getpid()))
+            for some, there in zip(lanes, places, strict=True)
+        ]
+        self._asked: deque[list[Future[Any]]] = deque()
+
+    def ask(self, domain_GS: IntArray) -> None:
+        """Ask for the samples of a batch, of the rank's lanes."""
+        parts = np.split(domain_GS, self._ends[:-1])
+        try:
+            pairs = zip(self._pools, parts, strict=True)
+            self._asked.append([pool.submit(_answer, part) for pool, part in pairs])
+        except BrokenProcessPool:  # told when it should answer
+            pass
+
+    def take(self) -> list[tuple[list[Any], Places]]:
+        """Return each worker's samples of the first batch that was asked for and not taken.
+
+        Raises:
+            SamplerError: A worker has died.
+            Exception: What reading raised in a worker.
+        """
+        try:
+            if not self._asked:
+                raise BrokenProcessPool
+            return [answer.result() for answer in self._asked.popleft()]
+        except BrokenProcessPool as error:
+            raise SamplerError(
+                f"one of the {len(self._pools)} workers of the stream died; iterate again, or load"
+                " a state, and the stream continues with the next batch"
+            ) from error
+
+    def close(self) -> None:
+        """End the processes, once they have answered what they read."""
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_reader: list[LaneReader] = []  # of a worker process
+
+
+def _begin(plan: LanePlan, lanes: Sequence[int], places: Places, parent: int) -> None:
+    """Open the lanes of a worker, which ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    asyn: Any = sys.modules.get("fsspec.asyn")
+    if asyn is not None:  # its loop and its lock are the parent's
+        asyn.reset_lock()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _reader[:] = [LaneReader(plan, lanes, places)]
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(0)
+
+
+def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
+    return _reader[0].read(domain_GS)
+
+
+def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
+    """Deal the samples of a global batch to lanes, so that each has its part of every domain.
+
+    The samples are sorted by domain and dealt in turn, beginning with another lane in each batch:
+    by multiples of the golden ratio, whose fractions are spread evenly at every length. So lanes
+    come to the end of their documents together. In a lane the samples keep their order.
+
+    Args:
+        domain_B: Domains of the batch's samples; the lanes divide their number.
+        lanes: How many lanes.
+        batch: Number of the batch.
+
+    Returns:
+        Domains of the samples of each lane, shape (lanes, S).
+    """
+    turn = (batch * _GOLDEN % (1 << 64)) * lanes >> 64
+    lane_B = np.empty_like(domain_B)
+    lane_B[np.argsort(domain_B, kind="stable")] = (np.arange(len(domain_B)) + turn) % lanes
+    return domain_B[np.argsort(lane_B, kind="stable")].reshape(lanes, -1)
+
+
+def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the states of the ranks of a stream together; any number of ranks resumes from that.
+
+    Of a part of a source that several ranks read, the earliest mark is kept: any of them can begin
+    there.
+
+    Raises:
+        SamplerError: They are not of one stream at one batch, or lanes are missing.
+    """
+    given = list(states)
+    first = {name: value for name, value in given[0].items() if name != "domains"}
+    domains: dict[str, dict[str, Any]] = {}
+    for k, state in enumerate(given):
+        for name, value in first.items():
+            if state.get(name) != value:
+                raise SamplerError(
+                    f"the stream's state {k} of {len(given)}: {name}: is not that of the first"
+                )
+        for name, one in state["domains"].items():
+            known = domains.setdefault(name, {"parts": one["parts"], "marks": {}, "lanes": {}})
+            known["lanes"] |= one["lanes"]
+            for part, mark in one["marks"].items():
+                before = known["marks"].setdefault(part, mark)
+                known["marks"][part] = min(before, mark, key=lambda mark: tuple(mark[:2]))
+    for name, one in domains.items():
+        missing = set(map(str, range(first["lanes"]))) - set(one["lanes"])
+        if missing:
+            raise SamplerError(
+                f"the stream's states: domain {name!r}: lane {min(missing, key=int)} of"
+                f" {first['lanes']} is in none of them; join those of all ranks"
+            )
+        for field in ("marks", "lanes"):
+            one[field] = dict(sorted(one[field].items(), key=lambda pair: int(pair[0])))
+    return {**first, "domains": domains}
 
 
 def _lanes(given: int | None, sampler: MixtureSampler) -> int:
-    """Return the number of lanes.
-
-    Raises:
-        SamplerError: It does not divide the batch, or ranks cannot share the lanes.
-    """
+    """Return the number of lanes, which divides the batch and which ranks can share."""
     size, ranks = sampler.batch_size, sampler.world_size
     lanes = given
     if lanes is None:
@@ -360,13 +499,38 @@ def _lanes(given: int | None, sampler: MixtureSampler) -> int:
     return lanes
 
 
-def _workers(workers: int, lanes: int) -> int:
-    if at_least(0, "workers", workers) > lanes:
+def _read_places(fields: StateFields, source: DividedSource, lanes: Iterable[int]) -> Places:
+    """Take the places of some lanes of a domain from a state."""
+    parts = fields.whole("parts", 1)
+    if parts != source.parts:
         raise SamplerError(
-            f"workers {workers}: a rank has {lanes} lanes to share; use at most that"
+            f"{fields.where}: its source was read in {parts} parts, here it has shards for "
+            f"{source.parts}: it has changed"
         )
-    return workers
+    marks, records, places = fields.part("marks"), fields.part("lanes"), Places()
+    for lane in lanes:
+        name, part = str(lane), lane // source.lanes
+        if name not in records.content:
+            raise SamplerError(
+                f"{records.where}: {lane}: is missing; join the states of all ranks by "
+                "join_stream_states before other ranks resume from it"
+            )
+        place = LanePlace(*records.wholes(name, len(LanePlace._fields)))
+        if place.left > 1 << 31 or (place.left > 0) != (place.carried > 0):
+            records.refuse(name, "no place: tokens are left of documents that are carried")
+        mark = _read_mark(marks, str(part))
+        if mark[:2] > place[:2] or place.document % source.lanes != lane % source.lanes:
+            records.refuse(name, f"no place of lane {lane} after the mark of its part")
+        places.lanes[source.domain, lane] = place
+        places.marks[source.domain, part] = mark
+    return places
 
 
-def _tensor(value: Any) -> Any:
-    return torch.as_tensor(value) if hasattr(value, "dtype") else value
+def _read_mark(marks: StateFields, name: str) -> Mark:
+    values = dict(zip(Mark._fields, marks.listed(name, len(Mark._fields)), strict=True))
+    one = StateFields(values, f"{marks.where}: {name}", SamplerError)
+    source = one.maybe("source", lambda name: one.part(name).content)
+    mark = Mark(one.whole("epoch"), one.whole("document"), one.whole("last_pass"), source)
+    if source is None and mark.document:
+        one.refuse("source", "no state, in the middle of a pass")
+    return mark

@@ -1,30 +1,55 @@
 """PackedDocuments: whole documents in rows of one length, as a map-style source.
 
 A domain of a MixtureDataset may be one. Which documents are in which row is planned once, from
-their lengths; the plan of a large domain of token shards is kept in this node's cache, where the
-other processes find it.
+their lengths: a window of documents is shuffled, longest first, into rows by best fit; then the
+next window.
 
-Shapes: B rows, L tokens of a row.
+Shapes: B rows of a batch, P pieces (a document that is no longer than a row is one), L tokens of a
+row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch
-from mixopt.loading.document_sources import documents_in
-from mixopt.loading.packing import laid_out, packed_fields
-from mixopt.loading.packing_plan import UNKNOWN, Long, Packer, PackingPlan, PackingSummary
-from mixopt.loading.plan_files import plan_of
+from mixopt.loading.documents import PIECE, UNKNOWN, Pieces, Scanned, documents_in
+from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields
 from mixopt.loading.row_sources import CountedUnit
-from mixopt.sampling import at_least
-from mixopt.system import IntArray
+from mixopt.sampling import at_least, domain_key, window_order
+from mixopt.system import IntArray, replacing
+
+Long = Literal["split", "truncate", "error"]
+
+
+@dataclass(frozen=True)
+class PackingSummary:
+    """The result of packing a source.
+
+    Attributes:
+        documents: Documents that have tokens.
+        tokens: Tokens in rows.
+        rows: Rows.
+        fill: The share of the rows that is tokens, not padding.
+        split: Documents that are in several pieces.
+        truncated: Documents whose end is left out.
+        left_out: Tokens that are left out.
+    """
+
+    documents: int
+    tokens: int
+    rows: int
+    fill: float
+    split: int
+    truncated: int
+    left_out: int
 
 
 class PackedDocuments:
@@ -42,6 +67,7 @@ class PackedDocuments:
         padding: int = 0,
         seed: int = 0,
         window: int = 1 << 16,
+        plan: str | Path | None = None,
     ) -> None:
         """Plan the rows.
 
@@ -59,30 +85,29 @@ class PackedDocuments:
             padding: Token id where a row is not full.
             seed: Of the shuffles.
             window: Documents that are put into rows together.
+            plan: A file (.npy) for the plan of a large source: written where it is not there, else
+                mapped. It belongs to this source and these settings; delete it when they change.
 
         Raises:
-            CorpusError: A source without documents, samples that are no tokens, or a document that
-                is longer than a row, with `long="error"`.
+            CorpusError: A source without documents, samples that are no tokens, a document that is
+                longer than a row, with `long="error"`, or a plan of rows of another length.
         """
         if long not in get_args(Long):
             raise CorpusError(f"long={long!r}; it is one of {', '.join(get_args(Long))}")
         self.length = at_least(1, "length", length)
         self.padding = at_least(0, "padding", padding)
-        self._packer = Packer(length, long, seed, at_least(1, "window", window))
+        self._long, self._seed, self._window = long, seed, at_least(1, "window", window)
         self._documents = documents_in(source, document_end, tokenize, lengths)
-        if not len(self):
+        self._pieces = self._planned(None if plan is None else Path(plan))
+        if not len(self._pieces):
             raise CorpusError("the source has no tokens: there is nothing to pack")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Send how rows are planned to another process, with a plan that is not in a file."""
-        state = dict(vars(self))
-        if self._plan.is_mapped:
-            del state["_plan"]
-        return state
+        rows = self._pieces["row"]
+        self._firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        self._counts = np.diff(self._firsts, append=len(rows))
 
     def __len__(self) -> int:
         """Count the rows."""
-        return len(self._plan.rows_R)
+        return len(self._firsts)
 
     def __getitem__(self, row: int) -> Batch:
         """Return a row; its fields are those of `read`, each of shape (L,)."""
@@ -111,7 +136,7 @@ class PackedDocuments:
         chosen = np.asarray(rows, np.int64)
         if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"rows {chosen.min()} to {chosen.max()} of {len(self)}")
-        pieces, counts = self._plan.of_rows(chosen % len(self))
+        pieces, counts = self._of_rows(chosen % len(self))
         tokens, labels = self._documents.read(pieces)
         packed = laid_out(
             tokens, pieces["length"], counts, self.length, padding=self.padding, labels_T=labels
@@ -124,8 +149,10 @@ class PackedDocuments:
         Returns:
             Number of the document in the source, first token, end; in the order of `document`.
         """
-        pieces, _ = self._plan.of_rows(np.array([row]))
-        return [(p["document"], p["before"], p["before"] + p["length"]) for p in pieces]
+        pieces, _ = self._of_rows(np.array([row]))
+        return [
+            (int(p["document"]), int(p["before"]), int(p["before"] + p["length"])) for p in pieces
+        ]
 
     def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
         """Return the tokens of each row without padding, or those that carry loss.
@@ -133,15 +160,106 @@ class PackedDocuments:
         Returns:
             Shape (rows,); None where that is not known before rows are read.
         """
-        counts = self._plan.rows_R[unit].view()  # of a file, where the plan is in one
-        counts.flags.writeable = False
-        return None if counts[0] == UNKNOWN else counts
+        each = self._pieces["length" if unit == "tokens" else "supervised"]
+        if each[0] == UNKNOWN:
+            return None
+        counts: IntArray = np.add.reduceat(each, self._firsts)
+        return counts
 
     @property
     def summary(self) -> PackingSummary:
         """The fill of rows, and the treatment of long documents."""
-        return self._plan.summary(self._packer)
+        pieces, rows = self._pieces, len(self)
+        tokens = int(pieces["length"].sum())
+        after = pieces["after"] if self._long == "truncate" else np.zeros(1, np.int64)
+        return PackingSummary(
+            documents=int(np.count_nonzero(pieces["before"] == 0)),
+            tokens=tokens,
+            rows=rows,
+            fill=tokens / (rows * self.length),
+            split=int(np.count_nonzero(pieces["before"] == self.length)),
+            truncated=int(np.count_nonzero(after)),
+            left_out=int(after.sum()),
+        )
 
-    @cached_property
-    def _plan(self) -> PackingPlan:
-        return plan_of(self._documents, self._packer)
+    def _of_rows(self, rows: IntArray) -> tuple[Pieces, IntArray]:
+        """Return the pieces of some rows, and how many each has."""
+        counts = self._counts[rows]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._pieces[np.repeat(self._firsts[rows], counts) + within], counts
+
+    def _planned(self, file: Path | None) -> Pieces:
+        """Return all pieces in the order of their rows: planned, or from a file."""
+        if file is not None and file.exists():
+            found: Pieces = np.load(file, mmap_mode="r")
+            if found.dtype != PIECE or found["length"].max(initial=0) > self.length:
+                raise CorpusError(f"{file}: not a plan of rows of {self.length}; delete it")
+            return found
+        pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
+        if file is not None:
+            with replacing(file) as part, part.open("wb") as stream:
+                np.save(stream, pieces)
+        return pieces
+
+    def _windows(self) -> Iterator[Pieces]:
+        """Yield the pieces of one window after the other, however much was scanned at once."""
+        number = rows = 0
+        waiting = np.empty(0, PIECE)
+        document = start = 0
+        for some in self._documents.scan():
+            pieces = self._cut(some, document)
+            pieces["start"] += start
+            pieces["document"] += document
+            document, start = document + len(some.lengths_D), start + int(some.lengths_D.sum())
+            waiting = np.concatenate([waiting, pieces])
+            while len(waiting) >= self._window:
+                fitted = self._fitted(number, waiting[: self._window], rows)
+                number, rows, waiting = number + 1, fitted["row"][-1] + 1, waiting[self._window :]
+                yield fitted
+        if len(waiting):
+            yield self._fitted(number, waiting, rows)
+
+    def _cut(self, some: Scanned, before_these: int) -> Pieces:
+        """Return the pieces of documents, numbered and placed from the first of them."""
+        lengths = some.lengths_D
+        if self._long == "error" and (lengths > self.length).any():
+            place = int(np.argmax(lengths > self.length))
+            raise CorpusError(
+                f"document {before_these + place} has {lengths[place]} tokens, a row"
+                f" {self.length}: give long='split' or 'truncate', or longer rows"
+            )
+        counts = -(-lengths // self.length)
+        if self._long == "truncate":
+            counts = np.minimum(counts, 1)
+        pieces = np.zeros(int(counts.sum()), PIECE)
+        pieces["document"] = np.repeat(np.arange(len(lengths)), counts)
+        number = np.arange(len(pieces)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pieces["before"] = number * self.length
+        left = np.repeat(lengths, counts) - pieces["before"]
+        pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
+        pieces["length"] = np.minimum(left, self.length)
+        pieces["after"] = left - pieces["length"]
+        pieces["supervised"] = _supervised(pieces, some)
+        return pieces
+
+    def _fitted(self, number: int, some: Pieces, first: int) -> Pieces:
+        """Fit a window; rows, and pieces in a row, stand in the order of the shuffle."""
+        pieces = some[window_order(domain_key(self._seed, "packing"), number, 1, len(some))[0]]
+        opened = best_fit_rows(pieces["length"], self.length)
+        _, begins, inverse = np.unique(opened, return_index=True, return_inverse=True)
+        pieces["row"] = np.argsort(np.argsort(begins))[inverse] + first
+        if (pieces["supervised"] == UNKNOWN).any():
+            pieces["supervised"] = UNKNOWN
+        ordered: Pieces = pieces[np.argsort(pieces["row"], kind="stable")]
+        return ordered
+
+
+def _supervised(pieces_P: Pieces, scanned: Scanned) -> IntArray:
+    """Count the tokens of each piece that carry loss; its first has nothing before it."""
+    if not scanned.is_counted:
+        return np.full(len(pieces_P), UNKNOWN)
+    if scanned.carries_T is None:
+        return np.asarray(pieces_P["length"] - 1, np.int64)
+    before = np.append(0, np.cumsum(scanned.carries_T, dtype=np.int64))
+    stops = pieces_P["start"] + pieces_P["length"]
+    return np.asarray(before[stops] - before[pieces_P["start"] + 1], np.int64)

@@ -15,9 +15,8 @@ from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, P
 from mixopt.corpus import TokenShards
 from mixopt.corpus.token_shards import TokenWriter
 from mixopt.errors import SamplerError
-from mixopt.loading import HasLengths, plan_files, stack_samples
-from mixopt.loading.document_sources import ShardDocuments
-from mixopt.loading.packing_plan import Packer, PackingPlan
+from mixopt.loading import HasLengths, stack_samples
+from mixopt.loading.documents import ShardDocuments
 
 END = 0
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_size=25)
@@ -86,7 +85,7 @@ def test_tokens_after_the_last_end_are_a_document(tmp_path):
 def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch, scanned):
     shards = shards_of(tmp_path / "t", random_documents(60))
     whole = PackedDocuments(shards, length=16, document_end=END, window=10)
-    monkeypatch.setattr("mixopt.loading.document_sources.SCAN_TOKENS", scanned)
+    monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", scanned)
     again = PackedDocuments(shards, length=16, document_end=END, window=10)
     assert all(
         np.array_equal(whole[k]["input_ids"], again[k]["input_ids"]) for k in range(len(whole))
@@ -176,7 +175,7 @@ def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch, indices):
     dataset = datasets.Dataset.from_dict({"input_ids": documents, "source": ["x"] * 30})
     if indices is not None:
         dataset, documents = dataset.select(indices), [documents[k] for k in indices]
-    monkeypatch.setattr("mixopt.loading.document_sources.document_of", None)  # no sample is read
+    monkeypatch.setattr("mixopt.loading.documents.document_of", None)  # no sample is read
     packed = PackedDocuments(dataset, length=32)
     monkeypatch.undo()
     assert unpacked(packed) == dict(enumerate(documents))
@@ -299,62 +298,23 @@ def test_what_a_loader_counts_is_what_its_labels_say(tmp_path):
         assert sum(realised.tokens.values()) == tokens
 
 
-# The plan of a large domain in the node's cache.
-
-
-@pytest.fixture
-def cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan_files, "CACHED", 1)
-    return tmp_path / "cache"
+# The plan of a large domain in a file.
 
 
 def tokens_of(packed):
     return [packed[k]["input_ids"].tolist() for k in range(len(packed))]
 
 
-def test_a_plan_is_made_once_and_found_by_what_the_tokens_are(cached, tmp_path, monkeypatch):
-    documents = random_documents(50)
-    shards = shards_of(tmp_path / "a", documents)
-    made = PackedDocuments(shards, length=16, document_end=END, window=8)
-    scanned = []
-    scan = ShardDocuments.scan
-    monkeypatch.setattr(ShardDocuments, "scan", lambda self: scanned.append(1) or scan(self))
-    moved = shards_of(tmp_path / "b", documents)  # the same tokens elsewhere
-    found = PackedDocuments(moved, length=16, document_end=END, window=8)
+def test_a_plan_is_made_once_and_read_from_its_file(tmp_path, monkeypatch):
+    shards = shards_of(tmp_path / "a", random_documents(50))
+    options = {"length": 16, "document_end": END, "window": 8, "plan": tmp_path / "plan.npy"}
+    made = PackedDocuments(shards, **options)
+    monkeypatch.setattr(ShardDocuments, "scan", None)  # not scanned again
+    found = PackedDocuments(shards, **options)
     assert tokens_of(found) == tokens_of(made)
-    assert not scanned
-    other = PackedDocuments(moved, length=16, document_end=END, window=8, seed=1)
-    assert scanned
-    assert tokens_of(other) != tokens_of(made)
-
-
-def test_a_plan_in_the_cache_is_the_plan_in_memory(cached, tmp_path):
-    shards = shards_of(tmp_path / "a", random_documents(50))
-    packed = PackedDocuments(shards, length=16, document_end=END, window=8)
-    packer = Packer(16, "split", 0, 8)
-    plan = PackingPlan.of(packer.windows(ShardDocuments(shards, END).scan()))
-    assert np.array_equal(packed._plan.pieces_P, plan.pieces_P)
-    assert np.array_equal(packed._plan.rows_R, plan.rows_R)
-
-
-@pytest.mark.parametrize("name", ["pieces.bin", "rows.bin", "plan.json"])
-def test_a_damaged_plan_is_made_again(cached, tmp_path, name):
-    shards = shards_of(tmp_path / "a", random_documents(50))
-    before = tokens_of(PackedDocuments(shards, length=16, document_end=END))
-    [file] = cached.glob(f"packing/*/{name}")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    assert tokens_of(PackedDocuments(shards, length=16, document_end=END)) == before
-
-
-def test_a_mapped_plan_is_not_sent_to_another_process(cached, tmp_path):
-    shards = shards_of(tmp_path / "a", random_documents(2000), shard_tokens=1 << 20)
-    packed = PackedDocuments(shards, length=16, document_end=END)
-    sent = pickle.dumps(packed)
-    assert len(sent) < 3000
-    assert tokens_of(pickle.loads(sent)) == tokens_of(packed)
+    assert tokens_of(pickle.loads(pickle.dumps(found))) == tokens_of(made)
+    with pytest.raises(CorpusError, match=r"plan.npy: not a plan of rows of 8; delete it"):
+        PackedDocuments(shards, **options | {"length": 8})
 
 
 # Bad input, in one line.

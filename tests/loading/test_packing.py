@@ -9,11 +9,11 @@ from mixopt.loading import cut
 from mixopt.loading.packing import (
     batch_bounds,
     best_fit,
+    best_fit_rows,
     cumulative_lengths,
     documents_of,
     packed_fields,
 )
-from mixopt.loading.row_fitting import best_fit_rows
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=40), max_size=12)
 

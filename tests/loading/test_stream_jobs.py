@@ -68,7 +68,9 @@ def test_a_worker_that_is_killed_is_one_line_and_the_stream_goes_on():
     batches = [lines(next(iterator)) for _ in range(5)]
     victim = children()[0]
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(SamplerError, match=r"^worker \d of 2 of the stream died with SIGKILL"):
+    with pytest.raises(
+        SamplerError, match=r"^one of the 2 workers of the stream died; iterate again"
+    ):
         batches.extend(map(lines, iterator))  # those that were ready are handed out
     batches += [lines(batch) for batch in islice(one, 10)]
     assert batches == [lines(batch) for batch in islice(stream(), len(batches))]
@@ -85,7 +87,7 @@ def test_workers_end_with_the_iteration():
 
 def children():
     """Return the worker processes of streams that this process has."""
-    return [c.pid for c in multiprocessing.active_children() if c.name.startswith("mixopt-stream")]
+    return [child.pid for child in multiprocessing.active_children()]
 
 
 def fails(document):

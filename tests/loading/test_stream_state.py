@@ -77,7 +77,7 @@ def test_a_state_of_other_settings_is_refused_with_both(field, value, says):
 
 
 def test_a_place_before_the_mark_of_its_part_is_refused():
-    mark = {"epoch": 3, "document": 0, "last_pass": 1, "source": None}
+    mark = [3, 0, 1, None]
     broken = replaced(advanced().state_dict(), ("domains", "web", "marks", "0"), mark)
     with pytest.raises(SamplerError, match="is no place of lane 0 after the mark of its part"):
         stream().load_state_dict(broken)

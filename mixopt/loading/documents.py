@@ -1,43 +1,159 @@
 """Documents that are packed: those of token shards, and samples of any map-style dataset.
 
-Each can be looked at once from the first to the last, for lengths, and then pieces be read from
-anywhere. Token shards are read a few megabytes at a time; lengths of a `datasets.Dataset` without
-labels and masks come from the offsets of its Arrow columns, without its tokens.
+Each source can be looked at once from the first to the last, for lengths, and then pieces be read
+from anywhere. Token shards are read a few megabytes at a time; lengths of a `datasets.Dataset`
+without labels and masks come from the offsets of its Arrow columns, without its tokens.
 
-Shapes: P pieces.
+Labels are the tokens that carry loss, -100 elsewhere, not shifted, as in transformers. A mask of
+TRL's says the same by zeros and ones; a token that an attention mask leaves out is padding of the
+source's own and is dropped.
+
+Shapes: P pieces, T tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.arrow_samples import ArrowSamples
-from mixopt.loading.document_fields import TokenDocument, Tokenize, document_of, labels_of
+from mixopt.loading.arrow_samples import (
+    ATTENTION,
+    LABELS,
+    LOSS_MASKS,
+    TOKENS,
+    ArrowSamples,
+)
 from mixopt.loading.packing import NO_LOSS
-from mixopt.loading.packing_plan import Records, Scanned
 from mixopt.loading.row_sources import Indexable, check_is_one, read_samples
-from mixopt.system import IntArray
+from mixopt.system import BoolArray, IntArray
+
+Tokenize = Callable[[Any], Any]
 
 SCAN_TOKENS = 1 << 22
 SCAN_SAMPLES = 1000
+_MAX_ID = 2**31 - 1
+
+# Of a piece: its row and its place in the concatenated documents; its document, and the tokens of
+# the document before it, in it and after it; how many of its tokens carry loss.
+PIECE = np.dtype(
+    [
+        (name, "<i8")
+        for name in ("row", "start", "document", "before", "length", "after", "supervised")
+    ]
+)
+UNKNOWN = -1
+Pieces = NDArray[np.void]
 
 
-class Documents(Protocol):
-    """Documents that are packed."""
+class Scanned(NamedTuple):
+    """Documents that were looked at.
 
-    def scan(self) -> Iterator[Scanned]:
-        """Yield the lengths of all documents, in order."""
-        ...
+    Attributes:
+        lengths_D: Tokens of each document.
+        carries_T: Whether a token carries loss, for the tokens of all of them; None where all do.
+        is_counted: Whether that is known.
+    """
 
-    def read(self, pieces_P: Records) -> tuple[NDArray[Any], IntArray | None]:
-        """Return the tokens of pieces one after the other, and their labels, None for all."""
-        ...
+    lengths_D: IntArray
+    carries_T: BoolArray | None = None
+    is_counted: bool = True
+
+
+class TokenDocument(NamedTuple):
+    """A document that is tokens.
+
+    Attributes:
+        tokens_T: The tokens, in the type that they are given in.
+        labels_T: The label of each, not shifted; None where all of them carry loss.
+    """
+
+    tokens_T: NDArray[Any]
+    labels_T: IntArray | None
+
+
+def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> TokenDocument:
+    """Read a sample: a list of tokens, or fields.
+
+    Args:
+        sample: Tokens, or `input_ids` with, if you like, `labels`, `attention_mask`,
+            `assistant_masks`, `completion_mask`.
+        name: What the sample is, for messages.
+        tokenize: Turns the sample into such a one.
+
+    Raises:
+        CorpusError: No tokens, ids that are no tokens, or fields of different lengths.
+    """
+    if tokenize is not None:
+        sample = tokenize(sample)
+    fields = sample if isinstance(sample, Mapping) else {TOKENS: sample}
+    if fields.get(TOKENS) is None:
+        raise CorpusError(
+            f"{name}: has no input_ids, but {', '.join(map(str, fields)) or 'nothing'}; tokenise"
+            " it, or give tokenize="
+        )
+    tokens = _tokens(fields[TOKENS], name)
+    labels = _labels(fields, tokens, name)
+    if fields.get(ATTENTION) is not None:
+        is_there = _as_long(fields, ATTENTION, tokens, name) != 0
+        tokens, labels = tokens[is_there], None if labels is None else labels[is_there]
+    return TokenDocument(tokens, labels)
+
+
+def labels_of(documents: Sequence[TokenDocument]) -> list[NDArray[Any]] | None:
+    """Return the labels of each document; None where all tokens of all of them carry loss."""
+    if all(one.labels_T is None for one in documents):
+        return None
+    return [one.tokens_T if one.labels_T is None else one.labels_T for one in documents]
+
+
+def _tokens(values: Any, name: str) -> NDArray[Any]:
+    tokens = _array(values)
+    if not tokens.size and tokens.ndim == 1:
+        return tokens.astype(np.int64)
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        kind = f"{tokens.ndim} dimensions of {tokens.dtype}"
+        raise CorpusError(f"{name}: input_ids: has {kind}; a document is one list of whole numbers")
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most > _MAX_ID:
+        wrong = least if least < 0 else most
+        raise CorpusError(f"{name}: input_ids: {wrong} is not a token id; ids are 0 to {_MAX_ID}")
+    return tokens
+
+
+def _labels(fields: Mapping[str, Any], tokens: NDArray[Any], name: str) -> IntArray | None:
+    masks = [field for field in LOSS_MASKS if fields.get(field) is not None]
+    has_labels = fields.get(LABELS) is not None
+    if not masks and not has_labels:
+        return None
+    given = _as_long(fields, LABELS, tokens, name) if has_labels else tokens
+    labels = given.astype(np.int64)
+    for field in masks:
+        labels[_as_long(fields, field, tokens, name) == 0] = NO_LOSS
+    return labels
+
+
+def _as_long(
+    fields: Mapping[str, Any], field: str, tokens: NDArray[Any], name: str
+) -> NDArray[Any]:
+    values = _array(fields[field])
+    if values.shape != tokens.shape:
+        raise CorpusError(
+            f"{name}: {field}: {len(values)} values for {len(tokens)} input_ids; they must be "
+            "equal in number"
+        )
+    return values
+
+
+def _array(values: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of different lengths
+        return np.empty((0, 0))
 
 
 class ShardDocuments:
@@ -74,7 +190,7 @@ class ShardDocuments:
         if begin < shards.tokens:
             yield Scanned(np.array([shards.tokens - begin]))
 
-    def read(self, pieces_P: Records) -> tuple[NDArray[Any], None]:
+    def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], None]:
         """Return the tokens of pieces one after the other; all of them carry loss."""
         shards = self.shards
         starts, lengths = pieces_P["start"], pieces_P["length"]
@@ -137,7 +253,7 @@ class SampleDocuments:
             else:
                 yield _scanned(self._documents(range(start, stop)))
 
-    def read(self, pieces_P: Records) -> tuple[NDArray[Any], IntArray | None]:
+    def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], IntArray | None]:
         """Return the tokens and labels of pieces one after the other.
 
         Raises:
@@ -162,7 +278,7 @@ class SampleDocuments:
 
 def documents_in(
     source: Any, document_end: int | None, tokenize: Tokenize | None, lengths: ArrayLike | None
-) -> Documents:
+) -> ShardDocuments | SampleDocuments:
     """Return the documents of a source.
 
     Raises:
@@ -199,8 +315,8 @@ def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:
     return None if labels is None else np.concatenate(labels).astype(np.int64)
 
 
-def _piece(document: TokenDocument, piece: tuple[int, int, int, int, int]) -> TokenDocument:
-    _, number, before, length, after = piece
+def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
+    _, _, number, before, length, after, _ = piece
     tokens, labels = document
     if len(tokens) != before + length + after:
         raise CorpusError(
