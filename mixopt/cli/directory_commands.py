@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say, show, show_as_is
 
@@ -17,14 +18,13 @@ if TYPE_CHECKING:
 def logs_command(
     directory: Directory,
     trial: Annotated[
-        str | None,
-        typer.Option("--trial", help="A trial, such as t0007 [default: list failed trials]."),
+        str | None, Option("--trial", help="A trial, such as t0007 [default: list failed trials].")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print new lines until the trial ends.")
+        bool, Option("--follow", "-f", help="Print new lines until the trial ends.")
     ] = False,
     lines: Annotated[
-        int | None, typer.Option("--lines", "-n", min=0, help="Print only the last N lines.")
+        int | None, Option("--lines", "-n", min=0, help="Print only the last N lines.")
     ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -102,7 +102,7 @@ def cancel_command(directory: Directory, trust: Trusted = False, as_json: AsJson
 def verify_command(
     directory: Directory,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read large files again even if verified before.")
+        bool, Option("--deep", help="Read large files again even if verified before.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -142,15 +142,13 @@ def _parts(directory: Path, *, deep: bool, trust: bool) -> list[CheckedPart]:
 def sync_command(
     directory: Directory,
     uri: Annotated[
-        str | None,
-        typer.Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI]."),
+        str | None, Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI].")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file whose `tracking` section is used.")
+        Path | None, Option("--config", help="YAML file whose `tracking` section is used.")
     ] = None,
     trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Send to the server that the run directory itself names."),
+        bool, Option("--trust", help="Send to the server that the run directory itself names.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -168,21 +166,19 @@ def sync_command(
 
 ThresholdValues = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--threshold", metavar="NAME=VALUE", help="Set a threshold of the diagnoses; repeatable."
     ),
 ]
 RankCount = Annotated[
-    int | None,
-    typer.Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit]."),
+    int | None, Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit].")
 ]
 StepRange = Annotated[
-    str | None,
-    typer.Option("--steps", metavar="A:B", help="Range of steps [default: the second half]."),
+    str | None, Option("--steps", metavar="A:B", help="Range of steps [default: the second half].")
 ]
 ChangeStep = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--change",
         metavar="STEP",
         help="Compare before and after this step [default: largest change].",

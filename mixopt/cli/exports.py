@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import (
     AsJson,
@@ -29,43 +29,41 @@ if TYPE_CHECKING:
 def export_command(
     source: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="MIXTURE|SCHEDULE|DIR",
             help="YAML of a mixture or a schedule, or a run directory.",
         ),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="TOOL", help="The trainer to write for; --list shows all."),
+        Option("--to", metavar="TOOL", help="The trainer to write for; --list shows all."),
     ] = None,
     inventory: SizesPath = None,
     tokens: FullLength = None,
     paths: Annotated[
-        Path | None,
-        typer.Option("--paths", metavar="FILE", help="YAML of paths by domain."),
+        Path | None, Option("--paths", metavar="FILE", help="YAML of paths by domain.")
     ] = None,
     sample_tokens: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--sample-tokens",
             metavar="FILE|NUMBER",
             help="Mean tokens of a sample: YAML by domain, or one number.",
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write to this file [default: print]."),
+        Path | None, Option("--out", metavar="FILE", help="Write to this file [default: print].")
     ] = None,
     steps_per_stage: Annotated[
         int | None,
-        typer.Option(
+        Option(
             "--steps-per-stage",
             metavar="K",
             help="Approximate each linear stage by K constant ones.",
         ),
     ] = None,
     show_tools: Annotated[
-        bool, typer.Option("--list", help="List the trainers, their units and what they need.")
+        bool, Option("--list", help="List the trainers, their units and what they need.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -160,17 +158,16 @@ def _described(tool: ExportTool) -> dict[str, Any]:
 
 @app.command("export-model")
 def export_model_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a pretraining.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    run: Annotated[Path, Argument(metavar="RUN", help="The directory of a pretraining.")],
+    out: Annotated[Path, Option("--out", metavar="DIR", help="The folder to write.")],
     step: Annotated[
-        int | None,
-        typer.Option("--step", min=0, help="Steps of the checkpoint [default: the newest]."),
+        int | None, Option("--step", min=0, help="Steps of the checkpoint [default: the newest].")
     ] = None,
     averaged: Annotated[
-        bool, typer.Option("--averaged", help="Write the averaged weights (training.ema_decay).")
+        bool, Option("--averaged", help="Write the averaged weights (training.ema_decay).")
     ] = False,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="SIZE", help="Largest file of weights, such as 500MB.")
+        str, Option("--shard", metavar="SIZE", help="Largest file of weights, such as 500MB.")
     ] = "5GB",
     trust: Trusted = False,
     as_json: AsJson = False,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import (
     COMMAND,
@@ -25,7 +24,7 @@ from mixopt.cli.options import (
     PilotLosses,
     PilotMixtures,
     PilotTrials,
-    TableFiles,
+    Targets,
     Tolerance,
     TrialsPath,
     Trusted,
@@ -33,30 +32,22 @@ from mixopt.cli.options import (
     app,
     asked_objective,
     complete_directory,
-    config_of,
     directions,
-    directory_of,
     print_json,
-    print_step,
+    run_step,
     say,
     scale_name,
     show,
-    table_options,
+    unit_name,
 )
 from mixopt.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mixopt.config import ObjectiveConfig
-    from mixopt.trials import TableOptions
 
 
 @app.command("fit")
 def fit_command(
     config: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="CONFIG|RUN",
             help="The experiment's YAML file, or the directory of its run.",
             autocompletion=complete_directory,
@@ -68,20 +59,13 @@ def fit_command(
     losses: LossesPath = None,
     regressor: Annotated[
         list[str] | None,
-        typer.Option(
-            "--regressor", metavar="NAME", help="Use this regressor; repeatable: they compete."
-        ),
+        Option("--regressor", metavar="NAME", help="Use this regressor; repeatable: they compete."),
     ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", metavar="LOSS", help="Minimise this loss; repeatable or a glob, for a mean."
-        ),
-    ] = None,
+    target: Targets = None,
     objective: ObjectivePath = None,
     direction: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--direction",
             metavar="TARGET=higher",
             help="For this target, higher is better; repeatable.",
@@ -89,9 +73,7 @@ def fit_command(
     ] = None,
     scale: Annotated[
         str,
-        typer.Option(
-            "--scale", metavar="NAME", help="none, or spread: divide each loss by its spread."
-        ),
+        Option("--scale", metavar="NAME", help="none, or spread: divide each loss by its spread."),
     ] = "none",
     trials: TrialsPath = None,
     key: Key = None,
@@ -105,7 +87,7 @@ def fit_command(
     at_parameters: AtParameters = None,
     at_tokens: AtTokens = None,
     inventory: Annotated[
-        Path | None, typer.Option("--inventory", help="YAML of tokens by domain, for epochs.")
+        Path | None, Option("--inventory", help="YAML of tokens by domain, for epochs.")
     ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -116,117 +98,52 @@ def fit_command(
     few runs at the target size transfer the fit to it (--pilot-...); trials of several sizes are
     fitted together to predict at one size (--at-...).
     """
-    tables = TableFiles(mixtures, losses, trials)
-    pilots = TableFiles(pilot_mixtures, pilot_losses, pilot_trials)
-    aim = _Aim(tuple(target or ()), objective, tuple(direction or ()), scale)
-    model = _Model(tuple(regressor or ()), at_parameters, at_tokens, inventory)
-    if (config is None) != tables.given:
+    tables, pilots = (mixtures, losses, trials), (pilot_mixtures, pilot_losses, pilot_trials)
+    given = {"parameters": at_parameters, "tokens": at_tokens}
+    size = {name: value for name, value in given.items() if value is not None}
+    if (config is None) != any(tables):
         raise ConfigError("fit: give CONFIG or a run directory, or --mixtures, --losses and --out")
-    if config is None:
-        options = table_options(key, tolerance, ignore, drop_incomplete, unit)
-        _fit_tables(tables, pilots, options, aim, model, out, as_json)
+    if config is not None:
+        if target or objective or direction or scale != "none" or regressor or unit:
+            raise ConfigError(
+                "fit: --target, --objective and --regressor are for tables; CONFIG sets its own"
+            )
+        if any(pilots) or size or inventory:
+            raise ConfigError(
+                "fit: --pilot-..., --at-... and --inventory are for tables, not for CONFIG"
+            )
+        run_step("fit", config, out, overrides, trust, as_json)
         return
-    if aim.is_given or model.regressors or unit:
-        raise ConfigError(
-            "fit: --target, --objective and --regressor are for tables; CONFIG sets its own"
-        )
-    if pilots.given or model.is_placed:
-        raise ConfigError(
-            "fit: --pilot-..., --at-... and --inventory are for tables, not for CONFIG"
-        )
-    _fit_experiment(config_of(config), out, overrides or (), trust, as_json)
-
-
-@dataclass(frozen=True)
-class _Aim:
-    """The objective, from options."""
-
-    targets: tuple[str, ...]
-    file: Path | None
-    directions: tuple[str, ...]
-    scale: str
-
-    @property
-    def is_given(self) -> bool:
-        return bool(self.targets or self.file or self.directions or self.scale != "none")
-
-    def value(self) -> ObjectiveConfig | Sequence[str] | None:
-        """Return what is minimised; None for the mean of all."""
-        return asked_objective(self.targets, self.file)
-
-    def refuses_noise(self) -> bool:
-        """Whether tasks that are noise are refused: where they were asked for."""
-        asked = self.value()
-        return asked is not None and not getattr(asked, "allow_noise", None)
-
-
-@dataclass(frozen=True)
-class _Model:
-    """The regressors, and the size at which they predict."""
-
-    regressors: tuple[str, ...]
-    at_parameters: float | None
-    at_tokens: float | None
-    inventory: Path | None
-
-    @property
-    def is_placed(self) -> bool:
-        return self.size is not None or self.inventory is not None
-
-    @property
-    def size(self) -> dict[str, float] | None:
-        given = {"parameters": self.at_parameters, "tokens": self.at_tokens}
-        return {name: value for name, value in given.items() if value is not None} or None
-
-
-def _fit_experiment(
-    config: Path, out: Path | None, overrides: Sequence[str], trust: bool, as_json: bool
-) -> None:
-    """Run the step of an experiment."""
-    from mixopt import pipeline
-
-    directory = directory_of(config, out)
-    run = pipeline.fit(config, directory, overrides=overrides, trust=trust, say=say)
-    print_step(run, "fit", as_json)
-
-
-def _fit_tables(
-    tables: TableFiles,
-    pilots: TableFiles,
-    options: TableOptions,
-    aim: _Aim,
-    model: _Model,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Fit existing tables, and keep the fit in a folder."""
     from mixopt.fitting import readiness
     from mixopt.pipeline import check_fit_folder, write_fit_folder
+    from mixopt.trials import TableOptions
 
     if out is None:
         raise ConfigError("fit: tables need --out FOLDER, for the fit")
-    table = tables.read("fit", options)
+    options = TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
+    table = options.read("fit", *tables)
     check_fit_folder(out)
+    aim = asked_objective(target or (), objective)
     fitted = table.fit(
-        regressors=model.regressors,
-        objective=aim.value(),
-        direction=directions(aim.directions),
-        scale=scale_name(aim.scale),
+        regressors=tuple(regressor or ()),
+        objective=aim,
+        direction=directions(direction or ()),
+        scale=scale_name(scale),
         unit=options.unit,
-        size=model.size,
-        inventory=model.inventory,
-        pilots=pilots.read_pilots(options),
+        size=size or None,
+        inventory=inventory,
+        pilots=options.read_pilots(*pilots),
     )
     ready = readiness(fitted)
-    if aim.refuses_noise():
+    if aim is not None and not getattr(aim, "allow_noise", None):
         ready.refuse_noise()
     write_fit_folder(out, table, fitted)
     for note in fitted.trials.notes:
         say(f"fit: {note}")
     command = f"mixopt propose {out}{' --trust' if ':' in fitted.name else ''}"
     if as_json:
-        said = {"summary": fitted.summary(), "readiness": ready.to_json(), "next": command}
-        print_json({"path": str(out), "regressor": fitted.name, **said})
+        answer = {"summary": fitted.summary(), "readiness": ready.to_json(), "next": command}
+        print_json({"path": str(out), "regressor": fitted.name, **answer})
         return
     show(f"fit: {fitted.summary()}")
     for line in ready.lines(str(out)):
@@ -241,8 +158,7 @@ def evaluate_command(
     losses: LossesPath = None,
     trials: TrialsPath = None,
     affine: Annotated[
-        bool,
-        typer.Option("--affine", help="Rescale predictions to the runs (leave-one-out)."),
+        bool, Option("--affine", help="Rescale predictions to the runs (leave-one-out).")
     ] = False,
     key: Key = None,
     tolerance: Tolerance = 0.01,
@@ -255,14 +171,15 @@ def evaluate_command(
     """Test a fit on runs that it has not seen."""
     from mixopt.pipeline import load_fit
     from mixopt.reporting import evaluation_text
+    from mixopt.trials import TableOptions
 
-    options = table_options(key, tolerance, ignore, drop_incomplete, unit)
-    files = TableFiles(mixtures, losses, trials)
-    if not files.given:
+    tables = (mixtures, losses, trials)
+    if not any(tables):
         raise ConfigError(
             "evaluate: the runs to test on are missing: give --mixtures FILE and --losses FILE,"
             " or --trials FILE"
         )
-    unseen = files.read("evaluate", options)
+    options = TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
+    unseen = options.read("evaluate", *tables)
     found = load_fit(directory, trust=trust).evaluate(unseen, affine=affine)
     print_json(found) if as_json else show(evaluation_text(found))

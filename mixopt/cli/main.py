@@ -12,6 +12,7 @@ import warnings
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from mixopt.cli import (
     directory_commands,
@@ -85,7 +86,7 @@ INTERRUPTED = "interrupted; the same command resumes"
 def root(
     version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", help="Show the version and exit.", callback=show_version, is_eager=True
         ),
     ] = False,

@@ -6,23 +6,22 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperGroup
 
 from mixopt.errors import plain_line
 from mixopt.system import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mixopt.config import ObjectiveConfig, RiskConfig
     from mixopt.objective import Direction, Scale, Unit
     from mixopt.run_directory import Run
-    from mixopt.trials import TableOptions, Trials
 
 RUNS = "runs"  # where run directories are by default
 MOST = 200  # that are offered
@@ -80,149 +79,108 @@ app = typer.Typer(
 
 ConfigPath = Annotated[
     Path,
-    typer.Argument(
+    Argument(
         metavar="CONFIG|RUN",
         help="The experiment's YAML file, or the directory of its run.",
         autocompletion=complete_directory,
     ),
 ]
 OutPath = Annotated[
-    Path | None,
-    typer.Option("--out", help="The run directory [default: runs/<name of CONFIG>]."),
+    Path | None, Option("--out", help="The run directory [default: runs/<name of CONFIG>].")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
+    Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
 ]
 ObjectivePath = Annotated[
     Path | None,
-    typer.Option(
-        "--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."
-    ),
+    Option("--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."),
 ]
 LimitsPath = Annotated[
-    Path | None, typer.Option("--constraints", help="YAML of constraints, in the form of CONFIG.")
+    Path | None, Option("--constraints", help="YAML of constraints, in the form of CONFIG.")
 ]
 SizesPath = Annotated[
-    Path | None,
-    typer.Option("--inventory", help="YAML of tokens by domain [default: the corpus's]."),
+    Path | None, Option("--inventory", help="YAML of tokens by domain [default: the corpus's].")
 ]
 FullLength = Annotated[
-    float | None, typer.Option("--tokens", help="Tokens of the full run, such as 25e9.")
+    float | None, Option("--tokens", help="Tokens of the full run, such as 25e9.")
 ]
 Directory = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run directory.", autocompletion=complete_directory),
+    Path, Argument(metavar="RUN", help="A run directory.", autocompletion=complete_directory)
 ]
 MixturesPath = Annotated[
-    Path | None, typer.Option("--mixtures", help="CSV or Parquet of weights by domain.")
+    Path | None, Option("--mixtures", help="CSV or Parquet of weights by domain.")
 ]
 LossesPath = Annotated[
-    Path | None, typer.Option("--losses", help="CSV or Parquet of losses by evaluation domain.")
+    Path | None, Option("--losses", help="CSV or Parquet of losses by evaluation domain.")
 ]
 TrialsPath = Annotated[
-    Path | None, typer.Option("--trials", help="A table of trials, such as `mixopt import` writes.")
+    Path | None, Option("--trials", help="A table of trials, such as `mixopt import` writes.")
 ]
 Key = Annotated[
     str | None,
-    typer.Option(
-        "--key", metavar="COLUMN", help="Column that joins the tables [default: detected]."
-    ),
+    Option("--key", metavar="COLUMN", help="Column that joins the tables [default: detected]."),
 ]
 Tolerance = Annotated[
     float,
-    typer.Option(
-        "--tolerance", help="How far the sum of the weights may be from 1 before rescaling."
-    ),
+    Option("--tolerance", help="How far the sum of the weights may be from 1 before rescaling."),
 ]
 Ignore = Annotated[
-    list[str] | None,
-    typer.Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable."),
+    list[str] | None, Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable.")
 ]
 DropIncomplete = Annotated[
-    bool,
-    typer.Option("--drop-incomplete", help="Leave out rows that lack a number, and list them."),
+    bool, Option("--drop-incomplete", help="Leave out rows that lack a number, and list them.")
 ]
 PilotMixtures = Annotated[
-    Path | None,
-    typer.Option("--pilot-mixtures", help="Like --mixtures, for runs at the target size."),
+    Path | None, Option("--pilot-mixtures", help="Like --mixtures, for runs at the target size.")
 ]
 PilotLosses = Annotated[
-    Path | None, typer.Option("--pilot-losses", help="Like --losses, for runs at the target size.")
+    Path | None, Option("--pilot-losses", help="Like --losses, for runs at the target size.")
 ]
 PilotTrials = Annotated[
-    Path | None, typer.Option("--pilot-trials", help="Like --trials, for runs at the target size.")
+    Path | None, Option("--pilot-trials", help="Like --trials, for runs at the target size.")
 ]
 AtParameters = Annotated[
     float | None,
-    typer.Option(
-        "--at-parameters", help="Predict at this model size, such as 1e9 (regressor: scaling)."
-    ),
+    Option("--at-parameters", help="Predict at this model size, such as 1e9 (regressor: scaling)."),
 ]
 AtTokens = Annotated[
     float | None,
-    typer.Option(
-        "--at-tokens", help="Predict at this many tokens, such as 25e9 (regressor: scaling)."
-    ),
+    Option("--at-tokens", help="Predict at this many tokens, such as 25e9 (regressor: scaling)."),
 ]
 UnitName = Annotated[
     str | None,
-    typer.Option(
-        "--unit", metavar="UNIT", help="Unit of the losses: nats_per_token or bits_per_byte."
+    Option("--unit", metavar="UNIT", help="Unit of the losses: nats_per_token or bits_per_byte."),
+]
+Targets = Annotated[
+    list[str] | None,
+    Option("--target", metavar="LOSS", help="This loss; repeatable or a glob, for their mean."),
+]
+Fitted = Annotated[
+    Path,
+    Argument(
+        metavar="RUN|FIT",
+        help="A run directory, or a folder with a fit.",
+        autocompletion=complete_directory,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+AsJson = Annotated[bool, Option("--json", help="Print the answer as JSON.")]
 Trusted = Annotated[
     bool,
-    typer.Option(
-        "--trust", help="Import code that the directory itself names; follow links out of it."
+    Option(
+        "--trust", help="Trust the directory's own record: import, run and follow what it names."
     ),
 ]
 From = Annotated[
-    str | None, typer.Option("--from", metavar="STEP", help="Redo this step and those after it.")
+    str | None, Option("--from", metavar="STEP", help="Redo this step and those after it.")
 ]
 ExecutorName = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--executor", metavar="NAME", help="local, ray, slurm or folder; overrides sweep.executor."
     ),
 ]
-Retry = Annotated[bool, typer.Option("--retry-failed", help="Train failed trials again.")]
-
-
-@dataclass(frozen=True)
-class TableFiles:
-    """Where trials are: two tables, or one that mixopt wrote; all None where none are given."""
-
-    mixtures: Path | None
-    losses: Path | None
-    trials: Path | None
-
-    @property
-    def given(self) -> bool:
-        """Whether a file is given."""
-        return not (self.mixtures is self.losses is self.trials is None)
-
-    def read(self, command: str, options: TableOptions) -> Trials:
-        """Read the trials (TableOptions.read)."""
-        return options.read(command, self.mixtures, self.losses, self.trials)
-
-    def read_pilots(self, options: TableOptions) -> Trials | None:
-        """Read runs at the target size (TableOptions.read_pilots)."""
-        return options.read_pilots(self.mixtures, self.losses, self.trials)
-
-
-def table_options(
-    key: str | None,
-    tolerance: float,
-    ignore: Sequence[str] | None,
-    drop_incomplete: bool,
-    unit: str | None,
-) -> TableOptions:
-    """Return how tables are read."""
-    from mixopt.trials import TableOptions
-
-    return TableOptions(key, tolerance, tuple(ignore or ()), drop_incomplete, unit_name(unit))
+Retry = Annotated[bool, Option("--retry-failed", help="Train failed trials again.")]
 
 
 def directions(options: Sequence[str]) -> dict[str, Direction]:
@@ -311,6 +269,36 @@ def config_of(source: Path) -> Path:
 def with_executor(overrides: Sequence[str] | None, executor: str | None) -> list[str]:
     """Return overrides, with `sweep.executor` where it is given by an option of its own."""
     return [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
+
+
+def check_own(source: Path, trust: bool) -> None:
+    """Check that a configuration is the user's own, and not the record of somebody's directory."""
+    from mixopt.errors import RunError
+
+    recorded = source.name == "config.yaml" and (source.parent / "steps.json").exists()
+    if not trust and (recorded or source.is_dir()):
+        raise RunError(
+            f"{source}: is the record of a run directory, and would be imported and run; if you"
+            " trust whoever made this directory, add --trust"
+        )
+
+
+def run_step(
+    step: str,
+    config: Path,
+    out: Path | None,
+    overrides: Sequence[str] | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    """Run one step of an experiment, and print what it found."""
+    from mixopt import pipeline
+
+    config = config_of(config)
+    function: Callable[..., Run] = getattr(pipeline, step)
+    directory = directory_of(config, out)
+    run = function(config, directory, overrides=overrides or (), trust=trust, say=say)
+    print_step(run, step, as_json)
 
 
 def print_run(run: Run, as_json: bool) -> None:

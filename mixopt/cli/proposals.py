@@ -7,24 +7,24 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import (
     AsJson,
+    Fitted,
     FullLength,
     LimitsPath,
     ObjectivePath,
     Overrides,
     SizesPath,
+    Targets,
     Trusted,
     app,
     asked_objective,
     complete_directory,
-    config_of,
-    directory_of,
     print_json,
-    print_step,
     risk_of,
+    run_step,
     say,
     show,
 )
@@ -36,44 +36,36 @@ if TYPE_CHECKING:
     from mixopt.mixture import Mixture
     from mixopt.pipeline import FitQuery
 
-MAX_NAME = 120  # characters of a proposal's file
-OF_A_FIT = "--target, --objective, --tokens, --constraints, --inventory, --pareto and --risk"
+MAX_NAME = 120  # characters of a proposal's file name
 
 
 @app.command("propose")
 def propose_command(
     source: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="CONFIG|RUN|FIT",
             help="The experiment's YAML file, its run directory, or a folder with a fit.",
             autocompletion=complete_directory,
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The run directory; from a fit, the file to write.")
+        Path | None, Option("--out", help="The run directory; from a fit, the file to write.")
     ] = None,
     overrides: Overrides = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", metavar="LOSS", help="Minimise this loss; repeatable or a glob, for a mean."
-        ),
-    ] = None,
+    target: Targets = None,
     objective: ObjectivePath = None,
     tokens: FullLength = None,
     constraints: LimitsPath = None,
     inventory: SizesPath = None,
     pareto: Annotated[
         list[str] | None,
-        typer.Option(
-            "--pareto", metavar="TARGET", help="Trade these targets off; give two or more."
-        ),
+        Option("--pareto", metavar="TARGET", help="Trade these targets off; give two or more."),
     ] = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="Points on the Pareto front.")] = 9,
+    points: Annotated[int, Option("--points", min=2, help="Points on the Pareto front.")] = 9,
     risk: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--risk",
             metavar="std=K|quantile=Q",
             help="Penalise uncertainty: by standard deviations, or a quantile.",
@@ -83,66 +75,33 @@ def propose_command(
     as_json: AsJson = False,
 ) -> None:
     """Search for the mixture with the best predicted objective."""
-    given = any((target, objective, pareto, tokens, constraints, inventory, risk))
-    if not source.is_dir():
-        if given:
-            raise ConfigError(f"propose: {OF_A_FIT} need a run directory, not CONFIG")
-        _propose_experiment(source, out, overrides or (), trust, as_json)
-        return
-    if overrides and given:
+    given = any((target, objective, tokens, constraints, inventory, pareto, risk))
+    if given and (overrides or not source.is_dir()):
         raise ConfigError(
-            f"propose: --set repeats the step of the run; {OF_A_FIT} ask the fit again; give only"
-            " one"
+            "propose: --target, --objective, --tokens, --constraints, --inventory, --pareto and"
+            " --risk ask a new question of a run directory, without CONFIG and without --set"
         )
-    if overrides or (out is None and not given and _is_waiting(source)):
-        _propose_experiment(config_of(source), out, overrides or (), trust, as_json)
+    is_waiting = (source / "steps.json").exists() and not (source / "proposal.yaml").exists()
+    if not source.is_dir() or overrides or (out is None and not given and is_waiting):
+        run_step("propose", source, out, overrides, trust, as_json)
         return
     from mixopt.config import token_count
     from mixopt.pipeline import FitQuery
 
     query = FitQuery(token_count(tokens, "--tokens"), constraints, inventory, risk_of(risk))
-    if not pareto:
-        _propose_one(source, tuple(target or ()), objective, query, out, trust, as_json)
-    elif target or objective:
+    if pareto and (target or objective):
         raise ConfigError(
             "propose: --target and --objective give one proposal, --pareto several; choose one"
         )
-    else:
-        _propose_front(source, tuple(pareto), points, query, out, trust, as_json)
-
-
-def _is_waiting(directory: Path) -> bool:
-    """Tell whether this is a run that has no proposal of its own yet."""
-    return (directory / "steps.json").exists() and not (directory / "proposal.yaml").exists()
-
-
-def _propose_experiment(
-    config: Path, out: Path | None, overrides: Sequence[str], trust: bool, as_json: bool
-) -> None:
-    """Run the step of an experiment."""
-    from mixopt import pipeline
-
-    directory = directory_of(config, out)
-    run = pipeline.propose(config, directory, overrides=overrides, trust=trust, say=say)
-    print_step(run, "propose", as_json)
-
-
-def _propose_one(
-    source: Path,
-    targets: tuple[str, ...],
-    objective: Path | None,
-    query: FitQuery,
-    out: Path | None,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    """Propose one mixture from a folder with a fit; its file is called by what is minimised."""
+    if pareto:
+        _propose_front(source, pareto, points, query, out, trust, as_json)
+        return
     from mixopt.pipeline import propose_from
     from mixopt.reporting import proposal_text
 
-    aim = asked_objective(targets, objective)
+    aim = asked_objective(target or (), objective)
     proposal = propose_from(source, target=aim, query=query, trust=trust)
-    name = "-".join(re.sub(r"[*?\[\]]+", "_", target) for target in targets)[:MAX_NAME]
+    name = "-".join(re.sub(r"[*?\[\]]+", "_", one) for one in target or ())[:MAX_NAME]
     name = name or ("objective" if objective is None else objective.stem)
     path = out or source / "proposals" / f"{name}.yaml"
     proposal.to_file(path)
@@ -152,7 +111,7 @@ def _propose_one(
 
 def _propose_front(
     source: Path,
-    targets: tuple[str, ...],
+    targets: Sequence[str],
     points: int,
     query: FitQuery,
     out: Path | None,
@@ -172,32 +131,20 @@ def _propose_front(
     say(f"proposals (one per point) and front.svg: {folder}")
 
 
-Fitted = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN|FIT",
-        help="A run directory, or a folder with a fit.",
-        autocompletion=complete_directory,
-    ),
-]
 CLOSE = 1e-6  # how far from 1 the sum of weights may be
+MAX_SHARE = 1e15  # sums of larger ones may overflow
 
 
 @app.command("predict")
 def predict_command(
     directory: Fitted,
     mixture: Annotated[
-        Path | None, typer.Option("--mixture", metavar="FILE", help="YAML of weights by domain.")
+        Path | None, Option("--mixture", metavar="FILE", help="YAML of weights by domain.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="A=.5,B=.5", help="Weights by domain.")
+        str | None, Option("--weights", metavar="A=.5,B=.5", help="Weights by domain.")
     ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", metavar="LOSS", help="Predict this loss; repeatable or a glob, for a mean."
-        ),
-    ] = None,
+    target: Targets = None,
     objective: ObjectivePath = None,
     tokens: FullLength = None,
     constraints: LimitsPath = None,
@@ -226,9 +173,6 @@ def readiness_command(directory: Fitted, trust: Trusted = False, as_json: AsJson
 
     found = readiness(load_fit(directory, trust=trust))
     print_json(found.to_json()) if as_json else show(readiness_text(found))
-
-
-MAX_SHARE = 1e15  # sums of larger ones may overflow
 
 
 def _mixture(file: Path | None, weights: str | None) -> Mixture:

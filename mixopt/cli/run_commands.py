@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import (
     COMMAND,
@@ -20,12 +20,13 @@ from mixopt.cli.options import (
     Retry,
     Trusted,
     app,
+    check_own,
     complain,
     config_of,
     directory_of,
     print_json,
     print_run,
-    print_step,
+    run_step,
     say,
     show,
     show_as_is,
@@ -35,18 +36,18 @@ from mixopt.errors import ConfigError
 from mixopt.system import without_secrets
 
 if TYPE_CHECKING:
-    from mixopt.run_directory import Run
+    pass
 
 
 @app.command("init")
 def init_command(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="A folder of domains, or a path for each domain."),
+        Argument(metavar="PATH...", help="A folder of domains, or a path for each domain."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The YAML file to write.")
-    ] = Path("experiment.yaml"),
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The YAML file to write.")] = Path(
+        "experiment.yaml"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Write an experiment's YAML file from files of text.
@@ -82,7 +83,7 @@ def check_command(
     overrides: Overrides = None,
     peak_tflops: Annotated[
         float,
-        typer.Option(
+        Option(
             "--peak-tflops",
             min=0.001,
             help="Peak TFLOP/s of the GPU, for the estimate of GPU hours.",
@@ -90,16 +91,18 @@ def check_command(
     ] = 989.0,
     utilisation: Annotated[
         float,
-        typer.Option(
+        Option(
             "--utilisation", min=0.001, max=1, help="Model FLOP utilisation, for the same estimate."
         ),
     ] = 0.4,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Check CONFIG: problems, sizes, trials, time and cost."""
     from mixopt.config import load_config
     from mixopt.pipeline import check_experiment, check_json, check_lines
 
+    check_own(config, trust)
     source = config_of(config)
     try:
         experiment = load_config(source, overrides or ())
@@ -129,10 +132,10 @@ def _stop(problems: list[str], *, as_json: bool) -> NoReturn:
 def count_command(
     config: ConfigPath,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Write the sizes to this file, for corpus.inventory."),
+        Path | None, Option("--out", help="Write the sizes to this file, for corpus.inventory.")
     ] = None,
     overrides: Overrides = None,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Count the tokens of the domains without tokenising them."""
@@ -143,7 +146,10 @@ def count_command(
     from mixopt.reporting import counts_text
     from mixopt.system import write_text
 
-    corpus = load_config(config_of(config), _without_inventory(overrides)).corpus
+    check_own(config, trust)
+    source = config_of(config)
+    # The inventory is left out: its file is about to be written.
+    corpus = load_config(source, [*(overrides or ()), "corpus.inventory=null"]).corpus
     counts = count_domains(corpus, say)
     if out is not None:
         content = yaml.safe_dump(dict(inventory_of(counts)), sort_keys=False, allow_unicode=True)
@@ -157,11 +163,6 @@ def count_command(
         if out
         else "to use these sizes: add --out inventory.yaml, and set corpus.inventory in CONFIG"
     )
-
-
-def _without_inventory(overrides: list[str] | None) -> list[str]:
-    """Ignore the inventory, whose file is about to be written."""
-    return [*(overrides or ()), "corpus.inventory=null"]
 
 
 @app.command("run")
@@ -199,12 +200,7 @@ def _add_step(step: str, description: str) -> None:
         trust: Trusted = False,
         as_json: AsJson = False,
     ) -> None:
-        from mixopt import pipeline
-
-        function: Callable[..., Run] = getattr(pipeline, step)
-        config, given = config_of(config), overrides or ()
-        run = function(config, directory_of(config, out), overrides=given, trust=trust, say=say)
-        print_step(run, step, as_json)
+        run_step(step, config, out, overrides, trust, as_json)
 
     app.command(step, help=description)(command)
 
@@ -221,22 +217,21 @@ def sweep_command(
     overrides: Overrides = None,
     executor: ExecutorName = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the scheduler's script without submitting it.")
+        bool, Option("--dry-run", help="Print the scheduler's script without submitting it.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a proxy on each mixture; the same command resumes."""
-    from mixopt import pipeline
+    given = with_executor(overrides, executor)
+    if not dry_run:
+        run_step("sweep", config, out, given, trust, as_json)
+        return
+    from mixopt.pipeline import sweep_script
 
     config = config_of(config)
-    directory, given = directory_of(config, out), with_executor(overrides, executor)
-    if dry_run:
-        script = pipeline.sweep_script(config, directory, overrides=given, trust=trust)
-        print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
-    else:
-        run = pipeline.sweep(config, directory, overrides=given, trust=trust, say=say)
-        print_step(run, "sweep", as_json)
+    script = sweep_script(config, directory_of(config, out), overrides=given, trust=trust)
+    print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
 
 
 @app.command("validate")
@@ -249,20 +244,11 @@ def validate_command(
     as_json: AsJson = False,
 ) -> None:
     """Train proposal and baselines; write the recommendation."""
-    from mixopt import pipeline
-
-    config = config_of(config)
-    directory, given = directory_of(config, out), with_executor(overrides, executor)
-    run = pipeline.validate(config, directory, overrides=given, trust=trust, say=say)
-    print_step(run, "validate", as_json)
+    run_step("validate", config, out, with_executor(overrides, executor), trust, as_json)
 
 
 @app.command("status")
-def status_command(
-    directory: Directory,
-    trust: Trusted = False,
-    as_json: AsJson = False,
-) -> None:
+def status_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
     """Show what is done and running, the time left, the verdict."""
     from mixopt.pipeline import run_status, status_lines
     from mixopt.run_directory import load_run

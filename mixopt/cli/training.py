@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from mixopt.cli.options import (
     COMMAND,
@@ -28,13 +29,10 @@ from mixopt.errors import ConfigError
 @app.command("pretrain")
 def pretrain_command(
     config: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CONFIG", help="The YAML file of the pretraining, or its directory."
-        ),
+        Path, Argument(metavar="CONFIG", help="The YAML file of the pretraining, or its directory.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The directory [default: runs/<name of CONFIG>].")
+        Path | None, Option("--out", help="The directory [default: runs/<name of CONFIG>].")
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -67,25 +65,23 @@ def pretrain_command(
 @app.command("simulate")
 def simulate_command(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="SCHEDULE|MIXTURE", help="A schedule, a mixture or a proposal."),
+        Path, Argument(metavar="SCHEDULE|MIXTURE", help="A schedule, a mixture or a proposal.")
     ],
     batches: Annotated[
-        int | None, typer.Option("--batches", help="Global batches of the job (for a mixture).")
+        int | None, Option("--batches", help="Global batches of the job (for a mixture).")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Samples of a global batch [default: 256].")
+        int | None, Option("--batch-size", help="Samples of a global batch [default: 256].")
     ] = None,
     length: Annotated[
-        int | None, typer.Option("--length", help="Tokens of a sample [default: 2048].")
+        int | None, Option("--length", help="Tokens of a sample [default: 2048].")
     ] = None,
     corpus: Annotated[
-        Path | None,
-        typer.Option("--corpus", help="Prepared corpus [default: the one beside the file]."),
+        Path | None, Option("--corpus", help="Prepared corpus [default: the one beside the file].")
     ] = None,
     inventory: SizesPath = None,
     max_epochs: Annotated[
-        float | None, typer.Option("--max-epochs", help="Maximum epochs per domain.")
+        float | None, Option("--max-epochs", help="Maximum epochs per domain.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,24 +114,23 @@ def simulate_command(
 @app.command("schedule")
 def schedule_command(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN|MIXTURE", help="A run directory, or YAML of a mixture.")
+        Path, Argument(metavar="RUN|MIXTURE", help="A run directory, or YAML of a mixture.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The file to write.")],
     tokens: FullLength = None,
     stages: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--stages",
             help="PHASE:LENGTH[:[to:]MIXTURE], such as stable:90%,anneal:10%:to:anneal.yaml.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Sequences of a global batch.")] = 1024,
+    batch: Annotated[int, Option("--batch", help="Sequences of a global batch.")] = 1024,
     length: Annotated[
-        int, typer.Option("--sequence-length", help="Predicted tokens of a sequence.")
+        int, Option("--sequence-length", help="Predicted tokens of a sequence.")
     ] = 4096,
     max_epochs: Annotated[
-        float | None,
-        typer.Option("--max-epochs", help="Maximum epochs per domain, over all stages."),
+        float | None, Option("--max-epochs", help="Maximum epochs per domain, over all stages.")
     ] = None,
     inventory: SizesPath = None,
     trust: Trusted = False,
@@ -196,31 +191,29 @@ def _tokens() -> None:
 @tokens_app.command("import")
 def import_command(
     source: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, prefixes, globs or folders.")
+        list[str], Argument(metavar="SOURCE...", help="Files, prefixes, globs or folders.")
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to write, such as corpus/web/train.")
+        Path, Argument(metavar="OUT", help="The folder to write, such as corpus/web/train.")
     ],
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="Name of the tokenizer, kept in the index.")
+        str, Option("--tokenizer", help="Name of the tokenizer, kept in the index.")
     ],
     format: Annotated[
-        str | None,
-        typer.Option("--format", help="megatron, raw, llmc, npy, ... [default: detected]."),
+        str | None, Option("--format", help="megatron, raw, llmc, npy, ... [default: detected].")
     ] = None,
     document_end: Annotated[
-        int | None, typer.Option("--document-end", help="Id of the end-of-document token.")
+        int | None, Option("--document-end", help="Id of the end-of-document token.")
     ] = None,
     field: Annotated[
-        str | None, typer.Option("--field", help="Field of a sample that holds its tokens.")
+        str | None, Option("--field", help="Field of a sample that holds its tokens.")
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy files rather than link them.")] = False,
+    copy: Annotated[bool, Option("--copy", help="Copy files rather than link them.")] = False,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="uint16, uint32, ...; required for raw tokens.")
+        str | None, Option("--dtype", help="uint16, uint32, ...; required for raw tokens.")
     ] = None,
     vocab_size: Annotated[
-        int | None,
-        typer.Option("--vocab-size", help="Vocabulary size, to check the tokens against."),
+        int | None, Option("--vocab-size", help="Vocabulary size, to check the tokens against.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -247,9 +240,9 @@ def import_command(
 
 @tokens_app.command("publish")
 def publish_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a prepared corpus.")],
+    run: Annotated[Path, Argument(metavar="RUN", help="A run, or a prepared corpus.")],
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="A folder of a store, such as s3://bucket/corpus.")
+        str, Argument(metavar="URL", help="A folder of a store, such as s3://bucket/corpus.")
     ],
     as_json: AsJson = False,
 ) -> None:

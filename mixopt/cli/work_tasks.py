@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say
 
@@ -13,10 +14,10 @@ from mixopt.cli.options import AsJson, Directory, Trusted, app, print_json, say
 def work_command(
     directory: Directory,
     task: Annotated[
-        str, typer.Option("--task", metavar="K/N", help="Index and number of tasks; K starts at 0.")
+        str, Option("--task", metavar="K/N", help="Index and number of tasks; K starts at 0.")
     ] = "0/1",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for more trials while a mixopt run owns the sweep.")
+        bool, Option("--wait", help="Wait for more trials while a mixopt run owns the sweep.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,

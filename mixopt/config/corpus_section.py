@@ -189,8 +189,7 @@ class MixedConfig(Section):
         "tokens of each",
     )
     tokens: Positive | None = Field(
-        None,
-        description="tokens to prepare; as many as no part has to be repeated for if omitted",
+        None, description="tokens to prepare; as many as no part has to be repeated for if omitted"
     )
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         1.0, description="how often a part may be repeated"

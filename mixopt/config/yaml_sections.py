@@ -144,10 +144,7 @@ def _override(content: dict[str, Any], override: str) -> Location:
 
 
 def _explain(
-    first: Mapping[str, Any],
-    model: type[BaseModel],
-    path: Path,
-    origins: dict[Location, str],
+    first: Mapping[str, Any], model: type[BaseModel], path: Path, origins: dict[Location, str]
 ) -> str:
     location, kind = tuple(first["loc"]), first["type"]
     section, location = _section(model, location, missing=kind == "missing")

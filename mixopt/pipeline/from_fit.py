@@ -177,12 +177,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
     config, pilots = run.config.fit, _pilots(run)
     with steady_progress("fit", len(config.regressors) * config.folds) as update:
         chosen = fit_trials(
-            trials,
-            config,
-            run.objective,
-            run.config.seed,
-            repetition=run.repetition,
-            update=update,
+            trials, config, run.objective, run.config.seed, repetition=run.repetition, update=update
         )
     return chosen if pilots is None else chosen.with_pilots(pilots)
 

@@ -169,11 +169,7 @@ class PreCheck:
 
 
 def check_experiment(
-    config: Config,
-    *,
-    out: Path | None = None,
-    source: str = "",
-    probe: bool = False,
+    config: Config, *, out: Path | None = None, source: str = "", probe: bool = False
 ) -> PreCheck:
     """Check an experiment with no more than the first document of each domain; write nothing."""
     problems: list[MixoptError] = []

@@ -45,11 +45,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_sealed(
-    path: Path,
-    shape: Any = None,
-    *,
-    mend: str,
-    error: type[MixoptError] = RunError,
+    path: Path, shape: Any = None, *, mend: str, error: type[MixoptError] = RunError
 ) -> Any:
     """Read what `write_sealed` wrote."""
     content = read_json(path, error=error)

@@ -125,11 +125,7 @@ def list_objects(
 
 
 def read_object(
-    stored: StoredObject,
-    path: Path,
-    error: type[MixoptError] = CorpusError,
-    *,
-    attempts: int = 1,
+    stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError, *, attempts: int = 1
 ) -> None:
     """Write an object's content to a path, and check that it is what was listed.
 

@@ -138,11 +138,7 @@ class StateFields:
         return [value for value in values if value is not None]
 
     def numbers(
-        self,
-        name: str,
-        length: int | None = None,
-        least: float = -math.inf,
-        most: float = math.inf,
+        self, name: str, length: int | None = None, least: float = -math.inf, most: float = math.inf
     ) -> list[float]:
         """Return a list of finite numbers in [least, most]."""
         values = [_number(value, least, most) for value in self.listed(name, length)]

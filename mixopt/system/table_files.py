@@ -36,10 +36,7 @@ def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunErro
 
     hint = f"; {mend}" if mend else ""
     content = read_bytes(
-        path,
-        largest=LARGEST_TABLE,
-        error=error,
-        missing=lambda: error(f"{path}: not found{hint}"),
+        path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{hint}")
     )
     try:
         whole = _is_whole(content)

@@ -380,8 +380,8 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
             "--pilot-..., --at-... and --inventory are",
         ),
         (["evaluate", "D", "--losses", "L.csv"], "--mixtures and --losses must be given together"),
-        (["propose", "C.yaml", "--risk", "std=1"], "--risk need a run directory, not CONFIG"),
-        (["propose", ".", "--set", "seed=1", "--target", "a"], "--set repeats the step of the run"),
+        (["propose", "C.yaml", "--risk", "std=1"], "without CONFIG and without --set"),
+        (["propose", ".", "--set", "seed=1", "--target", "a"], "without CONFIG and without --set"),
         (["propose", ".", "--set", "seed=1"], ".: is not a run directory, it has no config.yaml"),
         (
             ["propose", ".", "--pareto", "a", "--target", "b"],

@@ -102,7 +102,7 @@ def test_jobs_of_a_trusted_directory_are_cancelled(foreign, fake_slurm):
     assert "scancel" in fake_slurm.read_text()
 
 
-@pytest.mark.parametrize("command", ["run", "prepare", "sweep", "validate"])
+@pytest.mark.parametrize("command", ["run", "prepare", "sweep", "validate", "check", "count"])
 def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreign, command):
     path = foreign()
     before = sorted(path.rglob("*"))
