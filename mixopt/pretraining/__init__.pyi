@@ -1,6 +1,6 @@
 from .balance import ExpertBalance as ExpertBalance, balance_alone as balance_alone
 from .batches import StreamedText as StreamedText
-from .checkpoints import Beside as Beside, Checkpoints as Checkpoints
+from .checkpoints import Checkpoints as Checkpoints
 from .config import PretrainConfig as PretrainConfig, load_pretraining as load_pretraining
 from .directory import (
     is_pretraining as is_pretraining,
@@ -19,7 +19,6 @@ from .model_start import (
     recipe_fingerprint as recipe_fingerprint,
 )
 from .models import build_model as build_model
-from .optimizer import ADAM_EPS as ADAM_EPS, decay_groups as decay_groups
 from .pretraining_run import pretrain as pretrain, result_lines as result_lines
 from .ranks import joined as joined
 from .trained_model import (
@@ -29,4 +28,8 @@ from .trained_model import (
     scores_text as scores_text,
 )
 from .training_config import ModelConfig as ModelConfig
-from .training_step import token_losses as token_losses
+from .training_step import (
+    ADAM_EPS as ADAM_EPS,
+    decay_groups as decay_groups,
+    token_losses as token_losses,
+)

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from mixopt.errors import ConfigError, RoutingError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.expert_config import ExpertsConfig
 from mixopt.pretraining.models import TEXT
 from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.training_config import ExpertsConfig
 from mixopt.routing import (
     ExpertBiases,
     RouterFamily,

@@ -21,7 +21,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -98,23 +97,6 @@ class CheckpointState(BaseModel):
     files: dict[str, _Written]
 
 
-@dataclass(frozen=True)
-class Beside:
-    """What rank 0 puts into a checkpoint besides tensors.
-
-    Attributes:
-        step: Steps taken.
-        state: The fields of `CheckpointState` besides format, step and files.
-        files: The content of other files by their names.
-        paths: Files elsewhere that the state says the length of; they are on disk before it.
-    """
-
-    step: int
-    state: Mapping[str, Any]
-    files: Mapping[str, bytes]
-    paths: Sequence[Path]
-
-
 class Checkpoints:
     """The checkpoints of a run; every rank calls the same methods."""
 
@@ -148,13 +130,35 @@ class Checkpoints:
             if kind is None:
                 raise
 
-    def save(self, model: nn.Module, optimizer: optim.Optimizer, beside: Beside) -> None:
-        """Write a checkpoint: it is there when this returns, or else once `wait` does."""
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        files: Mapping[str, bytes] | None = None,
+        beside: Sequence[Path] = (),
+    ) -> None:
+        """Write a checkpoint: it is there when this returns, or else once `wait` does.
+
+        Args:
+            model: With its own names of parameters.
+            optimizer: Its state goes by the names of parameters.
+            step: Steps taken.
+            state: The fields of `CheckpointState` besides format, step and files; rank 0's count.
+            files: The content of other files by their names.
+            beside: Files elsewhere that the state says the length of; they are on disk before it.
+        """
         self.wait()
-        self._path = self._folder / f".{_name(beside.step)}.tmp"
+        self._path = self._folder / f".{_name(step)}.tmp"
         self._ranks.first(lambda: _make_empty(self._path))
-        state = json.dumps(beside.state)  # as it is now, whatever changes while it is written
-        writer = _Writer(self._path, lambda: self._finish(beside, json.loads(state)))
+        now = json.dumps(state)  # whatever changes while it is written
+
+        def commit() -> None:
+            self._finish(step, json.loads(now), files or {}, beside)
+
+        writer = _Writer(self._path, commit)
         tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
         try:
             if self._asynchronous:
@@ -206,27 +210,33 @@ class Checkpoints:
             )
         return None
 
-    def _finish(self, beside: Beside, state: Mapping[str, Any]) -> None:
+    def _finish(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        others: Mapping[str, bytes],
+        beside: Sequence[Path],
+    ) -> None:
         """Make a folder with all shards a checkpoint, and remove those that are not kept."""
         path, folder = self._path, self._folder
-        for name, content in beside.files.items():
+        for name, content in others.items():
             (path / name).write_bytes(content)
             _sync(path / name)
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             records = [one.to_json() for one in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
-        head = {"format": FORMAT, "step": beside.step}
+        head = {"format": FORMAT, "step": step}
         write_sealed(path / STATE, {**head, **state, "files": hashes})
-        for part in (*beside.paths, path):
+        for part in (*beside, path):
             _sync(part)
-        path.replace(folder / _name(beside.step))
+        path.replace(folder / _name(step))
         _sync(folder)
         for old in found_checkpoints(folder)[: -self._keep]:
             if not self._stays(old.name):  # never half of one
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
         for old in folder.glob(f"{_DAMAGED}{_PREFIX}*"):
-            if old.name <= _DAMAGED + _name(beside.step):  # the run has come past it again
+            if old.name <= _DAMAGED + _name(step):  # the run has come past it again
                 shutil.rmtree(old)
 
     def _stays(self, name: str) -> bool:

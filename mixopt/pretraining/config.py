@@ -21,7 +21,6 @@ from mixopt.config import (
     Anchor,
     CorpusConfig,
     Count,
-    DomainConfig,
     Location,
     Positive,
     Section,
@@ -36,8 +35,7 @@ from mixopt.config import (
     url_faults,
 )
 from mixopt.errors import SamplerError, did_you_mean
-from mixopt.pretraining.expert_config import ExpertsConfig
-from mixopt.pretraining.training_config import Above, ModelConfig, TrainingConfig
+from mixopt.pretraining.training_config import Above, ExpertsConfig, ModelConfig, TrainingConfig
 from mixopt.sampling import Schedule
 from mixopt.system import is_url
 
@@ -129,25 +127,13 @@ class CheckpointConfig(Section):
         return self
 
 
-class StreamSourceConfig(SourceConfig):
-    """Where the documents of a streamed domain come from."""
-
-    tokens: Positive | None = Field(
-        None,
-        description="about how many tokens there are; known of all domains they give the natural"
-        " mixture",
-    )
-
-
 class StreamConfig(Section):
     """Domains that are read, tokenised and packed while the run trains."""
 
     root: str | None = Field(
         None, description="folder of relative data_files and validation; the working directory"
     )
-    domains: dict[str, StreamSourceConfig] = Field(
-        description="training domains by name", min_length=1
-    )
+    domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
     tokenizer: str = Field("bytes", description="bytes, or a Hugging Face name or folder")
     max_validation_bytes: Positive = Field(
         1_000_000,
@@ -173,7 +159,7 @@ class StreamConfig(Section):
 
     @field_validator("domains")
     @classmethod
-    def _is_text(cls, domains: dict[str, StreamSourceConfig]) -> dict[str, StreamSourceConfig]:
+    def _is_text(cls, domains: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         for name, source in domains.items():
             if source.is_tokens:
                 raise ValueError(
@@ -197,12 +183,8 @@ class StreamConfig(Section):
 
     def as_corpus(self) -> CorpusConfig:
         """Return what reading held-out text needs to know."""
-        stated = {
-            name: {field: getattr(source, field) for field in source.model_fields_set}
-            for name, source in self.domains.items()
-        }
         return CorpusConfig(
-            domains={name: DomainConfig(**fields) for name, fields in stated.items()},
+            domains=self.domains,
             tokenizer=self.tokenizer,
             max_validation_bytes=self.max_validation_bytes,
             on_bad_document=self.on_bad_document,
@@ -386,31 +368,26 @@ def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Loca
     unused = "a pretraining run counts what it prepares; leave it out"
     if config.corpus is not None and config.corpus.inventory is not None:
         yield ("corpus", "inventory"), unused
-    sources: list[tuple[Location, SourceConfig, str, Sequence[str]]] = [
-        *(
-            (("corpus", "domains", name), source, unused, ("tokens", "bytes"))
-            for name, source in (config.corpus.domains if config.corpus else {}).items()
-        ),
-        *(
-            (("stream", "domains", name), source, "give tokens instead of bytes", ("bytes",))
-            for name, source in (config.stream.domains if config.stream else {}).items()
-        ),
-        *(
-            (("evaluation", name), source, "a target is not trained on", ("tokens", "bytes"))
-            for name, source in config.evaluation.items()
-        ),
+    sections: list[tuple[Location, Mapping[str, SourceConfig], str, tuple[str, ...]]] = [
+        (("evaluation",), config.evaluation, "a target is not trained on", ("tokens", "bytes"))
     ]
-    for location, source, message, fields in sources:
-        for field in fields:
-            if getattr(source, field) is not None:
-                yield (*location, field), message
+    if config.corpus is not None:
+        sections.append((("corpus", "domains"), config.corpus.domains, unused, ("tokens", "bytes")))
+    if config.stream is not None:
+        hint = "give tokens instead of bytes"
+        sections.append((("stream", "domains"), config.stream.domains, hint, ("bytes",)))
+    for place, sources, message, fields in sections:
+        for name, source in sources.items():
+            for field in fields:
+                if getattr(source, field) is not None:
+                    yield (*place, name, field), message
 
 
 def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[Location, str]]:
     """Find what needs to know how much text there is, or to resume with other domains."""
     if stream.tokens() is None:
         unknown = next(name for name, source in stream.domains.items() if source.tokens is None)
-        mend = (
+        hint = (
             "is not known for a stream: give stream.domains.*.tokens (now missing of "
             f"{unknown!r}), weights, or anchor: uniform"
         )
@@ -420,9 +397,9 @@ def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[L
         ]
         for location, source in places:
             if source.anchor == "natural":
-                yield location, f"natural {mend}"
+                yield location, f"natural {hint}"
         if config.estimator is not None and config.estimator.name == "natural":
-            yield ("estimator", "name"), f"natural {mend}"
+            yield ("estimator", "name"), f"natural {hint}"
     if config.max_epochs is not None:
         yield ("max_epochs",), "a stream repeats its text without a limit: leave it out"
     if config.map_domains is not None:

@@ -30,7 +30,7 @@ from mixopt.pretraining.batches import (
     open_for,
     scheduled_mixtures,
 )
-from mixopt.pretraining.checkpoints import Beside, Checkpoints, CheckpointState
+from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS
 from mixopt.pretraining.document_masks import DocumentMasks, check_apart
@@ -44,12 +44,11 @@ from mixopt.pretraining.metrics import (
     peak_flops,
     shares,
 )
-from mixopt.pretraining.model_start import initial_model, outlined_model, take_optimizer
+from mixopt.pretraining.model_start import initial_model, take_optimizer
 from mixopt.pretraining.models import flops_per_token
-from mixopt.pretraining.optimizer import AveragedWeights, make_optimizer
 from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
 from mixopt.pretraining.ranks import Interruption, Ranks
-from mixopt.pretraining.training_step import TrainingStep
+from mixopt.pretraining.training_step import AveragedWeights, TrainingStep, make_optimizer
 from mixopt.sampling import check_ranks
 from mixopt.system import StateFields, no_progress, progress
 
@@ -149,7 +148,7 @@ class Loop:
         config, ranks = self._config, self._ranks
         start = starting_model(
             partial(initial_model, config, text.vocab_size, out),
-            partial(outlined_model, config, text.vocab_size, out),
+            partial(initial_model, config, text.vocab_size, out, outline=True),
             config.parallel,
             ranks,
         )
@@ -257,8 +256,8 @@ class Loop:
         if self.experts is not None:
             files[EXPERTS_STATE] = self.experts.state()
             paths = [*paths, *self.experts.record.beside]
-        beside = Beside(self.step, state, files, paths)
-        self._checkpoints.save(self._model.plain, self._optimizer, beside)
+        model, optimizer = self._model.plain, self._optimizer
+        self._checkpoints.save(model, optimizer, self.step, state, files=files, beside=paths)
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         """Yield this rank's batches; where one cannot read a stream, all ranks end."""

@@ -204,24 +204,30 @@ def with_vocabulary(
     return _with_model(config, config.model, vocabulary=text)
 
 
-def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the model of a run on the CPU in float32, the same in every process."""
-    path = _weights_path(config, out)
-    if path is not None and not (path / STATE).exists():
+def initial_model(
+    config: PretrainConfig, vocab_size: int, out: Path, *, outline: bool = False
+) -> nn.Module:
+    """Return the model of a run on the CPU in float32, the same in every process.
+
+    It has the weights that the run starts from, unless a checkpoint of its own replaces them; an
+    outline is on torch's meta device, without weights.
+    """
+    path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
+    of_folder = path is not None and not (path / STATE).exists()
+    if path is not None and of_folder and not outline:
         return load_folder(path, config.model)
-    model = _built(config, vocab_size)
-    if path is not None:
+    with torch.device("meta" if outline else "cpu"):
+        if of_folder:
+            return empty_model(hugging_face_config(config.model))
+        model = build_model(
+            config.model,
+            vocab_size=vocab_size,
+            sequence_length=config.training.sequence_length,
+            seed=config.seed,
+        )
+    if path is not None and not outline:
         fill(model, path)
     return model
-
-
-def outlined_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the same on torch's meta device, without weights; whatever its constructor raises."""
-    path = _weights_path(config, out)
-    with torch.device("meta"):
-        if path is not None and not (path / STATE).exists():
-            return empty_model(hugging_face_config(config.model))
-        return _built(config, vocab_size)
 
 
 def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -472,20 +478,6 @@ def _recorded_vocabulary(config: PretrainConfig, run: Path) -> VocabularyConfig:
 
 def _recorded(found: VocabularyIdentity) -> VocabularyConfig:
     return VocabularyConfig(tokenizer=found.tokenizer, ids=found.size, sha256=found.sha256)
-
-
-def _built(config: PretrainConfig, vocab_size: int) -> nn.Module:
-    return build_model(
-        config.model,
-        vocab_size=vocab_size,
-        sequence_length=config.training.sequence_length,
-        seed=config.seed,
-    )
-
-
-def _weights_path(config: PretrainConfig, out: Path) -> Path | None:
-    """Return where the first weights of a run are, unless a checkpoint of its own has others."""
-    return None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
 
 
 def _origin_path(config: PretrainConfig) -> Path | None:

@@ -18,7 +18,7 @@ from torch import nn, optim
 
 from mixopt.config import dump_sections
 from mixopt.errors import ConfigError, RunError
-from mixopt.pretraining import Beside, Checkpoints, joined, load_pretraining
+from mixopt.pretraining import Checkpoints, joined, load_pretraining
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 JOB = Path(__file__).parents[1] / "support" / "checkpoint_job.py"
@@ -47,10 +47,6 @@ def made(folder, ranks, *, last=9, every=0, asynchronous=True) -> Checkpoints:
     return Checkpoints(folder, ranks, keep=last, keep_every=every, asynchronous=asynchronous)
 
 
-def beside(step: int) -> Beside:
-    return Beside(step, STATE, {}, [])
-
-
 def weight_in(path) -> torch.Tensor:
     (shard,) = path.glob("*.safetensors")
     return load_file(shard)["model.weight"]
@@ -73,7 +69,7 @@ def no_file_above(size: int):
 def test_weights_that_move_while_the_thread_writes_are_those_of_the_step(ranks, tmp_path):
     model, optimizer = filled(1.0, width=4096)
     with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(model, optimizer, beside(1))
+        checkpoints.save(model, optimizer, 1, STATE)
         nn.init.constant_(model.weight, 2.0)
     assert weight_in(tmp_path / "step-00000001").unique().tolist() == [1.0]
 
@@ -83,7 +79,7 @@ def test_one_that_is_due_while_another_is_written_waits_for_it(ranks, tmp_path):
     with made(tmp_path, ranks) as checkpoints:
         for step in (1, 2, 3):
             nn.init.constant_(model.weight, step)
-            checkpoints.save(model, optimizer, beside(step))
+            checkpoints.save(model, optimizer, step, STATE)
         checkpoints.wait()
         found = [weight_in(path).unique().tolist() for path in sorted(tmp_path.iterdir())]
         assert found == [[1.0], [2.0], [3.0]]
@@ -103,7 +99,7 @@ def test_every_type_of_tensor_is_read_as_it_was(asynchronous, ranks, tmp_path):
     for name, value in buffers.items():
         model.register_buffer(name, value)
     with made(tmp_path, ranks, asynchronous=asynchronous) as checkpoints:
-        checkpoints.save(model, optimizer, beside(1))
+        checkpoints.save(model, optimizer, 1, STATE)
     (shard,) = (tmp_path / "step-00000001").glob("*.safetensors")
     read = load_file(shard)
     for name, value in buffers.items():
@@ -113,7 +109,7 @@ def test_every_type_of_tensor_is_read_as_it_was(asynchronous, ranks, tmp_path):
 
 def test_the_manifest_has_the_hash_of_the_file(ranks, tmp_path):
     with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(*filled(0.5, width=3000), beside(1))  # more than one piece
+        checkpoints.save(*filled(0.5, width=3000), 1, STATE)  # more than one piece
         checkpoints.wait()
         path, state = checkpoints.newest_whole()
     ((name, record),) = state.files.items()
@@ -123,7 +119,7 @@ def test_the_manifest_has_the_hash_of_the_file(ranks, tmp_path):
 
 def test_shards_are_read_by_safetensors_without_torch_distributed(ranks, tmp_path):
     with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(*filled(0.25), beside(1))
+        checkpoints.save(*filled(0.25), 1, STATE)
     (shard,) = tmp_path.rglob("*.safetensors")
     with safe_open(shard, framework="pt") as file:
         assert file.metadata()["format"] == "pt"
@@ -137,7 +133,7 @@ def test_checkpoints_of_every_n_steps_stay_besides_the_last(ranks, tmp_path):
     parts = filled(1.0)
     with made(tmp_path, ranks, last=2, every=4) as checkpoints:
         for step in range(1, 12):
-            checkpoints.save(*parts, beside(step))
+            checkpoints.save(*parts, step, STATE)
     steps = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.iterdir())]
     assert steps == [4, 8, 10, 11]
 
@@ -157,18 +153,18 @@ def test_what_is_kept_for_good_is_a_multiple_of_what_is_written(tmp_path):
 def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_path):
     parts = filled(1.0, width=1024)
     with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(*parts, beside(1))
+        checkpoints.save(*parts, 1, STATE)
         checkpoints.wait()
         assert not checkpoints.has_failed
         with no_file_above(1 << 20):
-            checkpoints.save(*parts, beside(2))
+            checkpoints.save(*parts, 2, STATE)
             with pytest.raises(
                 RunError, match=r"step-00000002\.tmp: cannot be written: File too large"
             ):
                 checkpoints.wait()
         checkpoints.wait()
         assert checkpoints.newest_whole()[1].step == 1
-        checkpoints.save(*parts, beside(3))
+        checkpoints.save(*parts, 3, STATE)
         checkpoints.wait()
         assert checkpoints.newest_whole()[1].step == 3
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
@@ -193,7 +189,7 @@ def test_whatever_ends_the_thread_of_one_rank_ends_all_with_a_line(where, rank, 
 def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):
     def interrupted():
         with made(tmp_path, ranks) as checkpoints:
-            checkpoints.save(*filled(1.0, width=1024), beside(1))
+            checkpoints.save(*filled(1.0, width=1024), 1, STATE)
             raise KeyboardInterrupt
 
     with no_file_above(1 << 20), pytest.raises(KeyboardInterrupt):
@@ -203,7 +199,7 @@ def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path
 def test_an_error_of_the_thread_is_raised_at_the_end_of_the_block(ranks, tmp_path):
     def ended():
         with made(tmp_path, ranks) as checkpoints:
-            checkpoints.save(*filled(1.0, width=1024), beside(1))
+            checkpoints.save(*filled(1.0, width=1024), 1, STATE)
 
     with no_file_above(1 << 20), pytest.raises(RunError, match="File too large"):
         ended()
@@ -212,7 +208,7 @@ def test_an_error_of_the_thread_is_raised_at_the_end_of_the_block(ranks, tmp_pat
 def test_an_interrupted_run_ends_with_the_checkpoint_that_was_being_written(ranks, tmp_path):
     def interrupted():
         with made(tmp_path, ranks) as checkpoints:
-            checkpoints.save(*filled(1.0, width=2048), beside(1))
+            checkpoints.save(*filled(1.0, width=2048), 1, STATE)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -10,8 +10,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mixopt import pretrain
 from mixopt.pretraining import joined
 from mixopt.pretraining.checkpoints import AVERAGE
-from mixopt.pretraining.optimizer import AveragedWeights, make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
+from mixopt.pretraining.training_step import AveragedWeights, make_optimizer
 from mixopt.testing import tiny_corpus
 
 DECAY = 0.8

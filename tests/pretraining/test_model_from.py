@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import (
-    Beside,
     Checkpoints,
     ModelConfig,
     build_model,
@@ -31,7 +31,8 @@ from mixopt.pretraining import (
     open_origin,
 )
 from mixopt.pretraining.model_start import fill
-from mixopt.pretraining.transformers_folder import is_hub_name
+from mixopt.pretraining.models import causal_models, hugging_face_config
+from mixopt.pretraining.transformers_folder import _ABOUT, folder_model, is_hub_name
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -162,6 +163,26 @@ def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path):
     ended = subprocess.run(line, env=hub, capture_output=True, text=True, check=True)
     sha256 = open_origin(folder / "llama").sha256
     assert ended.stdout.split() == [f"some/model@{commit}", "llama", sha256]
+
+
+FAMILIES = ["qwen3_moe", "mixtral", "llama", "bailing_hybrid", "kimi_linear"]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, pytest.param("", marks=pytest.mark.nightly)])
+def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
+    kinds, names = causal_models()
+    for one in [name] if name else sorted(set(names) - {"gemma4_assistant", "moshi"}):
+        for field, default in kinds[one]().to_dict().items():
+            if field in _ABOUT or field == "vocab_size" or type(default) not in {int, float, bool}:
+                continue
+            with suppress(Exception):  # a value that the family cannot have
+                config = kinds[one](**{field: (not default) if default is True else default * 2})
+                config.save_pretrained(tmp_path)
+                again = hugging_face_config(folder_model(tmp_path))
+                kept = {n: v for n, v in config.to_dict().items() if n not in _ABOUT}
+                lost = {n for n, v in kept.items() if again.to_dict().get(n) != v}
+                if lost:
+                    pytest.fail(f"{one}.{field}: lost {lost}")
 
 
 # --- Resuming -----------------------------------------------------------------------------------
@@ -382,7 +403,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(
     assert said.endswith(f"the one before it is {before}")
     assert "\n" not in said
     assert open_origin(before).step == 5
-    with pytest.raises(RunError, match=rf"name it: proxy.from: {before}$"):
+    with pytest.raises(RunError, match=rf"the one before it is {before}$"):
         ContinuedProxy(start=str(start)).start_hash()
 
 
@@ -458,9 +479,8 @@ def positions(tmp_path_factory) -> Path:
     """A checkpoint of ours whose model learned 32 positions."""
     folder, model = tmp_path_factory.mktemp("positions"), learned(32)
     state = {name: {} for name in ("meter", "losses", "weights", "sampler", "mixture")}
-    beside = Beside(1, state | {"metrics_size": 0}, {}, [])
     with joined("cpu") as ranks, Checkpoints(folder, ranks, keep=1) as checkpoints:
-        checkpoints.save(model, optim.AdamW(model.parameters()), beside)
+        checkpoints.save(model, optim.AdamW(model.parameters()), 1, state | {"metrics_size": 0})
     return folder / "step-00000001"
 
 

@@ -23,8 +23,8 @@ from mixopt import ConfigError, Corpus, pretrain
 from mixopt.config import dump_sections
 from mixopt.errors import RunError
 from mixopt.pretraining import load_pretraining
-from mixopt.pretraining.optimizer import make_optimizer
 from mixopt.pretraining.training_config import TrainingConfig
+from mixopt.pretraining.training_step import make_optimizer
 from mixopt.sampling import RATE_CURVES
 from mixopt.testing import tiny_corpus
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn, optim, zeros_like
 
 from mixopt.errors import MixoptError
-from mixopt.pretraining import Beside, Checkpoints, joined
+from mixopt.pretraining import Checkpoints, joined
 from mixopt.pretraining.checkpoints import _Writer
 from mixopt.system import write_json
 
@@ -42,7 +42,7 @@ def saved(where, out, ranks, failing):
     if where == "shard" and failing == ranks.rank:
         _Writer.write_data = no_memory
     with Checkpoints(out, ranks) as checkpoints:
-        checkpoints.save(*parts(), Beside(1, STATE, files, []))
+        checkpoints.save(*parts(), 1, STATE, files=files)
 
 
 def main(where, failing, out):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from mixopt.pretraining import joined, load_pretraining
-from mixopt.pretraining.model_start import initial_model, outlined_model, with_origin
+from mixopt.pretraining.model_start import initial_model, with_origin
 from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
 
 VOCAB, LENGTH = 257, 32
@@ -107,7 +107,10 @@ def started(out: Path, kind: str, name: str) -> dict:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as p:
             parts = (config, VOCAB, out / "run")
             start = starting_model(
-                partial(initial_model, *parts), partial(outlined_model, *parts), kind, ranks
+                partial(initial_model, *parts),
+                partial(initial_model, *parts, outline=True),
+                kind,
+                ranks,
             )
             whole = has_weights(start)
             model = ParallelModel(start, config, ranks)
