@@ -1,4 +1,18 @@
-"""The objective: one evaluation domain's loss, a weighted mean of several, or the worst."""
+"""The objective: one evaluation domain's loss, a weighted mean of several, or the worst.
+
+Each is the largest of a few weighted sums of losses ("pieces"): a target and a mean have one
+piece, the worst domain has a piece for each. That gives one formula for values, subgradients, and
+the constrained search. The loss of an aggregate is always computed from the losses by domain,
+never fitted itself: a law fitted to the mean of several domains misses that each wants its own
+share.
+
+A metric of which higher is better enters with its sign turned. With `scale: spread` each loss is
+divided by its standard deviation over the trials first, since how far losses differ among mixtures
+depends on the domain and on the size of the model. Losses whose spread is lost in the noise of
+replicates (mixopt.trials.readiness) are left out on request.
+
+Shapes: N mixtures, M evaluation domains, P pieces.
+"""
 
 from __future__ import annotations
 

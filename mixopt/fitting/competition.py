@@ -5,7 +5,10 @@ replicates are held out together. The one with the least root mean squared error
 is fitted again on all finished trials; the others stay in the report, beside their controls.
 
 Trials of several sizes are predicted each at its own size; they are ranked within a size, and the
-controls know the mean of each, so that a size's level counts for nobody.
+controls know the mean of each, so that a size's level counts for nobody. Held-out folds of mixtures
+tell nothing of a size that no trial has, so the largest size is held out too: by how much wider
+intervals of the smaller ones would have to be to hold its trials, for a unit of log size, is how
+intervals grow beyond all sizes (`growth_beyond`).
 
 Shapes: N trials, D domains, M evaluation domains.
 """

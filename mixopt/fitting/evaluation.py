@@ -1,7 +1,7 @@
 """Test a fit against runs that it has not seen.
 
 Ranks say whether the fit orders mixtures rightly, beside what ranks them without a law (the
-domain's own share, the distance from uniform, the nearest trial; mixopt.fitting.cross_validation)
+domain's own share, the distance from uniform, the nearest trial; mixopt.fitting.held_out)
 and beside the most that noise allows, where there are replicates. RMSE and coverage say whether its
 numbers hold.
 

@@ -1,7 +1,7 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
-A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds
-(mixopt.fitting.intervals), wider beyond the trials (mixopt.fitting.intervals). With pilots
+A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds,
+wider beyond the trials (mixopt.fitting.intervals). With pilots
 (mixopt.fitting.pilots) predictions and intervals are of runs at their size; with a size
 (mixopt.fitting.model_sizes), at that one. Its folder is in mixopt.fitting.fit_files.
 

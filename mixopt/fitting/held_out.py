@@ -1,6 +1,20 @@
-"""Predictions for trials on held-out folds, in memory and as a table.
+"""Predictions for held-out trials: of regressors, of controls without a law, and the noise ceiling.
 
-Shapes: N trials, M evaluation domains.
+Controls that a regressor must beat, each predicted from the other folds alone:
+
+- own_share: the domain's own share. For a training domain's loss the ranking is by minus that
+  share; for a target that is not trained on, it is the single domain whose share ranks the losses
+  best. The prediction is a line in the square root of the share, because losses fall steeply where
+  a share is near 0.
+- from_uniform: total variation from the uniform mixture, farther being worse.
+- nearest_trial: the losses of the nearest mixture, in total variation.
+- mean: the mean of the other folds; it ranks nothing.
+
+The ceiling (`replicates`) is the spread of trials of one mixture under several seeds, and the rank
+correlation that a predictor of the true losses would reach under that noise, which is simulated.
+Trials of several sizes are ranked within each, and have no ceiling.
+
+Shapes: N trials, D domains, M evaluation domains, R simulated repeats.
 """
 
 from __future__ import annotations

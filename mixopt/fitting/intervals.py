@@ -5,13 +5,18 @@ the regressor's own standard deviation, and the multiple is the quantile of |err
 trials that the regressor had not seen. So an interval is wider where the regressor is less
 sure, and how sure it claims to be does not matter. Where its deviations are no help, because
 intervals of one width for all held-out trials would be narrower on the whole, they have that width,
-and are wider only where the regressor is less sure than at any held-out trial. How far a mixture is
-from the trials counts beside it (mixopt.fitting.intervals).
+and are wider only where the regressor is less sure than at any held-out trial.
+
+Within the trials' reach, the largest distance of a trial from its nearest neighbour, that is all.
+Beyond it a law is extrapolated: an interval is (1 + beyond / radius)^2 times as wide, where the
+radius is the largest distance of a trial from the mean of all. The square is how the error of a
+smooth function grows that is continued by its slope; that it and this radius keep coverage near 90%
+was measured (experiments/published/intervals_beyond.py). Distances are total variations.
 
 Source: Lei et al., Distribution-Free Predictive Inference for Regression (2018), section 5.2;
 the choice between the two widths is ours.
 
-Shapes: N trials.
+Shapes: N trials or mixtures, K different trials.
 """
 
 from __future__ import annotations

@@ -1,9 +1,18 @@
 """Losses that a fit can predict: readiness from trials and from held-out folds.
 
-Beside the signal over the noise of each loss stand the rank correlation that the chosen regressor
-has on held-out folds, that of the best control, the most that noise lets any predictor have, and
-the training domain whose own loss goes most with it: a task that is one domain's loss again adds
-little to a fit. How a state follows is in mixopt.fitting.loss_readiness.
+With replicates a loss is `ready` where the signal is at least the noise (95% lower bound) and the
+chosen regressor ranks held-out trials no worse than controls that know no law; `weak` where only
+the estimate of the ratio is 1 or more; `noise` otherwise.
+
+Without replicates the rank correlation on held-out folds bounds the ratio from below. What is
+observed is signal and noise, so that even a predictor of the true losses correlates with it by
+ratio / sqrt(1 + ratio^2) at most, which is sqrt(1/2) where noise equals signal. A loss is `ready`
+where the correlation's 95% lower bound is at least that, `weak` where the bound is above 0, and
+`noise` otherwise. The bound is Fisher's, with the variance of a rank correlation of Bonett and
+Wright (2000), (1 + r^2 / 2) / (N - 3) for N mixtures.
+
+Beside that stand the most that noise lets any predictor have, and the training domain whose own
+loss goes most with it: a task that is one domain's loss again adds little to a fit.
 """
 
 from __future__ import annotations

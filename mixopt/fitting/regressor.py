@@ -4,6 +4,10 @@ A regressor is a scikit-learn estimator: `fit(weights_ND, losses_NM)`, `predict(
 Anything of scikit-learn's works, pipelines included; one that takes a single target is fitted
 once for each. What else a regressor may have is in mixopt.fitting.capabilities.
 
+Regressors that know of epochs, weight x tokens / inventory, have the parameters `inventory` and
+`tokens`; a fit fills them in where the inventory and the trials' tokens are known. With simulated
+epochs both are those of the full run, since a trial repeats its pools as often.
+
 Shapes: N trials, D domains, M targets.
 """
 

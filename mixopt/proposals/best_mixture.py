@@ -6,6 +6,9 @@ the gains, the spread over refits on resampled trials is added in quadrature. Th
 like those that were fitted, one seed each, not of another size or length; beyond the trials they
 are wider, which is a warning.
 
+A domain that no loss measures is kept at a share of its natural weight, unless it is told not to:
+any regressor sees no benefit in it, though there may be one.
+
 Shapes: D domains, B refits, K compared mixtures.
 """
 

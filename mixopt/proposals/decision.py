@@ -1,9 +1,21 @@
-"""From a validation to the mixture that is recommended, and why.
+"""From a validation to the mixture that is recommended, and why: `recommendation.yaml`.
 
 A proposal is recommended where it is significantly better than every baseline, or not significantly
 worse than any and better on the mean than all. Otherwise it is the best of the other mixtures on
 the seeds that all of them have. A mixture that breaks a limit, or significantly breaks a guardrail,
 is passed over.
+
+    weights: {<domain>: <share>, ...}
+    recommended: {mixture, standing, why}
+    natural: {<domain>: <share>, ...}
+    objective: {minimised, unit, tokens}
+    gains: {<mixture>: {validated: {value, low, high}, seeds, verdict, predicted: {...} or null}}
+    costs: {<evaluation domain>: {value, low, high}}
+    epochs: {<domain>: <passes>} or null
+    warnings: [...]
+    provenance: {mixopt, proposals, trials}
+
+A bare install reads it: it needs no fit and no tables.
 """
 
 from __future__ import annotations

@@ -8,11 +8,16 @@ the other half around the average of the best so far. Draws outside the limits a
 RegMix never scores its average; here the average of the best k is taken for the largest k (128,
 64, ..., 1) at which it is predicted no worse than the best single draw.
 
-The gradient method (mixopt.proposals.mixture_search) continues from there and from other starts.
-Whatever is returned is allowed, and is predicted no worse than anything that was scored. A mixture
-that breaks a guardrail is worse than any that keeps them all, and the less it breaks the better.
+Where the regressor has a gradient, descents continue from there and from other starts, by
+sequential quadratic programming. Its steps cost the cube of the number of domains: above
+`MAX_SLSQP_DOMAINS`, within bounds alone, projected gradients are used, whose length follows from
+how the gradient changed (Barzilai and Borwein), and the objective may rise for a few steps.
+Whatever is returned is allowed, and is predicted no worse than anything that was scored.
 
-Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
+With refits on resampled trials the search runs again on fewer draws: how far their optima are from
+the proposal says how far the trials determine it.
+
+Shapes: N mixtures, D domains, M losses, G guarded evaluation domains, B refits, K compared.
 """
 
 from __future__ import annotations

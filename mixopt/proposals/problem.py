@@ -3,7 +3,12 @@
 A mixture that breaks a guardrail is worse than any that keeps them all, and the less it breaks the
 better, so a search always has an answer.
 
-Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
+A regressor's optimum is where its errors are lucky. With a risk, some standard deviations or a
+high quantile over refits are minimised, which prefers a mixture that the trials are sure about.
+Which experts of a proxy collapse cannot be predicted, but is known of trials: with the guardrail on
+experts a mixture is allowed where the nearest trial (total variation) is one without a collapse.
+
+Shapes: N mixtures, D domains, M losses, G guarded evaluation domains, K trials, B refits.
 """
 
 from __future__ import annotations

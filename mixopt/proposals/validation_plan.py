@@ -1,4 +1,12 @@
-"""The mixtures and seeds of a validation."""
+"""The mixtures and seeds of a validation: proposals, and what one would train on without a fit.
+
+`temperature` takes natural shares to the power 1 / T and scales them, as multilingual models do (T
+above 1 flattens). `unimax` gives every domain the same share of the tokens of the full run, but
+none more than so many passes over its text; what a small one cannot take goes to the others
+(UniMax, Chung et al., 2023). `control` is the base of microanneals.
+
+Shapes: D domains.
+"""
 
 from __future__ import annotations
 

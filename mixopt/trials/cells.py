@@ -1,4 +1,10 @@
-"""A CSV or Parquet file as text cells, so that errors name file, row and column."""
+"""CSV or Parquet as text cells, so that errors name file, row and column; two tables joined by a key.
+
+A key that is missing, there twice, or in one table alone is an error that names it; what is in one
+table alone may be left out if that is asked for, and is noted then. Of a table with a column
+`schedule`, the share of its own schedule that each row has run, rows below 1 are left out: a loss
+before the end is of a learning rate that has not come down.
+"""
 
 from __future__ import annotations
 

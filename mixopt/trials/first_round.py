@@ -1,15 +1,17 @@
-"""Microanneals: each candidate source at a fixed share of the tokens, and a matched control.
+"""The mixtures of the first round: anchors, replicates, axial and sampled ones; or microanneals.
 
-With a share s and a base mixture b, the anneal of source d has s of d and (1 - s) b of the rest;
-the control is b alone, so that the two differ in what fills s of the tokens and in nothing else
-(the maths of Olmo 3's midtraining was chosen by more than 80 such runs: 5B tokens of a source and
-5B of web against 10B of web). Their mixtures are the centre and the axes of an axial design around
-the base, which is why a fit can be made of them.
+Sampled mixtures come from RegMix's draws, or from Sobol points where rejection finds too few.
+Anchors are the natural and the uniform mixture, kept also where they are beyond a cap. Replicates
+train the uniform mixture again under other seeds: how far they differ is the noise of a trial.
 
-All runs of one seed share it: initial weights, the order of the data, and whatever else a proxy
-draws from a trial's seed. Of each base domain an anneal reads the first (1 - s) of what the control
-reads, in the same order, where the proxy draws rows so (the decoder does); only which domain comes
-at which position differs.
+Microanneals give each candidate source a fixed share of the tokens. With a share s and a base b,
+the anneal of source d has s of d and (1 - s) b of the rest; the control is b alone, so that the two
+differ in what fills s of the tokens and in nothing else (the maths of Olmo 3's midtraining was
+chosen by more than 80 such runs). All runs of one seed share it. Of each base domain an anneal
+reads the first (1 - s) of what the control reads, in the same order, where the proxy draws rows so
+(the decoder does); only which domain comes at which position differs.
+
+Shapes: N mixtures, D domains, P axial mixtures.
 """
 
 from __future__ import annotations

@@ -1,26 +1,29 @@
-"""RegMix's way to draw mixtures: Dirichlet distributions of many strengths around a prior.
+"""Draw mixtures: RegMix's Dirichlet draws, scrambled Sobol points, and axial mixtures.
 
-The method is that of `mixture_config/synthesize_mixture.py` in github.com/sail-sg/regmix at
-commit b004d3a (Liu et al. 2024, arXiv:2407.01492). With p the natural mixture:
+Dirichlet: the method is that of `mixture_config/synthesize_mixture.py` in github.com/sail-sg/regmix
+at commit b004d3a (Liu et al. 2024, arXiv:2407.01492). With p the natural mixture:
 
 1. The cap of domain j is u_j = min(max_usage p_j, 1), from p before tempering. Further caps of
    the user lower it.
 2. The prior is tempered: q_j = p_j^temperature / sum_k p_k^temperature.
 3. `multiplier` x N times, draw x ~ Dirichlet(s q), where s is one of 15 strengths, log-spaced from
-   min_strength to max_strength, each as likely as another. (The original draws for all 15 and
-   keeps one of the 15 at random, which is the same distribution.)
+   min_strength to max_strength, each as likely as another.
 4. A draw with any x_j > u_j is rejected.
 5. x_j < minimum becomes 0, x is rescaled to add up to 1 and rounded to multiples of `minimum`.
 6. The rows are sorted (lexsort), a row within an L1 distance of 1e-5 of the last one kept is
    dropped, and N of what is left are chosen at random.
 
-Its defaults are temperature 0.5, strengths 0.1 to 5, max_usage 15, minimum 2e-4, multiplier 100.
+Where ours differs: after step 5 the row is rescaled again, and the caps are checked once more,
+because zeroing and rounding can carry a weight over its cap. Draws are made from logarithms, so
+that tiny strengths do not underflow.
 
-Where ours differs: after step 5 the row is rescaled again, so that it adds up to 1 (theirs adds up
-to 1 within rounding), and the caps are checked once more, because zeroing and rounding can carry a
-weight over its cap. Draws are made from logarithms, so that tiny strengths do not underflow.
+Axial: few trials tell most where each of them moves one domain (Cornell, Experiments with
+Mixtures). With a share s and a centre c, the mixture of domain d has s + (1 - s) c_d of it and
+(1 - s) c_j of every other domain j. A domain whose cap is lower takes its cap, and the others share
+what is left in proportion to the centre. Where caps leave a domain nearly at the centre, there is
+no mixture for it.
 
-Shapes: N mixtures, D domains, R draws.
+Shapes: N mixtures, D domains, R draws, K dimensions of the cube, P axial mixtures.
 """
 
 from __future__ import annotations

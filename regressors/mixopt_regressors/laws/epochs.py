@@ -1,10 +1,10 @@
 """A law of epochs: the effect of repeating a domain on a loss, besides its share.
 
 Epochs of domain b are E_b = w_b x tokens / inventory_b, so one share of a small domain is many
-passes and of a large one a fraction of a pass. The law is in `mixopt_regressors.laws.epochs`:
-each domain lowers a loss by a benefit that saturates and raises it by a harm that grows. A law of
-the shares alone cannot say where repetition stops to pay; permuting the inventories makes this one
-worse, which is a check on whether epochs matter in some trials.
+passes and of a large one a fraction of a pass. Each domain lowers a loss by a benefit that
+saturates and raises it by a harm that grows. A law of the shares alone cannot say where repetition
+stops to pay; permuting the inventories makes this one worse, which is a check on whether epochs
+matter in some trials.
 
 Without inventories and tokens, domains are taken to be of one size, and a trial to see as many
 tokens as they have together: E_b = w_b D. The law is then one of shares, with a saturating
@@ -16,6 +16,17 @@ their ratio is that of the trials.
 
 The standard deviation is that of a new trial by the delta method: residual spread times
 sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
+
+With E_b the epochs of domain b in a trial,
+
+    eta = beta0 - sum_b alpha_b (1 - exp(-(rho E_b)^p))
+                + sum_b gamma_b softplus(log(1 + E_b) - tau)^2
+
+with alpha, gamma >= 0, and the loss is eta itself, or a floor plus exp(eta): the law of Marin's
+MARINER. The coefficients of a target are one non-negative least-squares problem, so that only the
+shape (rho, p, tau, how strongly coefficients are held back, where the floor is) needs a search on
+held-out folds. Ours differ in the floor, which is that of the fitted rows' losses, in rho, which is
+in units of the rows' mean epochs, and in the search, along one part of the shape after another.
 
 Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C + 1 parameters.
 """

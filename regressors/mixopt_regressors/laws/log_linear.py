@@ -5,8 +5,15 @@
 It is the law of Ye et al. (Data Mixing Laws), L = c + k exp(sum_j t_j w_j): because weights add
 up to 1, k is the exponential of the mean of t, so it is not a parameter of its own. It is convex
 in the mixture. Where trials hardly varied a domain the exponential is anything, and a prediction
-is cut off at one range of the trials' losses above the highest. How it is fitted is in
-`mixopt_regressors.laws.log_linear`.
+is cut off at one range of the trials' losses above the highest.
+
+Data Mixing Laws and Olmix fit it from hundreds to thousands of random starts of L-BFGS. Given the
+floor c, though, log(L - c) is linear in the weights, so a grid over c with one small weighted
+least-squares problem each finds the valley, and a few Levenberg-Marquardt steps on all parameters
+find its floor: seconds become milliseconds. Huber's weights keep single outlying trials from
+pulling. A normal prior keeps fits finite with fewer trials than domains. It is on how far slopes
+are from their mean times the height of the losses over the floor, which is how much the mixture
+moves the loss.
 
 The standard deviation is that of a new trial by the delta method: residual spread times
 sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.

@@ -1,18 +1,24 @@
 """Fit many power laws side by side: a floor plus a power mean of heights, for each fit.
 
+An effective-data power law, k (e + sum_j A_j w_j)^(-g), has more parameters than it can show:
+weights add up to 1, so that e and k go into A. What is left is one number for each domain, the
+height h_j over the floor that training on domain j alone would give:
+
+    h(w) = (sum_j w_j h_j^(-1/g))^(-g)
+
+It is convex in w, and the decay g says how sharply it falls with the first few samples of a domain
+that helps. A large g is the geometric mean, which is the data mixing law.
+
 Given the floor c and the decay g, (L - c)^(-1/g) is linear in the weights, so a grid over both with
 one small weighted least-squares problem each finds the valleys, and Levenberg-Marquardt steps on
 all parameters find their floors. Targets, starts and held-out folds are fits of one batch: a step
 is a few large array operations instead of thousands of small ones, and rows that a fit must not see
-have trust 0.
-
-The prior is on how far the logarithms of the heights are from their mean times the height of the
-losses over the floor (as in `mixopt_regressors.laws.log_linear`): how much the mixture moves the
-loss. A domain that does not matter for a target is at the mean.
+have trust 0. The prior is on how far the logarithms of the heights are from their mean times the
+height of the losses over the floor: how much the mixture moves the loss.
 
 Losses are in units of their standard deviation, around a mean of 0.
 
-Shapes: N trials, D domains, F fits, P = D + 2 parameters (floor, log decay, logs of heights).
+Shapes: N trials, D domains, K means, F fits, P = D + 2 parameters (floor, log decay, log heights).
 """
 
 from __future__ import annotations

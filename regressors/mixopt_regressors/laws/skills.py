@@ -6,13 +6,16 @@ Each unit is a skill that some domains teach, and each loss falls with the skill
 power law of a single target (`mixopt_regressors.laws.power`) is one unit; a sum of units can follow
 more than one domain at different speeds, and because units belong to all targets there are many
 more losses than trials to find them from. It is convex in the mixture. Several fits from different
-starts are averaged, which is again such a law, of all their units. How they are fitted is in
-`mixopt_regressors.laws.skills`.
+starts are averaged, which is again such a law, of all their units.
 
 The strength of the prior is chosen on held-out folds of the training rows, which also show how much
 larger errors are there than residuals. The standard deviation is that of a new trial: residuals
 times that, and times sqrt(1 + p' H^-1 p) over the mean of it, where p are the units at the mixture
 and H their products over the trials.
+
+A load is the square of its root, so that descent (L-BFGS with exact gradients) needs no bound at 0,
+where bounded descent is seen to get stuck. The prior says that units are small, that a domain does
+not matter to a unit, and that decays are low; one strength scales all of it.
 
 Shapes: N trials, D domains, M targets, K units of a fit, U units of all fits, Q = U + 1.
 """

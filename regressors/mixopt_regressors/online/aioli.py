@@ -1,7 +1,7 @@
 """Aioli, as published: learn the mixing law in sweeps of the run itself, then step along it.
 
 A round begins with sweeps: some steps on each smoothed one-hot mixture, with held-out losses after
-each, from which the matrix of the mixing law is solved (`learn_params`). Its column sums move the
+each, from which the matrix of the mixing law is solved . Its column sums move the
 mixture by exponentiated gradient, and the rest of the round trains on it
 (github.com/HazyResearch/aioli; arXiv 2411.05735).
 
@@ -10,6 +10,10 @@ it: the published code trains on it and then starts again from the uniform mixtu
 sweeps are planned whole, and `realised` solves with the tokens that were consumed; the published
 batches of seven domains never draw the last one. The objective is any weighting of evaluation
 domains. A last round too short for its sweeps is not begun; the round before it lasts longer.
+
+The law says that under a mixture p the loss of evaluation domain m falls by sum_d A_md p_d; with a
+sweep or more for each domain, A solves P A' = drops. Repeated sweeps are solved together, in the
+least-squares sense.
 
 Shapes: K sweeps done, D domains, M evaluation domains.
 """

@@ -1,4 +1,16 @@
-"""Fixed mixtures: the baseline of every online method."""
+"""Fixed mixtures, the baseline of every online method; and Online Data Mixing, a bandit (EXP3).
+
+ODM is rewarded with training loss. After step t, with eps_t = min(1/k, sqrt(ln k / (k t))):
+
+    R_i += reward_i / p_i,   w_i = (1 - k eps_t) softmax(eps_{t-1} R)_i + eps_t
+
+(github.com/alon-albalak/online-data-mixing). There a step draws one domain, whose reward is its
+loss / 10. Here a batch mixes domains, and the reward of each is its share of the batch's tokens
+times its loss / 10: the published update where a batch has one domain. A high loss earns a high
+weight, so that a domain of noise wins.
+
+Shapes: D domains.
+"""
 
 from __future__ import annotations
 

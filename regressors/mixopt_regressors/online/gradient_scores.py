@@ -1,11 +1,15 @@
-"""Shared by DoReMi and DoGE: a mixture updated by each score, and its average over the run.
+"""DoReMi and DoGE: a mixture updated by a score of each domain, and its average over the run.
 
 log alpha grows by a score of each domain, alpha is smoothed with the uniform mixture, and the
 outcome is the average of alpha over all updates, for a second run to train on. A domain that was
-not seen keeps its last score; one that never was has the mean of the others'.
+not seen keeps its last score; one that never was has the mean of the others'. Both published
+methods sample from a fixed mixture and weigh the gradients of domains with alpha; here the plan's
+mixture is alpha, which has the same expected gradient.
 
-Both published methods sample from a fixed mixture and weigh the gradients of domains with alpha;
-here the plan's mixture is alpha, which has the same expected gradient.
+DoReMi's score is the mean over a domain's tokens of max(loss - reference model's loss, 0), times
+eta (github.com/sangmichaelxie/doremi, whose smoothing is the default; the paper's is 1e-3). DoGE's
+is the inner product of its gradient with the objective's over the mean norm of the domains'
+gradients, clipped, times learning rate / mu (github.com/Olivia-fsm/DoGE).
 
 Shapes: D domains.
 """

@@ -1,4 +1,4 @@
-"""Learning curves of domains from the training losses of ordinary batches.
+"""Learning curves of domains from ordinary batches, and effects of shares on held-out losses.
 
 A domain's loss over its own tokens n (in units of what a run on the reference mixture gives it),
 at a recent share of r times its reference share, is taken to be
@@ -10,6 +10,15 @@ a usual recency, since little moves r. What is asked for is averaged over the gr
 (the noise is that of the best point). Old windows fade, so that a curve which bends is followed.
 The recency term is what a domain's loss owes to having been seen lately: on a small model three
 quarters of the effect of a pulse are gone after a hundred steps.
+
+Held-out losses of a target fall by themselves and with the shares that were really consumed:
+
+    loss_t = level_t - effects . x_t + noise,   level and its slope in log steps wander
+
+where x_t says how far recent and cumulative shares are from the reference. A Kalman filter's state
+is level, slope and the effects. Because the level has a slope of its own, the fall that every
+mixture would bring is not mistaken for an effect. The same without effects is what a target looks
+like that no share moves: which of the two predicts the losses better says whether to steer.
 
 Shapes: D domains, G points of the grid, S sums.
 """
