@@ -1,4 +1,4 @@
-"""CSV or Parquet as text cells, so that errors name file, row and column; two tables joined by a key.
+"""CSV or Parquet as text cells, so that errors name file, row and column; two joined by a key.
 
 A key that is missing, there twice, or in one table alone is an error that names it; what is in one
 table alone may be left out if that is asked for, and is noted then. Of a table with a column
