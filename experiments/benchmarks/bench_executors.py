@@ -1,13 +1,12 @@
-"""What tasks on a shared folder, and Slurm, add to the time of a sweep of quick trials.
+"""What Slurm adds to the time of a sweep of quick trials.
 
     python experiments/benchmarks/bench_executors.py [--trials 200] [--tokens 200000]
 
-One design of n-gram trials is trained on this machine with two workers, by two `mixopt work` on the
-folder executor, and by two nodes of a Slurm that runs on this machine (tests/support/slurm_cluster;
-it needs root, slurm-wlm and munge, and is left out elsewhere). A line for each: seconds, the part
-of them that the first line has not, CPU seconds of the owner and of all that it started, and
-whether the table of trials is that of the first line. Tasks begin with the owner: their start,
-two imports of mixopt and a place in the queue, is in the seconds.
+One design of n-gram trials is trained on this machine with two workers, and by two nodes of a Slurm
+that runs on this machine (tests/support/slurm_cluster; it needs root, slurm-wlm and munge, and is
+left out elsewhere). A line for each: seconds, the part of them that the first line has not, CPU
+seconds of the owner and of all that it started, and whether the table of trials is that of the
+first line.
 """
 
 from __future__ import annotations
@@ -54,10 +53,9 @@ def main() -> None:
         config = _design(folder, asked.trials, asked.tokens)
         local = _sweep(config, folder / "local", "local")
         _show("local", local, local)
-        _show("folder", _sweep(config, folder / "folder", "folder", tasks=2), local)
         with _slurm(folder) as environment:
             if environment is not None:
-                slurm = _sweep(config, folder / "slurm", "slurm", environment=environment)
+                slurm = _sweep(config, folder / "slurm", "slurm", environment)
                 _show("slurm", slurm, local)
 
 
@@ -69,7 +67,7 @@ def _design(folder: Path, trials: int, tokens: int) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in text))
     config = folder / "executors.yaml"
     config.write_text(CONFIG.format(folder=folder, trials=trials, tokens=tokens))
-    for run in ("local", "folder", "slurm"):
+    for run in ("local", "slurm"):
         for step in ("prepare", "design"):
             _mixopt(step, config, "--out", folder / run).wait()
     return config
@@ -87,20 +85,13 @@ def _sweep(
     config: Path,
     run: Path,
     executor: str,
-    *,
-    tasks: int = 0,
     environment: dict[str, str] | None = None,
 ) -> _Swept:
     begun, before = time.monotonic(), os.times()
     owner = _mixopt("sweep", config, "--out", run, "--executor", executor, environment=environment)
-    helpers = [
-        _mixopt("work", run, "--task", f"{number}/{tasks}", "--wait") for number in range(tasks)
-    ]
     if owner.wait():
         raise SystemExit(f"{executor}: the sweep failed; see {run}")
     seconds = time.monotonic() - begun
-    for helper in helpers:
-        helper.wait()
     after = os.times()
     cpu = after.children_user + after.children_system
     return _Swept(run, seconds, cpu - before.children_user - before.children_system)

@@ -22,7 +22,6 @@ from mixopt.cli import (
     run_commands,
     tasks,
     training,
-    work_tasks,
 )
 from mixopt.cli.options import app, complain, show_version
 from mixopt.errors import MixoptError, OtherRankError
@@ -77,7 +76,7 @@ def _one_line(text: str) -> str:
 
 
 # Each adds its commands to `app`.
-COMMANDS = (run_commands, proposals, fits, training, directory_commands, exports, work_tasks, tasks)
+COMMANDS = (run_commands, proposals, fits, training, directory_commands, exports, tasks)
 
 INTERRUPTED = "interrupted; the same command resumes"
 

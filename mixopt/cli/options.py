@@ -56,7 +56,7 @@ ORDER = (
     *("init", "check", "count", "run", "status"),
     *("prepare", "design", "sweep", "fit", "propose", "validate", "report"),
     *("predict", "readiness", "evaluate", "export", "schedule", "simulate", "pretrain"),
-    *("experts", "logs", "cancel", "work", "verify", "sync", "tokens", "tasks"),
+    *("experts", "logs", "cancel", "verify", "sync", "tokens", "tasks"),
 )
 
 

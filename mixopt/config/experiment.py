@@ -190,7 +190,7 @@ class SweepConfig(Section):
         "progress for this long, and for five times its slowest step so far, is "
         "killed and its trials are retried",
     )
-    executor: str = Field("local", description="local, ray, slurm, folder, or package.module:Name")
+    executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
     gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = Field(
         None, description="GPUs per worker, such as 0.25 under Ray; if omitted, one where available"

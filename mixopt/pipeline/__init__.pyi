@@ -34,7 +34,6 @@ from .running_sweep import (
     missing_log as missing_log,
     not_asked as not_asked,
 )
-from .serving import work as work
 from .status import run_status as run_status, status_lines as status_lines
 from .steps import (
     design as design,

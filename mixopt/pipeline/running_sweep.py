@@ -19,6 +19,7 @@ from mixopt.sweeps import (
     FILES,
     GroupState,
     LogPart,
+    Means,
     cancel_submitted,
     going_on,
     is_plain,
@@ -65,7 +66,7 @@ def left_running(run: Run, folder: Path) -> list[GroupState]:
     if run.is_foreign:
         return []
     with suppress(MixoptError):
-        ask = partial(going_on, asked.executor, asked.options, folder)
+        ask = partial(going_on, Means(asked.executor, asked.options), folder)
         return within(f"sweep.executor: {asked.executor}", ask)
     return []
 
@@ -75,7 +76,8 @@ def failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda one: one.trial):
         if result.status != "finished":
-            key = re.sub(r"\d+", "0", f"{result.status} {result.reason}")
+            reason = str(result.reason).replace(result.trial, "*")
+            key = re.sub(r"\d+", "0", f"{result.status} {reason}")
             groups.setdefault(key, []).append(result)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
     return [
@@ -199,7 +201,7 @@ def cancel(run: Run) -> Cancelled:
         )
         return found
     for folder in folders:
-        stop = partial(cancel_submitted, asked.executor, asked.options, folder)
+        stop = partial(cancel_submitted, Means(asked.executor, asked.options), folder)
         try:
             found.stopped += within(f"sweep.executor: {asked.executor}", stop)
         except MixoptError as error:

@@ -214,7 +214,6 @@ def means_of(run: Run) -> Means:
         asked.gpus,
         asked.nodes,
         asked.retries,
-        not run.is_foreign,
     )
 
 

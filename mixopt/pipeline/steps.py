@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.pipeline.check_text import short_lines
 from mixopt.pipeline.pre_check import check_experiment
-from mixopt.pipeline.rounds import noted_trials
 from mixopt.pipeline.step_actions import ACTIONS, means_of
 from mixopt.pipeline.trial_start import with_start_hash
 from mixopt.run_directory import (
@@ -160,36 +159,20 @@ def sweep_script(
         ConfigError: The executor submits nothing, or an option cannot be right.
         MixoptError: As of `sweep`.
     """
-    from mixopt.sweeps import Job, make_executor
-    from mixopt.trials import Training
+    from mixopt.sweeps import make_executor
 
     asked = _Request.of(config, out, overrides, trust=trust)
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     run.ask_trust(SWEEP.name)
-    means, proxy = means_of(run), run.config.proxy
-    site = means.site(SWEEP.trial_folder(run.path), SWEEP.name, silent)
-    job = Job(proxy.name, {}, run.path / "corpus", Training(proxy.tokens, device=proxy.device))
-    executor = make_executor(means.executor, means.options, job, site)
+    means = means_of(run)
+    site = means.site(SWEEP.trial_folder(run.path), run.config.proxy.device, SWEEP.name)
+    executor = make_executor(means.executor, means.options, site)
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(
             f"sweep.executor: {means.executor!r} submits no script; --dry-run works with slurm"
         )
-    return str(script(_next_trials(run)))
-
-
-def _next_trials(run: Run) -> int:
-    """Count the trials that are trained next."""
-    from mixopt.trials import TrialFolder
-
-    if not run.is_done(DESIGN.name):
-        return run.config.design.first_trials
-    trials = noted_trials(run)
-    folder = SWEEP.trial_folder(run.path)
-    if not folder.is_dir():
-        return len(trials)
-    finished = TrialFolder(folder, run.trial_fingerprint(SWEEP.name)).results(trials)
-    return max(1, len(trials) - len(finished))
+    return str(script(executor.slots))
 
 
 @dataclass(frozen=True)

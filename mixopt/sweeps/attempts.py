@@ -13,10 +13,46 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from mixopt.sweeps.contract import RETRIES, GroupOutcome
-from mixopt.sweeps.groups_file import write_groups
-from mixopt.trials import Trial
+from pydantic import Field
+
+from mixopt.errors import RunError
+from mixopt.sweeps.contract import RETRIES
+from mixopt.sweeps.group_runner import GroupOutcome
+from mixopt.system import check_names, read_json, write_json
+from mixopt.trials import GROUPS, Trial
+
+_Groups = list[Annotated[list[str], Field(min_length=1)]]
+
+
+def read_groups(folder: Path) -> list[list[str]]:
+    """Return the names of the trials that train together; none where no groups were formed.
+
+    It is decided once and kept, because in bfloat16 a member's numbers depend slightly on the size
+    of its group. A group that was halved stands in the file as its halves.
+
+    Raises:
+        RunError: The file is not what was written.
+    """
+    path = folder / GROUPS
+    if not path.exists():
+        return []
+    try:
+        groups: list[list[str]] = read_json(path, _Groups)
+        names = Counter(name for group in groups for name in group)
+        check_names(names, f"{path}: trial", RunError)
+        twice = [name for name, times in names.items() if times > 1]
+        if twice:
+            raise RunError(f"{path}: trial {twice[0]!r} is in two places")
+    except RunError as error:
+        raise RunError(f"{error}; delete {path}, and the groups are formed again") from error
+    return groups
+
+
+def write_groups(folder: Path, groups: Sequence[Sequence[str]]) -> None:
+    """Keep the groups."""
+    write_json(folder / GROUPS, [list(group) for group in groups])
 
 
 class Attempts:
@@ -66,9 +102,7 @@ class Attempts:
         rest = self.without_result(outcome)
         trained = [] if outcome.reason is None else rest[: outcome.trained]
         left = rest[len(trained) :]
-        # A task trains what it has claimed together, though it was handed out singly.
-        together = max(len(trained), outcome.trained or 0)
-        halved = outcome.fault == "memory" and together > 1
+        halved = outcome.fault == "memory" and len(trained) > 1
         if (
             not trained
             or outcome.fault is None

@@ -1,31 +1,33 @@
-"""The contract of an executor: it trains groups of trials, and reports the outcome of each.
+"""The contract of an executor, which has the folder of a group trained somewhere else.
 
-A sweep's owner (mixopt.sweeps.resumable) forms groups, hands them to an executor, keeps what it
-gives, and hands out again what has no result (mixopt.sweeps.attempts). So an executor may lose a
-group: it reports this and continues. It may also train a part of a group, where a place takes fewer
-trials than another one; what is left is handed out as a group of its own.
+A group of trials is a folder: `group.json` in, `beat.json` while it trains, `result.json` out
+(mixopt.sweeps.group_folder). One program trains the folder that it is given, here as on a cluster:
+`python -P -m mixopt.sweeps.train_group FOLDER`. An executor starts that program, says what became
+of it, and ends it; all else is done once, above it (mixopt.sweeps.group_runner): results, retries,
+halves where memory was short, patience, progress, what an owner that was killed has left.
 
-An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Job`, a
-`Site` and the options under `sweep.options`, and used as a context manager. Leaving it ends what
-it started, unless it says that work continues without its owner; such a class has the two functions
-of `OutlivesOwner` too, by which `mixopt status` and `mixopt cancel` find that work.
-`mixopt.testing.check_executor` checks what is promised here.
+An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Site` and
+the options under `sweep.options`. `mixopt.testing.check_executor` checks what is promised here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from mixopt.sweeps.messages import Fault
-from mixopt.sweeps.progress_file import GroupState
-from mixopt.sweeps.watch import PATIENCE
-from mixopt.system import Say, build_plugin, host_name, load_plugin, silent
-from mixopt.trials import Progress, Training, Trial, TrialResult
+from mixopt.system import Say, build_plugin, host_name, silent
+from mixopt.trials import Training
 
+# What a group ended with that it may not another time: its process died, memory was too short, or
+# the place where it was went away.
+Fault = Literal["died", "memory", "lost"]
+PATIENCE = 600.0  # seconds
 RETRIES = 3  # times that a group whose place went away is handed out again
+KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second of a shell or container
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Job:
         training: How all trials are trained.
         corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
             empty where that is not asked.
-        made_by: The fingerprint that results carry (mixopt.trials.trial_fingerprint).
         verify: Whether workers check the hashes of the shards too, since they may see other files
             than the owner, who has checked its own.
+        made_by: The fingerprint that results carry (mixopt.trials.trial_fingerprint).
     """
 
     proxy: str
@@ -58,26 +60,21 @@ class Site:
     """Where a sweep is owned, and what its owner asks of an executor.
 
     Attributes:
-        folder: The folder of the sweep's trials.
+        folder: The folder of the sweep's trials, an absolute path.
+        device: `proxy.device`: `cpu`, `cuda`, `cuda:1` or `auto`.
         workers: How many groups train at once; as the executor finds when None.
-        patience: Seconds without a sign of life or progress after which a worker is killed.
         gpus: GPUs of one worker; a fraction where the executor can share one. None is one, where
             there are any.
         nodes: Nodes of one worker, where the executor can give several.
-        retries: How often a group whose place went away is handed out again.
-        trust: Whether what is recorded in the run directory may be imported by those who work
-            there.
         title: What the sweep is called.
         say: Called with a line that its owner should read.
     """
 
     folder: Path
+    device: str = "auto"
     workers: int | None = None
-    patience: float = PATIENCE
     gpus: float | None = None
     nodes: int = 1
-    retries: int = RETRIES
-    trust: bool = False
     title: str = "trials"
     say: Say = silent
 
@@ -97,140 +94,91 @@ class Place:
     gpus: float = 0.0
 
 
+NOWHERE = Place(node="")
+
+
 @dataclass(frozen=True)
-class GroupOutcome:
-    """What became of a group.
+class Ended:
+    """How the program of a folder ended.
 
     Attributes:
-        group: Its number.
-        results: Those of its trials that have one, in the order of the group.
-        reason: Why the others have none; None where the place takes no more of them at once.
-        fault: What may be different another time: the worker `died`, `memory` was short, the place
-            was `lost`. None where the proxy itself gave the reason.
-        place: Where it was.
-        seconds: How long it was there.
-        trained: How many trials were trained together; all of them when None.
+        reason: Why, in a line; for a folder that has no result.
+        fault: What may be different another time.
     """
 
-    group: int
-    results: Sequence[TrialResult] = ()
-    reason: str | None = None
-    fault: Fault | None = None
-    place: Place = Place(node="")
-    seconds: float = 0.0
-    trained: int | None = None
+    reason: str
+    fault: Fault = "died"
+
+    @classmethod
+    def with_code(cls, code: int, hint: str = "") -> Ended:
+        """Return what an exit code means; a negative one is a signal."""
+        name = f"exit code {code}"
+        if code < 0:
+            name = f"signal {-code}"
+            with suppress(ValueError):
+                name = f"signal {signal.Signals(-code).name}"
+        memory = code in KILLED_FOR_MEMORY
+        text = f"the worker ended with {name}{'; out of memory?' if memory else ''}{hint}"
+        return cls(text, "memory" if memory else "died")
 
 
-Report = Callable[[int, Progress, Place], None]
+State = Literal["waiting", "running"] | Ended
 
 
 class Executor(Protocol):
-    """Trains groups of trials; made as `factory(job, site, **options)`."""
+    """Has folders trained; made as `factory(site, **options)`.
+
+    Attributes:
+        poll: Seconds between two looks at what it started.
+        queues: Whether it takes any number of folders at once and trains `slots` of them.
+        outlives_owner: Whether what it started continues when its owner is killed. The handles of
+            such a one are kept, and mean the same in another process.
+    """
+
+    poll: float
+    queues: bool
+    outlives_owner: bool
 
     @property
-    def workers(self) -> int:
-        """How many groups train at once, as far as is known; >= 1."""
+    def slots(self) -> int:
+        """How many folders train at once, as far as is known; >= 1."""
         ...
 
-    def group_size(self) -> int:
-        """Return how many trials the largest kind of place trains together; >= 1.
+    def start(self, folders: Sequence[Path]) -> Sequence[str]:
+        """Have folders trained; return a handle of each, one line of text.
 
         Raises:
-            MixoptError: The proxy cannot be built or refuses the corpus, or no place is reached.
+            MixoptError: None can be started.
         """
         ...
 
-    def run(self, groups: Mapping[int, Sequence[Trial]], report: Report) -> Iterator[GroupOutcome]:
-        """Train the groups.
-
-        Args:
-            groups: Trials by the number of their group. Between two outcomes more may be added;
-                they are trained as well.
-            report: Called, from any thread, with a group's progress and where it is.
-
-        Yields:
-            One outcome for each group, as it ends.
+    def states(self, handles: Sequence[str]) -> Mapping[str, State]:
+        """Return what each does; what becomes of one that has left a result is not asked.
 
         Raises:
-            MixoptError: Nothing more can be trained; finished groups have been yielded.
+            MixoptError: Nothing more can be trained.
         """
         ...
 
-    def __enter__(self) -> Executor:
-        """Begin."""
-        ...
-
-    def __exit__(self, *_: object) -> None:
-        """End what was started."""
-        ...
-
-
-class OutlivesOwner(Protocol):
-    """What an executor's class has besides, where its work continues when its owner is gone.
-
-    Both are asked of the class, from any process that sees the folder. They start nothing, and
-    where nothing of the sweep is found they return nothing. The folder may be anybody's: what it
-    names is stopped only where it is seen to be this sweep's.
-    """
-
-    @staticmethod
-    def going_on(folder: Path, options: Mapping[str, Any]) -> Sequence[GroupState]:
-        """Return what trains now, or waits for a place, one entry for each task.
-
-        Args:
-            folder: The folder of the sweep's trials.
-            options: What the executor is made with.
+    def cancel(self, handles: Sequence[str]) -> None:
+        """End what was started, processes and all.
 
         Raises:
-            MixoptError: It cannot be found out.
+            MixoptError: It cannot be ended; the line says how a person does it.
         """
         ...
 
-    @staticmethod
-    def cancel(folder: Path, options: Mapping[str, Any]) -> Sequence[str]:
-        """Stop what was submitted; results that are there stay, and may be gathered later.
-
-        Args:
-            folder: The folder of the sweep's trials.
-            options: What the executor is made with.
-
-        Returns:
-            A line on each thing that was stopped.
-
-        Raises:
-            MixoptError: It cannot be stopped.
-        """
+    def close(self) -> None:
+        """Let go of what it holds; nothing that was started trains then."""
         ...
 
 
-def going_on(name: str, options: Mapping[str, Any], folder: Path) -> list[GroupState]:
-    """Return what an executor's tasks do, its owner's aside; none of one that ends with its owner.
+def make_executor(name: str, options: Mapping[str, Any], site: Site) -> Executor:
+    """Load an executor and make it.
 
     Raises:
-        PluginError: There is no such executor, or a package that it needs is absent.
-        MixoptError: It cannot be found out.
-    """
-    ask = getattr(load_plugin("executor", name), "going_on", None)
-    return [] if ask is None else list(ask(folder, options))
-
-
-def cancel_submitted(name: str, options: Mapping[str, Any], folder: Path) -> list[str]:
-    """Stop what an executor has submitted; return a line on each, none where there is nothing.
-
-    Raises:
-        PluginError: There is no such executor, or a package that it needs is absent.
-        MixoptError: It cannot be stopped.
-    """
-    stop = getattr(load_plugin("executor", name), "cancel", None)
-    return [] if stop is None else list(stop(folder, options))
-
-
-def make_executor(name: str, options: Mapping[str, Any], job: Job, site: Site) -> Executor:
-    """Load the executor `name` and make it.
-
-    Raises:
-        PluginError: There is no such executor, or a package that it needs is absent.
+        PluginError: There is none, or it needs a package that is absent.
         ConfigError: An option that it does not have or refuses.
     """
-    executor: Executor = build_plugin("executor", name, options, {"job": job, "site": site})
+    executor: Executor = build_plugin("executor", name, options, {"site": site})
     return executor

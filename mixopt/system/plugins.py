@@ -33,7 +33,7 @@ METHODS: dict[PluginKind, tuple[str, ...]] = {
     "regressor": ("fit", "predict"),
     "estimator": ("plan", "observe", "state_dict", "load_state_dict"),
     "model": ("forward",),
-    "executor": ("group_size", "run"),
+    "executor": ("start", "states", "cancel", "close"),
 }
 EXTRAS: dict[PluginKind, str] = {
     "proxy": "proxies",

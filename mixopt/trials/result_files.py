@@ -8,7 +8,6 @@ trial train again. Each file carries its seal (mixopt.system.manifest).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,7 +79,7 @@ class JournalShape(FileShape):
 
 # Which trials train together; which were chosen; how many a kind of device trains together.
 GROUPS, ROUNDS, SIZES = "groups.json", "rounds.json", "group_sizes.json"
-WORK = "work"  # folder where a sweep and its tasks on other hosts meet
+WORK = "work"  # folder of the groups that train
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -177,12 +176,8 @@ class TrialFolder:
         self._split(journal, entries)
 
     def forget(self, trial: str) -> None:
-        """Delete a trial's file, and what tasks have left of it, so that it is trained again."""
+        """Delete a trial's file, so that it is trained again."""
         self._file(trial).unlink(missing_ok=True)
-        left = re.compile(rf"{re.escape(trial)}\.\d+(\.\w+\.json)?")
-        for path in (self.path / WORK).glob("*/*"):
-            if path.parent.name in ("claims", "results") and left.fullmatch(path.name):
-                path.unlink(missing_ok=True)
 
     def _recover(self) -> None:
         for journal in sorted(self.path.glob(".group-*.json")):

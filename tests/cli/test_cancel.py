@@ -23,19 +23,15 @@ from mixopt.errors import RunError
 
 
 class Submitted(OneByOne):
-    def __init__(self, job, site, queue="short"):
-        super().__init__(job, site)
+    outlives_owner = True
 
-    @staticmethod
-    def going_on(folder, options):
-        return []
+    def __init__(self, site, queue="short"):
+        self.folder, self.queue = site.folder, queue
 
-    @staticmethod
-    def cancel(folder, options):
-        if options["queue"] == "broken":
+    def cancel(self, handles):
+        if self.queue == "broken":
             raise RunError("scancel: job 12 is not yours")
-        (folder / "cancelled").touch()
-        return [f"job 12 of queue {options['queue']} was cancelled"]
+        (self.folder / "cancelled").write_text(" ".join(handles))
 """
 
 
@@ -75,6 +71,13 @@ def prepared(slow, tmp_path, monkeypatch):
     return slow, tmp_path / "run"
 
 
+def handed_out(path):
+    """Leave a group that has no result yet, as an owner that was killed does."""
+    folder = path / "trials" / "work" / "t0000-0123.0"
+    folder.mkdir(parents=True)
+    (folder / "handle").write_text("job 12")
+
+
 @pytest.mark.nightly
 def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     config, path = prepared
@@ -110,14 +113,15 @@ def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monke
     sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: long}, workers: 2}"
     config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
     prepare(config, path)
-    (path / "trials").mkdir()
+    handed_out(path)
     ended = mixopt("cancel", path)
     assert ended.code == 1
     assert "add --trust to cancel them" in ended.out
     assert not (path / "trials" / "cancelled").exists()
     ended = mixopt("cancel", path, "--trust")
-    assert ended.out.splitlines()[0] == "job 12 of queue long was cancelled"
-    assert (path / "trials" / "cancelled").exists()
+    assert ended.out.splitlines()[0] == "submitted:Submitted: 1 groups were stopped"
+    assert (path / "trials" / "cancelled").read_text() == "job 12"
+    assert not list((path / "trials" / "work").iterdir())
 
 
 def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
@@ -127,7 +131,7 @@ def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
     sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: broken}, workers: 2}"
     config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
     prepare(config, path)
-    (path / "trials").mkdir()
+    handed_out(path)
     ended = mixopt("cancel", path, "--trust", "--json")
     assert ended.code == 1
     found = json.loads(ended.out)

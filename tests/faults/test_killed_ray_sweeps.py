@@ -111,7 +111,7 @@ def processes(title):
 @pytest.mark.parametrize("count", OFTEN)
 def test_a_worker_that_is_killed_changes_no_table(nodes, sweep, wanted, count):
     def kill():
-        workers = processes("mixopt.sweeps.worker")
+        workers = processes("mixopt.sweeps.train_group")
         workers[count % len(workers)].kill()
 
     killer = later(sweep, moment(2 * SECONDS, "worker", count), kill)
@@ -121,13 +121,13 @@ def test_a_worker_that_is_killed_changes_no_table(nodes, sweep, wanted, count):
 
 
 @pytest.mark.parametrize("count", OFTEN)
-def test_a_place_that_is_killed_is_counted_as_lost(nodes, sweep, wanted, count):
+def test_a_task_that_is_killed_is_counted_as_lost(nodes, sweep, wanted, count):
     """Ray's own process, in which the place is."""
 
     def kill():
         _both_train(sweep)
         time.sleep(moment(SECONDS / 2, "place", count))
-        places = processes("ray::RayPlace")
+        places = processes("ray::train_on_node")
         places[count % len(places)].kill()
 
     killer = later(sweep, 0, kill)

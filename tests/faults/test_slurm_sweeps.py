@@ -58,5 +58,5 @@ def _kill_workers(cluster, node: str) -> None:
     """Kill what trains on a node, and not the task that it trains for."""
     for pid in cluster.steps_of(node):
         with suppress(OSError), open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-            if "mixopt.sweeps.worker" in file.read():
+            if "mixopt.sweeps.train_group" in file.read():
                 os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,5 @@
 """A worker that stops, dies, hangs or babbles costs its own training, and nothing else."""
 
-import os
-import re
 import sys
 
 import pytest
@@ -98,29 +96,16 @@ def test_a_worker_that_steps_slowly_is_waited_for_five_steps(faulty_sweep, undis
     assert faulty_sweep.said == []
 
 
-def test_garbage_on_the_pipe_is_the_reason_and_the_rest_go_on(faulty_sweep):
+def test_a_worker_that_leaves_has_died(faulty_sweep, undisturbed):
+    assert faulty_sweep(fault="leave", at="c", patience=20.0) == undisturbed
+    assert "ended with exit code 0" in faulty_sweep.said[0]
+
+
+def test_garbage_for_a_result_is_the_reason_and_the_rest_go_on(faulty_sweep):
     results = faulty_sweep(fault="garbage", at="c", times=9)
     assert failed(results) == ["c", "d"]
-    reason = "the worker's answer cannot be used: a line: results: should be a valid list, got 7"
-    assert results["c"].reason == reason
-
-
-@pytest.mark.parametrize("fault", ["nested", "bytes", "endless"])
-def test_whatever_is_on_the_pipe_is_a_reason_in_one_line(faulty_sweep, fault):
-    results = faulty_sweep(fault=fault, at="c", times=9, patience=20.0)
-    assert failed(results) == ["c", "d"]
-    assert results["c"].reason.startswith("the worker's answer cannot be used: a line")
+    assert results["c"].reason.startswith("the worker's answer cannot be used: ")
     assert results["c"].reason.isprintable()
-    assert len(results["c"].reason) < 500
-
-
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [("leave", "ended with exit code 0"), ("close", "the worker closed its pipe|ended with")],
-)
-def test_a_worker_that_leaves_or_closes_its_pipe_has_died(faulty_sweep, undisturbed, fault, said):
-    assert faulty_sweep(fault=fault, at="c", patience=20.0) == undisturbed
-    assert re.search(said, faulty_sweep.said[0])
 
 
 OF_OTHERS = "the proxy returned results of other trials than it was given"
@@ -149,16 +134,3 @@ def test_results_that_cannot_be_fail_with_the_reason(faulty_sweep, undisturbed, 
     assert [results["c"].status, results["d"].status] == status
     assert said in (results["c"].reason or "")
     assert [results[name] for name in "abef"] == [undisturbed[name] for name in "abef"]
-
-
-def test_a_worker_that_dies_in_the_middle_of_an_answer_has_died(faulty_sweep, undisturbed):
-    assert faulty_sweep(fault="cut", at="c") == undisturbed
-    assert "ended with exit code 3" in faulty_sweep.said[0]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_that_holds_a_dead_workers_pipe_holds_nothing_up(faulty_sweep, undisturbed):
-    assert faulty_sweep(fault="fork", at="c") == undisturbed
-    begun = faulty_sweep.times("began", "c,d")
-    assert begun[1] - begun[0] < 15  # the child lives for 20 seconds
-    assert "ended with exit code 3" in faulty_sweep.said[0]

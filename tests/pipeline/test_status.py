@@ -12,8 +12,9 @@ from mixopt import pipeline
 from mixopt.pipeline import run_status, status_lines
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_records import read_steps, write_steps
-from mixopt.sweeps import ATTEMPTS, METRICS
-from mixopt.trials import TrialFolder, read_entry
+from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place
+from mixopt.sweeps.group_folder import HANDLE, Beat, Group, write_beat
+from mixopt.trials import Training, TrialFolder, read_design, read_entry
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +130,15 @@ def test_a_damaged_ledger_is_as_good_as_what_can_be_read_of_it(run):
 
 LEFT = """
 from one_by_one import OneByOne
-from mixopt.sweeps import GroupState
 
 class Left(OneByOne):
-    @staticmethod
-    def going_on(folder, options):
-        names = ["t0001", "t0002"]
-        shown = {"doing": "training", "tokens_per_second": 200.0, "node": "n3", "kind": "NVIDIA L4"}
-        shown |= {"done": 10, "total": 40, "gpus": 1.0, "seconds": 7200.0}
-        return [GroupState(trials=[name], **shown) for name in names]
+    outlives_owner = True
 
-    @staticmethod
-    def cancel(folder, options):
-        return ["nothing"]
+    def states(self, handles):
+        return dict.fromkeys(handles, "running")
+
+    def cancel(self, handles):
+        pass
 """
 
 
@@ -164,6 +161,13 @@ def left(designed):
     """The same, its sweep begun and its owner gone."""
     run = pipeline.sweep(*designed).path
     interrupt(run)
+    place = Place("n3", "NVIDIA L4", 1.0)
+    for trial in read_design(run / "design.parquet")[:2]:
+        folder = run / "trials" / "work" / f"{trial.name}-0123.0"
+        job = Job("ngram", {}, run / "corpus", Training(20))
+        Group(job, [trial], {}, 1.0).write(folder)
+        write_beat(folder, Beat(doing="training", done=10, total=40, seconds=7200.0, place=place))
+        (folder / HANDLE).write_text("job 12")
     return run
 
 
@@ -175,19 +179,10 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     said = [line.strip() for line in lines_of(left, trust=True)]
     assert said[0] == f"sweep: interrupted; resume it with: mixopt run {left} --trust"
     assert "the owner is gone; 2 tasks are still running; the same command takes over" in said
-    assert any(line.startswith("worker 1: training t0001 on n3, 25% of 40 tokens") for line in said)
+    begun = "worker 1: training natural on n3, 25% of 40 tokens"
+    assert any(line.startswith(begun) for line in said)
     row = next(line.split() for line in said if line.startswith("n3 "))
-    assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "400", "4"]
-
-
-def test_tasks_that_never_had_an_owner_are_seen(designed):
-    _, run = designed
-    assert "going_on" not in sweep_of(run, trust=True)
-    (run / "trials").mkdir()
-    found = sweep_of(run, trust=True)
-    assert (found["state"], found["going_on"]) == ("waiting", 2)
-    said = [line.strip() for line in lines_of(run, trust=True)]
-    assert "the sweep has no owner; 2 tasks are still running; the same command takes over" in said
+    assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "4"]
 
 
 def test_code_that_an_untrusted_directory_names_is_not_asked(left):

@@ -1,37 +1,43 @@
-"""An executor that trains one group after the other, in the process of one worker."""
+"""An executor of somebody's own: a process a folder, one after the other."""
 
 from __future__ import annotations
 
-from functools import partial
+import os
+import subprocess
+import sys
 
-from mixopt.sweeps import GroupSizes, WorkerDevice, Workplace
+from mixopt.sweeps import Ended
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 class OneByOne:
-    """Trains one group after the other."""
+    """Starts the program for each folder."""
 
-    workers = 1
+    poll, queues, outlives_owner, slots = 0.05, False, False, 1
 
-    def __init__(self, job, site):
-        log = site.folder / "workers.log"
-        self._place = Workplace(job, WorkerDevice(), GroupSizes(site.folder), log, site.patience)
+    def __init__(self, site):
+        self._processes = {}
 
-    def __enter__(self):
-        return self
+    def start(self, folders):
+        command = [sys.executable, "-P", "-m", "mixopt.sweeps.train_group"]
+        for folder in map(str, folders):
+            environment = os.environ | ONE_THREAD
+            self._processes[folder] = subprocess.Popen([*command, folder], env=environment)
+        return list(map(str, folders))
 
-    def __exit__(self, *_):
-        self._place.end()
+    def states(self, handles):
+        codes = {handle: self._processes[handle].poll() for handle in handles}
+        return {
+            handle: "running" if code is None else Ended.with_code(code)
+            for handle, code in codes.items()
+        }
 
-    def group_size(self):
-        return self._place.group_size()
+    def cancel(self, handles):
+        for handle in handles:
+            self._processes[handle].kill()
+            self._processes[handle].wait()
 
-    def run(self, groups, report):
-        done = set()
-        while waiting := [number for number in groups if number not in done]:
-            number = waiting[0]
-            done.add(number)
-            heard = partial(self._hear, report, number)
-            yield self._place.train(number, groups[number], heard)
-
-    def _hear(self, report, number, progress):
-        report(number, progress, self._place.place)
+    def close(self):
+        for process in self._processes.values():
+            process.wait()

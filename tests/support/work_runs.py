@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +42,7 @@ class WorkRun:
         self._texts, self._trials, self._started = texts, trials, []
         self.configure()
 
-    def configure(self, executor: str = "folder", asked: str = "", **options: object) -> None:
+    def configure(self, executor: str = "local", asked: str = "", **options: object) -> None:
         """Write the configuration: the executor, its options, and those of the proxy."""
         options = {"log": self.log, **options}
         text = ", ".join(f"{name}: {value}" for name, value in options.items())
@@ -65,19 +62,6 @@ class WorkRun:
         other.configure(**options)
         pipeline.design(other.config, other.path)
         return other
-
-    def task(self, share: str = "0/1", *more: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a task."""
-        return self._start("work", self.path, "--task", share, "--trust", *more, **environment)
-
-    def far_task(self, share: str, *more: str) -> subprocess.Popen[str]:
-        """Start a task that says that it is on another host, with a clock of its own."""
-        code = (
-            "import socket, sys, time; clock = time.time; time.time = lambda: clock() - 5000;"
-            " socket.gethostname = lambda: 'far'; from mixopt.__main__ import main; main()"
-        )
-        words = ("work", str(self.path), "--task", share, "--trust", *more)
-        return self._begin([sys.executable, "-c", code, *words], {})
 
     def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start an owner of the sweep."""
@@ -133,16 +117,3 @@ def said(process: subprocess.Popen[str], code: int | None = 0) -> str:
     text = process.communicate(timeout=120)[0]
     assert code is None or process.returncode == code, text
     return text
-
-
-def kill_with_workers(process: subprocess.Popen[str]) -> None:
-    """Kill a process and those that it has started, as the loss of a node does."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    process.kill()
-    for pid in listed.stdout.split():
-        os.kill(int(pid), signal.SIGKILL)

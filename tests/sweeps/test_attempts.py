@@ -5,8 +5,7 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import GroupOutcome, read_groups
-from mixopt.sweeps.attempts import Attempts
-from mixopt.sweeps.groups_file import write_groups
+from mixopt.sweeps.attempts import Attempts, write_groups
 from mixopt.trials import Trial, TrialResult
 
 
@@ -115,15 +114,3 @@ def test_a_damaged_file_of_groups_is_one_line_that_says_what_to_do(tmp_path, con
     assert reason in str(caught.value)
     assert str(caught.value).endswith("and the groups are formed again")
     assert "\n" not in str(caught.value)
-
-
-def test_a_single_trial_that_was_trained_beside_others_waits_again_for_fewer(tmp_path):
-    attempts = Attempts(tmp_path, [named("a")], [])
-    short = {"reason": "no room", "fault": "memory"}
-    for together in (8, 4, 2):
-        outcome = GroupOutcome(max(attempts.waiting), trained=together, **short)
-        assert attempts.settle(outcome) == ("no room; retrying a, in halves", [])
-    outcome = GroupOutcome(max(attempts.waiting), trained=1, **short)
-    assert attempts.settle(outcome)[1] == []
-    outcome = GroupOutcome(max(attempts.waiting), trained=1, **short)
-    assert [trial.name for trial in attempts.settle(outcome)[1]] == ["a"]

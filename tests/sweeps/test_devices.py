@@ -12,7 +12,7 @@ import pytest
 
 from mixopt.errors import ConfigError
 from mixopt.sweeps import worker_devices
-from mixopt.sweeps.gpu_discovery import LONGEST, find_gpus
+from mixopt.sweeps.devices import MAX_SECONDS, find_gpus
 
 A100, H100 = "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"
 FIRST = "GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77"
@@ -240,9 +240,9 @@ def test_where_torch_cannot_be_asked_a_core_each_is_left_and_a_line_says_why(mac
 
 
 def test_a_torch_that_hangs_is_not_waited_for_long(machine, monkeypatch):
-    assert LONGEST <= 60
+    assert MAX_SECONDS <= 60
     machine([A100], more="import time; time.sleep(600)")
-    monkeypatch.setattr("mixopt.sweeps.gpu_discovery.LONGEST", 0.5)
+    monkeypatch.setattr("mixopt.sweeps.devices.MAX_SECONDS", 0.5)
     said = []
     assert shown(worker_devices("auto", 1, say=said.append)) == [(None, "cpu")]
     assert said[0].startswith("torch did not answer within 0.5 s, ")
@@ -270,8 +270,8 @@ def test_torch_is_asked_once(machine, tmp_path):
 
 def test_a_machine_without_any_sign_of_a_gpu_does_not_import_torch(machine, monkeypatch):
     machine([A100], more="raise SystemExit('torch was asked')")
-    monkeypatch.setattr("mixopt.sweeps.gpu_discovery.TOOLS", ())
-    monkeypatch.setattr("mixopt.sweeps.gpu_discovery.DEVICE_FILES", ())
+    monkeypatch.setattr("mixopt.sweeps.devices.TOOLS", ())
+    monkeypatch.setattr("mixopt.sweeps.devices.DEVICE_FILES", ())
     monkeypatch.setattr(sys, "platform", "linux")
     assert find_gpus().gpus == ()
 

@@ -2,7 +2,7 @@
 
 from mixopt.mixture import Mixture
 from mixopt.sweeps import GroupOutcome, Place, read_attempts
-from mixopt.sweeps.ledger import note_attempt
+from mixopt.sweeps.costs import note_attempt
 from mixopt.trials import Trial, TrialResult
 
 TRIALS = [Trial(name, Mixture({"x": 1.0}), seed=0) for name in "abc"]

@@ -10,8 +10,7 @@ import pytest
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Place, read_progress
 from mixopt.sweeps.attempts import Attempts
-from mixopt.sweeps.meter import SweepMeter
-from mixopt.sweeps.progress_file import shown_progress
+from mixopt.sweeps.progress import SweepMeter, shown_progress
 from mixopt.system import no_progress
 from mixopt.trials import Progress, Trial, TrialResult
 
@@ -80,16 +79,16 @@ def test_the_tokens_of_a_group_that_is_lost_are_lost(meter):
 
 
 def test_the_file_is_there_while_the_sweep_runs_and_gone_after(meter, tmp_path):
-    with shown_progress(tmp_path, meter.state):
+    with shown_progress(tmp_path, meter):
         while not (tmp_path / FILE).exists():
             time.sleep(0.01)
         assert read_progress(tmp_path).running == 3
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
 def test_a_folder_that_cannot_be_written_ends_no_sweep(meter, tmp_path):
     (tmp_path / "file").write_text("")
-    with shown_progress(tmp_path / "file", meter.state):
+    with shown_progress(tmp_path / "file", meter):
         time.sleep(0.05)
 
 

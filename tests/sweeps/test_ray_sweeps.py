@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,7 @@ from ray_nodes import QUIET, ended, started
 from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, Site, make_executor, read_attempts, run_trials
+from mixopt.sweeps import GroupRunner, Job, Means, Site, make_executor, read_attempts, run_trials
 from mixopt.trials import Training, Trial
 
 pytestmark = QUIET
@@ -63,21 +62,6 @@ def alone(nodes, corpus_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     job = job_of(corpus_path, folder, seconds=0.2)
     return sweep(folder, trials_of(4), job, on(nodes, workers=1))
-
-
-@pytest.fixture(scope="module")
-def unshared(nodes, corpus_path, tmp_path_factory):
-    """A sweep whose owner shares no path with the nodes, and reaches them by a client."""
-    folder = tmp_path_factory.mktemp("unshared")
-    (folder / "owner").mkdir()
-    # What this process has open is seen by no other one.
-    opened = [os.open(path, os.O_RDONLY) for path in (corpus_path, folder / "owner")]
-    corpus, owner = (Path(f"/proc/self/fd/{descriptor}") for descriptor in opened)
-    means = on(nodes, nodes.client, options={"cache": "$MIXOPT_TEST_CACHE"})
-    done = sweep(owner, trials_of(6), job_of(corpus, folder, meet=2), means)
-    for descriptor in opened:
-        os.close(descriptor)
-    return done._replace(folder=folder / "owner" / "trials")
 
 
 def trials_of(count):
@@ -129,57 +113,30 @@ def test_a_shared_corpus_is_used_where_it_is(alone, corpus_path):
     assert {seen["corpus"] for seen in alone.seen.values()} == {str(corpus_path)}
 
 
-def test_nothing_is_left_on_the_cluster_when_a_sweep_has_ended(alone, nodes):
-    import ray
-    from ray.util import list_named_actors
+def test_a_relative_folder_is_that_of_the_owner_wherever_ray_runs(
+    nodes, make_job, tmp_path, monkeypatch
+):
+    """Ray's processes have another working directory than this one."""
+    monkeypatch.chdir(tmp_path)
+    done = run_trials(trials_of(2), make_job(), Path("trials"), means=on(nodes))
+    assert [result.status for result in done] == ["finished"] * 2
+    files = tmp_path / "trials" / "files"
+    assert {seen["files"] for seen in noted(tmp_path).values()} == {str(files)}
+    assert (files / "t1" / "logs" / "seen.json").is_file()
+    logs = "".join(path.read_text() for path in (tmp_path / "trials" / "logs").iterdir())
+    assert all(f'begins ["{result.trial}"]' in logs for result in done)
 
-    ray.init(nodes.address, log_to_driver=False)
+
+def test_a_node_that_does_not_see_the_folder_ends_the_sweep_and_is_named(nodes, make_job, tmp_path):
+    # What this process has open is seen by no other one.
+    (tmp_path / "owner").mkdir()
+    opened = os.open(tmp_path / "owner", os.O_RDONLY)
+    folder = Path(f"/proc/self/fd/{opened}/trials")
     try:
-        named = [one["name"] for one in list_named_actors(all_namespaces=True)]
-        assert [name for name in named if name.startswith("mixopt")] == []
+        with pytest.raises(RunError, match=r"not found on n\d; use an --out folder that all nodes"):
+            run_trials(trials_of(2), make_job(), folder, means=on(nodes))
     finally:
-        ray.shutdown()
-
-
-def test_a_desk_whose_owner_never_returns_ends(nodes, make_job, tmp_path, monkeypatch):
-    import ray
-    from ray.util import list_named_actors
-
-    monkeypatch.setattr("mixopt.sweeps.on_ray.ray_setup.KEPT", 2.0)
-    (tmp_path / "trials").mkdir()
-    options = {"address": nodes.address}
-    make_executor("ray", options, make_job(), Site(tmp_path / "trials")).__enter__()
-    try:
-        until = time.monotonic() + 60
-        named = ["mixopt"]
-        while named and time.monotonic() < until:
-            time.sleep(0.5)
-            found = [one["name"] for one in list_named_actors(all_namespaces=True)]
-            named = [name for name in found if name.startswith("mixopt")]
-    finally:
-        ray.shutdown()
-    assert named == []
-
-
-def test_where_nothing_is_shared_all_trials_train(unshared):
-    assert [result.status for result in unshared.results] == ["finished"] * 6
-
-
-def test_a_node_that_does_not_see_the_corpus_is_sent_it_once(unshared, nodes, corpus_path):
-    sent = [line for line in unshared.said if "is sent the corpus, once" in line]
-    assert sorted(line.split()[3] for line in sent) == ["n1", "n2"]
-    caches = {str(nodes.cache(name) / corpus_hash(corpus_path)) for name in ("n1", "n2")}
-    assert {seen["corpus"] for seen in unshared.seen.values()} == caches
-
-
-def test_small_files_of_trials_come_back_from_a_cache(unshared):
-    files = (unshared.folder / "files" / "t1").rglob("*.*")
-    assert [path.name for path in files] == ["seen.json"]
-
-
-def test_logs_of_workers_come_back_from_a_cache(unshared):
-    logs = "".join(path.read_text() for path in (unshared.folder / "logs").iterdir())
-    assert all(f'begins ["{result.trial}"]' in logs for result in unshared.results)
+        os.close(opened)
 
 
 def test_a_corpus_that_is_changed_under_a_sweep_ends_it_with_the_reason(
@@ -187,16 +144,15 @@ def test_a_corpus_that_is_changed_under_a_sweep_ends_it_with_the_reason(
 ):
     corpus = shutil.copytree(corpus_path, tmp_path / "corpus")
     job = job_of(corpus, tmp_path, seconds=0.3)
-    site = Site(tmp_path / "trials", workers=1)
+    site = Site(tmp_path / "trials", device="cpu", workers=1)
     groups = {number: [trial] for number, trial in enumerate(trials_of(4))}
-    (tmp_path / "trials").mkdir()
-    with make_executor("ray", {"address": nodes.address}, job, site) as executor:
-        executor.group_size()
-        outcomes = executor.run(groups, lambda *_: None)
+    executor = make_executor("ray", {"address": nodes.address}, site)
+    with GroupRunner(job, site, executor) as runner:
+        outcomes = runner.run(groups, lambda *_: None)
         assert next(outcomes).reason is None
         with (corpus / "index.json").open("a") as index:
             index.write("\n")
-        with pytest.raises(CorpusError, match="from the corpus that the sweep started with"):
+        with pytest.raises(CorpusError, match=r"changed while|the corpus that the sweep started"):
             list(outcomes)
 
 

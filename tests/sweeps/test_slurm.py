@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from slurm_cluster import SlurmCluster, why_not
 from work_runs import said
 
-from mixopt.errors import ConfigError, PluginError
+from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pipeline import sweep_script
-from mixopt.sweeps import Job, Means, Site, SlurmExecutor, make_executor, run_trials, work_tasks
+from mixopt.sweeps import (
+    Job,
+    Means,
+    Site,
+    SlurmExecutor,
+    cancel_submitted,
+    make_executor,
+    read_attempts,
+    run_trials,
+)
 from mixopt.trials import Training, Trial
 
 needs_slurm = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -31,10 +39,10 @@ def cluster(tmp_path_factory):
         made.end()
 
 
-def script(tmp_path, *, trials=8, trust=True, workers=None, gpus=None, nodes=1, **options) -> str:
+def script(tmp_path, *, groups=8, device="cpu", workers=None, gpus=None, nodes=1, **options) -> str:
     """Return the script of a sweep in a folder."""
-    site = Site(tmp_path / "trials", workers, gpus=gpus, nodes=nodes, trust=trust)
-    return SlurmExecutor(JOB, site, **options).script(trials)
+    site = Site(tmp_path / "trials", device, workers, gpus, nodes)
+    return SlurmExecutor(site, **options).script(groups)
 
 
 @needs_slurm
@@ -44,9 +52,10 @@ def test_a_sweep_on_two_nodes_is_that_of_this_machine(cluster, work_run, local_t
     assert "submitted to Slurm as job " in text
     assert run.table() == local_table
     assert sorted(run.notes("ended")) == sorted(local_table["trial"])
-    tasks = work_tasks(run.path / "trials")
-    assert {task.job.partition("_")[2] for task in tasks} == {"0", "1"}
-    assert (run.path / "trials/work/array.sh").read_text().startswith("#!/bin/bash")
+    # One array finds out how many trials go together, and one trains all of them.
+    arrays = sorted(path.name for path in (run.path / "trials/work").iterdir())
+    assert arrays == ["array-1", "array-2"]
+    assert len(list((run.path / "trials/logs").glob("slurm-*_*.out"))) == 1 + 3
 
 
 @needs_slurm
@@ -60,6 +69,9 @@ def test_what_a_killed_node_had_is_trained_elsewhere(cluster, work_run, local_ta
         assert "retrying" in text
         assert run.table() == local_table
         assert len(run.notes("ended")) == 6
+        lost = [one for one in read_attempts(run.path / "trials") if one.outcome == "lost"]
+        assert [len(one.trials) for one in lost] == [2]
+        assert lost[0].seconds > 0  # what is lost has cost something
     finally:
         cluster.start_node("n2")
         cluster.wait_for_nodes()
@@ -74,7 +86,7 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
     run.wait_for("ended", 2)
     owner.kill()
     text = said(run.owner())
-    assert "submitted again" not in text
+    assert "submitted" not in text
     assert run.table() == local_table
     assert sorted(run.notes("ended")) == sorted(local_table["trial"])
 
@@ -111,7 +123,7 @@ def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(cluster, work_run, 
     run.path = run.path.rename(odd)
     said(run.owner())
     assert run.table() == local_table
-    assert len(list((odd / "trials/work/logs").glob("slurm-*_*.out"))) == 2
+    assert list((odd / "trials/logs").glob("slurm-*_*.out"))
     assert not Path("hit").exists()
 
 
@@ -119,9 +131,8 @@ def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(cluster, work_run, 
 def test_nodes_whose_python_has_no_mixopt_are_said_with_the_last_words(cluster, work_run):
     run = work_run(executor="slurm", asked="python: /usr/bin/nothing-of-the-kind")
     text = said(run.owner(), 2)
-    assert "ended before they could read" in text
+    assert "the worker ended with exit code 127; slurm-" in text
     assert "nothing-of-the-kind: No such file" in text
-    assert "sweep.options.python" in text
 
 
 def test_the_script_is_what_the_options_ask_for(tmp_path):
@@ -130,7 +141,6 @@ def test_the_script_is_what_the_options_ask_for(tmp_path):
         gpus=2,
         nodes=3,
         workers=4,
-        tasks=8,
         partition="gpu",
         account="lab",
         qos="high",
@@ -145,7 +155,7 @@ def test_the_script_is_what_the_options_ask_for(tmp_path):
     lines = text.splitlines()
     for line in (
         "--array=0-7%4",
-        f"--output={tmp_path}/trials/work/logs/slurm-%A_%a.out",
+        f"--output={tmp_path}/trials/logs/slurm-%A_%a.out",
         "--nodes=3",
         "--gpus-per-node=2",
         "--partition=gpu",
@@ -157,33 +167,31 @@ def test_the_script_is_what_the_options_ask_for(tmp_path):
         "--constraint=h100",
     ):
         assert f"#SBATCH {line}" in lines
-    assert lines[-3:-1] == ["module load cuda/12.4", "export A=1"]
-    assert lines[-1] == (
-        f"exec /opt/python -X utf8 -P -m mixopt work {tmp_path} --trust --task"
-        ' "$SLURM_ARRAY_TASK_ID/8"'
-    )
+    assert lines[lines.index("set -e") + 1 :][:2] == ["module load cuda/12.4", "export A=1"]
+    assert '/opt/python -X utf8 -P -m mixopt.sweeps.train_group "$folder" &' in lines
 
 
-def test_an_array_has_a_task_a_trial_up_to_64(tmp_path):
-    assert "--array=0-7\n" in script(tmp_path)
-    assert "--array=0-63\n" in script(tmp_path, trials=1000)
-    assert "--array=0-4\n" in script(tmp_path, trials=1000, workers=5)
-    assert "--array=0-2\n" in script(tmp_path, trials=3, workers=5)
+def test_an_array_has_a_task_a_group_and_as_many_at_once_as_workers(tmp_path):
+    assert "--array=0-7%64\n" in script(tmp_path)
+    assert "--array=0-999%5\n" in script(tmp_path, groups=1000, workers=5)
+
+
+def test_a_worker_without_a_gpu_has_one_thread(tmp_path):
+    assert "export OMP_NUM_THREADS=1 " in script(tmp_path)
+    assert "OMP_NUM_THREADS" not in script(tmp_path, gpus=1)
 
 
 def test_a_proxy_that_is_told_to_use_cuda_gets_a_gpu(tmp_path):
-    job = replace(JOB, training=replace(JOB.training, device="cuda"))
-    text = SlurmExecutor(job, Site(tmp_path / "trials")).script(2)
-    assert "#SBATCH --gpus-per-node=1" in text
+    assert "#SBATCH --gpus-per-node=1" in script(tmp_path, device="cuda")
     assert "--gpus" not in script(tmp_path)
 
 
 def test_a_container_is_started_by_pyxis_or_by_the_words_that_are_given(tmp_path):
-    assert "exec srun --container-image=i.sqsh --container-mounts=" in script(
+    assert "\nsrun --container-image=i.sqsh --container-mounts=" in script(
         tmp_path, container="i.sqsh"
     )
     text = script(tmp_path, container="i.sif", container_start=["apptainer", "exec", "--nv"])
-    assert "exec apptainer exec --nv i.sif " in text
+    assert "\napptainer exec --nv i.sif " in text
 
 
 NASTY = "a;touch hit\n#SBATCH --wrap=x"
@@ -216,13 +224,7 @@ def test_words_of_a_script_are_quoted(tmp_path):
         tmp_path, modules=["a; touch hit"], container="$(touch hit)", container_start=["b c"]
     )
     assert shlex.join(["module", "load", "a; touch hit"]) in text.splitlines()
-    assert "exec 'b c' '$(touch hit)' " in text
-
-
-@pytest.mark.parametrize("field", ["setup", "modules", "sbatch"])
-def test_code_that_a_run_records_is_not_given_to_nodes_without_trust(tmp_path, field):
-    with pytest.raises(PluginError, match=f"sweep.options.{field}: is code .*add --trust"):
-        script(tmp_path, trust=False, **{field: ["--x"]})
+    assert "\n'b c' '$(touch hit)' " in text
 
 
 def test_a_path_with_a_backslash_is_refused(tmp_path):
@@ -237,7 +239,7 @@ def test_a_fraction_of_a_gpu_is_refused(tmp_path):
 
 def test_an_unknown_option_names_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="unknown option 'partion'; did you mean 'partition'"):
-        make_executor("slurm", {"partion": "a"}, JOB, Site(tmp_path))
+        make_executor("slurm", {"partion": "a"}, Site(tmp_path))
 
 
 def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):
@@ -245,7 +247,7 @@ def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):
         config_path, tmp_path / "run", overrides=["sweep.executor=slurm", "sweep.gpus=1"]
     )
     assert "#SBATCH --gpus-per-node=1" in text
-    assert f"mixopt work {tmp_path}/run --task" in text
+    assert "mixopt.sweeps.train_group" in text
     assert not (tmp_path / "run").exists()
 
 
@@ -270,11 +272,48 @@ def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     lines: list[str] = []
-    executor = SlurmExecutor(JOB, Site(tmp_path / "trials", say=lines.append))
-    executor._jobs = ["1"]
-    executor._tend()
+    executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
+    handle = f"1_0 {tmp_path}"
+    assert executor.states([handle]) == {handle: "running"}
     executor._asked = 0.0
-    executor._tend()
+    assert executor.states([handle]) == {handle: "running"}
     assert lines == [
         "squeue: slurm_load_jobs error: Socket timed out; tasks continue, and squeue is asked again"
     ]
+
+
+def test_squeue_that_does_not_answer_has_a_deadline(tmp_path, monkeypatch):
+    fake = tmp_path / "squeue"
+    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("mixopt.sweeps.slurm.DEADLINE", 0.3)
+    lines: list[str] = []
+    executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
+    executor.states([f"1_0 {tmp_path}"])
+    assert lines == ["squeue: no answer within 0.3 s; tasks continue, and squeue is asked again"]
+
+
+def test_a_job_that_is_not_called_as_this_sweep_is_not_cancelled(tmp_path, monkeypatch):
+    """A folder may name any job; squeue, which is asked by the sweep's name, has none of it."""
+    for name, text in (("squeue", "exit 0"), ("scancel", f"touch {tmp_path}/cancelled")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    folder = tmp_path / "trials" / "work" / "a.0"
+    folder.mkdir(parents=True)
+    (folder / "handle").write_text(f"77_0 {folder}")
+    cancel_submitted(Means("slurm"), tmp_path / "trials")
+    assert not (tmp_path / "cancelled").exists()
+
+
+def test_exit_codes_of_tasks_say_how_they_ended(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    executor, handle = SlurmExecutor(Site(tmp_path / "trials")), f"1_0 {tmp_path}"
+    faults = {}
+    for code in ("", "3", "137", "143"):
+        (tmp_path / "exit").write_text(code)
+        faults[code] = executor.states([handle])[handle].fault
+    assert faults == {"": "lost", "3": "died", "137": "memory", "143": "lost"}

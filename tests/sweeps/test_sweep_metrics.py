@@ -7,9 +7,7 @@ import time
 import pytest
 
 from mixopt.sweeps import METRICS
-from mixopt.sweeps.meter import SweepMeter
-from mixopt.sweeps.progress_file import shown_progress
-from mixopt.sweeps.sweep_metrics import SweepMetrics
+from mixopt.sweeps.progress import SweepMeter, SweepMetrics, shown_progress
 from mixopt.trials import TrialResult
 
 
@@ -61,7 +59,7 @@ def test_a_clock_that_is_set_back_stops_nothing(tmp_path, clock):
 
 def test_the_last_line_is_of_the_end(tmp_path):
     meter = SweepMeter(3, 1000, [], lambda done, note: None)
-    with shown_progress(tmp_path, meter.state, SweepMetrics(tmp_path, meter.metrics)):
+    with shown_progress(tmp_path, meter):
         time.sleep(0.05)
         results = [TrialResult("a", "finished", 1, 1, 0.0), TrialResult("b", "failed", 0, 0, 0.0)]
         meter.ended(0, results)

@@ -14,7 +14,7 @@ import pytest
 
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, LocalExecutor, Means, Site, run_trials
+from mixopt.sweeps import GroupRunner, Job, LocalExecutor, Means, Site, run_trials
 from mixopt.system import read_json, write_sealed
 from mixopt.trials import Training, Trial, TrialFolder
 
@@ -94,6 +94,14 @@ class Changing(Recording):
         if self.how == "mode":
             shard.chmod(0o640)
         return super().train(trials, corpus, training, report)
+
+
+class Filing(Recording):
+    """Notes where it may keep files."""
+
+    def train(self, trials, corpus, training, report):
+        self.log.write_text(training.files)
+        return [self.result(trial, corpus, training) for trial in trials]
 
 
 class Misaligned(Recording):
@@ -265,7 +273,7 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
         from mixopt.sweeps import Job, Means
         from mixopt.mixture import Mixture
         from mixopt.trials.proxy import Training, Trial
-        from mixopt.sweeps.resumable import run_trials
+        from mixopt.sweeps.sweep import run_trials
         job = Job({job.proxy!r}, {job.options!r}, Path({str(job.corpus)!r}), Training(1000))
         trials = [Trial(f"t{{n}}", Mixture({{"code": 0.5, "prose": 0.5}}), n) for n in range(40)]
         run_trials(trials, job, Path({str(tmp_path / "trials")!r}), means=Means(workers=1))
@@ -281,15 +289,46 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     assert len(trained(job)) == before
 
 
-def test_an_executor_that_was_left_starts_no_workers(make_job, tmp_path):
-    with LocalExecutor(make_job(), Site(tmp_path, workers=1)) as executor:
-        pass
-    with pytest.raises(MixoptError, match="the sweep has ended"):
-        executor.group_size()
-
-
 def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
-    with LocalExecutor(make_job(), Site(tmp_path, workers=1)) as executor:
-        executor.group_size()
-        process = executor._places[0]._worker._process
+    site = Site(tmp_path, device="cpu", workers=1)
+    executor = LocalExecutor(site)
+    with GroupRunner(make_job(), site, executor) as runner:
+        assert runner.group_size() == 2
+        process = executor._workers[0]._process
     assert process.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, tmp_path):
+    """Its worker has written the result of a group; the owner has not read it."""
+    job, trials, site = make_job(), trials_named("a", "b"), Site(tmp_path, device="cpu", workers=1)
+    with GroupRunner(job, site, LocalExecutor(site)) as runner:
+        next(runner.run({0: trials}, lambda *_: None))
+    assert len(list((tmp_path / "work").glob("a-*/result.json"))) == 1
+    with GroupRunner(job, site, LocalExecutor(site)) as runner:
+        (outcome,) = runner.run({5: trials}, lambda *_: None)
+    assert [result.trial for result in outcome.results] == ["a", "b"]
+    assert trained(job) == ["a", "b"]
+    assert not list((tmp_path / "work").glob("a-*"))
+
+
+def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, corpus_path):
+    corpus = shutil.copytree(corpus_path, tmp_path / "corpus")
+    job, trials = replace(make_job(), corpus=corpus), trials_named("a")
+    site = Site(tmp_path / "trials", device="cpu", workers=1)
+
+    def train(job):
+        with GroupRunner(job, site, LocalExecutor(site)) as runner:
+            next(runner.run({0: trials}, lambda *_: None))
+
+    train(job)
+    train(replace(job, made_by="another"))
+    (corpus / "index.json").touch()
+    train(job)
+    assert trained(job) == ["a", "a", "a"]
+
+
+def test_paths_of_a_sweep_are_absolute(make_job, tmp_path, monkeypatch):
+    """A worker may have another working directory than the owner."""
+    monkeypatch.chdir(tmp_path)
+    run_trials(trials_named("a"), make_job("Filing"), Path("trials"), means=ALONE)
+    assert Path(trained(make_job())[0]) == tmp_path / "trials" / "files"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from mixopt.sweeps.messages import Beat
-from mixopt.sweeps.watch import Watch
+from mixopt.sweeps.group_folder import Beat
+from mixopt.sweeps.group_runner import Watch
 
 
 @dataclass
@@ -22,7 +22,6 @@ class Watched:
     def __init__(self, patience=10.0):
         self.clock = Clock()
         self.watch = Watch(patience, self.clock)
-        self.watch.begin()
 
     def wait(self, seconds):
         """Let time pass, and return the first reason to kill."""
@@ -134,9 +133,3 @@ def test_one_that_has_reported_is_not(watched):
 def test_time_in_which_the_sweep_itself_was_suspended_does_not_count(watched):
     watched.clock.now += 3600.0
     assert watched.watch.overdue() is None
-
-
-def test_what_is_asked_next_has_all_its_patience(watched):
-    watched.wait(14.0)
-    watched.watch.begin()
-    assert watched.wait(14.0) is None

@@ -8,7 +8,7 @@ from places import SUPPORT
 
 from mixopt import design, prepare, sweep
 from mixopt.sweeps import ATTEMPTS, METRICS, AttemptRecord
-from mixopt.sweeps.sweep_metrics import SweepMetrics
+from mixopt.sweeps.progress import SweepMetrics
 from mixopt.system import host_name
 
 pytest.importorskip("mlflow")
@@ -81,7 +81,7 @@ def test_the_attempts_are_an_artifact(swept, tmp_path):
 
 
 def test_a_line_of_a_sweep_of_ten_thousand_attempts_takes_few_calls_of_each(tmp_path):
-    from mixopt.sweeps.meter import SweepMeter
+    from mixopt.sweeps.progress import SweepMeter
 
     shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
     records = [AttemptRecord(node="n", kind="L4", seconds=1.0, **shape) for _ in range(10_000)]

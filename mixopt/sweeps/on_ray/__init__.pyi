@@ -1,1 +1,0 @@
-from .ray_executor import RayExecutor as RayExecutor
