@@ -11,6 +11,7 @@ from .contract import (
 from .costs import (
     ATTEMPTS as ATTEMPTS,
     AttemptRecord as AttemptRecord,
+    GroupState as GroupState,
     NodeTotals as NodeTotals,
     SweepTotals as SweepTotals,
     read_attempts as read_attempts,
@@ -25,7 +26,6 @@ from .group_runner import GroupOutcome as GroupOutcome, GroupRunner as GroupRunn
 from .local import LocalExecutor as LocalExecutor
 from .progress import (
     METRICS as METRICS,
-    GroupState as GroupState,
     SweepState as SweepState,
     read_progress as read_progress,
 )

@@ -16,24 +16,51 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mixopt.errors import MixoptError
+from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps.group_runner import GroupOutcome
-from mixopt.system import checked_as, parse_json
-from mixopt.trials import Trial
-
-if TYPE_CHECKING:
-    from mixopt.sweeps.progress import GroupState
+from mixopt.system import check_names, checked_as, parse_json
+from mixopt.trials import Doing, Trial
 
 ATTEMPTS = "attempts.jsonl"
 HOUR = 3600.0
 MAX_LINE = 1 << 20  # bytes
 
 Ended = Literal["ended", "failed", "died", "memory", "lost"]
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """Plain values of a file for onlookers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GroupState(Frozen):
+    """What one worker does: with which trials, how far, how fast and where; none while it tunes."""
+
+    doing: Doing
+    trials: list[str]
+    done: Count
+    total: Count
+    tokens_per_second: Amount | None
+    node: str = ""
+    kind: str = "cpu"
+    gpus: Amount = 0.0
+    seconds: Amount = 0.0
+
+    @field_validator("trials")
+    @classmethod
+    def _names(cls, trials: list[str]) -> list[str]:
+        try:
+            check_names(trials, "trial", RunError)
+        except RunError as error:
+            raise ValueError(str(error)) from error
+        return trials
 
 
 class AttemptRecord(BaseModel):
@@ -53,14 +80,14 @@ class AttemptRecord(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    at: _Amount
+    at: Amount
     trials: list[str]
     finished: Annotated[int, Field(ge=0)]
     outcome: Ended
     node: str
     kind: str
-    gpus: _Amount
-    seconds: _Amount
+    gpus: Amount
+    seconds: Amount
     reason: str | None = None
 
 

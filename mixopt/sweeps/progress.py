@@ -20,15 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
-from mixopt.errors import MixoptError, RunError
+from mixopt.errors import MixoptError
 from mixopt.sweeps.attempts import Attempts
 from mixopt.sweeps.contract import Place
-from mixopt.sweeps.costs import AttemptRecord, sweep_totals
+from mixopt.sweeps.costs import (
+    Amount,
+    AttemptRecord,
+    Count,
+    Frozen,
+    GroupState,
+    sweep_totals,
+)
 from mixopt.sweeps.group_folder import write_quickly
-from mixopt.system import Update, check_names, read_json
-from mixopt.trials import Doing, Progress, TrialResult
+from mixopt.system import Update, read_json
+from mixopt.trials import Progress, TrialResult
 
 FILE, METRICS = ".progress.json", "metrics.jsonl"
 EVERY_SECONDS = 1.0
@@ -37,45 +44,15 @@ MIN_SECONDS, MAX_SECONDS = 1.0, 10.0  # between two lines of metrics, and
 PART = 0.05  # of the time so far
 TUNING = -1  # the number of no group: a worker finds out how large groups should be
 
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GroupState(_State):
-    """What one worker does: with which trials, how far, how fast and where; none while it tunes."""
-
-    doing: Doing
-    trials: list[str]
-    done: Count
-    total: Count
-    tokens_per_second: Amount | None
-    node: str = ""
-    kind: str = "cpu"
-    gpus: Amount = 0.0
-    seconds: Amount = 0.0
-
-    @field_validator("trials")
-    @classmethod
-    def _names(cls, trials: list[str]) -> list[str]:
-        try:
-            check_names(trials, "trial", RunError)
-        except RunError as error:
-            raise ValueError(str(error)) from error
-        return trials
-
-
-class ProcessName(_State):
+class ProcessName(Frozen):
     """A process of some machine."""
 
     host: str
     pid: Annotated[int, Field(gt=0, lt=2**31)]
 
 
-class SweepState(_State):
+class SweepState(Frozen):
     """How far a sweep is; `failed` counts diverged trials too, and is part of `ended`.
 
     `lost` counts trials whose place went away, `retried` those that were handed out again, whatever

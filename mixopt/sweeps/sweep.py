@@ -16,10 +16,10 @@ from typing import Any
 from mixopt.errors import RunError
 from mixopt.sweeps.attempts import Attempts, read_groups, write_groups
 from mixopt.sweeps.contract import PATIENCE, RETRIES, Executor, Job, Site, make_executor
-from mixopt.sweeps.costs import note_attempt, read_attempts
+from mixopt.sweeps.costs import GroupState, note_attempt, read_attempts
 from mixopt.sweeps.group_folder import Beat, Group, read_beat
 from mixopt.sweeps.group_runner import GroupRunner, pending
-from mixopt.sweeps.progress import GroupState, SweepMeter, shown_progress
+from mixopt.sweeps.progress import SweepMeter, shown_progress
 from mixopt.system import Say, load_plugin, progress, silent
 from mixopt.trials import GROUPS, WORK, Trial, TrialFolder, TrialResult
 
