@@ -27,6 +27,7 @@ from pretrain_runs import (
     weights_of,
     write_config,
 )
+from sampler_rows import located
 
 from mixopt import Corpus, Mixture, MixtureSampler, pretrain
 from mixopt.errors import RunError
@@ -74,7 +75,7 @@ def test_batches_are_those_of_the_sampler_with_changes_at_the_stated_steps(sched
     sizes = {d.name: d.train.tokens // (LENGTH + 1) for d in corpus.domains}
     changes = [(7, Mixture.uniform(list(sizes))), (16, {"code": 0.1, "manual": 0.9})]
     order = MixtureSampler(sizes, WEIGHTS, batch_size=BATCH, rank=0, world_size=1, schedule=changes)
-    names, rows = order.locate(0, STEPS * BATCH)
+    names, rows = located(order, 0, STEPS)
     expected = []
     for domain, row in zip(names.tolist(), rows.tolist(), strict=True):
         tokens = corpus.domains[domain].train.rows([row * (LENGTH + 1)], LENGTH)[0]
