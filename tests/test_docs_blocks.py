@@ -43,7 +43,6 @@ ELSEWHERE = {
     ("docs/streams.md", "python"): "tests/test_streams_page.py",
     ("docs/tables.md", "python"): "tests/pipeline/test_tables.py",
     ("docs/trainers/", "python"): "tests/test_trainer_pages.py",
-    ("docs/tasks_scoring.md", "python"): "tests/integrations/test_lm_eval.py",
     ("docs/tutorial.md", "sh yaml python"): "tests/test_tutorial.py",
 }
 # Pages whose commands need what is not here (a cluster, a store, a checkpoint, other people's
@@ -57,20 +56,17 @@ PARSED = {
     "docs/midtraining.md": "tests/pipeline/test_midtraining.py",
     "docs/pretraining.md": "tests/pretraining",
     "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
-    "docs/tasks.md": "tests/tasks",
-    "docs/tasks_scoring.md": "tests/integrations/test_lm_eval.py",
+    "docs/tasks.md": "tests/corpus/test_tasks.py",
     "docs/tokens.md": "tests/corpus/test_token_import.py",
 }
 # What a page's code is given, where its reader has it already.
 GIVEN = {
     "docs/experts/balance.md": "model_with_experts",
     "docs/experts/counting.md": "model_with_experts",
-    "docs/storage.md": "stored_corpus",
 }
 # Endless loops end after some batches; a store is one in memory.
 SMALLER = {
     "README.md": ("batch_size=256", "batch_size=256, batches=3"),
-    "docs/storage.md": ("s3://bucket", "memory://bucket"),
 }
 OTHER_PROGRAMS = {"ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
@@ -158,9 +154,6 @@ def test_a_configuration_is_read_by_its_loader(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("hand.yaml").write_text("{web: 0.5, code: 0.3, books: 0.2}")
     content = yaml.safe_load(block.text)
-    if block.page == "docs/tasks_scoring.md":
-        assert set(content) == {"arc"}  # tasks.yaml: tests/tasks/test_task_folder.py
-        return
     of_a_job = block.page.startswith(PRETRAININGS)
     full = pretraining_with(content) if of_a_job else experiment_with(content)
     Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))

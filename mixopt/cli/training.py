@@ -200,13 +200,11 @@ def import_command(
         str, Option("--tokenizer", help="Name of the tokenizer, kept in the index.")
     ],
     format: Annotated[
-        str | None, Option("--format", help="megatron, raw, llmc, npy, ... [default: detected].")
+        str | None,
+        Option("--format", help="megatron, datatrove, llmc, npy or raw [default: detected]."),
     ] = None,
     document_end: Annotated[
         int | None, Option("--document-end", help="Id of the end-of-document token.")
-    ] = None,
-    field: Annotated[
-        str | None, Option("--field", help="Field of a sample that holds its tokens.")
     ] = None,
     copy: Annotated[bool, Option("--copy", help="Copy files rather than link them.")] = False,
     dtype: Annotated[
@@ -226,7 +224,6 @@ def import_command(
         format=format,
         tokenizer=tokenizer,
         document_end=document_end,
-        field=field,
         copy=copy,
         dtype=dtype,
         vocab_size=vocab_size,

@@ -32,8 +32,6 @@ from .experiment_file import (
 )
 from .loss_choice import chosen_losses as chosen_losses
 from .objective_section import (
-    Metric as Metric,
-    Normalisation as Normalisation,
     ObjectiveConfig as ObjectiveConfig,
     TasksConfig as TasksConfig,
     TaskSetConfig as TaskSetConfig,
@@ -58,8 +56,8 @@ from .stated_sizes import (
     with_stated_sizes as with_stated_sizes,
 )
 from .task_names import (
+    BITS_PER_BYTE as BITS_PER_BYTE,
     HIGHER as HIGHER,
-    OF_CHOICES as OF_CHOICES,
     TASK as TASK,
     task_column as task_column,
     task_metric as task_metric,

@@ -13,23 +13,19 @@ from mixopt.config.section import FILES, Count, Positive, Section
 from mixopt.errors import MixoptError, did_you_mean
 from mixopt.system import under_folder
 
-TokenFormat = Literal[
-    "megatron", "nanogpt", "raw", "llmc", "npy", "olmo", "datatrove", "mds", "litdata", "webdataset"
-]
+TokenFormat = Literal["megatron", "datatrove", "llmc", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 
 _OF_TEXT = (
     "environment", "name", "data_files", "split", "revision", "streaming", "column", "max_bytes",
 )  # fmt: skip
-_OF_TOKENS = ("dtype", "field", "document_end", "max_tokens")
+_OF_TOKENS = ("dtype", "document_end", "max_tokens")
 _UNUSED: dict[TokenFormat, dict[str, str]] = {
     "megatron": dict.fromkeys(("document_end",), "its index says where documents end"),
     "datatrove": dict.fromkeys(("document_end",), "its .index says where documents end"),
     "npy": {"dtype": "a .npy says its type"},
     "llmc": {"dtype": "its header says the type"},
 }
-_SAMPLED = ("mds", "litdata", "webdataset")
-_UNTYPED = ("nanogpt", "raw", "olmo")
 
 
 def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
@@ -52,9 +48,7 @@ def _unused(format: TokenFormat, stated: Sequence[str]) -> str | None:
     for name, reason in _UNUSED.get(format, {}).items():
         if name in stated:
             return f"{name}: format: {format} does not use it, because {reason}; leave it out"
-    if "field" in stated and format not in _SAMPLED:
-        return f"field: format: {format} has no fields; leave it out"
-    if format in _UNTYPED and "dtype" not in stated:
+    if format == "raw" and "dtype" not in stated:
         return f"dtype: format: {format} does not state the type of a token; give uint16 or uint32"
     return None
 
@@ -72,13 +66,13 @@ class SourceConfig(Section):
         " `datasets` (json, parquet, arrow, text, csv); a text file is one document",
     )
     format: TokenFormat | None = Field(
-        None, description="the tool that wrote the tokens in `path`: megatron, nanogpt, raw, "
-                          "llmc, npy, olmo, datatrove, mds, litdata, webdataset; text if omitted",
-    )  # fmt: skip
+        None,
+        description="format of the tokens in `path`: megatron, datatrove, llmc, npy or raw; text "
+        "if omitted",
+    )
     dtype: TokenType | None = Field(
         None, description="type of a stored token, if the files do not state it"
     )
-    field: str | None = Field(None, description="field of a sample that holds its tokens")
     document_end: Count | None = Field(
         None, description="id that ends a document, if the files do not mark where documents end"
     )

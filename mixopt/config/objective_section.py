@@ -8,12 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mixopt.config.section import Positive, Section
-from mixopt.config.task_names import FAMILY, TASK, UNIT_OF, task_column, task_metric
+from mixopt.config.task_names import BITS_PER_BYTE, FAMILY, TASK, task_column, task_metric
 from mixopt.errors import did_you_mean
 from mixopt.system import is_glob, under_folder
-
-Metric = Literal["bits_per_byte", "choice_log_probability", "choice_probability", "accuracy"]
-Normalisation = Literal["none", "characters", "bytes", "unconditional"]
 
 
 class TaskSetConfig(Section):
@@ -21,10 +18,6 @@ class TaskSetConfig(Section):
 
     path: str = Field(description="items, one JSON object per line; .gz and .zst too")
     family: str | None = Field(None, description="tasks of one family are averaged first")
-    metric: Metric | tuple[Metric, ...] | None = Field(
-        None, description="overrides tasks.metric; of several, the first is the task's own"
-    )
-    normalisation: Normalisation | None = Field(None, description="overrides tasks.normalisation")
     items: Positive | None = Field(None, description="overrides tasks.items")
 
 
@@ -42,17 +35,6 @@ class TasksConfig(Section):
         description="maximum items of each task, chosen by a hash of their ids, the same for every "
         "trial",
     )
-    metric: Metric | tuple[Metric, ...] = Field(
-        "bits_per_byte",
-        description="bits_per_byte of the gold answer, choice_log_probability,"
-        " choice_probability, accuracy, or several",
-    )
-    normalisation: Normalisation = Field(
-        "characters", description="choices are compared by ln p divided by this"
-    )
-    drop_overlap: bool | None = Field(
-        None, description="true: leave out training documents that contain answers of items"
-    )
 
     @field_validator("sets", mode="before")
     @classmethod
@@ -62,22 +44,9 @@ class TasksConfig(Section):
             return value
         return {n: {"path": one} if isinstance(one, str) else one for n, one in value.items()}
 
-    @model_validator(mode="after")
-    def _some_metric(self) -> TasksConfig:
-        for given in (self.metric, *(one.metric for one in self.sets.values())):
-            if isinstance(given, tuple) and (not given or len(set(given)) < len(given)):
-                raise ValueError("name at least one metric, and each only once")
-        return self
-
-    def metrics(self, name: str) -> tuple[Metric, ...]:
-        """Return the metrics of a task; the first is the task's own."""
-        given = self.sets[name].metric or self.metric
-        return (given,) if isinstance(given, str) else given
-
     def columns(self) -> Iterator[str]:
-        """Yield the names of all tasks' metrics, `task/<name>/<metric>`."""
-        for name in self.sets:
-            yield from (task_column(name, metric) for metric in self.metrics(name))
+        """Give the names of what the tasks measure, `task/<name>/bits_per_byte`."""
+        return (task_column(name, BITS_PER_BYTE) for name in self.sets)
 
     def path(self, name: str) -> str:
         """Return where the items of a task are."""
@@ -86,11 +55,11 @@ class TasksConfig(Section):
 
     @property
     def families(self) -> dict[str, tuple[str, ...]]:
-        """Names of the metrics of each family's tasks, by family; each task by its own metric."""
+        """Names of what each family's tasks measure, by family."""
         found: dict[str, tuple[str, ...]] = {}
         for name, one in self.sets.items():
             if one.family is not None:
-                own = task_column(name, self.metrics(name)[0])
+                own = task_column(name, BITS_PER_BYTE)
                 found[one.family] = (*found.get(one.family, ()), own)
         return found
 
@@ -222,7 +191,7 @@ def _own(name: str, tasks: TasksConfig) -> str:
     task = name.removeprefix(TASK)
     if not name.startswith(TASK) or task not in tasks.sets:
         return name
-    return task_column(task, tasks.metrics(task)[0])
+    return task_column(task, BITS_PER_BYTE)
 
 
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
@@ -242,4 +211,4 @@ def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None
 
 def _unit(loss: str, of_domains: str) -> str:
     task = task_metric(loss)
-    return of_domains if task is None else UNIT_OF.get(task[1], task[1])
+    return of_domains if task is None else task[1]

@@ -3,46 +3,64 @@ from .corpus import (
     Corpus as Corpus,
     Domain as Domain,
     NamedDomains as NamedDomains,
+    document_ends as document_ends,
 )
-from .document_end_ids import document_ends as document_ends
-from .domain_counts import (
-    DomainCount as DomainCount,
-    count_domains as count_domains,
-    inventory_of as inventory_of,
+from .document_stream import DocumentStream as DocumentStream
+from .documents import BadDocuments as BadDocuments
+from .domain_tokens import (
+    check_token_files as check_token_files,
+    counted_tokens as counted_tokens,
+    known_tokenizer as known_tokenizer,
 )
-from .identity import corpus_hash as corpus_hash
 from .index_files import (
     StreamIndex as StreamIndex,
+    corpus_hash as corpus_hash,
     read_corpus_index as read_corpus_index,
     read_domain_names as read_domain_names,
     read_stream_index as read_stream_index,
 )
 from .preparation import prepare_corpus as prepare_corpus
-from .shard import FEW as FEW, Shard as Shard
-from .shard_store import ShardStore as ShardStore
-from .source_check import check_source as check_source
+from .sizes import (
+    DomainCount as DomainCount,
+    count_domains as count_domains,
+    inventory_of as inventory_of,
+    tokens_per_byte as tokens_per_byte,
+    true_inventory as true_inventory,
+)
+from .sources import check_text as check_text
 from .stored_corpus import (
     check_prepared as check_prepared,
     corpus_files as corpus_files,
     publish_corpus as publish_corpus,
     put_in_place as put_in_place,
-    stored_shards as stored_shards,
 )
 from .stream_preparation import prepare_stream as prepare_stream
-from .task_preparation import scored_items as scored_items
-from .text.document_stream import DocumentStream as DocumentStream
-from .text.documents import BadDocuments as BadDocuments
-from .text.first_rows import (
+from .task_windows import (
+    TaskBatches as TaskBatches,
+    TaskWindow as TaskWindow,
+    WindowBatch as WindowBatch,
+    row_windows as row_windows,
+    sums_by_row as sums_by_row,
+    window_batches as window_batches,
+)
+from .tasks import (
+    EncodedTask as EncodedTask,
+    Item as Item,
+    chosen_items as chosen_items,
+    encode_task as encode_task,
+    read_items as read_items,
+    scored_items as scored_items,
+    task_files as task_files,
+    write_task as write_task,
+)
+from .text_files import (
     FirstRows as FirstRows,
+    builder_of as builder_of,
     column_pairs as column_pairs,
     first_rows as first_rows,
 )
-from .text.readers import builder_of as builder_of
-from .text.sources import check_files as check_files
-from .token_files import counted_tokens as counted_tokens
 from .token_import import import_tokens as import_tokens
-from .token_preparation import known_tokenizer as known_tokenizer
-from .token_shards import TokenShards as TokenShards
+from .token_shards import FEW as FEW, TokenShards as TokenShards
 from .token_writer import TokenWriter as TokenWriter
 from .tokenizer import (
     BYTES as BYTES,
@@ -52,12 +70,11 @@ from .tokenizer import (
     plain_name as plain_name,
     saved_tokenizer as saved_tokenizer,
 )
-from .tokenizer_export import export_tokenizer as export_tokenizer
-from .true_sizes import tokens_per_byte as tokens_per_byte, true_inventory as true_inventory
-from .vocabulary import known_vocabulary as known_vocabulary
-from .vocabulary_identity import (
+from .vocabulary import (
     VocabularyIdentity as VocabularyIdentity,
     byte_tokens as byte_tokens,
+    export_tokenizer as export_tokenizer,
     folder_vocabulary as folder_vocabulary,
     identity_of as identity_of,
+    known_vocabulary as known_vocabulary,
 )

@@ -1,31 +1,31 @@
 """A corpus: named domains as token shards on disk, with held-out text for each.
 
     corpus/
-      index.json                   domains in order, tokenizer, what the text was made from, a seal
+      index.json                   domains in order, tokenizer, what the text was made from, hashes
       <domain>/train/              token shards (mixopt.corpus.token_shards)
       <domain>/validation/
       <target>/validation/         an evaluation domain that is not trained on
-      tasks/<task>/                items to score, as tokens (mixopt.tasks.task_files)
+      tasks/<task>.npz             items to score, as tokens (mixopt.corpus.tasks)
 
 Shapes: D domains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt.config import task_column
 from mixopt.corpus.index_files import CORPUS_FORMAT, read_corpus_index
-from mixopt.corpus.stored_corpus import fetched_corpus
+from mixopt.corpus.stored_corpus import local_corpus
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.errors import CorpusError, ShardError, plain_line
+from mixopt.errors import CorpusError, PluginError, ShardError, plain_line
 from mixopt.mixture import Mixture
-from mixopt.system import inside, is_url, short_count
+from mixopt.system import inside, short_count
 
 if TYPE_CHECKING:
-    from mixopt.tasks import EncodedTask
+    from mixopt.corpus.tasks import EncodedTask
 
 FORMAT = CORPUS_FORMAT
 
@@ -79,7 +79,7 @@ class Corpus(NamedDomains):
         """Open a corpus that `prepare_corpus` has written.
 
         Args:
-            path: The folder, or its URL in a store, from which it is fetched once a node.
+            path: The folder, or its URL in a store, from which it is fetched whole, once a node.
             verify: Compare the hash of every shard and of the tokenizer's files; large shards are
                 remembered by size and time stamps. Sizes are always compared.
 
@@ -87,7 +87,7 @@ class Corpus(NamedDomains):
             CorpusError: There is none, or its index is damaged.
             ShardError: A shard is absent, truncated or altered, or leads out of the corpus.
         """
-        path = fetched_corpus(str(path), _fault) if is_url(path) else Path(path)
+        path = local_corpus(path, _fault)
         index = read_corpus_index(path, verify=verify)
         return cls(
             path=path,
@@ -97,7 +97,7 @@ class Corpus(NamedDomains):
             vocab_size=index.vocab_size,
             fingerprint=index.fingerprint,
             provenance=index.provenance,
-            tasks=_open_tasks(path, index.tasks, verify),
+            tasks=_open_tasks(path, index.tasks),
         )
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ class Corpus(NamedDomains):
     @property
     def task_columns(self) -> tuple[str, ...]:
         """Names of all that the tasks measure, `task/<name>/<metric>`."""
-        return tuple(task_column(t.name, metric) for t in self.tasks for metric in t.metrics)
+        return tuple(task.column for task in self.tasks)
 
     @property
     def natural(self) -> Mixture:
@@ -163,12 +163,41 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _open_tasks(path: Path, names: tuple[str, ...], verify: bool) -> tuple[EncodedTask, ...]:
+def document_ends(corpus: Corpus) -> tuple[int, ...]:
+    """Return the ids that end a document: its tokenizer's, and those that domains of tokens state.
+
+    Raises:
+        CorpusError: None is known.
+    """
+    from mixopt.corpus.tokenizer import saved_tokenizer
+
+    ends = set(_stated_ends(corpus.provenance.get("sources")))
+    try:
+        ends.add(saved_tokenizer(corpus.path, corpus.tokenizer).end_of_document)
+    except (CorpusError, PluginError) as error:  # tokens of another tool, without its tokenizer
+        if not ends:
+            raise CorpusError(
+                f"mask_documents: it is not known which id ends a document of {corpus.path}, since"
+                " there is no tokenizer with it; state document_end of its domains, or leave"
+                " mask_documents out"
+            ) from error
+    return tuple(sorted(ends))
+
+
+def _stated_ends(made_from: Any) -> Iterator[int]:
+    """Yield what sources state, parts of mixed domains too."""
+    for name, value in made_from.items() if isinstance(made_from, dict) else ():
+        if name == "document_end" and type(value) is int:
+            yield value
+        yield from _stated_ends(value)
+
+
+def _open_tasks(path: Path, names: tuple[str, ...]) -> tuple[EncodedTask, ...]:
     if not names:  # a training job reads shards without what reads tasks
         return ()
-    from mixopt.tasks import open_tasks
+    from mixopt.corpus.tasks import open_task
 
-    return open_tasks(path, names, verify=verify)
+    return tuple(open_task(path, name) for name in names)
 
 
 def _open_domain(path: Path, name: str, verify: bool) -> Domain:
@@ -184,8 +213,4 @@ def _held_out(path: Path, name: str, verify: bool) -> TokenShards:
 
 
 def _shards(path: Path, name: str, split: str, verify: bool) -> TokenShards:
-    shards = TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
-    if shards.has_links:
-        for shard in shards.shards:
-            inside(path, f"{name}/{split}/{shard.file}", ShardError)
-    return shards
+    return TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)

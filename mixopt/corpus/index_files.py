@@ -1,12 +1,11 @@
 """Read an `index.json` of a corpus or of token shards: checked field by field, and by its seal.
 
 The checks are by hand, since a training job reads shards with numpy and a YAML reader alone.
-Version 1 of the formats had no seal; a corpus of that time is read as it is, its shards by their
-hashes.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,18 @@ from mixopt.system import (
     read_json,
     shown_name,
 )
-from mixopt.tasks import TASK_FOLDER
 
 INDEX = "index.json"
-SEAL = "sha256"
 PREPARE_AGAIN = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
-CORPUS_FORMAT = "mixopt-corpus/2"
-STREAM_FORMAT = "mixopt-streamed/2"
+CORPUS_FORMAT = "mixopt-corpus/3"
+STREAM_FORMAT = "mixopt-streamed/3"
 TOKENIZER_FILES = ("tokenizer.json", ".tokenizer")
-MOST = 1 << 60  # tokens, documents, bytes: more than there are
+TASK_FOLDER = "tasks"
+MAX_COUNT = 1 << 60  # tokens, documents, bytes: more than there are
 _WORDS = {int: "a whole number from 0 to 2**60", str: "text", list: "a list", dict: "fields"}
+_NAMED: dict[str, type] = {
+    "domains": list, "targets": list, "tokenizer": str, "fingerprint": str, "files": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CorpusIndex:
     vocab_size: int
     fingerprint: str
     provenance: dict[str, Any]
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,18 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
 
     Args:
         folder: The corpus.
-        verify: Compare the hashes of the tokenizer's files and of the indices of shards.
+        verify: Compare the hashes of the files that it names: the tokenizer, tasks, and indices of
+            shards.
 
     Raises:
         CorpusError: There is none, it is damaged, or one of these files has changed.
     """
-    fields = {
-        **_NAMED, "vocab_size": int, "fingerprint": str, "provenance": dict,
-    }  # fmt: skip
+    fields = {**_NAMED, "tasks": list, "vocab_size": int, "provenance": dict}
     index = read_index(folder, CORPUS_FORMAT, fields, CorpusError)
     domains, targets = _names(folder, index)
-    tasks = _task_names(folder, index)
-    check_index_seal(folder, index, CorpusError)
+    tasks = tuple(
+        check_name(name, f"{folder / INDEX}: task", CorpusError) for name in index["tasks"]
+    )
     if verify:
         _check_files(folder, index)
     return CorpusIndex(
@@ -108,14 +109,12 @@ def read_stream_index(folder: Path) -> StreamIndex:
     Raises:
         CorpusError: There is none, or it is damaged.
     """
-    fields = {**_NAMED, "fingerprint": str, "held_out": list}
-    index = read_index(folder, STREAM_FORMAT, fields, CorpusError)
+    index = read_index(folder, STREAM_FORMAT, {**_NAMED, "held_out": list}, CorpusError)
     domains, targets = _names(folder, index)
-    check_index_seal(folder, index, CorpusError)
     try:
         held_out = frozenset(bytes.fromhex(digest) for digest in index["held_out"])
     except (TypeError, ValueError) as reason:
-        raise _fault(folder / INDEX, f"held_out: {reason}", CorpusError) from reason
+        raise _fault(folder, f"held_out: {reason}", CorpusError) from reason
     return StreamIndex(domains, targets, index["tokenizer"], index["fingerprint"], held_out)
 
 
@@ -127,16 +126,17 @@ def read_domain_names(folder: Path) -> tuple[str, ...]:
     Raises:
         CorpusError: There is none, or it is damaged.
     """
-    content = read_json(folder / INDEX, error=CorpusError, missing=lambda: absent(folder / INDEX))
-    if isinstance(content, dict) and not {"format", "sha256"} & set(content):
-        return _names(folder, {"targets": [], **_checked(folder, content, {"domains": list})})[0]
+    content = _content(folder, CorpusError)
+    if not {"format", "sha256"} & set(content):
+        _check_fields(folder, content, {"domains": list}, CorpusError)
+        return _names(folder, {"targets": [], **content})[0]
     return read_corpus_index(folder, verify=False).domains
 
 
 def read_index(
     folder: Path, expected: str, fields: Mapping[str, type], error: type[MixoptError]
 ) -> dict[str, Any]:
-    """Read the fields of an index; its seal is the caller's to check, after what it says.
+    """Read the fields of an index, which must be what was written.
 
     Args:
         folder: Where `index.json` is.
@@ -145,45 +145,58 @@ def read_index(
         error: What is raised.
 
     Raises:
-        MixoptError: `error`; it is absent, of another format, or a field is missing or wrong.
+        MixoptError: `error`; it is absent, of another format, altered, or a field is missing or
+            wrong.
     """
-    path = folder / INDEX
-    content = read_json(path, error=error, missing=lambda: absent(path, error))
-    index = _checked(folder, content, {"format": str}, error)
-    if index["format"] not in (expected, _unsealed(expected)):
-        found = shown_name(index["format"])
-        raise _fault(path, f"format {found}, expected {expected!r}", error)
-    return _checked(folder, content, fields, error)
-
-
-def check_index_seal(folder: Path, index: Mapping[str, Any], error: type[MixoptError]) -> None:
-    """Check that an index says what was written.
-
-    Raises:
-        MixoptError: `error`; it does not.
-    """
-    if index["format"] != _unsealed(index["format"]) or SEAL in index:
-        check_seal(index, str(folder / INDEX), mend=PREPARE_AGAIN, error=error)
+    index = _content(folder, error)
+    _check_fields(folder, index, {"format": str}, error)
+    if index["format"] != expected:
+        raise _fault(folder, f"format {shown_name(index['format'])}, expected {expected!r}", error)
+    _check_fields(folder, index, fields, error)
+    check_seal(index, str(folder / INDEX), mend=PREPARE_AGAIN, error=error)
+    return index
 
 
 def corpus_records(
     folder: Path, names: Iterable[str], tasks: Iterable[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Return what the files of a corpus are, for its index.
+    """Return what the files of a corpus are, for its index, which is not yet written.
 
-    They are the tokenizer's, and the indices of shards and tasks, which have the hashes of what
+    They are the tokenizer's, the tasks', and the indices of shards, which have the hashes of what
     they list.
 
     Args:
-        folder: The corpus, whose index is not yet written.
+        folder: The corpus.
         names: Its domains and targets.
-        tasks: Its tasks.
+        tasks: Files of its tasks.
     """
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
-    indices += [f"{TASK_FOLDER}/{name}/{INDEX}" for name in tasks]
-    files = [file for file in (*TOKENIZER_FILES, *indices) if (folder / file).exists()]
-    records = folder_records(folder, files)
-    return {name: record.to_json() for name, record in records.items()}
+    files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]
+    return {name: record.to_json() for name, record in folder_records(folder, files).items()}
+
+
+def corpus_hash(folder: Path) -> str:
+    """Return the SHA-256, in hexadecimal digits, of what a corpus's index files say.
+
+    It is quick, however large the shards are, since indices have their hashes, and tells a node
+    whether what it sees is what the owner of a sweep verified.
+
+    Raises:
+        CorpusError: There is no index, or a file cannot be read.
+    """
+    found = hashlib.sha256()
+    files = [path for path in sorted(folder.rglob(INDEX)) if path.is_file()]
+    files += [path for path in map(folder.joinpath, TOKENIZER_FILES) if path.is_file()]
+    if not (folder / INDEX).is_file():
+        raise CorpusError(f"{folder}: holds no prepared corpus: {INDEX} is missing")
+    try:
+        for path in files:
+            content = path.read_bytes()
+            name = path.relative_to(folder).as_posix()
+            found.update(f"{name}\0{len(content)}\0".encode() + content)
+    except OSError as reason:
+        raise CorpusError(f"{reason.filename}: cannot be read: {reason.strerror}") from reason
+    return found.hexdigest()
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -192,39 +205,27 @@ def check_tokenizer(folder: Path) -> None:
     Raises:
         CorpusError: The index is damaged, or a file is missing, has changed or was added.
     """
-    content = read_json(folder / INDEX, error=CorpusError, missing=lambda: absent(folder / INDEX))
-    index = _checked(folder, content, {"format": str})
-    known = STREAM_FORMAT if index["format"].startswith("mixopt-streamed/") else CORPUS_FORMAT
-    index = read_index(folder, known, {}, CorpusError)
-    check_index_seal(folder, index, CorpusError)
-    _check_files(folder, index)
+    kind = str(_content(folder, CorpusError).get("format"))
+    expected = STREAM_FORMAT if kind == STREAM_FORMAT else CORPUS_FORMAT
+    _check_files(folder, read_index(folder, expected, {"files": dict}, CorpusError))
 
 
-def read_records(folder: Path) -> dict[str, FileRecord]:
-    """Return what the index of a corpus has recorded of tokenizer and indices of shards, by path.
+def prepared_tokenizer(name: str) -> str | None:
+    """Return the tokenizer that a prepared corpus was made with; None where a name is none's.
+
+    Args:
+        name: A folder of what `mixopt prepare` or `mixopt pretrain` wrote, or anything else.
 
     Raises:
-        CorpusError: A record is damaged.
+        CorpusError: Its index cannot be read.
     """
-    content = read_json(folder / INDEX, error=CorpusError, missing=lambda: absent(folder / INDEX))
-    recorded = content.get("files", {}) if isinstance(content, dict) else {}
-    return _records(folder, {"files": recorded})
-
-
-def _records(folder: Path, index: Mapping[str, Any]) -> dict[str, FileRecord]:
-    records = _checked(folder, dict(index), {"files": dict})["files"]
-    return {name: _record(folder, name, record) for name, record in records.items()}
-
-
-def _check_files(folder: Path, index: Mapping[str, Any]) -> None:
-    if index["format"] == _unsealed(index["format"]):
-        return  # they were not recorded
-    known = _records(folder, index)
-    for name, fault in Verifier(folder).faults(known).items():
-        raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")
-    for name in TOKENIZER_FILES:
-        if (folder / name).exists() and not any(k.split("/")[0] == name for k in known):
-            raise CorpusError(f"{folder / name}: does not belong to this corpus; {PREPARE_AGAIN}")
+    folder = Path(name).expanduser()
+    if not (folder / INDEX).is_file():
+        return None
+    content = read_json(folder / INDEX, error=CorpusError)
+    is_ours = isinstance(content, dict) and content.get("format") in (CORPUS_FORMAT, STREAM_FORMAT)
+    known: Any = content.get("tokenizer") if is_ours else None
+    return known if isinstance(known, str) else None
 
 
 def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
@@ -232,69 +233,64 @@ def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
     return error(f"{path}: not found; {PREPARE_AGAIN}")
 
 
-def _checked(
-    folder: Path, content: Any, fields: Mapping[str, type], error: type[MixoptError] = CorpusError
-) -> dict[str, Any]:
-    path = folder / INDEX
-    if not isinstance(content, dict):
-        raise _fault(path, f"expected fields, got {type(content).__name__}", error)
-    for name, kind in fields.items():
-        if name not in content:
-            raise _fault(path, f"{name}: is missing", error)
-        fault = value_fault(content[name], kind)
-        if fault is not None:
-            raise _fault(path, f"{name}: {fault}", error)
-    return content
-
-
 def value_fault(value: object, kind: type) -> str | None:
     """Return why a value is none of a field's type; None where it is."""
     right = isinstance(value, kind) and not isinstance(value, bool)
-    if right and (not isinstance(value, int) or 0 <= value <= MOST):
+    if right and (not isinstance(value, int) or 0 <= value <= MAX_COUNT):
         return None
     shown = type(value).__name__ if isinstance(value, (dict, list)) else shown_name(value)
     return f"{shown} is not {_WORDS[kind]}"
 
 
+def _content(folder: Path, error: type[MixoptError]) -> dict[str, Any]:
+    path = folder / INDEX
+    content = read_json(path, error=error, missing=lambda: absent(path, error))
+    if not isinstance(content, dict):
+        raise _fault(folder, f"expected fields, got {type(content).__name__}", error)
+    return content
+
+
+def _check_fields(
+    folder: Path, content: dict[str, Any], fields: Mapping[str, type], error: type[MixoptError]
+) -> None:
+    for name, kind in fields.items():
+        if name not in content:
+            raise _fault(folder, f"{name}: is missing", error)
+        fault = value_fault(content[name], kind)
+        if fault is not None:
+            raise _fault(folder, f"{name}: {fault}", error)
+
+
+def _check_files(folder: Path, index: Mapping[str, Any]) -> None:
+    known = {name: _record(folder, name, record) for name, record in index["files"].items()}
+    for name, fault in Verifier(folder).faults(known).items():
+        raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")
+    for name in TOKENIZER_FILES:
+        if (folder / name).exists() and not any(k.split("/")[0] == name for k in known):
+            raise CorpusError(f"{folder / name}: does not belong to this corpus; {PREPARE_AGAIN}")
+
+
 def _names(folder: Path, index: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of domains and targets; each is the name of a folder in the corpus."""
-    where = f"{folder / INDEX}: domain"
     known: list[str] = []
     for name in (*index["domains"], *index["targets"]):
-        known.append(check_name(name, where, CorpusError))
+        known.append(check_name(name, f"{folder / INDEX}: domain", CorpusError))
         inside(folder, name, CorpusError)
         if name in known[:-1]:
-            raise _fault(folder / INDEX, f"domain {name!r}: is listed twice", CorpusError)
+            raise _fault(folder, f"domain {name!r}: is listed twice", CorpusError)
     count = len(index["domains"])
     return tuple(known[:count]), tuple(known[count:])
 
 
-def _task_names(folder: Path, index: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the tasks; each is the name of a folder among those of the tasks."""
-    names = _checked(folder, {"tasks": [], **index}, {"tasks": list})["tasks"]
-    where = f"{folder / INDEX}: task"
-    return tuple(dict.fromkeys(check_name(name, where, CorpusError) for name in names))
-
-
 def _record(folder: Path, name: str, record: object) -> FileRecord:
     if not isinstance(record, dict) or set(record) != {"bytes", "sha256"}:
-        raise _fault(folder / INDEX, f"files.{name}: expected bytes and sha256", CorpusError)
+        raise _fault(folder, f"files.{name}: expected bytes and sha256", CorpusError)
     for field, kind in {"bytes": int, "sha256": str}.items():
         fault = value_fault(record[field], kind)
         if fault is not None:
-            raise _fault(folder / INDEX, f"files.{name}.{field}: {fault}", CorpusError)
+            raise _fault(folder, f"files.{name}.{field}: {fault}", CorpusError)
     return FileRecord(record["bytes"], record["sha256"])
 
 
-def _unsealed(expected: str) -> str:
-    """Return the version of a format that had no seal."""
-    return expected.split("/", maxsplit=1)[0] + "/1"
-
-
-def _fault(path: Path, what: str, error: type[MixoptError]) -> MixoptError:
-    return error(f"{path}: {what}; {PREPARE_AGAIN}")
-
-
-_NAMED: dict[str, type] = {
-    "domains": list, "targets": list, "tokenizer": str,
-}  # fmt: skip
+def _fault(folder: Path, what: str, error: type[MixoptError]) -> MixoptError:
+    return error(f"{folder / INDEX}: {what}; {PREPARE_AGAIN}")

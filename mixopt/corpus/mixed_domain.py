@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from mixopt.config import MixedConfig, SourceConfig
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_text import TokenText
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer
+from mixopt.corpus.vocabulary import TokenText
 from mixopt.errors import CorpusError
 
 _READ = 1 << 20  # tokens at once

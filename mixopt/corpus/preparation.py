@@ -8,28 +8,24 @@ one is whole.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
-from mixopt.corpus.domain_tokens import DomainTokens
-from mixopt.corpus.index_files import INDEX, corpus_records
+from mixopt.corpus.documents import Spooled
+from mixopt.corpus.domain_text import DomainText
+from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, known_tokenizer, read_tokens
+from mixopt.corpus.environment import installed_files
+from mixopt.corpus.index_files import INDEX, TASK_FOLDER, corpus_records
 from mixopt.corpus.mixed_domain import write_mixed
-from mixopt.corpus.prepared_corpus import take_prepared
-from mixopt.corpus.task_overlap import screen_training
-from mixopt.corpus.task_preparation import write_tasks
-from mixopt.corpus.text import DomainText, Environment, Spooled
+from mixopt.corpus.stored_corpus import corpus_files
+from mixopt.corpus.tasks import task_file, write_tasks
 from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
-from mixopt.corpus.token_preparation import (
-    check_tokens_have_tokenizer,
-    keep_apart,
-    known_tokenizer,
-    read_tokens,
-)
 from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
     FILE,
@@ -40,17 +36,17 @@ from mixopt.corpus.tokenizer import (
     open_tokenizer,
     plain_name,
 )
-from mixopt.errors import CorpusError, RunError
+from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import (
     Say,
     check_name,
-    close_children,
+    is_url,
+    local_path,
     silent,
     steady_progress,
     usable_cores,
     write_sealed,
 )
-from mixopt.tasks import TASK_FOLDER
 
 BPE_BYTES = 20_000_000
 
@@ -90,16 +86,15 @@ def prepare_corpus(
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     _check_names(config, evaluation)
-    check_tokens_have_tokenizer(config)
     spools, workers = emptied(path), workers or usable_cores()
     if config.prepared is not None:
-        return take_prepared(config, evaluation, tasks, path, progress)
-    asked, config = config, config.model_copy(update={"domains": config.sources})
+        return _take_prepared(config, evaluation, tasks, path, progress)
+    whole, config = config, config.model_copy(update={"domains": config.sources})
     try:
-        jobs = _read_jobs(config, evaluation)
-        texts = read_texts(jobs, config, spools, seed, workers, progress)
-        _keep_held_out(texts)
-        screen_training(texts, tasks, progress)
+        texts = read_texts(_read_jobs(config, evaluation, spools, seed), workers, progress)
+        held_out = {digest for text in texts for digest in text.validation.digests()}
+        for text in texts:
+            text.drop_equal_to(held_out)
         tokenizer = _tokenizer(config, texts, tasks, progress)
         tokens = read_tokens(config, evaluation, tokenizer, seed, progress)
         keep_apart(texts, tokens, tokenizer)
@@ -112,23 +107,23 @@ def prepare_corpus(
         for domain in tokens:
             _say_written(domain, domain.write(path / domain.name), min_tokens, progress)
         _write_absent(config, evaluation, path)
-        mixed = _write_mixed(asked, path, tokenizer, progress)
+        mixed = _write_mixed(whole, path, tokenizer, progress)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
-        close_children()
     index = {
         "format": FORMAT,
         "tokenizer": config.tokenizer,
         "vocab_size": _vocab_size(tokenizer, tokens),
-        "domains": list(asked.domains),
-        "targets": [*evaluation, *asked.parts],
+        "domains": list(whole.domains),
+        "targets": [*evaluation, *whole.parts],
+        "tasks": names,
         "fingerprint": fingerprint,
         "provenance": _provenance(config, evaluation, [*texts, *tokens], seed)
         | ({"mixed": mixed} if mixed else {}),
-        "files": corpus_records(path, [*asked.domains, *evaluation, *asked.parts], names),
+        "files": corpus_records(
+            path, [*whole.domains, *evaluation, *whole.parts], map(task_file, names)
+        ),
     }
-    if names:
-        index["tasks"] = names
     write_sealed(path / INDEX, index)
     return Corpus.open(path, verify=False)
 
@@ -190,19 +185,15 @@ def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -
     bpe_vocabulary(config.tokenizer)
 
 
-def _read_jobs(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> list[ReadJob]:
+def _read_jobs(
+    config: CorpusConfig, evaluation: Mapping[str, SourceConfig], spools: Path, seed: int
+) -> list[ReadJob]:
     return [
-        ReadJob(name, source.under(config.root), is_target)
+        ReadJob(name, source.under(config.root), is_target, config, spools / name, seed)
         for sources, is_target in ((config.domains, False), (evaluation, True))
-        for name, source in _with_text(sources)
+        for name, source in sources.items()
+        if source.has_text and not source.is_tokens
     ]
-
-
-def _keep_held_out(texts: list[DomainText]) -> None:
-    """Leave what is held out of any domain out of the training text of all."""
-    held_out = {digest for text in texts for digest in text.validation.digests()}
-    for text in texts:
-        text.drop_equal_to(held_out)
 
 
 def _tokenizer(
@@ -210,10 +201,15 @@ def _tokenizer(
 ) -> Tokenizer | None:
     """Return the corpus's tokenizer; None where all is tokens and its files are not here."""
     vocab_size = bpe_vocabulary(config.tokenizer)
+    of_tokens = [name for name, source in config.domains.items() if source.is_tokens]
     if vocab_size is None:
-        of_tokens = any(source.is_tokens for source in config.domains.values())
         is_needed = bool(texts) or tasks is not None or not of_tokens
         return open_tokenizer(config.tokenizer) if is_needed else known_tokenizer(config.tokenizer)
+    if of_tokens:
+        raise CorpusError(
+            f"corpus.tokenizer: {config.tokenizer} is trained by the run, and {of_tokens[0]!r} is"
+            " tokens already: name their tokenizer, or a folder with its tokenizer.json"
+        )
     if not any(True for text in texts for _ in text.training()):
         raise CorpusError(
             f"corpus.tokenizer: {config.tokenizer}: no domain has text here to train it on; give "
@@ -253,14 +249,6 @@ def _vocab_size(tokenizer: Tokenizer | None, tokens: list[DomainTokens]) -> int:
     return max(domain.vocab_size for domain in tokens)
 
 
-def _with_text(sources: Mapping[str, SourceConfig]) -> list[tuple[str, SourceConfig]]:
-    return [
-        (name, source)
-        for name, source in sources.items()
-        if source.has_text and not source.is_tokens
-    ]
-
-
 def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
     """Write what is known of domains and targets whose text is not here: names and sizes."""
     for name, source in {**config.domains, **evaluation}.items():
@@ -275,12 +263,12 @@ def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least
         return
     dropped = text.equal_to_evaluation
     because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
-    mend = "give it more text, or leave it out"
+    hint = "give it more text, or leave it out"
     if what == "held-out" and not text.is_target:
-        mend = "raise corpus.validation_fraction, or name files as 'validation'"
+        hint = "raise corpus.validation_fraction, or name files as 'validation'"
     raise CorpusError(
         f"domain {text.name!r}: {tokens:,} {what} tokens{because}, fewer than one sequence of"
-        f" {least:,}; {mend}"
+        f" {least:,}; {hint}"
     )
 
 
@@ -292,9 +280,6 @@ def _provenance(
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
     noted: dict[str, dict[str, Any]] = {text.name: {"read": text.counts} for text in texts}
-    for text in texts:
-        if isinstance(text, DomainText) and text.objects:
-            noted[text.name]["objects"] = text.objects
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
@@ -306,5 +291,55 @@ def _provenance(
         },
     }
     if any(source.environment is not None for source in sources.values()):
-        provenance["environment"] = Environment().installed.versions
+        provenance["environment"] = installed_files().versions
     return provenance
+
+
+def _take_prepared(
+    config: CorpusConfig,
+    evaluation: Mapping[str, SourceConfig],
+    tasks: TasksConfig | None,
+    path: Path,
+    say: Say,
+) -> Corpus:
+    """Put the corpus that `prepared` names into a run, by links where these are possible."""
+    assert config.prepared is not None
+    where = config.prepared
+    corpus = Corpus.open(where if is_url(where) else local_path(where))
+    _check_same("corpus.domains", where, config.domains, corpus.domain_names)
+    _check_same("evaluation", where, evaluation, [target.name for target in corpus.targets])
+    _check_same("tasks", where, tasks.columns() if tasks else (), corpus.task_columns)
+    if config.tokenizer != corpus.tokenizer:
+        raise ConfigError(
+            f"corpus.tokenizer: {config.tokenizer}, and {where} was prepared with"
+            f" {corpus.tokenizer}; set that"
+        )
+    try:
+        _link_all(corpus.path, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    tokens = sum(corpus.inventory.values())
+    say(f"{where}: {len(corpus.domains)} domains, {tokens:,} training tokens")
+    return Corpus.open(path, verify=False)
+
+
+def _check_same(field: str, where: str, wanted: Iterable[str], found: Iterable[str]) -> None:
+    configured, there = list(wanted), list(found)
+    if configured != there:
+        raise ConfigError(
+            f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
+            f" {', '.join(there) or 'none'}, in this order; name these, or prepare the text"
+        )
+
+
+def _link_all(source: Path, path: Path) -> None:
+    """Link or copy the files of a corpus, the index last."""
+    files = [file for file in corpus_files(source) if file != source / INDEX]
+    for file in (*files, source / INDEX):
+        target = path / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(file.resolve(), target)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(file, target)

@@ -1,4 +1,4 @@
-"""A prepared corpus in a store: written there, its index last; fetched once a node, or read there.
+"""A prepared corpus in a store: published there, its index last, and fetched once a node.
 
     <cache>/corpora/<SHA-256 of index.json>/corpus/
 
@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from mixopt.corpus.index_files import INDEX, read_corpus_index, read_domain_names, read_records
-from mixopt.corpus.shard_store import ATTEMPTS, ShardStore
-from mixopt.corpus.token_shards import TokenShards
+from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, read_corpus_index
 from mixopt.errors import CorpusError
 from mixopt.system import (
-    ContentCache,
     Say,
-    StoredObject,
     below,
     cache_folder,
     check_links,
@@ -32,17 +27,14 @@ from mixopt.system import (
     list_objects,
     local_path,
     made_once,
-    naming,
     object_exists,
     read_object,
     silent,
     temporary_path,
     write_object,
 )
-from mixopt.tasks import TASK_FOLDER
 
 Fault = Callable[[Path], str | None]
-_AT_ONCE = 16  # indices that are asked for at the same time
 _REMEMBERED = (".tmp", ".verified.json", ".lock")
 
 
@@ -91,7 +83,7 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     check_links(corpus, CorpusError)
     index = join_url(url, INDEX)
     if object_exists(index):
-        if _same(index, corpus / INDEX):
+        if file_hash(fetched(list_objects(index)[0])) == file_hash(corpus / INDEX):
             return 0
         raise CorpusError(f"{url}: already holds another corpus; choose another URL, or delete it")
     files = [path for path in corpus_files(corpus) if path != corpus / INDEX]
@@ -103,67 +95,27 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     return len(files) + 1
 
 
-def fetched_corpus(url: str, fault: Fault) -> Path:
-    """Return the copy of a corpus on this node, fetched and verified unless it is here.
+def local_corpus(where: str | Path, fault: Fault) -> Path:
+    """Return the folder of a corpus; one in a store is fetched whole, once a node, and verified.
 
     Args:
-        url: The folder in a store.
+        where: A folder, or the URL of one in a store.
         fault: Says what is wrong with a folder that should be a whole corpus.
 
     Raises:
         CorpusError: No corpus is there, it is not what its index says, or it changed meanwhile.
         RunError: The cache cannot be written.
     """
-    listed = _index_of(url)
-    folder = cache_folder() / "corpora"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(folder / INDEX)
-    try:
-        read_object(listed, temporary)
-        key = file_hash(temporary)
-    finally:
-        temporary.unlink(missing_ok=True)
-    target = folder / key / "corpus"
+    if not is_url(where):
+        return Path(where)
+    url = str(where)
+    index = fetched(list_objects(join_url(url, INDEX))[0])
+    target = cache_folder() / "corpora" / file_hash(index) / "corpus"
 
     def found() -> Path | None:
         return target if target.is_dir() and fault(target) is None else None
 
-    return made_once(target.parent, found, lambda: _fetch(url, target, fault))
-
-
-def stored_shards(url: str, split: str, cache_bytes: int | None = None) -> dict[str, TokenShards]:
-    """Open the domains of a corpus in a store, whose shards are fetched when they are read.
-
-    Args:
-        url: The folder of the corpus.
-        split: `train` or `validation`.
-        cache_bytes: What shards may take on this node; None for half of what the disk has for them.
-
-    Returns:
-        The shards of each domain, in the corpus's order.
-
-    Raises:
-        CorpusError: No corpus is there, it is not what its index says, or the store refuses.
-        RunError: The cache cannot be written.
-    """
-    (listed,) = list_objects(join_url(url, INDEX), attempts=ATTEMPTS)
-    corpus = fetched(listed).path.parent
-    names = read_domain_names(corpus)
-    records = read_records(corpus)
-    cache = ContentCache(cache_folder() / "shards", cache_bytes)
-
-    def opened(name: str) -> TokenShards:
-        place = f"{name}/{split}"
-        (index,) = list_objects(join_url(url, f"{place}/{INDEX}"), attempts=ATTEMPTS)
-        copy = fetched(index)
-        known = records.get(f"{place}/{INDEX}")
-        if known is not None and known.sha256 != copy.sha256:
-            raise CorpusError(f"{index.url}: has changed since the corpus was published")
-        with naming(copy.path.parent, join_url(url, place)):
-            return TokenShards.open(copy.path.parent, store=ShardStore(join_url(url, place), cache))
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return dict(zip(names, pool.map(opened, names), strict=True))
+    return made_once(target.parent, found, lambda: _fetch(url, index, target, fault))
 
 
 def check_prepared(where: str) -> None:
@@ -173,36 +125,23 @@ def check_prepared(where: str) -> None:
         CorpusError: There is none, or the store refuses.
     """
     if is_url(where):
-        _index_of(where)
+        list_objects(join_url(where, INDEX))
     elif not (local_path(where) / INDEX).is_file():
         raise CorpusError(f"corpus.prepared: {where}: holds no prepared corpus (no {INDEX})")
 
 
-def _index_of(url: str) -> StoredObject:
-    """Return the index of a corpus in a store."""
-    (listed,) = list_objects(join_url(url, INDEX))
-    return listed
-
-
-def _same(index: str, path: Path) -> bool:
-    temporary = temporary_path(cache_folder() / INDEX)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        read_object(list_objects(index)[0], temporary)
-        return file_hash(temporary) == file_hash(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fetch(url: str, target: Path, fault: Fault) -> Path:
+def _fetch(url: str, listed: Path, target: Path, fault: Fault) -> Path:
     temporary = temporary_path(target)
     temporary.mkdir(parents=True)
     try:
-        read_object(_index_of(url), temporary / INDEX)
+        shutil.copyfile(listed, temporary / INDEX)
         index = read_corpus_index(temporary, verify=False)
-        parts = {*index.domains, *index.targets, TASK_FOLDER, "tokenizer.json", ".tokenizer"}
-        start = len(_index_of(url).url) - len(INDEX)
-        for stored in list_objects(url, hidden=True):
+        parts = {*index.domains, *index.targets, TASK_FOLDER, *TOKENIZER_FILES}
+        start = len(list_objects(join_url(url, INDEX))[0].url) - len(INDEX)
+        objects = list_objects(url)
+        if object_exists(join_url(url, TOKENIZER_FILES[1])):  # a hidden folder is not listed
+            objects += list_objects(join_url(url, f"{TOKENIZER_FILES[1]}/*"))
+        for stored in objects:
             name = stored.url[start:]
             if name.split("/", maxsplit=1)[0] in parts and not name.endswith(_REMEMBERED):
                 path = below(temporary, name, CorpusError)

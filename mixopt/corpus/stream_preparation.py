@@ -15,13 +15,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus.document_stream import DocumentStream
+from mixopt.corpus.documents import BadDocuments
+from mixopt.corpus.domain_text import read_target
 from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
 from mixopt.corpus.preparation import emptied
-from mixopt.corpus.text import BadDocuments, DocumentStream, Environment, read_target
 from mixopt.corpus.text_jobs import write_tokens
 from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
-from mixopt.system import Say, close_children, write_sealed
+from mixopt.system import Say, write_sealed
 
 
 def prepare_stream(
@@ -50,12 +52,12 @@ def prepare_stream(
         RunError: The folder cannot be written.
     """
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
-    tokenizer, environment = open_tokenizer(config.tokenizer), Environment()
+    tokenizer = open_tokenizer(config.tokenizer)
     spools = emptied(path)
     digests = set[bytes]()
     try:
         for name, source in {**sources, **evaluation}.items():
-            text = read_target(name, source, config, environment, spools / name)
+            text = read_target(name, source, config, spools / name)
             folder = path / name / "validation"
             tokens = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
             _check_held_out(name, tokens, min_tokens)
@@ -68,7 +70,6 @@ def prepare_stream(
         tokenizer.save(path)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
-        close_children()
     index = {
         "format": STREAM_FORMAT,
         "fingerprint": fingerprint,

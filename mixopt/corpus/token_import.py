@@ -1,44 +1,32 @@
-"""Import tokens that other tools wrote, as token shards of one domain.
+"""Make token shards of one domain and split from the files of another tool.
 
-    megatron     PREFIX.bin and PREFIX.idx (Megatron-LM, version 1)     16 and 32 bits: linked
-    nanogpt, raw tokens without a header in a .bin; needs `dtype`       16 and 32 bits: linked
-    olmo         the same in an .npy, as OLMo-core and dolma write      16 and 32 bits: linked
-    datatrove    NAME.ds with its .index and .metadata                  linked
-    llmc         a .bin with the header of llm.c and modded-nanogpt     copied
-    npy          numpy's arrays of integers, of one or two dimensions   copied
-    webdataset   a .tar of samples with .npy or .json members           copied
-    mds          a folder of Mosaic Data Shards                         copied, needs `streaming`
-    litdata      a folder that litdata optimised                        copied, needs `litdata`
-
-Where the bytes are those of a shard, a link is made to the file instead of a copy; it is hashed
-once, so a later change is found when the shards are opened. Every id is checked against the
-vocabulary, where that is known. Many small files are copied into few shards in any case, since a
-job that maps shards has a descriptor for each.
+Where the bytes are those of a shard and on the same file system, a hard link is made instead of a
+copy; it is hashed once, so a later change is found when the shards are opened. Many small files are
+copied into few shards in any case, since a job that reads shards has a descriptor for each.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.foreign import (
+from mixopt.corpus.domain_tokens import TokenFiles
+from mixopt.corpus.token_formats import (
     FORMATS,
     TYPES,
-    Foreign,
-    Stated,
+    TokenFile,
+    find_token_files,
     found_format,
-    read_foreign,
-    token_files,
+    open_token_file,
 )
-from mixopt.corpus.foreign_files import Unchanged, checked, shard_type
-from mixopt.corpus.linked_shards import LinkedFile, can_be_linked, write_linked
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.token_writer import LinkedFile, TokenWriter, can_be_linked, write_linked
 from mixopt.corpus.vocabulary import Vocabulary
 from mixopt.errors import CorpusError, did_you_mean
 
@@ -50,7 +38,6 @@ def import_tokens(
     format: str | None = None,
     tokenizer: str,
     document_end: int | None = None,
-    field: str | None = None,
     copy: bool = False,
     dtype: str | None = None,
     vocab_size: int | None = None,
@@ -60,14 +47,12 @@ def import_tokens(
     Args:
         source: Files, Megatron's prefixes, globs and folders, one or many; all of one format.
         out: The folder of shards, such as `corpus/web/train`; it must not be there.
-        format: Which tool wrote the files; found by looking at them if not given.
+        format: megatron, datatrove, llmc, npy or raw; found by looking at the files if not given.
         tokenizer: Name of the tokenizer, kept in the index.
         document_end: The end-of-document id, to count documents where the format does not.
-        field: Where samples have fields (mds, litdata, webdataset), the one with the tokens;
-            `tokens` if not given, and in a WebDataset the only array.
         copy: Copy also where a link would do.
         dtype: The type of a stored token, uint8, uint16, uint32, int32 or int64; needed where the
-            files do not say it (raw tokens, samples of bytes).
+            files do not say it.
         vocab_size: Ids of the tokenizer, >= 1; known without it for `bytes`, `bpe:<ids>` and a
             tokenizer whose files are on this machine.
 
@@ -84,36 +69,22 @@ def import_tokens(
     if dtype is not None and dtype not in TYPES:
         raise CorpusError(f"dtype {dtype!r}{did_you_mean(dtype, TYPES)}")
     vocabulary = Vocabulary.of(tokenizer, vocab_size)
-    if document_end is not None:
-        vocabulary.check_id(document_end, "document_end")
     if out.exists():
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    paths = token_files([str(one) for one in sources], format)
+    paths = find_token_files([str(one) for one in sources], format)
     name = format or _one_format(paths)
-    foreign = [read_foreign(path, name, Stated(field, dtype)) for path in paths]
-    unchanged = Unchanged(foreign)
-    if not copy and can_be_linked(foreign):
-        _link([checked(one, vocabulary) for one in foreign], out, _Index(tokenizer, document_end))
-    else:
-        kind = shard_type(foreign)
-        ready = [checked(one, vocabulary) for one in foreign]
-        _copy(ready, kind, out, _Index(tokenizer, document_end))
-    unchanged.check()
+    opened = [open_token_file(path, name, dtype) for path in paths]
+    files = TokenFiles(opened, vocabulary, document_end)
+    is_linked = False
+    if not copy and can_be_linked(opened):
+        with suppress(OSError):  # another file system, or a file that may not be linked
+            _link(files, out, tokenizer)
+            is_linked = True
+    if not is_linked:
+        _copy(files, out, tokenizer)
+    files.check_unchanged()
     return TokenShards.open(out, verify=False)
-
-
-class _Index(NamedTuple):
-    """What the index says besides the tokens."""
-
-    tokenizer: str
-    document_end: int | None
-
-    def documents(self, foreign: Foreign, tokens: NDArray[Any]) -> int:
-        """Count the documents in some tokens."""
-        if self.document_end is not None and foreign.ends is None:
-            return int(np.count_nonzero(tokens == self.document_end))
-        return int(foreign.is_sampled)
 
 
 def _one_format(paths: Sequence[Path]) -> str:
@@ -124,35 +95,30 @@ def _one_format(paths: Sequence[Path]) -> str:
     return next(iter(found))
 
 
-def _link(foreign: Sequence[Foreign], out: Path, index: _Index) -> None:
-    files, documents = [], 0
-    for one in foreign:
-        assert one.file is not None, "only what is a shard's is linked"
-        digest, tokens = hashlib.sha256(), 0
-        for part in one.parts():
-            digest.update(part.tobytes())
+def _link(files: TokenFiles, out: Path, tokenizer: str) -> None:
+    links, documents = [], 0
+    for one in files.files:
+        sha256, tokens = hashlib.sha256(), 0
+        for part in files.parts(one):
+            sha256.update(part.tobytes())
             tokens += len(part)
-            documents += index.documents(one, part)
+            documents += _ended(files, one, part)
         documents += one.documents or 0
-        files.append(LinkedFile(one.file, tokens, digest.hexdigest()))
-    dtype = foreign[0].dtype
+        links.append(LinkedFile(one.path, tokens, sha256.hexdigest()))
+    dtype = files.files[0].dtype
     assert dtype is not None, "the type of what is linked is known"
-    write_linked(out, files, dtype, index.tokenizer, documents=documents)
+    write_linked(out, links, dtype, tokenizer, documents=documents)
 
 
-def _copy(foreign: Sequence[Foreign], dtype: np.dtype[Any], out: Path, index: _Index) -> None:
-    with TokenWriter(out, dtype=dtype, tokenizer=index.tokenizer) as writer:
-        for one in foreign:
-            for part in _counted(one):
-                writer.write(part, documents=index.documents(one, part), bytes=0)
-            known = one.documents if one.ends is not None else 0
-            writer.documents += known or 0
+def _copy(files: TokenFiles, out: Path, tokenizer: str) -> None:
+    with TokenWriter(out, dtype=files.shard_type(), tokenizer=tokenizer) as writer:
+        for one in files.files:
+            for part in files.parts(one):
+                writer.write(part, documents=_ended(files, one, part), bytes=0)
+            writer.documents += one.documents or 0
 
 
-def _counted(foreign: Foreign) -> Iterator[NDArray[Any]]:
-    parts = iter(foreign.parts())
-    first = next(parts, None)
-    if first is None:
-        raise CorpusError(f"{foreign.path}: has no tokens")
-    yield first
-    yield from parts
+def _ended(files: TokenFiles, file: TokenFile, part: NDArray[Any]) -> int:
+    """Count the documents that end in a part, where the format does not say."""
+    is_counted = file.ends is None and files.document_end is not None
+    return int(np.count_nonzero(part == files.document_end)) if is_counted else 0

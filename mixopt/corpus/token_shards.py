@@ -1,21 +1,20 @@
-"""Token shards on disk or in a store: open them, check them and read rows (token_writer writes).
+"""Token shards on disk: open them, check them and read rows (token_writer writes).
 
 One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`,
 …, which are raw little-endian integers. Documents follow each other, each ended by the
 tokenizer's end-of-document id. The index says how many tokens each shard has and their SHA-256,
-so a truncated or altered shard is found, and has a seal itself. Only numpy is needed.
-
-A few shards are looked at whenever the folder is opened. Of many, one process of a node does that
-once (known_shards), and later each is looked at when it is read (shard_files).
+so a truncated or altered shard is found. Only numpy is needed.
 
 Shapes: B rows.
 """
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -25,18 +24,23 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.corpus.index_files import check_index_seal, read_index
-from mixopt.corpus.known_shards import KnownShards, has_many, known_once, packed
-from mixopt.corpus.shard import FEW, Shard, damaged, found_shard
-from mixopt.corpus.shard_check import check_hashes
-from mixopt.corpus.shard_files import ShardFiles
-from mixopt.corpus.shard_store import ShardStore
-from mixopt.corpus.token_writer import DTYPES, FORMAT, TokenWriter
-from mixopt.errors import ShardError
-from mixopt.system import IntArray, file_mark, shown_name
+from mixopt.corpus.index_files import INDEX, PREPARE_AGAIN, read_index, value_fault
+from mixopt.corpus.shard_files import Shard, ShardFiles
+from mixopt.corpus.token_writer import DTYPES, FORMAT
+from mixopt.errors import RunError, ShardError
+from mixopt.system import (
+    FileRecord,
+    IntArray,
+    Verifier,
+    check_name,
+    made_once,
+    shown_name,
+    usable_cores,
+)
 
-__all__ = ["Shard", "TokenShards", "TokenWriter"]
-
+FEW = 1024  # shards that are mapped all at once
+_ALONE = 1 << 26  # bytes that every process hashes for itself, sooner than it would wait
+_HASH = re.compile(r"[0-9a-f]{64}")
 _FIELDS: dict[str, type] = {
     "dtype": str, "tokens": int, "documents": int, "bytes": int, "tokenizer": str, "shards": list,
 }  # fmt: skip
@@ -56,8 +60,6 @@ class TokenShards:
         shards: The files, in order.
         is_elsewhere: Whether there are no files, since the user's own trainer has the text; `bytes`
             and `documents` are 0 then.
-        store: The store that has the files, of which `path` has the index alone.
-        is_verified: Whether hashes were compared.
     """
 
     path: Path
@@ -68,41 +70,44 @@ class TokenShards:
     tokenizer: str
     shards: Sequence[Shard]
     is_elsewhere: bool = False
-    store: ShardStore | None = None
-    is_verified: bool = field(default=False, compare=False)
 
     @classmethod
-    def open(
-        cls, path: str | Path, *, verify: bool = True, store: ShardStore | None = None
-    ) -> TokenShards:
+    def open(cls, path: str | Path, *, verify: bool = True) -> TokenShards:
         """Open a folder of shards and check it against its index.
-
-        Up to 1,024 shards are looked at whenever they are opened. More are looked at by the first
-        process of a node that opens them; what is wrong with one later is said when it is read.
 
         Args:
             path: The folder.
-            verify: Compare the hash of every shard, once a node: a large one is remembered by its
-                size and time stamps. Sizes are always compared. A process may leave out what its
-                parent has verified.
-            store: The store that has the shards, where the folder has the index alone; each is
-                verified when it is fetched.
+            verify: Compare the hash of every shard; a large one is remembered by its size and time
+                stamps. Sizes are always compared. A process may leave out what its parent has
+                verified.
 
         Raises:
             ShardError: The index is absent or damaged, or a shard is absent, truncated or altered.
         """
         path = Path(path)
-        verify = verify and store is None
-        if has_many(path):
-            known = known_once(
-                path, lambda status: _found_out(path, status, store, verify), verified=verify
+        index = read_index(path, FORMAT, _FIELDS, ShardError)
+        if index["dtype"] not in DTYPES:
+            raise _damaged(
+                path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32"
             )
-            opened = _opened(path, known.fields, known)
-        else:
-            opened = _read(path)
-            if store is None:
-                _check_files(opened, verify=verify)
-        return replace(opened, store=store, is_verified=verify)
+        shards = tuple(_shard(path, k, entry) for k, entry in enumerate(index["shards"]))
+        opened = cls(
+            path=path,
+            tokens=index["tokens"],
+            documents=index["documents"],
+            bytes=index["bytes"],
+            dtype=DTYPES[index["dtype"]],
+            tokenizer=index["tokenizer"],
+            shards=shards,
+            is_elsewhere=index.get("elsewhere") is True and not shards,
+        )
+        held = int(opened.offsets[-1])
+        if held != opened.tokens and not opened.is_elsewhere:
+            raise _damaged(path, f"{opened.tokens} tokens, but its shards have {held}")
+        opened.files.check()
+        if verify:
+            opened._check_hashes()
+        return opened
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -110,7 +115,7 @@ class TokenShards:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the path to another process, not the tokens."""
-        return (_reopen, (self.path, self.store, self.is_verified))
+        return (_reopened, (self.path,))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Copy the tokens [start, stop).
@@ -123,17 +128,6 @@ class TokenShards:
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
         return self._range(start, stop, self.can_be_mapped)
-
-    def _range(self, start: int, stop: int, is_mapped: bool) -> NDArray[Any]:
-        tokens = np.empty(stop - start, self.dtype)
-        for k, first, last in self._pieces(start, stop):
-            begin = int(self.offsets[k])
-            out = tokens[first - start : last - start]
-            if is_mapped:
-                out[:] = self.files.mapped(k)[first - begin : last - begin]
-            else:
-                self.files.read(k, [first - begin], [out])
-        return tokens
 
     def rows(self, starts_B: ArrayLike, length: int, *, one_of_many: bool = False) -> NDArray[Any]:
         """Copy `length` tokens from each start.
@@ -173,35 +167,69 @@ class TokenShards:
 
     @property
     def can_be_mapped(self) -> bool:
-        """Whether the shards are files and few, so that all of them may be mapped."""
-        return self.store is None and len(self.shards) <= FEW
-
-    @property
-    def has_links(self) -> bool:
-        """Whether the index says that shards are links."""
-        if isinstance(self.shards, KnownShards):
-            return self.shards.has_links
-        return any(shard.link is not None for shard in self.shards)
+        """Whether the shards are few, so that all of them may be mapped."""
+        return len(self.shards) <= FEW
 
     @cached_property
     def offsets(self) -> IntArray:
         """The first token of each shard and the end of the last, shape (shards + 1,)."""
-        if isinstance(self.shards, KnownShards):
-            return self.shards.offsets
         return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
 
     @cached_property
     def files(self) -> ShardFiles:
         """The files, for readers that read of several folders at once."""
-        return ShardFiles(
-            self.path, self.shards, self.dtype, store=self.store, compares_marks=self.is_verified
-        )
+        return ShardFiles(self.path, self.shards, self.dtype)
+
+    def _check_hashes(self) -> None:
+        """Compare the hashes; of many bytes once a node, however many processes ask."""
+        if self.tokens * self.dtype.itemsize > _ALONE:
+            with suppress(RunError):  # a folder that cannot be written
+                made_once(self.path, self._is_known, self._compare_hashes)
+                return
+        self._compare_hashes()
+
+    def _is_known(self) -> bool | None:
+        """Return whether all was compared before; None where it was not."""
+        verifier = Verifier(self.path)
+        pairs = zip(self.shards, self._records, strict=True)
+        return all(verifier.knows(s.file, r, self.path / s.file) for s, r in pairs) or None
+
+    def _compare_hashes(self) -> bool:
+        verifier = Verifier(self.path)
+        files = [shard.file for shard in self.shards]
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            faults = list(pool.map(verifier.fault, files, self._records))
+        for shard, found in zip(self.shards, faults, strict=True):
+            if found is not None:
+                what = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
+                raise ShardError(
+                    f"{self.path / shard.file}: altered:"
+                    f" {what if 'sha256' in found else found}; {PREPARE_AGAIN}"
+                )
+        verifier.remember()
+        return True
+
+    @property
+    def _records(self) -> list[FileRecord]:
+        item = self.dtype.itemsize
+        return [FileRecord(shard.tokens * item, shard.sha256) for shard in self.shards]
 
     def _check_here(self) -> None:
         if self.is_elsewhere:
             raise ShardError(
                 f"{self.path}: its text is not available here; only your own trainer reads it"
             )
+
+    def _range(self, start: int, stop: int, is_mapped: bool) -> NDArray[Any]:
+        tokens = np.empty(stop - start, self.dtype)
+        for k, first, last in self._pieces(start, stop):
+            begin = int(self.offsets[k])
+            out = tokens[first - start : last - start]
+            if is_mapped:
+                out[:] = self.files.mapped(k)[first - begin : last - begin]
+            else:
+                self.files.read(k, [first - begin], [out])
+        return tokens
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Give the shards that have tokens [start, stop), and the first and last of each."""
@@ -231,54 +259,27 @@ class TokenShards:
             self.files.read(k, inside_B[places].tolist(), [rows[row] for row in places])
 
 
-def _reopen(path: Path, store: ShardStore | None, is_verified: bool) -> TokenShards:
-    """Open what another process has opened; a file that changed since is hashed when it is read."""
-    opened = TokenShards.open(path, verify=False, store=store)
-    return replace(opened, is_verified=is_verified)
+def _reopened(path: Path) -> TokenShards:
+    return TokenShards.open(path, verify=False)
 
 
-def _read(path: Path) -> TokenShards:
-    """Read an index; nothing is said of the files."""
-    index = read_index(path, FORMAT, _FIELDS, ShardError)
-    shards = tuple(Shard.from_json(path, k, entry) for k, entry in enumerate(index["shards"]))
-    opened = _opened(path, index, shards)
-    held = int(opened.offsets[-1])
-    if held != opened.tokens and not opened.is_elsewhere:
-        raise damaged(path, f"{index['tokens']} tokens, but its shards have {held}")
-    check_index_seal(path, index, ShardError)
-    return opened
+def _shard(folder: Path, place: int, entry: object) -> Shard:
+    """Return the shard of an entry of an index."""
+    where = f"shards.{place}"
+    if not isinstance(entry, dict):
+        raise _damaged(folder, f"{where}: expected fields, got {type(entry).__name__}")
+    for name, kind in {"file": str, "tokens": int, "sha256": str}.items():
+        if name not in entry:
+            raise _damaged(folder, f"{where}.{name}: is missing")
+        fault = value_fault(entry[name], kind)
+        if fault is not None:
+            raise _damaged(folder, f"{where}.{name}: {fault}")
+    if not _HASH.fullmatch(entry["sha256"]):
+        raise _damaged(folder, f"{where}.sha256: {shown_name(entry['sha256'])} is not a SHA-256")
+    check_name(entry["file"], f"{folder / INDEX}: file", ShardError)
+    return Shard(entry["file"], entry["tokens"], entry["sha256"])
 
 
-def _opened(path: Path, index: dict[str, Any], shards: Sequence[Shard]) -> TokenShards:
-    if index["dtype"] not in DTYPES:
-        raise damaged(path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32")
-    return TokenShards(
-        path=path,
-        tokens=index["tokens"],
-        documents=index["documents"],
-        bytes=index["bytes"],
-        dtype=DTYPES[index["dtype"]],
-        tokenizer=index["tokenizer"],
-        shards=shards,
-        is_elsewhere=index.get("elsewhere") is True and not shards,
-    )
-
-
-def _found_out(
-    path: Path, index: os.stat_result, store: ShardStore | None, verify: bool
-) -> NDArray[np.uint8]:
-    """Return what this node is to know of many shards."""
-    opened = _read(path)
-    marks = [] if store is not None else _check_files(opened, verify=verify, is_locked=True)
-    fields = {name: getattr(opened, name) for name in _FIELDS if name not in ("shards", "dtype")}
-    fields["dtype"] = opened.dtype.name
-    return packed(index, fields, opened.shards, marks, verified=verify)
-
-
-def _check_files(opened: TokenShards, *, verify: bool, is_locked: bool = False) -> list[list[int]]:
-    """Check that each file is in its folder, or where its index says that it is linked to."""
-    item = opened.dtype.itemsize
-    found = [found_shard(opened.path, one, one.tokens * item) for one in opened.shards]
-    if verify:
-        check_hashes(opened.path, opened.shards, item, is_locked=is_locked)
-    return [file_mark(status) for status in found]
+def _damaged(folder: Path, what: str) -> ShardError:
+    """Return the error for an index of shards that cannot be right."""
+    return ShardError(f"{folder / INDEX}: {what}; {PREPARE_AGAIN}")

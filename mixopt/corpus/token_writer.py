@@ -1,7 +1,9 @@
 """Write token shards: raw little-endian integers with an index (token_shards reads them).
 
 The shards and then the index go to a temporary folder, are synced to disk, and the folder takes
-its place when all is written: a reader never sees half of it.
+its place when all is written: a reader never sees half of it. Files that are shards as they are
+become so by hard links: a symbolic link in a run directory, which may come from anybody, would let
+it read files of its reader's choice.
 """
 
 from __future__ import annotations
@@ -9,21 +11,24 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mixopt.corpus.shard import Shard
-from mixopt.errors import RunError, ShardError
+from mixopt.corpus.index_files import INDEX
+from mixopt.corpus.shard_files import Shard
+from mixopt.corpus.token_formats import TokenFile
+from mixopt.errors import CorpusError, RunError, ShardError
 from mixopt.system import temporary_path, write_sealed
 
-FORMAT = "mixopt-tokens/2"
+FORMAT = "mixopt-tokens/3"
 SHARD_TOKENS = 1 << 27
+_FEW = 256  # files that are linked however small they are
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
@@ -144,21 +149,72 @@ class TokenWriter:
         self._stream, self._in_shard = None, 0
 
     def _publish(self) -> None:
-        write_sealed(
-            self._folder / "index.json",
-            {
-                "format": FORMAT,
-                "dtype": self.dtype.name,
-                "tokens": self.tokens,
-                "documents": self.documents,
-                "bytes": self.bytes,
-                "tokenizer": self.tokenizer,
-                "shards": [shard.to_json() for shard in self._shards],
-            },
-        )
+        counts = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
+        _write_index(self._folder, self.dtype, self.tokenizer, self._shards, counts)
         if self.path.exists():
             shutil.rmtree(self.path)
         self._folder.rename(self.path)
+
+
+class LinkedFile(NamedTuple):
+    """A file that is a shard as it is."""
+
+    file: Path
+    tokens: int
+    sha256: str
+
+
+def can_be_linked(files: Sequence[TokenFile]) -> bool:
+    """Tell whether all files are shards of one type as they are, and not many small ones."""
+    tokens = sum(one.tokens for one in files)
+    is_small = len(files) > _FEW and tokens < len(files) * SHARD_TOKENS / 2
+    kinds = {one.dtype for one in files}
+    return len(kinds) == 1 and all(one.is_shard for one in files) and not is_small
+
+
+def write_linked(
+    out: Path,
+    files: Sequence[LinkedFile],
+    dtype: np.dtype[Any],
+    tokenizer: str,
+    *,
+    documents: int,
+    bytes: int = 0,
+    how: Literal["hard", "moved"] = "hard",
+) -> None:
+    """Make shards of files of the same file system; the folder appears whole.
+
+    Args:
+        out: The folder of shards; what is there is replaced.
+        files: What is linked, in order.
+        dtype: uint16 or uint32.
+        tokenizer: Kept in the index.
+        documents: How many there are in all files.
+        bytes: Length of their text in UTF-8; 0 where that is not known.
+        how: Hard links, or the files themselves, which are then there and no longer here.
+
+    Raises:
+        CorpusError: The folder cannot be written.
+        OSError: A hard link cannot be made.
+    """
+    folder = temporary_path(out)
+    place = os.link if how == "hard" else os.rename
+    shards = [Shard(f"{k:05d}.bin", one.tokens, one.sha256) for k, one in enumerate(files)]
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for one, shard in zip(files, shards, strict=True):
+            place(one.file.resolve(), folder / shard.file)
+        counts = {"tokens": sum(s.tokens for s in shards), "documents": documents, "bytes": bytes}
+        _write_index(folder, dtype, tokenizer, shards, counts)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if how == "hard":
+            raise
+        raise CorpusError(f"{out}: cannot be written: {error.strerror}") from error
 
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
@@ -169,9 +225,20 @@ def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
         tokens: How many tokens it has; 0 where that is not known.
         tokenizer: Name of the corpus's tokenizer.
     """
-    known = {"tokens": tokens, "documents": 0, "bytes": 0, "shards": []}
-    content = {"format": FORMAT, "dtype": "uint16", "tokenizer": tokenizer, "elsewhere": True}
-    write_sealed(path / "index.json", {**content, **known})
+    counts = {"tokens": tokens, "documents": 0, "bytes": 0}
+    _write_index(path, DTYPES["uint16"], tokenizer, [], {**counts, "elsewhere": True})
+
+
+def _write_index(
+    folder: Path,
+    dtype: np.dtype[Any],
+    tokenizer: str,
+    shards: Sequence[Shard],
+    counts: dict[str, Any],
+) -> None:
+    about = {"format": FORMAT, "dtype": dtype.name, "tokenizer": tokenizer}
+    entries = [shard._asdict() for shard in shards]
+    write_sealed(folder / INDEX, {**about, **counts, "shards": entries})
 
 
 @contextmanager

@@ -6,25 +6,18 @@ special token is encoded as text, and one end-of-document token follows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.byte_spans import byte_ends
-from mixopt.corpus.hub_tokenizer import (
-    end_of_document_token,
-    find_tokenizer_file,
-    prepared_tokenizer,
-)
-from mixopt.corpus.index_files import INDEX, absent, check_tokenizer
+from mixopt.corpus.index_files import INDEX, absent, check_tokenizer, prepared_tokenizer
 from mixopt.errors import CorpusError, PluginError
-from mixopt.system import replacing
-from mixopt.tasks import Spans
+from mixopt.system import IntArray, read_json, replacing
 
 if TYPE_CHECKING:
     import tokenizers
@@ -32,11 +25,27 @@ if TYPE_CHECKING:
 BYTES = "bytes"
 BPE = "bpe:"
 END_OF_DOCUMENT = "<|endoftext|>"
-LEAST_BPE = 257
+MIN_BPE = 257
 FILE = "tokenizer.json"
 SLOW_FOLDER = ".tokenizer"
-_LONGEST = 160  # of what transformers says
+_MAX_REASON = 160  # characters of what transformers says
+_LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
+# What tokenizers without a configuration call the end of a document.
+_USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+_OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no download"
 _GIVE = f"give a folder with its {FILE}, that of a prepared corpus, or a name on the hub"
+
+
+class Spans(NamedTuple):
+    """A text as tokens, and the bytes of UTF-8 of it that each stands for.
+
+    Attributes:
+        tokens_T: Token ids.
+        end_T: Bytes up to the end of each token.
+    """
+
+    tokens_T: NDArray[Any]
+    end_T: IntArray
 
 
 class Tokenizer(Protocol):
@@ -160,7 +169,7 @@ class FastTokenizer:
                 f"tokenizer {name!r}: {path}: {' '.join(str(error).split())}"
             ) from error
         vocabulary = inner.get_vocab(with_added_tokens=True)
-        return cls(inner, end_of_document_token(path, vocabulary, name))
+        return cls(inner, _end_token(path, vocabulary, name))
 
     def encode(self, documents: Sequence[str]) -> NDArray[Any]:
         """Return the tokens of all documents, each followed by `end_of_document`."""
@@ -172,7 +181,7 @@ class FastTokenizer:
         batch = self.inner.encode_batch(list(texts), add_special_tokens=False)
         pairs = zip(texts, batch, strict=True)
         return [
-            Spans(np.array(one.ids), byte_ends(text, one.tokens, one.offsets))
+            Spans(np.array(one.ids), _byte_ends(text, one.tokens, one.offsets))
             for text, one in pairs
         ]
 
@@ -206,7 +215,7 @@ class TransformersTokenizer:
         try:
             self.inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            reason = shorten(str(error), _LONGEST, placeholder=" ...")
+            reason = shorten(str(error), _MAX_REASON, placeholder=" ...")
             raise CorpusError(f"tokenizer {name!r}: {reason}; {_GIVE}") from error
         found = [self.inner.eos_token_id, self.inner.sep_token_id]
         self.end_of_document: int = next((t for t in found if t is not None), -1)
@@ -256,9 +265,9 @@ def bpe_vocabulary(name: str) -> int | None:
     if not name.startswith(BPE):
         return None
     size = name.removeprefix(BPE).replace("_", "")
-    if not size.isdecimal() or int(size) < LEAST_BPE:
+    if not size.isdecimal() or int(size) < MIN_BPE:
         raise CorpusError(
-            f"corpus.tokenizer: {name!r}: a byte-level BPE has at least {LEAST_BPE} ids"
+            f"corpus.tokenizer: {name!r}: a byte-level BPE has at least {MIN_BPE} ids"
             " (256 bytes and the end of a document), as in bpe:8192"
         )
     return int(size)
@@ -280,7 +289,7 @@ def open_tokenizer(name: str) -> Tokenizer:
     made_with = prepared_tokenizer(name)
     if made_with is not None:
         return saved_tokenizer(Path(name).expanduser(), made_with)
-    path = find_tokenizer_file(name)
+    path = _tokenizer_file(name)
     return TransformersTokenizer(name) if path is None else FastTokenizer.from_file(path, name)
 
 
@@ -319,3 +328,79 @@ def _joined(ids: Iterable[Sequence[int]], tokenizer: Tokenizer) -> NDArray[Any]:
     return np.fromiter(
         chain.from_iterable(chain(one, end) for one in ids), token_dtype(tokenizer.vocab_size)
     )
+
+
+def _tokenizer_file(name: str) -> Path | None:
+    """Return the `tokenizer.json` that a name stands for, None where transformers is needed."""
+    local = Path(name).expanduser()
+    if local.is_file():
+        return local
+    if local.is_dir():
+        return local / FILE if (local / FILE).exists() else None
+    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
+    path = _fetch(name, FILE)
+    if path is not None:
+        _fetch(name, "tokenizer_config.json")
+    return path
+
+
+def _end_token(path: Path, vocabulary: Mapping[str, int], name: str) -> str:
+    """Return the token that ends a document: the configuration's, else one of the usual names."""
+    configuration = path.with_name("tokenizer_config.json")
+    configured = _configured(configuration)
+    for token in (configured, *_USUAL_ENDS):
+        if token is not None and token in vocabulary:
+            return token
+    raise CorpusError(
+        f"tokenizer {name!r} has no end-of-document token: {configuration}"
+        f" names none as eos_token and none of {', '.join(_USUAL_ENDS)} is in its vocabulary"
+    )
+
+
+def _configured(path: Path) -> str | None:
+    try:
+        configuration = read_json(path, error=CorpusError)
+    except CorpusError:
+        return None
+    token: Any = configuration.get("eos_token") if isinstance(configuration, dict) else None
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
+
+
+def _fetch(name: str, file: str) -> Path | None:
+    """Download one file of a hub repository; None where the repository does not have it."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    except ImportError as error:
+        raise PluginError(
+            f"tokenizer {name!r} needs huggingface_hub: pip install 'mixopt[proxies]'"
+        ) from error
+    try:
+        return Path(hf_hub_download(name, file))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        reason = ": " + str(error).split("\n", maxsplit=1)[0]
+        if isinstance(error, LocalEntryNotFoundError):
+            reason = " is not on this machine and the hub cannot be reached"
+        raise CorpusError(f"tokenizer {name!r}{reason}; {_OTHERWISE}") from error
+
+
+def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:
+    """Return the bytes of a text up to the end of each token, shape (T,).
+
+    Tokenizers say it in characters, and a byte-level BPE may cut a character between two tokens,
+    both of which then have all of it. There each character of the tokens stands for one byte.
+    """
+    size = len(text.encode())
+    if sum(map(len, tokens)) == size and all(max(token) <= _LAST_BYTE for token in tokens):
+        return np.array(list(accumulate(map(len, tokens))), dtype=np.int64)
+    bytes_C = np.array([0, *accumulate(len(character.encode()) for character in text)])
+    return bytes_C[[stop for _, stop in offsets]]

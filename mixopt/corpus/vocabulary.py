@@ -1,28 +1,49 @@
-"""The ids of a tokenizer, where known without a network; tokens are checked against them."""
+"""The ids of a tokenizer: how many there are, and what each stands for.
+
+What ids stand for is a hash of each id's token as a byte-level vocabulary writes it, added tokens
+too, so that raw bytes, a BPE of the corpus's and a tokenizer of transformers are compared alike.
+Merges and the splitting of text are left out: they decide which ids a text becomes, not what an id
+means.
+
+Shapes: V ids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.tokenizer import BYTES, ByteTokenizer, FastTokenizer, bpe_vocabulary, plain_name
+from mixopt.corpus.tokenizer import (
+    BYTES,
+    END_OF_DOCUMENT,
+    FILE,
+    ByteTokenizer,
+    FastTokenizer,
+    Tokenizer,
+    TransformersTokenizer,
+    bpe_vocabulary,
+    plain_name,
+)
 from mixopt.errors import CorpusError, MixoptError
+from mixopt.system import IntArray, write_json
 
-_LARGEST = 1 << 32  # ids that a shard can have
+if TYPE_CHECKING:
+    import tokenizers
+
+_MAX_IDS = 1 << 32  # ids that a shard can have
 _USUAL = 50_000  # ids of a tokenizer of which nothing is known
+# Files of which any says that a folder has a tokenizer.
+_SLOW_FILES = ("tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Vocabulary(NamedTuple):
-    """The ids of a tokenizer.
-
-    Attributes:
-        tokenizer: Its name.
-        size: How many ids there are; all that a shard can have where it is not known.
-    """
+    """How many ids a tokenizer has; all that a shard can have where it is not known."""
 
     tokenizer: str
     size: int
@@ -38,9 +59,9 @@ class Vocabulary(NamedTuple):
         Raises:
             CorpusError: The size is not a number of ids.
         """
-        if size is not None and not 1 <= size <= _LARGEST:
+        if size is not None and not 1 <= size <= _MAX_IDS:
             raise CorpusError(f"vocab_size {size}; a tokenizer has from 1 to 2**32 ids")
-        return cls(tokenizer, size or _known_size(tokenizer) or _LARGEST)
+        return cls(tokenizer, size or _known_size(tokenizer) or _MAX_IDS)
 
     def check_id(self, token: int, what: str) -> None:
         """Check one id.
@@ -73,7 +94,7 @@ class Vocabulary(NamedTuple):
             yield part
 
     def _reason(self) -> str:
-        if self.size == _LARGEST:
+        if self.size == _MAX_IDS:
             return "an id is from 0 to 2**32 - 1"
         return f"{self.tokenizer!r} has the ids 0 to {self.size - 1}"
 
@@ -83,27 +104,216 @@ def known_vocabulary(tokenizer: str) -> int:
     return _known_size(tokenizer) or _USUAL
 
 
+class VocabularyIdentity(NamedTuple):
+    """What the ids of a tokenizer stand for.
+
+    Attributes:
+        tokenizer: Its name or folder, for messages.
+        size: How many ids there are.
+        sha256: The hash of all ids and their tokens, in hexadecimal digits.
+    """
+
+    tokenizer: str
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        """Return name, size and the start of the hash."""
+        return f"{self.tokenizer!r} ({self.size:,} ids, vocabulary {self.sha256[:8]})"
+
+
+def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
+    """Return what the ids of an open tokenizer stand for.
+
+    Args:
+        name: Of the tokenizer, for messages.
+        tokenizer: It.
+
+    Raises:
+        CorpusError: It does not say its vocabulary.
+    """
+    if isinstance(tokenizer, ByteTokenizer):
+        tokens: Mapping[str, int] = {token: place for place, token in enumerate(_byte_vocabulary())}
+    elif isinstance(tokenizer, FastTokenizer):
+        tokens = tokenizer.inner.get_vocab(with_added_tokens=True)
+    elif isinstance(tokenizer, TransformersTokenizer):
+        tokens = tokenizer.inner.get_vocab()
+    else:
+        kind = type(tokenizer).__name__
+        raise CorpusError(f"tokenizer {name!r}: {kind} does not say its vocabulary")
+    return _identity(name, tokens, tokenizer.vocab_size)
+
+
+def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
+    """Return what the ids of the tokenizer in a model's folder stand for; None where there is none.
+
+    Raises:
+        CorpusError: Its files cannot be read.
+        PluginError: A library that it needs is absent.
+    """
+    if (folder / FILE).is_file():
+        from tokenizers import Tokenizer as Inner
+
+        try:
+            inner = Inner.from_file(str(folder / FILE))
+        except Exception as error:  # the library raises nothing narrower
+            reason = " ".join(str(error).split())
+            raise CorpusError(f"{folder / FILE}: cannot be read: {reason}") from error
+        tokens = inner.get_vocab(with_added_tokens=True)
+        return _identity(str(folder), tokens, max(tokens.values(), default=-1) + 1)
+    if not any((folder / name).is_file() for name in _SLOW_FILES):
+        return None
+    return identity_of(str(folder), TransformersTokenizer(str(folder)))
+
+
+def byte_tokens() -> list[str]:
+    """Return the character by which byte-level vocabularies write each byte.
+
+    Printable bytes are the characters of Latin 1 and the others follow from U+0100 on, as in GPT-2.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None:
+    """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids.
+
+    Text that looks like a special token is one there, unless it is encoded with
+    `split_special_tokens=True`; in a corpus it is text.
+
+    Args:
+        tokenizer: What is written; its `eos_token` ends a document.
+        folder: Where to; it exists.
+        length: Most tokens that the model reads at once.
+
+    Raises:
+        CorpusError: It is of no kind that transformers reads.
+    """
+    if isinstance(tokenizer, TransformersTokenizer):
+        tokenizer.inner.save_pretrained(folder)
+        return
+    if isinstance(tokenizer, ByteTokenizer):
+        inner = _of_bytes()
+    elif isinstance(tokenizer, FastTokenizer):
+        inner = tokenizer.inner
+    else:
+        raise CorpusError(f"{type(tokenizer).__name__}: is no tokenizer that transformers reads")
+    inner.save(str(folder / FILE))
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": inner.id_to_token(tokenizer.end_of_document),
+        "model_max_length": length,
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", about)
+
+
+class TokenText:
+    """The text of tokens, of a tokenizer whose files are here.
+
+    A byte-level vocabulary writes each byte of a token as a character, so that lengths are looked
+    up; of any other the tokens are decoded. Special tokens stand for no text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
+        """Find which tokens are text and how long each is.
+
+        Args:
+            tokenizer: Whose tokens they are.
+            document_end: The id that ends a document, where it is another than the tokenizer's.
+        """
+        self._tokenizer = tokenizer
+        ends = [tokenizer.end_of_document, *([] if document_end is None else [document_end])]
+        self._special = np.array(sorted({*_special_ids(tokenizer), *ends}), np.int64)
+        self._bytes_V = _byte_lengths(tokenizer)
+        if self._bytes_V is not None:
+            self._bytes_V[self._special] = 0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether bytes are known without decoding."""
+        return self._bytes_V is not None
+
+    def bytes(self, tokens: NDArray[Any]) -> int:
+        """Return the length of the text of some tokens, in UTF-8."""
+        if self._bytes_V is not None:
+            return int(self._bytes_V[tokens].sum())
+        return len(self.text(tokens).encode())
+
+    def text(self, tokens: NDArray[Any]) -> str:
+        """Return the text of some tokens."""
+        return self._tokenizer.decode(tokens[~np.isin(tokens, self._special)])
+
+
+def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
+    """Return the bytes of each id, shape (V,), where each token is the same bytes everywhere."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return np.ones(tokenizer.vocab_size, np.int64)
+    if not isinstance(tokenizer, FastTokenizer):
+        return None
+    if type(tokenizer.inner.decoder).__name__ != "ByteLevel":
+        return None
+    bytes_V = np.zeros(tokenizer.vocab_size, np.int64)
+    for token, place in tokenizer.inner.get_vocab(with_added_tokens=True).items():
+        bytes_V[place] = len(token)
+    for place, added in tokenizer.inner.get_added_tokens_decoder().items():
+        bytes_V[place] = len(added.content.encode())
+    return bytes_V
+
+
+def _special_ids(tokenizer: Tokenizer) -> set[int]:
+    if isinstance(tokenizer, FastTokenizer):
+        added = tokenizer.inner.get_added_tokens_decoder()
+        return {place for place, token in added.items() if token.special}
+    inner = getattr(tokenizer, "inner", None)
+    return set() if inner is None else set(inner.all_special_ids)
+
+
+def _byte_vocabulary() -> list[str]:
+    return [*byte_tokens(), END_OF_DOCUMENT]
+
+
+def _of_bytes() -> tokenizers.Tokenizer:
+    """Return a byte-level BPE without merges, whose ids are the bytes."""
+    from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, pre_tokenizers
+
+    vocabulary = {token: byte for byte, token in enumerate(byte_tokens())}
+    inner = Inner(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(END_OF_DOCUMENT, special=True, normalized=False)])
+    return inner
+
+
+def _identity(name: str, ids: Mapping[str, int], size: int) -> VocabularyIdentity:
+    pairs = sorted((place, token) for token, place in ids.items())
+    text = "".join(f"{place} {json.dumps(token)}\n" for place, token in pairs)
+    return VocabularyIdentity(name, size, hashlib.sha256(text.encode()).hexdigest())
+
+
 def _known_size(tokenizer: str) -> int | None:
     """Return the ids of a tokenizer that is built in, or whose file is on this machine."""
     try:
         if plain_name(tokenizer) == BYTES:
             return ByteTokenizer.vocab_size
-        trained = bpe_vocabulary(tokenizer)
         file = _file_of(tokenizer)
-        return FastTokenizer.from_file(file, tokenizer).vocab_size if file else trained
+        if file is None:
+            return bpe_vocabulary(tokenizer)
+        return FastTokenizer.from_file(file, tokenizer).vocab_size
     except (MixoptError, ImportError):
         return None
 
 
 def _file_of(tokenizer: str) -> Path | None:
     local = Path(tokenizer).expanduser()
-    for path in (local, local / "tokenizer.json"):
+    for path in (local, local / FILE):
         if path.is_file():
             return path
     try:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(tokenizer, "tokenizer.json")
+        found = try_to_load_from_cache(tokenizer, FILE)
     except (ImportError, OSError, ValueError):
         return None
     return Path(found) if isinstance(found, str) else None

@@ -2,8 +2,6 @@ from .dcp import MixtureState as MixtureState
 from .hf_online import OnlineTrainer as OnlineTrainer
 from .hf_trainer import MixtureTrainer as MixtureTrainer
 from .lightning import MixtureDataModule as MixtureDataModule
-from .lm_eval import MixoptLM as MixoptLM
-from .lm_eval_tasks import export_lm_eval_tasks as export_lm_eval_tasks
 from .megatron import MegatronMixture as MegatronMixture, epochs_of as epochs_of
 from .torchdata import StatefulMixtureLoader as StatefulMixtureLoader
 from .torchtitan import MixtureDataLoader as MixtureDataLoader

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.corpus import TokenShards, read_domain_names, stored_shards
+from mixopt.corpus import Corpus, TokenShards, read_domain_names
 from mixopt.errors import CorpusError
 from mixopt.loading.arrow_samples import known_lengths
 from mixopt.loading.collate import (
@@ -96,30 +96,23 @@ class MixtureDataset:
         verify: bool = True,
         document_end: int | None = None,
         packed: bool = False,
-        cache_bytes: int | None = None,
     ) -> MixtureDataset:
         """Open the domains of a prepared corpus.
 
         Args:
             path: The folder that `mixopt prepare` wrote, or the URL that `mixopt tokens publish`
-                wrote to, from which shards are fetched when rows of them are read.
+                wrote to, from which it is fetched whole to this node.
             length: Tokens of a row.
             split: `train` or `validation`.
-            verify: Compare the hash of every shard, once a node; of a store, each is compared when
-                it is fetched.
+            verify: Compare the hash of every shard, once a node.
             document_end: As in the constructor.
             packed: As in the constructor.
-            cache_bytes: What shards of stores may take on this node; None for half of what the disk
-                has for them.
 
         Raises:
             CorpusError: There is no corpus.
             ShardError: A shard is absent, truncated or altered since it was indexed.
         """
-        if is_url(path):
-            stored = stored_shards(str(path), split, cache_bytes)
-            return cls(stored, length=length, document_end=document_end, packed=packed)
-        folder = Path(path)
+        folder = Corpus.open(path).path if is_url(path) else Path(path)
         names = read_domain_names(folder)
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
         return cls(shards, length=length, document_end=document_end, packed=packed)

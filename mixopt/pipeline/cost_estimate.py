@@ -83,7 +83,7 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
         return source.mixed.tokens
     if source.is_tokens:
         try:
-            return counted_tokens(name, source, read=False)
+            return counted_tokens(name, source)[1]
         except CorpusError:  # the check of sources says why
             return None
     most = source.max_bytes or config.corpus.max_bytes
@@ -224,7 +224,6 @@ class ScoringCost:
 
 def scoring_cost(config: Config) -> ScoringCost | None:
     """Read the items of all tasks, and return what scoring them costs; None without tasks."""
-    from mixopt.config import OF_CHOICES
     from mixopt.corpus import BYTES, plain_name, scored_items
 
     if config.tasks is None:
@@ -232,11 +231,7 @@ def scoring_cost(config: Config) -> ScoringCost | None:
     count = size = 0
     for name in config.tasks.sets:
         items = scored_items(config.tasks, name)
-        all_choices = bool(OF_CHOICES & set(config.tasks.metrics(name)))
-        for item in items:
-            pairs = list(zip(item.contexts, item.choices, strict=True))
-            read = pairs if all_choices else [pairs[item.gold]]
-            size += sum(len((context + answer).encode()) for context, answer in read)
+        size += sum(len((item.context + item.continuation).encode()) for item in items)
         count += len(items)
     tokens = (
         size if plain_name(config.corpus.tokenizer) == BYTES else math.ceil(size / BYTES_PER_TOKEN)

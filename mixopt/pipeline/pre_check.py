@@ -245,13 +245,14 @@ def _proxy(config: Config, problems: list[MixoptError]) -> Proxy | None:
 
 def _sources(config: Config) -> Iterator[MixoptError]:
     """Find missing files and columns of domains, and a missing prepared corpus."""
-    from mixopt.corpus import check_prepared, check_source
+    from mixopt.corpus import check_prepared, check_text, check_token_files
 
     if config.corpus.prepared is not None:
         yield from _tried(partial(check_prepared, config.corpus.prepared))
         return
     for name, source in {**config.corpus.sources, **config.evaluation}.items():
-        yield from _tried(partial(check_source, name, source.under(config.corpus.root)))
+        check = check_token_files if source.is_tokens else check_text
+        yield from _tried(partial(check, name, source.under(config.corpus.root)))
 
 
 def _units(config: Config) -> Iterator[MixoptError]:

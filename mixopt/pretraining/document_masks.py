@@ -2,7 +2,7 @@
 
 A row is cut from documents one after the other, each followed by the end-of-document id. As a
 target that id ends a document; as an input it begins the next one, so that a document's first token
-is predicted from it alone, as where tasks are scored (mixopt.tasks). Every token of a row is
+is predicted from it alone, as where tasks are scored (mixopt.corpus.tasks). Every token of a row is
 trained on, and no loss depends on another document. Rows of mixopt.loading.packing have one id for
 both, at the end of its document, and no loss on the first token instead.
 

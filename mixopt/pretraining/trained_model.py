@@ -11,8 +11,8 @@ Shapes: R rows, B windows of a pass, T tokens, V vocabulary, P scored tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +23,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixopt.corpus import (
+    EncodedTask,
+    TaskWindow,
     Tokenizer,
+    WindowBatch,
+    chosen_items,
+    encode_task,
     open_tokenizer,
     read_corpus_index,
+    read_items,
     read_stream_index,
+    row_windows,
     saved_tokenizer,
+    sums_by_row,
+    task_files,
+    window_batches,
 )
 from mixopt.errors import RunError, did_you_mean
 from mixopt.pretraining.batches import HELD_OUT, corpus_path
@@ -40,19 +50,6 @@ from mixopt.pretraining.ranks import device_named
 from mixopt.pretraining.transformers_folder import is_transformers_folder
 from mixopt.reporting import table_text
 from mixopt.system import Array, BoolArray, check_trusted, progress
-from mixopt.tasks import (
-    EncodedTask,
-    TaskWindow,
-    WindowBatch,
-    chosen_items,
-    cut_counts,
-    encode_task,
-    read_task_folder,
-    row_windows,
-    sums_by_row,
-    task_metrics,
-    window_batches,
-)
 
 _PASS_TOKENS = 8192
 _USUAL_LENGTH = 2048  # of a model whose positions have no end
@@ -136,7 +133,7 @@ class TrainedModel:
     ) -> RowScores:
         """Score rows: the tokens of each, and where the first one is that is scored, >= 1.
 
-        What is longer than the model reads is scored as mixopt.tasks.task_windows says.
+        What is longer than the model reads is scored as mixopt.corpus.task_windows says.
 
         Args:
             rows: The rows.
@@ -214,17 +211,15 @@ class ScoredTask:
 
     Attributes:
         name: The task.
-        family: Its family, if it has one.
         items: Items that were scored.
-        metrics: What was measured, by the metric.
-        contexts_cut: Rows (a context with an answer) whose context was cut from the left.
-        answers_in_pieces: Rows whose answer is longer than what the model reads at once.
+        bits_per_byte: Of their continuations.
+        contexts_cut: Items whose context was cut from the left.
+        answers_in_pieces: Items whose continuation is longer than what the model reads at once.
     """
 
     name: str
-    family: str | None
     items: int
-    metrics: Mapping[str, float]
+    bits_per_byte: float
     contexts_cut: int
     answers_in_pieces: int
 
@@ -247,16 +242,10 @@ class TaskScores:
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        tasks = {
-            one.name: {
-                "family": one.family,
-                "items": one.items,
-                "metrics": dict(one.metrics),
-                "contexts_cut": one.contexts_cut,
-                "answers_in_pieces": one.answers_in_pieces,
-            }
-            for one in self.tasks
-        }
+        tasks = {}
+        for one in self.tasks:
+            values = asdict(one)
+            tasks[values.pop("name")] = values
         about = {"checkpoint": str(self.checkpoint), "step": self.step, "length": self.length}
         return {**about, "tasks": tasks}
 
@@ -274,7 +263,7 @@ def score_tasks(
 
     Args:
         run: The directory of `mixopt pretrain`, or a folder of transformers.
-        folder: The tasks (mixopt.tasks.task_folder).
+        folder: The tasks: a file of items for each, `*.jsonl`, .gz and .zst too.
         checkpoint: Name of its folder; the newest when None.
         items: Items of each task, by a hash of their ids, as in a sweep; all when None.
         device: `auto`, `cpu` or `cuda`.
@@ -283,25 +272,13 @@ def score_tasks(
     Raises:
         MixoptError: The tasks cannot be read, or the checkpoint cannot be used.
     """
-    found = read_task_folder(folder)
-    chosen = {name: chosen_items(task.items(), items) for name, task in found.items()}
+    files = task_files(folder)
+    chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
     model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)
-    encoded = [
-        encode_task(
-            name, chosen[name], task.notes.metrics, task.notes.normalisation, model.tokenizer
-        )
-        for name, task in found.items()
-    ]
-    metrics = _metrics(model, encoded)
+    encoded = [encode_task(name, some, model.tokenizer) for name, some in chosen.items()]
     scored = tuple(
-        ScoredTask(
-            name=task.name,
-            family=found[task.name].notes.family,
-            items=task.items,
-            metrics=values,
-            **cut_counts(task, model.length),
-        )
-        for task, values in zip(encoded, metrics, strict=True)
+        _scored_task(task, bits, model.length)
+        for task, bits in zip(encoded, _bits_per_byte(model, encoded), strict=True)
     )
     return TaskScores(model.checkpoint, model.step, model.length, scored)
 
@@ -310,11 +287,10 @@ def scores_text(scores: TaskScores) -> str:
     """Return a table for a terminal."""
     title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
     rows = [
-        (task.name, metric, f"{value:.4f}", f"{task.items:,}", _cut(task))
+        (task.name, f"{task.bits_per_byte:.4f}", f"{task.items:,}", _cut(task))
         for task in scores.tasks
-        for metric, value in task.metrics.items()
     ]
-    return table_text(title, ("task", "metric", "value", "items", "cut"), rows)
+    return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
 def _cut(task: ScoredTask) -> str:
@@ -322,15 +298,22 @@ def _cut(task: ScoredTask) -> str:
     return ", ".join(f"{count:,} {what}" for count, what in counts if count)
 
 
-def _metrics(model: TrainedModel, tasks: Sequence[EncodedTask]) -> list[dict[str, float]]:
-    """Score all tasks together; return each one's metrics, by the metric."""
+def _scored_task(task: EncodedTask, bits_per_byte: float, length: int) -> ScoredTask:
+    sizes_R = np.diff(task.start_R)
+    is_long_R = sizes_R - task.scored_R > length
+    is_cut_R = (sizes_R - 1 > length) & ~is_long_R
+    return ScoredTask(
+        task.name, task.rows, bits_per_byte, int(is_cut_R.sum()), int(is_long_R.sum())
+    )
+
+
+def _bits_per_byte(model: TrainedModel, tasks: Sequence[EncodedTask]) -> list[float]:
+    """Score all tasks together."""
     rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
     with progress("scoring tasks", 1.0) as update:
         scores = model.score(rows, lambda done, total: update(done / total, f"{done} of {total}"))
     found, first = [], 0
     for task in tasks:
-        part = scores.log_probability_R[first : first + task.rows]
+        found.append(task.bits_per_byte(scores.log_probability_R[first : first + task.rows]))
         first += task.rows
-        values = task_metrics(task, part)
-        found.append(dict(zip(task.metrics, values.values(), strict=True)))
     return found

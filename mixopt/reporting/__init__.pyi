@@ -36,7 +36,6 @@ from .run_experts import (
     plot_run_experts as plot_run_experts,
 )
 from .schedule_table import schedule_text as schedule_text
-from .tasks_table import tasks_text as tasks_text
 from .terminal import (
     evaluation_text as evaluation_text,
     forecast_lines as forecast_lines,

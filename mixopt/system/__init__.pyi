@@ -11,12 +11,6 @@ from .checked_reading import (
     read_yaml as read_yaml,
     yaml_places as yaml_places,
 )
-from .child_process import (
-    close_children as close_children,
-    in_child as in_child,
-    in_children as in_children,
-)
-from .content_cache import ContentCache as ContentCache
 from .file_shape import Count as Count, FileShape as FileShape
 from .files import (
     is_in_use as is_in_use,
@@ -84,26 +78,6 @@ from .number_text import (
     share_text as share_text,
     short_count as short_count,
 )
-from .object_cache import (
-    CachedObject as CachedObject,
-    cache_folder as cache_folder,
-    fetched as fetched,
-    local_copy as local_copy,
-    made_once as made_once,
-)
-from .object_store import (
-    StoredObject as StoredObject,
-    is_url as is_url,
-    join_url as join_url,
-    list_objects as list_objects,
-    local_path as local_path,
-    naming as naming,
-    object_exists as object_exists,
-    read_object as read_object,
-    under_folder as under_folder,
-    url_fault as url_fault,
-    write_object as write_object,
-)
 from .plugins import (
     PluginKind as PluginKind,
     Trust as Trust,
@@ -115,6 +89,7 @@ from .plugins import (
     load_plugin as load_plugin,
     plugin_names as plugin_names,
 )
+from .process_pool import in_processes as in_processes
 from .processes import (
     ANSWER_SECONDS as ANSWER_SECONDS,
     git_commit as git_commit,
@@ -146,6 +121,23 @@ from .state_fields import (
     StateFields as StateFields,
     shown_value as shown_value,
 )
+from .stores import (
+    StoredObject as StoredObject,
+    cache_folder as cache_folder,
+    fetched as fetched,
+    is_url as is_url,
+    join_url as join_url,
+    list_objects as list_objects,
+    local_copy as local_copy,
+    local_path as local_path,
+    made_once as made_once,
+    naming as naming,
+    object_exists as object_exists,
+    read_object as read_object,
+    under_folder as under_folder,
+    url_fault as url_fault,
+    write_object as write_object,
+)
 from .table_files import read_table as read_table, write_table as write_table
 from .terminal_text import (
     shown_width as shown_width,
@@ -153,4 +145,3 @@ from .terminal_text import (
     wrapped as wrapped,
 )
 from .version import __version__ as __version__
-from .zst_file import open_zst as open_zst

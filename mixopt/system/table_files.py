@@ -1,17 +1,19 @@
-"""Write and read tables as Parquet that carries a seal: the SHA-256 of its own bytes."""
+"""Write and read tables as Parquet that carries a seal: the SHA-256 of its own bytes.
+
+A table without a seal is somebody else's: it is decoded in another process, which may die of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.system.checked_reading import read_bytes
-from mixopt.system.child_process import in_child
 from mixopt.system.files import write_bytes
+from mixopt.system.process_pool import in_processes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +22,6 @@ _MARK = b"mixopt:sha256:"
 _DIGITS = 64
 _TAIL = 8  # the length of the footer and "PAR1"
 LARGEST_TABLE = 1 << 31  # bytes
-_PART = 1 << 24  # bytes that a child sends at once
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
@@ -48,32 +49,32 @@ def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunErro
         raise error(f"{path}: cannot be read: {text or type(reason).__name__}{hint}") from reason
 
 
-def decoded(path: str) -> Iterator[bytes]:
-    """Give a table as Arrow's bytes; runs in the child."""
+def _foreign(path: Path, error: type[MixoptError], hint: str) -> pl.DataFrame:
+    """Decode somebody else's table in another process."""
+    import polars as pl
+
+    damaged = error(f"{path}: cannot be read: it is damaged{hint}")
+    (content,) = in_processes(_decoded, [path], 1, died=lambda _: damaged)
+    if isinstance(content, str):
+        raise error(f"{path}: cannot be read: {content}{hint}")
+    return pl.read_ipc(io.BytesIO(content))
+
+
+def _decoded(path: Path) -> bytes | str:
+    """Return a table as Arrow's bytes, or why it cannot be read."""
+    import os
+
     import polars as pl
 
     stream = io.BytesIO()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a panic of polars prints
     try:
-        pl.read_parquet(Path(path).read_bytes()).write_ipc(stream)
-    except pl.exceptions.PanicException as reason:  # no Exception of Python's
-        raise RunError("it is damaged") from reason
-    content = stream.getbuffer()
-    for start in range(0, len(content), _PART):
-        yield bytes(content[start : start + _PART])
-
-
-def _foreign(path: Path, error: type[MixoptError], hint: str) -> pl.DataFrame:
-    """Decode somebody else's table in a child process."""
-    import polars as pl
-
-    def died(how: str) -> MixoptError:
-        return error(f"{path}: cannot be read: the reader {how}{hint}")
-
-    try:
-        parts = list(in_child(f"{__name__}:decoded", {"path": str(path)}, died=died))
-    except RunError as reason:
-        raise error(f"{path}: cannot be read: {reason}{hint}") from reason
-    return pl.read_ipc(io.BytesIO(b"".join(parts)))
+        pl.read_parquet(path.read_bytes()).write_ipc(stream)
+    except pl.exceptions.PanicException:  # no Exception of Python's
+        return "it is damaged"
+    except (OSError, pl.exceptions.PolarsError, ValueError) as reason:
+        return " ".join(str(reason).split())[:300]
+    return stream.getvalue()
 
 
 def _sealed(content: bytes) -> bytes:

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mixopt.corpus import FORMAT, Corpus, TokenWriter, open_tokenizer
+from mixopt.corpus import (
+    FORMAT,
+    Corpus,
+    EncodedTask,
+    Item,
+    TokenWriter,
+    encode_task,
+    open_tokenizer,
+    write_task,
+)
 from mixopt.system import write_sealed
-from mixopt.tasks import EncodedTask, Item, encode_task, write_task
 
 END_OF_DOCUMENT = 256
 DOCUMENT = 2_000  # characters
@@ -27,8 +35,8 @@ def tiny_corpus(path: Path) -> Corpus:
 
     Returns:
         Domains `code` and `manual` with 64,000 characters each to train on and 8,000 held out,
-        and the target `other_code`, which has held-out text alone; and the task `next_line`, which
-        line continues with lines of code, that of the text or another.
+        and the target `other_code`, which has held-out text alone; and the task `next_line`, the
+        line of code that continues three others.
     """
     texts = {"code": inspect.getsource(argparse), "manual": _manual()}
     for name, text in texts.items():
@@ -59,16 +67,13 @@ def _manual() -> str:
 
 
 def _next_line(text: str) -> EncodedTask:
-    """Ask for the line that follows three others; the wrong choice comes from elsewhere."""
+    """Ask for the line that follows three others."""
     lines = [line for line in text.splitlines(keepends=True) if line.strip()]
-    items = []
-    for number, start in enumerate(range(100, 700, 30)):
-        right, wrong = lines[start + 3], lines[start + 15]
-        choices = (right, wrong) if number % 2 else (wrong, right)
-        context = "".join(lines[start : start + 3])
-        items.append(Item(str(number), (context, context), choices, 1 - number % 2))
-    metrics = ("bits_per_byte", "choice_log_probability")
-    return encode_task(TASK, items, metrics, "bytes", open_tokenizer("bytes"))
+    items = [
+        Item(str(number), "".join(lines[start : start + 3]), lines[start + 3])
+        for number, start in enumerate(range(100, 700, 30))
+    ]
+    return encode_task(TASK, items, open_tokenizer("bytes"))
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,8 +7,6 @@ answer is `start.json` of the run.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +14,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import check_seal, checked_as, in_child, read_json, write_sealed
+from mixopt.errors import ConfigError, RunError
+from mixopt.system import check_seal, checked_as, in_processes, read_json, write_sealed
 from mixopt.trials.proxy import Losses, Training, make_proxy
 
 START_FILE = "start.json"
 _FORMAT = "mixopt-start/1"
 _MEND = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
-_MEASURED = "mixopt.trials.start_record:measured"
 
 
 class StartRecord(BaseModel):
@@ -83,22 +80,19 @@ class StartRecord(BaseModel):
 
 def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Training) -> Losses:
     """Return what the checkpoint of a proxy loses, asked of the proxy in another process."""
-
-    def died(how: str) -> MixoptError:
-        return RunError(f"losses of what trials begin with: the process {how}")
-
-    given = {"name": name, "options": options, "corpus": str(corpus), "training": asdict(training)}
-    (answer,) = in_child(_MEASURED, given, died=died)
-    return Losses(**json.loads(answer))
+    job = (name, options, corpus, training)
+    (losses,) = in_processes(
+        _measured, [job], 1, died=lambda _: RunError("losses of what trials begin with: it died")
+    )
+    return losses
 
 
-def measured(
-    name: str, options: dict[str, Any], corpus: str, training: dict[str, Any]
-) -> Iterator[bytes]:
-    """Give the losses of what a proxy's trials begin with, as JSON; called in a child process."""
+def _measured(job: tuple[str, dict[str, Any], Path, Training]) -> Losses:
+    """Ask a proxy for the losses of what its trials begin with."""
+    name, options, corpus, training = job
     proxy: Any = make_proxy(name, options)
     ask = getattr(proxy, "base_losses", None)
     if ask is None:
         raise ConfigError(f"proxy {name!r}: its trials begin with random weights, no checkpoint")
-    found = ask(Corpus.open(corpus, verify=False), Training(**training))
-    yield json.dumps(asdict(found)).encode()
+    found: Losses = ask(Corpus.open(corpus, verify=False), training)
+    return found

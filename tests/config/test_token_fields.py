@@ -28,7 +28,7 @@ def test_a_list_that_names_nothing_or_that_data_files_repeat_is_refused():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dtype", "uint16"), ("field", "ids"), ("document_end", 0), ("max_tokens", 5)],
+    [("dtype", "uint16"), ("document_end", 0), ("max_tokens", 5)],
 )
 def test_a_field_of_tokens_beside_text_is_refused(field, value):
     refused(f"{field}: applies to tokens, but this is text", path="a.jsonl", **{field: value})
@@ -49,9 +49,7 @@ def test_a_field_of_text_beside_tokens_is_refused(field, value):
         ({"format": "datatrove", "document_end": 0}, "its .index says where documents end"),
         ({"format": "npy", "dtype": "uint16"}, "a .npy says its type"),
         ({"format": "llmc", "dtype": "uint16"}, "its header says the type"),
-        ({"format": "llmc", "field": "ids"}, "format: llmc has no fields"),
-        ({"format": "nanogpt"}, "dtype: format: nanogpt does not state the type of a token"),
-        ({"format": "olmo"}, "dtype: format: olmo does not state the type of a token"),
+        ({"format": "raw"}, "dtype: format: raw does not state the type of a token"),
         ({"format": "megatron", "bytes": 5}, "bytes: is the size of text"),
         ({"format": "megatron", "path": None}, "path: is missing"),
     ],
@@ -61,7 +59,6 @@ def test_a_field_that_a_format_has_no_use_for_is_refused(source, message):
 
 
 def test_what_a_run_records_of_a_source_is_read_again():
-    for source in ({"path": ["a", "b"], "format": "mds", "field": "ids", "dtype": "uint16"},
-                   {"path": "a.jsonl"}):  # fmt: skip
+    for source in ({"path": ["a", "b"], "format": "raw", "dtype": "uint16"}, {"path": "a.jsonl"}):
         made = SourceConfig(**source)
         assert SourceConfig(**made.model_dump()) == made

@@ -1,10 +1,13 @@
 """A corpus of which some text, or all, is elsewhere: names, sizes, and no tokens to read."""
 
+import json
+
 import pytest
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, true_inventory
 from mixopt.errors import CorpusError, ShardError
+from mixopt.system import write_sealed
 
 
 def prepared(tmp_path, domains, evaluation=("mmlu",), tokenizer="bytes"):
@@ -50,6 +53,8 @@ def test_a_tokenizer_cannot_be_learnt_from_no_text(tmp_path):
 def test_an_index_that_merely_lacks_its_shards_is_damaged(tmp_path):
     prepared(tmp_path, {"web": SourceConfig(tokens=100)})
     index = tmp_path / "corpus" / "web" / "train" / "index.json"
-    index.write_text(index.read_text().replace('"elsewhere": true', '"elsewhere": false'))
+    content = json.loads(index.read_text()) | {"elsewhere": False}
+    del content["sha256"]
+    write_sealed(index, content)
     with pytest.raises(ShardError, match="100 tokens, but its shards have 0"):
         Corpus.open(tmp_path / "corpus", verify=False)

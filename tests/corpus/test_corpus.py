@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,8 @@ from hypothesis import given, settings, strategies as st
 from places import DATA
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, prepare_corpus, saved_tokenizer
-from mixopt.corpus.text import Spooled
-from mixopt.corpus.text.documents import Document, content_digest
-from mixopt.corpus.text.held_out_split import HeldOutSplit
+from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, saved_tokenizer
+from mixopt.corpus.documents import Document, HeldOutSplit, Spooled, content_digest
 from mixopt.errors import CorpusError, RunError, ShardError
 
 RESEARCH = DATA / "corpus"
@@ -199,9 +198,10 @@ def test_an_environment_domain_records_the_versions(tmp_path):
 def test_all_pieces_of_a_group_are_on_one_side():
     documents = [Document(f"{k}", f"group {k % 20}") for k in range(200)]
     held_out = HeldOutSplit(0.2, 60, seed=0)
-    train = [d for document in documents for d, _ in held_out.add(document, spooled(document))]
-    train += [document for document, _ in held_out.finish()]
-    sides = [{d.group for d in train}, {d.group for d, _ in held_out.kept}]
+    groups = {spooled(document): document.group for document in documents}
+    train = [one for document in documents for one in held_out.add(document, spooled(document))]
+    train += held_out.finish()
+    sides = [{groups[one] for one in side} for side in (train, held_out.kept)]
     assert len(train) + len(held_out.kept) == 200
     assert not sides[0] & sides[1]
     assert sides[1]
@@ -225,7 +225,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
         for document in order:
             list(held_out.add(document, spooled(document)))
         list(held_out.finish())
-        sides.append(sorted(d.text for d, _ in held_out.kept))
+        sides.append(sorted(one.content for one in held_out.kept))
         kept = sum(len(text) for text in sides[-1])
         assert sides[-1]
         assert kept <= most or len(sides[-1]) == 1
@@ -335,7 +335,7 @@ def test_a_corpus_is_opened_as_it_was_prepared(tmp_path, sources):
 def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt prepare CONFIG"):
         Corpus.open(tmp_path)
-    (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/1"}')
+    (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/3"}')
     with pytest.raises(CorpusError, match=r"index.json: domains: is missing; prepare"):
         Corpus.open(tmp_path)
 
@@ -385,3 +385,14 @@ def test_relative_files_are_under_the_root(text_files, tmp_path):
     config = CorpusConfig.model_validate({"root": root, "domains": {"code": source}})
     corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="test")
     assert corpus.domains[0].train.documents > 0
+
+
+def test_a_copy_is_the_same_corpus_and_another_index_another(tmp_path, sources):
+    one = prepare(tmp_path, sources).path
+    shutil.copytree(one, tmp_path / "copy")
+    assert corpus_hash(tmp_path / "copy") == corpus_hash(one)
+    index = next((tmp_path / "copy").rglob("train/index.json"))
+    index.write_text(index.read_text() + "\n")
+    assert corpus_hash(tmp_path / "copy") != corpus_hash(one)
+    with pytest.raises(CorpusError, match="holds no prepared corpus"):
+        corpus_hash(tmp_path / "none")

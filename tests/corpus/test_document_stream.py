@@ -11,7 +11,7 @@ import pytest
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import BadDocuments, DocumentStream
-from mixopt.corpus.text.documents import content_digest
+from mixopt.corpus.documents import content_digest
 from mixopt.errors import CorpusError
 
 TEXTS = [f"document {k}" for k in range(30)]

@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, prepare_corpus, text_jobs
-from mixopt.corpus.text import spool
+from mixopt.corpus import Corpus, domain_text, prepare_corpus, text_jobs
 from mixopt.errors import CorpusError
 
 RUN = """
@@ -32,7 +31,7 @@ def documents(name: str, count: int = 300) -> list[str]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Three domains, a part of whose documents are each other's, however small worth processes."""
-    monkeypatch.setattr(text_jobs, "LEAST_BYTES", 0)
+    monkeypatch.setattr(text_jobs, "MIN_BYTES", 0)
     for name in "abc":
         rows = [*documents(name), *documents("same", 40), "", documents(name)[0]]
         lines = (json.dumps({"text": row}) + "\n" for row in rows)
@@ -70,7 +69,7 @@ def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder, 
 def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     whole = prepared(folder, 1, "a")[0].domains[0].train
     text = whole.read(0, whole.tokens)
-    monkeypatch.setattr(spool, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(domain_text, "PIECE_BYTES", 20_000)
     (one, _), (two, _) = (prepared(folder, k, "a") for k in (1, 2))
     assert content(one) == content(two)
     train = one.domains[0].train
@@ -105,7 +104,7 @@ def started(folder, out) -> subprocess.Popen:
     for name in "abc":
         rows = (json.dumps({"text": f"{k} {row}"}) for k in range(60) for row in documents(name))
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    code = f"import mixopt.corpus.text_jobs as jobs\njobs.LEAST_BYTES = 0\n{RUN}"
+    code = f"import mixopt.corpus.text_jobs as jobs\njobs.MIN_BYTES = 0\n{RUN}"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(folder), str(out)], stderr=subprocess.PIPE, text=True
     )
@@ -116,15 +115,42 @@ def started(folder, out) -> subprocess.Popen:
     return process
 
 
+DEADLY = """
+import os, signal
+import mixopt.corpus.sources as sources
+read = sources.TextFile.documents
+def documents(self, reading):
+    if self.place.name == "b.jsonl":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read(self, reading)
+sources.TextFile.documents = documents
+"""
+
+
 @pytest.mark.nightly
-def test_a_killed_child_is_one_line_and_leaves_nothing(folder):
-    process = started(folder, folder / "out")
-    child = psutil.Process(process.pid).children()[0]
-    child.kill()
-    said = process.communicate(timeout=120)[1]
+def test_a_process_that_dies_of_a_file_names_it_in_one_line(folder, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    process = subprocess.run(
+        [sys.executable, "-c", f"import mixopt.corpus.text_jobs as j\nj.MIN_BYTES = 0\n{RUN}",
+         str(folder), str(folder / "out")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert process.returncode == 1
-    assert "the process that reads it died with SIGKILL" in said.strip().splitlines()[-1]
+    last = process.stderr.strip().splitlines()[-1]
+    assert f"domain 'b': {folder / 'b.jsonl'}: the process that reads it died" in last
     assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.nightly
+def test_a_process_that_is_killed_once_costs_nothing(folder):
+    process = started(folder, folder / "out")
+    workers = [
+        p for p in psutil.Process(process.pid).children() if "spawn_main" in str(p.cmdline())
+    ]
+    workers[0].kill()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert Corpus.open(folder / "out").domain_names == ("a", "b", "c")
 
 
 @pytest.mark.nightly
@@ -135,3 +161,12 @@ def test_an_interrupt_leaves_nothing_and_no_process(folder):
     process.communicate(timeout=120)
     assert psutil.wait_procs(children, timeout=30)[1] == []
     assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.nightly
+def test_workers_end_with_their_parent(folder):
+    process = started(folder, folder / "out")
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate(timeout=120)
+    assert psutil.wait_procs(children, timeout=30)[1] == []

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 
-import fsspec
 import numpy as np
 import pytest
 from token_writers import write_llmc, write_megatron, write_nanogpt
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, check_source, count_domains, prepare_corpus, tokens_per_byte
-from mixopt.corpus.token_text import TokenText
+from mixopt.corpus import Corpus, count_domains, prepare_corpus, tokens_per_byte
 from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, open_tokenizer
+from mixopt.corpus.vocabulary import TokenText
 from mixopt.errors import CorpusError
 
 END = 256
@@ -107,7 +106,7 @@ def test_the_same_documents_are_held_out_of_every_format_that_knows_documents(fo
     write_megatron(folder / "web", tokens)
     write_nanogpt(folder / "train.bin", tokens)
     write_llmc(folder / "shard.bin", [token for document in tokens for token in document])
-    raw = {"path": "train.bin", "format": "nanogpt", "dtype": "uint16", "document_end": END}
+    raw = {"path": "train.bin", "format": "raw", "dtype": "uint16", "document_end": END}
     llmc = {"path": "shard.bin", "format": "llmc", "document_end": END}
     held = [
         documents(prepared(folder, {"web": source}, name=f"c{k}").domains[0].validation)
@@ -287,14 +286,14 @@ def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder):
 
 def test_a_file_that_changes_while_it_is_read_is_refused(folder, monkeypatch):
     write_megatron(folder / "web", [encode(text) for text in TEXTS])
-    from mixopt.corpus import token_files
+    from mixopt.corpus import domain_tokens
 
     def slow(tokens, end):
         (folder / "web.bin").touch()
         return digest(tokens, end)
 
-    digest = token_files.token_digest
-    monkeypatch.setattr(token_files, "token_digest", slow)
+    digest = domain_tokens.token_digest
+    monkeypatch.setattr(domain_tokens, "token_digest", slow)
     refused("domain 'web': web.bin: changed while it was being read", folder, {"web": MEGATRON})
 
 
@@ -317,44 +316,3 @@ def test_the_same_tokens_give_the_same_corpus(folder):
     assert len(files) == 5
     for file in files:
         assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
-
-
-def test_tokens_in_a_store_are_read_as_those_of_this_disk(folder, monkeypatch):
-    store = fsspec.filesystem("memory")
-    store.rm("/", recursive=True) if store.ls("/") else None
-    monkeypatch.setenv("MIXOPT_CACHE", str(folder / "cache"))
-    write_megatron(folder / "web", [encode(text) for text in TEXTS])
-    write_megatron(folder / "held", [encode("held out")])
-    for name in ("web.bin", "web.idx", "held.bin", "held.idx"):
-        store.pipe(f"/tokens/{name}", (folder / name).read_bytes())
-    local = MEGATRON | {"validation": "held"}
-    wanted = prepared(folder, {"web": local}, name="local").domains[0]
-    for k, path in enumerate(("web", "web.idx", "web.*", "we*")):
-        url = f"memory://tokens/{path}"
-        source = {"path": url, "format": "megatron", "validation": "memory://tokens/held"}
-        check_source("web", SourceConfig(**source))
-        found = prepared(folder, {"web": source}, name=f"c{k}").domains[0]
-        assert documents(found.train) == documents(wanted.train)
-        assert documents(found.validation) == documents(wanted.validation)
-    for name in ("a.bin", "b.bin"):
-        store.pipe(f"/raw/{name}", np.array(encode(name), "<u2").tobytes())
-    for k, path in enumerate((["memory://raw"], ["memory://raw/a.bin", "memory://raw/b.bin"])):
-        raw = {"path": path, "format": "raw", "dtype": "uint16", "document_end": END,
-               "validation": "held.bin"}  # fmt: skip
-        found = prepared(folder, {"web": raw}, name=f"raw{k}").domains[0]
-        assert documents(found.train) == [tuple(encode("a.bin")), tuple(encode("b.bin"))]
-    refused("domain 'web': memory://tokens/none", folder,
-            {"web": MEGATRON | {"path": "memory://tokens/none"}})  # fmt: skip
-    with pytest.raises(CorpusError, match="domain 'web': memory://tokens/none"):
-        check_source("web", SourceConfig(path="memory://tokens/none", format="megatron"))
-
-
-def test_a_prefix_on_an_s3_api_is_read(folder, s3):
-    write_megatron(folder / "web", [encode(text) for text in TEXTS])
-    for name in ("web.bin", "web.idx"):
-        s3.put(f"tokens/{name}", folder / name)
-    source = {"path": "s3://texts/tokens/web", "format": "megatron"}
-    found = prepared(folder, {"web": source}).domains[0]
-    assert documents(found.train) == documents(
-        prepared(folder, {"web": MEGATRON}, name="local").domains[0].train
-    )

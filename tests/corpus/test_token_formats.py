@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 from token_writers import write_llmc, write_megatron, write_nanogpt, write_olmo
 
-from mixopt.corpus.foreign import (
+from mixopt.corpus import token_formats
+from mixopt.corpus.token_formats import (
     BLOCK,
-    Foreign,
-    Stated,
+    find_token_files,
     found_format,
-    pieces,
-    read_foreign,
-    token_files,
+    open_token_file,
 )
-from mixopt.corpus.foreign.megatron_index import read_megatron_index
 from mixopt.errors import CorpusError
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
 TOKENS = [token for document in DOCUMENTS for token in document]
 
 
-def read(path, format, **stated):
-    (found,) = token_files([str(path)], format)
-    return read_foreign(found, format, Stated(**stated))
+def read(path, format, dtype=None):
+    (found,) = find_token_files([str(path)], format)
+    return open_token_file(found, format, dtype)
 
 
-def tokens(foreign):
-    return np.concatenate(list(foreign.parts())).tolist()
+def tokens(file):
+    return np.concatenate(list(file.parts())).tolist()
 
 
-def documents(foreign, document_end=None):
-    return [piece.tolist() for piece in pieces(foreign, document_end)]
+def documents(file, document_end=None):
+    return [piece.tolist() for piece in file.pieces(file.parts(), document_end)]
 
 
-def refused(message, path, format, **stated):
+def refused(message, path, format, dtype=None):
     with pytest.raises(CorpusError) as caught:
-        tokens(read(path, format, **stated))
+        tokens(read(path, format, dtype))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "int64"])
-@pytest.mark.parametrize("format", ["raw", "nanogpt", "olmo"])
-def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path, dtype, format):
-    path = tmp_path / ("a.npy" if format == "olmo" else "a.bin")
-    np.array(TOKENS, dtype).tofile(path)
-    found = read(path, format, dtype=dtype)
+@pytest.mark.parametrize("name", ["a.npy", "a.bin"])
+def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path, dtype, name):
+    np.array(TOKENS, dtype).tofile(tmp_path / name)
+    found = read(tmp_path / name, "raw", dtype=dtype)
     assert (tokens(found), found.tokens) == (TOKENS, len(TOKENS))
     assert documents(found, 0) == DOCUMENTS
 
 
 def test_tokens_that_nanogpt_llmc_and_olmo_write_are_read(tmp_path):
     write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
-    assert tokens(read(tmp_path / "train.bin", "nanogpt", dtype="uint16")) == TOKENS
+    assert tokens(read(tmp_path / "train.bin", "raw", dtype="uint16")) == TOKENS
     write_llmc(tmp_path / "a.bin", TOKENS)
     write_llmc(tmp_path / "b.bin", [70_000, *TOKENS], "llama-3")
     assert tokens(read(tmp_path / "a.bin", "llmc")) == TOKENS
     assert tokens(read(tmp_path / "b.bin", "llmc")) == [70_000, *TOKENS]
     write_olmo(tmp_path / "part-0-00000.npy", TOKENS)
-    assert tokens(read(tmp_path / "part-0-00000.npy", "olmo", dtype="uint16")) == TOKENS
+    assert tokens(read(tmp_path / "part-0-00000.npy", "raw", dtype="uint16")) == TOKENS
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<u4", "<i8", ">u2", "u1"])
@@ -73,14 +66,9 @@ def test_numpys_arrays_of_integers_are_read(tmp_path, dtype):
     np.save(tmp_path / "a.npy", np.array(TOKENS, dtype))
     found = read(tmp_path / "a.npy", "npy")
     assert tokens(found) == TOKENS
-    assert found.file is None, "an array with a header is no shard as it is"
-
-
-def test_each_row_of_an_array_of_two_dimensions_is_a_sample(tmp_path):
-    np.save(tmp_path / "a.npy", np.arange(12, dtype=np.uint16).reshape(3, 4))
-    found = read(tmp_path / "a.npy", "npy")
-    assert documents(found) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert documents(found, 5) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert not found.is_shard, "an array with a header is no shard as it is"
+    np.save(tmp_path / "b.npy", np.array(TOKENS[:10], dtype).reshape(2, 5))
+    assert tokens(read(tmp_path / "b.npy", "npy")) == TOKENS[:10]
 
 
 def test_an_array_that_is_no_tokens_is_refused(tmp_path):
@@ -91,8 +79,6 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
     refused("a.npy: is an array of object; tokens are integers", path, "npy")
     np.save(path, np.asfortranarray(np.arange(6).reshape(2, 3)))
     refused("a.npy: is in Fortran order", path, "npy")
-    np.save(path, np.zeros((1, 2, 3), np.int32))
-    refused("a.npy: has the shape (1, 2, 3)", path, "npy")
     np.save(path, np.zeros(0, np.int32))
     refused("a.npy: has no tokens", path, "npy")
     np.save(path, np.array(TOKENS, np.uint16))
@@ -113,10 +99,10 @@ def test_every_header_of_numpys_that_is_cut_short_is_refused(tmp_path):
 def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
     np.save(tmp_path / "numpy.npy", np.array(TOKENS, np.uint16))
     write_olmo(tmp_path / "olmo.npy", TOKENS)
-    refused("use format 'npy'", tmp_path / "numpy.npy", "olmo", dtype="uint16")
-    refused("OLMo-core's .npy has none: use format 'olmo'", tmp_path / "olmo.npy", "npy")
+    refused("use format 'npy'", tmp_path / "numpy.npy", "raw", dtype="uint16")
+    refused("as OLMo-core's .npy: use format 'raw'", tmp_path / "olmo.npy", "npy")
     assert found_format(tmp_path / "numpy.npy") == "npy"
-    assert found_format(tmp_path / "olmo.npy") == "olmo"
+    assert found_format(tmp_path / "olmo.npy") == "raw"
 
 
 @pytest.mark.parametrize("dtype", [("<u2", 8), ("<i4", 4), ("<i8", 5), ("u1", 1)])
@@ -138,7 +124,7 @@ def test_documents_of_several_sequences_end_where_the_index_says(tmp_path, monke
     (tmp_path / "web.idx").write_bytes(bytes(head) + bounds.tobytes())
     wanted = [list(chain.from_iterable(sequences[a:b])) for a, b in pairwise(bounds)]
     for part in (1, 2, 7, 1 << 20):
-        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
+        monkeypatch.setattr(token_formats, "PART", part)
         assert documents(read(tmp_path / "web", "megatron")) == [d for d in wanted if d]
 
 
@@ -152,7 +138,7 @@ def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
     }.items():  # fmt: skip
         (tmp_path / "web.idx").write_bytes(content + np.array(bounds, "<i8").tobytes())
         with pytest.raises(CorpusError, match=message):
-            list(read_megatron_index(tmp_path / "web.idx").ends())
+            documents(read(tmp_path / "web", "megatron"))
 
 
 def test_a_prefix_whose_bin_or_idx_is_missing_is_refused(tmp_path):
@@ -190,84 +176,29 @@ def test_datatroves_files_that_do_not_fit_each_other_are_refused(tmp_path):
     refused("its first line is 'anything'", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS)
     np.array(TOKENS[:-1], "<u2").tofile(tmp_path / "a.ds")
-    refused("10 uint16 tokens, but its index has 11", tmp_path / "a.ds", "datatrove")
+    refused("10 tokens, but its index has 11", tmp_path / "a.ds", "datatrove")
     write_datatrove(tmp_path / "a.ds", DOCUMENTS)
     np.array([4, 2, 11], "<u8").tofile(tmp_path / "a.ds.index")
     with pytest.raises(CorpusError, match="the ends of its documents are not increasing"):
         documents(read(tmp_path / "a.ds", "datatrove"))
 
 
-def write_tar(path, members, mode="w"):
-    with tarfile.open(path, mode) as archive:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-
-
-def npy(values, **options):
-    stream = io.BytesIO()
-    np.save(stream, values, **options)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
-def test_samples_of_a_tar_are_read(tmp_path, name, mode):
-    members = {}
-    for k, document in enumerate(DOCUMENTS):
-        members |= {f"x/{k:03d}.tokens.npy": npy(np.array(document)), f"x/{k:03d}.txt": b"text"}
-    write_tar(tmp_path / name, members, mode)
-    assert documents(read(tmp_path / name, "webdataset")) == DOCUMENTS
-    write_tar(tmp_path / "b.tar", {f"{k}.json": json.dumps(d).encode()
-                                   for k, d in enumerate(DOCUMENTS)})  # fmt: skip
-    assert documents(read(tmp_path / "b.tar", "webdataset", field="json")) == DOCUMENTS
-    assert documents(read(tmp_path / "b.tar", "webdataset"), 0) == DOCUMENTS
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ({"0.pyd": b"cos\nsystem\n"}, "0.pyd: is a pickle, which is not read"),
-        ({"0.npy": npy(np.array([{}]), allow_pickle=True)}, "0.npy: cannot be read: Object arrays"),
-        ({"0.npy": npy(np.array([0.5]))}, "sample 0.npy is float64; tokens are integers"),
-        ({"0.json": b"[1, 2"}, "0.json: cannot be read"),
-        ({"0.json": b'{"a": 1}'}, "0.json: is a JSON object"),
-        (
-            {"0.a.npy": npy(np.arange(3)), "0.b.npy": npy(np.arange(3))},
-            "set field to the one with its tokens",
-        ),
-    ],
-)
-def test_samples_of_a_tar_that_are_no_tokens_are_refused(tmp_path, members, message):
-    write_tar(tmp_path / "a.tar", members)
-    refused(message, tmp_path / "a.tar", "webdataset")
-
-
-def test_a_tar_that_is_cut_short_or_none_is_refused(tmp_path):
-    write_tar(tmp_path / "a.tar", {"0.npy": npy(np.arange(5000))})
-    content = (tmp_path / "a.tar").read_bytes()
-    (tmp_path / "a.tar").write_bytes(content[:9000])
-    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
-    (tmp_path / "a.tar").write_bytes(b"nothing of the kind" * 100)
-    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
-
-
 def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("web_00", "web_01"):
         write_megatron(tmp_path / name, DOCUMENTS)
-    names = [str(path) for path in token_files(["web_0*"], "megatron")]
+    names = [str(path) for path in find_token_files(["web_0*"], "megatron")]
     assert names == ["web_00", "web_01"]
-    assert [str(p) for p in token_files(["web_01.bin", "web_0*"], "megatron")] == names[::-1]
-    assert [p.name for p in token_files([str(tmp_path)], "megatron")] == names
-    assert [p.name for p in token_files([str(tmp_path)])] == names
+    assert [str(p) for p in find_token_files(["web_01.bin", "web_0*"], "megatron")] == names[::-1]
+    assert [p.name for p in find_token_files([str(tmp_path)], "megatron")] == names
+    assert [p.name for p in find_token_files([str(tmp_path)])] == names
     (tmp_path / "ds").mkdir()
     write_datatrove(tmp_path / "ds" / "00_a.ds", DOCUMENTS)
-    assert [p.name for p in token_files(["ds/*"], "datatrove")] == ["00_a.ds"]
+    assert [p.name for p in find_token_files(["ds/*"], "datatrove")] == ["00_a.ds"]
     with pytest.raises(CorpusError, match="zeb: not found"):
-        token_files(["zeb"], "raw")
+        find_token_files(["zeb"], "raw")
     with pytest.raises(CorpusError, match=r"z\*: the glob matches no file"):
-        token_files(["z*"], "raw")
+        find_token_files(["z*"], "raw")
 
 
 def test_a_folder_with_the_tokens_of_two_tools_is_refused_with_both_names(tmp_path):
@@ -276,19 +207,21 @@ def test_a_folder_with_the_tokens_of_two_tools_is_refused_with_both_names(tmp_pa
     (tmp_path / "README.md").write_text("what it is")
     for format in (None, "megatron", "llmc"):
         with pytest.raises(CorpusError) as caught:
-            token_files([str(tmp_path)], format)
+            find_token_files([str(tmp_path)], format)
         assert "has tokens of llmc (shard_000.bin) and megatron (web.bin)" in str(caught.value)
-    assert [p.name for p in token_files([str(tmp_path / "shard*")], "llmc")] == ["shard_000.bin"]
+    assert [p.name for p in find_token_files([str(tmp_path / "shard*")], "llmc")] == [
+        "shard_000.bin"
+    ]
 
 
 def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(CorpusError, match="has no files of tokens"):
-        token_files([str(tmp_path)], "raw")
+        find_token_files([str(tmp_path)], "raw")
     write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
-    assert [p.name for p in token_files([str(tmp_path)], "raw")] == ["train.bin"]
-    with pytest.raises(CorpusError, match=r"its tokens are nanogpt, such as train.bin, not llmc"):
-        token_files([str(tmp_path)], "llmc")
+    assert [p.name for p in find_token_files([str(tmp_path)], "raw")] == ["train.bin"]
+    with pytest.raises(CorpusError, match=r"its tokens are raw, such as train.bin, not llmc"):
+        find_token_files([str(tmp_path)], "llmc")
 
 
 def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):
@@ -298,12 +231,10 @@ def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):
     refused(
         "3 bytes are not a whole number of uint16 tokens", tmp_path / "a.bin", "raw", dtype="uint16"
     )
-    (tmp_path / "a.tar").write_bytes(b"")
-    refused("a.tar: cannot be read", tmp_path / "a.tar", "webdataset")
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", 4)
+    monkeypatch.setattr(token_formats, "PART", 4)
     np.arange(20_000, dtype=np.uint16).tofile(tmp_path / "a.bin")
     parts = read(tmp_path / "a.bin", "raw", dtype="uint16").parts()
     next(parts)
@@ -316,8 +247,8 @@ def test_tokens_without_documents_are_cut_into_blocks(tmp_path, monkeypatch):
     values = np.arange(3 * BLOCK + 5) % 60_000
     values.astype("<u2").tofile(tmp_path / "a.bin")
     for part in (1000, BLOCK, 1 << 20):
-        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
-        found = list(pieces(read(tmp_path / "a.bin", "raw", dtype="uint16"), None))
+        monkeypatch.setattr(token_formats, "PART", part)
+        found = [np.array(d) for d in documents(read(tmp_path / "a.bin", "raw", "uint16"))]
         assert [len(piece) for piece in found] == [BLOCK, BLOCK, BLOCK, 5]
         assert np.concatenate(found).tolist() == values.tolist()
 
@@ -325,7 +256,7 @@ def test_tokens_without_documents_are_cut_into_blocks(tmp_path, monkeypatch):
 def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkeypatch):
     write_megatron(tmp_path / "web", DOCUMENTS)
     for part in (1, 2, 3, 5, 11, 12):
-        monkeypatch.setattr("mixopt.corpus.foreign.foreign.PART", part)
+        monkeypatch.setattr(token_formats, "PART", part)
         assert documents(read(tmp_path / "web", "megatron")) == DOCUMENTS
         found = read(tmp_path / "web.bin", "raw", dtype="uint16")
         assert documents(found, 0) == DOCUMENTS
@@ -333,8 +264,5 @@ def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkey
 
 
 def test_a_last_document_without_its_end_is_a_document(tmp_path):
-    def parts():
-        yield np.array([1, 2, 0, 3])
-        yield np.array([4])
-
-    assert documents(Foreign(tmp_path, (), parts), 0) == [[1, 2, 0], [3, 4]]
+    np.array([1, 2, 0, 3, 4], "<u2").tofile(tmp_path / "a.bin")
+    assert documents(read(tmp_path / "a.bin", "raw", "uint16"), 0) == [[1, 2, 0], [3, 4]]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.corpus import TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenShards, TokenWriter, shard_files, token_shards
 from mixopt.errors import RunError, ShardError
+from mixopt.system import write_sealed
 
 
 def written(path, tokens, *, dtype="uint16", shard_tokens=10, chunk=7):
@@ -125,7 +125,9 @@ def test_an_absent_shard_or_index_is_named(shards, tmp_path):
 
 def test_an_index_that_contradicts_itself_is_refused(shards):
     path = shards.path / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokens": 96}))
+    content = json.loads(path.read_text()) | {"tokens": 96}
+    del content["sha256"]
+    write_sealed(path, content)
     with pytest.raises(ShardError, match=r"index.json: 96 tokens, but its shards have 95"):
         TokenShards.open(shards.path)
 
@@ -133,7 +135,7 @@ def test_an_index_that_contradicts_itself_is_refused(shards):
 def test_an_index_of_another_format_is_refused(shards):
     path = shards.path / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "mixopt-tokens/9"}))
-    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/2'"):
+    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/3'"):
         TokenShards.open(shards.path)
 
 
@@ -174,3 +176,24 @@ def test_nothing_heavy_is_imported():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_many_shards_are_read_with_few_descriptors(shards, tokens, monkeypatch):
+    monkeypatch.setattr(token_shards, "FEW", 3)
+    monkeypatch.setattr(shard_files, "_DESCRIPTORS", (2, 2))
+    shard_files._kept_open.cache_clear()
+    starts = np.arange(0, 80, 3)
+    np.testing.assert_array_equal(shards.rows(starts, 12), tokens[starts[:, None] + np.arange(12)])
+    assert shard_files._kept_open().cache_info().currsize == 2
+    shard_files._kept_open.cache_clear()
+
+
+def test_a_shard_that_is_cut_or_removed_after_it_was_opened_is_one_line(shards):
+    shards.read(0, 95)
+    path = shards.path / "00003.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ShardError, match=r"00003.bin: truncated: 18 bytes, but its index has 20"):
+        shards.read(0, 95)
+    path.unlink()
+    with pytest.raises(ShardError, match=r"00003.bin: not found, but it was there before"):
+        shards.read(0, 95)

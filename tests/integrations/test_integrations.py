@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from trainer_parts import Tiny, lightning_trainer, trainer_arguments
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 from mixopt.system import write_json
 
 pytestmark = [

@@ -16,7 +16,7 @@ from sampler_rows import located
 from torch.utils.data import DataLoader
 
 from mixopt import MixtureDataset, MixtureSampler, SamplerError
-from mixopt.corpus.token_shards import TokenShards, TokenWriter
+from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.sampling import Schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore")

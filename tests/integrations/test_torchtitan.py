@@ -15,7 +15,7 @@ from places import PROJECT, SUPPORT
 from ranks import finish, start_ranks
 
 from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 from mixopt.system import write_json
 
 pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]

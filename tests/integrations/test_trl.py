@@ -10,7 +10,7 @@ from sampler_rows import located
 from torch import nn
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 from mixopt.online import Driver, DriverOptions, make_estimator
 
 trl = pytest.importorskip("trl", reason="trl is absent: make trainers")

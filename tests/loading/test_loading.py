@@ -17,8 +17,7 @@ from sampler_rows import located
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus import TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import ShardError
 from mixopt.loading import stack_samples
 from mixopt.system import write_json

@@ -12,8 +12,7 @@ from hypothesis import given, settings, strategies as st
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
-from mixopt.corpus import TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
 from mixopt.loading import HasLengths, stack_samples
 from mixopt.loading.documents import ShardDocuments

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from places import PROJECT
 
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 
 PAGE = PROJECT / "docs" / "packing.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

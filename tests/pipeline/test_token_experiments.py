@@ -22,7 +22,7 @@ name: tokens
 corpus:
   domains:
     web: {path: [data/web_00, data/web_01*], format: megatron}
-    code: {path: data/train.bin, format: nanogpt, dtype: uint16, document_end: 256}
+    code: {path: data/train.bin, format: raw, dtype: uint16, document_end: 256}
     text: {path: data/text.jsonl}
 evaluation:
   news: {path: data/news, format: megatron}
@@ -67,7 +67,7 @@ def mixopt_(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_a_megatron_prefix_a_nanogpt_file_and_text_run_from_one_yaml(experiment, tmp_path):
+def test_a_megatron_prefix_a_raw_file_and_text_run_from_one_yaml(experiment, tmp_path):
     ended = mixopt_("run", experiment, "--out", "run")
     assert ended.exit_code == 0, ended.output
     assert "recommendation" in ended.output
@@ -88,7 +88,7 @@ def test_a_megatron_prefix_a_nanogpt_file_and_text_run_from_one_yaml(experiment,
 def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(experiment, tmp_path):
     domains = (
         "{web: {path: data/web_00, format: megatron},"
-        " code: {path: data/train.bin, format: nanogpt, dtype: uint16, document_end: 256}}"
+        " code: {path: data/train.bin, format: raw, dtype: uint16, document_end: 256}}"
     )
     options = ["--set", "corpus.tokenizer=./nowhere", "--set", f"corpus.domains={domains}"]
     ended = mixopt_("run", experiment, "--out", "run", *options)
@@ -173,4 +173,4 @@ def test_tokens_import_takes_many_paths(experiment):
     assert ended.exit_code == 0, ended.output
     assert "120 documents" in ended.output
     ended = mixopt_("tokens", "import", "data", "all", "--tokenizer", "bytes")
-    assert "has tokens of megatron (news.bin) and nanogpt (train.bin)" in str(ended.exception)
+    assert "has tokens of megatron (news.bin) and raw (train.bin)" in str(ended.exception)

@@ -10,11 +10,11 @@ import torch
 import yaml
 from command_line import mixopt
 
+from mixopt.corpus import encode_task, read_items
 from mixopt.errors import MixoptError, PluginError, RunError
 from mixopt.pretraining import TrainedModel, export_model, pretrain, score_tasks
 from mixopt.pretraining.directory import HEADER
 from mixopt.system import sealed_text
-from mixopt.tasks import chosen_items, encode_task, item_scores, read_task_folder
 from mixopt.testing import tiny_corpus
 
 LENGTH = 48
@@ -65,15 +65,12 @@ def folder(tmp_path_factory):
     text = pydoc_data.topics.topics["strings"]
     (folder / "tasks").mkdir()
     asked = [
-        {"id": n, "context": text[: 9 * n], "choices": [text[9 * n :][:7], " ≠ no"], "gold": 0}
-        for n in range(1, 12)
+        {"id": n, "context": text[: 9 * n], "continuation": text[9 * n :][:7]} for n in range(1, 12)
     ]
     gone = [{"id": n, "context": "", "continuation": text[n * 80 :][:70]} for n in range(3)]
     for name, rows in {"asked": asked, "gone_on": gone}.items():
         lines = "\n".join(json.dumps(row) for row in rows)
         (folder / "tasks" / f"{name}.jsonl").write_text(lines, "utf-8")
-    notes = {"asked": {"family": "manual", "metric": ["bits_per_byte", "accuracy"]}}
-    (folder / "tasks" / "tasks.yaml").write_text(yaml.safe_dump(notes))
     for model in MODELS:
         (folder / f"{model}.yaml").write_text(yaml.safe_dump(config_of(folder, model)))
         pretrain(folder / f"{model}.yaml", folder / model)
@@ -91,7 +88,7 @@ def slowly(model, task):
             output = model.model(torch.from_numpy(tokens[start:place])[None])
             logits = output if isinstance(output, torch.Tensor) else output.logits
             sums_R[number] += float(logits[0, -1].double().log_softmax(-1)[int(tokens[place])])
-    return item_scores(task, sums_R)
+    return task.bits_per_byte(sums_R)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -99,23 +96,17 @@ def test_scores_equal_those_of_one_token_at_a_time(folder, name):
     scores = score_tasks(folder / name, folder / "tasks", device="cpu", trust=True)
     assert [task.name for task in scores.tasks] == ["asked", "gone_on"]
     model = TrainedModel.open(folder / name, device="cpu", trust=True)
-    found = read_task_folder(folder / "tasks")["asked"]
-    task = encode_task(
-        "asked", list(found.items()), found.notes.metrics, "characters", model.tokenizer
-    )
-    slow = slowly(model, task)
-    assert scores.tasks[0].metrics == pytest.approx(
-        {metric: float(values.mean()) for metric, values in slow.items()}, abs=1e-5
-    )
+    items = list(read_items(folder / "tasks" / "asked.jsonl"))
+    slow = slowly(model, encode_task("asked", items, model.tokenizer))
+    assert scores.tasks[0].bits_per_byte == pytest.approx(slow, abs=1e-5)
 
 
 def test_what_was_cut_is_counted(folder):
     asked, gone_on = score_tasks(
         folder / "decoder", folder / "tasks", device="cpu", trust=True
     ).tasks
-    assert asked.family == "manual"
     assert asked.items == 11
-    assert asked.contexts_cut == 2 * sum(9 * n + 7 > LENGTH for n in range(1, 12))
+    assert asked.contexts_cut == sum(9 * n + 7 > LENGTH for n in range(1, 12))
     assert asked.answers_in_pieces == 0
     assert (gone_on.items, gone_on.contexts_cut, gone_on.answers_in_pieces) == (3, 0, 3)
 
@@ -126,11 +117,9 @@ def test_items_and_checkpoints_are_chosen(folder):
 
     newest, older = scored(), scored(checkpoint="step-00000002")
     assert (newest.step, older.step) == (4, 2)
-    assert newest.tasks[0].metrics != older.tasks[0].metrics
+    assert newest.tasks[0].bits_per_byte != older.tasks[0].bits_per_byte
     some = scored(items=5)
     assert [task.items for task in some.tasks] == [5, 3]
-    items = list(read_task_folder(folder / "tasks")["asked"].items())
-    assert len(chosen_items(iter(items), 5)) == 5
 
 
 def test_the_command_prints_a_table_and_json(folder):
@@ -139,38 +128,12 @@ def test_the_command_prints_a_table_and_json(folder):
     assert table.code == 0, table.error
     title, _, head, _, *rows = [line.strip() for line in table.out.splitlines()]
     assert title == "step-00000004, 48 tokens at once, float32"
-    assert head.split() == ["task", "metric", "value", "items", "cut"]
-    assert rows[0].split()[:2] == ["asked", "bits_per_byte"]
-    assert rows[2].endswith("3 answers in pieces")
+    assert head.split() == ["task", "bits", "per", "byte", "items", "cut"]
+    assert rows[0].split()[0] == "asked"
+    assert rows[1].endswith("3 answers in pieces")
     answer = json.loads(mixopt(*command, "--json").out)
     assert answer["step"] == 4
-    assert answer["tasks"]["asked"]["metrics"].keys() == {"bits_per_byte", "accuracy"}
-
-
-def test_the_command_exports_tasks_for_lm_eval(folder, tmp_path):
-    ended = mixopt("tasks", "export-lm-eval", folder / "tasks", "--out", tmp_path / "out")
-    assert ended.code == 0, ended.error
-    assert ended.out.splitlines() == ["mixopt_asked", "mixopt_gone_on"]
-    content = yaml.safe_load((tmp_path / "out" / "asked.yaml").read_text())
-    assert content["target_delimiter"] == ""
-    assert content["dataset_path"] == "json"
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (("--checkpoint", "step-00000003"), "has no checkpoint 'step-00000003'; did you mean"),
-        (("--device", "gpu"), "--device gpu: unknown"),
-        (("--tasks", "absent"), "absent: no such folder"),
-    ],
-)
-def test_a_mistake_is_one_line(folder, changed, message):
-    ended = mixopt(
-        "tasks", "score", folder / "decoder", "--tasks", folder / "tasks", "--trust", *changed
-    )
-    assert ended.code == 2
-    assert message in ended.error
-    assert ended.error.count("\n") == 1
+    assert answer["tasks"]["asked"]["bits_per_byte"] > 0
 
 
 def test_a_directory_without_checkpoints_is_refused(folder, tmp_path):

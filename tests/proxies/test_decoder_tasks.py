@@ -11,10 +11,9 @@ from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from mixopt_proxies.decoder.held_out_loss import HeldOutTasks
 from mixopt_proxies.decoder.training_passes import Passes
 
-from mixopt.corpus import open_tokenizer
+from mixopt.corpus import Item, TaskBatches, encode_task, open_tokenizer, row_windows
 from mixopt.mixture import Mixture
 from mixopt.system import IntArray
-from mixopt.tasks import Item, TaskBatches, encode_task, item_scores, windows_of
 from mixopt.testing import check_proxy, tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -35,18 +34,14 @@ def some_tasks():
     """Items with short and long contexts, a gold longer than the window, and an empty context."""
     text = "Zürich liegt am See; naïve cafés — 数学 and more. " * 12
     items = [
-        Item("short", ("Question:",) * 2, (" yes", " no"), 1),
-        Item("long", (text,) * 2, (" the end", " ∀ε>0 …"), 0),
-        Item("none", ("", ""), ("First", "Second one"), 0),
-        *(Item(f"n{n}", (text[: 7 * n],) * 2, (text[7 * n :][:9], "?"), 0) for n in range(1, 30)),
+        Item("short", "Question:", " no"),
+        Item("long", text, " ∀ε>0 …"),
+        Item("none", "", "First"),
+        *(Item(f"n{n}", text[: 7 * n], text[7 * n :][:9]) for n in range(1, 30)),
     ]
-    gold = [Item("pieces", (text[:90],), (" " + text[:500],), 0), Item("a", ("b",), (" c",), 0)]
-    choices = ("bits_per_byte", "choice_log_probability", "accuracy")
+    long = [Item("pieces", text[:90], " " + text[:500]), Item("a", "b", " c", 2.0)]
     tokenizer = open_tokenizer("bytes")
-    return (
-        encode_task("choices", items, choices, "characters", tokenizer),
-        encode_task("gold", gold, ("bits_per_byte",), "characters", tokenizer),
-    )
+    return (encode_task("short", items, tokenizer), encode_task("long", long, tokenizer))
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +62,12 @@ def scored(corpus, size, passes, weights):
     return HeldOutTasks(corpus, size, CPU).scores(token_losses, weights.members)
 
 
-def slowly(task, size, passes, weights, member) -> dict[str, np.ndarray]:
+def slowly(task, size, passes, weights, member) -> float:
     """Each window alone, padded to the whole length, all logits, in float64 from there."""
     length = size.sequence_length
     sums_R = np.zeros(task.rows)
-    for window in windows_of(task, length):
+    rows = ((r, task.row(r), int(task.scored_R[r])) for r in range(task.rows))
+    for window in (one for row in rows for one in row_windows(*row, length)):
         tokens = torch.zeros(weights.members, 1, length + 1, dtype=torch.long)
         tokens[..., : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
         hidden, _ = passes._decoder.hidden(weights.leaves, tokens)
@@ -81,7 +77,7 @@ def slowly(task, size, passes, weights, member) -> dict[str, np.ndarray]:
         log = logits.log_softmax(-1)
         for place in range(window.scored, len(window.tokens)):
             sums_R[window.row] += float(log[place - 1, int(window.tokens[place])])
-    return item_scores(task, sums_R)
+    return task.bits_per_byte(sums_R)
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -93,10 +89,8 @@ def test_scores_equal_those_of_one_window_at_a_time(corpus, kind, vocab):
     found = scored(corpus, size, passes, weights)
     for member in range(2):
         for task in corpus.tasks:
-            items = slowly(task, size, passes, weights, member)
-            for metric, values in items.items():
-                slow = float(np.mean(values))
-                assert found[member][f"task/{task.name}/{metric}"] == pytest.approx(slow, abs=1e-5)
+            slow = slowly(task, size, passes, weights, member)
+            assert found[member][task.column] == pytest.approx(slow, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -124,8 +118,8 @@ def test_bf16_scores_are_near_those_of_fp32(corpus):
         scored(corpus, size, *stack(size, 1, dtype=dtype))[0]
         for dtype in (torch.bfloat16, torch.float32)
     )
-    assert low["task/gold/bits_per_byte"] == pytest.approx(
-        exact["task/gold/bits_per_byte"], rel=0.01
+    assert low["task/long/bits_per_byte"] == pytest.approx(
+        exact["task/long/bits_per_byte"], rel=0.01
     )
 
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings, strategies as st
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import HeldOutCounts, NgramModel, draw_tokens, split_tokens
 
-from mixopt.corpus import TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixtureError
 from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy, tiny_corpus

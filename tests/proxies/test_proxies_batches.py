@@ -6,8 +6,7 @@ from hypothesis import given, strategies as st
 from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.decoder.trial_batches import realised_counts, window_starts
 
-from mixopt.corpus import Corpus, Domain, TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
 from mixopt.trials import Trial

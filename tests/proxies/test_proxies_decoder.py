@@ -25,8 +25,7 @@ from mixopt_proxies.decoder.devices import Compiled, has_bfloat16
 from mixopt_proxies.decoder.group_training import candidates, fastest, power_of_two
 from mixopt_proxies.decoder.sizes import SIZES, SizeOverrides
 
-from mixopt.corpus import Corpus, Domain, TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.system import build_plugin, load_plugin

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixopt import Mixture, MixtureSampler, SamplerError
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import TokenWriter
 from mixopt.sampling import simulate_proposal, simulation_json, simulation_lines
 from mixopt.sampling.forecast import simulate
 from mixopt.system import write_json

@@ -13,8 +13,7 @@ from mixopt_proxies.ngram.model import draw_tokens
 
 import mixopt
 from mixopt.config import load_config
-from mixopt.corpus import Corpus, Domain, TokenShards
-from mixopt.corpus.token_shards import TokenWriter
+from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, Means, run_trials

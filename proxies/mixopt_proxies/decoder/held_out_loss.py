@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixopt.corpus import Corpus, Domain
-from mixopt.tasks import TaskBatches
+from mixopt.corpus import Corpus, Domain, TaskBatches
 from mixopt.trials import Losses, in_bits_per_byte
 from mixopt_proxies.decoder.devices import to_device
 from mixopt_proxies.decoder.trial_batches import long_enough

@@ -17,9 +17,8 @@ from functools import partial
 
 import numpy as np
 
-from mixopt.corpus import Corpus, Domain
+from mixopt.corpus import Corpus, Domain, EncodedTask
 from mixopt.errors import ConfigError
-from mixopt.tasks import EncodedTask, task_metrics
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
 from mixopt_proxies.ngram.model import (
     Grams,
@@ -184,4 +183,4 @@ class TaskRows:
         log_T = model.log_probabilities(self._tokens_T, self._starts_T)
         scored_T = np.where(self._scored_T, log_T, 0.0)
         sums_R = np.bincount(self._row_T, weights=scored_T, minlength=self._task.rows)
-        return task_metrics(self._task, sums_R.astype(np.float64))
+        return {self._task.column: self._task.bits_per_byte(sums_R.astype(np.float64))}

@@ -1,0 +1,323 @@
+"""The text of one domain: read from its source, deduplicated, split and spooled to disk.
+
+A spool holds documents between reading and tokenising, so that memory does not hold a corpus. A
+record is the digest of the document, the length of its UTF-8 and the UTF-8; digests are in a file
+of their own too, which is read without the documents.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus.documents import (
+    BadDocuments,
+    Document,
+    HeldOutSplit,
+    Spooled,
+    content_digest,
+)
+from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
+from mixopt.corpus.sources import read_documents, read_validation
+from mixopt.errors import CorpusError, RunError
+
+AT = "at"  # names the file that is being read, beside the spools
+PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
+_HEADER = struct.Struct("<16sQ")
+_DIGEST = 16  # bytes
+
+
+class Spool:
+    """A file of documents: written once, in a `with` block, and then read any number of times."""
+
+    def __init__(self, path: Path) -> None:
+        """Choose the file; nothing is written yet."""
+        self.path = path
+        self.documents = self.bytes = 0
+        self.starts: list[int] = []  # where pieces begin in the file
+        self._digests = bytearray()
+        self._last = 0  # bytes of text before the last piece
+        self._stream: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        """Open the file for writing."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("wb")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        stream, self._stream = self._stream, None
+        try:
+            if stream is not None:
+                stream.close()
+                self._beside.write_bytes(self._digests)
+                self._digests.clear()
+        except OSError as full:
+            raise self._unwritable(full) from full
+
+    def add(self, document: Spooled) -> None:
+        """Append a document.
+
+        Raises:
+            RunError: The disk is full.
+        """
+        assert self._stream is not None, "a spool is written in its with block"
+        digest, content = document
+        try:
+            self._stream.write(_HEADER.pack(digest, len(content)) + content)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not self.starts or self._last + PIECE_BYTES <= self.bytes:
+            self.starts.append(self.bytes + self.documents * _HEADER.size)
+            self._last = self.bytes
+        self._digests += digest
+        self.documents += 1
+        self.bytes += len(content)
+
+    def __iter__(self) -> Iterator[Spooled]:
+        """Read the documents in order."""
+        return self._between(0, None)
+
+    def piece(self, number: int, left_out: frozenset[bytes] = frozenset()) -> Iterator[Spooled]:
+        """Read the documents of a piece, but those with these digests.
+
+        Pieces begin where the text before them is a multiple of a fixed size, or a little more.
+        """
+        start, *stop = self.starts[number : number + 2] or [0]
+        for document in self._between(start, stop[0] if stop else None):
+            if document.digest not in left_out:
+                yield document
+
+    def digests(self) -> Iterator[bytes]:
+        """Read the digests in order, and not the documents."""
+        with self._beside.open("rb") as stream:
+            while block := stream.read(1024 * _DIGEST):
+                yield from (block[k : k + _DIGEST] for k in range(0, len(block), _DIGEST))
+
+    def _between(self, start: int, stop: int | None) -> Iterator[Spooled]:
+        with self.path.open("rb") as stream:
+            stream.seek(start)
+            while (stop is None or start < stop) and (header := stream.read(_HEADER.size)):
+                digest, length = _HEADER.unpack(header)
+                start += _HEADER.size + length
+                yield Spooled(digest, stream.read(length))
+
+    @property
+    def _beside(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.digests")
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.path}: cannot be written: {error.strerror or error}")
+
+
+@dataclass
+class DomainText:
+    """Spooled documents of a domain, and what was left out on the way.
+
+    Attributes:
+        name: The domain or target.
+        train: Documents to train on; none for a target.
+        validation: Held-out documents.
+        bad: Documents that could not be read.
+        left_out: How many documents were empty or duplicates.
+        held_out: Digests of training documents that are held out elsewhere, and left out too.
+        equal_to_evaluation: How many documents have them.
+    """
+
+    name: str
+    train: Spool | None
+    validation: Spool
+    bad: BadDocuments
+    left_out: Counter[str] = field(default_factory=Counter)
+    held_out: frozenset[bytes] = frozenset()
+    equal_to_evaluation: int = 0
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is only evaluated."""
+        return self.train is None
+
+    def training(self) -> Iterator[Spooled]:
+        """Give the documents to train on, without those that are held out."""
+        for document in self.train or ():
+            if document.digest not in self.held_out:
+                yield document
+
+    def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
+        """Leave these digests out of the training documents from now on."""
+        if self.train is not None:
+            self.held_out = frozenset(held_out).intersection(self.train.digests())
+            if self.held_out:
+                equal = sum(digest in self.held_out for digest in self.train.digests())
+                self.equal_to_evaluation = equal
+
+    @property
+    def counts(self) -> dict[str, int | str]:
+        """What was read and what was left out, for the corpus index."""
+        documents = 0 if self.train is None else self.train.documents
+        counts: dict[str, int | str] = {
+            "train_documents": documents - self.equal_to_evaluation,
+            "validation_documents": self.validation.documents,
+            "empty": self.left_out["empty"],
+            "duplicates": self.left_out["duplicates"],
+            "equal_to_evaluation": self.equal_to_evaluation,
+            "bad": self.bad.count,
+        }
+        return counts | ({"first_bad": self.bad.first} if self.bad.first else {})
+
+    @property
+    def summary(self) -> str:
+        """One line: how much text there is."""
+        held_out = f"{self.validation.bytes / 1e6:.2f} MB"
+        if self.train is None:
+            line = (
+                f"{self.name}: {self.validation.documents:,} documents, {held_out}, evaluation only"
+            )
+        else:
+            documents = self.validation.documents + self.train.documents
+            trained = f"{self.train.bytes / 1e6:.2f} MB to train on"
+            line = f"{self.name}: {documents:,} documents, {trained}, {held_out} held out"
+        left_out = {**self.left_out, "bad": self.bad.count}
+        counted = ", ".join(
+            f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+            for what, count in left_out.items()
+            if count
+        )
+        return f"{line} ({counted} left out)" if counted else line
+
+
+def read_domain(
+    name: str, source: SourceConfig, config: CorpusConfig, folder: Path, seed: int
+) -> DomainText:
+    """Read a training domain and split it.
+
+    Args:
+        name: The domain.
+        source: Where its documents are.
+        config: Fractions, limits and policy.
+        folder: Where to spool.
+        seed: Which documents are held out.
+
+    Raises:
+        CorpusError: The source cannot be read, has no documents or too few to split.
+    """
+    train, validation = Spool(folder / "train"), Spool(folder / "validation")
+    text = DomainText(name, train, validation, BadDocuments(config.on_bad_document))
+    seen: set[bytes] = set()
+    limit = source.max_bytes or config.max_bytes
+    most = limit or (None if source.environment is None else DOMAIN_BYTES)
+    with train, validation:
+        if source.validation is not None:
+            given = map(Document, read_validation(name, source, text.bad))
+            for _, spooled in _distinct(text, given, config.max_validation_bytes, seen):
+                validation.add(spooled)
+            _check_any(text, validation, "held-out ")
+        distinct = _distinct(text, _documents(name, source, text), most, seen)
+        if source.validation is not None:
+            for _, spooled in distinct:
+                train.add(spooled)
+        else:
+            split = HeldOutSplit(config.validation_fraction, config.max_validation_bytes, seed)
+            for document, spooled in distinct:
+                _add_all(split.add(document, spooled), train)
+            _add_all(split.finish(), train)
+            _add_all(split.kept, validation)
+    _check_enough(text, train, source, limit)
+    return text
+
+
+def read_target(name: str, source: SourceConfig, config: CorpusConfig, folder: Path) -> DomainText:
+    """Read a target, all of whose documents are held out, up to `max_validation_bytes`.
+
+    Args:
+        name: The target.
+        source: Where its documents are; `validation` names them when it is given.
+        config: Limits and policy.
+        folder: Where to spool.
+
+    Raises:
+        CorpusError: The source cannot be read or has no documents.
+    """
+    validation = Spool(folder / "validation")
+    text = DomainText(name, None, validation, BadDocuments(config.on_bad_document))
+    documents = _documents(name, source, text)
+    if source.validation is not None:
+        documents = map(Document, read_validation(name, source, text.bad))
+    limit = min(config.max_validation_bytes, source.max_bytes or config.max_validation_bytes)
+    with validation:
+        _add_all((one for _, one in _distinct(text, documents, limit, set())), validation)
+    _check_any(text, validation, "")
+    return text
+
+
+def _documents(name: str, source: SourceConfig, text: DomainText) -> Iterator[Document]:
+    if source.environment is not None:
+        return environment_documents(source.environment)
+    at = text.validation.path.with_name(AT)
+    return map(Document, read_documents(name, source, text.bad, at))
+
+
+def _distinct(
+    text: DomainText, documents: Iterator[Document], limit: int | None, seen: set[bytes]
+) -> Iterator[tuple[Document, Spooled]]:
+    """Give documents not seen before, up to `limit` bytes; the last one is cut there."""
+    given = 0
+    for document in documents:
+        digest = content_digest(document.text)
+        if not document.text.strip() or digest in seen:
+            text.left_out["duplicates" if digest in seen else "empty"] += 1
+            continue
+        seen.add(digest)
+        content = document.text.encode()
+        if limit is not None and given + len(content) >= limit:
+            content = content[: limit - given].decode("utf-8", errors="ignore").encode()
+            yield document, Spooled(digest, content)
+            return
+        given += len(content)
+        yield document, Spooled(digest, content)
+
+
+def _add_all(documents: Iterable[Spooled], spool: Spool) -> None:
+    for document in documents:
+        spool.add(document)
+
+
+def _check_any(text: DomainText, spool: Spool, what: str) -> None:
+    if spool.documents == 0:
+        bad = f" ({text.bad.count} bad ones skipped, the first {text.bad.first})"
+        raise CorpusError(
+            f"domain {text.name!r}: no {what}documents{bad if text.bad.count else ''};"
+            " give it some, or leave it out"
+        )
+
+
+def _check_enough(text: DomainText, train: Spool, source: SourceConfig, limit: int | None) -> None:
+    total = train.bytes + text.validation.bytes
+    least = min(MIN_BYTES, limit or MIN_BYTES)
+    if source.environment is not None and total < 0.99 * least:
+        raise CorpusError(
+            f"domain {text.name!r}: the installed packages have {total / 1e6:.2f} MB of"
+            f" {source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use it"
+            f" under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
+        )
+    if train.documents == 0 and text.validation.documents > 0:
+        raise CorpusError(
+            f"domain {text.name!r}: its {text.validation.documents} documents are all held out, "
+            "so none is left to train on; name files of held-out documents as 'validation'"
+        )
+    _check_any(text, train, "")

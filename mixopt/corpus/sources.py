@@ -1,0 +1,354 @@
+"""The documents of a domain, from wherever the configuration says that they are.
+
+Files are found by path, URL or glob, paths relative to the working directory, and read by
+mixopt.corpus.text_files, which names file and line of a bad document. An object of a store is
+fetched to this node when it is read; messages name it by its URL. All else, a data set on the hub
+or saved to disk, files that are streamed without a copy, goes through `datasets.load_dataset` with
+the arguments of the configuration.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mixopt.config import SourceConfig
+from mixopt.corpus.documents import BadDocuments, Reading
+from mixopt.corpus.text_files import BUILDERS, COMPRESSIONS, RowFile, builder_of, documents
+from mixopt.errors import CorpusError, MixoptError, PluginError, did_you_mean
+from mixopt.system import StoredObject, fetched, is_url, list_objects, local_path, under_folder
+
+Place = Path | StoredObject
+_LOCAL_BUILDERS = frozenset(BUILDERS.values())
+# How `datasets` reads splits from the names of files and folders.
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of a source, on this disk or in a store.
+
+    Attributes:
+        domain: Whose it is.
+        place: Where it is.
+        builder: How it is read: json, parquet, arrow, csv or text.
+    """
+
+    domain: str
+    place: Place
+    builder: str
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        place = self.place
+        return place.bytes if isinstance(place, StoredObject) else place.stat().st_size
+
+    @property
+    def label(self) -> str:
+        """What tells it from another content of its name."""
+        if isinstance(self.place, Path):
+            return f"{self.place} of {self.bytes:,} bytes"
+        version = f", version {self.place.version}" if self.place.version else ""
+        return f"{self.place.url} of {self.bytes:,} bytes{version}"
+
+    def opened(self, reading: Reading) -> tuple[RowFile, Reading]:
+        """Return its rows, fetched where it is in a store, and the reading that names it.
+
+        Raises:
+            CorpusError: It cannot be fetched.
+        """
+        path = self.place
+        if isinstance(path, StoredObject):
+            url = path.url
+            path = _of_domain(self.domain, fetched, path)
+            reading = replace(reading, copy=(str(path), url))
+        file = RowFile(path, self.builder, [reading.column], reading.check_column)
+        return file, reading
+
+    def documents(self, reading: Reading) -> Iterator[str]:
+        """Give its documents, in order.
+
+        Raises:
+            CorpusError: It cannot be read, the column is missing, or a document is bad.
+        """
+        return documents(*self.opened(reading))
+
+
+def read_documents(
+    domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
+) -> Iterator[str]:
+    """Give the documents of a source that is not the environment, in order.
+
+    Args:
+        domain: Name of the domain, for messages.
+        source: Where its documents are.
+        bad: What to do with a document that cannot be read.
+        at: A file in which to note which file is being read.
+
+    Raises:
+        CorpusError: A file or data set is missing, damaged, or has no such column.
+    """
+    reading = Reading(domain, source.column, bad)
+    if is_local(source):
+        for file in text_files(domain, source):
+            if at is not None:
+                at.write_text(str(getattr(file.place, "url", file.place)))
+            yield from file.documents(reading)
+    else:
+        yield from _dataset_documents(source, reading)
+
+
+def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
+    """Give the documents of the files that `validation` names, read as the source's."""
+    remote = not is_local(source) and source.environment is None and not _exists(source)
+    path = source.path if remote or _builder_name(source) is not None else None
+    held_out = source.model_copy(
+        update={
+            "environment": None,
+            "path": path,
+            "data_files": source.validation,
+            "split": "train",
+        }
+    )
+    return read_documents(domain, held_out, bad)
+
+
+def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
+    """Return the files of a source that is read here, in order of their names.
+
+    Raises:
+        CorpusError: A path, URL or glob matches nothing, or a suffix stands for no builder.
+    """
+    builder = _builder_name(source)
+    patterns = _as_list(source.data_files)
+    roots = [] if builder else list(source.paths)
+    if roots and patterns:  # a list of paths has no data_files
+        patterns = [under_folder(roots[0], pattern) for pattern in patterns]
+    found = [place for pattern in patterns for place in _matching(domain, pattern)]
+    if not patterns:
+        found = [place for root in roots for place in _below(domain, root, source.split)]
+    if not found:
+        raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files; name its files")
+    return [
+        TextFile(domain, place, builder or _builder(domain, place))
+        for place in dict.fromkeys(found)
+    ]
+
+
+def check_text(domain: str, source: SourceConfig) -> None:
+    """Check that files exist and are not empty, and that the first document has its column.
+
+    Raises:
+        CorpusError: A path or glob matches nothing, all files are empty, a suffix stands for no
+            reader, or the first JSON or CSV row lacks the column of the text.
+    """
+    if not source.has_text or not is_local(source):
+        return
+    files = text_files(domain, source)
+    if not any(file.bytes for file in files):
+        what = "the file is" if len(files) == 1 else f"all {len(files)} files are"
+        where = source.one_path or ", ".join((*source.paths, *_as_list(source.data_files)))
+        raise CorpusError(
+            f"domain {domain!r}: {where}: {what} empty; give it some text, or leave it out"
+        )
+    for file in files:
+        if isinstance(file.place, Path) and file.builder in ("json", "csv") and file.bytes:
+            next(file.documents(Reading(domain, source.column, BadDocuments("skip"))), None)
+            return
+
+
+def is_local(source: SourceConfig) -> bool:
+    """Tell files, which are read here, from what goes through `datasets`."""
+    files = _as_list(source.data_files)
+    if source.streaming and any("://" in pattern for pattern in files):
+        return False
+    if any(is_url(pattern) for pattern in (*files, *source.paths)):
+        return True
+    if source.one_path is None or _builder_name(source) is not None:
+        return source.environment is None
+    path = local_path(source.one_path)
+    if path.is_dir():
+        return not (path / "state.json").exists() and not (path / "dataset_dict.json").exists()
+    return path.exists() or _looks_like_path(source.one_path)
+
+
+def load_rows(source: SourceConfig, reading: Reading) -> Any:
+    """Open a source that is not local files, as `datasets` has it.
+
+    Raises:
+        CorpusError: There is no such data set, or no such split.
+        PluginError: `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise PluginError(
+            f"domain {reading.domain!r} needs datasets: pip install 'mixopt[proxies]'"
+        ) from error
+    path = source.one_path or str(builder_of(Path(_as_list(source.data_files)[0])))
+    try:
+        if Path(path).expanduser().is_dir():
+            saved = datasets.load_from_disk(str(Path(path).expanduser()))
+            return _split(saved, source, reading) if isinstance(saved, dict) else saved
+        return datasets.load_dataset(
+            path, source.name, data_files=source.data_files, split=source.split,
+            revision=source.revision, streaming=source.streaming,
+        )  # fmt: skip
+    except ConnectionError as error:
+        raise CorpusError(
+            f"domain {reading.domain!r}: {path}: no such local file, and the hub cannot be "
+            "reached to look for a data set of this name; give local files by path or data_files"
+        ) from error
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise reading.unreadable(path, error) from error
+
+
+def _dataset_documents(source: SourceConfig, reading: Reading) -> Iterator[str]:
+    rows = load_rows(source, reading)
+    if rows.column_names is not None:
+        reading.check_column(source.path, rows.column_names)
+        rows = rows.select_columns([reading.column])
+    number = 0
+    try:
+        for table in rows.with_format("arrow").iter(batch_size=1_000):
+            reading.check_column(source.path, table.column_names)
+            for value in table.column(reading.column):
+                number += 1
+                text = _arrow_text(value, f"{source.path} (row {number})", reading)
+                if text is not None:
+                    yield text
+    except MixoptError:
+        raise
+    except Exception as error:  # whatever a library raises on damaged data
+        reading.damaged(source.path, error)
+
+
+def _arrow_text(value: Any, where: str, reading: Reading) -> str | None:
+    try:
+        return reading.text(value.as_py(), where)
+    except UnicodeDecodeError as error:
+        return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
+
+
+def _split(saved: Mapping[str, Any], source: SourceConfig, reading: Reading) -> Any:
+    if source.split not in saved:
+        raise CorpusError(
+            f"domain {reading.domain!r}: {source.path}: no split {source.split!r}"
+            f"{did_you_mean(source.split, saved)}"
+        )
+    return saved[source.split]
+
+
+def _builder_name(source: SourceConfig) -> str | None:
+    """Return the builder that `path` names in place of files, if it does."""
+    return source.one_path if source.one_path in _LOCAL_BUILDERS else None
+
+
+def _looks_like_path(name: str) -> bool:
+    """Tell a path that is not there from the name of a data set on the hub."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or any(character in name for character in "*?[")
+        or builder_of(Path(name)) is not None
+    )
+
+
+def _exists(source: SourceConfig) -> bool:
+    return any(is_url(p) or _globbed(p) for p in _as_list(source.validation))
+
+
+def _globbed(pattern: str) -> list[str]:
+    return glob.glob(str(local_path(pattern)), recursive=True)
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _matching(domain: str, pattern: str) -> list[Place]:
+    if is_url(pattern):
+        return list(_of_domain(domain, list_objects, pattern))
+    files: list[Place] = []
+    for path in sorted(map(Path, _globbed(pattern))):
+        files += [path] if path.is_file() else _files(path)
+    if not files:
+        plain = str(local_path(pattern))
+        what = "no such file" if glob.escape(plain) == plain else "the glob matches no file"
+        raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")
+    return files
+
+
+def _of_domain(domain: str, ask: Any, given: Any) -> Any:
+    """Ask a store for something; errors name the domain."""
+    try:
+        return ask(given)
+    except CorpusError as error:
+        raise CorpusError(f"domain {domain!r}: {error}") from error
+
+
+def _below(domain: str, root: str, split: str) -> list[Place]:
+    """Return the files of a folder that belong to a split, data before text."""
+    folder = local_path(root)
+    found = _matching(domain, root) if is_url(root) or not folder.is_dir() else _files(folder)
+    start = root.rstrip("/") if is_url(root) else str(folder)
+    names = {place: _name_below(start, place) for place in found}
+    if None in names.values():  # a file, or what a glob matches
+        return list(names)
+    known = [place for place in found if builder_of(Path(place.name)) is not None]
+    data = [place for place in known if builder_of(Path(place.name)) != "text"] or known
+    chosen = _of_split({place: names[place] or "" for place in data}, split)
+    if not chosen:
+        raise CorpusError(
+            f"domain {domain!r}: {root}: no files of the split {split!r} (suffixes read:"
+            f" {', '.join(BUILDERS)}; also with {', '.join(COMPRESSIONS)})"
+        )
+    return chosen
+
+
+def _name_below(folder: str, place: Place) -> str | None:
+    """Return the name of a file in a folder; None where it is not in it, but what it names."""
+    if isinstance(place, Path):
+        is_in = place.is_relative_to(folder) and place != Path(folder)
+        return place.relative_to(folder).as_posix() if is_in else None
+    start, whole = (url.partition("://")[2].strip("/") for url in (folder, place.url))
+    return whole.removeprefix(f"{start}/") if whole.startswith(f"{start}/") else None
+
+
+def _files(folder: Path) -> list[Place]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in found]
+    return [path for path, is_hidden in zip(found, hidden, strict=True) if not is_hidden]
+
+
+def _of_split(names: Mapping[Place, str], split: str) -> list[Place]:
+    named = {place: _split_of(name) for place, name in names.items()}
+    if not any(named.values()):
+        return list(named) if split == "train" else []
+    return [place for place, found in named.items() if found == split]
+
+
+def _split_of(name: str) -> str | None:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return next((s for s, known in _SPLIT_NAMES.items() if words & set(known)), None)
+
+
+def _builder(domain: str, place: Place) -> str:
+    builder = builder_of(Path(place.name))
+    if builder is None:
+        suffix = Path(place.name).suffix or "a name without suffix"
+        where = place if isinstance(place, Path) else place.url
+        raise CorpusError(
+            f"domain {domain!r}: {where}: no reader for {suffix!r};"
+            f" name one as path: {', '.join(sorted(_LOCAL_BUILDERS))}, with data_files"
+        )
+    return builder

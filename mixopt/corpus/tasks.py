@@ -1,0 +1,352 @@
+r"""Downstream tasks: contexts with their continuations, encoded once, measured in bits per byte.
+
+    {"id": "394", "context": "Question: ...\nAnswer:", "continuation": " a", "weight": 1}
+
+One JSON object a line, plain, .gz or .zst. A context with its continuation is encoded as one text,
+since a model meets it so in training. Every token that ends after the context is scored, and the
+bytes of exactly these tokens count. In a corpus, `tasks/<name>.npz` holds the arrays.
+
+Shapes: R rows (a context with its continuation), T tokens of all rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixopt.config import BITS_PER_BYTE, TasksConfig, task_column
+from mixopt.corpus.index_files import PREPARE_AGAIN, TASK_FOLDER
+from mixopt.corpus.text_files import LONGEST_DOCUMENT, open_file
+from mixopt.corpus.tokenizer import Spans, Tokenizer
+from mixopt.errors import ConfigError, CorpusError, did_you_mean
+from mixopt.system import (
+    Array,
+    IntArray,
+    Say,
+    check_name,
+    inside,
+    local_copy,
+    naming,
+    read_arrays,
+    shown_name,
+    write_bytes,
+)
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+MAX_WEIGHT = 1e100
+_FIELDS = ("id", "context", "continuation", "weight")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A text to continue.
+
+    Attributes:
+        id: Its name in the task.
+        context: What comes before.
+        continuation: What is scored; not empty.
+        weight: How much the item counts in the mean, > 0.
+    """
+
+    id: str
+    context: str
+    continuation: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """Rows of a task. A row begins with the end-of-document token, as training documents do.
+
+    Attributes:
+        name: The task.
+        tokens_T: Token ids of all rows, one after the other.
+        start_R: Where each row begins, and at last where the last one ends, shape (R + 1,).
+        scored_R: Where in its row the first token is that is scored; all after it are.
+        bytes_R: Bytes of UTF-8 that these tokens stand for.
+        weight_R: How much each row counts.
+    """
+
+    name: str
+    tokens_T: NDArray[Any]
+    start_R: IntArray
+    scored_R: IntArray
+    bytes_R: IntArray
+    weight_R: Array
+
+    @property
+    def rows(self) -> int:
+        """Count the rows."""
+        return len(self.scored_R)
+
+    @property
+    def scored_tokens(self) -> int:
+        """Count the tokens that are scored."""
+        return int((np.diff(self.start_R) - self.scored_R).sum())
+
+    @property
+    def column(self) -> str:
+        """The name of what is measured, among losses and in the table of trials."""
+        return task_column(self.name, BITS_PER_BYTE)
+
+    def row(self, number: int) -> NDArray[Any]:
+        """Return the tokens of a row."""
+        return self.tokens_T[self.start_R[number] : self.start_R[number + 1]]
+
+    def bits_per_byte(self, log_probability_R: Array) -> float:
+        """Return the weighted mean over rows of -ln p / (bytes ln 2).
+
+        Args:
+            log_probability_R: Sum of the natural logarithms of the probabilities of each row's
+                scored tokens.
+        """
+        bits_R = -np.asarray(log_probability_R, np.float64) / (self.bytes_R * math.log(2))
+        return float((self.weight_R * bits_R).sum() / self.weight_R.sum())
+
+
+def read_items(path: str | Path) -> Iterator[Item]:
+    """Give the items of a file, in order.
+
+    Args:
+        path: JSON lines; .gz, .bz2, .xz and .zst are unpacked.
+
+    Raises:
+        ConfigError: The file cannot be read, has no items, or a line is not an item, with file and
+            line.
+    """
+    path = Path(path).expanduser()
+    seen: dict[str, int] = {}
+    for number, line in _numbered(path):
+        item = _item(line, f"{path}:{number}")
+        if item.id in seen:
+            raise ConfigError(
+                f"{path}:{number}: id {shown_name(item.id)} is also that of line {seen[item.id]}; "
+                "give each item its own"
+            )
+        seen[item.id] = number
+        yield item
+    if not seen:
+        raise ConfigError(f"{path}: has no items; one JSON object a line")
+
+
+def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
+    """Return so many items, by a hash of their ids, in the order of the file; all when None."""
+    if most is None:
+        return list(items)
+
+    def place(one: tuple[int, Item]) -> tuple[bytes, int]:
+        name = one[1].id.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(name, digest_size=8).digest(), one[0]
+
+    kept = heapq.nsmallest(most, enumerate(items), key=place)
+    return [item for _, item in sorted(kept, key=lambda one: one[0])]
+
+
+def task_files(folder: str | Path) -> dict[str, Path]:
+    """Find the files of items in a folder, by the names of their tasks: `arc` of `arc.jsonl.gz`.
+
+    Raises:
+        ConfigError: There is no such folder or no task in it, or two files are of one task.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder (working directory {Path.cwd()})")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((one for one in ENDINGS if path.name.endswith(one)), None)
+        if ending is None or path.name.startswith("."):
+            continue
+        name = check_name(path.name.removesuffix(ending), "task")
+        if name in found:
+            raise ConfigError(f"{path}: {found[name].name} is task {name!r} too; remove one")
+        found[name] = path
+    if not found:
+        raise ConfigError(f"{folder}: has no tasks; one file for each, *{', *'.join(ENDINGS)}")
+    return found
+
+
+def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> EncodedTask:
+    """Encode items.
+
+    Args:
+        name: The task.
+        items: At least one.
+        tokenizer: The corpus's.
+
+    Raises:
+        ConfigError: A continuation has no token of its own.
+    """
+    encoded = tokenizer.spans([item.context + item.continuation for item in items])
+    tokens, starts, scored, sizes = [], [0], [], []
+    for item, spans in zip(items, encoded, strict=True):
+        first = scored_from(spans, item.context)
+        if first == len(spans.end_T):
+            raise ConfigError(
+                f"task {name!r}: item {item.id!r}: the tokenizer has no token for the continuation"
+                f" {item.continuation[:40]!r}; leave the item out, or use another tokenizer"
+            )
+        before = int(spans.end_T[first - 1]) if first else 0
+        tokens += [np.array([tokenizer.end_of_document]), spans.tokens_T]
+        starts.append(starts[-1] + 1 + len(spans.tokens_T))
+        scored.append(1 + first)
+        sizes.append(int(spans.end_T[-1]) - before)
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    return EncodedTask(
+        name=name,
+        tokens_T=np.concatenate(tokens).astype(dtype),
+        start_R=np.array(starts),
+        scored_R=np.array(scored),
+        bytes_R=np.array(sizes),
+        weight_R=np.array([item.weight for item in items], np.float64),
+    )
+
+
+def scored_from(spans: Spans, context: str) -> int:
+    """Return which token of a context with its continuation is the first that is scored."""
+    return int(np.searchsorted(spans.end_T, len(context.encode()), side="right"))
+
+
+def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
+    """Return the items of a configured task that are scored.
+
+    Raises:
+        ConfigError: The file of items cannot be read, or is wrong.
+    """
+    path = tasks.path(name)
+    file = local_copy(path, ConfigError)
+    with naming(file, path):
+        return chosen_items(read_items(file), tasks.sets[name].items or tasks.items)
+
+
+def write_tasks(
+    tasks: TasksConfig | None, tokenizer: Tokenizer, corpus: Path, say: Say
+) -> list[str]:
+    """Encode the items of all tasks into the folder of a corpus; return the tasks' names.
+
+    Raises:
+        ConfigError: A file of items cannot be read, or is wrong.
+    """
+    names = [] if tasks is None else list(tasks.sets)
+    for name in names:
+        assert tasks is not None, "it has names"
+        task = encode_task(name, scored_items(tasks, name), tokenizer)
+        write_task(task, corpus)
+        counts = f"{task.rows:,} items, {task.scored_tokens:,} tokens to score"
+        say(f"task {name}: {counts} of {len(task.tokens_T):,}")
+    return names
+
+
+def task_file(name: str) -> str:
+    """Return where a corpus has a task."""
+    return f"{TASK_FOLDER}/{check_name(name, 'task', CorpusError)}.npz"
+
+
+def write_task(task: EncodedTask, corpus: Path) -> None:
+    """Write a task into the folder of a corpus, whose index has its hash."""
+    path = corpus / task_file(task.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(task, name) for name in _ARRAYS})
+    write_bytes(path, buffer.getvalue())
+
+
+def open_task(corpus: Path, name: str) -> EncodedTask:
+    """Read a task of a corpus.
+
+    Raises:
+        CorpusError: It is absent or damaged.
+    """
+    path = inside(corpus, task_file(name), CorpusError)
+    arrays: dict[str, Any] = dict(read_arrays(path, error=CorpusError))
+    if set(arrays) != set(_ARRAYS) or not _fit(EncodedTask(name, **arrays)):
+        raise CorpusError(f"{path}: is not what was written; {PREPARE_AGAIN}")
+    return EncodedTask(name, **arrays)
+
+
+def _fit(task: EncodedTask) -> bool:
+    """Tell whether arrays have the shapes and ranges that their meaning asks for."""
+    arrays = [getattr(task, name) for name in _ARRAYS]
+    if any(array.ndim != 1 or array.dtype.kind not in "iuf" for array in arrays):
+        return False
+    rows = {len(task.scored_R), len(task.bytes_R), len(task.weight_R), len(task.start_R) - 1}
+    if rows != {task.rows} or not task.rows:
+        return False
+    sizes_R = np.diff(task.start_R)
+    return bool(
+        task.start_R[0] == 0
+        and task.start_R[-1] == len(task.tokens_T)
+        and ((task.scored_R >= 1) & (task.scored_R < sizes_R)).all()
+        and (task.bytes_R > 0).all()
+        and (task.weight_R > 0).all()
+    )
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Give the lines that are not empty, with their numbers."""
+    try:
+        with open_file(path) as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_DOCUMENT), b""), 1):
+                if len(line) == LONGEST_DOCUMENT:
+                    raise ConfigError(f"{path}:{number}: longer than {LONGEST_DOCUMENT >> 20} MiB")
+                if line.strip():
+                    yield number, line
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})") from error
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a library raises on a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+
+
+def _item(line: bytes, where: str) -> Item:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: invalid UTF-8 at byte {error.start + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: broken JSON: {str(error)[:100]}") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"{where}: a {type(row).__name__}; an item is an object")
+    for name in row:
+        if name not in _FIELDS:
+            raise ConfigError(f"{where}: unknown field {name!r}{did_you_mean(name, _FIELDS)}")
+    name = row.get("id")
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise ConfigError(f"{where}: id: {name!r}; give each item text or a number of its own")
+    weight = row.get("weight", 1.0)
+    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < MAX_WEIGHT:
+        raise ConfigError(f"{where}: weight: {weight!r}; need a number above 0 and below 1e100")
+    context, continuation = (_text(row, field, where) for field in ("context", "continuation"))
+    if not continuation:
+        raise ConfigError(f"{where}: continuation: is empty, so there is nothing to score")
+    return Item(_text({"id": str(name)}, "id", where), context, continuation, float(weight))
+
+
+def _text(row: dict[str, Any], field: str, where: str) -> str:
+    if field not in row:
+        raise ConfigError(f"{where}: {field}: is missing")
+    value = row[field]
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: {field}: {type(value).__name__} {str(value)[:40]!r}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{where}: {field}: invalid UTF-8 at character {error.start + 1}"
+        ) from error
+    return value
+
+
+_ARRAYS = tuple(one.name for one in fields(EncodedTask) if one.name != "name")

@@ -1,0 +1,477 @@
+"""Read the rows of one file: JSON, CSV, text (a file is a document), Parquet or Arrow.
+
+Compressed files (.gz, .bz2, .xz, .zst) and all others are read as streams, so stopping early costs
+nothing. A row that cannot be read is given with its place and the reason; what is damaged as a
+whole raises whatever the library raises, which `documents` turns into one line.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from mixopt.corpus.documents import Reading
+from mixopt.errors import CorpusError, MixoptError
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+BUILDERS: dict[str, str] = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".rst": "text",
+}
+LONGEST_DOCUMENT = 1 << 28  # bytes of a line of JSON, or of a compressed text
+_TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
+_PIECE = 1 << 12  # bytes of a compressed file that are read at once
+_BATCH = 1_000  # rows of Parquet that are in memory
+_SLICE = 100  # rows that become Python's values at once
+_LOOKED_AT = 200  # rows by which the columns of a file are known
+_LONGEST_VALUE = 2_000  # characters of a value that are kept of them
+_HEAD = 4_000_000  # bytes of plain text that are looked at
+
+Values = Mapping[str, Any]
+Check = Callable[[str, Iterable[str]], None]
+
+
+class Row(NamedTuple):
+    """A row: where it is, and its values by column, or why it cannot be read."""
+
+    where: str
+    values: Values | None
+    fault: str = ""
+
+
+def builder_of(path: Path) -> str | None:
+    """Return the builder that a file's suffix stands for: json, parquet, arrow, csv, text."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return BUILDERS.get(suffixes[-1]) if suffixes else None
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, decompressed where its suffix says how."""
+    with path.open("rb") as raw, _decompressed(raw, path) as stream:
+        yield stream
+
+
+class _Pieces(io.RawIOBase):
+    """A file that is read in small pieces, so that its place tells how much was needed."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._raw.read(_PIECE if size < 0 else min(size, _PIECE))
+
+
+def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSIONS:
+        raw = cast(IO[bytes], _Pieces(raw))
+    if suffix == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), 4 * _PIECE)
+    makes: dict[str, Callable[[Any], Any]] = {
+        ".gz": lambda file: gzip.GzipFile(fileobj=file),
+        ".bz2": bz2.BZ2File,
+        ".xz": lzma.LZMAFile,
+    }
+    stream: IO[bytes] = makes.get(suffix, lambda file: file)(raw)
+    return stream
+
+
+class RowFile:
+    """The rows of a file, read once; `share` tells how much of it was read."""
+
+    def __init__(
+        self,
+        path: Path,
+        builder: str,
+        columns: Sequence[str] | None = None,
+        check: Check = lambda where, names: None,
+    ) -> None:
+        """Choose the file; nothing is read yet.
+
+        Args:
+            path: The file.
+            builder: json, parquet, arrow, csv or text.
+            columns: Those that are needed; all when None.
+            check: Called once with the place and the columns of the header, or of the first row.
+        """
+        self.path, self.builder = path, builder
+        self.columns, self.check = columns, check
+        self._share: Callable[[], float] = lambda: 0.0
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give the rows in order.
+
+        Raises:
+            Exception: What a library raises on a damaged file.
+        """
+        return _READERS[self.builder](self)
+
+    @property
+    def share(self) -> float:
+        """Share of the file that has been read, about, in its own bytes or rows."""
+        return min(self._share(), 1.0)
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Open the file for a reader, decompressed."""
+        with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
+            size = max(self.path.stat().st_size, 1)
+            with self.measured(lambda: raw.tell() / size):
+                yield stream
+
+    @contextmanager
+    def measured(self, share: Callable[[], float]) -> Iterator[None]:
+        """Say how much was read of the file while it is open; afterwards how much it was."""
+        self._share = share
+        try:
+            yield
+        finally:
+            last = share()
+            self._share = lambda: last
+
+    def counted(self, batches: Iterable[Any], total: Callable[[], float]) -> Iterator[Row]:
+        """Give the rows of Arrow batches, of so many bytes in all."""
+        number, size = 0, 0.0
+        with self.measured(lambda: size / max(total(), 1)):
+            for batch in batches:
+                _check_places(batch)
+                for start in range(0, batch.num_rows, _SLICE):
+                    part = batch.slice(start, _SLICE)
+                    for row in _rows_of(part):
+                        number += 1
+                        size += part.nbytes / part.num_rows
+                        yield Row(f"{self.path} (row {number})", *row)
+
+    def rest(self, stream: IO[bytes]) -> bytes:
+        """Return the rest of a file; what is compressed may be far larger than its file."""
+        if self.path.suffix.lower() not in COMPRESSIONS:
+            return stream.read()
+        content = stream.read(LONGEST_DOCUMENT + 1)
+        if len(content) > LONGEST_DOCUMENT:
+            raise ValueError(_TOO_LONG)
+        return content
+
+
+def documents(file: RowFile, reading: Reading) -> Iterator[str]:
+    """Give the documents of a file, in order.
+
+    Args:
+        file: The file, opened with the reading's column and check.
+        reading: Column and policy.
+
+    Raises:
+        CorpusError: The file is damaged, the column is missing, or a document is bad.
+    """
+    column = "text" if file.builder == "text" else reading.column
+    try:
+        for where, values, fault in file:
+            if values is None:
+                reading.is_bad(where, fault)
+            elif column not in values:
+                reading.is_bad(where, f"no column {column!r}")
+            else:
+                text = reading.text(values[column], where)
+                if text is not None:
+                    yield text
+    except MixoptError:
+        raise
+    except Exception as error:  # whatever a library raises on a damaged file
+        reading.damaged(file.path, error)
+
+
+def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
+    """Give the documents of a file as `documents`."""
+    return documents(RowFile(path, builder, [reading.column], reading.check_column), reading)
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The beginning of a file.
+
+    Attributes:
+        rows: Values by column; of plain text one row with the column `text`.
+        broken: How many rows cannot be read.
+    """
+
+    rows: tuple[Values, ...]
+    broken: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in the order of the file."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
+
+    def texts(self, column: str) -> list[str]:
+        """Return the values of a column that are text."""
+        values = (row.get(column) for row in self.rows)
+        return [value for value in values if isinstance(value, str)]
+
+
+def first_rows(path: Path, builder: str) -> FirstRows:
+    """Return the first rows of a file, with short values.
+
+    Raises:
+        CorpusError: It cannot be read, with the reason in a few words.
+    """
+    with _readable():
+        if builder == "text":
+            with open_file(path) as stream:
+                head = stream.read(_HEAD)
+            if b"\0" in head:
+                raise CorpusError("is binary, not text")
+            rows = [Row("", {"text": head.decode(errors="replace")})] if head else []
+        else:
+            rows = list(islice(RowFile(path, builder), _LOOKED_AT))
+    found = [
+        {str(name): _short(value) for name, value in row.values.items()}
+        for row in rows
+        if row.values is not None
+    ]
+    return FirstRows(tuple(found), len(rows) - len(found))
+
+
+def column_pairs(path: Path, builder: str, first: str, second: str) -> Iterator[tuple[str, str]]:
+    """Give the values of two columns, of each row in which both are text.
+
+    Raises:
+        CorpusError: The file cannot be read, with its name.
+    """
+    with _readable(f"{path}: "):
+        for row in RowFile(path, builder, [first, second]):
+            one, other = ((row.values or {}).get(name) for name in (first, second))
+            if isinstance(one, str) and isinstance(other, str):
+                yield one, other
+
+
+@contextmanager
+def _readable(before: str = "") -> Iterator[None]:
+    try:
+        yield
+    except CorpusError as error:
+        raise CorpusError(f"{before}{error}") from error
+    except Exception as error:  # whatever a library raises on a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CorpusError(f"{before}cannot be read: {reason}") from error
+
+
+def _short(value: object) -> object:
+    """Return text without its end, plain values, and nothing of anything else."""
+    if isinstance(value, str):
+        return value[:_LONGEST_VALUE].encode(errors="replace").decode()
+    return value if isinstance(value, (int, float, bool)) or value is None else {}
+
+
+def _json(file: RowFile) -> Iterator[Row]:
+    with file.opened() as stream:
+        first, blank = stream.readline(LONGEST_DOCUMENT), 0
+        while first and not first.strip():
+            first, blank = stream.readline(LONGEST_DOCUMENT), blank + 1
+        is_array = first.lstrip(b"\xef\xbb\xbf \t").startswith(b"[")
+        if is_array:
+            array = b"\n" * blank + first + file.rest(stream)
+        else:
+            yield from _json_lines(file, first, stream, blank + 1)
+    if is_array:
+        yield from _json_array(file, array)
+
+
+def _json_lines(file: RowFile, first: bytes, stream: IO[bytes], start: int) -> Iterator[Row]:
+    is_checked = False
+    for number, line in enumerate(_lines(first, stream), start=start):
+        if not line.strip():
+            continue
+        row = _parsed(line, f"{file.path}:{number}")
+        if row.values is not None and not is_checked:
+            file.check(row.where, row.values)
+            is_checked = True
+        yield row
+
+
+def _lines(line: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+    """Give the lines of a file; of one that is too long, its first LONGEST_DOCUMENT bytes."""
+    while line:
+        yield line
+        while len(line) == LONGEST_DOCUMENT and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST_DOCUMENT)
+        line = stream.readline(LONGEST_DOCUMENT)
+
+
+def _parsed(line: bytes, where: str) -> Row:
+    if len(line) == LONGEST_DOCUMENT:
+        return Row(where, None, _TOO_LONG)
+    try:
+        return _object(json.loads(line.rstrip(b"\r\n").decode("utf-8-sig")), where)
+    except json.JSONDecodeError as error:
+        return Row(where, None, f"broken JSON at column {error.colno}: {error.msg}")
+    except (RecursionError, ValueError) as error:
+        return Row(where, None, _json_fault(error))
+
+
+def _json_array(file: RowFile, content: bytes) -> Iterator[Row]:
+    try:
+        rows = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        yield Row(f"{file.path}:{line}", None, "invalid UTF-8 in a JSON array")
+        return
+    except (RecursionError, ValueError) as error:
+        place = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        yield Row(f"{file.path}{place}", None, _json_fault(error))
+        return
+    number = 0
+    with file.measured(lambda: number / len(rows)):
+        for value in rows:
+            number += 1
+            row = _object(value, f"{file.path} (item {number})")
+            if number == 1 and row.values is not None:
+                file.check(row.where, row.values)
+            yield row
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"invalid UTF-8 at byte {error.start + 1}"
+    if isinstance(error, RecursionError):
+        return "broken JSON: nested too deeply"
+    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"broken JSON: {what}".split(";", maxsplit=1)[0]  # of a number of thousands of digits
+
+
+def _object(value: object, where: str) -> Row:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return Row(where, None, f"a {type(value).__name__}, not an object with columns")
+
+
+def _text(file: RowFile) -> Iterator[Row]:
+    with file.opened() as stream:
+        content = file.rest(stream)
+    try:
+        yield Row(str(file.path), {"text": content.decode("utf-8-sig").replace("\r\n", "\n")})
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        yield Row(f"{file.path}:{line}", None, f"invalid UTF-8 at byte {error.start + 1}")
+
+
+def _csv(file: RowFile) -> Iterator[Row]:
+    delimiter = "\t" if ".tsv" in file.path.suffixes else ","
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with file.opened() as binary:
+            lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
+            rows = csv.reader(lines, delimiter=delimiter)
+            header = next(rows, [])
+            file.check(str(file.path), header)
+            for row in rows:
+                if row:
+                    values = dict.fromkeys(header) | dict(zip(header, row, strict=False))
+                    yield Row(f"{file.path}:{rows.line_num}", values)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet(file: RowFile) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file.path) as parquet:
+        names = parquet.schema_arrow.names
+        file.check(str(file.path), names)
+        chosen = None if file.columns is None else [n for n in file.columns if n in names]
+        batches = parquet.iter_batches(batch_size=_BATCH, columns=chosen)
+        groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
+        sizes = [g.column(k) for g in groups for k in range(g.num_columns)]
+        total = sum(
+            one.total_uncompressed_size
+            for one in sizes
+            if chosen is None or one.path_in_schema in chosen
+        )
+        yield from file.counted(batches, lambda: total)
+
+
+def _arrow(file: RowFile) -> Iterator[Row]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(file.path)) as source:
+        read = 0
+
+        def named(batches: Iterable[Any]) -> Iterator[Any]:
+            nonlocal read
+            for batch in batches:
+                chosen = batch.select(names)
+                read += chosen.nbytes
+                yield chosen
+
+        try:
+            stream = pa.ipc.open_stream(source)
+            batches: Iterable[Any] = stream
+        except pa.ArrowInvalid:
+            stream = pa.ipc.open_file(source)
+            batches = [stream.get_batch(k) for k in range(stream.num_record_batches)]
+        file.check(str(file.path), stream.schema.names)
+        names = [n for n in stream.schema.names if file.columns is None or n in file.columns]
+        if isinstance(batches, list):
+            total = sum(batch.select(names).nbytes for batch in batches)
+            yield from file.counted(named(batches), lambda: total)
+        else:
+            size = source.size()
+            yield from file.counted(named(batches), lambda: read * size / max(source.tell(), 1))
+
+
+def _check_places(batch: Any) -> None:
+    """Check where the texts begin and end, but not that they are UTF-8: single ones may be bad."""
+    import pyarrow as pa
+
+    views = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for column in batch.columns:
+        for array in getattr(column, "chunks", [column]):
+            view = views.get(array.type)
+            (array if view is None else array.view(view)).validate(full=True)
+
+
+def _rows_of(part: Any) -> Iterator[tuple[Values | None, str]]:
+    """Give some rows of a batch; where one is not UTF-8, the others are still given."""
+    try:
+        yield from ((row, "") for row in part.to_pylist())
+    except UnicodeDecodeError:
+        for place in range(part.num_rows):
+            try:
+                yield part.slice(place, 1).to_pylist()[0], ""
+            except UnicodeDecodeError as error:
+                yield None, f"invalid UTF-8 at byte {error.start + 1}"
+
+
+_READERS: dict[str, Callable[[RowFile], Iterator[Row]]] = {
+    "json": _json,
+    "csv": _csv,
+    "text": _text,
+    "parquet": _parquet,
+    "arrow": _arrow,
+}

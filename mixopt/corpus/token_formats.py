@@ -1,0 +1,516 @@
+"""Token files of other tools: find the files of a source, and read them.
+
+    megatron    PREFIX.bin and PREFIX.idx (version 1); the index says type and documents
+    datatrove   NAME.ds with its .index and .metadata, which say documents and type
+    llmc        a .bin with the header of llm.c and modded-nanogpt, which says the type
+    npy         numpy's array of integers, in C order; its header says the type
+    raw         integers alone, as nanoGPT, OLMo-core, dolma and `tofile` write; needs `dtype`
+
+The type of a token is what a file or the caller says, never guessed: tokens of 32 bits read as 16
+bits are twice as many, and look sound. Files are read some tokens at a time and not mapped: one
+that is cut short while it is read is then an error, where a mapping would end the process.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from mixopt.errors import CorpusError
+from mixopt.system import IntArray, is_url, local_path
+
+TYPES: dict[str, np.dtype[Any]] = {
+    "uint8": np.dtype("u1"),
+    "uint16": np.dtype("<u2"),
+    "uint32": np.dtype("<u4"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
+}
+PART = 1 << 20  # tokens that are in memory at a time
+BLOCK = 4096  # tokens of a piece, where it is not known where documents end
+_NUMPY = b"\x93NUMPY"
+_LLMC_HEADER = 1024
+_LLMC_TYPES = {(20240520, 1): "uint16", (20240801, 7): "uint32"}  # magic and version
+_LLMC_MAGIC = tuple(magic.to_bytes(4, "little") for magic, _ in _LLMC_TYPES)
+_DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
+_ENDS = np.dtype("<u8")
+_MEGATRON = b"MMIDIDX\x00\x00"
+_MEGATRON_HEAD = struct.Struct("<QBQQ")
+_MEGATRON_TYPES = {1: "uint8", 4: "int32", 5: "int64", 8: "uint16"}
+_MEGATRON_START = len(_MEGATRON) + _MEGATRON_HEAD.size
+_LENGTH, _PLACE = np.dtype("<i4"), np.dtype("<i8")
+_HEADERS = {  # how files begin that hold more than tokens
+    _NUMPY: "numpy's: use format 'npy'",
+    b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
+    b"PAR1": "Parquet: write its tokens alone",
+    b"\x1f\x8b": "gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "zstd: unpack it",
+    b"BZh": "bzip2: unpack it",
+    b"\xfd7zXZ": "xz: unpack it",
+    b"\x89HDF": "HDF5: write its tokens alone",
+    b"MMIDIDX": "Megatron's index: name the .bin beside it",
+    **dict.fromkeys(_LLMC_MAGIC, "llm.c's: use format 'llmc'"),
+}
+
+
+class TokenFile(NamedTuple):
+    """Tokens of another tool.
+
+    Attributes:
+        path: What messages name, and the file of the tokens.
+        files: All files that are read.
+        stored: The type of a stored token.
+        tokens: How many there are.
+        offset: Bytes before the first.
+        documents: How many documents there are, where the format says.
+        ends: Returns where documents end, in tokens from the start, some at a time and ascending.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    stored: np.dtype[Any]
+    tokens: int
+    offset: int = 0
+    documents: int | None = None
+    ends: Callable[[], Iterator[IntArray]] | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """uint16 or uint32, which holds all tokens; None where only these tell."""
+        size = max(self.stored.itemsize, 2)
+        return None if size > 4 else np.dtype(f"<u{size}")
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether the bytes of the file are those of a shard."""
+        return self.offset == 0 and self.stored.itemsize in (2, 4) and self.stored.byteorder != ">"
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        """Give the tokens, some at a time; negative ones where the tool has them.
+
+        Raises:
+            CorpusError: The file cannot be read, or has become shorter.
+        """
+        return _read_parts(self.path, self.stored, self.tokens, self.offset)
+
+    def pieces(
+        self, parts: Iterator[NDArray[Any]], document_end: int | None
+    ) -> Iterator[NDArray[Any]]:
+        """Give the documents one by one, each with the id that ends it; else blocks of tokens.
+
+        Args:
+            parts: The tokens, as `parts` gives them.
+            document_end: The id that ends a document, where the format does not say.
+        """
+        if self.ends is not None:
+            yield from _joined(_at_ends(parts, self.ends()))
+        elif document_end is not None:
+            yield from _joined((part, np.flatnonzero(part == document_end) + 1) for part in parts)
+        else:
+            yield from _joined(_at_blocks(parts))
+
+
+def find_token_files(patterns: Sequence[str], format: str | None = None) -> list[Path]:
+    """Return what is to be read, in the order of the patterns and of names.
+
+    Args:
+        patterns: Files, prefixes of Megatron's, globs and folders.
+        format: Of which tool they are; None where that is found of each.
+
+    Raises:
+        CorpusError: A pattern matches nothing, or a folder has files of two tools or of none.
+    """
+    found = [path for pattern in patterns for path in _matching(pattern, format)]
+    return list(dict.fromkeys(found))
+
+
+def found_format(path: Path) -> str:
+    """Return the format of a file or prefix, as its name or first bytes tell.
+
+    Raises:
+        CorpusError: It is not there.
+    """
+    if _has_index(path):
+        return "megatron"
+    if not path.is_file():
+        raise CorpusError(f"{path}: not found")
+    return _kind(path) or "raw"
+
+
+def open_token_file(path: Path, format: str, dtype: str | None) -> TokenFile:
+    """Open the tokens of one file or prefix; the tokens themselves are not read.
+
+    Args:
+        path: As `find_token_files` gives it.
+        format: One of `FORMATS`.
+        dtype: The type of a stored token, one of `TYPES`; None where the files must say.
+
+    Raises:
+        CorpusError: The files are not of the format, or are damaged.
+    """
+    try:
+        return FORMATS[format](path, dtype)
+    except OSError as error:
+        where = error.filename or path
+        raise CorpusError(f"{where}: cannot be read: {error.strerror or error}") from error
+
+
+def _matching(pattern: str, format: str | None) -> list[Path]:
+    if not pattern:
+        raise CorpusError("the path is empty")
+    if is_url(pattern):
+        raise CorpusError(f"{pattern}: tokens are read from files here; copy them to this machine")
+    expanded = local_path(pattern)
+    if expanded.exists() or glob.escape(str(expanded)) == str(expanded):
+        is_there = any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin"))
+        found = [expanded] if is_there else []
+    else:
+        found = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
+    if not found:
+        what = "not found" if glob.escape(pattern) == pattern else "the glob matches no file"
+        raise CorpusError(f"{pattern}: {what} (working directory {Path.cwd()})")
+    return [
+        file
+        for path in found
+        for file in (_in_folder(path, format) if path.is_dir() else [_whole(path, format)])
+    ]
+
+
+def _in_folder(folder: Path, format: str | None) -> list[Path]:
+    """Return the files of a folder, which are all of one tool."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        kind = None if hidden or not path.is_file() else _kind(path)
+        if kind is not None:
+            kinds.setdefault(kind, []).append(path)
+    if len(kinds) > 1:
+        named = " and ".join(f"{kind} ({paths[0].name})" for kind, paths in kinds.items())
+        raise CorpusError(f"{folder}: has tokens of {named}; select the files of one by a glob")
+    if not kinds:
+        raise CorpusError(f"{folder}: has no files of tokens")
+    ((kind, paths),) = kinds.items()
+    if format not in (None, kind):
+        raise CorpusError(f"{folder}: its tokens are {kind}, such as {paths[0].name}, not {format}")
+    return list(dict.fromkeys(_whole(path, kind) for path in paths))
+
+
+def _kind(path: Path) -> str | None:
+    """Return the format of a file by its name or first bytes; None where it is none of tokens."""
+    if path.suffix == ".idx":
+        return "megatron"
+    if path.suffix == ".bin":
+        if _first_bytes(path, 4) in _LLMC_MAGIC:
+            return "llmc"
+        return "megatron" if path.with_suffix(".idx").exists() else "raw"
+    if path.suffix == ".npy":
+        return "npy" if _first_bytes(path, len(_NUMPY)) == _NUMPY else "raw"
+    return "datatrove" if path.suffix == ".ds" else None
+
+
+def _whole(path: Path, format: str | None) -> Path:
+    """Return the name under which the files beside one another are read."""
+    if path.suffix in (".index", ".metadata") and path.with_suffix("").suffix == ".ds":
+        return path.with_suffix("")
+    is_megatron = format == "megatron" or (format is None and _has_index(path))
+    return _prefix(path) if is_megatron else path
+
+
+def _prefix(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
+
+
+def _has_index(path: Path) -> bool:
+    return bool(path.name) and _beside(_prefix(path), ".idx").exists()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_parts(
+    path: Path, dtype: np.dtype[Any], count: int, offset: int = 0
+) -> Iterator[NDArray[Any]]:
+    """Read `count` numbers of a file, some at a time."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            for start in range(0, count, PART):
+                some = min(PART, count - start)
+                content = stream.read(some * dtype.itemsize)
+                if len(content) < some * dtype.itemsize:
+                    raise CorpusError(f"{path}: was truncated while it was being read")
+                yield np.frombuffer(content, dtype)
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
+    """Return how many numbers a file has after `offset` bytes."""
+    size = path.stat().st_size - offset
+    if size <= 0:
+        raise CorpusError(f"{path}: has no tokens")
+    if size % dtype.itemsize:
+        raise CorpusError(f"{path}: {size} bytes are not a whole number of {dtype.name} tokens")
+    return size // dtype.itemsize
+
+
+def _check_type(path: Path, found: str, dtype: str | None) -> None:
+    if dtype not in (None, found):
+        raise CorpusError(f"{path}: its tokens are {found}, not {dtype!r}; leave out dtype")
+
+
+def _check_count(path: Path, tokens: int, expected: int, what: str) -> None:
+    if tokens != expected:
+        raise CorpusError(f"{path}: truncated or altered: {tokens} tokens, but {what} {expected}")
+
+
+def _raw(path: Path, dtype: str | None) -> TokenFile:
+    start = _first_bytes(path, 8)
+    for header, what in _HEADERS.items():
+        if start.startswith(header):
+            raise CorpusError(f"{path}: has a header, but raw tokens have none; it is {what}")
+    if dtype is None:
+        raise CorpusError(
+            f"{path}: raw tokens do not state their type; give dtype='uint16' (as nanoGPT writes)"
+            " or dtype='uint32'"
+        )
+    return TokenFile(path, (path,), TYPES[dtype], _count(path, TYPES[dtype]))
+
+
+def _llmc(path: Path, dtype: str | None) -> TokenFile:
+    header = np.frombuffer(_first_bytes(path, 12).ljust(12, b"\0"), "<i4")
+    found = _LLMC_TYPES.get(tuple(header[:2].tolist()))
+    if found is None:
+        raise CorpusError(f"{path}: not llm.c's format: its header begins {header.tolist()}")
+    _check_type(path, found, dtype)
+    tokens = _count(path, TYPES[found], _LLMC_HEADER)
+    _check_count(path, tokens, int(header[2]), "its header has")
+    return TokenFile(path, (path,), TYPES[found], tokens, _LLMC_HEADER)
+
+
+def _npy(path: Path, dtype: str | None) -> TokenFile:
+    if _first_bytes(path, len(_NUMPY)) != _NUMPY:
+        raise CorpusError(
+            f"{path}: has no numpy header, as OLMo-core's .npy: use format 'raw', with its dtype"
+        )
+    try:
+        with path.open("rb") as stream:
+            version = npy_format.read_magic(stream)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version} of .npy; 1.0 and 2.0 are supported")
+            reads = (npy_format.read_array_header_1_0, npy_format.read_array_header_2_0)
+            shape, is_fortran, stored = reads[version[0] - 1](stream)
+            offset = stream.tell()
+    except (ValueError, SyntaxError, TypeError, KeyError) as error:
+        raise CorpusError(f"{path}: not a .npy: {' '.join(str(error).split())[:200]}") from error
+    if not np.issubdtype(stored, np.integer):
+        raise CorpusError(f"{path}: is an array of {stored.name}; tokens are integers")
+    if is_fortran and len(shape) > 1:
+        raise CorpusError(f"{path}: is in Fortran order; save numpy.ascontiguousarray of it")
+    _check_type(path, stored.name, dtype)
+    tokens = math.prod(shape)
+    if path.stat().st_size != offset + tokens * stored.itemsize:
+        raise CorpusError(
+            f"{path}: truncated or altered: {path.stat().st_size} bytes, and {tokens}"
+            f" {stored.name} after its header take {offset + tokens * stored.itemsize}"
+        )
+    if tokens == 0:
+        raise CorpusError(f"{path}: has no tokens")
+    return TokenFile(path, (path,), stored, tokens, offset)
+
+
+def _datatrove(path: Path, dtype: str | None) -> TokenFile:
+    index, metadata = _beside(path, ".index"), _beside(path, ".metadata")
+    if metadata.exists():
+        with metadata.open("rb") as stream:
+            line = stream.readline(4096).decode(errors="replace").strip()
+        found = _DATATROVE_TYPES.get(line.rpartition("|")[2])
+        if found is None:
+            raise CorpusError(
+                f"{metadata}: its first line is {line[:80]!r}, but datatrove's ends with the bytes"
+                " of a token, as in 'gpt2|2'"
+            )
+        _check_type(path, found, dtype)
+        dtype = found
+    if dtype is None:
+        raise CorpusError(
+            f"{metadata}: not found, and the type of a token is stated nowhere else; give"
+            " dtype='uint16' or 'uint32'"
+        )
+    documents, tokens = _count(index, _ENDS), _count(path, TYPES[dtype])
+    last = int(next(_read_parts(index, _ENDS, 1, 8 * (documents - 1)))[0])
+    _check_count(path, tokens, last, "its index has")
+    return TokenFile(
+        path, (path, index), TYPES[dtype], tokens,
+        documents=documents, ends=lambda: _datatrove_ends(index, documents),
+    )  # fmt: skip
+
+
+def _datatrove_ends(index: Path, documents: int) -> Iterator[IntArray]:
+    last = 0
+    for part in _read_parts(index, _ENDS, documents):
+        ends = part.astype(np.int64)
+        if (np.diff(ends, prepend=last) < 0).any():
+            raise CorpusError(f"{index}: altered: the ends of its documents are not increasing")
+        last = int(ends[-1])
+        yield ends
+
+
+def _megatron(source: Path, dtype: str | None) -> TokenFile:
+    """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents.
+
+    An index of a large data set has gigabytes, so it is read some sequences at a time.
+    """
+    if not source.name:
+        raise CorpusError(f"{str(source)!r}: is not the name of a Megatron data set")
+    path, index = (_beside(_prefix(source), suffix) for suffix in (".bin", ".idx"))
+    content = _first_bytes(index, _MEGATRON_START)
+    if content[: len(_MEGATRON)] != _MEGATRON or len(content) < _MEGATRON_START:
+        raise CorpusError(f"{index}: not a Megatron index: it begins with {content[:9]!r}")
+    version, code, sequences, bounds = _MEGATRON_HEAD.unpack_from(content, len(_MEGATRON))
+    if version != 1:
+        raise CorpusError(
+            f"{index}: version {version} of a Megatron index; only version 1 is supported"
+        )
+    if code not in _MEGATRON_TYPES:
+        known = ", ".join(f"{name} ({code})" for code, name in _MEGATRON_TYPES.items())
+        raise CorpusError(f"{index}: tokens of type code {code}; supported: {known}")
+    size, expected = index.stat().st_size, _MEGATRON_START + 12 * sequences + 8 * bounds
+    if bounds < 1 or size not in (
+        expected,
+        expected + sequences,
+    ):  # multimodal ones have a byte more
+        raise CorpusError(
+            f"{index}: truncated or altered: {size} bytes, and {sequences} sequences and"
+            f" {bounds} bounds of documents take {expected}"
+        )
+    name = _MEGATRON_TYPES[code]
+    _check_type(index, name, dtype)
+    tokens = _count(path, TYPES[name])
+    what = f"its index of {sequences} sequences has"
+    _check_count(path, tokens, _megatron_tokens(index, sequences, TYPES[name].itemsize), what)
+    return TokenFile(
+        path, (path, index), TYPES[name], tokens,
+        documents=bounds - 1, ends=lambda: _megatron_ends(index, sequences, bounds - 1),
+    )  # fmt: skip
+
+
+def _megatron_tokens(index: Path, sequences: int, item: int) -> int:
+    """Count the tokens of sequences that stand one after the other."""
+    total = done = 0
+    places = _read_parts(index, _PLACE, sequences, _MEGATRON_START + 4 * sequences)
+    sizes = _read_parts(index, _LENGTH, sequences, _MEGATRON_START)
+    for part, place in zip(sizes, places, strict=True):
+        lengths = part.astype(np.int64)
+        ends = total + np.cumsum(lengths)
+        wrong = np.flatnonzero((lengths < 0) | (place != (ends - lengths) * item))
+        if len(wrong):
+            k = int(wrong[0])
+            raise CorpusError(
+                f"{index}: altered: sequence {done + k} has {lengths[k]} tokens from byte"
+                f" {place[k]}, and the one before it ends at {int(ends[k] - lengths[k]) * item}"
+            )
+        total, done = int(ends[-1]), done + len(lengths)
+    return total
+
+
+def _megatron_ends(index: Path, sequences: int, documents: int) -> Iterator[IntArray]:
+    """Give the tokens up to the end of each document, from bounds that count sequences."""
+    bounds = _megatron_bounds(index, sequences, documents)
+    bound, passed, before = next(bounds, None), 0, 0
+    for lengths in _read_parts(index, _LENGTH, sequences, _MEGATRON_START):
+        ends = before + np.cumsum(lengths, dtype=np.int64)
+        found = []
+        while bound is not None and int(bound[-1]) <= passed + len(lengths):
+            found.append(bound)
+            bound = next(bounds, None)
+        if bound is not None:
+            inside = int(np.searchsorted(bound, passed + len(lengths), side="right"))
+            found.append(bound[:inside])
+            bound = bound[inside:]
+        here = np.concatenate(found) - passed if found else np.empty(0, np.int64)
+        yield np.where(here > 0, ends[np.maximum(here, 1) - 1], before)
+        passed, before = passed + len(lengths), int(ends[-1])
+
+
+def _megatron_bounds(index: Path, sequences: int, documents: int) -> Iterator[IntArray]:
+    last, offset = 0, _MEGATRON_START + 12 * sequences
+    for place, part in enumerate(_read_parts(index, _PLACE, documents + 1, offset)):
+        bounds = part[1:] if place == 0 else part
+        if (place == 0 and part[0] != 0) or (np.diff(bounds, prepend=last) < 0).any():
+            raise CorpusError(f"{index}: altered: the bounds of its documents are not increasing")
+        if len(bounds):
+            last = int(bounds[-1])
+            if last > sequences:
+                break
+            yield bounds
+    if last != sequences:
+        raise CorpusError(f"{index}: altered: its documents end at sequence {last} of {sequences}")
+
+
+_Cut = tuple[NDArray[Any], IntArray]  # some tokens, and where to cut them
+
+
+def _joined(cuts: Iterator[_Cut]) -> Iterator[NDArray[Any]]:
+    """Cut parts, joining what reaches from one into the next."""
+    held: list[NDArray[Any]] = []
+    for part, stops in cuts:
+        start = 0
+        for stop in stops.tolist():
+            piece = part[start:stop]
+            if held:
+                piece, held = np.concatenate([*held, piece]), []
+            if len(piece):
+                yield piece
+            start = stop
+        if start < len(part):
+            held.append(part[start:])
+    if held:
+        yield np.concatenate(held)
+
+
+def _at_ends(parts: Iterator[NDArray[Any]], ends: Iterator[IntArray]) -> Iterator[_Cut]:
+    waiting, passed = np.empty(0, np.int64), 0
+    for part in parts:
+        stop = passed + len(part)
+        while not len(waiting) or int(waiting[-1]) < stop:
+            more = next(ends, None)
+            if more is None:
+                break
+            waiting = np.concatenate([waiting, more])
+        inside = int(np.searchsorted(waiting, stop, side="right"))
+        yield part, waiting[:inside] - passed
+        waiting, passed = waiting[inside:], stop
+
+
+def _at_blocks(parts: Iterator[NDArray[Any]]) -> Iterator[_Cut]:
+    passed = 0
+    for part in parts:
+        yield part, np.arange(-passed % BLOCK, len(part) + 1, BLOCK)
+        passed += len(part)
+
+
+FORMATS: dict[str, Callable[[Path, str | None], TokenFile]] = {
+    "megatron": _megatron,
+    "datatrove": _datatrove,
+    "llmc": _llmc,
+    "npy": _npy,
+    "raw": _raw,
+}

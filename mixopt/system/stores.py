@@ -1,0 +1,356 @@
+"""Objects of stores by URL (`s3://`, `gs://`, `hf://`, `memory://`, `https://`), through fsspec.
+
+    <cache>/objects/<key>/<name>    an object; the key is a hash of its URL, version and size
+
+fsspec reads a store's options and credentials from the environment as the store's own library does
+(AWS_*, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN). A URL has no secret: it would be kept wherever a
+URL is. An object is fetched whole, once a node: a changed one has another version, hence another
+key. Nothing is removed; whoever needs the room deletes the cache when nothing reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mixopt.errors import CorpusError, MixoptError, PluginError
+from mixopt.system.files import replacing, waiting_for
+from mixopt.system.server_uris import without_secrets
+
+Made = TypeVar("Made")
+CACHE = "MIXOPT_CACHE"  # names another folder
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_LOCAL = re.compile(r"(?:file|local)://")
+_WEB = ("http", "https")
+_MAX_NAME = 150  # characters of a file's name
+# Fields of what stores say of an object that change with its content, the surest first.
+_VERSIONS = (
+    "ETag", "etag", "xet_hash", "blob_id", "md5Hash", "generation", "Content-MD5", "Digest",
+    "LastModified", "Last-Modified", "mtime", "created",
+)  # fmt: skip
+_LOG_IN = (
+    "set the credentials of the store in the environment (AWS_ACCESS_KEY_ID and"
+    " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN)"
+)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object of a store, as the store says that it is.
+
+    Attributes:
+        url: Where it is.
+        bytes: Its size.
+        version: What changes with its content: an entity tag, or when it was last changed; empty
+            where the store says neither.
+    """
+
+    url: str
+    bytes: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its URL, without a query."""
+        scheme, _, path = self.url.partition("://")
+        if scheme.lower() in _WEB:
+            path = re.split(r"[?#]", path, maxsplit=1)[0]
+        return path.rstrip("/").rpartition("/")[2] or "object"
+
+
+def is_url(text: object) -> bool:
+    """Tell the URL of a store from a path; `file://` is a path (`local_path`)."""
+    return isinstance(text, str) and "://" in text and not _LOCAL.match(text)
+
+
+def local_path(text: str) -> Path:
+    """Return the path that a text names, with or without `file://`."""
+    return Path(_LOCAL.sub("", text, count=1)).expanduser()
+
+
+def join_url(folder: str, name: str) -> str:
+    """Return the URL of what is called `name` in a folder."""
+    return f"{folder.rstrip('/')}/{name.lstrip('/')}"
+
+
+def under_folder(folder: str, name: str) -> str:
+    """Return the path or URL of `name` in a folder; one that is whole already is itself."""
+    if "://" in name or Path(name).is_absolute():
+        return name
+    return join_url(folder, name) if is_url(folder) else str(Path(folder, name))
+
+
+def url_fault(url: str) -> str | None:
+    """Return what is wrong with a URL of a store; None where it can be asked for."""
+    found = _SCHEME.match(url)
+    if found is None or "::" in url:
+        return "chains of URLs are not read; give one, such as s3://bucket/folder"
+    if without_secrets(url) != url:
+        return f"has a secret, which would be stored with the URL; leave it out, and {_LOG_IN}"
+    if not url[found.end() :].strip("/"):
+        return "names no bucket or host"
+    return None
+
+
+def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[StoredObject]:
+    """Return the object of a URL, all objects below a folder, or those that a glob matches.
+
+    Args:
+        url: An object, a folder, or a glob (`*`, `?`, `[ab]`, `**`; of http `*` alone). Hidden
+            objects below a folder are left out.
+        error: What is raised.
+
+    Raises:
+        MixoptError: `error`; there is no such object, the store refuses, or cannot be reached.
+        PluginError: The library of the store is not installed.
+    """
+    store, path = _opened(url, error)
+    with _told(url, error):
+        store.invalidate_cache()
+        infos = _infos(store, path, url)
+    if not infos:
+        what = "the glob matches no object" if _is_glob(url) else "holds no objects"
+        raise error(f"{without_secrets(url)}: {what}")
+    return sorted((_stored(store, info, error) for info in infos), key=lambda found: found.url)
+
+
+def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError) -> None:
+    """Write an object's content to a path, and check that it is what was listed.
+
+    Raises:
+        MixoptError: `error`; it cannot be read, is cut short, or changed while it was read.
+        OSError: The file cannot be written.
+    """
+    store, name = _opened(stored.url, error)
+    with _told(stored.url, error):
+        store.get_file(name, str(path))
+        store.invalidate_cache()
+        now = _stored(store, store.info(name), error)
+    if now != stored or path.stat().st_size != stored.bytes:
+        raise error(
+            f"{stored.url}: changed or broke off while it was being read; run again when nothing"
+            " writes to it"
+        )
+
+
+def write_object(path: Path, url: str, error: type[MixoptError] = CorpusError) -> None:
+    """Put a file into a store, in place of what is there; a reader sees all of it or none.
+
+    Raises:
+        MixoptError: `error`; the store refuses, or cannot be reached.
+    """
+    store, name = _opened(url, error)
+    with _told(url, error):
+        store.put_file(str(path), name)
+
+
+def object_exists(url: str, error: type[MixoptError] = CorpusError) -> bool:
+    """Tell whether there is an object, or a folder with objects, of this URL.
+
+    Raises:
+        MixoptError: `error`; the store refuses, or cannot be reached.
+    """
+    store, path = _opened(url, error)
+    with _told(url, error):
+        store.invalidate_cache()
+        try:
+            store.info(path)
+        except FileNotFoundError as absent:
+            if absent.__cause__ is None or _status(absent) == 404:
+                return False
+            raise
+    return True
+
+
+def cache_folder() -> Path:
+    """Return this node's folder of what was fetched: MIXOPT_CACHE, or below XDG_CACHE_HOME."""
+    given = os.environ.get(CACHE)
+    if given:
+        return Path(os.path.expandvars(given)).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "mixopt"
+
+
+def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
+    """Return what is in a folder, or make it; of several processes one does, and others wait.
+
+    Args:
+        folder: It is locked while the thing is made.
+        found: Returns what is there and whole, else None.
+        make: Makes it.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    there = found()
+    if there is None:
+        with waiting_for(folder):
+            there = found()
+            return make() if there is None else there
+    return there
+
+
+def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Path:
+    """Return an object's copy on this node, fetched unless it is here.
+
+    Raises:
+        MixoptError: `error`; it cannot be read, or changed while it was read.
+        RunError: The cache cannot be written, or the disk is full.
+    """
+    key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in stored.name)
+    name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # its suffixes tell its format
+    path = cache_folder() / "objects" / key[:32] / name
+
+    def whole() -> Path | None:
+        return path if path.exists() and path.stat().st_size == stored.bytes else None
+
+    def fetch() -> Path:
+        with replacing(path) as temporary:
+            read_object(stored, temporary, error)
+        return path
+
+    return made_once(path.parent, whole, fetch)
+
+
+def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path:
+    """Return the path of a file; of the one object that a URL names, that of its copy.
+
+    Raises:
+        MixoptError: `error`; the URL names no object, or several, or cannot be read.
+        RunError: The cache cannot be written.
+    """
+    if not is_url(text):
+        return local_path(str(text))
+    objects = list_objects(str(text), error)
+    if len(objects) > 1:
+        raise error(f"{text}: is {len(objects)} objects, but only one is read here; name it")
+    return fetched(objects[0], error)
+
+
+@contextmanager
+def naming(path: Path, url: str) -> Iterator[None]:
+    """Let errors about a file name the URL that it is a copy of."""
+    try:
+        yield
+    except MixoptError as error:
+        text = str(error.args[0]) if error.args else ""
+        error.args = (text.replace(str(path), url), *error.args[1:])
+        raise
+
+
+def _opened(url: str, error: type[MixoptError]) -> tuple[Any, str]:
+    shown, fault = without_secrets(url), url_fault(url)
+    if fault is not None:
+        raise error(f"{shown}: {fault}")
+    try:
+        import fsspec
+
+        with _told(url, error):
+            store, path = fsspec.core.url_to_fs(url)
+    except ImportError as missing:
+        raise PluginError(
+            f"{shown}: needs {missing.name or 'the library of this store'}:"
+            " pip install 'mixopt[remote]'"
+        ) from missing
+    return store, path
+
+
+def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
+    if _is_glob(url):
+        found = store.glob(path, detail=True)
+        if not found:
+            store.info(path.split("/", maxsplit=1)[0])  # a bucket that is not there is an error
+        start = len(re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0])
+        found = {name: one for name, one in found.items() if one["type"] == "file"}
+    else:
+        info = store.info(path)
+        if info["type"] != "directory":
+            return [info]
+        start = len(str(info["name"]).rstrip("/"))
+        found = store.find(path, detail=True)
+    below = {str(name)[start:]: one for name, one in found.items()}
+    names = [name for name in below if not name.endswith("/")]  # a slash marks a folder
+    return [below[n] for n in names if not any(part.startswith(".") for part in n.split("/"))]
+
+
+def _is_glob(url: str) -> bool:
+    scheme = url.partition("://")[0].lower()
+    return any(wild in url for wild in ("*" if scheme in _WEB else "*?["))
+
+
+def _stored(store: Any, info: Mapping[str, Any], error: type[MixoptError]) -> StoredObject:
+    url = str(store.unstrip_protocol(info["name"]))
+    if info.get("size") is None:
+        raise error(f"{url}: the server does not report its size; download it yourself")
+    versions = [_plain(info[field]) for field in _VERSIONS if info.get(field)]
+    return StoredObject(url, int(info["size"]), versions[0] if versions else "")
+
+
+def _plain(version: Any) -> str:
+    """Return a version as text; a time as seconds, as which some stores have it in listings."""
+    if isinstance(version, datetime):
+        version = version.timestamp()
+    return f"{version:.3f}" if isinstance(version, float) else str(version).strip('"')
+
+
+@contextmanager
+def _told(url: str, kind: type[MixoptError]) -> Iterator[None]:
+    """Say in one line what a store or its library raises; a full disk stays what it is."""
+    library = logging.getLogger("gcsfs")  # it prints what it raises
+    was, library.disabled = library.disabled, True
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+    try:
+        yield
+    except (MixoptError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in full:
+            raise
+        raise kind(f"{without_secrets(url)}: {_reason(error)}") from error
+    finally:
+        library.disabled = was
+
+
+def _reason(error: Exception) -> str:
+    chain = list(_chain(error))
+    names = " ".join(type(one).__name__ for one in chain)
+    text = " ".join(without_secrets(str(chain[-1])).split())[:200] or type(chain[-1]).__name__
+    status = _status(error)
+    if status in (401, 403) or any(isinstance(one, PermissionError) for one in chain):
+        return f"access is denied ({text}); {_LOG_IN}"
+    if "Credential" in names:
+        return f"no credentials are found; {_LOG_IN}"
+    if re.search(r"Connect|Timeout|DNS|gaierror", names):
+        return f"the store cannot be reached ({text})"
+    if "Protocol not known" in text:
+        return "unknown store; known: s3, gs, hf, memory, http, https and fsspec's others"
+    if isinstance(error, FileNotFoundError) and status in (None, 404):
+        return "no such object, folder or bucket"
+    return f"cannot be read: {text}"
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status of HTTP that a library met, where it says one."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        for status in (getattr(one, "status", None), getattr(response, "status_code", None)):
+            if isinstance(status, int):
+                return status
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -1,0 +1,255 @@
+"""Items of tasks, which tokens of a continuation are scored, and windows of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import inspect
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tokenizers
+from hypothesis import given, settings, strategies as st
+
+from mixopt.corpus import EncodedTask, Item, chosen_items, encode_task, read_items, task_files
+from mixopt.corpus.task_windows import row_windows
+from mixopt.corpus.tasks import open_task, write_task
+from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, TransformersTokenizer
+from mixopt.errors import ConfigError
+
+TEXTS = [inspect.getsource(inspect), "漢字 é ü «quoted»"]
+GOLD = {"id": "394", "context": "Q?\nAnswer:", "continuation": " a"}
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_line_is_an_item(tmp_path):
+    other = {"id": 7, "context": "def f():\n", "continuation": "    return 1", "weight": 2}
+    assert list(read_items(write(tmp_path / "t.jsonl", GOLD, other))) == [
+        Item("394", "Q?\nAnswer:", " a"),
+        Item("7", "def f():\n", "    return 1", 2.0),
+    ]
+
+
+def zst(content):
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zst)])
+def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path, ending, pack):
+    content = json.dumps(GOLD).encode() + b"\n"
+    whole = pack(b"".join(content.replace(b"394", str(n).encode()) for n in range(500)))
+    path = tmp_path / f"t.jsonl{ending}"
+    path.write_bytes(whole)
+    assert len(list(read_items(path))) == 500
+    for damaged in (whole[: len(whole) // 2], b"no"):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"t\.jsonl\.(gz|zst): cannot be read"):
+            list(read_items(path))
+
+
+WRONG = {
+    "continuation: is empty": {"continuation": ""},
+    "continuation: int '3', not text": {"continuation": 3},
+    "context: list .* not text": {"context": ["Q"]},
+    "context: invalid UTF-8 at character 2": {"context": "a\ud800"},
+    "unknown field 'contxt'; did you mean 'context'": {"contxt": "Q"},
+    "unknown field 'choices'": {"choices": [" a", " b"]},
+    "id '394' is also that of line 1; give each item its own": {"id": "394"},
+    "id: None; give each item text or a number": {"id": None},
+    "id: invalid UTF-8 at character 1": {"id": "\ud800"},
+    "weight: 0; need a number above 0": {"weight": 0},
+    "weight: 1000": {"weight": 10**200},
+    "weight: nan": {"weight": float("nan")},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_item_is_refused_with_its_line(tmp_path, message):
+    path = write(tmp_path / "t.jsonl", GOLD, {**GOLD, "id": "2", **WRONG[message]})
+    with pytest.raises(ConfigError, match=f"t.jsonl:2: {message}"):
+        list(read_items(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"id": "\xff"}', "t.jsonl:2: invalid UTF-8 at byte 9"),
+        (b'{"id": ', "t.jsonl:2: broken JSON"),
+        (b"[" * 100_000, "t.jsonl:2: broken JSON"),
+        (b"[1]", "t.jsonl:2: a list; an item is an object"),
+        (b'{"id": 3, "context": ""}', "t.jsonl:2: continuation: is missing"),
+    ],
+)
+def test_a_broken_line_is_refused(tmp_path, content, message):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json.dumps(GOLD).encode() + b"\n" + content + b"\n")
+    with pytest.raises(ConfigError, match=message):
+        list(read_items(path))
+
+
+def test_a_file_without_items_or_none_at_all_is_refused(tmp_path):
+    (tmp_path / "t.jsonl").write_text("\n\n")
+    for name, message in (("t.jsonl", "has no items"), ("u.jsonl", "no such file"), ("", "read")):
+        with pytest.raises(ConfigError, match=message):
+            list(read_items(tmp_path / name))
+
+
+def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
+    items = [Item(str(n), "c", " a") for n in range(500)]
+    first = chosen_items(iter(items), 50)
+    assert {one.id for one in chosen_items(iter(items[::-1]), 50)} == {one.id for one in first}
+    assert len(first) == 50
+    assert [int(one.id) for one in first] == sorted(int(one.id) for one in first)
+    assert set(chosen_items(iter(items), 20)) < set(first)
+    assert len(chosen_items(iter(items[:5]), 50)) == len(chosen_items(iter(items[:5]), None)) == 5
+
+
+def test_a_folder_has_a_task_for_each_file(tmp_path):
+    for name in ("arc.jsonl", "code.jsonl.gz", ".hidden.jsonl", "README.md"):
+        (tmp_path / name).write_text("")
+    assert list(task_files(tmp_path)) == ["arc", "code"]
+    (tmp_path / "arc.jsonl.zst").write_text("")
+    with pytest.raises(ConfigError, match=r"arc\.jsonl is task 'arc' too"):
+        task_files(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        task_files(tmp_path / "none")
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return FastTokenizer.train(TEXTS, 400)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+    path = tmp_path_factory.mktemp("byt5")
+    transformers.ByT5Tokenizer().save_pretrained(path)
+    (path / "tokenizer.json").unlink(missing_ok=True)
+    return TransformersTokenizer(str(path))
+
+
+@pytest.fixture(scope="module")
+def metaspace():
+    """A unigram model that writes a space as another character, as SentencePiece does."""
+    letters = ((one, -3.0) for one in "abé漢\u2581")
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *letters, ("\u2581b", -1)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    return FastTokenizer(inner, "</s>")
+
+
+def encoded(context, continuation, tokenizer):
+    return encode_task("t", [Item("1", context, continuation)], tokenizer)
+
+
+def scored(task):
+    return task.row(0)[int(task.scored_R[0]) :]
+
+
+def test_a_row_begins_with_an_end_of_document_and_the_continuation_is_scored():
+    task = encoded("ab", " cd", ByteTokenizer())
+    assert task.row(0).tolist() == [256, *b"ab cd"]
+    assert scored(task).tolist() == list(b" cd")
+    assert task.bytes_R.tolist() == [3]
+    assert scored(encoded("", "ab", ByteTokenizer())).tolist() == list(b"ab")
+
+
+@pytest.mark.parametrize("context", ["x", "Q: é\nA:", "def f():\n    ", "tab\t", "漢", ""])
+@pytest.mark.parametrize("continuation", [" return x", "return", "字", "\n\nx", "é é"])
+def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, continuation):
+    task = encoded(context, continuation, bpe)
+    found = bpe.inner.decode(scored(task).tolist(), skip_special_tokens=False)
+    text = (context + continuation).encode()
+    assert bpe.inner.decode(task.row(0)[1:].tolist()) == context + continuation
+    assert task.bytes_R[0] >= len(continuation.encode())
+    if "\ufffd" not in found:  # a token may end in the middle of a character
+        assert text.endswith(found.encode())
+        assert task.bytes_R[0] == len(found.encode())
+
+
+def test_a_character_that_is_cut_by_tokens_is_counted_in_bytes(bpe):
+    task = encoded("漢", "\u6f23", bpe)  # their first byte is the same
+    lengths = [len(bpe.inner.id_to_token(one)) for one in task.row(0)[1:].tolist()]
+    first = int(task.scored_R[0]) - 1
+    assert sum(lengths) == 6
+    assert task.bytes_R[0] == sum(lengths[first:])
+    assert sum(lengths[:first]) <= 3
+
+
+def test_a_tokenizer_in_python_has_the_bytes_of_its_text(slow):
+    (spans,) = slow.spans(["aé b"])
+    assert spans.end_T.tolist() == [1, 1, 3, 4, 5]
+    assert encoded("aé", " b", slow).bytes_R.tolist() == [2]
+
+
+def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters(metaspace):
+    for text, ends in (("b é", [1, 2, 4]), ("é b", [2, 4]), ("漢 b", [3, 5])):
+        (spans,) = metaspace.spans([text])
+        assert spans.end_T[-1] == len(text.encode())
+        assert set(ends) <= set(spans.end_T.tolist()) | {0}
+
+
+@settings(deadline=None, max_examples=60)
+@given(context=st.text(max_size=20), continuation=st.text(min_size=1, max_size=20))
+def test_ends_of_tokens_rise_to_the_bytes_of_the_text(bpe, context, continuation):
+    for tokenizer in (ByteTokenizer(), bpe):
+        (spans,) = tokenizer.spans([context + continuation])
+        assert (np.diff(spans.end_T) >= 0).all()
+        assert spans.end_T[-1] == len((context + continuation).encode())
+
+
+def test_a_continuation_without_a_token_is_refused():
+    class Deaf(ByteTokenizer):
+        def spans(self, texts):
+            return [
+                one._replace(tokens_T=one.tokens_T[:2], end_T=one.end_T[:2])
+                for one in super().spans(texts)
+            ]
+
+    with pytest.raises(ConfigError, match="item '1': the tokenizer has no token for the cont"):
+        encoded("ab", " cd", Deaf())
+
+
+def test_bits_per_byte_is_the_weighted_mean_over_items():
+    items = [Item("1", "Q", " aé"), Item("2", "Q", " zzz", weight=3.0)]
+    task = encode_task("t", items, ByteTokenizer())
+    bits = task.bits_per_byte(np.array([-8.0, -1.0]))
+    assert bits == pytest.approx((8 + 3 * 1) / 4 / (4 * math.log(2)))
+    assert task.column == "task/t/bits_per_byte"
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=st.integers(0, 40), answer=st.integers(1, 60), length=st.integers(1, 24))
+def test_windows_score_each_token_once_and_fit_the_model(before, answer, length):
+    text = "".join(chr(97 + n % 26) for n in range(answer))
+    task = encoded("c" * before, text, ByteTokenizer())
+    found = []
+    for window in row_windows(0, task.row(0), int(task.scored_R[0]), length):
+        assert len(window.tokens) <= length + 1
+        assert window.scored >= 1
+        found += window.tokens[window.scored :].tolist()
+    assert found == scored(task).tolist()
+
+
+def test_a_long_context_is_cut_from_the_left_and_a_long_continuation_goes_in_pieces():
+    short, long = (encoded("c" * 50, end, ByteTokenizer()) for end in ("ab", "d" * 50))
+    (window,) = row_windows(0, short.row(0), int(short.scored_R[0]), 10)
+    assert bytes(window.tokens.tolist()) == b"c" * 9 + b"ab"
+    windows = list(row_windows(0, long.row(0), int(long.scored_R[0]), 20))
+    assert [len(one.tokens) - one.scored for one in windows][:2] == [10, 10]
+
+
+def test_an_encoded_task_is_read_back(tmp_path):
+    task = encode_task("t", [Item("1", "Q", " a"), Item("2", "", "bc", 2.0)], ByteTokenizer())
+    write_task(task, tmp_path)
+    again = open_task(tmp_path, "t")
+    for field in dataclasses.fields(EncodedTask):
+        assert np.array_equal(getattr(task, field.name), getattr(again, field.name)), field.name
