@@ -1,5 +1,4 @@
 from . import plots as plots
-from .counts_table import counts_text as counts_text
 from .expert_drawing import (
     ExpertDrawing as ExpertDrawing,
     draw_step as draw_step,
@@ -27,7 +26,6 @@ from .outcome_figures import (
 )
 from .page_figures import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
-from .readiness_table import readiness_text as readiness_text
 from .report import write_report as write_report
 from .run_experts import (
     ExpertOptions as ExpertOptions,
@@ -35,16 +33,20 @@ from .run_experts import (
     experts as experts,
     plot_run_experts as plot_run_experts,
 )
-from .schedule_table import schedule_text as schedule_text
-from .terminal import (
+from .tables import (
+    counts_text as counts_text,
     evaluation_text as evaluation_text,
+    readiness_text as readiness_text,
+    schedule_text as schedule_text,
+    table_text as table_text,
+    verification_text as verification_text,
+)
+from .terminal import (
     forecast_lines as forecast_lines,
     front_text as front_text,
     proposal_text as proposal_text,
     run_summary as run_summary,
     step_result as step_result,
     summary_text as summary_text,
-    verification_text as verification_text,
 )
-from .text_table import table_text as table_text
 from .what_if import view_script as view_script, what_if_section as what_if_section

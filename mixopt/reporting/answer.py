@@ -8,7 +8,7 @@ the answer away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,28 +20,15 @@ from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
 from mixopt.proposals import Interval, Proposal, Recommendation, named, predicted_costs
-from mixopt.reporting.page import json_text, template
+from mixopt.reporting.page import change_word, json_text, template
 from mixopt.run_directory import Run
-from mixopt.system import (
-    difference_text,
-    interval_text,
-    share_text,
-    short_count,
-    without_folders,
-)
+from mixopt.system import short_count, without_folders
 
 MAX_GAINS, MAX_COSTS, MAX_LIMITS = 4, 5, 4  # that the first screen shows
 FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
-TONES_OF_VERDICTS = {"better": "good", "worse": "bad"}
 FIRST = ("natural", "uniform", "unimax", "best_trial")  # whose gains come first
-MOVED = 0.01  # share of the tokens that a sentence calls more or less
-NAMED = 2  # domains that a sentence names each way
-LABELS = {
-    "significantly better": "Significantly better",
-    "better on the mean": "Better on the mean",
-    "not the proposal": "Not the proposal",
-    "undecided": "Undecided",
-}
+MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
+MAX_NAMED = 2  # domains that a sentence names each way
 TONES = {"significantly better": "good", "not the proposal": "bad"}
 UNVALIDATED = (
     "By the fit's prediction alone. Validate it against baselines before you train on it:"
@@ -51,108 +38,46 @@ UNVALIDATED = (
 
 @dataclass(frozen=True)
 class AnswerGain:
-    """How much better the answer is than another mixture, above 0 where it is.
-
-    Attributes:
-        over: The other mixture.
-        validated: By validation runs, with its 95% interval; None where there are none.
-        predicted: By the fit, with its 90% interval; None where that is not known.
-        verdict: What the validation shows; empty without one.
-        seeds: Pairs of validation runs.
-    """
+    """How much better the answer is than another mixture, above 0 where it is."""
 
     over: str
-    validated: Interval | None
-    predicted: Interval | None
+    validated: Interval | None  # 95%
+    predicted: Interval | None  # 90%
     verdict: str = ""
     seeds: int = 0
 
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """What the first screen says.
-
-    Attributes:
-        sentence: The recommendation.
-        label: What is shown of it, in two or three words.
-        tone: `good`, `bad` or nothing.
-        why: The evidence, in a sentence or two.
-        mixture: The weights.
-        called: What the mixture is: recommended, proposed, or edited.
-        natural: Each domain's share of the available tokens.
-        epochs: Passes over each domain's tokens in the full run; None where that is not known.
-        gains: Over other mixtures, natural first.
-        costs: Change of each loss that the objective does not measure against natural, above 0
-            where it gets worse, the worst first.
-        level: Of the intervals of the costs.
-        warnings: What to know before training on it, a line each.
-        limits: Constraints that hold it back.
-    """
+    """What the first screen says."""
 
     sentence: str
-    label: str
-    tone: str
+    label: str  # what is shown of the mixture, in two or three words
+    tone: str  # `good`, `bad` or nothing
     why: str
     mixture: Mixture
-    called: str
+    called: str  # recommended, proposed, or edited
     natural: Mixture
     epochs: Mapping[str, float] | None
     gains: tuple[AnswerGain, ...]
-    costs: Mapping[str, Interval]
-    level: int
+    costs: Mapping[str, Interval]  # losses outside the objective against natural, the worst first
+    level: int  # of the intervals of the costs, in percent
     warnings: tuple[str, ...]
-    limits: tuple[str, ...]
+    limits: tuple[str, ...]  # constraints that hold the mixture back
 
 
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
-    if run.is_done("validate"):
-        return _recommended(run.recommendation, run.proposal)
-    return _proposed(run)
-
-
-def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
-    gains = [
-        AnswerGain(name, one.validated, one.predicted, one.verdict, one.seeds)
-        for name, one in found.gains.items()
-    ]
-    is_proposal = found.mixture.fingerprint == proposal.mixture.fingerprint
-    return PageAnswer(
-        sentence=f"{_advice(found)}{_moves(found.mixture, found.natural)}.",
-        label=LABELS[found.standing],
-        tone=TONES.get(found.standing, ""),
-        why=found.why,
-        mixture=found.mixture,
-        called="recommended",
-        natural=found.natural,
-        epochs=found.epochs,
-        gains=_natural_first(gains),
-        costs=found.costs,
-        level=95,
-        warnings=_warnings(found, proposal, is_proposal=is_proposal),
-        limits=proposal.binding if is_proposal else (),
-    )
-
-
-def _warnings(found: Recommendation, proposal: Proposal, *, is_proposal: bool) -> tuple[str, ...]:
-    """Return all warnings, each once; those of a proposal that is not recommended name it."""
-    own = [line for line in proposal.warnings if line not in found.warnings]
-    said = own if is_proposal else [_of_proposal(line) for line in own]
-    return tuple(dict.fromkeys((*found.warnings, *said)))
-
-
-def _of_proposal(line: str) -> str:
-    return line if "the proposal" in line else f"of the proposal: {line}"
-
-
-def _proposed(run: Run) -> PageAnswer:
     proposal = run.proposal
+    if run.is_done("validate"):
+        return _recommended(run.recommendation, proposal)
     whose = "Your own mixture" if proposal.is_own else "Proposed"
+    edited = "Edited by hand in proposal.yaml. " if proposal.is_own else ""
     return PageAnswer(
         sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
         label="Not validated yet",
         tone="bad",
-        why=f"{_edited(proposal)}{UNVALIDATED}",
+        why=f"{edited}{UNVALIDATED}",
         mixture=proposal.mixture,
         called="edited" if proposal.is_own else "proposed",
         natural=proposal.natural,
@@ -165,8 +90,33 @@ def _proposed(run: Run) -> PageAnswer:
     )
 
 
-def _edited(proposal: Proposal) -> str:
-    return "Edited by hand in proposal.yaml. " if proposal.is_own else ""
+def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
+    gains = [
+        AnswerGain(name, one.validated, one.predicted, one.verdict, one.seeds)
+        for name, one in found.gains.items()
+    ]
+    # Warnings of a proposal that is not recommended name it.
+    is_proposal = found.mixture.fingerprint == proposal.mixture.fingerprint
+    of_proposal = [
+        line if is_proposal or "the proposal" in line else f"of the proposal: {line}"
+        for line in proposal.warnings
+        if line not in found.warnings
+    ]
+    return PageAnswer(
+        sentence=f"{_advice(found)}{_moves(found.mixture, found.natural)}.",
+        label=found.standing.capitalize(),
+        tone=TONES.get(found.standing, ""),
+        why=found.why,
+        mixture=found.mixture,
+        called="recommended",
+        natural=found.natural,
+        epochs=found.epochs,
+        gains=_natural_first(gains),
+        costs=found.costs,
+        level=95,
+        warnings=tuple(dict.fromkeys((*found.warnings, *of_proposal))),
+        limits=proposal.binding if is_proposal else (),
+    )
 
 
 def _advice(found: Recommendation) -> str:
@@ -187,8 +137,8 @@ def _moves(mixture: Mixture, natural: Mixture) -> str:
     """Say which domains get the most more and the most less than the natural mixture gives."""
     moved = {name: weight - natural[name] for name, weight in mixture.items()}
     order = sorted(moved, key=lambda name: -moved[name])
-    more = [name for name in order if moved[name] >= MOVED][:NAMED]
-    less = [name for name in reversed(order) if moved[name] <= -MOVED][:NAMED]
+    more = [name for name in order if moved[name] >= MIN_MOVE][:MAX_NAMED]
+    less = [name for name in reversed(order) if moved[name] <= -MIN_MOVE][:MAX_NAMED]
     parts = [f"more {' and '.join(more)}"] if more else []
     parts += [f"less {' and '.join(less)}"] if less else []
     return f": {', '.join(parts)} than natural" if parts else ""
@@ -202,39 +152,35 @@ def _natural_first(gains: list[AnswerGain]) -> tuple[AnswerGain, ...]:
 def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
     tokens = run.config.propose.target_tokens
-    has_epochs = answer.epochs is not None
-    parts = (
-        _count(len(answer.warnings), "warning"),
-        _count(len(answer.limits), "active constraint"),
-    )
+    is_in_full_run = answer.epochs is not None and tokens
+    counts = ((len(answer.warnings), "warning"), (len(answer.limits), "active constraint"))
     limits, more = answer.limits[:MAX_LIMITS], answer.limits[MAX_LIMITS:]
     before = [without_folders(line[:1].upper() + line[1:]) for line in answer.warnings]
     before += [f"Active constraints: {', '.join(limits)}"] if limits else []
+    fragments = weight_fragments(run, answer.mixture)
+    titles = {"yaml": "YAML", **{name: tool.title for name, tool in EXPORT_TOOLS.items()}}
     return template(
         "answer.html",
-        sentence=answer.sentence,
-        tone=answer.tone,
-        label=answer.label,
-        why=answer.why,
-        pointer=" and ".join(part for part in parts if part),
+        answer=answer,
+        pointer=" and ".join(_count(number, what) for number, what in counts if number),
         goal=f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}.",
-        called=answer.called,
-        epochs=has_epochs,
-        epochs_of=f" (epochs in {short_count(tokens)})" if has_epochs and tokens else "",
+        epochs_of=f" (epochs in {short_count(tokens)})" if is_in_full_run and tokens else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         groups=_groups(run, answer),
         unit=UNITS[run.objective.value_unit],
-        **_gains(answer),
-        **_costs(run, answer),
-        level=answer.level,
-        **_copies(run, answer.mixture),
+        others=answer.gains[1:MAX_GAINS],
+        place=_axis(answer.gains[1:MAX_GAINS]),
+        costs=list(answer.costs.items())[:MAX_COSTS],
+        costs_note=_costs_note(run, answer),
+        copies=[(name, title, "why" in fragments[name]) for name, title in titles.items()],
+        fragments=json_text(fragments),
         before=[line if line.endswith(".") else f"{line}." for line in before],
         more_limits=more,
     )
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _by_change(answer: PageAnswer) -> list[str]:
@@ -254,17 +200,14 @@ def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     rest = [name for name in answer.mixture if name not in grouped]
     members |= {"in no group": rest} if rest else {}
     order = _by_change(answer)
-    return [
+    bodies = [
         [
             _mixture_row(answer, name, own, count=_count(len(own), "domain")),
             *(_mixture_row(answer, one, [one], is_member=True) for one in order if one in own),
         ]
-        for name, own in sorted(members.items(), key=lambda item: -_sum(answer.mixture, item[1]))
+        for name, own in members.items()
     ]
-
-
-def _sum(mixture: Mixture, names: Sequence[str]) -> float:
-    return sum(mixture[name] for name in names)
+    return sorted(bodies, key=lambda rows: -float(rows[0]["now"]))
 
 
 def _mixture_row(
@@ -275,120 +218,34 @@ def _mixture_row(
     count: str = "",
     is_member: bool = False,
 ) -> dict[str, Any]:
-    now, was = _sum(answer.mixture, domains), _sum(answer.natural, domains)
-    most = max(*answer.mixture.values(), *answer.natural.values())
-    most = 1.0 if count or is_member else most
-    passes = "" if count or answer.epochs is None else _passes(answer.epochs[name])
-    return {
-        "name": name,
-        "count": count,
-        "is_member": is_member,
-        "now_width": f"{100 * now / most:.4g}%",
-        "was_width": f"{100 * was / most:.4g}%",
-        "was": share_text(was),
-        "now": share_text(now),
-        "change": f"{100 * (now - was):+.1f}".replace("-", "\N{MINUS SIGN}"),
-        "epochs": passes,
-    }
+    now, was = (sum(one[d] for d in domains) for one in (answer.mixture, answer.natural))
+    is_grouped = bool(count) or is_member
+    longest = 1.0 if is_grouped else max(*answer.mixture.values(), *answer.natural.values())
+    epochs = ""
+    if answer.epochs is not None and not count:
+        passes = answer.epochs[name]
+        epochs = "<0.01" if 0 < passes < 0.005 else f"{passes:.2f}"
+    row = {"name": name, "count": count, "is_member": is_member, "now": now, "was": was}
+    return row | {"longest": longest, "epochs": epochs}
 
 
-def _passes(epochs: float) -> str:
-    return "<0.01" if 0 < epochs < 0.005 else f"{epochs:.2f}"
-
-
-def _gains(answer: PageAnswer) -> dict[str, Any]:
-    """Return the gain over the first mixture in large figures, and the others with charts."""
-    if not answer.gains:
-        return {"lead": None, "gains": [], "validated": False, "zero": ""}
-    first, others = answer.gains[0], answer.gains[1:MAX_GAINS]
-    boxes = []
-    if first.validated is not None:
-        about = f"95% {_ends(first.validated)}, {first.seeds} seeds"
-        boxes.append(_box("validated", first.validated, about, first.verdict))
-    if first.predicted is not None:
-        boxes.append(_box("predicted", first.predicted, f"90% {_ends(first.predicted)}"))
-    known = [one for gain in others for one in (gain.validated, gain.predicted) if one is not None]
+def _axis(gains: Sequence[AnswerGain]) -> Callable[[float], str]:
+    """Return where a value lies on an axis that has all intervals and 0, in percent."""
+    known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
     low = min([0.0, *(one.low for one in known)])
     high = max([0.0, *(one.high for one in known)])
-
-    def place(value: float) -> str:
-        return f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
-
-    def mark(one: Interval | None) -> dict[str, str] | None:
-        if one is None:
-            return None
-        return {"low": place(one.low), "high": place(one.high), "mid": place(one.value)}
-
-    rows = [
-        {
-            "over": named(gain.over),
-            "validated": difference_text(gain.validated.value) if gain.validated else "",
-            "predicted": difference_text(gain.predicted.value) if gain.predicted else "",
-            "validated_mark": mark(gain.validated),
-            "predicted_mark": mark(gain.predicted),
-            "verdict": gain.verdict,
-            "tone": TONES_OF_VERDICTS.get(gain.verdict, ""),
-        }
-        for gain in others
-    ]
-    return {
-        "lead": {"over": named(first.over), "boxes": boxes},
-        "gains": rows,
-        "validated": any(gain.validated is not None for gain in others),
-        "zero": place(0.0),
-    }
+    return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
 
 
-def _box(name: str, gain: Interval, about: str, verdict: str = "") -> dict[str, str]:
-    tone = TONES_OF_VERDICTS.get(verdict, "")
-    value = difference_text(gain.value)
-    return {"name": name, "value": value, "about": about, "verdict": verdict, "tone": tone}
-
-
-def _costs(run: Run, answer: PageAnswer) -> dict[str, Any]:
-    """Return the losses that the objective does not measure, the worst first."""
+def _costs_note(run: Run, answer: PageAnswer) -> str:
     words = [change_word(cost) for cost in answer.costs.values()]
+    if not words:
+        if set(run.objective.measured) >= set(run.objective.evaluation):
+            return "Nothing: the objective measures every loss."
+        is_known = bool(answer.gains)
+        return "Nothing: it is the natural mixture." if is_known else "Not compared with natural."
     parts = [f"{words.count(w)} {w}" for w in ("worse", "better", "not significant") if w in words]
-    note = f"Not in the objective: {', '.join(parts)}. Above 0 is worse."
-    if not words and set(run.objective.measured) >= set(run.objective.evaluation):
-        note = "Nothing: the objective measures every loss."
-    elif not words:
-        note = (
-            "Nothing: it is the natural mixture." if answer.gains else "Not compared with natural."
-        )
-    rows = [
-        {
-            "name": name,
-            "change": difference_text(cost.value),
-            "interval": _ends(cost),
-            "word": change_word(cost),
-            "tone": TONES_OF_VERDICTS.get(change_word(cost), ""),
-        }
-        for name, cost in list(answer.costs.items())[:MAX_COSTS]
-    ]
-    return {"costs": rows, "costs_note": note}
-
-
-def change_word(cost: Interval) -> str:
-    """Say what the interval of a change allows to say."""
-    if cost.low > 0:
-        return "worse"
-    return "better" if cost.high < 0 else "not significant"
-
-
-def _ends(one: Interval) -> str:
-    return interval_text(one.low, one.high)
-
-
-def _copies(run: Run, mixture: Mixture) -> dict[str, Any]:
-    """Return the buttons that copy the weights, and the texts that they copy."""
-    fragments = weight_fragments(run, mixture)
-    titles = {"yaml": "YAML", **{name: tool.title for name, tool in EXPORT_TOOLS.items()}}
-    buttons = [
-        {"name": name, "title": title, "why": fragments[name].get("why")}
-        for name, title in titles.items()
-    ]
-    return {"copies": buttons, "fragments": json_text(fragments)}
+    return f"Not in the objective: {', '.join(parts)}. Above 0 is worse."
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:

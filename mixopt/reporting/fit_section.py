@@ -13,12 +13,10 @@ from mixopt.proposals import Proposal
 from mixopt.reporting.fit_figures import plot_held_out, plot_responses
 from mixopt.reporting.page import Section, bullets, folded_list, heading, paragraph, table
 from mixopt.reporting.page_figures import Pictures
-from mixopt.reporting.readiness_table import (
-    NEAR,
+from mixopt.reporting.tables import (
     READINESS_TITLE,
-    readiness_columns,
     readiness_meaning,
-    readiness_row,
+    readiness_order,
     readiness_rows,
 )
 from mixopt.run_directory import Run
@@ -41,8 +39,11 @@ def fit_section(run: Run, pictures: Pictures) -> Section:
         body += paragraph(f"The fit {line}.")
     body += bullets(_sureness(run.proposal))
     body += heading("Held-out trials") + _predictors(rows, fit.name, unit) + _noise(fit, unit)
-    body += _figures(run, pictures)
-    body += _by_target(fit) + _readiness(run) + _reasons(fit)
+    about = f"{name_text(fit.name)} on held-out folds: each trial was predicted unseen."
+    body += pictures.show("held_out", plot_held_out(fit), about)
+    about = "The objective that is predicted along each domain's share, with the trials."
+    body += pictures.show("responses", plot_responses(fit, run.proposal), about)
+    body += _readiness(run) + _reasons(fit)
     return Section("fit", "What the fit knows", body)
 
 
@@ -70,34 +71,19 @@ def _sureness(proposal: Proposal) -> Iterable[str]:
         )
 
 
-def _figures(run: Run, pictures: Pictures) -> Markup:
-    fit = run.fit
-    drawn = plot_held_out(fit)
-    about = f"{name_text(fit.name)} on held-out folds: each trial was predicted unseen."
-    body = pictures.show("held_out", drawn, about)
-    drawn = plot_responses(fit, run.proposal)
-    about = "The objective that is predicted along each domain's share, with the trials."
-    return body + pictures.show("responses", drawn, about)
-
-
 def _predictors(rows: pl.DataFrame, chosen: str, unit: str) -> Markup:
     cells, styles = [], []
     for row in rows.iter_rows(named=True):
-        name = _heading(row["predictor"])
-        kind = f"{row['kind']}, chosen" if row["predictor"] == chosen else row["kind"]
-        cells.append((name, kind, rank_text(row["spearman"]), loss_text(row["rmse"])))
-        styles.append("strong" if row["predictor"] == chosen else _style(row["kind"]))
+        predictor, kind = row["predictor"], row["kind"]
+        name = "noise ceiling" if predictor == CEILING else name_text(predictor)
+        is_chosen = predictor == chosen
+        role = f"{kind}, chosen" if is_chosen else kind
+        cells.append((name, role, rank_text(row["spearman"]), loss_text(row["rmse"])))
+        is_fitted = kind in ("regressor", "member")
+        styles.append("strong" if is_chosen else "" if is_fitted else "weak")
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
     caption = "The objective of held-out trials."
     return table(columns, cells, caption=caption, texts=[1], styles=styles)
-
-
-def _heading(predictor: str) -> str:
-    return "noise ceiling" if predictor == CEILING else name_text(predictor)
-
-
-def _style(kind: str) -> str:
-    return "" if kind in ("regressor", "member") else "weak"
 
 
 def _noise(fit: Fit, unit: str) -> Markup:
@@ -121,14 +107,12 @@ def _readiness(run: Run) -> Markup:
     body = heading(READINESS_TITLE) + paragraph(f"{about[0].upper()}{about[1:]}.")
     if found.left_out:
         body += paragraph(f"Left out of the objective as noise: {', '.join(found.left_out)}.")
-    ordered, columns = readiness_rows(found), readiness_columns(found)
-    weights = ["strong" if one.weight else "" for one in ordered]
-    styles = [
-        "weak" if one.state == "noise" else weight
-        for one, weight in zip(ordered, weights, strict=True)
+    columns, rows = readiness_rows(found)
+    weak = {"noise": "weak"}
+    styles = [weak.get(one.state, "strong" if one.weight else "") for one in readiness_order(found)]
+    texts = [
+        place for place, name in enumerate(columns) if name in ("most correlated with", "state")
     ]
-    texts = [place for place, name in enumerate(columns) if name in (NEAR, "state")]
-    rows = [readiness_row(one, found) for one in ordered]
     body += table(columns, rows, caption="Bold: part of the objective.", styles=styles, texts=texts)
     return body + folded_list("What the columns mean", readiness_meaning(found))
 
@@ -139,24 +123,3 @@ def _reasons(fit: Fit) -> Markup:
         return Markup()
     caption = "What held-out trials chose for each loss, and how wrong each candidate was on them."
     return table(("evaluation domain", "chosen"), lines, caption=caption, texts=[1])
-
-
-def _by_target(fit: Fit) -> Markup:
-    ranked = fit.report.filter(pl.col("spearman").is_not_null())
-    names = list(dict.fromkeys(ranked["predictor"]))
-    found = {
-        (predictor, target): rank_text(value)
-        for predictor, target, value in ranked.select("predictor", "target", "spearman").iter_rows()
-    }
-    rows = [
-        (target, *(found.get((name, target), rank_text(None)) for name in names))
-        for target in fit.targets
-    ]
-    styles = ["strong" if target in fit.objective.measured else "" for target in fit.targets]
-    columns = ("evaluation domain", *(_heading(name) for name in names))
-    return heading("By evaluation domain") + table(
-        columns,
-        rows,
-        caption="Spearman on held-out folds; bold: part of the objective.",
-        styles=styles,
-    )

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     MixturesLike: TypeAlias = Proposal | Recommendation | Shares | Mapping[str, Shares]
 
 MAX_BARS = 4  # mixtures that have a bar each
-MAX_COLUMNS = 3  # mixtures whose numbers are written in rows that are low
 AT_CAP = 1e-3  # relative: this near to its cap, a domain is at it
 MAX_PAIRS = 3  # panels of a front at most: of more targets the first pairs are shown
 MAX_BANDS = 18  # domains that have a band of their own: of more those with the largest shares
@@ -246,77 +245,33 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
 
 
 def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str]) -> None:
-    """Draw bars, and markers for mixtures that have none."""
-    bars = list(shown)[: MAX_BARS if len(names) <= FEW_ROWS else 1]
-    columns = (
-        [name for name in shown if name != "uniform"][:MAX_COLUMNS] if len(names) > FEW_ROWS else []
-    )
+    """Draw bars with their numbers; in low rows a bar for the first mixture, and markers."""
+    is_low = len(names) > FEW_ROWS
+    bars = list(shown)[: 1 if is_low else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):
-        known = "proposal" if number == 0 else name
-        look = (known, number)
+        look = ("proposal" if number == 0 else name, number)
         shares_D = np.array([mixture[domain] for domain in names])
-        if name in bars:
-            shift = (number - (len(bars) - 1) / 2) * high
-            places_D = np.arange(len(names), dtype=np.float64) + shift
-            _bars(axes, places_D, shares_D, 0.9 * high, look, name_text(name))
-        else:
-            _markers(axes, shares_D, look, name_text(name))
-        texts = [share_text(share) for share in shares_D]
-        if name in columns:
-            _column(axes, columns.index(name), texts, name_text(name))
-        elif name in bars and len(names) <= FEW_ROWS:
-            _numbers(axes, places_D, shares_D, texts, len(names))
+        style: dict[str, Any] = {"color": colour_of(*look), "label": written(name_text(name))}
+        if name not in bars:
+            style |= {"marker": marker_of(*look), "markersize": 4.5, "zorder": 3}
+            style |= {"linestyle": "none", "markeredgecolor": INK, "markeredgewidth": 0.6}
+            axes.plot(shares_D, np.arange(len(shares_D)), **style)
+            continue
+        shift = (number - (len(bars) - 1) / 2) * high
+        places_D = np.arange(len(names), dtype=np.float64) + shift
+        style |= {"hatch": hatch_of(*look), "edgecolor": PAPER, "linewidth": 0}
+        axes.barh(places_D, shares_D, height=0.9 * high, **style)
+        if not is_low:
+            _numbers(axes, places_D, shares_D, [share_text(share) for share in shares_D])
 
 
-def _bars(
-    axes: Axes, places_D: Array, widths_D: Array, high: float, look: tuple[str, int], text: str
-) -> None:
-    axes.barh(
-        places_D,
-        widths_D,
-        height=high,
-        color=colour_of(*look),
-        hatch=hatch_of(*look),
-        edgecolor=PAPER,
-        linewidth=0,
-        label=written(text),
-    )
-
-
-def _markers(axes: Axes, shares_D: Array, look: tuple[str, int], text: str) -> None:
-    axes.plot(
-        shares_D,
-        np.arange(len(shares_D)),
-        linestyle="none",
-        marker=marker_of(*look),
-        markersize=4.5,
-        color=colour_of(*look),
-        markeredgecolor=INK,
-        markeredgewidth=0.6,
-        label=written(text),
-        zorder=3,
-    )
-
-
-def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str], rows: int) -> None:
+def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str]) -> None:
     """Write a number at the end of each bar."""
     beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-    beside |= {"fontsize": row_letter(rows) - (1 if rows <= FEW_ROWS else 0.5), "color": INK}
+    beside |= {"fontsize": row_letter(len(texts)) - 1, "color": INK}
     for place, width, text in zip(places_D, widths_D, texts, strict=True):
         axes.annotate(text, (width, place), **beside)
-
-
-def _column(axes: Axes, number: int, texts: Sequence[str], name: str) -> None:
-    """Write numbers in a column at the right, where no marker covers them."""
-    style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "color": INK}
-    style |= {"textcoords": "offset points", "annotation_clip": False}
-    style |= {"ha": "right", "va": "center", "fontsize": row_letter(len(texts))}
-    right = 36 + 38 * number  # points
-    for place, text in enumerate(texts):
-        axes.annotate(text, (1, place), (right, 0), **style)
-    head = {**style, "va": "bottom", "rotation": 35}
-    axes.annotate(written(name, 10), (1, -0.75), (right + 4, 0), **head)
 
 
 def _epoch_bars(
@@ -339,7 +294,7 @@ def _epoch_bars(
         at_D, line = places_D[known_D], {"color": INK, "linewidth": 1.6}
         axes.vlines(caps_D[known_D], at_D - 0.42, at_D + 0.42, **line, label="maximum allowed")
     ends_D = np.where(held_D, np.maximum(caps_D, passes_D), passes_D)
-    _numbers(axes, places_D, ends_D, [f"{one:.2f}" for one in passes_D], len(names))
+    _numbers(axes, places_D, ends_D, [f"{one:.2f}" for one in passes_D])
 
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mixopt.system import __version__
+from mixopt.proposals import Interval, named
+from mixopt.system import __version__, difference_text, interval_text, share_text
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
 
@@ -138,11 +139,26 @@ def _macro(name: str, *values: Any) -> Markup:
     return made
 
 
+def change_word(cost: Interval) -> str:
+    """Say what the interval of a change of a loss allows to say."""
+    if cost.low > 0:
+        return "worse"
+    return "better" if cost.high < 0 else "not significant"
+
+
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("mixopt.reporting", "assets")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made.filters["breakable"] = _breakable
+    made.filters |= {
+        "breakable": _breakable,
+        "difference": difference_text,
+        "ends": lambda one: interval_text(one.low, one.high),
+        "named": named,
+        "share": share_text,
+        "tone": lambda word: {"better": "good", "worse": "bad"}.get(word, ""),
+        "word": change_word,
+    }
     return made
 
 

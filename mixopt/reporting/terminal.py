@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mixopt.fitting import readiness
@@ -17,10 +16,9 @@ from mixopt.proposals import (
     Validation,
     named,
 )
-from mixopt.reporting.text_table import table_text
-from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run
+from mixopt.reporting.tables import table_text
+from mixopt.run_directory import RECOMMENDATION, Run
 from mixopt.system import (
-    bytes_text,
     difference_text,
     interval_text,
     loss_text,
@@ -198,19 +196,6 @@ def front_text(front: Front) -> str:
     return table_text(title, columns, rows, texts=columns[-1:])
 
 
-def verification_text(parts: Sequence[CheckedPart]) -> str:
-    """Return the table of a verified directory, its faults, and the commands that repair them."""
-    rows = []
-    for part in parts:
-        counts = (str(part.files), bytes_text(part.bytes)) if part.files else ("", "")
-        rows.append((part.name, part.state, *counts))
-    lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
-    for part in parts:
-        lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
-        lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
-    return "\n".join(lines)
-
-
 def _sureness(proposal: Proposal) -> str:
     if proposal.is_own or proposal.optimism.estimate is None:
         return "not found by a search"
@@ -222,43 +207,6 @@ def _sureness(proposal: Proposal) -> str:
         f"stability: {100 * moved.mean:.0f}% of the mixture moves when trials are resampled;"
         f" {held_out}"
     )
-
-
-def evaluation_text(found: Mapping[str, Any]) -> str:
-    """Return the table of `mixopt.fitting.evaluation.evaluate`."""
-    columns = {
-        "spearman": "spearman",
-        "own_share": "own share",
-        "from_uniform": "from uniform",
-        "ceiling": "ceiling",
-        "rmse": "rmse",
-        "coverage90": "coverage",
-        "rank": "rank",
-        "regret": "regret",
-    }
-    title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
-    rows = {**found["targets"], "(mean)": found["mean"], "(mean, scaled)": found["mean_scaled"]}
-    shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
-    lines = []
-    for name, row in rows.items():
-        if row is not None:
-            cells = [row.get(column) for column in shown]
-            lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
-    table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
-    notes = "".join(f"{note}\n" for note in found["notes"])
-    return f"{table}\n{notes}{_mean_ranks(found)}"
-
-
-def _mean_ranks(found: Mapping[str, Any]) -> str:
-    mean, controls = found["mean_spearman"], found["mean_controls"]
-    if mean is None:
-        return "mean Spearman over targets: undefined, every target is constant"
-    others = [
-        f"{name.replace('_', ' ')} {value:.4f}"
-        for name, value in controls.items()
-        if value is not None
-    ]
-    return f"mean Spearman over targets: {mean:.4f} ({', '.join(others)})"
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:

@@ -46,8 +46,8 @@ def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
 def test_the_table_has_the_objective_first_and_says_what_its_columns_mean(fit):
     lines = readiness_text(readiness(fit)).splitlines()
     assert lines[4].split()[:2] == ["the", "objective"]
-    assert lines[-5].startswith("ready: the lower bound is 1 or more, and no control ranks")
-    assert lines[-1].startswith("most correlated with: the training domain")
+    assert any(line.startswith("ready: the lower bound is 1 or more, and no") for line in lines)
+    assert any(line.startswith("most correlated with: the training domain") for line in lines)
     assert "noise from 4 trials of one mixture" in lines
 
 

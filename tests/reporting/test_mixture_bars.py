@@ -64,13 +64,12 @@ def test_a_proposal_brings_its_natural_mixture():
     assert {"proposed", "natural"} <= {one.get_text() for one in figure.axes[0].legend_.texts}
 
 
-def test_sixty_domains_have_a_row_each_with_markers_and_numbers_of_all_mixtures():
+def test_sixty_domains_have_a_row_each_with_markers_of_other_mixtures():
     domains, shares = many(60)
     figure = plot_mixtures({"proposed": shares}, Mixture.uniform(domains))
     assert sorted(names(figure)) == list(domains)
     assert len(bars(figure)) == 60
     assert marked(figure, "natural") == [pytest.approx(1 / 60)] * 60
-    assert texts(figure).count("1.7%") >= 60
     assert figure.get_figheight() < 11.7  # inches of a printed page
 
 

@@ -4,8 +4,7 @@
   "use strict";
   const SHOWN = 10; // rows of a long table at first
   const LONG = 12; // rows from which a table is long; hiding one or two saves nothing
-  const FORMATS_SMALL = 3; // buttons that copy, on a narrow screen at first (page.css)
-  const SHOWN_SMALL = 5; // the same for the mixture on a narrow screen
+  const SHOWN_SMALL = 5; // rows of the mixture on a narrow screen at first
   document.documentElement.classList.add("js");
 
   // -- sorting ---------------------------------------------------------------------------------
@@ -115,23 +114,6 @@
 
   // -- copying ---------------------------------------------------------------------------------
 
-  /** On a narrow screen the first formats are shown, and a button for the others. */
-  const chips = document.querySelector(".chips");
-  if (chips && chips.children.length > FORMATS_SMALL) {
-    const item = document.createElement("li"), button = document.createElement("button");
-    item.className = "rest";
-    button.type = "button";
-    item.append(button);
-    const set = (isFew) => {
-      button.textContent = isFew ? `All ${chips.children.length - 1} formats` : "Fewer formats";
-      button.setAttribute("aria-expanded", String(!isFew));
-      chips.classList.toggle("few", isFew);
-    };
-    button.addEventListener("click", () => set(!chips.classList.contains("few")));
-    chips.append(item);
-    set(true);
-  }
-
   const fragments = JSON.parse(document.getElementById("fragments").textContent);
   const said = document.getElementById("copied"), shown = document.getElementById("copied-text");
 
@@ -178,17 +160,4 @@
     });
   }
   for (const part of document.querySelectorAll(".copy")) part.hidden = false;
-
-  // -- printing --------------------------------------------------------------------------------
-
-  const opened = [];
-  addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details:not([open])")) {
-      part.open = true;
-      opened.push(part);
-    }
-  });
-  addEventListener("afterprint", () => {
-    for (const part of opened.splice(0)) part.open = false;
-  });
 })();

@@ -226,7 +226,8 @@ function toolBar(model, state, start) {
   const copied = element("span", { class: "wi-soft", role: "status" });
   const button = (text, onclick) => element("button", { type: "button", onclick }, text);
   const text = () => model.domains.map((name, d) => `${JSON.stringify(name)}: ${Number(state.weights[d].toPrecision(9))}`).join("\n");
-  const copy = async () => setText(copied, (await copyText(text())) ? "Weights copied." : "The browser refused to copy.");
+  const copy = () => navigator.clipboard.writeText(text()).then(
+    () => setText(copied, "Weights copied."), () => setText(copied, "The browser refused to copy."));
   return element("div", { class: "wi-tools" }, element("span", { class: "wi-soft" }, "Start from"),
     ...model.data.starts.map(([name, weights]) => button(name, () => start(weights))),
     element("span", { class: "wi-copies" }, button("Copy weights", copy), copied));
@@ -367,24 +368,6 @@ const lossText = (value) => decimals(Math.abs(value) >= 100 ? 2 : 4)(value);
 function changeText(value) {
   const text = lossText(value);
   return /[1-9]/.test(text) && value > 0 ? `+${text}` : text;
-}
-
-/** Copy text; where the clipboard's own interface is refused, by a selected field. */
-async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    const field = element("textarea", { readonly: "", style: "position:fixed;opacity:0" });
-    const before = document.activeElement;
-    field.value = text;
-    document.body.append(field);
-    field.select();
-    const done = document.execCommand("copy");
-    field.remove();
-    if (before) before.focus();
-    return done;
-  }
 }
 
 /** Call a function when nothing has asked for it for a while. */

@@ -1,0 +1,306 @@
+"""Tables for a terminal: plain text by rich, the first column to the left, numbers to the right.
+
+Where the terminal is too narrow for all columns, headers and cells take several lines, and then the
+columns go into two or more tables, each with the first column. Words and numbers are never cut;
+names longer than half the terminal are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mixopt.system import (
+    bytes_text,
+    count_text,
+    rank_text,
+    share_text,
+    short_count,
+    terminal_width,
+)
+
+if TYPE_CHECKING:
+    from mixopt.corpus import DomainCount
+    from mixopt.fitting import FitReadiness, LossReadiness
+    from mixopt.run_directory import CheckedPart
+    from mixopt.sampling import ScheduleForecast
+
+MIN_NAME = 20  # columns of a word that is never cut
+GAP = 2  # spaces between columns
+MARGIN = "  "
+MOST_COLUMNS = 6  # stages whose shares are shown side by side; of more the first and the last
+READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
+READINESS_COLUMNS = (
+    "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
+    "Spearman, lower bound", "control", "most correlated with", "state",
+)  # fmt: skip
+READINESS_MEANING = (
+    "weight: in the objective; Spearman: rank correlation on held-out folds, lower bound: 95%",
+    "spread: standard deviation over mixtures; noise: over seeds of one mixture",
+    "ratio: the spread beyond the noise, divided by the noise; lower bound: 95%",
+    "control: the best Spearman among own share, distance from uniform and nearest trial",
+    "most correlated with: the training domain whose own loss correlates most",
+)
+OF_RATIOS = (
+    "ready: the lower bound is 1 or more, and no control ranks held-out trials better",
+    "weak: the ratio is 1 or more, the lower bound is not; noise: the ratio is below 1",
+)
+OF_RANKS = (
+    "the state comes from the rank correlation on held-out folds alone",
+    "ready: the lower bound is 0.71 or more (noise below signal), and no control is better",
+    "weak: the lower bound is above 0; noise: it is not",
+)
+
+
+def table_text(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    width: int | None = None,
+    texts: Sequence[str] = (),
+) -> str:
+    """Return a table as text, a line under its title.
+
+    Args:
+        title: What it holds; longer than the terminal is wide, it is wrapped where it is printed.
+        columns: Names of the columns.
+        rows: Cells, as they are to be shown.
+        width: Columns of the terminal; found if not given.
+        texts: Columns beside the first that hold words, which are set to the left.
+    """
+    width = (terminal_width() if width is None else width) - len(MARGIN)
+    cells = [tuple(columns), *(tuple(row) for row in rows)]
+    left = {0, *(place for place, name in enumerate(columns) if name in texts)}
+    parts = [_block(cells, places, left, width) for places in _parts(cells, width)]
+    return "\n".join([title, "", "\n\n".join(parts)]) + "\n"
+
+
+def _parts(cells: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
+    """Yield the columns that fit beside each other, each time after the first one."""
+    from rich.cells import cell_len
+
+    longest = max(MIN_NAME, width // 2)
+    least = [
+        GAP + min(longest, max(cell_len(word) for row in cells for word in row[place].split(" ")))
+        for place in range(len(cells[0]))
+    ]
+    chosen = [0]
+    for place in range(1, len(least)):
+        if 1 + sum(least[k] for k in [*chosen, place]) > width and len(chosen) > 1:
+            yield chosen
+            chosen = [0]
+        chosen.append(place)
+    yield chosen
+
+
+def _block(
+    cells: Sequence[Sequence[str]], places: Sequence[int], left: set[int], width: int
+) -> str:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=True)
+    for place in places:
+        justify = "left" if place in left else "right"
+        table.add_column(Text(cells[0][place]), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in cells[1:]:
+        table.add_row(*(Text(row[place]) for place in places))
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, force_terminal=False).print(table)
+    return "\n".join((MARGIN + line).rstrip() for line in stream.getvalue().splitlines())
+
+
+def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
+    """Return the table of `mixopt count`.
+
+    Args:
+        counts: The domains.
+        tokenizer: Whose tokens they are.
+    """
+    rows = []
+    sizes = [count.tokens if count.tokens is not None else count.bytes for count in counts]
+    for count, size in zip(counts, sizes, strict=True):
+        tokens = "-" if count.tokens is None else _about(count.tokens, exact=count.is_exact)
+        rows.append(
+            (
+                count.name,
+                count_text(count.files) if count.files else "-",
+                bytes_text(count.bytes) if count.bytes else "-",
+                tokens,
+                share_text(size / sum(sizes)),
+                count.how,
+            )
+        )
+    columns = ("domain", "files", "text", "tokens", "share", "by")
+    title = f"Whole domains, in tokens of {tokenizer}"
+    lines = [table_text(title, columns, rows, texts=("by",))]
+    if any(count.tokens is None for count in counts):
+        lines.append(f"{tokenizer} is trained in the step prepare; until then sizes are in bytes")
+    return "\n".join(lines)
+
+
+def _about(tokens: int, *, exact: bool) -> str:
+    return count_text(tokens) if exact else f"~{short_count(tokens)}"
+
+
+def schedule_text(forecast: ScheduleForecast) -> str:
+    """Return the tables of `mixopt simulate SCHEDULE`."""
+    schedule = forecast.schedule
+    title = (
+        f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
+    )
+    rounded = schedule.tokens - schedule.asked_tokens
+    lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast))]
+    if rounded:
+        lines.append(
+            f"requested: {schedule.asked_tokens:,} tokens; in whole batches:"
+            f" {schedule.tokens:,} ({rounded:+,})\n"
+        )
+    columns, rows = _domains(forecast)
+    lines.append(table_text("Share of the tokens by stage", columns, rows))
+    return "\n".join(lines).rstrip("\n")
+
+
+_STAGE_COLUMNS = ("stage", "first step", "steps", "tokens")
+
+
+def _stages(forecast: ScheduleForecast) -> list[list[str]]:
+    return [
+        [
+            stage.name,
+            count_text(stage.start),
+            count_text(stage.steps),
+            short_count(stage.tokens),
+        ]
+        for stage in forecast.stages
+    ]
+
+
+def _domains(forecast: ScheduleForecast) -> tuple[list[str], list[list[str]]]:
+    stages = list(forecast.stages)
+    shown = stages if len(stages) <= MOST_COLUMNS else [stages[0], stages[-1]]
+    columns = ["domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out"]
+    shares = [stage.shares for stage in shown]
+    rows = [
+        [
+            name,
+            *(share_text(share[name]) for share in shares),
+            short_count(tokens),
+            f"{stages[-1].epochs[name]:.3f}",
+            _runs_out(forecast, name),
+        ]
+        for name, tokens in forecast.drawn.items()
+    ]
+    return columns, rows
+
+
+def _runs_out(forecast: ScheduleForecast, name: str) -> str:
+    out = forecast.runs_out.get(name)
+    if out is None:
+        return "-"
+    stage = forecast.stages[out.stage].name
+    return f"at {short_count(out.tokens)}, step {out.step:,} of {stage}"
+
+
+def verification_text(parts: Sequence[CheckedPart]) -> str:
+    """Return the table of a verified directory, its faults, and the commands that repair them."""
+    rows = []
+    for part in parts:
+        counts = (str(part.files), bytes_text(part.bytes)) if part.files else ("", "")
+        rows.append((part.name, part.state, *counts))
+    lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
+    for part in parts:
+        lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
+        lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
+    return "\n".join(lines)
+
+
+def evaluation_text(found: Mapping[str, Any]) -> str:
+    """Return the table of `mixopt.fitting.evaluation.evaluate`."""
+    columns = {
+        "spearman": "spearman",
+        "own_share": "own share",
+        "from_uniform": "from uniform",
+        "ceiling": "ceiling",
+        "rmse": "rmse",
+        "coverage90": "coverage",
+        "rank": "rank",
+        "regret": "regret",
+    }
+    title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
+    rows = {**found["targets"], "(mean)": found["mean"], "(mean, scaled)": found["mean_scaled"]}
+    shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
+    lines = []
+    for name, row in rows.items():
+        if row is not None:
+            cells = [row.get(column) for column in shown]
+            lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
+    table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
+    notes = "".join(f"{note}\n" for note in found["notes"])
+    return f"{table}\n{notes}{_mean_ranks(found)}"
+
+
+def _mean_ranks(found: Mapping[str, Any]) -> str:
+    mean, controls = found["mean_spearman"], found["mean_controls"]
+    if mean is None:
+        return "mean Spearman over targets: undefined, every target is constant"
+    others = [
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in controls.items()
+        if value is not None
+    ]
+    return f"mean Spearman over targets: {mean:.4f} ({', '.join(others)})"
+
+
+def readiness_text(found: FitReadiness) -> str:
+    """Return the table of a fit's losses, the most ready first, and what its columns mean."""
+    columns, rows = readiness_rows(found)
+    lines = [found.replicates.describe(), *readiness_meaning(found)]
+    if found.left_out:
+        lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
+    return "\n".join([table_text(READINESS_TITLE, columns, rows), *lines])
+
+
+def readiness_order(found: FitReadiness) -> list[LossReadiness]:
+    """Return the objective, then losses by falling ratio, or rank correlation without noise."""
+
+    def readiest(one: LossReadiness) -> float:
+        ratio, rank = one.of_trials.ratio, one.spearman
+        return -((rank or 0.0) if ratio is None else ratio)
+
+    return [found.objective, *sorted(found.losses, key=readiest)]
+
+
+def readiness_rows(found: FitReadiness) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of which something is known, and the cells of each loss."""
+    rows = [_readiness_row(one) for one in readiness_order(found)]
+    known = [any(row[place] for row in rows) for place in range(len(READINESS_COLUMNS))]
+    columns = [name for name, is_known in zip(READINESS_COLUMNS, known, strict=True) if is_known]
+    return columns, [
+        [cell for cell, is_known in zip(row, known, strict=True) if is_known] for row in rows
+    ]
+
+
+def readiness_meaning(found: FitReadiness) -> tuple[str, ...]:
+    """Say what the columns mean, a line each."""
+    return (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
+
+
+def _readiness_row(one: LossReadiness) -> list[str]:
+    of, nearest = one.of_trials, one.nearest
+    ratios = ["" if ratio is None else f"{min(ratio, 1000):.2f}" for ratio in (of.ratio, of.low)]
+    ranks = [rank_text(one.spearman), "" if of.ratio else rank_text(one.spearman_low)]
+    return [
+        one.name,
+        share_text(one.weight) if one.weight else "",
+        f"{of.spread:.4f}",
+        "" if of.noise is None else f"{of.noise:.4f}",
+        *ratios,
+        *ranks,
+        rank_text(one.control and one.control[1]),
+        f"{nearest[0]} {nearest[1]:.2f}" if nearest and one.domains else "",
+        one.state,
+    ]
