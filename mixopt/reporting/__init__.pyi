@@ -1,4 +1,10 @@
 from . import plots as plots
+from .evidence_figures import (
+    plot_held_out as plot_held_out,
+    plot_responses as plot_responses,
+    plot_validation as plot_validation,
+    plot_validation_curves as plot_validation_curves,
+)
 from .expert_drawing import (
     ExpertDrawing as ExpertDrawing,
     draw_step as draw_step,
@@ -12,17 +18,11 @@ from .expert_plots import (
 )
 from .exploring import explore as explore
 from .figure_style import figure_png as figure_png, figure_svg as figure_svg
-from .fit_figures import plot_held_out as plot_held_out, plot_responses as plot_responses
-from .law import law_data as law_data, packed_json as packed_json
 from .mixture_figures import (
     plot_design as plot_design,
     plot_epochs as plot_epochs,
     plot_front as plot_front,
     plot_mixtures as plot_mixtures,
-)
-from .outcome_figures import (
-    plot_validation as plot_validation,
-    plot_validation_curves as plot_validation_curves,
 )
 from .page_figures import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
@@ -49,4 +49,9 @@ from .terminal import (
     step_result as step_result,
     summary_text as summary_text,
 )
-from .what_if import view_script as view_script, what_if_section as what_if_section
+from .what_if import (
+    law_data as law_data,
+    packed_json as packed_json,
+    view_script as view_script,
+    what_if_section as what_if_section,
+)

@@ -14,9 +14,8 @@ import anywidget
 import traitlets
 
 from mixopt.mixture import Mixture, largest_shares
-from mixopt.reporting.law import packed_json
 from mixopt.reporting.page import asset
-from mixopt.reporting.what_if import question_data, view_script
+from mixopt.reporting.what_if import packed_json, question_data, view_script
 
 if TYPE_CHECKING:
     from mixopt.config import ConstraintsConfig

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.objective import UNITS
 from mixopt.proposals import Proposal
-from mixopt.reporting.fit_figures import plot_held_out, plot_responses
+from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.page import Section, bullets, folded_list, heading, paragraph, table
 from mixopt.reporting.page_figures import Pictures
 from mixopt.reporting.tables import (

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from mixopt.mixture import Mixture
+from mixopt.reporting.evidence_figures import (
+    plot_held_out,
+    plot_responses,
+    plot_validation,
+    plot_validation_curves,
+)
 from mixopt.reporting.figure_style import Figure, figure_png, figure_svg
-from mixopt.reporting.fit_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_design, plot_epochs, plot_front, plot_mixtures
-from mixopt.reporting.outcome_figures import plot_validation, plot_validation_curves
 from mixopt.reporting.run_experts import plot_run_experts
 
 if TYPE_CHECKING:

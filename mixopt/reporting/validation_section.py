@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mixopt.config import task_metric
 from mixopt.objective import UNITS
 from mixopt.proposals import VERDICTS, Comparison, Validation, looks, mixture_of, named
-from mixopt.reporting.outcome_figures import plot_validation, plot_validation_curves
+from mixopt.reporting.evidence_figures import plot_validation, plot_validation_curves
 from mixopt.reporting.page import Section, change_word, heading, paragraph, table
 from mixopt.reporting.page_figures import Pictures
 from mixopt.reporting.terminal import CHECKPOINT, forgetting_rows

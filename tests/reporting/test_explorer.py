@@ -45,7 +45,7 @@ def test_a_mixture_that_is_set_moves_the_page(widget):
 
 
 def test_limits_that_no_mixture_meets_are_named(fit):
-    with pytest.raises(InfeasibleError, match="no mixture satisfies the caps"):
+    with pytest.raises(InfeasibleError, match="no mixture satisfies"):
         mixopt.explore(fit, constraints={"bounds": {name: [0.0, 0.2] for name in DOMAINS}})
 
 

@@ -13,7 +13,7 @@ from mixopt.reporting import (
     plot_held_out,
     plot_responses,
 )
-from mixopt.reporting.fit_figures import along_domain, near_trials
+from mixopt.reporting.evidence_figures import along_domain, near_trials
 
 AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})
 
