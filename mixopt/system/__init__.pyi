@@ -70,11 +70,12 @@ from .number_text import (
     bytes_text as bytes_text,
     count_text as count_text,
     difference_text as difference_text,
+    duration as duration,
     interval_text as interval_text,
+    long_duration as long_duration,
     loss_text as loss_text,
     name_text as name_text,
     rank_text as rank_text,
-    ratio_text as ratio_text,
     share_text as share_text,
     short_count as short_count,
 )
@@ -106,8 +107,6 @@ from .processes import (
 from .progress_bars import (
     Say as Say,
     Update as Update,
-    duration as duration,
-    long_duration as long_duration,
     no_progress as no_progress,
     progress as progress,
     silent as silent,
@@ -140,7 +139,6 @@ from .stores import (
 )
 from .table_files import read_table as read_table, write_table as write_table
 from .terminal_text import (
-    shown_width as shown_width,
     terminal_width as terminal_width,
     wrapped as wrapped,
 )

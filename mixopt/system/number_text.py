@@ -32,15 +32,6 @@ def rank_text(value: float | None) -> str:
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def ratio_text(value: float, reference: float) -> str:
-    """Write how many times the reference a value is."""
-    if reference == 0:
-        return "\N{EN DASH}"
-    times = value / reference
-    text = f"{times:.2f}" if times >= 0.005 or value == 0 else "<0.01"
-    return f"{text}\N{MULTIPLICATION SIGN}"
-
-
 def count_text(value: int) -> str:
     """Write a number of things in full."""
     return f"{value:,}"
@@ -65,3 +56,24 @@ def bytes_text(value: float) -> str:
 def name_text(name: str) -> str:
     """Write a name with underscores for reading."""
     return name.replace("_", " ")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as `8s`, `3m20s` or `2h05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def long_duration(seconds: float) -> str:
+    """Write seconds in words: `8 seconds`, `3 minutes` or `2.5 hours`."""
+    if seconds < 90:
+        number, what = float(max(1, round(seconds))), "second"
+    elif seconds < 5400:
+        number, what = float(round(seconds / 60)), "minute"
+    else:
+        number, what = float(f"{seconds / 3600:.2g}"), "hour"
+    return f"{number:g} {what}{'' if number == 1 else 's'}"

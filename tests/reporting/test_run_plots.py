@@ -100,7 +100,7 @@ def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, tmp
         (half.plot.held_out, "fit"),
         (half.plot.validation, "validate"),
     ):
-        said = rf"'{step}' is not done yet: mixopt {step} {half.path}$"
+        said = rf"'{step}' is not done yet: mixopt {step} {half.path}"
         with pytest.raises(RunError, match=said):
             draw()
     assert half.plot.design().axes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from rich.cells import cell_len
 
 from mixopt.reporting import table_text
-from mixopt.system import shown_width, wrapped
+from mixopt.system import wrapped
 
 WORDS = ("short", "a long text of many words in one cell", "+0.1234")
 
@@ -54,8 +55,7 @@ def test_a_name_that_fills_the_terminal_is_cut_into_lines():
 
 def test_wide_letters_count_as_two_columns():
     lines = lines_of(("d", "n"), [("数据", "1"), ("web!", "2")], 60)
-    assert shown_width("数据") == 4
-    assert shown_width(lines[-1]) == shown_width(lines[-2])
+    assert cell_len(lines[-1]) == cell_len(lines[-2])
 
 
 def test_a_sentence_is_broken_between_words_and_indented():

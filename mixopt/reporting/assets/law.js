@@ -121,8 +121,6 @@ function totalVariation(one, other) {
   return sum / 2;
 }
 
-// -- a little linear algebra; lower triangles are packed row by row ------------------------------
-
 const triangle = (size) => (size * (size + 1)) / 2;
 const squared = (values) => values.reduce((sum, value) => sum + value * value, 0);
 

@@ -7,8 +7,6 @@
   const SHOWN_SMALL = 5; // rows of the mixture on a narrow screen at first
   document.documentElement.classList.add("js");
 
-  // -- sorting ---------------------------------------------------------------------------------
-
   const UNITS = { k: 1e3, M: 1e6, B: 1e9, T: 1e12, kB: 1e3, MB: 1e6, GB: 1e9 };
 
   /** The first number of a cell's text, with its unit; null where it does not begin with one. */
@@ -52,8 +50,6 @@
     }
   }
 
-  // -- long tables -----------------------------------------------------------------------------
-
   /** Show the first rows of a long table, and a button for the others. */
   function shorten(table) {
     const rows = table.tBodies[0].rows.length, isMixture = Boolean(table.closest(".mix"));
@@ -79,8 +75,6 @@
     makeSortable(table);
     shorten(table);
   }
-
-  // -- groups ----------------------------------------------------------------------------------
 
   for (const head of document.querySelectorAll(".group")) {
     const members = head.closest("tbody").querySelectorAll(".member");
@@ -112,7 +106,18 @@
     set(false);
   }
 
-  // -- copying ---------------------------------------------------------------------------------
+  /** On a narrow screen the first formats are shown, and a button for the others. */
+  const chips = document.querySelector(".chips"), rest = document.createElement("button");
+  const setFew = (isFew) => {
+    rest.textContent = isFew ? `All ${chips.children.length - 1} formats` : "Fewer formats";
+    rest.setAttribute("aria-expanded", String(!isFew));
+    chips.classList.toggle("few", isFew);
+  };
+  rest.type = "button";
+  rest.addEventListener("click", () => setFew(!chips.classList.contains("few")));
+  chips.append(Object.assign(document.createElement("li"), { className: "rest" }));
+  chips.lastChild.append(rest);
+  setFew(true);
 
   const fragments = JSON.parse(document.getElementById("fragments").textContent);
   const said = document.getElementById("copied"), shown = document.getElementById("copied-text");

@@ -120,8 +120,6 @@ function moveShare(weights, d, share, locked, natural) {
   return next;
 }
 
-// -- limits: {name, what, side, limit, write, source, domain, value(weights, losses)} --------------
-
 /** All limits; `side` is 1 for at most and -1 for at least, `write` how its numbers are written. */
 function readLimits(data, law) {
   const { radius, guardrails, groups } = data.constraints;
@@ -175,8 +173,6 @@ function divergence(weights, reference) {
 function limitText({ limit, value }) {
   return `${limit.name}: ${limit.what} ${limit.write(value)}, ${limit.side > 0 ? "at most" : "at least"} ${limit.write(limit.limit)} (${limit.source})`;
 }
-
-// -- what is seen first: the objective, the limits, the nearest trial; and the buttons -------------
 
 function summaryBar(model) {
   const { unit, description } = model.data.objective;
@@ -232,8 +228,6 @@ function toolBar(model, state, start) {
     ...model.data.starts.map(([name, weights]) => button(name, () => start(weights))),
     element("span", { class: "wi-copies" }, button("Copy weights", copy), copied));
 }
-
-// -- the lists: a slider for each domain, a line for each loss -------------------------------------
 
 function domainList(model, state, move, ended) {
   const most = Math.max(...model.data.starts.flatMap(([, weights]) => Array.from(weights)));
@@ -331,8 +325,6 @@ function foldedList(title, heads, kind) {
 function byChange(values, from) {
   return Array.from(values.keys()).sort((a, b) => Math.abs(values[b] - from[b]) - Math.abs(values[a] - from[a]));
 }
-
-// -- elements and numbers ---------------------------------------------------------------------------
 
 /** Make an element: `on...` are listeners, other entries attributes; children are nodes or text. */
 function element(tag, attributes = {}, ...children) {
