@@ -244,7 +244,7 @@ class Fit:
 
     @property
     def plot(self) -> FitPlots:
-        """Its figures: `fit.plot.responses()` and others (mixopt.reporting.fit_plots)."""
+        """Its figures: `fit.plot.responses()` and others (mixopt.reporting.plots)."""
         from mixopt.reporting import FitPlots
 
         return FitPlots(self)

@@ -223,7 +223,7 @@ class Trials(TrialRows):
 
     @property
     def plot(self) -> TrialPlots:
-        """Their figures: `trials.plot.design()` (mixopt.reporting.fit_plots)."""
+        """Their figures: `trials.plot.design()` (mixopt.reporting.plots)."""
         from mixopt.reporting import TrialPlots
 
         return TrialPlots(self)
