@@ -30,8 +30,7 @@ class CommandFields(Section):
     )
     result: str | None = Field(
         None,
-        description="what it writes below {out}, or a glob: JSON, JSONL, CSV, event files of "
-        "TensorBoard, a W&B or MLflow run",
+        description="what it writes below {out}, or a glob: JSON, JSONL or CSV",
     )
     losses: str | dict[str, str] | None = Field(
         None,

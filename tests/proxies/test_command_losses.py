@@ -4,7 +4,7 @@ import math
 
 import pytest
 from hypothesis import given, strategies as st
-from mixopt_proxies.command.results import LoggedPoint, LoggedValues
+from mixopt_proxies.command.result_files import LoggedPoint, LoggedValues
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
 
 from mixopt.errors import ConfigError, RunError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.trials import Trial
-from mixopt_proxies.command.results import LoggedValues
+from mixopt_proxies.command.result_files import LoggedValues
 from mixopt_proxies.command.trial_place import command_seed
 
 COARSE = 2.0  # seconds: time stamps of some network file systems are no finer

@@ -18,7 +18,7 @@ from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError, did_you_mean
 from mixopt.system import chosen
 from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
-from mixopt_proxies.command.results import LoggedPoint, LoggedValues
+from mixopt_proxies.command.result_files import LoggedPoint, LoggedValues
 
 UNITS = ("nats_per_token", "bits_per_byte")
 _NEAREST = 3  # names that an error suggests

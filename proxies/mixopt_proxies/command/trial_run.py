@@ -21,7 +21,7 @@ from mixopt.trials import Training, Trial, TrialResult
 from mixopt_proxies.command.command_line import CommandLine
 from mixopt_proxies.command.mixture_forms import MIXTURE, MixtureForm
 from mixopt_proxies.command.result_checks import foreign_result, old_result
-from mixopt_proxies.command.results import LoggedValues, find_result, read_result
+from mixopt_proxies.command.result_files import LoggedValues, find_result, read_result
 from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
 from mixopt_proxies.command.trial_place import (
