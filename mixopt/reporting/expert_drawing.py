@@ -1,8 +1,8 @@
 """Draw the experts of a pretraining while it trains: `python -m mixopt.reporting.expert_drawing`.
 
 Drawing takes seconds, so it is done by a process of its own, which reads what the run has written.
-Training never waits for it: a step that comes while one is drawn is left out. What goes wrong with
-it is a warning. Its arguments are the run directory and the step.
+Training never waits for it: of the windows that end while one is drawn, the last is drawn next.
+What goes wrong with it is a warning. Its arguments are the run directory and the step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ExpertDrawing:
         self._warned = False
 
     def draw(self, step: int) -> None:
-        """Draw what is there after so many steps, unless another step is being drawn."""
+        """Draw what is there after so many steps, at once or after what is being drawn."""
         if self._process is not None and self._process.poll() is None:
             return
         self._note_end()
@@ -141,8 +141,12 @@ def main() -> int:
     """Draw."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
+    path, drawn = Path(sys.argv[1]), 0
     try:
-        draw_step(Path(sys.argv[1]), int(sys.argv[2]))
+        step = int(sys.argv[2])
+        while step > drawn:
+            draw_step(path, step)
+            drawn, step = step, ExpertRecord(path / EXPERTS).last_step
     except MixoptError:
         return 1
     return 0

@@ -95,6 +95,11 @@ class ExpertRecord:
         """Return the file of a picture of what was there after so many steps."""
         return self.path / IMAGES / figure / f"{step:08d}.png"
 
+    @property
+    def last_step(self) -> int:
+        """The end of the last window; 0 where there is none."""
+        return max((_step(file) for file in self._parts()), default=0)
+
     def write_window(self, start: int, end: int, assignments: Assignments) -> None:
         """Write what was counted in some steps.
 
@@ -141,11 +146,14 @@ class ExpertRecord:
         Raises:
             RoutingError: A part cannot be read.
         """
-        return [_window(file) for file in sorted((self.path / COUNTS).glob("part-*.parquet"))]
+        return [_window(file) for file in self._parts()]
 
     def scalars(self) -> list[dict[str, Any]]:
         """Return the lines of numbers."""
         return [self._numbers(line) for line in self._lines() if line.endswith("\n")]
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.path / COUNTS).glob("part-*.parquet"))
 
     def _lines(self) -> list[str]:
         path = self.path / SCALARS

@@ -49,12 +49,12 @@ def test_before_the_first_window_ends_there_is_nothing_to_draw(run):
     assert draw_step(run, 5) == []
 
 
-def test_a_step_that_comes_while_one_is_drawn_is_left_out(run):
+def test_of_windows_that_end_while_one_is_drawn_the_last_is_drawn_next(run):
     said: list[str] = []
     with ExpertDrawing(run, said.append) as drawing:
         for step in (10, 20, 30):
             drawing.draw(step)
-    assert pictures(run) == {"00000010"}, "nothing is waited for"
+    assert pictures(run) == {"00000010", "00000030"}, "nothing is waited for"
     assert said == []
 
 

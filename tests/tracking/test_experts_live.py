@@ -1,4 +1,4 @@
-"""While a model with experts still trains, a real server has numbers and figures of each probe."""
+"""While a model with experts still trains, a real server has numbers and figures of each window."""
 
 from __future__ import annotations
 
@@ -99,18 +99,20 @@ def figures(client, run: str) -> set[str]:
 
 
 def seen(client, name: str, step: int):
-    """Return a run once it has numbers and figures of a probe."""
+    """Return a run once it has numbers and figures of a window."""
     run = run_of(client, name)
-    if run is None or "moe/saturation/mean" not in run.data.metrics:
+    if run is None or "moe/specialisation/mean" not in run.data.metrics:
         return None
-    steps = [one.step for one in client.get_metric_history(run.info.run_id, "moe/saturation/mean")]
+    steps = [
+        one.step for one in client.get_metric_history(run.info.run_id, "moe/specialisation/mean")
+    ]
     if step not in steps or not pictures(client, run.info.run_id):
         return None
     return run
 
 
 def test_a_run_that_trains_has_numbers_and_figures_at_the_server(job, client, tmp_path):
-    run = wait_for(lambda: seen(client, tmp_path.name, 8), "a probe is at the server")
+    run = wait_for(lambda: seen(client, tmp_path.name, 8), "a window is at the server")
     assert job.process.poll() is None, "it trains"
     assert run.info.status == "RUNNING"
     identity = run.info.run_id
@@ -130,7 +132,7 @@ def test_a_run_that_is_killed_has_what_was_written_until_then(job, client, tmp_p
     def drawn():
         return list((job.out / "experts/images").glob("*/*.png"))
 
-    wait_for(drawn, "a probe is drawn")
+    wait_for(drawn, "a window is drawn")
     wait_for((job.out / "experts/counts/part-00000008.parquet").exists, "8 steps")
     os.kill(job.process.pid, signal.SIGKILL)
     job.process.wait()

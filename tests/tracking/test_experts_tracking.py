@@ -54,7 +54,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
         "model": {"name": "experts_job:TinyExperts"},
         "training": {**training, "precision": "float32"},
         "metrics": {"every": 4},
-        "experts": {"every": 4, "probe": 128},
+        "experts": {"every": 4},
         "tracking": {"uri": uri},
     }
     config = tmp_path / "run.yaml"
@@ -71,7 +71,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     assert {(one.step, one.value) for one in history} == {
         (line["step"], line["moe/busiest/mean"]) for line in values
     }
-    assert "moe/saturation/layer_01" in run.data.metrics
+    assert "moe/specialisation/layer_01" in run.data.metrics
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
 
     monkeypatch.chdir(tmp_path)  # artifacts are beside the database
