@@ -5,7 +5,7 @@ from .corpus import (
     NamedDomains as NamedDomains,
     document_ends as document_ends,
 )
-from .document_stream import DocumentStream as DocumentStream
+from .document_stream import DocumentStream as DocumentStream, prepare_stream as prepare_stream
 from .documents import BadDocuments as BadDocuments
 from .domain_tokens import (
     check_token_files as check_token_files,
@@ -13,7 +13,6 @@ from .domain_tokens import (
     known_tokenizer as known_tokenizer,
 )
 from .index_files import (
-    StreamIndex as StreamIndex,
     corpus_hash as corpus_hash,
     read_corpus_index as read_corpus_index,
     read_domain_names as read_domain_names,
@@ -28,13 +27,7 @@ from .sizes import (
     true_inventory as true_inventory,
 )
 from .sources import check_text as check_text
-from .stored_corpus import (
-    check_prepared as check_prepared,
-    corpus_files as corpus_files,
-    publish_corpus as publish_corpus,
-    put_in_place as put_in_place,
-)
-from .stream_preparation import prepare_stream as prepare_stream
+from .stored_corpus import check_prepared as check_prepared, publish_corpus as publish_corpus
 from .task_windows import (
     TaskBatches as TaskBatches,
     TaskWindow as TaskWindow,
@@ -72,7 +65,6 @@ from .tokenizer import (
 )
 from .vocabulary import (
     VocabularyIdentity as VocabularyIdentity,
-    byte_tokens as byte_tokens,
     export_tokenizer as export_tokenizer,
     folder_vocabulary as folder_vocabulary,
     identity_of as identity_of,

@@ -117,11 +117,7 @@ class Corpus(NamedDomains):
         }
 
     def copies(self, name: str) -> float:
-        """Return how often a domain's training tokens have the same text, at least 1.
-
-        Args:
-            name: The domain; of a mixed one, the part that is repeated most counts.
-        """
+        """Return how often a domain's training tokens have the same text, at least 1."""
         made = self.provenance.get("mixed", {}).get(name)
         return 1.0 if made is None else max(1.0, *made["epochs"].values())
 
@@ -164,11 +160,7 @@ def _fault(path: Path) -> str | None:
 
 
 def document_ends(corpus: Corpus) -> tuple[int, ...]:
-    """Return the ids that end a document: its tokenizer's, and those that domains of tokens state.
-
-    Raises:
-        CorpusError: None is known.
-    """
+    """Return the ids that end a document: its tokenizer's, and those that are stated."""
     from mixopt.corpus.tokenizer import saved_tokenizer
 
     ends = set(_stated_ends(corpus.provenance.get("sources")))

@@ -1,4 +1,10 @@
-"""The documents of one domain as a stream that resumes from a place in it.
+"""Streamed domains: their held-out text, prepared before training, and their documents in order.
+
+    held_out/
+      index.json              tokenizer, and the digests of all documents that are held out
+      <domain>/validation/    token shards (mixopt.corpus.token_shards)
+
+Held out are the files that `validation` names, or else the first documents of a domain.
 
 A place is the number of a file and of a document in it, so that resuming reads one file again up
 to there; a data set that `datasets` streams has a state of its own. Documents that are empty or
@@ -7,17 +13,24 @@ held out anywhere are left out, by their content, wherever they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from mixopt.config import SourceConfig
+from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.documents import BadDocuments, Reading, content_digest
+from mixopt.corpus.domain_text import read_target
 from mixopt.corpus.environment import environment_documents
+from mixopt.corpus.index_files import INDEX, STREAM_FORMAT, corpus_records
+from mixopt.corpus.preparation import emptied
 from mixopt.corpus.sources import is_local, load_rows, text_files
+from mixopt.corpus.text_jobs import write_tokens
+from mixopt.corpus.tokenizer import Tokenizer, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
-from mixopt.system import StateFields
+from mixopt.system import Say, StateFields, write_sealed
 
 _WHERE = "its place in the documents"
 _Part = tuple[str, Callable[[], Iterator[str]]]  # what tells a file from another, and its texts
@@ -29,26 +42,12 @@ class DocumentStream:
     def __init__(
         self, domain: str, source: SourceConfig, bad: BadDocuments, held_out: frozenset[bytes]
     ) -> None:
-        """Begin at the start; nothing is read yet.
-
-        Args:
-            domain: Whose documents they are, for messages.
-            source: Where they are; `max_bytes` ends the pass.
-            bad: What to do with a document that cannot be read.
-            held_out: Digests of documents that are left out.
-
-        Raises:
-            CorpusError: Files or a data set that are not there.
-        """
+        """Begin at the start; nothing is read yet."""
         self._texts = _texts(domain, source, Reading(domain, source.column, bad))
         self._held_out, self._most, self._bytes = held_out, source.max_bytes, 0
 
     def __iter__(self) -> Iterator[str]:
-        """Give the documents from the present place on.
-
-        Raises:
-            CorpusError: A file or data set is damaged or has no such column.
-        """
+        """Give the documents from the present place on."""
         for text in self._texts:
             if self._most is not None and self._bytes >= self._most:
                 return
@@ -61,11 +60,7 @@ class DocumentStream:
         return {"bytes": self._bytes, "place": self._texts.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a place.
-
-        Raises:
-            CorpusError: The files are not those that the place is in, or a field cannot be right.
-        """
+        """Resume from a place."""
         fields = StateFields(state, _WHERE, CorpusError)
         read, place = fields.whole("bytes"), fields.part("place")
         self._texts.load_state_dict(place.content)
@@ -149,3 +144,67 @@ def _texts(domain: str, source: SourceConfig, reading: Reading) -> _FileTexts | 
 
 def _installed(name: str) -> Iterator[str]:
     return (piece.text for piece in environment_documents(name))
+
+
+def prepare_stream(
+    config: CorpusConfig,
+    sources: Mapping[str, SourceConfig],
+    evaluation: Mapping[str, SourceConfig],
+    path: Path,
+    *,
+    fingerprint: str,
+    min_tokens: int,
+    progress: Say,
+) -> None:
+    """Write the held-out text of streamed domains and targets."""
+    config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
+    tokenizer = open_tokenizer(config.tokenizer)
+    spools = emptied(path)
+    digests = set[bytes]()
+    try:
+        for name, source in {**sources, **evaluation}.items():
+            text = read_target(name, source, config, spools / name)
+            folder = path / name / "validation"
+            tokens = write_tokens(text.validation, tokenizer, folder, config.tokenizer)
+            _check_held_out(name, tokens, min_tokens)
+            digests.update(text.validation.digests())
+            progress(f"{name}: {text.validation.documents:,} documents are held out")
+        for name, source in sources.items():
+            bad = BadDocuments(config.on_bad_document)
+            documents = DocumentStream(name, source, bad, frozenset(digests))
+            _check_training(name, documents, tokenizer, min_tokens)
+        tokenizer.save(path)
+    finally:
+        shutil.rmtree(spools, ignore_errors=True)
+    index = {
+        "format": STREAM_FORMAT,
+        "fingerprint": fingerprint,
+        "tokenizer": config.tokenizer,
+        "domains": list(sources),
+        "targets": list(evaluation),
+        "held_out": sorted(digest.hex() for digest in digests),
+        "files": corpus_records(path, [*sources, *evaluation]),
+    }
+    write_sealed(path / INDEX, index)
+
+
+def _check_held_out(name: str, tokens: int, least: int) -> None:
+    if tokens < least:
+        raise CorpusError(
+            f"domain {name!r}: {tokens:,} held-out tokens, fewer than one sequence of {least:,};"
+            " raise stream.max_validation_bytes, or give it more text"
+        )
+
+
+def _check_training(name: str, documents: Iterable[str], tokenizer: Tokenizer, least: int) -> None:
+    """Read as much as one sequence takes."""
+    tokens = 0
+    for document in documents:
+        tokens += len(tokenizer.encode([document]))
+        if tokens >= least:
+            return
+    raise CorpusError(
+        f"domain {name!r}: {tokens:,} tokens are left to train on, fewer than one sequence of"
+        f" {least:,}; lower stream.max_validation_bytes, or name files of held-out documents as"
+        " 'validation'"
+    )

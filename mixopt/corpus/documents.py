@@ -42,24 +42,14 @@ def content_digest(text: str) -> bytes:
 
 @dataclass
 class BadDocuments:
-    """What becomes of documents that cannot be read: an error, or a count.
-
-    Attributes:
-        policy: `error` raises at the first, `skip` counts them.
-        count: How many were skipped.
-        first: What was wrong with the first.
-    """
+    """What becomes of documents that cannot be read: an error, or a count."""
 
     policy: Literal["error", "skip"] = "error"
     count: int = 0
     first: str | None = field(default=None)
 
     def met(self, message: str) -> None:
-        """Raise the message, or count it.
-
-        Raises:
-            CorpusError: The policy is `error`.
-        """
+        """Raise the message, or count it."""
         if self.policy == "error":
             raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
         self.count += 1
@@ -68,14 +58,7 @@ class BadDocuments:
 
 @dataclass(frozen=True)
 class Reading:
-    """What readers need to know beside the file.
-
-    Attributes:
-        domain: Whose documents they are, for messages.
-        column: Where the text is.
-        bad: What to do with a document that cannot be read.
-        copy: Where a copy of an object is, and the URL that messages name instead.
-    """
+    """What readers need to know beside the file."""
 
     domain: str
     column: str
@@ -99,11 +82,7 @@ class Reading:
         return None
 
     def check_column(self, where: object, columns: Iterable[str]) -> None:
-        """Check that the column of the text is there.
-
-        Raises:
-            CorpusError: It is not; with those that are.
-        """
+        """Check that the column of the text is there."""
         names = list(columns)
         if self.column not in names:
             shown = sorted(name if name.isprintable() else repr(name) for name in map(str, names))
@@ -118,11 +97,7 @@ class Reading:
         return CorpusError(f"domain {self.domain!r}: {self._named(where)}: {_reason(error)}")
 
     def damaged(self, where: object, error: BaseException) -> None:
-        """Raise or count the rest of a file that is damaged.
-
-        Raises:
-            CorpusError: Bad documents are errors, or it is the system that cannot read the file.
-        """
+        """Raise or count the rest of a file that is damaged."""
         if isinstance(error, OSError) and error.errno is not None:
             raise self.unreadable(where, error) from error
         try:
@@ -150,14 +125,7 @@ class HeldOutSplit:
     """Takes documents one by one, gives back those to train on, and keeps the held-out ones."""
 
     def __init__(self, fraction: float, max_bytes: int, seed: int) -> None:
-        """Choose how much to hold out.
-
-        Args:
-            fraction: Share of all bytes; the group that reaches it is held out too, unless
-                that gives more than twice the share and half of it is there without.
-            max_bytes: At most so many, unless the first group alone has more.
-            seed: Which groups come first.
-        """
+        """Choose how much to hold out."""
         self._fraction, self._max_bytes = fraction, max_bytes
         self._key = seed.to_bytes(8, "little")
         self._total = self._held = 0

@@ -71,11 +71,7 @@ class Spool:
             raise self._unwritable(full) from full
 
     def add(self, document: Spooled) -> None:
-        """Append a document.
-
-        Raises:
-            RunError: The disk is full.
-        """
+        """Append a document."""
         assert self._stream is not None, "a spool is written in its with block"
         digest, content = document
         try:
@@ -127,17 +123,7 @@ class Spool:
 
 @dataclass
 class DomainText:
-    """Spooled documents of a domain, and what was left out on the way.
-
-    Attributes:
-        name: The domain or target.
-        train: Documents to train on; none for a target.
-        validation: Held-out documents.
-        bad: Documents that could not be read.
-        left_out: How many documents were empty or duplicates.
-        held_out: Digests of training documents that are held out elsewhere, and left out too.
-        equal_to_evaluation: How many documents have them.
-    """
+    """Spooled documents of a domain, and what was left out on the way."""
 
     name: str
     train: Spool | None
@@ -204,18 +190,7 @@ class DomainText:
 def read_domain(
     name: str, source: SourceConfig, config: CorpusConfig, folder: Path, seed: int
 ) -> DomainText:
-    """Read a training domain and split it.
-
-    Args:
-        name: The domain.
-        source: Where its documents are.
-        config: Fractions, limits and policy.
-        folder: Where to spool.
-        seed: Which documents are held out.
-
-    Raises:
-        CorpusError: The source cannot be read, has no documents or too few to split.
-    """
+    """Read a training domain and split it."""
     train, validation = Spool(folder / "train"), Spool(folder / "validation")
     text = DomainText(name, train, validation, BadDocuments(config.on_bad_document))
     seen: set[bytes] = set()
@@ -242,17 +217,7 @@ def read_domain(
 
 
 def read_target(name: str, source: SourceConfig, config: CorpusConfig, folder: Path) -> DomainText:
-    """Read a target, all of whose documents are held out, up to `max_validation_bytes`.
-
-    Args:
-        name: The target.
-        source: Where its documents are; `validation` names them when it is given.
-        config: Limits and policy.
-        folder: Where to spool.
-
-    Raises:
-        CorpusError: The source cannot be read or has no documents.
-    """
+    """Read a target, all of whose documents are held out, up to `max_validation_bytes`."""
     validation = Spool(folder / "validation")
     text = DomainText(name, None, validation, BadDocuments(config.on_bad_document))
     documents = _documents(name, source, text)

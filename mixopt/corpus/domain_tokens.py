@@ -46,16 +46,7 @@ class TokenFiles:
     def __init__(
         self, files: Sequence[TokenFile], vocabulary: Vocabulary, document_end: int | None
     ) -> None:
-        """Note the sizes and time stamps of the files.
-
-        Args:
-            files: One at least.
-            vocabulary: The known ids.
-            document_end: The id that ends a document, where the files do not say.
-
-        Raises:
-            CorpusError: That is no id.
-        """
+        """Note the sizes and time stamps of the files."""
         if document_end is not None:
             vocabulary.check_id(document_end, "document_end")
         self.files, self.document_end = files, document_end
@@ -65,11 +56,7 @@ class TokenFiles:
         self._before = self._stamps()
 
     def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
-        """Give the tokens of a file, some at a time.
-
-        Raises:
-            CorpusError: An id beyond the vocabulary, or a file that cannot be read to its end.
-        """
+        """Give the tokens of a file, some at a time."""
         return self._vocabulary.checked(file.path, file.parts())
 
     def pieces(self, file: TokenFile) -> Iterator[NDArray[Any]]:
@@ -79,11 +66,7 @@ class TokenFiles:
             yield tokens
 
     def check_unchanged(self) -> None:
-        """Check that no file has changed since it was opened.
-
-        Raises:
-            CorpusError: One has.
-        """
+        """Check that no file has changed since it was opened."""
         for file, stamp in self._stamps().items():
             if stamp != self._before[file]:
                 raise CorpusError(
@@ -112,17 +95,7 @@ class DomainTokens:
     def __init__(
         self, name: str, source: SourceConfig, config: CorpusConfig, tokenizer: Tokenizer | None
     ) -> None:
-        """Open its files.
-
-        Args:
-            name: The domain or target.
-            source: Where its tokens are, relative files under `corpus.root`.
-            config: Fractions and limits.
-            tokenizer: Whose tokens they are; None where its files are not here.
-
-        Raises:
-            CorpusError: A file is missing, damaged or of another format.
-        """
+        """Open its files."""
         self.name, self.is_target = name, False
         self.left_out, self.equal_to_evaluation = Counter[str](), 0
         size = None if tokenizer is None else tokenizer.vocab_size
@@ -149,11 +122,7 @@ class DomainTokens:
             self._most = max(self._most // BYTES_PER_TOKEN, 1)
 
     def split(self, seed: int) -> None:
-        """Choose what is held out; the seed says which documents come first.
-
-        Raises:
-            CorpusError: A file cannot be read, has changed, or has an id beyond the vocabulary.
-        """
+        """Choose what is held out; the seed says which documents come first."""
         if self._is_named:
             self._hold(self._distinct(self._held_out_files, self._most))
             return
@@ -203,15 +172,7 @@ class DomainTokens:
         }
 
     def write(self, folder: Path) -> dict[str, int]:
-        """Write the shards of its splits, and return their tokens.
-
-        Args:
-            folder: The domain's in the corpus.
-
-        Raises:
-            CorpusError: A file cannot be read any more, or has changed.
-            RunError: The disk is full or the folder cannot be written.
-        """
+        """Write the shards of its splits, and return their tokens."""
         written = {}
         if not self.is_target:
             is_whole = self._is_named and self._source.max_tokens is None
@@ -234,13 +195,7 @@ class DomainTokens:
     def _distinct(
         self, files: TokenFiles, most: int | None, left_out: Counter[str] | None = None
     ) -> Iterator[_Piece]:
-        """Give the pieces of all files, documents that came before left out.
-
-        Args:
-            files: The files.
-            most: Tokens after which to stop; the last piece is cut there.
-            left_out: Counts the documents that are empty or duplicates; the domain's when None.
-        """
+        """Give the pieces of all files, documents that came before left out."""
         left_out = self.left_out if left_out is None else left_out
         seen, given = set[bytes](), 0
         with _of_domain(self.name):
@@ -324,19 +279,7 @@ def read_tokens(
     seed: int,
     say: Say,
 ) -> list[DomainTokens]:
-    """Open the domains and targets that are tokens, and choose what is held out.
-
-    Args:
-        config: Domains, and what is held out.
-        evaluation: Targets.
-        tokenizer: Of the corpus; None where its files are not here.
-        seed: Which documents are held out.
-        say: Receives a line for each.
-
-    Raises:
-        CorpusError: Files that are missing, damaged or of another format, or an id beyond the
-            vocabulary.
-    """
+    """Open the domains and targets that are tokens, and choose what is held out."""
     found = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.is_tokens:
@@ -370,22 +313,14 @@ def keep_apart(
 
 
 def check_token_files(domain: str, source: SourceConfig) -> None:
-    """Check that the files of a source that is tokens are there and sound, but for their ids.
-
-    Raises:
-        CorpusError: They are not.
-    """
+    """Check that the files of a source that is tokens are there and sound, but for their ids."""
     with _of_domain(domain):
         for patterns in (source.paths, source.validation_files):
             _opened(patterns, source)
 
 
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
-    """Return how many files a source of tokens has, and how many tokens, up to `max_tokens`.
-
-    Raises:
-        CorpusError: A file cannot be read or is damaged.
-    """
+    """Return how many files a source of tokens has, and how many tokens, up to `max_tokens`."""
     with _of_domain(domain):
         files = _opened(source.paths, source)
     total = sum(one.tokens for one in files)
@@ -393,12 +328,7 @@ def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
 
 
 def token_digest(tokens: NDArray[Any], end: int | None) -> bytes:
-    """Return 16 bytes that are equal for equal tokens, whatever their type.
-
-    Args:
-        tokens: A document's.
-        end: The id that ends a document, which does not count.
-    """
+    """Return 16 bytes that are equal for equal tokens, whatever their type."""
     if end is not None and len(tokens) and int(tokens[-1]) == end:
         tokens = tokens[:-1]
     return hashlib.blake2b(tokens.astype("<u4").tobytes(), digest_size=16).digest()

@@ -81,16 +81,7 @@ class InstalledFiles:
 
 @dataclass(frozen=True)
 class EnvironmentDomain:
-    """One domain: which files it takes, and what it takes out of them.
-
-    Attributes:
-        description: What the text is.
-        suffixes: Ends of the names of its files.
-        extract: Makes clean text of a file.
-        accepts: Further condition on a file.
-        by_package: Whether a package's files stay together in a split.
-        file_bytes: Most text of one file (of one package, if `by_package`).
-    """
+    """One domain: which files it takes, and what it takes out of them."""
 
     description: str
     suffixes: tuple[str, ...]
@@ -167,15 +158,7 @@ DOMAINS: dict[str, EnvironmentDomain] = {
 
 
 def environment_documents(name: str, installed: InstalledFiles | None = None) -> Iterator[Document]:
-    """Give all pieces of one domain, reading files as they are asked for.
-
-    Args:
-        name: One of `DOMAINS`.
-        installed: The files; those of `installed_files` when None.
-
-    Raises:
-        CorpusError: There is no such domain.
-    """
+    """Give all pieces of one domain, reading files as they are asked for."""
     if name not in DOMAINS:
         raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
     domain, seen = DOMAINS[name], set[str]()
@@ -211,11 +194,7 @@ def _read(file: InstalledFile) -> str:
 
 @cache
 def installed_files(root: str = "mixopt") -> InstalledFiles:
-    """List the standard library and the packages that `root`'s extras need.
-
-    Raises:
-        CorpusError: `root` is not installed, or `packaging` is not.
-    """
+    """List the standard library and the packages that `root`'s extras need."""
     packages = _closure(root)
     packages.pop(_canonical(root), None)
     found = {file.path: file for file in _library_files()}

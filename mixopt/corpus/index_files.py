@@ -38,17 +38,7 @@ _NAMED: dict[str, type] = {
 
 @dataclass(frozen=True)
 class CorpusIndex:
-    """What a corpus says of itself.
-
-    Attributes:
-        domains: Names of the domains, in order; each is the name of a folder.
-        targets: Names of the targets.
-        tokenizer: Name of the tokenizer.
-        vocab_size: Its ids.
-        fingerprint: Of the configuration that it was made from.
-        provenance: What it was made from.
-        tasks: Names of the tasks, in order.
-    """
+    """What a corpus says of itself."""
 
     domains: tuple[str, ...]
     targets: tuple[str, ...]
@@ -61,15 +51,7 @@ class CorpusIndex:
 
 @dataclass(frozen=True)
 class StreamIndex:
-    """What the held-out text of streamed domains says of itself.
-
-    Attributes:
-        domains: Names of the domains, in order; each is the name of a folder.
-        targets: Names of the targets.
-        tokenizer: Name of the tokenizer.
-        fingerprint: Of the configuration that it was made from.
-        held_out: Digests of all documents that are held out.
-    """
+    """What the held-out text of streamed domains says of itself."""
 
     domains: tuple[str, ...]
     targets: tuple[str, ...]
@@ -79,16 +61,7 @@ class StreamIndex:
 
 
 def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
-    """Read the index of a prepared corpus.
-
-    Args:
-        folder: The corpus.
-        verify: Compare the hashes of the files that it names: the tokenizer, tasks, and indices of
-            shards.
-
-    Raises:
-        CorpusError: There is none, it is damaged, or one of these files has changed.
-    """
+    """Read the index of a prepared corpus."""
     fields = {**_NAMED, "tasks": list, "vocab_size": int, "provenance": dict}
     index = read_index(folder, CORPUS_FORMAT, fields, CorpusError)
     domains, targets = _names(folder, index)
@@ -104,11 +77,7 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
 
 
 def read_stream_index(folder: Path) -> StreamIndex:
-    """Read the index of the held-out text of streamed domains.
-
-    Raises:
-        CorpusError: There is none, or it is damaged.
-    """
+    """Read the index of the held-out text of streamed domains."""
     index = read_index(folder, STREAM_FORMAT, {**_NAMED, "held_out": list}, CorpusError)
     domains, targets = _names(folder, index)
     try:
@@ -122,9 +91,6 @@ def read_domain_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the domains of a corpus, or of a folder of shards with a list of them.
 
     A job that imports its own tokens may write `{"domains": [...]}` beside their folders.
-
-    Raises:
-        CorpusError: There is none, or it is damaged.
     """
     content = _content(folder, CorpusError)
     if not {"format", "sha256"} & set(content):
@@ -136,18 +102,7 @@ def read_domain_names(folder: Path) -> tuple[str, ...]:
 def read_index(
     folder: Path, expected: str, fields: Mapping[str, type], error: type[MixoptError]
 ) -> dict[str, Any]:
-    """Read the fields of an index, which must be what was written.
-
-    Args:
-        folder: Where `index.json` is.
-        expected: Its format.
-        fields: The type of each field: int (0 to 2**60), str, list or dict.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; it is absent, of another format, altered, or a field is missing or
-            wrong.
-    """
+    """Read the fields of an index, which must be what was written."""
     index = _content(folder, error)
     _check_fields(folder, index, {"format": str}, error)
     if index["format"] != expected:
@@ -164,11 +119,6 @@ def corpus_records(
 
     They are the tokenizer's, the tasks', and the indices of shards, which have the hashes of what
     they list.
-
-    Args:
-        folder: The corpus.
-        names: Its domains and targets.
-        tasks: Files of its tasks.
     """
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
     files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]
@@ -180,9 +130,6 @@ def corpus_hash(folder: Path) -> str:
 
     It is quick, however large the shards are, since indices have their hashes, and tells a node
     whether what it sees is what the owner of a sweep verified.
-
-    Raises:
-        CorpusError: There is no index, or a file cannot be read.
     """
     found = hashlib.sha256()
     files = [path for path in sorted(folder.rglob(INDEX)) if path.is_file()]
@@ -200,25 +147,14 @@ def corpus_hash(folder: Path) -> str:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Check that the tokenizer in a corpus's folder is the one that it was made with.
-
-    Raises:
-        CorpusError: The index is damaged, or a file is missing, has changed or was added.
-    """
+    """Check that the tokenizer in a corpus's folder is the one that it was made with."""
     kind = str(_content(folder, CorpusError).get("format"))
     expected = STREAM_FORMAT if kind == STREAM_FORMAT else CORPUS_FORMAT
     _check_files(folder, read_index(folder, expected, {"files": dict}, CorpusError))
 
 
 def prepared_tokenizer(name: str) -> str | None:
-    """Return the tokenizer that a prepared corpus was made with; None where a name is none's.
-
-    Args:
-        name: A folder of what `mixopt prepare` or `mixopt pretrain` wrote, or anything else.
-
-    Raises:
-        CorpusError: Its index cannot be read.
-    """
+    """Return the tokenizer that a prepared corpus was made with; None where a name is none's."""
     folder = Path(name).expanduser()
     if not (folder / INDEX).is_file():
         return None

@@ -32,13 +32,7 @@ _BLOCK = 1024  # tokens of a piece, where there are no documents
 
 @dataclass(frozen=True)
 class MixedShares:
-    """What a mixed domain was made of.
-
-    Attributes:
-        tokens: Of each part in the training tokens of the domain.
-        epochs: How often each part is in there.
-        whole: Training tokens and documents of each part, `tokens` and `documents`.
-    """
+    """What a mixed domain was made of."""
 
     tokens: dict[str, int]
     epochs: dict[str, float]
@@ -59,19 +53,7 @@ class MixedShares:
 def write_mixed(
     name: str, mixed: MixedConfig, corpus: Path, tokenizer: Tokenizer | None, tokenizer_name: str
 ) -> MixedShares:
-    """Write the shards of a mixed domain from those of its parts.
-
-    Args:
-        name: The domain.
-        mixed: Its parts and their shares.
-        corpus: The folder with the parts, prepared.
-        tokenizer: Of the corpus; None where its files are not here.
-        tokenizer_name: What it is called.
-
-    Raises:
-        CorpusError: A part has fewer tokens than its share takes.
-        RunError: The disk is full or the folder cannot be written.
-    """
+    """Write the shards of a mixed domain from those of its parts."""
     parts = {split: _opened(mixed, corpus, split) for split in _SPLITS}
     shares = _shares(mixed, parts["train"])
     whole = _whole(name, mixed, shares, parts["train"])
@@ -94,12 +76,7 @@ _SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class _Way:
-    """How the tokens of a part are read.
-
-    Attributes:
-        end: The id that ends a document; None where it is not known.
-        text: How its tokens become text; None where the tokenizer is not here.
-    """
+    """How the tokens of a part are read."""
 
     end: int | None
     text: TokenText | None

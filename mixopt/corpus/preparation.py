@@ -131,11 +131,7 @@ def prepare_corpus(
 def _write_mixed(
     config: CorpusConfig, path: Path, tokenizer: Tokenizer | None, progress: Say
 ) -> dict[str, Any]:
-    """Write the domains that are made of others, whose training shards then go.
-
-    Returns:
-        What each was made of.
-    """
+    """Write the domains that are made of others, whose training shards then go."""
     found = {}
     for name, mixed in config.mixed.items():
         made = write_mixed(name, mixed, path, tokenizer, config.tokenizer)
@@ -148,11 +144,7 @@ def _write_mixed(
 
 
 def emptied(path: Path) -> Path:
-    """Make the folder no corpus, without what an interrupted preparation left there.
-
-    Returns:
-        Where its text is spooled.
-    """
+    """Make the folder no corpus, without what an interrupted preparation left there."""
     try:
         (path / INDEX).unlink(missing_ok=True)
         (path / FILE).unlink(missing_ok=True)

@@ -42,13 +42,7 @@ class ShardFiles:
     """Reads the tokens of shards, each file checked when it is opened."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard], dtype: np.dtype[Any]) -> None:
-        """Name the files.
-
-        Args:
-            folder: Where they are.
-            shards: What they are.
-            dtype: Of a token.
-        """
+        """Name the files."""
         self._folder = folder
         self._shards = shards
         self._dtype = dtype
@@ -60,11 +54,7 @@ class ShardFiles:
         return [(os.path.join(self._folder, s.file), s.tokens * item) for s in self._shards]
 
     def check(self) -> None:
-        """Check that each file is there, of its size, and in the folder.
-
-        Raises:
-            ShardError: One is not.
-        """
+        """Check that each file is there, of its size, and in the folder."""
         for shard, (path, size) in zip(self._shards, self._places, strict=True):
             try:
                 status = os.lstat(path)
@@ -76,11 +66,7 @@ class ShardFiles:
             _check_status(path, status, size)
 
     def mapped(self, k: int) -> NDArray[Any]:
-        """Return the tokens of a shard as they are in the file, which must be among few.
-
-        Raises:
-            ShardError: It is not there any more, or has another size.
-        """
+        """Return the tokens of a shard as they are in the file, which must be among few."""
         path, size = self._places[k]
         status = self._status(path, size)
         try:
@@ -92,24 +78,11 @@ class ShardFiles:
         return found.view(self._dtype)
 
     def look(self, k: int) -> None:
-        """Check that a mapped shard is there and has its size still.
-
-        Raises:
-            ShardError: It is not.
-        """
+        """Check that a mapped shard is there and has its size still."""
         self._status(*self._places[k])
 
     def read(self, k: int, starts: Sequence[int], rows: Sequence[NDArray[Any]]) -> None:
-        """Copy tokens of a shard.
-
-        Args:
-            k: Its number.
-            starts: The first token of each row.
-            rows: Where the tokens are written.
-
-        Raises:
-            ShardError: It is not there any more, or of another size.
-        """
+        """Copy tokens of a shard."""
         path, size = self._places[k]
         try:
             file = _kept_open()(path, size)

@@ -235,7 +235,7 @@ def _of_files(files: list[TextFile], reading: Reading, sample: _Sample) -> _Size
 def _of_file(file: TextFile, reading: Reading, sample: _Sample, most: int) -> _Size:
     """Measure so many bytes of text, and take them for the rest of the file."""
     rows, named = file.opened(reading)
-    texts = documents(rows, named)
+    texts = documents(rows, rows.path, named)
     first, number, is_whole = sample.measure(texts, 0)
     if is_whole:
         return _Size(first, number, True)

@@ -18,8 +18,16 @@ from typing import Any
 
 from mixopt.config import SourceConfig
 from mixopt.corpus.documents import BadDocuments, Reading
-from mixopt.corpus.text_files import BUILDERS, COMPRESSIONS, RowFile, builder_of, documents
-from mixopt.errors import CorpusError, MixoptError, PluginError, did_you_mean
+from mixopt.corpus.text_files import (
+    BUILDERS,
+    COMPRESSIONS,
+    Row,
+    RowFile,
+    builder_of,
+    documents,
+    rows_of,
+)
+from mixopt.errors import CorpusError, PluginError, did_you_mean
 from mixopt.system import StoredObject, fetched, is_url, list_objects, local_path, under_folder
 
 Place = Path | StoredObject
@@ -34,13 +42,7 @@ _SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of a source, on this disk or in a store.
-
-    Attributes:
-        domain: Whose it is.
-        place: Where it is.
-        builder: How it is read: json, parquet, arrow, csv or text.
-    """
+    """A file of a source, on this disk or in a store."""
 
     domain: str
     place: Place
@@ -61,11 +63,7 @@ class TextFile:
         return f"{self.place.url} of {self.bytes:,} bytes{version}"
 
     def opened(self, reading: Reading) -> tuple[RowFile, Reading]:
-        """Return its rows, fetched where it is in a store, and the reading that names it.
-
-        Raises:
-            CorpusError: It cannot be fetched.
-        """
+        """Return its rows, fetched where it is in a store, and the reading that names it."""
         path = self.place
         if isinstance(path, StoredObject):
             url = path.url
@@ -75,28 +73,15 @@ class TextFile:
         return file, reading
 
     def documents(self, reading: Reading) -> Iterator[str]:
-        """Give its documents, in order.
-
-        Raises:
-            CorpusError: It cannot be read, the column is missing, or a document is bad.
-        """
-        return documents(*self.opened(reading))
+        """Give its documents, in order."""
+        file, named = self.opened(reading)
+        return documents(file, file.path, named)
 
 
 def read_documents(
     domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
 ) -> Iterator[str]:
-    """Give the documents of a source that is not the environment, in order.
-
-    Args:
-        domain: Name of the domain, for messages.
-        source: Where its documents are.
-        bad: What to do with a document that cannot be read.
-        at: A file in which to note which file is being read.
-
-    Raises:
-        CorpusError: A file or data set is missing, damaged, or has no such column.
-    """
+    """Give the documents of a source that is not the environment, in order."""
     reading = Reading(domain, source.column, bad)
     if is_local(source):
         for file in text_files(domain, source):
@@ -123,11 +108,7 @@ def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Ite
 
 
 def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
-    """Return the files of a source that is read here, in order of their names.
-
-    Raises:
-        CorpusError: A path, URL or glob matches nothing, or a suffix stands for no builder.
-    """
+    """Return the files of a source that is read here, in order of their names."""
     builder = _builder_name(source)
     patterns = _as_list(source.data_files)
     roots = [] if builder else list(source.paths)
@@ -145,12 +126,7 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
 
 
 def check_text(domain: str, source: SourceConfig) -> None:
-    """Check that files exist and are not empty, and that the first document has its column.
-
-    Raises:
-        CorpusError: A path or glob matches nothing, all files are empty, a suffix stands for no
-            reader, or the first JSON or CSV row lacks the column of the text.
-    """
+    """Check that files exist and are not empty, and that the first document has its column."""
     if not source.has_text or not is_local(source):
         return
     files = text_files(domain, source)
@@ -182,12 +158,7 @@ def is_local(source: SourceConfig) -> bool:
 
 
 def load_rows(source: SourceConfig, reading: Reading) -> Any:
-    """Open a source that is not local files, as `datasets` has it.
-
-    Raises:
-        CorpusError: There is no such data set, or no such split.
-        PluginError: `datasets` is not installed.
-    """
+    """Open a source that is not local files, as `datasets` has it."""
     try:
         import datasets
     except ImportError as error:
@@ -217,26 +188,16 @@ def _dataset_documents(source: SourceConfig, reading: Reading) -> Iterator[str]:
     if rows.column_names is not None:
         reading.check_column(source.path, rows.column_names)
         rows = rows.select_columns([reading.column])
+    return documents(_dataset_rows(rows, source, reading), source.path, reading)
+
+
+def _dataset_rows(rows: Any, source: SourceConfig, reading: Reading) -> Iterator[Row]:
     number = 0
-    try:
-        for table in rows.with_format("arrow").iter(batch_size=1_000):
-            reading.check_column(source.path, table.column_names)
-            for value in table.column(reading.column):
-                number += 1
-                text = _arrow_text(value, f"{source.path} (row {number})", reading)
-                if text is not None:
-                    yield text
-    except MixoptError:
-        raise
-    except Exception as error:  # whatever a library raises on damaged data
-        reading.damaged(source.path, error)
-
-
-def _arrow_text(value: Any, where: str, reading: Reading) -> str | None:
-    try:
-        return reading.text(value.as_py(), where)
-    except UnicodeDecodeError as error:
-        return reading.is_bad(where, f"invalid UTF-8 at byte {error.start + 1}")
+    for table in rows.with_format("arrow").iter(batch_size=1_000):
+        reading.check_column(source.path, table.column_names)
+        for row in rows_of(table):
+            number += 1
+            yield Row(f"{source.path} (row {number})", *row)
 
 
 def _split(saved: Mapping[str, Any], source: SourceConfig, reading: Reading) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, read_corpus_index
@@ -45,26 +44,6 @@ def corpus_files(corpus: Path) -> list[Path]:
     )
 
 
-def put_in_place(temporary: Path, target: Path, fault: Fault) -> str | None:
-    """Give a folder that has come its name, if it is right.
-
-    Args:
-        temporary: The folder.
-        target: Its name; one that is there and right stays.
-        fault: Says what is wrong with such a folder.
-
-    Returns:
-        What is wrong with it; None where it, or one that is right, is in place.
-    """
-    found = fault(temporary)
-    if found is None:
-        if target.exists() and fault(target) is not None:
-            shutil.rmtree(target, ignore_errors=True)
-        with suppress(OSError):  # another one was quicker
-            temporary.rename(target)
-    return found
-
-
 def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     """Write a corpus to a store; whoever sees its index there sees all of it.
 
@@ -96,16 +75,7 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
 
 
 def local_corpus(where: str | Path, fault: Fault) -> Path:
-    """Return the folder of a corpus; one in a store is fetched whole, once a node, and verified.
-
-    Args:
-        where: A folder, or the URL of one in a store.
-        fault: Says what is wrong with a folder that should be a whole corpus.
-
-    Raises:
-        CorpusError: No corpus is there, it is not what its index says, or it changed meanwhile.
-        RunError: The cache cannot be written.
-    """
+    """Return the folder of a corpus; one in a store is fetched whole, once a node, and verified."""
     if not is_url(where):
         return Path(where)
     url = str(where)
@@ -119,11 +89,7 @@ def local_corpus(where: str | Path, fault: Fault) -> Path:
 
 
 def check_prepared(where: str) -> None:
-    """Check that a corpus is where a folder or a URL says, without reading it.
-
-    Raises:
-        CorpusError: There is none, or the store refuses.
-    """
+    """Check that a corpus is where a folder or a URL says, without reading it."""
     if is_url(where):
         list_objects(join_url(where, INDEX))
     elif not (local_path(where) / INDEX).is_file():
@@ -147,8 +113,10 @@ def _fetch(url: str, listed: Path, target: Path, fault: Fault) -> Path:
                 path = below(temporary, name, CorpusError)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 read_object(stored, path)
-        shutil.rmtree(target, ignore_errors=True)
-        found = put_in_place(temporary, target, fault)
+        found = fault(temporary)
+        if found is None:
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if found is not None:

@@ -40,14 +40,7 @@ class TaskWindow(NamedTuple):
 def row_windows(
     number: int, tokens: NDArray[Any], scored: int, length: int
 ) -> Iterator[TaskWindow]:
-    """Give the windows of one row.
-
-    Args:
-        number: That of the row.
-        tokens: Its tokens.
-        scored: Where the first one is that is scored, >= 1.
-        length: Most tokens that a model predicts at once, >= 1; a window has one more.
-    """
+    """Give the windows of one row."""
     first, end = scored, len(tokens)
     while first < end:
         fits = end - first <= length
@@ -92,13 +85,7 @@ class WindowBatch:
 def window_batches(
     windows: Iterable[TaskWindow], *, longest: int, tokens: int
 ) -> list[WindowBatch]:
-    """Sort windows by length, and join those of about the same.
-
-    Args:
-        windows: In any order.
-        longest: Most tokens that a model predicts at once.
-        tokens: Of a batch, padding included; a window is a batch at least.
-    """
+    """Sort windows by length, and join those of about the same."""
 
     def padded(window: TaskWindow) -> int:
         return min(-(-(len(window.tokens) - 1) // STEP) * STEP, longest)
@@ -112,32 +99,16 @@ def window_batches(
 
 
 def sums_by_row(batches: Sequence[WindowBatch], values: Array, rows: int) -> Array:
-    """Add up what each scored token has, shape (R,).
-
-    Args:
-        batches: The batches.
-        values: A number for each of their scored tokens, batch after batch.
-        rows: R.
-    """
+    """Add up what each scored token has, shape (R,)."""
     row_P = np.concatenate([batch.row_P for batch in batches])
     return np.bincount(row_P, weights=values, minlength=rows).astype(np.float64)
 
 
 class TaskBatches:
-    """The rows of several tasks in batches.
-
-    Attributes:
-        batches: Their windows, of whatever task.
-    """
+    """The rows of several tasks in batches."""
 
     def __init__(self, tasks: Sequence[EncodedTask], *, longest: int, tokens: int) -> None:
-        """Cut rows into windows and join those of about the same length.
-
-        Args:
-            tasks: One at least.
-            longest: Most tokens that a model predicts at once.
-            tokens: Of a batch, padding included.
-        """
+        """Cut rows into windows and join those of about the same length."""
         self._tasks = tasks
         rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
         windows = (
@@ -148,11 +119,7 @@ class TaskBatches:
         self.batches = window_batches(windows, longest=longest, tokens=tokens)
 
     def metrics(self, log_probabilities: Array) -> dict[str, float]:
-        """Return the bits per byte of each task, by the name of its column.
-
-        Args:
-            log_probabilities: Of each scored token, batch after batch.
-        """
+        """Return the bits per byte of each task, by the name of its column."""
         stops = np.cumsum([task.rows for task in self._tasks])
         sums_R = sums_by_row(self.batches, log_probabilities, int(stops[-1]))
         parts = np.split(sums_R, stops[:-1])

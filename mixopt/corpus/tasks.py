@@ -104,12 +104,7 @@ class EncodedTask:
         return self.tokens_T[self.start_R[number] : self.start_R[number + 1]]
 
     def bits_per_byte(self, log_probability_R: Array) -> float:
-        """Return the weighted mean over rows of -ln p / (bytes ln 2).
-
-        Args:
-            log_probability_R: Sum of the natural logarithms of the probabilities of each row's
-                scored tokens.
-        """
+        """Return the weighted mean over rows of -ln p / (bytes ln 2)."""
         bits_R = -np.asarray(log_probability_R, np.float64) / (self.bytes_R * math.log(2))
         return float((self.weight_R * bits_R).sum() / self.weight_R.sum())
 
@@ -153,11 +148,7 @@ def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
 
 
 def task_files(folder: str | Path) -> dict[str, Path]:
-    """Find the files of items in a folder, by the names of their tasks: `arc` of `arc.jsonl.gz`.
-
-    Raises:
-        ConfigError: There is no such folder or no task in it, or two files are of one task.
-    """
+    """Find the files of items in a folder, by the names of their tasks: `arc` of `arc.jsonl.gz`."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder (working directory {Path.cwd()})")
@@ -217,11 +208,7 @@ def scored_from(spans: Spans, context: str) -> int:
 
 
 def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
-    """Return the items of a configured task that are scored.
-
-    Raises:
-        ConfigError: The file of items cannot be read, or is wrong.
-    """
+    """Return the items of a configured task that are scored."""
     path = tasks.path(name)
     file = local_copy(path, ConfigError)
     with naming(file, path):
@@ -231,11 +218,7 @@ def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
 def write_tasks(
     tasks: TasksConfig | None, tokenizer: Tokenizer, corpus: Path, say: Say
 ) -> list[str]:
-    """Encode the items of all tasks into the folder of a corpus; return the tasks' names.
-
-    Raises:
-        ConfigError: A file of items cannot be read, or is wrong.
-    """
+    """Encode the items of all tasks into the folder of a corpus; return the tasks' names."""
     names = [] if tasks is None else list(tasks.sets)
     for name in names:
         assert tasks is not None, "it has names"
@@ -261,11 +244,7 @@ def write_task(task: EncodedTask, corpus: Path) -> None:
 
 
 def open_task(corpus: Path, name: str) -> EncodedTask:
-    """Read a task of a corpus.
-
-    Raises:
-        CorpusError: It is absent or damaged.
-    """
+    """Read a task of a corpus."""
     path = inside(corpus, task_file(name), CorpusError)
     arrays: dict[str, Any] = dict(read_arrays(path, error=CorpusError))
     if set(arrays) != set(_ARRAYS) or not _fit(EncodedTask(name, **arrays)):

@@ -114,24 +114,13 @@ class RowFile:
         columns: Sequence[str] | None = None,
         check: Check = lambda where, names: None,
     ) -> None:
-        """Choose the file; nothing is read yet.
-
-        Args:
-            path: The file.
-            builder: json, parquet, arrow, csv or text.
-            columns: Those that are needed; all when None.
-            check: Called once with the place and the columns of the header, or of the first row.
-        """
+        """Choose the file; nothing is read yet."""
         self.path, self.builder = path, builder
         self.columns, self.check = columns, check
         self._share: Callable[[], float] = lambda: 0.0
 
     def __iter__(self) -> Iterator[Row]:
-        """Give the rows in order.
-
-        Raises:
-            Exception: What a library raises on a damaged file.
-        """
+        """Give the rows in order."""
         return _READERS[self.builder](self)
 
     @property
@@ -165,7 +154,7 @@ class RowFile:
                 _check_places(batch)
                 for start in range(0, batch.num_rows, _SLICE):
                     part = batch.slice(start, _SLICE)
-                    for row in _rows_of(part):
+                    for row in rows_of(part):
                         number += 1
                         size += part.nbytes / part.num_rows
                         yield Row(f"{self.path} (row {number})", *row)
@@ -180,19 +169,11 @@ class RowFile:
         return content
 
 
-def documents(file: RowFile, reading: Reading) -> Iterator[str]:
-    """Give the documents of a file, in order.
-
-    Args:
-        file: The file, opened with the reading's column and check.
-        reading: Column and policy.
-
-    Raises:
-        CorpusError: The file is damaged, the column is missing, or a document is bad.
-    """
-    column = "text" if file.builder == "text" else reading.column
+def documents(rows: Iterable[Row], name: object, reading: Reading) -> Iterator[str]:
+    """Give the documents of a file or data set, in order; a bad one is an error, or counted."""
+    column = reading.column
     try:
-        for where, values, fault in file:
+        for where, values, fault in rows:
             if values is None:
                 reading.is_bad(where, fault)
             elif column not in values:
@@ -204,22 +185,12 @@ def documents(file: RowFile, reading: Reading) -> Iterator[str]:
     except MixoptError:
         raise
     except Exception as error:  # whatever a library raises on a damaged file
-        reading.damaged(file.path, error)
-
-
-def read_file(path: Path, builder: str, reading: Reading) -> Iterator[str]:
-    """Give the documents of a file as `documents`."""
-    return documents(RowFile(path, builder, [reading.column], reading.check_column), reading)
+        reading.damaged(name, error)
 
 
 @dataclass(frozen=True)
 class FirstRows:
-    """The beginning of a file.
-
-    Attributes:
-        rows: Values by column; of plain text one row with the column `text`.
-        broken: How many rows cannot be read.
-    """
+    """The beginning of a file."""
 
     rows: tuple[Values, ...]
     broken: int
@@ -236,11 +207,7 @@ class FirstRows:
 
 
 def first_rows(path: Path, builder: str) -> FirstRows:
-    """Return the first rows of a file, with short values.
-
-    Raises:
-        CorpusError: It cannot be read, with the reason in a few words.
-    """
+    """Return the first rows of a file, with short values."""
     with _readable():
         if builder == "text":
             with open_file(path) as stream:
@@ -259,11 +226,7 @@ def first_rows(path: Path, builder: str) -> FirstRows:
 
 
 def column_pairs(path: Path, builder: str, first: str, second: str) -> Iterator[tuple[str, str]]:
-    """Give the values of two columns, of each row in which both are text.
-
-    Raises:
-        CorpusError: The file cannot be read, with its name.
-    """
+    """Give the values of two columns, of each row in which both are text."""
     with _readable(f"{path}: "):
         for row in RowFile(path, builder, [first, second]):
             one, other = ((row.values or {}).get(name) for name in (first, second))
@@ -375,7 +338,8 @@ def _text(file: RowFile) -> Iterator[Row]:
     with file.opened() as stream:
         content = file.rest(stream)
     try:
-        yield Row(str(file.path), {"text": content.decode("utf-8-sig").replace("\r\n", "\n")})
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        yield Row(str(file.path), dict.fromkeys(file.columns or ["text"], text))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         yield Row(f"{file.path}:{line}", None, f"invalid UTF-8 at byte {error.start + 1}")
@@ -456,7 +420,7 @@ def _check_places(batch: Any) -> None:
             (array if view is None else array.view(view)).validate(full=True)
 
 
-def _rows_of(part: Any) -> Iterator[tuple[Values | None, str]]:
+def rows_of(part: Any) -> Iterator[tuple[Values | None, str]]:
     """Give some rows of a batch; where one is not UTF-8, the others are still given."""
     try:
         yield from ((row, "") for row in part.to_pylist())

@@ -34,16 +34,7 @@ _DEADLY = ("parquet", "arrow")  # builders whose libraries may die of a damaged 
 
 @dataclass(frozen=True)
 class ReadJob:
-    """A domain or target that is text, to be read.
-
-    Attributes:
-        name: What it is called.
-        source: Where its documents are, files under `corpus.root`.
-        is_target: Whether all of it is held out.
-        config: Fractions, limits and policy.
-        folder: Where it is spooled.
-        seed: Which documents are held out.
-    """
+    """A domain or target that is text, to be read."""
 
     name: str
     source: SourceConfig
@@ -87,16 +78,7 @@ class ReadJob:
 
 
 def read_texts(jobs: Sequence[ReadJob], workers: int, say: Say) -> list[DomainText]:
-    """Read all domains and targets.
-
-    Args:
-        jobs: The domains, then the targets.
-        workers: Processes at once.
-        say: Receives a line for each.
-
-    Raises:
-        CorpusError: A source that cannot be used, or a process that died.
-    """
+    """Read all domains and targets."""
     sizes = [job.bytes() for job in jobs]
     is_worth_it = workers > 1 and len(jobs) > 1 and sum(sizes) >= MIN_BYTES
     largest_first = sorted(range(len(jobs)), key=lambda place: -sizes[place])
@@ -126,16 +108,7 @@ def _died(job: ReadJob | PieceJob) -> CorpusError:
 
 @dataclass(frozen=True)
 class PieceJob:
-    """A piece of a spooled split, to be tokenised.
-
-    Attributes:
-        domain: Whose it is.
-        spool: Its documents.
-        number: Which piece.
-        left_out: Digests of documents that are left out.
-        corpus: The folder of the corpus, which has the tokenizer.
-        tokenizer: What that is called.
-    """
+    """A piece of a spooled split, to be tokenised."""
 
     domain: str
     spool: Spool
@@ -163,22 +136,7 @@ class PieceJob:
 def write_texts(
     texts: Sequence[DomainText], tokenizer: Tokenizer, path: Path, name: str, workers: int
 ) -> Iterator[tuple[DomainText, dict[str, int]]]:
-    """Write the shards of all domains.
-
-    Args:
-        texts: What was read; its spools are in a folder on the disk of `path`.
-        tokenizer: Of the corpus, and saved there.
-        path: The folder of the corpus.
-        name: What the tokenizer is called.
-        workers: Processes at once.
-
-    Yields:
-        Each domain with its tokens by split, `training` and `held-out`.
-
-    Raises:
-        CorpusError: A process died.
-        RunError: The disk is full or the folder cannot be written.
-    """
+    """Write the shards of all domains."""
     splits = {
         (text.name, what): [
             PieceJob(text.name, spool, n, left_out, path, name)

@@ -62,17 +62,7 @@ _HEADERS = {  # how files begin that hold more than tokens
 
 
 class TokenFile(NamedTuple):
-    """Tokens of another tool.
-
-    Attributes:
-        path: What messages name, and the file of the tokens.
-        files: All files that are read.
-        stored: The type of a stored token.
-        tokens: How many there are.
-        offset: Bytes before the first.
-        documents: How many documents there are, where the format says.
-        ends: Returns where documents end, in tokens from the start, some at a time and ascending.
-    """
+    """Tokens of another tool."""
 
     path: Path
     files: tuple[Path, ...]
@@ -94,22 +84,13 @@ class TokenFile(NamedTuple):
         return self.offset == 0 and self.stored.itemsize in (2, 4) and self.stored.byteorder != ">"
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        """Give the tokens, some at a time; negative ones where the tool has them.
-
-        Raises:
-            CorpusError: The file cannot be read, or has become shorter.
-        """
+        """Give the tokens, some at a time; negative ones where the tool has them."""
         return _read_parts(self.path, self.stored, self.tokens, self.offset)
 
     def pieces(
         self, parts: Iterator[NDArray[Any]], document_end: int | None
     ) -> Iterator[NDArray[Any]]:
-        """Give the documents one by one, each with the id that ends it; else blocks of tokens.
-
-        Args:
-            parts: The tokens, as `parts` gives them.
-            document_end: The id that ends a document, where the format does not say.
-        """
+        """Give the documents one by one, each with the id that ends it; else blocks of tokens."""
         if self.ends is not None:
             yield from _joined(_at_ends(parts, self.ends()))
         elif document_end is not None:
@@ -119,25 +100,13 @@ class TokenFile(NamedTuple):
 
 
 def find_token_files(patterns: Sequence[str], format: str | None = None) -> list[Path]:
-    """Return what is to be read, in the order of the patterns and of names.
-
-    Args:
-        patterns: Files, prefixes of Megatron's, globs and folders.
-        format: Of which tool they are; None where that is found of each.
-
-    Raises:
-        CorpusError: A pattern matches nothing, or a folder has files of two tools or of none.
-    """
+    """Return what is to be read, in the order of the patterns and of names."""
     found = [path for pattern in patterns for path in _matching(pattern, format)]
     return list(dict.fromkeys(found))
 
 
 def found_format(path: Path) -> str:
-    """Return the format of a file or prefix, as its name or first bytes tell.
-
-    Raises:
-        CorpusError: It is not there.
-    """
+    """Return the format of a file or prefix, as its name or first bytes tell."""
     if _has_index(path):
         return "megatron"
     if not path.is_file():
@@ -146,16 +115,7 @@ def found_format(path: Path) -> str:
 
 
 def open_token_file(path: Path, format: str, dtype: str | None) -> TokenFile:
-    """Open the tokens of one file or prefix; the tokens themselves are not read.
-
-    Args:
-        path: As `find_token_files` gives it.
-        format: One of `FORMATS`.
-        dtype: The type of a stored token, one of `TYPES`; None where the files must say.
-
-    Raises:
-        CorpusError: The files are not of the format, or are damaged.
-    """
+    """Open the tokens of one file or prefix; the tokens themselves are not read."""
     try:
         return FORMATS[format](path, dtype)
     except OSError as error:

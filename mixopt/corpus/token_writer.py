@@ -182,21 +182,7 @@ def write_linked(
     bytes: int = 0,
     how: Literal["hard", "moved"] = "hard",
 ) -> None:
-    """Make shards of files of the same file system; the folder appears whole.
-
-    Args:
-        out: The folder of shards; what is there is replaced.
-        files: What is linked, in order.
-        dtype: uint16 or uint32.
-        tokenizer: Kept in the index.
-        documents: How many there are in all files.
-        bytes: Length of their text in UTF-8; 0 where that is not known.
-        how: Hard links, or the files themselves, which are then there and no longer here.
-
-    Raises:
-        CorpusError: The folder cannot be written.
-        OSError: A hard link cannot be made.
-    """
+    """Make shards of files of the same file system; the folder appears whole."""
     folder = temporary_path(out)
     place = os.link if how == "hard" else os.rename
     shards = [Shard(f"{k:05d}.bin", one.tokens, one.sha256) for k, one in enumerate(files)]
@@ -218,13 +204,7 @@ def write_linked(
 
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
-    """Write the index of absent text whose number of tokens is known.
-
-    Args:
-        path: The folder that would have its shards.
-        tokens: How many tokens it has; 0 where that is not known.
-        tokenizer: Name of the corpus's tokenizer.
-    """
+    """Write the index of absent text whose number of tokens is known."""
     counts = {"tokens": tokens, "documents": 0, "bytes": 0}
     _write_index(path, DTYPES["uint16"], tokenizer, [], {**counts, "elsewhere": True})
 

@@ -117,12 +117,7 @@ class FastTokenizer:
     """A tokenizer of the `tokenizers` library: ours, trained on the corpus, or a hub's."""
 
     def __init__(self, inner: tokenizers.Tokenizer, end_of_document: str) -> None:
-        """Take a tokenizer without its truncation, padding and special tokens.
-
-        Args:
-            inner: The tokenizer.
-            end_of_document: A token of its vocabulary.
-        """
+        """Take a tokenizer without its truncation, padding and special tokens."""
         vocabulary = inner.get_vocab(with_added_tokens=True)
         inner.no_truncation()
         inner.no_padding()
@@ -133,12 +128,7 @@ class FastTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> FastTokenizer:
-        """Train a byte-level BPE, which gives back any text exactly.
-
-        Args:
-            texts: What to learn the merges from.
-            vocab_size: Ids, the end-of-document token's included; >= 257.
-        """
+        """Train a byte-level BPE, which gives back any text exactly."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         inner = Tokenizer(models.BPE())
@@ -155,11 +145,7 @@ class FastTokenizer:
 
     @classmethod
     def from_file(cls, path: Path, name: str) -> FastTokenizer:
-        """Read a `tokenizer.json`.
-
-        Raises:
-            CorpusError: It cannot be read, or has no end-of-document token.
-        """
+        """Read a `tokenizer.json`."""
         from tokenizers import Tokenizer
 
         try:
@@ -200,12 +186,7 @@ class TransformersTokenizer:
     """A tokenizer that has no `tokenizer.json`, by way of transformers."""
 
     def __init__(self, name: str) -> None:
-        """Load it by name or folder.
-
-        Raises:
-            PluginError: transformers is not installed.
-            CorpusError: It cannot be loaded, or has no end-of-document token.
-        """
+        """Load it by name or folder."""
         try:
             from transformers import AutoTokenizer
         except ImportError as error:
@@ -257,11 +238,7 @@ class TransformersTokenizer:
 
 
 def bpe_vocabulary(name: str) -> int | None:
-    """Return the vocabulary of `bpe:<vocab>`, None for other tokenizers.
-
-    Raises:
-        CorpusError: What follows `bpe:` is no vocabulary.
-    """
+    """Return the vocabulary of `bpe:<vocab>`, None for other tokenizers."""
     if not name.startswith(BPE):
         return None
     size = name.removeprefix(BPE).replace("_", "")
@@ -274,16 +251,7 @@ def bpe_vocabulary(name: str) -> int | None:
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """Open a tokenizer that needs no training.
-
-    Args:
-        name: `bytes`, a tokenizer of Hugging Face's by name or folder, or the folder of a prepared
-            corpus, whose tokenizer is meant.
-
-    Raises:
-        CorpusError: It cannot be found or used.
-        PluginError: A library that it needs is absent.
-    """
+    """Open a tokenizer that needs no training."""
     if name == BYTES:
         return ByteTokenizer()
     made_with = prepared_tokenizer(name)
@@ -294,24 +262,12 @@ def open_tokenizer(name: str) -> Tokenizer:
 
 
 def plain_name(name: str) -> str:
-    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name.
-
-    Raises:
-        CorpusError: The index of that corpus cannot be read.
-    """
+    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name."""
     return BYTES if prepared_tokenizer(name) == BYTES else name
 
 
 def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
-    """Open the tokenizer that a corpus folder was made with.
-
-    Args:
-        folder: The corpus.
-        name: `Corpus.tokenizer`.
-
-    Raises:
-        CorpusError: Its files are missing, or not those that the corpus was made with.
-    """
+    """Open the tokenizer that a corpus folder was made with."""
     if name == BYTES:
         return ByteTokenizer()
     if (folder / INDEX).exists():

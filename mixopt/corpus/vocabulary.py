@@ -50,38 +50,18 @@ class Vocabulary(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: str, size: int | None = None) -> Vocabulary:
-        """Return what is known of a tokenizer.
-
-        Args:
-            tokenizer: Its name.
-            size: Its ids, where the caller knows them.
-
-        Raises:
-            CorpusError: The size is not a number of ids.
-        """
+        """Return what is known of a tokenizer."""
         if size is not None and not 1 <= size <= _MAX_IDS:
             raise CorpusError(f"vocab_size {size}; a tokenizer has from 1 to 2**32 ids")
         return cls(tokenizer, size or _known_size(tokenizer) or _MAX_IDS)
 
     def check_id(self, token: int, what: str) -> None:
-        """Check one id.
-
-        Raises:
-            CorpusError: It is none of the tokenizer's.
-        """
+        """Check one id."""
         if not 0 <= token < self.size:
             raise CorpusError(f"{what} {token}: {self._reason()}")
 
     def checked(self, source: Path, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Give tokens, some at a time, that are all the tokenizer's.
-
-        Args:
-            source: Where they are from, for the message.
-            parts: Integers.
-
-        Raises:
-            CorpusError: One is not; with its position and value.
-        """
+        """Give tokens, some at a time, that are all the tokenizer's."""
         place = 0
         for part in parts:
             if len(part) and not 0 <= int(part.min()) <= int(part.max()) < self.size:
@@ -105,13 +85,7 @@ def known_vocabulary(tokenizer: str) -> int:
 
 
 class VocabularyIdentity(NamedTuple):
-    """What the ids of a tokenizer stand for.
-
-    Attributes:
-        tokenizer: Its name or folder, for messages.
-        size: How many ids there are.
-        sha256: The hash of all ids and their tokens, in hexadecimal digits.
-    """
+    """What the ids of a tokenizer stand for."""
 
     tokenizer: str
     size: int
@@ -123,15 +97,7 @@ class VocabularyIdentity(NamedTuple):
 
 
 def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
-    """Return what the ids of an open tokenizer stand for.
-
-    Args:
-        name: Of the tokenizer, for messages.
-        tokenizer: It.
-
-    Raises:
-        CorpusError: It does not say its vocabulary.
-    """
+    """Return what the ids of an open tokenizer stand for."""
     if isinstance(tokenizer, ByteTokenizer):
         tokens: Mapping[str, int] = {token: place for place, token in enumerate(_byte_vocabulary())}
     elif isinstance(tokenizer, FastTokenizer):
@@ -145,12 +111,7 @@ def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
 
 
 def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
-    """Return what the ids of the tokenizer in a model's folder stand for; None where there is none.
-
-    Raises:
-        CorpusError: Its files cannot be read.
-        PluginError: A library that it needs is absent.
-    """
+    """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
     if (folder / FILE).is_file():
         from tokenizers import Tokenizer as Inner
 
@@ -217,12 +178,7 @@ class TokenText:
     """
 
     def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
-        """Find which tokens are text and how long each is.
-
-        Args:
-            tokenizer: Whose tokens they are.
-            document_end: The id that ends a document, where it is another than the tokenizer's.
-        """
+        """Find which tokens are text and how long each is."""
         self._tokenizer = tokenizer
         ends = [tokenizer.end_of_document, *([] if document_end is None else [document_end])]
         self._special = np.array(sorted({*_special_ids(tokenizer), *ends}), np.int64)

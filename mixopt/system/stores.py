@@ -102,17 +102,7 @@ def url_fault(url: str) -> str | None:
 
 
 def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[StoredObject]:
-    """Return the object of a URL, all objects below a folder, or those that a glob matches.
-
-    Args:
-        url: An object, a folder, or a glob (`*`, `?`, `[ab]`, `**`; of http `*` alone). Hidden
-            objects below a folder are left out.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; there is no such object, the store refuses, or cannot be reached.
-        PluginError: The library of the store is not installed.
-    """
+    """Return the object of a URL, all objects below a folder, or those that a glob matches."""
     store, path = _opened(url, error)
     with _told(url, error):
         store.invalidate_cache()
@@ -124,12 +114,7 @@ def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[Store
 
 
 def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError) -> None:
-    """Write an object's content to a path, and check that it is what was listed.
-
-    Raises:
-        MixoptError: `error`; it cannot be read, is cut short, or changed while it was read.
-        OSError: The file cannot be written.
-    """
+    """Write an object's content to a path, and check that it is what was listed."""
     store, name = _opened(stored.url, error)
     with _told(stored.url, error):
         store.get_file(name, str(path))
@@ -143,22 +128,14 @@ def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = Cor
 
 
 def write_object(path: Path, url: str, error: type[MixoptError] = CorpusError) -> None:
-    """Put a file into a store, in place of what is there; a reader sees all of it or none.
-
-    Raises:
-        MixoptError: `error`; the store refuses, or cannot be reached.
-    """
+    """Put a file into a store, in place of what is there; a reader sees all of it or none."""
     store, name = _opened(url, error)
     with _told(url, error):
         store.put_file(str(path), name)
 
 
 def object_exists(url: str, error: type[MixoptError] = CorpusError) -> bool:
-    """Tell whether there is an object, or a folder with objects, of this URL.
-
-    Raises:
-        MixoptError: `error`; the store refuses, or cannot be reached.
-    """
+    """Tell whether there is an object, or a folder with objects, of this URL."""
     store, path = _opened(url, error)
     with _told(url, error):
         store.invalidate_cache()
@@ -181,16 +158,7 @@ def cache_folder() -> Path:
 
 
 def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
-    """Return what is in a folder, or make it; of several processes one does, and others wait.
-
-    Args:
-        folder: It is locked while the thing is made.
-        found: Returns what is there and whole, else None.
-        make: Makes it.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Return what is in a folder, or make it; of several processes one does, and others wait."""
     there = found()
     if there is None:
         with waiting_for(folder):
@@ -200,12 +168,7 @@ def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[],
 
 
 def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Path:
-    """Return an object's copy on this node, fetched unless it is here.
-
-    Raises:
-        MixoptError: `error`; it cannot be read, or changed while it was read.
-        RunError: The cache cannot be written, or the disk is full.
-    """
+    """Return an object's copy on this node, fetched unless it is here."""
     key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
     plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in stored.name)
     name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # its suffixes tell its format
@@ -223,12 +186,7 @@ def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Pat
 
 
 def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path:
-    """Return the path of a file; of the one object that a URL names, that of its copy.
-
-    Raises:
-        MixoptError: `error`; the URL names no object, or several, or cannot be read.
-        RunError: The cache cannot be written.
-    """
+    """Return the path of a file; of the one object that a URL names, that of its copy."""
     if not is_url(text):
         return local_path(str(text))
     objects = list_objects(str(text), error)
