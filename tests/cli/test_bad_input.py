@@ -50,6 +50,240 @@ COMMANDS = [
 ]
 
 
+# YAML below the base (or what takes the place of a part of it), and what the message must have.
+BASE = """\
+corpus:
+  domains:
+    web: {path: web.jsonl}
+    code: {path: code.jsonl}
+evaluation:
+  exam: {path: exam.jsonl}
+objective: {target: exam}
+"""
+COMMAND = "proxy: {name: command, run: train, result: m.json"
+YAML = [
+    ("design: {trails: 3}", "a.yaml:8: design.trails: unknown field; did you mean 'trials'"),
+    ("desing: {}", "a.yaml:8: desing: unknown field; did you mean 'design'?"),
+    ("design:\n  trials: many", "a.yaml:9: design.trials: should be a valid integer, got 'many'"),
+    ("design:\n  trials: -1", "a.yaml:9: design.trials: should be greater than 0, got -1"),
+    ("design: {trials: 0}", "design.trials: should be greater than 0, got 0"),
+    ("design: {trials: 1.5}", "design.trials: should be a valid integer"),
+    ("design: {trials: [1]}", "design.trials"),
+    ("design: {temperature: 0}", "design.temperature: should be greater than 0"),
+    ("design: {temperature: warm}", "design.temperature: should be a valid number, got 'warm'"),
+    ("design: {min_strength: 9}", "a.yaml:8: design: min_strength 9 is above max_strength 5"),
+    ("design: {max_strength: -1}", "design.max_strength: should be greater than 0"),
+    ("design: {max_usage: 0}", "design.max_usage: should be greater than 0"),
+    ("design: {minimum: 1}", "design.minimum: should be less than 1"),
+    ("design: {minimum: -0.1}", "design.minimum: should be greater than or equal to 0"),
+    ("design: {replicates: -1}", "design.replicates: should be greater than or equal to 0"),
+    ("design: {anchors: [best]}", "design.anchors.0: should be 'natural' or 'uniform', got 'best'"),
+    ("design: {method: grid}", "design.method: should be 'axial', 'dirichlet', 'sobol' or"),
+    ("design: {method: anneals}", "method: anneals and the field anneals need each other"),
+    ("design: {axial_share: 1}", "design.axial_share: should be less than 1"),
+    ("design: {rounds: [4, 2], trials: 5}", "rounds add up to 6, and trials is 5"),
+    ("design: {rounds: [0]}", "design.rounds.0: should be greater than 0"),
+    ("design: {acquisition_regressor: linear, trials: 8}", "is for rounds after the first"),
+    ("design: {acquisition_regressor: linaer}", "did you mean 'linear'"),
+    ("design: {max_weights: {wbe: 0.5}}", "unknown domain 'wbe'; did you mean 'web'?"),
+    ("design: {max_weights: {web: 2}}", "design.max_weights.web: should be less than or equal"),
+    ("design: [1", "a.yaml:9: not valid YAML"),
+    ("design: 3", "design: "),
+    ("design: {method: anneals, anneals: {sources: []}}", "design.anneals.sources"),
+    ("design: {method: anneals, anneals: {sources: [wbe]}}", "did you mean 'web'"),
+    ("design: {method: anneals, anneals: {sources: [web, code]}}", "every domain is a source"),
+    ("design: {method: anneals, anneals: {sources: [web, web]}}", "'web' is given twice"),
+    ("design: {method: anneals, anneals: {sources: [web], share: 1}}", "share: should be less"),
+    ("fit: {folds: 1}", "a.yaml:8: fit.folds: should be greater than or equal to 2, got 1"),
+    ("fit: {regressors: []}", "fit.regressors: "),
+    ("fit: {regressors: [linaer]}", "a.yaml:8: fit.regressors.0: unknown regressor 'linaer'"),
+    ("fit: {pilots: {mixtures: a.csv}}", "give 'mixtures' and 'losses', or 'trials'"),
+    ("validate: {seeds: 1}", "a.yaml:8: validate.seeds: should be greater than or equal to 3"),
+    ("validate: {seeds: 4, max_seeds: 3}", "max_seeds 3 is below seeds 4"),
+    ("validate: {rounds: 0}", "validate.rounds: should be greater than 0"),
+    ("validate: {tokens: 0}", "validate.tokens: should be greater than 0"),
+    ("validate: {baselines: [natral]}", "unknown baseline 'natral'; did you mean 'natural'"),
+    ("validate: {baselines: [natural, natural]}", "baselines: 'natural' is given twice"),
+    ("validate: {baselines: [{temperature: 0}]}", "temperature: should be greater than 0"),
+    ("validate: {baselines: [{ours: none.yaml}]}", "none.yaml: not found"),
+    ("validate: {baselines: [{ours: {web: 0.5, code: 0.6}}]}", "weights add up to 1.1, not to 1"),
+    ("validate: {baselines: [{ours: {web: 1.0}}]}", "ours: no weight of code; 0 is allowed"),
+    ("validate: {baselines: [{proposal_2: {web: 1.0}}]}", "names of proposals begin with"),
+    ("constraints:\n  bounds: {web: [0.1, 2]}", "a.yaml:9: constraints.bounds.web.1: "),
+    ("constraints: {bounds: {wbe: [0, 1]}}", "unknown domain 'wbe'; did you mean 'web'"),
+    ("constraints: {max_epochs: 2}", "constraints.max_epochs: needs propose.target_tokens"),
+    ("constraints: {max_epochs: 0}", "constraints.max_epochs: should be greater than 0"),
+    ("constraints: {max_epochs_of: {web: -1}}", "constraints.max_epochs_of.web: should be"),
+    ("constraints: {groups: {a: {domains: [], bounds: [0, 1]}}}", "constraints.groups.a.domains"),
+    ("constraints: {groups: {a: {domains: [web]}}}", "constraints.groups.a.bounds: is missing"),
+    ("constraints: {proportions: {a: [web]}}", "constraints.proportions.a.domains"),
+    ("constraints: {proportions: {a: {web: 0, code: 0}}}", "weights: they are all 0"),
+    ("constraints: {radius: {kl: 1, tv: 0.5}}", "give exactly one of kl and tv"),
+    ("constraints: {radius: {}}", "give exactly one of kl and tv"),
+    ("constraints: {radius: {tv: 1.5}}", "constraints.radius.tv: should be less than or equal"),
+    ("constraints: {radius: {kl: 0}}", "constraints.radius.kl: should be greater than 0"),
+    ("constraints:\n  guardrails: natral", "a.yaml:9: constraints.guardrails: unknown reference"),
+    ("constraints: {guardrails: {}}", "give a margin for all evaluation domains, targets, or"),
+    ("constraints: {guardrails: {margin: -1}}", "constraints.guardrails.margin: should be"),
+    ("constraints: {guardrails: {targets: {'exma*': 0.1}}}", "matches no evaluation domain"),
+    ("constraints: {guardrails: base}", "constraints.guardrails.reference: base is the checkpoint"),
+    ("proxy: {name: decodr}", "a.yaml:8: proxy.name: unknown proxy 'decodr'; did you mean"),
+    ("proxy: {device: gpu}", "a.yaml:8: proxy.device: "),
+    ("proxy: {tokens: 0}", "proxy.tokens: should be greater than 0"),
+    ("proxy: {tokens: 1e3.5}", "proxy.tokens: should be a valid integer"),
+    ("proxy: {eval_every: -1}", "proxy.eval_every: should be greater than or equal to 0"),
+    ("proxy: {eval_tokens: 0}", "proxy.eval_tokens: should be greater than 0"),
+    ("proxy: {simulate_epochs: maybe}", "proxy.simulate_epochs: should be a valid boolean"),
+    ("proxy: {simulate_epochs: true}", "proxy.simulate_epochs: needs propose.target_tokens"),
+    ("proxy: {simulate_epochs: true, tokens: 9}\npropose: {target_tokens: 5}", "is longer than"),
+    ("proxy: {name: continued}", "proxy.from: is missing: name: continued needs"),
+    ("proxy: {name: decoder, from: runs/base}", "trials of proxy 'decoder' begin with random"),
+    ("proxy: {from_hash: ab}", "proxy.from_hash: is written by mixopt"),
+    ("proxy: {name: ngram, run: train}", "proxy.run: is for a trainer of your own: give name:"),
+    ("proxy: {name: ngram, timeout: 3}", "proxy.timeout: is for a trainer of your own"),
+    ("proxy: {name: command, run: train}", "proxy.result: is missing: name: command needs 'run'"),
+    ("proxy: {name: command, result: m}", "proxy.run: is missing: name: command needs 'run'"),
+    (f"{COMMAND}, options: {{run: x}}}}", "proxy.options.run: stands directly under 'proxy'"),
+    (f"{COMMAND}, losses: {{exma: x}}}}", "unknown evaluation domain 'exma'; did you mean 'exam'"),
+    (f"{COMMAND}, unit: bits}}", "proxy.unit: should be 'nats_per_token' or 'bits_per_byte'"),
+    (f"{COMMAND}, timeout: soon}}", "proxy.timeout: should be seconds, or a duration such as"),
+    (f"{COMMAND}, timeout: 0}}", "proxy.timeout: should be greater than 0"),
+    (f"{COMMAND}, retry: 3}}", "proxy.retry: unknown field; did you mean 'retries'"),
+    (f"{COMMAND}, retries: 101}}", "proxy.retries: should be less than or equal to 100"),
+    ("sweep: {workers: 0}", "sweep.workers: should be greater than 0"),
+    ("sweep: {executor: slrum}", "sweep.executor: unknown executor 'slrum'; did you mean 'slurm'"),
+    ("sweep: {patience: 10 minutes}", "duration such as 90s, 10m or 1h30m"),
+    ("sweep: {patience: 99999d}", "sweep.patience: should be less than or equal to 2678400"),
+    ("sweep: {patience: .inf}", "sweep.patience: should be less than or equal to 2678400"),
+    ("sweep: {patience: true}", "duration such as 90s, 10m or 1h30m"),
+    ("sweep: {gpus: 0}", "sweep.gpus: should be greater than 0"),
+    ("sweep: {gpus: .nan}", "sweep.gpus: "),
+    ("sweep: {nodes: 0}", "sweep.nodes: should be greater than 0"),
+    ("sweep: {retries: -1}", "sweep.retries: should be greater than or equal to 0"),
+    ("propose: {method: newton}", "propose.method: should be 'auto', 'simulation' or 'gradient'"),
+    ("propose: {samples: 0}", "propose.samples: should be greater than 0"),
+    ("propose: {target_tokens: -1}", "propose.target_tokens: should be greater than 0"),
+    ("propose: {bootstrap: -1}", "propose.bootstrap: should be greater than or equal to 0"),
+    ("propose: {risk: {}}", "give exactly one of std and quantile"),
+    ("propose: {risk: {std: 0}}", "propose.risk.std: should be greater than 0"),
+    ("propose: {risk: {quantile: 0.4}}", "propose.risk.quantile: should be greater than 0.5"),
+    ("propose: {keep_unmeasured: 2}", "propose.keep_unmeasured: should be less than or equal to 1"),
+    ("seed: 99999999999999999999", "a.yaml:8: seed: should be less than"),
+    ("seed: -1", "seed: should be greater than or equal to 0"),
+    ("name: ../up", "name: String should match pattern"),
+    ("tracking: {enabled: maybe}", "tracking.enabled: should be a valid boolean"),
+    ("tracking: {uri: [a]}", "tracking.uri: should be a valid string"),
+    ("experts: {thresholds: {x: 1}}", "experts.thresholds.x: unknown field"),
+    ("tasks: {sets: {}}", "tasks.sets: "),
+    ("tasks: {sets: {a: t.jsonl}, metric: f1}", "tasks.metric"),
+    ("tasks: {sets: {a: t.jsonl}, metric: []}", "name at least one metric, and each only once"),
+    ("tasks: {sets: {a: t.jsonl}, items: 0}", "tasks.items: should be greater than 0"),
+    ("tasks: {sets: {a/b: t.jsonl}}", "task 'a/b': a name has no '/'"),
+    ("objective: {target: web}", "a.yaml:8: objective: given twice"),
+    ("? [a]\n: 1", "a key must be plain text"),
+    ("design: !!python/object:os.system {}", "could not determine a constructor"),
+    ("design: *a", "not valid YAML"),
+    ("\x07: 1", "not valid YAML"),
+]
+CHANGED = [
+    ("{target: exam}", "{target: exma}", "a.yaml:7: objective.target: unknown evaluation domain"),
+    ("{target: exam}", "{}", "give exactly one of target, mean, worst, families; got none"),
+    ("{target: exam}", "{target: exam, worst: [web]}", "exactly one"),
+    ("{target: exam}", "{target: '*'}", "'*' matches 3 evaluation domains"),
+    ("{target: exam}", "{mean: {'exma*': 1}}", "'exma*' matches no evaluation domain; the nearest"),
+    ("{target: exam}", "{families: {a: {mean: {'x*': 1}}}}", "'x*' matches no evaluation domain"),
+    (
+        "{target: exam}",
+        "{families: {a: {mean: {'*': 1}}, b: {mean: {'w*': 1}}}}",
+        "'web' is in 'a' and in 'b'; name it in the one that it belongs to",
+    ),
+    (
+        "{target: exam}",
+        "{target: exam, direction: {'e*': higher, '*m': lower}}",
+        "a.yaml:7: objective.direction: 'exam' is matched by 'e*' (higher) and by '*m'",
+    ),
+    ("{target: exam}", "{target: exam, direction: {exam: up}}", "objective.direction.exam: should"),
+    ("{target: exam}", "{target: exam, unit: bits}", "objective.unit: should be"),
+    ("{target: exam}", "{target: exam, scale: spread}", "scale: spread is for a mean of losses"),
+    (
+        "{target: exam}",
+        "{target: exam, leave_out: noise}\ndesign: {replicates: 0}",
+        "a.yaml:7: objective.leave_out: noise is estimated from replicates",
+    ),
+    ("exam: {path", "web: {path", "evaluation.web: is already a training domain"),
+    ("exam: {path", "exam: {tokens: 5, path", "evaluation.exam.tokens: a target is not trained on"),
+    ("web: {path", "../web: {path", "cannot be the name of a folder"),
+    ("web: {path", ".web: {path", "does not begin with '.'"),
+    ("{path: code.jsonl}", "{}", "a.yaml:4: corpus.domains.code: give either"),
+    ("{path: code.jsonl}", "{pth: a}", "code.pth: unknown field; did you mean 'path'"),
+    ("{path: code.jsonl}", "{path: []}", "path: is an empty list"),
+    ("{path: code.jsonl}", "{path: [a], data_files: b}", "data_files is redundant"),
+    ("{path: code.jsonl}", "{path: a, environment: b}", "give either 'environment' or 'path'"),
+    ("{path: code.jsonl}", "{path: a, tokens: 5, bytes: 5}", "give tokens or bytes of the whole"),
+    ("{path: code.jsonl}", "{path: a, tokens: 5}", "corpus.domains.web: its size is not stated"),
+    ("{path: code.jsonl}", "{path: a, tokens: 0}", "code.tokens: should be greater than 0"),
+    (
+        "{path: code.jsonl}",
+        "{path: a, dtype: uint16}",
+        "dtype: applies to tokens, but",
+    ),
+    ("{path: code.jsonl}", "{path: a, field: ids}", "field: applies to tokens, but this is text"),
+    ("{path: code.jsonl}", "{path: a, document_end: 0}", "document_end: applies to tokens"),
+    ("{path: code.jsonl}", "{path: a, max_tokens: 5}", "max_tokens: applies to tokens"),
+    ("{path: code.jsonl}", "{path: a, format: megatro}", "code.format: should be 'megatron'"),
+    ("{path: code.jsonl}", "{path: a, format: megatron, column: b}", "column: applies to text"),
+    ("{path: code.jsonl}", "{path: a, format: megatron, max_bytes: 5}", "max_bytes: applies to"),
+    ("{path: code.jsonl}", "{path: a, format: megatron, split: test}", "split: applies to text"),
+    ("{path: code.jsonl}", "{path: a, format: megatron, bytes: 5}", "bytes: is the size of text"),
+    ("{path: code.jsonl}", "{format: megatron}", "path: is missing"),
+    ("{path: code.jsonl}", "{path: a, format: megatron, document_end: 0}", "its index says where"),
+    ("{path: code.jsonl}", "{path: a, format: npy, dtype: uint16}", "a .npy says its type"),
+    ("{path: code.jsonl}", "{path: a, format: nanogpt}", "does not state the type of a token"),
+    ("{path: code.jsonl}", "{path: a, format: olmo}", "does not state the type of a token"),
+    ("{path: code.jsonl}", "{path: a, format: npy, field: ids}", "format: npy has no fields"),
+    ("{path: code.jsonl}", "{path: 's3://u:secret@b/a'}", "has a secret"),
+    ("{path: code.jsonl}", "{path: 's3://'}", "names no bucket or host"),
+    ("{path: code.jsonl}", "{mixed: {domains: {}}}", "give the parts under 'domains', or a run"),
+    ("{path: code.jsonl}", "{mixed: {domains: {web: {path: a}}}}", "is already the name of"),
+    (
+        "{path: code.jsonl}",
+        "{mixed: {domains: {a: {path: a}, b: {path: b}}, mixture: {a: 0.5, b: 0.6}}}",
+        "mixture: shares add up to 1.1",
+    ),
+    ("{path: code.jsonl}", "{path: a, mixed: {domains: {b: {path: b}}}}", "a mixed domain has its"),
+    ("corpus:\n", "corpus:\n  tokenizer: 3\n", "corpus.tokenizer: should be a valid string"),
+    ("corpus:\n", "corpus:\n  max_bytes: 0\n", "corpus.max_bytes: should be greater than 0"),
+    ("corpus:\n", "corpus:\n  validation_fraction: 0.5\n", "validation_fraction: should be less"),
+    ("corpus:\n", "corpus:\n  on_bad_document: stop\n", "should be 'error' or 'skip', got 'stop'"),
+    ("corpus:\n", "corpus:\n  inventory: none.yaml\n", "none.yaml: not found"),
+    ("objective", "# objective", "objective: is missing; for example objective: {target:"),
+    ("corpus:\n", "copus:\n", "copus: unknown field; did you mean 'corpus'"),
+    (BASE, "- a\n", "expected sections such as 'corpus:' and 'objective:'"),
+    (BASE, "", "expected sections such as 'corpus:' and 'objective:'"),
+    (BASE, "[" * 5000, "more than 64 nested sections"),
+]
+OWN = """\
+corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 2e11}}}
+evaluation: {exam: {}}
+proxy: {name: command, run: train, result: m.json}
+objective: {target: exam, unit: nats_per_token}
+"""
+CHANGED_OWN = [
+    ("command, run: train, result: m.json", "ngram", "only a trainer of your own (proxy.name:"),
+    ("{tokens: 1e12}", "{bytes: 1e12}", "domains.web: its text is not here, so its size"),
+    (", unit: nats_per_token", "", "set objective.unit: nats_per_token"),
+]
+SETTINGS = [
+    ("design.trails=7", "--set design.trails=7: design.trails: unknown field"),
+    ("design.trials", "expected field=value, such as design.trials=32"),
+    ("=3", "expected field=value"),
+    ("design..trials=3", "expected field=value"),
+    ("seed.a=3", "seed: should be a valid integer"),
+    ("corpus.domains.web.path.x=3", "'path' is a value, not a section"),
+    ("proxy.options=[1", "not valid YAML"),
+]
+
+
 @pytest.fixture(scope="module")
 def folder(experiment, tmp_path_factory):
     path = tmp_path_factory.mktemp("input")
@@ -72,6 +306,36 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, wo
     for one in expected:
         assert one in ended.error
     assert sorted(folder.iterdir()) == before
+
+
+def refused(path, text, *options):
+    """What `prepare` says of a YAML file, which is not begun."""
+    (path / "a.yaml").write_text(text)
+    ended = mixopt("prepare", path / "a.yaml", "--out", path / "run", *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.error.count("\n") == 1
+    assert not (path / "run").exists()
+    return ended.error
+
+
+@pytest.mark.parametrize(("addition", "expected"), YAML, ids=lambda one: str(one)[:60])
+def test_a_field_that_cannot_be_is_named(tmp_path, addition, expected):
+    assert expected in refused(tmp_path, f"{BASE}{addition}\n")
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), CHANGED, ids=lambda one: str(one)[:60])
+def test_a_value_that_cannot_be_is_named(tmp_path, before, after, expected):
+    assert expected in refused(tmp_path, BASE.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), CHANGED_OWN)
+def test_what_a_domain_without_text_lacks_is_named(tmp_path, before, after, expected):
+    assert expected in refused(tmp_path, OWN.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(("setting", "expected"), SETTINGS)
+def test_an_override_that_cannot_be_is_named(tmp_path, setting, expected):
+    assert expected in refused(tmp_path, BASE, "--set", setting)
 
 
 def test_a_path_or_a_terminal_that_is_not_utf_8_is_one_line(folder):

@@ -3,7 +3,6 @@
 import pytest
 
 from mixopt.config import dump_config, load_config
-from mixopt.errors import ConfigError
 from mixopt.run_directory.step import step_fingerprints
 
 OWN = """\
@@ -28,27 +27,6 @@ def test_a_domain_needs_no_text_where_a_trainer_of_ones_own_reads_it(load):
     config = load(OWN)
     assert not config.corpus.domains["web"].has_text
     assert config.corpus.domains["web"].tokens == 10**12
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "{name: command, run: train, result: m.json}",
-            "{name: ngram}",
-            "corpus.domains.web: give either 'environment' or 'path' (or 'data_files'); only a"
-            " trainer of your own (proxy.name: command) needs no text",
-        ),
-        ("{tokens: 1e12}", "{bytes: 1e12}", "domains.web: its text is not here, so its size"),
-        (", unit: nats_per_token", "", "objective.unit: is bits_per_byte, and losses of 'web', "
-                                       "whose text is not available here, are known only in "
-                                       "proxy.unit: set objective.unit: nats_per_token"),
-    ],
-)  # fmt: skip
-def test_what_a_domain_without_text_lacks_is_named(load, old, new, message):
-    with pytest.raises(ConfigError) as told:
-        load(OWN.replace(old, new))
-    assert message in str(told.value)
 
 
 def test_the_size_of_a_domain_without_text_is_what_is_prepared(load):

@@ -3,7 +3,6 @@
 import pytest
 
 from mixopt.config import dump_config, load_config
-from mixopt.errors import ConfigError
 from mixopt.run_directory.step import step_fingerprints
 
 BASE = """\
@@ -48,27 +47,6 @@ def test_a_command_is_text_for_whoever_is_asked_to_trust_it(load):
     run = RUN.replace("train {seed}", "[train, a b]")
     assert load(run).proxy.command_text == "train 'a b'"
     assert load("  name: ngram\n").proxy.command_text is None
-
-
-@pytest.mark.parametrize(
-    ("proxy", "message"),
-    [
-        ("  name: ngram\n  run: train\n", r"own.yaml:6: proxy.run: is for a trainer of your own: "
-         "give name: command, or leave it out"),
-        ("  name: ngram\n  timeout: 3\n", "own.yaml:6: proxy.timeout: is for a trainer of your"),
-        ("  name: command\n  run: train\n", "proxy.result: is missing: name: command needs 'run'"),
-        ("  name: command\n  result: m\n", "proxy.run: is missing: name: command needs 'run' and"),
-        (RUN + "  options: {run: x}\n", "own.yaml:8: proxy.options.run: stands directly under"),
-        (RUN + "  losses: {mmlo: x}\n", "proxy.losses.mmlo: unknown evaluation domain 'mmlo'; did "
-         "you mean 'mmlu'"),
-        (RUN + "  unit: bits\n", "proxy.unit: should be 'nats_per_token' or 'bits_per_byte'"),
-        (RUN + "  timeout: soon\n", "proxy.timeout: should be seconds, or a duration such as"),
-        (RUN + "  retry: 3\n", "proxy.retry: unknown field; did you mean 'retries'"),
-    ],
-)  # fmt: skip
-def test_fields_that_cannot_be_right_are_named(load, proxy, message):
-    with pytest.raises(ConfigError, match=message):
-        load(proxy)
 
 
 def test_a_configuration_without_them_does_not_name_them(load):

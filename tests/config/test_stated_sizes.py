@@ -56,27 +56,6 @@ def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (TOKENS[:1], r"corpus.domains.prose: its size is not stated, but that of 'code' is: give"),
-        (
-            [*TOKENS, "corpus.domains.code.bytes=5"],
-            r"corpus.domains.code: give tokens or bytes of the whole domain, not both",
-        ),
-        ([TOKENS[0], "corpus.domains.prose.tokens=0"], r"prose.tokens: should be greater than 0"),
-        (
-            ["evaluation.help.tokens=5e9"],
-            r"evaluation.help.tokens: a target is not trained on, so its size is not used",
-        ),
-        (["corpus.inventory=absent.yaml"], r"absent.yaml: not found"),
-    ],
-)
-def test_sizes_that_cannot_be_right_are_named(config_path, overrides, message):
-    with pytest.raises(ConfigError, match=message):
-        load_config(config_path, overrides)
-
-
-@pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
         ("code: 5e9\n", [], r"sizes.yaml: domain 'prose' is missing; add its tokens or bytes"),
