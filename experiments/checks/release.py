@@ -96,7 +96,11 @@ def check_wheel(wheel: Path) -> None:
     assert tops == PACKAGES, tops
     for package in PACKAGES:
         assert f"{package}/py.typed" in names, f"{package} has no types"
-    odd = [name for name in names if not name.endswith((".py", ".pyi", ".typed", ".js", ".css", ".html"))]
+    odd = [
+        name
+        for name in names
+        if not name.endswith((".py", ".pyi", ".typed", ".js", ".css", ".html"))
+    ]
     assert all(".dist-info/" in name for name in odd), odd
     assert any(name.startswith("mixopt/reporting/assets/") for name in names), "no scripts"
     version = metadata.split("\nVersion: ")[1].split("\n")[0]
