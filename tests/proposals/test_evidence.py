@@ -96,23 +96,3 @@ def test_optimism_looks_at_a_tenth_of_the_trials_and_at_three_at_least():
     few_N = np.arange(6.0)
     observed_N = few_N + np.array([3.0, 3.0, 0.0, 9.0, 9.0, 9.0])
     assert estimate_optimism(few_N, observed_N) == Optimism(2.0)
-
-
-def test_epochs_and_movements_are_given_to_four_decimals():
-    mixture = Mixture({"a": 1 / 3, "b": 2 / 3})
-    assert epochs_of(mixture, {"a": 7, "b": 7}, 100) == {"a": 4.7619, "b": 9.5238}
-    moved = stability_of(mixture, refits(np.zeros((2, 1)), [[1.0, 0.0], [1 / 7, 6 / 7]]))
-    assert moved == Stability(2, 0.4286, 0.619)
-
-
-def test_a_gain_compares_held_out_errors_of_both_mixtures():
-    # 0.3-0.4-0.5; what is compared with others has errors of its own, which do not count.
-    found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.4, 6.0]).gain(2)
-    assert found == Interval(1.0, 0.5, 1.5)
-
-
-def test_refits_speak_of_the_mixture_that_is_compared():
-    values_BK = [[0.0, 5.0, 1.0, 9.0], [0.0, 7.0, 1.8, 2.0], [0.0, 1.0, 1.0, 4.0], [0, 0, 1.8, 8.0]]
-    found = confidence([1.0, 9.0, 2.0, 7.0], [0.3, 8.0, 0.0, 6.0], values_BK)
-    assert found.gain(2) == Interval(1.0, 0.5, 1.5)
-    assert found.proposal() == Interval(1.0, 0.7, 1.3)

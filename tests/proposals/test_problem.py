@@ -11,9 +11,9 @@ from mixopt.constraints.guardrails import Guardrails
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, ProposalRequest, search
-from mixopt.proposals.mixture_search import _Best, _differences, _draws, descend, least_broken
-from mixopt.proposals.problem import CHUNK, FAR, KNOWN, Avoided, Risk, needed_columns
+from mixopt.proposals import Problem, ProposalRequest
+from mixopt.proposals.mixture_search import descend, least_broken
+from mixopt.proposals.problem import FAR, KNOWN, Avoided, Risk, needed_columns
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -71,12 +71,6 @@ def test_the_worst_of_guardrails_and_of_trials_to_avoid_counts():
 
 def test_without_guardrails_there_is_nothing_to_break():
     assert problem(Slopes([1, 0, 0])).excess(np.eye(3)).shape == (3, 0)
-
-
-def test_scores_of_many_mixtures_are_those_of_each():
-    asked = problem(Slopes([1, 2, 3]))
-    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), CHUNK + 7)
-    np.testing.assert_allclose(asked.score(weights_ND), weights_ND @ [1, 2, 3])
 
 
 def test_risk_adds_deviations_of_the_objective_to_what_is_minimised():
@@ -149,14 +143,6 @@ def test_guardrails_on_experts_alone_guard_no_loss(fit):
 # Draws and descents -----------------------------------------------------------------------------
 
 
-def test_every_draw_is_made_and_as_many_around_each_centre():
-    centers = [(np.eye(3)[0], 1e6), (np.eye(3)[1], 1e6), (np.eye(3)[2], 1e6)]
-    drawn_ND = np.concatenate(list(_draws(centers, 100, np.random.default_rng(0))))
-    assert np.bincount(drawn_ND.argmax(axis=1)).tolist() == [33, 33, 34]
-    chunks = list(_draws(centers[:1], 2 * CHUNK + 1, np.random.default_rng(0)))
-    assert [len(chunk) for chunk in chunks] == [CHUNK, CHUNK, 1]
-
-
 class Far:
     """The loss is how far a mixture is from one."""
 
@@ -165,25 +151,6 @@ class Far:
 
     def predict(self, weights_ND):
         return np.abs(weights_ND - self.bottom_D).sum(axis=1)[:, None]
-
-
-def test_the_average_is_of_the_most_mixtures_that_it_costs_nothing_to_average():
-    around = [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.1, 0.45, 0.45]]
-    best = _Best(problem(Far([0.35, 0.35, 0.3])), keep=4).add(np.array(around))
-    found = best.average()
-    # The first two meet in the middle; all four are predicted worse than the first.
-    np.testing.assert_allclose(found.weights_D, [0.35, 0.35, 0.3])
-    assert found.value == pytest.approx(0.0)
-    assert found.method == "simulation"
-
-
-def test_only_the_best_are_kept_and_ties_keep_the_first():
-    best = _Best(problem(Slopes([1, 1, 2])), keep=2)
-    best.add(np.array([[1.0, 0, 0]])).add(np.array([[0, 0, 1.0], [0, 1.0, 0]]))
-    assert best.average().weights_D.tolist() == [0.5, 0.5, 0.0]
-    alone = _Best(problem(Slopes([1, 1, 2])), keep=1)
-    alone.add(np.array([[1.0, 0, 0]])).add(np.array([[0, 0, 1.0], [0, 1.0, 0]]))
-    assert alone.average().weights_D.tolist() == [1.0, 0.0, 0.0]
 
 
 class Worse:
@@ -195,11 +162,6 @@ class Worse:
     def predict(self, weights_ND):
         self.asked += 1
         return weights_ND[:, :1] + 1e-9 * self.asked
-
-
-def test_the_best_draw_is_kept_where_even_its_own_prediction_rounds_up():
-    best = _Best(problem(Worse()), keep=4).add(np.eye(3)[[0, 0, 1, 0]])
-    assert best.average().weights_D.tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
@@ -276,19 +238,6 @@ class Well:
         return np.exp(-0.5 * ((weights_ND - self.bottom_D) ** 2).sum(axis=1) / 0.02**2)
 
 
-def test_a_descent_also_starts_at_the_best_trials():
-    bottom_D = np.array([0.85, 0.1, 0.05])
-    asked = problem(Well(bottom_D), known=[[0.865, 0.085, 0.05]])
-    found = descend(asked, UNIFORM_D, seed=0)
-    np.testing.assert_allclose(found.weights_D, bottom_D, atol=1e-4)
-
-
-def test_differences_at_a_weight_of_0_are_taken_on_one_side():
-    asked = problem(Slopes([1, 2, 3]), risk=Risk(deviations=0.0))
-    slopes_1D = _differences(asked).slopes(np.array([0.5, 0.5, 0.0]))
-    np.testing.assert_allclose(slopes_1D, [[1, 2, 3]], rtol=1e-6)
-
-
 class Recorded:
     """A bowl that remembers what it was asked."""
 
@@ -300,29 +249,6 @@ class Recorded:
         return ((weights_ND - self.bottom_D) ** 2).sum(axis=1)[:, None]
 
 
-def test_half_of_the_draws_are_wide_and_half_around_the_best_of_those():
-    bowl = Recorded([0.9, 0.05, 0.05])
-    search(problem(bowl), "simulation", samples=1001, average=16, seed=0)
-    known, *wide = bowl.batches[:9]
-    narrow = bowl.batches[10:13]
-    assert len(known) == 2
-    assert sum(map(len, wide)) == 501
-    assert sum(map(len, narrow)) == 500
-    away = [np.abs(np.concatenate(one) - bowl.bottom_D).sum(axis=1) for one in (wide, narrow)]
-    assert away[0].mean() > 0.6
-    assert away[1].mean() < 0.3
-
-
-def test_the_gradient_method_draws_few_mixtures():
-    class Both(Recorded):
-        def gradient(self, weights_D):
-            return 2 * (weights_D - self.bottom_D)[None]
-
-    bowl = Both([0.9, 0.05, 0.05])
-    search(problem(bowl), "gradient", samples=50_000, average=16, seed=0)
-    assert 2_000 < sum(map(len, bowl.batches)) < 5_000
-
-
 # Edges -----------------------------------------------------------------------------------------
 
 
@@ -331,13 +257,6 @@ def test_a_guardrail_that_is_broken_by_what_a_tolerance_misses_counts_as_kept():
     just, more = (np.array([[0.0, 1 / 3 + over, 2 / 3 - over]]) for over in (5e-10, 1e-4))
     assert asked.score(just).tolist() == [0.0]
     assert asked.score(more)[0] > FAR
-
-
-def test_trials_that_tie_are_known_in_their_order(fit):
-    table = fit.trials
-    flat = Objective(TARGETS, "target", {"math": 0.0})
-    asked = Problem.of(ProposalRequest(fit, constraints(), NATURAL), flat)
-    assert asked.known_ND.tolist() == table.weights()[:KNOWN].tolist()
 
 
 def test_losses_of_one_target_may_come_without_an_axis_for_it():

@@ -7,22 +7,18 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
-from sklearn.linear_model import Ridge
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, EditedWarning, InfeasibleError, MixtureError
-from mixopt.fitting import OBJECTIVE, Fit, fit_trials, resampled_fits, select_targets
+from mixopt.fitting import Fit, fit_trials, resampled_fits
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval, Problem, Proposal, ProposalRequest, propose_mixture, search
+from mixopt.proposals import Proposal, ProposalRequest, propose_mixture
 from mixopt.proposals.best_mixture import _stable
-from mixopt.proposals.mixture_search import search_again
-from mixopt.proposals.problem import Risk
 from mixopt.proposals.proposal import Optimism, estimate_optimism
 from mixopt.proposals.proposal_warnings import proposal_warnings
 from mixopt.system import sealed
@@ -357,47 +353,6 @@ def test_no_proposal_breaks_its_bounds(seed):
     assert sum(mixture.values()) == pytest.approx(1, abs=1e-12)
 
 
-def test_an_interval_is_around_its_value_to_six_decimals():
-    assert Interval.around(1.23456789, 0.5) == Interval(1.234568, 0.734568, 1.734568)
-
-
-def test_a_gain_as_large_as_the_optimism_is_no_warning_and_a_smaller_one_is():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    gains = {**PROPOSAL.gains, "best_trial": Interval(0.2, 0.1, 0.3)}
-    for moved, said in ((0.2, False), (0.21, True), (None, False)):
-        proposal = replace(PROPOSAL, gains=gains, optimism=Optimism(moved))
-        warnings = proposal_warnings(proposal, ProposalRequest(FIT, limits, NATURAL), MATH)
-        assert any("no gain is expected" in one for one in warnings) == said
-
-
-def test_a_gain_whose_interval_ends_above_0_is_no_warning():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    for low, said in ((0.01, False), (0.0, True)):
-        gains = dict.fromkeys(PROPOSAL.gains, Interval(0.2, low, 0.4))
-        warnings = proposal_warnings(
-            replace(PROPOSAL, gains=gains), ProposalRequest(FIT, limits, NATURAL), MATH
-        )
-        assert any("predicted gain over natural, " in one for one in warnings) == said
-
-
-def test_a_domain_at_its_floor_that_nothing_measures_is_named_unless_it_is_kept():
-    limits = Constraints.from_config(ConstraintsConfig(bounds={"law": (0.1, 1)}), INVENTORY)
-    mixture = Mixture({"code": 0.5, "prose": 0.4, "law": 0.1, "mail": 0.0})
-    proposal = replace(PROPOSAL, mixture=mixture)
-    named, kept = (
-        [
-            one
-            for one in proposal_warnings(
-                proposal, ProposalRequest(FIT, limits, NATURAL), MATH, kept
-            )
-            if "no part of" in one
-        ]
-        for kept in ((), ("mail",))
-    )
-    assert named[0].startswith("no part of the objective measures law, mail, and the proposal")
-    assert kept[0].startswith("no part of the objective measures law, and the proposal leaves it")
-
-
 def test_the_nearest_trial_of_a_proposal_is_looked_up_among_the_collapsed():
     limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
     weights_D = TRIALS.weights()[7]
@@ -420,23 +375,6 @@ def test_a_proposal_says_what_it_was_made_from():
     assert (made["regressor"], made["samples"], made["average"]) == ("linear", 300, 8)
     assert (made["target_tokens"], made["seed"], made["risk"]) == (1000, 0, None)
     assert (made["trials"], made["finished_trials"]) == (FIT.fingerprint, 34)
-
-
-def test_refits_are_searched_as_the_proposal_was_on_fewer_draws():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH, Risk(deviations=1.0))
-    again = [
-        select_targets(FIT.regressor, [2]),
-        Ridge().fit(TRIALS.weights(), TRIALS.losses()[:, 2]),
-    ]
-    points_KD = np.stack([NATURAL.array, np.full(4, 0.25)])
-    config = ProposeConfig(samples=4000, average=64)
-    refits = search_again(again, problem, points_KD, config=config, seed=0)
-    assert refits.optima_BD.shape == (2, 4)
-    np.testing.assert_allclose(refits.values_BK[0], FIT.predict(points_KD, MATH).objective_N)
-    expected_K = again[1].predict(points_KD)
-    np.testing.assert_allclose(refits.values_BK[1], expected_K)
-    assert (refits.optima_BD[:, 0] > 0.9).all()
 
 
 def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():
@@ -473,62 +411,7 @@ class Far:
         return ((weights_ND - self.bottom_D) ** 2).sum(axis=1)[:, None]
 
 
-def test_a_refit_averages_as_large_a_share_of_its_draws_as_the_proposal_did():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
-    config = ProposeConfig(samples=8_000, average=32)
-    far = Far(0.45, 0.35, 0.05, 0.15)
-    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
-    alike, other = (
-        search(replace(problem, regressor=far), "auto", samples=2_000, average=average, seed=3)
-        for average in (8, 32)
-    )
-    assert optimum_D.tolist() == alike.weights_D.tolist()
-    assert optimum_D.tolist() != other.weights_D.tolist()
-
-
-@pytest.mark.parametrize(("rmse", "said"), [(0.92, None), (0.96, "explains 8% of"), (1.1, "0% of")])
-def test_a_regressor_is_uninformed_when_it_explains_less_than_a_tenth_of_the_variance(rmse, said):
-    report = pl.DataFrame(
-        {"target": [OBJECTIVE] * 2, "predictor": ["linear", "mean"], "rmse": [2 * rmse, 2.0]}
-    )
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    warnings = proposal_warnings(
-        PROPOSAL, ProposalRequest(replace(FIT, report=report), limits, NATURAL), MATH
-    )
-    lines = [line for line in warnings if "little support" in line]
-    assert [said in line for line in lines] == ([] if said is None else [True])
-
-
-def test_a_refit_averages_one_draw_where_its_share_would_be_none():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
-    config = ProposeConfig(samples=8_000, average=1)
-    far = Far(0.45, 0.35, 0.05, 0.15)
-    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
-    one, two = (
-        search(replace(problem, regressor=far), "auto", samples=2_000, average=average, seed=3)
-        for average in (1, 2)
-    )
-    assert optimum_D.tolist() == one.weights_D.tolist()
-    assert optimum_D.tolist() != two.weights_D.tolist()
-
-
-def test_a_refit_draws_no_more_than_the_proposal_did():
-    limits = Constraints.from_config(ConstraintsConfig(), INVENTORY)
-    problem = Problem.of(ProposalRequest(FIT, limits, NATURAL), MATH)
-    config = ProposeConfig(samples=100, average=8)
-    far = Far(0.45, 0.35, 0.05, 0.15)
-    (optimum_D,) = search_again([far], problem, np.eye(4), config=config, seed=3).optima_BD
-    alike = search(replace(problem, regressor=far), "auto", samples=100, average=8, seed=3)
-    assert optimum_D.tolist() == alike.weights_D.tolist()
-
-
 # What a proposal is made with -------------------------------------------------------------------
-
-
-def test_a_weight_of_exactly_what_rounding_leaves_stays():
-    assert _stable(("a", "b"), np.array([1.0 - 1e-13, 1e-13]))["b"] == 1e-13
 
 
 def test_refits_that_are_given_are_used_and_none_is_made():
