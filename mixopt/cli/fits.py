@@ -115,8 +115,7 @@ def fit_command(
         run_step("fit", config, out, overrides, trust, as_json)
         return
     from mixopt.fitting import readiness
-    from mixopt.pipeline import check_fit_folder, write_fit_folder
-    from mixopt.trials import TableOptions
+    from mixopt.pipeline import TableOptions, check_fit_folder, write_fit_folder
 
     if out is None:
         raise ConfigError("fit: tables need --out FOLDER, for the fit")
@@ -169,9 +168,8 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Test a fit on runs that it has not seen."""
-    from mixopt.pipeline import load_fit
+    from mixopt.pipeline import TableOptions, load_fit
     from mixopt.reporting import evaluation_text
-    from mixopt.trials import TableOptions
 
     tables = (mixtures, losses, trials)
     if not any(tables):

@@ -13,3 +13,7 @@ from .packed_documents import (
 from .packing import cut as cut
 from .realised import Realised as Realised
 from .row_sources import HasLengths as HasLengths
+from .simulated_epochs import (
+    SimulatedEpochs as SimulatedEpochs,
+    simulated_target as simulated_target,
+)

@@ -46,3 +46,4 @@ from .steps import (
     sweep_script as sweep_script,
     validate as validate,
 )
+from .table_options import TableOptions as TableOptions

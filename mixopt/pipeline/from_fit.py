@@ -185,7 +185,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
 def _pilots(run: Run) -> Trials | None:
     """Read the runs at the target size, if there are any."""
     from mixopt.fitting import aligned
-    from mixopt.trials import TableOptions
+    from mixopt.pipeline.table_options import TableOptions
 
     config = run.config.fit.pilots
     if config is None:

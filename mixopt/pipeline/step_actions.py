@@ -220,8 +220,9 @@ def means_of(run: Run) -> Means:
 def job_of(run: Run, step: Step) -> Job:
     """Return what all trials of a step share."""
     from mixopt.corpus import corpus_hash
+    from mixopt.loading import simulated_target
     from mixopt.sweeps import Job
-    from mixopt.trials import Training, simulated_target
+    from mixopt.trials import Training
 
     proxy = run.config.proxy
     tokens = run.config.validation_tokens if step is VALIDATE else proxy.tokens
@@ -261,7 +262,7 @@ def _keep_results(
 def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     """Write what the experts of the trials were given, where they have experts."""
     from mixopt.routing import Thresholds
-    from mixopt.trials import write_experts
+    from mixopt.run_directory import write_experts
 
     file = step.experts_file(run.path)
     given = run.config.expert_thresholds

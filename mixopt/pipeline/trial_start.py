@@ -40,7 +40,7 @@ def check_start(config: Config, proxy: Any) -> None:
 def start_options(run: Run) -> dict[str, Any]:
     """Return what the proxy of a run is made with, where a prefix is there that prefix."""
     from mixopt.config import is_recipe
-    from mixopt.trials import StartRecord
+    from mixopt.run_directory import StartRecord
 
     proxy = run.config.proxy
     if proxy.start is None or not is_recipe(proxy.start):
@@ -82,7 +82,7 @@ def make_start(run: Run, say: Say) -> None:
 
 def record_start(run: Run, job: Job, say: Say) -> None:
     """Write what the checkpoint loses that trials begin with, unless that is written already."""
-    from mixopt.trials import StartRecord, measure_start
+    from mixopt.run_directory import StartRecord, measure_start
 
     if run.config.proxy.start is None:
         return

@@ -32,9 +32,9 @@ from mixopt.routing import (
     key_column,
     layer_table,
 )
-from mixopt.run_directory import SWEEP, VALIDATE, load_run
+from mixopt.run_directory import SWEEP, VALIDATE, TrialExperts, load_run
 from mixopt.system import check_links, checked_as, read_yaml, write_text
-from mixopt.trials import TrialExperts, best_trial, read_entry
+from mixopt.trials import best_trial, read_entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

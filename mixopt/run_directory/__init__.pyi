@@ -1,5 +1,11 @@
+from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
 from .opening import load_run as load_run, open_run as open_run, working_in as working_in
 from .run import Run as Run, collapsed_trials as collapsed_trials
+from .start_record import (
+    START_FILE as START_FILE,
+    StartRecord as StartRecord,
+    measure_start as measure_start,
+)
 from .step import (
     ACTING as ACTING,
     DESIGN as DESIGN,

@@ -59,7 +59,8 @@ def collapsed_trials(
 ) -> tuple[str, ...] | None:
     """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
     from mixopt.routing import Thresholds
-    from mixopt.trials import TrialExperts, read_entry
+    from mixopt.run_directory.expert_table import TrialExperts
+    from mixopt.trials import read_entry
 
     files = sorted(SWEEP.trial_files(directory)) if thresholds else []
     if thresholds and files:
@@ -254,7 +255,7 @@ class Run:
     @property
     def base_losses(self) -> dict[str, float] | None:
         """What the checkpoint loses that trials begin with, in the objective's unit."""
-        from mixopt.trials import StartRecord
+        from mixopt.run_directory.start_record import StartRecord
 
         record = StartRecord.read(self.path)
         return None if record is None else record.losses(self.config.objective.unit)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError, did_you_mean
-from mixopt.trials import START_FILE, WORK, trial_paths
+from mixopt.run_directory.start_record import START_FILE
+from mixopt.trials import WORK, trial_paths
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Step:
         trials: Folder in which each of its trials has a file; None where it trains nothing.
         optional: Files and folders that it leaves where there is something to say.
         experts: Table of what the experts of its trials were given, left where they have experts
-            (mixopt.trials.expert_table).
+            (mixopt.run_directory.expert_table).
         artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
             no parent run.
         rewrites: Files of an earlier step that it changes while it runs.

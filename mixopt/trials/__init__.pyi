@@ -8,7 +8,6 @@ from .columns import (
     loss_column as loss_column,
     schema as schema,
 )
-from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
 from .first_round import (
     ANNEAL as ANNEAL,
     CONTROL as CONTROL,
@@ -59,15 +58,4 @@ from .result_files import (
     trial_paths as trial_paths,
     trial_to_json as trial_to_json,
 )
-from .simulated_epochs import (
-    Pool as Pool,
-    SimulatedEpochs as SimulatedEpochs,
-    simulated_target as simulated_target,
-)
-from .start_record import (
-    START_FILE as START_FILE,
-    StartRecord as StartRecord,
-    measure_start as measure_start,
-)
 from .table import Trials as Trials, best_trial as best_trial
-from .table_options import TableOptions as TableOptions

@@ -5,7 +5,7 @@ Everything random about a trial comes from the trial's own seed, so its losses d
 depend on what it was trained beside, to rounding.
 
 A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
-(mixopt.trials.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
+(mixopt.loading.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
 one, nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
 `parameters(vocab_size) -> int`, and `tokens_per_second(vocab_size, training) -> float` of one
 worker (`mixopt check` measures one that does not, unless it says `is_probed = False`).

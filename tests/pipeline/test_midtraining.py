@@ -9,8 +9,7 @@ from made_base import base_config, make_base
 
 from mixopt.errors import RunError
 from mixopt.pipeline import design, prepare, run, run_status, status_lines, sweep
-from mixopt.run_directory import load_run
-from mixopt.trials import StartRecord
+from mixopt.run_directory import StartRecord, load_run
 
 pytestmark = pytest.mark.nightly
 

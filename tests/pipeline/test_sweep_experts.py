@@ -15,9 +15,9 @@ from places import SUPPORT
 import mixopt
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.proposals.problem import Avoided
-from mixopt.run_directory import collapsed_trials
+from mixopt.run_directory import TrialExperts, collapsed_trials
 from mixopt.system import read_json
-from mixopt.trials import TrialExperts, result_from_json, trial_paths
+from mixopt.trials import result_from_json, trial_paths
 
 pytestmark = pytest.mark.usefixtures("proxies")
 

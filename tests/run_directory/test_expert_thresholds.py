@@ -17,8 +17,8 @@ from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertCounts, Thresholds
-from mixopt.run_directory import collapsed_trials
-from mixopt.trials import Losses, Trial, TrialExperts, TrialFolder, TrialResult, write_experts
+from mixopt.run_directory import TrialExperts, collapsed_trials, write_experts
+from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
 
 EXPERIMENT = {
     "corpus": {"domains": {"d0": {"path": "a.txt"}, "d1": {"path": "b.txt"}}},

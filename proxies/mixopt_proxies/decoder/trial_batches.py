@@ -4,7 +4,7 @@ The number of sequences of each domain over the whole trial is its share rounded
 remainder, so the realised shares are off by less than one sequence; their order is random. A
 domain's rows are its non-overlapping windows in a random order, from a random offset, and again
 from another offset when they are used up. All of it comes from the trial's own seed. Where epochs
-are simulated, a domain's rows are those of its pool (mixopt.trials.simulated_epochs), whose
+are simulated, a domain's rows are those of its pool (mixopt.loading.simulated_epochs), whose
 sequences are windows that begin a sequence apart.
 
 Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T tokens.
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
+from mixopt.loading import Pool, SimulatedEpochs
 from mixopt.system import Array, IntArray
-from mixopt.trials import Pool, SimulatedEpochs, Trial
+from mixopt.trials import Trial
 
 PAIRED = ("control", "anneal")  # roles of trials that share their seeds and their text
 

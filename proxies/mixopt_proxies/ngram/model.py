@@ -28,9 +28,9 @@ import numpy as np
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
+from mixopt.loading import Pool, SimulatedEpochs
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray, IntArray
-from mixopt.trials import Pool, SimulatedEpochs
 
 NONE = -1  # no gram: not seen in training, or the row starts too late for it
 

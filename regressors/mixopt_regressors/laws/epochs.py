@@ -11,7 +11,7 @@ tokens as they have together: E_b = w_b D. The law is then one of shares, with a
 benefit for each.
 
 All trials must have been trained on the same number of tokens, from the same inventories. With
-simulated epochs (mixopt.trials.simulated_epochs) give the tokens and inventories of the full run:
+simulated epochs (mixopt.loading.simulated_epochs) give the tokens and inventories of the full run:
 their ratio is that of the trials.
 
 The standard deviation is that of a new trial by the delta method: residual spread times

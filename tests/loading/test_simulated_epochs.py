@@ -15,10 +15,11 @@ import mixopt
 from mixopt.config import load_config
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
+from mixopt.loading import Pool, simulated_target
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, Means, run_trials
 from mixopt.testing import tiny_corpus
-from mixopt.trials import Pool, Training, Trial, simulated_target
+from mixopt.trials import Training, Trial
 
 LENGTH, BATCH = 10, 8
 INVENTORY = {"a": 40_000, "b": 9_000, "c": 2_500}

@@ -6,7 +6,8 @@ from made_experts import counted
 
 from mixopt.errors import RunError
 from mixopt.routing import ExpertCounts
-from mixopt.trials import TrialExperts, TrialResult, write_experts
+from mixopt.run_directory import TrialExperts, write_experts
+from mixopt.trials import TrialResult
 
 EVEN = np.full((2, 4), 1000)
 CROWDED = np.tile([2200, 600, 600, 600], (2, 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixopt.errors import ConfigError
-from mixopt.trials import TableOptions
+from mixopt.pipeline import TableOptions
 
 LEFT, RIGHT = Path("mixtures.csv"), Path("losses.csv")
 
