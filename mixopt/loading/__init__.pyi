@@ -14,6 +14,7 @@ from .packing import cut as cut
 from .realised import Realised as Realised
 from .row_sources import HasLengths as HasLengths
 from .simulated_epochs import (
+    Pool as Pool,
     SimulatedEpochs as SimulatedEpochs,
     simulated_target as simulated_target,
 )
