@@ -227,26 +227,10 @@ def test_a_bare_install_reads_and_shows_a_proposal(tmp_path):
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({heavy}))\n"
         "from mixopt.proposals import Proposal\n"
-        f"print(Proposal.from_file({str(tmp_path / 'proposal.yaml')!r})._repr_html_())"
+        f"print(Proposal.from_file({str(tmp_path / 'proposal.yaml')!r}))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("<table><caption")
-    assert ">Mixture for math: predicted 1.7" in shown.stdout
-
-
-def test_a_notebook_shows_names_as_text():
-    strange = Mixture({"<b>": 0.5, "a&b": 0.5})
-    shown = replace(PROPOSAL, mixture=strange, natural=strange, epochs=None)._repr_html_()
-    assert "&lt;b&gt;" in shown
-    assert "<b>" not in shown
-
-
-def test_a_notebook_shows_each_domain_with_its_change_and_epochs():
-    shown = PROPOSAL._repr_html_()
-    assert ">code</td>" in shown
-    assert "60.0%" in shown
-    assert "+20.0" in shown
-    assert "1.50" in shown
+    assert shown.stdout.startswith("Proposal(")
 
 
 def test_a_domain_that_the_objective_does_not_measure_and_that_vanishes_is_a_warning():
