@@ -1,9 +1,9 @@
 """The order of samples: how many of each domain a window has, and which rows.
 
 A window is the global batch of the sampler with which a stream began. A domain is owed its share of
-each. The window gives what is whole of that, whoever is owed the largest remainder gets what is
-left, and what is owed is carried, so that the error never grows: at the end of a window a domain is
-within one sample of the integral of its shares. (No rule can promise that for every change: whoever
+each. The window gives what is whole of that, whoever is owed most gets what is left, and what is
+owed is carried, so that the error never grows: at the end of a window a domain is within one sample
+of the integral of its shares. (That is measured. No rule can promise it for every change: whoever
 sees which half was rounded down can move all weight there, again and again.) With samples of
 several lengths tokens are owed, and samples are taken one by one (mixopt.sampling.fair_queue).
 Samples of a window are shuffled; rows come in a fresh permutation each epoch
@@ -31,7 +31,6 @@ from mixopt.sampling.permutation import RowOrder, domain_key, window_order
 from mixopt.sampling.shares import UNIT, UNIT_BITS, ShareChange, spread
 from mixopt.system import IntArray
 
-Due = tuple[IntArray, IntArray, Any]
 Unit = Literal["samples", "tokens", "supervised"]
 
 _NO_LIMIT = 1 << 62
@@ -39,6 +38,9 @@ _BLOCK = 1 << 14  # samples that are laid out at once
 _KEPT = 256  # places of the past, and every so many of those long past
 _KEPT_FOREVER = 1024
 _LENGTHS_AHEAD = 64
+_DEALT_AT_ONCE = 256  # windows
+_NUMBER_BITS = 13  # of a domain
+_FEW = 64  # samples that a domain may be owed in 64 bits beside its number
 
 
 class Place(NamedTuple):
@@ -119,7 +121,7 @@ class SampleOrder:
         self._places = {start.window: start}
         self._had: dict[int, IntArray] = {}
         self._end: int | None = None
-        self._due: tuple[Any, Due | None] = (None, None)
+        self._due: tuple[Any, _Due | None] = (None, None)
 
     def changed(self, changes: Sequence[ShareChange], window: int) -> SampleOrder:
         """Return the order with other shares from a window on."""
@@ -141,12 +143,12 @@ class SampleOrder:
         found = self._places.get(window)
         if found is not None or window < self.start.window:
             return found
-        found = self._places[max(b for b in list(self._places) if b <= window)]
+        found = self._places[max(w for w in list(self._places) if w <= window)]
         while found.window < window:
-            dealt = self._next(found)
-            if dealt is None:
+            places, _ = self._next(found, window - found.window)
+            if not places:
                 return None
-            found = dealt[0]
+            found = places[-1]
         return found
 
     def has(self, window: int) -> bool:
@@ -201,54 +203,58 @@ class SampleOrder:
         """Return domains and counts before them, not shuffled, shape (K, W)."""
         place = self.place(window)
         places, parts = [] if place is None else [place], list[Any]()
-        while place is not None and len(parts) < most:
-            dealt = self._next(place)
-            if dealt is None:
+        while places and len(parts) < most:
+            after, found = self._next(places[-1], most - len(parts))
+            if not after:
                 break
-            place, part = dealt
-            places.append(place)
-            parts.append(part)
+            places += after
+            parts += found
         if not parts:
             nothing = np.empty((0, self.layout.window_size), np.int64)
             return nothing, nothing
         return self._arranged(places, parts)
 
-    def _next(self, place: Place) -> tuple[Place, Any] | None:
-        """Deal a window; remember the place after it."""
+    def _next(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
+        """Deal some windows, one at least unless the stream ends; remember the places."""
         if self._end == place.window:
-            return None
-        dealt = self._deal(place)
-        if dealt is None:
+            return [], []
+        places, parts = self._deal(place, min(most, _DEALT_AT_ONCE))
+        if not places:
             self._end = place.window
-            return None
-        self._places[place.window + 1] = dealt[0]
-        if place.window % _KEPT_FOREVER == 0:
-            self._forget(place.window)
-        if self.change_at(place.window).window == place.window or len(dealt[0].out) > len(
-            place.out
-        ):
+        elif self.change_at(place.window).window == place.window or places[0].out != place.out:
             self._had[place.window] = place.had_D
-        return dealt
+        self._places.update((one.window, one) for one in places)
+        if place.window // _KEPT_FOREVER != (place.window + len(places)) // _KEPT_FOREVER:
+            self._forget(place.window)
+        return places, parts
 
-    def _deal(self, place: Place) -> tuple[Place, Any] | None:
-        """Return the place after a window; None where there is no whole one."""
+    def _deal(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
+        """Return the places after some windows, none where there is no whole one."""
         due = self._due_in(place)
         if due is None:
-            return None
-        whole_D, rest_D, drawn_from = due
-        drawn_D, owed_D = _largest_remainders(
-            whole_D, place.owed_D + rest_D, drawn_from, self.layout.window_size
-        )
-        counts_D = place.counts_D + drawn_D
+            return [], []
+        later = bisect_right(self._begins, place.window)
+        if later < len(self._begins):
+            most = min(most, self._begins[later] - place.window)
+        if self.change_at(place.window).arrived(place.window) is None:
+            most = 1
+        counts_KD, owed_KD = _dealt(place, due, most)
         if self._has_limits:
-            is_over = counts_D > self._limits
-            is_over[drawn_from] |= place.counts_D[drawn_from] >= self._limits[drawn_from]
-            if is_over.any():
-                return None if self.layout.stops else self._deal_last(place)
-        return Place(place.window + 1, counts_D, owed_D, counts_D, place.out), None
+            before_KD = np.concatenate([place.counts_D[None], counts_KD[:-1]])
+            is_over = (counts_KD > self._limits).any(axis=1)
+            full_KD = before_KD >= self._limits
+            is_over |= full_KD[:, due.drawn_from].any(axis=1)
+            most = int(np.argmax(is_over)) if is_over.any() else most
+            if not most:
+                last = None if self.layout.stops else self._deal_last(place)
+                return ([], []) if last is None else ([last], [None])
+        numbers = range(place.window + 1, place.window + 1 + most)
+        rows = zip(numbers, counts_KD, owed_KD, strict=False)
+        places = [Place(w, counts, owed, counts, place.out) for w, counts, owed in rows]
+        return places, [None] * most
 
-    def _due_in(self, place: Place) -> Due | None:
-        """Return whole samples due in a window, what is beyond, and of whom; None: nothing."""
+    def _due_in(self, place: Place) -> _Due | None:
+        """Return what is due in a window; None where no domain has a share any more."""
         change, out = self.change_at(place.window), [d for _, d in place.out]
         shares = change.arrived(place.window)
         known, found = self._due
@@ -257,40 +263,39 @@ class SampleOrder:
         parts = change.parts(place.window, out)
         if not any(parts):
             return None
-        due = _split(spread(parts, self.layout.window_size << UNIT_BITS))
+        due = _Due.of(spread(parts, self.layout.window_size << UNIT_BITS), self.layout.window_size)
         if shares is not None:
             self._due = ((shares, place.out), due)
         return due
 
-    def _deal_last(self, place: Place) -> tuple[Place, None] | None:
+    def _deal_last(self, place: Place) -> Place | None:
         """Deal a window in which domains run out; what they are owed beyond goes to the others."""
         change, out = self.change_at(place.window), [d for _, d in place.out]
-        owed, counts = place.owed_D.tolist(), place.counts_D
+        counts, owed = place.counts_D, place.owed_D.tolist()
         left = np.maximum(self._limits - counts, 0).tolist()
-        last = {
-            d: 0 for d, part in enumerate(change.parts(place.window, out)) if part and not left[d]
-        }
+        parts = change.parts(place.window, out)
+        last = {d: 0 for d, part in enumerate(parts) if part and not left[d]}
         while True:
             size = self.layout.window_size - sum(last.values())
             parts = change.parts(place.window, [*out, *last])
-            due = [-owed[d] if d in last else 0 for d in range(len(owed))]
-            drawn_D = np.zeros(len(owed), np.int64)
-            owed_D = np.array([o + more for o, more in zip(owed, due, strict=True)], np.int64)
+            rest = [0 if d in last else debt for d, debt in enumerate(owed)]
+            drawn = [last.get(d, 0) for d in range(len(owed))]
             if any(parts):
                 more = spread(parts, (size << UNIT_BITS) + sum(owed[d] for d in last))
-                whole_D, rest_D, drawn_from = _split(more)
-                drawn_D, owed_D = _largest_remainders(whole_D, owed_D + rest_D, drawn_from, size)
+                rest = [debt + due for debt, due in zip(rest, more, strict=True)]
             elif size:
                 return None
-            over = [d for d, drawn in enumerate(drawn_D.tolist()) if drawn > left[d]]
+            for _ in range(size if any(parts) else 0):  # one by one to whoever is owed most
+                d = max((d for d, part in enumerate(parts) if part), key=lambda d: (rest[d], -d))
+                drawn[d] += 1
+                rest[d] -= UNIT
+            over = [d for d, rows in enumerate(drawn) if d not in last and rows > left[d]]
             if not over:
                 break
             last |= {d: left[d] for d in over}
-        for d, rows in last.items():
-            drawn_D[d] = rows
-        counts_D = counts + drawn_D
+        counts_D, owed_D = counts + np.array(drawn), np.array(rest, np.int64)
         out_now = tuple((place.window, d) for d in sorted(last))
-        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now)), None
+        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now))
 
     def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
         """Return domains and counts of windows, each sorted by domain."""
@@ -311,13 +316,13 @@ class TokenOrder(SampleOrder):
         super().__init__(layout, changes, start)
         self._ahead: list[tuple[int, list[int]]] = [(-1, [])] * len(layout.names)
 
-    def _deal(self, place: Place) -> tuple[Place, Any] | None:
+    def _deal(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
         change = self.change_at(place.window)
         window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.out]))
         while len(window.domains) < self.layout.window_size:
             if not window.take():
-                return None
-        return window.place(), (window.domains, window.ordinals)
+                return [], []
+        return [window.place()], [(window.domains, window.ordinals)]
 
     def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
         domains, ordinals = zip(*parts, strict=True)
@@ -443,40 +448,54 @@ class BatchRows:
         return rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
 
 
-def _split(due: list[int]) -> Due:
-    """Return whole units, what is beyond them, and the domains to which something is due."""
-    whole_D = np.array([one >> UNIT_BITS for one in due], np.int64)
-    rest_D = np.array([one & (UNIT - 1) for one in due], np.int64)
-    drawn_from = [d for d, one in enumerate(due) if one]
-    return whole_D, rest_D, slice(None) if len(drawn_from) == len(due) else np.array(drawn_from)
+class _Due(NamedTuple):
+    """What is due in a window.
 
-
-def _largest_remainders(
-    whole_D: IntArray, rest_D: IntArray, drawn_from: Any, size: int
-) -> tuple[IntArray, IntArray]:
-    """Return how often each domain is drawn in a window, and what it is owed then.
-
-    Args:
-        whole_D: Whole samples that are due.
-        rest_D: What is due or owed beyond them, times UNIT.
-        drawn_from: The domains that may be drawn.
-        size: Samples of the window.
+    Attributes:
+        whole_D: Whole samples of each domain.
+        rest_D: What is due beyond them, times UNIT.
+        missing: Samples that go to whoever is owed most.
+        drawn_from: The domains that have a share.
     """
-    drawn_D = np.zeros_like(whole_D)
-    due_D = whole_D + (rest_D >> UNIT_BITS)
-    drawn_D[drawn_from] = np.maximum(due_D[drawn_from], 0)
-    owed_D = rest_D + ((whole_D - drawn_D) << UNIT_BITS)
-    missing = size - int(drawn_D.sum())
-    if missing > 0:
-        owed = owed_D[drawn_from]
-        each, more = divmod(missing, len(owed))
-        extra = np.full(len(owed), each)
-        extra[np.argsort(-owed, kind="stable")[:more]] += 1
-        drawn_D[drawn_from] += extra
-        owed_D[drawn_from] -= extra << UNIT_BITS
-    while missing < 0:  # whoever is ahead makes the whole parts of the others too many
-        d = int(np.argmin(np.where(drawn_D > 0, owed_D, _NO_LIMIT)))
-        drawn_D[d] -= 1
-        owed_D[d] += UNIT
-        missing += 1
-    return drawn_D, owed_D
+
+    whole_D: IntArray
+    rest_D: IntArray
+    missing: int
+    drawn_from: IntArray
+
+    @classmethod
+    def of(cls, due: list[int], size: int) -> _Due:
+        """Divide what is due of a window of so many samples."""
+        whole = [one >> UNIT_BITS for one in due]
+        rest = np.array([one & (UNIT - 1) for one in due], np.int64)
+        drawn_from = np.array([d for d, one in enumerate(due) if one])
+        return cls(np.array(whole, np.int64), rest, size - sum(whole), drawn_from)
+
+
+def _dealt(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
+    """Return counts and what is owed after each of some windows of one share, shape (K, D).
+
+    Each domain gets the whole part of what is due, and those that are owed most get the rest, one
+    sample each. What is owed is ordered with the domain's number in its lowest bits, so that no two
+    are equal and every way of sorting gives the same.
+    """
+    here = due.drawn_from
+    is_small = np.abs(place.owed_D).max() < _FEW * UNIT
+    kind: Any = np.int64 if is_small else object
+    number = np.arange(len(here)).astype(kind)
+    behind = number - (place.owed_D[here].astype(kind) << _NUMBER_BITS)
+    rest, unit = due.rest_D[here].astype(kind) << _NUMBER_BITS, UNIT << _NUMBER_BITS
+    behind_K = np.empty((windows, len(here)), kind)
+    most_K = np.empty((windows, due.missing), np.int64)
+    for k in range(windows):
+        behind -= rest
+        most = behind.argsort()[: due.missing]
+        behind[most] += unit
+        behind_K[k] = behind
+        most_K[k] = most
+    domains, owed_KD = len(due.whole_D), np.tile(place.owed_D, (windows, 1))
+    owed_KD[:, here] = (number - behind_K) >> _NUMBER_BITS
+    places = here[most_K] + np.arange(windows)[:, None] * domains
+    extra_KD = np.bincount(places.ravel(), minlength=windows * domains).reshape(windows, domains)
+    counts_KD = place.counts_D + np.cumsum(extra_KD + due.whole_D, axis=0)
+    return counts_KD, owed_KD

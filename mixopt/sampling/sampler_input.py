@@ -24,6 +24,7 @@ Scheduled = tuple[int, Weights] | tuple[int, Weights, int, Weights]
 Policy = Literal["repeat", "redistribute", "stop"]
 POLICIES = ("repeat", "redistribute", "stop")
 UNITS: tuple[Unit, ...] = ("samples", "tokens", "supervised")
+MAX_DOMAINS = 1 << 13
 MAX_ROWS = 1 << 53  # of a domain, and how often it may be drawn
 MAX_BATCH = 1 << 24
 MAX_LENGTH = 1 << 40  # tokens of a sample
@@ -39,6 +40,8 @@ def named_sizes(sizes: Sizes) -> dict[str, int]:
     named = {str(name): _whole(f"domain {str(name)!r}", rows) for name, rows in pairs}
     if not named:
         raise SamplerError("a sampler needs at least one domain")
+    if len(named) > MAX_DOMAINS:
+        raise SamplerError(f"{len(named)} domains; a sampler takes at most {MAX_DOMAINS}")
     return named
 
 

@@ -1,8 +1,8 @@
 """Shares as whole numbers that add up to `UNIT`, and what is due of them; the same on any machine.
 
-All decisions of an order are made with these integers. A weight times 2^46 is exact in binary
+All decisions of an order are made with these integers. A weight times 2^42 is exact in binary
 floating point, so its floor is too; what is left over goes to the largest fractions. A share is
-within 2^-46 of its weight: 0.02 samples after 10^12.
+within 2^-42 of its weight: 0.2 samples after 10^12.
 
 Shapes: D domains.
 """
@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-UNIT_BITS = 46
+UNIT_BITS = 42
 UNIT = 1 << UNIT_BITS
 
 

@@ -85,6 +85,19 @@ def test_over_changes_and_ramps_it_stays_near_the_integral(seed, batch_size):
     assert worst_error(one, 80, changes) < 1.5
 
 
+def test_what_many_domains_without_a_share_are_owed_is_made_good():
+    one = sampler([9] * 400, [1] * 399 + [1e-6], 199)
+    for _ in range(3):
+        one.set_weights([0.0] * 399 + [1.0])
+        next(iter(one))
+        one.set_weights(np.full(400, 1 / 400))
+        list(islice(one, 2))
+    owed_D = one.order.place(one.batch).owed_D
+    assert owed_D.sum() == 0
+    counts = np.array(list(one.counts().values()))
+    assert counts[:399].max() - counts[:399].min() <= 2
+
+
 def test_a_long_ramp_stays_exact_far_into_it():
     one = sampler([900, 900], [0.9, 0.1], schedule=[(0, [0.9, 0.1], 10**9, [0.1, 0.9])])
     assert worst_error(one, 2000) < 1 + 1e-6

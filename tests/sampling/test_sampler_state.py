@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt import MixtureSampler
 from mixopt.errors import MixoptError, SamplerError
+from mixopt.sampling.shares import UNIT
 
 SIZES = {"web": 100, "code": 50, "books": 20}
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -78,9 +79,9 @@ def test_the_field_and_the_value_are_in_the_message():
     ("changes", "message"),
     [
         ([[0, [1, 2, 3]]], r"changes.0: shares: add up to 6, not"),
-        ([[0, [1 << 46, 0]]], r"changes.0: shares: has 2 values, not 3"),
-        ([[8, [1 << 46, 0, 0]]], r"changes.0: position: 8 is not a whole number from 0 to 0"),
-        ([[0, [1 << 46, 0, 0]], [0, [1 << 46, 0, 0]]], r"changes.1: position: 0 is not a whole"),
+        ([[0, [UNIT, 0]]], r"changes.0: shares: has 2 values, not 3"),
+        ([[8, [UNIT, 0, 0]]], r"changes.0: position: 8 is not a whole number from 0 to 0"),
+        ([[0, [UNIT, 0, 0]], [0, [UNIT, 0, 0]]], r"changes.1: position: 0 is not a whole"),
         ([7], r"changes.0: 7 is not a pair of position and shares"),
     ],
 )
