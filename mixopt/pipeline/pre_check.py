@@ -237,6 +237,9 @@ def _proxy(config: Config, problems: list[MixoptError]) -> Proxy | None:
             )
         if config.proxy.start is not None:
             check_start(config, proxy)
+        check_here = getattr(proxy, "check_here", None)
+        if callable(check_here) and config.sweep.executor == "local":
+            check_here()
     except MixoptError as error:
         problems.append(error)
         return None

@@ -265,3 +265,23 @@ def test_a_column_that_the_first_document_lacks_is_a_problem(config_path, tmp_pa
     found = problems(config_path, f"corpus.domains.code={{path: {rows}}}")
     assert found == [f"domain 'code': {rows}:1: no column 'text'; set 'column' to one of: body"]
     assert problems(config_path, f"corpus.domains.code={{path: {rows}, column: body}}") == []
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ({"run": "no_such_trainer {seed}"}, "proxy.run: no such program: 'no_such_trainer'"),
+        ({"run": "env", "folder": "/no/such"}, "proxy.folder: /no/such: no such folder"),
+        ({"run": "bash no.sh", "folder": "/"}, "proxy.run: no such script from /: 'no.sh'"),
+    ],
+)
+def test_a_trainer_that_is_not_there_is_found_before_a_trial(tmp_path, proxy, message):
+    content = {
+        "corpus": {"domains": {"web": {"tokens": 1e12}, "code": {"tokens": 4e11}}},
+        "evaluation": {"exams": {}},
+        "objective": {"target": "exams", "unit": "nats_per_token"},
+        "proxy": {"name": "command", "result": "m.json", "tokens": 1000, **proxy},
+    }
+    (tmp_path / "own.yaml").write_text(json.dumps(content))
+    found = check_experiment(load_config(tmp_path / "own.yaml"))
+    assert message in [str(problem) for problem in found.problems]

@@ -75,3 +75,12 @@ def test_a_script_beside_the_configuration_is_not_looked_for_in_vain(tmp_path, m
     with pytest.raises(ConfigError, match=f"'train.py' is not in .* or proxy.folder: {tmp_path}"):
         line.check_program(None)
     line.check_program(tmp_path)
+
+
+def test_a_script_that_is_not_there_is_refused_before_a_trial(tmp_path):
+    with pytest.raises(ConfigError, match=f"proxy.run: no such script from {tmp_path}: 'no.py'"):
+        CommandLine(f"{sys.executable} no.py").check_program(tmp_path)
+    with pytest.raises(ConfigError, match="proxy.run: no such script: '/no/such.py'"):
+        CommandLine("bash /no/such.py").check_program(None)
+    CommandLine("bash -c 'exit 1'").check_program(tmp_path)
+    CommandLine([sys.executable, "{out}/x.py"]).check_program(tmp_path)

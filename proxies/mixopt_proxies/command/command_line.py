@@ -19,6 +19,7 @@ from mixopt.errors import ConfigError, did_you_mean
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
 _FOR_A_SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 _DOUBLED = {"{{": "{", "}}": "}"}
 
 
@@ -69,6 +70,13 @@ class CommandLine:
         raise ConfigError(f"proxy.run: no such program{where}: {program!r}{hint}")
 
     def _check_scripts(self, folder: Path | None) -> None:
+        script = self.words[1] if len(self.words) > 1 else "-"
+        if _INTERPRETER.fullmatch(Path(self.words[0]).name) and not script.startswith(("-", "{")):
+            # In the trial's own folder there may be one that is written with the mixture.
+            path = Path(script) if folder is None else folder / script
+            if path.is_absolute() and not path.exists():
+                where = f" from {folder}" if folder is not None else ""
+                raise ConfigError(f"proxy.run: no such script{where}: {script!r}")
         if folder is not None:
             return
         for word in self.words[1:]:

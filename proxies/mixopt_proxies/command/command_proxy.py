@@ -73,6 +73,17 @@ class CommandProxy:
         line, names = CommandLine(run), LossNames(losses)
         self._command = TrainerCommand(line, result, names, unit, place, timeout, retries, form)
 
+    def check_here(self) -> None:
+        """Check that the command's folder, program and script are there, on this machine.
+
+        Raises:
+            ConfigError: One is not.
+        """
+        folder = self._command.folder
+        if folder is not None and not folder.is_dir():
+            raise ConfigError(f"proxy.folder: {folder}: no such folder")
+        self._command.line.check_program(folder)
+
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: each trial has a command of its own.
 
@@ -80,10 +91,7 @@ class CommandProxy:
             ConfigError: The program is not there, `losses` names another domain than the
                 corpus's, or the mixture cannot be written in that form.
         """
-        folder = self._command.folder
-        if folder is not None and not folder.is_dir():
-            raise ConfigError(f"proxy.folder: {folder}: no such folder")
-        self._command.line.check_program(folder)
+        self.check_here()
         self._command.names.check(corpus.evaluation_names)
         self._command.form.check(corpus, training)
         return 1
