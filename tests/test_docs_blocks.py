@@ -18,8 +18,8 @@ import pytest
 import yaml
 from command_line import mixopt
 from docs_folder import finish_run, write_docs_folder
-from experiment_modules import experiment
 from places import PROJECT
+from tiny_experts import tiny_experts
 
 from mixopt import load_run
 from mixopt.cli.options import app
@@ -206,7 +206,7 @@ def model_with_experts() -> dict[str, Any]:
     """Return a model whose router has a bias, an optimizer, a batch, and its domains."""
     import torch
 
-    model = experiment("checks", "tiny_experts").tiny_experts("deepseek_v3")
+    model = tiny_experts("deepseek_v3")
     ids = torch.randint(0, 32, (4, 8))
     return {
         "model": model,

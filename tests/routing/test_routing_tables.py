@@ -10,7 +10,6 @@ from mixopt.errors import RoutingError
 from mixopt.routing import (
     Assignments,
     Summary,
-    Thresholds,
     diagnose,
 )
 from mixopt.routing.summary import COUNTS_SCHEMA, counts_table
@@ -84,48 +83,6 @@ def test_a_layer_with_few_tokens_is_not_diagnosed():
     assert diagnose(made(one_expert, tokens=7_900)) == []
     assert Summary.of(made(one_expert, tokens=7_900)).undiagnosed == ("3", "7")
     assert diagnose(made(one_expert, tokens=10_000))
-
-
-def test_collapse_onto_one_expert_by_all_domains_is_not_of_the_mixture():
-    found = diagnose(made(np.tile(np.eye(8)[2], (4, 1)), layers=(3,)))
-    assert [one.kind for one in found] == ["collapse"]
-    assert found[0].experts == (2,)
-    assert found[0].numbers["dead"] == 7 / 8
-    assert "no mixture fixes this" in str(found[0])
-    assert Summary.of(made(np.tile(np.eye(8)[2], (4, 1)))).collapsed
-
-
-def test_of_collapse_by_one_domain_the_domain_is_told():
-    profile_DE = EVEN.copy()
-    profile_DE[0] = mixed(0.9, np.eye(8)[1], EVEN[0])
-    (found,) = diagnose(made(profile_DE, shares=(0.7, 0.1, 0.1, 0.1), layers=(3,)))
-    assert (found.kind, found.domain) == ("collapse", "web")
-    assert "'web' loads it most: balance the router" in str(found)
-
-
-def test_degradation_is_a_domain_that_occupies_more_experts_than_its_share():
-    profile_DE = np.zeros((4, 8))
-    profile_DE[0, :2] = 1 / 2  # web has half of the tokens and two experts for itself
-    profile_DE[1:3, 2:4] = 1 / 2
-    profile_DE[3, 4:] = 1 / 4  # wiki has a twentieth and four
-    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(effective=0, dead=1, overflow=1))
-    assert [(one.kind, one.domain) for one in found] == [("degradation", "wiki")]
-    assert found[0].experts == (4, 5, 6, 7)
-    assert found[0].numbers == {"occupied": 0.5, "share": pytest.approx(0.05)}
-    assert "look at the text of 'wiki'" in str(found[0])
-
-
-def test_underfitting_is_a_rare_domain_without_experts_of_its_own_where_others_have():
-    profile_DE = np.zeros((4, 8))
-    for d, experts in enumerate((slice(0, 3), slice(3, 6), slice(6, 8))):
-        profile_DE[d, experts] = 1 / len(range(8)[experts])
-    profile_DE[3] = 1 / 8
-    found = diagnose(made(profile_DE, layers=(3,)), Thresholds(effective=0, dead=1, overflow=1))
-    assert [(one.kind, one.domain) for one in found] == [("underfitting", "wiki")]
-    assert found[0].numbers["apart"] == pytest.approx(0.156, abs=0.001)
-    assert "its experts are nearest to those of 'web'" in str(found[0])
-    # Where no domain has experts of its own, the rare one is no worse off.
-    assert diagnose(made(EVEN, layers=(3,))) == []
 
 
 def test_a_summary_is_text_and_plain_values():
