@@ -8,6 +8,7 @@ Shapes: D domains.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -87,24 +88,25 @@ class MetricsFile:
     def cut(self, size: int) -> None:
         """Go on after so many bytes."""
         self.size = size
-        if self._path is None:
-            return
-        try:
-            with self._path.open("ab") as stream:
-                stream.truncate(min(size, stream.tell()))
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+        with self._opened() as stream:
+            stream.truncate(min(size, stream.tell()))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line, with the time; NaN is not allowed."""
         timed = {**line, "time": round(time.time(), 3)}
         content = (json.dumps(timed, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.size += len(content)
+        with self._opened() as stream:
+            stream.write(content)
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
         if self._path is None:
+            yield io.BytesIO()
             return
         try:
             with self._path.open("ab") as stream:
-                stream.write(content)
+                yield stream
         except OSError as error:
             raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
 

@@ -172,7 +172,7 @@ class PlainTraining:
         shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
         device = resolve_device(training.device)
         self._masks = self._masks_of(corpus)
-        asked = _PlainSetting(
+        setting = _PlainSetting(
             HeldOutWindows(corpus, shape, training.eval_tokens, device),
             HeldOutTasks(corpus, shape, device),
             CurveSample.of(corpus, shape, steps, training.curve_points, device),
@@ -184,13 +184,13 @@ class PlainTraining:
             for done, trial in enumerate(trials):
                 before = done * steps * shape.step_tokens
 
-                def told(taken: int, doing: Any = "training", before: int = before) -> None:
+                def note(taken: int, doing: Any = "training", before: int = before) -> None:
                     report(Progress(before + taken * shape.step_tokens, total, doing))
 
                 batches = self._batches([trial], corpus, training)
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     torch.manual_seed(trial.seed)  # of dropout, where a model has some
-                    results.append(self._trained(trial, batches, steps, device, asked, told))
+                    results.append(self._trained(trial, batches, steps, device, setting, note))
         report(Progress(total, total))
         return results
 
@@ -255,7 +255,7 @@ class PlainTraining:
         batches: TrialBatches,
         steps: int,
         device: torch.device,
-        asked: _PlainSetting,
+        setting: _PlainSetting,
         report: Callable[..., None],
     ) -> TrialResult:
         started, reported = time.monotonic(), 0.0
@@ -271,14 +271,14 @@ class PlainTraining:
             rows_BW = torch.from_numpy(batches.block(taken, taken + 1)[0, 0]).to(device)
             losses[taken] = self._step(model, optimizer, rows_BW, rates[taken])
             tokens = (taken + 1) * shape.step_tokens
-            if asked.sample is not None and taken + 1 in asked.sample.steps:
-                sampled.append([self._evaluated(model, asked.sample.windows, tokens)])
-            if taken + 1 in asked.at or taken + 1 == steps:
+            if setting.sample is not None and taken + 1 in setting.sample.steps:
+                sampled.append([self._evaluated(model, setting.sample.windows, tokens)])
+            if taken + 1 in setting.at or taken + 1 == steps:
                 report(taken + 1, "evaluating")
-                found = self._evaluated(model, asked.held_out, tokens)
-                curve.append(replace(found, tasks=self._scored(model, asked.tasks)))
-        if asked.sample is not None:
-            last = [self._evaluated(model, asked.sample.windows, steps * shape.step_tokens)]
+                found = self._evaluated(model, setting.held_out, tokens)
+                curve.append(replace(found, tasks=self._scored(model, setting.tasks)))
+        if setting.sample is not None:
+            last = [self._evaluated(model, setting.sample.windows, steps * shape.step_tokens)]
             curve = [*(p[0] for p in moved_to(curve[-1:], sampled, last)), *curve]
         course = MemberCourse(losses.cpu(), tuple(curve))
         seconds = time.monotonic() - started
