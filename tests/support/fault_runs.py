@@ -154,7 +154,7 @@ def disturb(commands: list[tuple[list[str], dict[str, str]]], kind: str, after: 
     if kind == "stop":
         time.sleep(0.2)
         _send(first.pid, signal.SIGKILL)
-    codes = [process.wait(120) for process in group]
+    codes = [process.wait(400) for process in group]
     _send(first.pid, signal.SIGKILL)  # processes that those have left
     return codes
 
