@@ -27,7 +27,6 @@ from mixopt.errors import MixoptError
 from mixopt.pretraining import load_pretraining
 from mixopt.pretraining.batches import batches_of, open_for, prepare_for, scheduled_mixtures
 from mixopt.pretraining.ranks import Ranks
-from mixopt.tracking import streamed_datasets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"code": 0.7, "prose": 0.3}
@@ -185,13 +184,6 @@ def test_the_natural_mixture_is_that_of_the_tokens_that_are_stated(config, tmp_p
     steps = ["training.steps=2", "mixture={anchor: natural}"]
     result = pretrain(config, tmp_path / "run", known + steps)
     assert result.weights == {"code": 0.75, "prose": 0.25}
-
-
-def test_the_inputs_of_a_run_are_its_streams_and_what_is_held_out(steered):
-    streams, held_out = streamed_datasets(steered.out / "held_out", WEIGHTS)
-    assert streams["profile"]["domains"] == {n: {"weight": w} for n, w in WEIGHTS.items()}
-    assert set(held_out["profile"]["domains"]) == {"code", "prose", "help"}
-    assert held_out["profile"]["domains"]["code"]["tokens"] > HELD_OUT
 
 
 def test_a_run_does_not_go_on_with_another_source(config, tmp_path, text_files):
