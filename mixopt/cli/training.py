@@ -86,7 +86,8 @@ def simulate_command(
     as_json: AsJson = False,
 ) -> None:
     """Show the shares and epochs that a job would draw."""
-    from mixopt.sampling import is_schedule, simulate_proposal, simulation_json, simulation_lines
+    from mixopt.reporting import schedule_text
+    from mixopt.sampling import is_schedule, simulate_proposal
 
     ours = {"--batches": batches, "--batch-size": batch_size, "--length": length}
     if is_schedule(source):
@@ -98,7 +99,7 @@ def simulate_command(
         raise ConfigError(
             "simulate: a mixture needs --batches N, the length of the job in global batches"
         )
-    simulation = simulate_proposal(
+    forecast = simulate_proposal(
         source,
         batches=batches,
         batch_size=batch_size or 256,
@@ -106,9 +107,7 @@ def simulate_command(
         corpus=corpus,
         max_epochs=max_epochs,
     )
-    print_json(simulation_json(simulation)) if as_json else show(
-        "\n".join(simulation_lines(simulation))
-    )
+    print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
 
 
 @app.command("schedule")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,6 @@ from mixopt.loading.collate import Batch, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.loading.fetching import Ahead, in_line, in_processes, in_thread, in_thread_later
 from mixopt.loading.realised import Account, Realised
-from mixopt.loading.schedule_watch import ScheduleWatch
 from mixopt.sampling import BatchRows, LogEntry, MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
@@ -52,7 +50,6 @@ class MixtureLoader:
         prefetch: int = 2,
         collate: Collate | None = None,
         output: Literal["torch", "numpy"] = "torch",
-        watch: str | Path | None = None,
         accumulation: int | None = None,
     ) -> None:
         """Join a dataset and the order of its samples.
@@ -66,8 +63,6 @@ class MixtureLoader:
             collate: Puts samples together, for domains that are not token shards; by default
                 arrays of one shape are stacked.
             output: Tensors (tokens as int64), or numpy arrays as they are stored.
-            watch: A schedule's file, which may be another one while the job runs
-                (mixopt.loading.schedule_watch); every rank iterates.
             accumulation: Global batches of an optimizer step: changes of weights hold from the
                 first of a step. The Trainer and the online driver say it themselves.
 
@@ -81,7 +76,6 @@ class MixtureLoader:
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
-        self._watch = None if watch is None else ScheduleWatch(watch)
         self.collate = collate
         self._finish = _as_tensors if output == "torch" else _as_arrays
         self._account = Account(dataset, sampler)
@@ -107,8 +101,6 @@ class MixtureLoader:
         sampler, ahead, label = self.sampler, None, self._labels()
         first = sampler.batch
         last = sampler.pass_end
-        if self._watch is not None:
-            self._watch.begin(sampler)
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
@@ -122,8 +114,6 @@ class MixtureLoader:
                     return
                 self._account.add(content)
                 sampler.received(batch + 1, handed_out=ahead.handed_out)
-                if self._watch is not None:
-                    self._watch.look(sampler)
                 yield label(self._finish(content), batch)
         finally:
             if ahead is not None:

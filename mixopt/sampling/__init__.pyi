@@ -2,8 +2,6 @@ from .forecast import (
     ScheduleForecast as ScheduleForecast,
     simulate_proposal as simulate_proposal,
     simulate_schedule as simulate_schedule,
-    simulation_json as simulation_json,
-    simulation_lines as simulation_lines,
 )
 from .order import BatchRows as BatchRows, Unit as Unit
 from .permutation import (

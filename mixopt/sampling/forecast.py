@@ -11,52 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
-from mixopt.sampling.sampler import LogEntry, MixtureSampler
-from mixopt.sampling.sampler_input import Policy, at_least
-from mixopt.sampling.schedule import Schedule
+from mixopt.sampling.sampler import MixtureSampler
+from mixopt.sampling.sampler_input import at_least
+from mixopt.sampling.schedule import Schedule, Stage
 from mixopt.system import IntArray, check_name, check_seal, inside, read_json, shown_name
-
-
-@dataclass(frozen=True)
-class DomainDraw:
-    """What is drawn of one domain.
-
-    Attributes:
-        domain: Its name.
-        weight: Its share in the mixture.
-        samples: How often it is drawn.
-        share: Its share of what is drawn.
-        rows: Samples it has.
-        epochs: How often it is drawn through.
-        runs_out: The batch in which its last new row is drawn; None where that does not happen.
-    """
-
-    domain: str
-    weight: float
-    samples: int
-    share: float
-    rows: int
-    epochs: float
-    runs_out: int | None
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """What a job would draw.
-
-    Attributes:
-        batches: Global batches available, at most those requested.
-        requested: Global batches requested.
-        domains: What is drawn of each domain.
-        log: The weights over time, and the domains that reach max_epochs.
-    """
-
-    batches: int
-    requested: int
-    domains: tuple[DomainDraw, ...]
-    log: tuple[LogEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -102,19 +64,31 @@ class ScheduleForecast:
         schedule: The schedule.
         inventory: Distinct tokens of each domain.
         stages: What is drawn in each stage.
-        runs_out: When a domain runs out; one that does not is not there.
+        runs_out: When the last new row of a domain is drawn; one that has more is not there.
+        exhausted: In which step a domain reaches its most epochs.
+        end: Steps that the text is enough for, at most those of the schedule.
     """
 
     schedule: Schedule
     inventory: Mapping[str, int]
     stages: tuple[StageDraw, ...]
     runs_out: Mapping[str, RunOut]
+    exhausted: Mapping[str, int]
+    end: int
 
     @property
     def drawn(self) -> dict[str, int]:
         """Tokens of each domain over all stages."""
-        names = self.schedule.domains
+        names = self.inventory
         return {name: sum(stage.drawn[name] for stage in self.stages) for name in names}
+
+    @property
+    def notes(self) -> list[str]:
+        """What happens to domains that reach their most epochs, in lines."""
+        lines = [f"step {step:,}: {name} is exhausted" for name, step in self.exhausted.items()]
+        if self.end < self.schedule.steps:
+            lines.append(f"the text ends after {self.end:,} of {self.schedule.steps:,} steps")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values, for `--json`."""
@@ -124,6 +98,8 @@ class ScheduleForecast:
             "tokens": schedule.tokens,
             "asked_tokens": schedule.asked_tokens,
             "batch": schedule.batch,
+            "end": self.end,
+            "exhausted": dict(self.exhausted),
             "stages": [{**vars(one), "share": one.shares} for one in self.stages],
             "domains": [
                 {
@@ -138,53 +114,6 @@ class ScheduleForecast:
         }
 
 
-def simulate(
-    mixture: Mapping[str, float],
-    rows: Mapping[str, int],
-    *,
-    batches: int,
-    batch_size: int,
-    max_epochs: float | None = None,
-    exhausted: Policy | None = None,
-) -> Simulation:
-    """Count what a job would draw, exactly.
-
-    Args:
-        mixture: Share of each domain.
-        rows: Samples that each has.
-        batches: Global batches, >= 1.
-        batch_size: Samples of a global batch.
-        max_epochs: As for MixtureSampler.
-        exhausted: As for MixtureSampler.
-    """
-    at_least(1, "batches", batches)
-    sampler = MixtureSampler(
-        rows,
-        mixture,
-        batch_size=batch_size,
-        rank=0,
-        world_size=1,
-        max_epochs=max_epochs,
-        exhausted=exhausted,
-    )
-    (counts_D,), runs_out = _counted(sampler, [batches])
-    end = int(counts_D.sum()) // batch_size
-    sampler.received(end)
-    domains = [
-        DomainDraw(
-            domain=name,
-            weight=sampler.log[0].mixture[name],
-            samples=drawn,
-            share=drawn / max(end * batch_size, 1),
-            rows=rows[name],
-            epochs=drawn / rows[name] if rows[name] else 0.0,
-            runs_out=runs_out.get(name),
-        )
-        for name, drawn in zip(sampler.domains, counts_D.tolist(), strict=True)
-    ]
-    return Simulation(end, batches, tuple(domains), tuple(sampler.log))
-
-
 def simulate_proposal(
     proposal: str | Path,
     *,
@@ -193,9 +122,8 @@ def simulate_proposal(
     length: int = 2048,
     corpus: str | Path | None = None,
     max_epochs: float | None = None,
-    exhausted: Policy | None = None,
-) -> Simulation:
-    """Simulate a job on the mixture of a file (`mixopt simulate PROPOSAL --batches N`).
+) -> ScheduleForecast:
+    """Count what a job on the mixture of a file draws (`mixopt simulate PROPOSAL --batches N`).
 
     Args:
         proposal: A mixture or proposal in YAML.
@@ -203,54 +131,18 @@ def simulate_proposal(
         batch_size: Samples of a global batch.
         length: Tokens of a sample.
         corpus: The prepared corpus; by default the folder `corpus` beside the proposal.
-        max_epochs: As for MixtureSampler.
-        exhausted: As for MixtureSampler.
+        max_epochs: As for MixtureSampler: the share of a domain that runs out goes to the others.
 
     Raises:
         MixtureError: The file is not a mixture of the corpus's domains.
-        SamplerError: There is no corpus.
+        SamplerError: There is no corpus, or a number cannot be right.
     """
     path = Path(proposal)
     mixture = Mixture.from_file(path)
     sizes = corpus_inventory(Path(corpus) if corpus is not None else path.parent / "corpus")
-    return simulate(
-        mixture,
-        {name: tokens // length for name, tokens in sizes.items()},
-        batches=batches,
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        exhausted=exhausted,
-    )
-
-
-def simulation_lines(simulation: Simulation) -> list[str]:
-    """Return a table for a terminal."""
-    width = max(len("domain"), *(len(one.domain) for one in simulation.domains))
-    lines = [f"{'domain':<{width}}   weight   drawn        samples     epochs   runs out in batch"]
-    for one in simulation.domains:
-        out = "-" if one.runs_out is None else f"{one.runs_out:,}"
-        lines.append(
-            f"{one.domain:<{width}}  {one.weight:7.3%}  {one.share:8.4%}  {one.samples:11,}"
-            f"  {one.epochs:9.3f}   {out:>17}"
-        )
-    if simulation.batches < simulation.requested:
-        lines.append(
-            f"the stream ends after {simulation.batches:,} of {simulation.requested:,} batches"
-        )
-    lines += [f"batch {e.batch:,}: {e.reason}" for e in simulation.log if e.reason[:3] == "exh"]
-    return lines
-
-
-def simulation_json(simulation: Simulation) -> dict[str, Any]:
-    """Return the same as plain values, for `--json`."""
-    return {
-        "batches": simulation.batches,
-        "domains": [vars(one) for one in simulation.domains],
-        "log": [
-            {"batch": e.batch, "reason": e.reason, "weights": dict(e.mixture)}
-            for e in simulation.log
-        ],
-    }
+    stage = Stage(mixture, steps=at_least(1, "batches", batches), name="mixture")
+    schedule = Schedule((stage,), batch=batch_size, sequence_length=length)
+    return _forecast(schedule, sizes, max_epochs)
 
 
 def simulate_schedule(
@@ -274,35 +166,41 @@ def simulate_schedule(
     beside = Path() if isinstance(schedule, Schedule) else Path(schedule).parent
     chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
     sizes = _sizes(chosen, inventory, corpus, beside)
-    rows = {name: tokens // chosen.sequence_length for name, tokens in sizes.items()}
-    sampler = MixtureSampler(rows, rank=0, world_size=1, schedule=chosen)
-    counts, runs_out = _counted(sampler, chosen.starts)
-    stages = [
-        StageDraw(
-            name=stage.name or str(k),
-            start=chosen.starts[k],
-            steps=chosen.starts[k + 1] - chosen.starts[k],
-            tokens=chosen.stage_tokens(k),
-            drawn=_tokens(after_D - before_D, chosen),
-            epochs={
-                name: tokens / max(sizes[name], 1)
-                for name, tokens in _tokens(after_D, chosen).items()
-            },
+    return _forecast(chosen, sizes, None)
+
+
+def _forecast(
+    schedule: Schedule, sizes: Mapping[str, int], max_epochs: float | None
+) -> ScheduleForecast:
+    rows = {name: tokens // schedule.sequence_length for name, tokens in sizes.items()}
+    sampler = MixtureSampler(rows, rank=0, world_size=1, schedule=schedule, max_epochs=max_epochs)
+    counts, runs_out = _counted(sampler, schedule.starts)
+    names, stages = sampler.domains, list[StageDraw]()
+    for k, (before_D, after_D) in enumerate(itertools.pairwise(counts)):
+        epochs_D = after_D * schedule.sequence_length / np.maximum(list(sizes.values()), 1)
+        drawn_D = (after_D - before_D) * schedule.sequence_length
+        stages.append(
+            StageDraw(
+                name=schedule.stages[k].name or str(k),
+                start=schedule.starts[k],
+                steps=schedule.starts[k + 1] - schedule.starts[k],
+                tokens=schedule.stage_tokens(k),
+                drawn=dict(zip(names, drawn_D.tolist(), strict=True)),
+                epochs=dict(zip(names, epochs_D.tolist(), strict=True)),
+            )
         )
-        for (k, stage), (before_D, after_D) in zip(
-            enumerate(chosen.stages), itertools.pairwise(counts), strict=True
-        )
-    ]
     out = {
-        name: RunOut(step, (step + 1) * chosen.step_tokens, chosen.stage_at(step))
+        name: RunOut(step, (step + 1) * schedule.step_tokens, schedule.stage_at(step))
         for name, step in runs_out.items()
     }
-    return ScheduleForecast(chosen, sizes, tuple(stages), out)
-
-
-def _tokens(counts_D: IntArray, schedule: Schedule) -> dict[str, int]:
-    tokens_D = counts_D * schedule.sequence_length
-    return dict(zip(schedule.domains, tokens_D.tolist(), strict=True))
+    end = int(counts[-1].sum()) // schedule.batch
+    sampler.received(end)
+    exhausted = {
+        entry.reason.removeprefix("exhausted: "): entry.batch
+        for entry in sampler.log
+        if entry.reason.startswith("exhausted: ")
+    }
+    return ScheduleForecast(schedule, sizes, tuple(stages), out, exhausted, end)
 
 
 def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArray], dict[str, int]]:

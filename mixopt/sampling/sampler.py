@@ -282,38 +282,6 @@ class MixtureSampler:
         self.order = self.order.changed(_with(self.order.changes, change), change.window)
         return batch
 
-    def set_schedule(self, schedule: Schedule, batch: int | None = None) -> int | None:
-        """Follow another schedule from a batch on; weights that were known for later are dropped.
-
-        Args:
-            schedule: The schedule of the whole run; what it says of earlier batches is past.
-            batch: As for `set_weights`.
-
-        Returns:
-            The batch from which it holds; None where it changes nothing.
-
-        Raises:
-            SamplerError: The batch is handed out already, or the schedule is of other batches.
-            MixtureError: A mixture that is not one of these domains.
-        """
-        entries, _, _ = _of_schedule(schedule, None, self.batch_size, self.batches)
-        there = self._changes(entries, self.sizes, self.order.layout.window_size)
-        batch = self._changing(batch)
-        window = self._window_of(batch)
-        past = [change for change in self.order.changes if change.window < window]
-        now = [change for change in there if change.window <= window][-1]
-        coming = [change for change in there if change.window > window]
-        if not past or _holding(past[-1], window) != _holding(now, window):
-            coming.insert(0, _from(now, window))
-        if [*past, *coming] == list(self.order.changes):
-            return None
-        self.order = self.order.changed([*past, *coming], window)
-        return batch
-
-    def first_change(self, ahead: int = 0) -> int:
-        """Return the first batch that can change which is `ahead` after those handed out."""
-        return self._aligned(self._handed_out + ahead)
-
     def accumulate(self, batches: int) -> None:
         """Let changes of weights hold from the first batch of an optimizer step alone.
 
@@ -406,7 +374,7 @@ class MixtureSampler:
 
     def _changing(self, batch: int | None) -> int:
         """Return a batch from which weights can change; the first where none is given."""
-        first = self.first_change()
+        first = self._aligned(self._handed_out)
         batch = first if batch is None else batch
         if batch < self._handed_out:
             raise SamplerError(
@@ -491,17 +459,3 @@ def _with(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChan
     k = bisect_left(changes, change.window, key=lambda one: one.window)
     replaces = k < len(changes) and changes[k].window == change.window
     return [*changes[:k], change, *changes[k + replaces :]]
-
-
-def _holding(change: ShareChange, window: int) -> object:
-    """Return the shares that stay from a window on, or the ramp that is on its way there."""
-    return change.arrived(window) or change
-
-
-def _from(change: ShareChange, window: int) -> ShareChange:
-    """Return a change as one that begins at a later window."""
-    shares = change.arrived(window)
-    if shares is not None:
-        return ShareChange(window, shares)
-    parts = change.between(window - change.window)
-    return change._replace(window=window, shares=tuple(spread(parts, UNIT)))

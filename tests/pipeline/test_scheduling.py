@@ -42,7 +42,7 @@ def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
     line = "stable:90%,anneal:10%:anneal.yaml"
     ended = mixopt("schedule", mixture, *asked, "--stages", line, "--max-epochs", 4)
     assert ended.code == 0, ended.error
-    assert f"next: mixopt simulate {out} --figure" in ended.out
+    assert f"next: mixopt simulate {out}" in ended.out
     schedule = Schedule.from_file(out)
     assert schedule.provenance["source"] == "mixture.yaml"
     assert simulate_schedule(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)

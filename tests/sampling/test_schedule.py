@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -197,44 +196,3 @@ def test_a_linear_stage_is_drawn_to_within_two_samples_of_its_integral():
         assert abs(sampler.counts()["code"] - due) < 2, batch
         assert len(rows) == 8
     assert sampler.mixture_at(40)["code"] == pytest.approx(LINEAR.mixture_at(40)["code"], abs=0.02)
-
-
-def test_another_schedule_holds_from_its_batch_and_what_is_past_stays():
-    sampler = MixtureSampler(ROWS, schedule=LINEAR)
-    before = sampler.order.rows(0, 40).tolist()
-    order = sampler.order
-    sampler.received(35)
-    assert sampler.set_schedule(LINEAR) is None
-    assert sampler.order is order
-    steeper = Schedule(
-        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=35), Stage(WEB, steps=15)),
-        batch=8,
-        sequence_length=16,
-    )
-    assert sampler.set_schedule(steeper, 40) == 40
-    assert sampler.order.rows(0, 40).tolist() == before
-    assert sampler.mixture_at(40)["code"] == pytest.approx(0.25 + 0.5 * 30.5 / 35, abs=1e-6)
-    assert sampler.mixture_at(46) == WEB
-    again = MixtureSampler(ROWS, schedule=LINEAR)
-    again.load_state_dict(sampler.state_at(38))
-    rest = sampler.order.rows(38, 22).tolist()
-    assert again.order.rows(38, 22).tolist() == rest
-    with pytest.raises(SamplerError, match="for batch 30 comes too late"):
-        sampler.set_schedule(LINEAR, 30)
-
-
-def test_a_sampler_by_tokens_follows_another_schedule():
-    lengths = {"web": np.arange(5000) % 13 + 1, "code": np.arange(300) % 7 + 1}
-    sampler = MixtureSampler(ROWS, schedule=STAGES, unit="tokens", lengths=lengths)
-    for _, _ in zip(range(20), sampler, strict=False):
-        pass
-    had = sampler.tokens()
-    halves = Schedule((Stage(WEB, steps=20), Stage(CODE, steps=30)), batch=8, sequence_length=16)
-    assert sampler.set_schedule(halves) == 20
-    state = sampler.state_dict()
-    rows = list(sampler)
-    drawn = {name: tokens - had[name] for name, tokens in sampler.tokens().items()}
-    assert abs(drawn["code"] / sum(drawn.values()) - 0.75) < 0.02
-    again = MixtureSampler(ROWS, schedule=STAGES, unit="tokens", lengths=lengths)
-    again.load_state_dict(state)
-    assert list(again) == rows
