@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,11 +61,6 @@ class CommandFields(Section):
         """Those that are given, by name."""
         given = {name: getattr(self, name) for name in CommandFields.model_fields}
         return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def command_text(self) -> str | None:
-        """The command as one text, for whoever is asked to trust it; None where there is none."""
-        return shlex.join(self.run) if isinstance(self.run, list) else self.run
 
 
 def command_faults(

@@ -141,9 +141,6 @@ def _whole(value: Any, where: str, unit: Unit) -> int:
     return value if isinstance(value, int) else int(number)
 
 
-INVENTORY = ("corpus", "inventory")
-
-
 def with_stated_sizes(config: Config, *, trust: bool = True) -> Config:
     """Return the experiment with the sizes of the inventory file in its sources."""
     if config.corpus.inventory is None:

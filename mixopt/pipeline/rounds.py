@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
 _Number = Annotated[int, Field(ge=1, lt=10**9)]
 
 
-class _RecordPart(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _ChosenBy(_RecordPart):
+class _ChosenBy(_Part):
     objective: dict[str, Any]
     fit: dict[str, Any]
 
 
-class _Round(_RecordPart):
+class _Round(_Part):
     round: _Number
     trials: _Number
     regressor: str
@@ -42,27 +41,71 @@ class _Round(_RecordPart):
     expected_gain: FiniteFloat
 
 
-class _Stopped(_RecordPart):
+class _Stopped(_Part):
     round: _Number
     expected_gain: FiniteFloat
     not_run: _Number
 
 
-class _Rounds(_RecordPart):
-    chosen_by: _ChosenBy | None
-    rounds: list[_Round]
-    stopped: _Stopped | None
+class _Record(_Part):
+    """What `rounds.json` holds."""
+
+    chosen_by: _ChosenBy | None = None
+    rounds: list[_Round] = []
+    stopped: _Stopped | None = None
+
+    def add(self, run: Run, number: int, batch: Batch) -> _Record:
+        """Return the record with a further round."""
+        entry = _Round(
+            round=number,
+            trials=len(batch.weights_BD),
+            regressor=batch.regressor,
+            proposal=dict(zip(run.natural.domains, batch.proposal_D.tolist(), strict=True)),
+            predicted=batch.predicted,
+            expected_gain=batch.gain,
+        )
+        return _Record(chosen_by=_chosen_by(run.config), rounds=[*self.rounds, entry])
+
+    def stop(self, number: int, gain: float, missing: int) -> _Record:
+        """Return the record of rounds that end before one."""
+        stopped = _Stopped(round=number, expected_gain=gain, not_run=missing)
+        return self.model_copy(update={"stopped": stopped})
+
+    def check(self, run: Run) -> None:
+        """Check that the rounds so far were chosen by what the next one will be."""
+        now = _chosen_by(run.config)
+        for name in ("objective", "fit"):
+            before, after = getattr(self.chosen_by or now, name), getattr(now, name)
+            if before != after:
+                raise RunError(
+                    f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
+                    f" {_short(before)}, now {_short(after)}; finish it with that one, use"
+                    f" another --out, or redo it: {run.command('run', '--from', 'sweep')}"
+                )
+
+    def write(self, path: Path) -> None:
+        """Write the record."""
+        write_json(path / "trials" / ROUNDS, self.model_dump())
 
 
-def read_rounds(path: Path) -> dict[str, Any]:
-    """Return what the file says, as plain values."""
-    found = read_json(path, _Rounds)
-    for place, entry in enumerate(found.rounds):
-        if entry.round != place + 1:
+def _read_record(path: Path) -> _Record:
+    file = path / "trials" / ROUNDS
+    if not file.exists():
+        return _Record()
+    again = (
+        f"delete it and {GROUPS} beside it: the rounds are chosen again, and finished trials are"
+        " kept"
+    )
+    try:
+        found = read_json(file, _Record)
+    except RunError as error:
+        raise RunError(f"{error}; {again}") from error
+    for place, entry in enumerate(found.rounds, start=1):
+        if entry.round != place:
             raise RunError(
-                f"{path}: rounds.{place}.round: should be {place + 1}, got {entry.round}"
+                f"{file}: rounds.{place - 1}.round: should be {place}, got {entry.round}; {again}"
             )
-    return found.model_dump()
+    return found
 
 
 Train = Callable[[Sequence[Trial], int], list[TrialResult]]
@@ -80,7 +123,7 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         batch = choose_round(run, trials, results, number)
         if _is_enough(run.config, batch):
             record = record.stop(number, batch.gain, sum(rounds[number:]))
-            say(_why_stopped(run, batch, record.stopped or {}))
+            say(_why_stopped(run, batch, sum(rounds[number:])))
         else:
             new = _named(run, trials, batch, number)
             trials = [*trials, *new]
@@ -141,68 +184,7 @@ def noted_trials(run: Run) -> list[Trial]:
 def not_run(run: Run) -> int:
     """Count the planned trials that are not run because their expected gain is too small."""
     stopped = _read_record(run.path).stopped
-    return 0 if stopped is None else int(stopped["not_run"])
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What `rounds.json` holds; its shape is in mixopt.pipeline.rounds."""
-
-    chosen_by: dict[str, Any] | None = None
-    rounds: tuple[dict[str, Any], ...] = ()
-    stopped: dict[str, Any] | None = None
-
-    def add(self, run: Run, number: int, batch: Batch) -> _Record:
-        """Return the record with a further round."""
-        domains = run.natural.domains
-        entry = {
-            "round": number,
-            "trials": len(batch.weights_BD),
-            "regressor": batch.regressor,
-            "proposal": dict(zip(domains, batch.proposal_D.tolist(), strict=True)),
-            "predicted": batch.predicted,
-            "expected_gain": batch.gain,
-        }
-        return _Record(_chosen_by(run.config), (*self.rounds, entry), None)
-
-    def stop(self, number: int, gain: float, missing: int) -> _Record:
-        """Return the record of rounds that end before one."""
-        stopped = {"round": number, "expected_gain": gain, "not_run": missing}
-        return _Record(self.chosen_by, self.rounds, stopped)
-
-    def check(self, run: Run) -> None:
-        """Check that the rounds so far were chosen by what the next one will be."""
-        now = _chosen_by(run.config)
-        for name, before in (self.chosen_by or now).items():
-            if before != now[name]:
-                raise RunError(
-                    f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
-                    f" {_short(before)}, now {_short(now[name])}; finish it with that one, use"
-                    f" another --out, or redo it: {run.command('run', '--from', 'sweep')}"
-                )
-
-    def write(self, path: Path) -> None:
-        """Write the record."""
-        content = {
-            "chosen_by": self.chosen_by,
-            "rounds": list(self.rounds),
-            "stopped": self.stopped,
-        }
-        write_json(path / "trials" / ROUNDS, content)
-
-
-def _read_record(path: Path) -> _Record:
-    file = path / "trials" / ROUNDS
-    if not file.exists():
-        return _Record()
-    try:
-        content = read_rounds(file)
-        return _Record(content["chosen_by"], tuple(content["rounds"]), content["stopped"])
-    except RunError as error:
-        raise RunError(
-            f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
-            " trials are kept"
-        ) from error
+    return 0 if stopped is None else stopped.not_run
 
 
 def _recorded(run: Run) -> tuple[list[Trial], _Record]:
@@ -265,13 +247,13 @@ def _objective(run: Run, table: Trials) -> Objective:
     return settled(Objective.from_config(run.config.aim, run.losses), table)
 
 
-def _chosen_by(config: Config) -> dict[str, Any]:
+def _chosen_by(config: Config) -> _ChosenBy:
     """Return what decides a choice, beside what the sweep's fingerprint has."""
     named = config.design.acquisition_regressor
     # Pilots come after the sweep: no round is chosen by them.
     fit = config.fit.model_dump(mode="json", exclude={"pilots"}) if named is None else {}
     objective = config.objective.model_dump(mode="json", exclude_defaults=True)
-    return {"objective": objective, "fit": fit}
+    return _ChosenBy(objective=objective, fit=fit)
 
 
 def _is_enough(config: Config, batch: Batch) -> bool:
@@ -287,9 +269,9 @@ def _chosen(run: Run, batch: Batch, number: int) -> str:
     )
 
 
-def _why_stopped(run: Run, batch: Batch, stopped: dict[str, Any]) -> str:
+def _why_stopped(run: Run, batch: Batch, missing: int) -> str:
     return (
-        f"sweep: stopped early, {stopped['not_run']} planned trials are not run: the expected gain"
+        f"sweep: stopped early, {missing} planned trials are not run: the expected gain"
         f" of the next {len(batch.weights_BD)} over the current proposal is {batch.gain:.3g}, below"
         f" design.stop_gain: {run.config.design.stop_gain:g}"
     )

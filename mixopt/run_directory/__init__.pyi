@@ -24,5 +24,4 @@ from .step import (
     steps_before as steps_before,
     steps_from as steps_from,
 )
-from .step_records import recorded_files as recorded_files
 from .verification import CheckedPart as CheckedPart, verify_run as verify_run

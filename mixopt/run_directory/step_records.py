@@ -63,15 +63,6 @@ def write_steps(directory: Path, steps: Mapping[str, StepRecord]) -> None:
     write_sealed(directory / NAME, {"format": FORMAT, "steps": entries})
 
 
-def recorded_files(directory: Path) -> dict[str, FileRecord]:
-    """Return the files that the finished steps of a run left, by path in its directory."""
-    return {
-        name: file
-        for record in read_steps(directory).values()
-        for name, file in record.files.items()
-    }
-
-
 class Manifest:
     """What the steps of a run left, and whether it still is that."""
 

@@ -21,7 +21,7 @@ from .files import (
     write_new as write_new,
     write_text as write_text,
 )
-from .interruption import interrupt as interrupt, is_worker as is_worker, worker_of as worker_of
+from .interruption import interrupt as interrupt, is_worker as is_worker
 from .lease import (
     BEAT as BEAT,
     STALE as STALE,
@@ -44,7 +44,6 @@ from .manifest import (
     folder_records as folder_records,
     is_sealed as is_sealed,
     read_sealed as read_sealed,
-    seal_of as seal_of,
     sealed as sealed,
     sealed_text as sealed_text,
     visible_files as visible_files,
@@ -84,8 +83,6 @@ from .plugins import (
     Trust as Trust,
     build_plugin as build_plugin,
     check_trusted as check_trusted,
-    check_trusted_command as check_trusted_command,
-    check_trusted_path as check_trusted_path,
     load_object as load_object,
     load_plugin as load_plugin,
     plugin_names as plugin_names,

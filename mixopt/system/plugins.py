@@ -15,7 +15,6 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
-from mixopt.system.names import shown_name
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor"]
 Trust = bool | Collection[str]
@@ -93,33 +92,6 @@ def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None
             f"{where}: names the {kind} {name!r}: Python would import {module!r} and run its code"
             f" to get {attribute!r}; if you trust whoever made this directory, add --trust"
             " (in Python trust=True)"
-        )
-
-
-def check_trusted_command(command: str, where: str, trust: Trust) -> None:
-    """Check that a command that a file records may be run.
-
-    Args:
-        command: What would be run, as one text.
-        where: The file, for the message.
-        trust: Whether the file's maker is trusted, or the commands that are.
-
-    Raises:
-        PluginError: It is not trusted.
-    """
-    if not (trust if isinstance(trust, bool) else command in trust):
-        raise PluginError(
-            f"{where}: proxy.run: {shown_name(command)} would be run for each trial; if you trust"
-            " whoever made this directory, add --trust (in Python trust=True)"
-        )
-
-
-def check_trusted_path(path: str, where: str, trust: Trust) -> None:
-    """Check that a model outside a run directory, which a file records, may be read."""
-    if not (trust if isinstance(trust, bool) else path in trust):
-        raise PluginError(
-            f"{where}: proxy.from: {shown_name(path)} would be read; if you trust whoever made this"
-            " directory, add --trust (in Python trust=True)"
         )
 
 

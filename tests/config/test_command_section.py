@@ -42,13 +42,6 @@ def test_a_folder_is_the_same_one_wherever_a_worker_runs(load, tmp_path, monkeyp
     assert options["folder"] == str(tmp_path / "trainer")
 
 
-def test_a_command_is_text_for_whoever_is_asked_to_trust_it(load):
-    assert load(RUN).proxy.command_text == "train {seed}"
-    run = RUN.replace("train {seed}", "[train, a b]")
-    assert load(run).proxy.command_text == "train 'a b'"
-    assert load("  name: ngram\n").proxy.command_text is None
-
-
 def test_a_configuration_without_them_does_not_name_them(load):
     assert set(dump_config(load("  name: ngram\n"))["proxy"]) == {
         "name", "tokens", "eval_tokens", "simulate_epochs", "device", "options"

@@ -122,7 +122,7 @@ def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_pat
     for looking in LOOKING if KINDS else LOOKING[:2]:
         ended = within(foreign, *looking)
         assert ended.returncode in (0, 1, 2), ended.stderr
-    assert load_run(foreign).config.proxy.command_text == f"touch {marker}"
+    assert load_run(foreign).config.proxy.run == ["touch", str(marker)]
     again = ("run", "config.yaml", "--out", ".", "--from", "sweep")
     refused = within(foreign, *again)
     assert refused.returncode == 2

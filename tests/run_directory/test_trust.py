@@ -50,10 +50,11 @@ def foreign(config_path, tmp_path):
         settings = [f"sweep.{name}={json.dumps(value)}" for name, value in sweep.items()]
         run = open_run(load_config(config_path, settings), tmp_path / "run")
         folder = run.path / "trials"
-        (folder / "work").mkdir(parents=True)
+        group = folder / "work" / "group"
+        group.mkdir(parents=True)
         (folder / "groups.json").write_text(json.dumps([list(TRIALS)]))
-        for mark in (".ray_mark", "work/submitted.json"):
-            (folder / mark).write_text('["4711"]')
+        (group / "group.json").write_text("{}")
+        (group / "handle").write_text(f"4711_0 {group}")
         mixtures = [Mixture({"code": share, "prose": 1 - share}) for share in (0.25, 0.75)]
         trials = [Trial(name, one, seed=0) for name, one in zip(TRIALS, mixtures, strict=True)]
         write_design(trials, run.path / "design.parquet")
@@ -97,9 +98,9 @@ def test_jobs_that_only_the_directory_names_are_left_alone(foreign, fake_slurm, 
     assert "--trust" in ended.out + ended.error
 
 
-def test_jobs_of_a_trusted_directory_are_cancelled(foreign, fake_slurm):
+def test_jobs_of_a_trusted_directory_are_asked_for(foreign, fake_slurm):
     mixopt("cancel", foreign(executor="slurm"), "--trust")
-    assert "scancel" in fake_slurm.read_text()
+    assert "squeue" in fake_slurm.read_text()
 
 
 @pytest.mark.parametrize("command", ["run", "prepare", "sweep", "validate", "check", "count"])
