@@ -15,8 +15,9 @@ from pathlib import Path
 
 from mixopt import Mixture
 from mixopt.config import TrackingConfig
+from mixopt.sweeps import TrialFolder
 from mixopt.tracking import MetricLines, Tracker, sync
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+from mixopt.trials import Losses, Trial, TrialResult
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
+from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
-from mixopt.trials import GROUPS, ROUNDS, Trial, TrialResult, read_design, write_design
+from mixopt.trials import Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config

@@ -26,11 +26,12 @@ from mixopt.sweeps import (
     logs_in,
     part_of,
     read_attempts,
+    read_entry,
     read_groups,
     sweep_totals,
 )
 from mixopt.system import check_name, interrupt, is_in_use, short_count, within, without_secrets
-from mixopt.trials import TrialResult, read_entry
+from mixopt.trials import TrialResult
 
 REASONS = 5  # that are shown
 NAMED = 3  # trials that a reason names

@@ -12,9 +12,8 @@ from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.running_sweep import detail_lines, left_running, not_asked, sweep_details
 from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
-from mixopt.sweeps import GroupState, SweepState, read_groups, read_progress
+from mixopt.sweeps import GROUPS, GroupState, SweepState, read_entry, read_groups, read_progress
 from mixopt.system import duration, host_name, is_in_use, long_duration, short_count
-from mixopt.trials import GROUPS, read_entry
 
 WORKERS = 16  # that have a line each
 _NAME = 9  # columns of a step's name

@@ -167,7 +167,7 @@ def _keep_decision(run: Run, found: Validated, say: Say) -> None:
 
 def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
     """Delete results of other mixtures of the same name: proposal.yaml was edited since."""
-    from mixopt.trials import TrialFolder, read_entry
+    from mixopt.sweeps import TrialFolder, read_entry
 
     folder = VALIDATE.trial_folder(run.path)
     by_name = {trial.name: trial for trial in planned}

@@ -273,7 +273,7 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
 
 def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and what was made from them."""
-    from mixopt.trials import TrialFolder, read_entry
+    from mixopt.sweeps import TrialFolder, read_entry
 
     for step in reversed([step for step in STEPS if step.trains]):
         folder = step.trial_folder(run.path)

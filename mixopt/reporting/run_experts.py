@@ -33,8 +33,9 @@ from mixopt.routing import (
     layer_table,
 )
 from mixopt.run_directory import SWEEP, VALIDATE, TrialExperts, load_run
+from mixopt.sweeps import read_entry
 from mixopt.system import check_links, checked_as, read_yaml, write_text
-from mixopt.trials import best_trial, read_entry
+from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

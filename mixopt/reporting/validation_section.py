@@ -15,6 +15,7 @@ from mixopt.reporting.page import Section, change_word, heading, paragraph, tabl
 from mixopt.reporting.page_figures import Pictures
 from mixopt.reporting.terminal import CHECKPOINT, forgetting_rows
 from mixopt.run_directory import Run
+from mixopt.sweeps import read_entry
 from mixopt.system import (
     Array,
     difference_text,
@@ -23,7 +24,6 @@ from mixopt.system import (
     share_text,
     short_count,
 )
-from mixopt.trials import read_entry
 
 
 def _of_tasks(losses: Iterable[str]) -> str:

@@ -60,7 +60,7 @@ def collapsed_trials(
     """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
     from mixopt.routing import Thresholds
     from mixopt.run_directory.expert_table import TrialExperts
-    from mixopt.trials import read_entry
+    from mixopt.sweeps import read_entry
 
     files = sorted(SWEEP.trial_files(directory)) if thresholds else []
     if thresholds and files:
@@ -320,7 +320,7 @@ class Run:
     def trial_fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step's trials: of its configuration and of the corpus."""
         from mixopt.corpus import corpus_hash
-        from mixopt.trials import trial_fingerprint
+        from mixopt.sweeps import trial_fingerprint
 
         return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
 

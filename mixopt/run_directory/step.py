@@ -11,7 +11,7 @@ from typing import Any
 
 from mixopt.errors import RunError, did_you_mean
 from mixopt.run_directory.start_record import START_FILE
-from mixopt.trials import WORK, trial_paths
+from mixopt.sweeps import WORK, trial_paths
 
 
 @dataclass(frozen=True)

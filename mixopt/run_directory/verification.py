@@ -10,8 +10,8 @@ from mixopt.errors import MixoptError
 from mixopt.run_directory.run import Run
 from mixopt.run_directory.step import STEPS, Step
 from mixopt.run_directory.step_records import PROPOSAL
+from mixopt.sweeps import read_entry
 from mixopt.system import Verifier, visible_files
-from mixopt.trials import read_entry
 
 State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting"]
 

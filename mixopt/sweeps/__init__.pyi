@@ -30,6 +30,20 @@ from .progress import (
     read_progress as read_progress,
 )
 from .ray_tasks import RayExecutor as RayExecutor
+from .result_files import (
+    GROUPS as GROUPS,
+    ROUNDS as ROUNDS,
+    SIZES as SIZES,
+    WORK as WORK,
+    TrialFolder as TrialFolder,
+    read_entry as read_entry,
+    result_from_json as result_from_json,
+    result_to_json as result_to_json,
+    trial_fingerprint as trial_fingerprint,
+    trial_from_json as trial_from_json,
+    trial_paths as trial_paths,
+    trial_to_json as trial_to_json,
+)
 from .slurm import SlurmExecutor as SlurmExecutor
 from .sweep import (
     FILES as FILES,

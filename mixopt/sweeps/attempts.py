@@ -20,8 +20,9 @@ from pydantic import Field
 from mixopt.errors import RunError
 from mixopt.sweeps.contract import RETRIES
 from mixopt.sweeps.group_runner import GroupOutcome
+from mixopt.sweeps.result_files import GROUPS
 from mixopt.system import check_names, read_json, write_json
-from mixopt.trials import GROUPS, Trial
+from mixopt.trials import Trial
 
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from mixopt.errors import CorpusError, MixoptError, ShardError
 from mixopt.sweeps.contract import NOWHERE, Fault, Job, Place
+from mixopt.sweeps.result_files import trial_from_json, trial_to_json
 from mixopt.system import (
     FileShape,
     file_mark,
@@ -33,7 +34,7 @@ from mixopt.system import (
     write_json,
     write_sealed,
 )
-from mixopt.trials import Doing, Training, Trial, trial_from_json, trial_to_json
+from mixopt.trials import Doing, Training, Trial
 
 GROUP, BEAT, RESULT, HANDLE = "group.json", "beat.json", "result.json", "handle"
 Tokens = Annotated[int, Field(ge=0, lt=2**63)]

@@ -42,8 +42,9 @@ from mixopt.sweeps.group_folder import (
     read_beat,
     read_result,
 )
+from mixopt.sweeps.result_files import SIZES, WORK, result_from_json
 from mixopt.system import read_json, read_text, write_json, write_text
-from mixopt.trials import SIZES, WORK, Progress, Trial, TrialResult, result_from_json
+from mixopt.trials import Progress, Trial, TrialResult
 
 STARTING = 15.0  # seconds; an import of a large library lets no other thread run
 STEPS = 5

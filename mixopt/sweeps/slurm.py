@@ -30,9 +30,9 @@ from typing_extensions import TypedDict  # which pydantic brings, and needs befo
 from mixopt.errors import ConfigError, MixoptError, RunError, is_control
 from mixopt.sweeps.contract import Ended, Site, State
 from mixopt.sweeps.devices import ONE_THREAD
+from mixopt.sweeps.result_files import WORK
 from mixopt.sweeps.worker_logs import LOGS
 from mixopt.system import checked_as, duration, shown_name, write_text
-from mixopt.trials import WORK
 
 WORKERS = 64  # groups at once, where nobody says how many
 MAX_ARRAY = 1000  # tasks of one array; a cluster's MaxArraySize is 1,001 unless it was changed

@@ -20,8 +20,9 @@ from mixopt.sweeps.costs import GroupState, note_attempt, read_attempts
 from mixopt.sweeps.group_folder import Beat, Group, read_beat
 from mixopt.sweeps.group_runner import GroupRunner, pending
 from mixopt.sweeps.progress import SweepMeter, shown_progress
+from mixopt.sweeps.result_files import GROUPS, WORK, TrialFolder
 from mixopt.system import Say, load_plugin, progress, silent
-from mixopt.trials import GROUPS, WORK, Trial, TrialFolder, TrialResult
+from mixopt.trials import Trial, TrialResult
 
 FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
 

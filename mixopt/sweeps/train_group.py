@@ -34,6 +34,7 @@ from mixopt.sweeps.group_folder import (
     write_beat,
     write_result,
 )
+from mixopt.sweeps.result_files import result_to_json
 from mixopt.sweeps.worker_logs import marked
 from mixopt.system import host_name
 from mixopt.trials import (
@@ -46,7 +47,6 @@ from mixopt.trials import (
     TrialResult,
     listed,
     make_proxy,
-    result_to_json,
 )
 
 MIN_SECONDS = 0.2  # between two beats, however often a proxy reports

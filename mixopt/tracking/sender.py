@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.sweeps import read_entry, trial_paths
 from mixopt.system import ServerUri, inside, without_secrets, write_text
 from mixopt.tracking.record import JOURNAL, Journal, Position, Wanted
-from mixopt.trials import read_entry, trial_paths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

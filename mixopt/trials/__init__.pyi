@@ -44,18 +44,4 @@ from .readiness import (
     trials_fingerprint as trials_fingerprint,
     without_flat_tasks as without_flat_tasks,
 )
-from .result_files import (
-    GROUPS as GROUPS,
-    ROUNDS as ROUNDS,
-    SIZES as SIZES,
-    WORK as WORK,
-    TrialFolder as TrialFolder,
-    read_entry as read_entry,
-    result_from_json as result_from_json,
-    result_to_json as result_to_json,
-    trial_fingerprint as trial_fingerprint,
-    trial_from_json as trial_from_json,
-    trial_paths as trial_paths,
-    trial_to_json as trial_to_json,
-)
 from .table import Trials as Trials, best_trial as best_trial

@@ -13,8 +13,7 @@ from command_line import mixopt
 from places import SUPPORT
 
 from mixopt import design, prepare
-from mixopt.sweeps import read_progress
-from mixopt.trials import trial_paths
+from mixopt.sweeps import read_progress, trial_paths
 
 SUBMITTED = """
 from pathlib import Path

@@ -13,7 +13,7 @@ import yaml
 from own_trainers import alive_below
 
 from mixopt import Mixture, design, prepare, sweep
-from mixopt.trials import read_entry
+from mixopt.sweeps import read_entry
 
 HOUSE = Path(__file__).parents[2]
 SMALL = (

@@ -11,7 +11,8 @@ from fault_runs import KINDS
 from mixopt.errors import MixoptError
 from mixopt.fitting import Fit
 from mixopt.run_directory import load_run
-from mixopt.trials import Trials, read_design, read_entry
+from mixopt.sweeps import read_entry
+from mixopt.trials import Trials, read_design
 
 FLIPS = 600 if KINDS else 60
 

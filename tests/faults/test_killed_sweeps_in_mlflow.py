@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from mixopt.trials import trial_paths
+from mixopt.sweeps import trial_paths
 
 pytest.importorskip("mlflow")
 

@@ -16,8 +16,8 @@ import mixopt
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.proposals.problem import Avoided
 from mixopt.run_directory import TrialExperts, collapsed_trials
+from mixopt.sweeps import result_from_json, trial_paths
 from mixopt.system import read_json
-from mixopt.trials import result_from_json, trial_paths
 
 pytestmark = pytest.mark.usefixtures("proxies")
 

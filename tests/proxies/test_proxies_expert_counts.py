@@ -7,9 +7,9 @@ import torch
 from mixopt_proxies.decoder import DecoderProxy, Passes, StackTrainer, TrialBatches
 
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, run_trials
+from mixopt.sweeps import Job, Means, TrialFolder, run_trials
 from mixopt.testing import tiny_corpus
-from mixopt.trials import Training, Trial, TrialFolder
+from mixopt.trials import Training, Trial
 
 CPU = torch.device("cpu")
 SMALL = {"width": 32, "sequence_length": 16, "batch": 4, "experts": 4, "expert_ff": 24}

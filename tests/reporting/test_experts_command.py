@@ -16,8 +16,9 @@ from mixopt.errors import RoutingError
 from mixopt.mixture import Mixture
 from mixopt.reporting import draw_experts
 from mixopt.routing import ExpertCounts, ExpertRecord
+from mixopt.sweeps import result_to_json, trial_to_json
 from mixopt.system import write_sealed
-from mixopt.trials import Losses, Trial, TrialResult, result_to_json, trial_to_json
+from mixopt.trials import Losses, Trial, TrialResult
 
 EVEN = np.full((2, 4), 1000)
 ONE = np.tile([3997, 1, 1, 1], (2, 1))

@@ -11,7 +11,8 @@ from made_validation import MIXTURES, made_validation
 from mixopt.objective import Objective
 from mixopt.proposals import Comparison, Recommendation
 from mixopt.reporting.validation_section import _curves, _domains, _says
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+from mixopt.sweeps import TrialFolder
+from mixopt.trials import Losses, Trial, TrialResult
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(

@@ -18,7 +18,8 @@ from mixopt.mixture import Mixture
 from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertCounts, Thresholds
 from mixopt.run_directory import TrialExperts, collapsed_trials, write_experts
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+from mixopt.sweeps import TrialFolder
+from mixopt.trials import Losses, Trial, TrialResult
 
 EXPERIMENT = {
     "corpus": {"domains": {"d0": {"path": "a.txt"}, "d1": {"path": "b.txt"}}},

@@ -14,9 +14,9 @@ import pytest
 
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import GroupRunner, Job, LocalExecutor, Means, Site, run_trials
+from mixopt.sweeps import GroupRunner, Job, LocalExecutor, Means, Site, TrialFolder, run_trials
 from mixopt.system import read_json, write_sealed
-from mixopt.trials import Training, Trial, TrialFolder
+from mixopt.trials import Training, Trial
 
 ALONE = Means(workers=1)
 PROXIES = '''

@@ -13,12 +13,12 @@ from one_by_one import OneByOne
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError
-from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor
+from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor, result_to_json
 from mixopt.sweeps.group_folder import Beat, Group, GroupResult, write_beat, write_result
 from mixopt.sweeps.train_group import failure
 from mixopt.system import host_name, start_of, write_json
 from mixopt.testing import check_executor
-from mixopt.trials import make_proxy, result_to_json
+from mixopt.trials import make_proxy
 
 
 class Sound:

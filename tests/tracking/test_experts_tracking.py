@@ -15,10 +15,11 @@ from made_experts import counted
 from mixopt import pretrain
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, trial_scalars
+from mixopt.sweeps import TrialFolder
 from mixopt.testing import tiny_corpus
 from mixopt.tracking.record import JOURNAL, LineFile
 from mixopt.tracking.sender import Sender, _trial_metrics
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+from mixopt.trials import Losses, Trial, TrialResult
 
 pytest.importorskip("mlflow")
 

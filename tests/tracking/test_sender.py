@@ -16,10 +16,11 @@ from ranks import free_port
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
+from mixopt.sweeps import TrialFolder
 from mixopt.tracking import MetricLines, RunLog, Tracker, sync
 from mixopt.tracking.record import JOURNAL, LineFile
 from mixopt.tracking.sender import SENT, Sender, check_own
-from mixopt.trials import Losses, Trial, TrialFolder, TrialResult
+from mixopt.trials import Losses, Trial, TrialResult
 
 pytest.importorskip("mlflow")
 # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.

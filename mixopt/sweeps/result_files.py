@@ -27,7 +27,7 @@ from mixopt.system import (
     read_sealed,
     write_sealed,
 )
-from mixopt.trials.proxy import Losses, Role, Status, Trial, TrialResult
+from mixopt.trials import Losses, Role, Status, Trial, TrialResult
 
 
 class TrialShape(FileShape):

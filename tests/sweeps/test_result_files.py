@@ -10,21 +10,17 @@ from made_experts import counted
 from mixopt.errors import DesignError, RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts
-from mixopt.system import write_sealed
-from mixopt.trials import (
-    Losses,
-    Trial,
+from mixopt.sweeps import (
     TrialFolder,
-    TrialResult,
-    read_design,
     read_entry,
     result_from_json,
     result_to_json,
     trial_fingerprint,
     trial_paths,
     trial_to_json,
-    write_design,
 )
+from mixopt.system import write_sealed
+from mixopt.trials import Losses, Trial, TrialResult, read_design, write_design
 from mixopt.trials.first_round import design_table
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
