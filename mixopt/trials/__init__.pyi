@@ -26,6 +26,7 @@ from .proxy import (
     Progress as Progress,
     Proxy as Proxy,
     Role as Role,
+    Status as Status,
     Training as Training,
     Trial as Trial,
     TrialResult as TrialResult,
