@@ -53,7 +53,7 @@ def limit_rows(data: Path, length: int, batch: int) -> tuple[np.ndarray, list[np
     _, order = sampler(data, length, batch)
     tokens = np.asarray(np.memmap(data / "all.bin", dtype="<u2", mode="r"))
     rows = tokens[: len(tokens) // length * length].reshape(-1, length)
-    return rows, [np.minimum(order.rows(b), len(rows) - 1) for b in range(100_000 // batch)]
+    return rows, list(np.minimum(order.order.rows(0, 100_000 // batch), len(rows) - 1))
 
 
 def limit(data: Path, length: int, batch: int) -> Iterator[Any]:

@@ -60,10 +60,7 @@ def _units(domains: int) -> list[Row]:
 
     found = {
         "samples": seconds_each(iter(sampler()), BLOCKS),
-        "tokens, lengths known": seconds_each(iter(sampler(unit="tokens", lengths=lengths)), steps),
-        "tokens, lengths learned": seconds_each(
-            _learning(sampler(unit="tokens"), list(lengths.values())), steps
-        ),
+        "tokens": seconds_each(iter(sampler(unit="tokens", lengths=lengths)), steps),
     }
     per = {name: each / BATCH * 1e6 for name, each in found.items()}
     return [
@@ -74,18 +71,6 @@ def _units(domains: int) -> list[Row]:
         )
         for name, us in per.items()
     ]
-
-
-def _learning(sampler: MixtureSampler, lengths: list[np.ndarray]) -> Iterator[None]:
-    """Draw batches, and say after each what its lengths were."""
-    every = np.concatenate(lengths)
-    firsts = np.arange(len(lengths) + 1) * ROWS
-    for batch, rows in enumerate(sampler):
-        drawn = np.array(rows)
-        domain = np.searchsorted(firsts, drawn, side="right") - 1
-        tokens = np.bincount(domain, every[drawn], len(lengths)).astype(np.int64)
-        sampler.settle(batch, tokens.tolist())
-        yield
 
 
 def change_rows() -> list[Row]:

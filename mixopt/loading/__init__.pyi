@@ -1,7 +1,7 @@
 from .chat_tokens import ChatTokens as ChatTokens
 from .collate import Batch as Batch, stack_samples as stack_samples
 from .dataset import MixtureDataset as MixtureDataset
-from .loader import MixtureLoader as MixtureLoader
+from .loader import MixtureLoader as MixtureLoader, Realised as Realised
 from .mixture_stream import (
     MixtureStream as MixtureStream,
     join_stream_states as join_stream_states,
@@ -11,10 +11,9 @@ from .packed_documents import (
     PackingSummary as PackingSummary,
 )
 from .packing import cut as cut
-from .realised import Realised as Realised
-from .row_sources import HasLengths as HasLengths
 from .simulated_epochs import (
     Pool as Pool,
     SimulatedEpochs as SimulatedEpochs,
     simulated_target as simulated_target,
 )
+from .sources import HasLengths as HasLengths

@@ -1,5 +1,8 @@
 """Put samples together as a batch of numpy arrays, and count their tokens; torch is not imported.
 
+The fields that mixopt adds keep out of the way of the user's columns: where a source has a column
+`domain`, that stays the user's, and ours is `mixopt_domain`.
+
 What a sample says of itself is counted: `input_ids`, less what its `attention_mask` or its
 `document` (-1) says is padding; `labels` that are not -100. Without labels all tokens carry loss.
 
@@ -8,7 +11,7 @@ Shapes: B samples, D domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -19,6 +22,9 @@ from mixopt.sampling import Unit
 from mixopt.system import IntArray
 
 Batch = dict[str, Any]
+
+ADDED = ("domain", "row", "lengths", "batch", "position", "mixture", "tokens", "supervised")
+PREFIX = "mixopt_"
 
 OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of a batch that its samples do not have
 _OF_PACKED = ("document", "position_ids")
@@ -151,3 +157,24 @@ def _tokens(sample: Mapping[str, Any], length: int) -> int:
     if mask is not None and np.shape(mask) == (length,):
         return int(np.count_nonzero(mask))
     return length
+
+
+def field_names(columns: Iterable[str]) -> dict[str, str]:
+    """Return by what name a batch has each field that mixopt adds.
+
+    Args:
+        columns: Of the user's.
+    """
+    taken = set(columns)
+    return {name: PREFIX + name if name in taken else name for name in ADDED}
+
+
+def columns_of(source: Any) -> tuple[str, ...]:
+    """Return the columns of a dataset's rows, as a transform leaves them."""
+    columns: Iterable[str] | None = getattr(source, "column_names", None)
+    view: Any = getattr(source, "format", None)
+    is_transformed = isinstance(view, Mapping) and view.get("type") == "custom"
+    if columns is not None and not is_transformed:
+        return tuple(columns)
+    first = source[0] if len(source) else None
+    return tuple(map(str, first)) if isinstance(first, Mapping) else ("sample",)

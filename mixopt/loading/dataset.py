@@ -19,15 +19,15 @@ from numpy.typing import ArrayLike
 
 from mixopt.corpus import Corpus, TokenShards, read_domain_names
 from mixopt.errors import CorpusError
-from mixopt.loading.arrow_samples import known_lengths
 from mixopt.loading.collate import (
     Batch,
     TokenSamples,
     check_alike,
+    columns_of,
     count_samples,
+    field_names,
     stack_samples,
 )
-from mixopt.loading.field_names import columns_of, field_names
 from mixopt.loading.packing import (
     NO_LOSS,
     Packed,
@@ -36,9 +36,10 @@ from mixopt.loading.packing import (
     documents_of,
     packed_fields,
 )
-from mixopt.loading.row_sources import (
+from mixopt.loading.sources import (
     CountedUnit,
     TokenRows,
+    known_lengths,
     read_samples,
     token_rows,
 )

@@ -21,15 +21,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.arrow_samples import (
+from mixopt.loading.packing import NO_LOSS
+from mixopt.loading.sources import (
     ATTENTION,
     LABELS,
     LOSS_MASKS,
     TOKENS,
     ArrowSamples,
+    Indexable,
+    check_is_one,
+    read_samples,
 )
-from mixopt.loading.packing import NO_LOSS
-from mixopt.loading.row_sources import Indexable, check_is_one, read_samples
 from mixopt.system import BoolArray, IntArray
 
 Tokenize = Callable[[Any], Any]

@@ -25,8 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, count_samples, stack_samples
-from mixopt.loading.field_names import field_names
+from mixopt.loading.collate import Batch, count_samples, field_names, stack_samples
 from mixopt.loading.stream_lanes import (
     DividedSource,
     LanePlace,

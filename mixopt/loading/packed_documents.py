@@ -22,7 +22,7 @@ from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch
 from mixopt.loading.documents import PIECE, UNKNOWN, Pieces, Scanned, documents_in
 from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields
-from mixopt.loading.row_sources import CountedUnit
+from mixopt.loading.sources import CountedUnit
 from mixopt.sampling import at_least, domain_key, window_order
 from mixopt.system import IntArray, replacing
 

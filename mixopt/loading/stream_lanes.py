@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mixopt.errors import CorpusError, MixoptError, SamplerError
 from mixopt.loading.documents import TokenDocument, Tokenize, document_of, labels_of
 from mixopt.loading.packing import best_fit, cut, row_samples
-from mixopt.loading.row_sources import check_is_one
+from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray
 

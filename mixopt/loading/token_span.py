@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus import FEW, TokenShards
-from mixopt.loading.row_sources import TokenRows
+from mixopt.loading.sources import TokenRows
 from mixopt.system import IntArray
 
 Some = TypeVar("Some")
