@@ -1,10 +1,11 @@
-"""Figures of a fit show what it predicts, as `fit.predict` says it."""
+"""Figures of evidence show what was predicted, observed and validated."""
 
 import re
 
 import numpy as np
 import pytest
 from made_fit import DOMAINS, TARGETS, fitted
+from made_validation import made_validation
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
@@ -12,6 +13,8 @@ from mixopt.reporting import (
     figure_svg,
     plot_held_out,
     plot_responses,
+    plot_validation,
+    plot_validation_curves,
 )
 from mixopt.reporting.evidence_figures import along_domain, near_trials
 
@@ -112,3 +115,47 @@ def test_an_interval_far_wider_than_the_trials_does_not_set_the_axis_of_the_slic
     observed_N = np.array([2.0, 2.5, 3.0])
     assert near_trials(observed_N, (-40_000.0, 40_000.0)) == (1.0, 4.0)
     assert near_trials(observed_N, (1.9, 3.1)) == (1.9, 3.1)
+
+
+VALUES = {"proposal": [1.0, 1.1, 1.05], "natural": [1.2, 1.3, 1.26], "uniform": [1.0, 1.2, 1.0]}
+
+
+def test_each_seed_is_a_dot_in_the_row_of_its_mixture():
+    left, _ = plot_validation(made_validation(VALUES)).axes
+    dots = [np.asarray(one.get_offsets()) for one in left.collections]
+    assert [sorted(one[:, 0].round(6).tolist()) for one in dots] == [
+        sorted(v) for v in VALUES.values()
+    ]
+    assert [one[0, 1] for one in dots] == [0, 1, 2]
+
+
+def test_a_difference_is_drawn_with_its_interval_in_the_row_of_its_baseline():
+    validation = made_validation(VALUES)
+    left, right = plot_validation(validation).axes
+    means = [line for line in right.lines if len(line.get_ydata()) == 1]
+    assert [line.get_ydata()[0] for line in means] == [1, 2]
+    assert [line.get_xdata()[0] for line in means] == [one.mean for one in validation.comparisons]
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_a_validation_without_a_finished_seed_is_drawn_without_it():
+    shown = words(plot_validation(made_validation({**VALUES, "uniform": [None, None, None]})))
+    assert "uniform" in shown
+
+
+def test_curves_have_a_line_for_each_seed():
+    line = (np.array([1e6, 2e6]), np.array([2.0, 1.5]))
+    curves = {"proposal": [line, line], "natural": [line]}
+    figure = plot_validation_curves(curves, "bits per byte")
+    assert len(figure.axes[0].lines) == 3
+    assert "2M" in words(figure)
+
+
+def test_the_early_drop_does_not_hide_what_differs_at_the_end():
+    tokens = np.linspace(1e5, 1e6, 10)
+    first, second = (end + 3.0 * np.exp(-tokens / 8e4) for end in (1.50, 1.49))
+    curves = {"proposal": [(tokens, second)], "natural": [(tokens, first)]}
+    axes = plot_validation_curves(curves, "bits per byte").axes[0]
+    low, high = axes.get_ylim()
+    assert first[0] > high
+    assert low < second[-1] < first[2] < high
