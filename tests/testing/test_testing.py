@@ -152,11 +152,12 @@ class NoTasks(Quick):
         return [with_tasks(r) for r in super().train(*arguments)]
 
 
-class OneMetric(Quick):
+class AnotherMetric(Quick):
     def train(self, *arguments):
-        name = "task/next_line/bits_per_byte"
         results = super().train(*arguments)
-        return [with_tasks(r, **{name: r.losses.tasks[name]}) for r in results]
+        return [
+            with_tasks(r, **r.losses.tasks, **{"task/next_line/accuracy": 1.0}) for r in results
+        ]
 
 
 class EndlessTask(Quick):
@@ -176,7 +177,7 @@ class ScoredInAGroup(Quick):
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
-        (OneMetric, "scores all and no other. Broken: odd: .*choice_log_probability"),
+        (AnotherMetric, "scores all and no other. Broken: odd: .*accuracy"),
         (EndlessTask, "what tasks measure is finite"),
         (ScoredInAGroup, "do not depend on its group. Broken: .*'task/next_line/bits_per_byte'"),
         (Reordered, "one result for each trial, in order"),
@@ -214,11 +215,8 @@ def test_the_tiny_corpus_is_real_text_in_two_domains_and_a_target(tmp_path):
     assert corpus.evaluation_names == ("code", "manual", "other_code")
     first = bytes(token for token in corpus.domains[0].train.read(0, 500) if token < 256).decode()
     assert "argparse" in first.lower() or "parsing" in first
-    assert corpus.task_columns == (
-        "task/next_line/bits_per_byte",
-        "task/next_line/choice_log_probability",
-    )
-    assert corpus.tasks[0].items == 20
+    assert corpus.task_columns == ("task/next_line/bits_per_byte",)
+    assert corpus.tasks[0].rows == 20
     for domain in corpus.domains:
         assert domain.train.bytes >= 64_000
         assert domain.validation.bytes >= 8_000
