@@ -198,17 +198,3 @@ def test_a_file_that_is_no_design_is_named(tmp_path):
     table.with_columns(pl.lit(-1.0).alias("weight/web")).write_parquet(path)
     with pytest.raises(DesignError, match="trial 't0': .*web"):
         read_design(path)
-
-
-def test_what_tasks_have_left_of_it_goes_too_and_of_no_other_trial(tmp_path):
-    gone = ["claims/t1.1", "claims/t1.2", "results/t1.2.0af3.json"]
-    kept = ["claims/t1.1.1", "claims/t10.1", "results/t1.1.1.0af3.json", "logs/t1.1", "order.json"]
-    for name in [*gone, *kept]:
-        path = tmp_path / "work" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    (tmp_path / "t1.json").write_text("")
-    TrialFolder(tmp_path).forget("t1")
-    left = {p.relative_to(tmp_path / "work").as_posix() for p in (tmp_path / "work").rglob("*.*")}
-    assert left == set(kept)
-    assert not (tmp_path / "t1.json").exists()
