@@ -10,10 +10,18 @@ import sys
 import pytest
 import slurm_cluster
 from one_by_one import OneByOne
+from stand_in_ray import stand_in_ray
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError
-from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor, result_to_json
+from mixopt.sweeps import (
+    Ended,
+    LocalExecutor,
+    RayExecutor,
+    SlurmExecutor,
+    ray_tasks,
+    result_to_json,
+)
 from mixopt.sweeps.group_folder import Beat, Group, GroupResult, write_beat, write_result
 from mixopt.sweeps.train_group import failure
 from mixopt.system import host_name, start_of, write_json
@@ -213,6 +221,22 @@ def test_slurm_keeps_them(slurm, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_keeps_them(ray_cluster):
     check_executor(RayExecutor, options={"address": ray_cluster.address}, seconds=240.0)
+
+
+class RayInThreads(RayExecutor):
+    """Ends the processes of the tasks itself, as the end of Ray's workers does."""
+
+    def close(self):
+        super().close()
+        for worker in ray_tasks._WORKERS.values():
+            worker.kill()
+        ray_tasks._WORKERS.clear()
+
+
+@pytest.mark.nightly
+def test_what_is_ours_of_ray_keeps_them_where_no_cluster_starts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", stand_in_ray())
+    check_executor(RayInThreads, seconds=240.0)
 
 
 def test_a_folder_that_places_share_is_used_and_options_are_passed_on(here, tmp_path):
