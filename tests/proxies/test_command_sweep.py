@@ -45,7 +45,9 @@ def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_
         while not begun.exists() or not begun.read_text():
             time.sleep(0.05)
         words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in alive_below(os.getpid())}
-        os.kill(next(p for p, w in words.items() if b"mixopt.sweeps.train_group" in w), signal.SIGKILL)
+        os.kill(
+            next(p for p, w in words.items() if b"mixopt.sweeps.train_group" in w), signal.SIGKILL
+        )
 
     threading.Thread(target=kill_worker, daemon=True).start()
     asked = Means(workers=1)
