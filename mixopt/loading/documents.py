@@ -14,14 +14,15 @@ Shapes: P pieces, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.packing import NO_LOSS
+from mixopt.loading.packing import NO_LOSS, best_fit, cut, row_samples
 from mixopt.loading.sources import (
     ATTENTION,
     LABELS,
@@ -35,6 +36,7 @@ from mixopt.loading.sources import (
 from mixopt.system import BoolArray, IntArray
 
 Tokenize = Callable[[Any], Any]
+Packing = Literal["cut", "best_fit"]
 
 SCAN_TOKENS = 1 << 22
 SCAN_SAMPLES = 1000
@@ -156,6 +158,51 @@ def _array(values: Any) -> NDArray[Any]:
         return np.asarray(values)
     except ValueError:  # rows of different lengths
         return np.empty((0, 0))
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How documents become rows.
+
+    Attributes:
+        length: Tokens of a row; None where a document is a row.
+        packing: `cut` or `best_fit`.
+        tokenize: Turns a document into tokens that end with the end-of-document id; None where
+            it has `input_ids`.
+        padding: Token id where a row of `best_fit` is not full.
+    """
+
+    length: int | None
+    packing: Packing
+    tokenize: Tokenize | None
+    padding: int
+
+    def rows(
+        self, documents: Sequence[Any], left: NDArray[Any]
+    ) -> tuple[list[Any], NDArray[Any], list[int]]:
+        """Make rows of the tokens left over before and of documents.
+
+        Returns:
+            The rows, the tokens that are left now, and the tokens of each document.
+        """
+        if self.length is None:
+            return list(documents), left, []
+        read = self.read(documents)
+        tokens, labels = [one.tokens_T for one in read], labels_of(read)
+        if self.packing == "best_fit":
+            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
+            return row_samples(packed), left, []
+        if labels is not None:
+            raise CorpusError(
+                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
+                " not keep; give packing='best_fit'"
+            )
+        packed, rest = cut(tokens, self.length, left)
+        return row_samples(packed), rest, [len(one) for one in tokens]
+
+    def read(self, documents: Sequence[Any]) -> list[TokenDocument]:
+        """Return the tokens of documents."""
+        return [document_of(one, "a document of a stream", self.tokenize) for one in documents]
 
 
 class ShardDocuments:

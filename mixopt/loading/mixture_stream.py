@@ -26,15 +26,15 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, count_samples, field_names, stack_samples
+from mixopt.loading.documents import Packing, RowFormat
 from mixopt.loading.stream_lanes import (
     DividedSource,
     LanePlace,
     LanePlan,
     LaneReader,
     Mark,
-    Packing,
     Places,
-    RowFormat,
+    deal,
 )
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
 from mixopt.system import IntArray, StateFields, shown_value
@@ -48,7 +48,6 @@ except ImportError as error:
 UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
 LANES = 16
 FORMAT = "mixopt-stream/3"
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 _WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
 
 
@@ -423,27 +422,6 @@ def _end_with(parent: int) -> None:
 
 def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
     return _reader[0].read(domain_GS)
-
-
-def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
-    """Deal the samples of a global batch to lanes, so that each has its part of every domain.
-
-    The samples are sorted by domain and dealt in turn, beginning with another lane in each batch:
-    by multiples of the golden ratio, whose fractions are spread evenly at every length. So lanes
-    come to the end of their documents together. In a lane the samples keep their order.
-
-    Args:
-        domain_B: Domains of the batch's samples; the lanes divide their number.
-        lanes: How many lanes.
-        batch: Number of the batch.
-
-    Returns:
-        Domains of the samples of each lane, shape (lanes, S).
-    """
-    turn = (batch * _GOLDEN % (1 << 64)) * lanes >> 64
-    lane_B = np.empty_like(domain_B)
-    lane_B[np.argsort(domain_B, kind="stable")] = (np.arange(len(domain_B)) + turn) % lanes
-    return domain_B[np.argsort(lane_B, kind="stable")].reshape(lanes, -1)
 
 
 def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

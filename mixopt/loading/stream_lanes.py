@@ -18,22 +18,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError, MixoptError, SamplerError
-from mixopt.loading.documents import TokenDocument, Tokenize, document_of, labels_of
-from mixopt.loading.packing import best_fit, cut, row_samples
+from mixopt.loading.documents import RowFormat
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray
 
-Packing = Literal["cut", "best_fit"]
 LaneKey = tuple[str, int]  # a domain, and the number of a lane or of a part
 
 _END = object()
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 
 
 class DocumentPlace(NamedTuple):
@@ -100,51 +99,6 @@ class Places:
         """Take what the reader has changed."""
         self.lanes |= other.lanes
         self.marks |= other.marks
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """How documents become rows.
-
-    Attributes:
-        length: Tokens of a row; None where a document is a row.
-        packing: `cut` or `best_fit`.
-        tokenize: Turns a document into tokens that end with the end-of-document id; None where
-            it has `input_ids`.
-        padding: Token id where a row of `best_fit` is not full.
-    """
-
-    length: int | None
-    packing: Packing
-    tokenize: Tokenize | None
-    padding: int
-
-    def rows(
-        self, documents: Sequence[Any], left: NDArray[Any]
-    ) -> tuple[list[Any], NDArray[Any], list[int]]:
-        """Make rows of the tokens left over before and of documents.
-
-        Returns:
-            The rows, the tokens that are left now, and the tokens of each document.
-        """
-        if self.length is None:
-            return list(documents), left, []
-        read = self.read(documents)
-        tokens, labels = [one.tokens_T for one in read], labels_of(read)
-        if self.packing == "best_fit":
-            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
-            return row_samples(packed), left, []
-        if labels is not None:
-            raise CorpusError(
-                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
-                " not keep; give packing='best_fit'"
-            )
-        packed, rest = cut(tokens, self.length, left)
-        return row_samples(packed), rest, [len(one) for one in tokens]
-
-    def read(self, documents: Sequence[Any]) -> list[TokenDocument]:
-        """Return the tokens of documents."""
-        return [document_of(one, "a document of a stream", self.tokenize) for one in documents]
 
 
 class DividedSource:
@@ -496,6 +450,27 @@ class LaneReader:
             if self._parts[key].mark is not self._marks[key]:
                 self._marks[key] = changed.marks[key] = self._parts[key].mark
         return samples, changed
+
+
+def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
+    """Deal the samples of a global batch to lanes, so that each has its part of every domain.
+
+    The samples are sorted by domain and dealt in turn, beginning with another lane in each batch:
+    by multiples of the golden ratio, whose fractions are spread evenly at every length. So lanes
+    come to the end of their documents together. In a lane the samples keep their order.
+
+    Args:
+        domain_B: Domains of the batch's samples; the lanes divide their number.
+        lanes: How many lanes.
+        batch: Number of the batch.
+
+    Returns:
+        Domains of the samples of each lane, shape (lanes, S).
+    """
+    turn = (batch * _GOLDEN % (1 << 64)) * lanes >> 64
+    lane_B = np.empty_like(domain_B)
+    lane_B[np.argsort(domain_B, kind="stable")] = (np.arange(len(domain_B)) + turn) % lanes
+    return domain_B[np.argsort(lane_B, kind="stable")].reshape(lanes, -1)
 
 
 def _has_exact_state(source: Any) -> bool:

@@ -19,8 +19,8 @@ import pytest
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 
-CASES = int(os.environ.get("MIXOPT_CASES", "200"))
-PARTS = 10
+CASES = int(os.environ.get("MIXOPT_CASES", "60"))
+PARTS = 5
 UNITS = ("samples", "tokens", "supervised")
 
 

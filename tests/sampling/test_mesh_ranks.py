@@ -11,6 +11,7 @@ from ranks import finish, start_ranks
 
 from mixopt import MixtureSampler, SamplerError
 
+pytestmark = pytest.mark.nightly
 JOB = Path(__file__).parents[1] / "support" / "mesh_job.py"
 
 

@@ -48,10 +48,12 @@ def test_another_seed_part_or_checkpoint_on_one_rank_is_found(kind, text, tmp_pa
     assert said[0]["error"] == said[1]["error"]
 
 
+@pytest.mark.nightly
 def test_weights_that_all_ranks_changed_alike_are_no_error(tmp_path):
     assert said_by(2, "alike", tmp_path) == [{"error": None, "batches": 30}] * 2
 
 
+@pytest.mark.nightly
 def test_the_state_of_a_driver_finds_them(tmp_path):
     said = said_by(2, "driver", tmp_path)
     assert said[0]["batches"] == 11
