@@ -1,12 +1,6 @@
-"""Decisions of an estimator during training, and their effects: one state machine.
+"""The state of a driver, every field checked before anything is changed.
 
-At the end of a window (mixopt.online.windows) sums over ranks begin; when it is due, the estimator
-is told, and asked for the next plan if one ended there. It runs on rank 0 alone; what it says, or
-that it raised, goes to all ranks. Every rank goes through the same, so that what they do together
-they do at the same steps, sets the same weights, and freezes at the same step for the same reason.
-
-A plan holds until the next does. Three are kept: the one that was decided last, the one before it,
-which may still hold, and the last that was no perturbation, to which a freeze returns.
+Shapes: D domains.
 """
 
 from __future__ import annotations
@@ -14,21 +8,105 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.online.contract import Estimator, HeldOut, Setting
-from mixopt.online.cost import CostMeter
-from mixopt.online.driver_state import DriverState
-from mixopt.online.held_out import held_out_losses
+from mixopt.online.loss_sums import from_first, held_out_losses, is_first, on_first
 from mixopt.online.mixture_log import MixtureLog
 from mixopt.online.run_setting import DriverOptions
-from mixopt.online.standing_plan import StandingPlan, impossible
-from mixopt.online.stream_steps import StreamSteps
-from mixopt.online.sums import from_first, is_first, on_first
-from mixopt.online.windows import LossWindow, LossWindows
-from mixopt.system import shown_value
+from mixopt.online.standing_plan import Cost, CostMeter, StandingPlan, impossible
+from mixopt.online.stream_steps import StreamState, StreamSteps
+from mixopt.online.windows import LossWindow, LossWindows, WatchState
+from mixopt.system import Array, StateFields, shown_value
+
+_WHERE = "the driver's state"
+
+
+@dataclass(frozen=True, eq=False)
+class DriverState:
+    """The fields of a state.
+
+    Attributes:
+        is_same: Whether its domains are those that are here.
+        reference_D: The mixture that the run started from.
+        step: Optimiser steps done.
+        learning_rate: At the last of them.
+        started: Whether the first plan was asked for.
+        cost: What the estimator cost.
+        watch: What was seen and not told yet.
+        stream: Where the steps are in the stream.
+        plans: The plans `plan`, `before` and `steady`.
+        frozen: Why the mixture is frozen; None where it is not.
+        log_size: Bytes of the mixture log.
+        estimator: The estimator's own state, which it checks.
+        trouble: What the estimator raised and not all ranks have heard of.
+        told: The last step that the estimator was told of.
+    """
+
+    is_same: bool
+    reference_D: Array
+    step: int
+    learning_rate: float
+    started: bool
+    cost: Cost
+    watch: WatchState
+    stream: StreamState
+    plans: Mapping[str, StandingPlan]
+    frozen: str | None
+    log_size: int
+    estimator: Any
+    trouble: str | None
+    told: int
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any], setting: Setting) -> DriverState:
+        """Check a state.
+
+        Args:
+            state: What `Driver.state_dict` returned.
+            setting: The run that resumes from it.
+
+        Raises:
+            EstimatorError: A field is missing or cannot be right.
+        """
+        fields = StateFields(state, _WHERE, EstimatorError)
+        domains, step = fields.texts("domains"), fields.whole("step")
+        count, is_same = len(domains), tuple(domains) == setting.domains
+        steering, decider = fields.part("steering"), fields.part("decider")
+        plans = steering.part("plans")
+        evaluations = len(setting.evaluations) if is_same else -1
+        return cls(
+            is_same=is_same,
+            reference_D=fields.array("reference", (count,), least=0),
+            step=step,
+            learning_rate=fields.number("learning_rate"),
+            started=fields.flag("started"),
+            cost=_cost(fields.part("cost")),
+            watch=WatchState.read(fields.part("watch"), count, evaluations),
+            stream=StreamState.read(fields.part("stream"), domains if is_same else None, step),
+            plans={
+                name: StandingPlan.from_fields(plans.part(name), count)
+                for name in ("plan", "before", "steady")
+            },
+            frozen=steering.maybe("frozen", steering.text),
+            log_size=steering.whole("log_size"),
+            estimator=decider.get("estimator"),
+            trouble=decider.maybe("trouble", decider.text),
+            told=decider.whole("seen", 0, step),
+        )
+
+
+def _cost(fields: StateFields) -> Cost:
+    return Cost(
+        evaluations=fields.whole("evaluations"),
+        evaluation_tokens=fields.whole("evaluation_tokens"),
+        evaluation_seconds=fields.number("evaluation_seconds", least=0),
+        perturbed_steps=fields.whole("perturbed_steps"),
+        perturbed_tokens=fields.whole("perturbed_tokens"),
+        perturbed_seconds=fields.number("perturbed_seconds", least=0),
+    )
 
 
 class Decisions:

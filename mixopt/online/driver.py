@@ -32,11 +32,11 @@ import torch
 from mixopt.errors import EstimatorError
 from mixopt.loading import MixtureLoader
 from mixopt.online.contract import Estimator, Setting
-from mixopt.online.cost import Cost
 from mixopt.online.decision import Decisions
+from mixopt.online.loss_sums import from_first
 from mixopt.online.run_setting import DriverOptions
+from mixopt.online.standing_plan import Cost
 from mixopt.online.stream_steps import StreamSteps
-from mixopt.online.sums import from_first
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields
 
@@ -147,7 +147,7 @@ class Driver:
         """Add the inner product of each domain's gradient with the objective's.
 
         Args:
-            values_D: The same on every rank (mixopt.online.alignment), shape (D,).
+            values_D: The same on every rank (mixopt.online.loss_sums), shape (D,).
 
         Raises:
             EstimatorError: Another shape.

@@ -6,7 +6,7 @@ it waits until they are due; then it is checked, and becomes what the estimator 
 The mean training loss moves when the mixture does, so each domain is compared with itself, with
 its running mean over earlier windows, to notice that losses jump up whatever the mixture is.
 
-Shapes: D domains, M evaluation domains; R rows of sums (mixopt.online.sums).
+Shapes: D domains, M evaluation domains; R rows of sums (mixopt.online.loss_sums).
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import torch
 
 from mixopt.errors import EstimatorError
 from mixopt.online.contract import HeldOut, Observation
-from mixopt.online.stream_steps import StreamSteps
-from mixopt.online.sums import (
+from mixopt.online.loss_sums import (
     BROKEN,
     COUNT,
     EXCESS,
@@ -34,6 +33,7 @@ from mixopt.online.sums import (
     Reduction,
     is_first,
 )
+from mixopt.online.stream_steps import StreamSteps
 from mixopt.system import Array, IntArray, StateFields
 
 _MOST_SUM = 1 << 62

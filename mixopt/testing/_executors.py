@@ -24,7 +24,7 @@ from mixopt.mixture import Mixture
 from mixopt.sweeps import Executor, GroupOutcome, GroupRunner, Job, Site
 from mixopt.system import host_name, is_running
 from mixopt.testing._executor_proxy import PROXY, REASON, checked_result
-from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.testing._proxies import tiny_corpus
 from mixopt.trials import Training, Trial
 
 SIZE = 2  # trials that train together

@@ -15,7 +15,7 @@ from mixopt_proxies.command.command_line import PLACEHOLDERS
 
 from mixopt.config import load_config
 from mixopt.mixture import Mixture
-from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.testing._proxies import tiny_corpus
 from mixopt.trials import Training, Trial
 
 HOUSE = Path(__file__).parents[2]

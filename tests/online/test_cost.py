@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixopt.online import cost
-from mixopt.online.cost import Cost, CostMeter
+from mixopt.online import standing_plan as cost
+from mixopt.online.standing_plan import Cost, CostMeter
 
 
 @pytest.fixture

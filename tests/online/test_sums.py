@@ -7,7 +7,7 @@ import torch
 
 from mixopt.errors import EstimatorError
 from mixopt.online import UNIT, DomainLosses, Reduction, is_first, sums as module
-from mixopt.online.sums import from_first, on_first, ranks
+from mixopt.online.loss_sums import from_first, on_first, ranks
 
 FIRST = torch.tensor([0])
 

@@ -8,7 +8,7 @@ from mixopt_proxies.command.result_files import LoggedPoint, LoggedValues
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
 
 from mixopt.errors import ConfigError, RunError
-from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.testing._proxies import tiny_corpus
 
 
 @pytest.fixture(scope="module")

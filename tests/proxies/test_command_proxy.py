@@ -16,7 +16,7 @@ from read_fragments import read_shares
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy
-from mixopt.testing._tiny_corpus import tiny_corpus
+from mixopt.testing._proxies import tiny_corpus
 from mixopt.trials import Training, Trial
 
 

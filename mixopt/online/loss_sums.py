@@ -13,7 +13,8 @@ Shapes: B sequences, T tokens, D domains; R rows of sums.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mixopt.errors import EstimatorError
-from mixopt.system import IntArray
+from mixopt.online.contract import HeldOut
+from mixopt.online.run_setting import Evaluate
+from mixopt.system import Array, IntArray
 
 UNIT = 1 << 20  # of a nat
 LOSS, COUNT, BROKEN, EXCESS = range(4)
 ROWS = 4
-_MOST = float(1 << 20)
+MAX_LOSS = float(1 << 20)
 
 
 class DomainLosses:
@@ -97,10 +100,10 @@ class DomainLosses:
 
 def _rows(losses: Tensor, mask: Tensor | None, reference: Tensor | None) -> Tensor:
     """Return the sums of each sequence; without a reference the row of excess is left out."""
-    whole = losses.abs() < _MOST
+    whole = losses.abs() < MAX_LOSS
     if reference is not None:
         reference = _beside(losses, reference)
-        whole &= reference.abs() < _MOST
+        whole &= reference.abs() < MAX_LOSS
     if mask is not None:
         whole &= mask
     count_B = whole.sum(dim=1)
@@ -246,3 +249,93 @@ def _device_of_sums() -> torch.device:
 def _device_of_messages() -> torch.device:
     """Where reading a message does not wait for the device's work, if there is a way."""
     return torch.device("cpu") if "cpu:" in dist.get_backend_config() else _device_of_sums()
+
+
+MAX_SUM = float(1 << 42)  # nats of one rank, so that the sum over ranks fits
+
+
+def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
+    """Evaluate on every rank; all of them have to call it.
+
+    Args:
+        evaluate: Returns the sum of losses and the tokens of each evaluation domain on this
+            rank, and optionally the sum of the squares of the losses.
+        names: The evaluation domains; others that it returns are left alone.
+
+    Returns:
+        The losses, the same on every rank; or what is wrong with them, if one is not finite.
+
+    Raises:
+        EstimatorError: No rank evaluated one of the domains.
+    """
+    found = evaluate()
+    parts = [_part(found.get(name)) for name in names]
+    sums_M4 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()
+    for name, (broken, _, tokens, _) in zip(names, sums_M4.tolist(), strict=True):
+        if broken:
+            return f"held-out loss of {name!r} is not finite"
+        if tokens < 1:
+            raise EstimatorError(
+                f"evaluation domain {name!r} has no held-out tokens: evaluate() returned"
+                f" {sorted(found)}; give it held-out text, or leave it out of evaluations"
+            )
+    sums, tokens_M, squares = sums_M4[:, 1] / UNIT, sums_M4[:, 2], sums_M4[:, 3] / UNIT
+    losses_M = sums / tokens_M
+    spread_M = np.maximum(squares / tokens_M - losses_M**2, 0.0)
+    return HeldOut(losses_M, np.sqrt(spread_M / tokens_M), int(tokens_M.sum()))
+
+
+def _part(found: tuple[float, ...] | None) -> tuple[int, int, int, int]:
+    """Return broken, loss, tokens and squares as whole numbers, so that ranks add up exactly."""
+    if found is None:
+        return (0, 0, 0, 0)
+    loss, tokens, squares = (*found, 0.0)[:3]
+    if not all(math.isfinite(value) and abs(value) < MAX_SUM for value in (loss, squares)):
+        return (1, 0, int(tokens), 0)
+    return (0, round(loss * UNIT), int(tokens), round(squares * UNIT))
+
+
+def gradient_alignment(
+    losses: Sequence[Tensor | None], objective: Tensor, parameters: Iterable[Tensor]
+) -> Array:
+    """Return what `Driver.record_alignment` takes; every rank has to call it.
+
+    Args:
+        losses: Mean loss of each domain in this rank's batch, before `backward`; None for a
+            domain that is not in it.
+        objective: The loss that is to fall, of the same parameters.
+        parameters: Of the model, not of its DDP wrapper; those that need no gradient are left out.
+
+    Returns:
+        Inner product of each domain's gradient, averaged over ranks, with the objective's, over
+        the mean norm of the domains' gradients; 0 for a domain that no rank has, shape (D,).
+    """
+    kept = [parameter for parameter in parameters if parameter.requires_grad]
+    goal_P = _gradient(objective, kept)
+    products, norms = [], []
+    for loss in losses:
+        one_P = _gradient(loss, kept)
+        products.append(torch.dot(one_P, goal_P))
+        norms.append(one_P.norm())
+    products_D, norms_D = (torch.stack(each).double().cpu().numpy() for each in (products, norms))
+    seen_D = norms_D > 0
+    mean = norms_D[seen_D].mean() if seen_D.any() else 1.0
+    return np.asarray(products_D / mean)
+
+
+def _gradient(loss: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the mean gradient over ranks, shape (P,)."""
+    if loss is None:
+        parts: Sequence[Tensor | None] = [None] * len(parameters)
+    else:
+        parts = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    flat_P = torch.cat(
+        [
+            (torch.zeros_like(parameter) if part is None else part).flatten().float()
+            for parameter, part in zip(parameters, parts, strict=True)
+        ]
+    )
+    if ranks() > 1:
+        dist.all_reduce(flat_P)
+        flat_P /= ranks()
+    return flat_P
