@@ -217,25 +217,13 @@ def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:
-    """Return the total variation between weights, over their last axis.
-
-    Args:
-        left: Weights, shape (..., D).
-        right: Weights of the same domains, shape (..., D); the axes before the last broadcast.
-
-    Returns:
-        Half the sum of absolute differences, shape (...): (N,) for (N, D) and (D,).
-    """
+    """Return the total variation between weights, over their last axis."""
     apart: Array = np.abs(np.subtract(left, right, dtype=np.float64))
     return np.asarray(0.5 * apart.sum(axis=-1))
 
 
 def pairwise_total_variation(left_ND: Array, right_KD: Array) -> Array:
-    """Return the total variation between every two mixtures, shape (N, K).
-
-    The differences are never held all at once, as `total_variation` would hold them: a search
-    compares thousands of mixtures with every trial.
-    """
+    """Return the total variation between every two mixtures, shape (N, K)."""
     from scipy.spatial.distance import cdist
 
     apart: Array = 0.5 * cdist(left_ND, right_KD, metric="cityblock")

@@ -153,16 +153,7 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig, evaluation: Sequence[str]) -> Objective:
-        """Build the objective that a configuration states.
-
-        Args:
-            config: Exactly one of target, mean, worst and families, the unit, directions, scale
-                and what is left out.
-            evaluation: Evaluation domains, in the order of the losses' columns; globs match them.
-
-        Raises:
-            ConfigError: An evaluation domain that is not there, or a glob that matches none.
-        """
+        """Build the objective that a configuration states."""
         from mixopt.config import chosen_losses
 
         found = chosen_losses(config, evaluation)
@@ -209,27 +200,12 @@ class Objective:
         }
 
     def scaled(self, spreads: Mapping[str, float]) -> Objective:
-        """Return the objective with the spreads that its losses are divided by.
-
-        Args:
-            spreads: Standard deviation of each measured loss over the trials, > 0; others are
-                left out.
-
-        Raises:
-            ConfigError: A measured loss without a spread, or one that is not above 0.
-        """
+        """Return the objective with the spreads that its losses are divided by."""
         kept = {name: float(spreads[name]) for name in self.measured if name in spreads}
         return replace(self, scale="spread", spreads=kept)
 
     def without(self, names: Collection[str]) -> Objective:
-        """Return the objective without some of its losses, whose weights go to the others.
-
-        In a mean of families they go to the rest of the loss's family; the weight of a family
-        of which nothing is left goes to the other families.
-
-        Raises:
-            ConfigError: Nothing would be left.
-        """
+        """Return the objective without some of its losses, whose weights go to the others."""
         gone = tuple(name for name in self.weights if name in names)
         kept = {name: weight for name, weight in self.weights.items() if name not in gone}
         if not gone:
@@ -298,11 +274,7 @@ class Objective:
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
     def pieces(self) -> Array:
-        """Weighted sums whose maximum is the objective, shape (P, M).
-
-        Raises:
-            ConfigError: The spreads are missing; see `scaled`.
-        """
+        """Weighted sums whose maximum is the objective, shape (P, M)."""
         if self.scale == "spread" and self.spreads is None:
             raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
         weights_M = np.zeros(len(self.evaluation))
@@ -318,10 +290,7 @@ class Objective:
         return value
 
     def spread(self, stds_NM: ArrayLike) -> Array:
-        """Return a deviation of the objective from those of the losses, shape (N,).
-
-        Errors are taken to go together, which is the most that they can add up to.
-        """
+        """Return a deviation of the objective from those of the losses, shape (N,)."""
         spreads_NP = self._columns(stds_NM) @ np.abs(self._small_pieces).T
         spread: Array = spreads_NP.max(axis=1)
         return spread

@@ -78,22 +78,14 @@ class CappedSimplex:
         return above & below & whole
 
     def project(self, points_ND: ArrayLike) -> Array:
-        """Return the nearest point of the set to each row, in Euclidean distance.
-
-        The nearest point is `clip(v - t, lower, upper)` for one number t, at which the weights
-        add up to 1. Their sum is piecewise linear in t, so t is found exactly by sorting.
-        """
+        """Return the nearest point of the set to each row, in Euclidean distance."""
         points = np.asarray(points_ND, dtype=np.float64)
         nearest_ND = self._shift(np.atleast_2d(points))
         # A second pass takes out the rounding of thresholds that were far from the set.
         return self._shift(nearest_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
-        """Return a point of the set for each row, shape (N, D): itself in the set, or the nearest.
-
-        A search draws many mixtures that are in the set; with hundreds of domains projecting all
-        of them is most of its time.
-        """
+        """Return the nearest point of the set to each row, shape (N, D); in the set, itself."""
         near_ND = np.array(points_ND, dtype=np.float64)
         off_N = ~self.contains(near_ND, tolerance=EXACT)
         near_ND[off_N] = self.project(near_ND[off_N])

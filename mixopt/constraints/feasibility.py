@@ -70,10 +70,7 @@ def _bounds_leave_room(
 
 
 def _allow(limits: Sequence[Limit], setting: float) -> str:
-    """Say that a field may be raised to `setting`, or the run shortened where that is the same.
-
-    Epochs are weight x tokens / inventory, so a shorter run helps as much as more epochs.
-    """
+    """Say that a field may be raised to `setting`, or the run shortened where that is the same."""
     hint = f"allow {inside_section(limits[0].source)}: {up(setting)}"
     epochs = next((limit for limit in limits if isinstance(limit, EpochLimit)), None)
     if epochs is None or not setting:

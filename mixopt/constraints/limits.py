@@ -91,10 +91,7 @@ def epoch_limit(
     target_tokens: int,
     source: str = "constraints.max_epochs",
 ) -> EpochLimit:
-    """Return the largest weight at which `domain` is repeated at most `max_epochs` times.
-
-    It is epochs = weight x target_tokens / inventory turned round, and never above 1.
-    """
+    """Return the largest weight at which `domain` is repeated at most `max_epochs` times."""
     rate = inventory / target_tokens
     value = min(max_epochs * rate, 1.0)
     return EpochLimit(domain, value, source, max_epochs, rate, inventory, target_tokens)

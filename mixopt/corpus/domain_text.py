@@ -90,10 +90,7 @@ class Spool:
         return self._between(0, None)
 
     def piece(self, number: int, left_out: frozenset[bytes] = frozenset()) -> Iterator[Spooled]:
-        """Read the documents of a piece, but those with these digests.
-
-        Pieces begin where the text before them is a multiple of a fixed size, or a little more.
-        """
+        """Read the documents of a piece, but those with these digests."""
         start, *stop = self.starts[number : number + 2] or [0]
         for document in self._between(start, stop[0] if stop else None):
             if document.digest not in left_out:

@@ -293,10 +293,7 @@ def read_tokens(
 def keep_apart(
     texts: Sequence[DomainText], tokens: Sequence[DomainTokens], tokenizer: Tokenizer | None
 ) -> None:
-    """Leave what is held out of any domain out of the training tokens and text of all.
-
-    A document of text and one of tokens are the same where its tokenizer makes one of the other.
-    """
+    """Leave what is held out of any domain out of the training tokens and text of all."""
     if not tokens:
         return
     as_text = {digest for text in texts for digest in text.validation.digests()}

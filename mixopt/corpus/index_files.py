@@ -88,10 +88,7 @@ def read_stream_index(folder: Path) -> StreamIndex:
 
 
 def read_domain_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the domains of a corpus, or of a folder of shards with a list of them.
-
-    A job that imports its own tokens may write `{"domains": [...]}` beside their folders.
-    """
+    """Return the names of the domains of a corpus, or of a folder of shards with a list of them."""
     content = _content(folder, CorpusError)
     if not {"format", "sha256"} & set(content):
         _check_fields(folder, content, {"domains": list}, CorpusError)
@@ -115,11 +112,7 @@ def read_index(
 def corpus_records(
     folder: Path, names: Iterable[str], tasks: Iterable[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Return what the files of a corpus are, for its index, which is not yet written.
-
-    They are the tokenizer's, the tasks', and the indices of shards, which have the hashes of what
-    they list.
-    """
+    """Return what the files of a corpus are, for its index, which is not yet written."""
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
     files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]
     return {name: record.to_json() for name, record in folder_records(folder, files).items()}

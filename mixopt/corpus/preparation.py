@@ -63,26 +63,7 @@ def prepare_corpus(
     workers: int | None = None,
     progress: Say = silent,
 ) -> Corpus:
-    """Read, deduplicate, split and tokenize all domains and targets, and write their shards.
-
-    The same inputs and seed give the same bytes, however many processes work. `index.json` is
-    removed first and written last, so an interrupted preparation is not a corpus and is done again.
-
-    Args:
-        config: Domains, tokenizer, what is held out.
-        evaluation: Targets, which are not trained on.
-        path: The folder of the corpus.
-        tasks: Tasks that trials are scored on, encoded by the same tokenizer.
-        fingerprint: Of the configuration, kept in the index.
-        seed: Which documents are held out.
-        min_tokens: Least tokens of a split, the length of one sequence.
-        workers: Processes that prepare at once; one a core when None.
-        progress: Receives lines that say what was read and written.
-
-    Raises:
-        CorpusError: A source, document or tokenizer that cannot be used, or too little text.
-        RunError: The disk is full or the folder cannot be written.
-    """
+    """Read, deduplicate, split and tokenize all domains and targets, and write their shards."""
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     _check_names(config, evaluation)

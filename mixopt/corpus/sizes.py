@@ -100,15 +100,7 @@ class _Sample:
 
 
 def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
-    """Return the size of each training domain, in order.
-
-    Args:
-        config: Domains and tokenizer; `max_bytes` does not count, since the sizes are of the whole.
-        say: Called with a line for each domain.
-
-    Raises:
-        CorpusError: A source that cannot be read, or has no sizes.
-    """
+    """Return the size of each training domain, in order."""
     is_text = not all(source.is_tokens for source in config.sources.values())
     is_here = is_text and not bpe_vocabulary(config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer) if is_here else None
@@ -136,20 +128,7 @@ def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]
 def true_inventory(
     sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
 ) -> dict[str, int]:
-    """Return the distinct tokens of each whole domain, in the corpus's order.
-
-    What is stated counts; `bytes` become tokens by the tokens per byte of what was prepared. Where
-    nothing is stated, what was prepared is all there is. A stated size may be a few percent below
-    that, since `mixopt count` estimates.
-
-    Args:
-        sources: What is stated of each domain.
-        corpus: What was prepared of them.
-        where: The configuration's file, for messages.
-
-    Raises:
-        ConfigError: A domain is stated to be smaller than what was prepared of it.
-    """
+    """Return the distinct tokens of each whole domain, in the corpus's order."""
     prefix = f"{where}: " if where else ""
     return {
         domain.name: _true_tokens(sources.get(domain.name), corpus, domain, prefix)
@@ -158,10 +137,7 @@ def true_inventory(
 
 
 def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
-    """Return how many tokens a byte of text makes, by training domain.
-
-    Of tokens that another tool wrote, the held-out ones tell it, or nothing does.
-    """
+    """Return how many tokens a byte of text makes, by training domain."""
     rates = {}
     for domain in corpus.domains:
         known = [one for one in (domain.train, domain.validation) if one is not None and one.bytes]

@@ -45,20 +45,7 @@ def corpus_files(corpus: Path) -> list[Path]:
 
 
 def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
-    """Write a corpus to a store; whoever sees its index there sees all of it.
-
-    Args:
-        corpus: The folder, all of whose hashes are right.
-        url: The folder in the store.
-        say: Called with a line about what happens.
-
-    Returns:
-        How many files were written; 0 where it is there already.
-
-    Raises:
-        CorpusError: A link leads out of the folder, another corpus is there, the store refuses, or
-            cannot be reached.
-    """
+    """Write a corpus to a store; whoever sees its index there sees all of it."""
     check_links(corpus, CorpusError)
     index = join_url(url, INDEX)
     if object_exists(index):

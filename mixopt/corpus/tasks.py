@@ -110,15 +110,7 @@ class EncodedTask:
 
 
 def read_items(path: str | Path) -> Iterator[Item]:
-    """Give the items of a file, in order.
-
-    Args:
-        path: JSON lines; .gz, .bz2, .xz and .zst are unpacked.
-
-    Raises:
-        ConfigError: The file cannot be read, has no items, or a line is not an item, with file and
-            line.
-    """
+    """Give the items of a file, in order."""
     path = Path(path).expanduser()
     seen: dict[str, int] = {}
     for number, line in _numbered(path):
@@ -167,16 +159,7 @@ def task_files(folder: str | Path) -> dict[str, Path]:
 
 
 def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> EncodedTask:
-    """Encode items.
-
-    Args:
-        name: The task.
-        items: At least one.
-        tokenizer: The corpus's.
-
-    Raises:
-        ConfigError: A continuation has no token of its own.
-    """
+    """Encode items."""
     encoded = tokenizer.spans([item.context + item.continuation for item in items])
     tokens, starts, scored, sizes = [], [0], [], []
     for item, spans in zip(items, encoded, strict=True):

@@ -334,10 +334,7 @@ def _datatrove_ends(index: Path, documents: int) -> Iterator[IntArray]:
 
 
 def _megatron(source: Path, dtype: str | None) -> TokenFile:
-    """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents.
-
-    An index of a large data set has gigabytes, so it is read some sequences at a time.
-    """
+    """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents."""
     if not source.name:
         raise CorpusError(f"{str(source)!r}: is not the name of a Megatron data set")
     path, index = (_beside(_prefix(source), suffix) for suffix in (".bin", ".idx"))

@@ -43,17 +43,7 @@ class TokenWriter:
         tokenizer: str,
         shard_tokens: int = SHARD_TOKENS,
     ) -> None:
-        """Choose the folder and the type of a token.
-
-        Args:
-            path: The folder; what is there is replaced.
-            dtype: uint16 or uint32.
-            tokenizer: Name of the tokenizer, kept in the index.
-            shard_tokens: Most tokens of one file, >= 1.
-
-        Raises:
-            ShardError: Another dtype.
-        """
+        """Choose the folder and the type of a token."""
         name = np.dtype(dtype).name
         if name not in DTYPES:
             raise ShardError(f"{path}: dtype {name!r}; tokens are uint16 or uint32")
@@ -76,18 +66,7 @@ class TokenWriter:
         return self
 
     def write(self, tokens: NDArray[Any], documents: int, bytes: int) -> None:
-        """Append tokens.
-
-        Args:
-            tokens: Integers, shape (tokens,), that end with an end-of-document id where a
-                document ends.
-            documents: How many documents end in them.
-            bytes: Length of their text in UTF-8.
-
-        Raises:
-            ShardError: A token that does not fit the dtype.
-            RunError: The disk is full or the folder cannot be written.
-        """
+        """Append tokens."""
         fitting = self._fitting(tokens)
         with _written(self.path):
             while len(fitting):

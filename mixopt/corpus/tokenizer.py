@@ -211,12 +211,7 @@ class TransformersTokenizer:
         return _joined(batch, self)
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Return the tokens of each text, nothing added, and the bytes up to each one's end.
-
-        A tokenizer in Python does not say where its tokens are: the text of all up to each one is
-        decoded, which takes the square of the length. A character that is cut between tokens is
-        the last one's, and so is what decoding leaves out.
-        """
+        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
         found = []
         for text in texts:
@@ -350,11 +345,7 @@ def _fetch(name: str, file: str) -> Path | None:
 
 
 def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:
-    """Return the bytes of a text up to the end of each token, shape (T,).
-
-    Tokenizers say it in characters, and a byte-level BPE may cut a character between two tokens,
-    both of which then have all of it. There each character of the tokens stands for one byte.
-    """
+    """Return the bytes of a text up to the end of each token, shape (T,)."""
     size = len(text.encode())
     if sum(map(len, tokens)) == size and all(max(token) <= _LAST_BYTE for token in tokens):
         return np.array(list(accumulate(map(len, tokens))), dtype=np.int64)

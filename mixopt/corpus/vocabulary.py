@@ -128,29 +128,14 @@ def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
 
 
 def byte_tokens() -> list[str]:
-    """Return the character by which byte-level vocabularies write each byte.
-
-    Printable bytes are the characters of Latin 1 and the others follow from U+0100 on, as in GPT-2.
-    """
+    """Return the character by which byte-level vocabularies write each byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None:
-    """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids.
-
-    Text that looks like a special token is one there, unless it is encoded with
-    `split_special_tokens=True`; in a corpus it is text.
-
-    Args:
-        tokenizer: What is written; its `eos_token` ends a document.
-        folder: Where to; it exists.
-        length: Most tokens that the model reads at once.
-
-    Raises:
-        CorpusError: It is of no kind that transformers reads.
-    """
+    """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids."""
     if isinstance(tokenizer, TransformersTokenizer):
         tokenizer.inner.save_pretrained(folder)
         return

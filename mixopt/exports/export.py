@@ -65,26 +65,7 @@ def export_schedule(
     paths: Paths | None = None,
     sample_tokens: Mapping[str, float] | float | None = None,
 ) -> dict[str, str]:
-    """Write a schedule as fragments of a tool's configuration, in the tool's unit.
-
-    A tool's stages are constant: a linear stage is refused, or written as so many constant steps,
-    each with the mixture of its middle.
-
-    Args:
-        schedule: The schedule; its inventory is used where none is given.
-        to: The tool, one of `EXPORT_TOOLS`.
-        steps_per_stage: Into how many constant steps a linear stage is divided.
-        inventory: Distinct tokens of each domain, which epochs need.
-        paths: Where each domain's data is.
-        sample_tokens: Mean tokens of a sample of each domain, or of all, which samples need.
-
-    Returns:
-        Text by stage, `0-main`, `1-anneal`, ...; for a tool that has stages one text by the empty
-        name.
-
-    Raises:
-        ConfigError: A linear stage without `steps_per_stage`, or what `export_mixture` refuses.
-    """
+    """Write a schedule as fragments of a tool's configuration, in the tool's unit."""
     tool = _tool(to)
     known: dict[str, Any] = {
         "inventory": schedule.inventory if inventory is None else inventory,

@@ -85,12 +85,7 @@ def checked_facts(
     paths: Paths | None,
     sample_tokens: Mapping[str, float] | float | None,
 ) -> Facts:
-    """Return what is known, checked.
-
-    Raises:
-        ConfigError: A value that is not a number above 0, or a path that is not one or is of an
-            unknown domain.
-    """
+    """Return what is known, checked."""
     for name in paths or {}:
         if name not in domains:
             raise ConfigError(f"paths: unknown domain {name!r}{did_you_mean(str(name), domains)}")
@@ -153,11 +148,7 @@ class WeightUnit:
     divides: bool = True
 
     def amounts(self, shares: Mapping[str, float], facts: Facts) -> dict[str, float]:
-        """Return the amount of each domain, 0 for a share of 0.
-
-        Raises:
-            ConfigError: The unit needs what is not known.
-        """
+        """Return the amount of each domain, 0 for a share of 0."""
         amounts = {
             name: self.amount(name, share, facts) if share > 0 else 0.0
             for name, share in shares.items()
@@ -271,12 +262,7 @@ class ExportTool:
     write_stages: Callable[[Sequence[StageEntries], Sequence[str], Facts, int], str] | None = None
 
     def header(self, left_out: Sequence[str], *, divided: bool) -> list[str]:
-        """Return the lines that a fragment begins with.
-
-        Args:
-            left_out: Domains of weight 0 that the tool cannot have.
-            divided: Whether a domain has several entries.
-        """
+        """Return the lines that a fragment begins with."""
         lines = [
             f"Mixture for {self.title} (checked with {self.version}): {self.place}.",
             f"Unit: {self.unit.meaning}.",

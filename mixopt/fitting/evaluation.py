@@ -306,10 +306,7 @@ def _mean_objective(fit: Fit, targets: tuple[str, ...]) -> Objective:
 def _controls(
     fit: Fit, weights_ND: Array, observed_NM: Array, objective: Objective
 ) -> dict[str, tuple[Array, Array]]:
-    """Return what controls rank the runs by, for each target and for the mean.
-
-    The runs are one fold, and the trials the other, from which the controls predict it.
-    """
+    """Return what controls rank the runs by, for each target and for the mean."""
     ours = [fit.targets.index(name) for name in objective.evaluation]
     known_KM = fit.data.losses_NM[:, ours]
     fold = np.repeat([0, 1], [len(known_KM), len(weights_ND)])

@@ -183,10 +183,7 @@ def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, p
 
 
 def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return the chosen regressor's name, the report and the held-out predictions.
-
-    Nothing is fitted, and no regressor is imported.
-    """
+    """Return the chosen regressor's name, the report and the held-out predictions."""
     name = read_content(path).regressor
     report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
     return name, report, read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS)

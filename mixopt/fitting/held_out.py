@@ -198,11 +198,7 @@ def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, i
 
 
 def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
-    """Return the rank correlation that a perfect predictor reaches, on average.
-
-    The true values are not known; in their place are the observed ones, drawn together towards
-    their mean until noise of this spread would give the variance that is observed.
-    """
+    """Return the rank correlation that a perfect predictor reaches, on average."""
     signal = 1.0 - spread**2 / max(float(values_N.var()), 1e-300)
     if signal <= 0:
         return None

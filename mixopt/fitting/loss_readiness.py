@@ -108,11 +108,7 @@ class LossReadiness:
 
     @property
     def _is_beaten(self) -> bool:
-        """Whether the regressor ranks nothing, or a control ranks better beyond doubt.
-
-        With two domains a domain's own share says all there is to know: a control that is as good
-        is no fault.
-        """
+        """Whether the regressor ranks nothing, or a control ranks better beyond doubt."""
         if self.spearman is None or self.control is None:
             return self.spearman is None
         apart = _fisher(self.control[1]) - _fisher(self.spearman)

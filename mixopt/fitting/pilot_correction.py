@@ -130,10 +130,7 @@ class Correction:
         return line_NM
 
     def std(self, predicted_NM: Array, own_NM: Array | float = 1.0) -> Array:
-        """Return standard deviations of a new run's losses, shape (N, M).
-
-        `own_NM` is the fit's own standard deviation there over what is typical of it.
-        """
+        """Return standard deviations of a new run's losses, shape (N, M)."""
         parts = []
         for line, column_N in zip(self._lines, self._columns(predicted_NM).T, strict=True):
             basis_N2 = np.column_stack([np.ones(len(column_N)), column_N])

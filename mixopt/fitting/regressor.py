@@ -183,10 +183,7 @@ def _many_targets(regressor: Regressor) -> Regressor:
 
 
 def _as_it_takes(regressor: Learner, losses_NM: ArrayLike) -> ArrayLike:
-    """Return a single target as a vector where scikit-learn would warn of a column.
-
-    Other people's regressors get a column, as `mixopt.testing.check_regressor` gives them one.
-    """
+    """Return a single target as a vector where scikit-learn would warn of a column."""
     from sklearn.multioutput import MultiOutputRegressor
 
     losses = np.asarray(losses_NM)

@@ -31,20 +31,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     def __init__(
         self, *arguments: Any, driver: Driver, args: TrainingArguments, **options: Any
     ) -> None:
-        """Make the Trainer.
-
-        Args:
-            arguments: The Trainer's.
-            driver: Made with a MixtureLoader, with DriverOptions whose `steps` is `max_steps` and
-                `accumulation` `gradient_accumulation_steps`, after `args`, which begins
-                torch.distributed. Of a trainer that prepares its rows, a function that makes the
-                driver of what it has made of each domain's.
-            args: The Trainer's.
-            options: The Trainer's.
-
-        Raises:
-            EstimatorError: The driver has no MixtureLoader, or another accumulation.
-        """
+        """Make the Trainer."""
         mixture = (
             self._loader_of(driver, args)
             if isinstance(driver, Driver)
@@ -86,13 +73,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         return (loss, outputs) if return_outputs else loss
 
     def token_losses(self, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Return the loss of each token, shape (B, T - 1), and which of them count.
-
-        Override it for a model that returns no logits, as with a fused loss.
-
-        Raises:
-            EstimatorError: There are no logits.
-        """
+        """Return the loss of each token, shape (B, T - 1), and which of them count."""
         logits = outputs.get("logits") if hasattr(outputs, "get") else None
         if logits is None:
             raise EstimatorError(
@@ -108,12 +89,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         return torch.stack(losses), labels != _IGNORED
 
     def load_mixture(self, checkpoint: Path) -> None:
-        """Resume batches and estimator after a checkpoint.
-
-        Raises:
-            SamplerError: It has no state of them.
-            EstimatorError: The state is of another run.
-        """
+        """Resume batches and estimator after a checkpoint."""
         super().load_mixture(checkpoint)
         self.driver.load_state_dict(read_state(checkpoint, STATE_FILE))
 

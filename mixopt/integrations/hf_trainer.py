@@ -40,21 +40,7 @@ class MixtureTrainerMixin:
         train_dataset: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Make the Trainer.
-
-        Args:
-            arguments: The Trainer's.
-            mixture: A MixtureLoader or a MixtureStream; its `batch_size` is
-                per_device_train_batch_size times the number of processes, and `max_steps` says how
-                long to train. Of a trainer that prepares its rows, as TRL's do, a function that
-                makes the loader of what it has made of each domain's.
-            args: The Trainer's; `ignore_data_skip` is set in a copy, as there is nothing to skip.
-            train_dataset: For such a function the datasets, by domain.
-            options: The Trainer's.
-
-        Raises:
-            SamplerError: An argument that would be ignored, or that does not fit the batches.
-        """
+        """Make the Trainer."""
         _check_strategy(args)
         args = copy.copy(args)
         args.ignore_data_skip = True
@@ -114,10 +100,7 @@ class MixtureTrainerMixin:
         return TrainerBatches(self.mixture, masks=self._prepares)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
-        """Take what is not for the model out of a batch; override to use `inputs['domain']`.
-
-        `self.mixture.fields` has the names of what mixopt adds, where a column of yours has them.
-        """
+        """Take what is not for the model out of a batch; override to use `inputs['domain']`."""
         ours = self.mixture.fields.values()
         kept = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
         return super().compute_loss(model, kept, *rest, **options)  # type: ignore[misc]
@@ -151,11 +134,7 @@ class MixtureTrainerMixin:
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
-        """Train; on resume the batches continue from the checkpoint.
-
-        Raises:
-            SamplerError: The checkpoint has no state of the mixture.
-        """
+        """Train; on resume the batches continue from the checkpoint."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[attr-defined]
         if isinstance(resume_from_checkpoint, str):
@@ -163,11 +142,7 @@ class MixtureTrainerMixin:
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
 
     def load_mixture(self, checkpoint: Path) -> None:
-        """Resume the batches after a checkpoint.
-
-        Raises:
-            SamplerError: It has no state of the mixture.
-        """
+        """Resume the batches after a checkpoint."""
         self.mixture.load_state_dict(read_state(checkpoint, STATE_FILE))
 
 
@@ -188,11 +163,7 @@ class _SaveMixture(TrainerCallback):  # type: ignore[misc]
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Write the state; it is the same on every rank, which is checked.
-
-        Raises:
-            SamplerError: Ranks have other orders of samples; the message names the rank.
-        """
+        """Write the state; it is the same on every rank, which is checked."""
         check_ranks(self._mixture.sampler)
         content = self._mixture.state_dict()  # of a stream every rank is asked
         if state.is_world_process_zero:
@@ -221,11 +192,7 @@ def _check_passes(mixture: Batches, accumulation: int) -> None:
 
 
 def read_state(checkpoint: Path, name: str) -> Any:
-    """Read a state that is saved beside the Trainer's.
-
-    Raises:
-        SamplerError: The checkpoint has none, or one that is not what was written.
-    """
+    """Read a state that is saved beside the Trainer's."""
     file = checkpoint / name
     if not file.exists():
         raise SamplerError(

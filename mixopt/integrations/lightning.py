@@ -93,20 +93,12 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(self, driver: Driver) -> None:
-        """Wrap a driver.
-
-        Args:
-            driver: Made with the loader of the MixtureDataModule.
-        """
+        """Wrap a driver."""
         self._driver = driver
         self._learning_rate = 0.0
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
-        """Ask for the first plan before the first batch.
-
-        Raises:
-            EstimatorError: The module has several optimizers, whose steps Lightning adds up.
-        """
+        """Ask for the first plan before the first batch."""
         if len(trainer.optimizers) > 1:
             raise EstimatorError(
                 f"the module has {len(trainer.optimizers)} optimizers, but Lightning counts the "

@@ -6,11 +6,7 @@ from mixopt.loading import MixtureLoader
 
 
 def share_metrics(mixture: MixtureLoader) -> dict[str, float]:
-    """Return `mixture/<domain>`, the share of the tokens so far.
-
-    Returns:
-        Shares that add up to 1 (MixtureLoader.realised); none before a token is counted.
-    """
+    """Return `mixture/<domain>`, the share of the tokens so far."""
     shares = mixture.realised().shares
     if not any(shares.values()):
         return {}

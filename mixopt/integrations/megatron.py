@@ -91,12 +91,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         return self._samples
 
     def __getitem__(self, index: int | None) -> dict[str, Any]:
-        """Return the sample at a global index; for None one that carries no loss, as padding.
-
-        Raises:
-            CorpusError: Rows that are not token shards, or of less than two tokens.
-            IndexError: An index that is not in the run.
-        """
+        """Return the sample at a global index; for None one that carries no loss, as padding."""
         place = 0 if index is None else int(index)
         if not 0 <= place < self._samples:
             raise IndexError(f"sample {place} of {self._samples}")

@@ -19,11 +19,7 @@ READY = "input_ids"
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:
-    """Return the datasets that a trainer is to prepare, by domain.
-
-    Raises:
-        SamplerError: They are not datasets by domain, or one has no rows.
-    """
+    """Return the datasets that a trainer is to prepare, by domain."""
     if not isinstance(domains, Mapping) or not domains:
         raise SamplerError(
             "mixture=function makes the batches of rows that the trainer has prepared: give"
@@ -37,11 +33,7 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
 
 
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
-    """Return the row by which a trainer is to tell which kind of losses and masks are asked for.
-
-    It looks at the first row of its dataset: with `assistant_only_loss` that has to be a
-    conversation, and loss is of completions alone where that has a completion.
-    """
+    """Return the row by which a trainer is to tell which kind of losses and masks are asked for."""
     keys = [("messages", "conversations")] if conversational else []
     for wanted in [*keys, ("completion",)]:
         for dataset in domains.values():
@@ -51,11 +43,7 @@ def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Data
 
 
 def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
-    """Return a row that stands for rows which need no preparation.
-
-    Raises:
-        SamplerError: They do need it.
-    """
+    """Return a row that stands for rows which need no preparation."""
     for name, columns in dataset.columns.items():
         needs = None if READY in columns else f"have no {READY!r}"
         if packs and "seq_lengths" not in columns:
@@ -71,11 +59,7 @@ def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
 def prepared(
     domains: Mapping[str, Dataset], prepare: Callable[[Dataset], Any]
 ) -> dict[str, Dataset]:
-    """Return the prepared rows of each domain.
-
-    Raises:
-        SamplerError: None is left of a domain.
-    """
+    """Return the prepared rows of each domain."""
     rows = {name: prepare(dataset) for name, dataset in domains.items()}
     for name, dataset in rows.items():
         if not len(dataset):

@@ -19,12 +19,7 @@ class TrainerBatches:
     """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
 
     def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool = False) -> None:
-        """Wrap a loader.
-
-        Args:
-            mixture: The batches.
-            masks: Whether the trainer asks for an `attention_mask` where rows are not packed.
-        """
+        """Wrap a loader."""
         self._mixture = mixture
         self._masks = masks
 
@@ -55,18 +50,7 @@ def _labels(batch: Batch) -> Any:
 def model_inputs(
     model: Any, batch: Mapping[str, Any], ours: Collection[str], unused: Collection[str]
 ) -> dict[str, Any]:
-    """Return what of a batch a model is given.
-
-    Documents of packed rows are told by `position_ids`, of which transformers makes the mask, and
-    by `cu_seq_lens_q` and its like, which its flash attention takes; a model of another kind is
-    given those of the batch's fields that its `forward` names.
-
-    Args:
-        model: The model, of whose class `forward` is looked at: trainers replace an instance's.
-        batch: Its batch.
-        ours: Names of what mixopt adds.
-        unused: Columns that are left out where `forward` does not name them.
-    """
+    """Return what of a batch a model is given."""
     if hasattr(model, "get_base_model"):  # of PEFT
         model = model.get_base_model()
     forward = inspect.signature(type(model).forward).parameters

@@ -45,15 +45,7 @@ class ChatTokens:
         self._is_marked = bool(_MARKS.search(found))
 
     def __call__(self, sample: Any) -> dict[str, Any]:
-        """Return the tokens of a conversation, and labels that are -100 outside of answers.
-
-        Args:
-            sample: Has the column of messages, each with `role` and `content`; `tools` if there
-                are any.
-
-        Raises:
-            CorpusError: No messages, or a template whose answers cannot be told.
-        """
+        """Return the tokens of a conversation, and labels that are -100 outside of answers."""
         messages = sample.get(self._field) if isinstance(sample, Mapping) else None
         if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
             raise CorpusError(f"a conversation: column {self._field!r} has no messages")

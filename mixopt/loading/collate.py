@@ -34,11 +34,7 @@ class TokenSamples(Sequence[Batch]):
     """The samples of a batch that was read at once; each is made when it is asked for."""
 
     def __init__(self, batch: Batch) -> None:
-        """Keep the batch.
-
-        Args:
-            batch: What MixtureDataset.read returned.
-        """
+        """Keep the batch."""
         self.batch = batch
 
     def __len__(self) -> int:
@@ -79,15 +75,7 @@ def stack_samples(samples: Sequence[Any]) -> Batch:
 
 
 def check_alike(samples: Sequence[Any], names: Callable[[int], str] = "sample {}".format) -> None:
-    """Check that samples of several domains, which are in one batch, have the same fields.
-
-    Args:
-        samples: Of a batch.
-        names: What to call a sample in a message, by its place in the batch.
-
-    Raises:
-        SamplerError: One has a field that another lacks.
-    """
+    """Check that samples of several domains, which are in one batch, have the same fields."""
     first = samples[0].keys()
     for k, sample in enumerate(samples):
         if sample.keys() != first:
@@ -160,11 +148,7 @@ def _tokens(sample: Mapping[str, Any], length: int) -> int:
 
 
 def field_names(columns: Iterable[str]) -> dict[str, str]:
-    """Return by what name a batch has each field that mixopt adds.
-
-    Args:
-        columns: Of the user's.
-    """
+    """Return by what name a batch has each field that mixopt adds."""
     taken = set(columns)
     return {name: PREFIX + name if name in taken else name for name in ADDED}
 

@@ -81,17 +81,7 @@ class TokenDocument(NamedTuple):
 
 
 def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> TokenDocument:
-    """Read a sample: a list of tokens, or fields.
-
-    Args:
-        sample: Tokens, or `input_ids` with, if you like, `labels`, `attention_mask`,
-            `assistant_masks`, `completion_mask`.
-        name: What the sample is, for messages.
-        tokenize: Turns the sample into such a one.
-
-    Raises:
-        CorpusError: No tokens, ids that are no tokens, or fields of different lengths.
-    """
+    """Read a sample: a list of tokens, or fields."""
     if tokenize is not None:
         sample = tokenize(sample)
     fields = sample if isinstance(sample, Mapping) else {TOKENS: sample}
@@ -180,11 +170,7 @@ class RowFormat:
     def rows(
         self, documents: Sequence[Any], left: NDArray[Any]
     ) -> tuple[list[Any], NDArray[Any], list[int]]:
-        """Make rows of the tokens left over before and of documents.
-
-        Returns:
-            The rows, the tokens that are left now, and the tokens of each document.
-        """
+        """Make rows of the tokens left over before and of documents."""
         if self.length is None:
             return list(documents), left, []
         read = self.read(documents)
@@ -209,21 +195,12 @@ class ShardDocuments:
     """Documents of token shards, each ended by the end-of-document id."""
 
     def __init__(self, shards: TokenShards, document_end: int) -> None:
-        """Keep the shards.
-
-        Args:
-            shards: The tokens.
-            document_end: The id that ends a document; what follows the last one is one too.
-        """
+        """Keep the shards."""
         self.shards = shards
         self.document_end = document_end
 
     def scan(self) -> Iterator[Scanned]:
-        """Yield lengths of documents, a few megabytes of tokens at a time.
-
-        Raises:
-            CorpusError: No document ends.
-        """
+        """Yield lengths of documents, a few megabytes of tokens at a time."""
         shards, begin = self.shards, 0
         for start in range(0, shards.tokens, SCAN_TOKENS):
             tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
@@ -275,16 +252,7 @@ class SampleDocuments:
     def __init__(
         self, source: Indexable, tokenize: Tokenize | None, lengths: ArrayLike | None
     ) -> None:
-        """Keep the source.
-
-        Args:
-            source: Anything with a length and an index.
-            tokenize: Turns a sample into tokens and labels.
-            lengths: Tokens of each sample, where they are known.
-
-        Raises:
-            CorpusError: Lengths that cannot be these samples'.
-        """
+        """Keep the source."""
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
         self._lengths = None if lengths is None else _checked_lengths(lengths, len(source))
@@ -303,11 +271,7 @@ class SampleDocuments:
                 yield _scanned(self._documents(range(start, stop)))
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], IntArray | None]:
-        """Return the tokens and labels of pieces one after the other.
-
-        Raises:
-            CorpusError: A document is not as long as it was.
-        """
+        """Return the tokens and labels of pieces one after the other."""
         numbers, place_P = np.unique(pieces_P["document"], return_inverse=True)
         documents = self._documents(numbers.tolist())
         read = [
@@ -328,11 +292,7 @@ class SampleDocuments:
 def documents_in(
     source: Any, document_end: int | None, tokenize: Tokenize | None, lengths: ArrayLike | None
 ) -> ShardDocuments | SampleDocuments:
-    """Return the documents of a source.
-
-    Raises:
-        CorpusError: Something that has no documents, or options that are not for it.
-    """
+    """Return the documents of a source."""
     if isinstance(source, TokenShards):
         if document_end is None:
             raise CorpusError(

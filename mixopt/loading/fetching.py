@@ -32,13 +32,7 @@ class Ahead:
         order: object,
         close: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Join an iterator and what ends it.
-
-        Args:
-            batches: The batches.
-            order: What they follow from (MixtureSampler.order).
-            close: Frees what the iterator holds.
-        """
+        """Join an iterator and what ends it."""
         self._batches = batches
         self._order = order
         self.close = close
@@ -64,10 +58,7 @@ def in_thread(chunks: Iterator[Iterator[Batch]], order: object, depth: int) -> A
 
 
 def in_thread_later(chunks: Iterator[Iterator[Batch]], order: object, depth: int) -> Ahead:
-    """Read the first chunk when it is asked for, and what follows in a thread.
-
-    Where weights change with each batch, no thread is begun that reads in vain.
-    """
+    """Read the first chunk when it is asked for, and what follows in a thread."""
 
     def read() -> Generator[Batch]:
         yield from next(chunks, iter(()))
@@ -85,12 +76,7 @@ class InThread:
     """Run an iterator in a thread; errors come out where the values are taken."""
 
     def __init__(self, chunks: Iterator[Iterator[Any]], depth: int) -> None:
-        """Start the thread.
-
-        Args:
-            chunks: What is read, a chunk of values at a time.
-            depth: Most chunks that are kept ready.
-        """
+        """Start the thread."""
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(chunks,), daemon=True)
@@ -142,12 +128,7 @@ def in_processes(
     workers: int,
     prefetch: int,
 ) -> Ahead:
-    """Start worker processes that read batches from `first` on, by torch's DataLoader.
-
-    The order is decided in this process and workers keep nothing, so it does not depend on how
-    many there are. Batches come back as numpy arrays: they go through a pipe, where a tensor would
-    cost a file descriptor and a mapping each.
-    """
+    """Start worker processes that read batches from `first` on, by torch's DataLoader."""
     from torch.utils.data import DataLoader
 
     asked = _RowsAskedFor(rows, first)

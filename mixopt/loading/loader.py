@@ -110,16 +110,7 @@ class MixtureLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches from the next one to the end of the pass.
-
-        Each has what the dataset gives, `domain` and `row` of its samples, `batch`, `position`
-        (the global position of its first sample), `mixture` (the fingerprint in force), and the
-        `tokens` and `supervised` tokens (those that carry loss) of each domain in this rank's part,
-        shape (D,); `fields` has their names where a source has columns of these names.
-
-        Raises:
-            SamplerError: A sample is not as long as the sampler was told.
-        """
+        """Yield the batches from the next one to the end of the pass."""
         sampler, ahead, label = self.sampler, None, self._labels()
         first = sampler.batch
         last = sampler.pass_end
@@ -240,13 +231,7 @@ class MixtureLoader:
         return label
 
     def _fetch(self, batch: int, last: int | None, *, was_brief: bool) -> Ahead:
-        """Begin to read.
-
-        Args:
-            batch: The first batch.
-            last: The batch after the last.
-            was_brief: Whether the weights before held for one batch alone.
-        """
+        """Begin to read."""
         order = self.sampler.order
         if self.workers:
             rows = (one for some in self._rows(batch, last, most=1) for one in some)
@@ -261,10 +246,7 @@ class MixtureLoader:
         return in_line(chunks, order)
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
-        """Yield this rank's rows of some batches at a time: one at first, up to `most`.
-
-        They follow from the weights that are known when they are asked for.
-        """
+        """Yield this rank's rows of some batches at a time: one at first, up to `most`."""
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
         rows = BatchRows(self.sampler.order, self.sampler.batch_size)
@@ -305,11 +287,7 @@ class _Account:
         self._samples, self._counted = zeros, TokenCounts(zeros, zeros)
 
     def add(self, content: Batch) -> None:
-        """Add a batch that the loop is about to receive, and say its counts by domain in it.
-
-        Raises:
-            SamplerError: A sample is not as long as the sampler was told.
-        """
+        """Add a batch that the loop is about to receive, and say its counts by domain in it."""
         fields = self._dataset.fields
         if self._is_plain and fields["tokens"] in content:  # it was counted when it was read
             return

@@ -134,17 +134,7 @@ class MixtureStream(IterableDataset[Batch]):
         self._places = [Places.joined(one.at_start(self._lanes) for one in divided.values())]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches to the end of the pass.
-
-        Each has the `domain` of its samples, `batch`, `position`, `mixture`, and where samples have
-        `input_ids` their `tokens` and `supervised` tokens by domain, shape (D,), as MixtureLoader's
-        have. Where documents have a column of such a name, ours has `mixopt_` before it.
-
-        Raises:
-            SamplerError: A worker process of torch's DataLoader iterates, or a worker process has
-                died.
-            CorpusError: A source cannot be read, gives nothing or is not what it was.
-        """
+        """Yield batches to the end of the pass."""
         if get_worker_info() is not None:
             raise SamplerError(
                 "each worker of a DataLoader would read all of this rank's part; give "
@@ -379,12 +369,7 @@ class _Workers:
             pass
 
     def take(self) -> list[tuple[list[Any], Places]]:
-        """Return each worker's samples of the first batch that was asked for and not taken.
-
-        Raises:
-            SamplerError: A worker has died.
-            Exception: What reading raised in a worker.
-        """
+        """Return each worker's samples of the first batch that was asked for and not taken."""
         try:
             if not self._asked:
                 raise BrokenProcessPool

@@ -114,12 +114,7 @@ class PackedDocuments:
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
-        """Return rows.
-
-        Raises:
-            IndexError: One is not there.
-            CorpusError: A document is not as long as it was.
-        """
+        """Return rows."""
         fields = self.read(rows)
         return [
             dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)

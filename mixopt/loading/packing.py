@@ -67,17 +67,7 @@ def best_fit(
     padding: int = 0,
     labels: Sequence[ArrayLike] | None = None,
 ) -> Packed:
-    """Put each document, or each piece of a longer one, into the fullest row that has room.
-
-    Args:
-        documents: Tokens of each document, ended by the end-of-document id.
-        length: Tokens of a row.
-        padding: Token id where a row is not full.
-        labels: Labels of each document, as long as it is; None where all tokens carry loss.
-
-    Returns:
-        The rows.
-    """
+    """Put each document, or each piece of a longer one, into the fullest row that has room."""
     pieces = _pieces(documents, length)
     if not pieces:
         return _empty(length)
@@ -99,20 +89,7 @@ def best_fit(
 
 
 def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
-    """Put each document into the fullest row that has room, the longest documents first.
-
-    All documents of one size are placed together: they fill up the fullest rows that have room, of
-    which those with equal room are taken at once. That gives what placing them one by one gives
-    (best-fit decreasing, as in Ding et al. 2024, "Fewer truncations improve language modeling"), at
-    a cost that grows with how many sizes there are more than with how many documents.
-
-    Args:
-        lengths_P: Tokens of each document, 1 to `length`.
-        length: Tokens of a row.
-
-    Returns:
-        The number of each document's row, shape (P,); rows are numbered as they are opened.
-    """
+    """Put each document into the fullest row that has room, the longest documents first."""
     lengths = np.asarray(lengths_P, np.int64)
     order = np.argsort(-lengths, kind="stable")
     sizes, counts = np.unique(lengths, return_counts=True)
@@ -186,16 +163,7 @@ def laid_out(
     padding: int = 0,
     labels_T: NDArray[Any] | None = None,
 ) -> Packed:
-    """Lay tokens out in rows.
-
-    Args:
-        tokens_T: Tokens of the pieces of all rows, one after the other.
-        lengths_P: Tokens of each piece.
-        pieces_R: Pieces of each row, >= 1.
-        length: Tokens of a row.
-        padding: Token id where a row is not full.
-        labels_T: The label of each token; None where all of them carry loss.
-    """
+    """Lay tokens out in rows."""
     stops = np.cumsum(np.add.reduceat(lengths_P, np.cumsum(pieces_R) - pieces_R)).tolist()
     number_P = np.arange(len(lengths_P)) - np.repeat(np.cumsum(pieces_R) - pieces_R, pieces_R)
     document_T = np.repeat(number_P.astype(np.int32), lengths_P)
@@ -208,13 +176,7 @@ def laid_out(
 
 
 def packed_fields(packed: Packed) -> dict[str, Any]:
-    """Return what a model takes of rows, each of shape (R, L).
-
-    Returns:
-        `input_ids`; `labels`, of which the first token of a document and padding are -100, since
-        nothing before them belongs to them; `position_ids`, which begin at 0 with each document
-        and with the padding; `document`.
-    """
+    """Return what a model takes of rows, each of shape (R, L)."""
     document = packed.document_RL
     begins = _begins(document)
     place = np.broadcast_to(np.arange(document.shape[1]), document.shape)
@@ -252,10 +214,7 @@ def documents_of(tokens_RL: NDArray[Any], document_end: int | None) -> NDArray[n
 
 
 def cumulative_lengths(document_RL: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return where documents begin in the concatenated rows, and their end (cu_seqlens).
-
-    Padding at the end of a row counts as a document of its own, so that nothing attends across.
-    """
+    """Return where documents begin in the concatenated rows, and their end (cu_seqlens)."""
     begins = _begins(document_RL)
     return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 

@@ -65,11 +65,7 @@ def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
 
 
 def check_is_one(name: str | None, source: Any) -> None:
-    """Refuse a DatasetDict, which has a length and an index: those of its splits.
-
-    Raises:
-        CorpusError: The source is several datasets by name.
-    """
+    """Refuse a DatasetDict, which has a length and an index: those of its splits."""
     if isinstance(source, Mapping):
         names = ", ".join(map(repr, source))
         where = "a source" if name is None else f"domain {name!r}"
@@ -80,12 +76,7 @@ def check_is_one(name: str | None, source: Any) -> None:
 
 
 def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexable:
-    """Return what rows are read from.
-
-    Raises:
-        CorpusError: Token shards without a length of row, several datasets by name, or something
-            that has no length.
-    """
+    """Return what rows are read from."""
     if isinstance(source, TokenShards):
         if length is None:
             raise CorpusError(
@@ -139,10 +130,7 @@ class ArrowSamples:
         return np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
 
     def counts(self, unit: CountedUnit) -> IntArray | None:
-        """Return the tokens of all samples, or those that carry loss, shape (samples,).
-
-        None where a mask says which tokens count, so that samples have to be read.
-        """
+        """Return the tokens of all samples, or those that carry loss, shape (samples,)."""
         columns = list(self._view.column_names)
         if set(columns) - {TOKENS, LABELS}:
             return None

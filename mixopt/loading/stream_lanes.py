@@ -112,18 +112,7 @@ class DividedSource:
     """
 
     def __init__(self, domain: str, source: Any, lanes: int, block: int) -> None:
-        """Divide a source.
-
-        Args:
-            domain: The domain.
-            source: A streaming data set, an iterable of documents, or a function that returns one.
-            lanes: Lanes of the stream.
-            block: Documents of a lane's block.
-
-        Raises:
-            SamplerError: The source was given to ranks already.
-            CorpusError: It is several data sets by name, or nothing that can be iterated over.
-        """
+        """Divide a source."""
         check_is_one(domain, source)
         if getattr(source, "_distributed", None) is not None:
             raise SamplerError(
@@ -164,14 +153,7 @@ class StreamPart:
     def __init__(
         self, source: DividedSource, number: int, mark: Mark, starts: Mapping[int, DocumentPlace]
     ) -> None:
-        """Begin at a mark; nothing is read yet.
-
-        Args:
-            source: The domain's.
-            number: Of the part.
-            mark: Where to begin.
-            starts: The first document of each slot that is read here, at the mark or after it.
-        """
+        """Begin at a mark; nothing is read yet."""
         self.source, self._number, self._starts = source, number, starts
         self._needed = dict(starts)
         self._queues: dict[int, deque[tuple[DocumentPlace, Any] | None]] = {
@@ -188,11 +170,7 @@ class StreamPart:
         return self._marks[0]
 
     def next(self, slot: int) -> tuple[DocumentPlace, Any] | None:
-        """Return a slot's next document and its place, or None at the end of a pass.
-
-        Raises:
-            CorpusError: The source cannot be read, has shrunk, or gives the slot nothing.
-        """
+        """Return a slot's next document and its place, or None at the end of a pass."""
         queue = self._queues[slot]
         while not queue:
             self._read()
@@ -289,16 +267,7 @@ class LaneRows:
     def __init__(
         self, part: StreamPart, slot: int, form: RowFormat, key: int, block: int, place: LanePlace
     ) -> None:
-        """Begin at a place, which the part can still give.
-
-        Args:
-            part: Where documents come from.
-            slot: Which of the part's lanes this is.
-            form: How documents become rows.
-            key: 64 bits for the shuffle.
-            block: Documents of a block.
-            place: Where to begin.
-        """
+        """Begin at a place, which the part can still give."""
         self._part, self._slot, self._form = part, slot, form
         self._key, self._size = key, block
         self._begin, self._taken, self._block = place, place.taken, place.block
@@ -307,11 +276,7 @@ class LaneRows:
         self._rows: list[Any] | None = None
 
     def __next__(self) -> Any:
-        """Return the next row.
-
-        Raises:
-            CorpusError: The source cannot be read, gives nothing or is not what it was.
-        """
+        """Return the next row."""
         if self._rows is None:
             self._restore()
         while self._rows is None or self._taken >= len(self._rows):
@@ -403,13 +368,7 @@ class LaneReader:
     """Reads the samples of lanes, batch after batch."""
 
     def __init__(self, plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
-        """Begin at the places of the lanes; nothing is read yet.
-
-        Args:
-            plan: What is read.
-            lanes: The lanes that are read here.
-            places: Theirs, and the marks of the parts that they read.
-        """
+        """Begin at the places of the lanes; nothing is read yet."""
         self._plan, self._lanes, self._names = plan, list(lanes), list(plan.sources)
         self._rows: dict[LaneKey, LaneRows] = {}
         self._parts: dict[LaneKey, StreamPart] = {}
@@ -431,14 +390,7 @@ class LaneReader:
                 )
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
-        """Read the next samples of each lane, of the domains that are asked for.
-
-        Returns:
-            The samples, in the order of the lanes, and the places that have changed.
-
-        Raises:
-            CorpusError: A source cannot be read, gives nothing or is not what it was.
-        """
+        """Read the next samples of each lane, of the domains that are asked for."""
         samples, changed = [], Places()
         for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True):
             for number in domain_S:
@@ -453,20 +405,7 @@ class LaneReader:
 
 
 def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
-    """Deal the samples of a global batch to lanes, so that each has its part of every domain.
-
-    The samples are sorted by domain and dealt in turn, beginning with another lane in each batch:
-    by multiples of the golden ratio, whose fractions are spread evenly at every length. So lanes
-    come to the end of their documents together. In a lane the samples keep their order.
-
-    Args:
-        domain_B: Domains of the batch's samples; the lanes divide their number.
-        lanes: How many lanes.
-        batch: Number of the batch.
-
-    Returns:
-        Domains of the samples of each lane, shape (lanes, S).
-    """
+    """Deal the samples of a global batch to lanes, so that each has its part of every domain."""
     turn = (batch * _GOLDEN % (1 << 64)) * lanes >> 64
     lane_B = np.empty_like(domain_B)
     lane_B[np.argsort(domain_B, kind="stable")] = (np.arange(len(domain_B)) + turn) % lanes
@@ -474,11 +413,7 @@ def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
 
 
 def _has_exact_state(source: Any) -> bool:
-    """Whether a source says where it is, so that it resumes with the next document.
-
-    `datasets` leaves the content of a shuffle buffer out of its state, and batches of mapped tables
-    of the formats that are tables; these are read from the start of the pass.
-    """
+    """Whether a source says where it is, so that it resumes with the next document."""
     if not (hasattr(source, "state_dict") and hasattr(source, "load_state_dict")):
         return False
     formatting = getattr(source, "_formatting", None)

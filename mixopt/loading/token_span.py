@@ -36,11 +36,7 @@ class TokenReader:
     """Read rows of token shards of any dtype; the wider one holds a batch of both."""
 
     def __init__(self, domains: Sequence[TokenRows]) -> None:
-        """Map the files, if they are few.
-
-        Args:
-            domains: Rows of one length.
-        """
+        """Map the files, if they are few."""
         dtypes = [rows.shards.dtype for rows in domains]
         self.dtype = np.result_type(*dtypes)
         self._length = domains[0].length
@@ -57,18 +53,7 @@ class TokenReader:
         self._number_D = np.array(number)
 
     def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
-        """Copy the rows, which must be inside of their domains, of one batch after the other.
-
-        Args:
-            domain_NB: Numbers of domains, a batch in each row.
-            row_NB: Rows in those domains.
-
-        Yields:
-            Tokens of a batch, shape (B, L).
-
-        Raises:
-            ShardError: A file is not there any more, or is not what it was.
-        """
+        """Copy the rows, which must be inside of their domains, of one batch after the other."""
         if len(self._spans) == 1:
             yield from self._spans[0].read_many(domain_NB, row_NB)
             return
@@ -182,10 +167,7 @@ class _Overlay:
 
 
 def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
-    """Lay rows of one length, one beginning at each token, over an address range.
-
-    A row is one item of so many bytes, which numpy gathers quicker than rows of tokens.
-    """
+    """Lay rows of one length, one beginning at each token, over an address range."""
     tokens = int(ends_S.max(initial=0))
     item = dtype.itemsize
     kind = np.dtype((np.void, length * item))

@@ -68,11 +68,7 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check names, shapes, shares and bounds.
-
-        Raises:
-            EstimatorError: Something does not fit; the message names it.
-        """
+        """Check names, shapes, shares and bounds."""
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise EstimatorError(f"domains {list(self.domains)}: give each a name of its own")
         for name in ("steps", "tokens_per_step"):
@@ -131,11 +127,7 @@ class Plan:
     perturbs: bool = False
 
     def __post_init__(self) -> None:
-        """Check the shares and the length.
-
-        Raises:
-            EstimatorError: They are not a mixture, or no steps and no evaluation are planned.
-        """
+        """Check the shares and the length."""
         _check_shares(f"plan {self.tag!r}: weights_D", self.weights_D, len(self.weights_D))
         if self.steps < 0 or (self.steps == 0 and not self.held_out):
             raise EstimatorError(f"plan {self.tag!r}: {self.steps} steps; at least 1")

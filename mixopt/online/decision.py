@@ -62,15 +62,7 @@ class DriverState:
 
     @classmethod
     def read(cls, state: Mapping[str, Any], setting: Setting) -> DriverState:
-        """Check a state.
-
-        Args:
-            state: What `Driver.state_dict` returned.
-            setting: The run that resumes from it.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Check a state."""
         fields = StateFields(state, _WHERE, EstimatorError)
         domains, step = fields.texts("domains"), fields.whole("step")
         count, is_same = len(domains), tuple(domains) == setting.domains
@@ -124,11 +116,7 @@ class Decisions:
     def __init__(
         self, estimator: Estimator, setting: Setting, stream: StreamSteps, options: DriverOptions
     ) -> None:
-        """Begin on the reference mixture.
-
-        Raises:
-            EstimatorError: The estimator cannot work in this setting.
-        """
+        """Begin on the reference mixture."""
         self._estimator, self._stream, self._options = estimator, stream, options
         self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
         self._told = 0  # the last step that the estimator was told of
@@ -165,11 +153,7 @@ class Decisions:
         self.meter.lap()
 
     def after_step(self, learning_rate: float) -> None:
-        """Note an optimiser step: tell and ask the estimator what is due.
-
-        Raises:
-            EstimatorError: The loop does not do what it was said to.
-        """
+        """Note an optimiser step: tell and ask the estimator what is due."""
         self.step += 1
         self._learning_rate = learning_rate
         self._stream.check(self.step)
@@ -205,11 +189,7 @@ class Decisions:
     # What is told ---------------------------------------------------------------------------
 
     def _open_if_time(self) -> None:
-        """Open a window where a plan ends, and every few steps in the middle of one.
-
-        Not while the next plan is being decided, and not between the step at which the estimator
-        takes the plan to be over and the evaluation that it waits for.
-        """
+        """Open a window where a plan ends, and every few steps in the middle of one."""
         plan, ends = self.plan, self.step == self.plan.last
         evaluates = ends and plan.held_out
         waits = self.seen.has_ended_plan or (plan.held_out and self.step >= plan.until)
@@ -257,13 +237,7 @@ class Decisions:
     # What is decided ------------------------------------------------------------------------
 
     def _decide(self, first: int, now: int, *, again: bool = False) -> None:
-        """Ask for a plan, and evaluate first if it asks to.
-
-        Args:
-            first: The step from which it holds.
-            now: The step with which it can end at the earliest.
-            again: Whether held-out losses were asked for just before.
-        """
+        """Ask for a plan, and evaluate first if it asks to."""
         if first > self.setting.steps:
             return
         said = from_first(self._ask(first, now) if is_first() else None)
@@ -345,11 +319,7 @@ class Decisions:
     # State ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state; every rank has to call it, and that of rank 0 counts.
-
-        Raises:
-            EstimatorError: The estimator has none; on every rank.
-        """
+        """Return the state; every rank has to call it, and that of rank 0 counts."""
         plans = {"plan": self.plan, "before": self._before, "steady": self._steady}
         return {
             "domains": list(self.setting.domains),
@@ -373,13 +343,7 @@ class Decisions:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state; where its domains are not these, on the reference mixture.
-
-        Raises:
-            EstimatorError: The state is of another run or damaged, or the estimator cannot resume
-                from it; nothing is changed.
-            RunError: The log is shorter than it was; nothing is changed.
-        """
+        """Resume from a state; where its domains are not these, on the reference mixture."""
         read = DriverState.read(state, self.setting)
         self._stream.check_samples(read.stream)
         before = self.setting

@@ -37,11 +37,7 @@ class DomainLosses:
     """Sums of one rank since they were last taken: losses, tokens, broken losses, excess."""
 
     def __init__(self, lengths_D: Sequence[float]) -> None:
-        """Start at 0.
-
-        Args:
-            lengths_D: Tokens of a sample of each domain.
-        """
+        """Start at 0."""
         self._totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
         self._lengths_D = torch.tensor(lengths_D).round().long()
 
@@ -52,17 +48,7 @@ class DomainLosses:
         mask: Tensor | None,
         reference: Tensor | None,
     ) -> None:
-        """Add losses; it is done on their device, and nothing is waited for.
-
-        Args:
-            losses: Of each token, shape (B, T), or the mean of each sequence, shape (B,); nats.
-            domain_B: Domain number of each sequence.
-            mask: Which tokens count, shape (B, T); without it all do.
-            reference: The reference model's losses, in the shape of `losses`.
-
-        Raises:
-            EstimatorError: Shapes that do not fit.
-        """
+        """Add losses; it is done on their device, and nothing is waited for."""
         _check_shapes(losses, domain_B, mask, reference)
         with torch.no_grad():
             losses = losses.detach()
@@ -159,11 +145,7 @@ class Reduction:
     """A sum over all ranks that is under way while training continues."""
 
     def __init__(self, totals: Tensor) -> None:
-        """Begin; every rank does, at the same place of its loop.
-
-        Args:
-            totals: int64, this rank's part; not to be used afterwards.
-        """
+        """Begin; every rank does, at the same place of its loop."""
         self._work: Any = None
         self._arrived: Any = None
         self._totals = totals
@@ -197,11 +179,7 @@ class Reduction:
 
 
 def from_first(value: Any) -> Any:
-    """Return rank 0's value on every rank.
-
-    Args:
-        value: Anything that JSON has; of rank 0 alone it is used.
-    """
+    """Return rank 0's value on every rank."""
     if ranks() == 1:
         return value
     content = np.frombuffer(json.dumps(value).encode() if is_first() else b"", np.uint8)
@@ -217,10 +195,7 @@ def from_first(value: Any) -> Any:
 
 
 def on_first(call: Callable[[], Any]) -> Any:
-    """Return what a call gives on rank 0, else None; what it raises there is raised everywhere.
-
-    Otherwise the other ranks would wait for one that is gone.
-    """
+    """Return what a call gives on rank 0, else None; what it raises there is raised everywhere."""
     result, error = None, None
     if is_first():
         try:
@@ -255,19 +230,7 @@ MAX_SUM = float(1 << 42)  # nats of one rank, so that the sum over ranks fits
 
 
 def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
-    """Evaluate on every rank; all of them have to call it.
-
-    Args:
-        evaluate: Returns the sum of losses and the tokens of each evaluation domain on this
-            rank, and optionally the sum of the squares of the losses.
-        names: The evaluation domains; others that it returns are left alone.
-
-    Returns:
-        The losses, the same on every rank; or what is wrong with them, if one is not finite.
-
-    Raises:
-        EstimatorError: No rank evaluated one of the domains.
-    """
+    """Evaluate on every rank; all of them have to call it."""
     found = evaluate()
     parts = [_part(found.get(name)) for name in names]
     sums_M4 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()

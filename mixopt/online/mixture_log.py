@@ -24,20 +24,12 @@ class MixtureLog:
     """Lines of one file, written by rank 0; nothing is written without a path."""
 
     def __init__(self, path: Path | None) -> None:
-        """Leave the file as it is, until there is something to write.
-
-        Args:
-            path: The file; None for no log.
-        """
+        """Leave the file as it is, until there is something to write."""
         self._path = path
         self.size = 0
 
     def cut(self, size: int) -> None:
-        """Go on after so many bytes; what comes after them is of a run that was given up.
-
-        Raises:
-            RunError: The file is shorter than that, or cannot be written.
-        """
+        """Go on after so many bytes; what comes after them is of a run that was given up."""
         if self._path is not None and is_first():
             self._cut(self._path, size)
         self.size = size
@@ -59,18 +51,7 @@ class MixtureLog:
     def write(
         self, batch: int, step: int, weights: Mapping[str, float], why: str, *, shadow: bool
     ) -> None:
-        """Write a line, and have it out of this process.
-
-        Args:
-            batch: The global batch from which the weights hold.
-            step: The optimiser step of that batch, counted from 1.
-            weights: Share of each domain.
-            why: The plan's tag, or what happened.
-            shadow: Whether this only would have been done.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Write a line, and have it out of this process."""
         line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
         if shadow:
             line["shadow"] = True
@@ -113,13 +94,7 @@ class LoggedChange:
 
 
 def read_changes(path: Path) -> list[LoggedChange]:
-    """Return the changes of weights that a log has, in their order; none where there is no log.
-
-    What only would have been done is left out, as is a line that a killed process left half of.
-
-    Raises:
-        RunError: The file cannot be read, or a line of it is not one of the log's.
-    """
+    """Return the changes of weights that a log has, in their order; none where there is no log."""
     if not path.exists():
         return []
     found, before = [], None
@@ -165,15 +140,7 @@ class TrainingHistory:
 
 
 def read_history(path: str | Path) -> TrainingHistory:
-    """Read what a job wrote.
-
-    Args:
-        path: The directory of a pretraining, or a mixture log.
-
-    Raises:
-        RunError: There is neither a mixture log nor a file of metrics, or a line is not one of
-            theirs.
-    """
+    """Read what a job wrote."""
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     log = folder / MIXTURE_LOG if path.is_dir() else path

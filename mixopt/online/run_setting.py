@@ -74,12 +74,7 @@ class DriverOptions:
     log: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check counts, and what the loop is said to give.
-
-        Raises:
-            EstimatorError: A count that is not a whole number or too small, or something that no
-                loop can give.
-        """
+        """Check counts, and what the loop is said to give."""
         for name, least in (("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -133,11 +128,7 @@ class DriverOptions:
 
 
 def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
-    """Return the tokens of a sample of each domain, shape (D,).
-
-    Raises:
-        EstimatorError: Not > 0, or a domain that is unknown or left out.
-    """
+    """Return the tokens of a sample of each domain, shape (D,)."""
     if isinstance(tokens_per_sample, Mapping):
         lengths_D = _values("tokens_per_sample", tokens_per_sample, domains)
     else:

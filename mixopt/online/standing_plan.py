@@ -59,15 +59,7 @@ class StandingPlan:
 
     @classmethod
     def of(cls, plan: Plan, setting: Setting, *, seen: int, now: int, first: int) -> StandingPlan:
-        """Let a plan hold.
-
-        Args:
-            plan: What the estimator asks for.
-            setting: Bounds, and the reference, to which shares are rounded.
-            seen: The last step that the estimator saw.
-            now: The step with which it can end at the earliest.
-            first: The step from which the plan holds.
-        """
+        """Let a plan hold."""
         until = seen + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
         shares_D = rounded_shares(
@@ -93,24 +85,12 @@ class StandingPlan:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StandingPlan:
-        """Return the plan that `dataclasses.asdict` wrote.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Return the plan that `dataclasses.asdict` wrote."""
         return cls.from_fields(StateFields(content, "a plan", EstimatorError), None)
 
     @classmethod
     def from_fields(cls, fields: StateFields, domains: int | None) -> StandingPlan:
-        """Return the plan of a state.
-
-        Args:
-            fields: What `dataclasses.asdict` wrote.
-            domains: How many weights it has; any number if None.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Return the plan of a state."""
         weights = fields.numbers("weights", domains, least=0, most=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:
             raise EstimatorError(f"{fields.where}: weights: add up to {sum(weights):.6g}, not 1")
@@ -128,15 +108,7 @@ class StandingPlan:
 def impossible(
     plan: Plan, setting: Setting, stream: StreamSteps, first: int, *, evaluates: bool
 ) -> str | None:
-    """Say why a plan cannot hold from a step on, or None.
-
-    Args:
-        plan: What the estimator asks for.
-        setting: Domains, bounds and steps.
-        stream: The samples that are left.
-        first: The step.
-        evaluates: Whether the loop can evaluate held-out text.
-    """
+    """Say why a plan cannot hold from a step on, or None."""
     if plan.held_out and not evaluates:
         return "it requests held-out losses, but DriverOptions(evaluate=) is missing"
     weights_D = plan.weights_D
@@ -173,18 +145,7 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> 
 
 
 def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Round shares to whole units that add up to 1 and keep to the bounds.
-
-    Args:
-        weights_D: Shares within the bounds, adding up to 1.
-        reference_D: The mixture that says how fine the unit is.
-        lower_D: Least share of each domain.
-        upper_D: Most share of each domain.
-
-    Returns:
-        The nearest shares, to a unit: largest remainders first, domains in order where they are
-        even. Bounds between which there is no multiple are met to 1e-9.
-    """
+    """Round shares to whole units that add up to 1 and keep to the bounds."""
     unit = _COARSEST
     while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
         unit *= 10

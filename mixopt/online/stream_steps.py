@@ -32,16 +32,7 @@ class StreamState:
 
     @classmethod
     def read(cls, fields: StateFields, domains: Sequence[str] | None, step: int) -> StreamState:
-        """Check the fields of a state.
-
-        Args:
-            fields: Those of `StreamSteps.state_dict`.
-            domains: Names of its domains, where they are known.
-            step: The step after which it was asked for.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Check the fields of a state."""
         counts = fields.maybe("counts", fields.part)
         if counts is not None and domains is not None and set(counts.content) != set(domains):
             fields.refuse("counts", "not of the domains")
@@ -63,17 +54,7 @@ class StreamSteps:
         accumulation: int,
         tokens_per_sample: Lengths,
     ) -> None:
-        """Begin at the sampler's next batch.
-
-        Args:
-            mixture: Where the batches come from.
-            accumulation: Global batches of an optimiser step.
-            tokens_per_sample: Tokens of a sample, for all domains or by domain.
-
-        Raises:
-            EstimatorError: Tokens that are not > 0, or of other domains.
-            SamplerError: The loader was made with another accumulation.
-        """
+        """Begin at the sampler's next batch."""
         self.mixture = mixture
         self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
         self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)
@@ -107,11 +88,7 @@ class StreamSteps:
         return self._lag
 
     def check(self, step: int) -> None:
-        """Check that the loop received as many batches as its steps say.
-
-        Raises:
-            EstimatorError: It did not.
-        """
+        """Check that the loop received as many batches as its steps say."""
         received, expected = self.sampler.batch, self.batch(step + 1)
         if received == expected or (self.sampler is self.mixture and received > expected):
             return
@@ -122,12 +99,7 @@ class StreamSteps:
         )
 
     def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
-        """Let weights hold from the first batch of a step.
-
-        Raises:
-            EstimatorError: The batch was handed out.
-            MixtureError: Weights that the sampler cannot draw by.
-        """
+        """Let weights hold from the first batch of a step."""
         try:
             self.mixture.set_weights(weights, self.batch(step))
         except SamplerError as error:
@@ -153,26 +125,13 @@ class StreamSteps:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, *, same: bool) -> None:
-        """Resume from a state.
-
-        Args:
-            state: What `state_dict` returned.
-            step: The step after which it was asked for.
-            same: Whether its domains are these; else what is consumed counts from here on.
-
-        Raises:
-            EstimatorError: A step had another number of samples, or a field cannot be right.
-        """
+        """Resume from a state."""
         fields = StateFields(state, "the state of the stream's steps", EstimatorError)
         domains = self.sampler.domains if same else None
         self.use(StreamState.read(fields, domains, step), step, same=same)
 
     def check_samples(self, state: StreamState) -> None:
-        """Check that a step has as many samples as it had.
-
-        Raises:
-            EstimatorError: It has not.
-        """
+        """Check that a step has as many samples as it had."""
         if state.step_samples != self.step_samples:
             raise EstimatorError(
                 f"a step had {state.step_samples} samples, here it has {self.step_samples}: keep"

@@ -93,25 +93,12 @@ class LossWindow:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LossWindow:
-        """Return the window of `to_json`.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Return the window of `to_json`."""
         return cls.from_fields(StateFields(content, "a window", EstimatorError), -1, -1)
 
     @classmethod
     def from_fields(cls, fields: StateFields, domains: int, evaluations: int) -> LossWindow:
-        """Return the window of a state.
-
-        Args:
-            fields: Those of `to_json`.
-            domains: How many there are; any number if -1.
-            evaluations: How many evaluation domains there are; any number if -1.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Return the window of a state."""
         sums_RD = _sums(fields, domains)
         held = fields.maybe("held_out", fields.part)
         return cls(
@@ -139,16 +126,7 @@ class WatchState:
 
     @classmethod
     def read(cls, fields: StateFields, domains: int, evaluations: int) -> WatchState:
-        """Check the fields of a state.
-
-        Args:
-            fields: Those of `LossWindows.state_dict`.
-            domains: How many there are.
-            evaluations: How many evaluation domains there are; any number if -1.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right.
-        """
+        """Check the fields of a state."""
         alignments = _by_place(fields, "alignments")
         means = _by_place(fields, "means", domains)
         return cls(
@@ -170,14 +148,7 @@ class LossWindows:
         spike: float | None,
         needs_losses: bool,
     ) -> None:
-        """Begin with nothing seen.
-
-        Args:
-            stream: Knows what was consumed.
-            domains: Their names.
-            spike: Rise of losses in nats per token that is too much; None for any.
-            needs_losses: Whether a window without losses is an error.
-        """
+        """Begin with nothing seen."""
         self._stream, self._domains = stream, tuple(domains)
         self._spike, self._needs_losses = spike, needs_losses
         self._losses = DomainLosses(stream.lengths_D.tolist())
@@ -203,11 +174,7 @@ class LossWindows:
         self._recorded = True
 
     def add_alignment(self, values_D: Any) -> None:
-        """Add alignments, the same on every rank, shape (D,).
-
-        Raises:
-            EstimatorError: Another shape.
-        """
+        """Add alignments, the same on every rank, shape (D,)."""
         values = np.asarray(values_D, np.float64)
         if values.shape != (len(self._domains),):
             raise EstimatorError(
@@ -243,11 +210,7 @@ class LossWindows:
         return None
 
     def trouble(self, window: LossWindow) -> str | None:
-        """Say what is wrong with the losses of a window; None if nothing is.
-
-        Raises:
-            EstimatorError: Samples were consumed, and no losses recorded.
-        """
+        """Say what is wrong with the losses of a window; None if nothing is."""
         if window.step == self._without_losses:
             raise EstimatorError(
                 f"no losses were recorded up to step {window.step}: call"
@@ -266,10 +229,7 @@ class LossWindows:
         return f"losses rose by {rise:.3g} nats up to step {window.step}; spike is {self._spike:g}"
 
     def _rise(self, units_D: Sequence[int], counts_D: Sequence[int]) -> float:
-        """Return by how much losses are above their running means, nats per token; update these.
-
-        Plain Python floats, so that every rank says the same.
-        """
+        """Return by how much losses are above their running means, nats per token; update these."""
         rises, tokens = [], 0
         for d, (units, count) in enumerate(zip(units_D, counts_D, strict=True)):
             if not count:
@@ -300,11 +260,7 @@ class LossWindows:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state of the same domains; rank 0 keeps what all of them had seen.
-
-        Raises:
-            EstimatorError: A field is missing or cannot be right; nothing is changed.
-        """
+        """Resume from a state of the same domains; rank 0 keeps what all of them had seen."""
         fields = StateFields(state, "the state of what was seen", EstimatorError)
         self.use(WatchState.read(fields, len(self._domains), -1))
 

@@ -153,12 +153,7 @@ report = _only(REPORT, "Write the HTML report of the run.")
 def sweep_script(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
-    """Return the script that `sweep` would submit to a scheduler, without submitting it.
-
-    Raises:
-        ConfigError: The executor submits nothing, or an option cannot be right.
-        MixoptError: As of `sweep`.
-    """
+    """Return the script that `sweep` would submit to a scheduler, without submitting it."""
     from mixopt.sweeps import make_executor
 
     asked = _Request.of(config, out, overrides, trust=trust)

@@ -57,10 +57,7 @@ class TableOptions:
     def read_pilots(
         self, mixtures: Path | None, losses: Path | None, trials: Path | None
     ) -> Trials | None:
-        """Read the runs at the target size like the trials; None if none are given.
-
-        Columns to ignore may be absent.
-        """
+        """Read the runs at the target size like the trials; None if none are given."""
         if mixtures is losses is trials is None:
             return None
         if (mixtures is None) != (losses is None) or (mixtures is None) == (trials is None):

@@ -57,17 +57,7 @@ class ExpertBalance:
         is_counted: bool = False,
         total: Callable[[Tensor], object] = dist.all_reduce,
     ) -> None:
-        """Say how.
-
-        Args:
-            model: After it was wrapped.
-            coefficient: What an auxiliary loss is multiplied by.
-            biases: Those to be moved.
-            rate: By how much a step moves each; if omitted, in proportion, by `RATE` at most.
-            stats: What counts the model's experts, where biases are moved.
-            is_counted: Whether someone else opens its batches.
-            total: Sums over ranks in place.
-        """
+        """Say how."""
         self._model, self._coefficient = model, coefficient
         self._biases, self._rate = biases, rate
         self._stats, self._is_counted, self._total = stats, is_counted, total
@@ -162,12 +152,7 @@ class _Choice:
     def balance(
         self, stats: RouterStats | None, total: Callable[[Tensor], object], *, warns: bool
     ) -> ExpertBalance:
-        """Return what balances it; one that nothing balances is warned of.
-
-        Raises:
-            ConfigError: It is asked for what the model lacks.
-            RoutingError: Its routers cannot be counted, and that is needed.
-        """
+        """Return what balances it; one that nothing balances is warned of."""
         family = family_of(self._model) if self._has_experts else None
         by_bias = family is not None and (
             self._wanted == "bias" or (self._wanted == "auto" and family.balance == "bias")

@@ -64,12 +64,7 @@ class StreamedText(NamedDomains):
 
     @classmethod
     def open(cls, stream: StreamConfig, out: Path) -> StreamedText:
-        """Open what `prepare_for` wrote.
-
-        Raises:
-            RunError: There is nothing, or it is damaged.
-            ShardError: A shard of it is absent or damaged.
-        """
+        """Open what `prepare_for` wrote."""
         path = out / HELD_OUT
         index = read_stream_index(path)
 

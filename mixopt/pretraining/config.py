@@ -311,16 +311,7 @@ class PretrainConfig(Section):
 
 
 def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
-    """Read, override and check a configuration.
-
-    Args:
-        path: The YAML file.
-        overrides: `a.b=value` each, the value in YAML; later ones win.
-
-    Raises:
-        ConfigError: The file cannot be read, or a field is unknown, of the wrong type, out of
-            range, or does not go with another; one line with file, line and field.
-    """
+    """Read, override and check a configuration."""
     example = "'model:', 'training:' and 'corpus:'"
     sections = read_sections(path, PretrainConfig, overrides, example=example)
     for location, message in _inconsistencies(sections.values):

@@ -97,11 +97,7 @@ def recorded_config(record: Path) -> dict[str, Any]:
 
 
 def recorded_pretraining(run: Path) -> PretrainConfig:
-    """Return the configuration of a run, from its directory.
-
-    Raises:
-        RunError: The record cannot be read, or has changed.
-    """
+    """Return the configuration of a run, from its directory."""
     record = run / "config.yaml"
     config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
     return config

@@ -52,11 +52,7 @@ class ExpertWatch:
     def __init__(
         self, model: ParallelModel, corpus: Text, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
-        """Attach to the model before its first step.
-
-        Raises:
-            RoutingError: It has no router.
-        """
+        """Attach to the model before its first step."""
         # The model is put into training only in the block of `counting`, which nothing else opens.
         self.stats = RouterStats.attach(
             model.plain,
@@ -80,16 +76,7 @@ class ExpertWatch:
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
-        """Count the forward pass in the block.
-
-        Args:
-            domain_B: Domains of its sequences.
-            length: Tokens of a sequence.
-            positions: Of its sequences in the stream of all ranks.
-
-        Raises:
-            RoutingError: A router does not run once in a pass.
-        """
+        """Count the forward pass in the block."""
         domain_BT = domain_B[:, None].expand(-1, length)
         try:
             with self.stats.domains(domain_BT, position=positions):
@@ -99,11 +86,7 @@ class ExpertWatch:
             raise RoutingError(why) from error
 
     def check_thresholds(self) -> None:
-        """Check that loads can be beyond the thresholds, and experts on the ranks, asked for.
-
-        Raises:
-            RoutingError: They never can, with these experts.
-        """
+        """Check that loads can be beyond the thresholds, and experts on the ranks, asked for."""
         drops = [float(router.experts) for router in self.stats.routers if router.drops]
         highest = max([self._nothing.highest_load, *drops])
         self._limits.check_reachable(highest, THRESHOLDS)
@@ -140,11 +123,7 @@ class ExpertWatch:
         return json.dumps(state).encode()
 
     def resume(self, checkpoint: Path, step: int) -> None:
-        """Resume from a checkpoint; what was recorded after it is dropped.
-
-        Raises:
-            RoutingError: It is of other experts, or damaged.
-        """
+        """Resume from a checkpoint; what was recorded after it is dropped."""
         self._ranks.first(lambda: self.record.cut(step))
         self._line = self._part = self._nothing
         self._begun = step
@@ -195,11 +174,7 @@ class ExpertWatch:
 def watch_of(
     model: ParallelModel, corpus: Text, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
-    """Return what counts the model's experts; None where it has none, or is not to be counted.
-
-    Raises:
-        RoutingError: It has routers that cannot be counted; or none, and `experts.enabled: true`.
-    """
+    """Return what counts the model's experts; None where it has none, or is not to be counted."""
     enabled, adapters = config.experts.enabled, config.experts.adapters
     if enabled is False:
         return None

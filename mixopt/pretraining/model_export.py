@@ -74,22 +74,7 @@ def export_model(
     shard: str = SHARD,
     trust: bool = False,
 ) -> ModelExport:
-    """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
-
-    Args:
-        run: The directory of a `mixopt pretrain`.
-        out: The folder to write; there is none of that name.
-        step: Of the checkpoint; the newest when None.
-        averaged: Write the average of the weights (`training.ema_decay`) in place of them.
-        shard: Largest size of a file of weights, such as `500MB`.
-        trust: Whether what the run names may be imported, and read where it is elsewhere.
-
-    Raises:
-        RunError: The folder exists or cannot be written, the checkpoint cannot be used, or what was
-            written computes something else.
-        PluginError: The model has no form in transformers.
-        ConfigError: The size of files is none.
-    """
+    """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer."""
     out = Path(out).expanduser()
     _check_absent(out)
     if _SIZE.fullmatch(shard) is None:

@@ -99,11 +99,7 @@ class ModelOrigin:
         return self.step is not None
 
     def module(self) -> nn.Module:
-        """Return the model with its weights, in float32 on the CPU; needs no process group.
-
-        Raises:
-            MixoptError: The weights do not fit the model, or cannot be read.
-        """
+        """Return the model with its weights, in float32 on the CPU; needs no process group."""
         if not self.is_ours:
             return load_folder(self.path, self.model)
         model = build_model(
@@ -113,14 +109,7 @@ class ModelOrigin:
         return model
 
     def optimizer_tensors(self) -> dict[str, Tensor] | None:
-        """Return the optimizer's state by names such as `state.embedding.exp_avg`.
-
-        They are those of torch.distributed's flat optimizer state dictionary. None where the
-        checkpoint is another tool's.
-
-        Raises:
-            RunError: The shards cannot be read.
-        """
+        """Return the optimizer's state by names such as `state.embedding.exp_avg`."""
         return read_tensors(self.path, OPTIMIZER) if self.is_ours else None
 
 
@@ -207,11 +196,7 @@ def with_vocabulary(
 def initial_model(
     config: PretrainConfig, vocab_size: int, out: Path, *, outline: bool = False
 ) -> nn.Module:
-    """Return the model of a run on the CPU in float32, the same in every process.
-
-    It has the weights that the run starts from, unless a checkpoint of its own replaces them; an
-    outline is on torch's meta device, without weights.
-    """
+    """Return the model of a run on the CPU in float32, the same in every process."""
     path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
     of_folder = path is not None and not (path / STATE).exists()
     if path is not None and of_folder and not outline:

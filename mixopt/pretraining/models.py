@@ -37,18 +37,7 @@ _UNLISTED = {"head_dim", "attn_implementation"}
 def build_model(
     config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
 ) -> nn.Module:
-    """Build the model on the CPU in float32, the same on every rank.
-
-    Args:
-        config: Its name and options.
-        vocab_size: Ids of the corpus's tokenizer.
-        sequence_length: Tokens of a sequence.
-        seed: Of the initial weights; torch's generator is left as it was.
-
-    Raises:
-        ConfigError: An unknown name or option, or a value that the model cannot have.
-        PluginError: A package that it needs is not installed.
-    """
+    """Build the model on the CPU in float32, the same on every rank."""
     text = config.options.get(TEXT)
     for place, options in (("", config.options), (f"{TEXT}.", text)):
         given = options.get("vocab_size") if isinstance(options, dict) else None
@@ -131,12 +120,7 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def flops_per_token(model: nn.Module, sequence_length: int) -> float:
-    """Return the operations of a training step for one token, as the MFU counts them.
-
-    Six for each weight that a token meets, and 12 x layers x width x length for attention (PaLM,
-    appendix B); an expert counts by the share of tokens that it gets. What is computed again for
-    activation checkpointing does not count.
-    """
+    """Return the operations of a training step for one token, as the MFU counts them."""
     own = getattr(model, "flops_per_token", None)
     if own is not None:
         return float(own())
@@ -207,11 +191,7 @@ def _as_options() -> Iterator[None]:
 
 
 def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[str, Any]:
-    """Return what follows from the corpus, where it is known, and what training needs.
-
-    The special ids of published models are other tokens here; a padding id would keep the
-    embedding of one of them at 0. Router logits are asked for because experts are balanced by them.
-    """
+    """Return what follows from the corpus, where it is known, and what training needs."""
     sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
     return {
         **{name: size for name, size in sizes.items() if size is not None},

@@ -103,14 +103,7 @@ def _line_of(error: Exception) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Be one of the processes of the job while the block runs.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
+    """Be one of the processes of the job while the block runs."""
     chosen = device_named(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

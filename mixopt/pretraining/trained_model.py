@@ -97,19 +97,7 @@ class TrainedModel:
         device: str = "auto",
         trust: bool = False,
     ) -> TrainedModel:
-        """Read a checkpoint of a pretraining, or a model of transformers.
-
-        Args:
-            run: The directory of `mixopt pretrain`, or a folder of transformers with its tokenizer.
-            checkpoint: Name of its folder, such as `step-00001000`; the newest when None.
-            device: `auto`, `cpu` or `cuda`.
-            trust: Whether what the run names may be imported, and read where it is elsewhere.
-
-        Raises:
-            RunError: There is no such checkpoint, or it is damaged.
-            ConfigError: There is no such device.
-            MixoptError: The model or the tokenizer cannot be used.
-        """
+        """Read a checkpoint of a pretraining, or a model of transformers."""
         run = Path(run).expanduser()
         if is_transformers_folder(run) and not (run / CHECKPOINTS).exists():
             if checkpoint is not None:
@@ -131,14 +119,7 @@ class TrainedModel:
         rows: Iterable[tuple[NDArray[Any], int]],
         update: Callable[[int, int], None] = lambda done, total: None,
     ) -> RowScores:
-        """Score rows: the tokens of each, and where the first one is that is scored, >= 1.
-
-        What is longer than the model reads is scored as mixopt.corpus.task_windows says.
-
-        Args:
-            rows: The rows.
-            update: Called with how many passes are done, and of how many.
-        """
+        """Score rows: the tokens of each, and where the first one is that is scored, >= 1."""
         windows: list[TaskWindow] = []
         count = 0
         for number, (tokens, scored) in enumerate(rows):
@@ -259,19 +240,7 @@ def score_tasks(
     device: str = "auto",
     trust: bool = False,
 ) -> TaskScores:
-    """Score tasks with a checkpoint of a pretraining.
-
-    Args:
-        run: The directory of `mixopt pretrain`, or a folder of transformers.
-        folder: The tasks: a file of items for each, `*.jsonl`, .gz and .zst too.
-        checkpoint: Name of its folder; the newest when None.
-        items: Items of each task, by a hash of their ids, as in a sweep; all when None.
-        device: `auto`, `cpu` or `cuda`.
-        trust: Whether what the run names may be imported, and read where it is elsewhere.
-
-    Raises:
-        MixoptError: The tasks cannot be read, or the checkpoint cannot be used.
-    """
+    """Score tasks with a checkpoint of a pretraining."""
     files = task_files(folder)
     chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
     model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)

@@ -39,19 +39,7 @@ SCHEMA = {
 
 
 def anneal_effects(trials: Trials, objective: Objective, config: AnnealsConfig) -> pl.DataFrame:
-    """Compare the anneals of each source with the controls.
-
-    Args:
-        trials: A run's trials, controls and anneals among them.
-        objective: What is minimised.
-        config: The sources that were compared.
-
-    Returns:
-        A row for each loss and source, the best source of a loss first: `target` (null for the
-        objective), `source`, `rank`, `change` (below 0 is better, also where higher is better),
-        `low` and `high` of its 95% interval, `p_holm`, `seeds` that finished of both, `verdict`.
-        A source without a pair has nulls, and with one seed there is no interval.
-    """
+    """Compare the anneals of each source with the controls."""
     table = trials.table.filter(pl.col("role").is_in([CONTROL, ANNEAL]))
     own = Trials(table, trials.domains, trials.targets, trials.notes)
     validation = Validation.of(own, objective, None)

@@ -50,20 +50,7 @@ def propose_mixture(
     fits: ResampledFits | None = None,
     update: Update = no_progress,
 ) -> Proposal:
-    """Find the allowed mixture with the best predicted objective.
-
-    Args:
-        request: The fit, and what is allowed.
-        objective: What to minimise, in the unit of the fit.
-        fits: Refits on resampled trials of all losses that objective and guardrails need; they
-            are made here when None.
-        update: Receives how many of `search_steps` are done, and which one it is.
-
-    Raises:
-        ConfigError: The gradient method with a regressor that has none, another unit than the
-            fit's, constraints on other domains, or a risk that this fit cannot tell.
-        InfeasibleError: No mixture is found that keeps the guardrails.
-    """
+    """Find the allowed mixture with the best predicted objective."""
     fit, config, seed = request.fit, request.search, request.seed
     _check_same_fit(fit, objective, request.constraints)
     compared = request.compared(objective)

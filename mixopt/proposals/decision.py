@@ -355,10 +355,7 @@ class Decision:
         return [f"guardrails that it may break, by the mean over seeds: {'; '.join(lines)}"]
 
     def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
-        """Return each guarded evaluation domain, its margin, and the difference from the reference.
-
-        Nothing where the reference was not validated, or is the mixture itself.
-        """
+        """Return each guarded domain, its margin, and the difference from the reference."""
         rails = self.constraints.guardrails
         known = [*self.validation.mixtures, *([BASE] if rails and rails.base else [])]
         if rails is None or rails.reference not in known:

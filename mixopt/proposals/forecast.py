@@ -90,11 +90,7 @@ class Forecast:
 
 
 def predict_mixture(request: ProposalRequest, mixture: Mixture, objective: Objective) -> Forecast:
-    """Predict what a mixture gives.
-
-    Raises:
-        MixtureError: It is of other domains than the fit.
-    """
+    """Predict what a mixture gives."""
     fit, constraints = request.fit, request.constraints
     mixture = _of_fit(mixture, fit.domains)
     found = predict_own_mixture(request, mixture, objective)

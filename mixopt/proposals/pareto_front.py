@@ -96,18 +96,7 @@ def propose_front(
     points: int = 9,
     update: Update = no_progress,
 ) -> Front:
-    """Find mixtures along the front of two or more targets.
-
-    Args:
-        request: The fit, and what is allowed.
-        targets: Evaluation domains, two or more.
-        points: How many points for two targets; about as many for more.
-        update: Receives how many points are done.
-
-    Raises:
-        ConfigError: Fewer than two targets, or an unknown one.
-        InfeasibleError: No mixture is found that keeps the guardrails.
-    """
+    """Find mixtures along the front of two or more targets."""
     fit, search = request.fit, request.search
     _check(targets, fit)
     every = _objective(fit, targets, np.ones(len(targets)))

@@ -104,10 +104,7 @@ class Avoided:
         return cls(weights_KD[marked_K], weights_KD[~marked_K])
 
     def excess(self, weights_ND: Array) -> Array:
-        """Return by how much nearer a collapsed trial is than another, shape (N,).
-
-        Below or at 0 a mixture may be proposed.
-        """
+        """Return by how much nearer a collapsed trial is than another, shape (N,)."""
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
         to_collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)

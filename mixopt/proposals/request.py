@@ -69,10 +69,7 @@ class ProposalRequest:
         collapsed: Collection[str] | None = None,
         base: Mapping[str, float] | None = None,
     ) -> Self:
-        """Check the arguments; see `Fit.propose`.
-
-        `base` is what the checkpoint loses that trials begin with; None where not measured.
-        """
+        """Check the arguments; see `Fit.propose`."""
         search = search or ProposeConfig()
         given = {"target_tokens": token_count(tokens), "risk": _risk(risk)}
         search = search.model_copy(update={n: one for n, one in given.items() if one is not None})

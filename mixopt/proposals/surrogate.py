@@ -117,11 +117,7 @@ class Surrogate:
         return float(np.sqrt(((self.objective.pieces() * least_M) ** 2).sum(axis=1)).max())
 
     def _covariance(self, weights_KD: Array) -> Array:
-        """Return the covariance of the objective, shape (K, K).
-
-        Of an objective that is the largest of several sums, each mixture has the one that is
-        largest there, and two sums are off independently.
-        """
+        """Return the covariance of the objective, shape (K, K)."""
         assert supports(self.regressor, "covariance")
         pieces_PM = self.objective.pieces()
         losses = np.asarray(self.regressor.predict(weights_KD), dtype=np.float64)

@@ -249,12 +249,7 @@ def _costs_note(run: Run, answer: PageAnswer) -> str:
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
-    """Return the text for each tool, as `mixopt export` writes it, or why there is none.
-
-    Args:
-        run: It knows the sizes of the domains, and the length of the full run.
-        mixture: The weights.
-    """
+    """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     found = {"yaml": {"text": weights}}
     for tool in EXPORT_TOOLS:

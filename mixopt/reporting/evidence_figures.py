@@ -51,18 +51,7 @@ EARLY = 0.2  # of the tokens of a run: what falls before is not what the axis is
 
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
-    """Show predictions for trials that the regressor had not seen against what was observed.
-
-    The band holds 90% of what a perfect predictor would miss, by the spread of replicates; there is
-    none where no mixture was trained twice.
-
-    Args:
-        fit: The fit.
-        target: A loss; the objective when None.
-
-    Raises:
-        ConfigError: An unknown loss.
-    """
+    """Show predictions for trials that the regressor had not seen against what was observed."""
     value = _Value(fit, target)
     rows = fit.held_out.filter(
         (pl.col("predictor") == fit.name) & (pl.col("target") == (target or OBJECTIVE))
@@ -109,22 +98,7 @@ def plot_responses(
     target: str | None = None,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show what is predicted along each domain's share, with the 90% interval and the trials.
-
-    Along a slice the domain's share changes and the others keep their proportions; a line marks
-    the mixture. Trials are drawn at their share and what they gave: they differ in the other
-    domains too, so that they lie beside the slice.
-
-    Args:
-        fit: What predicts.
-        at: The mixture that the slices go through.
-        target: A loss; the objective when None.
-        domains: The domains to show; the 24 with the largest shares when None.
-
-    Raises:
-        ConfigError: An unknown domain or loss.
-        MixtureError: A mixture of other domains than the fit's.
-    """
+    """Show what is predicted along each domain's share, with the 90% interval and the trials."""
     own = getattr(at, "mixture", at)
     mixture = own if isinstance(own, Mixture) else Mixture(cast("Mapping[str, float]", own))
     mixture, value = mixture.over(fit.domains), _Value(fit, target)
@@ -161,11 +135,7 @@ def plot_responses(
 
 
 def plot_validation(validation: Validation) -> Figure:
-    """Show the runs of a validation, and the leading proposal's difference from each baseline.
-
-    Args:
-        validation: The runs, compared by their objective.
-    """
+    """Show the runs of a validation, and the leading proposal's difference from each baseline."""
     unit = UNITS[validation.objective.value_unit]
     rows = {name: place for place, name in enumerate(validation.mixtures)}
     figure, axes_RC = new_figure(1.1 + 0.42 * max(len(rows), 3), 2, width_ratios=[1.15, 1])
@@ -194,15 +164,7 @@ def plot_validation(validation: Validation) -> Figure:
 def plot_validation_curves(
     curves: Mapping[str, Sequence[tuple[Array, Array]]], unit: str
 ) -> Figure:
-    """Show the objective while the validation runs train, a thin line for each seed.
-
-    The axis of the objective has the values after the first fifth of the tokens, for the drop
-    before it is many times what the mixtures differ by at the end; lines come in from outside.
-
-    Args:
-        curves: By mixture, for each seed, tokens and objective, of equal shapes.
-        unit: Unit of the objective.
-    """
+    """Show the objective while the validation runs train, a thin line for each seed."""
     figure, axes_RC = new_figure(3.6)
     axes = axes_RC[0, 0]
     for place, (name, lines) in enumerate(curves.items()):
@@ -230,21 +192,14 @@ def plot_validation_curves(
 
 
 def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, float]:
-    """Return limits of an axis that are no farther from the trials than these spread.
-
-    At a share that no trial is near, an interval may be thousands of times as wide as all that was
-    observed; it leaves the panel, and the trials stay legible.
-    """
+    """Return limits of an axis that are no farther from the trials than these spread."""
     low, high = float(observed_N.min()), float(observed_N.max())
     spread = max(high - low, 1e-6 * max(abs(high), 1.0))
     return max(limits[0], low - spread), min(limits[1], high + spread)
 
 
 def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
-    """Return a mixture with other shares of one domain, shape (K, D).
-
-    The other domains keep their proportions; where they have nothing, they get equal shares.
-    """
+    """Return a mixture with other shares of one domain, shape (K, D)."""
     others_D = np.array(at_D, dtype=float)
     others_D[place] = 0.0
     if others_D.sum() <= 0:

@@ -25,16 +25,7 @@ NEAREST = 4  # windows on a side, where changes are too near each other
 def expert_changes(
     windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
-    """Return the experts before and after changes of weights, in their order.
-
-    Args:
-        windows: Of a run, in their order.
-        logged: All changes of its mixture log.
-        step: The first step on the new weights of one change; None for the largest.
-
-    Raises:
-        RoutingError: There is no change at that step, or no window on one side of it.
-    """
+    """Return the experts before and after changes of weights, in their order."""
     if step is not None:
         place = next((n for n, one in enumerate(logged) if one.step == step), None)
         if place is None:

@@ -33,12 +33,7 @@ class ExpertDrawing:
     """Draws a run's experts after steps of it, in a process of its own."""
 
     def __init__(self, path: Path, warn: Say = silent) -> None:
-        """Name the run directory.
-
-        Args:
-            path: The run directory.
-            warn: Called with one line where experts cannot be drawn.
-        """
+        """Name the run directory."""
         self._path, self._warn = path, warn
         self._process: subprocess.Popen[bytes] | None = None
         self._warned = False
@@ -100,16 +95,7 @@ class ExpertDrawing:
 
 
 def draw_step(path: Path, step: int) -> list[Path]:
-    """Draw the experts of a pretraining as they are after so many steps; return the files.
-
-    Args:
-        path: The run directory.
-        step: Steps taken; what is recorded of later ones is left out.
-
-    Raises:
-        RoutingError: The record cannot be read.
-        RunError: A folder cannot be written.
-    """
+    """Draw the experts of a pretraining as they are after so many steps; return the files."""
     found = PretrainingExperts.read(path)
     if found is None or found.windows[0].end > step:  # the first window is not at its end
         return []
@@ -126,12 +112,7 @@ def draw_step(path: Path, step: int) -> list[Path]:
 
 
 def drawn_files(path: Path, steps: Sequence[int]) -> tuple[list[Path], list[Path]]:
-    """Return the figures that a run can have, and the pictures that its steps will have.
-
-    Args:
-        path: The run directory.
-        steps: Those that are drawn.
-    """
+    """Return the figures that a run can have, and the pictures that its steps will have."""
     record = ExpertRecord(path / EXPERTS)
     figures = [path / FIGURES / f"{name}.svg" for name in DESCRIPTIONS]
     return figures, [record.image(name, step) for name in BY_STEP for step in steps]

@@ -55,11 +55,7 @@ MANY = 12  # changes of weights whose lines are faint
 
 
 def plot_load(assignments: Assignments) -> Figure:
-    """Show the load of every expert of every layer, and how many experts do the work.
-
-    Args:
-        assignments: What was counted.
-    """
+    """Show the load of every expert of every layer, and how many experts do the work."""
     layers = assignments.layers
     names = [layer.key for layer in layers]
     load_LE = np.full((len(layers), max(layer.experts for layer in layers)), np.nan)
@@ -86,16 +82,7 @@ def plot_load(assignments: Assignments) -> Figure:
 def plot_domain_experts(
     assignments: Assignments, layers: Sequence[int | str] | None = None
 ) -> Figure:
-    """Show how each domain's tokens fall on the experts.
-
-    Args:
-        assignments: What was counted.
-        layers: The layers to show, by the model's numbers; the first, the middle and the last by
-            default.
-
-    Raises:
-        RoutingError: A layer that has no router.
-    """
+    """Show how each domain's tokens fall on the experts."""
     chosen = [assignments.layer(number) for number in layers or _spread(assignments)]
     height = 0.75 + 0.19 * len(assignments.domains)
     figure, axes_RC = new_figure(0.6 + height * len(chosen), 1, len(chosen))
@@ -117,13 +104,7 @@ def plot_windows(
     unit: str = "step",
     changes: Sequence[tuple[float, str]] = (),
 ) -> Figure:
-    """Show how balance and specialisation change over time.
-
-    Args:
-        windows: The end of each window, and its table by layer (`mixopt.routing.layer_table`).
-        unit: What the ends are counted in.
-        changes: Where the weights changed, in the same unit, and what changed.
-    """
+    """Show how balance and specialisation change over time."""
     ends_W = [end for end, _ in windows]
     shown = (
         ("load_entropy", "load entropy; 1 is even"),
@@ -152,17 +133,7 @@ def plot_windows(
 
 
 def plot_expert_change(change: ExpertChange) -> Figure:
-    """Show the experts before and after a change of weights, and the weights beside them.
-
-    A row has a ring for before and a dot for after: each domain's weight, and for each layer its
-    busiest expert and the share of the experts that do the work.
-
-    Args:
-        change: The change, with what was counted on both sides of it.
-
-    Raises:
-        RoutingError: The two sides are of other experts.
-    """
+    """Show the experts before and after a change of weights, and the weights beside them."""
     before, after = change.before, change.after
     after.check_sizes(before.domains, before.sizes, f"step {change.step}: before the change")
     names = [layer.key for layer in after.layers]
@@ -188,12 +159,7 @@ def plot_expert_change(change: ExpertChange) -> Figure:
 
 
 def _mark_changes(axes: Axes, places: Iterable[float]) -> None:
-    """Draw a line where the weights changed.
-
-    Args:
-        axes: With their limits as they shall be.
-        places: On the axis.
-    """
+    """Draw a line where the weights changed."""
     low, high = sorted(axes.get_xlim())
     inside = [place for place in places if low <= place <= high]
     strength = 1.0 if len(inside) <= MANY else 0.25  # many must not hide what they mark
@@ -204,13 +170,7 @@ def _mark_changes(axes: Axes, places: Iterable[float]) -> None:
 
 
 def _name_changes(figure: Figure, changes: Sequence[tuple[float, str]], unit: str) -> None:
-    """Write above a figure what changed at its lines; of the first few.
-
-    Args:
-        figure: Whose axes have the lines.
-        changes: Where, and what.
-        unit: What they are counted in.
-    """
+    """Write above a figure what changed at its lines; of the first few."""
     if not changes:
         return
     lines = [f"{unit} {place:,g}: {text}" for place, text in changes[:LABELLED]]

@@ -23,11 +23,7 @@ _COLUMNS = (
 
 
 def experts_part(run: Run, pictures: Pictures) -> str:
-    """Show what the experts of one trial do, and in how many trials they collapsed.
-
-    Returns:
-        Markup with a heading; nothing where the proxies have no experts.
-    """
+    """Show what the experts of one trial do, and in how many trials they collapsed."""
     found = SweepExperts.read(run.path)
     if found is None:
         return ""

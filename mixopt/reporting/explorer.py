@@ -47,13 +47,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(
         self, question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
     ) -> None:
-        """Start at the first of some mixtures.
-
-        Args:
-            question: The fit, what is allowed, inventory and length.
-            limits: The constraints as they are stated.
-            starts: Mixtures to start from, by what a button calls them.
-        """
+        """Start at the first of some mixtures."""
         self._domains = question.fit.domains
         first = next(iter(starts.values())).over(self._domains)
         data = packed_json(question_data(question, limits, starts))

@@ -144,11 +144,7 @@ def shown_domains(
     shares: Iterable[Mapping[str, float]],
     most: int,
 ) -> list[str]:
-    """Return the domains that are requested; else those with the largest share in any mixture.
-
-    Raises:
-        ConfigError: One that is not there, with the nearest name, or none at all.
-    """
+    """Return the domains that are requested; else those with the largest share in any mixture."""
     if requested is None:
         mixtures = list(shares)
         order = sorted(domains, key=lambda name: -max(mixture[name] for mixture in mixtures))
@@ -161,11 +157,7 @@ def shown_domains(
 
 
 def check_known(names: Iterable[str], known: Collection[str], what: str) -> None:
-    """Check that names are known.
-
-    Raises:
-        ConfigError: One is not, with the nearest name.
-    """
+    """Check that names are known."""
     for name in names:
         if name not in known:
             raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, known)}")

@@ -72,11 +72,7 @@ def colour_scale(figure: Figure, image: Any, axes: Any, title: str, location: st
 
 
 def fewer_cells(load_LE: Array) -> tuple[Array, int]:
-    """Return a map of at most `CELLS` columns, and of how many experts each column is.
-
-    A column of several experts has the load of the one that is farthest from even, up or down: a
-    mean would hide one that is overloaded among others that starve.
-    """
+    """Return a map of at most `CELLS` columns, and of how many experts each column is."""
     layers, experts = load_LE.shape
     each = -(-experts // CELLS)
     if each == 1:

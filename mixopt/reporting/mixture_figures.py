@@ -71,18 +71,7 @@ def plot_mixtures(
     *,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show each domain's share in one or several mixtures, beside its natural and the uniform one.
-
-    Args:
-        mixtures: A proposal, a recommendation, a mixture, or several mixtures by name; rows are in
-            the order of the first one's shares.
-        natural: Each domain's share of the corpus; that of the proposal or the recommendation when
-            None.
-        domains: The domains to show; all of 64, of more those with the largest shares, when None.
-
-    Raises:
-        ConfigError: An unknown domain, or mixtures of different domains.
-    """
+    """Show each domain's share in mixtures, beside its natural and the uniform one."""
     shown = _by_name(mixtures)
     if natural is None and not isinstance(mixtures, Mapping):
         natural = mixtures.natural
@@ -115,16 +104,7 @@ def plot_epochs(
     *,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show how often each domain's text is seen in the full run, and how often it may be.
-
-    Args:
-        epochs: A proposal, a recommendation, or passes by domain.
-        caps: The most passes, for all domains or by domain; a domain at its cap is marked.
-        domains: The domains to show; all of 64, of more those with the most epochs, when None.
-
-    Raises:
-        ConfigError: Epochs are not known, or an unknown domain.
-    """
+    """Show how often each domain's text is seen in the full run, and how often it may be."""
     passes = epochs if isinstance(epochs, Mapping) else epochs.epochs
     if not passes:
         raise ConfigError(
@@ -194,12 +174,7 @@ def plot_design(
 
 
 def plot_front(front: Front, trials: Trials | None = None) -> Figure:
-    """Show predicted losses of each pair of targets, and each point's weights beneath.
-
-    Args:
-        front: The points.
-        trials: Finished trials, drawn behind with their observed losses.
-    """
+    """Show predicted losses of each pair of targets, and each point's weights beneath."""
     pairs = list(combinations(front.targets, 2))[:MAX_PAIRS]
     figure, axes_RC = new_figure(3.4 + 0.8 + 0.34 * len(front.points), len(pairs), 2)
     for axes, (first, second) in zip(axes_RC[0], pairs, strict=True):
@@ -222,11 +197,7 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
 
 
 def _by_name(given: MixturesLike) -> dict[str, Shares]:
-    """Return the mixtures by what a figure calls them; the first is what it is about.
-
-    Raises:
-        ConfigError: There is nothing to show, or the mixtures are of different domains.
-    """
+    """Return the mixtures by what a figure calls them; the first is what it is about."""
     if not isinstance(given, Mapping):
         return {"recommended" if hasattr(given, "chosen") else "proposed": given.mixture}
     if not given:

@@ -39,14 +39,7 @@ class Section:
 
 
 def page_html(name: str, title: str, first: Markup, sections: Sequence[Section]) -> str:
-    """Return the whole file.
-
-    Args:
-        name: What the run is called.
-        title: What a browser's tab says.
-        first: The first screen, with the page's only `h1`.
-        sections: What follows, each with a link at the top.
-    """
+    """Return the whole file."""
     scripts = [asset("page.js"), *(part.script for part in sections if part.script)]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -108,16 +101,7 @@ def table(
     styles: Sequence[str] = (),
     is_sortable: bool = True,
 ) -> Markup:
-    """Return a table; the page's script sorts it, and folds a long one.
-
-    Args:
-        columns: Names of the columns; the first names the row, others are numbers.
-        rows: Cells, as they are to be shown.
-        caption: What the table holds.
-        texts: Positions of further columns of text.
-        styles: Of each row: `strong`, `weak` or nothing; all plain when empty.
-        is_sortable: Whether the order of the rows may be changed.
-    """
+    """Return a table; the page's script sorts it, and folds a long one."""
     return _macro("table", columns, list(rows), caption, texts, styles, is_sortable)
 
 

@@ -54,13 +54,7 @@ class Pictures:
 
 
 def page_svg(svg: str, name: str, description: str) -> str:
-    """Return a figure as an element of a page, in the page's colours and letters.
-
-    Args:
-        svg: What `figure_svg` returned.
-        name: A name that no other figure of the page has.
-        description: What it shows, for those who do not see it, as plain text.
-    """
+    """Return a figure as an element of a page, in the page's colours and letters."""
     root = ElementTree.fromstring(_NO_XML.sub("", svg))
     for parent in list(root.iter()):
         _strip(parent)

@@ -97,11 +97,7 @@ class RunPlots(_Figures):
         return plot_validation(self._run.validation)
 
     def experts(self, *, trial: str | None = None) -> Figure:
-        """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`).
-
-        What a change of weights did to the experts of a pretraining is drawn by
-        `mixopt.experts(directory).figures()`.
-        """
+        """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`)."""
         return plot_run_experts(self._run, trial)
 
     def _answer(self) -> Proposal | Recommendation:

@@ -48,17 +48,7 @@ MAX_SHARES = 4  # domains of a trial that its row names
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` and the figures of a run whose proposal is made.
-
-    Args:
-        run: The run; where it is not validated, the page shows what is predicted.
-
-    Returns:
-        The page.
-
-    Raises:
-        RunError: There is no proposal yet, or the folder cannot be written.
-    """
+    """Write `report.html` and the figures of a run whose proposal is made."""
     run.require("propose")
     first = first_screen(run, answer_of(run))
     sections = list(_sections(run, Pictures(run.path / "figures")))

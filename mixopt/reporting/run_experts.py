@@ -77,11 +77,7 @@ class ExpertOptions:
         steps: str | None = None,
         change: int | None = None,
     ) -> ExpertOptions:
-        """Read options as they are typed: `busiest=3`, `100:200`.
-
-        Raises:
-            RoutingError: One is of another form.
-        """
+        """Read options as they are typed: `busiest=3`, `100:200`."""
         limits = dict(_threshold(one) for one in thresholds)
         return cls(limits, ranks, None if steps is None else _steps(steps), change)
 
@@ -110,12 +106,7 @@ class PretrainingExperts:
 
     @classmethod
     def read(cls, path: Path, options: ExpertOptions | None = None) -> PretrainingExperts | None:
-        """Read a run directory; None where nothing was recorded.
-
-        Raises:
-            RoutingError: A file cannot be read, or what is asked cannot be.
-            RunError: The mixture log cannot be read.
-        """
+        """Read a run directory; None where nothing was recorded."""
         options = options or ExpertOptions()
         windows = ExpertRecord(path / EXPERTS).windows()
         if not windows:
@@ -136,11 +127,7 @@ class PretrainingExperts:
 
     @cached_property
     def settled(self) -> tuple[Window, ...]:
-        """The windows of the steps that are asked for, or of the second half.
-
-        Raises:
-            RoutingError: No window has any of these steps.
-        """
+        """The windows of the steps that are asked for, or of the second half."""
         end = self.windows[-1].end
         if self.options.steps is None:
             return tuple(window for window in self.windows if 2 * window.end > end)
@@ -167,11 +154,7 @@ class PretrainingExperts:
 
     @cached_property
     def changes(self) -> tuple[ExpertChange, ...]:
-        """What the largest changes of weights did, or the one that is asked for.
-
-        Raises:
-            RoutingError: There is none at the step that is asked for.
-        """
+        """What the largest changes of weights did, or the one that is asked for."""
         return expert_changes(self.windows, self.logged, self.options.change)
 
     def figures(self) -> dict[str, Figure]:
@@ -235,12 +218,7 @@ class SweepExperts:
     def read(
         cls, path: Path, options: ExpertOptions | None = None, *, trust: bool = False
     ) -> SweepExperts | None:
-        """Read a run directory; None where no trial has experts.
-
-        Raises:
-            RunError: A file cannot be read.
-            RoutingError: Steps of a trial are asked for, whose counts are of its second half alone.
-        """
+        """Read a run directory; None where no trial has experts."""
         options = options or ExpertOptions()
         results = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
         limits = Thresholds().with_values(_own_options(path)[0], f"{path}: experts.thresholds")
@@ -356,17 +334,7 @@ def experts(
 
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
-    """Show how each domain's held-out tokens fall on the experts of one trial.
-
-    Args:
-        run: Whose proxies are mixtures of experts.
-        trial: Of the sweep or the validation; when None a validation run of the recommended
-            mixture, and before validation the trial with the lowest objective.
-
-    Raises:
-        ConfigError: No trial has experts, or this one has none.
-        RunError: The sweep is not done, or a file of it is damaged.
-    """
+    """Show how each domain's held-out tokens fall on the experts of one trial."""
     found = _counts_of(run)
     if not found:
         raise ConfigError(
@@ -394,20 +362,12 @@ def _default(run: Run, found: dict[str, ExpertCounts]) -> str:
 
 
 def draw_experts(found: RunExperts) -> list[Path]:
-    """Write the figures into the folder `figures` of the run directory; return the files.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Write the figures into the folder `figures` of the run directory; return the files."""
     return write_figures(found.figures(), found.path / FIGURES)
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write figures as SVG, and return the files.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Write figures as SVG, and return the files."""
     files = []
     for name, figure in figures.items():
         files.append(folder / f"{name}.svg")
@@ -416,12 +376,7 @@ def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 
 def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
-    """Draw what experts are given at one time.
-
-    Args:
-        train: Of training, whose load is shown.
-        compared: What domains are compared by: held-out text, or training where there is none.
-    """
+    """Draw what experts are given at one time."""
     return {
         "experts_load": plot_load(train),
         "experts_domains": plot_domain_experts(compared),
@@ -429,11 +384,7 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
 
 
 def _own_options(path: Path) -> tuple[dict[str, float], int | None]:
-    """Return the thresholds and ranks of a run's own configuration, if it has one.
-
-    Raises:
-        RoutingError: It cannot be read.
-    """
+    """Return the thresholds and ranks of a run's own configuration, if it has one."""
     file = path / "config.yaml"
     if not file.exists():
         return {}, None

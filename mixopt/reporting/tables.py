@@ -60,15 +60,7 @@ def table_text(
     width: int | None = None,
     texts: Sequence[str] = (),
 ) -> str:
-    """Return a table as text, a line under its title.
-
-    Args:
-        title: What it holds; longer than the terminal is wide, it is wrapped where it is printed.
-        columns: Names of the columns.
-        rows: Cells, as they are to be shown.
-        width: Columns of the terminal; found if not given.
-        texts: Columns beside the first that hold words, which are set to the left.
-    """
+    """Return a table as text, a line under its title."""
     width = (terminal_width() if width is None else width) - len(MARGIN)
     cells = [tuple(columns), *(tuple(row) for row in rows)]
     left = {0, *(place for place, name in enumerate(columns) if name in texts)}
@@ -114,12 +106,7 @@ def _block(
 
 
 def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
-    """Return the table of `mixopt count`.
-
-    Args:
-        counts: The domains.
-        tokenizer: Whose tokens they are.
-    """
+    """Return the table of `mixopt count`."""
     rows = []
     sizes = [count.tokens if count.tokens is not None else count.bytes for count in counts]
     for count, size in zip(counts, sizes, strict=True):

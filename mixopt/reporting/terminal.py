@@ -59,11 +59,7 @@ def summary_text(run: Run) -> str:
 
 
 def step_result(run: Run, step: str) -> dict[str, Any]:
-    """Return what a step that is done found, as plain values.
-
-    Raises:
-        RunError: Its files are not what was written.
-    """
+    """Return what a step that is done found, as plain values."""
     path = run.path
     if step == "prepare":
         corpus, tokenizer = run.corpus, run.config.corpus.tokenizer
@@ -93,12 +89,7 @@ def _forgetting(run: Run) -> list[str]:
 
 
 def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the losses of the checkpoint that trials begin with, beside those of mixtures.
-
-    Returns:
-        Names of the mixtures; and for each loss its name, the loss before, each mixture's mean, and
-        the change of the recommended one with its interval. No rows without a checkpoint.
-    """
+    """Return the losses of the checkpoint that trials begin with, beside those of mixtures."""
     base = run.base_losses
     if base is None or not run.is_done("validate"):
         return [], []

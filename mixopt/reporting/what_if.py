@@ -71,12 +71,7 @@ def view_script() -> str:
 
 
 def what_if_data(run: Run) -> dict[str, Any]:
-    """Return plain values and arrays of a run with a proposal, for `packed_json`.
-
-    Raises:
-        PluginError: The fit's regressor has no plain law.
-        RunError: The run has no proposal.
-    """
+    """Return plain values and arrays of a run with a proposal, for `packed_json`."""
     question = run.request(run.fit)
     starts = {"Recommended": run.recommendation.mixture} if run.is_done("validate") else {}
     starts |= {"Proposal": run.proposal.mixture, "Natural": question.natural}
@@ -86,20 +81,7 @@ def what_if_data(run: Run) -> dict[str, Any]:
 def question_data(
     question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
 ) -> dict[str, Any]:
-    """Return plain values and arrays, for `packed_json` and `renderWhatIf`.
-
-    Args:
-        question: The fit, what is allowed, inventory and length.
-        limits: The constraints as they are stated.
-        starts: Mixtures to start from, by what a button calls them; the first is shown.
-
-    Returns:
-        `domains`, `targets`; `natural`, shape (D,); `starts`; `law` and `objective`
-        (mixopt.reporting.what_if); `constraints`; `trials`: `names` and `weights` (N, D).
-
-    Raises:
-        PluginError: The fit's regressor has no plain law.
-    """
+    """Return plain values and arrays, for `packed_json` and `renderWhatIf`."""
     fit = question.fit
     domains = fit.domains
     return {
@@ -166,15 +148,7 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
 
 
 def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
-    """Return the entries `law` and `objective` of a page's data.
-
-    Args:
-        fit: Any.
-        objective: Over the fit's losses; the fit's own when None.
-
-    Raises:
-        PluginError: Its regressor has no plain law.
-    """
+    """Return the entries `law` and `objective` of a page's data."""
     objective = objective or fit.objective
     regressor, aim = aimed(fit.regressor, objective)
     model = regressor.plain_law() if supports(regressor, "plain_law") else {"kind": fit.name}
@@ -211,15 +185,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
 
 
 def packed_json(data: Mapping[str, Any]) -> str:
-    """Return data as JSON that is safe inside `<script type="application/json">`.
-
-    Args:
-        data: Strings, numbers, booleans, None, lists and dictionaries of these, and numpy arrays
-            of float64, float32 or int32. Other integers and booleans become int32.
-
-    Raises:
-        ValueError: A number or an array that is not finite, of another type, or a key `$array`.
-    """
+    """Return data as JSON that is safe inside `<script type="application/json">`."""
     arrays: dict[tuple[str, bytes], int] = {}
     plain = _plain(data, arrays)
     packed = [

@@ -73,11 +73,7 @@ class RouterAdapter:
     top_k: int | str = "top_k"
 
     def __post_init__(self) -> None:
-        """Check what is said of the router.
-
-        Raises:
-            RoutingError: It is not possible.
-        """
+        """Check what is said of the router."""
         where = "RouterAdapter"
         if not isinstance(self.router, str | type) or not self.router:
             given = shown_value(self.router)
@@ -205,11 +201,7 @@ REFUSED = {
 
 
 def check_sizes(where: str, experts: object, top_k: object) -> None:
-    """Check numbers of experts, and of experts of a token.
-
-    Raises:
-        RoutingError: They are not possible.
-    """
+    """Check numbers of experts, and of experts of a token."""
     for name, size in (("experts", experts), ("top_k", top_k)):
         if not is_count(size):
             raise RoutingError(f"{where}: {name} {shown_value(size)}; give a whole number above 0")

@@ -64,10 +64,7 @@ class LayerAssignments:
 
     @property
     def highest_load(self) -> float:
-        """Load over the even one of an expert that all tokens choose.
-
-        It is E / K, and E where a token may have that expert alone.
-        """
+        """Load over the even one of an expert that all tokens choose."""
         alone = self.top_k == self.experts or bool(self.dropped_HD.any())
         return float(self.experts) if alone else self.experts / self.top_k
 
@@ -86,12 +83,7 @@ class Assignments:
 
     @classmethod
     def zeros(cls, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> Assignments:
-        """Return the assignments before anything was counted.
-
-        Args:
-            domains: Names of the domains.
-            sizes: Experts, and experts of a token, by the key of the router.
-        """
+        """Return the assignments before anything was counted."""
         layers = []
         for key, (experts, top_k) in sizes.items():
             layer, _, router = key.partition("/")
@@ -102,11 +94,7 @@ class Assignments:
         return cls(domains, tuple(layers))
 
     def __add__(self, other: Assignments) -> Assignments:
-        """Return what both counted.
-
-        Raises:
-            RoutingError: They are of other domains or experts.
-        """
+        """Return what both counted."""
         self.check_sizes(other.domains, other.sizes, "the other table")
         layers = tuple(
             replace(
@@ -134,15 +122,7 @@ class Assignments:
         return max(layer.highest_load for layer in self.layers)
 
     def layer(self, key: int | str) -> LayerAssignments:
-        """Return what a router chose.
-
-        Args:
-            key: The model's own number of the layer; with the router's name where there are
-                several ("3/attention").
-
-        Raises:
-            RoutingError: There is no such router.
-        """
+        """Return what a router chose."""
         for layer in self.layers:
             if layer.key == str(key):
                 return layer
@@ -152,11 +132,7 @@ class Assignments:
     def check_sizes(
         self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str
     ) -> None:
-        """Check that other assignments are of the same domains and experts.
-
-        Raises:
-            RoutingError: They are not.
-        """
+        """Check that other assignments are of the same domains and experts."""
         if domains != self.domains:
             raise RoutingError(
                 f"{source} counts the domains {', '.join(domains)}; here they are"
@@ -171,10 +147,7 @@ class Assignments:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the counts as plain values: each array is one line of text.
-
-        Indented JSON would give each number of a list a line of its own.
-        """
+        """Return the counts as plain values: each array is one line of text."""
         layers = [
             {
                 "layer": layer.layer,
@@ -190,15 +163,7 @@ class Assignments:
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Assignments:
-        """Read what `as_dict` returned.
-
-        Args:
-            content: The plain values.
-            source: What a message calls them.
-
-        Raises:
-            RoutingError: They are not such values.
-        """
+        """Read what `as_dict` returned."""
         fields: Any = content
         try:
             domains = tuple(str(name) for name in fields["domains"])

@@ -82,11 +82,7 @@ class Thresholds:
     assignments: int = 1000
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            RoutingError: One cannot be, with what it can be.
-        """
+        """Check the values."""
         for name, value in asdict(self).items():
             low, high = _RANGES.get(name, (0.0, 1.0))
             if value is None and name == "busiest":
@@ -182,12 +178,7 @@ class Diagnosis:
 
 
 def diagnose(assignments: Assignments, thresholds: Thresholds | None = None) -> list[Diagnosis]:
-    """Return what is wrong, by layer.
-
-    Args:
-        assignments: Of training, so that the shares of their tokens are those of the mixture.
-        thresholds: From where on something is diagnosed.
-    """
+    """Return what is wrong, by layer."""
     limits = thresholds or Thresholds()
     found: list[Diagnosis] = []
     for layer in assignments.layers:

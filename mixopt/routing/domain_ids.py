@@ -17,21 +17,7 @@ from mixopt.errors import RoutingError
 
 
 def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
-    """Return the domain of each token, shape (B, S).
-
-    Args:
-        ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
-        mask: 1 for real tokens, 0 for padding, shape (B, S); may be None with ids of each token.
-            Additive masks (0 and a large negative number) and numbered documents are refused.
-        domains: Names of the domains.
-
-    Returns:
-        D for a token that is of no domain or whose mask is neither 0 nor 1, D + 1 for padding.
-
-    Raises:
-        RoutingError: Shapes that do not fit, an id of no domain, or a mask that is neither 0 nor 1;
-            one that is on a device is found when counts are reduced.
-    """
+    """Return the domain of each token, shape (B, S)."""
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
     _check_shapes(ids, mask)

@@ -27,12 +27,7 @@ from mixopt.routing.adapters import FoundRouter
 
 
 def towards_even(loads: Tensor, *, in_proportion: bool = False) -> Tensor:
-    """Return 1 for experts below the mean load of their router, -1 for those above, else 0.
-
-    Args:
-        loads: Assignments, integers of shape (..., E).
-        in_proportion: Whether to return how far they are from the mean, of the mean, from -1 to 1.
-    """
+    """Return 1 for experts below the mean load of their router, -1 for those above, else 0."""
     total = loads.sum(-1, keepdim=True)
     off = total - loads * loads.shape[-1]
     return (off / total.clamp(min=1)).clamp(-1, 1) if in_proportion else off.sign()

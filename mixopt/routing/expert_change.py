@@ -68,11 +68,7 @@ class ExpertChange:
     between: int = 0
 
     def __post_init__(self) -> None:
-        """Check that there is something on both sides.
-
-        Raises:
-            RoutingError: A side has no window.
-        """
+        """Check that there is something on both sides."""
         for side, windows in (("before", self.windows_before), ("after", self.windows_after)):
             if not windows:
                 raise RoutingError(f"step {self.step}: no window of counts {side} the change")
@@ -150,13 +146,7 @@ _UNKNOWN: dict[str, Any] = {"difference": None, "noise": None, "drift": None, "d
 
 
 def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:
-    """Return how far a line through windows comes at later ones, and what chance gives.
-
-    Returns:
-        The line's difference; how far chance moves a difference without any drift; and how far from
-        the line, of which the slope is not known exactly. A drift that continues in part is between
-        both: its chance grows less than in proportion to the part.
-    """
+    """Return how far a line through windows comes at later ones, and what chance gives."""
     from scipy.special import stdtrit  # the quantile of Student's t; lighter than scipy.stats
 
     centred_W = place_W - place_W.mean()

@@ -78,16 +78,7 @@ class RouterFamily:
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
-    """Return the routers of a model in the order of its layers.
-
-    Args:
-        model: Any module; it may be wrapped by DDP, FSDP or torch.compile.
-        adapters: For modules that are not found without; they go first.
-
-    Raises:
-        RoutingError: There is none, a layer has experts and no router that is known, one does not
-            say how many experts it has, or an adapter fits no module.
-    """
+    """Return the routers of a model in the order of its layers."""
     _check_adapters(model, adapters)
     found = _sources(model, adapters)
     names = [name for name, _, _ in found]
@@ -105,21 +96,13 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
 
 
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
-    """Tell whether a model has routers or experts by their names, known or not.
-
-    Where no module shows it, the configuration of an unknown family does.
-    """
+    """Tell whether a model has routers or experts by their names, known or not."""
     found = _sources(model, adapters)
     return bool(found or _unread(model, [])) or _is_configured(model)
 
 
 def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
-    """Import adapters that a file names: `package.module:Name` of one, or of a list of some.
-
-    Raises:
-        PluginError: Nothing of a name is there, or a package is absent.
-        RoutingError: What is there is no adapter.
-    """
+    """Import adapters that a file names: `package.module:Name` of one, or of a list of some."""
     adapters: list[RouterAdapter] = []
     for name in names:
         loaded = load_object("experts.adapters: adapter", name)
@@ -134,11 +117,7 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
 
 
 def family_of(model: nn.Module) -> RouterFamily | None:
-    """Return how a model of transformers with experts balances them; None for any other model.
-
-    Args:
-        model: Wrapped or not.
-    """
+    """Return how a model of transformers with experts balances them; None for any other model."""
     if not any(_is_of_transformers(module) for module in model.modules()):
         return None
     found = _sources(model, ())
@@ -157,10 +136,7 @@ def coefficient_of(model: nn.Module) -> Any:
 
 
 def _coefficient_at(model: nn.Module) -> tuple[Any, str | None]:
-    """Return the configuration and the path of the coefficient of an auxiliary loss.
-
-    Configurations have it also where nothing computes such a loss; the code of the family tells.
-    """
+    """Return the configuration and the path of the coefficient of an auxiliary loss."""
     for module in model.modules():
         config = getattr(module, "config", None)
         if config is None or not _is_of_transformers(module):
@@ -373,11 +349,7 @@ def _layer_of(name: str, position: int) -> int:
 
 
 def _router_names(paths: list[str], layers: list[int]) -> list[str]:
-    """Return what tells routers of one layer apart; nothing where each layer has one.
-
-    It is the path without the layer's number and without what all of them have in common:
-    `layers.3.attention.router` and `layers.3.mlp.router` are "attention" and "mlp".
-    """
+    """Return what tells routers of one layer apart; nothing where each layer has one."""
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
     parts = [_without_layer(path) for path in paths]

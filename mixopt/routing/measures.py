@@ -45,62 +45,27 @@ def busiest(shares_E: Array) -> float:
 
 
 def overflow(shares_E: Array, capacity: float = CAPACITY) -> float:
-    """Return the share of the assignments that find no room: dropped, or padded for.
-
-    Args:
-        shares_E: Each expert's share of the assignments.
-        capacity: What an expert has room for, of the even load.
-    """
+    """Return the share of the assignments that find no room: dropped, or padded for."""
     return float(np.maximum(shares_E - capacity / len(shares_E), 0).sum())
 
 
 def worst_rank(shares_E: Array, ranks: int) -> float:
-    """Return the load of the busiest rank over the even one, experts laid out in order.
-
-    Args:
-        shares_E: Each expert's share of the assignments.
-        ranks: Of expert parallelism; they divide the experts.
-    """
+    """Return the load of the busiest rank over the even one, experts laid out in order."""
     return float(shares_E.reshape(ranks, -1).sum(1).max() * ranks)
 
 
 def dead(shares_E: Array, below: float = DEAD) -> BoolArray:
-    """Return which experts have less than a part of the even load.
-
-    Args:
-        shares_E: Each expert's share of the assignments.
-        below: The part.
-    """
+    """Return which experts have less than a part of the even load."""
     return np.asarray(shares_E * shares_E.shape[-1] < below)
 
 
 def collapsed(chosen_E: Array, top_k: float) -> BoolArray:
-    """Return which experts the router has collapsed onto.
-
-    Args:
-        chosen_E: Share of the tokens that choose an expert, at most 1.
-        top_k: Experts of a token, on the mean where they vary.
-
-    Returns:
-        Whether it is above the middle between an even share and all tokens.
-    """
+    """Return which experts the router has collapsed onto."""
     return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
 
 
 def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
-    """Return which experts are busier than the spread of the others explains.
-
-    Loads of healthy routers spread like a gamma distribution, of a coefficient of variation of up
-    to about 0.5, so that the busiest of 512 may well have four times the even load. Sixth roots of
-    loads are nearly normal; a normal distribution is fitted to all but the top eighth, and the
-    number of experts above each of these is held against it. The sixth root, not the cube root
-    that gamma distributions would have, allows for heavier tails.
-
-    Args:
-        shares_E: Each expert's share of the assignments.
-        least_load: Load over the even one that a hot expert has at the least.
-        chance: At which a layer without hot experts would have as many.
-    """
+    """Return which experts are busier than the spread of the others explains."""
     from scipy.special import bdtrc, ndtri, stdtr  # lighter than scipy.stats
 
     count = len(shares_E)
@@ -121,19 +86,7 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
 
 
 def apartness(counts_HDE: IntArray) -> Array:
-    """Return how far each domain's experts are from those of the other domains together.
-
-    It is the root of the triangular discrimination, sum of (p - q)^2 / (p + q) over experts,
-    divided by 2; near the Jensen-Shannon distance. One difference is of one half of the sequences
-    and one of the other, so that chance adds nothing on the mean, however few tokens a domain has.
-
-    Args:
-        counts_HDE: Assignments of each half of the sequences.
-
-    Returns:
-        0 for a domain that goes as the others do, 1 for one that has experts to itself, shape
-        (D,); NaN for a domain that is not in both halves, or alone.
-    """
+    """Return how far each domain's experts are from those of the other domains together."""
     profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
     others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
     rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in others_HDE])
@@ -154,12 +107,7 @@ def lift(counts_DE: IntArray) -> Array:
 
 
 def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
-    """Return the mutual information of expert and domain, nats; 0 says that all are alike.
-
-    Args:
-        profile_DE: How each domain's assignments fall on the experts, shape (..., D, E).
-        shares_D: Share of each domain; one of 0 is left out.
-    """
+    """Return the mutual information of expert and domain, nats; 0 says that all are alike."""
     seen_D = shares_D > 0
     profile_DE, shares_D1 = profile_DE[..., seen_D, :], shares_D[seen_D, None]
     mean_E = (shares_D1 * profile_DE).sum(-2)
@@ -168,18 +116,7 @@ def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
 
 
 def corrected_information(counts_HDE: IntArray, shares_D: Array) -> tuple[float, float]:
-    """Return the mutual information of expert and domain less what chance adds, and its bound.
-
-    Chance adds in inverse proportion to the number of sequences, so twice as much on a half.
-
-    Args:
-        counts_HDE: Assignments of each half of the sequences.
-        shares_D: Share of each domain.
-
-    Returns:
-        The information in nats, about 0 where domains are alike, and the entropy of the domains,
-        which it cannot exceed; of the domains that are in both halves. NaN where those are not two.
-    """
+    """Return the mutual information of expert and domain less what chance adds, and its bound."""
     both_D = (counts_HDE.sum(-1) > 0).all(0)
     if both_D.sum() < 2:
         return float("nan"), float("nan")
@@ -190,10 +127,7 @@ def corrected_information(counts_HDE: IntArray, shares_D: Array) -> tuple[float,
 
 
 def profile_distances(profile_DE: Array) -> Array:
-    """Return the Jensen-Shannon distance between domains, 0 to 1, shape (D, D).
-
-    It is the square root of the divergence in bits; NaN for a domain without assignments.
-    """
+    """Return the Jensen-Shannon distance between domains, 0 to 1, shape (D, D)."""
     one_P, other_P = np.triu_indices(len(profile_DE), 1)
     own_D = _plogp(profile_DE).sum(-1)
     middle_P = _plogp((profile_DE[one_P] + profile_DE[other_P]) / 2).sum(-1)

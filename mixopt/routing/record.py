@@ -101,11 +101,7 @@ class ExpertRecord:
         return max((_step(file) for file in self._parts()), default=0)
 
     def write_window(self, start: int, end: int, assignments: Assignments) -> None:
-        """Write what was counted in some steps.
-
-        Raises:
-            RunError: The folder cannot be written.
-        """
+        """Write what was counted in some steps."""
         steps = [
             pl.lit(start, pl.Int32).alias("step_start"),
             pl.lit(end, pl.Int32).alias("step_end"),
@@ -113,11 +109,7 @@ class ExpertRecord:
         write_table(self.part(end), counts_table(assignments).select(*steps, pl.all()))
 
     def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a line; a step has one.
-
-        Raises:
-            RunError: The file cannot be written.
-        """
+        """Add a line; a step has one."""
         content = {"step": step, **values, "time": round(time.time(), 3)}
         line = json.dumps(content, allow_nan=False) + "\n"
         path = self.path / SCALARS
@@ -141,11 +133,7 @@ class ExpertRecord:
             write_text(self.path / SCALARS, "".join(kept))
 
     def windows(self) -> list[Window]:
-        """Return the windows in their order.
-
-        Raises:
-            RoutingError: A part cannot be read.
-        """
+        """Return the windows in their order."""
         return [_window(file) for file in self._parts()]
 
     def scalars(self) -> list[dict[str, Any]]:
@@ -173,11 +161,7 @@ class ExpertRecord:
 
 
 def _window(file: Path) -> Window:
-    """Return a window on disk, which is read once for its steps.
-
-    Raises:
-        RoutingError: It cannot be read.
-    """
+    """Return a window on disk, which is read once for its steps."""
     start, end = _read(file)[0]
     return Window(start, end, partial(lambda path: _read(path)[1], file))
 

@@ -261,12 +261,7 @@ class RouterStats:
             self._is_checked = True
 
     def _odd(self, size: int, position: int | Sequence[int] | None) -> Tensor:
-        """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others.
-
-        They alternate, and which comes first changes from batch to batch, for batches of one
-        sequence. By position they do so as Thue and Morse have it (the parity of the number's
-        bits), which no regular order of domains goes along with.
-        """
+        """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others."""
         if position is None:
             return (torch.arange(size) + int(self._pending[0])) % 2
         position_B = np.asarray(position, np.int64)
@@ -277,10 +272,7 @@ class RouterStats:
         return torch.from_numpy((np.bitwise_count(position_B) & 1).astype(np.int64))
 
     def _collected(self) -> Assignments:
-        """Return what all ranks counted since the last time, checked, and begin from nothing.
-
-        All numbers travel in one vector, so that every rank raises the same error or none.
-        """
+        """Return what all ranks counted since the last time, checked, and begin from nothing."""
         device = self._counters[0].counts.device
         batches = int(self._pending[0])
         pieces = [torch.from_numpy(self._pending.copy()).to(device)]
@@ -336,12 +328,7 @@ class _Batch:
         self._first_cells: dict[tuple[int, torch.device], Tensor] = {}
 
     def open(self, domain_BS: Tensor, odd_B: Tensor) -> None:
-        """Begin a batch.
-
-        Args:
-            domain_BS: Domain of each token; D for an unknown one, D + 1 for padding.
-            odd_B: 1 where a sequence is of the odd half, else 0.
-        """
+        """Begin a batch."""
         shift = torch.where(domain_BS < self.domains, odd_B[:, None], 1) * self.domains
         self.rows_T = (domain_BS + shift).reshape(-1)
         self._first_cells = {}
@@ -399,11 +386,7 @@ class _Counter:
             self.passes.add_(1)
 
     def _checked(self, given: dict[str, Any], output: Any, tokens: int) -> Tensor:
-        """Return the ids of the call, shape (T, K).
-
-        Raises:
-            RoutingError: The output is not what the adapter says, or of another number of tokens.
-        """
+        """Return the ids of the call, shape (T, K)."""
         router, kind = self.router, type(self.router.module).__name__
         try:
             ids = router.read(given, output)
@@ -430,11 +413,7 @@ class _Counter:
         return ids
 
     def check_passes(self, ran: int, batches: int) -> None:
-        """Check that the router ran once in each batch.
-
-        Raises:
-            RoutingError: It did not.
-        """
+        """Check that the router ran once in each batch."""
         if ran == batches:
             return
         hint = (
@@ -449,11 +428,7 @@ class _Counter:
         )
 
     def check_ids(self, counts_RE: IntArray) -> None:
-        """Check that all ids but those of padding are of experts, or of none.
-
-        Raises:
-            RoutingError: They are not.
-        """
+        """Check that all ids but those of padding are of experts, or of none."""
         router = self.router
         low, high = (int(counts_RE[:-2, place].sum()) for place in (0, -1))
         if low or high:

@@ -69,14 +69,7 @@ class ScalarNames:
     def within_budget(
         cls, layers: Sequence[str], domains: Sequence[str], others: int = 0
     ) -> ScalarNames:
-        """Choose them so that a run has at most `BUDGET` names.
-
-        Args:
-            layers: Of all routers, as `LayerAssignments.key`.
-            domains: Of the run; of many, the first have names.
-            others: Names that the run has besides. Where they leave no room, there are only means
-                and extremes.
-        """
+        """Choose them so that a run has at most `BUDGET` names."""
         left = max(0, BUDGET - others - len(_OVER_ALL))
         shown = tuple(domains[: left // 2 // len(_BY_DOMAIN)])
         left -= len(_BY_DOMAIN) * len(shown)
@@ -92,19 +85,7 @@ def training_scalars(
     wider: Assignments | None = None,
     ranks: int | None = None,
 ) -> dict[str, float]:
-    """Return the numbers of a window of training; those that are not known are left out.
-
-    Args:
-        window: What was counted in it.
-        named: Layers and domains that have names.
-        thresholds: From where on something is diagnosed.
-        wider: What was counted over more steps; it is diagnosed where the window has too few
-            assignments in a layer.
-        ranks: Of expert parallelism; up to 8 that divide the experts by default.
-
-    Raises:
-        RoutingError: So many ranks do not divide the experts of a layer.
-    """
+    """Return the numbers of a window of training; those that are not known are left out."""
     layers = layer_table(window, ranks)
     values = _of_layers(layers, {**_BY_LAYER, **_OVER_LAYERS}, named)
     values |= _of_domains(window, tuple(_BY_DOMAIN), named)
@@ -112,12 +93,7 @@ def training_scalars(
 
 
 def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
-    """Return the numbers of a trial at its end; domains are compared on held-out text.
-
-    Args:
-        counts: Of its experts.
-        others: Names that the trial has besides.
-    """
+    """Return the numbers of a trial at its end; domains are compared on held-out text."""
     layers = [layer.key for layer in counts.train.layers]
     named = ScalarNames.within_budget(layers, counts.train.domains, others)
     compared = {"specialisation": _BY_LAYER["specialisation"]}

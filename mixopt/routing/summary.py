@@ -196,10 +196,7 @@ def _cell(value: float | None) -> str:
 
 
 def counts_table(assignments: Assignments) -> pl.DataFrame:
-    """Return the tokens of each domain, layer and expert; `COUNTS_SCHEMA` has the columns.
-
-    Experts of a domain are in order, and the row of what no expert computes is the last.
-    """
+    """Return the tokens of each domain, layer and expert; `COUNTS_SCHEMA` has the columns."""
     names, parts = np.asarray(assignments.domains, object), []
     for layer in assignments.layers:
         counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
@@ -218,15 +215,7 @@ def counts_table(assignments: Assignments) -> pl.DataFrame:
 
 
 def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFrame:
-    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are.
-
-    Args:
-        assignments: What was counted.
-        ranks: Over which experts are laid out in order; up to 8 that divide them by default.
-
-    Raises:
-        RoutingError: So many ranks do not divide the experts of a layer.
-    """
+    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
     return _frame([_layer_row(layer, ranks) for layer in assignments.layers], LAYER_SCHEMA)
 
 
@@ -256,15 +245,7 @@ def key_column() -> pl.Expr:
 
 
 def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
-    """Return over how many ranks a layer's experts are laid out.
-
-    Args:
-        layer: Whose experts they are.
-        ranks: Of expert parallelism; None for the most up to 8 that divide the experts.
-
-    Raises:
-        RoutingError: So many do not divide them.
-    """
+    """Return over how many ranks a layer's experts are laid out."""
     if ranks is None:
         return max(n for n in range(1, RANKS + 1) if layer.experts % n == 0)
     if ranks < 1 or layer.experts % ranks:

@@ -28,13 +28,7 @@ class FairQueue:
     def __init__(
         self, shares_D: Sequence[int], owed_D: Sequence[int], length: Callable[[int], int]
     ) -> None:
-        """Begin with what is owed.
-
-        Args:
-            shares_D: Integers >= 0 that add up to UNIT; a domain with 0 is never taken.
-            owed_D: What each domain is owed.
-            length: Returns the tokens of a domain's next sample; called once for each sample.
-        """
+        """Begin with what is owed."""
         self._shares = shares_D
         self._owed = owed_D
         self._length = length
@@ -76,11 +70,7 @@ class FairQueue:
         return list(self._before)
 
     def owed(self, tokens_D: Sequence[int] | None = None) -> list[int]:
-        """Return what each domain is owed now.
-
-        Args:
-            tokens_D: What was taken of each, where lengths were guesses.
-        """
+        """Return what each domain is owed now."""
         taken = self._before if tokens_D is None else tokens_D
         total = sum(taken)
         return [

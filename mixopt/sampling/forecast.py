@@ -123,20 +123,7 @@ def simulate_proposal(
     corpus: str | Path | None = None,
     max_epochs: float | None = None,
 ) -> ScheduleForecast:
-    """Count what a job on the mixture of a file draws (`mixopt simulate PROPOSAL --batches N`).
-
-    Args:
-        proposal: A mixture or proposal in YAML.
-        batches: Global batches, >= 1.
-        batch_size: Samples of a global batch.
-        length: Tokens of a sample.
-        corpus: The prepared corpus; by default the folder `corpus` beside the proposal.
-        max_epochs: As for MixtureSampler: the share of a domain that runs out goes to the others.
-
-    Raises:
-        MixtureError: The file is not a mixture of the corpus's domains.
-        SamplerError: There is no corpus, or a number cannot be right.
-    """
+    """Count what a job on the mixture of a file draws (`mixopt simulate PROPOSAL --batches N`)."""
     path = Path(proposal)
     mixture = Mixture.from_file(path)
     sizes = corpus_inventory(Path(corpus) if corpus is not None else path.parent / "corpus")
@@ -151,18 +138,7 @@ def simulate_schedule(
     corpus: str | Path | None = None,
     inventory: Mapping[str, int] | None = None,
 ) -> ScheduleForecast:
-    """Count what a schedule draws (`mixopt simulate SCHEDULE`).
-
-    Args:
-        schedule: The schedule, or its file.
-        corpus: A prepared corpus, whose sizes count; by default the folder `corpus` beside the
-            file where the schedule has no inventory.
-        inventory: Distinct tokens of each domain, in place of a corpus.
-
-    Raises:
-        SamplerError: The schedule cannot be right, sizes are not known, or a domain has a share
-            and not even one sequence.
-    """
+    """Count what a schedule draws (`mixopt simulate SCHEDULE`)."""
     beside = Path() if isinstance(schedule, Schedule) else Path(schedule).parent
     chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
     sizes = _sizes(chosen, inventory, corpus, beside)
@@ -204,10 +180,7 @@ def _forecast(
 
 
 def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArray], dict[str, int]]:
-    """Return the samples of each domain before batches, and in which batch a domain runs out.
-
-    Of a stream that ends before a batch the counts at its end.
-    """
+    """Return the samples of each domain before batches, and in which batch a domain runs out."""
     rows = list(sampler.sizes.values())
     place, found, out = sampler.order.start, list[IntArray](), dict[str, int]()
     for end in ends:
@@ -244,11 +217,7 @@ def _sizes(
 
 
 def corpus_inventory(folder: Path) -> dict[str, int]:
-    """Return the tokens to train on of each domain of a prepared corpus.
-
-    Raises:
-        SamplerError: There is no corpus, or its indices cannot be read.
-    """
+    """Return the tokens to train on of each domain of a prepared corpus."""
     missing = SamplerError(f"{folder}: no corpus; give its folder, --corpus DIR")
     index = _index(folder, missing=lambda: missing)
     names = index.get("domains")

@@ -98,13 +98,7 @@ class SampleOrder:
     """Rows of each global window; it never changes but for the places that it remembers."""
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
-        """Lay nothing out yet.
-
-        Args:
-            layout: Domains, seed, window and limits.
-            changes: Shares, in order; the first holds from the start.
-            start: Where the order begins.
-        """
+        """Lay nothing out yet."""
         self.layout = layout
         self.changes = tuple(changes)
         self.start = start
@@ -179,12 +173,7 @@ class SampleOrder:
                 self._places.pop(b, None)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
-        """Return rows as integers into the concatenation of the domains, shape (K, W).
-
-        Args:
-            window: The first window.
-            most: How many windows; fewer come where the stream ends.
-        """
+        """Return rows as integers into the concatenation of the domains, shape (K, W)."""
         domain_KW, ordinal_KW = self._laid_out(window, most)
         domain, ordinal = domain_KW.ravel(), ordinal_KW.ravel() + self._shift[domain_KW.ravel()]
         rows = self._rows.rows(domain, ordinal) + self._offsets[domain]
@@ -429,12 +418,7 @@ class BatchRows:
         self._block = (0, np.empty((0, batch_size), np.int64))
 
     def some(self, batch: int, most: int) -> IntArray:
-        """Return rows of the batches from one on, shape (batches, B).
-
-        Args:
-            batch: The first.
-            most: How many at most; fewer come where that is quicker, none after the last.
-        """
+        """Return rows of the batches from one on, shape (batches, B)."""
         first, block = self._block
         if not first <= batch < first + len(block):
             first, block = self._block = batch, self._laid_out(batch)
@@ -473,12 +457,7 @@ class _Due(NamedTuple):
 
 
 def _dealt(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
-    """Return counts and what is owed after each of some windows of one share, shape (K, D).
-
-    Each domain gets the whole part of what is due, and those that are owed most get the rest, one
-    sample each. What is owed is ordered with the domain's number in its lowest bits, so that no two
-    are equal and every way of sorting gives the same.
-    """
+    """Return counts and what is owed after each of some windows of one share, shape (K, D)."""
     here = due.drawn_from
     is_small = np.abs(place.owed_D).max() < _FEW * UNIT
     kind: Any = np.int64 if is_small else object

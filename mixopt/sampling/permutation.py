@@ -51,26 +51,13 @@ class RowOrder:
     """The order of each domain's rows, another in each epoch."""
 
     def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
-        """Lay out a grid for each domain.
-
-        Args:
-            sizes_D: Rows of each domain, >= 0.
-            keys_D: 64-bit keys.
-        """
+        """Lay out a grid for each domain."""
         self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
         self._keys = np.array(keys_D, np.uint64)
         self._grid = _Grid(self._sizes.tolist())
 
     def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
-        """Return the row that a domain gives when it is drawn for the ordinal-th time.
-
-        Args:
-            domain: Numbers of domains, shape (B,).
-            ordinal: How often each was drawn before, shape (B,).
-
-        Returns:
-            Rows, shape (B,): every one of a domain's once in each epoch.
-        """
+        """Return the row that a domain gives when it is drawn for the ordinal-th time."""
         size = self._sizes[domain]
         count = ordinal.view(np.uint64)
         epoch = count // size
@@ -128,20 +115,7 @@ def _add_hash(target: Words, source: Words, key: Words, side: Words) -> None:
 
 
 def window_order(seed_key: int, first: int, windows: int, size: int) -> IntArray:
-    """Return the shuffled places of some windows of equal size.
-
-    Sorting hashes that end in the place itself leaves no ties, so every sorting algorithm gives
-    the same order.
-
-    Args:
-        seed_key: 64-bit key.
-        first: Number of the first window.
-        windows: How many.
-        size: Positions in a window.
-
-    Returns:
-        Places inside each window, shape (windows, size).
-    """
+    """Return the shuffled places of some windows of equal size."""
     place = np.arange(size, dtype=np.uint64)
     mask = _U((1 << max(size - 1, 1).bit_length()) - 1)
     number = np.arange(first, first + windows, dtype=np.uint64)[:, None]

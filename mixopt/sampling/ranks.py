@@ -76,21 +76,7 @@ class OrderedSamples(Protocol):
 
 
 def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> RankPart:
-    """Return the part of each batch that this process takes.
-
-    What is not given comes from torch.distributed where that is imported and initialised, else
-    from RANK and WORLD_SIZE, else it is one process.
-
-    Args:
-        rank: This process, along data parallelism.
-        world_size: How many there are; given with `rank`.
-        mesh: A torch DeviceMesh instead, whose data-parallel dimensions say both.
-
-    Raises:
-        SamplerError: One is given and the other not, or a mesh as well; the rank is not below the
-            world size; a mesh does not say along what data are split; nothing is given where
-            processes share a replica of the model.
-    """
+    """Return the part of each batch that this process takes."""
     if (rank is None) != (world_size is None):
         given = "rank" if world_size is None else "world_size"
         raise SamplerError(f"{given} is given without the other; give rank and world_size")
@@ -105,19 +91,7 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> Ran
 
 
 def refuse_second_split(world_size: int, name: str) -> AttributeError:
-    """Return the error for a missing attribute, for a property that raises it.
-
-    Prepared by accelerate, a DataLoader over a MixtureSampler gives each rank every R-th batch of
-    its own part, and nothing about training shows it. accelerate asks the batch sampler for its
-    `sampler` when it prepares one, and a dataset for its `set_epoch` when it iterates.
-
-    Args:
-        world_size: Over how many ranks batches are split.
-        name: Of the attribute.
-
-    Raises:
-        SamplerError: accelerate asks, and there are several ranks.
-    """
+    """Return the error for a missing attribute, for a property that raises it."""
     module = sys._getframe(2).f_globals.get("__name__")
     if module == _ACCELERATE and world_size > 1:
         raise SamplerError(

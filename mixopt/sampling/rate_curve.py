@@ -62,12 +62,7 @@ class RateCurve:
     floor: float = FLOOR
 
     def __post_init__(self) -> None:
-        """Check what does not depend on the number of steps.
-
-        Raises:
-            SamplerError: A schedule that there is not, or fields that do not go together; the
-                message begins with the field.
-        """
+        """Check what does not depend on the number of steps."""
         if self.schedule not in RATE_CURVES:
             near = did_you_mean(str(self.schedule), RATE_CURVES) or "; " + ", ".join(RATE_CURVES)
             raise SamplerError(f"schedule: {self.schedule!r} is not one{near}")
@@ -92,11 +87,7 @@ class RateCurve:
             )
 
     def check_lengths(self) -> None:
-        """Check that warm-up and decay fit into the run.
-
-        Raises:
-            SamplerError: They overlap, or a warm-up is shorter than a step where it counts.
-        """
+        """Check that warm-up and decay fit into the run."""
         warmup = _length(self.warmup, self.steps)
         decay = 0.0 if self.lr_decay is None else _length(self.lr_decay, self.steps)
         if self.lr_decay is None and self.schedule == "wsd":

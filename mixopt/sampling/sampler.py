@@ -170,11 +170,7 @@ class MixtureSampler:
             yield some[0, first : first + self.rank_batch].tolist()
 
     def __len__(self) -> int:
-        """Count the global batches of one pass.
-
-        Raises:
-            TypeError: The stream has no end.
-        """
+        """Count the global batches of one pass."""
         if self.batches is not None:
             return self.batches
         end = self.order.end()

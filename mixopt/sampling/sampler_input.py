@@ -31,11 +31,7 @@ MAX_LENGTH = 1 << 40  # tokens of a sample
 
 
 def named_sizes(sizes: Sizes) -> dict[str, int]:
-    """Return rows by domain; domains without names are called by their numbers.
-
-    Raises:
-        SamplerError: No domain, or rows that are not a whole number >= 0.
-    """
+    """Return rows by domain; domains without names are called by their numbers."""
     pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
     named = {str(name): _whole(f"domain {str(name)!r}", rows) for name, rows in pairs}
     if not named:
@@ -46,12 +42,7 @@ def named_sizes(sizes: Sizes) -> dict[str, int]:
 
 
 def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
-    """Return weights as a mixture in the order of `sizes`.
-
-    Raises:
-        MixtureError: A domain that is unknown or has no weight; weights that are negative, not
-            finite, all 0, or do not add up to 1; a weight on a domain without rows.
-    """
+    """Return weights as a mixture in the order of `sizes`."""
     if isinstance(weights, Mixture):
         given: Mapping[str, float] = dict(zip(weights.domains, weights.array.tolist(), strict=True))
     elif isinstance(weights, Mapping):
@@ -82,11 +73,7 @@ def rows_allowed(
     exhausted: Policy | None,
     sizes: Mapping[str, int],
 ) -> tuple[int | None, ...]:
-    """Return how often each domain may be drawn, None for no limit.
-
-    Raises:
-        SamplerError: An unknown domain, a number that is not > 0, or a limit that 'repeat' ignores.
-    """
+    """Return how often each domain may be drawn, None for no limit."""
     if exhausted is not None and exhausted not in POLICIES:
         raise SamplerError(f"exhausted={exhausted!r}{did_you_mean(exhausted, POLICIES)}")
     if exhausted == "repeat" and max_epochs is not None:
@@ -106,11 +93,7 @@ def rows_allowed(
 
 
 def rank_batch(batch_size: int, world_size: int) -> int:
-    """Return the samples of one rank in a global batch.
-
-    Raises:
-        SamplerError: The ranks do not divide the batch.
-    """
+    """Return the samples of one rank in a global batch."""
     batch_size = _whole("batch_size", batch_size)
     if batch_size > MAX_BATCH:
         raise SamplerError(f"batch_size {batch_size}: at most {MAX_BATCH}")
@@ -127,13 +110,7 @@ def rank_batch(batch_size: int, world_size: int) -> int:
 def sample_lengths(
     unit: str, lengths: Lengths | None, sizes: Mapping[str, int]
 ) -> tuple[int | IntArray, ...]:
-    """Return the lengths of each domain's samples; nothing where samples are owed.
-
-    Raises:
-        SamplerError: An unknown unit, lengths that do not go with it or are missing, an unknown
-            domain, as many numbers as it has not rows, a number that is not whole or negative, or a
-            domain of which no sample has a token.
-    """
+    """Return the lengths of each domain's samples; nothing where samples are owed."""
     if unit not in UNITS:
         raise SamplerError(f"unit={unit!r}{did_you_mean(unit, UNITS)}")
     if unit == "samples":
@@ -156,17 +133,7 @@ def sample_lengths(
 def scheduled_mixtures(
     schedule: Sequence[Scheduled], sizes: Mapping[str, int]
 ) -> list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]]:
-    """Return the entries of a schedule, checked.
-
-    Args:
-        schedule: `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that
-            go linearly from one batch to another.
-        sizes: Rows of each domain.
-
-    Raises:
-        SamplerError: A batch that cannot be, or a stage of another form.
-        MixtureError: Weights that are not a mixture of these domains.
-    """
+    """Return the entries of a schedule, checked."""
     found: list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]] = []
     for k, entry in enumerate(schedule):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
@@ -184,11 +151,7 @@ def scheduled_mixtures(
 
 
 def at_least(least: int, what: str, value: int) -> int:
-    """Return a whole number.
-
-    Raises:
-        SamplerError: It is not one, or below `least`.
-    """
+    """Return a whole number."""
     if not isinstance(value, (int, np.integer)) or value < least:
         raise SamplerError(f"{what} {value!r} is not a whole number >= {least}")
     return int(value)

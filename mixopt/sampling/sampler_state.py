@@ -61,14 +61,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
 def read_state(
     state: Mapping[str, Any], here: SampleOrder, map_domains: Mapping[str, str | None] | None
 ) -> tuple[SampleOrder, int]:
-    """Check a state against the order that is to resume from it.
-
-    Returns:
-        The order that resumes, and the sample at which it does.
-
-    Raises:
-        SamplerError: The state does not fit; what differs is named.
-    """
+    """Check a state against the order that is to resume from it."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
     layout, place, changes, lengths = _read(fields)

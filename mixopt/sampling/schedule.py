@@ -87,12 +87,7 @@ class Schedule:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        """Check it as a whole.
-
-        Raises:
-            SamplerError: A stage that cannot be, stages of other domains, a gap or an overlap, or
-                a domain that would be seen more often than `max_epochs`.
-        """
+        """Check it as a whole."""
         for place, message in self._faults():
             raise ScheduleFieldError(place, message)
 

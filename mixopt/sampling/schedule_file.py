@@ -53,11 +53,7 @@ def write_schedule(content: Mapping[str, Any], path: Path) -> None:
 
 
 def is_schedule(path: Path) -> bool:
-    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture.
-
-    Raises:
-        SamplerError: It cannot be read.
-    """
+    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture."""
     content = read_yaml(path, error=SamplerError)
     if not isinstance(content, dict):
         return False
@@ -81,23 +77,12 @@ class ScheduleFields:
     def __init__(
         self, content: object, where: str, folder: Path, lines: Mapping[FieldPlace, int]
     ) -> None:
-        """Take plain values.
-
-        Args:
-            content: The values.
-            where: What messages begin with, such as the file.
-            folder: Where files are that it names.
-            lines: The line of each field, where that is known.
-        """
+        """Take plain values."""
         self._content, self._where, self._folder, self._lines = content, where, folder, lines
 
     @classmethod
     def of_file(cls, path: Path) -> ScheduleFields:
-        """Read a file.
-
-        Raises:
-            SamplerError: It cannot be read, or is not YAML.
-        """
+        """Read a file."""
         missing = SamplerError(f"{path}: not found")
         text = read_text(path, error=SamplerError, missing=lambda: missing)
         content = parse_yaml(text, str(path), error=SamplerError)
@@ -113,11 +98,7 @@ class ScheduleFields:
         )
 
     def values(self) -> dict[str, Any]:
-        """Return what a Schedule is made of, each field checked by itself; stages as fields.
-
-        Raises:
-            SamplerError: A field is unknown, missing or of the wrong type.
-        """
+        """Return what a Schedule is made of, each field checked by itself; stages as fields."""
         fields = self._mapping(self._content, (), _TOP)
         if fields.get("format", FORMAT) != FORMAT:
             self._refuse(("format",), f"{shown_value(fields['format'])} is not {FORMAT!r}")

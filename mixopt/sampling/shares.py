@@ -19,14 +19,7 @@ UNIT = 1 << UNIT_BITS
 
 
 def whole_shares(weights_D: Sequence[float]) -> tuple[int, ...]:
-    """Round weights to multiples of 1 / UNIT that keep their sum.
-
-    Args:
-        weights_D: Weights >= 0, finite, not all zero; they need not add up to 1.
-
-    Returns:
-        Integers that add up to UNIT; 0 where the weight is 0, else >= 1.
-    """
+    """Round weights to multiples of 1 / UNIT that keep their sum."""
     total = math.fsum(weights_D)
     exact = [weight / total * UNIT for weight in weights_D]
     shares = [max(int(value), 1) if value > 0 else 0 for value in exact]
@@ -70,24 +63,14 @@ class ShareChange(NamedTuple):
         return self.end_shares if window >= self.end_window else None
 
     def parts(self, window: int, out: Collection[int] = ()) -> list[int]:
-        """Return in which proportion a window is divided: of a ramp that of the window's middle.
-
-        Args:
-            window: A window of this change.
-            out: Domains that have no part any more.
-        """
+        """Return in which proportion a window is divided: of a ramp that of the window's middle."""
         parts: Sequence[int] | None = self.arrived(window)
         if parts is None:
             parts = self.between(2 * (window - self.window) + 1, 2)
         return [0 if d in out else part for d, part in enumerate(parts)]
 
     def between(self, gone: int, parts: int = 1) -> list[int]:
-        """Return the proportion of shares on a ramp.
-
-        Args:
-            gone: Parts of windows since its beginning.
-            parts: How many parts a window has.
-        """
+        """Return the proportion of shares on a ramp."""
         whole = parts * ((self.end_window or self.window) - self.window)
         pairs = zip(self.shares, self.end_shares or self.shares, strict=True)
         return [(whole - gone) * first + gone * last for first, last in pairs]

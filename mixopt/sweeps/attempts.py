@@ -28,14 +28,7 @@ _Groups = list[Annotated[list[str], Field(min_length=1)]]
 
 
 def read_groups(folder: Path) -> list[list[str]]:
-    """Return the names of the trials that train together; none where no groups were formed.
-
-    It is decided once and kept, because in bfloat16 a member's numbers depend slightly on the size
-    of its group. A group that was halved stands in the file as its halves.
-
-    Raises:
-        RunError: The file is not what was written.
-    """
+    """Return the names of the trials that train together; none where no groups were formed."""
     path = folder / GROUPS
     if not path.exists():
         return []
@@ -72,14 +65,7 @@ class Attempts:
         finished: Sequence[str],
         retries: int = RETRIES,
     ) -> None:
-        """Take those groups that have a trial without a result.
-
-        Args:
-            folder: Where the groups are kept.
-            groups: All of them.
-            finished: Trials that have a result.
-            retries: How often a group whose place went away is handed out again.
-        """
+        """Take those groups that have a trial without a result."""
         self._folder, self._retries = folder, retries
         self._groups = [[trial.name for trial in group] for group in groups]
         self._died: Counter[str] = Counter()
@@ -94,12 +80,7 @@ class Attempts:
         self._next = len(groups)
 
     def settle(self, outcome: GroupOutcome) -> tuple[str, Sequence[Trial]]:
-        """Hand out again what an outcome has no result for, where that may help.
-
-        Returns:
-            A line on what is tried once more, empty where nothing is; and the trials that have
-            failed finally.
-        """
+        """Hand out again what an outcome has no result for, where that may help."""
         rest = self.without_result(outcome)
         trained = [] if outcome.reason is None else rest[: outcome.trained]
         left = rest[len(trained) :]

@@ -174,11 +174,6 @@ class Executor(Protocol):
 
 
 def make_executor(name: str, options: Mapping[str, Any], site: Site) -> Executor:
-    """Load an executor and make it.
-
-    Raises:
-        PluginError: There is none, or it needs a package that is absent.
-        ConfigError: An option that it does not have or refuses.
-    """
+    """Load an executor and make it."""
     executor: Executor = build_plugin("executor", name, options, {"site": site})
     return executor

@@ -204,13 +204,7 @@ class SweepTotals:
 def sweep_totals(
     attempts: Sequence[AttemptRecord], running: Iterable[GroupState], left: int
 ) -> SweepTotals:
-    """Add up a sweep.
-
-    Args:
-        attempts: Those that have ended.
-        running: What trains now.
-        left: Trials that have not ended; those that train now are among them.
-    """
+    """Add up a sweep."""
     nodes: dict[tuple[str, str], NodeTotals] = {}
     now = NodeTotals("", "")
     for attempt in attempts:

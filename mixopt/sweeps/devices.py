@@ -107,18 +107,7 @@ class WorkerDevice:
 def worker_devices(
     device: str, workers: int | None, gpus: float | None = None, say: Say = silent
 ) -> list[WorkerDevice]:
-    """Return what each worker computes on.
-
-    Args:
-        device: `proxy.device`.
-        workers: How many; one a core, or one for each `gpus` GPUs, when None. More workers than
-            there are GPUs for share them.
-        gpus: GPUs of one worker; one when None. A fraction below 1 lets so many share one.
-        say: Called with a line on what is not as a reader may expect.
-
-    Raises:
-        ConfigError: `gpus` is more than there are, or no number of GPUs that a worker can have.
-    """
+    """Return what each worker computes on."""
     found = [] if device == "cpu" else _usable(gpus is not None, say)
     if device.startswith("cuda:"):
         found = found[int(device.removeprefix("cuda:")) :][:1]
@@ -286,10 +275,7 @@ def _of_cuda(answer: _TorchSays) -> tuple[Gpu, ...]:
 
 
 def _visible(variable: str) -> list[str] | None:
-    """Return the names that a variable has, up to the first that is none; None where it is unset.
-
-    CUDA passes over all that follows a name that it does not take, such as -1.
-    """
+    """Return the names in a variable, up to the first that is empty; None where unset."""
     text = os.environ.get(variable)
     if text is None:
         return None
@@ -342,13 +328,7 @@ class ListedGpu:
 def chosen_gpus(
     visible: Sequence[str], listing: Sequence[ListedGpu], uuids: Sequence[str] = ()
 ) -> tuple[Gpu, ...]:
-    """Return what the names of the variable stand for; a GPU that is cut, for its instances.
-
-    Args:
-        visible: The names: numbers, identifiers, or beginnings of such.
-        listing: What nvidia-smi lists.
-        uuids: The identifiers that torch gives for them, since its numbers may be others.
-    """
+    """Return what the names of the variable stand for; a GPU that is cut, for its instances."""
     found: list[Gpu] = []
     for place, name in enumerate(visible):
         uuid = uuids[place] if place < len(uuids) else ""

@@ -117,11 +117,7 @@ class Group:
 
     @classmethod
     def read(cls, folder: Path) -> Group:
-        """Read what `write` wrote.
-
-        Raises:
-            RunError: It cannot be read.
-        """
+        """Read what `write` wrote."""
         content = read_json(folder / GROUP, dict[str, Any])
         job = dict(content["job"])
         training = Training(**job.pop("training"))
@@ -187,11 +183,7 @@ def write_quickly(path: Path, text: str) -> None:
 
 
 def corpus_marks(corpus: Path) -> dict[str, list[int]]:
-    """Return the sizes, times and inodes of a corpus's files, by name.
-
-    Raises:
-        ShardError: A file cannot be looked at.
-    """
+    """Return the sizes, times and inodes of a corpus's files, by name."""
     marks = {}
     for path in visible_files(corpus):
         try:
@@ -202,14 +194,7 @@ def corpus_marks(corpus: Path) -> dict[str, list[int]]:
 
 
 def check_marks(corpus: Path, before: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """Check that trials were trained on the files that the sweep began with.
-
-    Returns:
-        The marks of now, which differ in modes and owners alone.
-
-    Raises:
-        CorpusError: A file is damaged, or was written, replaced or deleted in the meantime.
-    """
+    """Check that trials were trained on the files that the sweep began with."""
     from mixopt.corpus import Corpus
 
     now = corpus_marks(corpus)

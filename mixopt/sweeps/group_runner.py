@@ -167,17 +167,7 @@ class GroupRunner:
     def __init__(
         self, job: Job, site: Site, executor: Executor, patience: float = PATIENCE
     ) -> None:
-        """Note what there is; nothing is started yet.
-
-        Args:
-            job: What all groups share.
-            site: Where the sweep is owned.
-            executor: What has them trained.
-            patience: Seconds without a beat or progress after which a worker is ended.
-
-        Raises:
-            ShardError: A file of the corpus cannot be looked at.
-        """
+        """Note what there is; nothing is started yet."""
         self._job, self._executor, self._patience = job, executor, patience
         self._work, self._sizes_file = site.folder / WORK, site.folder / SIZES
         self._marks = corpus_marks(job.corpus)
@@ -211,11 +201,7 @@ class GroupRunner:
         return self._executor.slots
 
     def group_size(self) -> int:
-        """Return how many trials go together, measured once; where they train, not here.
-
-        Raises:
-            MixoptError: The proxy cannot be built or refuses the corpus; or two workers died.
-        """
+        """Return how many trials go together, measured once; where they train, not here."""
         if not self._sizes:
             answer = self._asked()
             if answer.fault is not None:
@@ -227,19 +213,7 @@ class GroupRunner:
         return max(self._sizes.values())
 
     def run(self, groups: Mapping[int, Sequence[Trial]], report: Report) -> Iterator[GroupOutcome]:
-        """Train the groups, as many at once as there is room for.
-
-        Args:
-            groups: Trials by the number of their group. Between two outcomes more may be added,
-                such as what is left of a group whose worker died; they are trained as well.
-            report: Called with a group's progress and its place.
-
-        Yields:
-            An outcome for each group, as it ends.
-
-        Raises:
-            MixoptError: Nothing more can be trained, as when the corpus was changed.
-        """
+        """Train the groups, as many at once as there is room for."""
         handed: set[int] = set()
         while True:
             waiting = [number for number in groups if number not in handed]

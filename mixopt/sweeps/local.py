@@ -28,13 +28,7 @@ class Worker:
     """A process that trains one folder after another; another takes its place where it has died."""
 
     def __init__(self, device: WorkerDevice, place: Place, log: Path) -> None:
-        """Note what it has; no process is started yet.
-
-        Args:
-            device: What it computes on.
-            place: Where that is.
-            log: File that what it prints goes to.
-        """
+        """Note what it has; no process is started yet."""
         self._log = log
         self._environment = device.environment() | {PLACE: json.dumps(asdict(place))}
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,14 +88,7 @@ class LocalExecutor:
     queues = outlives_owner = False
 
     def __init__(self, site: Site) -> None:
-        """Find the devices; no process is started yet.
-
-        Args:
-            site: Where the sweep is owned.
-
-        Raises:
-            ConfigError: A worker is to have more GPUs than there are.
-        """
+        """Find the devices; no process is started yet."""
         devices = worker_devices(site.device, site.workers, site.gpus, site.say)
         logs = site.folder / LOGS
         self._workers = [

@@ -92,15 +92,7 @@ class SweepMeter:
         update: Update,
         records: Sequence[AttemptRecord] = (),
     ) -> None:
-        """Begin with what is there.
-
-        Args:
-            trials: How many there will be in all.
-            tokens: Training tokens of one.
-            results: Of those that have ended.
-            update: Called with the tokens so far and a note.
-            records: The attempts that have ended.
-        """
+        """Begin with what is there."""
         self._records = list(records)
         self._trials, self._tokens, self._update = trials, tokens, update
         self._ended, self._failed = len(results), _unfinished(results)
@@ -293,13 +285,7 @@ class SweepMetrics:
         values: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Continue the existing file.
-
-        Args:
-            folder: The folder of the trials.
-            values: Returns the metrics of now.
-            clock: Seconds since 1970.
-        """
+        """Continue the existing file."""
         self._path, self._values, self._clock = folder / METRICS, values, clock
         self._begun, self._last = _first_time(self._path), -1.0
 

@@ -49,19 +49,7 @@ class RayExecutor:
         memory: int | str | None = None,
         cpus: float = 1.0,
     ) -> None:
-        """Check the options; nothing is connected yet.
-
-        Args:
-            site: Where the sweep is owned.
-            address: `auto` for the cluster that this machine belongs to, `host:port`, or
-                `ray://host:port`.
-            memory: What Ray keeps free for one worker: bytes, or text such as `8GB`.
-            cpus: CPUs of one worker.
-
-        Raises:
-            ConfigError: An option that cannot be right.
-            PluginError: Ray is not installed.
-        """
+        """Check the options; nothing is connected yet."""
         import_ray()
         if not isinstance(cpus, int | float) or not 0 < cpus < math.inf:
             raise ConfigError(f"sweep.options.cpus: {cpus!r}: give a number over 0")
@@ -72,11 +60,7 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """How many folders train at once, as the cluster is now.
-
-        Raises:
-            RunError: No cluster is reached, or none of its nodes has room for a worker.
-        """
+        """How many folders train at once, as the cluster is now."""
         self._connect()
         if self._site.workers is not None:
             return self._site.workers
@@ -98,11 +82,7 @@ class RayExecutor:
         return [str(folder) for folder in folders]
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
-        """Return which tasks have ended.
-
-        Raises:
-            RunError: The cluster is gone, or a node cannot train at all.
-        """
+        """Return which tasks have ended."""
         ray = import_ray()
         tasks = [self._tasks[handle] for handle in handles]
         try:
@@ -189,11 +169,7 @@ class RayExecutor:
 
 
 def train_on_node(folder: str, gpus: float, version: str) -> tuple[str, str] | str | None:
-    """Train a folder: a task of Ray's, on the node where it runs.
-
-    Returns:
-        None where there is a result; how the process ended; or why this node cannot train at all.
-    """
+    """Train a folder: a task of Ray's, on the node where it runs."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -249,15 +225,7 @@ def node_name(node: Mapping[str, Any]) -> str:
 
 
 def import_ray() -> Any:
-    """Return the module of Ray.
-
-    Under `uv run` Ray would have each process on each node started by uv again, on a copy of the
-    working directory, and wait without a word where nodes have no uv. Nodes have mixopt installed;
-    who wants Ray's way sets the variable to 1.
-
-    Raises:
-        PluginError: It is not installed.
-    """
+    """Return the module of Ray."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
@@ -267,17 +235,7 @@ def import_ray() -> Any:
 
 
 def connect(address: str) -> bool:
-    """Connect this process to a cluster, unless it is connected.
-
-    Args:
-        address: `auto`, `host:port`, or `ray://host:port`.
-
-    Returns:
-        Whether it was connected here, and is to be disconnected.
-
-    Raises:
-        RunError: None is reached.
-    """
+    """Connect this process to a cluster, unless it is connected."""
     ray = import_ray()
     if ray.is_initialized():
         return False
@@ -293,11 +251,7 @@ def connect(address: str) -> bool:
 
 
 def memory_bytes(memory: int | str | None) -> int | None:
-    """Return bytes of what a user wrote.
-
-    Raises:
-        ConfigError: It is no amount of memory.
-    """
+    """Return bytes of what a user wrote."""
     if memory is None:
         return None
     found = _AMOUNT.fullmatch(str(memory).strip())
@@ -309,20 +263,12 @@ def memory_bytes(memory: int | str | None) -> int | None:
 
 
 def _asked(call: Callable[[], Any]) -> Any:
-    """Return what a call to the cluster returns, which may wait without end.
-
-    Raises:
-        RunError: It has not returned in time.
-    """
+    """Return what a call to the cluster returns, which may wait without end."""
     return within("Ray", call, DEADLINE)
 
 
 def _knock(address: str) -> None:
-    """Check that something listens.
-
-    Raises:
-        RunError: Nothing does, or it is no address.
-    """
+    """Check that something listens."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
         raise RunError(

@@ -125,15 +125,7 @@ class SlurmExecutor:
     queues = outlives_owner = True
 
     def __init__(self, site: Site, **options: Unpack[SlurmFields]) -> None:
-        """Check what is asked for; nothing is submitted yet.
-
-        Args:
-            site: Where the sweep is owned.
-            options: See `SlurmFields`.
-
-        Raises:
-            ConfigError: An option has another type, or cannot stand in a script.
-        """
+        """Check what is asked for; nothing is submitted yet."""
         self._site, self._work = site, site.folder / WORK
         self._options: SlurmFields = checked_as(
             SlurmFields, dict(options), "sweep.options", ConfigError
@@ -151,15 +143,7 @@ class SlurmExecutor:
         return self._site.workers or WORKERS
 
     def script(self, tasks: int, folders: Path | None = None) -> str:
-        """Return the script of an array.
-
-        Args:
-            tasks: How many folders it trains.
-            folders: The file that lists them.
-
-        Raises:
-            ConfigError: A value cannot stand in a script.
-        """
+        """Return the script of an array."""
         folders = folders or self._work / "array-1" / FOLDERS
         lines = ["#!/bin/bash", "# Written by mixopt."]
         lines += [f"#SBATCH {option}" for option in self._asked_of_sbatch(tasks)]
@@ -174,12 +158,7 @@ class SlurmExecutor:
         return "\n".join([*lines, "set +e", _RUN.format(command=command, **paths)])
 
     def start(self, folders: Sequence[Path]) -> list[str]:
-        """Submit an array for each thousand folders.
-
-        Raises:
-            ConfigError: Slurm is not there, or refuses what the script asks for.
-            RunError: The controller gives no answer.
-        """
+        """Submit an array for each thousand folders."""
         handles = []
         for at in range(0, len(folders), MAX_ARRAY):
             part = folders[at : at + MAX_ARRAY]
@@ -196,23 +175,14 @@ class SlurmExecutor:
         return handles
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
-        """Return what tasks do, by `squeue`, their exit codes, and how long they are gone.
-
-        Raises:
-            ConfigError: They would wait forever.
-        """
+        """Return what tasks do, by `squeue`, their exit codes, and how long they are gone."""
         self._ask()
         states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
         self._say_pending(states)
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Cancel tasks that are of this sweep.
-
-        Raises:
-            ConfigError: Slurm is not there.
-            SlurmBusyError: The controller gives no answer.
-        """
+        """Cancel tasks that are of this sweep."""
         tasks = [handle.split(" ", 1)[0] for handle in handles]
         left = self._ours() if tasks else {}
         tasks = [task for task in tasks if task in left]
@@ -283,11 +253,7 @@ class SlurmExecutor:
         return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3 and row[1] in _LIVE}
 
     def _say_pending(self, states: dict[str, State]) -> None:
-        """Say why tasks wait, where all of them do.
-
-        Raises:
-            ConfigError: They would wait forever.
-        """
+        """Say why tasks wait, where all of them do."""
         now, tasks = time.monotonic(), [handle.split(" ", 1)[0] for handle in states]
         if not states or any(state != "waiting" for state in states.values()):
             return

@@ -64,26 +64,7 @@ def run_trials(
     planned: int | None = None,
     say: Say = silent,
 ) -> list[TrialResult]:
-    """Train the trials that have no result yet.
-
-    Args:
-        trials: All trials, finished ones included.
-        job: The proxy, the corpus and the length of training.
-        folder: Where each finished trial has a file.
-        means: What they are trained on; this machine when None.
-        title: What the progress bar says.
-        planned: How many trials there will be in all, for the progress; those given when None.
-        say: Called with a line about what is tried once more.
-
-    Returns:
-        A result for each trial, in their order.
-
-    Raises:
-        RunError: No trial finished at all, with the first reason.
-        PluginError: There is no such executor, or it needs a package that is absent.
-        ConfigError: An option that the executor does not have or refuses.
-        CorpusError: The corpus changed while trials trained on it.
-    """
+    """Train the trials that have no result yet."""
     means, folder = means or Means(), folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
@@ -163,16 +144,7 @@ def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
 
 
 def going_on(means: Means, folder: Path) -> list[GroupState]:
-    """Return what trains, or waits for a place, of a sweep whose owner is gone.
-
-    Args:
-        means: What it runs on; a cluster is asked about what was handed to it.
-        folder: The folder of its trials.
-
-    Raises:
-        PluginError: There is no such executor, or a package that it needs is absent.
-        MixoptError: It cannot be found out.
-    """
+    """Return what trains, or waits for a place, of a sweep whose owner is gone."""
     left = _left(means, folder)
     if not left:
         return []
@@ -199,19 +171,7 @@ def going_on(means: Means, folder: Path) -> list[GroupState]:
 
 
 def cancel_submitted(means: Means, folder: Path) -> list[str]:
-    """Stop what trains of a sweep whose owner is gone; results that are there stay.
-
-    Args:
-        means: What it runs on.
-        folder: The folder of its trials.
-
-    Returns:
-        A line on what was stopped; none where there was nothing.
-
-    Raises:
-        PluginError: There is no such executor, or a package that it needs is absent.
-        MixoptError: It cannot be stopped.
-    """
+    """Stop what trains of a sweep whose owner is gone; results that are there stay."""
     left = _left(means, folder)
     if not left:
         return []

@@ -68,16 +68,7 @@ def main() -> None:
 
 
 def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loaded | None:
-    """Train a folder, and write what became of it.
-
-    Args:
-        folder: It has a `group.json`.
-        parent: A process without which this one ends; None where it outlives its owner.
-        loaded: What the folder before has loaded.
-
-    Returns:
-        What this one has loaded.
-    """
+    """Train a folder, and write what became of it."""
     group = Group.read(folder)
     given = os.environ.get(PLACE)
     place = Place(**json.loads(given)) if given else place_here(group.job.training.device)
@@ -232,11 +223,7 @@ def _trained(loaded: Loaded, job: Job, trials: Sequence[Trial], heart: Heart) ->
 
 
 def believed(result: TrialResult, corpus: Corpus) -> TrialResult:
-    """Return a result as it can be believed.
-
-    A loss that is not a number, or too large to be squared, is a divergence, whatever the proxy
-    calls it. Losses on other evaluation domains than the corpus has are none.
-    """
+    """Return a result as it can be believed."""
     curve = tuple(losses for losses in result.curve if _is_finite(losses))
     losses = result.losses
     if losses is not None and not _is_finite(losses):

@@ -258,17 +258,7 @@ def read_bytes(
     error: type[MixoptError] = RunError,
     missing: Callable[[], Exception] | None = None,
 ) -> bytes:
-    """Read a file; a pipe or a device is refused.
-
-    Args:
-        path: The file.
-        largest: The most bytes that are read.
-        error: What is raised.
-        missing: Makes the error to raise where the file is not there.
-
-    Raises:
-        MixoptError: `error`; it cannot be read, or is larger.
-    """
+    """Read a file; a pipe or a device is refused."""
     try:
         check_regular(path, error)
         size = path.stat().st_size

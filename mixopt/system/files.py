@@ -23,11 +23,7 @@ _WAIT = 0.1  # seconds between two looks at a lock that another process has
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the place of `path` when the block ends.
-
-    Raises:
-        RunError: The folder cannot be written, or the disk is full.
-    """
+    """Give a temporary path to write to; it takes the place of `path` when the block ends."""
     if not path.name:
         raise RunError(f"{str(path)!r}: cannot be written: it is not a file name")
     temporary = temporary_path(path)
@@ -53,18 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; a killed one leaves no trace.
-
-    What processes that are dead by now left half-written is removed. Where the file system has no
-    locks, or other hosts do not see them, a lease takes their place (mixopt.system.lease).
-
-    Args:
-        folder: The folder, made if it is not there.
-        name: The lock's file; those who take locks of other names are not kept out.
-
-    Raises:
-        RunError: Another process is at work there, or the folder cannot be written.
-    """
+    """Keep other processes out of a folder while the block runs; a killed one leaves no trace."""
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,11 +68,7 @@ def only_one(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 @contextmanager
 def waiting_for(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other processes out of a folder as `only_one` does, after waiting until they are out.
-
-    Raises:
-        RunError: The folder cannot be written.
-    """
+    """Keep other processes out of a folder as `only_one` does, after waiting until they are out."""
     with ExitStack() as held:
         refused = 0
         while True:
@@ -153,17 +134,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> bool:
-    """Write a file that is not there yet; of several who try at once, on any host, one does.
-
-    A reader sees nothing or all of it, since it is written under another name and linked; where the
-    file system has no links, a reader may see a part of it for a moment.
-
-    Returns:
-        Whether it was written; False where there is one already.
-
-    Raises:
-        RunError: The folder cannot be written, or the disk is full.
-    """
+    """Write a file that is not there yet; of several who try at once, on any host, one does."""
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

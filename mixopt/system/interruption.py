@@ -31,29 +31,13 @@ def worker_of(folder: Path) -> Owner | None:
 
 
 def is_worker(folder: Path) -> bool:
-    """Tell whether this process works in a folder; False once another has taken it over.
-
-    True where nobody's name is there, or it cannot be read.
-    """
+    """Tell whether this process works in a folder; False once another has taken it over."""
     owner = owner_of(folder / LEASE)
     return owner is None or (is_here(owner) and owner.pid == os.getpid())
 
 
 def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
-    """Interrupt the process that works in a folder, and wait until it has ended.
-
-    One that does not listen to that, such as a job in the background of a script, is terminated.
-
-    Args:
-        folder: The folder.
-        patience: Seconds that it has after each of the two.
-
-    Returns:
-        Who it was; None where nobody works there.
-
-    Raises:
-        RunError: It is on another host, cannot be told, or continues.
-    """
+    """Interrupt the process that works in a folder, and wait until it has ended."""
     owner = worker_of(folder)
     if owner is None:
         if is_in_use(folder):

@@ -102,16 +102,7 @@ def seems_alive(owner: Owner) -> bool:
 
 @contextmanager
 def leased(path: Path, folder: Path, *, locked: bool) -> Iterator[None]:
-    """Hold a folder while the block runs.
-
-    Args:
-        path: The file.
-        folder: What it is for, for the message.
-        locked: The system's lock is held: an owner of this host is gone, whatever is written.
-
-    Raises:
-        RunError: Another process holds it; or has taken it over, since this one stood still.
-    """
+    """Hold a folder while the block runs."""
     lease = _Lease(path, folder, locked=locked)
     lease.take()
     try:

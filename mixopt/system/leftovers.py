@@ -34,11 +34,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove, below a folder, what dead processes left half-written; links are not followed.
-
-    Whoever calls this owns the folder: nobody else is writing results to it. What cannot be removed
-    stays.
-    """
+    """Remove, below a folder, what dead processes left half-written; links are not followed."""
     now: float | None = None
     for path in _temporaries(folder):
         found = _OWNED.search(path.name)

@@ -57,19 +57,7 @@ def shown_name(name: object) -> str:
 
 
 def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
-    """Return the path of a file that data names, which is in `folder` or below it.
-
-    Symbolic links are followed before that is judged, so that a link in a foreign directory leads
-    nowhere else either.
-
-    Args:
-        folder: The folder.
-        name: A relative path, as data has it.
-        error: What is raised.
-
-    Raises:
-        MixoptError: `error`; the path is absolute, or leads out of the folder.
-    """
+    """Return the path of a file that data names, which is in `folder` or below it."""
     path = below(folder, name, error)
     try:
         root, found = folder.resolve(), path.resolve()

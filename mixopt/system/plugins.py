@@ -74,17 +74,7 @@ def load_object(what: str, name: str) -> Any:
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
-    """Check that a plug-in that a file names may be imported.
-
-    Args:
-        kind: Which kind it is.
-        name: An entry point's name, which is installed and trusted, or `package.module:Name`.
-        where: The file, for the message.
-        trust: Whether the file's maker is trusted, or the paths that are.
-
-    Raises:
-        PluginError: It is a path, and not trusted.
-    """
+    """Check that a plug-in that a file names may be imported."""
     trusted = trust if isinstance(trust, bool) else name in trust
     if ":" in name and not trusted:
         module, _, attribute = name.partition(":")

@@ -33,21 +33,7 @@ def in_processes(
     died: Callable[[Job], MixoptError],
     threads: int = 0,
 ) -> Iterator[Result]:
-    """Give the results of a function in the order of its jobs, several processes at work.
-
-    Where one dies, what was not ready is done again, each job in a process of its own, so that it
-    is known of which job a process dies.
-
-    Args:
-        function: Of a module; jobs and results are pickled.
-        jobs: What it is called with, once each; they are begun in this order.
-        workers: How many processes work at once, >= 1.
-        died: Makes the error where a process died of a job.
-        threads: Of a tokenizer in each; as many as there are cores when 0.
-
-    Raises:
-        MixoptError: What the function raised, or the error that `died` makes.
-    """
+    """Give the results of a function in the order of its jobs, several processes at work."""
     if not jobs:
         return
     with _pool(min(workers, len(jobs)), threads) as pool:

@@ -18,13 +18,7 @@ def terminal_width() -> int:
 
 
 def wrapped(line: str, hanging: str = "  ", width: int | None = None) -> str:
-    """Break one line between words so that it fits a terminal.
-
-    Args:
-        line: Without line ends; its indentation is kept.
-        hanging: What further lines begin with, after the indentation.
-        width: Columns; those of the terminal if not given.
-    """
+    """Break one line between words so that it fits a terminal."""
     indent = line[: len(line) - len(line.lstrip(" "))]
     lines = textwrap.wrap(
         line,

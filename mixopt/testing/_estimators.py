@@ -24,14 +24,7 @@ HALF_WAY = (7, 41, 75)  # steps
 
 
 def check_estimator(factory: Factory) -> None:
-    """Check that an estimator keeps its promises, in simulated runs of 120 steps.
-
-    Args:
-        factory: Makes the estimator, before `start`.
-
-    Raises:
-        AssertionError: A promise is broken; the message says which.
-    """
+    """Check that an estimator keeps its promises, in simulated runs of 120 steps."""
     _check_needs(factory())
     plans = _plans(factory)
     _check_same(plans, _plans(factory), "two runs that were told the same make the same plans")
@@ -358,14 +351,7 @@ Change = Callable[[Observation], Observation]
 def simulated_setting(
     domains: tuple[str, ...] = DOMAINS, *, bounded: bool = False, mean: bool = False
 ) -> Setting:
-    """Return the setting of a run of 120 steps.
-
-    Args:
-        domains: To train on.
-        bounded: Whether shares have narrow bounds.
-        mean: Whether the objective is the mean over the domains; else a target that is not
-            trained on has 0.4 of it, and the domains the rest.
-    """
+    """Return the setting of a run of 120 steps."""
     size = len(domains)
     target = 0.0 if mean else 0.4
     natural_D = np.array([0.5 if name == DOMAINS[0] else 0.25 for name in domains])

@@ -41,17 +41,7 @@ def check_executor(
     folder: Path | None = None,
     seconds: float = 120.0,
 ) -> None:
-    """Check that an executor keeps its promises, by training some twenty trials of no length.
-
-    Args:
-        factory: Makes the executor: its class.
-        options: What it is made with.
-        folder: An empty folder that all its places see; a temporary one when None.
-        seconds: Longest wait for an outcome: for a place to be free, and a process to start.
-
-    Raises:
-        AssertionError: A promise is broken; the message says which.
-    """
+    """Check that an executor keeps its promises, by training some twenty trials of no length."""
     with ExitStack() as stack:
         if folder is None:
             made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -120,17 +110,7 @@ class _Bench:
         *,
         most: int | None = None,
     ) -> _Heard:
-        """Have groups trained; wait for each outcome as long as is allowed.
-
-        Args:
-            runner: It has begun.
-            groups: By number.
-            after: Called with each outcome before the next one is asked for; may add groups.
-            most: Outcomes after which nothing more is waited for; all when None.
-
-        Raises:
-            AssertionError: An outcome did not come in time.
-        """
+        """Have groups trained; wait for each outcome as long as is allowed."""
         heard = _Heard(groups)
         asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         given: queue.SimpleQueue[GroupOutcome | BaseException | None] = queue.SimpleQueue()

@@ -35,16 +35,7 @@ TASK = "next_line"
 
 
 def tiny_corpus(path: Path) -> Corpus:
-    """Write a corpus of bytes with two domains and one target, and open it.
-
-    Args:
-        path: An empty or absent folder.
-
-    Returns:
-        Domains `code` and `manual` with 64,000 characters each to train on and 8,000 held out,
-        and the target `other_code`, which has held-out text alone; and the task `next_line`, the
-        line of code that continues three others.
-    """
+    """Write a corpus of bytes with two domains and one target, and open it."""
     texts = {"code": inspect.getsource(argparse), "manual": _manual()}
     for name, text in texts.items():
         _write(path / name / "train", text[:TRAIN])
@@ -95,16 +86,7 @@ def _write(path: Path, text: str) -> None:
 def check_proxy(
     factory: Callable[[], Proxy], *, tokens: int = 16_384, tolerance: float = 1e-3
 ) -> None:
-    """Check that a proxy keeps its promises, by training it on three mixtures four times.
-
-    Args:
-        factory: Makes the proxy; a small one, so that the check is quick.
-        tokens: Training tokens of a trial.
-        tolerance: How far, relatively, a loss may depend on what was trained beside it.
-
-    Raises:
-        AssertionError: A promise is broken; the message says which.
-    """
+    """Check that a proxy keeps its promises, by training it on three mixtures four times."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = tiny_corpus(Path(folder) / "corpus")
         training = Training(tokens=tokens, eval_tokens=4_096, device="cpu")

@@ -97,11 +97,7 @@ TYPES = ("float64", "float32", "int32")
 
 
 def check_plain_law(law: Any) -> None:
-    """Check what `plain_law` returned (mixopt.fitting.capabilities).
-
-    Raises:
-        AssertionError: It holds something else than it may.
-    """
+    """Check what `plain_law` returned (mixopt.fitting.capabilities)."""
     named = isinstance(law, dict) and isinstance(law.get("kind"), str)
     promise(named, "plain_law returns a dictionary with its kind", f"{type(law).__name__}")
     for place, value in _parts("plain_law", law):
@@ -138,16 +134,7 @@ ALIKE = 0.05  # of a loss's spread over the trials: how far a refit on the same 
 
 
 def check_abilities(make: Callable[[], Any], fitted: Any, trials: CheckedTrials) -> None:
-    """Check each ability that a regressor claims.
-
-    Args:
-        make: Makes the unfitted regressor, with its randomness set.
-        fitted: The same, fitted on the trials.
-        trials: Of the checks.
-
-    Raises:
-        AssertionError: A promise is broken; the message says which.
-    """
+    """Check each ability that a regressor claims."""
     if supports_deviations(fitted):
         _check_deviations(fitted, trials.rows)
     if supports_saving(fitted):
@@ -361,17 +348,7 @@ def _check_saving(regressor: Abilities, rows: Array) -> None:
 
 
 def check_regressor(factory: Callable[[], Any]) -> None:
-    """Check that a regressor keeps its promises.
-
-    What is optional is checked where it is there: `random_state`, and each ability of
-    mixopt.fitting.capabilities. One that knows of sizes is given rows that end in them.
-
-    Args:
-        factory: Makes the unfitted regressor.
-
-    Raises:
-        AssertionError: A promise is broken; the message says which.
-    """
+    """Check that a regressor keeps its promises."""
     trials, make = CheckedTrials(supports_sizes(factory())), partial(_made, factory)
     rows, losses_NM = trials.rows, trials.losses_NM
     _check_clone(factory())

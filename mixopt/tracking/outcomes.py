@@ -57,24 +57,13 @@ Line = tuple[int, Mapping[str, float]]  # the step of the charts, and metrics
 
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
-    """Return the tracker of a run; its process starts with the first step that is tracked.
-
-    Where only the directory names a server, what to send is noted, and nothing is sent.
-    """
+    """Return the tracker of a run; its process starts with the first step that is tracked."""
     return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=run.is_sent)
 
 
 @contextmanager
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
-    """Track a step of a run: as a parent run, or into those of the steps that are done.
-
-    What is known of the run then is added to the sweep's parent run, which stands for all of it.
-
-    Args:
-        run: The run.
-        step: What is done in the block.
-        tracker: The run's; it is not closed, and serves the next step too.
-    """
+    """Track a step of a run: as a parent run, or into those of the steps that are done."""
     parents = (step,) if step.artifacts else ()
     with _parent_runs(run, _done(run) if step.completes_records else parents, tracker):
         yield

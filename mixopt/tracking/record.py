@@ -44,11 +44,7 @@ class LineFile:
         self._torn = False
 
     def append(self, content: Mapping[str, Any]) -> None:
-        """Write a line in one piece.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Write a line in one piece."""
         line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,15 +75,7 @@ class MetricLines:
         self._lines = LineFile(path)
 
     def write(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Write the metrics of a step.
-
-        Args:
-            metrics: Numbers, or numbers by name, by key; NaN and infinities too.
-            step: Of training, or whatever the charts shall have below.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Write the metrics of a step."""
         values = {key: _spelled(value) for key, value in metrics.items()}
         self._lines.append({"step": int(step), "time": round(time.time(), 3), **values})
 

@@ -129,14 +129,7 @@ class Sender:
     """Brings one experiment of MLflow to what a run directory wants."""
 
     def __init__(self, path: Path, uri: str | None, experiment: str, *, own: bool) -> None:
-        """Prepare.
-
-        Args:
-            path: The run directory, which is the working directory of this process.
-            uri: Server or database; a file in the run directory when None.
-            experiment: Name of the experiment.
-            own: Whether only the directory names it: no artifact may leave the directory then.
-        """
+        """Prepare."""
         name = ServerUri(uri or f"{SQLITE}{LOCAL}")
         self._path, self._login, self._own = path, name.login(), own or uri is None
         self.name, self._experiment = str(name) if uri else LOCAL, experiment
@@ -471,10 +464,7 @@ def _database(uri: str) -> Path | None:
 
 @contextmanager
 def _made_alone(file: Path | None) -> Iterator[None]:
-    """Have a new database to oneself: MLflow makes its tables without a lock, in steps.
-
-    They are made in a file of another name first, so that a kill leaves none that is half made.
-    """
+    """Have a new database to oneself: MLflow makes its tables without a lock, in steps."""
     if file is None:
         yield
         return
@@ -491,11 +481,7 @@ def _made_alone(file: Path | None) -> Iterator[None]:
 
 
 def check_own(directory: Path) -> None:
-    """Check that what is written beside a run is in its directory, and a file or a folder.
-
-    Raises:
-        RunError: It is a link that leads out, a hard link, or a pipe or device.
-    """
+    """Check that what is written beside a run is in its directory, and a file or a folder."""
     database = [f"{LOCAL}{end}" for end in ("", ".lock", ".making", "-wal", "-shm", "-journal")]
     for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
         path = inside(directory, name)

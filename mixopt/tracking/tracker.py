@@ -46,15 +46,7 @@ class Tracker:
         *,
         sends: bool = True,
     ) -> None:
-        """Prepare; the process starts with the first step.
-
-        Args:
-            config: Where MLflow keeps the record.
-            run_name: Name of the experiment unless `config` has one.
-            path: The run directory.
-            warn: Called with one line if the record cannot be kept.
-            sends: Whether to start the process; without, `mixopt sync` sends what is said here.
-        """
+        """Prepare; the process starts with the first step."""
         self.enabled = config.enabled
         self._path, self._warn, self._sends = path, warn, sends
         self._uri = None if config.uri is None else ServerUri(anywhere(config.uri.given))
@@ -72,15 +64,7 @@ class Tracker:
         name: str | None = None,
         folder: str | None = None,
     ) -> None:
-        """Open a step's parent run, or resume the existing one.
-
-        Args:
-            step: What the run is called in the run directory: `sweep`, `validate`, `pretrain`.
-            params: Settings to show beside the run; they never change afterwards.
-            tags: Further facts. Another `mixopt.fingerprint` than before begins a new run.
-            name: What the run is called in MLflow; as the step when None.
-            folder: Folder of the run directory with a file for each trial.
-        """
+        """Open a step's parent run, or resume the existing one."""
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
         place = {"server": self._uri, "experiment": self._experiment}  # without a secret
         shown = {"name": name or step, "folder": folder, "params": texts, "tags": dict(tags or {})}
@@ -95,13 +79,7 @@ class Tracker:
         self._say("follow", step, file=self._name(file))
 
     def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
-        """Keep files with a step's run, and again when they have changed.
-
-        Args:
-            step: The step that they belong to.
-            files: Files of the run directory; one that is not there is not kept.
-            folder: Where MLflow shows them; tables and figures in folders of that name when None.
-        """
+        """Keep files with a step's run, and again when they have changed."""
         self._say("files", step, files=[self._name(file) for file in files], folder=folder)
 
     def tags(self, step: str, tags: Mapping[str, str]) -> None:
@@ -113,11 +91,7 @@ class Tracker:
         self._say("end", step)
 
     def close(self, *, patience: float | None = None) -> None:
-        """Wait until all is sent; end a process that gives no sign of life for `patience` seconds.
-
-        Args:
-            patience: 5 for a server and 60 for a database file when None; 60 for the first sign.
-        """
+        """Wait until all is sent; end a process that is silent for `patience` seconds."""
         self._lines.close()
         process, self._process = self._process, None
         if process is None:
@@ -282,17 +256,7 @@ def anywhere(uri: str) -> str:
 def start_sender(
     path: Path, uri: str | None, experiment: str, *, own: bool
 ) -> subprocess.Popen[str]:
-    """Start the process that sends a run directory's record, until its standard input is closed.
-
-    Args:
-        path: The run directory, where the process works: a database in it needs no path.
-        uri: Server or database, with its secret; a file in the run directory when None.
-        experiment: Name of the experiment.
-        own: Whether only the directory names the database: no artifact leaves the directory then.
-
-    Raises:
-        OSError: It cannot be started.
-    """
+    """Start the process that sends a run directory's record, until its standard input is closed."""
     path.mkdir(parents=True, exist_ok=True)
     log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -320,17 +284,7 @@ def start_sender(
 def wait_for_sender(
     process: subprocess.Popen[str], path: Path, patience: float, heard: Say = silent
 ) -> bool:
-    """Close a sender's input, and wait for it to end; kill one that sends nothing for so long.
-
-    Args:
-        process: The sender.
-        path: Its run directory.
-        patience: Seconds.
-        heard: Called with a line every two seconds.
-
-    Returns:
-        Whether it ended by itself.
-    """
+    """Close a sender's input, and wait for it to end; kill one that sends nothing for so long."""
     with suppress(OSError):
         assert process.stdin is not None, "the process has a pipe"
         process.stdin.close()

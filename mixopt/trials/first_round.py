@@ -246,10 +246,7 @@ def sample_mixtures(
 
 
 def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
-    """Return a seed for each trial, no two alike: 48 bits that depend on its name and `seed`.
-
-    A trial keeps its seed when the design around it changes.
-    """
+    """Return a seed for each trial, no two alike: 48 bits that depend on its name and `seed`."""
     seeds: dict[str, int] = {}
     for name in names:
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -177,10 +177,7 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective with values from trials: spreads, and losses that are noise.
-
-    Tasks that no trial was scored on are no losses of it.
-    """
+    """Return the objective with values from trials: spreads, and losses that are noise."""
     objective = _of_scored(objective, trials)
     if objective.leave_out == "noise":
         objective = without_noise(objective, trials)
@@ -205,10 +202,7 @@ def _of_scored(objective: Objective, trials: Trials) -> Objective:
 
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
-    """Return the trials without tasks that are equal in all of them, unless requested.
-
-    The accuracy of small models is often the same in all trials.
-    """
+    """Return the trials without tasks that are equal in all of them, unless requested."""
     done = trials.table.filter(pl.col("status") == "finished")
     flat = [
         name

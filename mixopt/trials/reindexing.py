@@ -46,11 +46,7 @@ def reindexed(
     inventory: Mapping[str, float] | None = None,
     tolerance: float = 0.02,
 ) -> TrialRows:
-    """Return the trials on other domains, with the assumptions in their notes.
-
-    All changes refer to the domains as they are; a domain is in one change at most. New domains
-    stand where the first of those that they come from stood, added ones last.
-    """
+    """Return the trials on other domains, with the assumptions in their notes."""
     counts = inventory or {}
     changes = [
         *(_split(old, _shares(old, parts, counts)) for old, parts in (split or {}).items()),

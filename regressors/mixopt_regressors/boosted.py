@@ -106,11 +106,7 @@ class LightGBMRegressor(MixtureRegressor):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a fit that `save` wrote.
-
-        Raises:
-            PluginError: The folder holds something else, or a booster is missing or broken.
-        """
+        """Read a fit that `save` wrote."""
         regressor = cls._read_head(path)
         content = read_json(path / "regressor.json", BoostedNumbers, error=PluginError)
         regressor.trees_M, regressor.noise_M = np.array(content.trees), np.array(content.noise)

@@ -71,15 +71,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
-        """Fit every target.
-
-        Args:
-            weights_ND: Share of each domain, shape (N, D).
-            losses_NM: Losses, shape (N, M); a vector of shape (N,) is one target.
-
-        Raises:
-            TrialsError: Shapes that do not belong together, or a value that is not finite.
-        """
+        """Fit every target."""
         weights, losses = _matrix(weights_ND, "weights"), np.asarray(losses_NM, dtype=np.float64)
         self.n_features_in_ = weights.shape[1]
         self.flat_ = losses.ndim == 1
@@ -93,13 +85,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return self
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
-        """Predict losses, shape (N, M); (N,) where the fit was on a vector.
-
-        Args:
-            weights_ND: Mixtures, shape (N, D).
-            return_std: Return also the standard deviation of a new trial's loss, in the same
-                shape; each regressor says how it is found.
-        """
+        """Predict losses, shape (N, M); (N,) where the fit was on a vector."""
         weights = self._checked(weights_ND)
         means_NM = self._predict(weights)
         means = means_NM[:, 0] if self.flat_ else means_NM
@@ -123,10 +109,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return copy
 
     def chosen(self) -> Self:
-        """Return a copy to fit to held-out folds: it keeps what is chosen for all targets alone.
-
-        Where `tuned` also starts from this fit, which has seen every fold, this does not.
-        """
+        """Return a copy to fit to held-out folds: it keeps what is chosen for all targets alone."""
         return self.tuned()
 
     def save(self, path: Path) -> None:
@@ -146,11 +129,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a fit that `save` wrote.
-
-        Raises:
-            PluginError: The folder holds something else.
-        """
+        """Read a fit that `save` wrote."""
         regressor = cls._read_head(path)
         arrays = read_arrays(path / "arrays.npz", error=PluginError)
         for name in (*cls.by_target, *cls.shared):

@@ -27,15 +27,7 @@ class CommandLine:
     """A command with `{seed}` and the like in it."""
 
     def __init__(self, run: str | Sequence[str]) -> None:
-        """Split and check a command.
-
-        Args:
-            run: One string, split like a shell's, or the words. `{{` and `}}` are braces.
-
-        Raises:
-            ConfigError: It is empty, its quotes do not close, it has an unknown placeholder, or
-                only a shell could read it.
-        """
+        """Split and check a command."""
         self.words = _split(run)
         if not self.words:
             raise ConfigError("proxy.run: is empty; give the command that trains one trial")
@@ -52,15 +44,7 @@ class CommandLine:
         return [_filled(word, values) for word in self.words]
 
     def check_program(self, folder: Path | None) -> None:
-        """Check what shows before a trial runs: the program is there, and so is its script.
-
-        Args:
-            folder: Where the command will run; None for a folder of the trial's own.
-
-        Raises:
-            ConfigError: There is no such program, or a file beside which mixopt was started would
-                not be found from the trial's own folder.
-        """
+        """Check what shows before a trial runs: the program is there, and so is its script."""
         program = self.words[0]
         if "{" in program or _is_found(program, folder):
             self._check_scripts(folder)

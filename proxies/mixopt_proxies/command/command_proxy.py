@@ -41,24 +41,7 @@ class CommandProxy:
         timeout: float | None = None,
         retries: int = 0,
     ) -> None:
-        """Check what can be checked without a corpus.
-
-        Args:
-            run: The command, with `{mixture}`, `{trial}`, `{seed}`, `{tokens}`, `{out}`, `{gpus}`
-                and `{corpus}` filled in; one string that is split like a shell's, or the words.
-            result: File or folder that it writes, relative to `{out}`; a glob works.
-            losses: Which names of the result are losses (mixopt_proxies.command.trial_losses).
-            unit: `nats_per_token` or `bits_per_byte`.
-            mixture_format: A trainer in whose form the mixture is written too; `{mixture}` is
-                that file then.
-            paths: The trainer's own data by domain, for `mixture_format`.
-            folder: Where the command runs; the trial's own folder when None.
-            timeout: Seconds after which it is ended; None for never.
-            retries: How often it is run again after it failed, >= 0.
-
-        Raises:
-            ConfigError: One of these cannot be right.
-        """
+        """Check what can be checked without a corpus."""
         _check_result(result)
         if unit not in UNITS:
             raise ConfigError(f"proxy.unit: {unit!r}; need {' or '.join(UNITS)}")
@@ -74,23 +57,14 @@ class CommandProxy:
         self._command = TrainerCommand(line, result, names, unit, place, timeout, retries, form)
 
     def check_here(self) -> None:
-        """Check that the command's folder, program and script are there, on this machine.
-
-        Raises:
-            ConfigError: One is not.
-        """
+        """Check that the command's folder, program and script are there, on this machine."""
         folder = self._command.folder
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"proxy.folder: {folder}: no such folder")
         self._command.line.check_program(folder)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: each trial has a command of its own.
-
-        Raises:
-            ConfigError: The program is not there, `losses` names another domain than the
-                corpus's, or the mixture cannot be written in that form.
-        """
+        """Return 1: each trial has a command of its own."""
         self.check_here()
         self._command.names.check(corpus.evaluation_names)
         self._command.form.check(corpus, training)

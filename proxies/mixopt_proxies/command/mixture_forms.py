@@ -35,11 +35,7 @@ class MixtureForm:
     paths: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the exporter exists.
-
-        Raises:
-            ConfigError: There is none, or paths without one.
-        """
+        """Check that the exporter exists."""
         if self.tool is None and self.paths is not None:
             raise ConfigError("proxy.paths: are for proxy.mixture_format; give it too")
         if self.tool is not None and self.tool not in EXPORT_TOOLS:
@@ -47,12 +43,7 @@ class MixtureForm:
             raise ConfigError(f"proxy.mixture_format: unknown tool {self.tool!r}{near}")
 
     def write(self, folder: Path, mixture: Mixture, corpus: Corpus, training: Training) -> Path:
-        """Write a mixture to a trial's folder; return the file that its trainer reads.
-
-        Raises:
-            ConfigError: The trainer's unit needs what is not known, or its format cannot carry a
-                name or a path.
-        """
+        """Write a mixture to a trial's folder; return the file that its trainer reads."""
         mixture.to_file(folder / MIXTURE)
         if self.tool is None:
             return folder / MIXTURE
@@ -61,11 +52,7 @@ class MixtureForm:
         return path
 
     def check(self, corpus: Corpus, training: Training) -> None:
-        """Check that a mixture of the corpus's domains can be written.
-
-        Raises:
-            ConfigError: As `write`.
-        """
+        """Check that a mixture of the corpus's domains can be written."""
         if self.tool is not None:
             self._text(Mixture.uniform(corpus.domain_names), corpus, training)
 

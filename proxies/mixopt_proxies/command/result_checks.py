@@ -21,13 +21,7 @@ _WEIGHT_TOLERANCE = 1e-3  # of weights that a trainer has rounded
 
 
 def foreign_result(values: LoggedValues, trial: Trial, folder: Path) -> str | None:
-    """Say in what a result names another trial; None where it names this one, or none.
-
-    Args:
-        values: The result.
-        trial: The trial that it should be of.
-        folder: That of the attempt.
-    """
+    """Say in what a result names another trial; None where it names this one, or none."""
     said = values.said
     if str(said.get("trial", trial.name)) != trial.name:
         return f"is for trial {said['trial']!r}, not {trial.name!r}"

@@ -117,16 +117,7 @@ def _flat(row: Mapping[str, Any], prefix: str, deep: int = 0) -> Iterator[tuple[
 
 
 def find_result(folder: Path, result: str, given: Collection[str] = ()) -> list[Path]:
-    """Return the files of a trial that `result` names, sorted.
-
-    Args:
-        folder: Where the command ran.
-        result: A path in it, or a glob.
-        given: Files that were there before.
-
-    Raises:
-        RunError: There is none, or one leads out of the folder.
-    """
+    """Return the files of a trial that `result` names, sorted."""
     exact = folder / result
     found = [exact] if exact.exists() else sorted(folder.glob(result))
     if not found:
@@ -138,16 +129,7 @@ def find_result(folder: Path, result: str, given: Collection[str] = ()) -> list[
 
 
 def read_result(folder: Path, paths: list[Path]) -> LoggedValues:
-    """Read the files of a result together.
-
-    Args:
-        folder: Where the command ran.
-        paths: What `find_result` found there.
-
-    Raises:
-        RunError: One cannot be read or is of no kind that is known, or two say different things
-            of themselves.
-    """
+    """Read the files of a result together."""
     found = LoggedValues()
     for path in paths:
         relative = path.relative_to(folder).with_suffix("").as_posix()

@@ -49,16 +49,7 @@ def run_supervised(
     timeout: float | None,
     alive: Callable[[], None],
 ) -> EndedCommand:
-    """Run a command to its end.
-
-    Args:
-        words: The program and its arguments.
-        folder: Where it runs.
-        environment: All its variables.
-        log: File that both its streams are added to.
-        timeout: Seconds after which it is ended; None for never.
-        alive: Called several times a second while it runs.
-    """
+    """Run a command to its end."""
     begun = time.monotonic()
     process = _started(words, folder, environment, log)
     late = False

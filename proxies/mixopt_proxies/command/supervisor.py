@@ -31,12 +31,7 @@ _DYING = 10.0  # seconds until a killed process is left to the kernel
 
 
 def main(grace: float, words: list[str]) -> None:
-    """Run a command, and end all of it when it or the worker ends.
-
-    Args:
-        grace: Seconds between SIGTERM and SIGKILL.
-        words: The program and its arguments; both its streams go to standard error.
-    """
+    """Run a command, and end all of it when it or the worker ends."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(_SUBREAPER, 1, 0, 0, 0)

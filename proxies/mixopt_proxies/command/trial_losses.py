@@ -29,15 +29,7 @@ class LossNames:
     """Which names of a result are the losses of which domain."""
 
     def __init__(self, losses: str | Mapping[str, str] | None) -> None:
-        """Take `proxy.losses`.
-
-        Args:
-            losses: A pattern for all domains, a name or a glob for each, or None for each
-                domain's own name.
-
-        Raises:
-            ConfigError: One pattern for all has no `{domain}`, so that all would be one loss.
-        """
+        """Take `proxy.losses`."""
         self._all = losses if isinstance(losses, str) else _DOMAIN
         self._of = {} if losses is None or isinstance(losses, str) else dict(losses)
         if _DOMAIN not in self._all:
@@ -47,22 +39,14 @@ class LossNames:
             )
 
     def check(self, domains: Sequence[str]) -> None:
-        """Check that no other domain than those of the corpus is named.
-
-        Raises:
-            ConfigError: One is.
-        """
+        """Check that no other domain than those of the corpus is named."""
         for name in self._of:
             if name not in domains:
                 near = did_you_mean(name, domains)
                 raise ConfigError(f"proxy.losses: unknown evaluation domain {name!r}{near}")
 
     def found(self, domain: str, names: Sequence[str], result: str) -> tuple[str, ...]:
-        """Return the names that are a domain's losses.
-
-        Raises:
-            RunError: There is none, with the nearest known names.
-        """
+        """Return the names that are a domain's losses."""
         template = self._of.get(domain, self._all)
         plain = template.replace(_DOMAIN, domain)
         if plain in names:
@@ -80,19 +64,7 @@ class LossNames:
 def losses_of(
     values: LoggedValues, names: LossNames, corpus: Corpus, *, tokens: int, unit: str, result: str
 ) -> tuple[Losses, tuple[Losses, ...]]:
-    """Return the last losses, and the curve that leads to them.
-
-    Args:
-        values: What was logged.
-        names: Which of it are losses.
-        corpus: Its evaluation domains; their held-out tokens and bytes make the other unit.
-        tokens: That the last losses are after.
-        unit: Of what was logged.
-        result: The file, for errors.
-
-    Raises:
-        RunError: A domain has no loss.
-    """
+    """Return the last losses, and the curve that leads to them."""
     known = list(values.series)
     series = {
         domain: [values.series[name] for name in names.found(domain, known, result)]
@@ -160,11 +132,7 @@ def _by_tokens(line: Sequence[LoggedPoint], scale: float) -> dict[int, float]:
 
 
 def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
-    """Return losses in nats per token and in bits per byte, given one of the two.
-
-    Where a domain's text is not here, nothing says how many bytes a token has, and there is one
-    unit alone.
-    """
+    """Return losses in nats per token and in bits per byte, given one of the two."""
     rates = bits_per_nat(corpus.evaluation)
     if unit == "bits_per_byte":
         nats = {name: value / rates[name] for name, value in values.items()} if rates else {}

@@ -67,14 +67,7 @@ class TrialPlace:
     """The folder of one trial."""
 
     def __init__(self, folder: Path, trial: Trial, tokens: int, made_by: str) -> None:
-        """Name a folder.
-
-        Args:
-            folder: Where the trials' folders are.
-            trial: The trial.
-            tokens: Training tokens.
-            made_by: Hash of the command and of all else that a result depends on.
-        """
+        """Name a folder."""
         self.path = folder / check_name(trial.name, "trial", RunError)
         self._trial = trial
         self._identity = {
@@ -166,10 +159,7 @@ def write_facts(folder: Path, trial: Trial, corpus: Corpus, training: Training) 
 
 
 def command_seed(trial: Trial) -> int:
-    """Return the seed that a trial's command is given: 31 bits of its own, which any trainer takes.
-
-    numpy's global seed has 32 bits, and some trainers add a rank to theirs.
-    """
+    """Return the seed of a trial's command: 31 bits of its own, which any trainer takes."""
     return trial.seed % (1 << 31)
 
 

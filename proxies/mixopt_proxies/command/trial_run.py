@@ -77,14 +77,7 @@ class TrialRun:
         self._corpus, self._training = corpus, training
 
     def result(self, alive: Callable[[], None]) -> TrialResult:
-        """Return the result that is there, or that of running the command.
-
-        Args:
-            alive: Called several times a second while the command runs.
-
-        Raises:
-            MixoptError: The trial's folder or its mixture cannot be written.
-        """
+        """Return the result that is there, or that of running the command."""
         done = self._place.done()
         if done is not None:
             return self._read(done.folder, done.seconds, started=0.0)

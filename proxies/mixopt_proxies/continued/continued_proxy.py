@@ -98,20 +98,7 @@ class ContinuedProxy:
         compile: Compile = "auto",
         **options: Unpack[AnnealingOptions],
     ) -> None:
-        """Note what the trials begin with; it is opened when it is needed.
-
-        Args:
-            start: A run of `mixopt pretrain`, one of its checkpoints, or a model of transformers;
-                or a recipe, the YAML of a pretraining, for `make_start`.
-            start_hash: What `start_hash` must be; a worker refuses another checkpoint.
-            optimizer: Whether Adam's moments are taken over; where they are there if omitted.
-            precision: `float32`, `bfloat16`, or `auto`: bf16 where the hardware has it.
-            compile: true, false, or `auto`, of the decoder's stack.
-            **options: How trials are trained, such as `lr=1e-3` (`Annealing`).
-
-        Raises:
-            ConfigError: A value that cannot be right.
-        """
+        """Note what the trials begin with; it is opened when it is needed."""
         self._name, self._expected_hash = start, start_hash
         check("optimizer", optimizer, optimizer in (None, True, False), "true or false")
         check("compile", compile, compile in ("auto", True, False), "auto, true or false")
@@ -125,11 +112,7 @@ class ContinuedProxy:
         }
 
     def start_hash(self) -> str:
-        """Return a hash of the weights that the trials begin with, or of the recipe for them.
-
-        Raises:
-            MixoptError: They cannot be read.
-        """
+        """Return a hash of the weights that the trials begin with, or of the recipe for them."""
         if self._recipe is None:
             return self._origin.sha256
         try:
@@ -138,23 +121,13 @@ class ContinuedProxy:
             raise type(error)(f"proxy.from: {self._name}: {error}") from error
 
     def check_tokenizer(self, name: str) -> None:
-        """Check that a corpus of this tokenizer will have the tokens of the checkpoint.
-
-        A recipe's are known once it is trained, as are those that only the corpus's text can tell.
-
-        Raises:
-            ConfigError: It will not.
-        """
+        """Check that a corpus of this tokenizer will have the tokens of the checkpoint."""
         tokenizer = known_tokenizer(name)
         if self._recipe is None and tokenizer is not None:
             self._check_ids(name, tokenizer, tokenizer.vocab_size)
 
     def make_start(self, folder: Path, say: Say) -> None:
-        """Train a recipe into a folder, or resume that; nothing to do where it is trained.
-
-        Raises:
-            MixoptError: It cannot be trained, or was asked to stop before its end.
-        """
+        """Train a recipe into a folder, or resume that; nothing to do where it is trained."""
         if self._recipe is None:
             return
         result = pretrain(self._name, folder, say=lambda line: say(f"prefix: {line}"))
@@ -165,12 +138,7 @@ class ContinuedProxy:
             )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together; 1 of a model that is not the decoder.
-
-        Raises:
-            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
-            CorpusError: A domain, or its pool, with fewer tokens than one sequence.
-        """
+        """Return how many trials to train together; 1 of a model that is not the decoder."""
         return self._ready(corpus).group_size(corpus, training)
 
     def train(
@@ -180,21 +148,11 @@ class ContinuedProxy:
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train the trials and return a result for each, in their order.
-
-        Raises:
-            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
-            CorpusError: A domain with fewer tokens than one sequence.
-        """
+        """Train the trials and return a result for each, in their order."""
         return self._ready(corpus).train(trials, corpus, training, report)
 
     def base_losses(self, corpus: Corpus, training: Training) -> Losses:
-        """Return the held-out losses of the checkpoint itself, before any step.
-
-        Raises:
-            ConfigError: The corpus has another tokenizer, or the checkpoint has changed.
-            CorpusError: A domain with fewer held-out tokens than one sequence.
-        """
+        """Return the held-out losses of the checkpoint itself, before any step."""
         return self._ready(corpus).origin_losses(corpus, training)
 
     def parameters(self, vocab_size: int) -> int:
@@ -202,11 +160,7 @@ class ContinuedProxy:
         return sum(weight.numel() for weight in self._model(vocab_size).parameters())
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker trains, by half a second of steps or so.
-
-        Raises:
-            ConfigError: A device that is not here.
-        """
+        """Return how fast one worker trains, by half a second of steps or so."""
         trainer = self._trainer_of(self._model(vocab_size))
         return trainer.tokens_per_second(vocab_size, training)
 

@@ -129,12 +129,7 @@ class AutoRegressor(CombinedRegressor):
 def stacking_weights(
     errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
 ) -> Array:
-    """Return the convex combinations with the least squared error, pulled towards the plain mean.
-
-    The pull adds to each candidate's squared error, independently of the others, that of the best
-    candidate times `pull` over the number of trials. What are as good become alike, and what is
-    far worse stays out.
-    """
+    """Return convex combinations of least squared error, pulled towards the plain mean."""
     trials = errors_CNM.shape[1]
     products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials
     squares_MC = np.einsum("mcc->mc", products_MCC)

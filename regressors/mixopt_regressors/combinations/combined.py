@@ -64,11 +64,7 @@ class CombinedRegressor(MixtureRegressor):
 
     @property
     def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
-        """The covariance of a weighted sum of the losses, where all members have one.
-
-        A member is right with its weight: its own covariance counts with that, and so does how
-        far its prediction is from the mean. That one is taken to go together over the targets.
-        """
+        """The covariance of a weighted sum of the losses, where all members have one."""
         for name, member in self._used():
             if not supports(member, "covariance"):
                 raise AttributeError(f"member {name!r} has no covariance")

@@ -88,11 +88,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D).
-
-        Below a weight of 1e-4, where the warp is steeper than any search can use, the warp's
-        slope is taken at 1e-4; all else is exact.
-        """
+        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
         gradient_MD: Array = self.units_M[:, None] * self._stacked.slopes(weights)
         return gradient_MD
@@ -121,17 +117,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         return copy.set_params(hyperparameters=np.hstack(columns).tolist())  # type: ignore[no-any-return]
 
     def held_out(self, fold_N: ArrayLike, *, steps: int | None = None) -> Array:
-        """Predict each trial of the fit from the trials of other folds, shape (N, M).
-
-        Args:
-            fold_N: The fold of each trial.
-            steps: Steps of L-BFGS from the fit's hyperparameters on the trials of other folds.
-                0 keeps them: quick, but they have seen the fold. None learns from scratch, or takes
-                ten steps where there are more than 256 other trials.
-
-        Raises:
-            TrialsError: `fold_N` is of another length, or a fold leaves fewer than two trials.
-        """
+        """Predict each trial of the fit from the trials of other folds, shape (N, M)."""
         means_NM = np.empty(self.losses_MN.T.shape)
         for refitted, out_N in self._refits(fold_N, steps):
             means_NM[out_N] = refitted._predict(self.weights_ND[out_N])
@@ -140,11 +126,7 @@ class GaussianProcessRegressor(MixtureRegressor):
     def cross_fit(
         self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike
     ) -> tuple[Array, Array]:
-        """Fit on all trials, and predict each one as `held_out` does.
-
-        Returns:
-            Predicted losses and their standard deviations, shape (N, M) each.
-        """
+        """Fit on all trials, and predict each one as `held_out` does."""
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
         for refitted, out_N in self._refits(fold_N, steps=None):

@@ -132,10 +132,7 @@ def evidences(weights_ND: Array, losses_NM: Array) -> list[Evidence]:
 
 
 def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int]:
-    """Return the pooled variance of trials of one mixture, and its degrees of freedom.
-
-    A row that appears twice, losses and all, is one trial (as in a bootstrap sample).
-    """
+    """Return the pooled variance of trials of one mixture, and its degrees of freedom."""
     rows = np.unique(np.hstack([np.round(weights_ND, 9), losses_NM]), axis=0)
     domains = weights_ND.shape[1]
     _, group_N = np.unique(row_groups(rows[:, :domains]), return_inverse=True)
@@ -162,11 +159,7 @@ def _inverse(factor_NN: Array) -> Array:
 
 
 def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]:
-    """Return centre and spread of the log noise: the prior's, and the replicates' on top.
-
-    The logarithm of a variance with f degrees of freedom is off by digamma(f/2) - log(f/2) and
-    has the variance trigamma(f/2).
-    """
+    """Return centre and spread of the log noise: the prior's, and the replicates' on top."""
     if freedom < 1:
         return float(np.log(NOISE)), NOISE_SPREAD
     half = freedom / 2.0

@@ -91,11 +91,7 @@ class Matern:
         return covariance_NN
 
     def slopes(self, weights_D: Array, rows: Array, dual_N: Array) -> Array:
-        """Return the derivative of k(w, rows) @ dual by the weights at one mixture, shape (D,).
-
-        The warp's slope at a weight of 0 is about 1e7 and would only drive a search out of the
-        simplex, so below a weight of `STEEPEST` it counts as it is there.
-        """
+        """Return the derivative of k(w, rows) @ dual by the weights at one mixture, shape (D,)."""
         pairs = self.pairs(self.scaled(weights_D[None]), rows)
         pull_N = 2.0 * self.variance * pairs.slope_NK[0] * dual_N
         by_scaled_D = pull_N.sum() * pairs.left_ND[0] - pull_N @ pairs.right_KD
@@ -166,10 +162,7 @@ def _squared_distances(left_ND: Array, right_KD: Array) -> Array:
 
 
 def matern_and_slope(squared_NK: Array) -> tuple[Array, Array]:
-    """Return (1 + r + r^2/3) e^-r with r = sqrt(5) times the distance, and its slope.
-
-    In place, because most of a fit's and a prediction's time is here.
-    """
+    """Return (1 + r + r^2/3) e^-r with r = sqrt(5) times the distance, and its slope."""
     distance_NK = np.sqrt(np.multiply(squared_NK, 5.0, out=squared_NK), out=squared_NK)
     decay_NK = np.exp(-distance_NK)
     slope_NK = (1.0 + distance_NK) * decay_NK

@@ -66,21 +66,11 @@ class ScalingRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def at(self, parameters: float, tokens: float) -> AtScale:
-        """Return the fit for one scale: a predictor of mixtures alone.
-
-        Args:
-            parameters: Of the model, counted as in the rows of the fit.
-            tokens: That it is trained on.
-        """
+        """Return the fit for one scale: a predictor of mixtures alone."""
         return AtScale(self, float(parameters), float(tokens))
 
     def gradient(self, row: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight, at one row's scale, shape (M, D).
-
-        Args:
-            row: Weights, parameters and tokens, shape (D + 2,). Below a weight of 1e-4 the
-                kernel's slope counts as it is there.
-        """
+        """Return the slope of each loss by each weight, at one row's scale, shape (M, D)."""
         rows = self._checked(np.atleast_2d(np.asarray(row, dtype=np.float64)))
         weights_1D, scales_12 = self._split(rows)
         slopes = [one.slopes(weights_1D[0], scales_12) for one in self._posteriors()]

@@ -124,10 +124,7 @@ class EpochLaw:
         return jacobian
 
     def spread(self, columns_NC: Array, losses_N: Array) -> tuple[float, Array]:
-        """Return the residuals' standard deviation and the inverse of the curvature, (P, P).
-
-        Coefficients that are 0, where they cannot go further, count as known.
-        """
+        """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
         free_P = np.append(True, self.parameters_P[1:] > 0)
         jacobian_NP = self.jacobian(columns_NC) * free_P
         ridge_P = len(losses_N) * self.shape.penalty * np.where(np.arange(len(free_P)), 1.0, 0.0)
@@ -207,11 +204,7 @@ class EpochsRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D).
-
-        Below a weight of 1e-4, where a benefit is steeper than any search can use, its slope is
-        that at 1e-4; all else is exact.
-        """
+        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         epochs_1D = self._epochs(weights)
         steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D

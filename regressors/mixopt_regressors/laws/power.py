@@ -107,10 +107,7 @@ class PowerRegressor(MixtureRegressor):
         }
 
     def tuned(self) -> Self:
-        """Return a copy to fit again with the penalty that this one chose.
-
-        It starts where this one ended, and takes few steps: refits are on resampled trials.
-        """
+        """Return a copy to fit again with the penalty that this one chose."""
         copy = self.chosen()
         copy._start = (self.floors_M, self.log_decays_M, self.logs_MD, self.scales_M)
         return copy

@@ -263,11 +263,7 @@ class PowerFits:
         return both
 
     def _prior_local(self) -> tuple[Array, Array]:
-        """Return half the gradient of what the prior costs, (F, P), and the curvature, (F, P, P).
-
-        Of decay - usual and height x apart, with apart centred, so that centring it twice is
-        centring it once.
-        """
+        """Return half the prior's gradient, (F, P), and its curvature, (F, P, P)."""
         apart_FD, height_F1 = self._apart(), self._height()
         squares_F = (apart_FD**2).sum(axis=1)
         fits, domains = apart_FD.shape

@@ -253,10 +253,7 @@ class SkillsRegressor(MixtureRegressor):
         }
 
     def tuned(self) -> Self:
-        """Return a copy to fit again with the strength and the optimism that this one found.
-
-        Its units start where these ended, and take few steps: refits are on resampled trials.
-        """
+        """Return a copy to fit again with the strength and the optimism that this one found."""
         copy = self.chosen()
         copy._start = (self._units(), self.floors_M, self.scales_M)
         return copy

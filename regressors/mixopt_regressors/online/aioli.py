@@ -63,12 +63,7 @@ def solve_diagonal(mixtures_KD: Array, drops_KM: Array, swept_K: list[int]) -> A
 
 
 def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
-    """Return how much each domain is worth for the objective, shape (D,), adding up to 1.
-
-    Each row is weighted with its share of the objective; rows that do not count are left out. With
-    equal shares these are the column sums of the published normalised A, for a single target
-    the row that the paper has for it.
-    """
+    """Return how much each domain is worth for the objective, shape (D,), adding up to 1."""
     counts_M = objective_M > 0
     worth_MD = objective_M[counts_M, None] * matrix_MD[counts_M]
     worth_MD = worth_MD - min(worth_MD.min(), 0.0)
@@ -135,12 +130,7 @@ class AioliEstimator(OnlineEstimator):
             check_number("aioli: ema", self.ema, least=0.0, most=1.0)
 
     def start(self, setting: Setting) -> None:
-        """Begin a run.
-
-        Raises:
-            EstimatorError: A single domain, a round that its sweeps fill, a swept share that is
-                no more than the others', or domains without held-out text for the diagonal.
-        """
+        """Begin a run."""
         domains = len(setting.domains)
         if domains < 2:
             raise EstimatorError("aioli: one domain has nothing to be mixed with")

@@ -198,10 +198,7 @@ class OnlineEstimator(ABC):
 
     @abstractmethod
     def _next(self, seen: Seen) -> Plan:
-        """Return the plan after the one that ends now; `seen` adds up all that was seen under it.
-
-        Where the plan asked for held-out losses, they are there. A plan may be longer than the run.
-        """
+        """Return the plan after the one that ends now; `seen` sums what was seen under it."""
 
     def _check(self, observation: Observation) -> None:
         """Raise an EstimatorError where an observation cannot be right or lacks what is needed."""
@@ -213,11 +210,7 @@ class OnlineEstimator(ABC):
 
     @property
     def setting(self) -> Setting:
-        """The run.
-
-        Raises:
-            EstimatorError: None was started.
-        """
+        """The run."""
         if self._setting is None:
             raise EstimatorError(f"{self.name}: no run is started; call start(setting) first")
         return self._setting
@@ -230,11 +223,7 @@ class OnlineEstimator(ABC):
         return options
 
     def start(self, setting: Setting) -> None:
-        """Begin a run.
-
-        Raises:
-            EstimatorError: The setting is not one that it can work in.
-        """
+        """Begin a run."""
         try:
             self._allowed = CappedSimplex(
                 np.clip(setting.lower_D, 0.0, 1.0), np.clip(setting.upper_D, 0.0, 1.0)
@@ -253,11 +242,7 @@ class OnlineEstimator(ABC):
         return Plan(self.weights_D.copy(), left, self.tag, self.held_out, self.perturbs)
 
     def observe(self, observation: Observation) -> None:
-        """Take in what happened since the last observation.
-
-        Raises:
-            EstimatorError: It cannot be right, or lacks what was asked for. Nothing is changed.
-        """
+        """Take in what happened since the last observation."""
         self._check(observation)
         due = self.held_out and self.until <= self.step < self.setting.steps
         if due and observation.held_out is None:
@@ -283,12 +268,7 @@ class OnlineEstimator(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, after `start`; domains are mapped by name, new ones are as at start.
-
-        Raises:
-            EstimatorError: The state is of another estimator or other options, is not whole, or
-                has none of the domains.
-        """
+        """Resume from a state, after `start`; domains go by name, new ones begin as at start."""
         self._check_state(state)
         loaded = copy(self)
         loaded.start(self.setting)
@@ -311,10 +291,7 @@ class OnlineEstimator(ABC):
             self._remapped()
 
     def bounded(self, weights_D: Array) -> Array:
-        """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1.
-
-        A mixture that is allowed stays as it is, to the last bit.
-        """
+        """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1."""
         if abs(weights_D.sum() - 1.0) > ROUNDING:
             weights_D = weights_D / weights_D.sum()
         if (weights_D >= self._allowed.lower_D).all() and (

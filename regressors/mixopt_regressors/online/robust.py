@@ -373,10 +373,7 @@ class RobustEstimator(OnlineEstimator):
 
 
 def _signs(number: int, names: Sequence[str]) -> Array:
-    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike.
-
-    Columns are by name, so that the order of domains changes nothing.
-    """
+    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike."""
     matrix = np.ones((1, 1))
     while len(matrix) < len(names) + 1:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])

@@ -180,10 +180,7 @@ class Interaction:
         )
 
     def log_density(self, loss: float, x_D: Array, elapsed: float) -> float:
-        """Return the logarithm of the density that was predicted of a held-out loss.
-
-        It is Student's, with as many degrees of freedom as losses that the noise is from.
-        """
+        """Return the logarithm of the density that was predicted of a held-out loss."""
         state, covariance, row = self._before(x_D, elapsed)
         scale = math.sqrt(self.variance * (float(row @ covariance @ row) + 1.0))
         return float(student.logpdf(loss - row @ state, df=self.count, scale=scale))

@@ -76,10 +76,7 @@ def _plain(name: str, value: Any, at_start: Any) -> Any:
 
 
 def _array(name: str, value: Any, before: Names, start: tuple[int, ...]) -> Array:
-    """Return an array whose axes are as long as their names are many, or as at the start.
-
-    An axis without names that is empty at the start of a run grows.
-    """
+    """Return an array whose axes are as long as their names are many, or as at the start."""
     try:
         array = np.array(value, np.float64)  # null becomes NaN
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
