@@ -9,19 +9,142 @@ the next batch and reads nothing twice.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
 from mixopt.integrations.logged_shares import share_metrics
-from mixopt.integrations.trainer_batches import TrainerBatches, model_inputs
-from mixopt.loading import MixtureLoader, MixtureStream
+from mixopt.loading import Batch, MixtureDataset, MixtureLoader, MixtureStream
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
+
+IGNORED = -100
+_PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
+
+
+class TrainerBatches:
+    """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
+
+    def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool = False) -> None:
+        """Wrap a loader."""
+        self._mixture = mixture
+        self._masks = masks
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        for batch in self._mixture:
+            if "input_ids" in batch:
+                batch.setdefault("labels", _labels(batch))
+                if self._masks and not {"attention_mask", "position_ids"} & batch.keys():
+                    batch["attention_mask"] = batch["input_ids"].new_ones(batch["labels"].shape)
+            yield batch
+
+    def __len__(self) -> int:
+        """Count the batches of one pass; without an end this raises TypeError."""
+        return len(self._mixture)
+
+
+def _labels(batch: Batch) -> Any:
+    """Return the tokens, but for the first of each document and padding, which nothing predicts."""
+    labels = batch["input_ids"].clone()
+    if "position_ids" in batch:
+        labels[batch["position_ids"] == 0] = IGNORED
+    if "document" in batch:
+        labels[batch["document"] < 0] = IGNORED
+    return labels
+
+
+def model_inputs(
+    model: Any, batch: Mapping[str, Any], ours: Collection[str], unused: Collection[str]
+) -> dict[str, Any]:
+    """Return what of a batch a model is given."""
+    if hasattr(model, "get_base_model"):  # of PEFT
+        model = model.get_base_model()
+    forward = inspect.signature(type(model).forward).parameters
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in forward.values())
+    left_out = {*ours, *_PACKED, *unused} - forward.keys()
+    kept = {name: value for name, value in batch.items() if name not in left_out}
+    told: dict[str, Any] = {}
+    if "position_ids" in batch:
+        told["position_ids"] = batch["position_ids"]
+    if "cu_seqlens" in batch and "max_seqlen" in batch:
+        longest = int(batch["max_seqlen"])
+        told |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
+        told |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
+    return kept | {name: value for name, value in told.items() if takes_all or name in forward}
+
+
+READY = "input_ids"
+
+
+def checked_domains(domains: Any) -> dict[str, Dataset]:
+    """Return the datasets that a trainer is to prepare, by domain."""
+    if not isinstance(domains, Mapping) or not domains:
+        raise SamplerError(
+            "mixture=function makes the batches of rows that the trainer has prepared: give"
+            " train_dataset={domain: dataset, ...}"
+        )
+    found = {name: _dataset(name, source) for name, source in domains.items()}
+    for name, dataset in found.items():
+        if not len(dataset):
+            raise SamplerError(f"train_dataset: domain {name!r} has no rows")
+    return found
+
+
+def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
+    """Return the row by which a trainer is to tell which kind of losses and masks are asked for."""
+    keys = [("messages", "conversations")] if conversational else []
+    for wanted in [*keys, ("completion",)]:
+        for dataset in domains.values():
+            if set(wanted) & set(dataset.column_names):
+                return dataset.select([0])
+    return next(iter(domains.values())).select([0])
+
+
+def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
+    """Return a row that stands for rows which need no preparation."""
+    for name, columns in dataset.columns.items():
+        needs = None if READY in columns else f"have no {READY!r}"
+        if packs and "seq_lengths" not in columns:
+            needs = "are as long as they are, and the trainer's packing=True packs what it prepares"
+        if needs is not None:
+            raise SamplerError(
+                f"rows of domain {name!r} {needs}: give train_dataset={{domain: dataset, ...}} and"
+                " mixture=function, which makes the MixtureLoader of the prepared datasets"
+            )
+    return Dataset.from_dict({READY: [[0]], "labels": [[0]]})
+
+
+def prepared(
+    domains: Mapping[str, Dataset], prepare: Callable[[Dataset], Any]
+) -> dict[str, Dataset]:
+    """Return the prepared rows of each domain."""
+    rows = {name: prepare(dataset) for name, dataset in domains.items()}
+    for name, dataset in rows.items():
+        if not len(dataset):
+            raise SamplerError(
+                f"train_dataset: nothing of domain {name!r} is left when it is prepared: every"
+                " token is masked, or cut off by max_length"
+            )
+    return rows
+
+
+def _dataset(name: str, source: Any) -> Dataset:
+    if isinstance(source, list):
+        return Dataset.from_list(source)
+    if not isinstance(source, Dataset):
+        raise SamplerError(
+            f"train_dataset: domain {name!r} is a {type(source).__name__}; a trainer prepares a"
+            " datasets.Dataset, or a list of rows, of each domain"
+        )
+    return source
+
 
 STATE_FILE = "mixture.json"
 PACKED = frozenset({"position_ids", "document"})
@@ -71,8 +194,6 @@ class MixtureTrainerMixin:
         if not self._prepares:
             self._rows = train_dataset or {}
             return None
-        from mixopt.integrations.prepared_rows import checked_domains, ready_row, telling_row
-
         if isinstance(mixture, MixtureStream):
             raise SamplerError(
                 "this trainer prepares its rows before it trains, but a MixtureStream makes its "
@@ -90,8 +211,6 @@ class MixtureTrainerMixin:
         if dataset is not self._standing:
             return prepare(dataset, *rest, **options)
         if self._rows:
-            from mixopt.integrations.prepared_rows import prepared
-
             self._rows = prepared(self._rows, lambda one: prepare(one, *rest, **options))
         return dataset
 

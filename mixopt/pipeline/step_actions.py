@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError
+from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.pre_check import check_token_unit, fold_fault, run_shortages, say_shortages
 from mixopt.pipeline.trial_start import make_start, record_start, start_options
+from mixopt.proposals import (
+    FullRun,
+    Proposal,
+    Validation,
+    ValidationPlan,
+    baseline_mixture,
+    fresh_seeds,
+    listed,
+    looks,
+    named,
+    proposal_name,
+    with_validated,
+)
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -23,12 +38,116 @@ from mixopt.run_directory import (
     Step,
 )
 from mixopt.system import Say
+from mixopt.trials import TrialResult, Trials
 
 if TYPE_CHECKING:
     from mixopt.config import AnnealsConfig
-    from mixopt.pipeline.validation_rounds import Validated
+    from mixopt.run_directory import Run
     from mixopt.sweeps import Job, Means
     from mixopt.trials import Trial, TrialResult
+
+
+Train = Callable[[Sequence["Trial"]], list[TrialResult]]
+SAME = 0.005  # total variation below which a further proposal is none
+
+
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """What a validation trained."""
+
+    plan: ValidationPlan
+    results: list[TrialResult]
+    proposals: Mapping[str, Proposal]
+
+    def validation(self, run: Run) -> Validation:
+        """Return the table of it, for comparisons."""
+        return Validation.of(self.table(run), run.objective, run.config.validation)
+
+    def table(self, run: Run) -> Trials:
+        """Return a row for each mixture and seed, under each of its names."""
+        named_results = self.plan.named_results(self.results)
+        name, targets = run.config.proxy.name, run.losses
+        return Trials.from_results(
+            self.plan.named_trials, named_results, proxy=name, targets=targets
+        )
+
+
+def full_run(run: Run) -> FullRun:
+    """Return what baselines need to know of the run that the mixture is for."""
+    config = run.config
+    return FullRun(run.inventory, config.propose.target_tokens, config.constraints.max_epochs)
+
+
+def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
+    """Train proposals against baselines until one wins, or the rounds are used up."""
+    config = run.config.validation
+    full, objective = full_run(run), run.objective
+    baselines = {
+        one.name: baseline_mixture(one, full, run.trials, objective) for one in config.baselines
+    }
+    _say_equal(baselines, say)
+    seeds = fresh_seeds(run.trials, config.most_seeds, run.config.seed)
+    found = Validated(ValidationPlan(baselines, seeds), [], {})
+    proposal: Proposal | None = run.proposal
+    for number in range(1, config.rounds + 1):
+        assert proposal is not None
+        name = proposal_name(number)
+        found = _validate_one(run, found, name, proposal, train, say)
+        validation = found.validation(run)
+        if _wins(validation, name) or number == config.rounds:
+            break
+        proposal = _next_proposal(run, validation, number, say)
+        if proposal is None:
+            break
+    return found
+
+
+def _validate_one(
+    run: Run, found: Validated, name: str, proposal: Proposal, train: Train, say: Say
+) -> Validated:
+    """Train one proposal and the baselines, with more seeds where they are needed."""
+    config, undecided = run.config.validation, [one.name for one in run.config.validation.baselines]
+    proposals = {**found.proposals, name: proposal}
+    mixtures = {**found.plan.mixtures, name: proposal.mixture}
+    for count in looks(config.seeds, config.most_seeds):
+        asked = {other: mixtures[other] for other in (name, *undecided)}
+        plan = found.plan.add(asked, count)
+        found = Validated(plan, train(plan.trials), proposals)
+        compared = found.validation(run).comparisons_of(name)
+        undecided = [one.baseline for one in compared if one.verdict == "not significant"]
+        loses = any(one.verdict == "loses" for one in compared)
+        if loses or not undecided:
+            break
+        if count < config.most_seeds:
+            words = f"the difference from {listed(undecided, 'or')} is not significant"
+            say(f"validate: {named(name)}: {words} with {count} seeds; adding seeds")
+    return found
+
+
+def _wins(validation: Validation, name: str) -> bool:
+    compared = validation.comparisons_of(name)
+    return all(one.verdict in ("wins", "same mixture") for one in compared)
+
+
+def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> Proposal | None:
+    """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
+    trials = with_validated(run.trials, validation, run.fit)
+    say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
+    proposal = proposal_of(run, fit_of(run, trials))
+    for name in validation.mixtures:
+        if validation.mixture(name).total_variation(proposal.mixture) < SAME:
+            say(f"validate: the new fit proposes {named(name)} again")
+            return None
+    return proposal
+
+
+def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
+    """Say which baselines are one mixture, which is trained once."""
+    for name, mixture in baselines.items():
+        same = next(other for other, one in baselines.items() if one == mixture)
+        if same != name:
+            say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")
+
 
 Action = Callable[[Run, Say], None]
 CURVE_POINTS = 9  # of a trial before its end: every 10%
@@ -129,8 +248,6 @@ def _propose(run: Run, say: Say) -> None:
 
 
 def _validate(run: Run, say: Say) -> None:
-    from mixopt.pipeline.validation_rounds import validate_proposals
-
     job = job_of(run, VALIDATE)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
@@ -143,7 +260,6 @@ def _validate(run: Run, say: Say) -> None:
 
 def _keep_decision(run: Run, found: Validated, say: Say) -> None:
     """Write what was validated, the proposals that came after the first, and the decision."""
-    from mixopt.pipeline.validation_rounds import full_run
     from mixopt.proposals import PROPOSAL, Decision
 
     found.table(run).write(run.path / f"{VALIDATE.trials}.parquet")

@@ -22,8 +22,7 @@ from trainer_parts import Tiny, random_rows, trainer_arguments
 from transformers import DataCollatorWithFlattening, GPT2Config, GPT2LMHeadModel
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.integrations.hf_trainer import MixtureTrainer
-from mixopt.integrations.trainer_batches import model_inputs
+from mixopt.integrations.hf_trainer import MixtureTrainer, model_inputs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

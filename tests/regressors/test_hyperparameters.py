@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from mixing_law import covariance, law, mixtures
+from mixopt_regressors.gaussian.gaussian_process import Posterior
 from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
@@ -14,7 +15,6 @@ from mixopt_regressors.gaussian.hyperparameters import (
     replicate_variances,
 )
 from mixopt_regressors.gaussian.matern import Matern, log_weights
-from mixopt_regressors.gaussian.posterior import Posterior
 from scipy.optimize import approx_fprime
 
 

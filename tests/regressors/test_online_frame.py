@@ -15,7 +15,7 @@ from mixopt_regressors.online import (
     SkillItEstimator,
     StratifiedEstimator,
 )
-from mixopt_regressors.online.saved_arrays import pack, unpack
+from mixopt_regressors.online.online_estimator import pack, unpack
 
 from mixopt.errors import ConfigError, EstimatorError
 from mixopt.online import HeldOut, Observation, Plan, Setting, make_estimator

@@ -66,7 +66,7 @@ def test_colours_that_are_alike_in_grey_have_other_markers_and_hatches():
 
 @pytest.mark.parametrize("scale", ["load", "distance"])
 def test_a_scale_of_colours_falls_in_lightness_all_the_way(scale):
-    from mixopt.reporting.load_scale import LOADS, NEAR
+    from mixopt.reporting.expert_plots import LOADS, NEAR
 
     colours = {"load": LOADS, "distance": NEAR}[scale]
     light = [in_grey("#" + "".join(f"{round(255 * c):02x}" for c in colours(x)[:3])) for x in STEPS]

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.trials import Training, Trial, TrialResult
 from mixopt_proxies.command.command_line import CommandLine
 from mixopt_proxies.command.mixture_forms import MIXTURE, MixtureForm
-from mixopt_proxies.command.result_checks import foreign_result, old_result
 from mixopt_proxies.command.result_files import LoggedValues, find_result, read_result
 from mixopt_proxies.command.supervised_command import EndedCommand, last_line, run_supervised
 from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
@@ -32,6 +32,67 @@ from mixopt_proxies.command.trial_place import (
     command_seed,
     write_facts,
 )
+
+COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_WEIGHT_TOLERANCE = 1e-3  # of weights that a trainer has rounded
+
+
+def foreign_result(values: LoggedValues, trial: Trial, folder: Path) -> str | None:
+    """Say in what a result names another trial; None where it names this one, or none."""
+    said = values.said
+    if str(said.get("trial", trial.name)) != trial.name:
+        return f"is for trial {said['trial']!r}, not {trial.name!r}"
+    if not _is_seed(said.get("seed", trial.seed), trial):
+        hint = "pass {seed} to the trainer, or write its own seed under another name"
+        return f"has seed {said['seed']!r}, and the trial has {command_seed(trial)}; {hint}"
+    if not _is_mixture(said.get("mixture"), trial, folder):
+        shown = str(said["mixture"])[:80]
+        return f"is of another mixture ({shown}), not of {trial.mixture.fingerprint}"
+    return None
+
+
+def old_result(files: Iterable[Path], started: float) -> str | None:
+    """Say that a result was written before an attempt began; None where it was not."""
+    every = [inner for path in files for inner in (path.rglob("*") if path.is_dir() else [path])]
+    newest = max((path.stat().st_mtime for path in every if path.is_file()), default=started)
+    if newest >= started - COARSE:
+        return None
+    return (
+        f"is {started - newest:.0f} s older than the attempt that should have written it; is it a"
+        " copy of another run?"
+    )
+
+
+def _is_seed(said: Any, trial: Trial) -> bool:
+    try:
+        return int(said) in {trial.seed, command_seed(trial)}
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_mixture(said: Any, trial: Trial, folder: Path) -> bool:
+    if isinstance(said, Mapping):
+        return _are_weights(said, trial)
+    text = str(said)
+    if _FINGERPRINT.fullmatch(text):
+        return text == trial.mixture.fingerprint
+    path = Path(text)  # a trainer that logs its arguments says where its mixture was
+    if path.is_absolute() and path.parent.name.startswith("attempt-"):
+        return path.resolve().is_relative_to(folder.resolve())
+    return True
+
+
+def _are_weights(said: Mapping[str, Any], trial: Trial) -> bool:
+    weights = dict(trial.mixture)
+    try:
+        return all(
+            abs(float(said.get(name, 0.0)) - weights.get(name, 0.0)) <= _WEIGHT_TOLERANCE
+            for name in {*said, *weights}
+        )
+    except (TypeError, ValueError):
+        return False
+
 
 _GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _GIVEN = (LOG, MIXTURE, TRIAL)  # to every attempt

@@ -10,7 +10,7 @@ A row is the weights, then the parameters and the tokens that the trial was trai
 parameters without embeddings: those of small models are mostly embeddings, and the losses of the
 published 70M to 410M models follow no power law of all parameters.
 
-The standard deviation is that of a new trial (see mixopt_regressors.gaussian.posterior),
+The standard deviation is that of a new trial (see mixopt_regressors.gaussian.gaussian_process),
 and has the uncertainty of exponents and amplitudes in it: it grows with the distance to the trials'
 sizes.
 
