@@ -104,11 +104,11 @@ def test_a_last_loss_that_is_no_number_is_a_divergence(corpus, value):
 
 def test_values_named_as_columns_of_tasks_are_what_the_tasks_measure(corpus):
     values = dict.fromkeys(("code", "manual", "other_code"), 1.0)
-    bits, share = corpus.task_columns
+    (bits,) = corpus.task_columns
     assert losses(corpus, values)[0].tasks == {}
-    asked = {**values, bits: 2.5, share: -0.5, "task/other/accuracy": 1.0}
+    asked = {**values, bits: 2.5, "task/other/accuracy": 1.0}
     found, curve = losses(corpus, asked)
-    assert found.tasks == {bits: 2.5, share: -0.5}
+    assert found.tasks == {bits: 2.5}
     assert found.nats_per_token.keys() == {"code", "manual", "other_code"}
     assert curve[-1].tasks == found.tasks
 
