@@ -27,6 +27,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("mixopt", deadline=None)
 settings.load_profile("mixopt")
 
+# A suite that is started in the background inherits an ignored SIGINT, and so would its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 pytest_plugins = ["browser"]
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])

@@ -16,7 +16,6 @@ from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.mixture import total_variation
-from mixopt.online.loss_sums import is_first
 from mixopt.system import checked_as, parse_json, read_text
 
 
@@ -30,6 +29,8 @@ class MixtureLog:
 
     def cut(self, size: int) -> None:
         """Go on after so many bytes; what comes after them is of a run that was given up."""
+        from mixopt.online.loss_sums import is_first  # which needs torch
+
         if self._path is not None and is_first():
             self._cut(self._path, size)
         self.size = size
@@ -57,6 +58,8 @@ class MixtureLog:
             line["shadow"] = True
         content = (json.dumps(line, ensure_ascii=False) + "\n").encode()
         self.size += len(content)
+        from mixopt.online.loss_sums import is_first
+
         if self._path is None or not is_first():
             return
         try:

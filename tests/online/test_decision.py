@@ -24,7 +24,7 @@ from driver_parts import (
 )
 
 from mixopt import MixtureSampler
-from mixopt.online import DriverOptions, cost
+from mixopt.online import DriverOptions, standing_plan
 from mixopt.online.decision import Decisions
 from mixopt.online.stream_steps import StreamSteps
 
@@ -184,7 +184,7 @@ def test_what_is_cumulated_of_perturbations_is_what_they_hold_for():
 
 def test_time_is_counted_where_it_is_spent(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(standing_plan, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def spend(seconds, then=None):
         now[0] += seconds

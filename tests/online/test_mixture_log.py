@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.online import MixtureLog, mixture_log
+from mixopt.online import MixtureLog, loss_sums
 
 WEIGHTS = {"web": 0.75, "livres é": 0.25}
 
@@ -80,7 +80,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_another_rank_counts_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(mixture_log, "is_first", lambda: False)
+    monkeypatch.setattr(loss_sums, "is_first", lambda: False)
     log = MixtureLog(tmp_path / "log")
     log.cut(0)
     written(log)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mixopt.errors import EstimatorError
-from mixopt.online import UNIT, DomainLosses, Reduction, is_first, sums as module
+from mixopt.online import UNIT, DomainLosses, Reduction, is_first, loss_sums as module
 from mixopt.online.loss_sums import from_first, on_first, ranks
 
 FIRST = torch.tensor([0])

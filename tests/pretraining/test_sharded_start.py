@@ -110,7 +110,8 @@ def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
     largest = max(weight.nbytes for weight in first["weights"].values())
     parts = 2 if kind == "hsdp" else ranks
     for rank in others:
-        assert rank["most"] < size / parts + 1.5 * largest
+        # torch hands weights over whole, one at a time: one arrives while another is cut.
+        assert rank["most"] < size / parts + 2.5 * largest
     assert first["most"] >= size
 
 

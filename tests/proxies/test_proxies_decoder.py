@@ -14,7 +14,7 @@ from mixopt_proxies.decoder import (
     DecoderProxy,
     DecoderSize,
     Experts,
-    compiling,
+    devices,
     has_compiler,
     make_size,
     members_by_rule,
@@ -201,7 +201,7 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
 
 
 def test_short_runs_are_not_compiled(monkeypatch):
-    monkeypatch.setattr(compiling, "has_compiler", lambda device: True)
+    monkeypatch.setattr(devices, "has_compiler", lambda device: True)
     assert not should_compile("auto", CPU, 1e10)
     assert should_compile("auto", CPU, 1e13)
     assert should_compile(True, CPU, 0.0)

@@ -7,7 +7,7 @@ from mixopt_proxies.decoder import (
     Passes,
     StackedWeights,
     StackTrainer,
-    expert_layer as experts_module,
+    experts as experts_module,
     has_compiler,
     make_size,
 )

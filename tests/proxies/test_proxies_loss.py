@@ -6,8 +6,8 @@ from mixopt_proxies.decoder import (
     Passes,
     StackedWeights,
     has_compiler,
-    loss as loss_module,
     make_size,
+    training_passes as loss_module,
 )
 from mixopt_proxies.decoder.decoder_stack import Attention, embed, explicit_attention
 from mixopt_proxies.decoder.training_passes import (

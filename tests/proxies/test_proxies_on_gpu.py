@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from mixopt_proxies.decoder import Passes, StackTrainer, autotune, make_size, members_by_rule
+from mixopt_proxies.decoder import Passes, StackTrainer, group_training, make_size, members_by_rule
 from mixopt_proxies.decoder.group_training import Tuner, member_bytes
 from mixopt_proxies.decoder.optimizer import StepGraph
 from mixopt_proxies.decoder.trial_batches import BUFFERS, blocks, blocks_ahead
@@ -179,7 +179,7 @@ def test_members_fill_what_is_free_on_a_gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 80 << 30))
         return members_by_rule(size, vocab, GPU)
 
-    share = autotune.MEMORY_SHARE["cuda"]
+    share = group_training.MEMORY_SHARE["cuda"]
     assert members(int(4.1 * member_bytes(size, vocab) / share)) == 4
-    assert members(80 << 30) == autotune.FULL_TOKENS["cuda"] // size.step_tokens
+    assert members(80 << 30) == group_training.FULL_TOKENS["cuda"] // size.step_tokens
     assert members(0) == 1

@@ -10,7 +10,7 @@ import pytest
 
 import mixopt
 from mixopt.errors import MixoptError, RunError
-from mixopt.run_directory import STEPS, load_run, recorded_files, verify_run
+from mixopt.run_directory import STEPS, load_run, verify_run
 from mixopt.run_directory.step_records import Manifest, StepRecord, write_steps
 from mixopt.system import file_hash, write_sealed
 
@@ -29,7 +29,8 @@ def states(run: Path) -> dict[str, str]:
 
 
 def test_every_file_that_a_step_left_is_noted_with_its_hash(finished):
-    recorded = recorded_files(finished)
+    steps = load_run(finished).manifest.steps.values()
+    recorded = {name: record for step in steps for name, record in step.files.items()}
     outputs = {name for step in STEPS for name in step.files if (finished / name).exists()}
     assert {name.split("/")[0] for name in recorded} == outputs
     for name, record in recorded.items():

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.system import interrupt, worker_of
+from mixopt.system import interrupt
+from mixopt.system.interruption import worker_of
 
 WORKER = """
 import signal, sys, time

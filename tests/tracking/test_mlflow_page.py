@@ -68,4 +68,4 @@ def test_the_page_s_sync_is_one_that_the_command_takes(finished):
     (line,) = re.findall(r"^mixopt (sync .*)$", PAGE, re.MULTILINE)
     words = line.replace("runs/web", str(finished)).split()
     words[words.index("--uri") + 1] = f"sqlite:///{finished}/copy/mlflow.db"
-    assert "nothing is left" in mixopt(*words).out
+    assert "the rest is left" not in mixopt(*words).out
