@@ -62,13 +62,7 @@ class RayExecutor:
     def slots(self) -> int:
         """How many folders train at once, as the cluster is now."""
         self._connect()
-        if self._site.workers is not None:
-            return self._site.workers
-        nodes = _asked(cluster_nodes)
-        count = sum(self._room(node["Resources"]) for node in nodes)
-        if not count:
-            raise self._shortfall(nodes)
-        return count
+        return self._site.workers or self._fitting()
 
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit a task a folder."""
@@ -142,6 +136,16 @@ class RayExecutor:
                 self._gpus = (
                     (1.0 if has_gpu else 0.0) if self._site.gpus is None else self._site.gpus
                 )
+            if self._site.workers is None:  # else a task would wait without a word
+                self._fitting()
+
+    def _fitting(self) -> int:
+        """Return how many workers fit on the nodes; raise RunError where none does."""
+        nodes = _asked(cluster_nodes)
+        count = sum(self._room(node["Resources"]) for node in nodes)
+        if not count:
+            raise self._shortfall(nodes)
+        return count
 
     def _room(self, resources: Mapping[str, float]) -> int:
         """Return how many workers fit on a node that has these resources to itself."""
