@@ -91,6 +91,13 @@ def test_two_nodes_and_this_machine_give_equal_tables(nodes, make_job, tmp_path)
     assert without_seconds(there) == without_seconds(here)
 
 
+def test_an_owner_outside_the_cluster_gets_the_same_table(nodes, make_job, tmp_path):
+    trials, job = trials_of(4), make_job("ngram")
+    here = run_trials(trials, job, tmp_path / "here", means=Means(workers=2))
+    there = run_trials(trials, job, tmp_path / "there", means=on(nodes, nodes.client))
+    assert without_seconds(there) == without_seconds(here)
+
+
 def test_both_nodes_train_and_each_keeps_one_worker(nodes, make_job, tmp_path):
     run_trials(trials_of(6), make_job(meet=2), tmp_path / "trials", means=on(nodes))
     attempts = read_attempts(tmp_path / "trials")
