@@ -215,7 +215,6 @@ class Sender:
         if sent.status != wanted.status:
             client.set_terminated(sent.run, wanted.status, wanted.ended)
             sent.status = wanted.status
-            self._note("runs", 1)
 
     def _opened(self, client: MlflowClient, step: str, wanted: Wanted) -> SentRun:
         """Return the record of a step whose run is there; a process asks once for each."""
