@@ -161,7 +161,11 @@ def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _hours(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+    """Return hours with two digits, never as a power of ten."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    text = f"{value:.2g}"
+    return f"{float(text):.10f}".rstrip("0") if "e" in text else text
 
 
 def _rounded(value: Any) -> Any:

@@ -79,6 +79,7 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
     assert set(text["weights"]) == {"docstrings", "python", "stubs"}
 
 
+@pytest.mark.nightly
 def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
     own = HOUSE / "examples" / "own_trainer"
     monkeypatch.chdir(HOUSE)

@@ -35,6 +35,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
 
 
+@pytest.mark.nightly
 def test_the_commands_of_the_page_run(tmp_path):
     """`mixopt run` of both examples, made small, is tests/examples/test_own_trainer.py."""
     run = [words for words in commands() if words[:2] != ["mixopt", "run"]]

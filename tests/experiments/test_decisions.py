@@ -15,6 +15,7 @@ NATURAL_D = np.array([0.5, 0.3, 0.2])
 ANY_D = np.ones(3)
 
 
+@pytest.mark.nightly
 def test_the_smallest_setting_prints_a_row_for_each_way():
     script = EXPERIMENTS / "published" / "decisions.py"
     asked = ["--worlds", "plain", "--trials", "12", "--seeds", "1", "--processes", "1"]

@@ -66,6 +66,7 @@ def near_the_mixture(tokens_ND, batch_tokens):
     return np.abs(tokens_ND - owed).max() <= batch_tokens
 
 
+@pytest.mark.nightly
 def test_the_trainer_logs_shares_of_tokens_to_mlflow(packed, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is absent")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -10,6 +10,7 @@ from places import SUPPORT
 
 from mixopt import pipeline
 from mixopt.pipeline import run_status, status_lines
+from mixopt.pipeline.running_sweep import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_records import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place, TrialFolder, read_entry
@@ -71,6 +72,14 @@ def test_a_sweep_on_cores_tells_hours_of_cpus_and_who_trained(run):
     (node,) = found["nodes"]
     assert (node["kind"], node["done"], node["running"]) == ("cpu", 12, 0)
     assert any(re.search(r"CPU hours: [\d.]+$", line) for line in lines_of(run))
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.000042, "0.000042"), (0.0024, "0.0024"), (1.25, "1.2"), (1234.5, "1,234")],
+)
+def test_hours_are_never_a_power_of_ten(hours, text):
+    assert hours_line({"cpu_hours": hours}) == f"CPU hours: {text}"
 
 
 def test_what_was_lost_is_counted_with_its_node_and_its_gpu_hours(run):

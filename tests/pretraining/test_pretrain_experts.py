@@ -146,6 +146,7 @@ def test_a_model_of_hugging_faces_is_counted_without_being_asked(config, tmp_pat
 # --- Killed, stopped, moved ---------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_a_run_that_was_killed_has_the_record_of_one_that_was_not(whole, context, config, tmp_path):
     out = tmp_path / "run"
     killed_at(context, config, out, "experts/counts/part-00000012.parquet")

@@ -154,6 +154,7 @@ def test_a_finished_sweep_is_not_done_again(undisturbed, config):
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*.*") if p in before} == before
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_killed_in_a_later_round_goes_on_to_the_same_tables(
     undisturbed, config, at_design
 ):

@@ -126,6 +126,7 @@ def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
             assert one.as_dict() == other.as_dict()
 
 
+@pytest.mark.nightly
 def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):
     trials, results = trained
     job = Job("decoder", OPTIONS, corpus.path, TRAINING)

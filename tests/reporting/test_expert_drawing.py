@@ -49,6 +49,7 @@ def test_before_the_first_window_ends_there_is_nothing_to_draw(run):
     assert draw_step(run, 5) == []
 
 
+@pytest.mark.nightly
 def test_of_windows_that_end_while_one_is_drawn_the_last_is_drawn_next(run):
     said: list[str] = []
     with ExpertDrawing(run, said.append) as drawing:

@@ -28,6 +28,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.nightly
 def test_every_command_of_the_page_works(folder):
     commands = [
         line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()
