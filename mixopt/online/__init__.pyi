@@ -1,4 +1,5 @@
 from .contract import (
+    DriverOptions as DriverOptions,
     Estimator as Estimator,
     HeldOut as HeldOut,
     Need as Need,
@@ -27,4 +28,3 @@ from .mixture_log import (
     read_changes as read_changes,
     read_history as read_history,
 )
-from .run_setting import DriverOptions as DriverOptions

@@ -24,27 +24,42 @@ Shapes: B sequences, T tokens, D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from mixopt.errors import EstimatorError
+from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.loading import MixtureLoader
-from mixopt.online.contract import Estimator, Setting
-from mixopt.online.decision import Decisions
-from mixopt.online.loss_sums import from_first
-from mixopt.online.run_setting import DriverOptions
-from mixopt.online.standing_plan import Cost
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.contract import DriverOptions, Estimator, HeldOut, Setting
+from mixopt.online.loss_sums import from_first, held_out_losses, is_first, on_first
+from mixopt.online.loss_windows import LossWindow, LossWindows
+from mixopt.online.mixture_log import MixtureLog
+from mixopt.online.standing_plan import Cost, StandingPlan, StreamSteps, impossible, read_record
 from mixopt.sampling import MixtureSampler, check_ranks
-from mixopt.system import StateFields
+from mixopt.system import StateFields, shown_value
 
-FORMAT = "mixopt-driver/1"
+FORMAT = "mixopt-driver/2"
+_WHERE = "the driver's state"
 
 
 class Driver:
-    """One on every rank; all of them call the same methods at the same steps."""
+    """One on every rank; all of them call the same methods at the same steps.
+
+    Attributes:
+        setting: What the estimator knows of the run.
+        mixture: Where the batches come from.
+        accumulation: Global batches of an optimiser step.
+        steps_done: Optimiser steps since the start of the run.
+        frozen: Why the mixture is frozen; None where it is not.
+        cost: What was spent on evaluation and perturbation since the start of the run.
+    """
+
+    frozen: str | None
 
     def __init__(
         self,
@@ -64,45 +79,28 @@ class Driver:
                 setting, or a name or number cannot be right.
         """
         options.check_needs(estimator)
-        self._gives = frozenset(options.gives)
+        self._estimator, self._options = estimator, options
         self._stream = StreamSteps(mixture, options.accumulation, options.tokens_per_sample)
-        setting = options.setting(self._stream.sampler)
-        self._decisions = Decisions(estimator, setting, self._stream, options)
-
-    @property
-    def setting(self) -> Setting:
-        """What the estimator knows of the run."""
-        return self._decisions.setting
-
-    @property
-    def mixture(self) -> MixtureLoader | MixtureSampler:
-        """Where the batches come from."""
-        return self._stream.mixture
-
-    @property
-    def accumulation(self) -> int:
-        """Global batches of an optimiser step."""
-        return self._stream.accumulation
-
-    @property
-    def steps_done(self) -> int:
-        """Optimiser steps since the start of the run."""
-        return self._decisions.step
+        self.mixture, self.accumulation = mixture, options.accumulation
+        self.setting: Setting = options.setting(self._stream.sampler)
+        self._windows = LossWindows(
+            self._stream, spike=options.spike, needs_losses="training_loss" in estimator.needs
+        )
+        self._log = MixtureLog(options.log)
+        self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
+        self._told = 0  # the last step that the estimator was told of
+        self._started, self._learning_rate = False, 0.0
+        self.steps_done, self.frozen, self.cost = 0, None, Cost()
+        self._since = time.perf_counter()
+        on_first(lambda: estimator.start(self.setting))
+        self._hold_reference()
 
     @property
     def weights(self) -> dict[str, float]:
         """What was decided last, by domain; it may hold from a later batch on."""
-        return self._decisions.plan.named(self.setting)
+        return self._plan.named(self.setting)
 
-    @property
-    def frozen(self) -> str | None:
-        """Why the mixture is frozen; None where it is not."""
-        return self._decisions.frozen
-
-    @property
-    def cost(self) -> Cost:
-        """What was spent on evaluation and perturbation since the start of the run."""
-        return self._decisions.meter.cost
+    # The loop -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Ask for the first plan, so that it holds from the first batch.
@@ -113,7 +111,12 @@ class Driver:
         Raises:
             EstimatorError: The loader has handed out batches.
         """
-        self._decisions.start()
+        if not self._started:
+            if self.steps_done == 0:
+                self._stream.begin()
+            first = self.steps_done + 1
+            self._start_from(first, first=first, now=first)
+        self._lap()
 
     def record(
         self,
@@ -137,11 +140,11 @@ class Driver:
         """
         if self.frozen is not None:
             return
-        if reference_losses is None and "excess_loss" in self._gives:
+        if reference_losses is None and "excess_loss" in self._options.gives:
             raise EstimatorError(
                 "record: reference_losses= is missing, but DriverOptions(gives=) names it"
             )
-        self._decisions.seen.record(losses, domain, mask, reference_losses)
+        self._windows.record(losses, domain, mask, reference_losses)
 
     def record_alignment(self, values_D: Any) -> None:
         """Add the inner product of each domain's gradient with the objective's.
@@ -153,7 +156,7 @@ class Driver:
             EstimatorError: Another shape.
         """
         if self.frozen is None:
-            self._decisions.seen.add_alignment(values_D)
+            self._windows.add_alignment(values_D)
 
     def step(self, *, learning_rate: float = 0.0) -> None:
         """Note an optimiser step; on every rank.
@@ -165,14 +168,186 @@ class Driver:
             EstimatorError: The loop does not do what it was said to: another accumulation, no
                 losses recorded, or an evaluation domain without held-out text.
         """
-        self._decisions.after_step(float(learning_rate))
+        self.steps_done += 1
+        self._learning_rate = float(learning_rate)
+        self._stream.check(self.steps_done)
+        seconds = self._lap()
+        plan = self._plan if self.steps_done >= self._plan.first else self._before
+        if plan.perturbs and not self._options.shadow:
+            self.cost = replace(
+                self.cost,
+                perturbed_steps=self.cost.perturbed_steps + 1,
+                perturbed_tokens=self.cost.perturbed_tokens + self.setting.tokens_per_step,
+                perturbed_seconds=self.cost.perturbed_seconds + seconds,
+            )
+        if not self._started:
+            self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
+        self._tell_due()
+        if self.frozen is None:
+            self._open_if_time()
 
     def thaw(self) -> None:
         """Let the estimator resume after a freeze, between two steps; on every rank.
 
         What was seen meanwhile is lost to it, but for the tokens consumed.
         """
-        self._decisions.thaw()
+        if self.frozen is not None:
+            self.frozen = self._trouble = None
+            self._decide(self._next_free(), self.steps_done + 1)
+
+    def _start_from(self, here: int, *, first: int, now: int) -> None:
+        """Write the reference, which holds from a step on, and ask for a plan after it."""
+        self._started = True
+        if here == 1:
+            self._log.cut(0)
+        self._write(replace(self._plan, first=here))
+        if self.frozen is None:
+            self._decide(first, now)
+
+    def _next_free(self) -> int:
+        """Return the first step whose batches can still change."""
+        return self.steps_done + 1 + self._stream.lag(self.steps_done)
+
+    def _lap(self) -> float:
+        """Return the seconds since this was last asked."""
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+    # What is told ---------------------------------------------------------------------------
+
+    def _open_if_time(self) -> None:
+        """Open a window where a plan ends, and every few steps in the middle of one."""
+        step, plan = self.steps_done, self._plan
+        ends = step == plan.last
+        evaluates = ends and plan.held_out
+        waits = self._windows.has_ended_plan or (plan.held_out and step >= plan.until)
+        if ends or (step % self._options.observe_every == 0 and not waits):
+            due = step if evaluates else step + self._options.lead
+            self._open(due, ends=ends, evaluates=evaluates)
+            self._tell_due()
+
+    def _open(self, due: int, *, ends: bool, evaluates: bool) -> None:
+        window = self._windows.open(
+            self.steps_done, due, ends_plan=ends, learning_rate=self._learning_rate
+        )
+        held_out = self._evaluated() if evaluates else None
+        if isinstance(held_out, str):
+            self._freeze(held_out)
+        else:
+            self._windows.wait_for(replace(window, held_out=held_out))
+
+    def _evaluated(self) -> HeldOut | str:
+        evaluate = self._options.evaluate
+        assert evaluate is not None  # a plan that asks for what there is not is refused
+        self._lap()
+        held_out = held_out_losses(evaluate, self.setting.evaluations)
+        tokens = 0 if isinstance(held_out, str) else held_out.tokens
+        self.cost = replace(
+            self.cost,
+            evaluations=self.cost.evaluations + 1,
+            evaluation_tokens=self.cost.evaluation_tokens + tokens,
+            evaluation_seconds=self.cost.evaluation_seconds + self._lap(),
+        )
+        return held_out
+
+    def _tell_due(self) -> None:
+        while self.frozen is None and (window := self._windows.next_due(self.steps_done)):
+            trouble = self._windows.trouble(window)
+            if trouble is not None:
+                self._freeze(trouble)
+                return
+            self._tell(window)
+            if window.ends_plan:
+                self._decide(self._next_free(), self.steps_done)
+
+    def _tell(self, window: LossWindow) -> None:
+        self._told = window.step
+        observation = window.observation()
+        if is_first() and self._trouble is None:
+            try:
+                self._estimator.observe(observation)
+            except Exception as error:
+                self._trouble = f"{type(error).__name__} in observe: {error}"
+
+    # What is decided ------------------------------------------------------------------------
+
+    def _decide(self, first: int, now: int, *, again: bool = False) -> None:
+        """Ask for a plan, and evaluate first if it asks to."""
+        if first > self.setting.steps:
+            return
+        answer = from_first(self._ask(first, now) if is_first() else None)
+        if "trouble" in answer:
+            self._freeze(answer["trouble"])
+            return
+        plan = StandingPlan.read(StateFields(answer, "a plan", EstimatorError))
+        if not plan.is_question:
+            self._apply(plan)
+        elif again:
+            self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
+        else:
+            self._open(self.steps_done, ends=False, evaluates=True)
+            self._tell_due()
+            if self.frozen is None:
+                self._decide(first, now, again=True)
+
+    def _ask(self, first: int, now: int) -> dict[str, Any]:
+        """Return the estimator's plan as JSON has it, or `trouble`: why there is none."""
+        if self._trouble is None:
+            try:
+                plan = self._estimator.plan()
+            except Exception as error:
+                self._trouble = f"{type(error).__name__} in plan: {error}"
+            else:
+                evaluates = self._options.evaluate is not None
+                reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
+                if reason is None:
+                    seen = self._told
+                    return asdict(StandingPlan.of(plan, self.setting, seen, now=now, first=first))
+                self._trouble = f"plan {plan.tag!r}: {reason}"
+        return {"trouble": self._trouble}
+
+    # What holds -----------------------------------------------------------------------------
+
+    def _hold_reference(self) -> None:
+        self._plan = self._before = self._steady = StandingPlan.reference(self.setting)
+
+    def _apply(self, plan: StandingPlan) -> None:
+        """Let a plan hold; weights that are what they were are neither set nor written."""
+        if plan.weights != self._plan.weights:
+            try:
+                self._set(plan)
+            except MixtureError as error:
+                self._stay(f"plan {plan.why!r}: {error}", plan.first)
+                return
+            self._write(plan)
+        self._before, self._plan = self._plan, plan
+        if not plan.perturbs:
+            self._steady = plan
+
+    def _freeze(self, reason: str) -> None:
+        self._windows.clear()
+        self._stay(reason, self._next_free())
+
+    def _stay(self, reason: str, first: int) -> None:
+        """Stay with the weights for the rest of the run, or the last that did not perturb."""
+        self.frozen = reason
+        if is_first():
+            logging.getLogger("mixopt.online").warning("the mixture is frozen: %s", reason)
+        plan = replace(self._steady, first=first, last=0, held_out=False, why=f"frozen: {reason}")
+        if plan.weights != self._plan.weights:
+            self._set(plan)
+        self._write(plan)
+        self._before, self._plan = self._plan, plan
+
+    def _set(self, plan: StandingPlan) -> None:
+        if not self._options.shadow and plan.first <= self.setting.steps:
+            self._stream.set_weights(plan.first, plan.named(self.setting))
+
+    def _write(self, plan: StandingPlan) -> None:
+        batch, weights = self._stream.batch(plan.first), plan.named(self.setting)
+        self._log.write(batch, plan.first, weights, plan.why, shadow=self._options.shadow)
+
+    # State ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: small, the same on every rank; every rank has to call it.
@@ -182,7 +357,25 @@ class Driver:
             EstimatorError: The estimator has no state; on every rank.
         """
         check_ranks(self._stream.sampler)
-        return dict(from_first({"format": FORMAT, **self._decisions.state_dict()}))
+        plans = {"plan": self._plan, "before": self._before, "steady": self._steady}
+        state = {
+            "format": FORMAT,
+            "domains": list(self.setting.domains),
+            "reference": self.setting.reference_D.tolist(),
+            "step": self.steps_done,
+            "learning_rate": self._learning_rate,
+            "started": self._started,
+            "frozen": self.frozen,
+            "trouble": self._trouble,
+            "told": self._told,
+            "log_size": self._log.size,
+            "cost": asdict(self.cost),
+            "plans": {name: asdict(plan) for name, plan in plans.items()},
+            "windows": self._windows.state_dict(),
+            "stream": self._stream.state_dict(),
+            "estimator": on_first(self._estimator.state_dict),
+        }
+        return dict(from_first(state))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, on any number of ranks; load the loader's state too.
@@ -194,5 +387,62 @@ class Driver:
             EstimatorError: The state is of another run or damaged, or the estimator cannot resume
                 from it; nothing is changed.
         """
-        StateFields(state, "the driver's state", EstimatorError).check_format(FORMAT)
-        self._decisions.load_state_dict(state)
+        fields = StateFields(state, _WHERE, EstimatorError)
+        fields.check_format(FORMAT)
+        domains, step = fields.texts("domains"), fields.whole("step")
+        same, plans = tuple(domains) == self.setting.domains, fields.part("plans")
+        own: dict[str, Any] = {
+            "steps_done": step,
+            "frozen": fields.maybe("frozen", fields.text),
+            "cost": read_record(Cost, fields.part("cost")),
+            "_learning_rate": fields.number("learning_rate"),
+            "_started": fields.flag("started") and same,
+            "_trouble": fields.maybe("trouble", fields.text),
+            "_told": fields.whole("told", 0, step),
+        }
+        for name in ("plan", "before", "steady"):
+            own[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
+        evaluations = len(self.setting.evaluations) if same else -1
+        use_windows = self._windows.read(fields.part("windows"), len(domains), evaluations)
+        use_stream = self._stream.read(fields.part("stream"), step, same=same)
+        reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
+        with self._as_it_was_on_error():
+            if same:
+                self.setting = replace(self.setting, reference_D=reference_D)
+                on_first(lambda: self._estimator.start(self.setting))
+            on_first(lambda: self._load_estimator(fields.get("estimator")))
+            on_first(lambda: self._log.cut(size))
+        self._log.size = size
+        vars(self).update(own)
+        use_stream()
+        if same:
+            use_windows()
+        else:
+            self._hold_reference()
+            self._windows.clear()
+
+    def _load_estimator(self, state: Any) -> None:
+        """Let the estimator resume; an error that is not ours becomes one line."""
+        if not isinstance(state, Mapping):
+            raise EstimatorError(f"{_WHERE}: estimator: {shown_value(state)} is not a mapping")
+        try:
+            self._estimator.load_state_dict(state)
+        except MixoptError:
+            raise
+        except Exception as error:
+            name = type(self._estimator).__name__
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise EstimatorError(f"{name} cannot resume from {_WHERE}: {what}") from error
+
+    @contextmanager
+    def _as_it_was_on_error(self) -> Iterator[None]:
+        """Leave estimator and setting as they were where the block raises."""
+        setting, inside = self.setting, getattr(self._estimator, "__dict__", {})
+        before = dict(inside)
+        try:
+            yield
+        except BaseException:
+            self.setting = setting
+            inside.clear()
+            inside.update(before)
+            raise

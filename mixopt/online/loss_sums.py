@@ -23,8 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mixopt.errors import EstimatorError
-from mixopt.online.contract import HeldOut
-from mixopt.online.run_setting import Evaluate
+from mixopt.online.contract import Evaluate, HeldOut
 from mixopt.system import Array, IntArray
 
 UNIT = 1 << 20  # of a nat

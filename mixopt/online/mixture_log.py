@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mixopt.errors import RunError
 from mixopt.mixture import total_variation
@@ -31,42 +32,43 @@ class MixtureLog:
         """Go on after so many bytes; what comes after them is of a run that was given up."""
         from mixopt.online.loss_sums import is_first  # which needs torch
 
-        if self._path is not None and is_first():
-            self._cut(self._path, size)
+        if is_first():
+            self._cut(size)
         self.size = size
-
-    def _cut(self, path: Path, size: int) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as stream:
-                found = stream.tell()
-                stream.truncate(min(size, found))
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-        if found < size:
-            raise RunError(
-                f"{path}: has {found} bytes, but had {size} when the state was saved; restore the "
-                "file of that run, or drive without log="
-            )
 
     def write(
         self, batch: int, step: int, weights: Mapping[str, float], why: str, *, shadow: bool
     ) -> None:
         """Write a line, and have it out of this process."""
-        line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
-        if shadow:
-            line["shadow"] = True
-        content = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-        self.size += len(content)
         from mixopt.online.loss_sums import is_first
 
-        if self._path is None or not is_first():
+        line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
+        content = json.dumps(line | ({"shadow": True} if shadow else {}), ensure_ascii=False) + "\n"
+        self.size += len(content.encode())
+        if self._path is not None and is_first():
+            with self._opened(self._path) as stream:
+                stream.write(content.encode())
+
+    def _cut(self, size: int) -> None:
+        if self._path is None:
             return
+        with self._opened(self._path) as stream:
+            length = stream.tell()
+            stream.truncate(min(size, length))
+        if length < size:
+            raise RunError(
+                f"{self._path}: has {length} bytes, but had {size} when the state was saved; "
+                "restore the file of that run, or drive without log="
+            )
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[IO[bytes]]:
         try:
-            with self._path.open("ab") as stream:
-                stream.write(content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as stream:
+                yield stream
         except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 MIXTURE_LOG = "mixture_log.jsonl"  # in the directory of a pretraining
@@ -98,22 +100,13 @@ class LoggedChange:
 
 def read_changes(path: Path) -> list[LoggedChange]:
     """Return the changes of weights that a log has, in their order; none where there is no log."""
-    if not path.exists():
-        return []
-    found, before = [], None
-    for number, line in enumerate(read_text(path, error=RunError).splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
-        where = f"{path}: line {number}"
-        content = checked_as(dict[str, object], parse_json(line, where), where)
-        if content.get("shadow"):
-            continue
-        weights = checked_as(dict[str, float], content.get("weights"), f"{where}: weights")
-        step = checked_as(int, content.get("step"), f"{where}: step")
-        if before is not None and weights != before:
-            found.append(LoggedChange(step, str(content.get("why", "")), before, weights))
-        before = weights
-    return found
+    logged = [one for one in _logged(path) if not one[1].get("shadow")]
+    weights = [_weights(path, content) for _, content in logged]
+    return [
+        LoggedChange(step, str(content.get("why", "")), before, after)
+        for (step, content), before, after in zip(logged[1:], weights, weights[1:], strict=False)
+        if before != after
+    ]
 
 
 METRICS_LOG = "metrics.jsonl"  # in the directory of a pretraining
@@ -147,8 +140,8 @@ def read_history(path: str | Path) -> TrainingHistory:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     log = folder / MIXTURE_LOG if path.is_dir() else path
-    lines = list(_lines(folder / METRICS_LOG))
-    logged = _logged(log)
+    lines = list(_logged(folder / METRICS_LOG))
+    logged = _mixtures(log)
     if not lines and not logged:
         raise RunError(
             f"{path}: has no weights or losses over time; give the directory of `mixopt pretrain`,"
@@ -164,15 +157,7 @@ def read_history(path: str | Path) -> TrainingHistory:
     )
 
 
-def _logged(log: Path) -> list[tuple[int, Mapping[str, float]]]:
-    """Return the weights of a mixture log, its first ones included."""
-    for _, content in _lines(log):
-        first = (1, checked_as(dict[str, float], content.get("weights"), f"{log}: weights"))
-        return [first, *((change.step, change.after) for change in read_changes(log))]
-    return []
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _logged(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.exists():
         return
     for number, line in enumerate(read_text(path, error=RunError).splitlines(keepends=True), 1):
@@ -181,6 +166,17 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         where = f"{path}: line {number}"
         content = checked_as(dict[str, Any], parse_json(line, where), where)
         yield checked_as(int, content.get("step"), f"{where}: step"), content
+
+
+def _mixtures(log: Path) -> list[tuple[int, Mapping[str, float]]]:
+    """Return the weights of a mixture log, its first ones included."""
+    lines = list(_logged(log))
+    first = [(1, _weights(log, content)) for _, content in lines[:1]]
+    return [*first, *((change.step, change.after) for change in read_changes(log))]
+
+
+def _weights(log: Path, content: Mapping[str, Any]) -> dict[str, float]:
+    return checked_as(dict[str, float], content.get("weights"), f"{log}: weights")
 
 
 def _by_name(

@@ -1,4 +1,4 @@
-"""A plan that was decided: its shares as they are rounded, when it holds from, and whether it can.
+"""A plan that was decided: its shares as they are rounded, the steps it holds for, whether it can.
 
 Losses that were computed on other numbers of ranks differ in their last digits, and so do the
 shares that an estimator makes of them. Planned shares are therefore multiples of 1/10,000 (finer
@@ -10,18 +10,19 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields as fields_of
+from typing import Any, TypeVar
 
 import numpy as np
 
-from mixopt.errors import EstimatorError
-from mixopt.online.contract import Plan, Setting
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.errors import EstimatorError, SamplerError
+from mixopt.loading import MixtureLoader
+from mixopt.online.contract import Lengths, Plan, Setting, lengths_of
 from mixopt.sampling import MixtureSampler
 from mixopt.system import Array, IntArray, StateFields
+
+Record = TypeVar("Record")
 
 _COARSEST = 10_000
 _FINEST = 1_000_000_000
@@ -29,6 +30,40 @@ _UNITS_OF_A_SHARE = 10  # the least share of the reference mixture is at least s
 _EVEN = 2  # digits of a unit to which fractions count as even
 _ROUNDING = 1e-6  # by which weights may miss 1
 _SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
+_MAX_LAG = 1 << 24  # steps that worker processes are ahead
+
+
+def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
+    """Return a dataclass of the fields of a state, each of its annotated type; times are >= 0."""
+    take: dict[str, Callable[[str], Any]] = {
+        "int": state.whole,
+        "float": lambda name: state.number(name, least=0),
+        "str": state.text,
+        "bool": state.flag,
+    }
+    names = [(one.name, str(one.type)) for one in fields_of(kind)]  # type: ignore[arg-type]
+    return kind(**known, **{n: take[one](n) for n, one in names if n not in known})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts since the start of the run; times are those of rank 0.
+
+    Attributes:
+        evaluations: How often held-out text was evaluated.
+        evaluation_tokens: Tokens of it, over all ranks.
+        evaluation_seconds: Time spent in it.
+        perturbed_steps: Optimiser steps on weights that were there to learn from.
+        perturbed_tokens: Tokens of those steps, at the mean length of the reference mixture.
+        perturbed_seconds: Time of those steps.
+    """
+
+    evaluations: int = 0
+    evaluation_tokens: int = 0
+    evaluation_seconds: float = 0.0
+    perturbed_steps: int = 0
+    perturbed_tokens: int = 0
+    perturbed_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,7 @@ class StandingPlan:
     perturbs: bool
 
     @classmethod
-    def of(cls, plan: Plan, setting: Setting, *, seen: int, now: int, first: int) -> StandingPlan:
+    def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> StandingPlan:
         """Let a plan hold."""
         until = seen + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
@@ -74,6 +109,14 @@ class StandingPlan:
         weights = tuple(setting.reference_D.tolist())
         return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
 
+    @classmethod
+    def read(cls, state: StateFields, domains: int | None = None) -> StandingPlan:
+        """Return the plan of a state, or of what rank 0 has sent."""
+        weights = state.numbers("weights", domains, least=0, most=1 + _ROUNDING)
+        if abs(sum(weights) - 1) > _ROUNDING:
+            raise EstimatorError(f"{state.where}: weights: add up to {sum(weights):.6g}, not 1")
+        return read_record(cls, state, weights=tuple(weights))
+
     def named(self, setting: Setting) -> dict[str, float]:
         """Return the weights by domain."""
         return dict(zip(setting.domains, self.weights, strict=True))
@@ -83,32 +126,116 @@ class StandingPlan:
         """Whether it asks for held-out losses before anything else."""
         return self.held_out and self.last < self.first
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> StandingPlan:
-        """Return the plan that `dataclasses.asdict` wrote."""
-        return cls.from_fields(StateFields(content, "a plan", EstimatorError), None)
 
-    @classmethod
-    def from_fields(cls, fields: StateFields, domains: int | None) -> StandingPlan:
-        """Return the plan of a state."""
-        weights = fields.numbers("weights", domains, least=0, most=1 + _ROUNDING)
-        if abs(sum(weights) - 1) > _ROUNDING:
-            raise EstimatorError(f"{fields.where}: weights: add up to {sum(weights):.6g}, not 1")
-        return cls(
-            weights=tuple(weights),
-            first=fields.whole("first"),
-            last=fields.whole("last"),
-            until=fields.whole("until"),
-            why=fields.text("why"),
-            held_out=fields.flag("held_out"),
-            perturbs=fields.flag("perturbs"),
+class StreamSteps:
+    """Optimiser steps on a stream: the first batch of each, and the tokens consumed.
+
+    They are counted from the sampler, so the same on every rank and whatever was fetched ahead.
+    """
+
+    def __init__(
+        self,
+        mixture: MixtureLoader | MixtureSampler,
+        accumulation: int,
+        tokens_per_sample: Lengths,
+    ) -> None:
+        """Begin at the sampler's next batch."""
+        self.mixture = mixture
+        self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
+        self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)
+        self._accumulation = accumulation
+        self._step_samples = self.sampler.batch_size * accumulation
+        self._base = self._since = self._lag = 0
+        self._counts: dict[str, int] | None = None
+        if isinstance(mixture, MixtureLoader):
+            self._lag = -(-mixture.workers * mixture.prefetch // accumulation)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let step 1 begin with the sampler's next batch."""
+        self.mixture.accumulate(self._accumulation)
+        self._base = self.sampler.batch * self.sampler.batch_size
+
+    def position(self, step: int) -> int:
+        """Return the position in the stream after so many steps."""
+        return self._base + step * self._step_samples
+
+    def batch(self, step: int) -> int:
+        """Return the global batch with which a step begins; steps count from 1."""
+        return self.position(step - 1) // self.sampler.batch_size
+
+    def lag(self, step: int) -> int:
+        """Count the steps after `step` whose batches were handed out, and cannot change."""
+        if self.sampler is self.mixture:  # as many as a DataLoader was seen to ask for ahead
+            samples = self.sampler.batch * self.sampler.batch_size - self._base
+            self._lag = max(self._lag, -(-samples // self._step_samples) - step)
+        return self._lag
+
+    def check(self, step: int) -> None:
+        """Check that the loop received as many batches as its steps say."""
+        received, expected = self.sampler.batch, self.batch(step + 1)
+        if received == expected or (self.sampler is self.mixture and received > expected):
+            return
+        raise EstimatorError(
+            f"after step {step} the loop is at batch {received}, with accumulation="
+            f"{self._accumulation} it is at {expected}: call step() once per optimiser step, and"
+            " load the states of loader and driver from one checkpoint"
         )
+
+    def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
+        """Let weights hold from the first batch of a step."""
+        try:
+            self.mixture.set_weights(weights, self.batch(step))
+        except SamplerError as error:
+            raise EstimatorError(
+                f"{error}; call start() before the first batch is asked for"
+            ) from error
+
+    def take_tokens(self, step: int) -> Array:
+        """Return the tokens of each domain in the steps since this was last asked, shape (D,)."""
+        before = self._counts_before()
+        self._counts = self.sampler.counts(self.batch(step + 1))
+        counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
+        return np.array(counts_D, np.float64) * self.lengths_D
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the steps begin and what was consumed when last asked."""
+        return {
+            "base": self._base,
+            "step_samples": self._step_samples,
+            "lag": self._lag,
+            "since": self._since,
+            "counts": self._counts_before(),
+        }
+
+    def read(self, state: StateFields, step: int, *, same: bool) -> Callable[[], None]:
+        """Check a state; return what resumes from it, of other domains from the step on."""
+        base, lag = state.whole("base"), state.whole("lag", 0, _MAX_LAG)
+        samples, since = state.whole("step_samples", 1), state.whole("since", 0, step)
+        part = state.maybe("counts", state.part)
+        counts = None if part is None else {name: part.whole(name) for name in part.content}
+        if same and counts is not None and set(counts) != set(self.sampler.domains):
+            state.refuse("counts", "not of the domains")
+        if samples != self._step_samples:
+            raise EstimatorError(
+                f"a step had {samples} samples, here it has {self._step_samples}: keep"
+                " batch_size x accumulation unchanged"
+            )
+
+        def use() -> None:
+            self._base, self._lag = base, max(self._lag, lag)
+            self._since, self._counts = (since, counts) if same else (step, None)
+
+        return use
+
+    def _counts_before(self) -> dict[str, int]:
+        return self._counts or self.sampler.counts(self.batch(self._since + 1))
 
 
 def impossible(
     plan: Plan, setting: Setting, stream: StreamSteps, first: int, *, evaluates: bool
 ) -> str | None:
-    """Say why a plan cannot hold from a step on, or None."""
+    """Return why a plan cannot hold from a step on, or None."""
     if plan.held_out and not evaluates:
         return "it requests held-out losses, but DriverOptions(evaluate=) is missing"
     weights_D = plan.weights_D
@@ -173,56 +300,3 @@ def _whole_units(weights_D: Array, unit: int, least_D: IntArray, most_D: IntArra
                 units_D[d] += step
                 missing -= step
     return units_D
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Counts since the start of the run; times are those of rank 0.
-
-    Attributes:
-        evaluations: How often held-out text was evaluated.
-        evaluation_tokens: Tokens of it, over all ranks.
-        evaluation_seconds: Time spent in it.
-        perturbed_steps: Optimiser steps on weights that were there to learn from.
-        perturbed_tokens: Tokens of those steps, at the mean length of the reference mixture.
-        perturbed_seconds: Time of those steps.
-    """
-
-    evaluations: int = 0
-    evaluation_tokens: int = 0
-    evaluation_seconds: float = 0.0
-    perturbed_steps: int = 0
-    perturbed_tokens: int = 0
-    perturbed_seconds: float = 0.0
-
-
-class CostMeter:
-    """Adds to the cost; a lap is the time since the last."""
-
-    def __init__(self) -> None:
-        """Begin at nothing."""
-        self.cost = Cost()
-        self._since = time.perf_counter()
-
-    def lap(self) -> float:
-        """Return the seconds since this was last asked."""
-        before, self._since = self._since, time.perf_counter()
-        return self._since - before
-
-    def add_perturbed(self, tokens: int, seconds: float) -> None:
-        """Count a step on weights that perturb."""
-        self.cost = replace(
-            self.cost,
-            perturbed_steps=self.cost.perturbed_steps + 1,
-            perturbed_tokens=self.cost.perturbed_tokens + tokens,
-            perturbed_seconds=self.cost.perturbed_seconds + seconds,
-        )
-
-    def add_evaluation(self, tokens: int, seconds: float) -> None:
-        """Count an evaluation."""
-        self.cost = replace(
-            self.cost,
-            evaluations=self.cost.evaluations + 1,
-            evaluation_tokens=self.cost.evaluation_tokens + tokens,
-            evaluation_seconds=self.cost.evaluation_seconds + seconds,
-        )

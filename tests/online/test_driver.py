@@ -39,7 +39,7 @@ def test_a_frozen_driver_takes_no_more_losses_or_alignments():
     train(driver, order, until=2)
     driver.record(torch.ones(2), torch.zeros(3))  # of shapes that do not fit
     driver.record_alignment([1.0])
-    watch = driver.state_dict()["watch"]
+    watch = driver.state_dict()["windows"]
     assert not np.any(watch["sums"])
 
 
@@ -58,6 +58,6 @@ def test_the_learning_rate_is_0_where_it_is_not_given():
 def test_a_state_of_another_format_is_refused():
     driver = driver_over(sampler(), Turning(5))
     state = driver.state_dict()
-    assert state["format"] == "mixopt-driver/1"
-    with pytest.raises(EstimatorError, match=r"not a state of format .*: format 'mixopt-driver/2'"):
-        driver.load_state_dict(state | {"format": "mixopt-driver/2"})
+    assert state["format"] == "mixopt-driver/2"
+    with pytest.raises(EstimatorError, match=r"not a state of format .*: format 'mixopt-driver/3'"):
+        driver.load_state_dict(state | {"format": "mixopt-driver/3"})

@@ -116,7 +116,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     log = tmp_path / "log.jsonl"
     _, _, state = run(log, 10)
     with pytest.raises(
-        EstimatorError, match=r"not a state of format 'mixopt-driver/1': it has no format"
+        EstimatorError, match=r"not a state of format 'mixopt-driver/2': it has no format"
     ):
         driver_over(sampler(), Turning()).load_state_dict({})
     with pytest.raises(EstimatorError, match=r"a step had 8 samples, here it has 16: keep"):

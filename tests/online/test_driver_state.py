@@ -30,7 +30,7 @@ def state(tmp_path_factory):
     """The state of a run with a window that waits and a plan that perturbs."""
     log = tmp_path_factory.mktemp("log") / "log.jsonl"
     _, _, state = run(log, 9, estimator=Turning(5, held_out=True), **HELD_OUT)
-    assert state["driver"]["watch"]["windows"]
+    assert state["driver"]["windows"]["waiting"]
     return state["driver"]
 
 
@@ -39,11 +39,11 @@ def driver(**options):
 
 
 def test_every_missing_field_is_named(state):
-    own = ("decider", "estimator")
+    own = ("estimator",)
     found = [
         p
         for p in places(state)
-        if isinstance(p[-1], str) and p[:2] != own and "counts" not in p[:-1]
+        if isinstance(p[-1], str) and p[:1] != own and "counts" not in p[:-1]
     ]
     assert len(found) > 50
     for place in found:
@@ -70,14 +70,18 @@ def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(value, state)
     [
         (("step",), 2**63, "the driver's state: step: 9223372036854775808 is not a whole number"),
         (
-            ("steering", "plans", "plan", "weights", 0),
+            ("plans", "plan", "weights", 0),
             float("nan"),
             "weights.0: nan is not a finite",
         ),
-        (("steering", "plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
-        (("watch", "windows", 0, "sums"), [[0] * 3] * 3, r"sums: has shape \(3, 3\), not \(4, 3\)"),
+        (("plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
+        (
+            ("windows", "waiting", 0, "sums"),
+            [[0] * 3] * 3,
+            r"sums: has shape \(3, 3\), not \(4, 3\)",
+        ),
         (("stream", "lag"), -1, "stream: lag: -1 is not a whole number from 0"),
-        (("decider", "estimator"), 7, "decider: estimator: 7 is not a mapping"),
+        (("estimator",), 7, "estimator: 7 is not a mapping"),
         (("cost", "evaluation_seconds"), float("inf"), "cost: evaluation_seconds: inf is no"),
     ],
 )
@@ -89,12 +93,12 @@ def test_the_field_and_the_value_are_in_the_message(place, value, message, state
 def test_an_estimator_that_cannot_go_on_is_as_it_was(state):
     one = driver()
     one.start()
-    before = dict(vars(one._decisions._estimator))
-    broken = replaced(state, ("decider", "estimator"), {"count": 3})
+    before = dict(vars(one._estimator))
+    broken = replaced(state, ("estimator",), {"count": 3})
     message = "Turning cannot resume from the driver's state: KeyError: 'pace'"
     with pytest.raises(EstimatorError, match=message):
         one.load_state_dict(broken)
-    assert {k: str(v) for k, v in vars(one._decisions._estimator).items()} == {
+    assert {k: str(v) for k, v in vars(one._estimator).items()} == {
         k: str(v) for k, v in before.items()
     }
 
@@ -123,10 +127,10 @@ def test_an_estimators_state_with_an_absurd_value_goes_on_or_is_one_line(name):
     one, order = ours(name)
     train(one, order, until=12)
     state = json.loads(json.dumps(one.state_dict()))
-    own = state["decider"]["estimator"]
+    own = state["estimator"]
     for k, place in enumerate(places(own)):
         value = ABSURD[k % len(ABSURD)]
-        broken = replaced(state, ("decider", "estimator"), replaced(own, place, value))
+        broken = replaced(state, ("estimator",), replaced(own, place, value))
         again, stream = ours(name)
         before = json.dumps(again.state_dict())
         try:
@@ -143,7 +147,7 @@ def test_weights_that_are_no_mixture_are_refused():
     one, order = ours("odm")
     train(one, order, until=6)
     state = one.state_dict()
-    state["decider"]["estimator"]["run"]["weights_D"] = [0.5, 0.5, 0.5]
+    state["estimator"]["run"]["weights_D"] = [0.5, 0.5, 0.5]
     with pytest.raises(EstimatorError, match="odm: state: run: 'weights_D' is not a mixture"):
         ours("odm")[0].load_state_dict(state)
 

@@ -9,8 +9,7 @@ import pytest
 from driver_parts import NAMES, START, sampler
 
 from mixopt.online import DriverOptions, Plan
-from mixopt.online.standing_plan import StandingPlan, impossible, rounded_shares
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible, rounded_shares
 
 WEIGHTS = np.array([0.25, 0.25, 0.5])
 NONE, ALL = np.zeros(3), np.ones(3)
@@ -23,7 +22,7 @@ def setting_of(order=None, **options):
 
 def standing(*, steps=5, held_out=False, seen=10, now=11, first=13, weights=WEIGHTS, **options):
     plan = Plan(weights, steps, "tag", held_out, perturbs=True)
-    return StandingPlan.of(plan, setting_of(**options), seen=seen, now=now, first=first)
+    return StandingPlan.of(plan, setting_of(**options), seen, now=now, first=first)
 
 
 # How long it holds ----------------------------------------------------------------------------
@@ -55,19 +54,10 @@ def test_a_plan_of_no_steps_is_a_question(steps, is_question):
     assert standing(steps=steps, held_out=True).is_question is is_question
 
 
-def test_a_plan_without_an_evaluation_is_no_question():
-    assert not standing(steps=1).is_question
-
-
 def test_a_run_starts_from_the_reference_which_never_ends():
     plan = StandingPlan.reference(setting_of())
     assert plan == StandingPlan(tuple(START), 1, 0, 0, "start", held_out=False, perturbs=False)
     assert plan.named(setting_of()) == dict(zip(NAMES, START, strict=True))
-
-
-def test_a_plan_is_the_same_after_json():
-    plan = standing()
-    assert StandingPlan.from_json(asdict(plan) | {"weights": list(plan.weights)}) == plan
 
 
 def test_a_plan_is_rounded_within_the_bounds_of_the_run():

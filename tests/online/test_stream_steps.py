@@ -6,7 +6,7 @@ import pytest
 from driver_parts import NAMES, START, loader_over_rows, sampler
 
 from mixopt.errors import EstimatorError, MixtureError
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.standing_plan import StreamSteps
 
 LENGTHS = {"a": 1.0, "b": 10.0, "c": 100.0}
 EVEN = dict.fromkeys(NAMES, 1 / 3)
@@ -19,7 +19,6 @@ def ahead(order, batches):
 
 def test_a_step_begins_with_the_batch_after_the_last_of_the_step_before():
     steps = StreamSteps(sampler(), 3, 16)
-    assert (steps.step_samples, steps.accumulation) == (24, 3)
     assert [steps.batch(1), steps.batch(2), steps.batch(5)] == [0, 3, 12]
     assert [steps.position(0), steps.position(2)] == [0, 48]
 
@@ -49,8 +48,6 @@ def test_batches_that_were_handed_out_ahead_are_steps_begun():
 def test_a_loader_is_as_far_ahead_as_its_workers_may_be(accumulation, lag):
     loader = loader_over_rows(sampler(), workers=2)
     steps = StreamSteps(loader, accumulation, 16)
-    assert steps.mixture is loader
-    assert steps.sampler is loader.sampler
     assert steps.lag(0) == steps.lag(5) == lag
 
 
@@ -110,46 +107,3 @@ def test_tokens_are_those_of_the_steps_since_the_last_time():
     assert steps.take_tokens(5).tolist() == consumed(order, 2, 7)
     assert steps.take_tokens(6).tolist() == consumed(order, 7, 8)
     assert not steps.take_tokens(6).any()
-
-
-def test_tokens_go_on_from_a_state():
-    order = sampler()
-    steps = StreamSteps(order, 1, LENGTHS)
-    steps.take_tokens(5)
-    state = steps.state_dict()
-    assert (state["base"], state["step_samples"], state["lag"], state["since"]) == (0, 8, 0, 0)
-    ahead(order, 9)
-    steps = StreamSteps(order, 1, LENGTHS)
-    steps.load_state_dict(state, 6, same=True)
-    assert steps.state_dict() == state
-    assert steps.take_tokens(7).tolist() == consumed(order, 5, 7)
-
-
-def test_tokens_of_other_domains_count_from_the_state_on():
-    order = sampler()
-    steps = StreamSteps(order, 1, LENGTHS)
-    steps.take_tokens(5)
-    steps.load_state_dict(steps.state_dict(), 6, same=False)
-    state = steps.state_dict()
-    assert (state["since"], state["counts"]) == (6, order.counts(6))
-    assert steps.take_tokens(8).tolist() == consumed(order, 6, 8)
-
-
-def test_a_state_keeps_where_steps_begin_and_the_longer_lag():
-    order = sampler()
-    steps = StreamSteps(order, 1, 16)
-    state = steps.state_dict() | {"base": 24, "lag": 3}
-    steps.load_state_dict(state, 0, same=True)
-    assert steps.batch(1) == 3
-    assert steps.state_dict()["lag"] == 3
-    steps.load_state_dict(state | {"lag": 1}, 0, same=True)
-    assert steps.state_dict()["lag"] == 3
-
-
-def test_a_state_of_other_steps_is_refused():
-    state = StreamSteps(sampler(), 2, 16).state_dict()
-    with pytest.raises(EstimatorError, match=r"a step had 16 samples, here it has 8: keep"):
-        StreamSteps(sampler(), 1, 16).load_state_dict(state, 0, same=True)
-
-
-# Steps that differ in size ---------------------------------------------------------------------

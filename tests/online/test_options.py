@@ -9,7 +9,7 @@ from driver_parts import NAMES, START, Turning, held_out_of, sampler
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
 from mixopt.online import DriverOptions
-from mixopt.online.run_setting import lengths_of
+from mixopt.online.contract import lengths_of
 
 LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
 

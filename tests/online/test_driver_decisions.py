@@ -24,9 +24,7 @@ from driver_parts import (
 )
 
 from mixopt import MixtureSampler
-from mixopt.online import DriverOptions, standing_plan
-from mixopt.online.decision import Decisions
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.online import Driver, DriverOptions, driver as module
 
 
 class Asked(Turning):
@@ -49,49 +47,45 @@ class Asked(Turning):
 
 
 class Loop:
-    """A loop around decisions, with their state in reach."""
+    """A loop around driver, with their state in reach."""
 
     def __init__(self, estimator=None, order=None, **options):
         self.order = sampler() if order is None else order
         self.estimator = Asked(5) if estimator is None else estimator
         chosen = DriverOptions(**{"steps": 40, "tokens_per_sample": TOKENS} | options)
-        stream = StreamSteps(self.order, chosen.accumulation, TOKENS)
-        setting = chosen.setting(self.order)
-        self.decisions = Decisions(self.estimator, setting, stream, chosen)
+        self.driver = Driver(self.estimator, self.order, chosen)
 
     def go(self, until, loss=0.0):
-        self.decisions.start()
-        while self.decisions.step < until:
+        self.driver.start()
+        while self.driver.steps_done < until:
             rows = np.array(next(iter(self.order)))
-            losses = losses_of(rows, self.decisions.step) + loss
-            if self.decisions.frozen is None:
-                domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-                self.decisions.seen.record(losses, domain, None, None)
-            self.decisions.after_step(0.25)
+            losses = losses_of(rows, self.driver.steps_done) + loss
+            self.driver.record(losses, torch.from_numpy(DOMAIN_OF_ROW[rows]))
+            self.driver.step(learning_rate=0.25)
         return self
 
     def state(self):
-        return json.loads(json.dumps(self.decisions.state_dict()))
+        return json.loads(json.dumps(self.driver.state_dict()))
 
     def plan(self):
-        return self.decisions.plan
+        return self.driver._plan
 
 
 # When it asks ---------------------------------------------------------------------------------
 
 
 def test_a_run_begins_unfrozen_on_the_reference():
-    decisions = Loop().decisions
-    assert (decisions.step, decisions.frozen) == (0, None)
-    assert decisions.plan.weights == tuple(START)
-    assert decisions.state_dict()["learning_rate"] == 0
-    assert decisions.state_dict()["decider"]["seen"] == 0
+    driver = Loop().driver
+    assert (driver.steps_done, driver.frozen) == (0, None)
+    assert driver._plan.weights == tuple(START)
+    assert driver.state_dict()["learning_rate"] == 0
+    assert driver.state_dict()["told"] == 0
 
 
 def test_a_start_asks_once():
     loop = Loop()
-    loop.decisions.start()
-    loop.decisions.start()
+    loop.driver.start()
+    loop.driver.start()
     assert loop.estimator.asked == 1
 
 
@@ -99,7 +93,7 @@ def test_a_start_after_batches_were_drawn_begins_with_the_next():
     order = sampler()
     loop = Loop(order=order)
     next(iter(order))
-    loop.decisions.start()
+    loop.driver.start()
     assert loop.plan().first == 1
     assert order.log[-1].batch == 1
 
@@ -114,8 +108,8 @@ def test_a_plan_without_a_start_is_asked_for_after_the_first_step():
     loop = Loop(lead=0)
     rows = np.array(next(iter(loop.order)))
     domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-    loop.decisions.seen.record(losses_of(rows, 0), domain, None, None)
-    loop.decisions.after_step(0.0)
+    loop.driver.record(losses_of(rows, 0), domain)
+    loop.driver.step()
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (2, 5, 5)
 
 
@@ -126,10 +120,10 @@ def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
 
 def test_an_estimator_that_needs_no_losses_is_asked_without_them():
     loop = Loop(Asked(2, needs=()), lead=0)
-    loop.decisions.start()
+    loop.driver.start()
     for _ in range(4):
         next(iter(loop.order))
-        loop.decisions.after_step(0.0)
+        loop.driver.step()
     assert loop.estimator.asked == 3
 
 
@@ -158,7 +152,7 @@ def test_a_plan_that_asks_for_no_evaluation_has_none():
         raise AssertionError
 
     loop = Loop(evaluate=evaluate).go(12)
-    assert loop.decisions.frozen is None
+    assert loop.driver.frozen is None
     assert [told.held_out for told in loop.estimator.told] == [None] * len(loop.estimator.told)
 
 
@@ -168,7 +162,7 @@ def test_an_estimator_that_raised_is_told_no_more(caplog):
     loop.go(3)
     loop.estimator.deaf = None
     loop.go(6)
-    assert loop.decisions.frozen == "KeyError in observe: 'web'"
+    assert loop.driver.frozen == "KeyError in observe: 'web'"
     assert [told.step for told in loop.estimator.told] == [1, 2]
     assert loop.estimator.asked == 1
     assert caplog.record_tuples == [
@@ -178,13 +172,13 @@ def test_an_estimator_that_raised_is_told_no_more(caplog):
 
 def test_what_is_cumulated_of_perturbations_is_what_they_hold_for():
     loop = Loop(lead=1).go(12)  # turn 0 holds up to step 6, turn 2 from step 12
-    cost = loop.decisions.meter.cost
+    cost = loop.driver.cost
     assert (cost.perturbed_steps, cost.perturbed_tokens) == (7, 7 * 8 * TOKENS)
 
 
 def test_time_is_counted_where_it_is_spent(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(standing_plan, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def spend(seconds, then=None):
         now[0] += seconds
@@ -203,14 +197,14 @@ def test_time_is_counted_where_it_is_spent(monkeypatch):
         lead=1,
     )
     spend(100)
-    loop.decisions.start()
+    loop.driver.start()
     for step in range(1, 4):
         spend(1)
         rows = np.array(next(iter(loop.order)))
         domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-        loop.decisions.seen.record(losses_of(rows, step), domain, None, None)
-        loop.decisions.after_step(0.0)
-    spent = loop.decisions.meter.cost
+        loop.driver.record(losses_of(rows, step), domain)
+        loop.driver.step()
+    spent = loop.driver.cost
     assert (spent.perturbed_steps, spent.perturbed_seconds) == (3, 3)
     assert (spent.evaluations, spent.evaluation_seconds) == (1, 10)
 
@@ -218,7 +212,7 @@ def test_time_is_counted_where_it_is_spent(monkeypatch):
 def test_an_evaluation_that_fails_is_counted_without_tokens():
     estimator = Asked(5, held_out=True)
     evaluate = held_out_of((1.0, np.nan, 1.0))
-    cost = Loop(estimator, evaluate=evaluate).go(5).decisions.meter.cost
+    cost = Loop(estimator, evaluate=evaluate).go(5).driver.cost
     assert (cost.evaluations, cost.evaluation_tokens) == (1, 0)
 
 
@@ -254,21 +248,21 @@ def test_nothing_is_opened_while_it_is_frozen():
     asked, told = loop.estimator.asked, len(loop.estimator.told)
     loop.go(30)
     assert (loop.estimator.asked, len(loop.estimator.told)) == (asked, told)
-    assert loop.state()["watch"]["windows"] == []
+    assert loop.state()["windows"]["waiting"] == []
 
 
 def test_what_was_seen_before_it_froze_is_forgotten():
     loop = Loop(observe_every=2, lead=4).go(4)
-    loop.decisions.seen.add_alignment([1, 2, 3])
-    loop.decisions._freeze("why")
-    watch = loop.state()["watch"]
-    assert watch["windows"] == watch["alignments"] == []
+    loop.driver.record_alignment([1, 2, 3])
+    loop.driver._freeze("why")
+    seen = loop.state()["windows"]
+    assert seen["waiting"] == seen["alignments"] == []
 
 
 def test_a_thaw_of_what_is_not_frozen_changes_nothing():
     loop = Loop().go(3)
     before = loop.state()
-    loop.decisions.thaw()
+    loop.driver.thaw()
     assert loop.state() == before
     assert loop.estimator.asked == 1
 
@@ -276,25 +270,25 @@ def test_a_thaw_of_what_is_not_frozen_changes_nothing():
 def test_a_thaw_asks_for_a_plan_from_the_next_step_on():
     loop = frozen()
     loop.estimator.error = None
-    loop.decisions.thaw()
-    assert loop.decisions.frozen is None
+    loop.driver.thaw()
+    assert loop.driver.frozen is None
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (9, 10, 10)
-    assert loop.state()["decider"]["trouble"] is None
-    assert loop.go(20).decisions.frozen is None
+    assert loop.state()["trouble"] is None
+    assert loop.go(20).driver.frozen is None
 
 
 def test_a_plan_after_a_long_freeze_has_a_step_at_least():
     loop = frozen(until=20)
     loop.estimator.error = None
-    loop.decisions.thaw()
+    loop.driver.thaw()
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (21, 21, 10)
 
 
 def test_a_thaw_after_the_last_step_asks_for_nothing():
     loop = frozen(until=40)
     asked = loop.estimator.asked
-    loop.decisions.thaw()
-    assert (loop.decisions.frozen, loop.estimator.asked) == (None, asked)
+    loop.driver.thaw()
+    assert (loop.driver.frozen, loop.estimator.asked) == (None, asked)
 
 
 def test_where_it_freezes_on_steady_weights_they_are_not_set_again(tmp_path):
@@ -318,7 +312,7 @@ def test_a_shadow_that_freezes_changes_nothing(tmp_path):
 def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
     loop = Loop(steps=12, lead=0, observe_every=1).go(11)  # turn 2 perturbs
     loop.go(12, loss=9.0)
-    assert "losses rose" in loop.decisions.frozen
+    assert "losses rose" in loop.driver.frozen
     assert [entry.batch for entry in loop.order.log] == [0, 5, 10]
 
 
@@ -330,8 +324,8 @@ def test_a_freeze_before_the_last_step_sets_weights_for_it():
 
 def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
     loop = Loop(order=sampler(max_epochs={"a": 0.01}))
-    loop.decisions.start()
-    assert "samples, but only 10 are left (max_epochs)" in loop.decisions.frozen
+    loop.driver.start()
+    assert "samples, but only 10 are left (max_epochs)" in loop.driver.frozen
     assert loop.plan().weights == tuple(START)
 
 
@@ -339,12 +333,12 @@ def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
     order = MixtureSampler({"a": ROWS, "b": ROWS, "c": 0}, [0.5, 0.5, 0.0], batch_size=8)
     log = tmp_path / "log.jsonl"
     loop = Loop(order=order, log=log)
-    loop.decisions.start()
-    assert loop.decisions.frozen == (
+    loop.driver.start()
+    assert loop.driver.frozen == (
         "plan 'turn 0': domain 'c' has weight 0.1 and no rows; set it to 0"
     )
     assert (loop.plan().weights, loop.plan().first) == ((0.5, 0.5, 0.0), 1)
-    assert [line["why"] for line in lines(log)] == ["start", f"frozen: {loop.decisions.frozen}"]
+    assert [line["why"] for line in lines(log)] == ["start", f"frozen: {loop.driver.frozen}"]
 
 
 # State ----------------------------------------------------------------------------------------
@@ -356,18 +350,18 @@ def test_a_state_that_is_loaded_is_the_same(step):
     first = Loop(Asked(5, held_out=True), **made).go(step)
     again = Loop(Asked(5, held_out=True), **made)
     again.order.load_state_dict(first.order.state_dict())
-    again.decisions.load_state_dict(first.state())
+    again.driver.load_state_dict(first.state())
     assert again.state() == first.state()
-    assert again.decisions.meter.cost == first.decisions.meter.cost
-    assert again.decisions.frozen is None
+    assert again.driver.cost == first.driver.cost
+    assert again.driver.frozen is None
 
 
 def test_a_state_of_what_froze_is_the_same():
     first, again = frozen(), Loop()
     again.order.load_state_dict(first.order.state_dict())
-    again.decisions.load_state_dict(first.state())
+    again.driver.load_state_dict(first.state())
     assert again.state() == first.state()
-    assert again.decisions.frozen == "ZeroDivisionError in plan: no share"
+    assert again.driver.frozen == "ZeroDivisionError in plan: no share"
 
 
 def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
@@ -376,16 +370,16 @@ def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
     state = first.go(3).state()
     again = Loop(observe_every=1, lead=0)
     again.order.load_state_dict(first.order.state_dict())
-    again.decisions.load_state_dict(state)
-    assert again.decisions.frozen is None
-    assert again.go(5).decisions.frozen == "KeyError in observe: 'web'"
+    again.driver.load_state_dict(state)
+    assert again.driver.frozen is None
+    assert again.go(5).driver.frozen == "KeyError in observe: 'web'"
     assert again.estimator.told == []
 
 
 def test_a_state_of_a_run_that_never_started_starts():
     state, loop = Loop().state(), Loop()
-    loop.decisions.load_state_dict(state)
-    loop.decisions.start()
+    loop.driver.load_state_dict(state)
+    loop.driver.start()
     assert loop.estimator.asked == 1
     assert (loop.plan().why, loop.plan().first) == ("turn 0", 1)
 
@@ -394,13 +388,13 @@ def test_of_other_domains_nothing_that_was_seen_is_kept():
     first = Loop(observe_every=2, lead=4).go(3)
     state = first.state()
     state["domains"] = ["a", "b", "d"]
-    state["watch"]["alignments"] = [[1, 2, 3]]
+    state["windows"]["alignments"] = [[1, 2, 3]]
     loop = Loop()
-    loop.decisions.seen.add_alignment([1, 2, 3])
+    loop.driver.record_alignment([1, 2, 3])
     loop.order.load_state_dict(first.order.state_dict())
-    loop.decisions.load_state_dict(state)
-    watch = loop.state()["watch"]
-    assert watch["windows"] == watch["alignments"] == []
-    assert watch["means"] == [None] * 3
+    loop.driver.load_state_dict(state)
+    seen = loop.state()["windows"]
+    assert seen["waiting"] == seen["alignments"] == []
+    assert seen["means"] == [None] * 3
     assert loop.plan().why == "start"
     assert not loop.state()["started"]

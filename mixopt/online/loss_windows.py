@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,10 @@ from mixopt.online.loss_sums import (
     Reduction,
     is_first,
 )
-from mixopt.online.stream_steps import StreamSteps
+from mixopt.online.standing_plan import StreamSteps
 from mixopt.system import Array, IntArray, StateFields
 
-_MOST_SUM = 1 << 62
+_MAX_SUM = 1 << 62
 _PART_OF_LAST = 0.3  # of a window in a running mean
 
 
@@ -80,76 +80,35 @@ class LossWindow:
 
     def to_json(self) -> dict[str, Any]:
         """Return the window as JSON has it; waits for the sums."""
-        return {
-            "step": self.step,
-            "due": self.due,
-            "ends_plan": self.ends_plan,
-            "sums": self.sums().tolist(),
-            "tokens": self.tokens_D.tolist(),
-            "learning_rate": self.learning_rate,
-            "held_out": None if self.held_out is None else _held_out_json(self.held_out),
-            "alignment": None if self.alignment_D is None else self.alignment_D.tolist(),
-        }
+        content = vars(self) | {"sums": self.sums()}
+        if self.held_out is not None:
+            content["held_out"] = {n: _listed(v) for n, v in asdict(self.held_out).items()}
+        return {name: _listed(value) for name, value in content.items()}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> LossWindow:
-        """Return the window of `to_json`."""
-        return cls.from_fields(StateFields(content, "a window", EstimatorError), -1, -1)
-
-    @classmethod
-    def from_fields(cls, fields: StateFields, domains: int, evaluations: int) -> LossWindow:
+    def read(cls, fields: StateFields, domains: int, evaluations: int) -> LossWindow:
         """Return the window of a state."""
-        sums_RD = _sums(fields, domains)
-        held = fields.maybe("held_out", fields.part)
+        sums_RD, held_out = _sums(fields, domains), fields.maybe("held_out", fields.part)
         return cls(
             step=fields.whole("step"),
             due=fields.whole("due"),
             ends_plan=fields.flag("ends_plan"),
             sums=lambda: sums_RD,
-            tokens_D=fields.array("tokens", (domains,), least=0),
+            tokens_D=fields.array("tokens_D", (domains,), least=0),
             learning_rate=fields.number("learning_rate"),
-            held_out=None if held is None else _held_out(held, evaluations),
+            held_out=None if held_out is None else _held_out(held_out, evaluations),
             alignment_D=fields.maybe(
-                "alignment", lambda name: fields.array(name, (domains,), nan=True)
+                "alignment_D", lambda name: fields.array(name, (domains,), nan=True)
             ),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class WatchState:
-    """What a state of `LossWindows` holds."""
-
-    windows: list[LossWindow]
-    sums_RD: IntArray
-    alignments: list[Array]
-    means_D: list[float | None]
-
-    @classmethod
-    def read(cls, fields: StateFields, domains: int, evaluations: int) -> WatchState:
-        """Check the fields of a state."""
-        alignments = _by_place(fields, "alignments")
-        means = _by_place(fields, "means", domains)
-        return cls(
-            [LossWindow.from_fields(one, domains, evaluations) for one in fields.parts("windows")],
-            _sums(fields, domains),
-            [alignments.array(k, (domains,), nan=True) for k in alignments.content],
-            [means.maybe(k, means.number) for k in means.content],
         )
 
 
 class LossWindows:
     """Every rank opens and closes the same windows."""
 
-    def __init__(
-        self,
-        stream: StreamSteps,
-        domains: Sequence[str],
-        *,
-        spike: float | None,
-        needs_losses: bool,
-    ) -> None:
+    def __init__(self, stream: StreamSteps, *, spike: float | None, needs_losses: bool) -> None:
         """Begin with nothing seen."""
-        self._stream, self._domains = stream, tuple(domains)
+        self._stream, self._domains = stream, stream.sampler.domains
         self._spike, self._needs_losses = spike, needs_losses
         self._losses = DomainLosses(stream.lengths_D.tolist())
         self._recorded, self._without_losses = False, -1
@@ -210,7 +169,7 @@ class LossWindows:
         return None
 
     def trouble(self, window: LossWindow) -> str | None:
-        """Say what is wrong with the losses of a window; None if nothing is."""
+        """Return what is wrong with the losses of a window; None if nothing is."""
         if window.step == self._without_losses:
             raise EstimatorError(
                 f"no losses were recorded up to step {window.step}: call"
@@ -253,28 +212,37 @@ class LossWindows:
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen, over all ranks; every rank has to call it."""
         return {
-            "windows": [window.to_json() for window in self._waiting],
+            "waiting": [window.to_json() for window in self._waiting],
             "sums": Reduction(self._losses.peek()).result().tolist(),
             "alignments": [values.tolist() for values in self._alignments],
             "means": self._means_D,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state of the same domains; rank 0 keeps what all of them had seen."""
-        fields = StateFields(state, "the state of what was seen", EstimatorError)
-        self.use(WatchState.read(fields, len(self._domains), -1))
+    def read(self, fields: StateFields, domains: int, evaluations: int) -> Callable[[], None]:
+        """Check a state; return what resumes from it. Rank 0 keeps what all of them had seen."""
+        waiting = [LossWindow.read(one, domains, evaluations) for one in fields.parts("waiting")]
+        sums_RD = _sums(fields, domains)
+        alignments = _by_place(fields, "alignments")
+        aligned = [alignments.array(k, (domains,), nan=True) for k in alignments.content]
+        means = _by_place(fields, "means", domains)
+        means_D = [means.maybe(k, means.number) for k in means.content]
 
-    def use(self, state: WatchState) -> None:
-        """Resume from a state that was read (`load_state_dict`)."""
-        self.clear()
-        self._waiting.extend(state.windows)
-        self._alignments, self._means_D = list(state.alignments), list(state.means_D)
-        if is_first():
-            self._losses.put(torch.from_numpy(state.sums_RD))
+        def use() -> None:
+            self.clear()
+            self._waiting.extend(waiting)
+            self._alignments, self._means_D = aligned, means_D
+            if is_first():
+                self._losses.put(torch.from_numpy(sums_RD))
+
+        return use
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _sums(fields: StateFields, domains: int) -> IntArray:
-    return fields.int_array("sums", (ROWS, domains), least=-_MOST_SUM)
+    return fields.int_array("sums", (ROWS, domains), least=-_MAX_SUM)
 
 
 def _by_place(fields: StateFields, name: str, length: int | None = None) -> StateFields:
@@ -287,11 +255,3 @@ def _held_out(fields: StateFields, evaluations: int) -> HeldOut:
     losses_M = fields.array("losses_M", (evaluations,))
     errors_M = fields.array("errors_M", losses_M.shape, least=0)
     return HeldOut(losses_M, errors_M, fields.whole("tokens"))
-
-
-def _held_out_json(held_out: HeldOut) -> dict[str, Any]:
-    return {
-        "losses_M": held_out.losses_M.tolist(),
-        "errors_M": held_out.errors_M.tolist(),
-        "tokens": held_out.tokens,
-    }
