@@ -2,7 +2,13 @@ from .capped_simplex import CappedSimplex as CappedSimplex
 from .constraints import Constraints as Constraints
 from .convex_set import Allowed as Allowed, limits_of as limits_of
 from .guardrails import BASE as BASE, MISSED as MISSED, Guardrails as Guardrails, Guards as Guards
-from .limits import Limit as Limit, scaled_limit as scaled_limit
+from .limits import (
+    ConvexLimit as ConvexLimit,
+    LinearLimit as LinearLimit,
+    Radius as Radius,
+    cap as cap,
+    floor as floor,
+)
 from .solvers import (
     DifferentiableFunction as DifferentiableFunction,
     minimize_slsqp as minimize_slsqp,

@@ -1,44 +1,46 @@
-"""Limits on mixtures: bounds of domains and of groups, epochs, and a radius.
+"""Limits on mixtures, and whether any mixture meets them; if not, the conflict and how to fix it.
 
 Limits come from bounds that the user sets, from how often a domain may be repeated in the full
-run, and, for a design, from its caps. Whether any mixture meets all of them is decided here,
-before anything is trained; where none does, the error names the limits that are in conflict, by
-how much, and the smallest change that resolves it.
+run, and, for a design, from its caps. Convex limits and guardrails hold the proposal alone: a
+design that kept to them would try nothing from which to learn what is outside.
 
-A radius and guardrails hold the proposal alone: a design that kept to them would try nothing from
-which to learn what is outside.
+Where limits have no mixture in common, they are left out one by one as long as there is still none
+(the deletion filter of Chinneck and Dravnieks, 1991). What remains is in conflict, and without any
+one of it would not be. Then each setting in the conflict is asked for the least change of it alone
+that lets a mixture in.
 
-Shapes: D domains, G groups.
+Shapes: D domains, G groups, R rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints.capped_simplex import CappedSimplex
+from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.feasibility import check_feasible
 from mixopt.constraints.guardrails import Guardrails
 from mixopt.constraints.limits import (
-    RADIUS_SOURCE,
-    GroupLimit,
-    Limit,
+    ConvexLimit,
+    LinearLimit,
     Proportions,
     Radius,
-    described,
-    epoch_limit,
-    strictest,
+    cap,
+    epoch_cap,
+    floor,
 )
+from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 
 BINDING = 1e-4  # a weight this near its limit counts as held by it
+MAX_HINTS = 5
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,9 @@ class Constraints:
 
     Attributes:
         domains: Names, in order.
-        floors: Least weights; a domain without one may have 0.
-        caps: Most weights; a domain may have several, the lowest counts.
-        groups: Bounds on what domains have together.
-        radius: Most distance from a reference mixture.
+        linear: The most and the least that domains and groups may have; of several for the same,
+            the strictest counts.
+        convex: Limits on convex functions of the mixture, such as its distance from another.
         proportions: Domains that keep the same ratios to each other.
         guardrails: How much worse than a reference losses may be predicted; whether any mixture
             keeps them is seen in the search.
@@ -63,28 +64,28 @@ class Constraints:
     """
 
     domains: tuple[str, ...]
-    floors: tuple[Limit, ...] = ()
-    caps: tuple[Limit, ...] = ()
-    groups: tuple[GroupLimit, ...] = ()
-    radius: Radius | None = None
-    guardrails: Guardrails | None = None
+    linear: tuple[LinearLimit, ...] = ()
+    convex: tuple[ConvexLimit, ...] = ()
     proportions: tuple[Proportions, ...] = ()
+    guardrails: Guardrails | None = None
     lower_D: Array = field(init=False, repr=False, compare=False)
     upper_D: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for limit in (*self.floors, *self.caps):
-            if limit.domain not in self.domains:
-                near = did_you_mean(limit.domain, self.domains)
-                raise ConfigError(f"{limit.source}: unknown domain {limit.domain!r}{near}")
-        for group in self.groups:
-            group.check_domains(self.domains)
-        floors, caps = self._strictest
-        self._keep("lower_D", floors, 0.0)
-        self._keep("upper_D", caps, 1.0)
-        check_feasible(self.domains, self.floors, self.caps, self.groups, self.radius)
-        if self.proportions:
-            self._check_proportions()
+        for limit in self.linear:
+            for domain in limit.domains:
+                if domain not in self.domains:
+                    near = did_you_mean(domain, self.domains)
+                    raise ConfigError(f"{limit.source}: unknown domain {domain!r}{near}")
+        single = [limit for limit in self.strictest if limit.group is None]
+        for name, is_floor in (("lower_D", True), ("upper_D", False)):
+            values = {one.domains[0]: one.value for one in single if one.is_floor is is_floor}
+            bounds_D = np.array(
+                [values.get(domain, 0.0 if is_floor else 1.0) for domain in self.domains]
+            )
+            bounds_D.flags.writeable = False
+            object.__setattr__(self, name, bounds_D)
+        self._check_feasible()
 
     @classmethod
     def from_config(
@@ -107,73 +108,73 @@ class Constraints:
                 `target_tokens`, or a reference that cannot be read.
             InfeasibleError: No mixture meets the limits.
         """
-        source = "constraints.bounds"
-        for name, (least, most) in config.bounds.items():
-            if least > most:
-                raise ConfigError(
-                    f"{source}.{name}: the minimum, {least:g}, is above the maximum, {most:g}"
-                )
-        floors = [Limit(n, least, source) for n, (least, _) in config.bounds.items() if least > 0]
-        caps = [Limit(n, most, source) for n, (_, most) in config.bounds.items() if most < 1]
+        rails = config.guardrails
+        if rails is not None:
+            parts = (rails.reference, rails.margin, rails.targets, rails.experts is not None, base)
         return cls(
             tuple(inventory),
-            tuple(floors),
-            (*caps, *_epoch_caps(config, inventory, target_tokens)),
-            tuple(_groups(config)),
-            _radius(config, inventory),
-            _guardrails(config, base),
+            (
+                *_bounds(config),
+                *_epoch_caps(config, inventory, target_tokens),
+                *_groups(config),
+            ),
+            tuple(_convex(config, inventory)),
             tuple(_proportions(config, inventory)),
+            None if rails is None else Guardrails(*parts),
         )
 
-    def with_caps(self, caps: Iterable[Limit]) -> Constraints:
-        """Return the same limits with additional caps.
+    def with_limits(self, limits: Iterable[LinearLimit]) -> Constraints:
+        """Return the same limits and further ones.
 
         Raises:
             InfeasibleError: No mixture meets them together.
         """
-        return replace(self, caps=(*self.caps, *caps))
+        return replace(self, linear=(*self.linear, *limits))
 
-    def with_floors(self, floors: Iterable[Limit]) -> Constraints:
-        """Return the same limits with additional floors.
-
-        Raises:
-            InfeasibleError: No mixture meets them together.
-        """
-        return replace(self, floors=(*self.floors, *floors))
-
-    @property
+    @cached_property
     def simplex(self) -> Allowed:
-        """The weights allowed by bounds of domains and groups, from which designs draw."""
+        """The weights allowed by linear limits and proportions, from which designs draw."""
         bounds = CappedSimplex(self.lower_D, self.upper_D)
-        return self._within(bounds, None) if self.groups or self.proportions else bounds
+        return self._within(bounds, ()) if self.groups or self.proportions else bounds
 
-    @property
+    @cached_property
     def allowed(self) -> Allowed:
-        """The weights allowed for a proposal, the radius included."""
-        if self.radius is None:
+        """The weights allowed for a proposal, convex limits included."""
+        if not self.convex:
             return self.simplex
-        return self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
+        return self._within(CappedSimplex(self.lower_D, self.upper_D), self.convex)
+
+    @cached_property
+    def strictest(self) -> list[LinearLimit]:
+        """The limits that count: caps and floors in the domains' order, then those of groups."""
+        found: dict[tuple[str | None, str, bool], LinearLimit] = {}
+        for limit in self.linear:
+            key = (limit.group, limit.domains[0], limit.is_floor)
+            other = found.get(key)
+            if other is None or limit.sign * limit.value < limit.sign * other.value:
+                found[key] = limit
+        single = [(None, domain, side) for side in (False, True) for domain in self.domains]
+        groups = [key for key in found if key[0] is not None]
+        return [found[key] for key in (*single, *groups) if key in found]
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[tuple[str, ...], float, float]]:
+        """The domains of each group, and the least and the most that they may have together."""
+        found: dict[str, tuple[tuple[str, ...], float, float]] = {}
+        for limit in self.linear:
+            if limit.group is not None:
+                _, least, most = found.get(limit.group, ((), 0.0, 1.0))
+                ends = (limit.value, most) if limit.is_floor else (least, limit.value)
+                found[limit.group] = (limit.domains, *ends)
+        return found
 
     def violations(self, mixture: Mixture, *, tolerance: float = 1e-6) -> list[str]:
         """Return one line for each limit that a mixture violates by more than `tolerance`."""
         weights = mixture.over(self.domains)
-        floors, caps = self._strictest
-        broken = [
-            f"domain {c.domain!r}: {c.refuse(weights[c.domain])}"
-            for c in caps
-            if weights[c.domain] > c.value + tolerance
-        ]
-        broken += [
-            f"domain {f.domain!r}: a weight of {weights[f.domain]:.4g} is below {f.value:.4g}, "
-            f"the minimum set by {described(f)}."
-            for f in floors
-            if weights[f.domain] < f.value - tolerance
-        ]
-        others = [group.refusal(weights, tolerance) for group in self.groups]
-        others += [one.refusal(weights) for one in self.proportions]
-        if self.radius is not None:
-            others.append(self.radius.refusal(weights, tolerance))
-        return broken + [line for line in others if line]
+        lines = [limit.violation(weights, tolerance) for limit in self.strictest]
+        lines += [one.violation(weights) for one in self.proportions]
+        lines += [one.violation(weights.array, tolerance) for one in self.convex]
+        return [line for line in lines if line]
 
     def binding(self, mixture: Mixture, *, tolerance: float = BINDING) -> list[str]:
         """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`.
@@ -183,100 +184,208 @@ class Constraints:
             tolerance: How near its limit a weight counts as held.
         """
         weights = mixture.over(self.domains)
-        floors, caps = self._strictest
-        limits = [(c, "<=") for c in caps if c.value < 1] + [(f, ">=") for f in floors]
         held = [
-            f"{limit.domain} {sign} {limit.value:.3g} ({described(limit)})"
-            for limit, sign in limits
-            if abs(weights[limit.domain] - limit.value) <= tolerance
+            f"{limit.text} ({limit.origin})"
+            for limit in self.strictest
+            if not limit.is_open and abs(limit.share(weights) - limit.value) <= tolerance
         ]
-        held += [line for group in self.groups for line in group.binding(weights, tolerance)]
-        return held + ([] if self.radius is None else self.radius.binding(weights))
+        convex = [one for one in self.convex if one.binds(weights.array)]
+        return held + [f"{one.text} ({one.source})" for one in convex]
+
+    def _within(self, bounds: CappedSimplex, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
+        rows = [
+            np.array([1.0 if name in members else 0.0 for name in self.domains])
+            for members, _, _ in self.groups.values()
+        ]
+        fixed = [row_D for one in self.proportions for row_D in one.rows(self.domains)]
+        ends = [(least, most) for _, least, most in self.groups.values()]
+        ends_G2 = np.array([*ends, *[(0.0, 0.0)] * len(fixed)]).reshape(-1, 2)
+        rows_GD = np.array([*rows, *fixed]).reshape(-1, len(self.domains))
+        return ConvexSet(bounds, rows_GD, ends_G2[:, 0], ends_G2[:, 1], convex)
+
+    def _check_feasible(self) -> None:
+        """Check that some mixture meets all limits, by an error that names a smallest conflict."""
+        if self.groups or self.convex or not self._bounds_leave_room:
+            closed = [limit for limit in self.linear if not limit.is_open]
+            limits = sorted(closed, key=lambda one: (one.group is not None, one.is_floor))
+            system = _System(self.domains, limits, self.convex)
+            if not system.is_possible:
+                raise InfeasibleError(system.smallest().explain(system))
+        if self.proportions:
+            self._check_proportions()
 
     @property
-    def _strictest(self) -> tuple[list[Limit], list[Limit]]:
-        """The floor and the cap that count for each domain that has one, in the domains' order."""
-        floors = strictest(self.floors, self.domains, max)
-        return floors, strictest(self.caps, self.domains, min)
-
-    def _keep(self, name: str, limits: Sequence[Limit], otherwise: float) -> None:
-        values = {limit.domain: limit.value for limit in limits}
-        bounds_D = np.array([values.get(domain, otherwise) for domain in self.domains], dtype=float)
-        bounds_D.flags.writeable = False
-        object.__setattr__(self, name, bounds_D)
-
-    def _within(self, bounds: CappedSimplex, radius: Radius | None) -> ConvexSet:
-        members = [group.members(self.domains) for group in self.groups]
-        fixed = [row_D for one in self.proportions for row_D in one.rows(self.domains)]
-        none = [0.0] * len(fixed)
-        return ConvexSet(
-            bounds,
-            np.array([*members, *fixed]).reshape(-1, len(self.domains)),
-            np.array([*(group.least for group in self.groups), *none]),
-            np.array([*(group.most for group in self.groups), *none]),
-            radius,
+    def _bounds_leave_room(self) -> bool:
+        crossed = (self.lower_D > self.upper_D + SLACK).any()
+        return bool(
+            not crossed and self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
         )
 
     def _check_proportions(self) -> None:
         """Check that some mixture is in the fixed ratios and meets the other limits."""
-        fields = ", ".join(one.source for one in self.proportions)
         try:
-            self._within(CappedSimplex(self.lower_D, self.upper_D), self.radius)
+            self._within(CappedSimplex(self.lower_D, self.upper_D), self.convex)
         except InfeasibleError as error:
+            fields = ", ".join(one.source for one in self.proportions)
             raise InfeasibleError(
                 f"no mixture keeps the ratios of {fields} and meets the other limits; widen these,"
                 " or leave the ratios out"
             ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class _System:
+    """Limits that are to be met together."""
+
+    domains: tuple[str, ...]
+    limits: Sequence[LinearLimit]
+    convex: tuple[ConvexLimit, ...]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a mixture meets all of them."""
+        if not self.convex:
+            return self.rows().least_change() is not None
+        found = self.rows().deepest(self.convex)
+        return found is not None and all(
+            one.allows(float(one.value(found[None])[0])) for one in self.convex
+        )
+
+    def smallest(self) -> _System:
+        """Leave out what can be left out for the rest to be still in conflict."""
+        system = self
+        for convex in (self.convex, *((one,) for one in self.convex)):
+            fewer = replace(system, convex=tuple(one for one in system.convex if one not in convex))
+            system = system if fewer.is_possible else fewer
+        for limit in self.limits:
+            fewer = replace(system, limits=[one for one in system.limits if one is not limit])
+            system = system if fewer.is_possible else fewer
+        return system
+
+    def explain(self, whole: _System) -> str:
+        """Say what is in conflict, by how much, and the changes that resolve it."""
+        sources = dict.fromkeys(limit.origin for limit in self.limits)
+        texts = {s: [one.text for one in self.limits if one.origin == s] for s in sources}
+        named = [f"{source}: {', '.join(own)}" for source, own in texts.items()]
+        named += [f"{one.source}: {one.text}" for one in self.convex]
+        hints = [
+            whole.hint(setting) for setting in dict.fromkeys(o.moves_with for o in self.limits)
+        ]
+        hints += [whole.convex_hint(one) for one in self.convex]
+        known = [hint for hint in hints if hint]
+        return (
+            f"no mixture satisfies all of these limits{self._gap()} ({'; '.join(named)}); "
+            f"{', or '.join(known[:MAX_HINTS]) or 'change several of them'}"
+        )
+
+    def hint(self, setting: str) -> str | None:
+        """Say the least change of one setting that is enough; None where none is."""
+        own = [limit for limit in self.limits if limit.moves_with == setting]
+        change = self.rows(own).least_change(self.convex)
+        return None if change is None else own[0].hint(change)
+
+    def convex_hint(self, limit: ConvexLimit) -> str | None:
+        """Say the least size of a convex limit that is enough; None where none is."""
+        others = [one for one in self.convex if one is not limit]
+        found = self.rows().deepest([limit])
+        if found is None or not all(one.allows(float(one.value(found[None])[0])) for one in others):
+            return None
+        return f"allow {limit.allow(float(limit.value(found[None])[0]))}"
+
+    def _gap(self) -> str:
+        """Say how far one bound would have to move at least, in shares of the tokens."""
+        if not all(one.is_variation for one in self.convex):
+            return ""
+        rows = [self.rows([limit], scaled=False) for limit in self.limits]
+        gaps = [gap for one in rows if (gap := one.least_change(self.convex)) is not None]
+        return f", short by {min(gaps):.3g}" if gaps else ""
+
+    def rows(
+        self, moving: Collection[LinearLimit] = (), *, scaled: bool = True
+    ) -> LinearConstraints:
+        """Return the limits as rows; those that move give way, from 0 where they scale."""
+        scales = [scaled and one.rate > 0 and one in moving for one in self.limits]
+        most, gives = [], []
+        for one, scales_with in zip(self.limits, scales, strict=True):
+            most.append(0.0 if scales_with else one.sign * one.value)
+            rate = one.rate * (one.setting or 1.0) if scales_with else 1.0
+            gives.append(rate if one in moving else 0.0)
+        domains = len(self.domains)
+        return LinearConstraints(
+            np.array([one.row(self.domains) for one in self.limits]).reshape(-1, domains),
+            np.array(most),
+            np.zeros(domains),
+            np.ones(domains),
+            np.array(gives),
+        )
+
+
+def _bounds(config: ConstraintsConfig) -> Iterator[LinearLimit]:
+    source = "constraints.bounds"
+    for name, (least, most) in config.bounds.items():
+        if least > most:
+            raise ConfigError(
+                f"{source}.{name}: the minimum, {least:g}, is above the maximum, {most:g}"
+            )
+        if most < 1:
+            yield cap(name, most, source)
+        if least > 0:
+            yield floor(name, least, source)
+
+
 def _epoch_caps(
     config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
-) -> Iterator[Limit]:
+) -> Iterator[LinearLimit]:
     """Yield a cap for each domain with a number of epochs; its own number wins."""
     own = config.max_epochs_of or {}
     if config.max_epochs is None and not own:
         return
-    field = "max_epochs" if config.max_epochs is not None else "max_epochs_of"
+    name = "max_epochs" if config.max_epochs is not None else "max_epochs_of"
     if target_tokens is None:
         raise ConfigError(
-            f"constraints.{field}: needs the length of the full run; set propose.target_tokens"
+            f"constraints.{name}: needs the length of the full run; set propose.target_tokens"
             " (or --tokens 25e9)"
         )
-    for name in own:
-        if name not in inventory:
-            near = did_you_mean(name, inventory)
-            raise ConfigError(f"constraints.max_epochs_of: unknown domain {name!r}{near}")
-    for name, tokens in inventory.items():
-        if name in own:
-            source = f"constraints.max_epochs_of.{name}"
-            yield epoch_limit(name, tokens, own[name], target_tokens, source)
+    for domain in own:
+        if domain not in inventory:
+            near = did_you_mean(domain, inventory)
+            raise ConfigError(f"constraints.max_epochs_of: unknown domain {domain!r}{near}")
+    for domain, tokens in inventory.items():
+        if domain in own:
+            source = f"constraints.max_epochs_of.{domain}"
+            yield epoch_cap(domain, tokens, own[domain], target_tokens, source)
         elif config.max_epochs is not None:
-            yield epoch_limit(name, tokens, config.max_epochs, target_tokens)
+            yield epoch_cap(domain, tokens, config.max_epochs, target_tokens)
 
 
-def _groups(config: ConstraintsConfig) -> Iterator[GroupLimit]:
+def _groups(config: ConstraintsConfig) -> Iterator[LinearLimit]:
     for name, group in (config.groups or {}).items():
-        least, most = group.bounds
-        yield GroupLimit(name, tuple(group.domains), least, most, f"constraints.groups.{name}")
+        source, domains, (least, most) = f"constraints.groups.{name}", group.domains, group.bounds
+        for domain in domains:
+            if domains.count(domain) > 1:
+                raise ConfigError(f"{source}: domain {domain!r} is given twice")
+        if least > most:
+            raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
+        yield LinearLimit(tuple(domains), most, source, name)
+        yield LinearLimit(tuple(domains), least, source, name, is_floor=True)
 
 
 def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Proportions]:
     for name, given in (config.proportions or {}).items():
+        natural = {domain: inventory.get(domain, 0) for domain in given.domains}
         source = f"constraints.proportions.{name}"
-        weights: Mapping[str, float] = given.weights or {
-            d: inventory.get(d, 0) for d in given.domains
-        }
-        yield Proportions.of(name, weights, tuple(inventory), source)
+        yield Proportions.of(given.weights or natural, tuple(inventory), source)
 
 
-def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius | None:
-    if config.radius is None:
-        return None
-    reference = _reference(config.radius.reference, inventory)
-    if config.radius.kl is not None:
-        return Radius(reference, config.radius.reference, "kl", config.radius.kl)
-    assert config.radius.tv is not None
-    return Radius(reference, config.radius.reference, "tv", config.radius.tv)
+def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
+    radius = config.radius
+    if radius is None:
+        return
+    reference = _reference(radius.reference, inventory)
+    if radius.kl is not None:
+        yield Radius(reference, radius.reference, "kl", radius.kl)
+    if radius.tv is not None:
+        yield Radius(reference, radius.reference, "tv", radius.tv)
 
 
 def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
@@ -289,12 +398,5 @@ def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
         return Mixture.from_file(Path(name)).over(tuple(inventory))
     except MixtureError as error:
         raise ConfigError(
-            f"{RADIUS_SOURCE}.reference: {error}; it is natural, uniform, or a file of weights"
+            f"{Radius.source}.reference: {error}; it is natural, uniform, or a file of weights"
         ) from error
-
-
-def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
-    rails = config.guardrails
-    if rails is None:
-        return None
-    return Guardrails(rails.reference, rails.margin, rails.targets, rails.experts is not None, base)

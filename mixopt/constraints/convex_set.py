@@ -1,20 +1,18 @@
-"""The set of mixtures within bounds, group bounds and a radius: projection, moves, sampling.
+"""The set of mixtures within linear and convex limits: projection, moves, sampling.
 
-With bounds alone everything is exact and quick (mixopt.constraints.capped_simplex). Groups and a
-radius cut more off, and four maps keep to what is left:
+With bounds of domains alone everything is exact and quick (mixopt.constraints.capped_simplex).
+Groups and convex limits cut more off, and four maps keep to what is left:
 
 - `project` finds the nearest mixture of the set, for one point after another.
 - `inside` pulls a mixture that is outside straight towards the set's middle, as far as it must.
-  That costs a few products a point, so that a search can do it to all that it draws.
 - `step` goes from a mixture of the set along a move, as far as the set allows.
 - `from_cube` stretches the capped simplex around the middle, along every ray by what the set has of
-  it: one to one and nothing rejected, but not quite evenly where a constraint cuts the set
-      diagonally.
+  it: one to one, but not quite evenly where a constraint cuts the set diagonally.
 
 The middle touches no limit, unless the limits leave no room there: then every mixture touches that
 limit, and all moves keep to it.
 
-Shapes: N points, D domains, G groups, R rows of `row . w <= most`, K directions in the set.
+Shapes: N points, D domains, G groups, R rows, K directions in the set.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.capped_simplex import CappedSimplex
-from mixopt.constraints.limits import Radius
+from mixopt.constraints.limits import ConvexLimit
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
@@ -40,18 +38,19 @@ HALVINGS = 45
 
 @dataclass(frozen=True, eq=False)
 class ConvexSet:
-    """The mixtures of a capped simplex with `least <= groups . w <= most`, within a radius."""
+    """The mixtures of a capped simplex with `least <= groups . w <= most`, within convex limits."""
 
     base: CappedSimplex
     groups_GD: Array
     least_G: Array
     most_G: Array
-    radius: Radius | None = None
+    convex: tuple[ConvexLimit, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.radius is not None and self.radius.kind == "kl":
-            upper_D = np.where(self.radius.reference_D > 0, self.base.upper_D, 0.0)
-            object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
+        for possible_D in [one.possible_D for one in self.convex]:
+            if possible_D is not None:
+                upper_D = np.where(possible_D, self.base.upper_D, 0.0)
+                object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
         self.interior_point_D.flags.writeable = False  # the set exists only if it has a middle
 
     @property
@@ -81,7 +80,7 @@ class ConvexSet:
         for row in np.flatnonzero(self._off(near_ND, EXACT)):
             start_D = self.inside(near_ND[row : row + 1])[0]
             point_D = np.atleast_2d(points)[row]
-            near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.radius)
+            near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.convex)
         return self.inside(near_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
@@ -111,13 +110,17 @@ class ConvexSet:
         return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
 
     def _off(self, weights_ND: Array, tolerance: float) -> BoolArray:
-        """Say for each row whether it breaks a group's bounds or the radius."""
+        """Say for each row whether it breaks a group's bounds or a convex limit."""
         sums_NG = weights_ND @ self.groups_GD.T
         above_NG, below_NG = sums_NG - self.most_G, self.least_G - sums_NG
         off_N = np.asarray((np.maximum(above_NG, below_NG) > tolerance).any(axis=1))
-        if self.radius is not None:
-            off_N = off_N | (self.radius.distance(weights_ND) > self.radius.size + tolerance)
-        return off_N
+        return off_N | self._far(weights_ND, tolerance)
+
+    def _far(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
+        far_N = np.zeros(len(weights_ND), dtype=np.bool_)
+        for one in self.convex:
+            far_N |= one.value(weights_ND) > one.size + tolerance
+        return far_N
 
     def _along(self, moves_ND: Array) -> Array:
         """Return what moves have in the directions of the set."""
@@ -127,7 +130,7 @@ class ConvexSet:
     def _reach(self, points_ND: Array, moves_ND: Array, most: float) -> Array:
         """Return how many times a move can be made inside the set, at most `most`, shape (N,)."""
         reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), most)
-        if self.radius is None:
+        if not self.convex:
             return reach_N
         finite_N = np.where(np.isfinite(reach_N), reach_N, 0.0)
         far_N = self._far(points_ND + finite_N[:, None] * moves_ND)
@@ -138,10 +141,6 @@ class ConvexSet:
             low_N, high_N = np.where(beyond_N, low_N, half_N), np.where(beyond_N, half_N, high_N)
         reach_N[far_N] = low_N
         return reach_N
-
-    def _far(self, weights_ND: Array) -> BoolArray:
-        assert self.radius is not None
-        return np.asarray(self.radius.distance(weights_ND) > self.radius.size)
 
     def _linear_reach(self, points_ND: Array, moves_ND: Array, which_R: BoolArray) -> Array:
         rows_RD, most_R = self._rows_RD[which_R], self._most_R[which_R]
@@ -169,20 +168,15 @@ class ConvexSet:
 
     @cached_property
     def _directions_KD(self) -> Array:
-        """Orthonormal directions in which the set extends."""
+        """Orthonormal directions in which the set extends; none where its middle is at a limit."""
         from scipy.linalg import null_space
 
-        if self.radius is not None and self._far_from_inside():
+        middle_1D = self.interior_point_D[None]
+        if any(float(c.value(middle_1D)[0]) >= c.size * (1.0 - ROOM) for c in self.convex):
             return np.empty((0, len(self.lower_D)))
         held_RD = np.vstack([np.ones_like(self.lower_D), self._rows_RD[~self._loose_R]])
         directions_DK: Array = null_space(held_RD)
         return directions_DK.T
-
-    def _far_from_inside(self) -> bool:
-        """Tell whether even the middle is at the radius: then it is the one mixture there is."""
-        assert self.radius is not None
-        distance = float(self.radius.distance(self.interior_point_D[None])[0])
-        return distance >= self.radius.size * (1.0 - ROOM)
 
     @cached_property
     def rows(self) -> LinearConstraints:
@@ -211,17 +205,21 @@ class ConvexSet:
     @cached_property
     def interior_point_D(self) -> Array:
         """A mixture that touches no limit that leaves it room, shape (D,)."""
-        interior_point_D = self._roomy()
-        if self.radius is None:
-            return interior_point_D
-        found = self.rows.closest(self.radius)
-        if found is None or not self.radius.allows(found[0]):
-            raise InfeasibleError(f"no mixture within these bounds has {self.radius.text}")
-        closest, near_D = found
-        farther = float(self.radius.distance(interior_point_D[None])[0]) - closest
-        room = 0.5 * max(self.radius.size - closest, 0.0)
-        part = 1.0 if farther <= room else room / farther
-        return near_D + part * (interior_point_D - near_D)
+        roomy_D = self._roomy()
+        if not self.convex:
+            return roomy_D
+        near_D = self.rows.deepest(self.convex)
+        least = [] if near_D is None else [float(c.value(near_D[None])[0]) for c in self.convex]
+        pairs = list(zip(self.convex, least, strict=False))
+        if near_D is None or not all(one.allows(value) for one, value in pairs):
+            texts = " and ".join(one.text for one in self.convex)
+            raise InfeasibleError(f"no mixture within these bounds has {texts}")
+        part = 1.0
+        for one, value in pairs:
+            farther = float(one.value(roomy_D[None])[0]) - value
+            room = 0.5 * max(one.size - value, 0.0)
+            part = min(part, 1.0 if farther <= room else room / farther)
+        return near_D + part * (roomy_D - near_D)
 
     def _roomy(self) -> Array:
         """Average mixtures that are far from one limit each, until none of them is near."""
@@ -233,19 +231,19 @@ class ConvexSet:
             if far_D is None:
                 raise InfeasibleError("no mixture satisfies these bounds of domains and groups")
             found.append(far_D)
-        interior_point_D: Array = np.mean(found, axis=0)
-        return interior_point_D
+        roomy_D: Array = np.mean(found, axis=0)
+        return roomy_D
 
 
 Allowed = CappedSimplex | ConvexSet
 
 
-def limits_of(allowed: Allowed) -> tuple[LinearConstraints, Radius | None]:
-    """Return a set as rows that do not depend on each other, and a radius, for a descent."""
+def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[ConvexLimit, ...]]:
+    """Return a set as rows that do not depend on each other, and convex limits, for a descent."""
     if isinstance(allowed, ConvexSet):
-        return allowed.independent_rows, allowed.radius
+        return allowed.independent_rows, allowed.convex
     none_0D = np.empty((0, len(allowed.lower_D)))
-    return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), None
+    return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), ()
 
 
 def _basis(rows_RD: Array) -> Array:

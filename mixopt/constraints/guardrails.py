@@ -138,9 +138,10 @@ class Guards:
     def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
         """Say that no allowed mixture satisfies the guardrails, and how to fix it."""
         broken = np.flatnonzero(excess_G > MISSED).tolist()
-        worse = [f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken]
+        worse_G = self.margins_G + excess_G
+        worse = [f"{self.names[g]} {worse_G[g]:.4g}" for g in broken]
         allowed = [f"{self.names[g]} {self.margins_G[g]:g}" for g in broken]
-        needed = [f"{self.names[g]}: {self._needed(g, excess_G)}" for g in broken]
+        needed = [f"{self.names[g]}: {up(float(worse_G[g]))}" for g in broken]
         held = f", within {'; '.join(held_by)}" if held_by else ""
         return (
             f"no mixture was found that satisfies {SOURCE} ({', '.join(allowed)} worse than "
@@ -148,9 +149,6 @@ class Guards:
             f"{', '.join(worse)}{held}; allow targets: {{{', '.join(needed)}}}, or widen the "
             "other limits"
         )
-
-    def _needed(self, place: int, excess_G: Array) -> str:
-        return up(float(self.margins_G[place] + excess_G[place]))
 
     def _named(self, place: int) -> str:
         margin = self.margins_G[place]

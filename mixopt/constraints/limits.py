@@ -1,4 +1,4 @@
-"""Limits of single domains, of groups, of ratios between domains, and of the distance to a mixture.
+"""Limits on mixtures: linear ones of domains and groups, fixed ratios, and convex ones.
 
 A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that a message can say
 the setting at which a weight would be allowed. Numbers in messages are rounded to the safe side.
@@ -12,104 +12,173 @@ Shapes: N mixtures, D domains, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.mixture import Mixture, total_variation
-from mixopt.system import Array
+from mixopt.system import Array, BoolArray
 
 
 @dataclass(frozen=True)
-class Limit:
-    """A lower or an upper bound on the weight of one domain.
+class LinearLimit:
+    """The most, or the least, that a domain or a group of domains may have.
 
     Attributes:
-        domain: The domain.
-        value: The weight, in [0, 1].
+        domains: The domain, or those of the group.
+        value: Their share, in [0, 1].
         source: The field that it comes from, such as `constraints.bounds`.
+        group: Name of the group; None for a domain.
+        is_floor: Whether `value` is the least.
         setting: What the field is set to, where the limit scales with it.
-        rate: Weight for each unit of the setting; 0 where there is none.
+        rate: Share for each unit of the setting; 0 where there is none.
+        inventory: Tokens of the domain, where the setting is epochs.
+        target_tokens: Length of the run, where the setting is epochs.
     """
 
-    domain: str
+    domains: tuple[str, ...]
     value: float
     source: str
+    group: str | None = None
+    is_floor: bool = False
     setting: float | None = None
     rate: float = 0.0
-
-    def refuse(self, weight: float) -> str:
-        """Say why a weight this large is not allowed, and how to fix it."""
-        return (
-            f"a weight of {weight:.4g} is above {self.value:.4g}, the maximum set by "
-            f"{described(self)}. {self._hint(weight)}"
-        )
-
-    def _hint(self, weight: float) -> str:
-        lower = f"Lower it to <= {down(self.value)}"
-        if not self.rate:
-            return f"{lower}, or allow {up(weight)} in {self.source}."
-        return f"{lower}, or allow {inside_section(self.source)}: {up(weight / self.rate)}."
-
-
-@dataclass(frozen=True)
-class EpochLimit(Limit):
-    """The weight at which a domain is repeated `setting` times in a run of `target_tokens`."""
-
     inventory: int = 0
     target_tokens: int = 0
 
-    def refuse(self, weight: float) -> str:
-        """Say how many epochs a weight this large needs, and how to fix it."""
-        if not self.inventory:
-            return (
-                f"a weight of {weight:.4g} needs training tokens, and the domain has none. Set it "
-                "to 0."
+    @property
+    def text(self) -> str:
+        """The limit in short: `europarl <= 0.157`."""
+        name = self.domains[0] if self.group is None else f"group {self.group}"
+        return f"{name} {'>=' if self.is_floor else '<='} {self.value:.3g}"
+
+    @property
+    def origin(self) -> str:
+        """The source with its setting: `constraints.max_epochs: 4`."""
+        return self.source if self.setting is None else f"{self.source}: {self.setting:g}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every mixture meets it."""
+        return self.value <= 0 if self.is_floor else self.value >= 1
+
+    @property
+    def moves_with(self) -> str:
+        """What a user changes to move it: a setting, or one side of bounds."""
+        if self.rate:
+            return self.source
+        domain = f" {self.domains[0]}" if self.group is None else ""
+        return f"{self.source}{domain} {'least' if self.is_floor else 'most'}"
+
+    @property
+    def sign(self) -> float:
+        """Turns a share into what may not exceed `sign * value`."""
+        return -1.0 if self.is_floor else 1.0
+
+    def row(self, domains: Sequence[str]) -> Array:
+        """Return the row whose product with a mixture may not exceed `sign * value`."""
+        return self.sign * np.array([1.0 if name in self.domains else 0.0 for name in domains])
+
+    def share(self, weights: Mapping[str, float]) -> float:
+        """Return what the domains have in a mixture."""
+        return sum(weights[name] for name in self.domains)
+
+    def violation(self, weights: Mapping[str, float], tolerance: float) -> str | None:
+        """Say why a mixture is not allowed, and how to fix it; None where it is."""
+        share = self.share(weights)
+        if self.sign * (share - self.value) <= tolerance:
+            return None
+        kind = "domain" if self.group is None else "group"
+        return f"{kind} {self.group or self.domains[0]!r}: {self.refusal(share)}"
+
+    def refusal(self, share: float) -> str:
+        """Say why a share is not allowed, and how to fix it."""
+        what = "weight" if self.group is None else "share"
+        if self.target_tokens:
+            if not self.inventory:
+                return (
+                    f"a weight of {share:.4g} needs training tokens, and the domain has none. Set"
+                    " it to 0."
+                )
+            epochs = share * self.target_tokens / self.inventory
+            why = (
+                f"of {token_text(self.target_tokens)} tokens needs {epochs:.3g} epochs of its"
+                f" {token_text(self.inventory)} tokens; {self.source} is {self.setting:g}"
             )
-        epochs = weight * self.target_tokens / self.inventory
-        return (
-            f"a weight of {weight:.4g} of {tokens(self.target_tokens)} tokens needs {epochs:.3g}"
-            f" epochs of its {tokens(self.inventory)} tokens; {self.source} is"
-            f" {self.setting:g}. {self._hint(weight)}"
+        else:
+            side = "below" if self.is_floor else "above"
+            bound = "minimum" if self.is_floor else "maximum"
+            why = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
+        return f"a {what} of {share:.4g} {why}. {self._fix(share)}"
+
+    def _fix(self, share: float) -> str:
+        if self.is_floor:
+            move, allow = f"Raise it to >= {up(self.value, 4)}", down(share)
+        else:
+            move, allow = f"Lower it to <= {down(self.value)}", up(share)
+        if self.rate:
+            return f"{move}, or allow {inside_section(self.source)}: {up(share / self.rate)}."
+        return f"{move}, or allow {allow} in {self.source}."
+
+    def hint(self, change: float) -> str:
+        """Say the change of its setting that is enough.
+
+        Args:
+            change: How far the value has to move; in multiples of the setting where it scales.
+        """
+        name, where = (
+            (self.domains[0], f" in {self.source}") if self.group is None else (self.source, "")
         )
+        if self.is_floor:
+            return f"lower the minimum of {name} to {down(max(self.value - change, 0.0))}{where}"
+        if self.target_tokens and not self.inventory:
+            return f"give {name} training tokens: it has none"
+        if not self.rate:
+            return f"raise the maximum of {name} to {up(self.value + change)}{where}"
+        setting = change * (self.setting or 1.0)
+        hint = f"allow {inside_section(self.source)}: {up(setting)}"
+        if not self.target_tokens or not setting:
+            return hint
+        run = self.target_tokens * (self.setting or 0.0) / setting
+        return f"{hint} (or a run of {token_text(float(down(run, 3)))} tokens)"
 
 
-def scaled_limit(domain: str, source: str, setting: float, rate: float) -> Limit:
-    """Return the limit `setting x rate`, or 1 where that is more."""
-    return Limit(domain, min(setting * rate, 1.0), source, setting, rate)
+def cap(
+    domain: str, value: float, source: str, *, setting: float | None = None, rate: float = 0.0
+) -> LinearLimit:
+    """Return the most that a domain may have; `setting x rate`, at most 1, where it has a rate."""
+    return LinearLimit((domain,), min(value, 1.0), source, setting=setting, rate=rate)
 
 
-def epoch_limit(
+def floor(domain: str, value: float, source: str, *, setting: float | None = None) -> LinearLimit:
+    """Return the least that a domain may have."""
+    return LinearLimit((domain,), value, source, is_floor=True, setting=setting)
+
+
+def epoch_cap(
     domain: str,
     inventory: int,
     max_epochs: float,
     target_tokens: int,
     source: str = "constraints.max_epochs",
-) -> EpochLimit:
+) -> LinearLimit:
     """Return the largest weight at which `domain` is repeated at most `max_epochs` times."""
     rate = inventory / target_tokens
-    value = min(max_epochs * rate, 1.0)
-    return EpochLimit(domain, value, source, max_epochs, rate, inventory, target_tokens)
-
-
-def strictest(
-    limits: Iterable[Limit], domains: Sequence[str], pick: Callable[..., Limit]
-) -> list[Limit]:
-    """Return the limit that counts for each domain that has one, in the domains' order."""
-    of: dict[str, list[Limit]] = {name: [] for name in domains}
-    for limit in limits:
-        of[limit.domain].append(limit)
-    return [pick(group, key=lambda limit: limit.value) for group in of.values() if group]
-
-
-def described(limit: Limit) -> str:
-    """Write the source of a limit with its setting: `constraints.max_epochs: 4`."""
-    return limit.source if limit.setting is None else f"{limit.source}: {limit.setting:g}"
+    return LinearLimit(
+        (domain,),
+        min(max_epochs * rate, 1.0),
+        source,
+        setting=max_epochs,
+        rate=rate if inventory else 0.0,
+        inventory=inventory,
+        target_tokens=target_tokens,
+    )
 
 
 def inside_section(source: str) -> str:
@@ -117,7 +186,7 @@ def inside_section(source: str) -> str:
     return source.partition(".")[2]
 
 
-def tokens(count: float) -> str:
+def token_text(count: float) -> str:
     """Write a number of tokens for reading: 25B, 0.98B, 410M, 1.2k."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9 * size:
@@ -140,94 +209,18 @@ def _rounded(value: float, context: Context) -> str:
     return f"{float(context.create_decimal(Decimal(f'{value:.9g}'))):.{context.prec}g}"
 
 
-@dataclass(frozen=True)
-class GroupLimit:
-    """Bounds on the total weight of a group of domains."""
-
-    name: str
-    domains: tuple[str, ...]
-    least: float
-    most: float
-    source: str
-
-    def __post_init__(self) -> None:
-        if not self.domains:
-            raise ConfigError(f"{self.source}: needs at least one domain")
-        for domain in self.domains:
-            if self.domains.count(domain) > 1:
-                raise ConfigError(f"{self.source}: domain {domain!r} is given twice")
-        if self.least > self.most:
-            raise ConfigError(
-                f"{self.source}: the minimum, {self.least:g}, is above the maximum, {self.most:g}"
-            )
-
-    def check_domains(self, known: Sequence[str]) -> None:
-        """Check that its domains exist."""
-        for domain in self.domains:
-            if domain not in known:
-                near = did_you_mean(domain, known)
-                raise ConfigError(f"{self.source}: unknown domain {domain!r}{near}")
-
-    def members(self, domains: Sequence[str]) -> Array:
-        """Return 1 for each domain of the group and 0 for others, shape (D,)."""
-        return np.array([1.0 if name in self.domains else 0.0 for name in domains])
-
-    def share(self, weights: Mapping[str, float]) -> float:
-        """Return the total weight of the group in a mixture."""
-        return sum(weights[name] for name in self.domains)
-
-    def refusal(self, weights: Mapping[str, float], tolerance: float) -> str | None:
-        """Say why a mixture is not allowed, and how to fix it; None where it is."""
-        share = self.share(weights)
-        if share > self.most + tolerance:
-            return (
-                f"group {self.name!r}: a share of {share:.4g} is above {self.most:.4g}, the "
-                f"maximum set by {self.source}. Lower it to <= {down(self.most)}, or allow "
-                f"{up(share)}."
-            )
-        if share < self.least - tolerance:
-            return (
-                f"group {self.name!r}: a share of {share:.4g} is below {self.least:.4g}, the "
-                f"minimum set by {self.source}. Raise it to >= {up(self.least, 4)}, or allow "
-                f"{down(share)}."
-            )
-        return None
-
-    def binding(self, weights: Mapping[str, float], tolerance: float) -> list[str]:
-        """Name the active bounds of a mixture: `group code <= 0.4 (constraints.groups.code)`."""
-        share, sides = self.share(weights), []
-        if self.most < 1 and abs(share - self.most) <= tolerance:
-            sides.append(self.above)
-        if self.least > 0 and abs(share - self.least) <= tolerance:
-            sides.append(self.below)
-        return [f"{side} ({self.source})" for side in sides]
-
-    @property
-    def above(self) -> str:
-        """The upper bound in short."""
-        return f"group {self.name} <= {self.most:.3g}"
-
-    @property
-    def below(self) -> str:
-        """The lower bound in short."""
-        return f"group {self.name} >= {self.least:.3g}"
-
-
 RATIO_TOLERANCE = 1e-6  # by which a share may be off its ratio
 
 
 @dataclass(frozen=True)
 class Proportions:
-    """Fixed ratios of some domains."""
+    """Domains that keep the same ratios to each other."""
 
-    name: str
     ratios: Mapping[str, float]
     source: str
 
     @classmethod
-    def of(
-        cls, name: str, weights: Mapping[str, float], known: Sequence[str], source: str
-    ) -> Proportions:
+    def of(cls, weights: Mapping[str, float], known: Sequence[str], source: str) -> Proportions:
         """Return the ratios of weights."""
         for domain in weights:
             if domain not in known:
@@ -236,7 +229,7 @@ class Proportions:
         total = float(sum(weights.values()))
         if not total > 0:
             raise ConfigError(f"{source}: the domains have no tokens: give their weights")
-        return cls(name, {domain: weights[domain] / total for domain in weights}, source)
+        return cls({domain: weights[domain] / total for domain in weights}, source)
 
     def rows(self, domains: Sequence[str]) -> Array:
         """Return the rows that are 0 for every mixture in these ratios, shape (R, D)."""
@@ -248,13 +241,11 @@ class Proportions:
             rows_RD[row, place] += 1.0
         return rows_RD
 
-    def refusal(
-        self, weights: Mapping[str, float], tolerance: float = RATIO_TOLERANCE
-    ) -> str | None:
+    def violation(self, weights: Mapping[str, float]) -> str | None:
         """Say why a mixture is not allowed; None where it is in these ratios."""
         total = sum(weights[name] for name in self.ratios)
         for name, ratio in self.ratios.items():
-            if abs(weights[name] - ratio * total) > tolerance:
+            if abs(weights[name] - ratio * total) > RATIO_TOLERANCE:
                 return (
                     f"domain {name!r}: a weight of {weights[name]:.4g} is not in the ratios of"
                     f" {self.source}: {down(ratio * total)} of the {total:.4g} of its set."
@@ -262,75 +253,132 @@ class Proportions:
         return None
 
 
-Distance = Literal["kl", "tv"]
-RADIUS_SOURCE = "constraints.radius"
-WORDS = {"kl": "KL divergence", "tv": "total variation"}
-NEAR_RADIUS = 2e-3  # share of the radius within which a mixture counts as held by it
-MISSED = 1e-6  # share of the radius by which the least distance may be missed
+NEAR = 2e-3  # share of the size within which a mixture counts as held by a convex limit
+MISSED = 1e-6  # share of the size by which the least value may be missed
 MIN_WEIGHT = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
 
 
+class ConvexLimit(ABC):
+    """A convex function of the mixture that may not exceed a size.
+
+    Attributes:
+        size: The most that it may be.
+        source: The field that it comes from.
+        center_D: A mixture at which it is least, shape (D,).
+        is_variation: Whether it is the total variation from `center_D`, which has kinks: solvers
+            make it linear.
+    """
+
+    size: float
+    source: ClassVar[str]
+    center_D: Array
+    is_variation: bool = False
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The limit in short."""
+
+    @abstractmethod
+    def value(self, weights_ND: ArrayLike) -> Array:
+        """Return the function of each mixture, shape (N,)."""
+
+    @abstractmethod
+    def slope(self, weights_D: Array) -> Array:
+        """Return its gradient at a mixture, shape (D,); of a smooth one."""
+
+    @abstractmethod
+    def allow(self, value: float) -> str:
+        """Write the setting at which a value would be allowed."""
+
+    @abstractmethod
+    def refusal(self, value: float) -> str:
+        """Say why a value is not allowed, and how to fix it."""
+
+    @property
+    def possible_D(self) -> BoolArray | None:
+        """The domains that may have any weight at all; None for all."""
+        return None
+
+    def allows(self, value: float) -> bool:
+        """Tell whether a least value is within the size, to the accuracy of finding it."""
+        return bool(value <= self.size * (1.0 + MISSED) + MISSED**1.5)
+
+    def violation(self, weights_D: Array, tolerance: float) -> str | None:
+        """Say why a mixture is not allowed; None where it is."""
+        value = float(self.value(weights_D[None])[0])
+        return None if value <= self.size + tolerance else self.refusal(value)
+
+    def binds(self, weights_D: Array) -> bool:
+        """Tell whether it is an active constraint of a mixture."""
+        return abs(float(self.value(weights_D[None])[0]) - self.size) <= NEAR * self.size
+
+
+Distance = Literal["kl", "tv"]
+WORDS = {"kl": "KL divergence", "tv": "total variation"}
+
+
 @dataclass(frozen=True)
-class Radius:
+class Radius(ConvexLimit):
     """The largest allowed distance of a mixture from a reference."""
+
+    source = "constraints.radius"
 
     reference: Mixture
     name: str
     kind: Distance
     size: float
-    reference_D: Array = field(init=False, repr=False, compare=False)
+    center_D: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        reference_D = self.reference.array
-        reference_D.flags.writeable = False
-        object.__setattr__(self, "reference_D", reference_D)
+        center_D = self.reference.array
+        center_D.flags.writeable = False
+        object.__setattr__(self, "center_D", center_D)
 
-    def distance(self, weights_ND: ArrayLike) -> Array:
-        """Return how far each mixture is from the reference, shape (N,)."""
-        weights = np.asarray(weights_ND, dtype=np.float64)
-        if self.kind == "tv":
-            return total_variation(weights, self.reference_D)
-        return self._divergence(np.maximum(weights, 0.0))
-
-    def allows(self, distance: float) -> bool:
-        """Tell whether a least distance is within the radius, to the accuracy of finding it."""
-        return bool(distance <= self.size * (1.0 + MISSED) + MISSED**1.5)
-
-    def slope(self, weights_D: Array) -> Array:
-        """Return the gradient of the divergence at a mixture, shape (D,); for `kl`."""
-        safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
-        slope_D = np.log(np.maximum(weights_D, MIN_WEIGHT) / safe_D) + 1.0
-        return np.where(self.reference_D > 0, slope_D, 0.0)
-
-    def refusal(self, mixture: Mixture, tolerance: float) -> str | None:
-        """Say why a mixture is not allowed, and how to fix it; None where it is."""
-        away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
-        if away <= self.size + tolerance:
-            return None
-        allow = f", or allow {self.kind}: {up(away)}" if np.isfinite(away) else ""
-        return (
-            f"the mixture is {away:.4g} ({WORDS[self.kind]}) from {self.name}; "
-            f"{RADIUS_SOURCE}.{self.kind} is {self.size:g}. Move it closer{allow}."
-        )
-
-    def binding(self, mixture: Mixture) -> list[str]:
-        """Name the radius where it is an active constraint."""
-        away = float(self.distance(mixture.over(self.reference.domains).array[None])[0])
-        return (
-            [f"{self.text} ({RADIUS_SOURCE})"]
-            if abs(away - self.size) <= NEAR_RADIUS * self.size
-            else []
-        )
+    @property
+    def is_variation(self) -> bool:  # type: ignore[override]
+        """Whether it is the total variation from the reference."""
+        return self.kind == "tv"
 
     @property
     def text(self) -> str:
         """The limit in short."""
         return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
 
-    def _divergence(self, weights_ND: Array) -> Array:
-        safe_D = np.where(self.reference_D > 0, self.reference_D, 1.0)
-        ratio_ND = np.where(weights_ND > 0, weights_ND, 1.0) / safe_D
-        terms_ND = weights_ND * np.where(weights_ND > 0, np.log(ratio_ND), 0.0)
-        outside_N = (weights_ND[:, self.reference_D == 0] > MIN_WEIGHT).any(axis=1)
+    def value(self, weights_ND: ArrayLike) -> Array:
+        """Return how far each mixture is from the reference, shape (N,)."""
+        weights = np.asarray(weights_ND, dtype=np.float64)
+        if self.kind == "tv":
+            return total_variation(weights, self.center_D)
+        weights = np.maximum(weights, 0.0)
+        ratio_ND = np.where(weights > 0, weights, 1.0) / self._safe_D
+        terms_ND = weights * np.where(weights > 0, np.log(ratio_ND), 0.0)
+        outside_N = (weights[:, self.center_D == 0] > MIN_WEIGHT).any(axis=1)
         divergence: Array = np.where(outside_N, np.inf, terms_ND.sum(axis=1))
         return divergence
+
+    def slope(self, weights_D: Array) -> Array:
+        """Return the gradient of the divergence at a mixture, shape (D,)."""
+        slope_D = np.log(np.maximum(weights_D, MIN_WEIGHT) / self._safe_D) + 1.0
+        return np.where(self.center_D > 0, slope_D, 0.0)
+
+    def allow(self, value: float) -> str:
+        """Write the setting at which a distance would be allowed."""
+        return f"radius.{self.kind}: {up(value)}"
+
+    def refusal(self, value: float) -> str:
+        """Say why a distance is not allowed, and how to fix it."""
+        allow = f", or allow {self.kind}: {up(value)}" if np.isfinite(value) else ""
+        return (
+            f"the mixture is {value:.4g} ({WORDS[self.kind]}) from {self.name}; "
+            f"{self.source}.{self.kind} is {self.size:g}. Move it closer{allow}."
+        )
+
+    @property
+    def possible_D(self) -> BoolArray | None:
+        """What the reference lacks stays out of a divergence."""
+        return self.center_D > 0 if self.kind == "kl" else None
+
+    @property
+    def _safe_D(self) -> Array:
+        return np.where(self.center_D > 0, self.center_D, 1.0)

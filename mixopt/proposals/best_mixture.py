@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.constraints import MISSED, Limit
+from mixopt.constraints import MISSED, floor
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.fitting import ResampledFits, aimed, resampled_fits
 from mixopt.mixture import Mixture
@@ -163,12 +163,12 @@ def keeping_unmeasured(
     """Return the constraints with a floor under each unmeasured domain, and their names."""
     most = dict(zip(constraints.domains, constraints.upper_D.tolist(), strict=True))
     names = unmeasured(constraints.domains, targets) if share > 0 else ()
-    floors = [Limit(n, min(share * natural[n], most[n]), KEEP_SOURCE, setting=share) for n in names]
-    floors = [floor for floor in floors if floor.value > 0]
+    floors = [floor(n, min(share * natural[n], most[n]), KEEP_SOURCE, setting=share) for n in names]
+    floors = [one for one in floors if one.value > 0]
     if not floors:
         return constraints, ()
     try:
-        return constraints.with_floors(floors), tuple(floor.domain for floor in floors)
+        return constraints.with_limits(floors), tuple(one.domains[0] for one in floors)
     except InfeasibleError:
         return constraints, ()
 

@@ -129,10 +129,10 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
 
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
-    rows, radius = limits_of(problem.allowed)
+    rows, convex = limits_of(problem.allowed)
     kept = [] if problem.guards is None else [_guards(problem, room=ROOM)]
     if problem.risk is not None:
-        return minimize_slsqp(_differences(problem), start_D, rows, radius, kept, accuracy=accuracy)
+        return minimize_slsqp(_differences(problem), start_D, rows, convex, kept, accuracy=accuracy)
     pieces, alone = _pieces(problem), len(problem.objective.pieces()) == 1
     bounds = isinstance(problem.allowed, CappedSimplex) and not kept
     if alone and bounds and len(start_D) > MAX_SLSQP_DOMAINS:
@@ -144,7 +144,7 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
             accuracy=accuracy,
         )
     if alone:
-        return minimize_slsqp(pieces, start_D, rows, radius, kept, accuracy=accuracy)
+        return minimize_slsqp(pieces, start_D, rows, convex, kept, accuracy=accuracy)
     below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
     return _least_above(below, start_D, problem, kept, accuracy=accuracy)
 
@@ -158,7 +158,7 @@ def _least_above(
     accuracy: float = FINE,
 ) -> Array:
     """Minimise the largest of `-below` as the least t with t + below >= 0."""
-    rows, radius = limits_of(problem.allowed)
+    rows, convex = limits_of(problem.allowed)
     domains = len(start_D)
     level = -below.values(start_D).min(keepdims=True)
     above = DifferentiableFunction(
@@ -172,7 +172,7 @@ def _least_above(
     )
     inner = [_of_weights(one, domains) for one in kept]
     start_X, positive = np.append(start_D, level), [above, *inner]
-    return minimize_slsqp(top, start_X, rows, radius, positive, accuracy=accuracy)[:domains]
+    return minimize_slsqp(top, start_X, rows, convex, positive, accuracy=accuracy)[:domains]
 
 
 def _of_weights(smooth: DifferentiableFunction, domains: int) -> DifferentiableFunction:

@@ -193,7 +193,7 @@ def _by_change(answer: PageAnswer) -> list[str]:
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     """Return the rows of each group, its own first; nothing without groups."""
-    members = {one.name: list(one.domains) for one in run.constraints.groups}
+    members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
     if not members:
         return []
     grouped = {name for own in members.values() for name in own}

@@ -96,21 +96,24 @@ def question_data(
 
 
 def _constraints(question: ProposalRequest, stated: ConstraintsConfig) -> dict[str, Any]:
+    from mixopt.constraints import Radius
+
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
-    radius, inventory = limits.radius, question.inventory
+    radius = next((one for one in limits.convex if isinstance(one, Radius)), None)
+    inventory = question.inventory
     epochs = dict.fromkeys(domains, stated.max_epochs) | (stated.max_epochs_of or {})
     return {
         "low": limits.lower_D[places],
         "high": limits.upper_D[places],
         "groups": [
             {
-                "name": group.name,
-                "members": [domains.index(name) for name in group.domains],
-                "low": group.least,
-                "high": group.most,
+                "name": group,
+                "members": [domains.index(name) for name in members],
+                "low": least,
+                "high": most,
             }
-            for group in limits.groups
+            for group, (members, least, most) in limits.groups.items()
         ],
         "inventory": np.array([float((inventory or {}).get(name, 1)) for name in domains]),
         # Without an inventory nothing is known of epochs, whatever the length.

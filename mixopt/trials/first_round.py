@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.config import AnnealsConfig, DesignConfig
-from mixopt.constraints import Constraints, Limit, scaled_limit
+from mixopt.constraints import Constraints, cap
 from mixopt.errors import ConfigError, DesignError, InfeasibleError, MixtureError
 from mixopt.mixture import Mixture
 from mixopt.system import (
@@ -91,11 +91,13 @@ def _check_epochs(
     config: AnnealsConfig, mixtures: Mapping[str, Mixture], constraints: Constraints
 ) -> None:
     """Check that each domain has tokens enough for its weight in every anneal and the control."""
-    for cap in sorted(constraints.caps, key=lambda cap: cap.domain not in config.sources):
-        most = max(mixture[cap.domain] for mixture in mixtures.values())
-        if cap.rate and most > cap.value + TOLERANCE:
-            kind = "source" if cap.domain in config.sources else "base domain"
-            raise InfeasibleError(f"{kind} {cap.domain!r}: {cap.refuse(most)}")
+    epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
+    for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
+        (domain,) = limit.domains
+        most = max(mixture[domain] for mixture in mixtures.values())
+        if most > limit.value + TOLERANCE:
+            kind = "source" if domain in config.sources else "base domain"
+            raise InfeasibleError(f"{kind} {domain!r}: {limit.refusal(most)}")
 
 
 def _role(name: str) -> Role:
@@ -200,11 +202,14 @@ def design_constraints(
 ) -> Constraints:
     """Return the constraints with the design's caps: `max_weights` and `max_usage` x natural."""
     base = constraints or Constraints(natural.domains)
-    caps = [Limit(name, cap, "design.max_weights") for name, cap in config.max_weights.items()]
+    caps = [cap(name, most, "design.max_weights") for name, most in config.max_weights.items()]
     if config.max_usage is not None:
         usage = config.max_usage
-        caps += [scaled_limit(n, "design.max_usage", usage, share) for n, share in natural.items()]
-    return base.with_caps(caps)
+        caps += [
+            cap(name, usage * share, "design.max_usage", setting=usage, rate=share)
+            for name, share in natural.items()
+        ]
+    return base.with_limits(caps)
 
 
 def sample_mixtures(

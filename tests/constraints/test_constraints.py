@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints import Constraints, Limit, scaled_limit
-from mixopt.constraints.limits import tokens
+from mixopt.constraints import Constraints, cap
+from mixopt.constraints.limits import token_text
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 
@@ -99,7 +99,7 @@ def test_floors_that_add_up_to_more_than_1_are_named_with_the_excess():
 def test_caps_of_two_sources_are_named_with_what_mends_each():
     bounded = constraints(bounds={"web": (0, 0.3), "code": (0, 0.5)})
     with pytest.raises(InfeasibleError) as caught:
-        bounded.with_caps([scaled_limit("europarl", "design.max_usage", 2, 0.05)])
+        bounded.with_limits([cap("europarl", 0.1, "design.max_usage", setting=2, rate=0.05)])
     assert str(caught.value) == (
         "no mixture satisfies all of these limits, short by 0.1 (constraints.bounds: web <= 0.3,"
         " code <= 0.5; design.max_usage: 2: europarl <= 0.1); raise the maximum of web to 0.4 in"
@@ -151,7 +151,8 @@ def test_violations_say_what_mends_them():
     assert broken == [
         "domain 'europarl': a weight of 0.65 of 25B tokens needs 16.6 epochs of its 0.98B tokens;"
         " constraints.max_epochs is 4. Lower it to <= 0.1568, or allow max_epochs: 16.6.",
-        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds.",
+        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds. Raise it"
+        " to >= 0.1, or allow 0.05 in constraints.bounds.",
     ]
 
 
@@ -168,13 +169,13 @@ def test_constraints_are_frozen():
 
 
 def test_a_cap_that_is_no_setting_says_which_field_to_widen():
-    capped = Limit("web", 0.2, "design.max_weights")
+    capped = cap("web", 0.2, "design.max_weights")
     with pytest.raises(InfeasibleError, match="maximum of web to 0.5 in design.max_weights"):
-        constraints(bounds={"web": (0.5, 1)}).with_caps([capped])
+        constraints(bounds={"web": (0.5, 1)}).with_limits([capped])
 
 
 @pytest.mark.parametrize(
     ("count", "text"), [(25e9, "25B"), (0.98e9, "0.98B"), (410e6, "410M"), (1200, "1.2k"), (7, "7")]
 )
 def test_tokens_are_written_for_reading(count, text):
-    assert tokens(count) == text
+    assert token_text(count) == text

@@ -170,9 +170,9 @@ def test_a_group_that_is_fixed_holds_for_all_and_is_a_tie_for_a_descent():
     one = allowed(TIED)
     drawn_ND = one.from_cube(cubes(0, 100, one.dimensions))
     np.testing.assert_allclose(drawn_ND[:, 1:3].sum(axis=1), 0.5, atol=1e-9)
-    rows, radius = limits_of(one)
+    rows, convex = limits_of(one)
     ties_ED, values_E = rows.ties
-    assert radius is None
+    assert convex == ()
     assert len(ties_ED) == 2
     np.testing.assert_allclose(ties_ED @ drawn_ND.T, values_E[:, None] + np.zeros(100), atol=1e-9)
     assert rows.rows_RD.shape == (0, 4)
@@ -191,8 +191,8 @@ def test_a_domain_that_is_fixed_by_its_group_is_fixed_in_a_descent():
 
 def test_bounds_alone_are_rows_without_a_tie():
     simplex = CappedSimplex(np.array([0.1, 0.0]), np.array([1.0, 0.5]))
-    rows, radius = limits_of(simplex)
-    assert radius is None
+    rows, convex = limits_of(simplex)
+    assert convex == ()
     assert rows.ties is None
     assert rows.rows_RD.shape == (0, 2)
     assert (rows.lower_D.tolist(), rows.upper_D.tolist()) == ([0.1, 0.0], [1.0, 0.5])
@@ -211,7 +211,7 @@ def test_a_domain_that_the_reference_lacks_stays_out_of_a_divergence():
     reference = Mixture({"code": 0.5, "prose": 0.5, "law": 0.0})
     radius = Radius(reference, "old", "kl", 0.3)
     none_0D = np.empty((0, 3))
-    one = ConvexSet(CappedSimplex.full(3), none_0D, np.empty(0), np.empty(0), radius)
+    one = ConvexSet(CappedSimplex.full(3), none_0D, np.empty(0), np.empty(0), (radius,))
     assert one.upper_D.tolist() == [1.0, 1.0, 0.0]
     assert one.from_cube(cubes(0, 50, one.dimensions))[:, 2].max() == 0.0
 
@@ -229,7 +229,34 @@ def test_a_radius_that_no_mixture_meets_is_refused_with_the_radius():
     radius = Radius(Mixture.from_array(tuple(INVENTORY), NATURAL_D), "natural", "tv", 0.1)
     base = CappedSimplex(np.array([0.0, 0, 0, 0.3]), np.ones(4))
     with pytest.raises(InfeasibleError, match=r"has total variation from natural <= 0.1"):
-        ConvexSet(base, np.empty((0, 4)), np.empty(0), np.empty(0), radius)
+        ConvexSet(base, np.empty((0, 4)), np.empty(0), np.empty(0), (radius,))
+
+
+def radii(kl, tv):
+    uniform = Radius(Mixture.uniform(tuple(INVENTORY)), "uniform", "kl", kl)
+    return uniform, Radius(Mixture.from_array(tuple(INVENTORY), NATURAL_D), "natural", "tv", tv)
+
+
+@settings(max_examples=25, deadline=None)
+@given(kl=st.floats(0.02, 0.3), tv=st.floats(0.12, 0.3), seed=st.integers(0, 99))
+def test_two_convex_limits_hold_together(kl, tv, seed):
+    none = np.empty((0, 4)), np.empty(0), np.empty(0)
+    one = ConvexSet(CappedSimplex.full(4), *none, radii(kl, tv))
+    points_ND = np.random.default_rng(seed).dirichlet(np.ones(4), 6)
+    for mapped_ND in (one.project(points_ND), one.inside(points_ND), one.from_cube(cubes(0, 9, 3))):
+        for limit in radii(kl, tv):
+            assert (limit.value(mapped_ND) <= limit.size + 1e-8).all()
+    assert len(np.unique(one.from_cube(cubes(0, 9, 3)).round(7), axis=0)) == 9
+    first_D = one.project(points_ND[0])
+    drawn_ND = one.inside(np.random.default_rng(1).dirichlet(np.ones(4), 3000))
+    away_N = np.linalg.norm(drawn_ND - points_ND[0], axis=1)
+    assert np.linalg.norm(first_D - points_ND[0]) <= away_N.min() + 1e-6
+
+
+def test_two_convex_limits_without_a_common_mixture_are_refused_with_both():
+    none = np.empty((0, 4)), np.empty(0), np.empty(0)
+    with pytest.raises(InfeasibleError, match="uniform <= 0.001 and total variation from natural"):
+        ConvexSet(CappedSimplex.full(4), *none, radii(0.001, 0.01))
 
 
 @settings(max_examples=40, deadline=None)

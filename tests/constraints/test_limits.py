@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mixopt.config import ConstraintsConfig
-from mixopt.constraints import Constraints, Limit, scaled_limit
-from mixopt.constraints.limits import (
-    GroupLimit,
-    down,
-    epoch_limit,
-    strictest,
-    up,
-)
+from mixopt.constraints import Constraints, LinearLimit, cap, floor
+from mixopt.constraints.limits import down, epoch_cap, up
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 
@@ -23,8 +17,8 @@ def constraints(target_tokens=100, **fields) -> Constraints:
     return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY, target_tokens)
 
 
-def group(least=0.2, most=0.4, domains=("code", "law")) -> GroupLimit:
-    return GroupLimit("rare", domains, least, most, "constraints.groups.rare")
+def rare(least=0.2, most=0.4, domains=("code", "law")) -> Constraints:
+    return constraints(groups={"rare": {"domains": list(domains), "bounds": (least, most)}})
 
 
 def test_numbers_in_messages_are_rounded_to_the_safe_side():
@@ -34,65 +28,63 @@ def test_numbers_in_messages_are_rounded_to_the_safe_side():
 
 
 def test_the_strictest_limit_of_each_domain_counts_in_the_domains_order():
-    caps = [Limit("b", 0.5, "x"), Limit("a", 0.4, "x"), Limit("b", 0.3, "y")]
-    assert [(c.domain, c.value) for c in strictest(caps, "abc", min)] == [("a", 0.4), ("b", 0.3)]
-    assert [(c.domain, c.value) for c in strictest(caps, "abc", max)] == [("a", 0.4), ("b", 0.5)]
+    caps = (cap("b", 0.5, "x"), cap("a", 0.4, "x"), cap("b", 0.3, "y"))
+    floors = (floor("b", 0.1, "x"), floor("b", 0.2, "y"))
+    found = Constraints(tuple("abc"), (*floors, *caps)).strictest
+    assert [(one.text, one.source) for one in found] == [
+        ("a <= 0.4", "x"),
+        ("b <= 0.3", "y"),
+        ("b >= 0.2", "y"),
+    ]
 
 
 def test_a_scaled_limit_is_never_above_1():
-    assert scaled_limit("a", "s", 3, 0.2).value == pytest.approx(0.6)
-    assert scaled_limit("a", "s", 9, 0.2).value == 1.0
-    assert epoch_limit("a", 30, 2, 100).value == pytest.approx(0.6)
-    assert epoch_limit("a", 30, 20, 100).value == 1.0
+    assert cap("a", 1.8, "s", setting=9, rate=0.2).value == 1.0
+    assert epoch_cap("a", 30, 2, 100).value == pytest.approx(0.6)
+    assert epoch_cap("a", 30, 20, 100).value == 1.0
 
 
 def test_a_cap_that_scales_says_the_setting_that_would_allow_a_weight():
-    said = scaled_limit("web", "design.max_usage", 2, 0.1).refuse(0.35)
+    said = cap("web", 0.2, "design.max_usage", setting=2, rate=0.1).refusal(0.35)
     assert said == (
         "a weight of 0.35 is above 0.2, the maximum set by design.max_usage: 2. Lower it to <= "
         "0.2, or allow max_usage: 3.5."
     )
 
 
-def test_a_group_needs_domains_that_differ_and_a_least_below_its_most():
-    with pytest.raises(ConfigError, match=r"groups.rare: needs at least one domain"):
-        group(domains=())
+def test_a_groups_domains_differ_and_a_least_below_its_most():
     with pytest.raises(ConfigError, match=r"groups.rare: domain 'law' is given twice"):
-        group(domains=("law", "code", "law"))
+        rare(domains=("law", "code", "law"))
     with pytest.raises(
         ConfigError, match=r"groups.rare: the minimum, 0.5, is above the maximum, 0.4"
     ):
-        group(least=0.5)
-    assert group(least=0.4).least == 0.4
+        rare(least=0.5)
+    assert rare(least=0.4).groups == {"rare": (("code", "law"), 0.4, 0.4)}
 
 
 def test_a_mixture_outside_a_groups_bounds_is_told_both_ways_out():
-    rare = group()
-    assert rare.members(("law", "web", "code")).tolist() == [1.0, 0.0, 1.0]
-    assert rare.refusal({"web": 0.5, "code": 0.3, "law": 0.2}, 1e-6) == (
+    limits = rare()
+    assert limits.violations(Mixture({"web": 0.5, "code": 0.3, "law": 0.2})) == [
         "group 'rare': a share of 0.5 is above 0.4, the maximum set by constraints.groups.rare. "
-        "Lower it to <= 0.4, or allow 0.5."
-    )
-    assert rare.refusal({"web": 0.9, "code": 0.1, "law": 0.0}, 1e-6) == (
+        "Lower it to <= 0.4, or allow 0.5 in constraints.groups.rare."
+    ]
+    assert limits.violations(Mixture({"web": 0.9, "code": 0.1, "law": 0.0})) == [
         "group 'rare': a share of 0.1 is below 0.2, the minimum set by constraints.groups.rare. "
-        "Raise it to >= 0.2, or allow 0.1."
-    )
-    for share in (0.191, 0.3, 0.409):
-        assert rare.refusal({"code": share, "law": 0.0}, 0.01) is None
-    for share in (0.189, 0.411):
-        assert rare.refusal({"code": share, "law": 0.0}, 0.01) is not None
+        "Raise it to >= 0.2, or allow 0.1 in constraints.groups.rare."
+    ]
+    for share, broken in ((0.191, 0), (0.3, 0), (0.409, 0), (0.189, 1), (0.411, 1)):
+        mixture = Mixture({"web": 1 - share, "code": share, "law": 0.0})
+        assert len(limits.violations(mixture, tolerance=0.01)) == broken
 
 
 def test_the_sides_of_a_group_that_hold_a_mixture_are_named():
-    assert group().binding({"code": 0.4, "law": 0.0}, 1e-4) == [
-        "group rare <= 0.4 (constraints.groups.rare)"
-    ]
-    assert group().binding({"code": 0.1, "law": 0.1}, 1e-4) == [
-        "group rare >= 0.2 (constraints.groups.rare)"
-    ]
-    assert group().binding({"code": 0.3, "law": 0.0}, 1e-4) == []
-    assert group(0.0, 1.0).binding({"code": 0.0, "law": 0.0}, 1e-4) == []
-    assert group(0.0, 1.0).binding({"code": 1.0, "law": 0.0}, 1e-4) == []
+    def held(limits, code, law=0.0):
+        return limits.binding(Mixture({"web": 1 - code - law, "code": code, "law": law}))
+
+    assert held(rare(), 0.4) == ["group rare <= 0.4 (constraints.groups.rare)"]
+    assert held(rare(), 0.1, 0.1) == ["group rare >= 0.2 (constraints.groups.rare)"]
+    assert held(rare(), 0.3) == []
+    assert held(rare(0.0, 1.0), 0.0) == held(rare(0.0, 1.0), 1.0) == []
 
 
 def test_violations_name_groups_and_the_radius():
@@ -123,7 +115,7 @@ def test_groups_and_the_radius_are_named_among_what_binds():
 
 
 def test_a_limit_that_is_as_wide_as_the_simplex_does_not_bind():
-    free = Constraints(("web", "code"), caps=(Limit("web", 1.0, "x"),))
+    free = Constraints(("web", "code"), (LinearLimit(("web",), 1.0, "x"),))
     assert free.binding(Mixture({"web": 1.0, "code": 0.0})) == []
 
 
@@ -132,7 +124,7 @@ def test_a_domains_own_number_of_epochs_wins_over_that_of_all():
     assert limits.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
     only = constraints(max_epochs_of={"law": 5})
     assert only.upper_D.tolist() == pytest.approx([1.0, 1.0, 0.5])
-    assert only.caps[0].source == "constraints.max_epochs_of.law"
+    assert only.linear[0].source == "constraints.max_epochs_of.law"
     with pytest.raises(ConfigError, match=r"max_epochs_of: unknown domain 'lwa'; did you mean"):
         constraints(max_epochs_of={"lwa": 5})
     with pytest.raises(ConfigError, match=r"constraints.max_epochs_of: needs the length"):
@@ -141,7 +133,7 @@ def test_a_domains_own_number_of_epochs_wins_over_that_of_all():
 
 def test_further_floors_and_caps_add_to_those_there_are():
     limits = constraints(bounds={"code": (0.1, 0.5)})
-    both = limits.with_floors([Limit("law", 0.2, "x")]).with_caps([Limit("web", 0.6, "y")])
+    both = limits.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
     assert both.lower_D.tolist() == [0.0, 0.1, 0.2]
     assert both.upper_D.tolist() == [0.6, 0.5, 1.0]
     assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
@@ -152,8 +144,8 @@ def test_the_reference_of_a_radius_is_natural_uniform_or_a_file(tmp_path):
     references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
     references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
     for name, weights in references.items():
-        radius = constraints(radius={"tv": 0.2, "reference": name}).radius
-        assert radius.reference_D.tolist() == pytest.approx(weights)
+        (radius,) = constraints(radius={"tv": 0.2, "reference": name}).convex
+        assert radius.center_D.tolist() == pytest.approx(weights)
         assert (radius.kind, radius.size, radius.name) == ("tv", 0.2, name)
     with pytest.raises(
         ConfigError, match=r"radius.reference: .*natural, uniform, or a file of wei"

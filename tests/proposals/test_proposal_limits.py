@@ -65,7 +65,7 @@ def test_a_group_holds_what_its_domains_have_together():
 def test_a_radius_holds_the_proposal_near_its_reference(distance):
     limits = constraints(radius={"reference": "natural", **distance})
     best = found(problem(Bowl([0.0, 0, 0, 1.0]), limits))
-    assert limits.radius.distance(best.weights_D[None])[0] == pytest.approx(
+    assert limits.convex[0].value(best.weights_D[None])[0] == pytest.approx(
         next(iter(distance.values())), rel=1e-4
     )
     assert best.weights_D[3] > NATURAL["mail"]
@@ -84,16 +84,12 @@ def test_the_optimum_of_a_convex_law_is_the_one_that_slsqp_finds(fields):
     bowl, limits = Bowl([0.1, 0.2, 0.6, 0.1]), constraints(**fields)
     own = found(problem(bowl, limits)).value
     conditions = [{"type": "eq", "fun": lambda w: w.sum() - 1}]
-    for group in limits.groups:
-        members_D = np.array(group.members(DOMAINS), dtype=float)
-        conditions.append({"type": "ineq", "fun": lambda w, m=members_D, g=group: g.most - m @ w})
-        conditions.append({"type": "ineq", "fun": lambda w, m=members_D, g=group: m @ w - g.least})
-    if limits.radius is not None:
+    for limit in limits.linear:
+        row_D, most = limit.row(DOMAINS), limit.sign * limit.value
+        conditions.append({"type": "ineq", "fun": lambda w, r=row_D, m=most: m - r @ w})
+    for one in limits.convex:
         conditions.append(
-            {
-                "type": "ineq",
-                "fun": lambda w: limits.radius.size - limits.radius.distance(np.abs(w)[None])[0],
-            }
+            {"type": "ineq", "fun": lambda w, c=one: c.size - c.value(np.abs(w)[None])[0]}
         )
     theirs = minimize(
         lambda w: bowl.predict(w[None])[0, 0],

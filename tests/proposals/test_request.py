@@ -233,4 +233,4 @@ def test_a_front_keeps_away_from_the_collapsed_trials_of_the_request(fit):
 
 def test_a_radius_around_the_natural_mixture_is_around_the_uniform_one_without_an_inventory(fit):
     limits = ProposalRequest.of(fit, constraints={"radius": {"tv": 0.1}}).constraints
-    np.testing.assert_allclose(limits.radius.reference_D, [1 / 3] * 3)
+    np.testing.assert_allclose(limits.convex[0].center_D, [1 / 3] * 3)
