@@ -1,4 +1,4 @@
-"""Programs over mixtures: the lowest point, the deepest in convex limits, the least change, descent.
+"""Programs over mixtures: the lowest point, the deepest in convex limits, the least change.
 
 All are over weights within bounds that add up to 1 and meet rows of `row . w <= most`. They are
 linear programs, solved to a vertex by HiGHS, also with total variation, which is linear once how

@@ -151,8 +151,8 @@ def test_violations_say_what_mends_them():
     assert broken == [
         "domain 'europarl': a weight of 0.65 of 25B tokens needs 16.6 epochs of its 0.98B tokens;"
         " constraints.max_epochs is 4. Lower it to <= 0.1568, or allow max_epochs: 16.6.",
-        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds. Raise it"
-        " to >= 0.1, or allow 0.05 in constraints.bounds.",
+        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds. Raise"
+        " it to >= 0.1, or allow 0.05 in constraints.bounds.",
     ]
 
 

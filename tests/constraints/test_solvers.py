@@ -148,9 +148,8 @@ def test_a_descent_ends_at_a_radius_of_either_kind():
 
 
 def test_a_descent_within_a_total_variation_moves_weight_from_where_it_costs_least():
-    end_D = minimize_slsqp(
-        bowl([0, 0, 1.0]), np.array([0.5, 0.3, 0.2]), rows(), [radius("tv", 0.1)]
-    )
+    start_D, around = np.array([0.5, 0.3, 0.2]), radius("tv", 0.1)
+    end_D = minimize_slsqp(bowl([0, 0, 1.0]), start_D, rows(), [around])
     # The larger weight costs more, so it alone gives.
     np.testing.assert_allclose(end_D, [0.4, 0.3, 0.3], atol=1e-5)
 

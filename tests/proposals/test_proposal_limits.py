@@ -87,10 +87,10 @@ def test_the_optimum_of_a_convex_law_is_the_one_that_slsqp_finds(fields):
     for limit in limits.linear:
         row_D, most = limit.row(DOMAINS), limit.sign * limit.value
         conditions.append({"type": "ineq", "fun": lambda w, r=row_D, m=most: m - r @ w})
-    for one in limits.convex:
-        conditions.append(
-            {"type": "ineq", "fun": lambda w, c=one: c.size - c.value(np.abs(w)[None])[0]}
-        )
+    conditions += [
+        {"type": "ineq", "fun": lambda w, c=one: c.size - c.value(np.abs(w)[None])[0]}
+        for one in limits.convex
+    ]
     theirs = minimize(
         lambda w: bowl.predict(w[None])[0, 0],
         NATURAL.array,
