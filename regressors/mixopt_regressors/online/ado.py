@@ -29,7 +29,7 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_whole
+from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, means, option
 
 HUBER = 1e-3
 EXPONENTS = np.arange(0.0, 0.8, 0.1)
@@ -119,18 +119,11 @@ class ADOEstimator(OnlineEstimator):
         "samples", "samples_B", "losses_BD", "laws_DP", "next_fit", "recent_D", "mean_rho_D",
         "block_start", "block_samples", "block_sum_D", "block_count_D",
     )  # fmt: skip
+    mixtures: ClassVar[tuple[str, ...]] = ("recent_D", "mean_rho_D")
 
-    warmup_steps: int | None = None
-    fit_steps: int | None = None
-    update_steps: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        if self.warmup_steps is not None:
-            check_whole("ado: warmup_steps", self.warmup_steps, least=0)
-        if self.fit_steps is not None:
-            check_whole("ado: fit_steps", self.fit_steps, least=1)
-        check_whole("ado: update_steps", self.update_steps, least=1)
+    warmup_steps: int | None = option(None, least=0)
+    fit_steps: int | None = option(None, least=1)
+    update_steps: int = option(1, least=1)
 
     def _first(self) -> Plan:
         steps, natural_D = self.setting.steps, self.setting.natural_D
@@ -172,8 +165,7 @@ class ADOEstimator(OnlineEstimator):
         self.block_count_D = self.block_count_D + seen.loss_count_D
         if seen.step - self.block_start < self.block_steps:
             return
-        mean_D = np.full(len(self.block_sum_D), np.nan)
-        np.divide(self.block_sum_D, self.block_count_D, out=mean_D, where=self.block_count_D > 0)
+        mean_D = means(self.block_sum_D, self.block_count_D)
         middle = (self.block_samples + self.samples) / 2.0
         self.samples_B = np.append(self.samples_B, middle)
         self.losses_BD = np.vstack([self.losses_BD, mean_D])
@@ -206,8 +198,3 @@ class ADOEstimator(OnlineEstimator):
     def _plan(self, weights_D: Array, steps: int) -> Plan:
         tag = "natural" if np.isnan(self.laws_DP).any() else "scaling laws"
         return Plan(self.bounded(weights_D), steps, tag)
-
-    def _remapped(self) -> None:
-        super()._remapped()
-        self.recent_D = self.recent_D / self.recent_D.sum()
-        self.mean_rho_D = self.mean_rho_D / self.mean_rho_D.sum()

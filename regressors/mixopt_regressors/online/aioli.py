@@ -33,10 +33,8 @@ from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import (
     OnlineEstimator,
     Seen,
-    check_flag,
-    check_number,
-    check_whole,
     log_shares,
+    option,
     softmax,
 )
 
@@ -105,29 +103,15 @@ class AioliEstimator(OnlineEstimator):
         "matrix_MD", "columns_D", "log_weights_D",
     )  # fmt: skip
 
-    eta: float = 0.2
-    update_steps: int | None = None
-    sweeps: int = 2
-    sweep_steps: int | None = None
-    one_hot: float = 0.75
-    ema: float | None = None
-    diagonal: bool = False
-    realised: bool = False
-    prior_steps: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        check_number("aioli: eta", self.eta, least=0.0)
-        check_number("aioli: one_hot", self.one_hot, least=0.0, most=1.0)
-        check_whole("aioli: sweeps", self.sweeps, least=1)
-        check_whole("aioli: prior_steps", self.prior_steps, least=0)
-        for option in ("update_steps", "sweep_steps"):
-            if getattr(self, option) is not None:
-                check_whole(f"aioli: {option}", getattr(self, option), least=1)
-        for option in ("diagonal", "realised"):
-            check_flag(f"aioli: {option}", getattr(self, option))
-        if self.ema is not None:
-            check_number("aioli: ema", self.ema, least=0.0, most=1.0)
+    eta: float = option(0.2, least=0.0)
+    update_steps: int | None = option(None, least=1)
+    sweeps: int = option(2, least=1)
+    sweep_steps: int | None = option(None, least=1)
+    one_hot: float = option(0.75, least=0.0, most=1.0)
+    ema: float | None = option(None, least=0.0, most=1.0)
+    diagonal: bool = option(False)
+    realised: bool = option(False)
+    prior_steps: int = option(0, least=0)
 
     def start(self, setting: Setting) -> None:
         """Begin a run."""

@@ -15,6 +15,7 @@ Shapes: D domains.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_whole, softmax
+from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, option, softmax
 
 
 class _Static(OnlineEstimator):
@@ -35,8 +36,9 @@ class _Static(OnlineEstimator):
     def _remapped(self) -> None:
         self._adopt(self._first())
 
+    @abstractmethod
     def _mixture(self) -> Array:
-        raise NotImplementedError
+        """Return the mixture of the whole run."""
 
 
 @dataclass(eq=False)
@@ -76,14 +78,8 @@ class ODMEstimator(OnlineEstimator):
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
     saved: ClassVar[tuple[str, ...]] = ("rewards_D", "epsilon")
 
-    warmup_steps: int | None = None
-    update_steps: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        if self.warmup_steps is not None:
-            check_whole("odm: warmup_steps", self.warmup_steps, least=0)
-        check_whole("odm: update_steps", self.update_steps, least=1)
+    warmup_steps: int | None = option(None, least=0)
+    update_steps: int = option(1, least=1)
 
     def _first(self) -> Plan:
         steps, domains = self.setting.steps, len(self.setting.domains)

@@ -28,9 +28,9 @@ from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import (
     OnlineEstimator,
     Seen,
-    check_number,
-    check_whole,
+    check_option,
     log_shares,
+    option,
     softmax,
 )
 
@@ -39,6 +39,7 @@ class ReweightingEstimator(OnlineEstimator):
     """Moves the mixture by scores of the domains and averages it."""
 
     saved: ClassVar[tuple[str, ...]] = ("alpha_D", "average_D", "updates", "scores_D")
+    mixtures: ClassVar[tuple[str, ...]] = ("alpha_D", "average_D")
     update_steps: int
     smoothing: float
 
@@ -77,11 +78,6 @@ class ReweightingEstimator(OnlineEstimator):
     def _plan(self, tag: str) -> Plan:
         return Plan(self.bounded(self.alpha_D), self.update_steps, tag)
 
-    def _remapped(self) -> None:
-        super()._remapped()
-        self.alpha_D = self.alpha_D / self.alpha_D.sum()
-        self.average_D = self.average_D / self.average_D.sum()
-
 
 @dataclass(eq=False)
 class DoReMiEstimator(ReweightingEstimator):
@@ -96,15 +92,9 @@ class DoReMiEstimator(ReweightingEstimator):
     name: ClassVar[str] = "doremi"
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss", "excess_loss"})
 
-    eta: float = 1.0
-    smoothing: float = 1e-4
-    update_steps: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        check_number("doremi: eta", self.eta, least=0.0)
-        check_number("doremi: smoothing", self.smoothing, least=0.0, most=1.0)
-        check_whole("doremi: update_steps", self.update_steps, least=1)
+    eta: float = option(1.0, least=0.0)
+    smoothing: float = option(1e-4, least=0.0, most=1.0)
+    update_steps: int = option(1, least=1)
 
     def _scores(self, seen: Seen) -> Array:
         return seen.mean_excess_D
@@ -128,19 +118,16 @@ class DoGEEstimator(ReweightingEstimator):
     name: ClassVar[str] = "doge"
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss", "alignment"})
 
-    mu: float = 0.01
-    least: float = 0.0
-    most: float = 5.0
-    smoothing: float = 0.0
-    update_steps: int = 1
+    mu: float = option(0.01, least=1e-12)
+    least: float = option(0.0)
+    most: float = option(5.0)
+    smoothing: float = option(0.0, least=0.0, most=1.0)
+    update_steps: int = option(1, least=1)
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_number("doge: mu", self.mu, least=1e-12)
-        check_number("doge: least", self.least)
-        check_number("doge: most", self.most, least=self.least)
-        check_number("doge: smoothing", self.smoothing, least=0.0, most=1.0)
-        check_whole("doge: update_steps", self.update_steps, least=1)
+        super().__post_init__()
+        check_option("doge: most", self.most, "float", least=self.least)
 
     def _scores(self, seen: Seen) -> Array:
         return np.clip(seen.alignment_D, self.least, self.most)

@@ -19,8 +19,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +35,32 @@ Names = Mapping[str, Sequence[str]]  # of the domains, under D, and of the evalu
 _SUFFIX = re.compile(r"_([A-Z]+)$")
 
 
+def option(default: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
+    """Return the field of an option: its default and its range; the annotation says the kind."""
+    return field(default=default, metadata={"range": (least, most)})
+
+
+def check_option(
+    where: str, value: Any, kind: str, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Check that an option is of its kind (`bool`, `int`, `float`), finite and in its range."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if kind == "bool":
+        is_right, text = isinstance(value, bool), "true or false"
+    elif kind == "int":
+        is_right = is_number and isinstance(value, int) and value >= least
+        text = f"a whole number >= {least:g}"
+    else:
+        is_right = is_number and math.isfinite(value) and least <= value <= most
+        above = "" if math.isinf(least) else f" >= {least:g}"
+        text = f"a number{above if math.isinf(most) else f' from {least:g} to {most:g}'}"
+    if not is_right:
+        raise EstimatorError(f"{where}: {value!r}; it takes {text}")
+
+
+# State by name ------------------------------------------------------------------------------------
+
+
 def pack(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them: arrays as lists, NaN as null."""
     return {name: _listed(value) if _axes(name) else value for name, value in values.items()}
@@ -43,82 +70,63 @@ def unpack(
     packed: Mapping[str, Any], before: Names, here: Names, at_start: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the values of a state, their named axes in the order that is here."""
-    values = {name: _unpacked(name, packed, before, here, at_start[name]) for name in at_start}
-    _check_lengths(values, at_start)
+    values, grown = dict[str, Any](), dict[str, int]()
+    for name, start in at_start.items():
+        if name not in packed:
+            raise EstimatorError(f"state: it has no {name!r}")
+        axes, value = _axes(name), packed[name]
+        values[name] = (
+            _array(name, value, before, here, start) if axes else _plain(name, value, start)
+        )
+        # Axes of one letter that grow have grown alike, as mixtures and their losses do.
+        for letter, begun, now in zip(axes, np.shape(start), np.shape(values[name]), strict=False):
+            if begun == 0 and grown.setdefault(letter, now) != now:
+                raise EstimatorError(
+                    f"state: {name!r} has {now} along {letter}, others have {grown[letter]}"
+                )
     return values
 
 
 def _axes(name: str) -> str:
-    found = _SUFFIX.search(name)
-    return found[1] if found else ""
+    suffix = _SUFFIX.search(name)
+    return suffix[1] if suffix else ""
 
 
-def _listed(value: Array | None) -> Any:
-    if value is None:
-        return None
+def _listed(value: Array) -> Any:
     return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
-
-
-def _unpacked(
-    name: str, packed: Mapping[str, Any], before: Names, here: Names, at_start: Any
-) -> Any:
-    if name not in packed:
-        raise EstimatorError(f"state: it has no {name!r}")
-    value, axes = packed[name], _axes(name)
-    if not axes:
-        return _plain(name, value, at_start)
-    if isinstance(value, (list, tuple)) and not value:  # an empty list has lost its other axes
-        if np.size(at_start):
-            raise EstimatorError(
-                f"state: {name!r} has no values, but it has some at the start of a run"
-            )
-        return np.array(at_start, np.float64)
-    return _mapped(_array(name, value, before, np.shape(at_start)), axes, before, here, at_start)
 
 
 def _plain(name: str, value: Any, at_start: Any) -> Any:
     """Return what is not an array, of the kind that it is of at the start of a run."""
-    fields = StateFields({name: value}, "state", EstimatorError)
+    state = StateFields({name: value}, "state", EstimatorError)
     if isinstance(at_start, (bool, np.bool_)):
-        return fields.flag(name)
+        return state.flag(name)
     if isinstance(at_start, (int, np.integer)):
-        return fields.whole(name)
+        return state.whole(name)
     if isinstance(at_start, (float, np.floating)):
-        return fields.number(name)
-    return fields.text(name) if isinstance(at_start, str) else fields.texts(name)
+        return state.number(name)
+    return state.text(name) if isinstance(at_start, str) else state.texts(name)
 
 
-def _array(name: str, value: Any, before: Names, start: tuple[int, ...]) -> Array:
-    """Return an array whose axes are as long as their names are many, or as at the start."""
+def _array(name: str, value: Any, before: Names, here: Names, at_start: Any) -> Array:
+    """Return an array mapped by name; axes are as long as their names, or as at the start."""
+    if isinstance(value, (list, tuple)) and not value and not np.size(at_start):
+        return np.array(at_start, np.float64)  # an empty list has lost its other axes
     try:
         array = np.array(value, np.float64)  # null becomes NaN
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EstimatorError(f"state: {name!r} is not an array of numbers") from error
-    wanted = tuple(
+    wanted = [
         len(before[letter]) if letter in before else length or -1
-        for letter, length in zip(_axes(name), start, strict=True)
-    )
-    fits = array.ndim == len(wanted) and all(
-        size in {-1, length} for size, length in zip(wanted, array.shape, strict=True)
-    )
-    if not fits:
+        for letter, length in zip(_axes(name), np.shape(at_start), strict=True)
+    ]
+    if array.ndim != len(wanted) or any(
+        size not in {-1, length} for size, length in zip(wanted, array.shape, strict=True)
+    ):
         raise EstimatorError(f"state: {name!r} has shape {array.shape}, not that of its domains")
     if np.isinf(array).any():
         raise EstimatorError(f"state: {name!r} has a number that is not finite")
-    return array
-
-
-def _check_lengths(values: Mapping[str, Any], at_start: Mapping[str, Any]) -> None:
-    """Check that axes of one letter that grow have grown alike, as mixtures and their losses do."""
-    lengths: dict[str, tuple[str, int]] = {}
-    for name, value in values.items():
-        axes = zip(_axes(name), np.shape(at_start[name]), np.shape(value), strict=False)
-        for letter, length in ((one, now) for one, begun, now in axes if begun == 0):
-            first, known = lengths.setdefault(letter, (name, length))
-            if known != length:
-                raise EstimatorError(
-                    f"state: {name!r} has {length} along {letter}, and {first!r} has {known}"
-                )
+    return _mapped(array, _axes(name), before, here, at_start)
 
 
 def _mapped(array: Array, axes: str, before: Names, here: Names, at_start: Any) -> Array:
@@ -126,88 +134,15 @@ def _mapped(array: Array, axes: str, before: Names, here: Names, at_start: Any) 
     for axis, letter in enumerate(axes):
         if letter in here:
             places = {name: place for place, name in enumerate(before[letter])}
-            found = np.array([places.get(name, -1) for name in here[letter]])
-            array = np.take(array, found, axis=axis)
-            new = new | np.expand_dims(found < 0, tuple(set(range(array.ndim)) - {axis}))
+            source = np.array([places.get(name, -1) for name in here[letter]])
+            array = np.take(array, source, axis=axis)
+            new = new | np.expand_dims(source < 0, tuple(set(range(array.ndim)) - {axis}))
     start = at_start if np.shape(at_start) == array.shape else np.nan
     mapped: Array = np.where(new, start, array)
     return mapped
 
 
-def check_number(
-    option: str, value: object, *, least: float = -math.inf, most: float = math.inf
-) -> None:
-    """Check that an option is a finite number in a range."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not (number and least <= value <= most):  # type: ignore[operator]
-        raise EstimatorError(f"{option}: {value!r}; it takes a number{_range(least, most)}")
-
-
-def check_whole(option: str, value: object, *, least: int) -> None:
-    """Check that an option is a whole number, `least` or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise EstimatorError(f"{option}: {value!r}; it takes a whole number >= {least}")
-
-
-def check_flag(option: str, value: object) -> None:
-    """Check that an option is true or false."""
-    if not isinstance(value, bool):
-        raise EstimatorError(f"{option}: {value!r}; it takes true or false")
-
-
-def _range(least: float, most: float) -> str:
-    if math.isinf(least):
-        return ""
-    return f" >= {least:g}" if math.isinf(most) else f" from {least:g} to {most:g}"
-
-
-def check(
-    observation: Observation, name: str, setting: Setting, needs: frozenset[Need], step: int
-) -> None:
-    """Check an observation against the run and against what an estimator needs."""
-    where = f"{name}: step {observation.step}"
-    if observation.step < step:
-        raise EstimatorError(f"{where}: it comes after step {step}")
-    count_D = observation.loss_count_D
-    for what, array in (("tokens", observation.tokens_D), ("loss counts", count_D)):
-        _check(f"{where}: {what}", array, setting.domains, least=0.0)
-    _check_counted(f"{where}: loss sums", observation.loss_sum_D, count_D, setting.domains)
-    for what, need, given_D in (
-        ("excess loss sums", "excess_loss", observation.excess_sum_D),
-        ("alignment", "alignment", observation.alignment_D),
-    ):
-        if given_D is not None:
-            _check_counted(f"{where}: {what}", given_D, count_D, setting.domains)
-        elif need in needs:
-            raise EstimatorError(f"{where}: {what}: needed and missing")
-    if observation.held_out is not None:
-        _check_held_out(where, observation.held_out, setting.evaluations)
-
-
-def _check_held_out(where: str, held_out: HeldOut, evaluations: Sequence[str]) -> None:
-    _check(f"{where}: held-out losses", held_out.losses_M, evaluations)
-    _check(f"{where}: errors of held-out losses", held_out.errors_M, evaluations, least=0.0)
-
-
-def _check_counted(what: str, array_D: Array, count_D: Array, names: Sequence[str]) -> None:
-    """Check what says nothing of a domain that was not counted."""
-    _check_shape(what, array_D, names)
-    _check(what, np.where(np.asarray(count_D) > 0, array_D, 0.0), names)
-
-
-def _check(what: str, array: Array, names: Sequence[str], least: float = -np.inf) -> None:
-    _check_shape(what, array, names)
-    good = np.isfinite(array) & (array >= least)
-    if not good.all():
-        place = int(np.argmin(good))
-        raise EstimatorError(f"{what}: {array[place]} for {names[place]!r}")
-
-
-def _check_shape(what: str, array: Array, names: Sequence[str]) -> None:
-    if np.shape(array) != (len(names),):
-        raise EstimatorError(
-            f"{what}: shape {np.shape(array)}; one value each of {', '.join(names)}"
-        )
+# Observations -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -232,38 +167,50 @@ class Seen:
     @property
     def mean_loss_D(self) -> Array:
         """Mean training loss of each domain; NaN where none was seen."""
-        return _means(self.loss_sum_D, self.loss_count_D)
+        return means(self.loss_sum_D, self.loss_count_D)
 
     @property
     def mean_excess_D(self) -> Array:
         """Mean excess loss of each domain; NaN where none was seen."""
-        return _means(self.excess_sum_D, self.loss_count_D)
+        return means(self.excess_sum_D, self.loss_count_D)
 
-    def add(self, observation: Observation) -> Self:
+    def add(self, new: Observation) -> Self:
         """Return both in one."""
-        counted_D = np.asarray(observation.loss_count_D) > 0
-        excess_D, alignment_D = observation.excess_sum_D, observation.alignment_D
+        counted_D = np.asarray(new.loss_count_D) > 0
+        excess_D = 0.0 if new.excess_sum_D is None else np.where(counted_D, new.excess_sum_D, 0.0)
+        aligned_D = self.alignment_D if new.alignment_D is None else new.alignment_D
         return replace(
             self,
-            step=int(observation.step),
-            tokens_D=self.tokens_D + observation.tokens_D,
-            loss_sum_D=self.loss_sum_D + np.where(counted_D, observation.loss_sum_D, 0.0),
-            loss_count_D=self.loss_count_D + observation.loss_count_D,
-            excess_sum_D=self.excess_sum_D
-            + (0.0 if excess_D is None else np.where(counted_D, excess_D, 0.0)),
-            alignment_D=self.alignment_D
-            if alignment_D is None
-            else np.where(counted_D, alignment_D, self.alignment_D),
-            learning_rate=float(observation.learning_rate),
-            held_out=observation.held_out,
+            step=int(new.step),
+            tokens_D=self.tokens_D + new.tokens_D,
+            loss_sum_D=self.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
+            loss_count_D=self.loss_count_D + new.loss_count_D,
+            excess_sum_D=self.excess_sum_D + excess_D,
+            alignment_D=np.where(counted_D, aligned_D, self.alignment_D),
+            learning_rate=float(new.learning_rate),
+            held_out=new.held_out,
         )
 
 
-def _means(sum_D: Array, count_D: Array) -> Array:
+def means(sum_D: Array, count_D: Array) -> Array:
+    """Return sums over counts; NaN where the count is 0."""
     means_D = np.full(count_D.shape, np.nan)
     np.divide(sum_D, count_D, out=means_D, where=count_D > 0)
     return means_D
 
+
+def _check(what: str, array: Array, names: Sequence[str], least: float = -np.inf) -> None:
+    if np.shape(array) != (len(names),):
+        raise EstimatorError(
+            f"{what}: shape {np.shape(array)}; one value each of {', '.join(names)}"
+        )
+    is_right = np.isfinite(array) & (array >= least)
+    if not is_right.all():
+        place = int(np.argmin(is_right))
+        raise EstimatorError(f"{what}: {array[place]} for {names[place]!r}")
+
+
+# The frame ----------------------------------------------------------------------------------------
 
 FORMAT = "mixopt-estimator/1"
 ROUNDING = 1e-12  # how far from 1 a mixture may add up to
@@ -278,7 +225,9 @@ class OnlineEstimator(ABC):
     Attributes:
         name: Of its entry point.
         needs: What the loop must tell it.
-        saved: Attributes that are its state; a suffix of axes says that they are arrays.
+        saved: Attributes that are its state, also those of a dataclass (`curves.sums_D`); a
+            suffix of axes says that they are arrays.
+        mixtures: Those of them that add up to 1, also once domains are mapped.
         step: Optimiser steps that it was told of.
         weights_D: The mixture of the plan in force.
     """
@@ -286,6 +235,7 @@ class OnlineEstimator(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     saved: ClassVar[tuple[str, ...]] = ()
+    mixtures: ClassVar[tuple[str, ...]] = ()
     step: int
     until: int  # the step at which the plan in force ends
     tag: str
@@ -294,6 +244,14 @@ class OnlineEstimator(ABC):
     weights_D: Array
     _seen: Seen
     _setting: Setting | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options, which are the fields of a dataclass."""
+        for one in fields(self):  # type: ignore[arg-type]
+            value, kinds = getattr(self, one.name), str(one.type).split(" | ")
+            if "range" in one.metadata and not (value is None and "None" in kinds):
+                where = f"{self.name}: {one.name}"
+                check_option(where, value, kinds[0], *one.metadata["range"])
 
     @abstractmethod
     def _first(self) -> Plan:
@@ -305,11 +263,34 @@ class OnlineEstimator(ABC):
 
     def _check(self, observation: Observation) -> None:
         """Raise an EstimatorError where an observation cannot be right or lacks what is needed."""
-        check(observation, self.name, self.setting, self.needs, self.step)
+        setting, where = self.setting, f"{self.name}: step {observation.step}"
+        if observation.step < self.step:
+            raise EstimatorError(f"{where}: it comes after step {self.step}")
+        count_D = observation.loss_count_D
+        _check(f"{where}: tokens", observation.tokens_D, setting.domains, least=0.0)
+        _check(f"{where}: loss counts", count_D, setting.domains, least=0.0)
+        for what, given_D, need in (
+            ("loss sums", observation.loss_sum_D, None),
+            ("excess loss sums", observation.excess_sum_D, "excess_loss"),
+            ("alignment", observation.alignment_D, "alignment"),
+        ):
+            if given_D is not None:  # it says nothing of a domain that was not counted
+                has_shape = np.shape(given_D) == np.shape(count_D)
+                counted_D = np.where(count_D > 0, given_D, 0.0) if has_shape else given_D
+                _check(f"{where}: {what}", counted_D, setting.domains)
+            elif need in self.needs:
+                raise EstimatorError(f"{where}: {what}: needed and missing")
+        held_out, names = observation.held_out, setting.evaluations
+        if held_out is not None:
+            _check(f"{where}: held-out losses", held_out.losses_M, names)
+            _check(f"{where}: errors of held-out losses", held_out.errors_M, names, least=0.0)
 
     def _remapped(self) -> None:
         """Adjust a state that was loaded into a run with other domains or evaluations."""
         self.weights_D = self.bounded(self.weights_D)
+        for name in self.mixtures:
+            mixture_D = getattr(self, name)
+            setattr(self, name, mixture_D / mixture_D.sum())
 
     @property
     def setting(self) -> Setting:
@@ -381,13 +362,15 @@ class OnlineEstimator(ABC):
     def _take_state(self, state: Mapping[str, Any]) -> None:
         before = {"D": list(state["domains"]), "M": list(state["evaluations"])}
         here = {"D": self.setting.domains, "M": self.setting.evaluations}
-        fields = StateFields(state, f"{self.name}: state", EstimatorError)
+        whole = StateFields(state, f"{self.name}: state", EstimatorError)
         run, seen, own = (
-            unpack(fields.part(part).content, before, here, values)
+            unpack(whole.part(part).content, before, here, values)
             for part, values in self._parts().items()
         )
         for name, value in (run | own).items():
-            setattr(self, name, value)
+            holder, _, inner = name.partition(".")
+            held = replace(getattr(self, holder), **{inner: value}) if inner else value
+            setattr(self, holder, held)
         self._check_loaded(same=set(before["D"]) == set(here["D"]))
         self._seen = Seen(step=self.step, **seen)
         if any(set(before[axis]) != set(here[axis]) for axis in here):
@@ -417,28 +400,28 @@ class OnlineEstimator(ABC):
         return {
             "run": {name: getattr(self, name) for name in _RUN},
             "seen": {name: getattr(self._seen, name) for name in _SEEN},
-            "own": {name: getattr(self, name) for name in self.saved},
+            "own": {name: attrgetter(name)(self) for name in self.saved},
         }
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
-        fields = StateFields(state, f"{self.name}: state", EstimatorError)
+        whole = StateFields(state, f"{self.name}: state", EstimatorError)
         parts = ("estimator", "options", "domains", "evaluations", "run", "seen", "own")
-        if fields.content.get("format") != FORMAT or any(part not in state for part in parts):
+        if whole.content.get("format") != FORMAT or any(part not in state for part in parts):
             raise EstimatorError(f"{self.name}: this is not the state of an estimator ({FORMAT})")
         if state["estimator"] != self.name:
             raise EstimatorError(
                 f"{self.name}: the state is that of {shown_value(state['estimator'])}"
             )
-        saved = fields.part("options").content
-        for option, value in self.options.items():
-            if saved.get(option) != value:
+        saved = whole.part("options").content
+        for name, value in self.options.items():
+            if saved.get(name) != value:
                 raise EstimatorError(
-                    f"{self.name}: the state was made with {option}:"
-                    f" {shown_value(saved.get(option))}, not {value!r}"
+                    f"{self.name}: the state was made with {name}:"
+                    f" {shown_value(saved.get(name))}, not {value!r}"
                 )
         for names in ("domains", "evaluations"):
-            if len(set(fields.texts(names))) != len(fields.texts(names)):
-                fields.refuse(names, "not a list of names, each once")
+            if len(set(whole.texts(names))) != len(whole.texts(names)):
+                whole.refuse(names, "not a list of names, each once")
         if not set(state["domains"]) & set(self.setting.domains):
             raise EstimatorError(
                 f"{self.name}: the state has none of the domains {list(self.setting.domains)}"

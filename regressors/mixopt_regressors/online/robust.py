@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from mixopt.online import Need, Plan
 from mixopt.system import Array
-from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, check_number
+from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, option
 from mixopt_regressors.online.running_laws import Curves, Interaction, Slopes
 
 MIN_WEIGHT, MAX_SCALE = 1e-12, 1e15  # of weights; of the scale
@@ -93,36 +93,29 @@ class RobustEstimator(OnlineEstimator):
     name: ClassVar[str] = "robust"
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss", "held_out"})
     saved: ClassVar[tuple[str, ...]] = (
-        "shared_DS", "curve_DGS", "total_D", "late_D", "fastest", "base_D", "evaluations_done",
-        "evaluated_at", "evaluated_tokens", "perturbations_done", "trend_T", "effect_D",
-        "trend_TT", "cross_TD", "effect_DD", "variance", "count", "evidence",
-        "unmoved_T", "unmoved_TT", "unmoved_variance", "unmoved_count",
+        "curves.shared_DS", "curves.curve_DGS", "total_D", "late_D", "fastest", "base_D",
+        "evaluations_done", "evaluated_at", "evaluated_tokens", "perturbations_done", "evidence",
+        "moved.trend_T", "moved.effect_D", "moved.trend_TT", "moved.cross_TD", "moved.effect_DD",
+        "moved.variance", "moved.count",
+        "unmoved.trend_T", "unmoved.trend_TT", "unmoved.variance", "unmoved.count",
     )  # fmt: skip
+    mixtures: ClassVar[tuple[str, ...]] = ("late_D",)
 
-    eta: float = 0.1
-    least: float = 0.8
-    most: float = 1.25
-    keep: float = 0.1
-    end: float = 0.15
-    perturb: float = 0.05
-    evaluate: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        check_number("robust: eta", self.eta, least=0.0)
-        check_number("robust: most", self.most, least=1.0)
-        for option in ("least", "keep", "end", "perturb", "evaluate"):
-            check_number(f"robust: {option}", getattr(self, option), least=0.0, most=1.0)
+    eta: float = option(0.1, least=0.0)
+    least: float = option(0.8, least=0.0, most=1.0)
+    most: float = option(1.25, least=1.0)
+    keep: float = option(0.1, least=0.0, most=1.0)
+    end: float = option(0.15, least=0.0, most=1.0)
+    perturb: float = option(0.05, least=0.0, most=1.0)
+    evaluate: float = option(0.05, least=0.0, most=1.0)
 
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
-        self._keep_curves(Curves.empty(domains))
+        self.curves = Curves.empty(domains)
         self._forget_interaction()
-        self.evidence = 0.0
         self.total_D, self.fastest = np.zeros(domains), 0.0
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
-        self.evaluations_done, self.evaluated_at, self.perturbations_done = 0, 0, 0
-        self.evaluated_tokens = 0
+        self.perturbations_done = self.evaluated_tokens = 0
         self._own_D = np.zeros(domains)
         for name, weight in zip(setting.evaluations, setting.objective_M, strict=True):
             if name in setting.domains:
@@ -164,29 +157,28 @@ class RobustEstimator(OnlineEstimator):
         kept = math.exp(-passed)
         interior_point_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
         self.late_D = share_D + kept * (self.late_D - share_D)
-        curves = Curves(self.shared_DS, self.curve_DGS).add(
+        self.curves = self.curves.add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
             seen.mean_loss_D,
             seen.loss_count_D,
             interior_point_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
-        self._keep_curves(curves)
         self.total_D = self.total_D + seen.tokens_D
-        return curves.slopes(self.total_D / self._scale_D)
+        return self.curves.slopes(self.total_D / self._scale_D)
 
     def _learn_interaction(self, loss: float, tokens: int) -> None:
         first = self.evaluations_done == 0
         elapsed = 0.0 if first else self._elapsed()
         cumulative_D = self.total_D / max(self.total_D.sum(), 1.0)
         x_D = HALF * self._moved(self.late_D) + (1.0 - HALF) * self._moved(cumulative_D)
-        moved, unmoved, none_D = self._belief(), self._belief_unmoved(), np.zeros(0)
+        none_D = np.zeros(0)
         if not first:
-            more = moved.log_density(loss, x_D, elapsed)
-            more -= unmoved.log_density(loss, none_D, elapsed)
+            more = self.moved.log_density(loss, x_D, elapsed)
+            more -= self.unmoved.log_density(loss, none_D, elapsed)
             self.evidence = max(self.evidence + more, MIN_EVIDENCE)
-        self._keep_belief(moved.add(loss, x_D, elapsed, first=first))
-        self._keep_unmoved(unmoved.add(loss, none_D, elapsed, first=first))
+        self.moved = self.moved.add(loss, x_D, elapsed, first=first)
+        self.unmoved = self.unmoved.add(loss, none_D, elapsed, first=first)
         self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
         self.evaluated_tokens = tokens
 
@@ -201,39 +193,11 @@ class RobustEstimator(OnlineEstimator):
         moved_D: Array = (np.maximum(ratio_D, MIN_RATIO) ** HALF - 1.0) / HALF
         return moved_D
 
-    def _keep_curves(self, curves: Curves) -> None:
-        self.shared_DS, self.curve_DGS = curves.shared_DS, curves.curve_DGS
-
-    def _belief(self) -> Interaction:
-        return Interaction(
-            self.trend_T, self.effect_D, self.trend_TT, self.cross_TD, self.effect_DD,
-            self.variance, self.count,
-        )  # fmt: skip
-
-    def _keep_belief(self, belief: Interaction) -> None:
-        self.trend_T, self.effect_D = belief.trend_T, belief.effect_D
-        self.trend_TT, self.cross_TD = belief.trend_TT, belief.cross_TD
-        self.effect_DD = belief.effect_DD
-        self.variance, self.count = belief.variance, belief.count
-
-    def _belief_unmoved(self) -> Interaction:
-        """Return what is believed of the target if no share moves it."""
-        unknown = Interaction.unknown(0)
-        return replace(
-            unknown,
-            trend_T=self.unmoved_T,
-            trend_TT=self.unmoved_TT,
-            variance=self.unmoved_variance,
-            count=self.unmoved_count,
-        )
-
-    def _keep_unmoved(self, belief: Interaction) -> None:
-        self.unmoved_T, self.unmoved_TT = belief.trend_T, belief.trend_TT
-        self.unmoved_variance, self.unmoved_count = belief.variance, belief.count
-
     def _forget_interaction(self) -> None:
-        self._keep_belief(Interaction.unknown(len(self.setting.domains)))
-        self._keep_unmoved(Interaction.unknown(0))
+        """Know nothing of what shares do to the target, nor of a target that no share moves."""
+        self.moved = Interaction.unknown(len(self.setting.domains))
+        self.unmoved = Interaction.unknown(0)
+        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
 
     # The plain mean over the training domains -----------------------------------------------
 
@@ -330,7 +294,7 @@ class RobustEstimator(OnlineEstimator):
             sd_D = np.maximum(np.where(own_D > 0, own_sd_D, others), 1e-9)
         if self.evaluations_done < 2:
             return prior_D, sd_D
-        return self._belief().with_prior(prior_D, sd_D)
+        return self.moved.with_prior(prior_D, sd_D)
 
     def _approach(self, wanted_D: Array, seen: Seen) -> None:
         steps = float(seen.tokens_D.sum()) / self.setting.tokens_per_step
@@ -367,9 +331,7 @@ class RobustEstimator(OnlineEstimator):
         """Forget the interaction, which was of other domains."""
         super()._remapped()
         self._forget_interaction()
-        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
         self.base_D = self.bounded(np.nan_to_num(self.base_D))
-        self.late_D = self.late_D / self.late_D.sum()
 
 
 def _signs(number: int, names: Sequence[str]) -> Array:

@@ -26,9 +26,9 @@ from mixopt.system import Array, read_json
 from mixopt_regressors.online.online_estimator import (
     OnlineEstimator,
     Seen,
-    check_number,
-    check_whole,
+    check_option,
     log_shares,
+    option,
     softmax,
 )
 
@@ -51,17 +51,14 @@ class SkillItEstimator(OnlineEstimator):
     needs: ClassVar[frozenset[Need]] = frozenset({"held_out"})
     saved: ClassVar[tuple[str, ...]] = ("losses_WM",)
 
-    eta: float = 0.2
-    update_steps: int | None = None
-    window: int = 3
+    eta: float = option(0.2, least=0.0)
+    update_steps: int | None = option(None, least=1)
+    window: int = option(3, least=1)
     graph: Mapping[str, Mapping[str, float]] | str | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_number("skill_it: eta", self.eta, least=0.0)
-        check_whole("skill_it: window", self.window, least=1)
-        if self.update_steps is not None:
-            check_whole("skill_it: update_steps", self.update_steps, least=1)
+        super().__post_init__()
         if self.graph is not None and not isinstance(self.graph, str):
             _check_graph(self.graph, "graph")
 
@@ -114,4 +111,4 @@ def _check_graph(graph: object, where: str) -> None:
         )
     for domain, row in graph.items():
         for evaluation, value in row.items():
-            check_number(f"skill_it: {where}: {domain} on {evaluation}", value)
+            check_option(f"skill_it: {where}: {domain} on {evaluation}", value, "float")
