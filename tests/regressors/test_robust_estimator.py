@@ -161,7 +161,7 @@ def test_an_evaluation_is_explained_by_the_tokens_before_it_and_not_by_the_plan_
     estimator = RobustEstimator()
     weights, _ = run(estimator, setting((1.0,), evaluations=("exam",)), held_out=Fresh())
     assert weights[-1, 2] > 0.5
-    assert estimator.effect_D.argmax() == 2
+    assert estimator.moved.effect_D.argmax() == 2
 
 
 def test_evaluations_keep_to_their_budget():

@@ -1,10 +1,11 @@
 from .ado import ADOEstimator as ADOEstimator
 from .aioli import AioliEstimator as AioliEstimator
-from .fixed_and_bandit import (
+from .reweighting import (
+    DoGEEstimator as DoGEEstimator,
+    DoReMiEstimator as DoReMiEstimator,
     NaturalEstimator as NaturalEstimator,
     ODMEstimator as ODMEstimator,
+    SkillItEstimator as SkillItEstimator,
     StratifiedEstimator as StratifiedEstimator,
 )
-from .gradient_scores import DoGEEstimator as DoGEEstimator, DoReMiEstimator as DoReMiEstimator
 from .robust import RobustEstimator as RobustEstimator
-from .skill_it import SkillItEstimator as SkillItEstimator
