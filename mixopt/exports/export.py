@@ -7,15 +7,18 @@ error; nothing is guessed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import yaml
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.exports.fragments import EXPORT_TOOLS
-from mixopt.exports.units import Entry, ExportTool, Facts, Paths, StageEntries, checked_facts
+from mixopt.exports.tools import EXPORT_TOOLS
+from mixopt.exports.units import Entry, ExportTool, Facts, Noted, Paths, StageEntries
 from mixopt.mixture import Mixture
-from mixopt.sampling import Schedule, Stage
+from mixopt.sampling import Schedule
 
 
 def export_mixture(
@@ -45,7 +48,7 @@ def export_mixture(
             tool's format cannot carry.
     """
     tool = _tool(to)
-    facts = checked_facts(
+    facts = Facts.checked(
         tool.name,
         mixture.domains,
         inventory=inventory,
@@ -67,14 +70,17 @@ def export_schedule(
 ) -> dict[str, str]:
     """Write a schedule as fragments of a tool's configuration, in the tool's unit."""
     tool = _tool(to)
-    known: dict[str, Any] = {
-        "inventory": schedule.inventory if inventory is None else inventory,
-        "paths": paths,
-        "sample_tokens": sample_tokens,
-    }
-    stages = [*_constant_stages(schedule, tool, steps_per_stage)]
+    stages = list(_constant_stages(schedule, tool, steps_per_stage))
     facts = [
-        checked_facts(tool.name, schedule.domains, tokens=one.tokens, **known) for one in stages
+        Facts.checked(
+            tool.name,
+            schedule.domains,
+            inventory=schedule.inventory if inventory is None else inventory,
+            tokens=one.tokens,
+            paths=paths,
+            sample_tokens=sample_tokens,
+        )
+        for one in stages
     ]
     if tool.write_stages is None:
         return {
@@ -85,15 +91,15 @@ def export_schedule(
         }
     parts, zeros = [], set(schedule.domains)
     for one, local in zip(stages, facts, strict=True):
-        entries, left_out = _entries(tool, tool.unit.amounts(one.mixture, local), local)
-        parts.append(StageEntries(one.name, one.start, tuple(entries)))
+        entries, left_out = _entries(tool, one.mixture, local)
+        parts.append(StageEntries(one.name, one.start, entries))
         zeros &= set(left_out)
     divided = any(_is_divided(one.entries) for one in parts)
     header = [
         *(f"Stage {k}: {one.about}." for k, one in enumerate(stages)),
         *tool.header([name for name in schedule.domains if name in zeros], divided=divided),
     ]
-    return {"": tool.write_stages(parts, header, facts[0], schedule.batch)}
+    return {"": _text(tool, tool.write_stages(parts, facts[0], schedule.batch), header)}
 
 
 def _tool(name: str) -> ExportTool:
@@ -103,19 +109,30 @@ def _tool(name: str) -> ExportTool:
 
 
 def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:
-    entries, zeros = _entries(tool, tool.unit.amounts(mixture, facts), facts)
+    entries, zeros = _entries(tool, mixture, facts)
     lines = [*header, *tool.header(zeros, divided=_is_divided(entries))]
-    return tool.write(entries, lines, facts)
+    return _text(tool, tool.write(entries, facts), lines)
+
+
+def _text(tool: ExportTool, content: Any, header: Sequence[str]) -> str:
+    """Return content as the tool's own parser reads it, below a header of comments."""
+    lines = list(header)
+    if isinstance(content, Noted):
+        content, lines = content.content, [*header, *content.lines]
+    if tool.suffix == ".json":
+        return json.dumps({"comment": lines, **content}, indent=1, ensure_ascii=False) + "\n"
+    if not isinstance(content, str):
+        content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
+    return "".join(f"# {line}\n" for line in lines) + str(content)
 
 
 def _is_divided(entries: Sequence[Entry]) -> bool:
     return len(entries) > len({entry.domain for entry in entries})
 
 
-def _entries(
-    tool: ExportTool, amounts: Mapping[str, float], facts: Facts
-) -> tuple[list[Entry], list[str]]:
+def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> tuple[list[Entry], list[str]]:
     """Return the entries of a fragment, and the domains of weight 0 that are left out."""
+    amounts = tool.unit.amounts(mixture, facts)
     written = {name: amount for name, amount in amounts.items() if amount > 0 or tool.takes_zero}
     entries = [
         entry
@@ -123,6 +140,8 @@ def _entries(
         for entry in _domain_entries(tool, domain, amount, facts)
     ]
     _check_distinct(tool, entries)
+    for entry in entries:
+        tool.check_texts(entry)
     return entries, [name for name in amounts if name not in written]
 
 
@@ -159,8 +178,7 @@ def _check_distinct(tool: ExportTool, entries: Sequence[Entry]) -> None:
                 )
 
 
-@dataclass(frozen=True)
-class _ConstantStage:
+class _ConstantStage(NamedTuple):
     """A stage as a tool has it: constant, from step `start`."""
 
     name: str
@@ -175,10 +193,10 @@ def _constant_stages(
 ) -> Iterator[_ConstantStage]:
     """Yield the stages in order, linear ones divided into constant steps."""
     for k, stage in enumerate(schedule.stages):
-        start, stop = schedule.starts[k], schedule.starts[k + 1]
+        start, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
         name = _stage_name(schedule, k)
         if stage.to is None:
-            yield _stage(schedule, name, (start, stop), stage.mixture)
+            yield _stage(schedule, name, (start, start + steps), stage.mixture)
             continue
         if pieces is None:
             raise ConfigError(
@@ -186,16 +204,16 @@ def _constant_stages(
                 "stages are constant; divide it with --steps-per-stage K (in Python "
                 "steps_per_stage=)"
             )
-        if not 1 <= pieces <= stop - start:
+        if not 1 <= pieces <= steps:
             raise ConfigError(
-                f"--steps-per-stage {pieces}: stages.{k} has {stop - start:,} steps to divide"
+                f"--steps-per-stage {pieces}: stages.{k} has {steps:,} steps to divide"
             )
-        ends = [start + (stop - start) * n // pieces for n in range(pieces + 1)]
-        for n in range(pieces):
-            middle = ((ends[n] + ends[n + 1]) / 2 - start) / (stop - start)
+        ends = [steps * n // pieces for n in range(pieces + 1)]
+        for n, (first, stop) in enumerate(pairwise(ends)):
+            part = (first + stop) / 2 / steps
+            mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in stage.mixture.items()})
             note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
-            steps = (ends[n], ends[n + 1])
-            yield _stage(schedule, f"{name}-{n}", steps, _between(stage, middle), note)
+            yield _stage(schedule, f"{name}-{n}", (start + first, start + stop), mixture, note)
 
 
 def _stage_name(schedule: Schedule, k: int) -> str:
@@ -203,11 +221,6 @@ def _stage_name(schedule: Schedule, k: int) -> str:
     if name is None:
         return str(k)
     return f"{name}-{k}" if [one.name for one in schedule.stages].count(name) > 1 else name
-
-
-def _between(stage: Stage, part: float) -> Mixture:
-    last = stage.to or stage.mixture
-    return Mixture({d: w + part * (last[d] - w) for d, w in stage.mixture.items()})
 
 
 def _stage(

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
 
@@ -41,12 +41,39 @@ class Facts:
     sample_tokens: Mapping[str, float] | float = field(default_factory=dict)
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @classmethod
+    def checked(
+        cls,
+        tool: str,
+        domains: Sequence[str],
+        *,
+        inventory: Mapping[str, int] | None,
+        tokens: float | None,
+        paths: Paths | None,
+        sample_tokens: Mapping[str, float] | float | None,
+    ) -> Facts:
+        """Return what is known, checked."""
+        for name in paths or {}:
+            if name not in domains:
+                near = did_you_mean(str(name), domains)
+                raise ConfigError(f"paths: unknown domain {name!r}{near}")
+        is_one = sample_tokens is not None and not isinstance(sample_tokens, Mapping)
+        return cls(
+            tool,
+            _numbers("inventory", inventory or {}),
+            None if tokens is None else _number("tokens", tokens),
+            _number("sample_tokens", sample_tokens)
+            if is_one
+            else _numbers("sample_tokens", sample_tokens or {}),
+            {name: _paths(name, value) for name, value in (paths or {}).items()},
+        )
+
     def size(self, domain: str) -> float:
         """Return the distinct tokens of a domain."""
         if domain not in self.inventory:
-            raise ConfigError(
-                f"{self.tool}: needs how many tokens domain {domain!r} has; give it in"
-                " --inventory FILE (in Python inventory=)"
+            raise self._missing(
+                f"how many tokens domain {domain!r} has; give it in --inventory FILE"
+                " (in Python inventory=)"
             )
         return self.inventory[domain]
 
@@ -55,19 +82,17 @@ class Facts:
         if isinstance(self.sample_tokens, (int, float)):
             return float(self.sample_tokens)
         if domain not in self.sample_tokens:
-            raise ConfigError(
-                f"{self.tool}: draws samples, not tokens, and needs the mean tokens of a sample of"
-                f" domain {domain!r}; give it in --sample-tokens FILE, or one number for all"
-                " (in Python sample_tokens=)"
+            raise self._missing(
+                f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens"
+                " FILE, or one number for all (in Python sample_tokens=)"
             )
         return self.sample_tokens[domain]
 
     def length(self) -> float:
         """Return the length of the run in tokens."""
         if self.tokens is None:
-            raise ConfigError(
-                f"{self.tool}: needs the length of the run; give --tokens, such as 25e9 (in Python"
-                " tokens=)"
+            raise self._missing(
+                "the length of the run; give --tokens, such as 25e9 (in Python tokens=)"
             )
         return self.tokens
 
@@ -75,32 +100,8 @@ class Facts:
         """Return where a domain's data is; its name where no path is known."""
         return self.paths.get(domain, (domain,))
 
-
-def checked_facts(
-    tool: str,
-    domains: Sequence[str],
-    *,
-    inventory: Mapping[str, int] | None,
-    tokens: float | None,
-    paths: Paths | None,
-    sample_tokens: Mapping[str, float] | float | None,
-) -> Facts:
-    """Return what is known, checked."""
-    for name in paths or {}:
-        if name not in domains:
-            raise ConfigError(f"paths: unknown domain {name!r}{did_you_mean(str(name), domains)}")
-    samples: Mapping[str, float] | float = {}
-    if isinstance(sample_tokens, Mapping):
-        samples = _numbers("sample_tokens", sample_tokens)
-    elif sample_tokens is not None:
-        samples = _number("sample_tokens", sample_tokens)
-    return Facts(
-        tool,
-        _numbers("inventory", inventory or {}),
-        None if tokens is None else _number("tokens", tokens),
-        samples,
-        {name: _paths(name, value) for name, value in (paths or {}).items()},
-    )
+    def _missing(self, what: str) -> ConfigError:
+        return ConfigError(f"{self.tool}: needs {what}")
 
 
 def _paths(domain: str, value: Any) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def _paths(domain: str, value: Any) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _numbers(where: str, values: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(where: str, values: Any) -> dict[str, float]:
     return {name: _number(f"{where}: {name}", value) for name, value in values.items()}
 
 
@@ -157,16 +158,8 @@ class WeightUnit:
         return {name: amount / total for name, amount in amounts.items()}
 
 
-def _samples(domain: str, share: float, facts: Facts) -> float:
-    return share / facts.sample(domain)
-
-
 def _count(domain: str, share: float, facts: Facts) -> float:
     return float(max(1, round(share * facts.length() / facts.sample(domain))))
-
-
-def _epochs(domain: str, share: float, facts: Facts) -> float:
-    return share * facts.length() / facts.size(domain)
 
 
 SEQUENCES = WeightUnit(
@@ -177,7 +170,7 @@ SEQUENCES = WeightUnit(
 SAMPLES = WeightUnit(
     "share of samples",
     "the probability of drawing a sample (the share of the tokens / tokens of a sample)",
-    _samples,
+    lambda domain, share, facts: share / facts.sample(domain),
     needs=("--sample-tokens",),
     normalised=True,
 )
@@ -196,7 +189,7 @@ ROW_SLICES = WeightUnit(
 EPOCHS = WeightUnit(
     "epochs",
     "the passes over the domain (the share of the tokens x tokens / the domain's tokens)",
-    _epochs,
+    lambda domain, share, facts: share * facts.length() / facts.size(domain),
     needs=("--tokens", "--inventory"),
     divides=False,
 )
@@ -220,14 +213,25 @@ class Entry:
     amount: float
     named: bool
 
+    @property
+    def path(self) -> str:
+        """The first path, the only one where a tool takes one path an entry."""
+        return self.paths[0]
 
-@dataclass(frozen=True)
-class StageEntries:
+
+class StageEntries(NamedTuple):
     """What a fragment has of one stage of a schedule, whose first step is `start`, from 0."""
 
     name: str
     start: int
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
+
+
+class Noted(NamedTuple):
+    """Content of a fragment with more lines for its header."""
+
+    content: Any
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -241,12 +245,16 @@ class ExportTool:
         unit: Of its weights.
         place: File and key.
         command: How the fragment is used.
-        write: Entries, the header's lines and facts to text.
+        write: From entries and facts to the content: a mapping for YAML or JSON, text for Python,
+            each perhaps `Noted`.
+        suffix: Of its file.
         takes_zero: Whether it can have a weight of 0.
         single_path: Whether an entry has one path.
+        strips: Whether its reader strips the spaces around a path, so that such a path is refused.
+        interpolates: Whether it reads `${...}` as a variable, so that such a text is refused.
         notes: More lines of the header.
-        write_stages: Stages, the header's lines, facts and the batch to text; None for a tool whose
-            configuration has one mixture.
+        write_stages: The same from stages, facts and the batch; None for a tool whose configuration
+            has one mixture.
     """
 
     name: str
@@ -255,11 +263,14 @@ class ExportTool:
     unit: WeightUnit
     place: str
     command: str
-    write: Callable[[Sequence[Entry], Sequence[str], Facts], str]
+    write: Callable[[Sequence[Entry], Facts], Any]
+    suffix: Literal[".yaml", ".json", ".py"] = ".yaml"
     takes_zero: bool = False
     single_path: bool = False
+    strips: bool = False
+    interpolates: bool = False
     notes: tuple[str, ...] = ()
-    write_stages: Callable[[Sequence[StageEntries], Sequence[str], Facts, int], str] | None = None
+    write_stages: Callable[[Sequence[StageEntries], Facts, int], Any] | None = None
 
     def header(self, left_out: Sequence[str], *, divided: bool) -> list[str]:
         """Return the lines that a fragment begins with."""
@@ -274,3 +285,19 @@ class ExportTool:
         if left_out:
             lines.append(f"weight 0, left out: {json.dumps(list(left_out))}")
         return lines
+
+    def check_texts(self, entry: Entry) -> None:
+        """Refuse what the tool's reader would change."""
+        where = f"of domain {entry.domain!r}"
+        for text in (entry.label, *entry.paths):
+            if self.interpolates and "${" in text:
+                raise ConfigError(
+                    f"{self.name}: reads ${{...}} in {text!r} {where} as a variable; give another"
+                    " path with --paths"
+                )
+        for path in entry.paths:
+            if self.strips and path != path.strip():
+                raise ConfigError(
+                    f"{self.name}: strips the spaces around {path!r} {where}; give another path"
+                    " with --paths"
+                )

@@ -19,7 +19,6 @@ from mixopt.system import write_text
 from mixopt.trials import Training
 
 MIXTURE = "mixture.yaml"
-_SUFFIXES = {"JSON": ".json", "YAML": ".yaml", "Python": ".py"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class MixtureForm:
         mixture.to_file(folder / MIXTURE)
         if self.tool is None:
             return folder / MIXTURE
-        path = folder / f"mixture_{self.tool}{self._suffix}"
+        path = folder / f"mixture_{self.tool}{EXPORT_TOOLS[self.tool].suffix}"
         write_text(path, self._text(mixture, corpus, training))
         return path
 
@@ -55,11 +54,6 @@ class MixtureForm:
         """Check that a mixture of the corpus's domains can be written."""
         if self.tool is not None:
             self._text(Mixture.uniform(corpus.domain_names), corpus, training)
-
-    @property
-    def _suffix(self) -> str:
-        assert self.tool is not None, "only a tool's form has a suffix of its own"
-        return _SUFFIXES.get(EXPORT_TOOLS[self.tool].place.partition(",")[0], ".txt")
 
     def _text(self, mixture: Mixture, corpus: Corpus, training: Training) -> str:
         assert self.tool is not None, "only a tool's form is text of an exporter"

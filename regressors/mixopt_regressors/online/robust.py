@@ -109,6 +109,12 @@ class RobustEstimator(OnlineEstimator):
     perturb: float = option(0.05, least=0.0, most=1.0)
     evaluate: float = option(0.05, least=0.0, most=1.0)
 
+    def _forget_interaction(self) -> None:
+        """Know nothing of what shares do to the target, nor of a target that no share moves."""
+        self.moved = Interaction.unknown(len(self.setting.domains))
+        self.unmoved = Interaction.unknown(0)
+        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
+
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
         self.curves = Curves.empty(domains)
@@ -192,12 +198,6 @@ class RobustEstimator(OnlineEstimator):
         ratio_D = shares_D / np.maximum(self.setting.reference_D, NO_TOKENS)
         moved_D: Array = (np.maximum(ratio_D, MIN_RATIO) ** HALF - 1.0) / HALF
         return moved_D
-
-    def _forget_interaction(self) -> None:
-        """Know nothing of what shares do to the target, nor of a target that no share moves."""
-        self.moved = Interaction.unknown(len(self.setting.domains))
-        self.unmoved = Interaction.unknown(0)
-        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
 
     # The plain mean over the training domains -----------------------------------------------
 

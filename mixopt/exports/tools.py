@@ -1,0 +1,466 @@
+"""The piece of configuration that each trainer reads: one writer a tool, and the table of them.
+
+A name or a path that a format cannot carry is refused, never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+from mixopt.errors import ConfigError
+from mixopt.exports.units import (
+    COUNTS,
+    EPOCHS,
+    ROW_SLICES,
+    SAMPLES,
+    SEQUENCES,
+    Entry,
+    ExportTool,
+    Facts,
+    Noted,
+    StageEntries,
+)
+
+LEVANTER_BLOCK = 2048  # sequences; Levanter's mixture_block_size where nothing else is said
+MAX_AXOLOTL_PASSES = 1000
+# Builders of `datasets` by the suffix of their files.
+BUILDERS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".txt": "text",
+}
+COMPRESSED = {".gz", ".zst", ".xz", ".bz2"}
+INDEXED = "A path is the prefix of a .bin and an .idx file."
+
+Entries = Sequence[Entry]
+
+
+def builder_of(path: str) -> str | None:
+    """Return the builder of `datasets` for a file, by its suffix; None for a folder or a name."""
+    suffixes = PurePosixPath(path).suffixes
+    last = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
+    return BUILDERS.get(last)
+
+
+def _pairs(entries: Entries) -> list[str]:
+    """Return weights and paths one after the other, as Megatron's get_blend_from_list has them."""
+    return [part for entry in entries for part in (repr(entry.amount), entry.path)]
+
+
+def _bridge_sft(entries: Entries, facts: Facts) -> Any:
+    sources = [_bridge_source(entry) for entry in entries]
+    weights = [entry.amount for entry in entries]
+    return {"dataset": {"source": sources, "source_weights": weights}}
+
+
+def _bridge_source(entry: Entry) -> dict[str, Any]:
+    builder = builder_of(entry.path)
+    if builder is None and len(entry.paths) == 1:
+        return {"path_or_dataset": entry.path, "split": "train"}
+    files = list(entry.paths) if len(entry.paths) > 1 else entry.path
+    return {
+        "path_or_dataset": builder or "json",
+        "split": "train",
+        "load_kwargs": {"data_files": {"train": files}},
+    }
+
+
+def _olmo_core(entries: Entries, facts: Facts) -> Any:
+    sources = []
+    for entry in entries:
+        source: dict[str, Any] = {
+            "source_name": entry.domain,
+            "target_ratio": entry.amount,
+            "paths": list(entry.paths),
+        }
+        if facts.tokens is not None and entry.domain in facts.inventory:
+            epochs = entry.amount * facts.tokens / facts.size(entry.domain)
+            # A hundredth more than is needed: OLMo-core rounds sequences up.
+            source["max_repetition_ratio"] = max(1.0, math.ceil(101 * epochs) / 100)
+        sources.append(source)
+    return {"sources": sources}
+
+
+def _levanter(entries: Entries, facts: Facts) -> Any:
+    weights = {entry.domain: entry.amount for entry in entries}
+    return {"data": {"components": _components(entries, facts), "train_weights": weights}}
+
+
+def _components(entries: Entries, facts: Facts) -> dict[str, Any]:
+    """Return where Levanter's components are: files of text, or a cache of tokens."""
+    found: dict[str, Any] = {}
+    for entry in entries:
+        if entry.named or builder_of(entry.path) is not None:
+            found[entry.domain] = {"source": {"type": "url", "train_urls": list(entry.paths)}}
+        elif len(entry.paths) == 1:
+            found[entry.domain] = {"cache_dir": entry.path}
+        else:
+            raise ConfigError(
+                f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} is read as a cache of "
+                "tokens, and only one is allowed; give one, or files of text such as .jsonl"
+            )
+    return found
+
+
+def _levanter_stages(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:
+    """Return weights from steps on, rounded to the ends of Levanter's blocks of sequences."""
+    apart = LEVANTER_BLOCK // math.gcd(LEVANTER_BLOCK, batch)  # steps
+    starts = [(one.start + apart // 2) // apart * apart for one in stages]
+    for k, (before, start) in enumerate(pairwise(starts)):
+        if before >= start:
+            length = stages[k + 1].start - stages[k].start
+            raise ConfigError(
+                f"{facts.tool}: weights change every {apart} steps at most ({LEVANTER_BLOCK}"
+                f" sequences), and stage {stages[k].name!r} has {length}; make it longer"
+            )
+    pairs = list(zip(stages, starts, strict=True))
+    components = _components([entry for one in stages for entry in one.entries], facts)
+    weights = [[at, {entry.domain: entry.amount for entry in one.entries}] for one, at in pairs]
+    content = {"data": {"components": components, "train_weights": weights}}
+    moved = [f"{one.name} from {one.start:,} to {at:,}" for one, at in pairs if one.start != at]
+    if not moved:
+        return content
+    blocks = f"Weights change at the ends of blocks of {LEVANTER_BLOCK:,} sequences"
+    moves = f"first steps that were moved: {', '.join(moved)}"
+    return Noted(content, [f"{blocks}, every {apart} steps; {moves}."])
+
+
+def _nanotron(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:
+    """Return data stages; nanotron counts its steps from 1."""
+    written = []
+    for one in stages:
+        dataset = {
+            "dataset_folder": [entry.path for entry in one.entries],
+            "dataset_weights": [entry.amount for entry in one.entries],
+        }
+        data = {"dataset": dataset, "num_loading_workers": 1, "seed": 42}
+        written.append({"name": one.name, "start_training_step": one.start + 1, "data": data})
+    return {"data_stages": written}
+
+
+_TITAN = """\
+from datasets import load_dataset
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import (
+    DATASETS,
+    HFDataSource,
+    InterleavedHuggingFaceTextDataLoader,
+)
+
+"""
+
+
+def _torchtitan(entries: Entries, facts: Facts) -> str:
+    # Each source is packed before they are interleaved, so that a weight is a share of the tokens.
+    kinds = sorted({builder_of(entry.path) or "" for entry in entries})
+    sources = "".join(
+        f'        HFDataSource(dataset="{builder_of(entry.path) or "hub"}",'
+        f" dataset_path={entry.path!r}, infinite=True, weight={entry.amount!r}),\n"
+        for entry in entries
+    )
+    loader = f"dataloader = InterleavedHuggingFaceTextDataLoader.Config(\n    sources=[\n{sources}"
+    return f"{_TITAN}{''.join(map(_titan_dataset, kinds))}\n{loader}    ],\n)\n"
+
+
+def _titan_dataset(kind: str) -> str:
+    loads = f'"{kind}", data_files=path' if kind else "path"
+    return (
+        f'DATASETS["{kind or "hub"}"] = DatasetConfig(\n    path="",\n'
+        f'    loader=lambda path: load_dataset({loads}, split="train", streaming=True),\n'
+        '    sample_processor=lambda sample: sample["text"],\n)\n'
+    )
+
+
+# Each domain is packed into sequences first, so that a probability is a share of the tokens.
+_TRANSFORMERS = '''\
+from datasets import interleave_datasets, load_dataset
+
+
+def mixture(tokenizer, length=2048, text="text"):
+    """Return sequences of `length` tokens, a dataset for `Trainer(train_dataset=...)`."""
+
+    def packed(batch):
+        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        ids = [token for one in tokenizer(batch[text])["input_ids"] for token in one + end]
+        rows = [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+        return {"input_ids": rows, "labels": rows}
+
+    domains = [
+        LOADS,
+    ]
+    return interleave_datasets(
+        [
+            domain.map(packed, batched=True, remove_columns=domain.column_names)
+            for domain in domains
+        ],
+        probabilities=[
+            CHANCES,
+        ],
+        seed=0,
+        stopping_strategy="all_exhausted",
+    )
+'''
+_DATASETS = """\
+from datasets import interleave_datasets, load_dataset
+
+train_dataset = interleave_datasets(
+    [
+        LOADS,
+    ],
+    probabilities=[
+        CHANCES,
+    ],
+    seed=0,
+    stopping_strategy="all_exhausted",
+)
+"""
+
+
+def _interleaved(template: str, entries: Entries, facts: Facts) -> str:
+    """Put a line a domain in the place of the lines LOADS and CHANCES."""
+    lines = {
+        "LOADS,": [f"{_loading_call(entry, facts)}," for entry in entries],
+        "CHANCES,": [f"{entry.amount!r}," for entry in entries],
+    }
+    written = []
+    for line in template.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        inserted = lines.get(line.strip())
+        written += [line] if inserted is None else [indent + one for one in inserted]
+    return "\n".join(written) + "\n"
+
+
+def _loading_call(entry: Entry, facts: Facts) -> str:
+    """Return the Python call that loads a domain: its files, or a folder or hub dataset by name."""
+    builder = builder_of(entry.path)
+    if builder is not None:
+        files = list(entry.paths)
+        return f'load_dataset("{builder}", data_files={files!r}, split="train", streaming=True)'
+    if len(entry.paths) > 1:
+        raise ConfigError(
+            f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} does not show its format; "
+            f"give one folder, or files that end with {', '.join(BUILDERS)}"
+        )
+    return f'load_dataset({entry.path!r}, split="train", streaming=True)'
+
+
+def _axolotl_passes(entry: Entry, facts: Facts) -> Iterator[dict[str, Any]]:
+    """Yield a domain as often as all of it is seen, and the rest of it as a slice."""
+    pieces = len(facts.places(entry.domain))
+    rows = max(1, round(facts.size(entry.domain) / facts.sample(entry.domain) / pieces))
+    passes, rest = divmod(max(1, round(entry.amount)), rows)
+    if passes > MAX_AXOLOTL_PASSES:
+        raise ConfigError(
+            f"{facts.tool}: domain {entry.domain!r} would be listed {passes} times, once a pass; at"
+            f" most {MAX_AXOLOTL_PASSES} are written. Are its {facts.size(entry.domain):g} tokens"
+            " right?"
+        )
+    for split in ["train"] * passes + ([f"train[:{rest}]"] if rest else []):
+        yield {"path": entry.path, "type": "completion", "split": split}
+
+
+def _llamafactory(entries: Entries, facts: Facts) -> Any:
+    for entry in entries:
+        if "," in entry.label or entry.label != entry.label.strip():
+            raise ConfigError(
+                f"{facts.tool}: domain {entry.label!r}: names stand between commas there, and lose"
+                " the spaces around them; rename the domain"
+            )
+    content = {
+        "dataset": ",".join(entry.label for entry in entries),
+        "mix_strategy": "interleave_over",
+        "interleave_probs": ",".join(repr(entry.amount) for entry in entries),
+    }
+    info = [
+        f" {json.dumps(entry.label)}:"
+        f" {json.dumps({'file_name': entry.path, 'columns': {'prompt': 'text'}})}"
+        for entry in entries
+        if not entry.named
+    ]
+    lines = ["dataset_info.json of dataset_dir:", "{", *",\n".join(info).split("\n"), "}"]
+    return Noted(content, lines if info else [])
+
+
+def _swift(entries: Entries, facts: Facts) -> Any:
+    for entry in entries:  # of `hub::path:subset#count`
+        hub, _, rest = entry.path.partition("::")
+        where = f"{entry.path!r} of domain {entry.domain!r}"
+        if (entry.named and ":" in entry.path) or (rest and hub.lower() not in {"hf", "ms"}):
+            raise ConfigError(
+                f"{facts.tool}: reads a part of {where} as a hub or a subset, by its ':'; give"
+                " another path with --paths"
+            )
+        if entry.path.startswith("-"):
+            raise ConfigError(
+                f"{facts.tool}: takes {where} for an option; give another path with --paths, such"
+                " as ./..."
+            )
+    return {"dataset": [f"{entry.path}#{max(1, round(entry.amount))}" for entry in entries]}
+
+
+_BRIDGE_COMMAND = "process_config_with_overrides(recipe, config_filepath=FILE), then"
+_TOOLS = (
+    ExportTool(
+        name="megatron",
+        title="Megatron-LM",
+        version="core 0.16.1 and main of 2026-08",
+        unit=SEQUENCES,
+        place="JSON, `train`: weight and path of each indexed dataset, one after the other",
+        command="pretrain_gpt.py --per-split-data-args-path FILE, without --split and --data-path",
+        write=lambda entries, facts: {"train": _pairs(entries), "valid": None, "test": None},
+        suffix=".json",
+        strips=True,
+        single_path=True,
+        notes=(f"{INDEXED[:-1]}; valid and test are yours to fill.",),
+    ),
+    ExportTool(
+        name="megatron-bridge",
+        title="Megatron-Bridge, pretraining",
+        version="0.3.1 and main of 2026-08",
+        unit=SEQUENCES,
+        place="YAML, `dataset.blend` of GPTDatasetConfig: paths, then weights",
+        command=f"{_BRIDGE_COMMAND} pretrain",
+        write=lambda entries, facts: {
+            "dataset": {"blend": [[e.path for e in entries], [e.amount for e in entries]]}
+        },
+        strips=True,
+        interpolates=True,
+        single_path=True,
+        notes=(INDEXED,),
+    ),
+    ExportTool(
+        name="megatron-bridge-sft",
+        title="Megatron-Bridge, fine-tuning on rows",
+        version="main of 2026-08",
+        unit=EPOCHS,
+        place="YAML, `dataset.source_weights` of DirectHFSFTDatasetConfig",
+        command=f"{_BRIDGE_COMMAND} finetune, for one pass over the blended rows",
+        write=_bridge_sft,
+        interpolates=True,
+    ),
+    ExportTool(
+        name="nemo",
+        title="NeMo Automodel",
+        version="0.7.0",
+        unit=SEQUENCES,
+        place="YAML, `dataset.paths`: weight and path of each indexed dataset, one after the other",
+        command="put it into a recipe whose dataset is MegatronPretraining; automodel FILE",
+        write=lambda entries, facts: {"dataset": {"paths": _pairs(entries)}},
+        strips=True,
+        interpolates=True,
+        single_path=True,
+        notes=(INDEXED,),
+    ),
+    ExportTool(
+        name="olmo-core",
+        title="OLMo-core",
+        version="3.0.0",
+        unit=SEQUENCES,
+        place="YAML, `sources`: target_ratio of each source",
+        command="SourceMixtureDatasetConfig(source_list=SourceMixtureList.from_yaml(FILE))",
+        write=_olmo_core,
+        takes_zero=True,
+        notes=("max_repetition_ratio is written where --tokens and --inventory are known.",),
+    ),
+    ExportTool(
+        name="levanter",
+        title="Levanter",
+        version="marin-levanter 0.2.20",
+        unit=SEQUENCES,
+        place="YAML, `data.train_weights`",
+        command="python -m levanter.main.train_lm --config_path FILE",
+        write=_levanter,
+        takes_zero=True,
+        write_stages=_levanter_stages,
+    ),
+    # With a weight of 0 nanotron's greedy order can still draw from a folder.
+    ExportTool(
+        name="nanotron",
+        title="nanotron",
+        version="main of 2026-04",
+        unit=SEQUENCES,
+        place="YAML, `data_stages[0].data.dataset.dataset_weights` of a Nanoset",
+        command="put it into a configuration; run_train.py --config-file FILE",
+        write=lambda entries, facts: _nanotron([StageEntries("mixture", 0, entries)], facts, 1),
+        single_path=True,
+        write_stages=_nanotron,
+    ),
+    ExportTool(
+        name="torchtitan",
+        title="torchtitan",
+        version="0.3.0",
+        unit=SEQUENCES,
+        place="Python, `weight` of each HFDataSource",
+        command="in a config_registry function: from FILE import dataloader",
+        write=_torchtitan,
+        suffix=".py",
+        single_path=True,
+    ),
+    ExportTool(
+        name="transformers",
+        title="Hugging Face transformers",
+        version="5.24.0",
+        unit=SEQUENCES,
+        place="Python, a train_dataset of packed sequences",
+        command="from FILE import mixture; Trainer(train_dataset=mixture(tokenizer), ...)",
+        write=partial(_interleaved, _TRANSFORMERS),
+        suffix=".py",
+    ),
+    ExportTool(
+        name="axolotl",
+        title="axolotl",
+        version="0.19.0",
+        unit=ROW_SLICES,
+        place="YAML, `datasets`, an entry for each pass and `split` for the rest",
+        command="axolotl train FILE, with num_epochs: 1",
+        write=lambda entries, facts: {
+            "datasets": [one for entry in entries for one in _axolotl_passes(entry, facts)]
+        },
+        single_path=True,
+        notes=("A slice is of the first rows: shuffle a file whose order means something before.",),
+    ),
+    ExportTool(
+        name="llamafactory",
+        title="LLaMA-Factory",
+        version="0.9.5",
+        unit=SAMPLES,
+        place="YAML, `interleave_probs`",
+        command="llamafactory-cli train FILE, with model and training in the same file",
+        write=_llamafactory,
+        interpolates=True,
+        single_path=True,
+    ),
+    ExportTool(
+        name="swift",
+        title="ms-swift",
+        version="4.6.0",
+        unit=COUNTS,
+        place="YAML, `dataset: [path#count, ...]`",
+        command="swift pt FILE --model ... (or swift sft), for one epoch",
+        write=_swift,
+        strips=True,
+        single_path=True,
+    ),
+    # With `all_exhausted` a dataset that is never drawn would never be exhausted.
+    ExportTool(
+        name="datasets",
+        title="Hugging Face datasets",
+        version="5.2.0",
+        unit=SAMPLES,
+        place="Python, `probabilities` of interleave_datasets",
+        command="from FILE import train_dataset",
+        write=partial(_interleaved, _DATASETS),
+        suffix=".py",
+    ),
+)
+EXPORT_TOOLS: Mapping[str, ExportTool] = {tool.name: tool for tool in _TOOLS}
