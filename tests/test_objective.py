@@ -107,7 +107,7 @@ def test_a_worst_of_losses_and_metrics_is_refused():
 
 
 def test_an_unknown_metric_of_a_direction_is_named():
-    with pytest.raises(ConfigError, match="objective.direction: unknown evaluation domain 'lew'; "):
+    with pytest.raises(ConfigError, match="objective.direction.lew: unknown evaluation domain 'lew'; "):
         objective(target="law", direction={"lew": "higher"})
 
 
@@ -220,7 +220,7 @@ def test_a_loss_that_a_family_names_leaves_the_globs_of_another():
     [
         (
             {"mean": {"mlmu_*": 1}},
-            "objective.mean: 'mlmu_*' matches no evaluation domain; the nearest are 'mmlu_law:rc',"
+            "objective.mean.mlmu_*: 'mlmu_*' matches no evaluation domain; the nearest are 'mmlu_law:rc',"
             " 'mmlu_maths:rc', 'mmlu_art:rc'",
         ),
         (

@@ -1,59 +1,55 @@
-"""The section `corpus:`: domains, where their documents come from, the tokenizer."""
+"""The section `corpus:`: domains, where their documents come from, how large they are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from mixopt.config.replayed_run import replayed_run, weights_in
-from mixopt.config.section import FILES, Count, Positive, Section
-from mixopt.errors import MixoptError, did_you_mean
-from mixopt.system import under_folder
+from mixopt.config.replayed_run import replayed_run
+from mixopt.config.sections import (
+    FILES,
+    Above,
+    Count,
+    Fault,
+    Location,
+    Positive,
+    Section,
+    counted,
+    given_content,
+)
+from mixopt.errors import ConfigError, MixoptError, did_you_mean
+from mixopt.system import (
+    is_url,
+    local_path,
+    name_fault,
+    read_yaml,
+    shown_name,
+    under_folder,
+    url_fault,
+    without_secrets,
+)
 
 TokenFormat = Literal["megatron", "datatrove", "llmc", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
+Size = tuple[Literal["tokens", "bytes"], int]
 
+RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
+SUM_TOLERANCE = 1e-6  # of shares, as of mixopt.mixture
+WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
     "environment", "name", "data_files", "split", "revision", "streaming", "column", "max_bytes",
 )  # fmt: skip
 _OF_TOKENS = ("dtype", "document_end", "max_tokens")
-_UNUSED: dict[TokenFormat, dict[str, str]] = {
-    "megatron": dict.fromkeys(("document_end",), "its index says where documents end"),
-    "datatrove": dict.fromkeys(("document_end",), "its .index says where documents end"),
-    "npy": {"dtype": "a .npy says its type"},
-    "llmc": {"dtype": "its header says the type"},
+_UNUSED = {
+    ("megatron", "document_end"): "its index says where documents end",
+    ("datatrove", "document_end"): "its .index says where documents end",
+    ("npy", "dtype"): "a .npy says its type",
+    ("llmc", "dtype"): "its header says the type",
 }
-
-
-def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
-    """Say which field of a source has no use; None where all have."""
-    if format is None:
-        wrong = next((name for name in _OF_TOKENS if name in stated), None)
-        what = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
-        return None if wrong is None else what
-    wrong = next((name for name in _OF_TEXT if name in stated), None)
-    if wrong is not None:
-        return f"{wrong}: applies to text, but format: {format} is tokens; leave it out"
-    if "path" not in stated:
-        return f"path: is missing; name the files in format: {format}"
-    if "bytes" in stated:
-        return "bytes: is the size of text; give tokens of the whole domain"
-    return _unused(format, stated)
-
-
-def _unused(format: TokenFormat, stated: Sequence[str]) -> str | None:
-    for name, reason in _UNUSED.get(format, {}).items():
-        if name in stated:
-            return f"{name}: format: {format} does not use it, because {reason}; leave it out"
-    if format == "raw" and "dtype" not in stated:
-        return f"dtype: format: {format} does not state the type of a token; give uint16 or uint32"
-    return None
-
-
-WHERE = "give either 'environment' or 'path' (or 'data_files')"
 
 
 class SourceConfig(Section):
@@ -66,9 +62,7 @@ class SourceConfig(Section):
         " `datasets` (json, parquet, arrow, text, csv); a text file is one document",
     )
     format: TokenFormat | None = Field(
-        None,
-        description="format of the tokens in `path`: megatron, datatrove, llmc, npy or raw; text "
-        "if omitted",
+        None, description="format of the tokens in `path`; text if omitted"
     )
     dtype: TokenType | None = Field(
         None, description="type of a stored token, if the files do not state it"
@@ -84,9 +78,7 @@ class SourceConfig(Section):
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
     validation: str | list[str] | None = Field(
-        None,
-        description="files of held-out documents; if omitted, they are split from the training "
-        "documents",
+        None, description="files of held-out documents; split from the training ones if omitted"
     )
     max_bytes: Positive | None = Field(
         None, description="maximum bytes of text to read; overrides corpus.max_bytes"
@@ -111,13 +103,12 @@ class SourceConfig(Section):
     @property
     def paths(self) -> tuple[str, ...]:
         """The entries of `path`, one or many."""
-        return (self.path,) if isinstance(self.path, str) else tuple(self.path or ())
+        return _listed(self.path)
 
     @property
     def validation_files(self) -> tuple[str, ...]:
         """The entries of `validation`, one or many."""
-        given = self.validation
-        return (given,) if isinstance(given, str) else tuple(given or ())
+        return _listed(self.validation)
 
     @property
     def one_path(self) -> str | None:
@@ -133,36 +124,46 @@ class SourceConfig(Section):
         """Return the same source with relative files under the folder `root`."""
         if root is None:
             return self
-        moved = {
-            "data_files": _under(root, self.data_files),
-            "validation": _under(root, self.validation),
-        }
+        moved: dict[str, Any] = {}
+        for name in ("data_files", "validation"):
+            files = [under_folder(root, file) for file in _listed(getattr(self, name))]
+            is_list = isinstance(getattr(self, name), list)
+            moved[name] = files if is_list else next(iter(files), None)
         return self.model_copy(update=moved)
 
     @model_validator(mode="after")
-    def _one_source(self) -> SourceConfig:
+    def _consistent(self) -> SourceConfig:
         if self.environment is not None and not (self.path is None and self.data_files is None):
             raise ValueError(WHERE)
         if isinstance(self.path, list) and not self.path:
             raise ValueError("path: is an empty list; name a file, a glob or a folder")
         if isinstance(self.path, list) and self.data_files is not None:
             raise ValueError("path: is a list of files, so data_files is redundant; leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _fields_of_tokens(self) -> SourceConfig:
-        fields = type(self).model_fields.items()
-        changed = [name for name, field in fields if getattr(self, name) != field.default]
-        fault = token_field_fault(self.format, changed)
+        fault = token_field_fault(self.format, self.changed())
         if fault is not None:
             raise ValueError(fault)
-        return self
-
-    @model_validator(mode="after")
-    def _one_size(self) -> SourceConfig:
         if self.tokens is not None and self.bytes is not None:
             raise ValueError("give tokens or bytes of the whole domain, not both")
         return self
+
+
+def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
+    """Say which field of a source has no use; None where all have."""
+    wrong = next((n for n in (_OF_TEXT if format else _OF_TOKENS) if n in stated), None)
+    if format is None:
+        what = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
+        return wrong and what
+    unused = next((key for key in _UNUSED if key[0] == format and key[1] in stated), None)
+    if wrong is not None:
+        return f"{wrong}: applies to text, but format: {format} is tokens; leave it out"
+    if "path" not in stated:
+        return f"path: is missing; name the files in format: {format}"
+    if unused:
+        why = f"format: {format} does not use it, because {_UNUSED[unused]}"
+        return f"{unused[1]}: {why}; leave it out"
+    if format == "raw" and "dtype" not in stated:
+        return f"dtype: format: {format} does not state the type of a token; give uint16 or uint32"
+    return "bytes: is the size of text; give tokens of the domain" if "bytes" in stated else None
 
 
 class MixedConfig(Section):
@@ -185,9 +186,7 @@ class MixedConfig(Section):
     tokens: Positive | None = Field(
         None, description="tokens to prepare; as many as no part has to be repeated for if omitted"
     )
-    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        1.0, description="how often a part may be repeated"
-    )
+    max_epochs: Above = Field(1.0, description="how often a part may be repeated")
 
     @property
     def file(self) -> str | None:
@@ -198,10 +197,9 @@ class MixedConfig(Section):
     @property
     def shares(self) -> dict[str, float] | None:
         """Share of each part; None where it is natural, or still in a file."""
-        given = self.mixture
-        if not isinstance(given, dict) or self.file is not None:
+        if not isinstance(self.mixture, dict) or self.file is not None:
             return None
-        return {name: float(given[name]) for name in self.domains}
+        return {name: float(self.mixture[name]) for name in self.domains}
 
     @model_validator(mode="before")
     @classmethod
@@ -227,10 +225,34 @@ class MixedConfig(Section):
         if self.start is not None and self.mixture != "natural":
             raise ValueError(f"mixture: is that of {self.start}; leave it out, or give domains")
         if isinstance(self.mixture, dict) and self.file is None:
-            fault = _share_fault(self.mixture, self.domains)
+            fault = share_fault(self.mixture, self.domains)
             if fault is not None:
                 raise ValueError(f"mixture: {fault}")
         return self
+
+
+def weights_in(path: str) -> dict[str, Any]:
+    """Return the weights of a file of a mixture, such as a recommendation, as they are."""
+    content = read_yaml(local_path(path))
+    weights = content.get("weights", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{path}: expected 'weights:' with a number for each domain")
+    return weights
+
+
+def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
+    """Return what is wrong with shares of domains: each has one, and they add up to 1."""
+    names = list(domains)
+    for name, value in shares.items():
+        if name not in names:
+            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            return f"{name}: {value!r} is not a share from 0 to 1"
+    missing = [name for name in names if name not in shares]
+    if missing:
+        return f"no weight of {', '.join(missing)}; 0 is allowed"
+    total = math.fsum(shares.values())
+    return None if abs(total - 1) < SUM_TOLERANCE else f"weights add up to {total:.6g}, not to 1"
 
 
 class DomainConfig(SourceConfig):
@@ -254,33 +276,10 @@ class DomainConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _mixed_alone(self) -> DomainConfig:
-        fields = type(self).model_fields.items()
-        own = [name for name, field in fields if getattr(self, name) != field.default]
-        own = [name for name in own if name not in ("mixed", "tokens", "bytes")]
+        own = self.changed(but=("mixed", "tokens", "bytes"))
         if self.mixed is not None and own:
             raise ValueError(f"{own[0]}: a mixed domain has its text from its parts")
         return self
-
-
-def _share_fault(shares: dict[str, Any], parts: Iterable[str]) -> str | None:
-    """Return what is wrong with the shares of parts."""
-    names = list(parts)
-    for name, value in shares.items():
-        if name not in names:
-            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            return f"{name}: {value!r} is not a share from 0 to 1"
-    missing = [name for name in names if name not in shares]
-    if missing:
-        return f"no share of {', '.join(missing)}; 0 is allowed"
-    total = math.fsum(shares.values())
-    return None if abs(total - 1) < 1e-6 else f"shares add up to {total:.6g}, and should to 1"
-
-
-def _under(root: str, files: str | list[str] | None) -> str | list[str] | None:
-    if isinstance(files, list):
-        return [under_folder(root, file) for file in files]
-    return None if files is None else under_folder(root, files)
 
 
 class CorpusConfig(Section):
@@ -289,7 +288,6 @@ class CorpusConfig(Section):
     root: str | None = Field(
         None, description="folder of relative data_files and validation; the working directory"
     )
-
     prepared: str | None = Field(
         None,
         description="a corpus prepared by another run (folder or URL), instead of the text of "
@@ -304,8 +302,8 @@ class CorpusConfig(Section):
     tokenizer: str = Field(
         "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
     )
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        0.05, description="share of each domain's bytes that is held out, by document"
+    validation_fraction: float = Field(
+        0.05, gt=0, lt=0.5, description="share of a domain's bytes that is held out, by document"
     )
     max_validation_bytes: Positive = Field(
         1_000_000, description="maximum bytes to hold out of each domain"
@@ -332,3 +330,187 @@ class CorpusConfig(Section):
         for name, domain in self.domains.items():
             found |= {name: domain} if domain.mixed is None else domain.mixed.domains
         return found
+
+
+Places = Mapping[Location, Mapping[str, SourceConfig]]  # sources, by where their section is
+
+
+def absent_texts(places: Places) -> Iterable[Location]:
+    """Find the sources that do not say where their text is."""
+    for place, sources in places.items():
+        yield from ((*place, name) for name, source in sources.items() if not source.has_text)
+
+
+def source_urls(places: Places) -> Iterable[tuple[Location, str]]:
+    """Yield each URL of a store that sources name, with where it stands."""
+    for place, sources in places.items():
+        for name, source in sources.items():
+            for field in ("path", "data_files", "validation"):
+                for value in _listed(getattr(source, field)):
+                    if is_url(value):
+                        yield (*place, name, field), value
+
+
+def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
+    """Find URLs that cannot be read, or would be kept with a secret."""
+    for location, url in urls:
+        fault = url_fault(url)
+        if fault is not None:
+            yield location, f"{without_secrets(url)}: {fault}"
+
+
+def unusable_names(
+    domains: Sequence[str], targets: Sequence[str], section: str = "corpus"
+) -> Iterable[Fault]:
+    """Find names of domains of a section, and of targets, that no corpus can have."""
+    yield from _folder_faults((section, "domains"), domains)
+    yield from _folder_faults(("evaluation",), targets)
+    for name in targets:
+        if name in domains:
+            yield ("evaluation", name), "is already a training domain; leave it out"
+
+
+def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
+    """Find names of domains that cannot be those of a corpus's folders."""
+    for name in names:
+        fault = "the corpus uses a file of this name" if name in RESERVED else name_fault(name)
+        if fault is not None:
+            what = f"{shown_name(name)} cannot be the name of a folder: {fault}; rename it"
+            yield (*place, name), what
+
+
+def part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
+    """Find parts of mixed domains whose name is taken or no folder's."""
+    if corpus.mixed and corpus.prepared is not None:
+        message = "a mixed domain is prepared here, from its parts; leave it out"
+        yield ("corpus", "prepared"), message
+    taken = dict.fromkeys(corpus.domains, "a training domain") | dict.fromkeys(targets, "a target")
+    for name, mixed in corpus.mixed.items():
+        place: Location = ("corpus", "domains", name, "mixed", "domains")
+        yield from _folder_faults(place, mixed.domains)
+        for part in mixed.domains:
+            if part in taken:
+                message = f"is already the name of {taken[part]}: a part is a target by its name;"
+                yield (*place, part), f"{message} rename it"
+            taken[part] = f"a part of {name!r}"
+
+
+def read_inventory(
+    source: str | Path | Mapping[str, Any],
+    domains: Sequence[str],
+    *,
+    tokens_per_byte: Mapping[str, float] | None = None,
+) -> dict[str, int]:
+    """Return the distinct tokens of each domain, in the order of `domains`."""
+    where, sizes = _sizes(source, domains)
+    rates, found = tokens_per_byte or {}, {}
+    for name in domains:
+        if name not in sizes:
+            raise ConfigError(f"{where}: domain {name!r} is missing; give its tokens")
+        unit, size = sizes[name]
+        if unit == "bytes" and name not in rates:
+            raise ConfigError(
+                f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
+                "text, and there is none; state tokens"
+            )
+        found[name] = size if unit == "tokens" else round(size * rates[name])
+    return found
+
+
+def _sizes(
+    source: str | Path | Mapping[str, Any], domains: Iterable[str]
+) -> tuple[str, dict[str, Size]]:
+    """Return what an error calls a source of sizes, and the size of each domain that has one."""
+    where, content = given_content("inventory", source)
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"
+        )
+    known = list(domains)
+    for name in content:
+        if name not in known:
+            raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), known)}")
+    return where, {
+        name: _size(content[name], f"{where}: {name}") for name in known if name in content
+    }
+
+
+def _size(value: Any, where: str) -> Size:
+    """Return a number of tokens, or `{tokens: N}` or `{bytes: N}`, with its unit."""
+    if not isinstance(value, Mapping):
+        return "tokens", counted(value, where, "tokens")
+    match sorted(value):
+        case ["tokens" | "bytes" as unit]:
+            return unit, counted(value[unit], f"{where}.{unit}", unit)
+        case units:
+            found = ", ".join(map(str, units)) or "nothing"
+            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {found}")
+
+
+def with_file_of_sizes(corpus: CorpusConfig, *, trust: bool) -> CorpusConfig:
+    """Return the corpus with the sizes of its inventory file in its sources."""
+    if corpus.inventory is None:
+        return corpus
+    if not trust:
+        raise ConfigError(
+            f"corpus.inventory: {corpus.inventory}: a recorded configuration contains the "
+            "sizes themselves; state tokens or bytes of each domain"
+        )
+    where, sizes = _sizes(corpus.inventory, corpus.domains)
+    domains = {
+        name: _with_size(name, source, sizes.get(name), where)
+        for name, source in corpus.domains.items()
+    }
+    return corpus.model_copy(update={"domains": domains, "inventory": None})
+
+
+def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -> DomainConfig:
+    """Return a source with the size that a file has for it, which may repeat what it states."""
+    if size is None:
+        if source.is_sized:
+            return source
+        raise ConfigError(
+            f"{where}: domain {name!r} is missing; add its tokens or bytes, as in"
+            f" `{name}: 5e9` (mixopt count CONFIG finds them)"
+        )
+    unit, value = size
+    if source.is_tokens and unit == "bytes":
+        raise ConfigError(
+            f"{where}: domain {name!r}: bytes are a size of text, but this domain is tokens; "
+            f"give `{name}: 5e9`, its tokens"
+        )
+    own = "tokens" if source.tokens is not None else "bytes"
+    stated = getattr(source, own)
+    if source.is_sized and (own, stated) != size:
+        raise ConfigError(
+            f"corpus.domains.{name}.{own}: {stated}, and {where} has {unit}: {value} for it; "
+            "keep one of them"
+        )
+    return source.model_copy(update={unit: value})
+
+
+def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> Iterable[Fault]:
+    """Find sizes that are stated of some domains only, or of a target."""
+    for name, target in evaluation.items():
+        for field in ("tokens", "bytes"):
+            if getattr(target, field) is not None:
+                message = "a target is not trained on, so its size is not used; leave it out"
+                yield ("evaluation", name, field), message
+    sized = [name for name, source in corpus.domains.items() if source.is_sized]
+    for name, source in corpus.domains.items():
+        if sized and corpus.inventory is None and not source.is_sized:
+            message = (
+                f"its size is not stated, but that of {sized[0]!r} is: give tokens or bytes of "
+                "every domain, or of none (mixopt count CONFIG finds them)"
+            )
+            yield ("corpus", "domains", name), message
+
+
+def stated_tokens(sources: Mapping[str, SourceConfig]) -> dict[str, int] | None:
+    """Return the tokens of each domain where all are stated as such; None where not."""
+    known = {name: source.tokens for name, source in sources.items() if source.tokens is not None}
+    return known if len(known) == len(sources) else None
+
+
+def _listed(value: str | list[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -1,22 +1,69 @@
-"""The one YAML file of an experiment, as checked values; each section is one step's."""
+"""The one YAML file of an experiment as checked values: its sections, and what binds them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from mixopt.config.constraints_section import ConstraintsConfig
-from mixopt.config.corpus_section import CorpusConfig, SourceConfig
-from mixopt.config.design_section import DesignConfig, ValidateConfig
-from mixopt.config.objective_section import ObjectiveConfig, TasksConfig, with_tasks
-from mixopt.config.section import Count, Duration, Positive, Section, Share, located
+from mixopt.config.corpus_section import (
+    WHERE,
+    CorpusConfig,
+    SourceConfig,
+    absent_texts,
+    part_faults,
+    size_faults,
+    source_urls,
+    unusable_names,
+    url_faults,
+    with_file_of_sizes,
+)
+from mixopt.config.mixture_sections import (
+    CONTROL,
+    ConstraintsConfig,
+    DesignConfig,
+    ValidateConfig,
+)
+from mixopt.config.objective_section import (
+    KIND,
+    ObjectiveConfig,
+    TasksConfig,
+    chosen_losses,
+    mixed_units,
+    objective_faults,
+    with_tasks,
+)
+from mixopt.config.sections import (
+    Count,
+    Duration,
+    Fault,
+    Location,
+    Positive,
+    Section,
+    Share,
+    checked,
+    dump_sections,
+    given_content,
+    one_given,
+    read_sections,
+)
 from mixopt.errors import did_you_mean
-from mixopt.system import ServerUri
+from mixopt.system import (
+    PluginKind,
+    ServerUri,
+    choice_fault,
+    is_url,
+    load_plugin,
+    name_fault,
+    plugin_names,
+    shown_name,
+    value_fault,
+)
 
-COMMAND = "command"
+COMMAND, CONTINUED = "command", "continued"
+_FROM_NOTHING = ("decoder", "ngram", COMMAND)  # proxies whose trials begin with random weights
 
 
 class CommandFields(Section):
@@ -28,14 +75,12 @@ class CommandFields(Section):
         "{mixture} {trial} {seed} {tokens} {out} {gpus} {corpus} are filled in",
     )
     result: str | None = Field(
-        None,
-        description="what it writes below {out}, or a glob: JSON, JSONL or CSV",
+        None, description="what it writes below {out}, or a glob: JSON, JSONL or CSV"
     )
     losses: str | dict[str, str] | None = Field(
         None,
-        description="names of the losses in the result: a pattern such as eval/{domain}/loss, or "
-        "a name or glob for each evaluation domain; each domain's own name if "
-        "omitted",
+        description="names of the losses in the result: a pattern such as eval/{domain}/loss, or a "
+        "name or glob for each evaluation domain; each domain's own name if omitted",
     )
     unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
         None, description="of the losses in the result; nats_per_token if omitted"
@@ -61,68 +106,6 @@ class CommandFields(Section):
         """Those that are given, by name."""
         given = {name: getattr(self, name) for name in CommandFields.model_fields}
         return {name: value for name, value in given.items() if value is not None}
-
-
-def command_faults(
-    name: str, fields: CommandFields, options: Iterable[str], evaluation: Iterable[str]
-) -> Iterable[tuple[tuple[str, ...], str]]:
-    """Find what cannot be right of these fields: where, and what."""
-    given = fields.command_fields
-    if name != COMMAND:
-        for field in given:
-            yield (
-                ("proxy", field),
-                f"is for a trainer of your own: give name: {COMMAND}, or leave it out",
-            )
-        return
-    for field in ("run", "result"):
-        if field not in given:
-            yield ("proxy", field), f"is missing: name: {COMMAND} needs 'run' and 'result'"
-    for option in options:
-        yield ("proxy", "options", option), f"stands directly under 'proxy' with name: {COMMAND}"
-    losses, known = given.get("losses"), list(evaluation)
-    for domain in losses if isinstance(losses, dict) else ():
-        if domain not in known:
-            yield (
-                ("proxy", "losses", domain),
-                f"unknown evaluation domain {domain!r}{did_you_mean(domain, known)}",
-            )
-
-
-_LOAD = "collapse above: the busiest expert's load over the even one"
-
-
-class ThresholdsConfig(Section):
-    """Thresholds of diagnoses, others than the defaults."""
-
-    effective: Share | None = Field(None, description="collapse below: effective experts, of all")
-    dead: Share | None = Field(None, description="collapse above: dead experts, of all")
-    busiest: float | None = Field(None, ge=1, allow_inf_nan=False, description=_LOAD)
-    overflow: Share | None = Field(None, description="collapse above: beyond 1.25 times even")
-    serves: Share | None = Field(None, description="of an expert's tokens, to serve a domain")
-    occupied: Share | None = Field(None, description="degradation above")
-    rare: Share | None = Field(None, description="of an even share, for a domain to be rare")
-    apart: Share | None = Field(None, description="underfitting below")
-    others: Share | None = Field(None, description="underfitting where others are so far apart")
-    assignments: Count | None = Field(None, description="to an expert, for a layer to be diagnosed")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_number(cls, value: Any) -> Any:
-        """Refuse truths, which would be read as 0 and 1."""
-        if isinstance(value, bool):
-            raise ValueError(f"{value} is not a number")
-        return value
-
-
-class TrialExpertsConfig(Section):
-    """How the experts of trials are looked at; no trial is another for it."""
-
-    thresholds: ThresholdsConfig = Field(
-        ThresholdsConfig(),
-        description="thresholds of diagnoses, such as {busiest: 3, dead: 0.1}; "
-        "docs/experts/diagnoses.md says what they are",
-    )
 
 
 class ProxyConfig(CommandFields):
@@ -165,12 +148,19 @@ class ProxyConfig(CommandFields):
         """What the proxy is made with; a path is the same one wherever a worker runs."""
         given = self.options | self.command_fields
         if self.start is not None:
-            given["start"] = located(self.start)
+            path = Path(self.start).expanduser()
+            is_name = is_url(self.start) or not path.exists()  # a name on the hub stays
+            given["start"] = self.start if is_name else str(path.absolute())
         if self.start_hash is not None:
             given["start_hash"] = self.start_hash
         if self.folder is not None:
             given["folder"] = str(Path(self.folder).expanduser().absolute())
         return given
+
+
+def is_recipe(start: str) -> bool:
+    """Tell whether what trials begin with is the YAML file of a pretraining, trained first."""
+    return start.endswith((".yaml", ".yml"))
 
 
 class SweepConfig(Section):
@@ -179,9 +169,9 @@ class SweepConfig(Section):
     workers: Positive | None = Field(None, description="processes; one per core or GPU if omitted")
     patience: Duration = Field(
         600.0,
-        description="seconds, or a duration such as 10m: a worker without a heartbeat or "
-        "progress for this long, and for five times its slowest step so far, is "
-        "killed and its trials are retried",
+        description="seconds, or a duration such as 10m: a worker without a heartbeat or progress "
+        "for this long, and for five times its slowest step so far, is killed and its trials are "
+        "retried",
     )
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
@@ -192,31 +182,15 @@ class SweepConfig(Section):
     retries: Count = Field(3, description="how many times trials of a lost node are retried")
 
 
-class PilotsConfig(Section):
-    """Tables of a few runs at the target size: either two, or one that mixopt wrote."""
-
-    mixtures: str | None = Field(None, description="CSV or Parquet of weights by domain")
-    losses: str | None = Field(
-        None, description="CSV or Parquet of losses by evaluation domain, in objective.unit"
-    )
-    trials: str | None = Field(None, description="a table of trials, such as another run's")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> PilotsConfig:
-        two = self.mixtures is not None and self.losses is not None
-        if two == (self.trials is not None) or (self.mixtures is None) != (self.losses is None):
-            raise ValueError("give 'mixtures' and 'losses', or 'trials'")
-        return self
-
-
 class FitConfig(Section):
     """The regressors that cross-validation compares."""
 
-    regressors: list[str] = Field(default_factory=lambda: ["auto", "linear"], min_length=1)
-    folds: Annotated[int, Field(ge=2)] = 5
-    pilots: PilotsConfig | None = Field(
-        None, description="runs at the target size, used to correct the fit"
+    regressors: list[str] = Field(
+        default_factory=lambda: ["auto", "linear"],
+        min_length=1,
+        description="names, or package.module:Name; the best in cross-validation is used",
     )
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="of cross-validation")
 
 
 class RiskConfig(Section):
@@ -229,17 +203,17 @@ class RiskConfig(Section):
         None, description="this quantile over the refits on resampled trials"
     )
 
-    @model_validator(mode="after")
-    def _one_risk(self) -> RiskConfig:
-        if (self.std is None) == (self.quantile is None):
-            raise ValueError("give exactly one of std and quantile")
-        return self
+    def model_post_init(self, _: object) -> None:
+        """Refuse both, and none."""
+        one_given(self, "std", "quantile")
 
 
 class ProposeConfig(Section):
     """Settings of the search for the best mixture."""
 
-    method: Literal["auto", "simulation", "gradient"] = "auto"
+    method: Literal["auto", "simulation", "gradient"] = Field(
+        "auto", description="how mixtures are searched; auto: by gradient where the fit has one"
+    )
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
     average: Positive = Field(
         128,
@@ -261,7 +235,7 @@ class ProposeConfig(Section):
 class TrackingConfig(Section):
     """Settings of the MLflow record."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether runs are recorded")
     uri: ServerUri | None = Field(
         None, description="tracking server; a SQLite file in the run directory if omitted"
     )
@@ -273,8 +247,10 @@ class TrackingConfig(Section):
 class Config(Section):
     """One experiment."""
 
-    name: str = Field("mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0, lt=2**63)
+    name: str = Field(
+        "mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run in reports"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of all that is drawn")
     corpus: CorpusConfig
     evaluation: dict[str, SourceConfig] = Field(
         default_factory=dict, description="targets that are not trained on"
@@ -290,15 +266,6 @@ class Config(Section):
     # `validate` is a method of pydantic models, so the attribute has another name.
     validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
     tracking: TrackingConfig = TrackingConfig()
-    experts: TrialExpertsConfig | None = Field(
-        None, description="diagnoses of the experts of trials, where the proxy has some"
-    )
-
-    @property
-    def expert_thresholds(self) -> dict[str, float]:
-        """Thresholds of diagnoses that are others than the defaults, by name."""
-        given = None if self.experts is None else self.experts.thresholds
-        return {} if given is None else given.model_dump(exclude_none=True)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -320,3 +287,260 @@ class Config(Section):
     def validation_tokens(self) -> int:
         """Training tokens of a validation run."""
         return self.validation.tokens or 2 * self.proxy.tokens
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool = True) -> Config:
+    """Read, override and check the file of an experiment.
+
+    Args:
+        path: YAML.
+        overrides: `section.field=value`, in place of what the file says.
+        trust: Whether its writer is trusted; otherwise no file and no code that it names is read.
+
+    Raises:
+        ConfigError: A line with the file, the field, the value and what to do.
+    """
+    config = read_sections(
+        path,
+        Config,
+        overrides,
+        example="'corpus:' and 'objective:'",
+        faults=lambda config: _faults(config, trust),
+        files=trust,
+    )
+    return with_stated_sizes(config, trust=trust)
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """Return the resolved configuration as plain values, defaults included but for null ones."""
+    content: dict[str, Any] = dump_sections(config)
+    return content
+
+
+def with_stated_sizes(config: Config, *, trust: bool = True) -> Config:
+    """Return the experiment with the sizes of the inventory file in its sources."""
+    return config.model_copy(update={"corpus": with_file_of_sizes(config.corpus, trust=trust)})
+
+
+def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
+    """Return constraints as checked values, from a file or from plain values."""
+    where, content = given_content("constraints", source)
+    return checked(ConstraintsConfig, content, where)
+
+
+def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
+    """Return an objective as checked values, from a file or from plain values."""
+    where, content = given_content("objective", source)
+    return checked(ObjectiveConfig, content, where)
+
+
+def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
+    """Yield the plug-ins that a configuration names: where, of which kind, and how."""
+    yield ("proxy", "name"), "proxy", config.proxy.name
+    yield ("sweep", "executor"), "executor", config.sweep.executor
+    for place, name in enumerate(config.fit.regressors):
+        yield ("fit", "regressors", place), "regressor", name
+
+
+def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
+    """Yield each URL of a store that an experiment reads, with where it stands."""
+    corpus, tasks = config.corpus, config.tasks
+    items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
+    fields: list[tuple[Location, object]] = [
+        *((("corpus", name), getattr(corpus, name)) for name in ("root", "inventory", "prepared")),
+        *((("tasks", "sets", name, "path"), path) for name, path in items.items()),
+    ]
+    yield from ((place, str(value)) for place, value in fields if is_url(value))
+    yield from source_urls({_DOMAINS: corpus.sources, ("evaluation",): config.evaluation})
+
+
+_DOMAINS: Location = ("corpus", "domains")
+
+
+def _faults(config: Config, trust: bool) -> Iterable[Fault]:
+    """Find what cannot be right of sections that are right on their own."""
+    corpus, design, proxy = config.corpus, config.design, config.proxy
+    yield from unusable_names(list(corpus.domains), list(config.evaluation))
+    yield from part_faults(corpus, config.evaluation)
+    yield from _task_names(config)
+    yield from url_faults(experiment_urls(config))
+    yield from _objective_faults(config)
+    yield from _guardrail_faults(config)
+    yield from size_faults(corpus, config.evaluation)
+    for location, kind, name, known in _references(config):
+        if name not in known:
+            yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
+    if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
+        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+    if config.objective.leave_out == "noise" and design.replicates == 0:
+        message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
+        yield ("objective", "leave_out"), f"{message} more, or leave this out"
+    yield from _command_faults(proxy)
+    yield from _start_faults(config)
+    yield from _text_faults(config)
+    yield from _epoch_faults(config)
+    for place, baseline in enumerate(config.validation.baselines):
+        location = ("validate", "baselines", place)
+        if baseline.name == CONTROL and design.anneals is None:
+            yield location, f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
+        missing = [n for n in corpus.domains if n not in (baseline.weights or corpus.domains)]
+        if missing:
+            yield location, f"{baseline.name}: no weight of {', '.join(missing)}; 0 is allowed"
+    if design.anneals is not None and set(corpus.domains) <= set(design.anneals.sources):
+        message = "every domain is a source, so that none is left for the base"
+        yield ("design", "anneals", "sources"), message
+    yield from _without_gradient(config, trust)
+
+
+def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[str]]]:
+    """Yield each name that stands for something: where, what it names, and the known names."""
+    domains = list(config.corpus.domains)
+    places: list[tuple[Location, Iterable[str]]] = [
+        (("constraints", "bounds"), config.constraints.bounds),
+        (("design", "max_weights"), config.design.max_weights),
+    ]
+    for place, baseline in enumerate(config.validation.baselines):
+        places.append((("validate", "baselines", place), baseline.weights or ()))
+    if config.design.anneals is not None:
+        base = config.design.anneals.base
+        places.append((("design", "anneals", "sources"), config.design.anneals.sources))
+        places.append((("design", "anneals", "base"), base if isinstance(base, dict) else ()))
+    for location, names in places:
+        yield from (((*location, name), "domain", name, domains) for name in names)
+    losses = config.proxy.losses if config.proxy.name == COMMAND else None
+    for name in losses if isinstance(losses, dict) else ():
+        yield ("proxy", "losses", name), KIND, name, [*domains, *config.targets]
+    for location, kind, name in plugins_named(config):
+        if ":" not in name:
+            yield location, kind, name, plugin_names(kind)
+
+
+def _task_names(config: Config) -> Iterable[Fault]:
+    """Find names of tasks and families that cannot be part of a column's name."""
+    for name, task in ({} if config.tasks is None else config.tasks.sets).items():
+        for kind, given in (("task", name), ("family", task.family)):
+            fault = None if given is None else name_fault(given)
+            if fault is not None:
+                yield ("tasks", "sets", name), f"{kind} {shown_name(given)}: {fault}; rename it"
+
+
+def _objective_faults(config: Config) -> Iterable[Fault]:
+    """Find what cannot be right of the objective over evaluation domains and tasks."""
+    try:
+        aim = config.aim
+    except ValueError as error:
+        yield ("objective",), str(error)
+        return
+    faults = list(objective_faults(aim, config.losses))
+    yield from faults
+    mixed = None if faults else mixed_units(aim, chosen_losses(aim, config.losses).weights)
+    if mixed is not None:
+        yield ("objective",), mixed
+
+
+def _guardrail_faults(config: Config) -> Iterable[Fault]:
+    """Find what cannot be right of the evaluation domains that guardrails name."""
+    rails, place = config.constraints.guardrails, ("constraints", "guardrails", "targets")
+    targets = {} if rails is None else rails.targets
+    for pattern in targets:
+        fault = choice_fault(pattern, config.losses, KIND)
+        if fault is not None:
+            yield (*place, pattern), fault
+            return
+    fault = value_fault(targets, config.losses)
+    if fault is not None:
+        yield place, fault
+
+
+def _command_faults(proxy: ProxyConfig) -> Iterable[Fault]:
+    """Find fields of a trainer of one's own that are missing, or for another proxy."""
+    given = proxy.command_fields
+    if proxy.name != COMMAND:
+        for name in given:
+            what = f"is for a trainer of your own: give name: {COMMAND}, or leave it out"
+            yield ("proxy", name), what
+        return
+    for name in ("run", "result"):
+        if name not in given:
+            yield ("proxy", name), f"is missing: name: {COMMAND} needs 'run' and 'result'"
+    for option in proxy.options:
+        yield ("proxy", "options", option), f"stands directly under 'proxy' with name: {COMMAND}"
+
+
+def _start_faults(config: Config) -> Iterable[Fault]:
+    """Find what cannot be right of what trials begin with."""
+    proxy, rails = config.proxy, config.constraints.guardrails
+    if proxy.name == CONTINUED and proxy.start is None:
+        message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
+        yield ("proxy", "from"), f"{message} a folder of transformers"
+    if proxy.name in _FROM_NOTHING and proxy.start is not None:
+        message = f"trials of proxy {proxy.name!r} begin with random weights: give name:"
+        yield ("proxy", "from"), f"{message} {CONTINUED}, or leave it out"
+    if proxy.start_hash is not None and proxy.start is None:
+        yield ("proxy", "from_hash"), "is written by mixopt, beside 'from'; leave it out"
+    if rails is not None and rails.reference == "base" and proxy.start is None:
+        message = "base is the checkpoint that trials begin with, and these begin with none: give"
+        place = ("constraints", "guardrails", "reference")
+        yield place, f"{message} proxy: {{name: continued, from: ...}}, or natural"
+
+
+def _text_faults(config: Config) -> Iterable[Fault]:
+    """Find domains and targets without text, and tokens that the run's tokenizer did not make."""
+    corpus, own = config.corpus, config.proxy.name == COMMAND
+    sources = {**corpus.sources, **config.evaluation}
+    tokens = next((name for name, source in sources.items() if source.is_tokens), None)
+    if tokens is not None and corpus.tokenizer.startswith("bpe:"):
+        message = (
+            f"{corpus.tokenizer} is trained by the run, but {tokens!r} is already "
+            "tokens: name the tokenizer that made them, or a folder with its tokenizer.json"
+        )
+        yield ("corpus", "tokenizer"), message
+    places: dict[Location, Mapping[str, SourceConfig]] = {
+        _DOMAINS: corpus.domains,
+        ("evaluation",): config.evaluation,
+        **{(*_DOMAINS, n, "mixed", "domains"): one.domains for n, one in corpus.mixed.items()},
+    }
+    absent = [] if corpus.prepared is not None else list(absent_texts(places))
+    unsized = () if corpus.inventory else [n for n, s in corpus.domains.items() if not s.tokens]
+    for location in absent:
+        if not own:
+            need = f"only a trainer of your own (proxy.name: {COMMAND}) needs no text"
+            yield location, f"{WHERE}; {need}"
+        elif "mixed" in location:
+            yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
+        elif location[0] == "corpus" and location[-1] in unsized:
+            yield location, "its text is not here, so its size is unknown: give tokens"
+    unit, wanted = config.proxy.unit or "nats_per_token", config.objective.unit
+    if absent and own and unit != wanted:
+        message = (
+            f"is {wanted}, and losses of {absent[0][-1]!r}, whose text is not available here, "
+            f"are known only in proxy.unit: set objective.unit: {unit}"
+        )
+        yield ("objective", "unit"), message
+
+
+def _epoch_faults(config: Config) -> Iterable[Fault]:
+    """Find runs whose epochs cannot be simulated."""
+    most = config.propose.target_tokens
+    if config.proxy.simulate_epochs and most is None:
+        yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
+    if not config.proxy.simulate_epochs or most is None:
+        return
+    for section, tokens in (
+        ("proxy", config.proxy.tokens),
+        ("validate", config.validation_tokens),
+    ):
+        if tokens > most:
+            message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
+            yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
+
+
+def _without_gradient(config: Config, trust: bool) -> Iterable[Fault]:
+    """Find regressors that the search could not use, which would show after the fit only."""
+    for name in config.fit.regressors if config.propose.method == "gradient" else ():
+        if ":" in name and not trust:
+            continue
+        regressor = load_plugin("regressor", name)
+        if isinstance(regressor, type) and not hasattr(regressor, "gradient"):
+            message = f"gradient: regressor {name!r}, which cross-validation may choose, has none"
+            yield ("propose", "method"), f"{message}; use auto, or leave it out of fit.regressors"

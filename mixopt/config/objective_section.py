@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from mixopt.config.section import Positive, Section
+from mixopt.config.sections import Above, Fault, Location, Positive, Section, one_given
 from mixopt.config.task_names import BITS_PER_BYTE, FAMILY, TASK, task_column, task_metric
-from mixopt.errors import did_you_mean
-from mixopt.system import is_glob, under_folder
+from mixopt.errors import ConfigError, did_you_mean
+from mixopt.system import (
+    choice_fault,
+    chosen,
+    dotted,
+    given_by,
+    is_glob,
+    one_value,
+    under_folder,
+    value_fault,
+)
+
+KIND = "evaluation domain"
+# Metrics of evaluations elsewhere of which higher is better, as their harnesses call them.
+HIGHER = {
+    *("accuracy", "choice_probability", "choice_log_probability"),
+    *("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "pass@1"),
+    *("acc_raw", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond"),
+    *("correct_prob", "margin", "primary_score"),
+}
 
 
 class TaskSetConfig(Section):
@@ -21,10 +40,15 @@ class TaskSetConfig(Section):
     items: Positive | None = Field(None, description="overrides tasks.items")
 
 
+def _path_alone(given: Any) -> Any:
+    """Take a path alone for a set."""
+    return {"path": given} if isinstance(given, str) else given
+
+
 class TasksConfig(Section):
     """Tasks that each trial is scored on, at the end and at `proxy.eval_every`."""
 
-    sets: dict[str, TaskSetConfig] = Field(
+    sets: dict[str, Annotated[TaskSetConfig, BeforeValidator(_path_alone)]] = Field(
         description="by name: a file of items, or its path and how it counts", min_length=1
     )
     root: str | None = Field(
@@ -36,14 +60,6 @@ class TasksConfig(Section):
         "trial",
     )
 
-    @field_validator("sets", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        """Take a path alone for a set."""
-        if not isinstance(value, dict):
-            return value
-        return {n: {"path": one} if isinstance(one, str) else one for n, one in value.items()}
-
     def columns(self) -> Iterator[str]:
         """Give the names of what the tasks measure, `task/<name>/bits_per_byte`."""
         return (task_column(name, BITS_PER_BYTE) for name in self.sets)
@@ -53,26 +69,26 @@ class TasksConfig(Section):
         path = self.sets[name].path
         return path if self.root is None else under_folder(self.root, path)
 
-    @property
-    def families(self) -> dict[str, tuple[str, ...]]:
-        """Names of what each family's tasks measure, by family."""
-        found: dict[str, tuple[str, ...]] = {}
-        for name, one in self.sets.items():
-            if one.family is not None:
-                own = task_column(name, BITS_PER_BYTE)
-                found[one.family] = (*found.get(one.family, ()), own)
-        return found
-
-
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-KINDS = ("target", "mean", "worst", "families")
+    def losses_of(self, name: str) -> tuple[str, ...]:
+        """Return the losses that `task/<name>` or `family/<name>` stands for; or any other name."""
+        task, family = name.removeprefix(TASK), name.removeprefix(FAMILY)
+        if name.startswith(TASK) and task in self.sets:
+            return (task_column(task, BITS_PER_BYTE),)
+        if not name.startswith(FAMILY):
+            return (name,)
+        members = [task for task, one in self.sets.items() if one.family == family]
+        if not members:
+            known = {one.family for one in self.sets.values() if one.family is not None}
+            hint = did_you_mean(family, known) or "; no task has a family"
+            raise ValueError(f"no task is of the family {family!r}{hint}")
+        return tuple(task_column(task, BITS_PER_BYTE) for task in members)
 
 
 class FamilyConfig(Section):
     """Losses that count together, however many they are."""
 
-    weight: Weight = Field(1.0, description="of the family, relative to the other families")
-    mean: dict[str, Weight] = Field(
+    weight: Above = Field(1.0, description="of the family, relative to the other families")
+    mean: dict[str, Above] = Field(
         description="weights by evaluation domain or glob, within the family", min_length=1
     )
 
@@ -81,7 +97,7 @@ class ObjectiveConfig(Section):
     """The objective: exactly one of target, mean, worst and families."""
 
     target: str | None = Field(None, description="one evaluation domain")
-    mean: dict[str, Weight] | None = Field(
+    mean: dict[str, Above] | None = Field(
         None,
         description="weights by evaluation domain or glob, such as mmlu_*; those of several "
         "globs add up",
@@ -94,7 +110,9 @@ class ObjectiveConfig(Section):
         description="by name: losses that are averaged first, and the family's weight",
         min_length=1,
     )
-    unit: Literal["nats_per_token", "bits_per_byte"] = "bits_per_byte"
+    unit: Literal["nats_per_token", "bits_per_byte"] = Field(
+        "bits_per_byte", description="of losses of text"
+    )
     direction: dict[str, Literal["lower", "higher"]] = Field(
         default_factory=dict,
         description="by evaluation domain or glob, whether higher or lower is better; lower if "
@@ -103,7 +121,6 @@ class ObjectiveConfig(Section):
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
-
     leave_out: Literal["noise"] | None = Field(
         None,
         description="noise: leave out losses that vary less between trials than between replicates",
@@ -115,83 +132,180 @@ class ObjectiveConfig(Section):
     @property
     def patterns(self) -> list[str]:
         """Names and globs of the minimised losses."""
-        alone = [] if self.target is None else [self.target]
-        inside = [name for family in (self.families or {}).values() for name in family.mean]
-        return [*alone, *(self.worst or ()), *(self.mean or ()), *inside]
+        return [pattern for _, pattern, _ in _patterns(self)]
 
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
-        given = [name for name in KINDS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(KINDS)}; got {given or 'none'}")
-        if self.scale == "spread" and self.mean is None and self.families is None:
-            raise ValueError(f"scale: spread is for a mean of losses, not for {given[0]}")
+        kinds = ("target", "mean", "worst", "families")
+        kind = one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
+        if self.scale == "spread" and kind not in ("mean", "families"):
+            raise ValueError(f"scale: spread is for a mean of losses, not for {kind}")
         return self
 
 
 def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> ObjectiveConfig:
-    """Return the objective over names of losses alone."""
+    """Return the objective over names of losses alone, where it names tasks and their families."""
     if tasks is None:
         return objective
-    named: dict[str, Any] = {"direction": _whole(objective.direction, tasks)}
-    if objective.target is not None and objective.target.startswith(FAMILY):
-        named |= {"target": None, "families": _family_of({objective.target: 1.0}, tasks)}
-    elif objective.target is not None:
-        named["target"] = _own(objective.target, tasks)
-    elif objective.worst is not None:
-        members = [one for name in objective.worst for one in _members(name, tasks)]
-        named["worst"] = list(dict.fromkeys(members))
-    elif objective.mean is not None and any(name.startswith(FAMILY) for name in objective.mean):
-        named |= {"mean": None, "families": _family_of(objective.mean, tasks)}
-    elif objective.mean is not None:
-        named["mean"] = _whole(objective.mean, tasks)
-    for name, family in (objective.families or {}).items():
-        named.setdefault("families", {})[name] = family.model_copy(
-            update={"mean": _inside(family.mean, tasks)}
-        )
-    return objective.model_copy(update=named)
+
+    def spelt_out(weights: Mapping[str, Any]) -> dict[str, Any]:
+        return {one: value for name, value in weights.items() for one in tasks.losses_of(name)}
+
+    families = {
+        name: family.model_copy(update={"mean": spelt_out(family.mean)})
+        for name, family in (objective.families or {}).items()
+    }
+    mean, target = objective.mean, objective.target
+    worst = [one for name in objective.worst or () for one in tasks.losses_of(name)]
+    single = mean or ({} if target is None else {target: 1.0})
+    if any(name.startswith(FAMILY) for name in single):
+        families, mean, target = dict(_families(single, tasks)), None, None
+    return objective.model_copy(
+        update={
+            "target": target and tasks.losses_of(target)[0],
+            "mean": mean and spelt_out(mean),
+            "worst": list(dict.fromkeys(worst)) or None,
+            "families": families or None,
+            "direction": spelt_out(objective.direction),
+        }
+    )
 
 
-def _family_of(weights: dict[str, float], tasks: TasksConfig) -> dict[str, FamilyConfig]:
-    found = {}
+def _families(
+    weights: Mapping[str, float], tasks: TasksConfig
+) -> Iterator[tuple[str, FamilyConfig]]:
+    """Yield the family that each name of a mean stands for; a name alone is one of its own."""
     for name, weight in weights.items():
         if is_glob(name):
             raise ValueError(
                 f"{name!r} is a glob beside families; give objective.families, where each has a"
                 " name and a mean"
             )
-        members = _members(name, tasks)
-        found[name.removeprefix(FAMILY)] = FamilyConfig(
-            weight=weight, mean=dict.fromkeys(members, 1.0)
+        members = dict.fromkeys(tasks.losses_of(name), 1.0)
+        yield name.removeprefix(FAMILY), FamilyConfig(weight=weight, mean=members)
+
+
+@dataclass(frozen=True)
+class ChosenLosses:
+    """What an objective is made of, by name."""
+
+    kind: Literal["target", "mean", "worst"]
+    weights: Mapping[str, float]
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    higher: tuple[str, ...] = ()
+
+
+def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenLosses:
+    """Return the losses that an objective's names and globs choose, and their weights."""
+    for place, message in objective_faults(config, evaluation):
+        raise ConfigError(f"{dotted(place)}: {message}")
+    directions = {name: _usual_direction(name) for name in evaluation}
+    directions |= one_value(config.direction, evaluation, "objective.direction", KIND)
+    higher = tuple(name for name, which in directions.items() if which == "higher")
+    if config.target is not None:
+        return ChosenLosses("target", {chosen(config.target, evaluation)[0]: 1.0}, higher=higher)
+    if config.worst is not None:
+        worst = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
+        return ChosenLosses("worst", dict.fromkeys(worst, 1.0), higher=higher)
+    if config.mean is not None:
+        return ChosenLosses("mean", _shares(_weights(config.mean, evaluation)), higher=higher)
+    members = _members(config, evaluation)
+    shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
+    weights = {
+        name: shares[family] * share
+        for family, inner in members.items()
+        for name, share in _shares(inner).items()
+    }
+    families = {family: tuple(inner) for family, inner in members.items()}
+    return ChosenLosses("mean", weights, families, higher)
+
+
+def _usual_direction(loss: str) -> str:
+    task = task_metric(loss)
+    return "higher" if task is not None and task[1] in HIGHER else "lower"
+
+
+def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
+    """Find names that are not there, globs that match nothing, and what two globs disagree on."""
+    unmatched = False
+    directions = [(("objective", "direction"), name, True) for name in config.direction]
+    for place, pattern, is_key in (*_patterns(config), *directions):
+        fault = choice_fault(pattern, evaluation, KIND)
+        if fault is not None:
+            unmatched = True
+            yield (*place, pattern) if is_key else place, fault
+    if unmatched:
+        return
+    found = () if config.target is None else chosen(config.target, evaluation)
+    if len(found) > 1:
+        message = (
+            f"{config.target!r} matches {len(found)} evaluation domains, such as {found[0]!r} and"
+            f" {found[1]!r}; for their mean: mean: {{{config.target!r}: 1}}"
         )
-    return found
+        yield ("objective", "target"), message
+    fault = value_fault(config.direction, evaluation)
+    if fault is not None:
+        yield ("objective", "direction"), fault
+    yield from _family_faults(config, evaluation)
 
 
-def _inside(weights: dict[str, float], tasks: TasksConfig) -> dict[str, float]:
-    return {one: weight for name, weight in weights.items() for one in _members(name, tasks)}
+def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
+    """Yield every pattern of the minimised losses: its field, and whether it is a key there."""
+    for kind in ("target", "worst", "mean"):
+        given = getattr(config, kind)
+        for pattern in [given] if isinstance(given, str) else given or ():
+            yield ("objective", kind), pattern, kind == "mean"
+    for family, inner in (config.families or {}).items():
+        yield from ((("objective", "families", family, "mean"), one, True) for one in inner.mean)
 
 
-def _members(name: str, tasks: TasksConfig) -> tuple[str, ...]:
-    """Return the losses that a name stands for: a family's, or itself."""
-    if not name.startswith(FAMILY):
-        return (_own(name, tasks),)
-    family, known = name.removeprefix(FAMILY), tasks.families
-    if family not in known:
-        hint = did_you_mean(family, known) or "; no task has a family"
-        raise ValueError(f"no task is of the family {family!r}{hint}")
-    return known[family]
+def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
+    """Find losses that are in two families, and families that have none."""
+    place = ("objective", "families")
+    for name, owners in _owners(config, evaluation).items():
+        if len(owners) > 1:
+            first, second, *_ = owners
+            is_named = name in (config.families or {})[first].mean
+            hint = "name it in one" if is_named else "name it in the one that it belongs to"
+            yield place, f"{name!r} is in {first!r} and in {second!r}; {hint}"
+            return
+    for family, weights in _members(config, evaluation).items():
+        if not weights:
+            message = "every loss that it matches is named by another family; leave it out"
+            yield (*place, family), message
 
 
-def _whole(weights: dict[str, Any], tasks: TasksConfig) -> dict[str, Any]:
-    return {_own(name, tasks): value for name, value in weights.items()}
+def _owners(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, list[str]]:
+    """Return the families of each loss: those that name it, or else those whose globs match it."""
+    found: dict[str, list[str]] = {}
+    families = config.families or {}
+    for family, inner in families.items():
+        for name in given_by(inner.mean, evaluation):
+            found.setdefault(name, []).append(family)
+    return {
+        name: [one for one in owners if name in families[one].mean] or owners
+        for name, owners in found.items()
+    }
 
 
-def _own(name: str, tasks: TasksConfig) -> str:
-    """Return the loss that `task/<name>` stands for; any other name is itself."""
-    task = name.removeprefix(TASK)
-    if not name.startswith(TASK) or task not in tasks.sets:
-        return name
-    return task_column(task, BITS_PER_BYTE)
+def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the weights inside each family."""
+    owners = _owners(config, evaluation)
+    return {
+        family: {n: w for n, w in _weights(inner.mean, evaluation).items() if family in owners[n]}
+        for family, inner in (config.families or {}).items()
+    }
+
+
+def _weights(patterns: Mapping[str, float], evaluation: Sequence[str]) -> dict[str, float]:
+    """Return the weight of each loss that patterns choose; those of several globs add up."""
+    given = given_by(patterns, evaluation)
+    return {name: sum(weights.values()) for name, weights in given.items()}
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(weights.values()) or 1.0
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
@@ -199,7 +313,8 @@ def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None
     names = list(losses)
     if objective.scale == "spread" or not any(name.startswith(TASK) for name in names):
         return None
-    units = {_unit(name, objective.unit): name for name in reversed(names)}
+    tasks = {name: task_metric(name) for name in reversed(names)}
+    units = {objective.unit if task is None else task[1]: name for name, task in tasks.items()}
     if len(units) == 1:
         return None
     first, second = list(units.values())[:2]
@@ -207,8 +322,3 @@ def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None
         f"{first!r} and {second!r} are in different units; use a mean with objective.scale: spread,"
         " or measure both in bits_per_byte"
     )
-
-
-def _unit(loss: str, of_domains: str) -> str:
-    task = task_metric(loss)
-    return of_domains if task is None else task[1]

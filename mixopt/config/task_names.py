@@ -1,17 +1,10 @@
-"""Names of tasks: in an objective, among losses, and in the table of trials."""
+"""Names of what tasks measure: in an objective, among losses, in the table of trials."""
 
 from __future__ import annotations
 
 TASK = "task/"  # begins the name of what a task measures, task/<name>/<metric>
 FAMILY = "family/"  # begins the name of a family of tasks, in an objective
 BITS_PER_BYTE = "bits_per_byte"  # what a trial measures of a task
-# Metrics of evaluations elsewhere of which higher is better, as their harnesses call them.
-HIGHER = {
-    *("accuracy", "choice_probability", "choice_log_probability"),
-    *("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "pass@1"),
-    *("acc_raw", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond"),
-    *("correct_prob", "margin", "primary_score"),
-}
 
 
 def task_column(name: str, metric: str) -> str:
@@ -20,11 +13,7 @@ def task_column(name: str, metric: str) -> str:
 
 
 def task_metric(loss: str) -> tuple[str, str] | None:
-    """Return the task and the metric of a loss; None for an evaluation domain.
-
-    Args:
-        loss: Name of a loss.
-    """
+    """Return the task and the metric of a loss; None for an evaluation domain."""
     if not loss.startswith(TASK):
         return None
     name, _, metric = loss.removeprefix(TASK).rpartition("/")

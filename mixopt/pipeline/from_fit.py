@@ -171,29 +171,14 @@ def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
 
 
 def fit_of(run: Run, trials: Trials) -> Fit:
-    """Fit the regressors of a run, and transfer the best by the run's pilots."""
+    """Fit the regressors of a run."""
     from mixopt.fitting import fit_trials
 
-    config, pilots = run.config.fit, _pilots(run)
+    config = run.config.fit
     with steady_progress("fit", len(config.regressors) * config.folds) as update:
-        chosen = fit_trials(
+        return fit_trials(
             trials, config, run.objective, run.config.seed, repetition=run.repetition, update=update
         )
-    return chosen if pilots is None else chosen.with_pilots(pilots)
-
-
-def _pilots(run: Run) -> Trials | None:
-    """Read the runs at the target size, if there are any."""
-    from mixopt.fitting import aligned
-    from mixopt.pipeline.table_options import TableOptions
-
-    config = run.config.fit.pilots
-    if config is None:
-        return None
-    files = (config.mixtures, config.losses, config.trials)
-    paths = [None if file is None else Path(file) for file in files]
-    pilots = TableOptions(unit=run.config.objective.unit).read_pilots(*paths)
-    return None if pilots is None else aligned(pilots, run.trials.finished, run.objective)
 
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
@@ -278,12 +263,10 @@ def propose_front_from(
 def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
     fit = load_fit(directory, trust=trust)
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
-    thresholds: dict[str, float] = {}
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
         config, base = run.config, run.base_losses
         limits, search, seed = config.constraints, config.propose, config.seed
-        thresholds = config.expert_thresholds
     return ProposalRequest.of(
         fit,
         constraints=query.constraints or limits,
@@ -292,7 +275,7 @@ def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
         risk=query.risk,
         search=search,
         seed=seed,
-        collapsed=collapsed_trials(directory, thresholds),
+        collapsed=collapsed_trials(directory),
         base=base,
     )
 

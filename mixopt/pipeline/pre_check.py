@@ -175,7 +175,7 @@ def check_experiment(
     problems: list[MixoptError] = []
     sizes = _sizes(config, out, source, problems)
     proxy = _proxy(config, problems)
-    for check in (_sources, _units, _objective, _guardrails, _pilots):
+    for check in (_sources, _units, _objective, _guardrails):
         problems += check(config)
     problems += _limits_and_design(config, sizes)
     scoring = _scoring(config, problems)
@@ -275,14 +275,6 @@ def _guardrails(config: Config) -> Iterator[MixoptError]:
     guardrails = Constraints.from_config(only, dict.fromkeys(config.corpus.domains, 1)).guardrails
     if guardrails is not None:
         yield from _tried(lambda: guardrails.margins(config.losses))
-
-
-def _pilots(config: Config) -> Iterator[MixoptError]:
-    pilots = config.fit.pilots
-    files = () if pilots is None else (pilots.mixtures, pilots.losses, pilots.trials)
-    for file in files:
-        if file is not None and not Path(file).exists():
-            yield ConfigError(f"fit.pilots: {file}: no such file (working directory {Path.cwd()})")
 
 
 def _limits_and_design(config: Config, sizes: KnownSizes) -> Iterator[MixoptError]:

@@ -141,7 +141,7 @@ def choose_round(
 ) -> Batch:
     """Choose the mixtures of a round by a fit on the trials before it."""
     from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
-    from mixopt.trials import design_constraints
+    from mixopt.trials import MIN_WEIGHT, design_constraints
 
     config, seed = run.config, run.config.seed + number
     table = _table(run, trials, results)
@@ -152,14 +152,13 @@ def choose_round(
             table,
             _objective(run, table),
             config.fit,
-            regressor=config.design.acquisition_regressor,
             seed=config.seed,
             repetition=run.repetition,
             update=update,
         )
     allowed = design_constraints(config.design, run.natural, run.constraints).simplex
     candidates_KD = draw_candidates(
-        surrogate, allowed, run.natural.array, minimum=config.design.minimum, seed=seed
+        surrogate, allowed, run.natural.array, minimum=MIN_WEIGHT, seed=seed
     )
     return choose_batch(
         surrogate,
@@ -227,7 +226,7 @@ def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) ->
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
     """Check that enough trials finished to choose a round by."""
-    least = run.config.fit.folds if run.config.design.acquisition_regressor is None else 2
+    least = run.config.fit.folds
     finished = len(set(table.finished.mixtures))
     if finished >= least:
         return
@@ -250,11 +249,8 @@ def _objective(run: Run, table: Trials) -> Objective:
 
 def _chosen_by(config: Config) -> _ChosenBy:
     """Return what decides a choice, beside what the sweep's fingerprint has."""
-    named = config.design.acquisition_regressor
-    # Pilots come after the sweep: no round is chosen by them.
-    fit = config.fit.model_dump(mode="json", exclude={"pilots"}) if named is None else {}
     objective = config.objective.model_dump(mode="json", exclude_defaults=True)
-    return _ChosenBy(objective=objective, fit=fit)
+    return _ChosenBy(objective=objective, fit=config.fit.model_dump(mode="json"))
 
 
 def _is_enough(config: Config, batch: Batch) -> bool:

@@ -377,12 +377,10 @@ def _keep_results(
 
 def _keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     """Write what the experts of the trials were given, where they have experts."""
-    from mixopt.routing import Thresholds
     from mixopt.run_directory import write_experts
 
     file = step.experts_file(run.path)
-    given = run.config.expert_thresholds
-    found = write_experts(results, file, Thresholds().with_values(given, "experts.thresholds"))
+    found = write_experts(results, file)
     if found is not None and found.collapsed:
         first = ", ".join(found.collapsed[:5])
         more = f" and {len(found.collapsed) - 5} more" if len(found.collapsed) > 5 else ""

@@ -313,10 +313,7 @@ class PretrainConfig(Section):
 def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> PretrainConfig:
     """Read, override and check a configuration."""
     example = "'model:', 'training:' and 'corpus:'"
-    sections = read_sections(path, PretrainConfig, overrides, example=example)
-    for location, message in _inconsistencies(sections.values):
-        raise sections.mistake(location, message)
-    return sections.values
+    return read_sections(path, PretrainConfig, overrides, example=example, faults=_inconsistencies)
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:

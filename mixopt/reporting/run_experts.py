@@ -221,8 +221,8 @@ class SweepExperts:
         """Read a run directory; None where no trial has experts."""
         options = options or ExpertOptions()
         results = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
-        limits = Thresholds().with_values(_own_options(path)[0], f"{path}: experts.thresholds")
-        trials = TrialExperts.of(results, limits)
+        limits = Thresholds()
+        trials = TrialExperts.of(results)
         if trials is None:
             return None
         if options.steps is not None or options.change is not None:

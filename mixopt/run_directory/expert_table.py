@@ -20,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from mixopt.errors import RunError
-from mixopt.routing import ExpertCounts, Summary, Thresholds
+from mixopt.routing import ExpertCounts, Summary
 from mixopt.system import read_table, write_table
 from mixopt.trials.proxy import TrialResult
 
@@ -56,15 +56,13 @@ class TrialExperts:
     table: pl.DataFrame
 
     @classmethod
-    def of(
-        cls, results: Iterable[TrialResult], thresholds: Thresholds | None = None
-    ) -> TrialExperts | None:
+    def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
         """Return the table of trials that have experts; None where none has."""
         rows = [
             row
             for result in results
             if result.experts is not None
-            for row in _rows(result.trial, result.experts, thresholds)
+            for row in _rows(result.trial, result.experts)
         ]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
@@ -102,20 +100,16 @@ class TrialExperts:
         )
 
 
-def write_experts(
-    results: Iterable[TrialResult], path: Path, thresholds: Thresholds | None = None
-) -> TrialExperts | None:
+def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | None:
     """Write the table of trials that have experts, and return it; nothing where none has."""
-    found = TrialExperts.of(results, thresholds)
+    found = TrialExperts.of(results)
     if found is not None:
         found.write(path)
     return found
 
 
-def _rows(
-    trial: str, counts: ExpertCounts, thresholds: Thresholds | None
-) -> Iterable[Mapping[str, Any]]:
-    summary = Summary.of(counts.train, thresholds)
+def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
+    summary = Summary.of(counts.train)
     held_out = Summary.of(counts.held_out)
     compared = ("layer", "router", "specialisation")
     specialisation = {tuple(row[:2]): row[2] for row in held_out.layers.select(compared).rows()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,20 +54,11 @@ def _delete(output: Path, *, keep: str | None) -> None:
                 _delete(path, keep=None)
 
 
-def collapsed_trials(
-    directory: Path, thresholds: Mapping[str, float] | None = None
-) -> tuple[str, ...] | None:
+def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
     """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
-    from mixopt.routing import Thresholds
     from mixopt.run_directory.expert_table import TrialExperts
-    from mixopt.sweeps import read_entry
 
-    files = sorted(SWEEP.trial_files(directory)) if thresholds else []
-    if thresholds and files:
-        limits = Thresholds().with_values(thresholds, "experts.thresholds")
-        found = TrialExperts.of((read_entry(file)[1] for file in files), limits)
-    else:
-        found = TrialExperts.read(SWEEP.experts_file(directory))
+    found = TrialExperts.read(SWEEP.experts_file(directory))
     return None if found is None else found.collapsed
 
 
@@ -276,7 +267,7 @@ class Run:
     @property
     def collapsed(self) -> tuple[str, ...] | None:
         """Trials whose experts collapsed; None where trials have no experts."""
-        return collapsed_trials(self.path, self.config.expert_thresholds)
+        return collapsed_trials(self.path)
 
     @property
     def losses(self) -> tuple[str, ...]:

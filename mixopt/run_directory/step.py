@@ -116,7 +116,7 @@ SWEEP = Step(
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
 PROPOSE = Step(
     "propose",
-    ("propose", "experts.thresholds"),  # which say which trials a guardrail keeps away from
+    ("propose",),
     ("proposal.yaml",),
     editable=("proposal.yaml",),
 )
@@ -165,7 +165,7 @@ def steps_from(step: Step) -> tuple[Step, ...]:
 
 
 FORMAT = "mixopt/1"
-SIZES, TASKS, FAMILIES, THRESHOLDS = "sizes", "tasks", "families", "experts.thresholds"
+SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 CURVE = "eval_every"
 START, START_HASH = "from", "from_hash"  # what trials begin with
@@ -180,7 +180,7 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
         values = {section: _section(parted, section.split(".")) for section in step.sections}
         if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
             del values[SIZES]
-        for absent in (TASKS, FAMILIES, THRESHOLDS):
+        for absent in (TASKS, FAMILIES):
             if not values.get(absent, absent):  # there are none
                 del values[absent]
         text = before + json.dumps(values, sort_keys=True)

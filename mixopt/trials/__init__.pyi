@@ -19,7 +19,7 @@ from .first_round import (
     trial_seeds as trial_seeds,
     write_design as write_design,
 )
-from .mixture_draws import SAME_MIXTURE as SAME_MIXTURE
+from .mixture_draws import MIN_WEIGHT as MIN_WEIGHT, SAME_MIXTURE as SAME_MIXTURE
 from .proxy import (
     Doing as Doing,
     Losses as Losses,

@@ -39,6 +39,7 @@ from mixopt.system import (
     write_table,
 )
 from mixopt.trials.mixture_draws import (
+    MIN_WEIGHT,
     MULTIPLIER,
     AxialMixtures,
     DirichletDraws,
@@ -233,20 +234,16 @@ def sample_mixtures(
     if count == 0:
         return np.empty((0, len(natural.domains)))
     if config.method == "sobol":
-        return sobol_mixtures(allowed, count, minimum=config.minimum, rng=rng)
+        return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
     found = draw_mixtures(
         natural.over(constraints.domains).array,
         allowed,
         draws=MULTIPLIER * count,
         rng=rng,
-        temperature=config.temperature,
-        min_strength=config.min_strength,
-        max_strength=config.max_strength,
-        minimum=config.minimum,
     )
     if len(found.weights_ND) < count:
         say(_too_few(found, count))
-        return sobol_mixtures(allowed, count, minimum=config.minimum, rng=rng)
+        return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
     return found.weights_ND[rng.choice(len(found.weights_ND), count, replace=False)]
 
 

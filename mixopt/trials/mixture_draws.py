@@ -39,6 +39,7 @@ from mixopt.system import Array, BoolArray
 
 STRENGTHS = 15
 MULTIPLIER = 100
+MIN_WEIGHT = 2e-4  # smaller weights are set to 0
 SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture
 
 
@@ -60,7 +61,7 @@ def draw_mixtures(
     temperature: float = 0.5,
     min_strength: float = 0.1,
     max_strength: float = 5.0,
-    minimum: float = 2e-4,
+    minimum: float = MIN_WEIGHT,
 ) -> DirichletDraws:
     """Draw mixtures by steps 2 to 6 above, all that are distinct and allowed."""
     prior_D = natural_D**temperature / (natural_D**temperature).sum()

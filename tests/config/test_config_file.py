@@ -4,8 +4,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from mixopt.config import chosen_losses, dump_config, load_config
-from mixopt.config.yaml_sections import read_sections
+from mixopt.config import chosen_losses, dump_config, load_config, read_sections
 from mixopt.errors import ConfigError
 
 GOOD = """\

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from mixopt.config.replayed_run import _mixture, _run_and_step, _stages, _tokens
+from mixopt.config.replayed_run import _last_step, _ramps, _Record, mean_mixture
 from mixopt.errors import MixoptError
 from mixopt.sampling import Schedule
+from mixopt.system import checked_as
 
 WEB, CODE = {"web": 1.0, "code": 0.0}, {"web": 0.0, "code": 1.0}
 HALF = {"web": 0.5, "code": 0.5}
@@ -19,7 +20,8 @@ def mean_of(folder, changes, until=None, **config):
     """The share of web in a run that changed its mixture at some steps."""
     lines = [{"step": step, "weights": weights, **dict(more)} for step, weights, *more in changes]
     (folder / "mixture_log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    return _mixture(folder, config, NAMES, until)["web"]
+    record = checked_as(_Record, config, "config.yaml")
+    return mean_mixture(folder, record, NAMES, until)["web"]
 
 
 def staged(*stages):
@@ -79,10 +81,9 @@ def test_the_checkpoint_that_is_meant_is_the_newest_or_the_one_that_is_named(
     for step in (4, 8):
         (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
     (tmp_path / "checkpoints/.step-00000009.tmp").mkdir()
-    run, until = _run_and_step(tmp_path / named)
-    training = {"steps": 10, "batch": 4, "sequence_length": 16}
-    assert run == tmp_path
-    assert mean_of(run, [(1, WEB), (4, CODE)], until, training=training) == pytest.approx(share)
+    until = _last_step(tmp_path / named)
+    found = mean_of(tmp_path, [(1, WEB), (4, CODE)], until, training={"steps": 10})
+    assert found == pytest.approx(share)
 
 
 def test_a_log_without_a_mixture_that_was_trained_on_is_one_line(tmp_path):
@@ -91,20 +92,21 @@ def test_a_log_without_a_mixture_that_was_trained_on_is_one_line(tmp_path):
         mean_of(tmp_path, [(1, WEB, ("shadow", True))], training=training)
 
 
-def test_tokens_are_those_of_the_schedule_itself():
+def test_stages_begin_where_those_of_the_schedule_itself_do():
     content = staged(
         {"tokens": 1_000, "mixture": WEB}, {"tokens": 999, "mixture": CODE},
         {"steps": 3, "mixture": HALF}, {"tokens": 500, "mixture": WEB},
     )  # fmt: skip
     schedule = Schedule.from_content(content, "here")
-    stages = _stages("here", schedule.to_json(), {}, schedule.steps)
-    assert sum(one.steps for one in stages) == schedule.steps
-    for step in range(schedule.steps + 1):
-        assert _tokens(stages, 1, step + 1) == step * schedule.step_tokens
+    record = checked_as(_Record, {"training": {"steps": 1}, "staged": schedule.to_json()}, "here")
+    lengths = [steps for steps, _ in _ramps(record.staged).values()]
+    starts = list(_ramps(record.staged))
+    assert sum(lengths) == schedule.steps
+    for start, mixture in zip(starts, (WEB, CODE, HALF, WEB), strict=True):
+        assert dict(schedule.mixture_at(start - 1)) == mixture
 
 
 def test_a_record_that_is_damaged_is_one_line(tmp_path):
-    training = {"steps": 4, "batch": "four", "sequence_length": 16}
-    with pytest.raises(MixoptError, match="config.yaml: batch") as caught:
-        mean_of(tmp_path, [(1, WEB)], training=training)
+    with pytest.raises(MixoptError, match=r"config.yaml: training.steps: .*'four'") as caught:
+        mean_of(tmp_path, [(1, WEB)], training={"steps": "four"})
     assert "\n" not in str(caught.value)

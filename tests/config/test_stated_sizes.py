@@ -70,7 +70,7 @@ def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
         (
             "code: {bytes: -1}\nprose: 1\n",
             [],
-            r"code.bytes: -1 is not a number of bytes, such as 5e9",
+            r"code.bytes: -1 is not a number of bytes from 1 to 1e18, such as",
         ),
         ("code: true\nprose: 1\n", [], r"code: True is not a number of tokens"),
         ("- code\n", [], r"sizes.yaml: expected a number of tokens for each domain"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixopt.config import ConstraintsConfig
-from mixopt.config.constraints_section import GuardrailsConfig
+from mixopt.config.mixture_sections import GuardrailsConfig
 from mixopt.constraints import Guards
 from mixopt.constraints.guardrails import Guardrails
 from mixopt.errors import ConfigError

@@ -154,9 +154,9 @@ def test_a_part_may_be_repeated_where_that_is_allowed(files, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"mixture": {"web": 0.7}}, "no share of code; 0 is allowed"),
+        ({"mixture": {"web": 0.7}}, "no weight of code; 0 is allowed"),
         ({"mixture": {"web": 0.7, "cod": 0.3}}, "unknown domain 'cod'; did you mean 'code'"),
-        ({"mixture": {"web": 0.7, "code": 0.2}}, "shares add up to 0.9, and should to 1"),
+        ({"mixture": {"web": 0.7, "code": 0.2}}, "weights add up to 0.9, not to 1"),
         ({"mixture": {"web": 1.7, "code": 0.2}}, "1.7 is not a share from 0 to 1"),
         ({"domains": {}}, "give the parts under 'domains', or a run as 'from'"),
     ],

@@ -30,7 +30,6 @@ LOOKING = (
 PLACES = {
     "proxy": ("proxy", "name"),
     "regressor": ("fit", "regressors"),
-    "surrogate": ("design", "acquisition_regressor"),
 }
 
 

@@ -10,7 +10,7 @@ from command_line import mixopt
 from places import DATA
 
 from mixopt.config import FitConfig
-from mixopt.errors import ConfigError, TrialsError
+from mixopt.errors import TrialsError
 from mixopt.fitting import Fit, evaluate, fit_regressor, fit_trials, select_targets, spearman
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit, steps
@@ -228,18 +228,6 @@ def test_pilots_are_checked_before_a_fit(trials, tmp_path):
         trials.fit(regressors="odd_regressors:RefusesToFit", pilots=wrong)
 
 
-def test_an_experiment_checks_its_pilots_before_a_fit(config_path, tmp_path):
-    table = tmp_path / "pilots.parquet"
-    asked = [f"fit.pilots.trials={table}", "fit.regressors=[odd_regressors:RefusesToFit]"]
-    path = tmp_path / "run"
-    for step in (steps.prepare, steps.design, steps.sweep):
-        done = step(config_path, path)
-    done.trials.with_targets(done.trials.targets[:1]).write(table)
-    missing = done.trials.targets[1]
-    with pytest.raises(TrialsError, match=f"pilots: no loss on '{missing}'"):
-        steps.fit(config_path, path, overrides=asked)
-
-
 def test_a_domain_that_pilots_lack_is_named(fit, pilots):
     fewer = pilots.reindex(merge={"text": ("web", "books")})
     with pytest.raises(TrialsError, match="no domain 'text'"):
@@ -276,30 +264,6 @@ def test_the_command_line_fits_with_pilots(folder, tmp_path):
     half = mixopt("fit", *tables, "--pilot-mixtures", few[0])
     assert (half.code, half.error.count("\n")) == (2, 1)
     assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.error
-
-
-def test_an_experiment_names_its_pilots(config_path, tmp_path):
-    from mixopt.config import load_config
-
-    first = steps.run(load_config(config_path), tmp_path / "run")
-    table = first.trials.finished.table[:3]
-    columns = [name for name in table.columns if name.startswith(("loss/", "bpb/"))]
-    table = table.with_columns([0.5 * table[name] for name in columns], tokens=table["tokens"] * 9)
-    Trials(table, first.trials.domains, first.trials.targets).write(tmp_path / "pilots.parquet")
-    said = []
-    chosen = [f"fit.pilots.trials={tmp_path / 'pilots.parquet'}"]
-    run = steps.run(config_path, tmp_path / "run", overrides=chosen, redo="fit", say=said.append)
-    assert any("corrected to the size of 3 pilots" in line for line in said if "fit: " in line)
-    assert not any(line.startswith("sweep:") for line in said)
-    assert run.proposal.predicted_objective.value < 0.7 * first.proposal.predicted_objective.value
-    assert "corrected to the size of 3 pilots" in (run.path / "report.html").read_text()
-
-
-def test_pilots_are_one_table_or_two(config_path):
-    from mixopt.config import load_config
-
-    with pytest.raises(ConfigError, match=r"fit.pilots: give 'mixtures' and 'losses', or 'trials'"):
-        load_config(config_path, ["fit.pilots.mixtures=w.csv"])
 
 
 @pytest.mark.skipif(not REGMIX.exists(), reason="../shared/data/regmix is not here")

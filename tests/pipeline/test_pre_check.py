@@ -69,7 +69,6 @@ def test_operations_are_six_for_each_parameter_and_token(config_path):
         ),
         (["proxy.options={order: 99}"], "proxy.options.order: 99"),
         (["proxy.device=cuda"], "proxy.device: cuda: no GPU is visible here; use auto or cpu"),
-        (["fit.pilots={trials: absent.csv}"], "fit.pilots: absent.csv: no such file"),
         (["corpus.domains.code.path=absent.jsonl"], "domain 'code': absent.jsonl: no such file"),
         (
             ["constraints.radius={reference: absent.yaml, tv: 0.1}"],
@@ -88,12 +87,10 @@ def test_all_problems_are_listed_at_once(config_path):
     found = problems(
         config_path,
         "corpus.domains.code.path=absent.jsonl",
-        "fit.pilots={trials: absent.csv}",
         "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}",
     )
     assert [line.split(":")[0].split(",")[0] for line in found] == [
         "domain 'code'",
-        "fit.pilots",
         "no mixture satisfies all of these limits",
     ]
 

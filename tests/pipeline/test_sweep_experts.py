@@ -41,7 +41,7 @@ def config(tmp_path_factory) -> Path:
     content = {
         "name": "routed",
         "corpus": {"domains": domains, "tokenizer": "bytes"},
-        "design": {"trials": 16, "replicates": 1, "max_usage": 50, "min_strength": 0.5},
+        "design": {"trials": 16, "replicates": 1, "max_usage": 50},
         "proxy": {"name": "experts_proxy:Routed", "tokens": 100},
         "sweep": {"workers": 1},
         "fit": {"regressors": ["linear"], "folds": 3},

@@ -32,7 +32,6 @@ OPTIMUM = np.array([0.2, 0.7, 0.1])
 ROUNDS = """
 design:
   rounds: [6, 3, 3]
-  acquisition_regressor: linear
   replicates: 1
   max_usage: null
   max_weights: {code: 0.8}
@@ -126,9 +125,7 @@ def prepared(designed: Path, path: Path) -> Path:
 
 
 def test_the_first_round_is_the_design_of_as_many_trials(undisturbed, config, designed, tmp_path):
-    plain = [
-        "design.rounds=null", "design.trials=6", "design.acquisition_regressor=null"
-    ]  # fmt: skip
+    plain = ["design.rounds=null", "design.trials=6"]
     alone = mixopt.design(config, prepared(designed, tmp_path / "run"), overrides=plain)
     ours = pl.read_parquet(undisturbed[0].path / "design.parquet").filter(pl.col("round") == 0)
     assert pl.read_parquet(alone.path / "design.parquet").equals(ours)
@@ -140,7 +137,8 @@ def test_each_round_is_said_and_recorded(undisturbed):
     assert [entry["round"] for entry in record["rounds"]] == [1, 2]
     assert {entry["regressor"] for entry in record["rounds"]} == {"linear"}
     assert sum(record["rounds"][0]["proposal"].values()) == pytest.approx(1)
-    assert record["chosen_by"] == {"objective": {"target": "help"}, "fit": {}}
+    fit = {"regressors": ["linear"], "folds": 3}
+    assert record["chosen_by"] == {"objective": {"target": "help"}, "fit": fit}
     assert (
         "sweep: round 2 of 3: 3 mixtures chosen by linear, expected gain over the current proposal"
         in said[0]
@@ -310,7 +308,7 @@ def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
         mixopt.sweep(config, at_design, overrides=["proxy.name=most_fail_proxy:MostFail"])
     text = str(caught.value)
     assert text.startswith(f"{at_design}: round 2 of 3 cannot be chosen: trials of 1 mix")
-    assert "a fit needs 2 (trial natural failed: ValueError: no disk)" in text
+    assert "a fit needs 3 (trial natural failed: ValueError: no disk)" in text
     assert "--retry-failed" in text
     assert text.endswith("or set design.rounds: off")
     assert "\n" not in text
@@ -344,13 +342,7 @@ def test_rounds_are_switched_off():
     [
         (["design.trials=9"], "design: rounds add up to 12, and trials is 9: leave trials out"),
         (["design.rounds=[6, 0]"], r"design.rounds.1: .*greater than 0, got 0"),
-        (["design.rounds=off"], "design: acquisition_regressor is for rounds after the first"),
         (["design.rounds=true"], "design.rounds: should be a valid list, got True"),
-        (["design.rounds=[6]"], "design: acquisition_regressor is for rounds after the first"),
-        (
-            ["design.acquisition_regressor=lienar"],
-            "design.acquisition_regressor: unknown regressor 'lienar'; did you mean 'linear'",
-        ),
         (["design.stop_gain=-1"], "design.stop_gain: .*greater than or equal to 0"),
     ],
 )

@@ -52,7 +52,6 @@ def test_fingerprints_stay_as_run_directories_have_them():
         ("objective", {"target": "help"}, "fit"),
         ("propose", {"target_tokens": 1000, "bootstrap": 4}, "propose"),
         ("propose", {"target_tokens": 2000, "bootstrap": 3}, "design"),
-        ("experts", {"thresholds": {"dead": 0.1}}, "propose"),
         ("validate", {"seeds": 4}, "validate"),
         ("name", "other", "report"),
     ],

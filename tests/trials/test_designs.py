@@ -17,7 +17,7 @@ from mixopt.trials import (
     trial_seeds,
     write_design,
 )
-from mixopt.trials.mixture_draws import draw_mixtures
+from mixopt.trials.mixture_draws import draw_mixtures, sobol_mixtures
 
 # Natural shares of the 17 domains of the Pile, in percent, to two digits.
 PILE = dict(
@@ -102,7 +102,10 @@ def test_sampled_mixtures_add_up_to_1_exactly():
 
 def test_caps_hold_after_zeroing_and_rounding():
     # Rounding to twentieths carries 0.53 to 0.55, and zeroing 0.05 lifts 0.5 to 0.526.
-    weights = sampled(design(SMALL, minimum=0.05, max_weights={"web": 0.54}, trials=64))
+    allowed = design_constraints(DesignConfig(max_weights={"web": 0.54}), SMALL).simplex
+    rng = np.random.default_rng(0)
+    weights = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng, minimum=0.05).weights_ND
+    assert len(weights) > 10
     assert weights[:, 0].max() <= 0.54
 
 
@@ -143,7 +146,8 @@ def test_a_tiny_strength_does_not_underflow():
 
 def test_temperature_1_keeps_the_natural_shares_as_the_mean():
     options = dict(temperature=1.0, min_strength=50.0, max_strength=50.0)
-    weights = sampled(design(SMALL, trials=512, **options))
+    allowed, rng = CappedSimplex.full(3), np.random.default_rng(0)
+    weights = draw_mixtures(SMALL.array, allowed, draws=512, rng=rng, **options).weights_ND
     np.testing.assert_allclose(weights.mean(axis=0), SMALL.array, atol=0.01)
 
 
@@ -212,7 +216,8 @@ def test_sobol_points_spread_more_evenly_than_random_ones():
 
 
 def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps():
-    weights = sampled(design(SMALL, trials=128, method="sobol", minimum=0.1, max_usage=None))
+    allowed, rng = CappedSimplex.full(3), np.random.default_rng(0)
+    weights = sobol_mixtures(allowed, 128, minimum=0.1, rng=rng)
     assert ((weights == 0) | (weights >= 0.1 - 1e-12)).all()
     assert (weights == 0).any()
 

@@ -1,0 +1,373 @@
+"""Sections about mixtures: `design:` to try, `constraints:` to keep, `validate:` to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+
+from mixopt.config.corpus_section import SUM_TOLERANCE, weights_in
+from mixopt.config.sections import (
+    FILES,
+    Above,
+    Count,
+    Positive,
+    Section,
+    Share,
+    Weight,
+    one_given,
+)
+from mixopt.errors import MixoptError, did_you_mean
+
+Anchor = Literal["natural", "uniform"]
+KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
+CONTROL: KnownBaseline = "control"  # of microanneals (mixopt.trials.first_round)
+Compared = Literal["natural", "uniform", "best_trial", "base"]
+Margin = Weight
+
+MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says otherwise
+# In the unit of the losses, where guardrails are one word. Of a proxy's loss of 1 to 2 bits per
+# byte it is 1 to 2%, a third of what the best published mixtures gain on the mean of their tasks
+# (0.056 bits per byte), and 2 points of an accuracy: little enough for an owner to sign, and
+# beyond what a few dozen trials cannot tell apart.
+MARGIN = 0.02
+
+
+def _from_file(given: Any, info: ValidationInfo) -> Any:
+    """Read the weights of a mixture that is given as a file; anything else stays as it is."""
+    if not isinstance(given, str) or given == "natural":
+        return given
+    if not (info.context or {}).get(FILES, True):
+        raise ValueError(
+            f"{given!r} is a file; a recorded configuration has the weights themselves"
+        )
+    try:
+        return weights_in(given)
+    except MixoptError as error:
+        raise ValueError(str(error)) from error
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """Return a name that is given twice."""
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def _baseline(given: Any, info: ValidationInfo) -> Any:
+    """Return the fields of a baseline as people write it: a name, or a mapping of one entry."""
+    if isinstance(given, str):
+        return {"name": given}
+    if not isinstance(given, dict) or len(given) != 1 or "name" in given:
+        return given
+    ((name, value),) = given.items()
+    if name == "temperature":
+        shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
+        return {"name": f"temperature_{shown}", "temperature": value}
+    is_weights = isinstance(value, (str, dict))
+    return {"name": name, "weights": _from_file(value, info)} if is_weights else given
+
+
+class BaselineConfig(Section):
+    """One baseline: a known one, the natural mixture at a temperature, or weights of your own."""
+
+    name: str = Field(description="its name in tables")
+    temperature: Above | None = Field(
+        None, description="natural shares to the power of 1 / temperature, scaled to add up to 1"
+    )
+    weights: dict[str, Weight] | None = Field(None, description="a mixture of your own")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> BaselineConfig:
+        known, is_plain = get_args(KnownBaseline), self.temperature is None and self.weights is None
+        if is_plain and self.name not in known:
+            raise ValueError(
+                f"unknown baseline {self.name!r}{did_you_mean(self.name, known)}; known:"
+                f" {', '.join(known)}, {{temperature: T}}, or {{NAME: FILE}} for a mixture of"
+                " your own"
+            )
+        if self.weights is not None and self.name in known:
+            raise ValueError(f"{self.name!r} is already a baseline: choose another name")
+        if self.weights is not None:
+            _check_sum(self.weights, f"{self.name!r}: ")
+        if self.name.startswith("proposal"):
+            raise ValueError(f"{self.name!r}: names of proposals begin with 'proposal': rename it")
+        return self
+
+
+def _check_sum(weights: dict[str, float], where: str) -> None:
+    total = sum(weights.values())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ValueError(f"{where}weights add up to {total:.6g}, not to 1")
+
+
+def _usual_baselines() -> list[BaselineConfig]:
+    return [BaselineConfig(name=name) for name in get_args(KnownBaseline) if name != CONTROL]
+
+
+class ValidateConfig(Section):
+    """Training proposals against baselines, until a difference is significant or seeds run out."""
+
+    seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture, initially")
+    max_seeds: Annotated[int, Field(ge=3)] | None = Field(
+        None, description="seeds are added while an interval includes 0; twice `seeds` if omitted"
+    )
+    rounds: Positive = Field(
+        2,
+        description="maximum proposals; if one is not better, its runs are added to the trials "
+        "and another is made",
+    )
+    tokens: Positive | None = Field(
+        None, description="tokens of one run; twice the trials' if omitted"
+    )
+    baselines: list[Annotated[BaselineConfig, BeforeValidator(_baseline)]] = Field(
+        default_factory=_usual_baselines, description="mixtures to compare proposals with"
+    )
+
+    @property
+    def most_seeds(self) -> int:
+        """Maximum number of seeds of each mixture."""
+        return 2 * self.seeds if self.max_seeds is None else self.max_seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ValidateConfig:
+        if self.most_seeds < self.seeds:
+            raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
+        twice = _twice([baseline.name for baseline in self.baselines])
+        if twice is not None:
+            raise ValueError(f"baselines: {twice!r} is given twice")
+        return self
+
+
+class AnnealsConfig(Section):
+    """Microanneals (mixopt.trials.first_round): which sources, at which share, against what."""
+
+    sources: list[str] = Field(min_length=1, description="domains to compare, one anneal each")
+    share: float = Field(
+        0.5, gt=0, lt=1, description="share of the tokens that an anneal takes from its source"
+    )
+    seeds: Positive = Field(3, description="of the control and of every anneal")
+    base: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(_from_file)] = Field(
+        "natural", description="natural: shares of the other domains; or their weights, or a file"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnnealsConfig:
+        twice = _twice(self.sources)
+        if twice is not None:
+            raise ValueError(f"sources: {twice!r} is given twice")
+        if isinstance(self.base, dict):
+            _check_sum(self.base, "base: ")
+            for name in self.sources:
+                if self.base.get(name, 0.0) > 0:
+                    raise ValueError(
+                        f"base: {name!r} is a source and has a weight of {self.base[name]:g} in the"
+                        " base; leave it out of one of them"
+                    )
+        return self
+
+
+def _none_if_off(rounds: Any) -> Any:
+    """Read `off`, which YAML reads as false, as a list without rounds."""
+    return [] if rounds is False or rounds == "off" else rounds
+
+
+class DesignConfig(Section):
+    """The design of trials (mixopt.trials.first_round)."""
+
+    method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
+        None,
+        description="axial: one mixture per domain, followed by Dirichlet draws; anneals: one per "
+        "candidate source, and a control",
+    )
+    anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
+    axial_center: Anchor = Field("uniform", description="mixture that axial mixtures start from")
+    axial_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="how far an axial mixture moves from the centre towards its domain",
+    )
+    trials: Positive = Field(
+        64, description="sampled mixtures, not counting anchors and replicates"
+    )
+    max_usage: Above | None = Field(
+        15.0, description="maximum weight, as a multiple of the natural share"
+    )
+    max_weights: dict[str, Share] = Field(default_factory=dict, description="caps by domain")
+    anchors: list[Anchor] = Field(
+        default_factory=lambda: list(get_args(Anchor)), description="mixtures that are always tried"
+    )
+    replicates: Count = Field(
+        3, description="further seeds of the uniform mixture, which estimate the noise of a trial"
+    )
+    rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
+        None,
+        description="mixtures of the first round, then of each later one, chosen by a fit on those "
+        "before it; they add up to `trials`. A half and two quarters if omitted and there are 24 "
+        "trials or more; off: one round",
+    )
+    stop_gain: Weight | None = Field(
+        None, description="stop before a round whose expected gain in the objective is below this"
+    )
+
+    @property
+    def first_trials(self) -> int:
+        """Trials of the first round, anchors, replicates and seeds included."""
+        if self.anneals is not None:
+            return self.first_round * self.anneals.seeds
+        return self.first_round + len(self.anchors) + self.replicates
+
+    @property
+    def planned_rounds(self) -> tuple[int, ...]:
+        """Mixtures of each round, not counting anchors and replicates."""
+        if self.rounds:
+            return tuple(self.rounds)
+        if self.rounds is not None or self.trials < MIN_TRIALS_IN_ROUNDS:
+            return (self.trials,)
+        quarter = self.trials // 4
+        return (self.trials - 2 * quarter, quarter, quarter)
+
+    @property
+    def first_round(self) -> int:
+        """Mixtures before any is chosen by a fit."""
+        return self.planned_rounds[0]
+
+    def _set(self, **values: Any) -> None:
+        """Replace fields of a section that is still being made."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @model_validator(mode="after")
+    def _anneals(self) -> DesignConfig:
+        if (self.method == "anneals") != (self.anneals is not None):
+            raise ValueError("method: anneals and the field anneals need each other")
+        if self.anneals is None:
+            return self
+        for name in ("anchors", "replicates"):
+            if name in self.model_fields_set and getattr(self, name):
+                raise ValueError(f"{name}: microanneals have none; leave it out")
+        first = 1 + len(self.anneals.sources)
+        if self.rounds and self.rounds[0] != first:
+            raise ValueError(
+                f"rounds: the first round is the control and {first - 1} sources: {first} mixtures,"
+                f" not {self.rounds[0]}"
+            )
+        self._set(anchors=[], replicates=0, rounds=self.rounds or [first])
+        if "max_usage" not in self.model_fields_set:
+            self._set(max_usage=None)  # a source may be scarce
+        return self
+
+    @model_validator(mode="after")
+    def _rounds(self) -> DesignConfig:
+        total = sum(self.rounds) if self.rounds else self.trials
+        if "trials" in self.model_fields_set and self.trials != total:
+            raise ValueError(
+                f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
+            )
+        self._set(trials=total)
+        if self.stop_gain is not None and len(self.planned_rounds) < 2:
+            raise ValueError("stop_gain is for rounds after the first: give design.rounds")
+        return self
+
+
+class GroupConfig(Section):
+    """Bounds on what some domains have together."""
+
+    domains: list[str] = Field(min_length=1, description="which domains")
+    bounds: tuple[Share, Share] = Field(description="minimum and maximum of their sum")
+
+
+def _domains_alone(given: Any) -> Any:
+    """Read `[web, code]` as domains in natural ratios, and a mapping of numbers as weights."""
+    if isinstance(given, list):
+        return {"domains": given}
+    if isinstance(given, dict) and not {"domains", "weights"} & given.keys():
+        return {"domains": list(given), "weights": given}
+    return given
+
+
+class ProportionsConfig(Section):
+    """Domains that stay in fixed ratios, so that the search moves only what they have together."""
+
+    domains: list[str] = Field(min_length=2, description="which domains")
+    weights: dict[str, Weight] | None = Field(
+        None, description="their ratios; those of the natural mixture if omitted"
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> ProportionsConfig:
+        if self.weights is not None and set(self.weights) != set(self.domains):
+            raise ValueError("weights: give one for each of domains, and for no other")
+        if self.weights is not None and not sum(self.weights.values()) > 0:
+            raise ValueError("weights: they are all 0")
+        return self
+
+
+class RadiusConfig(Section):
+    """How far the proposal may be from a mixture: one of `kl` and `tv`."""
+
+    reference: str = Field("natural", description="natural, uniform, or a file of weights")
+    kl: Above | None = Field(
+        None, description="KL divergence of the proposal from the reference, in nats"
+    )
+    tv: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="total variation: the share of the tokens that change domain"
+    )
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> RadiusConfig:
+        one_given(self, "kl", "tv")
+        return self
+
+
+class GuardrailsConfig(Section):
+    """By how much losses may be predicted worse than a reference mixture makes them."""
+
+    reference: Compared = Field("natural", description="mixture that losses are compared with")
+    margin: Margin | None = Field(
+        None, description="for every evaluation domain, in objective.unit"
+    )
+    targets: dict[str, Margin] = Field(
+        default_factory=dict, description="by evaluation domain or glob; overrides margin"
+    )
+    experts: Literal[True] | None = Field(
+        None, description="true: exclude mixtures whose nearest trial has collapsed experts"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        known = get_args(Compared)
+        if given not in known:
+            raise ValueError(f"unknown reference {given!r}{did_you_mean(given, known)}")
+        return {"reference": given, "margin": MARGIN}
+
+    @model_validator(mode="after")
+    def _some(self) -> GuardrailsConfig:
+        if self.margin is None and not self.targets and self.experts is None:
+            raise ValueError("give a margin for all evaluation domains, targets, or experts: true")
+        return self
+
+
+class ConstraintsConfig(Section):
+    """Limits on mixtures; radius and guardrails apply to proposals, the rest to designs too."""
+
+    bounds: dict[str, tuple[Share, Share]] = Field(
+        default_factory=dict, description="minimum and maximum by domain"
+    )
+    groups: dict[str, GroupConfig] | None = Field(
+        None, description="by name: domains, and the minimum and maximum of their total"
+    )
+    proportions: dict[str, Annotated[ProportionsConfig, BeforeValidator(_domains_alone)]] | None = (
+        Field(None, description="by name: domains whose shares keep the same ratios to each other")
+    )
+    max_epochs: Above | None = Field(
+        None, description="how often a domain may be repeated; needs propose.target_tokens"
+    )
+    max_epochs_of: dict[str, Above] | None = Field(
+        None, description="by domain; overrides max_epochs"
+    )
+    radius: RadiusConfig | None = None
+    guardrails: GuardrailsConfig | None = None

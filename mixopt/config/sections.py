@@ -1,0 +1,307 @@
+"""Sections of a YAML file: their base, the types of their fields, reading, and what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from mixopt.errors import ConfigError, MixoptError, did_you_mean, nearest
+from mixopt.system import (
+    FieldPlace,
+    ServerUri,
+    dotted,
+    local_copy,
+    naming,
+    parse_yaml,
+    read_text,
+    read_yaml,
+    shown_name,
+    without_secrets,
+    yaml_places,
+)
+
+Location = FieldPlace
+Fault = tuple[Location, str]  # the field, and what is wrong with it
+FILES = "files"  # of a validation's context: whether files that a section names are read
+_DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
+_COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
+_POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+
+
+def as_count(value: Any) -> Any:
+    """Return `25e9`, `50B` or `1T` as the whole number that it is; any other value as it is."""
+    match = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    try:
+        number = Decimal(match[1]).scaleb(_POWERS[match[2].lower()])
+    except InvalidOperation:
+        return value
+    return int(number) if number == number.to_integral_value() else value
+
+
+def _in_seconds(value: Any) -> Any:
+    if not isinstance(value, (str, bool)):
+        return value
+    text = str(value).strip()
+    if not re.fullmatch(f"(?:{_NUMBER}[smhd])+|{_NUMBER}", text, re.ASCII):
+        raise ValueError("should be seconds, or a duration such as 90s, 10m or 1h30m")
+    parts = re.findall(f"({_NUMBER})([smhd]?)", text, re.ASCII)
+    return sum(float(number) * _SECONDS[unit or "s"] for number, unit in parts)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0), BeforeValidator(as_count)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(as_count)]
+Duration = Annotated[float, Field(gt=0, le=31 * 86_400), BeforeValidator(_in_seconds)]  # a month
+
+
+class Section(BaseModel):
+    """A section of the file: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def changed(self, *, but: Iterable[str] = ()) -> list[str]:
+        """Return the fields with another value than their default."""
+        fields = type(self).model_fields.items()
+        return [n for n, one in fields if n not in but and getattr(self, n) != one.default]
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def one_given(section: Section, *names: str, why: str = "") -> str:
+    """Return the one of some fields that is given, and refuse none or several."""
+    given = [name for name in names if getattr(section, name) is not None]
+    if len(given) != 1:
+        found = why and f"{why}; got {given or 'none'}"
+        raise ValueError(found or f"give exactly one of {' and '.join(names)}")
+    return given[0]
+
+
+def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
+    """Return the length of a run; None where none is given.
+
+    Args:
+        tokens: A number, or text such as `25e9`, `50B` or `1T`.
+        name: What an error calls it.
+
+    Raises:
+        ConfigError: It is no number, below 1, or 1e18 and more.
+    """
+    return None if tokens is None else counted(tokens, name, "tokens")
+
+
+def counted(value: Any, where: str, unit: str) -> int:
+    """Return a number of tokens or bytes, as people write it."""
+    number = as_count(value)
+    number = int(number) if isinstance(number, float) and 1 <= number < 1e18 else number
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 10**18:
+        raise ConfigError(
+            f"{where}: {shown_name(value)} is not a number of {unit} from 1 to 1e18, such as 25e9"
+            " or 50B"
+        )
+    return number
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """Check that a value is a known one."""
+    if value not in known:
+        raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), known)}")
+    return value
+
+
+def checked(section: type[SectionType], content: Any, where: str) -> SectionType:
+    """Return a section of the configuration from plain values."""
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        location, message = _fault(error.errors(include_url=False)[0], section)
+        place = f"{where}: {dotted(location)}" if location else where
+        raise ConfigError(f"{place}: {message}") from error
+
+
+def given_content(name: str, source: Any) -> tuple[str, Any]:
+    """Return what an error calls a value, and the value; a file's content where it is one.
+
+    A file may have its content under `name:`, as an experiment's file has it.
+    """
+    where = name
+    if isinstance(source, (str, Path)):
+        path, where = local_copy(source, ConfigError), str(source)
+        with naming(path, where):
+            source = read_yaml(path)
+    is_section = isinstance(source, Mapping) and list(source) == [name]
+    return where, source[name] if is_section else source
+
+
+def read_sections(
+    path: str | Path,
+    model: type[SectionType],
+    overrides: Sequence[str] = (),
+    *,
+    example: str,
+    faults: Callable[[SectionType], Iterable[Fault]] = lambda _: (),
+    files: bool = True,
+) -> SectionType:
+    """Read, override and check a file.
+
+    Args:
+        path: YAML.
+        model: The sections that it has.
+        overrides: `section.field=value`, in place of what the file says.
+        example: Sections that an error names where the file has none.
+        faults: Finds what cannot be right of fields that are right on their own.
+        files: Whether files that a section names are read.
+
+    Raises:
+        ConfigError: The first mistake; the others are its notes.
+    """
+    path = Path(path)
+    content, lines = _read(path, example)
+    origins = {location: f"{path}:{line}" for location, line in lines.items()}
+    for override in overrides:
+        location = _override(content, override)
+        origins[location] = f"--set {without_secrets(override)}"
+    found: list[Fault] = []
+    try:
+        values = model.model_validate(content, context={FILES: files})
+        for fault in faults(values):
+            found.append(fault)  # noqa: PERF402 (what was found before an error is kept)
+    except ValidationError as error:
+        found = _all_faults(error, model)
+    except MixoptError:
+        if not found:  # what is wrong already may make more of it wrong
+            raise
+    if not found:
+        return values
+    first, *others = (ConfigError(_placed(one, path, origins)) for one in found)
+    for other in others:
+        first.add_note(str(other))
+    raise first
+
+
+def dump_sections(values: Any) -> Any:
+    """Return a model as plain values, defaults included but for null ones; without secrets."""
+    if isinstance(values, BaseModel):
+        return {
+            field.alias or name: dump_sections(getattr(values, name))
+            for name, field in type(values).model_fields.items()
+            if getattr(values, name) is not None or field.default is not None
+        }
+    if isinstance(values, dict):
+        return {name: dump_sections(inner) for name, inner in values.items()}
+    if isinstance(values, ServerUri):
+        return str(values)
+    return [dump_sections(one) for one in values] if isinstance(values, (list, tuple)) else values
+
+
+def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
+    """Return what a file has, and the line of each field."""
+    if path.suffix.lower() in _DATA and path.exists():
+        raise ConfigError(
+            f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
+        )
+    text = read_text(path, error=ConfigError, missing=lambda: ConfigError(f"{path}: no such file"))
+    content = parse_yaml(text, str(path))
+    lines = yaml_places(text, path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections such as {example}")
+    return content, lines
+
+
+def _override(content: dict[str, Any], override: str) -> Location:
+    """Put `section.field=value` into the content, and return the field."""
+    name, sign, text = override.partition("=")
+    parts, where = name.strip().split("."), f"--set {without_secrets(override)}"
+    if not sign or not all(parts):
+        raise ConfigError(f"{where}: expected field=value, such as design.trials=32")
+    section = content
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"{where}: {part!r} is a value, not a section")
+    section[parts[-1]] = parse_yaml(text, f"--set {shown_name(without_secrets(override))}")
+    return tuple(parts)
+
+
+def _placed(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
+    """Say what is wrong, where: the line of the file, or the override."""
+    location, message = fault
+    inside = (location[:length] for length in range(len(location), 0, -1))
+    where = next((origins[place] for place in inside if place in origins), str(path))
+    return f"{where}: {dotted(location) or 'the file'}: {message}"
+
+
+def _all_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """Return what pydantic found; what is misspelt comes first, and is not missing too."""
+    details = error.errors(include_url=False)
+    misspelt = [tuple(one["loc"]) for one in details if one["type"] == "extra_forbidden"]
+    found = []
+    for one in sorted(details, key=lambda one: one["type"] != "extra_forbidden"):
+        *place, name = one["loc"] or ("",)
+        meant = [str(bad[-1]) for bad in misspelt if list(bad[:-1]) == place]
+        if one["type"] != "missing" or not any(nearest(bad, [str(name)]) for bad in meant):
+            found.append(_fault(one, model))
+    return found
+
+
+def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
+    """Return the field that one of pydantic's errors is about, and what is wrong with it."""
+    kind = details["type"]
+    section, location = _as_written(model, details["loc"])
+    name = str(location[-1]) if location else ""
+    if kind == "extra_forbidden":
+        return location, f"unknown field{did_you_mean(name, _fields(section))}"
+    if kind == "missing":
+        field = _fields(section).get(name)
+        example = f"; for example {field.examples[0]}" if field and field.examples else ""
+        return location, f"is missing{example}"
+    message = details["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
+    value = details["input"]
+    got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
+    return location, f"{message}{got}"
+
+
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a section, by the names that a file has."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def _as_written(model: type[BaseModel], location: Location) -> tuple[type[BaseModel], Location]:
+    """Return the section that has the last part, and the location as the file has it."""
+    section, current = model, model
+    written: list[str | int] = []
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            section, fields = current, _fields(current)
+            written.append(part)
+            if part not in fields:
+                break
+            current = _plain(fields[str(part)].annotation)
+        elif get_origin(current) in (dict, list, tuple):
+            written.append(part)
+            current = _plain(get_args(current)[-1])
+        else:
+            break
+    return section, tuple(written)
+
+
+def _plain(annotation: Any) -> Any:
+    """Strip `None` and metadata from an annotation."""
+    if get_origin(annotation) in (dict, list, tuple, None):
+        return annotation
+    inner = [one for one in get_args(annotation) if one is not NoneType]
+    return _plain(inner[0]) if inner else annotation
