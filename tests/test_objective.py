@@ -107,7 +107,9 @@ def test_a_worst_of_losses_and_metrics_is_refused():
 
 
 def test_an_unknown_metric_of_a_direction_is_named():
-    with pytest.raises(ConfigError, match="objective.direction.lew: unknown evaluation domain 'lew'; "):
+    with pytest.raises(
+        ConfigError, match="objective.direction.lew: unknown evaluation domain 'lew'; "
+    ):
         objective(target="law", direction={"lew": "higher"})
 
 
