@@ -222,8 +222,8 @@ def test_a_loss_that_a_family_names_leaves_the_globs_of_another():
     [
         (
             {"mean": {"mlmu_*": 1}},
-            "objective.mean.mlmu_*: 'mlmu_*' matches no evaluation domain; the nearest are 'mmlu_law:rc',"
-            " 'mmlu_maths:rc', 'mmlu_art:rc'",
+            "objective.mean.mlmu_*: 'mlmu_*' matches no evaluation domain; the nearest are"
+            " 'mmlu_law:rc', 'mmlu_maths:rc', 'mmlu_art:rc'",
         ),
         (
             {"target": "mmlu_*"},
