@@ -13,7 +13,7 @@ from mixopt.config import FitConfig
 from mixopt.errors import TrialsError
 from mixopt.fitting import Fit, evaluate, fit_regressor, fit_trials, select_targets, spearman
 from mixopt.objective import Objective
-from mixopt.pipeline import load_fit, steps
+from mixopt.pipeline import load_fit
 from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")
