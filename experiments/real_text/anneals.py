@@ -90,10 +90,11 @@ def halves(data: Path, folder: Path) -> Path:
 
 def base_model(data: Path, texts: Path, out: Path) -> Path:
     """Train the checkpoint that all anneals begin with, once; return its run directory."""
-    path = out.with_suffix(".yaml")
+    path, text = out.with_suffix(".yaml"), out.with_name("base_text.yaml")
+    text.write_text(yaml.safe_dump({"corpus": _corpus(data, texts, BASE)}))
     config = {
         "name": "anneals_base",
-        "corpus": _corpus(data, texts, BASE),
+        "corpus": str(text),
         "model": {"name": "decoder", "options": MODEL},
         "training": {
             "steps": BASE_STEPS,

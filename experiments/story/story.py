@@ -156,7 +156,7 @@ class Story:
             return
         schedule = write_schedule(path, mixture, stages, tokens)
         overrides = [
-            f"prepared_corpus={self.out / 'text'}",
+            f"corpus={self.out / 'text'}",
             f"schedule={schedule}",
             f"seed={seed}",
         ]

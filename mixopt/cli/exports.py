@@ -163,9 +163,6 @@ def export_model_command(
     step: Annotated[
         int | None, Option("--step", min=0, help="Steps of the checkpoint [default: the newest].")
     ] = None,
-    averaged: Annotated[
-        bool, Option("--averaged", help="Write the averaged weights (training.ema_decay).")
-    ] = False,
     shard: Annotated[
         str, Option("--shard", metavar="SIZE", help="Largest file of weights, such as 500MB.")
     ] = "5GB",
@@ -178,5 +175,5 @@ def export_model_command(
     """
     from mixopt.pretraining import export_lines, export_model
 
-    export = export_model(run, out, step=step, averaged=averaged, shard=shard, trust=trust)
+    export = export_model(run, out, step=step, shard=shard, trust=trust)
     print_json(export.to_json()) if as_json else show("\n".join(export_lines(export)))

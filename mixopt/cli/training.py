@@ -40,9 +40,8 @@ def pretrain_command(
     """Pretrain a model on a mixture; the same command resumes.
 
     Its section `training` has steps, batch, sequence_length, lr with min_lr, warmup,
-    schedule (cosine, linear, constant, wsd, inverse_sqrt), lr_decay and lr_total_steps, AdamW's
-    betas, eps and weight_decay, z_loss, ema_decay, clip, precision and compile; an unknown field is
-    answered with the nearest one.
+    schedule (cosine, linear, constant, wsd, inverse_sqrt) and lr_decay, AdamW's betas, eps and
+    weight_decay, clip, precision and compile; an unknown field is answered with the nearest one.
 
     Also under torchrun:
 

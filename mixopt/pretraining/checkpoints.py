@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -36,38 +36,30 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from mixopt.errors import MixoptError, OtherRankError, RunError
-from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.models import error_line
+from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
 from mixopt.system import (
     FileRecord,
     Verifier,
     check_names,
-    check_seal,
-    checked_as,
     file_record,
-    read_json,
+    read_sealed,
     write_sealed,
 )
 
 FORMAT = "mixopt-pretrain/2"
 CHECKPOINTS, STATE = "checkpoints", "state.json"
-MODEL, OPTIMIZER, AVERAGE = "model.", "optimizer.", "ema"
+MODEL, OPTIMIZER = "model.", "optimizer."
 _PREFIX, _DAMAGED = "step-", "damaged-"
 _HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
 _FAILED = (Exception, CheckpointException)  # the second is no Exception
 _THREADS = 8
 _Count = Annotated[int, Field(ge=0, le=1 << 53, strict=True)]
 _Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    bytes: _Count
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class CheckpointState(BaseModel):
@@ -86,7 +78,7 @@ class CheckpointState(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: str
+    format: Literal["mixopt-pretrain/2"]
     step: _Count
     meter: dict[str, Any]
     losses: dict[str, FiniteFloat]
@@ -94,27 +86,18 @@ class CheckpointState(BaseModel):
     sampler: dict[str, Any]
     mixture: dict[str, Any]
     metrics_size: _Count
-    files: dict[str, _Written]
+    files: dict[str, FileRecord]
 
 
 class Checkpoints:
     """The checkpoints of a run; every rank calls the same methods."""
 
-    def __init__(
-        self,
-        folder: Path,
-        ranks: Ranks,
-        *,
-        keep: int = 2,
-        keep_every: int = 0,
-        asynchronous: bool = True,
-    ) -> None:
+    def __init__(self, folder: Path, ranks: Ranks, *, keep: int = 2, keep_every: int = 0) -> None:
         """Name the folder."""
         self._folder, self._ranks = folder, ranks
         self._keep, self._keep_every = keep, keep_every
-        self._asynchronous = asynchronous
         # What the thread sends cannot meet what training sends.
-        self._group: Any = dist.new_group(backend="gloo") if asynchronous else None
+        self._group: Any = dist.new_group(backend="gloo")
         self._pending: Future[Any] | None = None
         self._path = folder
 
@@ -140,7 +123,7 @@ class Checkpoints:
         files: Mapping[str, bytes] | None = None,
         beside: Sequence[Path] = (),
     ) -> None:
-        """Write a checkpoint: it is there when this returns, or else once `wait` does.
+        """Write a checkpoint, which is there once `wait` returns.
 
         Args:
             model: With its own names of parameters.
@@ -161,11 +144,8 @@ class Checkpoints:
         writer = _Writer(self._path, commit)
         tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
         try:
-            if self._asynchronous:
-                pending = async_save(tensors, storage_writer=writer, process_group=self._group)
-                self._pending = cast(Future[Any], pending)
-            else:
-                save(tensors, storage_writer=writer)
+            pending = async_save(tensors, storage_writer=writer, process_group=self._group)
+            self._pending = cast(Future[Any], pending)
         except _FAILED as error:
             raise self._failure(error) from error
 
@@ -244,7 +224,7 @@ class Checkpoints:
         return self._keep_every > 0 and step.isdecimal() and int(step) % self._keep_every == 0
 
     def _failure(self, error: BaseException) -> MixoptError:
-        line = f"{self._path}: cannot be written: {_first_line(error)}"
+        line = f"{self._path}: cannot be written: {_reason(error)}"
         return RunError(line) if self._ranks.is_first else OtherRankError(line)
 
 
@@ -260,12 +240,12 @@ class _Writer(HuggingFaceStorageWriter):
         self._commit()
 
 
-def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]:
+def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """Return the whole tensors of a checkpoint in one process, without a process group."""
     tensors = {
         name: torch.empty(size, dtype=dtype)
         for name, (size, dtype) in _shapes(path).items()
-        if name.startswith(prefix) and name.endswith(suffix)
+        if name.startswith(prefix)
     }
     _load(path, tensors, alone=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -273,15 +253,8 @@ def read_tensors(path: Path, prefix: str, suffix: str = "") -> dict[str, Tensor]
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
     """Fill an optimizer from a whole checkpoint; every rank calls it."""
-    known = _shapes(path)
-    _load(
-        path,
-        {
-            name: one
-            for name, one in _tensors(model, optimizer).items()
-            if name.startswith(OPTIMIZER) and (name in known or not name.endswith(f".{AVERAGE}"))
-        },
-    )
+    tensors = _tensors(model, optimizer).items()
+    _load(path, {name: one for name, one in tensors if name.startswith(OPTIMIZER)})
 
 
 def found_checkpoints(folder: Path) -> list[Path]:
@@ -296,26 +269,10 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next(reversed(found_checkpoints(folder)), None)
 
 
-def older_checkpoint(path: Path) -> Path | None:
-    """Return the checkpoint before one, whole or not; None where it is the first."""
-    older = [other for other in found_checkpoints(path.parent) if other.name < path.name]
-    return older[-1] if older else None
-
-
 def read_state(path: Path) -> CheckpointState:
     """Return what a checkpoint holds besides tensors."""
     file = path / STATE
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise RunError(f"{file}: expected fields, got {type(content).__name__}; {_HINT}")
-    if content.get("format") != FORMAT:
-        raise RunError(
-            f"{file}: format {content.get('format')!r}, expected {FORMAT!r}: it was written by "
-            "another version of mixopt; resume the run with that version"
-        )
-    check_seal(content, str(file), mend=_HINT)
-    values = {name: value for name, value in content.items() if name != "sha256"}
-    state: CheckpointState = checked_as(CheckpointState, values, str(file))
+    state: CheckpointState = read_sealed(file, CheckpointState, mend=_HINT)
     check_names(state.files, f"{file}: files", RunError)
     return state
 
@@ -331,8 +288,7 @@ def whole_state(path: Path) -> CheckpointState:
     verifier = Verifier(path)
 
     def fault(name: str) -> str | None:
-        record = FileRecord(**state.files[name].model_dump())
-        return verifier.fault(name, record, deep=True)
+        return verifier.fault(name, state.files[name], deep=True)
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
         for name, found in zip(state.files, threads.map(fault, state.files), strict=True):
@@ -409,7 +365,7 @@ def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
                 pass
         found = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except _FAILED as error:
-        raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
     return {name: (one.size, one.properties.dtype) for name, one in found.items()}  # type: ignore[union-attr]
 
 
@@ -424,17 +380,16 @@ def _load(path: Path, tensors: dict[str, Any], prefix: str = "-", *, alone: bool
             warnings.filterwarnings("ignore", "torch.distributed is")
             load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     except _FAILED as error:
-        raise RunError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return an error in a line: of several ranks that of the first."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kind = type(error).__name__
     if isinstance(error, MixoptError):
-        return lines[0]
-    return f"{kind}: {lines[0][:300]}" if lines else kind
+        return str(error)
+    kind, text = type(error).__name__, error_line(error)
+    return kind if text == kind else f"{kind}: {text}"

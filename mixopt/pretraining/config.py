@@ -1,47 +1,182 @@
-"""The YAML file of a pretraining run, as checked values.
+"""The YAML file of a pretraining run, as checked values; descriptions are documentation.
 
-A field's description is its documentation. `load_pretraining` reads the file with line numbers
-(mixopt.config.yaml_sections); what only the corpus can tell is checked when that is open.
+What only the corpus can tell is checked when that is open.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mixopt.config import (
     FILES,
-    WHERE,
     Anchor,
-    CorpusConfig,
     Count,
     Location,
     Positive,
     Section,
     Share,
-    SourceConfig,
     TrackingConfig,
-    absent_texts,
-    dump_sections,
     read_sections,
-    source_urls,
-    unusable_names,
     url_faults,
 )
-from mixopt.errors import SamplerError, did_you_mean
-from mixopt.pretraining.training_config import Above, ExpertsConfig, ModelConfig, TrainingConfig
-from mixopt.sampling import Schedule
+from mixopt.errors import SamplerError
+from mixopt.sampling import RateCurve, RateCurveName, RateShape, Schedule
 from mixopt.system import is_url
 
-Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
-_LENGTHS = ("steps", "batch", "sequence_length")  # of a schedule's file
-_WHERE_STAGED = "the schedule of the run"
+LENGTHS = ("steps", "batch", "sequence_length")  # of a schedule
+_FLOOR = 0.1  # of the peak, where min_lr is not given
+
+
+def _number(value: Any) -> Any:
+    """Read `3e-4`, which YAML takes for a string, as the number that it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _word(value: Any) -> Any:
+    """Read `off`, which YAML takes for false, as the word that it is."""
+    return "off" if value is False else value
+
+
+Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Balancing = Annotated[Literal["auto", "bias", "auxiliary", "off"], BeforeValidator(_word)]
+
+
+class OriginConfig(Section):
+    """The weights that a run began with."""
+
+    checkpoint: str = Field(description="folder, or name and revision on the hub")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="over the hashes of its files")
+
+
+class VocabularyConfig(Section):
+    """What the ids of a run's text stand for."""
+
+    tokenizer: str = Field(description="its name")
+    ids: Positive = Field(description="how many ids it has")
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="of ids and tokens")
+
+
+class ModelConfig(Section):
+    """What is trained, from random weights or from a checkpoint."""
+
+    name: str = Field(
+        "",
+        description="decoder, a model type of Hugging Face (llama, olmoe, mixtral, qwen2_moe, "
+        "qwen3_moe, ...), or package.module:Name; the checkpoint's with from",
+    )
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="weights to start from: a folder of transformers (safetensors), the directory "
+        "of a mixopt pretrain or one of its checkpoints, or a name on the hub",
+    )
+    optimizer: bool | None = Field(
+        None,
+        description="with from: whether the optimizer's state is taken over; where there is one, "
+        "if omitted",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields of its configuration; vocabulary and positions are the corpus's and "
+        "training.sequence_length if omitted; with from, over those of the checkpoint",
+    )
+    origin: OriginConfig | None = Field(
+        None, description="what the run began with; written by mixopt"
+    )
+    vocabulary: VocabularyConfig | None = Field(
+        None, description="what the ids of the text stand for; written by mixopt"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> ModelConfig:
+        if not self.name and self.start is None:
+            raise ValueError("give name, or from")
+        if self.optimizer is not None and self.start is None:
+            raise ValueError(f"optimizer {self.optimizer} has no effect without from")
+        return self
+
+
+class TrainingConfig(Section):
+    """Length, batches, optimizer and precision."""
+
+    steps: Positive = Field(description="optimizer steps; each takes one global batch")
+    batch: Positive = Field(description="sequences of a step, over all ranks")
+    micro_batch: Positive | None = Field(
+        None,
+        description="sequences of one forward pass on one rank; gradients of the passes are "
+        "accumulated. If omitted, or more, all that a rank has of a batch",
+    )
+    sequence_length: Positive = Field(description="tokens predicted in a sequence")
+    lr: Above = Field(description="peak learning rate of AdamW")
+    min_lr: Real | None = Field(
+        None, description="where the learning rate ends that falls; lr / 10 if omitted"
+    )
+    warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
+    schedule: RateCurveName = Field(
+        "cosine",
+        description="after the warm-up: cosine, linear, constant, wsd (stable, then decay) or "
+        "inverse_sqrt",
+    )
+    lr_decay: Above | None = Field(
+        None,
+        description="the last steps, or below 1 a fraction of all, in which the learning rate "
+        "falls to min_lr; wsd: 0.2 if omitted, cosine and linear: all after the warm-up",
+    )
+    lr_decay_shape: RateShape | None = Field(
+        None, description="of a wsd's decay, or an inverse_sqrt's: linear, cosine or sqrt"
+    )
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
+    eps: Above = Field(1e-8, description="AdamW's")
+    weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
+    decay_embeddings: bool = Field(True, description="whether weight_decay holds for embeddings")
+    mask_documents: bool = Field(
+        False,
+        description="whether documents of one row do not see each other: attention is cut and "
+        "positions restart where one ends",
+    )
+    clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"
+    )
+    compile: bool = Field(False, description="apply torch.compile, block by block")
+    activation_checkpointing: bool = Field(
+        False, description="recompute blocks in the backward pass"
+    )
+    max_skipped: Count = Field(
+        10,
+        description="maximum number of skipped steps, whose loss or gradient is not finite; one "
+        "more ends the run",
+    )
+
+    @cached_property
+    def rates(self) -> RateCurve:
+        """The learning rate by step."""
+        floor = _FLOOR * self.lr if self.min_lr is None else self.min_lr
+        shape = (self.lr_decay, self.lr_decay_shape)
+        return RateCurve(self.schedule, self.steps, self.warmup, *shape, peak=self.lr, floor=floor)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        try:
+            self.rates.check_lengths()
+        except SamplerError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class MixtureSource(Section):
@@ -57,17 +192,6 @@ class MixtureSource(Section):
         if len(given) != 1:
             raise ValueError(f"give exactly one of anchor, file, weights; got {given or 'none'}")
         return self
-
-    @property
-    def why(self) -> str:
-        """What the mixture is from, for the mixture log."""
-        return self.anchor or self.file or "weights"
-
-
-class ScheduledMixture(MixtureSource):
-    """A mixture that is known beforehand, and when it begins to hold."""
-
-    step: Positive = Field(description="after so many steps: the number of its first batch")
 
 
 class EstimatorConfig(Section):
@@ -95,10 +219,6 @@ class HeldOutConfig(Section):
 
     every: Count = Field(0, description="steps between evaluations; 0: at the end")
     tokens: Positive = Field(65_536, description="maximum for each evaluation domain")
-    ema: bool | None = Field(
-        None,
-        description="of the averaged weights (training.ema_decay); an estimator sees the others",
-    )
 
 
 class CheckpointConfig(Section):
@@ -111,11 +231,6 @@ class CheckpointConfig(Section):
         description="steps: checkpoints of multiples of it are kept for good, besides the newest; "
         "itself a multiple of every",
     )
-    asynchronous: bool = Field(
-        True,
-        description="train on while a thread writes; takes main memory for a copy of what a rank "
-        "writes",
-    )
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> CheckpointConfig:
@@ -127,70 +242,6 @@ class CheckpointConfig(Section):
         return self
 
 
-class StreamConfig(Section):
-    """Domains that are read, tokenised and packed while the run trains."""
-
-    root: str | None = Field(
-        None, description="folder of relative data_files and validation; the working directory"
-    )
-    domains: dict[str, SourceConfig] = Field(description="training domains by name", min_length=1)
-    tokenizer: str = Field("bytes", description="bytes, or a Hugging Face name or folder")
-    max_validation_bytes: Positive = Field(
-        1_000_000,
-        description="the first documents of each domain, or its `validation` files, up to so much"
-        " text are held out",
-    )
-    buffer: Positive = Field(
-        1_000, description="documents of a domain that are packed and shuffled together"
-    )
-    on_bad_document: Literal["error", "skip"] = Field(
-        "error", description="what to do with invalid UTF-8 or a broken line"
-    )
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _needs_no_training(cls, name: str) -> str:
-        if name.startswith("bpe:"):
-            raise ValueError(
-                f"{name} is learned from text that is read beforehand: give bytes, or a tokenizer"
-                " by name or folder, such as the corpus folder of a run with this tokenizer"
-            )
-        return name
-
-    @field_validator("domains")
-    @classmethod
-    def _is_text(cls, domains: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        for name, source in domains.items():
-            if source.is_tokens:
-                raise ValueError(
-                    f"{name}: format: {source.format} is tokens, and a stream reads text; give it"
-                    " under corpus.domains, or import it with mixopt tokens import"
-                )
-        return domains
-
-    def sources(self) -> dict[str, SourceConfig]:
-        """Return the sources by domain: files under `root`, and nothing copied to disk."""
-        streamed = {"streaming": True}
-        return {
-            name: source.under(self.root).model_copy(update=streamed)
-            for name, source in self.domains.items()
-        }
-
-    def tokens(self) -> dict[str, int] | None:
-        """Return the tokens of each domain; None where one is not known."""
-        known = {name: s.tokens for name, s in self.domains.items() if s.tokens is not None}
-        return known if len(known) == len(self.domains) else None
-
-    def as_corpus(self) -> CorpusConfig:
-        """Return what reading held-out text needs to know."""
-        return CorpusConfig(
-            domains=self.domains,
-            tokenizer=self.tokenizer,
-            max_validation_bytes=self.max_validation_bytes,
-            on_bad_document=self.on_bad_document,
-        )
-
-
 class MetricsConfig(Section):
     """What is written to metrics.jsonl and MLflow."""
 
@@ -200,24 +251,46 @@ class MetricsConfig(Section):
     )
 
 
+class ExpertsConfig(Section):
+    """How the experts of a mixture-of-experts model are balanced, and counted by domain."""
+
+    enabled: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether experts are counted; auto: where the model has routers; true: an "
+        "error where it has none",
+    )
+    every: Positive | None = Field(
+        None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
+    )
+    balance: Balancing = Field(
+        "auto",
+        description="how the load of experts is balanced: bias (DeepSeek-V3's rule), auxiliary "
+        "(a loss that the model returns), off; auto, as the model's family does",
+    )
+    bias_rate: Rate | None = Field(
+        None,
+        description="how much a step moves each bias; if omitted, at most 0.02, in proportion to "
+        "how uneven the load is",
+    )
+    adapters: list[str] = Field(
+        default_factory=list,
+        description="how to read routers that mixopt does not know: package.module:Name of a "
+        "RouterAdapter of yours, or of a list of some",
+    )
+
+
 class PretrainConfig(Section):
     """One pretraining run."""
 
-    name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
-    corpus: CorpusConfig | None = Field(None, description="what to prepare, as in an experiment")
-    evaluation: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="with corpus or stream: targets that are not trained on"
-    )
-    prepared_corpus: str | None = Field(
-        None, description="folder or URL of what `mixopt prepare` wrote, instead of corpus"
-    )
-    stream: StreamConfig | None = Field(
-        None, description="what to read while training, instead of corpus"
+    corpus: str = Field(
+        description="the text: a run of mixopt, a prepared corpus or its URL; or an experiment's "
+        "YAML, whose corpus and evaluation are then prepared in the run's directory"
     )
     model: ModelConfig
     training: TrainingConfig
-    parallel: Parallel = Field(
+    parallel: Literal["none", "ddp", "fsdp", "hsdp"] = Field(
         "ddp",
         description="over the ranks of torchrun: ddp, fsdp, or hsdp: sharded over shard_degree of "
         "them, with a copy for each so many",
@@ -227,26 +300,18 @@ class PretrainConfig(Section):
         description="with hsdp: neighbouring ranks that share one copy of the weights; those of a "
         "node if omitted",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
-    schedule: list[ScheduledMixture] = Field(
-        default_factory=list,
-        description="later mixtures; or the name of a schedule file with all mixtures, steps, "
-        "batch and sequence length",
-    )
-    staged: dict[str, Any] | None = Field(
-        None, description="the full content of a schedule file; written by mixopt"
+    schedule: dict[str, Any] | str | None = Field(
+        None,
+        description="the file of a schedule, or its content, which has mixtures, steps, batch and "
+        "sequence length; in place of mixture",
     )
     max_epochs: Above | None = Field(
         None,
         description="how often a domain may be seen; an estimator's mixture keeps to it too",
     )
     estimator: EstimatorConfig | None = None
-    map_domains: dict[str, str | None] | None = Field(
-        None,
-        description="to resume with another corpus: names in the checkpoint to names here, or to "
-        "null for a removed domain; {} if no name changes",
-    )
     held_out: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -256,36 +321,33 @@ class PretrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_schedule(cls, values: Any, info: ValidationInfo) -> Any:
-        """Copy the file that `schedule` names into `staged`, so that a run depends on no file."""
-        if not isinstance(values, dict) or not isinstance(values.get("schedule"), str):
-            return values
-        if not (info.context or {}).get(FILES, True):
+        """Put the content of `schedule` in place of its name, and its lengths into `training`."""
+        given = values.get("schedule") if isinstance(values, dict) else None
+        if given is None or not (info.context or {}).get(FILES, True):
             return values
         try:
-            plan = Schedule.from_file(values["schedule"])
+            is_file = isinstance(given, str)
+            plan = Schedule.from_file(given) if is_file else Schedule.from_content(given, "content")
         except SamplerError as error:
             raise ValueError(f"schedule: {error}") from error
         training = values.get("training")
         if isinstance(training, dict):
-            training = {name: getattr(plan, name) for name in _LENGTHS} | training
-        staged = {n: v for n, v in plan.to_json().items() if n != "provenance"}
+            training = {name: getattr(plan, name) for name in LENGTHS} | training
+        content = {n: v for n, v in plan.to_json().items() if n != "provenance"}
         limit = {} if plan.max_epochs is None else {"max_epochs": plan.max_epochs}
-        return limit | values | {"training": training, "schedule": [], "staged": staged}
+        return limit | values | {"training": training, "schedule": content}
 
-    @field_validator("staged")
+    @field_validator("corpus")
     @classmethod
-    def _is_schedule(cls, staged: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            if staged is not None:
-                Schedule.from_content(staged, _WHERE_STAGED)
-        except SamplerError as error:
-            raise ValueError(str(error)) from error
-        return staged
+    def _without_secrets(cls, corpus: str) -> str:
+        for _, message in url_faults([((), corpus)]) if is_url(corpus) else ():
+            raise ValueError(message)
+        return corpus
 
     @cached_property
     def plan(self) -> Schedule | None:
-        """The schedule of the run, where it has one from a file."""
-        return None if self.staged is None else Schedule.from_content(self.staged, _WHERE_STAGED)
+        """The schedule of the run, where it has one."""
+        return None if self.schedule is None else Schedule.from_content(self.schedule, "schedule")
 
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step."""
@@ -295,15 +357,6 @@ class PretrainConfig(Section):
     def row_length(self) -> int:
         """Tokens of a row: those predicted, and the first, which is only read."""
         return self.training.sequence_length + 1
-
-    @property
-    def corpus_fingerprint(self) -> str:
-        """What a corpus prepared for this run is called: a hash of what it is made from."""
-        content = dump_sections(self)
-        made_from = {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
-        made_from |= {"stream": content["stream"]} if self.stream else {}
-        text = "mixopt-pretrain/1" + json.dumps(made_from, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def rows_of_pass(self, ranks: int) -> int:
         """Return how many sequences one rank takes at once."""
@@ -317,118 +370,17 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    texts = ("corpus", "prepared_corpus", "stream")
-    given = [name for name in texts if getattr(config, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(repr(name) for name in given) or "none"
-        yield (given[-1] if given else "corpus",), f"give one of {', '.join(texts)}; got {found}"
-    if config.prepared_corpus is not None and config.evaluation:
-        yield ("evaluation",), "goes with 'corpus'; a prepared corpus has its own targets"
-    if config.corpus is not None and config.corpus.prepared is not None:
-        yield ("corpus", "prepared"), "belongs to an experiment; here it is prepared_corpus"
-    if is_url(config.prepared_corpus):
-        place: Location = ("prepared_corpus",)
-        yield from url_faults([(place, str(config.prepared_corpus))])
-    for section, text in (("corpus", config.corpus), ("stream", config.stream)):
-        if text is not None:
-            yield from unusable_names(list(text.domains), list(config.evaluation), section)
-            yield from _unknown_names(config, list(text.domains))
-            places: dict[Location, Mapping[str, SourceConfig]] = {
-                (section, "domains"): text.domains
-            }
-            yield from ((location, WHERE) for location in absent_texts(places))
-            yield from url_faults(source_urls(places))
-    yield from url_faults(source_urls({("evaluation",): config.evaluation}))
-    texts_of_targets = absent_texts({("evaluation",): config.evaluation})
-    yield from ((location, WHERE) for location in texts_of_targets)
-    yield from _sizes_that_count_for_nothing(config)
     if config.shard_degree is not None and config.parallel != "hsdp":
         yield ("shard_degree",), f"belongs to parallel: hsdp, and it is {config.parallel}"
-    if config.stream is not None:
-        yield from _of_stream(config, config.stream)
-    yield from _schedule(config)
-    if config.held_out.ema and config.training.ema_decay is None:
-        yield ("held_out", "ema"), "there are no averaged weights: give training.ema_decay"
-
-
-def _sizes_that_count_for_nothing(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    """Find sizes of whole domains, which an experiment has and a pretraining run does not use."""
-    unused = "a pretraining run counts what it prepares; leave it out"
-    if config.corpus is not None and config.corpus.inventory is not None:
-        yield ("corpus", "inventory"), unused
-    sections: list[tuple[Location, Mapping[str, SourceConfig], str, tuple[str, ...]]] = [
-        (("evaluation",), config.evaluation, "a target is not trained on", ("tokens", "bytes"))
-    ]
-    if config.corpus is not None:
-        sections.append((("corpus", "domains"), config.corpus.domains, unused, ("tokens", "bytes")))
-    if config.stream is not None:
-        hint = "give tokens instead of bytes"
-        sections.append((("stream", "domains"), config.stream.domains, hint, ("bytes",)))
-    for place, sources, message, fields in sections:
-        for name, source in sources.items():
-            for field in fields:
-                if getattr(source, field) is not None:
-                    yield (*place, name, field), message
-
-
-def _of_stream(config: PretrainConfig, stream: StreamConfig) -> Iterable[tuple[Location, str]]:
-    """Find what needs to know how much text there is, or to resume with other domains."""
-    if stream.tokens() is None:
-        unknown = next(name for name, source in stream.domains.items() if source.tokens is None)
-        hint = (
-            "is not known for a stream: give stream.domains.*.tokens (now missing of "
-            f"{unknown!r}), weights, or anchor: uniform"
-        )
-        places: list[tuple[Location, MixtureSource]] = [
-            (("mixture", "anchor"), config.mixture),
-            *((("schedule", k, "anchor"), entry) for k, entry in enumerate(config.schedule)),
-        ]
-        for location, source in places:
-            if source.anchor == "natural":
-                yield location, f"natural {hint}"
-        if config.estimator is not None and config.estimator.name == "natural":
-            yield ("estimator", "name"), f"natural {hint}"
-    if config.max_epochs is not None:
-        yield ("max_epochs",), "a stream repeats its text without a limit: leave it out"
-    if config.map_domains is not None:
-        yield ("map_domains",), "a stream resumes only with the same domains: use another --out"
-
-
-def _unknown_names(config: PretrainConfig, domains: list[str]) -> Iterable[tuple[Location, str]]:
-    estimator = config.estimator
-    given: list[tuple[Location, Iterable[str]]] = [
-        (("mixture", "weights"), config.mixture.weights or ()),
-        *((("schedule", k, "weights"), s.weights or ()) for k, s in enumerate(config.schedule)),
-        (("estimator", "bounds"), estimator.bounds if estimator else ()),
-    ]
-    known = {location: domains for location, _ in given}
-    objective = (estimator.objective if estimator else None) or ()
-    given.append((("estimator", "objective"), objective))
-    known[("estimator", "objective")] = domains + list(config.evaluation)
-    for location, names in given:
-        for name in names:
-            if name not in known[location]:
-                near = did_you_mean(name, known[location])
-                yield (*location, name), f"unknown domain {name!r}{near}"
-
-
-def _schedule(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    if config.estimator is not None and (config.schedule or config.plan):
+    if config.plan is None:
+        return
+    if config.estimator is not None:
         yield ("schedule",), "an estimator plans the mixture: leave one of them out"
-    if config.plan is not None:
-        if config.mixture != MixtureSource(anchor="natural"):
-            yield ("mixture",), "the schedule has the mixtures; leave it out"
-        for name in _LENGTHS:
-            given, planned = getattr(config.training, name), getattr(config.plan, name)
-            if given != planned:
-                ends = name == "steps" and given > planned
-                what = f"ends before, after {planned}" if ends else f"has {planned}"
-                yield ("training", name), f"{given}, and the schedule {what}; leave it out"
-    before = 0
-    for k, entry in enumerate(config.schedule):
-        if entry.step <= before:
-            yield ("schedule", k, "step"), f"{entry.step} is not after {before}, the one before it"
-        if entry.step >= config.training.steps:
-            message = f"{entry.step} is not before the end, training.steps {config.training.steps}"
-            yield ("schedule", k, "step"), message
-        before = entry.step
+    if config.mixture != MixtureSource(anchor="natural"):
+        yield ("mixture",), "the schedule has the mixtures; leave it out"
+    for name in LENGTHS:
+        given, planned = getattr(config.training, name), getattr(config.plan, name)
+        if given != planned:
+            ends = name == "steps" and given > planned
+            what = f"ends before, after {planned}" if ends else f"has {planned}"
+            yield ("training", name), f"{given}, and the schedule {what}; leave it out"

@@ -1,8 +1,8 @@
-"""The directory of a run: its files, whether it is of this configuration, and whether it is whole.
+"""The directory of a run: its files, whether it is of this configuration, whole, and its text.
 
     config.yaml          the resolved configuration
     corpus/              token shards, where the run prepares its own
-    held_out/            held-out text, where the run reads streams
+    tokenizer/           that of its text
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
@@ -10,48 +10,73 @@
 
 A run resumes only with what it was started with; before the first checkpoint there is nothing to
 resume, and it starts again. What changes no result may be another: how the work is spread over
-devices, what is saved and recorded. With `map_domains` the corpus may, too.
+devices, what is saved and recorded, where the same text is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mixopt.config import dump_sections
-from mixopt.errors import MixoptError, RunError
+from mixopt.config import (
+    WHERE,
+    Config,
+    Location,
+    ObjectiveConfig,
+    SourceConfig,
+    absent_texts,
+    dump_sections,
+    is_recipe,
+    read_sections,
+    source_urls,
+    unusable_names,
+    url_faults,
+)
+from mixopt.corpus import (
+    Corpus,
+    corpus_hash,
+    identity_of,
+    known_tokenizer,
+    prepare_corpus,
+    read_corpus_index,
+    saved_tokenizer,
+)
+from mixopt.errors import CorpusError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     check_checkpoint,
     found_checkpoints,
     last_checkpoint,
 )
-from mixopt.pretraining.config import PretrainConfig
+from mixopt.pretraining.config import PretrainConfig, VocabularyConfig
 from mixopt.run_directory import CheckedPart, differences
 from mixopt.system import (
+    Say,
     check_sealed_text,
     checked_as,
+    is_url,
+    local_path,
     read_yaml,
     sealed_text,
     write_text,
 )
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-METRICS = "metrics.jsonl"
+METRICS, CORPUS, TOKENIZER = "metrics.jsonl", "corpus", "tokenizer"
 
 _FREE = (
     "name",
     "model.origin",
     "model.vocabulary",
-    "prepared_corpus",
+    "corpus",
     "parallel",
     "shard_degree",
     "device",
-    "map_domains",
     "held_out.every",
     "checkpoint",
     "metrics",
@@ -64,16 +89,14 @@ _FREE = (
 )
 # Of the sections in _FREE: what results do depend on.
 _HELD = ("experts.balance", "experts.bias_rate")
-_OF_DOMAINS = ("corpus", "evaluation", "mixture", "schedule", "estimator.bounds")
 
 
 def open_directory(config: PretrainConfig, out: Path) -> None:
     """Make the directory, or check that the run in it may resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         before = recorded_config(out / "config.yaml")
-        free = _FREE if config.map_domains is None else _FREE + _OF_DOMAINS
         for name, was, now in differences(before, dump_sections(config)):
-            if not _is_in(name, free):
+            if not _is_free(name):
                 raise RunError(
                     f"{out}: the run was started with {name} {_line(was)}, and here it is "
                     f"{_line(now)}; use another --out"
@@ -105,7 +128,7 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
 
 def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all fields that results depend on."""
-    values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_in(n, _FREE)]
+    values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_free(n)]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -126,11 +149,130 @@ def verify_pretraining(directory: Path) -> list[CheckedPart]:
     return [part, *map(check_checkpoint, found_checkpoints(directory / CHECKPOINTS))]
 
 
+def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
+    """Make the corpus if the run prepares its own and it is not there; verify what is there."""
+    folder = corpus_folder(config, out)
+    has_begun = last_checkpoint(out / CHECKPOINTS) is not None
+    if has_begun or not is_recipe(config.corpus):
+        Corpus.open(folder)
+        return
+    experiment = _text_of(config)
+    fingerprint = _text_fingerprint(experiment)
+    try:
+        is_there = read_corpus_index(folder, verify=False).fingerprint == fingerprint
+    except CorpusError:  # there is none, or it is damaged: it is made
+        is_there = False
+    if is_there:
+        Corpus.open(folder)
+        return
+    prepare_corpus(
+        experiment.corpus,
+        experiment.evaluation,
+        folder,
+        seed=experiment.seed,
+        fingerprint=fingerprint,
+        min_tokens=config.row_length,
+        progress=lambda line: say(f"prepare: {line}"),
+    )
+
+
+def corpus_folder(config: PretrainConfig, out: Path) -> Path:
+    """Return the folder of a run's text; one in a store is fetched to this node."""
+    given = config.corpus
+    if is_recipe(given):
+        return out / CORPUS
+    if is_url(given):
+        return Corpus.open(given).path
+    path = local_path(given)
+    return path / CORPUS if (path / CORPUS).is_dir() else path
+
+
+def open_text(config: PretrainConfig, out: Path) -> Corpus:
+    """Open the text, which was verified, and check that each domain has a row."""
+    corpus = Corpus.open(corpus_folder(config, out), verify=False)
+    row = config.row_length
+    for domain in corpus.evaluation:
+        for what, shards in (("training", domain.train), ("held-out", domain.validation)):
+            if shards is not None and shards.tokens < row:
+                raise CorpusError(
+                    f"domain {domain.name!r}: {shards.tokens:,} {what} tokens, and one row takes"
+                    f" {row:,}; lower training.sequence_length to {max(shards.tokens - 1, 1):,}, or"
+                    " leave it out"
+                )
+    return corpus
+
+
+def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
+    """Return what the ids of a run's text will stand for; None where only its text can tell."""
+    if not is_recipe(config.corpus):
+        return text_vocabulary(corpus_folder(config, out))
+    name = _text_of(config).corpus.tokenizer
+    tokenizer = known_tokenizer(name)
+    if tokenizer is None:
+        return None
+    known = identity_of(name, tokenizer)
+    return VocabularyConfig(tokenizer=name, ids=known.size, sha256=known.sha256)
+
+
+def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
+    """Return what the ids of a corpus stand for; its tokenizer may be kept in a folder."""
+    index = read_corpus_index(corpus, verify=False)
+    try:
+        tokenizer = saved_tokenizer(corpus, index.tokenizer)
+        sha256 = identity_of(index.tokenizer, tokenizer).sha256
+    except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
+        return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(keep)
+    return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size, sha256=sha256)
+
+
+def text_hash(config: PretrainConfig) -> str:
+    """Return a hash of the text that a run will train on."""
+    if is_recipe(config.corpus):
+        return _text_fingerprint(_text_of(config))
+    return corpus_hash(corpus_folder(config, Path()))
+
+
+class _TextConfig(Config):
+    """An experiment of which the text alone is wanted."""
+
+    objective: ObjectiveConfig | None = None  # type: ignore[assignment]
+
+
+def _text_of(config: PretrainConfig) -> Config:
+    sections = read_sections(config.corpus, _TextConfig, (), example="'corpus:'")
+    for location, message in _text_faults(sections.values):
+        raise sections.mistake(location, message)
+    return sections.values
+
+
+def _text_faults(text: Config) -> Iterator[tuple[Location, str]]:
+    if text.corpus.prepared is not None:
+        message = f"is prepared already: give the run corpus: {text.corpus.prepared}"
+        yield ("corpus", "prepared"), message
+    sources: dict[Location, Mapping[str, SourceConfig]] = {
+        ("corpus", "domains"): text.corpus.domains,
+        ("evaluation",): text.evaluation,
+    }
+    yield from unusable_names(list(text.corpus.domains), list(text.evaluation), "corpus")
+    yield from ((location, WHERE) for location in absent_texts(sources))
+    yield from url_faults(source_urls(sources))
+
+
+def _text_fingerprint(experiment: Config) -> str:
+    content = dump_sections(experiment)
+    made_from = {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _line(value: object) -> str:
     return " ".join(str(value).split())[:200]
 
 
-def _is_in(name: str, fields: tuple[str, ...]) -> bool:
+def _is_free(name: str) -> bool:
+    """Whether no result depends on a field."""
     return name not in _HELD and any(
-        name == field or name.startswith(f"{field}.") for field in fields
+        name == field or name.startswith(f"{field}.") for field in _FREE
     )

@@ -9,144 +9,72 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.corpus import Domain, document_ends
-from mixopt.errors import OtherRankError, RunError, SamplerError
-from mixopt.loading import MixtureLoader
-from mixopt.online import (
-    MIXTURE_LOG,
-    Driver,
-    DriverOptions,
-    HeldOut,
-    held_out_losses,
-    make_estimator,
+from mixopt.corpus import Corpus, document_ends
+from mixopt.errors import (
+    MixtureError,
+    OtherRankError,
+    RunError,
+    SamplerError,
 )
-from mixopt.pretraining.balance import balance_of
-from mixopt.pretraining.batches import (
-    FixedMixture,
-    Scheduled,
-    StreamedText,
-    Text,
-    batches_of,
-    open_for,
-    scheduled_mixtures,
+from mixopt.loading import MixtureDataset, MixtureLoader
+from mixopt.mixture import Mixture
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
+from mixopt.pretraining.checkpoints import (
+    Checkpoints,
+    CheckpointState,
 )
-from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.directory import METRICS
-from mixopt.pretraining.document_masks import DocumentMasks, check_apart
-from mixopt.pretraining.expert_watch import STATE as EXPERTS_STATE, watch_of
+from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
+from mixopt.pretraining.directory import (
+    METRICS,
+    open_text,
+)
 from mixopt.pretraining.metrics import (
+    EXPERTS_STATE,
+    HeldOutText,
     Meter,
     MetricsFile,
-    StepOutcome,
-    held_out_line,
     peak_flops,
     shares,
+    watch_of,
 )
-from mixopt.pretraining.model_start import initial_model, take_optimizer
-from mixopt.pretraining.models import flops_per_token
-from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
-from mixopt.pretraining.ranks import Interruption, Ranks
+from mixopt.pretraining.model_start import (
+    initial_model,
+    take_optimizer,
+)
+from mixopt.pretraining.models import DocumentMasks, flops_per_token
+from mixopt.pretraining.parallel import (
+    Interruption,
+    ParallelModel,
+    Ranks,
+    StartingModel,
+    starting_model,
+)
 from mixopt.pretraining.training_step import (
-    AveragedWeights,
+    StepOutcome,
     TrainingStep,
+    balance_of,
     make_optimizer,
-    token_losses,
 )
-from mixopt.sampling import check_ranks
-from mixopt.system import StateFields, no_progress, progress
+from mixopt.sampling import MixtureSampler, check_ranks
+from mixopt.system import (
+    StateFields,
+    no_progress,
+    progress,
+)
 
-Sums = dict[str, tuple[float, int, float]]
-
-
-class HeldOutText:
-    """The held-out rows of this rank, and their losses by evaluation domain."""
-
-    def __init__(
-        self, text: Text, config: PretrainConfig, ranks: Ranks, model: ParallelModel
-    ) -> None:
-        """Read the rows; each evaluation domain has at least one."""
-        rows = [_rows(domain, config) for domain in text.evaluation]
-        tokens_RW = np.concatenate(rows)
-        domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        size = config.rows_of_pass(ranks.count)
-        padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
-        index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
-        self.names = text.evaluation_names
-        self.bits_M = [_bits_per_nat(domain) for domain in text.evaluation]
-        self._model, self._device = model, ranks.device
-        self._passes = [
-            (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
-            for i in index_BB
-        ]
-        self._sums: Sums | None = None
-
-    def sums(self) -> Sums:
-        """Return losses, tokens and squares of losses of this rank, by evaluation domain."""
-        if self._sums is None:
-            self._sums = self._evaluate()
-        return self._sums
-
-    def forget(self) -> None:
-        """Note that the weights have moved."""
-        self._sums = None
-
-    def losses(self) -> HeldOut | str:
-        """Return the losses over all ranks, or which of them is not finite."""
-        return held_out_losses(self.sums, self.names)
-
-    def _evaluate(self) -> Sums:
-        sums_3M = torch.zeros(3, len(self.names), dtype=torch.float64, device=self._device)
-        for tokens, domain, counts in self._passes:
-            tokens_BW = torch.from_numpy(tokens).to(self._device)
-            output = self._model.evaluate(tokens_BW[:, :-1])
-            sums_3B = _row_sums(token_losses(output, tokens_BW[:, 1:]))
-            domain_B = torch.from_numpy(domain).to(self._device)
-            counts_B = torch.from_numpy(counts).to(self._device)
-            sums_3M.index_add_(1, domain_B[counts_B], sums_3B[:, counts_B])
-        return {
-            name: (loss, int(count), square)
-            for name, (loss, count, square) in zip(self.names, sums_3M.T.tolist(), strict=True)
-        }
-
-
-def _row_sums(losses_BT: Tensor) -> Tensor:
-    """Return the sum of each row's losses, their number, and the sum of their squares."""
-    exact = losses_BT.double()
-    return torch.stack([exact.sum(1), torch.ones_like(exact).sum(1), exact.square().sum(1)])
-
-
-def _rows(
-    domain: Domain, config: PretrainConfig
-) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    shards, length = domain.validation, config.row_length
-    most = max(1, config.held_out.tokens // config.training.sequence_length)
-    starts = np.arange(min(most, shards.tokens // length)) * length
-    return shards.rows(starts, length).astype(np.int64)
-
-
-def _bits_per_nat(domain: Domain) -> float | None:
-    """Return bits per byte for one nat per token; None where the text's length is not known."""
-    held_out = domain.validation
-    return held_out.tokens / held_out.bytes / math.log(2) if held_out.bytes else None
+_Mixtures = list[tuple[int, Mixture, str]]  # first step of a mixture, the mixture, its source
 
 
 class Loop:
-    """A run between its checkpoints, on one rank.
-
-    Attributes:
-        experts: What counts the experts of its model, if it has some.
-        step: Steps taken.
-    """
+    """A run between its checkpoints, on one rank."""
 
     def __init__(
         self, config: PretrainConfig, out: Path, ranks: Ranks, checkpoints: Checkpoints
@@ -155,24 +83,25 @@ class Loop:
         self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self.step, self._losses = 0, dict[str, float]()
-        text = ranks.each(lambda: open_for(config, out))
-        known = ranks.each(lambda: scheduled_mixtures(config, text))
-        self._loader = ranks.each(lambda: batches_of(text, config, known, ranks))
-        self._build_model(text, out)
-        self._held_out = HeldOutText(text, config, ranks, self._model)
-        self.experts = ranks.each(lambda: watch_of(self._model, text, config, ranks, out))
-        stats = None if self.experts is None else self.experts.stats
+        corpus = ranks.each(lambda: open_text(config, out))
+        known = ranks.each(lambda: _known_mixtures(config, corpus))
+        self._loader = ranks.each(lambda: _loader(corpus, config, known, ranks.count))
+        self._model = self._built(corpus, out)
+        self._optimizer = make_optimizer(self._model.plain, config.training)
+        self._held_out = HeldOutText(corpus, config, ranks, self._model)
+        self.experts = ranks.each(lambda: watch_of(self._model, corpus, config, ranks, out))
+        stats, counting = None, None
+        if self.experts is not None:
+            stats, counting = self.experts.stats, self.experts.counting
         balance = ranks.each(lambda: balance_of(self._model.plain, config, ranks, stats))
         self._mixture: Driver | FixedMixture = ranks.each(
-            lambda: self._driver(text, known, out / MIXTURE_LOG)
+            lambda: self._driver(corpus, known, out / MIXTURE_LOG)
         )
         one = config.metrics.peak_flops or peak_flops(ranks.device)
         peak = None if one is None else one * ranks.count
-        self._meter = Meter(text.domain_names, config, balance, flops=self._flops, peak=peak)
+        self._meter = Meter(corpus.domain_names, config, balance, flops=self._flops, peak=peak)
         self._metrics = MetricsFile(out / METRICS if ranks.is_first else None)
-        self._trainer = TrainingStep(
-            self._model, self._optimizer, config, ranks, self.experts, balance, self._averaged
-        )
+        self._trainer = TrainingStep(self._model, self._optimizer, config, ranks, balance, counting)
 
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
@@ -183,7 +112,7 @@ class Loop:
 
     def resume(self, path: Path, state: CheckpointState) -> None:
         """Resume from a checkpoint that is whole."""
-        self._ranks.each(lambda: self._resume_batches(path, state))
+        self._ranks.each(lambda: self._resume_batches(path, state.sampler))
         self._mixture.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
             self._ranks.each(lambda: experts.resume(path, state.step))
@@ -191,11 +120,6 @@ class Loop:
         self._ranks.each(lambda: self._metrics.cut(state.metrics_size))
         self._ranks.each(lambda: self._meter.load_state_dict(state.meter))
         self.step, self._losses = state.step, dict(state.losses)
-
-    @property
-    def first_mixture(self) -> Mapping[str, float]:
-        """The mixture that the run begins with."""
-        return self._loader.sampler.mixture_at(0)
 
     @property
     def is_finished(self) -> bool:
@@ -208,11 +132,13 @@ class Loop:
         self._check_ranks()
         self._mixture.start()
         with self._progress() as update, self._own_randomness():
-            for batch in self._batches():
+            for batch in self._loader:
                 weights = self._weights()
-                failed = self._checkpoints.has_failed
                 outcome = self._trainer.take(
-                    self.step, batch, stop=interruption.asked, failed=failed
+                    self.step,
+                    batch,
+                    stop=interruption.requested,
+                    failed=self._checkpoints.has_failed,
                 )
                 self.step += 1
                 if outcome.failed:
@@ -231,49 +157,41 @@ class Loop:
                 if outcome.stopping:
                     return
 
-    def _build_model(self, text: Text, out: Path) -> None:
+    def _built(self, corpus: Corpus, out: Path) -> ParallelModel:
+        """Build the model on as few ranks as can be, and put it on all of them."""
         config, ranks = self._config, self._ranks
-        start = starting_model(
-            partial(initial_model, config, text.vocab_size, out),
-            partial(initial_model, config, text.vocab_size, out, outline=True),
-            config.parallel,
-            ranks,
-        )
-        masks = ranks.each(lambda: self._masks(text, start))
+        build = partial(initial_model, config, corpus.vocab_size, out)
+        start = starting_model(build, partial(build, outline=True), config.parallel, ranks)
+        masks = None
+        if config.training.mask_documents:
+            masks = ranks.each(lambda: self._masks(corpus, start))
         length = config.training.sequence_length
         self._flops = ranks.first(lambda: flops_per_token(start.module, length))
-        self._model = ParallelModel(start, config, ranks, masks)
-        self._optimizer = make_optimizer(self._model.plain, config.training)
-        decay, self._averaged = config.training.ema_decay, None
-        if decay is not None:
-            self._averaged = AveragedWeights(self._model.plain, self._optimizer, decay)
+        return ParallelModel(start, config, ranks, masks)
 
-    def _masks(self, text: Text, start: StartingModel) -> DocumentMasks | None:
-        """Return what keeps documents of a row apart, where that is asked for."""
-        config = self._config
-        if not config.training.mask_documents:
-            return None
-        if isinstance(text, StreamedText):
-            ends: tuple[int, ...] = (text.tokenizer.end_of_document,)
-        else:
-            ends = document_ends(text)
-        masks = DocumentMasks(start.module, ends)
+    def _masks(self, corpus: Corpus, start: StartingModel) -> DocumentMasks:
+        masks = DocumentMasks(start.module, document_ends(corpus))
         if self._ranks.is_first or not start.held_by_first:
-            check_apart(start.module, config.training.sequence_length, text.vocab_size)
+            masks.check(start.module, self._config.training.sequence_length, corpus.vocab_size)
         return masks
 
-    def _driver(self, text: Text, known: Scheduled, log: Path) -> Driver | FixedMixture:
-        config, chosen = self._config, self._config.estimator
+    def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | FixedMixture:
+        chosen = self._config.estimator
         if chosen is None:
             return FixedMixture(known, log)
-        options = DriverOptions(
+        options = self._driver_options(chosen, corpus, log)
+        return Driver(make_estimator(chosen.name, chosen.options), self._loader, options)
+
+    def _driver_options(self, chosen: EstimatorConfig, corpus: Corpus, log: Path) -> DriverOptions:
+        config = self._config
+        return DriverOptions(
             steps=config.training.steps,
             tokens_per_sample=config.training.sequence_length,
-            evaluations=text.evaluation_names,
-            objective=chosen.objective or dict.fromkeys(text.domain_names, 1.0),
+            evaluations=corpus.evaluation_names,
+            objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
             evaluate=self._held_out.sums,
-            natural=known[0][1] if text.natural is None else text.natural,
-            inventory=text.inventory,
+            natural=corpus.natural,
+            inventory=corpus.inventory,
             bounds=chosen.bounds,
             observe_every=chosen.observe_every,
             lead=chosen.lead,
@@ -281,9 +199,6 @@ class Loop:
             log=log,
             seed=config.seed,
         )
-        loader = self._loader
-        mixed = loader if isinstance(loader, MixtureLoader) else loader.sampler
-        return Driver(make_estimator(chosen.name, chosen.options), mixed, options)
 
     def _observe(self, outcome: StepOutcome) -> None:
         """Tell mixture and meter of a step; one that was skipped has no losses."""
@@ -302,22 +217,10 @@ class Loop:
             )
 
     def _evaluate(self) -> None:
-        if not self._is_due(self._config.held_out.every):
-            return
-        held_out = self._held_out
-        averaged = self._averaged if self._config.held_out.ema else None
-        if averaged is not None:
-            held_out.forget()
-        with nullcontext() if averaged is None else averaged.in_use():
-            found = held_out.losses()
-        if averaged is not None:
-            held_out.forget()
-        if isinstance(found, HeldOut):
-            self._losses = dict(zip(held_out.names, found.losses_M.tolist(), strict=True))
-            self._metrics.write(held_out_line(self.step, held_out.names, found, held_out.bits_M))
-        else:
-            self._losses = {}
-            self._metrics.write({"step": self.step, "trouble": found})
+        if self._is_due(self._config.held_out.every):
+            line = self._held_out.line(self.step)
+            self._losses = line.get("held_out_loss", {})
+            self._metrics.write(line)
 
     def _write_metrics(
         self, outcome: StepOutcome, weights: Mapping[str, float], update: Any
@@ -346,15 +249,6 @@ class Loop:
         model, optimizer = self._model.plain, self._optimizer
         self._checkpoints.save(model, optimizer, self.step, state, files=files, beside=paths)
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        """Yield this rank's batches; where one cannot read a stream, all ranks end."""
-        batches: Iterator[Any] = iter(self._loader)
-        if isinstance(self._loader, MixtureLoader):
-            yield from batches
-            return
-        while (batch := self._ranks.each(lambda: next(batches, None))) is not None:
-            yield batch
-
     def _weights(self) -> Mapping[str, float]:
         """Return the mixture of the next step."""
         return self._loader.sampler.mixture_at(self.step)
@@ -369,21 +263,11 @@ class Loop:
         except SamplerError as error:
             raise (error if self._ranks.is_first else OtherRankError(str(error))) from error
 
-    def _resume_batches(self, path: Path, state: CheckpointState) -> None:
-        saved, loader = state.sampler, self._loader
-        if not isinstance(loader, MixtureLoader):
-            loader.load_state_dict(saved)
-            return
-        fields = StateFields(saved, f"{path}: sampler", RunError)
-        here, names = loader.sampler.sizes, fields.texts("domains")
-        before = dict(zip(names, fields.wholes("sizes", len(names)), strict=True))
-        mapped = self._config.map_domains if before != here else None
-        if before != here and mapped is None:
-            raise RunError(
-                f"{path}: {_changes(before, here)}; to resume with other domains, give "
-                "map_domains, names there to names here or null"
-            )
-        loader.load_state_dict(saved, map_domains=mapped)
+    def _resume_batches(self, path: Path, state: Mapping[str, Any]) -> None:
+        try:
+            self._loader.load_state_dict(state)
+        except SamplerError as error:
+            raise RunError(f"{path}: sampler: {error}") from error
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:
@@ -401,14 +285,127 @@ class Loop:
             yield
 
 
-def _changes(before: Mapping[str, int], here: Mapping[str, int]) -> str:
-    gone = [
-        f"it has {name!r}, which the corpus does not have" for name in before if name not in here
-    ]
-    new = [f"it has no {name!r}" for name in here if name not in before]
-    grown = [
-        f"{name!r} had {rows:,} rows and has {here[name]:,}"
-        for name, rows in before.items()
-        if here.get(name, rows) != rows
-    ]
-    return "; ".join(gone + new + grown) or "its domains are in another order"
+class FixedMixture:
+    """Writes a line of the mixture log when a mixture begins to hold, as a driver does."""
+
+    def __init__(self, known: _Mixtures, log: Path) -> None:
+        """Begin before the first step; the first mixture holds from batch 0."""
+        self._known = {batch: (mixture, why) for batch, mixture, why in known}
+        self._log = MixtureLog(log)
+        self._step, self._is_fresh = 0, True
+
+    def start(self) -> None:
+        """Write the mixture that the run starts from."""
+        if self._is_fresh:
+            self._log.cut(0)
+            self._write()
+
+    def record(self, losses: Tensor, domain: Tensor, mask: Tensor | None = None) -> None:
+        """Nothing depends on losses."""
+
+    def step(self, *, learning_rate: float) -> None:
+        """Note an optimizer step."""
+        self._step += 1
+        self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many steps were taken and how long the log is."""
+        return {"step": self._step, "log_size": self._log.size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a state; what the log has after it is cut off."""
+        fields = StateFields(state, "the mixture's state", RunError)
+        self._step, self._is_fresh = fields.whole("step"), False
+        self._log.cut(fields.whole("log_size"))
+
+    def _write(self) -> None:
+        if self._step in self._known:
+            mixture, why = self._known[self._step]
+            self._log.write(self._step, self._step + 1, mixture, why, shadow=False)
+
+
+def _known_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
+    """Return first step, mixture and source of each mixture that is known beforehand."""
+    if config.plan is None:
+        source = config.mixture
+        return [
+            (0, _mixture(config, corpus), f"start: {source.anchor or source.file or 'weights'}")
+        ]
+    stages: _Mixtures = []
+    for k, stage in enumerate(config.plan.stages):
+        try:
+            mixture = stage.mixture.over(corpus.domain_names)
+        except MixtureError as error:
+            raise MixtureError(f"schedule: stages.{k}.mixture: {error}") from error
+        why = f"schedule: {stage.name or k}" + (", linearly to its end" if stage.to else "")
+        stages.append((config.plan.starts[k], mixture, why))
+    return stages
+
+
+def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
+    source = config.mixture
+    if source.anchor is not None:
+        names = corpus.domain_names
+        return corpus.natural if source.anchor == "natural" else Mixture.uniform(names)
+    try:
+        given = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
+        return given.over(corpus.domain_names)
+    except MixtureError as error:
+        field = "file" if source.file else "weights"
+        raise MixtureError(f"mixture.{field}: {error}") from error
+
+
+def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int) -> MixtureLoader:
+    """Return the batches of this rank, one a step."""
+    _check_batch(config, ranks)
+    dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
+    if config.max_epochs is not None:
+        _check_epochs(config, config.max_epochs, dataset.sizes, known[0][1])
+    sampler = MixtureSampler(
+        dataset.sizes,
+        known[0][1],
+        batch_size=config.training.batch,
+        seed=config.seed,
+        batches=config.training.steps,
+        schedule=[] if config.plan is None else config.plan.entries,
+        max_epochs=config.max_epochs,
+    )
+    return MixtureLoader(dataset, sampler)
+
+
+def _check_batch(config: PretrainConfig, ranks: int) -> None:
+    """Check that ranks and passes divide the batch."""
+    batch = config.training.batch
+    if batch % ranks:
+        down = batch - batch % ranks
+        near = f"{down} or {down + ranks}" if down else str(ranks)
+        field = "training.batch" if config.plan is None else "schedule: batch"
+        raise SamplerError(
+            f"{field}: {batch} sequences over all ranks: {ranks} ranks do not divide it; use {near}"
+        )
+    rows, micro = batch // ranks, config.rows_of_pass(ranks)
+    if rows % micro:
+        raise SamplerError(
+            f"training.micro_batch {micro} does not divide the {rows} sequences that each of"
+            f" {ranks} ranks has of a batch of {batch}"
+        )
+
+
+def _check_epochs(
+    config: PretrainConfig, limit: float, sizes: Mapping[str, int], mixture: Mixture
+) -> None:
+    """Check that a domain is long enough for its share of the run, to a sample."""
+    samples, length = config.training.steps * config.training.batch, config.training.sequence_length
+    drawn = {name: samples * share for name, share in mixture.items()}
+    if config.plan is not None:
+        drawn = {name: tokens / length for name, tokens in config.plan.domain_tokens().items()}
+    for name, rows in drawn.items():
+        allowed = int(limit * sizes[name])
+        if rows >= allowed + 1:
+            epochs = math.ceil(1000 * rows / sizes[name]) / 1000
+            share = math.floor(1000 * allowed / samples) / 1000
+            raise MixtureError(
+                f"domain {name!r}: {rows:,.0f} of {samples:,} sequences are {epochs:g} epochs of"
+                f" its {sizes[name]:,}, and max_epochs is {limit:g}. Lower its share to {share:g},"
+                f" or allow max_epochs: {epochs:g}"
+            )

@@ -1,9 +1,12 @@
-"""Metrics of a run, one line of JSON at a time: losses by domain, throughput, MFU.
+"""What a run measures: losses by domain, held-out losses, throughput, and counts of its experts.
 
-Lines have steps, never gaps or repeats: what was written after the checkpoint that a run resumes
-from is cut off. Time is that of training steps; evaluations and checkpoints are left out.
+Lines of metrics.jsonl have steps, never gaps or repeats: what was written after the checkpoint that
+a run resumes from is cut off. Time is that of training steps; evaluations and checkpoints are left
+out. Windows of experts' counts end at fixed steps, whatever checkpoints there are; a window that a
+checkpoint cuts is in the checkpoint. So a run that resumes leaves the lines and the record of one
+that was never stopped. Nothing about training depends on what is counted.
 
-Shapes: D domains.
+Shapes: B sequences, D domains, M evaluation domains, R rows, W tokens of a row.
 """
 
 from __future__ import annotations
@@ -12,9 +15,8 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,11 +24,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.errors import RunError
-from mixopt.online import COUNT, LOSS, ROWS, UNIT, DomainLosses, HeldOut, Reduction, is_first
-from mixopt.pretraining.balance import ExpertBalance
+from mixopt.corpus import Corpus, Domain
+from mixopt.errors import RoutingError, RunError
+from mixopt.online import (
+    COUNT,
+    LOSS,
+    ROWS,
+    UNIT,
+    DomainLosses,
+    HeldOut,
+    Reduction,
+    held_out_losses,
+    is_first,
+)
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.system import StateFields
+from mixopt.pretraining.parallel import ParallelModel, Ranks
+from mixopt.pretraining.training_step import ExpertBalance, StepOutcome, token_losses
+from mixopt.routing import (
+    EXPERTS,
+    Assignments,
+    ExpertRecord,
+    RouterStats,
+    ScalarNames,
+    has_experts,
+    named_adapters,
+    training_scalars,
+)
+from mixopt.system import StateFields, read_json
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -45,36 +69,11 @@ _PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191e12),
 )
+_MIN_UNITS = -(1 << 62)
+EXPERTS_STATE = "experts.json"  # in a checkpoint
+WINDOWS = 20  # of a run
 
-
-_ADDED = ("auxiliary_loss", "z_loss")  # what a step may add to the cross-entropy
-_LEAST = -(1 << 62)
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """What a step came to.
-
-    Attributes:
-        learning_rate: Of the step.
-        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
-        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
-        stopping: Whether a rank was asked to stop.
-        failed: Whether a rank knows of a checkpoint that could not be written.
-        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
-        added_P: What this rank's passes added to their losses to balance experts; None where
-            nothing was.
-        z_loss_P: What they added as `training.z_loss`; None where that is not asked for.
-    """
-
-    learning_rate: float
-    gradient_norm: float
-    skipped: bool
-    stopping: bool
-    failed: bool
-    parts: list[tuple[Tensor, Tensor]]
-    added_P: Tensor | None = None
-    z_loss_P: Tensor | None = None
+Sums = dict[str, tuple[float, int, float]]
 
 
 class MetricsFile:
@@ -131,7 +130,7 @@ class Meter:
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
         self._balance, self._biases_N = balance, balance.biases()
-        self._added = np.zeros((len(_ADDED), 2), np.int64)  # units of a loss, and sequences
+        self._added = np.zeros(2, np.int64)  # units of the loss that balances, and sequences
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -141,36 +140,36 @@ class Meter:
         if outcome.skipped:
             self.skipped += 1
             return
-        sequences = len(outcome.parts[0][1])
-        for row, added_P in enumerate((outcome.added_P, outcome.z_loss_P)):
-            if added_P is not None:
-                units = [round(one * UNIT) for one in added_P.tolist()]
-                self._added[row] += [sum(units) * sequences, len(units) * sequences]
+        if outcome.added_P is not None:
+            sequences = len(outcome.parts[0][1])
+            units = [round(one * UNIT) for one in outcome.added_P.tolist()]
+            self._added += [sum(units) * sequences, len(units) * sequences]
         for losses, domain in outcome.parts:
             self._losses.add(losses, domain, None, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
-        sums = Reduction(self._losses.peek()).result().tolist()
-        state = {"skipped": self.skipped, "domains": list(self._domains), "sums": sums}
         biases = {} if self._biases_N is None else {"biases": self._biases_N.tolist()}
-        return {**state, "added": self._all_added().tolist(), **biases}
+        return {
+            "skipped": self.skipped,
+            "sums": Reduction(self._losses.peek()).result().tolist(),
+            "added": self._all_added().tolist(),
+            **biases,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state; rank 0 keeps what all ranks had seen, unless domains changed."""
+        """Resume from a state; rank 0 keeps what all ranks had seen."""
         fields = StateFields(state, "the meter's state", RunError)
-        skipped, domains = fields.whole("skipped"), fields.texts("domains")
-        sums_RD = fields.int_array("sums", (ROWS, len(domains)))
-        added = fields.int_array("added", self._added.shape, least=_LEAST)
+        sums_RD = fields.int_array("sums", (ROWS, len(self._domains)))
+        added = fields.int_array("added", self._added.shape, least=_MIN_UNITS)
         now_N, before = self._balance.biases(), None
         if now_N is not None:
             before = fields.maybe("biases", lambda name: fields.array(name, tuple(now_N.shape)))
-        self.skipped = skipped
+        self.skipped = fields.whole("skipped")
         self._biases_N = now_N if before is None else torch.from_numpy(before).float()
         if is_first():
             self._added = added
-            if domains == list(self._domains):
-                self._losses.put(torch.from_numpy(sums_RD))
+            self._losses.put(torch.from_numpy(sums_RD))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -183,42 +182,34 @@ class Meter:
         """Return the line of the steps since the last; all ranks call it together."""
         sums_RD = Reduction(self._losses.take()).result()
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
-        losses = {
-            name: units / (UNIT * count)
+        total, norm = int(counts_D.sum()), outcome.gradient_norm
+        seen = [
+            (name, float(units), float(count))
             for name, units, count in zip(self._domains, units_D, counts_D, strict=True)
-            if count
-        }
-        total = int(counts_D.sum())
+        ]
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
-            **self._take_added(),
+            "auxiliary_loss": self._take_added(),
             "expert_bias": self._take_biases(),
             "learning_rate": outcome.learning_rate,
-            "gradient_norm": _finite(outcome.gradient_norm),
+            "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
             **self._speed(step),
-            "train_loss": losses,
+            "train_loss": {name: units / (UNIT * count) for name, units, count in seen if count},
             "weight": shares(weights),
-            "realised": {
-                name: round(float(count / total), 9)
-                for name, count in zip(self._domains, counts_D, strict=True)
-                if total
-            },
+            "realised": {name: round(count / total, 9) for name, _, count in seen if total},
         }
         return {name: value for name, value in line.items() if value is not None}
 
     def _all_added(self) -> Any:
         return Reduction(torch.from_numpy(self._added.copy())).result()
 
-    def _take_added(self) -> dict[str, float | None]:
-        sums = self._all_added().tolist()
+    def _take_added(self) -> float | None:
+        units, count = self._all_added().tolist()
         self._added[:] = 0
-        return {
-            name: units / (UNIT * count) if count else None
-            for name, (units, count) in zip(_ADDED, sums, strict=True)
-        }
+        return units / (UNIT * count) if count else None
 
     def _take_biases(self) -> dict[str, float] | None:
         biases_N, before_N = self._balance.biases(), self._biases_N
@@ -238,17 +229,6 @@ class Meter:
         return {"tokens_per_second": speed, "mfu": mfu}
 
 
-def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
-    """Return the names that lines of a run can have, as MLflow has them."""
-    single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
-    balance = ("expert_bias/largest", "expert_bias/moved")
-    by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]
-    held_out = [
-        f"{n}/{e}" for n in ("held_out_loss", "held_out_bits_per_byte") for e in evaluations
-    ]
-    return [*single, "mfu", *_ADDED, *balance, *by_domain, *held_out]
-
-
 def peak_flops(device: torch.device) -> float | None:
     """Return the operations per second of a known GPU; None for others, and for CPUs."""
     if device.type != "cuda":
@@ -257,19 +237,207 @@ def peak_flops(device: torch.device) -> float | None:
     return next((flops for part, flops in _PEAK_FLOPS if part in name), None)
 
 
-def held_out_line(
-    step: int, names: tuple[str, ...], held_out: HeldOut, bits_M: list[float | None]
-) -> dict[str, Any]:
-    """Return the line of an evaluation: nats per token, and bits per byte where known."""
-    losses = dict(zip(names, held_out.losses_M.tolist(), strict=True))
-    bits = {n: losses[n] * b for n, b in zip(names, bits_M, strict=True) if b is not None}
-    return {"step": step, "held_out_loss": losses, "held_out_bits_per_byte": bits}
-
-
 def shares(weights: Mapping[str, float]) -> dict[str, float]:
     """Return weights without the last digits, which a sampler's state does not keep."""
     return {name: round(weight, 9) for name, weight in weights.items()}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+class HeldOutText:
+    """The held-out rows of this rank, and their losses by evaluation domain."""
+
+    def __init__(
+        self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, model: ParallelModel
+    ) -> None:
+        """Read the rows; each evaluation domain has at least one."""
+        rows = [_held_out_rows(domain, config) for domain in corpus.evaluation]
+        tokens_RW = np.concatenate(rows)
+        domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        size = config.rows_of_pass(ranks.count)
+        padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
+        index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
+        self.names = corpus.evaluation_names
+        self._bits_M = [_bits_per_nat(domain) for domain in corpus.evaluation]
+        self._model, self._device = model, ranks.device
+        self._passes = [
+            (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
+            for i in index_BB
+        ]
+        self._sums: Sums | None = None
+
+    def sums(self) -> Sums:
+        """Return losses, tokens and squares of losses of this rank, by evaluation domain."""
+        if self._sums is None:
+            self._sums = self._evaluate()
+        return self._sums
+
+    def forget(self) -> None:
+        """Note that the weights have moved."""
+        self._sums = None
+
+    def line(self, step: int) -> dict[str, Any]:
+        """Return the line of an evaluation: nats per token, and bits per byte where known."""
+        held_out = held_out_losses(self.sums, self.names)
+        if not isinstance(held_out, HeldOut):
+            return {"step": step, "trouble": held_out}
+        losses = dict(zip(self.names, held_out.losses_M.tolist(), strict=True))
+        known = zip(self.names, self._bits_M, strict=True)
+        bits = {name: losses[name] * factor for name, factor in known if factor is not None}
+        return {"step": step, "held_out_loss": losses, "held_out_bits_per_byte": bits}
+
+    def _evaluate(self) -> Sums:
+        sums_3M = torch.zeros(3, len(self.names), dtype=torch.float64, device=self._device)
+        for tokens, domain, counts in self._passes:
+            tokens_BW = torch.from_numpy(tokens).to(self._device)
+            output = self._model.evaluate(tokens_BW[:, :-1])
+            exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
+            ones_BT = torch.ones_like(exact_BT)
+            sums_3B = torch.stack([part.sum(1) for part in (exact_BT, ones_BT, exact_BT.square())])
+            domain_B = torch.from_numpy(domain).to(self._device)
+            counts_B = torch.from_numpy(counts).to(self._device)
+            sums_3M.index_add_(1, domain_B[counts_B], sums_3B[:, counts_B])
+        return {
+            name: (loss, int(count), square)
+            for name, (loss, count, square) in zip(self.names, sums_3M.T.tolist(), strict=True)
+        }
+
+
+def _held_out_rows(
+    domain: Domain, config: PretrainConfig
+) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    shards, length = domain.validation, config.row_length
+    limit = max(1, config.held_out.tokens // config.training.sequence_length)
+    starts = np.arange(min(limit, shards.tokens // length)) * length
+    return shards.rows(starts, length).astype(np.int64)
+
+
+def _bits_per_nat(domain: Domain) -> float | None:
+    """Return bits per byte for one nat per token; None where the text's length is not known."""
+    held_out = domain.validation
+    return held_out.tokens / held_out.bytes / math.log(2) if held_out.bytes else None
+
+
+class ExpertWatch:
+    """The counts of a run's experts, on one rank; every rank calls the same methods.
+
+    Attributes:
+        record: What is on disk; rank 0 writes it.
+        stats: What counts.
+        on_window: Called on rank 0 when a window of counts is written, with the steps taken.
+    """
+
+    def __init__(
+        self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+    ) -> None:
+        """Attach to the model before its first step."""
+        domains = corpus.domain_names
+        # The model is put into training only in the block of `counting`, which nothing else opens.
+        self.stats = RouterStats.attach(
+            model.plain,
+            domains,
+            adapters=named_adapters(config.experts.adapters),
+            evaluation=True,
+        )
+        self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
+        self._steps, self._every_line = config.training.steps, config.metrics.every
+        self._every_part = config.experts.every or -(-self._steps // WINDOWS)
+        self._nothing = self.stats.total()
+        layers = [layer.key for layer in self._nothing.layers]
+        others = len(line_names(domains, corpus.evaluation_names))
+        self._named = ScalarNames.within_budget(layers, domains, others)
+        self._line = self._part = self._nothing
+        self._begun = 0
+        self.on_window: Callable[[int], None] = lambda step: None
+
+    @contextmanager
+    def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
+        """Count the forward pass in the block."""
+        domain_BT = domain_B[:, None].expand(-1, length)
+        try:
+            with self.stats.domains(domain_BT, position=positions):
+                yield
+        except RoutingError as error:
+            why = f"{error}; experts.enabled: false trains without counting"
+            raise RoutingError(why) from error
+
+    def begin(self) -> None:
+        """Begin a run: what was recorded before its first checkpoint is dropped."""
+        self._ranks.first(lambda: self.record.cut(0))
+
+    def step(self, step: int) -> None:
+        """Write what is due after so many steps."""
+        line, part = (self._is_due(step, every) for every in (self._every_line, self._every_part))
+        if not (line or part):
+            return
+        self._collect()
+        self._ranks.first(lambda: self._write(step, line=line, part=part))
+        if line:
+            self._line = self._nothing
+        if part:
+            self._part, self._begun = self._nothing, step
+
+    def state(self) -> bytes:
+        """Return the windows that are not at their end, as the content of a file."""
+        self._collect()
+        counts = {"line": self._line.as_dict(), "part": self._part.as_dict()}
+        return json.dumps({"begun": self._begun, **counts}).encode()
+
+    def resume(self, checkpoint: Path, step: int) -> None:
+        """Resume from a checkpoint; what was recorded after it is dropped."""
+        self._ranks.first(lambda: self.record.cut(step))
+        self._line = self._part = self._nothing
+        self._begun = step
+        path = checkpoint / EXPERTS_STATE
+        if not path.exists():  # experts were not counted before it
+            return
+        fields = StateFields(read_json(path, error=RoutingError), str(path), RoutingError)
+        self._begun = fields.whole("begun")
+        self._line, self._part = (
+            Assignments.from_dict(fields.get(name), f"{path}: {name}") for name in ("line", "part")
+        )
+        for counts in (self._line, self._part):
+            self._nothing.check_sizes(self._nothing.domains, counts.sizes, str(path))
+
+    @property
+    def window_ends(self) -> list[int]:
+        """The steps after which a window of counts ends."""
+        steps = range(1, self._steps + 1)
+        return [step for step in steps if self._is_due(step, self._every_part)]
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step == self._steps or step % every == 0
+
+    def _collect(self) -> None:
+        self.stats.reduce()
+        counted = self.stats.window()
+        self._line, self._part = self._line + counted, self._part + counted
+
+    def _write(self, step: int, *, line: bool, part: bool) -> None:
+        if line:  # of the steps of a line alone there may be too little to diagnose
+            values = training_scalars(self._line, self._named, wider=self._part)
+            self.record.write_scalars(step, values)
+        if part:
+            self.record.write_window(self._begun, step, self._part)
+            self.on_window(step)
+
+
+def watch_of(
+    model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+) -> ExpertWatch | None:
+    """Return what counts the model's experts; None where it has none, or is not to be counted."""
+    enabled, adapters = config.experts.enabled, config.experts.adapters
+    if enabled is False or not (enabled is True or adapters or has_experts(model.plain)):
+        return None
+    try:
+        return ExpertWatch(model, corpus, config, ranks, out)
+    except RoutingError as error:
+        why = f"experts.enabled: {str(enabled).lower()}: {error}"
+        raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
+
+
+def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
+    """Return the names that lines of a run can have, as MLflow has them."""
+    single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
+    balance = ("mfu", "auxiliary_loss", "expert_bias/largest", "expert_bias/moved")
+    by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]
+    measures = ("held_out_loss", "held_out_bits_per_byte")
+    return [*single, *balance, *by_domain, *(f"{n}/{e}" for n in measures for e in evaluations)]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,35 +19,33 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn, optim
 
-from mixopt.corpus import (
-    VocabularyIdentity,
-    corpus_hash,
-    folder_vocabulary,
-    identity_of,
-    known_tokenizer,
-    read_corpus_index,
-    read_stream_index,
-    saved_tokenizer,
-)
-from mixopt.errors import ConfigError, CorpusError, MixoptError, PluginError, RunError
+from mixopt.corpus import VocabularyIdentity, folder_vocabulary
+from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.mixture import Mixture
-from mixopt.pretraining.batches import HELD_OUT, corpus_path, prepared_folder
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     MODEL,
     OPTIMIZER,
     STATE,
     CheckpointState,
+    found_checkpoints,
     last_checkpoint,
     load_optimizer,
-    older_checkpoint,
     read_tensors,
     whole_state,
 )
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.directory import recorded_config, recorded_pretraining, run_fingerprint
+from mixopt.pretraining.config import ModelConfig, OriginConfig, PretrainConfig, VocabularyConfig
+from mixopt.pretraining.directory import (
+    TOKENIZER,
+    corpus_folder,
+    expected_vocabulary,
+    recorded_config,
+    recorded_pretraining,
+    run_fingerprint,
+    text_hash,
+    text_vocabulary,
+)
 from mixopt.pretraining.models import build_model, empty_model, hugging_face_config
-from mixopt.pretraining.training_config import ModelConfig, OriginConfig, VocabularyConfig
 from mixopt.pretraining.transformers_folder import (
     folder_model,
     folder_records,
@@ -59,7 +56,6 @@ from mixopt.pretraining.transformers_folder import (
 )
 from mixopt.system import Say, Trust, check_links, checked_as, local_path
 
-_POSITIONS = re.compile(r"(^|[._])(embed_positions|position_embeddings?|wpe)[._]")
 _EXPECTED = (
     "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
     " pretrain, or one of its checkpoints"
@@ -93,14 +89,9 @@ class ModelOrigin:
     run: PretrainConfig | None = None
     step: int | None = None
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is a checkpoint of `mixopt pretrain`, which has the optimizer's state."""
-        return self.step is not None
-
     def module(self) -> nn.Module:
         """Return the model with its weights, in float32 on the CPU; needs no process group."""
-        if not self.is_ours:
+        if self.run is None:
             return load_folder(self.path, self.model)
         model = build_model(
             self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
@@ -110,7 +101,7 @@ class ModelOrigin:
 
     def optimizer_tensors(self) -> dict[str, Tensor] | None:
         """Return the optimizer's state by names such as `state.embedding.exp_avg`."""
-        return read_tensors(self.path, OPTIMIZER) if self.is_ours else None
+        return None if self.run is None else read_tensors(self.path, OPTIMIZER)
 
 
 def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
@@ -135,14 +126,12 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
         raise RunError(f"model.from: {given!r}: no such folder; {_EXPECTED}")
     if (folder / STATE).exists() or folder.parent.name == CHECKPOINTS:
         return _of_checkpoint(folder, trust)
-    if (folder / CHECKPOINTS).is_dir():
-        newest = last_checkpoint(folder / CHECKPOINTS)
-        if newest is None:
-            raise RunError(f"{folder}: the run has no checkpoints; {_EXPECTED}")
+    newest = last_checkpoint(folder / CHECKPOINTS)
+    if newest is not None:
         return _of_checkpoint(newest, trust)
     if is_transformers_folder(folder):
         return _of_folder(folder, str(folder))
-    if (folder / "config.yaml").exists():
+    if (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists():
         raise RunError(f"{folder}: the run has no checkpoints yet; {_EXPECTED}")
     raise RunError(f"model.from: {given!r}: has no model; {_EXPECTED}")
 
@@ -172,7 +161,8 @@ def with_vocabulary(
     config: PretrainConfig, out: Path, origin: ModelOrigin | None, say: Say
 ) -> PretrainConfig:
     """Return the configuration with what the ids of its text stand for; it is prepared already."""
-    text, before = text_vocabulary(config, out), config.model.vocabulary
+    before = config.model.vocabulary
+    text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
     known = before is not None and None not in (before.sha256, text.sha256)
     if known and before is not None and before.sha256 != text.sha256:
         raise ConfigError(
@@ -185,7 +175,7 @@ def with_vocabulary(
         if line is not None:
             say(f"pretrain: {line}")
         step = "" if origin.step is None else f"step {origin.step:,}, "
-        taken = origin.is_ours and config.model.optimizer is not False
+        taken = origin.run is not None and config.model.optimizer is not False
         say(
             f"pretrain: starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
             f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
@@ -204,11 +194,9 @@ def initial_model(
     with torch.device("meta" if outline else "cpu"):
         if of_folder:
             return empty_model(hugging_face_config(config.model))
+        length = config.training.sequence_length
         model = build_model(
-            config.model,
-            vocab_size=vocab_size,
-            sequence_length=config.training.sequence_length,
-            seed=config.seed,
+            config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
         )
     if path is not None and not outline:
         fill(model, path)
@@ -240,54 +228,25 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
             saved_as, built_as = tuple(tensors[name].shape), tuple(place.shape)
             raise RunError(
                 f"{checkpoint}: weight {name!r} has shape {saved_as}, and in the model {built_as}:"
-                f" {_positions_hint(model, name, saved_as, built_as) or _OTHER}"
+                f" {_OTHER}"
             )
         place.data.copy_(tensors[name])
 
 
-def text_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig:
-    """Return what the ids of a run's text stand for."""
-    if config.stream is not None:
-        name = read_stream_index(out / HELD_OUT).tokenizer
-        return _recorded(identity_of(name, saved_tokenizer(out / HELD_OUT, name)))
-    path = corpus_path(config, out)
-    index = read_corpus_index(path, verify=False)
-    try:
-        found = identity_of(index.tokenizer, saved_tokenizer(path, index.tokenizer))
-    except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
-        return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size)
-    return _recorded(found._replace(size=index.vocab_size))
-
-
-def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
-    """Return what the ids of a run's text will stand for; None where only its text can tell."""
-    if config.prepared_corpus is not None:
-        return text_vocabulary(config, out)
-    text = config.corpus or config.stream
-    tokenizer = None if text is None else known_tokenizer(text.tokenizer)
-    if text is None or tokenizer is None:
-        return None
-    return _recorded(identity_of(text.tokenizer, tokenizer))
-
-
 def recipe_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all that the weights of a pretraining depend on that has yet to run."""
-    fields, named = run_fingerprint(config), dict(_named(config))
-    if not named:
-        return fields
-    return hashlib.sha256(json.dumps([fields, named], sort_keys=True).encode()).hexdigest()[:16]
+    content = [run_fingerprint(config), dict(_named(config))]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _named(config: PretrainConfig) -> Iterator[tuple[str, str]]:
     """Yield a hash of what each field names."""
-    if config.prepared_corpus is not None:
-        yield "prepared_corpus", corpus_hash(prepared_folder(config.prepared_corpus))
+    yield "corpus", text_hash(config)
     if config.model.start is not None:
         origin = open_origin(config.model.start, trust=(config.model.name,))
         yield "model.from", origin.sha256
-    for k, source in enumerate([config.mixture, *config.schedule]):
-        if source.file is not None:
-            yield f"mixture.{k}", Mixture.from_file(source.file).fingerprint
+    if config.mixture.file is not None:
+        yield "mixture", Mixture.from_file(config.mixture.file).fingerprint
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
@@ -302,14 +261,15 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
     if trust is False:  # what a user's own configuration starts from may have links
         check_links(run)
     config = recorded_pretraining(run)
-    name = config.model.name
+    name, text = config.model.name, config.model.vocabulary
     if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
         raise PluginError(
             f"{record}: names the model {name!r}, which is code; if you trust it, set model.name:"
             f" {name} in your own configuration"
         )
     state = _whole(path)
-    text = _recorded_vocabulary(config, run)
+    if text is None:
+        raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)
     known = text.sha256
@@ -329,9 +289,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
 
 
 def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
-    model = folder_model(folder)
-    records = folder_records(folder)
-    vocabulary = folder_vocabulary(folder)
+    model, records = folder_model(folder), folder_records(folder)
     size = model.options.get("vocab_size")
     if not isinstance(size, int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
@@ -342,7 +300,7 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
         model=model,
         vocab_size=size,
         length=length if isinstance(length, int) else None,
-        vocabulary=vocabulary,
+        vocabulary=folder_vocabulary(folder),
         sha256=_weights_hash({name: one.sha256 for name, one in records.items()}),
     )
 
@@ -358,24 +316,9 @@ def _whole(path: Path) -> CheckpointState:
     try:
         return whole_state(path)
     except MixoptError as error:
-        older = older_checkpoint(path)
-        what = (
-            "the run has no older checkpoint" if older is None else f"the one before it is {older}"
-        )
+        older = [other for other in found_checkpoints(path.parent) if other.name < path.name]
+        what = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
         raise RunError(f"{error}; {what}") from error
-
-
-def _positions_hint(
-    model: nn.Module, name: str, there: tuple[int, ...], here: tuple[int, ...]
-) -> str | None:
-    """Say what fixes another number of learned positions, if a weight is a table of them."""
-    built_for = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    is_table = _POSITIONS.search(name) is not None and len(there) == 2 and there[1:] == here[1:]
-    if not (is_table and isinstance(built_for, int)):
-        return None
-    known = built_for + there[0] - here[0]  # tables of some families have rows beside positions
-    option = f"it learned {known} positions: set model.options.max_position_embeddings: {known}"
-    return option + (f", and training.sequence_length to {known} or less" * (known < built_for))
 
 
 def _resumed(config: PretrainConfig, before: ModelConfig) -> PretrainConfig:
@@ -411,11 +354,11 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         raise ConfigError(
             f"model.name: {model.name!r}, and {where} is of {origin.model.name!r}: leave it out"
         )
-    if model.optimizer and not origin.is_ours:
+    if model.optimizer and origin.run is None:
         raise ConfigError(
             f"model.optimizer: true, and {where} has no optimizer's state: leave it out"
         )
-    positions = None if origin.is_ours else origin.length
+    positions = None if origin.run is not None else origin.length
     changed = {"max_position_embeddings", "n_positions"} & set(model.options)
     length = config.training.sequence_length
     if positions is not None and length > positions and not changed:
@@ -426,7 +369,7 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
 
 
 def _check_vocabulary(origin: ModelOrigin, text: VocabularyConfig) -> str | None:
-    """Check that a model's ids are those of a text."""
+    """Check that a model's ids are those of a text; return what could not be compared."""
     model, size, where = origin.vocabulary, origin.vocab_size, origin.checkpoint
     if model is not None and text.sha256 is not None:
         if model.sha256 == text.sha256:
@@ -447,22 +390,6 @@ def _check_vocabulary(origin: ModelOrigin, text: VocabularyConfig) -> str | None
         f" {'the model' if model is None else 'the corpus'} has no tokenizer with it; its"
         f" {size:,} ids are enough for the corpus's {text.ids:,}"
     )
-
-
-def _recorded_vocabulary(config: PretrainConfig, run: Path) -> VocabularyConfig:
-    """Return what a run's ids stand for; nothing outside its directory is read."""
-    if config.model.vocabulary is not None:
-        return config.model.vocabulary
-    if config.prepared_corpus is None:
-        return text_vocabulary(config, run)
-    raise RunError(
-        f"{run / 'config.yaml'}: model.vocabulary: is not recorded, and the corpus is outside the"
-        f" run ({config.prepared_corpus}); resume that run once, which records it"
-    )
-
-
-def _recorded(found: VocabularyIdentity) -> VocabularyConfig:
-    return VocabularyConfig(tokenizer=found.tokenizer, ids=found.size, sha256=found.sha256)
 
 
 def _origin_path(config: PretrainConfig) -> Path | None:

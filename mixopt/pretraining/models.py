@@ -2,22 +2,21 @@
 
 A plug-in is a module class behind an entry point in `mixopt.models`, or `package.module:Name`. It
 is called with `vocab_size`, `sequence_length` and the options, takes token ids of shape (B, T), and
-returns logits of shape (B, T, V) or an object that has them, as Hugging Face's models do. With
-`training.mask_documents` it is called with `position_ids` of shape (B, T) too, which begin at 0
-with each document (mixopt.pretraining.document_masks). It may have `own_loss`, what its last
-forward pass in training adds to the cross-entropy, and `step_taken(sum_over_ranks, *, moved)`,
-which is called on every rank when a step was taken (mixopt_proxies.decoder.causal_lm has both, to
-balance experts). Where ranks shard it, all but the first construct it on torch's meta device; if
-it asks for values there, each rank constructs it whole (mixopt.pretraining.parallel). One that
-`mixopt export-model` can write has `transformers_form()`, which returns the fields of a
-configuration of transformers, `model_type` among them, and the weights of such a model by the names
-that its files have; both are checked by the logits.
+returns logits of shape (B, T, V) or an object that has them; with `training.mask_documents` it is
+given `position_ids` of shape (B, T) too, which begin at 0 with each document. It may have
+
+- `own_loss`: what its last forward pass in training adds to the cross-entropy;
+- `step_taken(sum_over_ranks, *, moved)`, called on every rank after a step;
+- `transformers_form()`: the fields of an equal model's configuration in transformers, `model_type`
+  among them, and its weights by their names there, for the export.
+
+Shapes: B sequences, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,13 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
-from mixopt.pretraining.training_config import ModelConfig
+from mixopt.pretraining.config import ModelConfig
 from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
 TEXT = "text_config"  # the field with what is trained, of families that read images as well
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
+_MASKS = "training.mask_documents"
+_SHORT = 12  # tokens of the two documents that a model is checked with
+_LEAK = 1e-4  # of what a token does to a later one of its own document
 
 
 def build_model(
@@ -186,8 +188,18 @@ def _as_options() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # they raise whatever they like
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ConfigError(f"model.options: {' '.join(lines)[:300]}") from error
+        raise ConfigError(f"model.options: {error_line(error)}") from error
+
+
+def error_line(error: BaseException) -> str:
+    """Return what a library raised as one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library raised."""
+    lines = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
+    return lines[0][:200]
 
 
 def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[str, Any]:
@@ -202,3 +214,76 @@ def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[st
         "use_cache": False,
         "output_router_logits": True,
     }
+
+
+class DocumentMasks:
+    """Keeps documents of a row apart, by `position_ids` that begin at 0 with each of them.
+
+    Each document is followed by the end-of-document id. As a target that id ends a document; as an
+    input it begins the next one, whose first token is so predicted from it alone.
+    """
+
+    def __init__(self, model: nn.Module, ends: Sequence[int]) -> None:
+        """Look at what a model takes."""
+        taken = inspect.signature(model.forward).parameters
+        if "position_ids" not in taken:
+            raise ConfigError(
+                f"{_MASKS}: {type(model).__name__} takes no position_ids, which would tell it where"
+                " documents begin; leave it out"
+            )
+        # With a cache transformers makes no masks of positions.
+        self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
+
+    def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
+        """Return the arguments of a call besides the tokens."""
+        return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
+
+    def check(self, model: nn.Module, length: int, vocab_size: int) -> None:
+        """Check on two short documents that one's outputs do not depend on the other."""
+        half, name = min(length, _SHORT) // 2, type(model).__name__
+        if half < 2 or vocab_size < 4:
+            return
+        kind = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
+        if kind.startswith("flash"):
+            raise ConfigError(
+                f"{_MASKS}: model.options.attn_implementation: {kind} keeps documents apart in"
+                " single rows only; give sdpa or flex_attention"
+            )
+        was_training = model.training
+        try:
+            leak, within = self._influences(model.eval(), half, vocab_size)
+        except Exception as error:  # whatever a model raises that is not made for it
+            raise ConfigError(
+                f"{_MASKS}: {name} cannot be called so: {first_line(error)}"
+            ) from error
+        finally:
+            model.train(was_training)
+        if not leak <= _LEAK * within:
+            raise ConfigError(
+                f"{_MASKS}: {name} does not keep documents apart by position_ids: what it predicts"
+                " in one depends on the one before it; leave it out, or take another model"
+            )
+
+    @torch.no_grad()
+    def _influences(self, model: nn.Module, half: int, ids: int) -> tuple[float, float]:
+        """Return how much outputs for a document change by what surrounds it, and by itself."""
+        before, other, own = torch.randint(
+            ids, (3, half), generator=torch.Generator().manual_seed(0)
+        )
+        other = torch.where(other == before, (other + 1) % ids, other)
+        changed = own.clone()
+        changed[0] = (own[0] + 1) % ids
+        rows = torch.stack([torch.cat(p) for p in ((before, own), (other, own), (before, changed))])
+        places = torch.arange(half).repeat(3, 2)
+        output = logits_of(model(rows, position_ids=places, **self._fixed))[:, half:]
+        alone = logits_of(model(own[None], position_ids=places[:1, :half], **self._fixed))[0]
+        same, elsewhere, moved = output
+        leaks = [(same - one).abs().max().item() for one in (elsewhere, alone)]
+        return max(leaks), (same - moved)[1:].abs().max().item()
+
+
+def document_positions(tokens_BT: Tensor, ends: Sequence[int]) -> Tensor:
+    """Return each token's place in its document, from 0, shape (B, T)."""
+    place_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
+    begins_BT = torch.stack([tokens_BT == end for end in ends]).any(0)
+    return place_BT - torch.where(begins_BT, place_BT, 0).cummax(1).values

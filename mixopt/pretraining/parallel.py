@@ -1,13 +1,12 @@
-"""The model over the ranks: alone, data parallel (DDP), sharded (FSDP2), or sharded with copies.
+"""The processes of a job, what stops them, and the model over them: DDP, FSDP2 or HSDP.
 
-The last is HSDP: neighbouring ranks share a copy of the weights, and gradients go over both them
-and the ranks with the same part of other copies.
+Under torchrun each process is a rank. Without it there is one, with a process group of its own, so
+that the loop has one path. What one process does for all is done by rank 0, and an error there
+ends all of them at once instead of leaving the others waiting.
 
 Where weights are sharded, rank 0 builds or reads the model as a single process does. The others
-build it on torch's meta device, without weights, and torch sends them their parts; a model that
-cannot be built so is built whole on every rank. Weights and gradients are float32; with bfloat16
-the products are not, and FSDP gathers weights in it. Blocks are the unit of sharding, of
-torch.compile and of activation checkpointing.
+build it on torch's meta device and are sent its weights one by one, of which each keeps its part.
+Weights and gradients are float32; with bfloat16 the products are not.
 """
 
 from __future__ import annotations
@@ -15,27 +14,194 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.document_masks import DocumentMasks
-from mixopt.pretraining.models import blocks_of
-from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.models import DocumentMasks, blocks_of, first_line
 
-_SHARDED = ("fsdp", "hsdp")
+Value = TypeVar("Value")
+_INTERRUPTED = (
+    b"\nmixopt: interrupted: stops after the next step, with a checkpoint; Ctrl-C again: at once\n"
+)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the job.
+
+    Attributes:
+        rank: Its number, from 0.
+        count: How many there are.
+        device: What it computes on.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def first(self, do: Callable[[], Value]) -> Value:
+        """Do something on rank 0, and return on every rank what it returned."""
+        if self.count == 1:
+            return do()
+        answer: list[Any] = [None, None]
+        error: BaseException | None = None
+        if self.is_first:
+            try:
+                answer[0] = do()
+            except BaseException as caught:
+                error, answer[1] = caught, str(caught) or type(caught).__name__
+        dist.broadcast_object_list(answer, src=0)
+        if error is not None:
+            raise error
+        if answer[1] is not None:
+            raise OtherRankError(answer[1])
+        return cast(Value, answer[0])
+
+    def each(self, do: Callable[[], Value]) -> Value:
+        """Do something on every rank, and continue only if none raised."""
+        value, error = None, None
+        try:
+            value = do()
+        except Exception as caught:
+            error = caught
+        messages = self.gathered(None if error is None else _line_of(error))
+        failed = [rank for rank, message in enumerate(messages) if message is not None]
+        if not failed:
+            return cast(Value, value)
+        if error is not None and not isinstance(error, MixoptError):
+            raise error
+        if not self.is_first:
+            raise OtherRankError(str(messages[failed[0]]))
+        raise error or RunError(f"rank {failed[0]}: {messages[failed[0]]}")
+
+    def gathered(self, mine: Any) -> list[Any]:
+        """Return what each rank gives, in order; it can be pickled."""
+        values: list[Any] = [mine] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, mine)
+        return values
+
+    def fail(self, message: str) -> NoReturn:
+        """End all ranks, which call this together, with one line."""
+        raise RunError(message) if self.is_first else OtherRankError(message)
+
+
+def _line_of(error: Exception) -> str:
+    """Return an error in a line; of a bug with its kind."""
+    if isinstance(error, MixoptError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Be one of the processes of the job while the block runs."""
+    chosen = device_named(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    ours = not dist.is_initialized()
+    if ours:
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        if "RANK" in os.environ:
+            dist.init_process_group(backend)
+        else:
+            alone = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=alone, rank=0, world_size=1)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def device_named(name: str) -> torch.device:
+    """Return what this process computes on."""
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not present):
+        return torch.device("cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= present:
+        raise ConfigError(
+            f"device: {name!r} for local rank {index}, and there are {present} GPUs; start as many"
+            " processes as there are, or give cpu"
+        )
+    return torch.device("cuda", index)
+
+
+class Interruption:
+    """Whether this process was asked to stop, by SIGTERM or Ctrl-C.
+
+    Attributes:
+        requested: By a signal of either kind.
+        by_hand: By Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.requested = self.by_hand = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM while the block runs; in the main thread only, as Python has it."""
+
+        def on_signal(*_: Any) -> None:
+            self.requested = True
+
+        with _handled(signal.SIGTERM, on_signal):
+            yield
+
+    @contextmanager
+    def listening_to_keys(self, may_save: Callable[[], bool]) -> Iterator[None]:
+        """Take the first Ctrl-C while the block runs; the second one ends the process at once."""
+        before = signal.getsignal(signal.SIGINT)
+
+        def on_signal(*_: Any) -> None:
+            signal.signal(signal.SIGINT, before)
+            if not may_save():
+                raise KeyboardInterrupt
+            self.requested = self.by_hand = True
+            if os.environ.get("RANK", "0") == "0":
+                # Past Python's buffer, which the signal may have come amid.
+                with suppress(OSError, ValueError, AttributeError):
+                    os.write(sys.stderr.fileno(), _INTERRUPTED)
+
+        ignored = before in (signal.SIG_IGN, None)
+        with nullcontext() if ignored else _handled(signal.SIGINT, on_signal):
+            yield
+
+
+@contextmanager
+def _handled(kind: signal.Signals, handler: Callable[..., None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(kind, handler)
+    try:
+        yield
+    finally:
+        signal.signal(kind, before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +221,17 @@ def starting_model(
     build: Callable[[], nn.Module], outline: Callable[[], nn.Module], parallel: str, ranks: Ranks
 ) -> StartingModel:
     """Build or read what a run starts from, whole on as few ranks as can be."""
-    if ranks.count == 1 or parallel not in _SHARDED:
+    if ranks.count == 1 or parallel not in ("fsdp", "hsdp"):
         return StartingModel(ranks.each(build), held_by_first=False)
     model = ranks.each(lambda: build() if ranks.is_first else None)
     known = ranks.first(lambda: None if model is None else _shapes(model))
     fault = None
     if model is None:
-        model, fault = _outlined(outline, known)
+        try:
+            model = outline()
+            fault = _outline_fault(model, known)
+        except Exception as error:  # whatever a constructor raises that wants values
+            fault = first_line(error)
     faults = [one for one in ranks.gathered(fault) if one is not None]
     if not faults and model is not None:
         return StartingModel(model, held_by_first=True)
@@ -73,6 +243,34 @@ def starting_model(
         )
     whole = ranks.each(lambda: model if ranks.is_first and model is not None else build())
     return StartingModel(whole, held_by_first=False)
+
+
+def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
+    return [(name, tuple(one.shape), str(one.dtype)) for name, one in model.state_dict().items()]
+
+
+def _outline_fault(model: nn.Module, known: Any) -> str | None:
+    """Return why a model without weights is not the one that has them."""
+    here = _shapes(model)
+    if here != known:
+        odd = next((one for one in here if one not in known), ("one is missing",))
+        return f"its tensors are others there: {odd[0]}"
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            registered = name in ("_parameters", "_buffers", "_modules")
+            if not registered and _has_meta_tensor(value):
+                return f"{path or type(model).__name__}.{name} has tensors of its own"
+    return None
+
+
+def _has_meta_tensor(value: Any, depth: int = 4) -> bool:
+    """Whether a value, or what is in it where it is a container, is a tensor without values."""
+    if isinstance(value, Tensor):
+        return value.is_meta
+    if not depth or not isinstance(value, (list, tuple, set, dict)):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return any(_has_meta_tensor(one, depth - 1) for one in inside)
 
 
 class ParallelModel:
@@ -91,18 +289,22 @@ class ParallelModel:
     ) -> None:
         """Move, compile and wrap the model as the configuration says."""
         self._ranks, self._masks = ranks, masks
-        self._half = is_half(config, ranks.device)
+        self._half = _is_half(config.training.precision, ranks.device)
         mesh, model = _mesh(config, ranks), start.module
         for block in blocks_of(model):
             if config.training.activation_checkpointing:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        weights = model.state_dict() if start.held_by_first and ranks.is_first else {}
+        whole = _tensors(model) if start.held_by_first and ranks.is_first else {}
         self.plain = model.to(ranks.device) if mesh is None else self._shard(model, mesh)
         if start.held_by_first:
-            _send(weights, self.plain, ranks)
-        self._called = self._replicate() if config.parallel == "ddp" else self.plain
+            if not ranks.is_first:
+                self.plain.to_empty(device=ranks.device)
+            for name, place in _tensors(self.plain).items():
+                _send(whole.pop(name, None), place, ranks.device)
+        replicated = config.parallel == "ddp" and ranks.count > 1
+        self._called = self._replicated() if replicated else self.plain
 
     def train(self, tokens: Tensor) -> Any:
         """Return what the model gives for tokens, shape (B, T), with gradients to come."""
@@ -136,82 +338,52 @@ class ParallelModel:
     def _shard(self, model: nn.Module, mesh: DeviceMesh) -> nn.Module:
         half = torch.bfloat16 if self._half else None
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
-        for block in blocks_of(model):
+        for block in (*blocks_of(model), model):
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
         return model
 
-    def _replicate(self) -> nn.Module:
-        if self._ranks.count == 1:
-            return self.plain
-        device = self._ranks.device
-        options: dict[str, Any] = {_sync_option(): False, "gradient_as_bucket_view": True}
-        if device.type == "cuda":
-            options["device_ids"] = [device.index]
+    def _replicated(self) -> nn.Module:
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
+        if self._ranks.device.type == "cuda":
+            options["device_ids"] = [self._ranks.device.index]
         return DistributedDataParallel(self.plain, **options)
 
 
-def is_half(config: PretrainConfig, device: torch.device) -> bool:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers; some of the latter are in no state dictionary."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def _send(whole: Tensor | None, place: Tensor, device: torch.device) -> None:
+    """Fill a tensor, or this rank's part of it, from the whole one of rank 0."""
+    if whole is None:
+        whole = torch.empty(place.shape, dtype=place.dtype, device=device)
+    whole = whole.to(device).contiguous()
+    dist.broadcast(whole, src=0)
+    if not isinstance(place, DTensor):
+        place.copy_(whole)
+        return
+    part, mesh = whole, place.device_mesh
+    for dimension, placement in enumerate(place.placements):
+        if isinstance(placement, Shard):
+            parts = part.chunk(mesh.size(dimension), placement.dim)
+            number = mesh.get_local_rank(dimension)
+            part = parts[number] if number < len(parts) else part.narrow(placement.dim, 0, 0)
+    place.to_local().copy_(part)
+
+
+def _is_half(precision: str, device: torch.device) -> bool:
     """Whether products are computed in bfloat16."""
-    if config.training.precision != "auto":
-        return config.training.precision == "bfloat16"
+    if precision != "auto":
+        return precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Older releases of PyTorch cannot say; they get float32.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
-    return [(name, tuple(one.shape), str(one.dtype)) for name, one in model.state_dict().items()]
-
-
-def _outlined(outline: Callable[[], nn.Module], known: Any) -> tuple[nn.Module | None, str | None]:
-    """Return the model without weights, or else why there is none."""
-    try:
-        model = outline()
-    except Exception as error:  # whatever a constructor raises that wants values
-        lines = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
-        return None, lines[0][:200]
-    here = _shapes(model)
-    if here != known:
-        odd = next((one for one in here if one not in known), ("one is missing",))
-        return None, f"its tensors are others there: {odd[0]}"
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            registered = name in ("_parameters", "_buffers", "_modules")
-            if not registered and any(isinstance(v, Tensor) and v.is_meta for v in _inside(value)):
-                return None, f"{path or type(model).__name__}.{name} has tensors of its own"
-    return model, None
-
-
-def _inside(value: Any, depth: int = 4) -> Iterator[Any]:
-    """Yield a value and what is in it, where it is a container."""
-    yield value
-    if depth and isinstance(value, (list, tuple, set, dict)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _inside(one, depth - 1)
-
-
-def _send(weights: dict[str, Any], model: nn.Module, ranks: Ranks) -> None:
-    """Fill a sharded model on all ranks from the whole weights of rank 0."""
-    if not ranks.is_first:
-        model.to_empty(device=ranks.device)
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
-    for name in ranks.first(
-        lambda: list(weights)
-    ):  # one at a time: none holds much more than its part
-        set_model_state_dict(model, {name: weights.pop(name, None)}, options=options)
-    # What is not saved, such as tables of positions, is no part of a state dictionary.
-    buffers = ranks.first(lambda: {name: one.cpu() for name, one in model.named_buffers()})
-    for name, one in model.named_buffers():
-        one.copy_(buffers[name])
-
-
-def _sync_option() -> str:
-    """Return what releases of PyTorch call that buffers are sent around in every forward pass."""
-    known = inspect.signature(DistributedDataParallel).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
 
 
 def _mesh(config: PretrainConfig, ranks: Ranks) -> DeviceMesh | None:

@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
+from mixopt.errors import (
+    ConfigError,
+    MixoptError,
+    OtherRankError,
+    RunError,
+)
 from mixopt.online import MIXTURE_LOG, make_estimator
-from mixopt.pretraining.batches import prepare_for
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     Checkpoints,
@@ -20,13 +24,35 @@ from mixopt.pretraining.checkpoints import (
     read_state,
 )
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
-from mixopt.pretraining.directory import METRICS, open_directory, record_config, run_fingerprint
+from mixopt.pretraining.directory import (
+    METRICS,
+    open_directory,
+    prepare_text,
+    record_config,
+    run_fingerprint,
+)
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.model_start import with_origin, with_vocabulary
-from mixopt.pretraining.ranks import Interruption, Ranks, joined
+from mixopt.pretraining.metrics import (
+    ExpertWatch,
+)
+from mixopt.pretraining.model_start import (
+    with_origin,
+    with_vocabulary,
+)
+from mixopt.pretraining.parallel import (
+    Interruption,
+    Ranks,
+    joined,
+)
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields, git_commit, is_worker, silent
+from mixopt.system import (
+    Say,
+    StateFields,
+    git_commit,
+    is_worker,
+    silent,
+)
 from mixopt.tracking import IMAGES, Tracker, code_tags
 
 
@@ -99,15 +125,15 @@ def pretrain(
     given = _read(config, overrides)
     with joined(given.device) as ranks, _alone_in(path, ranks), interruption.listening():
         resolved = ranks.first(lambda: _prepare(given, path, say))
-        with _checkpoints(resolved, path, ranks) as checkpoints:
+        section = resolved.checkpoint
+        with Checkpoints(
+            path / CHECKPOINTS, ranks, keep=section.keep, keep_every=section.keep_every
+        ) as checkpoints:
             last = checkpoints.newest_whole()
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
-                if last is None:
-                    loop.begin()
-                else:
-                    loop.resume(*last)
-                keys = interruption.hearing_keys(lambda: not ranks.is_first or is_worker(path))
+                loop.begin() if last is None else loop.resume(*last)
+                keys = interruption.listening_to_keys(lambda: not ranks.is_first or is_worker(path))
                 with _tracked(resolved, loop, path, ranks, say), keys:
                     loop.run(interruption)
         result = ranks.first(lambda: _result(resolved, path))
@@ -126,17 +152,6 @@ def result_lines(result: PretrainResult) -> list[str]:
     skipped = f", {result.skipped} of them skipped" if result.skipped else ""
     lines.append(f"{result.step:,} of {result.steps:,} steps{skipped}, {result.tokens:,} tokens")
     return lines
-
-
-def _checkpoints(config: PretrainConfig, out: Path, ranks: Ranks) -> Checkpoints:
-    section = config.checkpoint
-    return Checkpoints(
-        out / CHECKPOINTS,
-        ranks,
-        keep=section.keep,
-        keep_every=section.keep_every,
-        asynchronous=section.asynchronous,
-    )
 
 
 def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> PretrainConfig:
@@ -160,7 +175,7 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
         make_estimator(config.estimator.name, config.estimator.options)
     resolved, origin = with_origin(config, out)
     open_directory(resolved, out)
-    prepare_for(resolved, out, say)
+    prepare_text(resolved, out, say)
     resolved = with_vocabulary(resolved, out, origin, say)
     record_config(resolved, out)
     return resolved
@@ -211,8 +226,11 @@ def _tracked(
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
-        with _experts_tracked(config, loop, out, tracker, warn):
+        if loop.experts is None:
             yield
+        else:
+            with _experts_tracked(loop.experts, loop, out, tracker, warn):
+                yield
         tracker.files("pretrain", [out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
@@ -220,25 +238,23 @@ def _tracked(
 
 @contextmanager
 def _experts_tracked(
-    config: PretrainConfig, loop: Loop, out: Path, tracker: Tracker, warn: Say
+    experts: ExpertWatch, loop: Loop, out: Path, tracker: Tracker, warn: Say
 ) -> Iterator[None]:
     """Keep a record of a model's experts, with figures of each window while the block runs."""
-    experts, steps = loop.experts, config.training.steps
-    if experts is None:
-        yield
-        return
     tracker.follow("pretrain", experts.record.path / SCALARS)
-    tracker.files("pretrain", experts.files(), "moe/counts")
+    windows = [experts.record.part(step) for step in experts.window_ends]
+    tracker.files("pretrain", windows, "moe/counts")
     if importlib.util.find_spec("matplotlib") is None:
         yield
         return
     from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
 
-    figures, pictures = drawn_files(out, experts.looks)
+    figures, pictures = drawn_files(out, experts.window_ends)
     tracker.files("pretrain", figures)
     tracker.files("pretrain", pictures, IMAGES)
+    last = experts.window_ends[-1]
     with ExpertDrawing(out, warn) as drawing:
-        experts.looked = lambda step: None if step == steps else drawing.draw(step)
+        experts.on_window = lambda step: None if step == last else drawing.draw(step)
         yield
         drawing.close(waits=loop.is_finished)
         draw_step(out, loop.step)

@@ -1,25 +1,26 @@
-"""The model of a pretraining with the weights of a checkpoint, to score text and tasks with.
+"""A trained model: to score tasks with, and to export as a folder that transformers loads.
 
-A folder of transformers, such as `mixopt export-model` writes, is opened likewise.
+It is read from a checkpoint or a folder of transformers into memory on one device in float32,
+whatever it was trained in, so that its numbers compare with those of other tools. What the run
+directory names is not imported unless the user trusts it.
 
-It is read into memory on one device in float32, whatever it was trained in, so that its numbers
-compare with those of other tools. What the run directory names is not imported, and what lies
-outside it is not read, unless the user trusts it.
-
-Shapes: R rows, B windows of a pass, T tokens, V vocabulary, P scored tokens.
+Shapes: R rows, B windows or sequences of a pass, T tokens, V vocabulary, P scored tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from mixopt.corpus import (
@@ -29,43 +30,38 @@ from mixopt.corpus import (
     WindowBatch,
     chosen_items,
     encode_task,
+    export_tokenizer,
     open_tokenizer,
-    read_corpus_index,
     read_items,
-    read_stream_index,
     row_windows,
     saved_tokenizer,
     sums_by_row,
     task_files,
     window_batches,
 )
-from mixopt.errors import RunError, did_you_mean
-from mixopt.pretraining.batches import HELD_OUT, corpus_path
+from mixopt.errors import ConfigError, PluginError, RunError, did_you_mean
 from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.directory import recorded_pretraining
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.directory import TOKENIZER, recorded_pretraining
 from mixopt.pretraining.model_start import open_origin
-from mixopt.pretraining.models import logits_of
-from mixopt.pretraining.ranks import device_named
-from mixopt.pretraining.transformers_folder import is_transformers_folder
+from mixopt.pretraining.models import causal_models, hugging_face_config, logits_of
+from mixopt.pretraining.parallel import device_named
+from mixopt.pretraining.transformers_folder import (
+    folder_model,
+    is_transformers_folder,
+    load_folder,
+    quietly,
+)
 from mixopt.reporting import table_text
-from mixopt.system import Array, BoolArray, check_trusted, progress
+from mixopt.system import Array, check_trusted, progress
 
+SHARD = "5GB"
+TOLERANCE = 1e-5  # of the largest logit, or of 1
 _PASS_TOKENS = 8192
-_USUAL_LENGTH = 2048  # of a model whose positions have no end
 _PASS_LOGITS = 1 << 27
-
-
-class RowScores(NamedTuple):
-    """What a model says of rows.
-
-    Attributes:
-        log_probability_R: Sum of the natural logarithms of the probabilities of the scored tokens.
-        greedy_R: Whether each of them is the likeliest.
-    """
-
-    log_probability_R: Array
-    greedy_R: BoolArray
+_USUAL_LENGTH = 2048  # of a model whose positions have no end
+_COMPARED = (2, 64)
+_SIZE = re.compile(r"[1-9]\d*(KB|MB|GB|TB)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +104,8 @@ class TrainedModel:
             config = recorded_pretraining(run)
             check_trusted("model", config.model.name, str(run / "config.yaml"), trust)
             origin = open_origin(path, trust=trust)
-            tokenizer = _tokenizer(config, run, trust=trust)
+            name = config.model.vocabulary.tokenizer if config.model.vocabulary else ""
+            tokenizer = saved_tokenizer(run / TOKENIZER, name)
         place = device_named(device)
         model = origin.module().to(place).eval().requires_grad_(False)
         length = origin.length or _USUAL_LENGTH
@@ -118,42 +115,39 @@ class TrainedModel:
         self,
         rows: Iterable[tuple[NDArray[Any], int]],
         update: Callable[[int, int], None] = lambda done, total: None,
-    ) -> RowScores:
-        """Score rows: the tokens of each, and where the first one is that is scored, >= 1."""
+    ) -> Array:
+        """Return the log probability of each row's scored tokens, in nats, shape (R,).
+
+        Args:
+            rows: The tokens of each, and where the first one is that is scored, >= 1.
+            update: Called with the passes that are done, and all.
+        """
         windows: list[TaskWindow] = []
         count = 0
         for number, (tokens, scored) in enumerate(rows):
             windows += row_windows(number, tokens, scored, self.length)
             count = number + 1
-        return self._scored(windows, count, update)
-
-    def _scored(
-        self, windows: Sequence[TaskWindow], count: int, update: Callable[[int, int], None]
-    ) -> RowScores:
         if not windows:
-            return RowScores(np.zeros(count), np.ones(count, dtype=bool))
-        tokens = min(_PASS_TOKENS, _PASS_LOGITS // self.tokenizer.vocab_size)
-        batches = window_batches(windows, longest=self.length, tokens=tokens)
+            return np.zeros(count)
+        limit = min(_PASS_TOKENS, _PASS_LOGITS // self.tokenizer.vocab_size)
+        batches = window_batches(windows, longest=self.length, tokens=limit)
         parts = []
         for number, batch in enumerate(batches):
-            parts.append(self._pass(batch))
+            parts.append(self._losses(batch))
             update(number + 1, len(batches))
-        loss_P, missed_P = torch.cat(parts, 1).cpu().numpy()
-        missed_R = sums_by_row(batches, missed_P, count)
-        return RowScores(-sums_by_row(batches, loss_P, count), missed_R == 0)
+        return -sums_by_row(batches, np.concatenate(parts), count)
 
-    def _pass(self, batch: WindowBatch) -> Tensor:
-        """Return each scored token's loss, and 1 where it is not the likeliest; shape (2, P)."""
+    @torch.no_grad()
+    def _losses(self, batch: WindowBatch) -> Array:
+        """Return each scored token's loss, shape (P,)."""
         read = (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
         tokens_BT, place_P, target_P = (
             torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in read
         )
-        with torch.no_grad():
-            logits_BTV = logits_of(self.model(tokens_BT))
-        logits_PV = logits_BTV.flatten(0, 1)[place_P].float()
+        logits_PV = logits_of(self.model(tokens_BT)).flatten(0, 1)[place_P].float()
         losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
-        missed_P = logits_PV.argmax(-1) != target_P
-        return torch.stack([losses_P.double(), missed_P.double()])
+        losses: Array = losses_P.double().cpu().numpy()
+        return losses
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:
@@ -163,27 +157,12 @@ def _checkpoint(run: Path, name: str | None) -> Path:
             f"{run}: has no checkpoints; give the directory of a mixopt pretrain, or a folder"
             " of transformers"
         )
-    if name is None:
-        return list(found.values())[-1]
-    if name not in found:
+    if name is not None and name not in found:
         raise RunError(
             f"{run / CHECKPOINTS}: has no checkpoint {name!r}{did_you_mean(name, found)}; "
             f"available: {', '.join(found)}"
         )
-    return found[name]
-
-
-def _tokenizer(config: PretrainConfig, run: Path, *, trust: bool) -> Tokenizer:
-    """Return the tokenizer of a run's text."""
-    if config.stream is not None:
-        return saved_tokenizer(run / HELD_OUT, read_stream_index(run / HELD_OUT).tokenizer)
-    path = corpus_path(config, run)
-    if config.prepared_corpus is not None and not trust:
-        raise RunError(
-            f"{run / 'config.yaml'}: prepared_corpus: {config.prepared_corpus} is outside the run;"
-            " to read its tokenizer add --trust (in Python trust=True)"
-        )
-    return saved_tokenizer(path, read_corpus_index(path).tokenizer)
+    return found[name or max(found)]
 
 
 @dataclass(frozen=True)
@@ -223,10 +202,9 @@ class TaskScores:
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        tasks = {}
-        for one in self.tasks:
-            values = asdict(one)
-            tasks[values.pop("name")] = values
+        tasks = {
+            task.name: {n: v for n, v in asdict(task).items() if n != "name"} for task in self.tasks
+        }
         about = {"checkpoint": str(self.checkpoint), "step": self.step, "length": self.length}
         return {**about, "tasks": tasks}
 
@@ -244,45 +222,185 @@ def score_tasks(
     files = task_files(folder)
     chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
     model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)
-    encoded = [encode_task(name, some, model.tokenizer) for name, some in chosen.items()]
-    scored = tuple(
-        _scored_task(task, bits, model.length)
-        for task, bits in zip(encoded, _bits_per_byte(model, encoded), strict=True)
-    )
-    return TaskScores(model.checkpoint, model.step, model.length, scored)
+    tasks = [encode_task(name, some, model.tokenizer) for name, some in chosen.items()]
+    rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
+    with progress("scoring tasks", 1.0) as update:
+        found_R = model.score(rows, lambda done, all: update(done / all, f"{done} of {all}"))
+    parts = np.split(found_R, np.cumsum([task.rows for task in tasks])[:-1])
+    scored = (_scored_task(*pair, model.length) for pair in zip(tasks, parts, strict=True))
+    return TaskScores(model.checkpoint, model.step, model.length, tuple(scored))
+
+
+def _scored_task(task: EncodedTask, log_probability_R: Array, length: int) -> ScoredTask:
+    sizes_R = np.diff(task.start_R)
+    is_long_R = sizes_R - task.scored_R > length
+    is_cut_R = (sizes_R - 1 > length) & ~is_long_R
+    bits = task.bits_per_byte(log_probability_R)
+    return ScoredTask(task.name, task.rows, bits, int(is_cut_R.sum()), int(is_long_R.sum()))
 
 
 def scores_text(scores: TaskScores) -> str:
     """Return a table for a terminal."""
     title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
-    rows = [
-        (task.name, f"{task.bits_per_byte:.4f}", f"{task.items:,}", _cut(task))
-        for task in scores.tasks
-    ]
+    rows = []
+    for task in scores.tasks:
+        counts = ((task.contexts_cut, "contexts"), (task.answers_in_pieces, "answers in pieces"))
+        cut = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+        rows.append((task.name, f"{task.bits_per_byte:.4f}", f"{task.items:,}", cut))
     return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
-def _cut(task: ScoredTask) -> str:
-    counts = ((task.contexts_cut, "contexts"), (task.answers_in_pieces, "answers in pieces"))
-    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+@dataclass(frozen=True)
+class ModelExport:
+    """What was written.
+
+    Attributes:
+        path: The folder.
+        checkpoint: Where the weights are from.
+        architecture: The model type in transformers.
+        parameters: How many numbers its weights have.
+        files: Names of the files, sorted.
+        difference: The largest difference between its logits and the run's, on random tokens.
+    """
+
+    path: Path
+    checkpoint: Path
+    architecture: str
+    parameters: int
+    files: tuple[str, ...]
+    difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        fields = asdict(self)
+        difference = fields.pop("difference")
+        texts = {"path": str(self.path), "checkpoint": str(self.checkpoint)}
+        return {
+            **fields,
+            **texts,
+            "files": list(self.files),
+            "largest_logit_difference": difference,
+        }
 
 
-def _scored_task(task: EncodedTask, bits_per_byte: float, length: int) -> ScoredTask:
-    sizes_R = np.diff(task.start_R)
-    is_long_R = sizes_R - task.scored_R > length
-    is_cut_R = (sizes_R - 1 > length) & ~is_long_R
-    return ScoredTask(
-        task.name, task.rows, bits_per_byte, int(is_cut_R.sum()), int(is_long_R.sum())
-    )
+def export_model(
+    run: str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    shard: str = SHARD,
+    trust: bool = False,
+) -> ModelExport:
+    """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
+
+    A model of Hugging Face's is saved as it is; a plug-in says by `transformers_form` which one it
+    equals. What was written is loaded again, and its logits are compared with the run's before the
+    folder gets its name, so that it is a whole and equal model, or absent.
+    """
+    out = Path(out).expanduser()
+    _check_absent(out)
+    if _SIZE.fullmatch(shard) is None:
+        raise ConfigError(f"--shard: {shard!r} is not a size such as 500MB or 5GB")
+    name = None if step is None else f"step-{step:08d}"
+    trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
+    return write_export(trained, out, shard=shard)
 
 
-def _bits_per_byte(model: TrainedModel, tasks: Sequence[EncodedTask]) -> list[float]:
-    """Score all tasks together."""
-    rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
-    with progress("scoring tasks", 1.0) as update:
-        scores = model.score(rows, lambda done, total: update(done / total, f"{done} of {total}"))
-    found, first = [], 0
-    for task in tasks:
-        found.append(task.bits_per_byte(scores.log_probability_R[first : first + task.rows]))
-        first += task.rows
-    return found
+def write_export(trained: TrainedModel, out: Path, *, shard: str = SHARD) -> ModelExport:
+    """Write a model that is open, on the CPU; see `export_model`."""
+    from transformers import GenerationConfig
+
+    _check_absent(out)
+    with _whole_or_not(out) as folder:
+        kind = _write_model(trained, folder, shard)
+        export_tokenizer(trained.tokenizer, folder, length=trained.length)
+        end = trained.tokenizer.end_of_document
+        GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
+        difference = _checked(trained, folder, kind)
+        files = tuple(sorted(path.name for path in folder.iterdir()))
+    parameters = sum(weight.numel() for weight in trained.model.parameters())
+    return ModelExport(out, trained.checkpoint, kind.name, parameters, files, difference)
+
+
+def export_lines(export: ModelExport) -> list[str]:
+    """Return what was written, for a terminal."""
+    size = f"{export.architecture}, {export.parameters:,} parameters"
+    return [
+        f"{export.path}: {size}, from {export.checkpoint.name}",
+        f"logits equal the run's: largest difference {export.difference:.1e}",
+        f'AutoModelForCausalLM.from_pretrained("{export.path}")',
+    ]
+
+
+def _check_absent(out: Path) -> None:
+    if out.exists():
+        raise RunError(f"{out}: exists already; give a folder that does not")
+
+
+@contextmanager
+def _whole_or_not(out: Path) -> Iterator[Path]:
+    """Give a folder that gets its name when the block ends without an error."""
+    folder = out.with_name(f".{out.name}.tmp")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        folder.replace(out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig:
+    """Write configuration and weights; return what the model is."""
+    from huggingface_hub import save_torch_state_dict
+    from transformers import PreTrainedModel
+
+    model, end = trained.model, trained.tokenizer.end_of_document
+    if isinstance(model, PreTrainedModel):
+        _adapt(model.config, end)
+        with quietly():
+            model.save_pretrained(folder, max_shard_size=shard)
+        return ModelConfig(name=model.config.model_type)
+    form = getattr(model, "transformers_form", None)
+    if form is None:
+        raise PluginError(
+            f"model {type(model).__name__}: has no form in transformers: it needs a method"
+            " transformers_form (mixopt.pretraining.models says what it returns)"
+        )
+    values, weights = form()
+    fields = {name: value for name, value in values.items() if name != "model_type"}
+    kind = ModelConfig(name=values["model_type"], options=fields)
+    config = hugging_face_config(kind)
+    _adapt(config, end)
+    config.architectures = [causal_models()[1][kind.name]]
+    config.dtype = "float32"
+    config.save_pretrained(folder)
+    save_torch_state_dict(weights, folder, max_shard_size=shard)
+    return kind
+
+
+def _adapt(config: Any, end: int) -> None:
+    """Set what generating wants, where training wanted something else."""
+    config.eos_token_id, config.use_cache = end, True
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+
+
+@torch.no_grad()
+def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
+    """Load what was written, and return by how much its logits differ from the run's."""
+    written = load_folder(folder, folder_model(folder)).eval()
+    sequences, length = _COMPARED
+    draw = torch.Generator().manual_seed(0)
+    ids = trained.tokenizer.vocab_size
+    tokens_BT = torch.randint(ids, (sequences, min(length, trained.length)), generator=draw)
+    expected = logits_of(trained.model(tokens_BT)).float()
+    difference = float((expected - logits_of(written(tokens_BT)).float()).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise RunError(
+            f"{trained.checkpoint}: as {kind.name} its logits differ by {difference:.2g}, more than"
+            f" rounding ({TOLERANCE:g}); nothing is written"
+        )
+    return difference

@@ -1,4 +1,4 @@
-"""AdamW, an average of the weights, and one step on a global batch, the same on every rank.
+"""AdamW, what balances experts, and one step on a global batch, the same on every rank.
 
 Each rank takes its part of the batch in passes of `micro_batch` sequences and adds up gradients.
 What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
@@ -6,47 +6,80 @@ stream, so nothing of it has to be saved. One small sum over the ranks then tell
 whether the step is to be skipped, any was asked to stop, or a checkpoint failed; waiting for it is
 the one time in a step that the host waits for the device.
 
-Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary.
+Experts are balanced by what their family is balanced by. A loss that the model returns is added to
+the cross-entropy, times the coefficient in its configuration, pass by pass on each rank. A bias is
+moved after each step by the load of that step over all ranks; a step that was skipped moves none.
+
+Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary, N experts of all routers, one
+router after the other.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from mixopt.errors import ConfigError
-from mixopt.pretraining.balance import ExpertBalance
-from mixopt.pretraining.checkpoints import AVERAGE
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.expert_watch import ExpertWatch
-from mixopt.pretraining.metrics import StepOutcome
-from mixopt.pretraining.models import logits_of
-from mixopt.pretraining.parallel import ParallelModel
-from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.training_config import TrainingConfig
+from mixopt.errors import ConfigError, RoutingError
+from mixopt.pretraining.config import ExpertsConfig, PretrainConfig, TrainingConfig
+from mixopt.pretraining.models import TEXT, logits_of
+from mixopt.pretraining.parallel import ParallelModel, Ranks
+from mixopt.routing import (
+    ExpertBiases,
+    RouterFamily,
+    RouterStats,
+    coefficient_of,
+    family_of,
+    has_experts,
+    named_adapters,
+)
 
-ADAM_EPS = 1e-8  # where eps is not given
 _EMBEDDING = "embedding"
 _CHUNK_LOGITS = 1 << 24
+# By how much a step moves a bias at most, where nothing else is asked for: as fast as routers move
+# while they warm up, and in proportion to how uneven the load is, so that it is still where the
+# load is even.
+RATE = 2e-2
+# What most families call the coefficient of their auxiliary loss, those that have none as well.
+_COEFFICIENT = "router_aux_loss_coef"
+
+Counting = Callable[[Tensor, int, Sequence[int]], AbstractContextManager[None]]
 
 
-class _Accumulated(NamedTuple):
-    """What the passes of a step came to: losses and domains, and what was added to them."""
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step came to.
 
+    Attributes:
+        learning_rate: Of the step.
+        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
+        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
+        stopping: Whether a rank was asked to stop.
+        failed: Whether a rank knows of a checkpoint that could not be written.
+        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
+        added_P: What this rank's passes added to their losses to balance experts; None where
+            nothing was.
+    """
+
+    learning_rate: float
+    gradient_norm: float
+    skipped: bool
+    stopping: bool
+    failed: bool
     parts: list[tuple[Tensor, Tensor]]
     added_P: Tensor | None
-    z_loss_P: Tensor | None
 
 
 class TrainingStep:
@@ -58,20 +91,19 @@ class TrainingStep:
         optimizer: optim.Optimizer,
         config: PretrainConfig,
         ranks: Ranks,
-        experts: ExpertWatch | None,
         balance: ExpertBalance,
-        averaged: AveragedWeights | None = None,
+        counting: Counting | None,
     ) -> None:
-        """Join model, optimiser, what counts and balances experts, and averaged weights."""
+        """Join model, optimiser, what balances experts and what counts them."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
-        self._experts, self._balance, self._averaged = experts, balance, averaged
+        self._balance, self._counting = balance, counting
         self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
     def take(self, step: int, batch: dict[str, Any], *, stop: bool, failed: bool) -> StepOutcome:
         """Take a step."""
         self._balance.step_begins()
-        parts, added_P, z_loss_P = self._accumulate(batch)
+        parts, added_P = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping, failed = self._agree(parts, norm, stop=stop, failed=failed)
         rate = self._training.rates.rate(step)
@@ -79,45 +111,34 @@ class TrainingStep:
             self._move(norm, rate)
         self._balance.step_taken(moved=finite)
         self._optimizer.zero_grad()
-        return StepOutcome(
-            rate, float(norm), not finite, stopping, failed, parts, added_P, z_loss_P
-        )
+        return StepOutcome(rate, float(norm), not finite, stopping, failed, parts, added_P)
 
-    def _accumulate(self, batch: dict[str, Any]) -> _Accumulated:
-        """Add up the gradients of the passes."""
-        passes = list(self._passes(batch))
-        parts, added, z_losses = [], list[Tensor](), list[Tensor]()
+    def _accumulate(
+        self, batch: dict[str, Any]
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """Add up the gradients of the passes; return losses and domains, and what was added."""
+        passes, parts, added = list(self._passes(batch)), [], list[Tensor]()
         for k, (positions, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, positions[0]))
             with self._model.backward(last=k == len(passes) - 1):
-                output = self._forward(positions, tokens_BW[:, :-1], domain_B)
-                losses_BT, z_loss = self._losses(output, tokens_BW[:, 1:])
+                with self._counted(positions, tokens_BW[:, :-1], domain_B):
+                    output = self._model.train(tokens_BW[:, :-1])
+                losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
-                for kept, more in (
-                    (added, self._balance.added_loss(output)),
-                    (z_losses, z_loss),
-                ):
-                    if more is not None:
-                        kept.append(more.detach())
-                        loss = loss + more
+                more = self._balance.added_loss(output)
+                if more is not None:
+                    added.append(more.detach())
+                    loss = loss + more
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
-        return _Accumulated(parts, _stacked(added), _stacked(z_losses))
+        return parts, torch.stack(added) if added else None
 
-    def _losses(self, output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the cross-entropy of each token, and the z-loss where it is asked for."""
-        coefficient = self._training.z_loss
-        if coefficient is None:
-            return token_losses(output, targets_BT), None
-        losses_BT, totals_BT = losses_and_totals(output, targets_BT)
-        return losses_BT, coefficient * totals_BT.square().mean()
-
-    def _forward(self, positions: Sequence[int], tokens_BT: Tensor, domain_B: Tensor) -> Any:
-        if self._experts is None:
-            with self._balance.counting(tokens_BT):
-                return self._model.train(tokens_BT)
-        with self._experts.counting(domain_B, tokens_BT.shape[1], positions):
-            return self._model.train(tokens_BT)
+    def _counted(
+        self, positions: Sequence[int], tokens_BT: Tensor, domain_B: Tensor
+    ) -> AbstractContextManager[None]:
+        if self._counting is None:
+            return self._balance.counting(tokens_BT)
+        return self._counting(domain_B, tokens_BT.shape[1], positions)
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Yield the positions in the stream, tokens and domains of each pass."""
@@ -141,9 +162,9 @@ class TrainingStep:
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
         flags = torch.tensor([float(stop), float(failed)], device=broken.device)
-        said = torch.cat([broken.float().view(1), flags])
-        dist.all_reduce(said)
-        broken_ranks, stopping_ranks, failed_ranks = said.tolist()
+        counts = torch.cat([broken.float().view(1), flags])
+        dist.all_reduce(counts)
+        broken_ranks, stopping_ranks, failed_ranks = counts.tolist()
         return not broken_ranks, bool(stopping_ranks), bool(failed_ranks)
 
     def _move(self, norm: Tensor, rate: float) -> None:
@@ -152,12 +173,6 @@ class TrainingStep:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
-        if self._averaged is not None:
-            self._averaged.update()
-
-
-def _stacked(numbers: list[Tensor]) -> Tensor | None:
-    return torch.stack(numbers) if numbers else None
 
 
 def _seed_at(seed: int, position: int) -> int:
@@ -172,24 +187,12 @@ def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
     Logits are made float32 some rows at a time, and again in the backward pass, so that they never
     exist in float32 as a whole.
     """
-    return _by_rows(_cross_entropy, output, targets_BT)
-
-
-def losses_and_totals(output: Any, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's cross-entropy as `token_losses` does, and the logarithm of its total."""
-    both_BT2 = _by_rows(_with_total, output, targets_BT)
-    return both_BT2[..., 0], both_BT2[..., 1]
-
-
-def _by_rows(
-    compute: Callable[[Tensor, Tensor], Tensor], output: Any, targets_BT: Tensor
-) -> Tensor:
     logits_BTV = logits_of(output)
     rows = max(1, _CHUNK_LOGITS // logits_BTV[0].numel())
     parts = zip(torch.split(logits_BTV, rows), torch.split(targets_BT, rows), strict=True)
     if not logits_BTV.requires_grad or rows >= len(targets_BT):
-        return torch.cat([compute(*part) for part in parts])
-    return torch.cat([checkpoint(compute, *part, use_reentrant=False) for part in parts])
+        return torch.cat([_cross_entropy(*part) for part in parts])
+    return torch.cat([checkpoint(_cross_entropy, *part, use_reentrant=False) for part in parts])
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -199,18 +202,10 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def _with_total(logits: Tensor, targets: Tensor) -> Tensor:
-    losses = _cross_entropy(logits, targets)
-    chosen = logits.gather(-1, targets[..., None]).squeeze(-1).float()
-    return torch.stack([losses, losses + chosen], -1)
-
-
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
     """Return AdamW with its state; matrices decay, vectors such as norms do not."""
-    embeddings = config.decay_embeddings is not False
-    groups = decay_groups(model, config.weight_decay, embeddings=embeddings)
-    eps = ADAM_EPS if config.eps is None else config.eps
-    adam = optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=eps, fused=True)
+    groups = decay_groups(model, config.weight_decay, embeddings=config.decay_embeddings)
+    adam = optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
     get_optimizer_state_dict(model, adam)  # makes the state, with a step that moves nothing
     for state in adam.state.values():
         state["step"].zero_()
@@ -248,52 +243,208 @@ def _embeddings(model: nn.Module) -> Iterator[Tensor]:
             yield weight
 
 
-class AveragedWeights:
-    """An exponential moving average of the trained weights on one rank, to evaluate with.
+class ExpertBalance:
+    """What balances the experts of a run, on one rank; every rank calls the same methods."""
 
-    It lies in the optimizer's state, beside Adam's moments: so it is sharded as the weights are,
-    and saved and resumed with them. It begins as the weights that the run begins with.
-    """
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        coefficient: float = 0.0,
+        rate: float | None = None,
+        stats: RouterStats | None = None,
+        is_counted: bool = False,
+        total: Callable[[Tensor], object] = dist.all_reduce,
+    ) -> None:
+        """Say how: by a loss, by biases where `stats` is given, or by what a plug-in has."""
+        self._model, self._coefficient, self._rate = model, coefficient, rate
+        self._stats, self._is_counted, self._total = stats, is_counted, total
+        self._biases = None if stats is None else ExpertBiases.of(stats.routers)
+        self._before: Tensor | None = None
 
-    def __init__(self, model: nn.Module, optimizer: optim.Optimizer, decay: float) -> None:
-        """Put the average into the optimizer's state."""
-        self._model, self._decay = model, decay
-        weights = [w for w in model.parameters() if w.requires_grad]
-        for weight in weights:
-            optimizer.state[weight][AVERAGE] = weight.detach().clone()
-        self._pairs = [(weight, optimizer.state[weight]) for weight in weights]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights after a step that moved them."""
-        weights, averages = zip(*self._local(), strict=True)
-        torch._foreach_lerp_(averages, weights, 1 - self._decay)
+    def added_loss(self, output: Any) -> Tensor | None:
+        """Return what a pass adds to the cross-entropy, with its gradients; None for nothing."""
+        whole = getattr(self._model, "own_loss", None)
+        if isinstance(whole, Tensor):
+            return whole
+        auxiliary = getattr(output, "aux_loss", None)
+        if not isinstance(auxiliary, Tensor) or self._coefficient == 0:
+            return None
+        return self._coefficient * auxiliary
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Have the model compute with the average in the block, and with its weights after it."""
-        self._exchange()
-        try:
+    def counting(self, tokens_BT: Tensor) -> Iterator[None]:
+        """Count the forward pass in the block, where nothing else counts it and biases need it."""
+        if self._stats is None or self._is_counted:
             yield
-        finally:
-            self._exchange()
+            return
+        with self._stats.domains(torch.zeros_like(tokens_BT)):
+            yield
 
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for weight, average in self._local():
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
-        # Where FSDP keeps what it gathered, that is from before the exchange.
-        for module in self._model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+    def step_begins(self) -> None:
+        """Take note of what was counted before a step."""
+        if self._stats is not None:
+            self._before = self._stats.loads()
 
-    def _local(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's part of each weight and of its average."""
-        for weight, state in self._pairs:
-            yield _part(weight.detach()), _part(state[AVERAGE])
+    def step_taken(self, *, moved: bool) -> None:
+        """Move the biases after a step, unless it was skipped and moved no weights."""
+        own = getattr(self._model, "step_taken", None)
+        if own is not None:
+            own(self._total, moved=moved)
+        if self._biases is None or self._stats is None or self._before is None or not moved:
+            return
+        loads_N = self._stats.loads() - self._before
+        self._total(loads_N)
+        rate = RATE if self._rate is None else self._rate
+        self._biases.shift(loads_N, rate, in_proportion=self._rate is None)
+
+    def release(self) -> None:
+        """Count the model's experts no longer, where nothing else counts them."""
+        if self._stats is not None and not self._is_counted:
+            self._stats.detach()
+
+    def biases(self) -> Tensor | None:
+        """Return the biases that are moved, shape (N,); None where none are."""
+        return None if self._biases is None else self._biases.values()
 
 
-def _part(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def balance_of(
+    model: nn.Module, config: PretrainConfig, ranks: Ranks, stats: RouterStats | None
+) -> ExpertBalance:
+    """Find out what balances a run's experts, which `stats` counts already where it is given."""
+    choice = _BalanceChoice(model, config.experts, config.model.name, config.model.options)
+    return choice.balance(stats, dist.all_reduce, warns=ranks.is_first)
+
+
+def balance_alone(model: nn.Module, run: PretrainConfig | None = None) -> ExpertBalance:
+    """Find out what balances the experts of a model that one process trains.
+
+    Args:
+        model: On its device; where biases are moved, its experts are counted from now on.
+        run: The run that the model is from, whose `experts.balance` and `experts.bias_rate` hold;
+            code that it names to read routers is not imported.
+
+    Raises:
+        RoutingError: Its routers cannot be counted, and that is needed.
+    """
+    given = ExpertsConfig() if run is None else run.experts
+    experts = ExpertsConfig(balance=given.balance, bias_rate=given.bias_rate)
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    choice = _BalanceChoice(model, experts, kind or type(model).__name__, {})
+    return choice.balance(None, lambda counted_N: None, warns=True)
+
+
+class _BalanceChoice:
+    """What a model is balanced by: its family's loss or bias, a plug-in's own, or nothing."""
+
+    def __init__(
+        self, model: nn.Module, experts: ExpertsConfig, name: str, options: Mapping[str, Any]
+    ) -> None:
+        self._model, self._experts, self._name, self._options = model, experts, name, options
+        self._adapters = named_adapters(experts.adapters)
+        self._config = getattr(model, "config", None)
+        self._has_experts = has_experts(model, self._adapters)
+        self._is_own = hasattr(model, "own_loss") or hasattr(model, "step_taken")
+
+    def balance(
+        self, stats: RouterStats | None, total: Callable[[Tensor], object], *, warns: bool
+    ) -> ExpertBalance:
+        """Return what balances it; one that nothing balances is warned of."""
+        family, wanted = (
+            family_of(self._model) if self._has_experts else None,
+            self._experts.balance,
+        )
+        by_bias = family is not None and (
+            wanted == "bias" or (wanted == "auto" and family.balance == "bias")
+        )
+        fault = self._fault(family, by_bias=by_bias)
+        if fault is not None:
+            raise ConfigError(fault)
+        coefficient = self._coefficient(family)
+        why = self._why_nothing(family, coefficient)
+        if wanted == "auxiliary" and why is not None:
+            raise ConfigError(
+                f"experts.balance: auxiliary: {why}; give another, or leave balance out"
+            )
+        if warns and why is not None and not by_bias and wanted != "off":
+            logging.getLogger("mixopt.pretraining").warning(
+                "%s: nothing balances its experts: %s; a few of them may end up serving all tokens;"
+                " check with `mixopt experts`",
+                self._name,
+                why,
+            )
+        is_off = family is not None and (wanted == "off" or why is not None)
+        return ExpertBalance(
+            self._model,
+            coefficient=0.0 if is_off else coefficient,
+            rate=self._experts.bias_rate,
+            stats=(stats or self._counted()) if by_bias else None,
+            is_counted=stats is not None,
+            total=total,
+        )
+
+    def _counted(self) -> RouterStats:
+        try:
+            return RouterStats.attach(self._model, ["all"], adapters=self._adapters)
+        except RoutingError as error:
+            hint = "experts.balance: 'off' trains without balancing"
+            raise RoutingError(f"{error}; {hint}") from error
+
+    def _coefficient(self, family: RouterFamily | None) -> float:
+        """Return what an auxiliary loss is multiplied by: below 0 would drive experts apart."""
+        if family is None:
+            given, name = getattr(self._config, _COEFFICIENT, None), _COEFFICIENT
+        else:
+            given, name = coefficient_of(self._model), family.coefficient or ""
+        if given is None or not name:
+            return 0.0
+        if not isinstance(given, int | float) or not 0 <= given < math.inf:
+            raise ConfigError(
+                f"{self._option(name)}: {given!r} is not possible; it must be 0 or more; 0 adds no"
+                " auxiliary loss"
+            )
+        return float(given)
+
+    def _fault(self, family: RouterFamily | None, *, by_bias: bool) -> str | None:
+        """Return what is asked for that a family, or a plug-in, lacks."""
+        wanted, name, rate = self._experts.balance, self._name, self._experts.bias_rate
+        if family is None:
+            if wanted == "auto" and rate is None:
+                return None
+            given = "bias_rate" if wanted == "auto" else f"balance: {wanted}"
+            own = "balances its experts itself: see its options, model.options"
+            none = "has neither a bias nor an auxiliary loss that is known; leave it out"
+            return f"experts.{given}: {name!r} {own if self._is_own else none}"
+        fault, stated = None, self._options.get(_COEFFICIENT)
+        if wanted == "bias" and not family.bias:
+            fault = f"experts.balance: bias: {name!r} has no bias that its routers choose by"
+        elif wanted == "auxiliary" and family.coefficient is None:
+            fault = f"experts.balance: auxiliary: {name!r} returns no auxiliary loss"
+        elif rate is not None and not by_bias:
+            fault = f"experts.bias_rate: {rate:g} has no effect: no bias of {name!r} is moved"
+        elif family.coefficient is None and stated:
+            where = f"model.options.{_COEFFICIENT}"
+            fault = f"{where}: {stated} has no effect: {name!r} returns no auxiliary loss"
+        hint = "it has neither: leave it out"
+        if family.bias:
+            hint = "it has a bias: experts.balance: bias"
+        elif family.coefficient is not None:
+            hint = f"it returns a loss: model.options.{family.coefficient}"
+        return None if fault is None else f"{fault}; {hint}"
+
+    def _why_nothing(self, family: RouterFamily | None, coefficient: float) -> str | None:
+        """Return why no loss balances the model; None where one does, or it has no experts."""
+        if family is None:
+            unknown = self._has_experts and not self._is_own and not coefficient
+            return "its family is not known, and it has no own_loss" if unknown else None
+        if family.coefficient is None:
+            return "its family has no bias and returns no auxiliary loss"
+        if getattr(self._config, "output_router_logits", True) is False:
+            where = self._option("output_router_logits")
+            return f"there is no auxiliary loss with {where}: false"
+        return None if coefficient else f"{self._option(family.coefficient)} is 0"
+
+    def _option(self, field: str) -> str:
+        """Return the field of the YAML that is one of the model's configuration, or in another."""
+        kind = getattr(self._config, "model_type", self._name)
+        return f"model.options.{f'{TEXT}.' if kind == f'{self._name}_text' else ''}{field}"

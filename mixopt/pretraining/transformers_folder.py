@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
-from mixopt.pretraining.models import causal_models, hugging_face_config
-from mixopt.pretraining.training_config import ModelConfig
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.models import causal_models, error_line, hugging_face_config
 from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
 
 CONFIG = "config.json"
@@ -71,26 +72,19 @@ def folder_model(path: Path) -> ModelConfig:
         config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
         return ModelConfig(name=name, options=_options(kinds[name], config.to_dict()))
     except Exception as error:  # whatever a configuration class raises
-        raise RunError(f"{file}: {_line(error)}") from error
+        raise RunError(f"{file}: {error_line(error)}") from error
 
 
 def folder_records(path: Path) -> dict[str, FileRecord]:
     """Return size and hash of `config.json` and of the files of weights; all are read."""
-    names = _weight_files(path)
-    for name, keys in names.items():
-        found = set(_keys(path / name))
-        lacking = next((key for key in keys if key not in found), None)
-        if lacking is not None:
-            raise RunError(f"{path / name}: has no tensor {lacking!r}, which {INDEX} says it has")
-    return {name: file_record(path / name) for name in (CONFIG, *names)}
+    return {name: file_record(path / name) for name in (CONFIG, *_weight_files(path))}
 
 
 def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     """Return the model of a folder with its weights, in float32 on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    for name in _weight_files(path):
-        _keys(path / name)
+    _weight_files(path)
     config = hugging_face_config(model)
     try:
         with quietly():
@@ -107,7 +101,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     except MixoptError:
         raise
     except Exception as error:  # whatever transformers raises while it loads a model
-        raise RunError(f"{path}: {CONFIG} does not fit the weights: {_line(error)}") from error
+        raise RunError(f"{path}: {CONFIG} does not fit the weights: {error_line(error)}") from error
     _check_report(path, report)
     module: nn.Module = loaded
     _check_tied(path, module)
@@ -187,55 +181,42 @@ def _options(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in options.items()}
 
 
-def _weight_files(path: Path) -> dict[str, list[str]]:
-    """Return the tensors that an index expects in each file of weights; of a single file none."""
+def _weight_files(path: Path) -> list[str]:
+    """Return the names of the files of weights, each of which safetensors can open."""
     if (path / "adapter_config.json").exists():
         raise RunError(
             f"{path / 'adapter_config.json'}: an adapter is a part of a model; merge it into its"
             " base model first"
         )
-    if (path / WEIGHTS).exists():
-        return {WEIGHTS: []}
-    if (path / INDEX).exists():
-        return _indexed(path)
-    pickled = next((name for name in _PICKLES if (path / name).exists()), None)
-    if pickled is not None:
+    names = [WEIGHTS] if (path / WEIGHTS).exists() else _indexed(path / INDEX)
+    for name in names:
+        try:
+            with safe_open(path / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            what = f"is missing, truncated or damaged: {error_line(error)}"
+            raise RunError(f"{path / name}: {what}; fetch the model again") from error
+    return names
+
+
+def _indexed(index: Path) -> list[str]:
+    """Return the files that an index names, where there is one."""
+    pickled = next((name for name in _PICKLES if (index.parent / name).exists()), None)
+    if not index.exists() and pickled is not None:
         raise RunError(
-            f"{path / pickled}: is a pickle, which can run code when it is read; save the model as"
-            " safetensors: save_pretrained of transformers does"
+            f"{index.parent / pickled}: is a pickle, which can run code when it is read; save the"
+            " model as safetensors: save_pretrained of transformers does"
         )
-    raise RunError(f"{path / WEIGHTS}: not found, nor {INDEX}: {_WHAT}")
-
-
-def _indexed(path: Path) -> dict[str, list[str]]:
-    index = path / INDEX
-    content: dict[str, Any] = checked_as(dict[str, Any], read_json(index), str(index))
+    content = read_json(
+        index, missing=lambda: RunError(f"{index.with_name(WEIGHTS)}: not found: {_WHAT}")
+    )
+    fields = checked_as(dict[str, Any], content, str(index))
     where = f"{index}: weight_map"
-    places: dict[str, str] = checked_as(dict[str, str], content.get("weight_map"), where)
-    if not places:
-        raise RunError(f"{where}: names no tensors")
-    files: dict[str, list[str]] = {}
-    for tensor, name in places.items():
+    names = set(checked_as(dict[str, str], fields.get("weight_map"), where).values())
+    for name in names:
         if name_fault(name) is not None or not name.endswith(".safetensors"):
             raise RunError(f"{where}: {name!r} is not the name of a file of safetensors beside it")
-        files.setdefault(name, []).append(tensor)
-    for name in files:
-        if not (path / name).is_file():
-            raise RunError(f"{path / name}: not found, and {INDEX} names it; fetch the model again")
-    return files
-
-
-def _keys(file: Path) -> list[str]:
-    """Return the tensors of a file; a truncated one is known by its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{file}: is truncated or damaged: {_line(error)}; fetch the model again"
-        ) from error
+    return sorted(names)
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
@@ -271,8 +252,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple, set)) else value
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] if lines else type(error).__name__

@@ -64,7 +64,7 @@ def config(tmp_path_factory) -> Path:
     training = {**CONFIG["training"], "steps": 9}
     return write_config(
         tmp_path_factory.mktemp("config"),
-        prepared_corpus=str(corpus.path),
+        corpus=str(corpus.path),
         training=training,
         checkpoint={"every": 3},
     )

@@ -33,7 +33,7 @@ def config(tmp_path_factory) -> Path:
     corpus = tiny_corpus(tmp_path_factory.mktemp("corpus"))
     return write_config(
         tmp_path_factory.mktemp("config"),
-        prepared_corpus=str(corpus.path),
+        corpus=str(corpus.path),
         model={"name": "pretrain_job:Heavy"},
         training={**CONFIG["training"], "steps": STEPS},
         checkpoint={"every": EVERY, "keep": STEPS},

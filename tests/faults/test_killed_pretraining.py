@@ -32,7 +32,7 @@ CASES = [
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretraining")
     corpus = tiny_corpus(folder / "corpus")
-    return write_config(folder, prepared_corpus=str(corpus.path))
+    return write_config(folder, corpus=str(corpus.path))
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,8 @@ def filled(value: float, width: int = 8):
     return model, optimizer
 
 
-def made(folder, ranks, *, last=9, every=0, asynchronous=True) -> Checkpoints:
-    return Checkpoints(folder, ranks, keep=last, keep_every=every, asynchronous=asynchronous)
+def made(folder, ranks, *, last=9, every=0) -> Checkpoints:
+    return Checkpoints(folder, ranks, keep=last, keep_every=every)
 
 
 def weight_in(path) -> torch.Tensor:
@@ -86,8 +86,7 @@ def test_one_that_is_due_while_another_is_written_waits_for_it(ranks, tmp_path):
         assert checkpoints.newest_whole()[1].step == 3
 
 
-@pytest.mark.parametrize("asynchronous", [True, False])
-def test_every_type_of_tensor_is_read_as_it_was(asynchronous, ranks, tmp_path):
+def test_every_type_of_tensor_is_read_as_it_was(ranks, tmp_path):
     model, optimizer = filled(1.0)
     buffers = {
         "brief": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
@@ -98,7 +97,7 @@ def test_every_type_of_tensor_is_read_as_it_was(asynchronous, ranks, tmp_path):
     }
     for name, value in buffers.items():
         model.register_buffer(name, value)
-    with made(tmp_path, ranks, asynchronous=asynchronous) as checkpoints:
+    with made(tmp_path, ranks) as checkpoints:
         checkpoints.save(model, optimizer, 1, STATE)
     (shard,) = (tmp_path / "step-00000001").glob("*.safetensors")
     read = load_file(shard)
@@ -139,7 +138,7 @@ def test_checkpoints_of_every_n_steps_stay_besides_the_last(ranks, tmp_path):
 
 
 def test_what_is_kept_for_good_is_a_multiple_of_what_is_written(tmp_path):
-    path = write_config(tmp_path, prepared_corpus="x", checkpoint={"every": 4, "keep_every": 6})
+    path = write_config(tmp_path, corpus="x", checkpoint={"every": 4, "keep_every": 6})
     message = r"run\.yaml:\d+: checkpoint: keep_every 6 is not a multiple of every 4"
     with pytest.raises(ConfigError, match=message):
         load_pretraining(path)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import yaml
 from pretrain_runs import (
     CONFIG,
     Job,
@@ -24,11 +25,9 @@ from torch.nn import functional
 from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pretraining import TrainedModel, load_pretraining
-from mixopt.pretraining.document_masks import DocumentMasks, check_apart, document_positions
-from mixopt.pretraining.models import build_model
-from mixopt.pretraining.parallel import ParallelModel, StartingModel
-from mixopt.pretraining.ranks import joined
-from mixopt.pretraining.training_config import ModelConfig
+from mixopt.pretraining.config import ModelConfig
+from mixopt.pretraining.models import DocumentMasks, build_model, document_positions
+from mixopt.pretraining.parallel import ParallelModel, StartingModel, joined
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,7 +181,7 @@ def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):
         "hsdp": ["parallel=hsdp"],
         "bfloat16": ["training.precision=bfloat16"],
     }
-    path = write_config(tmp_path, prepared_corpus="x", parallel="none")
+    path = write_config(tmp_path, corpus="x", parallel="none")
     config = load_pretraining(path, chosen.get(way, [f"training.{way}=true"]))
     model = made(name)
     with joined("cpu") as ranks:
@@ -213,7 +212,7 @@ def corpus(tmp_path_factory) -> Corpus:
 def config(corpus, tmp_path_factory):
     return write_config(
         tmp_path_factory.mktemp("config"),
-        prepared_corpus=str(corpus.path),
+        corpus=str(corpus.path),
         model={"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
         training={**CONFIG["training"], "steps": 8, "mask_documents": True},
         held_out={"every": 0, "tokens": 512},
@@ -285,23 +284,6 @@ def test_a_run_does_not_resume_without_its_masks(config, masked):
         pretrain(config, masked.out, ["training.mask_documents=false"])
 
 
-def test_streams_have_masks_too(text_files, tmp_path):
-    texts = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
-    path = write_config(
-        tmp_path,
-        stream={"domains": texts, "buffer": 20, "max_validation_bytes": 4000},
-        model={"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
-        training={**CONFIG["training"], "steps": 3},
-        mixture={"anchor": "uniform"},
-        held_out={"every": 0, "tokens": 2048},
-    )
-    result = {
-        mask: pretrain(path, tmp_path / str(mask), [f"training.mask_documents={mask}"])
-        for mask in ("true", "false")
-    }
-    assert result["true"].losses != result["false"].losses
-
-
 # --- What cannot mask ---------------------------------------------------------------------------
 
 
@@ -323,7 +305,7 @@ def test_a_model_that_takes_positions_and_lets_documents_see_each_other_is_refus
         ModelConfig(name=name, options=LEAKING[name]), vocab_size=VOCAB, sequence_length=16, seed=0
     )
     with pytest.raises(ConfigError, match="does not keep documents apart by position_ids"):
-        check_apart(model, 16, VOCAB)
+        DocumentMasks(model, [END]).check(model, 16, VOCAB)
 
 
 def test_a_plug_in_without_positions_is_refused_before_the_first_step(config, tmp_path):
@@ -340,16 +322,17 @@ def test_tokens_whose_end_of_document_is_not_known_are_refused(tmp_path):
         "domains": {"web": {"path": str(tmp_path / "ids"), "format": "npy"}},
         "tokenizer": "somebody/else",
     }
+    text = tmp_path / "text.yaml"
+    text.write_text(yaml.safe_dump({"corpus": corpus}))
     path = write_config(
         tmp_path,
-        corpus=corpus,
+        corpus=str(text),
         model={"name": "decoder"},
         mixture={"anchor": "natural"},
         training={**CONFIG["training"], "mask_documents": True},
     )
     with pytest.raises(CorpusError, match="mask_documents: it is not known which id ends"):
         pretrain(path, tmp_path / "run")
-    stated = pretrain(
-        path, tmp_path / "run", ["corpus.domains.web.document_end=7", "training.steps=1"]
-    )
-    assert stated.is_finished
+    corpus["domains"]["web"]["document_end"] = 7
+    text.write_text(yaml.safe_dump({"corpus": corpus}))
+    assert pretrain(path, tmp_path / "run", ["training.steps=1"]).is_finished

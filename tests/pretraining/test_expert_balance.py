@@ -33,9 +33,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from mixopt import Corpus, pretrain
 from mixopt.errors import ConfigError, RunError
 from mixopt.pretraining import PretrainConfig
-from mixopt.pretraining.balance import RATE, balance_of
 from mixopt.pretraining.models import build_model
-from mixopt.pretraining.ranks import Ranks
+from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.training_step import RATE, balance_of
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
 
@@ -89,7 +89,7 @@ def corpus(tmp_path_factory) -> Corpus:
 
 def config_of(corpus, folder, model, **experts) -> Path:
     parts = {
-        "prepared_corpus": str(corpus.path),
+        "corpus": str(corpus.path),
         "model": model,
         "training": {**CONFIG["training"], "steps": STEPS},
         "experts": {"every": 1, **experts},
@@ -234,7 +234,7 @@ def test_what_a_family_adds_is_beside_the_loss_of_tokens(corpus, tmp_path):
 )
 def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
     chosen = {"model": {"name": name, "options": options}, "training": CONFIG["training"]}
-    config = PretrainConfig.model_validate(chosen)
+    config = PretrainConfig.model_validate(chosen | {"corpus": "x"})
     model = build_model(config.model, vocab_size=64, sequence_length=8, seed=0)
     balance = balance_of(model, config, Ranks(0, 1, torch.device("cpu")), None)
     output = model.train()(torch.arange(16).view(2, 8))

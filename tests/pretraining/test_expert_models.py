@@ -7,10 +7,10 @@ import torch
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining import PretrainConfig
-from mixopt.pretraining.balance import balance_of
+from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model, flops_per_token
-from mixopt.pretraining.ranks import Ranks
-from mixopt.pretraining.training_config import ModelConfig
+from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.training_step import balance_of
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
@@ -47,7 +47,7 @@ def built(name, options):
 
 def test_a_text_model_within_another_has_the_sizes_of_the_corpus_and_is_balanced(caplog):
     chosen = {"model": {"name": "qwen3_5_moe", "options": {"text_config": TEXT}}}
-    config = PretrainConfig.model_validate({**chosen, "training": TRAINING})
+    config = PretrainConfig.model_validate({**chosen, "corpus": "x", "training": TRAINING})
     model = built("qwen3_5_moe", {"text_config": TEXT})
     assert (model.config.vocab_size, model.config.max_position_embeddings) == (IDS, LENGTH)
     balance = balance_of(model, config, Ranks(0, 1, torch.device("cpu")), None)
@@ -59,7 +59,7 @@ def test_a_text_model_within_another_has_the_sizes_of_the_corpus_and_is_balanced
 def test_what_is_said_of_a_text_model_within_another_names_its_own_field():
     options = {"text_config": {**TEXT, "router_aux_loss_coef": -1.0}}
     chosen = {"model": {"name": "qwen3_5_moe", "options": options}, "training": TRAINING}
-    config = PretrainConfig.model_validate(chosen)
+    config = PretrainConfig.model_validate(chosen | {"corpus": "x"})
     said = "model.options.text_config.router_aux_loss_coef: -1.0 is not possible"
     with pytest.raises(ConfigError, match=said):
         balance_of(built("qwen3_5_moe", options), config, Ranks(0, 1, torch.device("cpu")), None)

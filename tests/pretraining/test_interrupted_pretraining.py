@@ -27,7 +27,7 @@ def config(tmp_path_factory):
     saved = {"every": 0}
     return write_config(
         folder,
-        prepared_corpus=str(corpus.path),
+        corpus=str(corpus.path),
         model=SMALL,
         training=training,
         checkpoint=saved,

@@ -35,7 +35,16 @@ from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = CONFIG["mixture"]["weights"]
-SCHEDULE = "schedule=[{step: 7, anchor: uniform}, {step: 16, weights: {code: 0.1, manual: 0.9}}]"
+EVEN, LATE = {"code": 0.5, "manual": 0.5}, {"code": 0.1, "manual": 0.9}
+STAGES = [(7, WEIGHTS), (9, EVEN), (STEPS - 16, LATE)]
+SCHEDULE = "schedule=" + json.dumps(
+    {
+        "batch": BATCH,
+        "sequence_length": LENGTH,
+        "stages": [{"steps": steps, "mixture": weights} for steps, weights in STAGES],
+    }
+)
+SCHEDULED = [SCHEDULE, "mixture={anchor: natural}"]
 ODM = "estimator={name: odm, observe_every: 2, options: {warmup_steps: 2}}"
 AIOLI = (
     "estimator={name: aioli, options: {update_steps: 12, sweeps: 1, sweep_steps: 2, one_hot: 0.8}}"
@@ -49,14 +58,14 @@ def corpus(tmp_path_factory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory) -> Path:
-    return write_config(tmp_path_factory.mktemp("config"), prepared_corpus=str(corpus.path))
+    return write_config(tmp_path_factory.mktemp("config"), corpus=str(corpus.path))
 
 
 @pytest.fixture(scope="module")
 def scheduled(context, config, tmp_path_factory):
     """An undisturbed run with a schedule."""
     out = tmp_path_factory.mktemp("scheduled") / "run"
-    return finished(context, config, out, overrides=[SCHEDULE])
+    return finished(context, config, out, overrides=SCHEDULED)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +92,9 @@ def test_batches_are_those_of_the_sampler_with_changes_at_the_stated_steps(sched
     assert list(chain(*scheduled.batches())) == expected
     lines = [json.loads(line) for line in log_of(scheduled.out).splitlines()]
     assert [(line["batch"], line["why"]) for line in lines] == [
-        (0, "start: weights"),
-        (7, "schedule: uniform"),
-        (16, "schedule: weights"),
+        (0, "schedule: 0"),
+        (7, "schedule: 1"),
+        (16, "schedule: 2"),
     ]
     assert [line["weights"]["code"] for line in lines] == [0.7, 0.5, 0.1]
 
@@ -111,7 +120,7 @@ def test_a_finished_run_does_no_work(scheduled, config):
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = stamps()
-    result = pretrain(config, scheduled.out, [SCHEDULE, "metrics.every=1"])
+    result = pretrain(config, scheduled.out, [*SCHEDULED, "metrics.every=1"])
     after = stamps()
     after.pop(scheduled.out / "config.yaml"), before.pop(scheduled.out / "config.yaml")
     assert after == before
@@ -127,7 +136,7 @@ def test_only_the_last_checkpoints_are_kept(scheduled):
 # --- Killed, stopped, moved ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "overrides"), [("scheduled", [SCHEDULE]), ("steered", [AIOLI])])
+@pytest.mark.parametrize(("kind", "overrides"), [("scheduled", SCHEDULED), ("steered", [AIOLI])])
 def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(
     kind, overrides, request, context, config, tmp_path
 ):
@@ -173,14 +182,14 @@ def test_two_killed_ranks_go_on_as_one(context, config, steered, tmp_path):
 def test_sigterm_to_one_rank_stops_all_after_the_same_step_with_a_checkpoint(
     context, config, scheduled, tmp_path
 ):
-    first = Job(context, config, tmp_path / "run", 2, [SCHEDULE])
+    first = Job(context, config, tmp_path / "run", 2, SCHEDULED)
     first.until(8)
     os.kill(first.processes[1].pid, signal.SIGTERM)
     assert first.wait() == [0, 0]
     stopped = step_of(tmp_path / "run")
     assert 8 <= stopped < STEPS
     assert len(first.batches()) == stopped
-    second = finished(context, config, tmp_path / "run", ranks=2, overrides=[SCHEDULE])
+    second = finished(context, config, tmp_path / "run", ranks=2, overrides=SCHEDULED)
     assert first.batches() + second.batches() == scheduled.batches()
     assert log_of(tmp_path / "run") == log_of(scheduled.out)
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(scheduled.out))
@@ -197,13 +206,13 @@ def test_dropout_goes_on_where_it_was(context, config, tmp_path):
 
 
 def test_what_a_killed_save_left_is_no_checkpoint(context, config, scheduled, tmp_path):
-    first = Job(context, config, tmp_path / "run", 1, [SCHEDULE])
+    first = Job(context, config, tmp_path / "run", 1, SCHEDULED)
     first.until(2 * 12)
     first.kill()
     unfinished = tmp_path / "run" / "checkpoints" / ".step-00000099.tmp"
     unfinished.mkdir()
     (unfinished / "state.json").write_text("{")
-    finished(context, config, tmp_path / "run", overrides=[SCHEDULE])
+    finished(context, config, tmp_path / "run", overrides=SCHEDULED)
     assert log_of(tmp_path / "run") == log_of(scheduled.out)
     assert not unfinished.exists()
 
@@ -225,12 +234,12 @@ def test_a_damaged_checkpoint_is_named(context, config, tmp_path):
 
 
 def test_sharded_ranks_train_as_replicated_ones_and_go_on_as_one(context, config, tmp_path):
-    overrides = [SCHEDULE, "parallel=fsdp"]
-    whole = finished(context, config, tmp_path / "whole", overrides=[SCHEDULE, "parallel=none"])
+    overrides = [*SCHEDULED, "parallel=fsdp"]
+    whole = finished(context, config, tmp_path / "whole", overrides=[*SCHEDULED, "parallel=none"])
     first = Job(context, config, tmp_path / "run", 2, overrides)
     first.until(17)
     first.kill()
-    second = finished(context, config, tmp_path / "run", overrides=[SCHEDULE, "parallel=none"])
+    second = finished(context, config, tmp_path / "run", overrides=[*SCHEDULED, "parallel=none"])
     assert_goes_on(first, second, whole)
     assert log_of(tmp_path / "run") == log_of(whole.out)
     for name, value in weights_of(whole.out).items():
@@ -241,7 +250,7 @@ def test_sharded_ranks_train_as_replicated_ones_and_go_on_as_one(context, config
 
 
 def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(context, config, tmp_path):
-    broken = ["model={name: 'pretrain_job:Broken', options: {first: 3, last: 5}}", SCHEDULE]
+    broken = ["model={name: 'pretrain_job:Broken', options: {first: 3, last: 5}}", *SCHEDULED]
     job = finished(context, config, tmp_path / "run", ranks=2, overrides=broken)
     lines = [line for line in metrics_of(job.out) if "loss" in line]
     assert [line["skipped"] for line in lines] == [1, 2, 2, 2, 2, 2]

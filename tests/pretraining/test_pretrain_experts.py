@@ -23,7 +23,7 @@ from pretrain_runs import (
 )
 
 from mixopt import Corpus, pretrain
-from mixopt.errors import MixoptError, PluginError, RoutingError
+from mixopt.errors import PluginError, RoutingError
 from mixopt.pretraining.metrics import line_names
 from mixopt.routing import ExpertRecord
 from mixopt.testing import tiny_corpus
@@ -42,7 +42,7 @@ def corpus(tmp_path_factory) -> Corpus:
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory) -> Path:
     experts = {"every": 6}
-    own = {"prepared_corpus": str(corpus.path), "model": MODEL, "experts": experts}
+    own = {"corpus": str(corpus.path), "model": MODEL, "experts": experts}
     return write_config(tmp_path_factory.mktemp("config"), **own)
 
 
@@ -297,43 +297,6 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
     monkeypatch.setattr(experts_job, "LAYERS", 3)
     with pytest.raises(RoutingError, match="is of other experts: layer 3 has no router; here"):
         pretrain(config, out)
-
-
-@pytest.mark.parametrize(
-    ("thresholds", "said"),
-    [
-        ("{dead: 2}", "experts.thresholds: dead: 2 is not possible; it must be 0 to 1"),
-        ("{busiest: true}", "experts.thresholds: busiest: True is not a number"),
-        ("{ded: 0.1}", "experts.thresholds: ded: unknown threshold; did you mean 'dead'?"),
-        ("{busiest: 4}", "experts.thresholds: busiest: 4 cannot be exceeded"),
-    ],
-)
-def test_a_threshold_that_cannot_be_is_an_error_before_training(config, tmp_path, thresholds, said):
-    with pytest.raises(MixoptError) as error:
-        pretrain(config, tmp_path / "run", [f"experts.thresholds={thresholds}"])
-    assert said in str(error.value)
-    assert not (tmp_path / "run/metrics.jsonl").exists()
-
-
-def test_ranks_that_do_not_divide_the_experts_are_an_error_before_training(config, tmp_path):
-    said = "experts.ranks: 3 ranks do not divide the 4 experts of layer 1; these do: 1, 2, 4"
-    with pytest.raises(RoutingError, match=said):
-        pretrain(config, tmp_path / "run", ["experts.ranks=3"])
-    assert not (tmp_path / "run/metrics.jsonl").exists()
-
-
-def test_a_run_counts_diagnoses_by_its_own_thresholds(whole, config, tmp_path):
-    pretrain(config, tmp_path / "run", ["experts.thresholds={assignments: 1000000}"])
-    strict = tmp_path / "strict"
-    # A line is of 4 steps, 512 assignments an expert; a window of 6 has enough at its end.
-    pretrain(config, strict, ["experts.thresholds={effective: 1, assignments: 600}"])
-    collapses = "moe/diagnoses/collapse"
-    assert lines_with(tmp_path / "run", collapses) == []
-    assert [(one["step"], one[collapses]) for one in lines_with(strict, collapses)] == [
-        (12, 2),
-        (24, 2),
-    ]
-    assert lines_with(strict, "moe/diagnoses/undiagnosed")[0]["moe/diagnoses/undiagnosed"] == 2
 
 
 def lines_with(out, name):

@@ -21,7 +21,7 @@ from mixopt.testing import tiny_corpus
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("config")
     content = {
-        "prepared_corpus": str(tiny_corpus(folder / "corpus").path),
+        "corpus": str(tiny_corpus(folder / "corpus").path),
         "model": {
             "name": "decoder",
             "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48},
@@ -91,7 +91,7 @@ def cut(config, tmp_path):
 @pytest.fixture
 def renamed(config, tmp_path):
     """The corpus with `letters` in place of `manual`."""
-    before = Path(yaml.safe_load(config.read_text())["prepared_corpus"])
+    before = Path(yaml.safe_load(config.read_text())["corpus"])
     path = tmp_path / "renamed"
     shutil.copytree(before, path)
     (path / "manual").rename(path / "letters")
@@ -108,15 +108,36 @@ def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, 
         pretrain(config, cut, overrides)
 
 
-def test_a_run_does_not_go_on_with_other_domains_unless_it_is_said_which(config, cut, renamed):
-    overrides = ["mixture={anchor: uniform}", f"prepared_corpus={renamed}"]
-    with pytest.raises(
-        MixoptError, match="has 'manual', which the corpus does not have.*map_domains"
-    ):
+def test_a_run_does_not_go_on_with_other_domains(config, cut, renamed):
+    overrides = ["mixture={anchor: uniform}", f"corpus={renamed}"]
+    with pytest.raises(MixoptError, match=r"step-00000002: sampler: .*'manual'") as caught:
         pretrain(config, cut, overrides)
-    mapped = pretrain(config, cut, [*overrides, "map_domains={manual: letters}"])
-    assert mapped.step == 4
-    assert set(mapped.weights) == {"code", "letters"}
+    assert "\n" not in str(caught.value)
+
+
+def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path):
+    texts = {"code": tmp_path / "code.jsonl", "manual": tmp_path / "manual.jsonl"}
+    for name, file in texts.items():
+        lines = [json.dumps({"text": f"{name} {k} " * 30}) for k in range(200)]
+        file.write_text("\n".join(lines))
+    sources = {name: {"path": str(file)} for name, file in texts.items()}
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text(yaml.safe_dump({"corpus": {"domains": sources, "tokenizer": "bytes"}}))
+    overrides = [f"corpus={experiment}", "checkpoint.every=2"]
+    whole = pretrain(config, tmp_path / "run", overrides)
+    assert set(whole.weights) == {"code", "manual"}
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    for file in (experiment, *texts.values()):
+        file.unlink()
+    assert pretrain(config, tmp_path / "run", overrides).losses == whole.losses
+
+
+def test_text_that_is_prepared_already_is_named_itself(config, tmp_path):
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text("corpus: {domains: {web: {}}, prepared: runs/web/corpus}\n")
+    message = "experiment.yaml:1: corpus.prepared: is prepared already: give the run corpus: runs"
+    with pytest.raises(ConfigError, match=message):
+        pretrain(config, tmp_path / "run", [f"corpus={experiment}"])
 
 
 def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path, monkeypatch):
@@ -135,10 +156,10 @@ def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path,
 @pytest.mark.nightly
 def test_a_prepared_corpus_is_taken_from_a_store(s3, config, tmp_path):
     s3.put("other", b"")
-    there = Path(yaml.safe_load(config.read_text())["prepared_corpus"])
+    there = Path(yaml.safe_load(config.read_text())["corpus"])
     publish_corpus(there, "s3://texts/corpus")
     shown = pretrain(config, tmp_path / "here")
-    taken = pretrain(config, tmp_path / "run", ["prepared_corpus=s3://texts/corpus"])
+    taken = pretrain(config, tmp_path / "run", ["corpus=s3://texts/corpus"])
     assert taken.losses == shown.losses
     with pytest.raises(ConfigError, match="has a secret"):
-        pretrain(config, tmp_path / "no", ["prepared_corpus=s3://a:b1234@texts/corpus"])
+        pretrain(config, tmp_path / "no", ["corpus=s3://a:b1234@texts/corpus"])

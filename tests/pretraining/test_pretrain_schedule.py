@@ -34,7 +34,7 @@ def written(folder, corpus, stages=STAGES, training=None, **parts):
     (folder / "schedule.yaml").write_text(stages)
     kept = {n: v for n, v in CONFIG["training"].items() if n in {"micro_batch", "lr", "precision"}}
     content = {n: v for n, v in CONFIG.items() if n != "mixture"}
-    content |= {"prepared_corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
+    content |= {"corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
     content |= {"training": {**kept, **(training or {})}, "metrics": {"every": 1}}
     (folder / "run.yaml").write_text(yaml.safe_dump({**content, **parts}))
     return folder / "run.yaml"
@@ -54,6 +54,11 @@ def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
     assert 0.7 > code[3] > code[6] > code[9] > 0.5
     assert code[10:15] == [0.5] * 5
     assert code[15:] == [0.1] * 9
+
+
+def test_a_schedule_may_stand_in_the_file(corpus, tmp_path):
+    path = written(tmp_path, corpus, schedule=yaml.safe_load(STAGES))
+    assert load_pretraining(path).plan == load_pretraining(written(tmp_path, corpus)).plan
 
 
 def test_what_was_begun_does_not_depend_on_the_file(corpus, tmp_path):

@@ -20,7 +20,7 @@ SMALL = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "f
 
 
 def recipe(folder: Path, **parts) -> Path:
-    parts = {"model": SMALL, "prepared_corpus": str(folder / "corpus"), **parts}
+    parts = {"model": SMALL, "corpus": str(folder / "corpus"), **parts}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**CONFIG, **parts}))
     return folder / "recipe.yaml"
 
@@ -75,10 +75,8 @@ def test_other_weights_to_start_from_are_another_recipe(folder):
     assert len(set(found)) == 2
 
 
-@pytest.mark.parametrize("place", ["mixture", "schedule"])
-def test_another_mixture_in_the_same_file_is_another_recipe(folder, place):
-    given = {"file": str(folder / "mixture.yaml")}
-    file = recipe(folder, **{place: given if place == "mixture" else [given | {"step": 2}]})
+def test_another_mixture_in_the_same_file_is_another_recipe(folder):
+    file = recipe(folder, mixture={"file": str(folder / "mixture.yaml")})
     found = []
     for share in (0.25, 0.75):
         Mixture({"code": share, "manual": 1 - share}).to_file(folder / "mixture.yaml")
@@ -87,6 +85,6 @@ def test_another_mixture_in_the_same_file_is_another_recipe(folder, place):
 
 
 def test_text_that_is_not_there_is_said_with_the_recipe(folder):
-    file = recipe(folder, prepared_corpus=str(folder / "nowhere"))
+    file = recipe(folder, corpus=str(folder / "nowhere"))
     with pytest.raises(MixoptError, match=r"^proxy.from: .*recipe.yaml: .*nowhere"):
         hash_of(file)

@@ -34,7 +34,7 @@ def config(tmp_path_factory):
     training = {**CONFIG["training"], "steps": 6, "micro_batch": 2, "eps": 1e-3}
     return write_config(
         tmp_path_factory.mktemp("config"),
-        prepared_corpus=str(corpus.path),
+        corpus=str(corpus.path),
         training=training,
         checkpoint={"every": 2, "keep": 9},
         held_out={"every": 0, "tokens": 512},

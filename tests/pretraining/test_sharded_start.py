@@ -45,7 +45,7 @@ APART = [case for case in CASES if case.values[-1] in MODELS]
 
 
 def write_model(folder: Path, name: str, model: dict) -> None:
-    path = write_config(folder, prepared_corpus=str(folder / "corpus"), model=model)
+    path = write_config(folder, corpus=str(folder / "corpus"), model=model)
     path.rename(folder / f"{name}.yaml")
 
 

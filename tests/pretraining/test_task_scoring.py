@@ -41,7 +41,7 @@ MODELS = {
 
 def config_of(folder, model, **changed):
     return {
-        "prepared_corpus": str(folder / "corpus"),
+        "corpus": str(folder / "corpus"),
         "model": {"name": model, "options": MODELS.get(model, {})},
         "training": {
             "steps": 4,
@@ -139,11 +139,6 @@ def test_the_command_prints_a_table_and_json(folder):
 def test_a_directory_without_checkpoints_is_refused(folder, tmp_path):
     with pytest.raises(RunError, match="has no checkpoints; give the directory of"):
         score_tasks(tmp_path, folder / "tasks")
-
-
-def test_text_outside_the_run_is_read_only_where_it_is_trusted(folder):
-    with pytest.raises(RunError, match=r"prepared_corpus: .* is outside the run; .*--trust"):
-        score_tasks(folder / "decoder", folder / "tasks", device="cpu")
 
 
 def test_code_that_a_run_names_is_imported_only_where_it_is_trusted(folder, tmp_path):

@@ -9,7 +9,7 @@ from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_
 from mixopt import pretrain
 from mixopt.errors import ConfigError
 from mixopt.pretraining import token_losses
-from mixopt.pretraining.balance import ExpertBalance
+from mixopt.pretraining.training_step import ExpertBalance
 from mixopt.routing import RouterStats
 from mixopt.testing import tiny_corpus
 
@@ -27,7 +27,7 @@ CONFIG = {
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     corpus = tiny_corpus(folder / "corpus")
-    return write_config(folder, prepared_corpus=str(corpus.path), **CONFIG)
+    return write_config(folder, corpus=str(corpus.path), **CONFIG)
 
 
 @pytest.fixture(scope="module")

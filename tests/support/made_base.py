@@ -14,9 +14,12 @@ SMALL = {"layers": 1, "width": 32, "heads": 2, "ff": 64}
 
 def base_config(texts: dict[str, Path], steps: int = 120, **training) -> dict:
     """Return the configuration of a pretraining on these files, its rate constant."""
+    domains = {name: {"path": str(path)} for name, path in texts.items()}
+    text = next(iter(texts.values())).parent / "text_of_the_base.yaml"
+    text.write_text(yaml.safe_dump({"corpus": {"domains": domains}}), encoding="utf-8")
     return {
         "name": "base",
-        "corpus": {"domains": {name: {"path": str(path)} for name, path in texts.items()}},
+        "corpus": str(text),
         "model": {"name": "decoder", "options": SMALL},
         "training": {
             "steps": steps,

@@ -10,8 +10,8 @@ from torch import nn
 
 from mixopt.corpus import Tokenizer, open_tokenizer
 from mixopt.pretraining import TrainedModel
+from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model
-from mixopt.pretraining.training_config import ModelConfig
 
 LENGTH = 32
 SMALL = {

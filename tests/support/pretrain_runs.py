@@ -29,7 +29,7 @@ CONFIG = {
     "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
     "held_out": {"every": 12, "tokens": 512},
     # A run that is killed after so many passes has the checkpoint that was due.
-    "checkpoint": {"every": 5, "asynchronous": False},
+    "checkpoint": {"every": 5},
     "metrics": {"every": 4},
     "tracking": {"enabled": False},
 }

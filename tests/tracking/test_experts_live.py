@@ -33,7 +33,7 @@ class Job:
         options = {"steps": WAITS, "file": str(self.go)}
         training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}
         content = {
-            "prepared_corpus": str(tiny_corpus(folder / "corpus").path),
+            "corpus": str(tiny_corpus(folder / "corpus").path),
             "name": folder.name,
             "model": {"name": "experts_job:Waiting", "options": options},
             "training": {**training, "precision": "float32"},

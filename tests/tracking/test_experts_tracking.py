@@ -50,7 +50,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     torch.set_num_threads(1)
     training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}
     content = {
-        "prepared_corpus": str(tiny_corpus(tmp_path / "corpus").path),
+        "corpus": str(tiny_corpus(tmp_path / "corpus").path),
         "name": "toy",
         "model": {"name": "experts_job:TinyExperts"},
         "training": {**training, "precision": "float32"},

@@ -38,12 +38,12 @@ def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("config")
     content = {
         "name": "tracked",
-        "prepared_corpus": str(tiny_corpus(folder / "corpus").path),
+        "corpus": str(tiny_corpus(folder / "corpus").path),
         "model": MODEL,
         "training": TRAINING,
         "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
         "held_out": {"every": 4, "tokens": 512},
-        "checkpoint": {"every": 3, "asynchronous": False},
+        "checkpoint": {"every": 3},
         "metrics": {"every": 2},
     }
     path = folder / "run.yaml"

@@ -24,7 +24,6 @@ from mixopt.config import is_recipe
 from mixopt.corpus import Corpus, identity_of, known_tokenizer, saved_tokenizer
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining import (
-    ADAM_EPS,
     ModelOrigin,
     PretrainConfig,
     balance_alone,
@@ -187,7 +186,7 @@ class ContinuedProxy:
         moments = {
             name.removeprefix(_STATE): value
             for name, value in (self._origin.optimizer_tensors() or {}).items()
-            if name.rpartition(".")[2] in ADAM_STATE  # an average of the weights is none of Adam's
+            if name.rpartition(".")[2] in ADAM_STATE
         }
         if self._optimizer and not moments:
             raise ConfigError(
@@ -286,9 +285,9 @@ class ContinuedProxy:
             "weight_decay": training.weight_decay,
             "betas": training.betas,
             "clip": training.clip,
-            "mask_documents": training.mask_documents is True,
-            "eps": ADAM_EPS if training.eps is None else training.eps,
-            "decay_embeddings": training.decay_embeddings is not False,
+            "mask_documents": training.mask_documents,
+            "eps": training.eps,
+            "decay_embeddings": training.decay_embeddings,
         }
 
 

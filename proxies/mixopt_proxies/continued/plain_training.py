@@ -20,11 +20,9 @@ from torch import Tensor, nn, optim
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.pretraining import (
-    ADAM_EPS,
     DocumentMasks,
     ExpertBalance,
     balance_alone,
-    check_apart,
     decay_groups,
     token_losses,
 )
@@ -84,7 +82,7 @@ class Annealing:
     clip: float
     precision: Precision
     mask_documents: bool = False
-    eps: float = ADAM_EPS
+    eps: float = 1e-8
     decay_embeddings: bool = True
 
     def __post_init__(self) -> None:
@@ -238,7 +236,7 @@ class PlainTraining:
         if not self._annealing.mask_documents:
             return None
         masks = DocumentMasks(self._model, document_ends(corpus))
-        check_apart(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
+        masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
         return masks
 
     def _at_start(self, device: torch.device) -> nn.Module:
