@@ -186,7 +186,6 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
         full = {
             name: fields for name, fields in full.items() if name not in ("mixture", "schedule")
         }
-        full["evaluation"] = {"exams": {"path": "exams.jsonl"}}
     training = full["training"] | content.get("training", {})
     return full | content | {"training": training}
 

@@ -5,7 +5,6 @@ from .corpus import (
     NamedDomains as NamedDomains,
     document_ends as document_ends,
 )
-from .document_stream import DocumentStream as DocumentStream, prepare_stream as prepare_stream
 from .documents import BadDocuments as BadDocuments
 from .domain_tokens import (
     check_token_files as check_token_files,
@@ -16,7 +15,6 @@ from .index_files import (
     corpus_hash as corpus_hash,
     read_corpus_index as read_corpus_index,
     read_domain_names as read_domain_names,
-    read_stream_index as read_stream_index,
 )
 from .preparation import prepare_corpus as prepare_corpus
 from .sizes import (

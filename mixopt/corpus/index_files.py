@@ -26,7 +26,6 @@ from mixopt.system import (
 INDEX = "index.json"
 PREPARE_AGAIN = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
 CORPUS_FORMAT = "mixopt-corpus/3"
-STREAM_FORMAT = "mixopt-streamed/3"
 TOKENIZER_FILES = ("tokenizer.json", ".tokenizer")
 TASK_FOLDER = "tasks"
 MAX_COUNT = 1 << 60  # tokens, documents, bytes: more than there are
@@ -49,17 +48,6 @@ class CorpusIndex:
     tasks: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class StreamIndex:
-    """What the held-out text of streamed domains says of itself."""
-
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
-    tokenizer: str
-    fingerprint: str
-    held_out: frozenset[bytes]
-
-
 def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
     """Read the index of a prepared corpus."""
     fields = {**_NAMED, "tasks": list, "vocab_size": int, "provenance": dict}
@@ -74,17 +62,6 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
         domains, targets, index["tokenizer"], index["vocab_size"], index["fingerprint"],
         index["provenance"], tasks,
     )  # fmt: skip
-
-
-def read_stream_index(folder: Path) -> StreamIndex:
-    """Read the index of the held-out text of streamed domains."""
-    index = read_index(folder, STREAM_FORMAT, {**_NAMED, "held_out": list}, CorpusError)
-    domains, targets = _names(folder, index)
-    try:
-        held_out = frozenset(bytes.fromhex(digest) for digest in index["held_out"])
-    except (TypeError, ValueError) as reason:
-        raise _fault(folder, f"held_out: {reason}", CorpusError) from reason
-    return StreamIndex(domains, targets, index["tokenizer"], index["fingerprint"], held_out)
 
 
 def read_domain_names(folder: Path) -> tuple[str, ...]:
@@ -141,9 +118,7 @@ def corpus_hash(folder: Path) -> str:
 
 def check_tokenizer(folder: Path) -> None:
     """Check that the tokenizer in a corpus's folder is the one that it was made with."""
-    kind = str(_content(folder, CorpusError).get("format"))
-    expected = STREAM_FORMAT if kind == STREAM_FORMAT else CORPUS_FORMAT
-    _check_files(folder, read_index(folder, expected, {"files": dict}, CorpusError))
+    _check_files(folder, read_index(folder, CORPUS_FORMAT, {"files": dict}, CorpusError))
 
 
 def prepared_tokenizer(name: str) -> str | None:
@@ -152,7 +127,7 @@ def prepared_tokenizer(name: str) -> str | None:
     if not (folder / INDEX).is_file():
         return None
     content = read_json(folder / INDEX, error=CorpusError)
-    is_ours = isinstance(content, dict) and content.get("format") in (CORPUS_FORMAT, STREAM_FORMAT)
+    is_ours = isinstance(content, dict) and content.get("format") == CORPUS_FORMAT
     known: Any = content.get("tokenizer") if is_ours else None
     return known if isinstance(known, str) else None
 

@@ -1,14 +1,13 @@
 """Text in stores: found, prepared, counted and streamed as local files are, named by its URL."""
 
 import json
-from itertools import islice
 
 import fsspec
 import pytest
 import yaml
 
-from mixopt.config import CorpusConfig, SourceConfig, TasksConfig, load_config
-from mixopt.corpus import BadDocuments, Corpus, DocumentStream, count_domains, prepare_corpus
+from mixopt.config import CorpusConfig, TasksConfig, load_config
+from mixopt.corpus import Corpus, count_domains, prepare_corpus
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline import check_experiment, check_lines, prepare
 from mixopt.system import cache_folder
@@ -153,27 +152,6 @@ def test_a_bad_document_that_is_skipped_is_noted_by_its_url(s3, tmp_path):
     assert corpus.provenance["sources"]["web"]["read"]["first_bad"].startswith(
         f"domain 'web': {url}:61: column"
     )
-
-
-def test_a_stream_of_objects_goes_on_from_a_place_and_sees_a_change(s3):
-    s3.put("web/1.jsonl", lines({"text": t} for t in texts("web")[:30]))
-    s3.put("web/2.jsonl", lines({"text": t} for t in texts("web")[30:]))
-    source = SourceConfig(path="s3://texts/web")
-
-    def opened() -> DocumentStream:
-        return DocumentStream("web", source, BadDocuments(), frozenset())
-
-    first, second = opened(), opened()
-    before = list(islice(first, 41))
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert before + list(second) == texts("web")
-    state = first.state_dict()
-    changed = texts("web")[30:]
-    changed[0], changed[7] = changed[7], changed[0]
-    s3.put("web/2.jsonl", lines({"text": t} for t in changed))
-    fresh = opened()
-    with pytest.raises(CorpusError, match="the run had reached s3://texts/web/2.jsonl of"):
-        fresh.load_state_dict(state)
 
 
 def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
