@@ -21,7 +21,7 @@ class _Stage(BaseModel):
     to: dict[str, float] | None = None
 
 
-class _Staged(BaseModel):
+class _Schedule(BaseModel):
     batch: int = Field(gt=0)
     sequence_length: int = Field(gt=0)
     stages: list[_Stage]
@@ -35,8 +35,8 @@ class _Record(BaseModel):
     """What is read of `config.yaml` of a run."""
 
     training: _Training
-    staged: _Staged | None = None
-    prepared_corpus: str | None = None
+    corpus: str = ""
+    schedule: _Schedule | None = None
 
 
 class _Change(BaseModel):
@@ -78,7 +78,7 @@ def replayed_run(given: str) -> dict[str, Any]:
         given: The directory of a run, whose newest checkpoint is meant, or one of its checkpoints.
 
     Raises:
-        ConfigError: It is no run, has streamed its text, or a file of it is damaged.
+        ConfigError: It is no run, or a file of it is damaged.
     """
     path = local_path(given)
     run = path.parent.parent if path.parent.name == "checkpoints" else path
@@ -87,9 +87,8 @@ def replayed_run(given: str) -> dict[str, Any]:
         raise ConfigError(f"{given}: has no config.yaml; {_WHAT}")
     record: _Record = checked_as(_Record, read_yaml(record_file), str(record_file), ConfigError)
     if not corpus.is_dir():
-        if record.prepared_corpus is None:
-            raise ConfigError(f"{given}: has no prepared corpus to replay; {_WHAT} that has one")
-        corpus = local_path(record.prepared_corpus)
+        corpus = local_path(record.corpus)
+        corpus = corpus / "corpus" if (corpus / "corpus").is_dir() else corpus
     index = _read(corpus / "index.json", _Index)
     domains = {name: _part(corpus / name, index.document_end(name)) for name in index.domains}
     mixture = mean_mixture(run, record, index.domains, _last_step(path))
@@ -138,7 +137,7 @@ def mean_mixture(
     last = record.training.steps if until is None else min(record.training.steps, until)
     changes = _changes(run / "mixture_log.jsonl", last)
     stops = [*(change.step for change in changes[1:]), last + 1]
-    ramps = {} if record.staged is None else _ramps(record.staged)
+    ramps = {} if record.schedule is None else _ramps(record.schedule)
     sums_D = np.zeros(len(names))
     for change, stop in zip(changes, stops, strict=True):
         steps, (length, to) = stop - change.step, ramps.get(change.step, (0, None))
@@ -160,13 +159,13 @@ def _changes(log: Path, last: int) -> list[_Change]:
     return trained
 
 
-def _ramps(staged: _Staged) -> dict[int, tuple[int, dict[str, float] | None]]:
+def _ramps(schedule: _Schedule) -> dict[int, tuple[int, dict[str, float] | None]]:
     """Return the steps of each stage of a schedule and the mixture that it goes to, by its start.
 
     Tokens are rounded to steps as mixopt.sampling.schedule does it.
     """
-    found, asked, given, size = {}, 0, 0, staged.batch * staged.sequence_length
-    for stage in staged.stages:
+    found, asked, given, size = {}, 0, 0, schedule.batch * schedule.sequence_length
+    for stage in schedule.stages:
         asked += stage.tokens if stage.steps is None else stage.steps * size
         steps = (2 * (asked - given) + size) // (2 * size) if stage.steps is None else stage.steps
         found[given // size + 1] = (steps, stage.to)

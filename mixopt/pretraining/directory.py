@@ -26,6 +26,7 @@ import yaml
 from mixopt.config import (
     WHERE,
     Config,
+    Fault,
     Location,
     ObjectiveConfig,
     SourceConfig,
@@ -242,13 +243,11 @@ class _TextConfig(Config):
 
 
 def _text_of(config: PretrainConfig) -> Config:
-    sections = read_sections(config.corpus, _TextConfig, (), example="'corpus:'")
-    for location, message in _text_faults(sections.values):
-        raise sections.mistake(location, message)
-    return sections.values
+    example = "'corpus:'"
+    return read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
 
 
-def _text_faults(text: Config) -> Iterator[tuple[Location, str]]:
+def _text_faults(text: Config) -> Iterator[Fault]:
     if text.corpus.prepared is not None:
         message = f"is prepared already: give the run corpus: {text.corpus.prepared}"
         yield ("corpus", "prepared"), message

@@ -24,7 +24,7 @@ def mean_of(folder, changes, until=None, **config):
     return mean_mixture(folder, record, NAMES, until)["web"]
 
 
-def staged(*stages):
+def schedule_of(*stages):
     return {"batch": 4, "sequence_length": 16, "stages": list(stages)}
 
 
@@ -34,14 +34,14 @@ def test_where_all_steps_have_the_same_tokens_it_is_over_steps(tmp_path):
 
 
 def test_stages_of_a_schedule_count_by_their_steps(tmp_path):
-    plan = staged({"steps": 6, "mixture": WEB}, {"steps": 3, "mixture": CODE})
-    found = mean_of(tmp_path, [(1, WEB), (7, CODE)], training={"steps": 9}, staged=plan)
+    plan = schedule_of({"steps": 6, "mixture": WEB}, {"steps": 3, "mixture": CODE})
+    found = mean_of(tmp_path, [(1, WEB), (7, CODE)], training={"steps": 9}, schedule=plan)
     assert found == pytest.approx(6 / 9)
 
 
 def test_a_stage_that_goes_to_a_mixture_linearly_counts_half_of_either_end(tmp_path):
-    plan = staged({"steps": 4, "mixture": WEB, "to": HALF}, {"steps": 4, "mixture": HALF})
-    found = mean_of(tmp_path, [(1, WEB), (5, HALF)], training={"steps": 8}, staged=plan)
+    plan = schedule_of({"steps": 4, "mixture": WEB, "to": HALF}, {"steps": 4, "mixture": HALF})
+    found = mean_of(tmp_path, [(1, WEB), (5, HALF)], training={"steps": 8}, schedule=plan)
     assert found == pytest.approx((0.75 + 0.5) / 2)
 
 
@@ -60,7 +60,7 @@ def test_steps_after_the_checkpoint_do_not_count(tmp_path):
 
 @pytest.mark.parametrize("until", [1, 3, 5, 8, 9])
 def test_of_a_linear_stage_it_is_the_mean_of_what_the_schedule_held_so_far(tmp_path, until):
-    plan = staged(
+    plan = schedule_of(
         {"steps": 2, "mixture": HALF},
         {"steps": 6, "mixture": WEB, "to": CODE},
         {"steps": 3, "mixture": CODE},
@@ -70,7 +70,7 @@ def test_of_a_linear_stage_it_is_the_mean_of_what_the_schedule_held_so_far(tmp_p
     held = [schedule.mixture_at(k)["web"] for k in range(until)]
     mean = sum(size * share for size, share in zip(sizes, held, strict=True)) / sum(sizes)
     changes = [(1, HALF), (3, WEB), (9, CODE)]
-    found = mean_of(tmp_path, changes, until, training={"steps": 11}, staged=plan)
+    found = mean_of(tmp_path, changes, until, training={"steps": 11}, schedule=plan)
     assert found == pytest.approx(mean)
 
 
@@ -93,14 +93,14 @@ def test_a_log_without_a_mixture_that_was_trained_on_is_one_line(tmp_path):
 
 
 def test_stages_begin_where_those_of_the_schedule_itself_do():
-    content = staged(
+    content = schedule_of(
         {"tokens": 1_000, "mixture": WEB}, {"tokens": 999, "mixture": CODE},
         {"steps": 3, "mixture": HALF}, {"tokens": 500, "mixture": WEB},
     )  # fmt: skip
     schedule = Schedule.from_content(content, "here")
-    record = checked_as(_Record, {"training": {"steps": 1}, "staged": schedule.to_json()}, "here")
-    lengths = [steps for steps, _ in _ramps(record.staged).values()]
-    starts = list(_ramps(record.staged))
+    record = checked_as(_Record, {"training": {"steps": 1}, "schedule": schedule.to_json()}, "here")
+    lengths = [steps for steps, _ in _ramps(record.schedule).values()]
+    starts = list(_ramps(record.schedule))
     assert sum(lengths) == schedule.steps
     for start, mixture in zip(starts, (WEB, CODE, HALF, WEB), strict=True):
         assert dict(schedule.mixture_at(start - 1)) == mixture

@@ -116,9 +116,7 @@ def test_what_decays_in_a_stack_is_all_but_norms_and_embeddings_where_asked():
             assert values.unique().tolist() == [float(not spared)], weight.name
 
 
-def test_eps_and_decay_of_embeddings_are_those_of_the_base(
-    texts, tmp_path
-):
+def test_eps_and_decay_of_embeddings_are_those_of_the_base(texts, tmp_path):
     told = {"steps": 2, "eps": 1e-5, "decay_embeddings": False}
     base = make_base(tmp_path, texts, **told)
     annealing = proxy_of(base)._annealing
