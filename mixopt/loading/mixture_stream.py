@@ -47,7 +47,7 @@ except ImportError as error:
 
 UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
 LANES = 16
-FORMAT = "mixopt-stream/3"
+FORMAT = "mixopt-stream/4"
 _WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
 
 
@@ -131,7 +131,9 @@ class MixtureStream(IterableDataset[Batch]):
         self.collate = collate
         self._columns: set[str] = set()
         self._inline: LaneReader | None = None
-        self._places = [Places.joined(one.at_start(self._lanes) for one in divided.values())]
+        self._places: Places = {}
+        for source in divided.values():
+            self._places |= source.at_start(self._lanes)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches to the end of the pass."""
@@ -153,10 +155,11 @@ class MixtureStream(IterableDataset[Batch]):
                     if workers:
                         workers.ask(asked[-1])
                 samples = workers.take() if workers else [self._read(asked[0])]
-                for places, (_, changed) in zip(self._places, samples, strict=True):
-                    places.update(changed)
+                rows: list[Any] = []
+                for part, changed in samples:
+                    rows += part
+                    self._places |= changed
                 sampler.received(batch + 1, handed_out=batch + len(asked))
-                rows = [row for part, _ in samples for row in part]
                 yield self._batch(batch, rows, asked.popleft())
         finally:
             if workers:
@@ -250,13 +253,10 @@ class MixtureStream(IterableDataset[Batch]):
 
     def rank_state(self) -> dict[str, Any]:
         """Return the state of this rank's lanes; it resumes only with this number of ranks."""
-        places = Places.joined(self._places)
-        lanes, marks = places.lanes.items(), places.marks.items()
         domains = {
             name: {
                 "parts": source.parts,
-                "marks": {str(k): list(mark) for (n, k), mark in marks if n == name},
-                "lanes": {str(k): list(place) for (n, k), place in lanes if n == name},
+                "lanes": {str(k): _listed(self._places[name, k]) for k in self._lanes},
             }
             for name, source in self._plan.sources.items()
         }
@@ -279,12 +279,11 @@ class MixtureStream(IterableDataset[Batch]):
                     f" {shown_value(here)}"
                 )
         domains = fields.part("domains")
-        places = Places.joined(
-            _read_places(domains.part(name), source, self._lanes)
-            for name, source in self._plan.sources.items()
-        )
+        places: Places = {}
+        for name, source in self._plan.sources.items():
+            places |= _read_places(domains.part(name), source, self._lanes)
         self._sampler.load_state_dict(fields.part("sampler").content)
-        self._places, self._inline = [places], None
+        self._places, self._inline = places, None
 
     def _settings(self) -> dict[str, Any]:
         """Return what the batches follow from besides sources and sampler."""
@@ -298,16 +297,14 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _start_workers(self) -> _Workers:
         """Start processes that read neighbouring lanes each, from where those are."""
-        places, self._inline = Places.joined(self._places), None
+        self._inline = None
         lanes = [part.tolist() for part in np.array_split(self._lanes, self._workers)]
-        self._places = [places.of(some, self._plan.sources) for some in lanes]
         return _Workers(self._plan, lanes, self._places)
 
     def _read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read a batch in this process."""
         if self._inline is None:
-            self._places = [Places.joined(self._places)]
-            self._inline = LaneReader(self._plan, self._lanes, self._places[0])
+            self._inline = LaneReader(self._plan, self._lanes, self._places)
         try:
             return self._inline.read(domain_GS)
         except BaseException:
@@ -348,14 +345,12 @@ class _Workers:
     torch's DataLoader's: in those, sources that look where they are would read other parts.
     """
 
-    def __init__(
-        self, plan: LanePlan, lanes: Sequence[Sequence[int]], places: Sequence[Places]
-    ) -> None:
+    def __init__(self, plan: LanePlan, lanes: Sequence[Sequence[int]], places: Places) -> None:
         """Start a process for each share of the lanes."""
         self._ends = np.cumsum([len(some) for some in lanes])
         self._pools = [
-            ProcessPoolExecutor(1, initializer=_begin, initargs=(plan, some, there, os.getpid()))
-            for some, there in zip(lanes, places, strict=True)
+            ProcessPoolExecutor(1, initializer=_begin, initargs=(plan, some, places, os.getpid()))
+            for some in lanes
         ]
         self._asked: deque[list[Future[Any]]] = deque()
 
@@ -412,9 +407,6 @@ def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
 def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the states of the ranks of a stream together; any number of ranks resumes from that.
 
-    Of a part of a source that several ranks read, the earliest mark is kept: any of them can begin
-    there.
-
     Raises:
         SamplerError: They are not of one stream at one batch, or lanes are missing.
     """
@@ -428,11 +420,8 @@ def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     f"the stream's state {k} of {len(given)}: {name}: is not that of the first"
                 )
         for name, one in state["domains"].items():
-            known = domains.setdefault(name, {"parts": one["parts"], "marks": {}, "lanes": {}})
+            known = domains.setdefault(name, {"parts": one["parts"], "lanes": {}})
             known["lanes"] |= one["lanes"]
-            for part, mark in one["marks"].items():
-                before = known["marks"].setdefault(part, mark)
-                known["marks"][part] = min(before, mark, key=lambda mark: tuple(mark[:2]))
     for name, one in domains.items():
         missing = set(map(str, range(first["lanes"]))) - set(one["lanes"])
         if missing:
@@ -440,8 +429,7 @@ def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 f"the stream's states: domain {name!r}: lane {min(missing, key=int)} of"
                 f" {first['lanes']} is in none of them; join those of all ranks"
             )
-        for field in ("marks", "lanes"):
-            one[field] = dict(sorted(one[field].items(), key=lambda pair: int(pair[0])))
+        one["lanes"] = dict(sorted(one["lanes"].items(), key=lambda pair: int(pair[0])))
     return {**first, "domains": domains}
 
 
@@ -469,30 +457,34 @@ def _read_places(fields: StateFields, source: DividedSource, lanes: Iterable[int
             f"{fields.where}: its source was read in {parts} parts, here it has shards for "
             f"{source.parts}: it has changed"
         )
-    marks, records, places = fields.part("marks"), fields.part("lanes"), Places()
+    records, places = fields.part("lanes"), Places()
     for lane in lanes:
-        name, part = str(lane), lane // source.lanes
+        name = str(lane)
         if name not in records.content:
             raise SamplerError(
                 f"{records.where}: {lane}: is missing; join the states of all ranks by "
                 "join_stream_states before other ranks resume from it"
             )
-        place = LanePlace(*records.wholes(name, len(LanePlace._fields)))
+        *numbers, mark = records.listed(name, len(LanePlace._fields))
+        counts = StateFields({name: numbers}, records.where, SamplerError).wholes(name)
+        place = LanePlace(*counts, mark=_read_mark(mark, f"{records.where}: {name}"))
         if place.left > 1 << 31 or (place.left > 0) != (place.carried > 0):
             records.refuse(name, "no place: tokens are left of documents that are carried")
-        mark = _read_mark(marks, str(part))
-        if mark[:2] > place[:2] or place.document % source.lanes != lane % source.lanes:
-            records.refuse(name, f"no place of lane {lane} after the mark of its part")
-        places.lanes[source.domain, lane] = place
-        places.marks[source.domain, part] = mark
+        if place.mark[:2] > place[:2] or place.document % source.lanes != lane % source.lanes:
+            records.refuse(name, f"no place of lane {lane} after its mark")
+        places[source.domain, lane] = place
     return places
 
 
-def _read_mark(marks: StateFields, name: str) -> Mark:
-    values = dict(zip(Mark._fields, marks.listed(name, len(Mark._fields)), strict=True))
-    one = StateFields(values, f"{marks.where}: {name}", SamplerError)
+def _read_mark(values: Any, where: str) -> Mark:
+    listed = StateFields({"mark": values}, where, SamplerError).listed("mark", len(Mark._fields))
+    one = StateFields(dict(zip(Mark._fields, listed, strict=True)), f"{where}: mark", SamplerError)
     source = one.maybe("source", lambda name: one.part(name).content)
     mark = Mark(one.whole("epoch"), one.whole("document"), one.whole("last_pass"), source)
     if source is None and mark.document:
         one.refuse("source", "no state, in the middle of a pass")
     return mark
+
+
+def _listed(place: LanePlace) -> list[Any]:
+    return [*place[:-1], list(place.mark)]

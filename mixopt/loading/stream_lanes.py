@@ -2,9 +2,9 @@
 
 A source is divided into parts of whole shards, as many as divide the lanes; document i of a part
 goes to lane i modulo the part's lanes, so which documents a lane gets does not depend on which
-process reads it, and a process reads a part once for all its lanes. Where to begin again is a mark:
-a document with the state that the source itself gives there, kept every so many documents; a source
-without one is read from the start of the pass.
+process reads it, and a process reads a part once for all its lanes. Where a lane begins again is a
+mark: a document with the state that the source itself gives there, kept every so many documents; a
+source without one is read from the start of the pass.
 
 A lane reads a block of documents, packs it and shuffles its rows. Where it is, is then told by the
 document that the block begins with and by how many rows of it were taken. Tokens that filled no row
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,7 @@ class LanePlace(NamedTuple):
         left: Tokens at their end that go into the block.
         block: Number of the block.
         taken: Rows that were taken of it; 0 where none was read yet.
+        mark: Where the part can be read from to get there.
     """
 
     epoch: int
@@ -69,36 +70,10 @@ class LanePlace(NamedTuple):
     left: int = 0
     block: int = 0
     taken: int = 0
+    mark: Mark = Mark()
 
 
-@dataclass
-class Places:
-    """Where lanes are, by domain and lane, and the marks of parts, by domain and part."""
-
-    lanes: dict[LaneKey, LanePlace] = field(default_factory=dict)
-    marks: dict[LaneKey, Mark] = field(default_factory=dict)
-
-    @classmethod
-    def joined(cls, readers: Iterable[Places]) -> Places:
-        """Put the places of several readers together; of a part the earliest mark is kept."""
-        joined = cls()
-        for one in readers:
-            joined.lanes |= one.lanes
-            for key, mark in one.marks.items():
-                known = joined.marks.setdefault(key, mark)
-                joined.marks[key] = min(known, mark, key=lambda mark: mark[:2])
-        return joined
-
-    def of(self, lanes: Iterable[int], sources: Mapping[str, DividedSource]) -> Places:
-        """Return the places of some of the lanes."""
-        keys = [(name, lane) for name in sources for lane in lanes]
-        parts = {(name, lane // sources[name].lanes) for name, lane in keys}
-        return Places({k: self.lanes[k] for k in keys}, {k: self.marks[k] for k in parts})
-
-    def update(self, other: Places) -> None:
-        """Take what the reader has changed."""
-        self.lanes |= other.lanes
-        self.marks |= other.marks
+Places = dict[LaneKey, LanePlace]
 
 
 class DividedSource:
@@ -143,19 +118,18 @@ class DividedSource:
 
     def at_start(self, lanes: Iterable[int]) -> Places:
         """Return the places of lanes that have read nothing."""
-        places = {(self.domain, lane): LanePlace(0, lane % self.lanes) for lane in lanes}
-        return Places(places, {(name, lane // self.lanes): Mark() for name, lane in places})
+        return {(self.domain, lane): LanePlace(0, lane % self.lanes) for lane in lanes}
 
 
 class StreamPart:
     """Deals the documents of a part to some of its lanes, its slots."""
 
-    def __init__(
-        self, source: DividedSource, number: int, mark: Mark, starts: Mapping[int, DocumentPlace]
-    ) -> None:
-        """Begin at a mark; nothing is read yet."""
-        self.source, self._number, self._starts = source, number, starts
-        self._needed = dict(starts)
+    def __init__(self, source: DividedSource, number: int, places: Mapping[int, LanePlace]) -> None:
+        """Begin at the first mark of the slots' places; nothing is read yet."""
+        self.source, self._number = source, number
+        mark = min((place.mark for place in places.values()), key=lambda mark: mark[:2])
+        starts = {slot: DocumentPlace(*place[:2]) for slot, place in places.items()}
+        self._starts, self._needed = starts, dict(starts)
         self._queues: dict[int, deque[tuple[DocumentPlace, Any] | None]] = {
             slot: deque() for slot in starts
         }
@@ -288,7 +262,7 @@ class LaneRows:
     @property
     def place(self) -> LanePlace:
         """Where the lane is."""
-        return self._begin._replace(taken=self._taken)
+        return self._begin._replace(taken=self._taken, mark=self._part.mark)
 
     def _restore(self) -> None:
         """Read what was left over before the block, and the block where rows of it were taken."""
@@ -369,39 +343,30 @@ class LaneReader:
 
     def __init__(self, plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
         """Begin at the places of the lanes; nothing is read yet."""
-        self._plan, self._lanes, self._names = plan, list(lanes), list(plan.sources)
+        self._lanes, self._names = list(lanes), list(plan.sources)
         self._rows: dict[LaneKey, LaneRows] = {}
-        self._parts: dict[LaneKey, StreamPart] = {}
-        self._marks = dict(places.marks)
         for name, source in plan.sources.items():
-            starts: dict[int, dict[int, DocumentPlace]] = {}
+            slots: dict[int, dict[int, LanePlace]] = {}
             for lane in self._lanes:
                 part, slot = divmod(lane, source.lanes)
-                first = DocumentPlace(*places.lanes[name, lane][:2])
-                starts.setdefault(part, {})[slot] = first
-            for part, slots in starts.items():
-                mark = places.marks[name, part]
-                self._parts[name, part] = StreamPart(source, part, mark, slots)
-            for lane in self._lanes:
-                part, slot = divmod(lane, source.lanes)
-                key, place = domain_key(plan.seed, f"{name}\n{lane}"), places.lanes[name, lane]
-                self._rows[name, lane] = LaneRows(
-                    self._parts[name, part], slot, plan.form, key, plan.block, place
-                )
+                slots.setdefault(part, {})[slot] = places[name, lane]
+            for part, starts in slots.items():
+                reader = StreamPart(source, part, starts)
+                for slot, place in starts.items():
+                    lane = part * source.lanes + slot
+                    key = domain_key(plan.seed, f"{name}\n{lane}")
+                    rows = LaneRows(reader, slot, plan.form, key, plan.block, place)
+                    self._rows[name, lane] = rows
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read the next samples of each lane, of the domains that are asked for."""
-        samples, changed = [], Places()
+        samples, changed = [], set[LaneKey]()
         for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True):
             for number in domain_S:
-                name = self._names[number]
-                samples.append(next(self._rows[name, lane]))
-                changed.lanes[name, lane] = self._rows[name, lane].place
-        for name, lane in changed.lanes:
-            key = name, lane // self._plan.sources[name].lanes
-            if self._parts[key].mark is not self._marks[key]:
-                self._marks[key] = changed.marks[key] = self._parts[key].mark
-        return samples, changed
+                key = self._names[number], lane
+                samples.append(next(self._rows[key]))
+                changed.add(key)
+        return samples, {key: self._rows[key].place for key in changed}
 
 
 def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:

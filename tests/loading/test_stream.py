@@ -212,6 +212,6 @@ def test_a_lane_without_documents_says_so():
 
 def test_what_is_not_a_state_is_refused():
     with pytest.raises(
-        SamplerError, match="not a state of format 'mixopt-stream/3': it has no format"
+        SamplerError, match="not a state of format 'mixopt-stream/4': it has no format"
     ):
         lists().load_state_dict({})

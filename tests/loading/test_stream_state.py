@@ -58,7 +58,9 @@ def test_an_absurd_value_is_one_line_at_the_latest_with_the_first_batch(value):
 def test_a_state_that_is_refused_changes_nothing():
     one, state = advanced(), advanced().state_dict()
     with pytest.raises(SamplerError, match=r"domains: web: lanes: 0.0: -1 is not a whole number"):
-        one.load_state_dict(replaced(state, ("domains", "web", "lanes", "0"), [-1, 0, 0, 0, 0, 0]))
+        one.load_state_dict(
+            replaced(state, ("domains", "web", "lanes", "0"), [-1, 0, 0, 0, 0, 0, [0, 0, 0, None]])
+        )
     assert one.state_dict() == state
 
 
@@ -77,15 +79,17 @@ def test_a_state_of_other_settings_is_refused_with_both(field, value, says):
 
 
 def test_a_place_before_the_mark_of_its_part_is_refused():
-    mark = [3, 0, 1, None]
-    broken = replaced(advanced().state_dict(), ("domains", "web", "marks", "0"), mark)
-    with pytest.raises(SamplerError, match="is no place of lane 0 after the mark of its part"):
+    state = advanced().state_dict()
+    lane = [*state["domains"]["web"]["lanes"]["0"][:6], [3, 0, 1, None]]
+    broken = replaced(state, ("domains", "web", "lanes", "0"), lane)
+    with pytest.raises(SamplerError, match="is no place of lane 0 after its mark"):
         stream().load_state_dict(broken)
 
 
 def test_a_place_of_another_lane_is_refused():
-    broken = replaced(advanced().state_dict(), ("domains", "web", "lanes", "1"), [0, 2, 0, 0, 0, 1])
-    with pytest.raises(SamplerError, match="is no place of lane 1 after the mark of its part"):
+    lane = [0, 2, 0, 0, 0, 1, [0, 0, 0, None]]
+    broken = replaced(advanced().state_dict(), ("domains", "web", "lanes", "1"), lane)
+    with pytest.raises(SamplerError, match="is no place of lane 1 after its mark"):
         stream().load_state_dict(broken)
 
 
@@ -99,7 +103,9 @@ def test_more_rows_taken_than_the_block_has_is_refused_each_time():
     one = stream()
     state = advanced().state_dict()
     first = state["domains"]["web"]["lanes"]["0"]
-    one.load_state_dict(replaced(state, ("domains", "web", "lanes", "0"), [*first[:5], 99]))
+    one.load_state_dict(
+        replaced(state, ("domains", "web", "lanes", "0"), [*first[:5], 99, first[6]])
+    )
     for _ in range(2):
         with pytest.raises(CorpusError, match="has taken 99 rows of a block that has 2 here"):
             list(islice(one, 20))
