@@ -14,8 +14,9 @@ Shapes: B samples, D domains.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, TokenCounts, stack_samples
 from mixopt.loading.dataset import MixtureDataset
-from mixopt.loading.fetching import Ahead, in_line, in_processes, in_thread, in_thread_later
+from mixopt.loading.fetching import in_processes, in_thread
 from mixopt.sampling import BatchRows, LogEntry, MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
@@ -111,22 +112,24 @@ class MixtureLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches from the next one to the end of the pass."""
-        sampler, ahead, label = self.sampler, None, self._labels()
-        first = sampler.batch
-        last = sampler.pass_end
+        sampler, label = self.sampler, self._labels()
+        ahead: Generator[Batch] | None = None
+        order, first, last = sampler.order, sampler.batch, sampler.pass_end
+        self._handed_out = 0
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                if ahead is None or ahead.is_stale(sampler.order):
+                # What workers were asked for keeps its weights; other batches are read again.
+                if ahead is None or (order is not sampler.order and not self.workers):
                     was_brief = ahead is not None and batch - first == 1
                     if ahead is not None:
                         ahead.close()
-                    ahead, first = self._fetch(batch, last, was_brief=was_brief), batch
-                content = ahead.next()
+                    ahead, order, first = self._fetch(batch, last, was_brief), sampler.order, batch
+                content = next(ahead, None)
                 if content is None:
                     return
                 self._account.add(content)
-                sampler.received(batch + 1, handed_out=ahead.handed_out)
+                sampler.received(batch + 1, handed_out=self._handed_out)
                 yield label(self._finish(content), batch)
         finally:
             if ahead is not None:
@@ -230,20 +233,22 @@ class MixtureLoader:
 
         return label
 
-    def _fetch(self, batch: int, last: int | None, *, was_brief: bool) -> Ahead:
+    def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
         """Begin to read."""
-        order = self.sampler.order
         if self.workers:
-            rows = (one for some in self._rows(batch, last, most=1) for one in some)
+            rows = self._counted(self._rows(batch, last, most=1), batch)
             collate = self.collate or stack_samples
-            return in_processes(
-                self.dataset, collate, rows, order, batch, self.workers, self.prefetch
-            )
+            return in_processes(self.dataset, collate, rows, self.workers, self.prefetch)
         chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
         if self.prefetch:
-            begin = in_thread_later if was_brief else in_thread
-            return begin(chunks, order, self.prefetch)
-        return in_line(chunks, order)
+            return in_thread(chunks, self.prefetch, later=was_brief)
+        return (one for chunk in chunks for one in chunk)
+
+    def _counted(self, rows: Iterator[IntArray], first: int) -> Iterator[IntArray]:
+        """Yield the rows of each batch, and note how many batches were asked for."""
+        for number, one in enumerate(chain.from_iterable(rows), first + 1):
+            self._handed_out = number
+            yield one
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
         """Yield this rank's rows of some batches at a time: one at first, up to `most`."""
