@@ -31,7 +31,6 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     def __init__(
         self, *arguments: Any, driver: Driver, args: TrainingArguments, **options: Any
     ) -> None:
-        """Make the Trainer."""
         mixture = (
             self._loader_of(driver, args)
             if isinstance(driver, Driver)

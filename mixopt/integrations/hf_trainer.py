@@ -19,7 +19,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
-from mixopt.integrations.logged_shares import share_metrics
 from mixopt.loading import Batch, MixtureDataset, MixtureLoader, MixtureStream
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
@@ -32,12 +31,10 @@ class TrainerBatches:
     """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
 
     def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool = False) -> None:
-        """Wrap a loader."""
         self._mixture = mixture
         self._masks = masks
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches."""
         for batch in self._mixture:
             if "input_ids" in batch:
                 batch.setdefault("labels", _labels(batch))
@@ -46,7 +43,6 @@ class TrainerBatches:
             yield batch
 
     def __len__(self) -> int:
-        """Count the batches of one pass; without an end this raises TypeError."""
         return len(self._mixture)
 
 
@@ -163,7 +159,6 @@ class MixtureTrainerMixin:
         train_dataset: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Make the Trainer."""
         _check_strategy(args)
         args = copy.copy(args)
         args.ignore_data_skip = True
@@ -227,7 +222,7 @@ class MixtureTrainerMixin:
     def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
         """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""
         if "loss" in logs and isinstance(self.mixture, MixtureLoader):
-            logs |= share_metrics(self.mixture)
+            logs |= self.mixture.realised().metrics
         super().log(logs, *rest, **options)  # type: ignore[misc]
 
     def _unused_columns(self) -> set[str]:

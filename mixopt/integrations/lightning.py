@@ -15,7 +15,6 @@ from lightning import (  # type: ignore[import-not-found,unused-ignore]
 )
 
 from mixopt.errors import EstimatorError, SamplerError
-from mixopt.integrations.logged_shares import share_metrics
 from mixopt.loading import MixtureLoader
 from mixopt.sampling import check_ranks
 
@@ -72,7 +71,6 @@ class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
     """Logs realised shares as `mixture/<domain>`, as often as the Trainer logs."""
 
     def __init__(self, mixture: MixtureLoader) -> None:
-        """Take the batches of the MixtureDataModule."""
         self._mixture = mixture
         self._logged = 0
 
@@ -82,7 +80,7 @@ class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
         if step > self._logged and step % trainer.log_every_n_steps == 0:
             self._logged = step
             for logger in trainer.loggers:
-                logger.log_metrics(share_metrics(self._mixture), step=step - 1)  # as its own
+                logger.log_metrics(self._mixture.realised().metrics, step=step - 1)  # as its own
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
@@ -93,7 +91,6 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(self, driver: Driver) -> None:
-        """Wrap a driver."""
         self._driver = driver
         self._learning_rate = 0.0
 

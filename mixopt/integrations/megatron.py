@@ -87,11 +87,9 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         self._rows = BatchRows(self.sampler.order, self.sampler.batch_size)
 
     def __len__(self) -> int:
-        """Count the samples of the run."""
         return self._samples
 
     def __getitem__(self, index: int | None) -> dict[str, Any]:
-        """Return the sample at a global index; for None one that carries no loss, as padding."""
         place = 0 if index is None else int(index)
         if not 0 <= place < self._samples:
             raise IndexError(f"sample {place} of {self._samples}")

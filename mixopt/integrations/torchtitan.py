@@ -128,7 +128,6 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         self._batches: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Yield inputs with their positions, and labels."""
         self.close()
         batches = self._batches = iter(self.mixture)
         for batch in batches:

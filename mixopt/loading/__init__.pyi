@@ -16,4 +16,3 @@ from .simulated_epochs import (
     SimulatedEpochs as SimulatedEpochs,
     simulated_target as simulated_target,
 )
-from .sources import HasLengths as HasLengths

@@ -34,11 +34,9 @@ class TokenSamples(Sequence[Batch]):
     """The samples of a batch that was read at once; each is made when it is asked for."""
 
     def __init__(self, batch: Batch) -> None:
-        """Keep the batch."""
         self.batch = batch
 
     def __len__(self) -> int:
-        """Count the samples."""
         return len(self.batch["input_ids"])
 
     @overload
@@ -48,7 +46,6 @@ class TokenSamples(Sequence[Batch]):
     def __getitem__(self, index: slice) -> Sequence[Batch]: ...
 
     def __getitem__(self, index: int | slice) -> Batch | Sequence[Batch]:
-        """Return one sample, or some."""
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         parts = self.batch.items()

@@ -38,12 +38,12 @@ from mixopt.loading.packing import (
 )
 from mixopt.loading.sources import (
     CountedUnit,
+    TokenReader,
     TokenRows,
     known_lengths,
     read_samples,
     token_rows,
 )
-from mixopt.loading.token_span import TokenReader
 from mixopt.system import IntArray, is_url
 
 _COUNTED_AT_ONCE = 1024  # rows that are read for their lengths
@@ -119,7 +119,6 @@ class MixtureDataset:
         return cls(shards, length=length, document_end=document_end, packed=packed)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Send paths to another process, not mapped tokens."""
         return {name: value for name, value in vars(self).items() if name != "_tokens"}
 
     @property
@@ -185,15 +184,12 @@ class MixtureDataset:
         return self.is_tokens and not self.is_packed
 
     def __len__(self) -> int:
-        """Count the rows of all domains."""
         return int(self._offsets[-1])
 
     def __getitem__(self, row: int) -> Batch:
-        """Return one sample with `domain` and `row` (`fields` has their names)."""
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> Sequence[Batch]:
-        """Return samples in the order of `rows`, for a collate function to put together."""
         if self.is_tokens:
             return TokenSamples(self.read(rows))
         return self._samples(np.asarray(rows, np.int64))

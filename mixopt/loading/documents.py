@@ -14,29 +14,27 @@ Shapes: P pieces, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.packing import NO_LOSS, best_fit, cut, row_samples
+from mixopt.loading.packing import NO_LOSS
 from mixopt.loading.sources import (
     ATTENTION,
     LABELS,
     LOSS_MASKS,
     TOKENS,
     ArrowSamples,
-    Indexable,
     check_is_one,
+    is_indexable,
     read_samples,
 )
 from mixopt.system import BoolArray, IntArray
 
 Tokenize = Callable[[Any], Any]
-Packing = Literal["cut", "best_fit"]
 
 SCAN_TOKENS = 1 << 22
 SCAN_SAMPLES = 1000
@@ -55,29 +53,18 @@ Pieces = NDArray[np.void]
 
 
 class Scanned(NamedTuple):
-    """Documents that were looked at.
-
-    Attributes:
-        lengths_D: Tokens of each document.
-        carries_T: Whether a token carries loss, for the tokens of all of them; None where all do.
-        is_counted: Whether that is known.
-    """
+    """Documents that were looked at."""
 
     lengths_D: IntArray
-    carries_T: BoolArray | None = None
-    is_counted: bool = True
+    carries_T: BoolArray | None = None  # whether a token carries loss; None where all do
+    is_counted: bool = True  # whether that is known
 
 
 class TokenDocument(NamedTuple):
-    """A document that is tokens.
-
-    Attributes:
-        tokens_T: The tokens, in the type that they are given in.
-        labels_T: The label of each, not shifted; None where all of them carry loss.
-    """
+    """A document that is tokens, in the type that they are given in."""
 
     tokens_T: NDArray[Any]
-    labels_T: IntArray | None
+    labels_T: IntArray | None  # not shifted; None where all tokens carry loss
 
 
 def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> TokenDocument:
@@ -150,52 +137,10 @@ def _array(values: Any) -> NDArray[Any]:
         return np.empty((0, 0))
 
 
-@dataclass(frozen=True)
-class RowFormat:
-    """How documents become rows.
-
-    Attributes:
-        length: Tokens of a row; None where a document is a row.
-        packing: `cut` or `best_fit`.
-        tokenize: Turns a document into tokens that end with the end-of-document id; None where
-            it has `input_ids`.
-        padding: Token id where a row of `best_fit` is not full.
-    """
-
-    length: int | None
-    packing: Packing
-    tokenize: Tokenize | None
-    padding: int
-
-    def rows(
-        self, documents: Sequence[Any], left: NDArray[Any]
-    ) -> tuple[list[Any], NDArray[Any], list[int]]:
-        """Make rows of the tokens left over before and of documents."""
-        if self.length is None:
-            return list(documents), left, []
-        read = self.read(documents)
-        tokens, labels = [one.tokens_T for one in read], labels_of(read)
-        if self.packing == "best_fit":
-            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
-            return row_samples(packed), left, []
-        if labels is not None:
-            raise CorpusError(
-                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
-                " not keep; give packing='best_fit'"
-            )
-        packed, rest = cut(tokens, self.length, left)
-        return row_samples(packed), rest, [len(one) for one in tokens]
-
-    def read(self, documents: Sequence[Any]) -> list[TokenDocument]:
-        """Return the tokens of documents."""
-        return [document_of(one, "a document of a stream", self.tokenize) for one in documents]
-
-
 class ShardDocuments:
     """Documents of token shards, each ended by the end-of-document id."""
 
     def __init__(self, shards: TokenShards, document_end: int) -> None:
-        """Keep the shards."""
         self.shards = shards
         self.document_end = document_end
 
@@ -218,41 +163,27 @@ class ShardDocuments:
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], None]:
         """Return the tokens of pieces one after the other; all of them carry loss."""
-        shards = self.shards
-        starts, lengths = pieces_P["start"], pieces_P["length"]
-        tokens = np.empty(int(lengths.sum()), shards.dtype)
-        stops = np.cumsum(lengths)
-        parts = [
-            tokens[a:b] for a, b in zip((stops - lengths).tolist(), stops.tolist(), strict=True)
-        ]
+        shards, starts, stops = (
+            self.shards,
+            pieces_P["start"],
+            pieces_P["start"] + pieces_P["length"],
+        )
         shard_P = shards.shards_of(starts)
-        is_inside = starts + lengths <= shards.offsets[shard_P + 1]
-        for k in np.unique(shard_P[is_inside]).tolist():
-            here = np.flatnonzero(is_inside & (shard_P == k))
-            places = (starts[here] - shards.offsets[k]).tolist()
-            self._copy(k, places, [parts[place] for place in here.tolist()])
-        for place in np.flatnonzero(~is_inside).tolist():
-            start = int(starts[place])
-            parts[place][:] = shards.read(start, start + len(parts[place]))
-        return tokens, None
-
-    def _copy(self, k: int, places: Sequence[int], parts: Sequence[NDArray[Any]]) -> None:
-        """Copy tokens of one shard from their places in it."""
-        if not self.shards.can_be_mapped:
-            self.shards.files.read(k, places, parts)
-            return
-        mapped = self.shards.files.mapped(k)
-        for start, part in zip(places, parts, strict=True):
-            part[:] = mapped[start : start + len(part)]
+        firsts_P = shards.offsets[shard_P]
+        is_mapped_P = shards.can_be_mapped & (stops <= shards.offsets[shard_P + 1])
+        mapped = {k: shards.files.mapped(k) for k in np.unique(shard_P[is_mapped_P]).tolist()}
+        columns = (starts, stops, shard_P, firsts_P, is_mapped_P)
+        parts = [
+            mapped[k][start - first : stop - first] if is_mapped else shards.read(start, stop)
+            for start, stop, k, first, is_mapped in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+        return np.concatenate(parts), None
 
 
 class SampleDocuments:
     """Samples of a map-style dataset; a sample is a document."""
 
-    def __init__(
-        self, source: Indexable, tokenize: Tokenize | None, lengths: ArrayLike | None
-    ) -> None:
-        """Keep the source."""
+    def __init__(self, source: Any, tokenize: Tokenize | None, lengths: ArrayLike | None) -> None:
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
         self._lengths = None if lengths is None else _checked_lengths(lengths, len(source))
@@ -305,7 +236,7 @@ def documents_in(
     if document_end is not None:
         raise CorpusError("document_end= is for token shards; each sample is a document")
     check_is_one(None, source)
-    if not isinstance(source, Indexable):
+    if not is_indexable(source):
         raise CorpusError(
             f"{type(source).__name__} has no length and index; a stream is packed by"
             " MixtureStream(packing='best_fit')"

@@ -14,7 +14,11 @@ Shapes: B samples, D domains.
 from __future__ import annotations
 
 import importlib.util
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -25,8 +29,7 @@ from numpy.typing import NDArray
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, TokenCounts, stack_samples
 from mixopt.loading.dataset import MixtureDataset
-from mixopt.loading.fetching import in_processes, in_thread
-from mixopt.sampling import BatchRows, LogEntry, MixtureSampler, Weights, at_least
+from mixopt.sampling import BatchRows, MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
 Collate = Callable[[Sequence[Any]], Batch]
@@ -53,6 +56,12 @@ class Realised:
     supervised: dict[str, int]
     shares: dict[str, float]
     ranks: Literal["all", "own"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The shares as trainers log them, `mixture/<domain>`; nothing before the first batch."""
+        is_known = any(self.shares.values())
+        return {f"mixture/{name}": share for name, share in self.shares.items() if is_known}
 
 
 class MixtureLoader:
@@ -107,11 +116,9 @@ class MixtureLoader:
             sampler.accumulate(accumulation)
 
     def __len__(self) -> int:
-        """Count the batches of one pass, as the sampler does."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches from the next one to the end of the pass."""
         sampler, label = self.sampler, self._labels()
         ahead: Generator[Batch] | None = None
         order, first, last = sampler.order, sampler.batch, sampler.pass_end
@@ -146,11 +153,6 @@ class MixtureLoader:
         """Names of the domains' own columns."""
         return {name for names in self.dataset.columns.values() for name in names}
 
-    @property
-    def log(self) -> list[LogEntry]:
-        """The weights over time, and the shares of the tokens that were delivered under each."""
-        return self.sampler.log
-
     def realised(self) -> Realised:
         """Return the samples and tokens of each domain that the loop has received.
 
@@ -160,11 +162,6 @@ class MixtureLoader:
             when the loader was made.
         """
         return self._account.realised()
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that determines the order from the next batch on; equal on all ranks."""
-        return self.sampler.fingerprint
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they apply.
@@ -282,7 +279,6 @@ class _Account:
     """Adds up the batches that one loader hands out."""
 
     def __init__(self, dataset: MixtureDataset, sampler: MixtureSampler) -> None:
-        """Begin with nothing."""
         self._domains = len(sampler.domains)
         self._length = dataset.length or 1
         self._by_tokens = sampler.unit != "samples"
@@ -401,3 +397,83 @@ def _check_same(dataset: Mapping[str, int], sampler: Mapping[str, int]) -> None:
             f"the dataset has domains {dict(dataset)}, the sampler {dict(sampler)}; build it with"
             " MixtureSampler(dataset.sizes, ...)"
         )
+
+
+_POLL_SECONDS = 0.1
+
+
+def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> Generator[Batch]:
+    """Read in a thread that keeps up to `depth` chunks ready; `later`, from the second on."""
+    if later:
+        yield from next(chunks, iter(()))
+    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    thread = threading.Thread(target=_run, args=(chunks, ready, stop), daemon=True)
+    thread.start()
+    try:
+        while (chunk := ready.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            while chunk:
+                yield chunk.popleft()
+    finally:
+        stop.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                ready.get_nowait()
+            thread.join(timeout=0.001)
+
+
+def _run(chunks: Iterator[Iterator[Any]], ready: queue.Queue[Any], stop: threading.Event) -> None:
+    last: BaseException | None = None
+    try:
+        for chunk in chunks:
+            _put(deque(chunk), ready, stop)
+            if stop.is_set():
+                return
+    except BaseException as error:
+        last = error
+    _put(last, ready, stop)
+
+
+def _put(item: Any, ready: queue.Queue[Any], stop: threading.Event) -> None:
+    while not stop.is_set():
+        with suppress(queue.Full):
+            ready.put(item, timeout=_POLL_SECONDS)
+            return
+
+
+def in_processes(
+    dataset: MixtureDataset,
+    collate: Callable[[Sequence[Any]], Batch],
+    rows: Iterator[IntArray],
+    workers: int,
+    prefetch: int,
+) -> Generator[Batch]:
+    """Read batches in worker processes, by torch's DataLoader, which takes rows ahead."""
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        _BatchReader(dataset, collate),  # type: ignore[arg-type]
+        batch_sampler=([one] for one in rows),
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=_only,
+    )
+    yield from loader
+
+
+class _BatchReader:
+    """Read a whole batch in one call."""
+
+    def __init__(self, dataset: MixtureDataset, collate: Callable[[Sequence[Any]], Batch]) -> None:
+        self._dataset, self._collate = dataset, collate
+
+    def __getitem__(self, rows: IntArray) -> Batch:
+        if self._dataset.is_tokens:
+            return self._dataset.read(rows)
+        return self._dataset.collated(rows, self._collate)
+
+
+def _only(batches: Sequence[Batch]) -> Batch:
+    return batches[0]

@@ -26,13 +26,13 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, count_samples, field_names, stack_samples
-from mixopt.loading.documents import Packing, RowFormat
 from mixopt.loading.stream_lanes import (
     DividedSource,
     LanePlace,
     LanePlan,
     LaneReader,
     Mark,
+    Packing,
     Places,
     deal,
 )
@@ -126,8 +126,7 @@ class MixtureStream(IterableDataset[Batch]):
         self._prefetch = at_least(1, "prefetch", prefetch)
         block = max(1, at_least(1, "buffer", buffer) // self._total)
         divided = {n: DividedSource(n, s, self._total, block) for n, s in sources.items()}
-        form = RowFormat(length, packing, tokenize, padding)
-        self._plan = LanePlan(divided, form, seed, block)
+        self._plan = LanePlan(divided, seed, block, length, packing, tokenize, padding)
         self.collate = collate
         self._columns: set[str] = set()
         self._inline: LaneReader | None = None
@@ -136,7 +135,6 @@ class MixtureStream(IterableDataset[Batch]):
             self._places |= source.at_start(self._lanes)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches to the end of the pass."""
         if get_worker_info() is not None:
             raise SamplerError(
                 "each worker of a DataLoader would read all of this rank's part; give "
@@ -177,18 +175,12 @@ class MixtureStream(IterableDataset[Batch]):
         raise refuse_second_split(self._sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:
-        """Count the batches of one pass."""
         return len(self._sampler)
 
     @property
     def sampler(self) -> MixtureSampler:
         """Says which domain each sample is from."""
         return self._sampler
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that determines the order from the next batch on; equal on all ranks."""
-        return self._sampler.fingerprint
 
     @property
     def columns(self) -> set[str]:
@@ -287,12 +279,12 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _settings(self) -> dict[str, Any]:
         """Return what the batches follow from besides sources and sampler."""
-        form = self._plan.form
+        plan = self._plan
         return {
             "lanes": self._total,
-            "block": self._plan.block,
-            "length": form.length,
-            "packing": form.packing,
+            "block": plan.block,
+            "length": plan.length,
+            "packing": plan.packing,
         }
 
     def _start_workers(self) -> _Workers:
@@ -346,7 +338,6 @@ class _Workers:
     """
 
     def __init__(self, plan: LanePlan, lanes: Sequence[Sequence[int]], places: Places) -> None:
-        """Start a process for each share of the lanes."""
         self._ends = np.cumsum([len(some) for some in lanes])
         self._pools = [
             ProcessPoolExecutor(1, initializer=_begin, initargs=(plan, some, places, os.getpid()))
@@ -466,8 +457,8 @@ def _read_places(fields: StateFields, source: DividedSource, lanes: Iterable[int
                 "join_stream_states before other ranks resume from it"
             )
         *numbers, mark = records.listed(name, len(LanePlace._fields))
-        counts = StateFields({name: numbers}, records.where, SamplerError).wholes(name)
-        place = LanePlace(*counts, mark=_read_mark(mark, f"{records.where}: {name}"))
+        numbers = StateFields({name: numbers}, records.where, SamplerError).wholes(name)
+        place = LanePlace._make([*numbers, _read_mark(mark, f"{records.where}: {name}")])
         if place.left > 1 << 31 or (place.left > 0) != (place.carried > 0):
             records.refuse(name, "no place: tokens are left of documents that are carried")
         if place.mark[:2] > place[:2] or place.document % source.lanes != lane % source.lanes:
@@ -477,8 +468,10 @@ def _read_places(fields: StateFields, source: DividedSource, lanes: Iterable[int
 
 
 def _read_mark(values: Any, where: str) -> Mark:
-    listed = StateFields({"mark": values}, where, SamplerError).listed("mark", len(Mark._fields))
-    one = StateFields(dict(zip(Mark._fields, listed, strict=True)), f"{where}: mark", SamplerError)
+    """Return a mark; one without a fourth value has no state of the source."""
+    listed = StateFields({"mark": values}, where, SamplerError).listed("mark")
+    named = {"source": None, **dict(zip(Mark._fields, listed, strict=False))}
+    one = StateFields(named, f"{where}: mark", SamplerError)
     source = one.maybe("source", lambda name: one.part(name).content)
     mark = Mark(one.whole("epoch"), one.whole("document"), one.whole("last_pass"), source)
     if source is None and mark.document:
@@ -487,4 +480,5 @@ def _read_mark(values: Any, where: str) -> Mark:
 
 
 def _listed(place: LanePlace) -> list[Any]:
-    return [*place[:-1], list(place.mark)]
+    mark = place.mark
+    return [*place[:-1], list(mark if mark.source is not None else mark[:3])]

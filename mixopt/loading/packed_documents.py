@@ -106,15 +106,12 @@ class PackedDocuments:
         self._counts = np.diff(self._firsts, append=len(rows))
 
     def __len__(self) -> int:
-        """Count the rows."""
         return len(self._firsts)
 
     def __getitem__(self, row: int) -> Batch:
-        """Return a row; its fields are those of `read`, each of shape (L,)."""
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
-        """Return rows."""
         fields = self.read(rows)
         return [
             dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)

@@ -6,13 +6,14 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus import TokenShards
+from mixopt.corpus import FEW, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS
 from mixopt.system import IntArray
@@ -22,28 +23,6 @@ LOSS_MASKS = ("assistant_masks", "completion_mask")
 FIELDS = (TOKENS, LABELS, ATTENTION, *LOSS_MASKS)
 _ROWS = 10_000  # whose labels are read at once
 CountedUnit = Literal["tokens", "supervised"]
-
-
-@runtime_checkable
-class Indexable(Protocol):
-    """A map-style dataset: `datasets.Dataset`, a torch dataset, a list."""
-
-    def __len__(self) -> int:
-        """Count the samples."""
-        ...
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return one sample."""
-        ...
-
-
-@runtime_checkable
-class HasLengths(Protocol):
-    """A source that knows how many tokens its rows have."""
-
-    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
-        """Return the tokens of each row, shape (rows,), or those that carry loss; None: unknown."""
-        ...
 
 
 class TokenRows(NamedTuple):
@@ -75,7 +54,7 @@ def check_is_one(name: str | None, source: Any) -> None:
         )
 
 
-def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexable:
+def token_rows(name: str, source: Any, length: int | None) -> Any:
     """Return what rows are read from."""
     if isinstance(source, TokenShards):
         if length is None:
@@ -86,7 +65,7 @@ def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexa
             raise CorpusError(f"length {length} of a row; the least is 1")
         return TokenRows(source, length)
     check_is_one(name, source)
-    if not isinstance(source, Indexable):
+    if not is_indexable(source):
         raise CorpusError(
             f"domain {name!r}: {type(source).__name__} has no length and index; for a stream use"
             " MixtureStream"
@@ -94,11 +73,15 @@ def token_rows(name: str, source: Any, length: int | None) -> TokenRows | Indexa
     return source
 
 
+def is_indexable(source: Any) -> bool:
+    """Whether a source is map-style: `datasets.Dataset`, a torch dataset, a list."""
+    return hasattr(source, "__len__") and hasattr(source, "__getitem__")
+
+
 class ArrowSamples:
     """Samples with the token fields alone."""
 
     def __init__(self, view: Any) -> None:
-        """Keep a dataset that hands out Arrow tables."""
         self._view = view
 
     @classmethod
@@ -126,8 +109,7 @@ class ArrowSamples:
 
     def lengths(self, start: int, stop: int) -> IntArray:
         """Return how many tokens samples from `start` to before `stop` have."""
-        chunks = self._view[start:stop][TOKENS].chunks
-        return np.concatenate([np.empty(0, np.int64), *map(_lengths, chunks)])
+        return _lengths(self._view[start:stop][TOKENS])
 
     def counts(self, unit: CountedUnit) -> IntArray | None:
         """Return the tokens of all samples, or those that carry loss, shape (samples,)."""
@@ -136,53 +118,201 @@ class ArrowSamples:
             return None
         if unit == "tokens" or LABELS not in columns:
             return self.lengths(0, len(self._view))
-        starts = range(0, len(self._view), _ROWS)
-        chunks = [
-            one for start in starts for one in self._view[start : start + _ROWS][LABELS].chunks
-        ]
-        return np.concatenate([np.empty(0, np.int64), *map(_with_loss, chunks)])
+        parts = [np.empty(0, np.int64)]
+        for start in range(0, len(self._view), _ROWS):
+            labels = self._view[start : start + _ROWS][LABELS].combine_chunks()
+            carries = labels.flatten().to_numpy(zero_copy_only=False) != NO_LOSS
+            before = np.concatenate([[0], np.cumsum(carries)])
+            parts.append(np.diff(before[np.cumsum(_lengths(labels))], prepend=0))
+        return np.concatenate(parts)
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return samples as arrays; a field that a sample does not have is None."""
         table = self._view[numbers]
-        columns = {name: _rows(table[name]) for name in table.column_names}
-        return [
-            dict(zip(columns, values, strict=True))
-            for values in zip(*columns.values(), strict=True)
-        ]
+        columns = {
+            name: [
+                one.values.to_numpy(zero_copy_only=False) if one.is_valid else None
+                for one in table[name]
+            ]
+            for name in table.column_names
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [dict(zip(columns, values, strict=True)) for values in rows]
 
 
-def _rows(column: Any) -> list[NDArray[Any] | None]:
-    rows: list[NDArray[Any] | None] = []
-    for chunk in column.chunks:
-        values = chunk.flatten().to_numpy(zero_copy_only=False)
-        stops = np.cumsum(_lengths(chunk)).tolist()
-        found = [values[a:b] for a, b in zip([0, *stops], stops, strict=False)]
-        rows += [row if there else None for row, there in zip(found, _valid(chunk), strict=True)]
-    return rows
+def _lengths(column: Any) -> IntArray:
+    import pyarrow.compute
 
-
-def _lengths(chunk: Any) -> IntArray:
-    lengths = chunk.value_lengths().fill_null(0)
-    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
-
-
-def _with_loss(chunk: Any) -> IntArray:
-    carries = chunk.flatten().to_numpy(zero_copy_only=False) != NO_LOSS
-    before = np.concatenate([[0], np.cumsum(carries)])
-    stops = np.cumsum(_lengths(chunk))
-    return np.diff(before[stops], prepend=0)
-
-
-def _valid(chunk: Any) -> list[bool]:
-    return [True] * len(chunk) if not chunk.null_count else chunk.is_valid().to_pylist()
+    lengths = pyarrow.compute.fill_null(pyarrow.compute.list_value_length(column), 0)
+    return np.asarray(lengths.to_numpy(), np.int64)
 
 
 def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
     """Return how long the rows of a source are, one number where all are alike; None: unknown."""
     if isinstance(source, TokenRows):
         return source.length
-    if isinstance(source, HasLengths):
-        return source.lengths(unit)
+    if callable(getattr(source, "lengths", None)):
+        lengths: IntArray | None = source.lengths(unit)
+        return lengths
     arrow = ArrowSamples.of(source)
     return None if arrow is None else arrow.counts(unit)
+
+
+Some = TypeVar("Some")
+_LOOK = (
+    0.01  # seconds for which a file is taken to be what it was, since looking takes microseconds
+)
+
+
+class TokenReader:
+    """Read rows of token shards of any dtype; the wider one holds a batch of both."""
+
+    def __init__(self, domains: Sequence[TokenRows]) -> None:
+        dtypes = [rows.shards.dtype for rows in domains]
+        self.dtype = np.result_type(*dtypes)
+        self._length = domains[0].length
+        kinds = sorted(set(dtypes), key=str)
+        is_few = sum(len(rows.shards.shards) for rows in domains) <= FEW
+        can_be_mapped = is_few and all(rows.shards.can_be_mapped for rows in domains)
+        reader = _Span if can_be_mapped else _Apart
+        self._spans = [
+            reader([r.shards for r in domains if r.shards.dtype == kind], self._length)
+            for kind in kinds
+        ]
+        self._kind_D = np.array([kinds.index(dtype) for dtype in dtypes])
+        number = [dtypes[:d].count(dtype) for d, dtype in enumerate(dtypes)]
+        self._number_D = np.array(number)
+
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+        """Copy the rows, which must be inside of their domains, of one batch after the other."""
+        if len(self._spans) == 1:
+            yield from self._spans[0].read_many(domain_NB, row_NB)
+            return
+        for domain, row in zip(domain_NB, row_NB, strict=True):
+            yield self._read_mixed(domain, row)
+
+    def _read_mixed(self, domain_B: IntArray, row_B: IntArray) -> NDArray[Any]:
+        out = np.empty((len(row_B), self._length), self.dtype)
+        for kind, span in enumerate(self._spans):
+            here = np.flatnonzero(self._kind_D[domain_B] == kind)
+            batch = self._number_D[domain_B[here]][None], row_B[here][None]
+            out[here] = next(span.read_many(*batch))
+        return out
+
+
+class _Apart:
+    """The files of token shards of one dtype, each domain's read on their own."""
+
+    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
+        self._domains = domains
+        self._length = length
+
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+        for domain, start in zip(domain_NB, row_NB * self._length, strict=True):
+            rows = np.empty((len(domain), self._length), self._domains[0].dtype)
+            for d in np.unique(domain).tolist():
+                here = np.flatnonzero(domain == d)
+                shards = self._domains[d]
+                rows[here] = shards.rows(start[here], self._length, one_of_many=True)
+            yield rows
+
+
+class _Span:
+    """All files of token shards of one dtype, mapped.
+
+    A place is a position in the concatenation of the files.
+    """
+
+    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
+        self._length = length
+        self._domains = domains
+        self._places = [
+            (d, k) for d, shards in enumerate(domains) for k in range(len(shards.shards))
+        ]
+        self._files = [domains[d].files.mapped(k) for d, k in self._places]
+        self._until = [0.0] * len(self._files)  # files need not be looked at again before
+        self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
+        self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
+        dtype = domains[0].dtype
+        addresses = [_address(file) for file in self._files]
+        base = min(addresses, default=0)
+        self._starts = np.array([(one - base) // dtype.itemsize for one in addresses], np.int64)
+        self._dtype = dtype
+        self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
+        self._is_simple = all(len(shards.shards) == 1 for shards in domains)
+
+    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+        inside_NB = row_NB * self._length
+        if self._is_simple:
+            starts_NB = inside_NB + self._starts[domain_NB]
+            yield from map(self._gather, self._looking(domain_NB, starts_NB))
+            return
+        place_NB = inside_NB + self._firsts[domain_NB]
+        file_NB = np.searchsorted(self._begins, place_NB, side="right") - 1
+        batches = zip(place_NB, file_NB, strict=True)
+        for place, file in self._looking(file_NB, batches):
+            yield self._read_places(place, file)
+
+    def _gather(self, start_B: IntArray) -> NDArray[Any]:
+        rows_B = self._rows[start_B]
+        return rows_B.view(self._dtype).reshape(len(start_B), self._length)
+
+    def _looking(self, file_NB: IntArray, batches: Iterable[Some]) -> Iterator[Some]:
+        """Give batches while the files that they are in have their sizes."""
+        touched = np.flatnonzero(np.bincount(file_NB.ravel())).tolist()
+        until = 0.0
+        for batch in batches:
+            now = time.monotonic()
+            if now > until:
+                for file in touched:
+                    if now > self._until[file]:
+                        self._look(file, now)
+                until = now + _LOOK
+            yield batch
+
+    def _look(self, file: int, now: float) -> None:
+        domain, k = self._places[file]
+        self._domains[domain].files.look(k)
+        self._until[file] = now + _LOOK
+
+    def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:
+        is_inside = place_B + self._length <= self._begins[file_B + 1]
+        starts = self._starts[file_B] + place_B - self._begins[file_B]
+        rows = np.empty((len(place_B), self._length), self._dtype)
+        rows[is_inside] = self._gather(starts[is_inside])
+        for k in np.flatnonzero(~is_inside).tolist():
+            rows[k] = self._across(int(place_B[k]))
+        return rows
+
+    def _across(self, place: int) -> NDArray[Any]:
+        domain = int(np.searchsorted(self._firsts, place, side="right")) - 1
+        start = place - int(self._firsts[domain])
+        return self._domains[domain].read(start, start + self._length)
+
+
+class _Overlay:
+    """Memory as numpy's array interface describes it."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
+    """Lay rows of one length, one beginning at each token, over an address range."""
+    tokens = int(ends_S.max(initial=0))
+    item = dtype.itemsize
+    kind = np.dtype((np.void, length * item))
+    if not tokens:
+        return np.empty(0, kind)
+    interface = {
+        "data": (base, True),
+        "shape": (tokens,),
+        "strides": (item,),
+        "typestr": kind.str,
+        "version": 3,
+    }
+    return np.asarray(_Overlay(interface))
+
+
+def _address(file: NDArray[Any]) -> int:
+    return int(file.__array_interface__["data"][0])

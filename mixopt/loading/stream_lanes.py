@@ -18,18 +18,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError, MixoptError, SamplerError
-from mixopt.loading.documents import RowFormat
+from mixopt.loading.documents import TokenDocument, Tokenize, document_of, labels_of
+from mixopt.loading.packing import best_fit, cut, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray
 
-LaneKey = tuple[str, int]  # a domain, and the number of a lane or of a part
+LaneKey = tuple[str, int]  # a domain and the number of a lane
+Packing = Literal["cut", "best_fit"]
 
 _END = object()
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
@@ -87,7 +89,6 @@ class DividedSource:
     """
 
     def __init__(self, domain: str, source: Any, lanes: int, block: int) -> None:
-        """Divide a source."""
         check_is_one(domain, source)
         if getattr(source, "_distributed", None) is not None:
             raise SamplerError(
@@ -121,11 +122,57 @@ class DividedSource:
         return {(self.domain, lane): LanePlace(0, lane % self.lanes) for lane in lanes}
 
 
+@dataclass(frozen=True)
+class LanePlan:
+    """What all lanes of a stream have in common.
+
+    Attributes:
+        sources: Of each domain.
+        seed: Of the shuffles.
+        block: Documents of a lane's block.
+        length: Tokens of a row; None where a document is a row.
+        packing: `cut` or `best_fit`.
+        tokenize: Turns a document into tokens that end with the end-of-document id; None where
+            it has `input_ids`.
+        padding: Token id where a row of `best_fit` is not full.
+    """
+
+    sources: Mapping[str, DividedSource]
+    seed: int
+    block: int
+    length: int | None
+    packing: Packing
+    tokenize: Tokenize | None
+    padding: int
+
+    def rows(
+        self, documents: Sequence[Any], left: NDArray[Any]
+    ) -> tuple[list[Any], NDArray[Any], list[int]]:
+        """Make rows of the tokens left over before and of documents; return what is left now."""
+        if self.length is None:
+            return list(documents), left, []
+        read = self.read(documents)
+        tokens, labels = [one.tokens_T for one in read], labels_of(read)
+        if self.packing == "best_fit":
+            packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
+            return row_samples(packed), left, []
+        if labels is not None:
+            raise CorpusError(
+                "a document of a stream: has labels or a mask of loss, which rows cut off tokens do"
+                " not keep; give packing='best_fit'"
+            )
+        packed, rest = cut(tokens, self.length, left)
+        return row_samples(packed), rest, [len(one) for one in tokens]
+
+    def read(self, documents: Sequence[Any]) -> list[TokenDocument]:
+        """Return the tokens of documents."""
+        return [document_of(one, "a document of a stream", self.tokenize) for one in documents]
+
+
 class StreamPart:
     """Deals the documents of a part to some of its lanes, its slots."""
 
     def __init__(self, source: DividedSource, number: int, places: Mapping[int, LanePlace]) -> None:
-        """Begin at the first mark of the slots' places; nothing is read yet."""
         self.source, self._number = source, number
         mark = min((place.mark for place in places.values()), key=lambda mark: mark[:2])
         starts = {slot: DocumentPlace(*place[:2]) for slot, place in places.items()}
@@ -239,18 +286,15 @@ class LaneRows:
     """Yield the rows of a lane of a domain forever, pass after pass."""
 
     def __init__(
-        self, part: StreamPart, slot: int, form: RowFormat, key: int, block: int, place: LanePlace
+        self, part: StreamPart, slot: int, plan: LanePlan, key: int, place: LanePlace
     ) -> None:
-        """Begin at a place, which the part can still give."""
-        self._part, self._slot, self._form = part, slot, form
-        self._key, self._size = key, block
+        self._part, self._slot, self._plan, self._key = part, slot, plan, key
         self._begin, self._taken, self._block = place, place.taken, place.block
         self._carried: list[tuple[DocumentPlace, int]] = []  # with the tokens of each
         self._left: NDArray[Any] = np.empty(0, np.int64)
         self._rows: list[Any] | None = None
 
     def __next__(self) -> Any:
-        """Return the next row."""
         if self._rows is None:
             self._restore()
         while self._rows is None or self._taken >= len(self._rows):
@@ -274,7 +318,7 @@ class LaneRows:
                 self._carried.append((found[0], 0))
                 documents.append(found[1])
         if documents:
-            tokens = [one.tokens_T for one in self._form.read(documents)]
+            tokens = [one.tokens_T for one in self._plan.read(documents)]
             self._carried = [
                 (place, len(part)) for (place, _), part in zip(self._carried, tokens, strict=True)
             ]
@@ -295,7 +339,7 @@ class LaneRows:
         begin = (self._carried[0] if self._carried else found[0])[0]
         self._begin = LanePlace(*begin, len(self._carried), len(self._left), self._block)
         self._part.need(self._slot, begin)
-        rows, self._left, lengths = self._form.rows([one for _, one in found], self._left)
+        rows, self._left, lengths = self._plan.rows([one for _, one in found], self._left)
         self._carry([(place, tokens) for (place, _), tokens in zip(found, lengths, strict=False)])
         order = window_order(self._key + found[0][0].epoch, self._block, 1, len(rows))[0]
         self._rows, self._taken = [rows[k] for k in order], 0
@@ -312,7 +356,7 @@ class LaneRows:
     def _read_block(self) -> list[tuple[DocumentPlace, Any]]:
         """Read documents of one pass."""
         found: list[tuple[DocumentPlace, Any]] = []
-        while len(found) < self._size:
+        while len(found) < self._plan.block:
             one = self._part.next(self._slot)
             if one is not None:
                 found.append(one)
@@ -321,28 +365,10 @@ class LaneRows:
         return found
 
 
-@dataclass(frozen=True)
-class LanePlan:
-    """What all lanes of a stream have in common.
-
-    Attributes:
-        sources: Of each domain.
-        form: How documents become rows.
-        seed: Of the shuffles.
-        block: Documents of a lane's block.
-    """
-
-    sources: Mapping[str, DividedSource]
-    form: RowFormat
-    seed: int
-    block: int
-
-
 class LaneReader:
     """Reads the samples of lanes, batch after batch."""
 
     def __init__(self, plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
-        """Begin at the places of the lanes; nothing is read yet."""
         self._lanes, self._names = list(lanes), list(plan.sources)
         self._rows: dict[LaneKey, LaneRows] = {}
         for name, source in plan.sources.items():
@@ -355,8 +381,7 @@ class LaneReader:
                 for slot, place in starts.items():
                     lane = part * source.lanes + slot
                     key = domain_key(plan.seed, f"{name}\n{lane}")
-                    rows = LaneRows(reader, slot, plan.form, key, plan.block, place)
-                    self._rows[name, lane] = rows
+                    self._rows[name, lane] = LaneRows(reader, slot, plan, key, place)
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read the next samples of each lane, of the domains that are asked for."""

@@ -83,7 +83,6 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check names, shapes, shares and bounds."""
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise EstimatorError(f"domains {list(self.domains)}: give each a name of its own")
         for name in ("steps", "tokens_per_step"):
@@ -140,7 +139,6 @@ class Plan:
     perturbs: bool = False
 
     def __post_init__(self) -> None:
-        """Check the shares and the length."""
         _check_shares(f"plan {self.tag!r}: weights_D", self.weights_D, len(self.weights_D))
         if self.steps < 0 or (self.steps == 0 and not self.held_out):
             raise EstimatorError(f"plan {self.tag!r}: {self.steps} steps; at least 1")
@@ -295,7 +293,6 @@ class DriverOptions:
     log: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check counts, and what the loop is said to give."""
         for name, least in (("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -36,7 +36,6 @@ class DomainLosses:
     """Sums of one rank since they were last taken: losses, tokens, broken losses, excess."""
 
     def __init__(self, lengths_D: Sequence[float]) -> None:
-        """Start at 0."""
         self._totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
         self._lengths_D = torch.tensor(lengths_D).round().long()
 
@@ -144,7 +143,6 @@ class Reduction:
     """A sum over all ranks that is under way while training continues."""
 
     def __init__(self, totals: Tensor) -> None:
-        """Begin; every rank does, at the same place of its loop."""
         self._work: Any = None
         self._arrived: Any = None
         self._totals = totals

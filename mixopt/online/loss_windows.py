@@ -107,7 +107,6 @@ class LossWindows:
     """Every rank opens and closes the same windows."""
 
     def __init__(self, stream: StreamSteps, *, spike: float | None, needs_losses: bool) -> None:
-        """Begin with nothing seen."""
         self._stream, self._domains = stream, stream.sampler.domains
         self._spike, self._needs_losses = spike, needs_losses
         self._losses = DomainLosses(stream.lengths_D.tolist())

@@ -24,7 +24,6 @@ class MixtureLog:
     """Lines of one file, written by rank 0; nothing is written without a path."""
 
     def __init__(self, path: Path | None) -> None:
-        """Leave the file as it is, until there is something to write."""
         self._path = path
         self.size = 0
 

@@ -139,7 +139,6 @@ class StreamSteps:
         accumulation: int,
         tokens_per_sample: Lengths,
     ) -> None:
-        """Begin at the sampler's next batch."""
         self.mixture = mixture
         self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture
         self.lengths_D = lengths_of(tokens_per_sample, self.sampler.domains)

@@ -3,7 +3,7 @@ from .forecast import (
     simulate_proposal as simulate_proposal,
     simulate_schedule as simulate_schedule,
 )
-from .order import BatchRows as BatchRows, Unit as Unit
+from .order import Unit as Unit
 from .permutation import (
     RowOrder as RowOrder,
     domain_key as domain_key,
@@ -16,7 +16,11 @@ from .rate_curve import (
     RateCurveName as RateCurveName,
     RateShape as RateShape,
 )
-from .sampler import LogEntry as LogEntry, MixtureSampler as MixtureSampler
+from .sampler import BatchRows as BatchRows, LogEntry as LogEntry, MixtureSampler as MixtureSampler
 from .sampler_input import Weights as Weights, at_least as at_least
-from .schedule import Schedule as Schedule, ScheduleEntry as ScheduleEntry, Stage as Stage
-from .schedule_file import is_schedule as is_schedule
+from .schedule import (
+    Schedule as Schedule,
+    ScheduleEntry as ScheduleEntry,
+    Stage as Stage,
+    is_schedule as is_schedule,
+)

@@ -5,7 +5,7 @@ each. The window gives what is whole of that, whoever is owed most gets what is 
 owed is carried, so that the error never grows: at the end of a window a domain is within one sample
 of the integral of its shares. (That is measured. No rule can promise it for every change: whoever
 sees which half was rounded down can move all weight there, again and again.) With samples of
-several lengths tokens are owed, and samples are taken one by one (mixopt.sampling.fair_queue).
+several lengths tokens are owed, and samples are taken one by one (mixopt.sampling.shares).
 Samples of a window are shuffled; rows come in a fresh permutation each epoch
 (mixopt.sampling.permutation).
 
@@ -20,21 +20,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from copy import copy
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.sampling.fair_queue import FairQueue
 from mixopt.sampling.permutation import RowOrder, domain_key, window_order
-from mixopt.sampling.shares import UNIT, UNIT_BITS, ShareChange, spread
+from mixopt.sampling.shares import UNIT, UNIT_BITS, FairQueue, ShareChange, spread
 from mixopt.system import IntArray
 
 Unit = Literal["samples", "tokens", "supervised"]
 
 _NO_LIMIT = 1 << 62
-_BLOCK = 1 << 14  # samples that are laid out at once
 _KEPT = 256  # places of the past, and every so many of those long past
 _KEPT_FOREVER = 1024
 _LENGTHS_AHEAD = 64
@@ -59,6 +57,39 @@ class Place(NamedTuple):
     owed_D: NDArray[Any]
     had_D: IntArray
     out: tuple[tuple[int, int], ...] = ()
+
+
+class Stretch(NamedTuple):
+    """Windows that were dealt one after the other.
+
+    Attributes:
+        before: The place before the first.
+        counts_KD: As those of a place, after each window; so are the next two.
+        owed_KD: The same of what is owed.
+        had_KD: The same of what was had.
+        out: That of the last; a window in which domains run out is alone.
+        samples_KW: Domains of the samples, and counts before them, where they are not sorted.
+    """
+
+    before: Place
+    counts_KD: IntArray
+    owed_KD: NDArray[Any]
+    had_KD: IntArray
+    out: tuple[tuple[int, int], ...]
+    samples_KW: tuple[IntArray, IntArray] | None = None
+
+    @classmethod
+    def one(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
+        """Return a stretch of one window."""
+        _, counts_D, owed_D, had_D, out = after
+        return cls(before, counts_D[None], owed_D[None], had_D[None], out, samples)
+
+    def place(self, window: int) -> Place:
+        """Return the place before a window, of the first or after it."""
+        k = window - self.before.window - 1
+        if k < 0:
+            return self.before
+        return Place(window, self.counts_KD[k], self.owed_KD[k], self.had_KD[k], self.out)
 
 
 class OrderLayout(NamedTuple):
@@ -98,7 +129,6 @@ class SampleOrder:
     """Rows of each global window; it never changes but for the places that it remembers."""
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
-        """Lay nothing out yet."""
         self.layout = layout
         self.changes = tuple(changes)
         self.start = start
@@ -112,7 +142,7 @@ class SampleOrder:
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = np.array(limits, np.int64)
         self._has_limits = any(limit is not None for limit in layout.limits)
-        self._places = {start.window: start}
+        self._known = {start.window: Stretch.one(start, start)}  # has the place before a window
         self._had: dict[int, IntArray] = {}
         self._end: int | None = None
         self._due: tuple[Any, _Due | None] = (None, None)
@@ -122,7 +152,7 @@ class SampleOrder:
         other = copy(self)
         other.changes = tuple(changes)
         other._begins = [change.window for change in changes]
-        other._places = {b: p for b, p in list(self._places.items()) if b <= window}
+        other._known = {b: one for b, one in list(self._known.items()) if b <= window}
         other._had = {b: had for b, had in list(self._had.items()) if b < window}
         other._end = self._end if self._end is not None and self._end < window else None
         other._due = (None, None)
@@ -134,16 +164,19 @@ class SampleOrder:
 
     def place(self, window: int) -> Place | None:
         """Return the place before a window; None where the stream does not have it."""
-        found = self._places.get(window)
-        if found is not None or window < self.start.window:
-            return found
-        found = self._places[max(w for w in list(self._places) if w <= window)]
-        while found.window < window:
-            places, _ = self._next(found, window - found.window)
-            if not places:
+        known = self._known.get(window)
+        if known is not None:
+            return known.place(window)
+        if window < self.start.window:
+            return None
+        nearest = max(w for w in list(self._known) if w <= window)
+        place = self._known[nearest].place(nearest)
+        while place.window < window:
+            stretch = self._next(place, window - place.window)
+            if stretch is None:
                 return None
-            found = places[-1]
-        return found
+            place = stretch.place(place.window + len(stretch.counts_KD))
+        return place
 
     def has(self, window: int) -> bool:
         """Whether the stream has the whole of a window."""
@@ -162,15 +195,19 @@ class SampleOrder:
 
     def had(self, window: int) -> IntArray | None:
         """Return what each domain had before a window in which shares changed; None: not known."""
-        found = self._places.get(window)
-        return self._had.get(window) if found is None else found.had_D
+        known = self._known.get(window)
+        return self._had.get(window) if known is None else known.place(window).had_D
 
     def _forget(self, window: int) -> None:
         """Drop most places of long before a window; from those that are left others follow."""
-        old = sorted(b for b in list(self._places) if b < window - _KEPT)
+        old = sorted(b for b in list(self._known) if b < window - _KEPT)
         for b in old[:-1]:
             if b % _KEPT_FOREVER and b != self.start.window:
-                self._places.pop(b, None)
+                self._known.pop(b, None)
+            elif len(self._known[b].counts_KD) > 1:  # without the others of its stretch
+                _, counts_D, owed_D, had_D, out = self._known[b].place(b)
+                place = Place(b, counts_D.copy(), owed_D.copy(), had_D.copy(), out)
+                self._known[b] = Stretch.one(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
@@ -190,38 +227,40 @@ class SampleOrder:
 
     def _laid_out(self, window: int, most: int) -> tuple[IntArray, IntArray]:
         """Return domains and counts before them, not shuffled, shape (K, W)."""
-        place = self.place(window)
-        places, parts = [] if place is None else [place], list[Any]()
-        while places and len(parts) < most:
-            after, found = self._next(places[-1], most - len(parts))
-            if not after:
+        place, stretches, windows = self.place(window), list[Stretch](), 0
+        while place is not None and windows < most:
+            stretch = self._next(place, most - windows)
+            if stretch is None:
                 break
-            places += after
-            parts += found
-        if not parts:
+            stretches.append(stretch)
+            windows += len(stretch.counts_KD)
+            place = stretch.place(window + windows)
+        if not stretches:
             nothing = np.empty((0, self.layout.window_size), np.int64)
             return nothing, nothing
-        return self._arranged(places, parts)
+        return self._arranged(stretches)
 
-    def _next(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
-        """Deal some windows, one at least unless the stream ends; remember the places."""
+    def _next(self, place: Place, most: int) -> Stretch | None:
+        """Deal some windows, none where the stream ends; remember the places."""
         if self._end == place.window:
-            return [], []
-        places, parts = self._deal(place, min(most, _DEALT_AT_ONCE))
-        if not places:
+            return None
+        stretch = self._deal(place, min(most, _DEALT_AT_ONCE))
+        if stretch is None:
             self._end = place.window
-        elif self.change_at(place.window).window == place.window or places[0].out != place.out:
+            return None
+        if self.change_at(place.window).window == place.window or stretch.out != place.out:
             self._had[place.window] = place.had_D
-        self._places.update((one.window, one) for one in places)
-        if place.window // _KEPT_FOREVER != (place.window + len(places)) // _KEPT_FOREVER:
+        last = place.window + len(stretch.counts_KD)
+        self._known.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
+        if place.window // _KEPT_FOREVER != last // _KEPT_FOREVER:
             self._forget(place.window)
-        return places, parts
+        return stretch
 
-    def _deal(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
-        """Return the places after some windows, none where there is no whole one."""
+    def _deal(self, place: Place, most: int) -> Stretch | None:
+        """Deal some windows; None where there is no whole one."""
         due = self._due_in(place)
         if due is None:
-            return [], []
+            return None
         later = bisect_right(self._begins, place.window)
         if later < len(self._begins):
             most = min(most, self._begins[later] - place.window)
@@ -236,11 +275,9 @@ class SampleOrder:
             most = int(np.argmax(is_over)) if is_over.any() else most
             if not most:
                 last = None if self.layout.stops else self._deal_last(place)
-                return ([], []) if last is None else ([last], [None])
-        numbers = range(place.window + 1, place.window + 1 + most)
-        rows = zip(numbers, counts_KD, owed_KD, strict=False)
-        places = [Place(w, counts, owed, counts, place.out) for w, counts, owed in rows]
-        return places, [None] * most
+                return None if last is None else Stretch.one(place, last)
+        counts_KD = counts_KD[:most]
+        return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.out)
 
     def _due_in(self, place: Place) -> _Due | None:
         """Return what is due in a window; None where no domain has a share any more."""
@@ -286,11 +323,12 @@ class SampleOrder:
         out_now = tuple((place.window, d) for d in sorted(last))
         return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now))
 
-    def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
+    def _arranged(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
         """Return domains and counts of windows, each sorted by domain."""
-        counts_KD = np.array([place.counts_D for place in places])
+        first = stretches[0].before.counts_D[None]
+        counts_KD = np.concatenate([first, *(stretch.counts_KD for stretch in stretches)])
         drawn = np.diff(counts_KD, axis=0).ravel()
-        windows, domains = len(parts), len(self.layout.names)
+        windows, domains = len(counts_KD) - 1, len(self.layout.names)
         domain = np.repeat(np.tile(np.arange(domains), windows), drawn)
         ahead = counts_KD[:-1].ravel() - (np.cumsum(drawn) - drawn)
         ordinal = np.arange(len(domain)) + np.repeat(ahead, drawn)
@@ -301,21 +339,22 @@ class TokenOrder(SampleOrder):
     """The same where tokens are owed, and samples differ in length."""
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
-        """Lay nothing out yet."""
         super().__init__(layout, changes, start)
         self._ahead: list[tuple[int, list[int]]] = [(-1, [])] * len(layout.names)
 
-    def _deal(self, place: Place, most: int) -> tuple[list[Place], list[Any]]:
+    def _deal(self, place: Place, most: int) -> Stretch | None:
         change = self.change_at(place.window)
         window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.out]))
         while len(window.domains) < self.layout.window_size:
             if not window.take():
-                return [], []
-        return [window.place()], [(window.domains, window.ordinals)]
+                return None
+        samples = (np.array([window.domains], np.int64), np.array([window.ordinals], np.int64))
+        return Stretch.one(place, window.place(), samples)
 
-    def _arranged(self, places: list[Place], parts: list[Any]) -> tuple[IntArray, IntArray]:
-        domains, ordinals = zip(*parts, strict=True)
-        return np.array(domains, np.int64), np.array(ordinals, np.int64)
+    def _arranged(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
+        parts = [stretch.samples_KW for stretch in stretches if stretch.samples_KW is not None]
+        domains, ordinals = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return domains, ordinals
 
     def length(self, domain: int, ordinal: int) -> int:
         """Return the tokens of the sample that a domain gives when it is drawn so often."""
@@ -399,37 +438,6 @@ def order_of(layout: OrderLayout, changes: Sequence[ShareChange], start: Place) 
     """Return the order of samples, in the unit that is owed."""
     kind = SampleOrder if layout.unit == "samples" else TokenOrder
     return kind(layout, changes, start)
-
-
-class BatchRows:
-    """Rows of batches for one reader, laid out some at a time.
-
-    The first time one window is laid out, then more at once, so that a change of weights throws
-    little away. A batch may be several windows or a part of one, in a stream that resumed with
-    another size of batch.
-    """
-
-    def __init__(self, order: SampleOrder, batch_size: int) -> None:
-        """Lay nothing out yet."""
-        self.order = order
-        self._size, self._window = batch_size, order.layout.window_size
-        self._most = max(_BLOCK, 64 * len(order.layout.sizes)) // self._window
-        self._ahead = 1
-        self._block = (0, np.empty((0, batch_size), np.int64))
-
-    def some(self, batch: int, most: int) -> IntArray:
-        """Return rows of the batches from one on, shape (batches, B)."""
-        first, block = self._block
-        if not first <= batch < first + len(block):
-            first, block = self._block = batch, self._laid_out(batch)
-            self._ahead = min(self._ahead * 4, max(self._most, 1))
-        return block[batch - first : batch - first + most]
-
-    def _laid_out(self, batch: int) -> IntArray:
-        window, begin = divmod(batch * self._size, self._window)
-        least = -(-(begin + self._size) // self._window)
-        rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
-        return rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
 
 
 class _Due(NamedTuple):

@@ -51,7 +51,6 @@ class RowOrder:
     """The order of each domain's rows, another in each epoch."""
 
     def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
-        """Lay out a grid for each domain."""
         self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
         self._keys = np.array(keys_D, np.uint64)
         self._grid = _Grid(self._sizes.tolist())

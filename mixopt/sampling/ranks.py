@@ -20,63 +20,27 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from mixopt.errors import SamplerError
 
-_DATA = (
-    "dp",
-    "dp_replicate",
-    "dp_shard",
-    "data",
-    "batch",
-    "data_parallel",
-    "replicate",
-    "shard",
-)
-_MODEL = (
-    "tp",
-    "pp",
-    "cp",
-    "sp",
-    "tensor",
-    "pipeline",
-    "context",
-    "sequence",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "context_parallel",
-    "sequence_parallel",
-)
-_OF_MEGATRON = (
+_DATA = {"dp", "dp_replicate", "dp_shard", "data", "batch", "data_parallel", "replicate", "shard"}
+_MODEL = {"tp", "pp", "cp", "sp"}
+_MODEL |= {
+    f"{one}{end}"
+    for one in ("tensor", "pipeline", "context", "sequence")
+    for end in ("", "_parallel")
+}
+_OF_MEGATRON = {
     "TENSOR_MODEL_PARALLEL_GROUP",
     "PIPELINE_MODEL_PARALLEL_GROUP",
     "CONTEXT_PARALLEL_GROUP",
-)
+}
 _ACCELERATE = "accelerate.data_loader"
 
 
-class RankPart(NamedTuple):
-    """Which part of each batch a process takes: its number, from 0, and how many there are."""
-
-    rank: int
-    world_size: int
-
-
-class OrderedSamples(Protocol):
-    """What ranks compare: a MixtureSampler."""
-
-    rank: int
-    world_size: int
-    batch_size: int
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state before the next batch."""
-        ...
-
-
-def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> RankPart:
-    """Return the part of each batch that this process takes."""
+def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> tuple[int, int]:
+    """Return which part of each batch this process takes, from 0, and how many there are."""
     if (rank is None) != (world_size is None):
         given = "rank" if world_size is None else "world_size"
         raise SamplerError(f"{given} is given without the other; give rank and world_size")
@@ -84,9 +48,9 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> Ran
         raise SamplerError("mesh is given, and rank and world_size too; give one of the two")
     if mesh is not None:
         return _of_mesh(mesh)
-    part = _of_job() if rank is None or world_size is None else RankPart(rank, world_size)
-    if not 0 <= part.rank < part.world_size:
-        raise SamplerError(f"rank {part.rank} of world_size {part.world_size}; ranks go from 0")
+    part = _of_job() if rank is None or world_size is None else (rank, world_size)
+    if not 0 <= part[0] < part[1]:
+        raise SamplerError(f"rank {part[0]} of world_size {part[1]}; ranks go from 0")
     return part
 
 
@@ -102,12 +66,12 @@ def refuse_second_split(world_size: int, name: str) -> AttributeError:
     return AttributeError(name)
 
 
-def order_fingerprint(sampler: OrderedSamples) -> str:
+def order_fingerprint(sampler: Any) -> str:
     """Return a hash of all that the order of samples from the next batch on follows from."""
     return _digest(_order(sampler)).hex()
 
 
-def check_ranks(sampler: OrderedSamples, group: Any = None) -> None:
+def check_ranks(sampler: Any, group: Any = None) -> None:
     """Check that all ranks have one order of samples; every rank of the group calls it.
 
     Without torch.distributed, or where the group is one rank, there is nothing to check.
@@ -139,18 +103,18 @@ def _distributed() -> Any:
     return module if on else None
 
 
-def _of_job() -> RankPart:
+def _of_job() -> tuple[int, int]:
     job = _distributed()
     if job is not None:
         _check_nothing_is_shared()
-        return RankPart(job.get_rank(), job.get_world_size())
+        return (job.get_rank(), job.get_world_size())
     try:
-        return RankPart(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        return (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     except ValueError as error:
         raise SamplerError(f"RANK and WORLD_SIZE in the environment: {error}") from error
 
 
-def _of_mesh(mesh: Any) -> RankPart:
+def _of_mesh(mesh: Any) -> tuple[int, int]:
     """Return the place along the data-parallel dimensions, the first of them slowest."""
     if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
         raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
@@ -163,7 +127,7 @@ def _of_mesh(mesh: Any) -> RankPart:
     rank = 0
     for k in dimensions:
         rank = rank * mesh.size(k) + place[k]
-    return RankPart(rank, prod(mesh.size(k) for k in dimensions))
+    return (rank, prod(mesh.size(k) for k in dimensions))
 
 
 def _data_dimensions(mesh: Any) -> list[int]:
@@ -174,10 +138,10 @@ def _data_dimensions(mesh: Any) -> list[int]:
             f"the mesh of {mesh.ndim} dimensions has no names for them; give"
             " init_device_mesh(..., mesh_dim_names=('dp', 'tp'))"
         )
-    if len(names) <= 1 and not set(names) & set(_MODEL):
+    if len(names) <= 1 and not set(names) & _MODEL:
         return [0]  # all there is, or the one that the caller has chosen: mesh["rows"]
     found = [k for k, name in enumerate(names) if name in _DATA]
-    unknown = [name for name in names if name not in _DATA + _MODEL]
+    unknown = [name for name in names if name not in _DATA | _MODEL]
     if unknown or not found:
         why = f"{unknown[0]!r} may split data or the model" if unknown else "none splits data"
         raise SamplerError(
@@ -210,7 +174,7 @@ def _check_nothing_is_shared() -> None:
             )
 
 
-def _order(sampler: OrderedSamples) -> dict[str, Any]:
+def _order(sampler: Any) -> dict[str, Any]:
     sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
     return {**sizes, **sampler.state_dict()}
 

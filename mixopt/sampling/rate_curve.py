@@ -62,7 +62,6 @@ class RateCurve:
     floor: float = FLOOR
 
     def __post_init__(self) -> None:
-        """Check what does not depend on the number of steps."""
         if self.schedule not in RATE_CURVES:
             near = did_you_mean(str(self.schedule), RATE_CURVES) or "; " + ", ".join(RATE_CURVES)
             raise SamplerError(f"schedule: {self.schedule!r} is not one{near}")

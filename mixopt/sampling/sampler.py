@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import numpy as np
+
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import BatchRows, OrderLayout, Place, SampleOrder, Unit, order_of
+from mixopt.sampling.order import OrderLayout, Place, SampleOrder, Unit, order_of
 from mixopt.sampling.ranks import order_fingerprint, refuse_second_split, this_part
 from mixopt.sampling.sampler_input import (
     Lengths,
@@ -35,6 +37,9 @@ from mixopt.sampling.sampler_input import (
 from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.shares import UNIT, ShareChange, spread, whole_shares
+from mixopt.system import IntArray
+
+_BLOCK = 1 << 14  # samples that are laid out at once
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,36 @@ class LogEntry:
     realised: dict[str, float] | None = None
     end_batch: int | None = None
     end_mixture: Mixture | None = None
+
+
+class BatchRows:
+    """Rows of batches for one reader, laid out some at a time.
+
+    The first time one window is laid out, then more at once, so that a change of weights throws
+    little away. A batch may be several windows or a part of one, in a stream that resumed with
+    another size of batch.
+    """
+
+    def __init__(self, order: SampleOrder, batch_size: int) -> None:
+        self.order = order
+        self._size, self._window = batch_size, order.layout.window_size
+        self._most = max(_BLOCK, 64 * len(order.layout.sizes)) // self._window
+        self._ahead = 1
+        self._block = (0, np.empty((0, batch_size), np.int64))
+
+    def some(self, batch: int, most: int) -> IntArray:
+        """Return rows of the batches from one on, shape (batches, B)."""
+        first, block = self._block
+        if not first <= batch < first + len(block):
+            first, block = self._block = batch, self._laid_out(batch)
+            self._ahead = min(self._ahead * 4, max(self._most, 1))
+        return block[batch - first : batch - first + most]
+
+    def _laid_out(self, batch: int) -> IntArray:
+        window, begin = divmod(batch * self._size, self._window)
+        least = -(-(begin + self._size) // self._window)
+        rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
+        return rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
 
 
 class MixtureSampler:
@@ -157,7 +192,6 @@ class MixtureSampler:
         self._use(order_of(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the rows of this rank, from the next batch to the end of the pass."""
         rows, last = BatchRows(self.order, self.batch_size), self.pass_end
         first = self.rank * self.rank_batch
         while last is None or self._batch < last:
@@ -170,7 +204,6 @@ class MixtureSampler:
             yield some[0, first : first + self.rank_batch].tolist()
 
     def __len__(self) -> int:
-        """Count the global batches of one pass."""
         if self.batches is not None:
             return self.batches
         end = self.order.end()

@@ -91,11 +91,15 @@ def _read(
     if not names or len(set(names)) != len(names):
         state.refuse("domains", "not a list of names, each once")
     count, size = len(names), state.whole("window", 1, MAX_BATCH)
+    position, unit = state.whole("position", 0, MAX_POSITION), state.one_of("unit", UNITS)
+
+    def wholes(name: str, least: int = 0, most: int = MAX_ROWS) -> list[int]:
+        return state.wholes(name, count, least, most)
+
     limits = state.maybe("limits", lambda name: _limits(state, name, count))
-    unit = state.one_of("unit", UNITS)
     layout = OrderLayout(
         names=tuple(names),
-        sizes=tuple(state.wholes("sizes", count)),
+        sizes=tuple(wholes("sizes")),
         seed=state.whole("seed", -MAX_SEED, MAX_SEED),
         window_size=size,
         limits=limits or (None,) * count,
@@ -103,25 +107,19 @@ def _read(
         unit=unit,
         lengths=(),
         row_keys=tuple(state.maybe("row_keys", lambda name: state.texts(name, count)) or names),
-        shift=tuple(state.maybe("shift", lambda name: state.wholes(name, count)) or [0] * count),
+        shift=tuple(state.maybe("shift", wholes) or [0] * count),
     )
-    position = state.whole("position", 0, MAX_POSITION)
-    most = _MAX_OWED if unit == "samples" else _MAX_TOKENS_OWED
-    counts = state.wholes("counts", count)
+    counts, had = wholes("counts"), state.maybe("had", lambda name: wholes(name, 0, 1 << 62))
     if sum(counts) > position:
         state.refuse("counts", f"more than the {position} samples before it")
-    had = state.maybe("had", lambda name: state.wholes(name, count, 0, 1 << 62))
-    owed = state.wholes("owed", count, -most, most)
-    lengths = state.maybe("lengths", lambda name: state.wholes(name, count, 0, 1 << 80))
+    most = _MAX_OWED if unit == "samples" else _MAX_TOKENS_OWED
+    owed = np.array(wholes("owed", -most, most), np.int64 if unit == "samples" else object)
+    lengths = state.maybe("lengths", lambda name: wholes(name, 0, 1 << 80))
     if unit != "samples" and (had is None or lengths is None):
         state.refuse("had" if had is None else "lengths", "missing for this unit")
-    place = Place(
-        position // size,
-        np.array(counts, np.int64),
-        np.array(owed, np.int64 if unit == "samples" else object),
-        np.array(counts if had is None else had, np.int64),
-        _exhausted(state, position, count, size),
-    )
+    counts_D = np.array(counts, np.int64)
+    had_D = counts_D if had is None else np.array(had, np.int64)
+    place = Place(position // size, counts_D, owed, had_D, _exhausted(state, position, count, size))
     return layout, place, _changes(state, layout.sizes, position, size), lengths
 
 
@@ -239,38 +237,25 @@ def _mapped(
     sources = _sources(saved.names, ours.names, map_domains)
     if saved.seed != ours.seed:
         raise SamplerError(f"the state's seed is {saved.seed}, here it is {ours.seed}")
-    before = [sources.get(name) for name in ours.names]
-    counts, owed, had = (
-        [0 if d is None else values[d] for d in before]
-        for values in (place.counts_D.tolist(), place.owed_D.tolist(), place.had_D.tolist())
-    )
-    shift = [
-        0 if d is None else _next_row(place.counts_D[d] + saved.shift[d], saved.sizes[d], size)
-        for d, size in zip(before, ours.sizes, strict=True)
-    ]
-    layout = ours._replace(
-        window_size=saved.window_size,
-        row_keys=tuple(
-            name if d is None else saved.row_keys[d]
-            for name, d in zip(ours.names, before, strict=True)
-        ),
-        shift=tuple(row - count for row, count in zip(shift, counts, strict=True)),
-    )
-    out = tuple((window, before.index(d)) for window, d in place.out if d in before)
-    moved = Place(
-        place.window,
-        np.array(counts, np.int64),
-        np.array(owed, place.owed_D.dtype),
-        np.array(had, np.int64),
-        tuple((w, d) for w, d in out if counts[d] >= (ours.limits[d] or MAX_ROWS)),
-    )
-    size = ours.window_size, saved.window_size
-    if size[0] != size[1] and len(here.changes) > 1:
+    if ours.window_size != saved.window_size and len(here.changes) > 1:
         raise SamplerError(
-            f"map_domains: the state's windows have {size[1]} samples, here {size[0]}: use the"
-            " batch_size of the state with a schedule"
+            f"map_domains: the state's windows have {saved.window_size} samples, here"
+            f" {ours.window_size}: use the batch_size of the state with a schedule"
         )
-    return order_of(layout, here.changes, moved)
+    before = [sources.get(name) for name in ours.names]
+    counts_D, owed_D, had_D = (
+        np.array([0 if d is None else values_D[d] for d in before], values_D.dtype)
+        for values_D in (place.counts_D, place.owed_D, place.had_D)
+    )
+    keys, shift = [], []
+    for name, d, size, count in zip(ours.names, before, ours.sizes, counts_D.tolist(), strict=True):
+        keys.append(name if d is None else saved.row_keys[d])
+        drawn = 0 if d is None else _next_row(count + saved.shift[d], saved.sizes[d], size)
+        shift.append(drawn - count)
+    layout = ours._replace(window_size=saved.window_size, row_keys=tuple(keys), shift=tuple(shift))
+    out = ((window, before.index(d)) for window, d in place.out if d in before)
+    still_out = tuple((w, d) for w, d in out if counts_D[d] >= (ours.limits[d] or MAX_ROWS))
+    return order_of(layout, here.changes, Place(place.window, counts_D, owed_D, had_D, still_out))
 
 
 def _next_row(drawn: int, before: int, now: int) -> int:

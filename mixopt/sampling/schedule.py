@@ -1,34 +1,70 @@
-"""Schedule: mixtures by stage, each constant or going linearly to another one.
+"""Schedule: mixtures by stage, each constant or going linearly to another one; and its file.
 
 Stages follow each other without a gap; a length is in tokens or in steps. Lengths become whole
 batches once: a stage ends with the batch whose end is nearest to the tokens given up to there, so
-that what is rounded does not add up over stages.
+that what is rounded does not add up over stages. A step is a global batch. Tokens are those that
+are predicted: sequences times sequence length.
 
-A step is a global batch. Tokens are those that are predicted: sequences times sequence length.
-Shapes: D domains.
+The file is YAML that people write too, read with line numbers:
+
+    format: mixopt-schedule/1
+    batch: 1024                 sequences of a step, over all ranks
+    sequence_length: 4096       tokens predicted of a sequence
+    max_epochs: 4               of a domain, over all stages
+    inventory: {web: 80e9, ...} distinct tokens; or {file: inventory.yaml}
+    stages:
+    - name: main
+      tokens: 900e9             or steps:
+      mixture: {web: 0.6, ...}  or {file: recommendation.yaml}; the stage's before if left out
+    - tokens: 100e9
+      to: {file: anneal.yaml}   the mixture at its end, which is gone to linearly
+    provenance: {...}           what mixopt made it from
+
+A file is named relative to the schedule. The bare install reads it: numpy and a YAML reader.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import SamplerError, did_you_mean
+import yaml
+
+from mixopt.errors import MixtureError, SamplerError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.sampling.sampler_input import MAX_BATCH
-from mixopt.sampling.schedule_file import (
-    FORMAT,
-    STAGE_FIELDS,
-    ScheduleFieldError,
-    ScheduleFields,
-    write_schedule,
+from mixopt.system import (
+    FieldPlace,
+    dotted,
+    parse_yaml,
+    read_text,
+    read_yaml,
+    short_count,
+    shown_value,
+    write_text,
+    yaml_places,
 )
-from mixopt.system import FieldPlace, short_count, shown_value
+
+FORMAT = "mixopt-schedule/1"
+STAGE_FIELDS = ("name", "tokens", "steps", "start", "mixture", "to")
+_TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
+_HEADER = "# Mixtures by stage; docs/schedules.md lists the fields.\n"
+
+
+def is_schedule(path: Path) -> bool:
+    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture."""
+    content = read_yaml(path, error=SamplerError)
+    if not isinstance(content, dict):
+        return False
+    return str(content.get("format", "")).startswith("mixopt-schedule") or isinstance(
+        content.get("stages"), list
+    )
+
 
 MAX_TOKENS = 10**18
 MAX_LENGTH = 1 << 31  # tokens of a sequence
@@ -60,10 +96,8 @@ class Stage:
 
     def to_json(self) -> dict[str, Any]:
         """Return the stage as plain values; what is None is left out."""
-        content = {name: getattr(self, name) for name in STAGE_FIELDS}
-        content["mixture"] = dict(self.mixture)
-        content["to"] = None if self.to is None else dict(self.to)
-        return {name: value for name, value in content.items() if value is not None}
+        values = ((name, getattr(self, name)) for name in STAGE_FIELDS)
+        return {n: dict(v) if n in {"mixture", "to"} else v for n, v in values if v is not None}
 
 
 @dataclass(frozen=True)
@@ -87,7 +121,6 @@ class Schedule:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        """Check it as a whole."""
         for place, message in self._faults():
             raise ScheduleFieldError(place, message)
 
@@ -98,7 +131,12 @@ class Schedule:
         Raises:
             SamplerError: It cannot be right; one line with file, line and field.
         """
-        return cls._of(ScheduleFields.of_file(Path(path)))
+        path = Path(path)
+        missing = SamplerError(f"{path}: not found")
+        text = read_text(path, error=SamplerError, missing=lambda: missing)
+        content = parse_yaml(text, str(path), error=SamplerError)
+        lines = yaml_places(text, path, error=SamplerError)
+        return cls._read(content, str(path), path.parent, lines)
 
     @classmethod
     def from_content(cls, content: object, where: str, folder: str | Path = ".") -> Schedule:
@@ -112,20 +150,24 @@ class Schedule:
         Raises:
             SamplerError: A field cannot be right.
         """
-        return cls._of(ScheduleFields(content, where, Path(folder), {}))
+        return cls._read(content, where, Path(folder), {})
 
     @classmethod
-    def _of(cls, fields: ScheduleFields) -> Schedule:
-        values = fields.values()
+    def _read(
+        cls, content: object, where: str, folder: Path, lines: Mapping[FieldPlace, int]
+    ) -> Schedule:
         try:
+            values = _values(content, folder)
             stages = tuple(Stage(**stage) for stage in values.pop("stages"))
             return cls(stages=stages, **values)
         except ScheduleFieldError as fault:
-            raise fields.mistake(fault.place, fault.message) from None
+            raise fault.of_file(where, lines) from None
 
     def to_file(self, path: str | Path) -> None:
         """Write the schedule as YAML that `from_file` reads."""
-        write_schedule(self.to_json(), Path(path))
+        content = self.to_json()
+        body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+        write_text(Path(path), _HEADER + body)
 
     def to_json(self) -> dict[str, Any]:
         """Return the schedule as plain values, in the order of the file."""
@@ -141,7 +183,6 @@ class Schedule:
         return {name: value for name, value in content.items() if value is not None}
 
     def __repr__(self) -> str:
-        """Count its stages, domains, steps and tokens."""
         length = f"{self.steps:,} steps, {short_count(self.tokens)} tokens"
         return f"Schedule({len(self.stages)} stages, {len(self.domains)} domains: {length})"
 
@@ -215,12 +256,13 @@ class Schedule:
 
     def domain_tokens(self) -> dict[str, float]:
         """Return the tokens of each domain over all stages."""
-        parts: dict[str, list[float]] = {name: [] for name in self.domains}
-        for k, stage in enumerate(self.stages):
-            tokens, last = self.stage_tokens(k), stage.to or stage.mixture
-            for name, found in parts.items():
-                found.append(tokens * 0.5 * (stage.mixture[name] + last[name]))
-        return {name: math.fsum(found) for name, found in parts.items()}
+        return {
+            name: math.fsum(
+                self.stage_tokens(k) * 0.5 * (one.mixture[name] + (one.to or one.mixture)[name])
+                for k, one in enumerate(self.stages)
+            )
+            for name in self.domains
+        }
 
     def check_epochs(self, inventory: Mapping[str, int], max_epochs: float | None = None) -> None:
         """Check that no domain exceeds its allowed epochs over all stages.
@@ -312,8 +354,8 @@ class Schedule:
 
 def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
     if (stage.tokens is None) == (stage.steps is None):
-        both = "tokens and steps are both given" if stage.steps is not None else "has no length"
-        yield ("tokens",), f"{both}; give one of tokens, steps"
+        what = "tokens and steps are both given" if stage.steps is not None else "has no length"
+        yield ("tokens",), f"{what}; give one of tokens, steps"
         return
     unit = "tokens" if stage.steps is None else "steps"
     yield from _number_fault((unit,), getattr(stage, unit), MAX_TOKENS)
@@ -321,8 +363,7 @@ def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
         for domain in mixture or ():
             if domain not in domains:
                 near = did_you_mean(domain, domains)
-                message = f"domain {domain!r} is not one of the first stage's{near}"
-                yield (name, domain), message
+                yield (name, domain), f"domain {domain!r} is not one of the first stage's{near}"
         for domain in domains:
             if mixture is not None and domain not in mixture:
                 message = f"domain {domain!r} of the first stage has no weight; give it one"
@@ -332,3 +373,125 @@ def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
 def _number_fault(place: FieldPlace, value: Any, most: int) -> Iterator[Fault]:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         yield place, f"{shown_value(value)} is not a whole number from 1 to {most:,}"
+
+
+class ScheduleFieldError(SamplerError):
+    """What is wrong with a schedule, and where in it."""
+
+    def __init__(self, place: FieldPlace, message: str) -> None:
+        super().__init__(f"schedule: {dotted(place)}: {message}")
+        self.place, self.message = place, message
+
+    def of_file(self, where: str, lines: Mapping[FieldPlace, int]) -> SamplerError:
+        """Return the error with file and line."""
+        place = self.place
+        parents = (place[:n] for n in range(len(place), 0, -1))
+        line = next((lines[one] for one in parents if one in lines), None)
+        where = where if line is None else f"{where}:{line}"
+        return SamplerError(": ".join([where, *([dotted(place)] if place else []), self.message]))
+
+
+def _values(content: object, folder: Path) -> dict[str, Any]:
+    """Return what a Schedule is made of, each field checked by itself; stages as fields."""
+    fields = _mapping(content, (), _TOP)
+    if fields.get("format", FORMAT) != FORMAT:
+        message = f"{shown_value(fields['format'])} is not {FORMAT!r}"
+        raise ScheduleFieldError(("format",), message)
+    stages = fields.get("stages")
+    if not isinstance(stages, list) or not stages:
+        raise ScheduleFieldError(("stages",), "expected a list of stages, each with '- '")
+    read: list[dict[str, Any]] = []
+    for k, one in enumerate(stages):
+        read.append(_stage(one, ("stages", k), read[-1] if read else None, folder))
+    return {
+        "stages": read,
+        "batch": _whole(fields, "batch", ()),
+        "sequence_length": _whole(fields, "sequence_length", ()),
+        "max_epochs": _maybe(_number, fields, "max_epochs", ()),
+        "inventory": _inventory(fields.get("inventory"), read[0]["mixture"].domains, folder),
+        "provenance": _mapping(fields.get("provenance", {}), ("provenance",), None),
+    }
+
+
+def _stage(
+    content: object, place: FieldPlace, before: Mapping[str, Any] | None, folder: Path
+) -> dict[str, Any]:
+    fields = _mapping(content, place, STAGE_FIELDS)
+    mixture = _mixture(fields.get("mixture"), (*place, "mixture"), folder)
+    if mixture is None:
+        if before is None:
+            raise ScheduleFieldError((*place, "mixture"), "is missing; the first stage has one")
+        mixture = before["to"] or before["mixture"]
+    if not isinstance(fields.get("name", ""), str):
+        raise ScheduleFieldError((*place, "name"), f"{shown_value(fields['name'])} is not text")
+    counts = {name: _maybe(_whole, fields, name, place) for name in ("tokens", "steps", "start")}
+    to = _mixture(fields.get("to"), (*place, "to"), folder)
+    return {"mixture": mixture, "to": to, "name": fields.get("name"), **counts}
+
+
+def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None:
+    if content is None:
+        return None
+    fields = _mapping(content, place, None)
+    try:
+        if (file := _file(fields)) is not None:
+            place = (*place, "file")
+            return Mixture.from_file(folder / file)
+        return Mixture({name: _number(fields, name, place) for name in fields})
+    except MixtureError as error:
+        raise ScheduleFieldError(place, str(error).partition(", or pass")[0]) from None
+
+
+def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[str, int] | None:
+    """Return sizes of the domains; a file may have more of them."""
+    if content is None:
+        return None
+    place: FieldPlace = ("inventory",)
+    fields = _mapping(content, place, None)
+    if (file := _file(fields)) is not None:
+        place = (*place, "file")
+        sizes = _mapping(read_yaml(folder / file, error=SamplerError), place, None)
+        fields = {name: size for name, size in sizes.items() if name in domains}
+    return {name: _whole(fields, name, place) for name in fields}
+
+
+def _file(fields: Mapping[str, Any]) -> str | None:
+    file = fields.get("file")
+    return file if len(fields) == 1 and isinstance(file, str) else None
+
+
+def _mapping(content: object, place: FieldPlace, known: Collection[str] | None) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ScheduleFieldError(place, f"expected fields, got {shown_value(content)}")
+    for name in content:
+        if not isinstance(name, str):
+            message = f"{shown_value(name)} is not a name; put it in quotes"
+            raise ScheduleFieldError(place, message)
+        if known is not None and name not in known:
+            raise ScheduleFieldError((*place, name), f"unknown field{did_you_mean(name, known)}")
+    return content
+
+
+def _maybe(take: Any, fields: Mapping[str, Any], name: str, place: FieldPlace) -> Any:
+    return None if fields.get(name) is None else take(fields, name, place)
+
+
+def _number(fields: Mapping[str, Any], name: str, place: FieldPlace) -> float:
+    """Return a number, also one like `1e12`, which YAML takes for text."""
+    if name not in fields:
+        raise ScheduleFieldError((*place, name), "is missing")
+    value = fields[name]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ScheduleFieldError((*place, name), f"{shown_value(value)} is not a number >= 0")
+    return number
+
+
+def _whole(fields: Mapping[str, Any], name: str, place: FieldPlace) -> int:
+    number, value = _number(fields, name, place), fields[name]
+    if not number.is_integer():
+        raise ScheduleFieldError((*place, name), f"{shown_value(value)} is not a whole number")
+    return value if isinstance(value, int) else int(number)

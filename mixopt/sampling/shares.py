@@ -10,7 +10,8 @@ Shapes: D domains.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -74,3 +75,65 @@ class ShareChange(NamedTuple):
         whole = parts * ((self.end_window or self.window) - self.window)
         pairs = zip(self.shares, self.end_shares or self.shares, strict=True)
         return [(whole - gone) * first + gone * last for first, last in pairs]
+
+
+class FairQueue:
+    """The samples of a stretch in which shares do not change."""
+
+    __slots__ = ("_before", "_length", "_next", "_owed", "_ready", "_shares", "_tokens", "_waiting")
+
+    def __init__(
+        self, shares_D: Sequence[int], owed_D: Sequence[int], length: Callable[[int], int]
+    ) -> None:
+        self._shares = shares_D
+        self._owed = owed_D
+        self._length = length
+        self._next = [length(d) if share else 0 for d, share in enumerate(shares_D)]
+        self._before = [0] * len(shares_D)
+        self._tokens = 0
+        starts = [
+            (-owed // share, d)
+            for d, (share, owed) in enumerate(zip(shares_D, owed_D, strict=True))
+            if share
+        ]
+        self._ready = [(self._finish(d), d) for start, d in starts if start <= 0]
+        self._waiting = [(start, d) for start, d in starts if start > 0]
+        heapify(self._ready)
+        heapify(self._waiting)
+
+    def take(self) -> int:
+        """Take the next sample; return its domain."""
+        ready, waiting = self._ready, self._waiting
+        if not ready:  # what a domain without a share is owed is missing from the others
+            _, first = heappop(waiting)
+            ready.append((self._finish(first), first))
+        finish, d = heappop(ready)
+        tokens = self._next[d]
+        self._tokens += tokens
+        self._before[d] += tokens
+        self._next[d] = self._length(d)
+        if finish <= self._tokens:
+            heappush(ready, (self._finish(d), d))
+        else:
+            heappush(waiting, (finish, d))
+        while waiting and waiting[0][0] <= self._tokens:
+            _, other = heappop(waiting)
+            heappush(ready, (self._finish(other), other))
+        return d
+
+    def taken(self) -> list[int]:
+        """Return the tokens taken of each domain so far."""
+        return list(self._before)
+
+    def owed(self, tokens_D: Sequence[int] | None = None) -> list[int]:
+        """Return what each domain is owed now."""
+        taken = self._before if tokens_D is None else tokens_D
+        total = sum(taken)
+        return [
+            owed + share * total - UNIT * tokens
+            for owed, share, tokens in zip(self._owed, self._shares, taken, strict=True)
+        ]
+
+    def _finish(self, d: int) -> int:
+        """Return after how many tokens the ideal stream ends a domain's next sample."""
+        return (UNIT * (self._before[d] + self._next[d]) - self._owed[d]) // self._shares[d]

@@ -128,12 +128,10 @@ def loss_alone(model, batch):
 
 
 def test_nothing_is_logged_of_samples_without_tokens(tmp_path):
-    from mixopt.integrations.logged_shares import share_metrics
-
     dataset = MixtureDataset({name: [{"text": "x"}] * 9 for name in WEIGHTS})
     loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
     next(iter(loader))
-    assert share_metrics(loader) == {}
+    assert loader.realised().metrics == {}
 
 
 def test_lightning_logs_shares_as_often_as_losses(packed, tmp_path):

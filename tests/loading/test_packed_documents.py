@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
-from mixopt.loading import HasLengths, stack_samples
+from mixopt.loading import stack_samples
 from mixopt.loading.documents import ShardDocuments
 
 END = 0
@@ -254,11 +254,6 @@ def test_cut_rows_have_packed_fields_on_request(tmp_path):
     begins[:, 1:] = batch["input_ids"][:, :-1] == END
     assert np.array_equal(batch["position_ids"] == 0, begins)
     assert np.array_equal(batch["labels"], np.where(begins, -100, batch["input_ids"].astype(int)))
-
-
-def test_a_source_tells_its_lengths_by_a_protocol():
-    assert isinstance(PackedDocuments([[1]], length=4), HasLengths)
-    assert not isinstance([], HasLengths)
 
 
 def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt import MixtureSampler
 from mixopt.errors import SamplerError
-from mixopt.sampling.order import BatchRows
+from mixopt.sampling import BatchRows
 from mixopt.sampling.shares import UNIT, spread, whole_shares
 
 weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
@@ -221,7 +221,7 @@ def test_a_state_of_long_ago_is_laid_out_again():
     states = [json.dumps(one.state_at(batch)) for batch in (5, 900)]
     list(islice(one, 5000))
     assert [json.dumps(one.state_at(batch)) for batch in (5, 900)] == states
-    assert len(one.order._places) < 2500
+    assert len(one.order._known) < 2500
     other = sampler([500, 500], [0.7, 0.3])
     other.load_state_dict(json.loads(states[1]))
     with pytest.raises(SamplerError, match="known from batch 900 on, has no batch 5"):

@@ -14,7 +14,7 @@ from places import PROJECT
 from mixopt import Mixture, SamplerError
 from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule
-from mixopt.sampling.schedule_file import STAGE_FIELDS
+from mixopt.sampling.schedule import STAGE_FIELDS
 
 PAGE = (PROJECT / "docs" / "schedules.md").read_text(encoding="utf-8")
 

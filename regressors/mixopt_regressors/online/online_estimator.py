@@ -246,7 +246,6 @@ class OnlineEstimator(ABC):
     _setting: Setting | None = None
 
     def __post_init__(self) -> None:
-        """Check the options, which are the fields of a dataclass."""
         for one in fields(self):  # type: ignore[arg-type]
             value, kinds = getattr(self, one.name), str(one.type).split(" | ")
             if "range" in one.metadata and not (value is None and "None" in kinds):

@@ -143,7 +143,6 @@ class DoGEEstimator(ReweightingEstimator):
     update_steps: int = option(1, least=1)
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         check_option("doge: most", self.most, "float", least=self.least)
 
@@ -186,7 +185,6 @@ class SkillItEstimator(OnlineEstimator):
     graph: Mapping[str, Mapping[str, float]] | str | None = None
 
     def __post_init__(self) -> None:
-        """Check the options."""
         super().__post_init__()
         if self.graph is not None and not isinstance(self.graph, str):
             _check_graph(self.graph, "graph")
