@@ -103,8 +103,8 @@ def _prepared(run: Run) -> Corpus | None:
     index = run.path / "corpus" / "index.json"
     if not index.exists():
         return None
-    recorded = run.manifest.steps.get(PREPARE.name)
-    if recorded is None or recorded.fingerprint != run.fingerprint(PREPARE.name):
+    recorded = run.log.records.get(PREPARE.name)
+    if recorded is None or recorded.fingerprint != run.log.fingerprint(PREPARE.name):
         return None
     return run.corpus
 

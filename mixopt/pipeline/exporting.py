@@ -20,7 +20,7 @@ from mixopt.pipeline.from_fit import (
     spread_samples,
     spread_sizes,
 )
-from mixopt.run_directory import PROPOSE, VALIDATE, Run, load_run
+from mixopt.run_directory import Run, load_run
 from mixopt.sampling import Schedule, Stage
 from mixopt.system import __version__, read_yaml
 
@@ -66,10 +66,7 @@ def known_mixture(source: Path, asked: ExportAsked, trust: bool) -> tuple[Mixtur
     if not source.is_dir():
         return spread_out(Mixture.from_file(source), parts_in(source)), {}
     run = load_run(source, trust=trust)
-    decided = run.is_done(VALIDATE.name)
-    if not decided:
-        run.require(PROPOSE.name)
-    mixture = (run.recommendation if decided else run.proposal).mixture
+    mixture = run.outcome.result.mixture
     known: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
         "max_epochs": run.config.constraints.max_epochs,

@@ -29,7 +29,16 @@ from mixopt.proposals import (
     propose_mixture,
     search_steps,
 )
-from mixopt.run_directory import RECOMMENDATION, CheckedPart, Run, collapsed_trials, load_run
+from mixopt.run_directory import (
+    RECOMMENDATION,
+    CheckedPart,
+    Run,
+    base_losses,
+    collapsed_trials,
+    load_run,
+    repetition_of,
+    request_of,
+)
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
 
 if TYPE_CHECKING:
@@ -177,14 +186,19 @@ def fit_of(run: Run, trials: Trials) -> Fit:
     config = run.config.fit
     with steady_progress("fit", len(config.regressors) * config.folds) as update:
         return fit_trials(
-            trials, config, run.objective, run.config.seed, repetition=run.repetition, update=update
+            trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=repetition_of(run),
+            update=update,
         )
 
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
     """Propose a mixture from a fit, with the configuration of the run."""
     with steady_progress("propose", search_steps(run.config.propose)) as update:
-        found = propose_mixture(run.request(fit), run.objective, update=update)
+        found = propose_mixture(request_of(run, fit), run.objective, update=update)
     return with_parts(found, run)
 
 
@@ -265,7 +279,7 @@ def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
     limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
-        config, base = run.config, run.base_losses
+        config, base = run.config, base_losses(run)
         limits, search, seed = config.constraints, config.propose, config.seed
     return ProposalRequest.of(
         fit,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
+from mixopt.run_directory import repetition_of, usable_trials
 from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import Trial, TrialResult, read_design, write_design
@@ -153,7 +154,7 @@ def choose_round(
             _objective(run, table),
             config.fit,
             seed=config.seed,
-            repetition=run.repetition,
+            repetition=repetition_of(run),
             update=update,
         )
     allowed = design_constraints(config.design, run.natural, run.constraints).simplex
@@ -220,8 +221,8 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
 def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) -> Trials:
     from mixopt.trials import Trials
 
-    name, targets = run.config.proxy.name, run.losses
-    return run.usable(Trials.from_results(trials, results, proxy=name, targets=targets))
+    name, targets = run.config.proxy.name, run.config.losses
+    return usable_trials(run, Trials.from_results(trials, results, proxy=name, targets=targets))
 
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
@@ -244,7 +245,7 @@ def _objective(run: Run, table: Trials) -> Objective:
     from mixopt.objective import Objective
     from mixopt.trials import settled
 
-    return settled(Objective.from_config(run.config.aim, run.losses), table)
+    return settled(Objective.from_config(run.config.aim, run.config.losses), table)
 
 
 def _chosen_by(config: Config) -> _ChosenBy:

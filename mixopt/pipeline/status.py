@@ -26,12 +26,12 @@ def run_status(run: Run) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for step in STEPS:
         entry: dict[str, Any] = {"state": "done" if run.is_done(step.name) else "waiting"}
+        fault, state = run.log.fault(step.name), run.log.state(step.name).state
         if entry["state"] == "done":
-            entry["seconds"] = run.seconds[step.name]
-        elif run.fault(step.name) is not None:
-            state = "damaged" if run.manifest.outdated(step) is None else "outdated"
-            entry |= {"state": state, "fault": run.fault(step.name)}
-        elif run.is_begun(step.name):
+            entry["seconds"] = run.log.seconds[step.name]
+        elif fault is not None:
+            entry |= {"state": state, "fault": fault}
+        elif state == "unfinished":
             entry |= {"state": "running"} if in_use else _interrupted(run)
         if step.trains:
             entry |= _trials(run, step, entry["state"])

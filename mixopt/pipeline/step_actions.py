@@ -36,6 +36,7 @@ from mixopt.run_directory import (
     VALIDATE,
     Run,
     Step,
+    usable_trials,
 )
 from mixopt.system import Say
 from mixopt.trials import TrialResult, Trials
@@ -66,7 +67,7 @@ class Validated:
     def table(self, run: Run) -> Trials:
         """Return a row for each mixture and seed, under each of its names."""
         named_results = self.plan.named_results(self.results)
-        name, targets = run.config.proxy.name, run.losses
+        name, targets = run.config.proxy.name, run.config.losses
         return Trials.from_results(
             self.plan.named_trials, named_results, proxy=name, targets=targets
         )
@@ -162,7 +163,7 @@ def _prepare(run: Run, say: Say) -> None:
         run.config.evaluation,
         run.path / "corpus",
         tasks=run.config.tasks,
-        fingerprint=run.fingerprint(PREPARE.name),
+        fingerprint=run.log.fingerprint(PREPARE.name),
         seed=run.config.seed,
         min_tokens=2,
         progress=lambda line: say(f"prepare: {line}"),
@@ -220,7 +221,7 @@ def _say_anneals(run: Run, anneals: AnnealsConfig, say: Say) -> None:
     from mixopt.proposals import anneal_effects, anneal_lines
     from mixopt.trials import Trials, settled
 
-    table = run.usable(Trials.read(run.path / f"{SWEEP.trials}.parquet"))
+    table = usable_trials(run, Trials.read(run.path / f"{SWEEP.trials}.parquet"))
     if (table.table["status"] == "finished").any():
         objective = settled(Objective.from_config(run.config.aim, table.targets), table)
         for line in anneal_lines(anneal_effects(table, objective, anneals)):
@@ -359,7 +360,7 @@ def job_of(run: Run, step: Step) -> Job:
         corpus,
         training,
         corpus_hash(corpus),
-        made_by=run.trial_fingerprint(step.name),
+        made_by=run.log.trial_fingerprint(step.name),
     )
 
 
@@ -369,7 +370,9 @@ def _keep_results(
     """Write the table of a step's trials and that of their experts; say what did not finish."""
     from mixopt.trials import Trials
 
-    table = Trials.from_results(trials, results, proxy=run.config.proxy.name, targets=run.losses)
+    table = Trials.from_results(
+        trials, results, proxy=run.config.proxy.name, targets=run.config.losses
+    )
     table.write(run.path / f"{step.trials}.parquet")
     _keep_experts(run, step, results, say)
     _say_unfinished(run, step, results, say)

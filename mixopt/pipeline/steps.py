@@ -25,6 +25,7 @@ from mixopt.run_directory import (
     VALIDATE,
     Run,
     Step,
+    is_sent,
     open_run,
     step_named,
     steps_before,
@@ -206,7 +207,7 @@ class _Request:
         if redo is not None and any(step.name in ACTING for step in steps_from(step_named(redo))):
             Run(self.out, self.config, self.source, self.trust).ask_trust("run")
         run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
-        if self.config.tracking.enabled and not run.is_sent:
+        if self.config.tracking.enabled and not is_sent(run):
             say(
                 "tracking: nothing is sent, because only the run directory names the server"
                 f" {self.config.tracking.uri}; add --trust to send"
@@ -217,8 +218,8 @@ class _Request:
 def _checked_before(asked: _Request, until: str) -> list[str]:
     """Check the configuration, unless everything is trained already."""
     run = Run(asked.out, asked.config, asked.source, asked.trust)
-    recorded = run.manifest.steps.get(VALIDATE.name)
-    if recorded is not None and recorded.fingerprint == run.fingerprint(VALIDATE.name):
+    recorded = run.log.records.get(VALIDATE.name)
+    if recorded is not None and recorded.fingerprint == run.log.fingerprint(VALIDATE.name):
         return []
     run.ask_trust("run")
     found = check_experiment(asked.config, out=asked.out, source=asked.source)
@@ -235,7 +236,7 @@ def _discard_altered_shards(run: Run, say: Say) -> None:
         Corpus.open(run.path / "corpus")
     except CorpusError as error:
         say(f"prepare: {error}")
-        run.discard(PREPARE.name, only=True)
+        run.log.discard(PREPARE.name, only=True)
 
 
 def _done(run: Run, step: Step, say: Say) -> Run:
@@ -250,19 +251,19 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
         return
     if step.name in ACTING:
         run.ask_trust(step.name)
-    fault = run.fault(step.name)
+    fault = run.log.fault(step.name)
     if fault is not None:
         say(f"{step.name}: {fault}; running it again")
     for before in steps_before(step)[-1:]:
-        run.require(before.name)
-    run.check_before(step.name)
-    run.begin(step.name)
+        run.log.require(before.name)
+    run.log.check_before(step.name)
+    run.log.begin(step.name)
     start = time.monotonic()
     with tracked(run, step, tracker):
         ACTIONS[step](run, say)
         # Before the block ends: what is sent then must be in the manifest.
         seconds = time.monotonic() - start
-        run.end(step.name, seconds)
+        run.log.end(step.name, seconds)
     say(f"{step.name}: done in {duration(seconds)}")
 
 
@@ -280,4 +281,4 @@ def _forget_failed(run: Run) -> None:
         for trial in failed:
             TrialFolder(folder).forget(trial)
         if failed:
-            run.discard(step.name, keep=(folder.name,))
+            run.log.discard(step.name, keep=(folder.name,))

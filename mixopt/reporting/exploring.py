@@ -50,7 +50,7 @@ def explore(
     )
     from mixopt.fitting import Fit
     from mixopt.proposals import ProposalRequest
-    from mixopt.run_directory import Run
+    from mixopt.run_directory import Run, base_losses, collapsed_trials
 
     try:
         from mixopt.reporting.explorer import Explorer
@@ -67,7 +67,7 @@ def explore(
     known: dict[str, Any] = {}
     if isinstance(source, Run):
         limits, search, sizes = source.config.constraints, source.config.propose, source.inventory
-        known = {"collapsed": source.collapsed, "base": source.base_losses}
+        known = {"collapsed": collapsed_trials(source.path), "base": base_losses(source)}
     if constraints is not None:
         if not isinstance(constraints, ConstraintsConfig):
             constraints = read_constraints(constraints)

@@ -48,7 +48,7 @@ from mixopt.reporting.tables import (
 from mixopt.reporting.validation_section import validation_section
 from mixopt.reporting.what_if import what_if_section
 from mixopt.routing import Summary, key_column
-from mixopt.run_directory import Run
+from mixopt.run_directory import Run, commit_of
 from mixopt.system import (
     bytes_text,
     count_text,
@@ -241,7 +241,7 @@ MAX_SHARES = 4  # domains of a trial that its row names
 
 def write_report(run: Run) -> Path:
     """Write `report.html` and the figures of a run whose proposal is made."""
-    run.require("propose")
+    run.log.require("propose")
     first = first_screen(run, answer_of(run))
     sections = list(_sections(run, Pictures(run.path / "figures")))
     path, name = run.path / "report.html", run.config.name
@@ -351,8 +351,8 @@ def _source(source: SourceConfig) -> str:
 
 def provenance_section(run: Run) -> Section:
     """Show what the answer was made from: steps, seeds, versions and the configuration."""
-    before = {step: took for step, took in run.seconds.items() if step != "report"}
-    steps = [(step, run.fingerprint(step), duration(took)) for step, took in before.items()]
+    before = {step: took for step, took in run.log.seconds.items() if step != "report"}
+    steps = [(step, run.log.fingerprint(step), duration(took)) for step, took in before.items()]
     body = table(
         ("step", "fingerprint", "took"), steps, caption="Steps.", texts=[1], is_sortable=False
     )
@@ -360,7 +360,7 @@ def provenance_section(run: Run) -> Section:
     unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
     entries = [
         ("machine of the report", machine()),
-        ("commit of the working directory", run.commit or unknown),
+        ("commit of the working directory", commit_of(run) or unknown),
         ("corpus", run.corpus.fingerprint),
         ("seed", str(run.config.seed)),
         *([("seeds of the validation", ", ".join(map(str, seeds)))] if seeds else []),

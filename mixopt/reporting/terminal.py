@@ -17,7 +17,7 @@ from mixopt.proposals import (
     named,
 )
 from mixopt.reporting.tables import table_text
-from mixopt.run_directory import RECOMMENDATION, Run
+from mixopt.run_directory import RECOMMENDATION, Run, base_losses
 from mixopt.system import (
     difference_text,
     interval_text,
@@ -90,7 +90,7 @@ def _forgetting(run: Run) -> list[str]:
 
 def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the losses of the checkpoint that trials begin with, beside those of mixtures."""
-    base = run.base_losses
+    base = base_losses(run)
     if base is None or not run.is_done("validate"):
         return [], []
     validation, chosen = run.validation, run.recommendation.chosen

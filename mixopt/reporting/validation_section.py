@@ -211,7 +211,7 @@ def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
         # A trainer may measure tasks at the end alone; losses that do not count change nothing.
         kept = [one for one in known if set(run.objective.measured) <= set(one[1])]
         if len(kept) > 1:
-            losses_NM = np.array([[one.get(n, 0.0) for n in run.losses] for _, one in kept])
+            losses_NM = np.array([[one.get(n, 0.0) for n in run.config.losses] for _, one in kept])
             tokens = np.array([at for at, _ in kept], dtype=np.float64)
             found.setdefault(mixture_of(trial), []).append((tokens, run.objective.value(losses_NM)))
     return found

@@ -72,7 +72,9 @@ def view_script() -> str:
 
 def what_if_data(run: Run) -> dict[str, Any]:
     """Return plain values and arrays of a run with a proposal, for `packed_json`."""
-    question = run.request(run.fit)
+    from mixopt.run_directory import request_of
+
+    question = request_of(run, run.fit)
     starts = {"Recommended": run.recommendation.mixture} if run.is_done("validate") else {}
     starts |= {"Proposal": run.proposal.mixture, "Natural": question.natural}
     return question_data(question, run.config.constraints, starts)

@@ -1,12 +1,19 @@
-from .expert_table import TrialExperts as TrialExperts, write_experts as write_experts
-from .opening import load_run as load_run, open_run as open_run, working_in as working_in
-from .run import Run as Run, collapsed_trials as collapsed_trials
-from .start_record import (
-    START_FILE as START_FILE,
-    StartRecord as StartRecord,
-    measure_start as measure_start,
+from .run import (
+    Outcome as Outcome,
+    Run as Run,
+    base_losses as base_losses,
+    commit_of as commit_of,
+    is_sent as is_sent,
+    load_run as load_run,
+    open_run as open_run,
+    repetition_of as repetition_of,
+    request_of as request_of,
+    usable_trials as usable_trials,
+    verify_run as verify_run,
+    working_in as working_in,
 )
-from .step import (
+from .step_log import CheckedPart as CheckedPart
+from .steps import (
     ACTING as ACTING,
     DESIGN as DESIGN,
     FIT as FIT,
@@ -24,4 +31,10 @@ from .step import (
     steps_before as steps_before,
     steps_from as steps_from,
 )
-from .verification import CheckedPart as CheckedPart, verify_run as verify_run
+from .trial_records import (
+    StartRecord as StartRecord,
+    TrialExperts as TrialExperts,
+    collapsed_trials as collapsed_trials,
+    measure_start as measure_start,
+    write_experts as write_experts,
+)

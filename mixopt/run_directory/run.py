@@ -1,32 +1,40 @@
-"""The run directory: the output of each step, and whether it matches the configuration."""
+"""A run directory: what each step left, opened for reading; made, locked and trusted."""
 
 from __future__ import annotations
 
 import shlex
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from mixopt.errors import MixoptError, RunError, plain_line
-from mixopt.run_directory.step import (
+from mixopt.errors import MixoptError, RunError, is_control, plain_line
+from mixopt.run_directory.step_log import RECORD, CheckedPart, StepLog
+from mixopt.run_directory.steps import (
     ACTING,
-    READING,
+    DESIGN,
+    FIT,
+    PROPOSAL,
+    PROPOSE,
     RECOMMENDATION,
     STEPS,
     SWEEP,
-    Step,
-    step_differences,
-    step_fingerprints,
-    step_named,
-    steps_before,
-    steps_from,
+    VALIDATE,
 )
-from mixopt.run_directory.step_records import PROPOSAL, Manifest
-from mixopt.sweeps import FILES
-from mixopt.system import Trust, git_commit, is_in_use, read_yaml
+from mixopt.system import (
+    Trust,
+    check_links,
+    check_sealed_text,
+    git_commit,
+    is_in_use,
+    is_leftover,
+    only_one,
+    read_bytes,
+    sealed_text,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,28 +49,24 @@ if TYPE_CHECKING:
     from mixopt.reporting import RunPlots
     from mixopt.trials import Trial, Trials
 
-
-def _delete(output: Path, *, keep: str | None) -> None:
-    """Delete a file or a folder, or all that is in it but one entry; links are not followed."""
-    if not output.is_dir() or output.is_symlink():
-        output.unlink(missing_ok=True)
-    elif keep is None or not (output / keep).is_dir():
-        shutil.rmtree(output)
-    else:
-        for path in output.iterdir():
-            if path.name != keep:
-                _delete(path, keep=None)
+HEADER = "The resolved configuration of this run; written by mixopt."
+MAX_RUNS = 20  # that a message lists
+_SQLITE = b"SQLite format 3\0"
 
 
-def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
-    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
-    from mixopt.run_directory.expert_table import TrialExperts
+@dataclass(frozen=True)
+class Outcome:
+    """The mixture that a run stands for.
 
-    found = TrialExperts.read(SWEEP.experts_file(directory))
-    return None if found is None else found.collapsed
+    Attributes:
+        result: The recommendation, or the proposal of a run that has none yet.
+        state: Whether it was validated against baselines; an edited one is a user's own.
+        note: What somebody who uses it should know, with the command to run; empty if nothing.
+    """
 
-
-DONE, WAITING = "done", "not done yet"
+    result: Recommendation | Proposal
+    state: Literal["validated", "not validated", "edited"]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ class Run:
     trust: bool = False
 
     @cached_property
+    def log(self) -> StepLog:
+        """What each step left, and how it stands."""
+        from mixopt.config import dump_config
+
+        return StepLog(self.path, dump_config(self.config), self.command)
+
+    @cached_property
     def corpus(self) -> Corpus:
         """The token shards by domain."""
         from mixopt.corpus import Corpus
@@ -94,15 +105,15 @@ class Run:
         """The trials to run."""
         from mixopt.trials import read_design
 
-        return read_design(self.path / "design.parquet")
+        return read_design(self.path / DESIGN.outputs[0])
 
     @cached_property
     def trials(self) -> Trials:
         """The table of mixtures and losses."""
         from mixopt.trials import Trials
 
-        self.require("sweep")
-        return self.usable(Trials.read(self.path / "trials.parquet"))
+        self.log.require(SWEEP.name)
+        return usable_trials(self, Trials.read(self.path / "trials.parquet"))
 
     @cached_property
     def anneals(self) -> pl.DataFrame:
@@ -113,20 +124,20 @@ class Run:
         """
         from mixopt.proposals import anneal_effects
 
-        asked = self.config.design.anneals
-        if asked is None:
+        design = self.config.design
+        if design.anneals is None:
             raise RunError(
                 f"{self.path}: its trials are no microanneals (design.method:"
-                f" {self.config.design.method}); method: anneals makes some"
+                f" {design.method}); method: anneals makes some"
             )
-        return anneal_effects(self.trials, self.objective, asked)
+        return anneal_effects(self.trials, self.objective, design.anneals)
 
     @cached_property
     def fit(self) -> Fit:
         """The chosen regressor and the cross-validation report."""
         from mixopt.fitting import Fit
 
-        self.require("fit")
+        self.log.require(FIT.name)
         own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
         return Fit.load(self.path / "fit", trust=self.trust or own)
 
@@ -139,34 +150,19 @@ class Run:
         from mixopt.mixture import Mixture
         from mixopt.proposals import Proposal, predict_own_mixture
 
-        self.require("propose")
+        self.log.require(PROPOSE.name)
         path = self.path / PROPOSAL
-        if not self.manifest.is_edited:
+        if self.log.state(PROPOSE.name).state != "edited":
             return Proposal.from_file(path)
         mixture = Mixture.from_file(path)
-        return predict_own_mixture(self.request(self.fit), mixture, self.objective)
-
-    def request(self, fit: Fit) -> ProposalRequest:
-        """Return what the configuration asks of a fit of this run's trials."""
-        from mixopt.proposals import ProposalRequest
-
-        return ProposalRequest(
-            fit,
-            self.constraints,
-            self.natural,
-            self.inventory,
-            self.config.propose,
-            self.config.seed,
-            self.collapsed,
-            self.trials,
-        )
+        return predict_own_mixture(request_of(self, self.fit), mixture, self.objective)
 
     @cached_property
     def validation(self) -> Validation:
         """Proposals against their baselines, several seeds each."""
         from mixopt.proposals import Validation
 
-        self.require("validate")
+        self.log.require(VALIDATE.name)
         path = self.path / "validation.parquet"
         return Validation.read(path, self.objective, self.config.validation)
 
@@ -175,12 +171,27 @@ class Run:
         """The mixture to train on, by the outcome of validation."""
         from mixopt.proposals import Recommendation
 
-        self.require("validate")
+        self.log.require(VALIDATE.name)
         return Recommendation.from_file(self.path / RECOMMENDATION)
 
-    def __repr__(self) -> str:
-        """Say which steps are done and what comes next."""
-        return _run_line(self)
+    @property
+    def outcome(self) -> Outcome:
+        """The mixture that the run stands for, and how it stands: the one answer to both.
+
+        Raises:
+            RunError: There is no mixture yet; or its recommendation is damaged, or of another
+                proposal than the one that is there.
+        """
+        if self.is_done(VALIDATE.name):
+            return Outcome(self.recommendation, "validated")
+        fault, again = self.log.fault(VALIDATE.name), self.command(VALIDATE.name)
+        if fault is not None:
+            raise RunError(f"{fault}: {again}")
+        if self.log.state(PROPOSE.name).state == "edited":
+            note = f"{PROPOSAL} was edited, and the mixture in it is not validated: {again}"
+            return Outcome(self.proposal, "edited", note)
+        note = f"the proposal is not validated against baselines yet: {again}"
+        return Outcome(self.proposal, "not validated", note)
 
     @property
     def plot(self) -> RunPlots:
@@ -212,24 +223,10 @@ class Run:
         """What is minimised."""
         from mixopt.trials import settled
 
-        if self.config.tasks is None and not self._stated_objective.needs_trials:
-            return self._stated_objective
-        return settled(self._stated_objective, self.trials)
-
-    def usable(self, trials: Trials) -> Trials:
-        """Return a table of this run's trials without tasks that are the same in all of them."""
-        from mixopt.trials import without_flat_tasks
-
-        if self.config.tasks is None:
-            return trials
-        return without_flat_tasks(trials, self._stated_objective.measured)
-
-    @cached_property
-    def _stated_objective(self) -> Objective:
-        """What is minimised, without what comes from the trials."""
-        from mixopt.objective import Objective
-
-        return Objective.from_config(self.config.aim, self.losses)
+        stated = stated_objective(self)
+        if self.config.tasks is None and not stated.needs_trials:
+            return stated
+        return settled(stated, self.trials)
 
     @property
     def constraints(self) -> Constraints:
@@ -240,39 +237,8 @@ class Run:
             self.config.constraints,
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
-            base=self.base_losses,
+            base=base_losses(self),
         )
-
-    @property
-    def base_losses(self) -> dict[str, float] | None:
-        """What the checkpoint loses that trials begin with, in the objective's unit."""
-        from mixopt.run_directory.start_record import StartRecord
-
-        record = StartRecord.read(self.path)
-        return None if record is None else record.losses(self.config.objective.unit)
-
-    @property
-    def repetition(self) -> Repetition:
-        """What the trials repeat: the prepared text, or with simulated epochs pools of it."""
-        from mixopt.fitting import Repetition
-
-        proxy, target = self.config.proxy, self.config.propose.target_tokens
-        sample, whole = self.corpus.inventory, self.inventory
-        if not proxy.simulate_epochs or target is None:
-            return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
-        longer = target / proxy.tokens
-        pools = tuple(min(float(whole[name]), sample[name] * longer) for name in sample)
-        return Repetition(pools, float(target))
-
-    @property
-    def collapsed(self) -> tuple[str, ...] | None:
-        """Trials whose experts collapsed; None where trials have no experts."""
-        return collapsed_trials(self.path)
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
-        return self.config.losses
 
     @property
     def is_foreign(self) -> bool:
@@ -289,105 +255,9 @@ class Run:
                 f" {step} CONFIG --out {shlex.quote(str(self.path))}"
             )
 
-    @property
-    def is_sent(self) -> bool:
-        """Whether its record goes to MLflow: to the directory's own, or where a user said."""
-        return not self.is_foreign or self.config.tracking.uri is None
-
-    @property
-    def _is_from_record(self) -> bool:
-        """Whether the configuration was read from the directory's own record."""
-        return Path(self.source).absolute() == (self.path / "config.yaml").absolute()
-
-    @property
-    def commit(self) -> str | None:
-        """The commit of the working directory, which may be a foreign run's."""
-        return None if self.is_foreign else git_commit()
-
-    def fingerprint(self, step: str) -> str:
-        """Return the fingerprint of a step of this configuration."""
-        return step_fingerprints(self.content)[step]
-
-    def trial_fingerprint(self, step: str) -> str:
-        """Return the fingerprint of a step's trials: of its configuration and of the corpus."""
-        from mixopt.corpus import corpus_hash
-        from mixopt.sweeps import trial_fingerprint
-
-        return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
-
     def is_done(self, step: str) -> bool:
         """Tell whether a step's output is there, whole, and of this configuration."""
-        recorded = self.manifest.steps.get(step)
-        asked, finished = step_named(step), recorded is not None and recorded.seconds is not None
-        if recorded is None or not self._holds(asked, finished=finished):
-            return False
-        if recorded.fingerprint != self.fingerprint(step):
-            raise RunError(self._stale(asked))
-        return finished and self.fault(step) is None
-
-    def fault(self, step: str) -> str | None:
-        """Say what is wrong with a file that a finished step left; None where all is whole."""
-        return self.manifest.fault(step_named(step))
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """What each step left, and whether it still is that."""
-        return Manifest(self.path)
-
-    def is_begun(self, step: str) -> bool:
-        """Tell whether a step was begun and is not finished."""
-        recorded = self.manifest.steps.get(step)
-        return recorded is not None and recorded.seconds is None
-
-    def require(self, step: str) -> None:
-        """Check that an earlier step is done, and its output whole."""
-        if not self.is_done(step):
-            why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
-            raise RunError(f"{why}: {self.command(step)}")
-
-    def begin(self, step: str) -> None:
-        """Note that a step is begun, so that another configuration cannot resume its trials."""
-        recorded = self.manifest.steps.get(step)
-        if recorded is not None and recorded.fingerprint != self.fingerprint(step):
-            self.discard(step)
-        self.manifest.begin(step, self.fingerprint(step))
-
-    def end(self, step: str, seconds: float) -> None:
-        """Note that a step is finished, and what it left."""
-        self.manifest.end(step_named(step), self.fingerprint(step), seconds)
-
-    def check_before(self, step: str) -> None:
-        """Check what a step builds on, before it is done."""
-        asked = step_named(step)
-        done = [self.is_done(earlier.name) for earlier in steps_before(asked)]
-        if asked.trains and all(done):
-            from mixopt.corpus import Corpus
-
-            Corpus.open(self.path / "corpus")
-
-    def discard(
-        self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
-    ) -> None:
-        """Delete the outputs of a step, and of those after it unless `only`."""
-        asked = step_named(first)
-        later = (asked,) if only else steps_from(asked)
-        gone = {step.name for step in later}
-        self.manifest.forget(gone)
-        for name in [name for step in later for name in step.files]:
-            if Path(name).name not in keep:
-                _delete(self.path / name, keep=None if files else FILES)
-
-    @property
-    def only_reads_otherwise(self) -> bool:
-        """Whether the record differs only in how the results of a trainer are read."""
-        record = self.path / "config.yaml"
-        if not record.exists():
-            return False
-        before = read_yaml(record, error=RunError)
-        changed = [name for name, _, _ in step_differences(SWEEP, before, self.content)]
-        return bool(changed) and all(
-            name.startswith(tuple(f"proxy.{field}" for field in READING)) for name in changed
-        )
+        return self.log.is_done(step)
 
     def command(self, step: str, *extra: str) -> str:
         """Return the command that runs a step; it names the configuration, or trusts the record."""
@@ -397,57 +267,188 @@ class Run:
         return shlex.join(["mixopt", step, *source, *extra, *trust])
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """How long each finished step took."""
-        taken = {step: record.seconds for step, record in self.manifest.steps.items()}
-        return {step: seconds for step, seconds in taken.items() if seconds is not None}
+    def _is_from_record(self) -> bool:
+        """Whether the configuration was read from the directory's own record."""
+        return Path(self.source).absolute() == (self.path / RECORD).absolute()
 
-    @property
-    def content(self) -> dict[str, Any]:
-        """The configuration as plain values."""
-        from mixopt.config import dump_config
+    def __repr__(self) -> str:
+        """Say which steps are done and what comes next; of a damaged run what is wrong."""
+        texts = {step.name: self._state_text(step.name) for step in STEPS}
+        text = f"{list(texts.values()).count('')} of {len(texts)} steps done"
+        following = next((name for name, state in texts.items() if state), None)
+        if following is not None:
+            text += f"; next: {following}{texts[following].removeprefix('waiting')}"
+        return f"Run({plain_line(str(self.path))!r}: {text})"
 
-        return dump_config(self.config)
-
-    def _holds(self, step: Step, *, finished: bool) -> bool:
-        """Tell whether the outputs of a finished step are there, or trials of a begun one."""
-        if finished:
-            return all((self.path / name).exists() for name in step.outputs)
-        return any(step.trial_files(self.path))
-
-    def _stale(self, step: Step) -> str:
-        before = read_yaml(self.path / "config.yaml", error=RunError)
-        changed = step_differences(step, before, self.content)
-        first = next(changed, ("a field", "one value", "another"))
-        said = (
-            f"{self.path}: '{step.name}' was made from another configuration: {first[0]} is"
-            f" {first[1]} there and {first[2]} here; use another --out"
-        )
-        return f"{said}, or redo it with: {self.command('run', '--from', step.name)}"
-
-
-def _run_line(run: Run) -> str:
-    """Return the run in a line; one that is damaged shows what is wrong."""
-    states = {step.name: _state(run, step) for step in STEPS}
-    done = sum(state == DONE for state in states.values())
-    text = f"{done} of {len(states)} steps done"
-    following = next((name for name, state in states.items() if state != DONE), None)
-    if following is not None:
-        state = "" if states[following] == WAITING else f", {states[following]}"
-        text += f"; next: {following}{state}"
-    return f"Run({plain_line(str(run.path))!r}: {text})"
+    def _state_text(self, step: str) -> str:
+        """Return nothing for a step that is done, `waiting`, or what else it is after a comma."""
+        try:
+            if self.is_done(step):
+                return ""
+            fault, part = self.log.fault(step), self.log.state(step)
+        except (MixoptError, OSError) as error:
+            return f", cannot be used: {plain_line(str(error))}"
+        if fault is not None:
+            return f", cannot be used: {fault}"
+        if part.state != "unfinished":
+            return "waiting"
+        trials = f", {part.files} trials ended" if part.files else ""
+        return f", {'running' if is_in_use(self.path) else 'interrupted'}{trials}"
 
 
-def _state(run: Run, step: Step) -> str:
+def request_of(run: Run, fit: Fit) -> ProposalRequest:
+    """Return what the configuration of a run asks of a fit of its trials."""
+    from mixopt.proposals import ProposalRequest
+    from mixopt.run_directory.trial_records import collapsed_trials
+
+    return ProposalRequest(
+        fit,
+        run.constraints,
+        run.natural,
+        run.inventory,
+        run.config.propose,
+        run.config.seed,
+        collapsed_trials(run.path),
+        run.trials,
+    )
+
+
+def stated_objective(run: Run) -> Objective:
+    """Return what is minimised, without what comes from the trials."""
+    from mixopt.objective import Objective
+
+    return Objective.from_config(run.config.aim, run.config.losses)
+
+
+def usable_trials(run: Run, trials: Trials) -> Trials:
+    """Return a table of a run's trials without tasks that are the same in all of them."""
+    from mixopt.trials import without_flat_tasks
+
+    if run.config.tasks is None:
+        return trials
+    return without_flat_tasks(trials, stated_objective(run).measured)
+
+
+def base_losses(run: Run) -> dict[str, float] | None:
+    """Return what the checkpoint loses that trials begin with, in the objective's unit."""
+    from mixopt.run_directory.trial_records import StartRecord
+
+    record = StartRecord.read(run.path)
+    return None if record is None else record.losses(run.config.objective.unit)
+
+
+def repetition_of(run: Run) -> Repetition:
+    """Return what trials repeat: the prepared text, or with simulated epochs pools of it."""
+    from mixopt.fitting import Repetition
+
+    proxy, target = run.config.proxy, run.config.propose.target_tokens
+    sample, whole = run.corpus.inventory, run.inventory
+    if not proxy.simulate_epochs or target is None:
+        return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
+    longer = target / proxy.tokens
+    pools = tuple(min(float(whole[name]), sample[name] * longer) for name in sample)
+    return Repetition(pools, float(target))
+
+
+def is_sent(run: Run) -> bool:
+    """Tell whether its record goes to MLflow: to the directory's own, or where a user said."""
+    return not run.is_foreign or run.config.tracking.uri is None
+
+
+def commit_of(run: Run) -> str | None:
+    """Return the commit of the working directory, which may be a foreign run's."""
+    return None if run.is_foreign else git_commit()
+
+
+def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
+    """Check all that each step of a run left: the library side of `mixopt verify`."""
+    return [run.log.state(step.name, every=True, deep=deep) for step in STEPS]
+
+
+def open_run(
+    config: Config,
+    path: str | Path,
+    *,
+    source: str = "",
+    redo: str | None = None,
+    trust: bool = False,
+) -> Run:
+    """Make the run directory, or open one that is of the same configuration."""
+    import yaml
+
+    from mixopt.config import dump_config
+
+    run = Run(Path(path), config, source, trust)
+    record = run.path / RECORD
+    if redo is not None:
+        run.log.check_before(redo)
+        run.log.discard(redo, files=not run.log.only_reads_otherwise)
+    if record.exists():
+        for step in STEPS:
+            run.is_done(step.name)
+    content = yaml.safe_dump(dump_config(config), sort_keys=False, allow_unicode=True)
+    text = sealed_text(content, HEADER)
+    if not record.exists() or read_bytes(record) != text.encode():
+        write_text(record, text)
+    return run
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[None]:
+    """Have a run directory to oneself while the block runs."""
+    text = str(path.absolute())
+    odd = next((one for one in text if one in "?#%" or is_control(one)), None)
+    if odd is not None:  # a database or a URL with this path would name another one
+        raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
+    entries = path.iterdir() if path.is_dir() else ()
+    others = [one for one in entries if not (is_leftover(one.name) or _is_of_mlflow(one))]
+    if others and not (path / RECORD).exists():
+        raise RunError(f"{path}: is not empty and not a run directory; use another --out")
+    with only_one(path):
+        yield
+
+
+def _is_of_mlflow(path: Path) -> bool:
+    """Tell whether a file or folder is one that MLflow makes; links are none."""
+    if path.is_symlink() or path.is_dir():
+        return path.name in ("mlartifacts", "mlruns") and not path.is_symlink()
+    name, _, end = path.name.partition("-")
+    if name != "mlflow.db" or end not in ("", "wal", "shm", "journal"):
+        return False
     try:
-        if run.is_done(step.name):
-            return DONE
-        fault, begun = run.fault(step.name), run.is_begun(step.name)
-    except (MixoptError, OSError) as error:
-        return f"cannot be used: {plain_line(str(error))}"
-    if fault is not None:
-        return f"cannot be used: {fault}"
-    if not begun:
-        return WAITING
-    state = "running" if is_in_use(run.path) else "interrupted"
-    return f"{state}, {len(step.trial_files(run.path))} trials ended" if step.trains else state
+        with path.with_name(name).open("rb") as file:
+            return file.read(len(_SQLITE)) in (_SQLITE, b"")  # one that is not begun is empty
+    except OSError:
+        return False
+
+
+def load_run(path: str | Path, *, trust: bool = False) -> Run:
+    """Open a run directory to look at what it holds.
+
+    Nothing that the directory names is imported, and no link in it that leads out is followed,
+    unless it is trusted.
+
+    Args:
+        path: The directory.
+        trust: Whether its maker is trusted.
+
+    Raises:
+        RunError: The directory is not a run's, its record has changed, or a link leads out of it.
+    """
+    from mixopt.config import load_config
+
+    path = Path(path)
+    record = path / RECORD
+    if not record.exists():
+        runs = sorted(other.parent.name for other in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
+        create = f"create it with mixopt run CONFIG --out {path}"
+        hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
+        raise RunError(f"{path}: has no config.yaml; {hint}")
+    if not trust:
+        check_links(path)
+    hint = (
+        "edit the file that the run was made from, and rewrite this one: mixopt run CONFIG --out "
+        f"{path}"
+    )
+    check_sealed_text(record, HEADER, mend=hint)
+    return Run(path, load_config(record, trust=trust), str(record), trust)

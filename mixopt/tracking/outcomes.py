@@ -30,9 +30,20 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from mixopt.config import dump_config
 from mixopt.corpus import corpus_hash
 from mixopt.fitting import OBJECTIVE, held_out_tables
-from mixopt.run_directory import FIT, PROPOSE, STEPS, SWEEP, VALIDATE, Run, Step
+from mixopt.run_directory import (
+    FIT,
+    PROPOSE,
+    STEPS,
+    SWEEP,
+    VALIDATE,
+    Run,
+    Step,
+    commit_of,
+    is_sent,
+)
 from mixopt.sweeps import METRICS, read_attempts, sweep_totals
 from mixopt.system import Say, difference_text, package_versions, share_text, silent
 from mixopt.tracking.record import MetricLines, points_of
@@ -58,7 +69,7 @@ Line = tuple[int, Mapping[str, float]]  # the step of the charts, and metrics
 
 def open_tracker(run: Run, warn: Say = silent) -> Tracker:
     """Return the tracker of a run; its process starts with the first step that is tracked."""
-    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=run.is_sent)
+    return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=is_sent(run))
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def _done(run: Run) -> tuple[Step, ...]:
 def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[None]:
     """Open the parent run of each step, and add its files when the block has ended."""
     for step in steps:
-        tags = code_tags(run.fingerprint(step.name), run.commit)
+        tags = code_tags(run.log.fingerprint(step.name), commit_of(run))
         tags["mixopt.executor"] = run.config.sweep.executor
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
         name = f"{run.path.resolve().name}/{step.name}"
@@ -138,7 +149,7 @@ def run_params(run: Run, step: Step) -> dict[str, Any]:
         "domains": len(config.corpus.domains),
         "tokens": config.proxy.tokens if step is SWEEP else config.validation_tokens,
     }
-    content = {name: part for name, part in run.content.items() if name != "tracking"}
+    content = {name: part for name, part in dump_config(run.config).items() if name != "tracking"}
     for name, value in _leaves(content):
         if len(params) < MAX_PARAMS:
             params.setdefault(name, value)

@@ -3,7 +3,7 @@
 import pytest
 
 from mixopt.config import dump_config, load_config
-from mixopt.run_directory.step import step_fingerprints
+from mixopt.run_directory.steps import step_fingerprints
 
 BASE = """\
 corpus: {domains: {web: {environment: a}, code: {environment: b}}}

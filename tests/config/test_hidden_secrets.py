@@ -31,8 +31,8 @@ def test_a_password_in_the_wrong_place_is_not_repeated(config_path, override):
 
 def test_a_run_goes_on_though_its_configuration_hides_the_password(config_path, tmp_path):
     config = load_config(config_path, [f"tracking.uri={URI}"])
-    open_run(config, tmp_path / "run").begin("prepare")
+    open_run(config, tmp_path / "run").log.begin("prepare")
     assert "s3cret" not in (tmp_path / "run/config.yaml").read_text()
     again = open_run(load_config(tmp_path / "run/config.yaml"), tmp_path / "run")
     for one in (again, open_run(config, tmp_path / "run")):
-        assert one.is_begun("prepare")
+        assert one.log.is_begun("prepare")

@@ -7,7 +7,7 @@ import pytest
 from mixopt.config import dump_config, load_config
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
-from mixopt.run_directory.step import FIT, PREPARE, step_differences, step_fingerprints
+from mixopt.run_directory.steps import FIT, PREPARE, step_differences, step_fingerprints
 
 START = """\
 corpus:

@@ -3,7 +3,7 @@
 import yaml
 
 from mixopt.config import dump_config, load_config
-from mixopt.run_directory.step import step_fingerprints
+from mixopt.run_directory.steps import step_fingerprints
 
 DOMAINS = {"web": {"path": "w.jsonl"}, "law": {"path": "l.jsonl"}}
 

@@ -60,4 +60,4 @@ def test_the_manifest_finds_every_bit(whole, tmp_path, name):
         changed[bit // 8] ^= 1 << (bit % 8)
         (run / name).write_bytes(changed)
         opened = load_run(run)
-        assert any(opened.fault(step) for step in ("design", "sweep", "validate"))
+        assert any(opened.log.fault(step) for step in ("design", "sweep", "validate"))

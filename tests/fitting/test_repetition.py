@@ -14,6 +14,7 @@ from mixopt.config import load_config
 from mixopt.errors import TrialsError
 from mixopt.fitting import Fit, Repetition, make_regressor
 from mixopt.pipeline import steps
+from mixopt.run_directory import repetition_of
 from mixopt.trials import Trials
 
 INVENTORY = {"web": 1e9, "code": 2e7, "books": 1e8}
@@ -123,7 +124,7 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
     config, path = load_config(config_path, asked), tmp_path / "run"
     for step in (steps.prepare, steps.design, steps.sweep):
         done = step(config, path)
-    known = done.repetition
+    known = repetition_of(done)
     assert known.tokens == 2_000_000
     assert known.inventory == tuple(done.corpus.inventory[name] for name in done.natural.domains)
     assert steps.fit(config, path).fit.repetition == known
@@ -131,7 +132,7 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
 
 def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
     done = steps.prepare(load_config(config_path), tmp_path / "run")
-    assert done.repetition.tokens == 20_000
+    assert repetition_of(done).tokens == 20_000
 
 
 def test_the_command_line_reads_an_inventory(tmp_path):

@@ -12,7 +12,7 @@ from mixopt import pipeline
 from mixopt.pipeline import run_status, status_lines
 from mixopt.pipeline.running_sweep import hours_line
 from mixopt.run_directory import load_run
-from mixopt.run_directory.step_records import read_steps, write_steps
+from mixopt.run_directory.step_log import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place, TrialFolder, read_entry
 from mixopt.sweeps.group_folder import HANDLE, Beat, Group, write_beat
 from mixopt.trials import Training, read_design

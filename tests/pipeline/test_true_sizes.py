@@ -8,7 +8,7 @@ import yaml
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.pipeline import FitQuery, propose_from, steps
-from mixopt.run_directory import Run, load_run
+from mixopt.run_directory import Run, load_run, repetition_of
 from mixopt.trials import Training
 
 SIZES = {"code": 6_000_000, "prose": 1_000_000}
@@ -77,13 +77,13 @@ def test_an_estimate_that_is_a_little_low_gives_what_was_prepared(prepared):
 
 
 def test_trials_without_simulated_epochs_repeat_the_sample(prepared):
-    known = of(prepared, *STATED, LONG).repetition
+    known = repetition_of(of(prepared, *STATED, LONG))
     assert known.inventory == tuple(map(float, prepared.corpus.inventory.values()))
     assert known.tokens == 20_000
 
 
 def test_trials_with_simulated_epochs_repeat_pools_of_the_whole_domains(prepared):
-    known = of(prepared, *STATED, LONG, "proxy.simulate_epochs=true").repetition
+    known = repetition_of(of(prepared, *STATED, LONG, "proxy.simulate_epochs=true"))
     assert (known.inventory, known.tokens) == (tuple(map(float, SIZES.values())), 4_000_000)
 
 
@@ -91,7 +91,7 @@ def test_a_sample_smaller_than_its_pool_is_what_is_repeated(prepared):
     huge = [line + "00000" for line in STATED]
     run = of(prepared, *huge, LONG, "proxy.simulate_epochs=true")
     held = prepared.corpus.inventory
-    assert run.repetition.inventory == tuple(held[name] * 200.0 for name in SIZES)
+    assert repetition_of(run).inventory == tuple(held[name] * 200.0 for name in SIZES)
 
 
 def test_a_design_is_made_again_for_another_size_and_the_corpus_is_kept(
@@ -116,9 +116,9 @@ def test_the_content_of_the_file_counts_and_not_its_path(prepared, tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(SIZES))
     run = of(prepared, f"corpus.inventory={tmp_path / 'a.yaml'}")
     for step in ("prepare", "design"):
-        assert run.fingerprint(step) == of(prepared, *STATED).fingerprint(step)
-    assert run.fingerprint("prepare") == prepared.fingerprint("prepare")
-    assert run.fingerprint("design") != prepared.fingerprint("design")
+        assert run.log.fingerprint(step) == of(prepared, *STATED).log.fingerprint(step)
+    assert run.log.fingerprint("prepare") == prepared.log.fingerprint("prepare")
+    assert run.log.fingerprint("design") != prepared.log.fingerprint("design")
 
 
 def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, tmp_path):

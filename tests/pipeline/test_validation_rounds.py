@@ -49,7 +49,7 @@ def validate(proposed, tmp_path):
 
 def result_of(run, trial, loss, noise):
     drawn = np.random.default_rng(trial.seed % 1000 + len(trial.name)).normal()
-    values = dict.fromkeys(run.losses, loss(trial.mixture) + noise * drawn)
+    values = dict.fromkeys(run.config.losses, loss(trial.mixture) + noise * drawn)
     return TrialResult(trial.name, "finished", 10, 1, 0.0, Losses(10, values, values))
 
 

@@ -19,7 +19,7 @@ from mixopt.config import DesignConfig, load_config
 from mixopt.errors import ConfigError, RunError
 from mixopt.pipeline import run_status, status_lines
 from mixopt.run_directory import Run, load_run
-from mixopt.run_directory.step_records import StepRecord, read_steps, write_steps
+from mixopt.run_directory.step_log import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
 
 REGMIX = DATA / "regmix"
@@ -239,7 +239,7 @@ def test_a_kill_before_or_after_a_round_is_noted_changes_nothing(
 
 def test_a_sweep_that_is_done_again_begins_with_the_first_round(undisturbed, at_sweep):
     run = load_run(at_sweep)
-    run.discard("sweep")
+    run.log.discard("sweep")
     assert len(pl.read_parquet(at_sweep / "design.parquet")) == 15
     mixopt.sweep(run.config, at_sweep)
     assert_same(at_sweep, undisturbed[0])

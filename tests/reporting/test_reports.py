@@ -158,7 +158,7 @@ def test_figures_are_files_too(done):
 
 
 def test_a_run_without_validation_shows_what_is_predicted(run):
-    run.discard("validate")
+    run.log.discard("validate")
     shown = text_of(write_report(run).read_text())
     assert "Proposed, not validated: more" in shown
     assert "Not validated yet" in shown
@@ -191,14 +191,14 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
 
 
 def test_a_run_without_a_proposal_has_no_report(run):
-    run.discard("propose")
+    run.log.discard("propose")
     with pytest.raises(RunError, match="'propose' is not done yet: mixopt propose"):
         write_report(run)
 
 
 def note_again(run, step):
     """Have a run believe what a test wrote over a step's output."""
-    run.end(step, run.seconds[step])
+    run.log.end(step, run.log.seconds[step])
 
 
 def test_trials_that_did_not_finish_are_listed_with_their_reason(run):

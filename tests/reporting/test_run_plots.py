@@ -93,7 +93,7 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
 def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run")
     half = load_run(tmp_path / "run", trust=True)
-    half.discard("fit")
+    half.log.discard("fit")
     half = load_run(tmp_path / "run", trust=True)
     for draw, step in (
         (half.plot.mixtures, "propose"),

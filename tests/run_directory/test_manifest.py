@@ -11,7 +11,7 @@ import pytest
 import mixopt
 from mixopt.errors import MixoptError, RunError
 from mixopt.run_directory import STEPS, load_run, verify_run
-from mixopt.run_directory.step_records import Manifest, StepRecord, write_steps
+from mixopt.run_directory.step_log import StepLog, StepRecord, write_steps
 from mixopt.system import file_hash, write_sealed
 
 NAMES = [step.name for step in STEPS]
@@ -29,7 +29,7 @@ def states(run: Path) -> dict[str, str]:
 
 
 def test_every_file_that_a_step_left_is_noted_with_its_hash(finished):
-    steps = load_run(finished).manifest.steps.values()
+    steps = load_run(finished).log.records.values()
     recorded = {name: record for step in steps for name, record in step.files.items()}
     outputs = {name for step in STEPS for name in step.files if (finished / name).exists()}
     assert {name.split("/")[0] for name in recorded} == outputs
@@ -136,9 +136,9 @@ def test_a_field_that_cannot_be_is_named_though_the_seal_is_right(copied, field,
 
 
 def test_the_manifest_is_read_again_when_another_process_changed_it(tmp_path):
-    manifest = Manifest(tmp_path)
-    assert manifest.steps == {}
+    log = StepLog(tmp_path, {}, command=lambda step: step)
+    assert log.records == {}
     write_steps(tmp_path, {"prepare": StepRecord(fingerprint="a", seconds=1.0)})
-    assert list(manifest.steps) == ["prepare"]
+    assert list(log.records) == ["prepare"]
     write_steps(tmp_path, {"design": StepRecord(fingerprint="b", seconds=None)})
-    assert list(manifest.steps) == ["design"]
+    assert list(log.records) == ["design"]

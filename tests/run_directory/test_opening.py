@@ -13,8 +13,8 @@ import yaml
 import mixopt
 from mixopt.errors import PluginError, RunError
 from mixopt.pipeline import load_fit, propose_from
-from mixopt.run_directory import load_run
-from mixopt.run_directory.opening import HEADER, working_in
+from mixopt.run_directory import is_sent, load_run, working_in
+from mixopt.run_directory.run import HEADER
 from mixopt.system import sealed_text
 
 
@@ -93,10 +93,10 @@ def test_the_record_of_a_trusted_run_is_a_configuration_like_another(copied):
 
 
 def test_what_a_step_from_the_record_tracks_stays_in_the_directory(copied):
-    assert load_run(copied).is_sent
+    assert is_sent(load_run(copied))
     forge(copied, lambda content: content["tracking"].update(uri="http://127.0.0.1:9"))
-    assert not load_run(copied).is_sent
-    assert load_run(copied, trust=True).is_sent
+    assert not is_sent(load_run(copied))
+    assert is_sent(load_run(copied, trust=True))
 
 
 @pytest.mark.parametrize("name", ["trials.parquet", "corpus", "figures", "trials/t0001.json"])

@@ -15,8 +15,8 @@ def test_a_run_where_nothing_is_done_names_the_first_step(finished, tmp_path):
 
 def test_a_sweep_that_is_half_done_counts_its_trials(copied):
     run = load_run(copied)
-    run.discard("sweep", only=True, keep=["trials"])
-    run.begin("sweep")
+    run.log.discard("sweep", only=True, keep=["trials"])
+    run.log.begin("sweep")
     for path in sorted(run.path.glob("trials/t*.json"))[:5]:
         path.unlink()
     assert repr(load_run(copied)).endswith("next: sweep, interrupted, 7 trials ended)")  # of 12

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.run_directory import START_FILE, StartRecord
+from mixopt.run_directory import StartRecord
+from mixopt.run_directory.steps import START_FILE
 from mixopt.trials import Losses
 
 LOSSES = Losses(0, {"web": 2.5, "law": 1.5}, {"web": 1.1, "law": 0.7}, {"task/a/accuracy": 0.25})

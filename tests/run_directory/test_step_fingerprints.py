@@ -5,7 +5,7 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.pipeline.step_actions import ACTIONS
 from mixopt.run_directory import STEPS, SWEEP
-from mixopt.run_directory.step import (
+from mixopt.run_directory.steps import (
     step_differences,
     step_fingerprints,
     step_named,

@@ -58,7 +58,7 @@ def foreign(config_path, tmp_path):
         mixtures = [Mixture({"code": share, "prose": 1 - share}) for share in (0.25, 0.75)]
         trials = [Trial(name, one, seed=0) for name, one in zip(TRIALS, mixtures, strict=True)]
         write_design(trials, run.path / "design.parquet")
-        run.begin("sweep")
+        run.log.begin("sweep")
         return run.path
 
     return make

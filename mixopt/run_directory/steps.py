@@ -1,17 +1,21 @@
-"""The steps of a run, in order: dependencies, outputs, records and fingerprints of each."""
+"""The steps of a run, in order: what each depends on and leaves, and its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError, did_you_mean
-from mixopt.run_directory.start_record import START_FILE
 from mixopt.sweeps import WORK, trial_paths
+
+START_FILE = "start.json"  # what trials begin with (mixopt.run_directory.trial_records)
+RECOMMENDATION = "recommendation.yaml"
+PROPOSAL = "proposal.yaml"
+LATER_PROPOSALS = "later_proposals"
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,9 @@ class Step:
         sections: Sections of the configuration that it depends on, beside those of the steps
             before it; `sizes` are what `corpus` states of whole domains.
         outputs: Files and folders that it leaves.
-        trials: Folder in which each of its trials has a file; None where it trains nothing.
         optional: Files and folders that it leaves where there is something to say.
-        experts: Table of what the experts of its trials were given, left where they have experts
-            (mixopt.run_directory.expert_table).
+        trials: Folder in which each of its trials has a file; None where it trains nothing.
+        experts: Table of what the experts of its trials were given, left where they have experts.
         artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
             no parent run.
         rewrites: Files of an earlier step that it changes while it runs.
@@ -54,8 +57,7 @@ class Step:
     @property
     def checked(self) -> tuple[str, ...]:
         """What is hashed whenever its output is used."""
-        own = ("corpus", self.trials)
-        return tuple(name for name in self.files if name not in (*own, *self.editable))
+        return tuple(n for n in self.files if n not in ("corpus", self.trials, *self.editable))
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -82,9 +84,6 @@ class Step:
         return directory / self.experts
 
 
-RECOMMENDATION = "recommendation.yaml"
-LATER_PROPOSALS = "later_proposals"
-
 PREPARE = Step("prepare", ("seed", "corpus", "evaluation", "tasks"), ("corpus",))
 DESIGN = Step(
     "design", ("sizes", "design", "constraints", "propose.target_tokens"), ("design.parquet",)
@@ -98,28 +97,13 @@ SWEEP = Step(
     experts="experts.parquet",
     rewrites=("design.parquet",),
     artifacts=(
-        "config.yaml",
-        "design.parquet",
-        "trials.parquet",
-        "experts.parquet",
-        "trials/attempts.jsonl",
-        "fit/fit.json",
-        "fit/report.parquet",
-        "fit/held_out.parquet",
-        "proposal.yaml",
-        "figures/[!v]*.svg",
-        "figures/[!v]*.png",
-        "report.html",
-        RECOMMENDATION,
+        *("config.yaml", "design.parquet", "trials.parquet", "experts.parquet"),
+        *("trials/attempts.jsonl", "fit/fit.json", "fit/report.parquet", "fit/held_out.parquet"),
+        *(PROPOSAL, "figures/[!v]*.svg", "figures/[!v]*.png", "report.html", RECOMMENDATION),
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
-PROPOSE = Step(
-    "propose",
-    ("propose",),
-    ("proposal.yaml",),
-    editable=("proposal.yaml",),
-)
+PROPOSE = Step("propose", ("propose",), (PROPOSAL,), editable=(PROPOSAL,))
 VALIDATE = Step(
     "validate",
     ("validate",),
@@ -128,20 +112,14 @@ VALIDATE = Step(
     trials="validation",
     experts="validation_experts.parquet",
     artifacts=(
-        RECOMMENDATION,
-        f"{LATER_PROPOSALS}/*.yaml",
-        "validation.parquet",
-        "validation_experts.parquet",
-        "validation/attempts.jsonl",
-        "figures/v*.svg",
-        "figures/v*.png",
+        *(RECOMMENDATION, f"{LATER_PROPOSALS}/*.yaml", "validation.parquet"),
+        *("validation_experts.parquet", "validation/attempts.jsonl"),
+        *("figures/v*.svg", "figures/v*.png"),
     ),
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
 
 STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
-
-
 # Commands that read what is elsewhere, connect or train: a directory's own record alone does not.
 ACTING = (PREPARE.name, SWEEP.name, VALIDATE.name, "run")
 
@@ -165,11 +143,9 @@ def steps_from(step: Step) -> tuple[Step, ...]:
 
 
 FORMAT = "mixopt/1"
-SIZES, TASKS, FAMILIES = "sizes", "tasks", "families"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
-CURVE = "eval_every"
-START, START_HASH = "from", "from_hash"  # what trials begin with
 READING = ("result", "losses", "unit")  # how its results are read
+_TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source that has some
 
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
@@ -177,10 +153,10 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     before, parted = FORMAT, _parted(content)
     for step in STEPS:
-        values = {section: _section(parted, section.split(".")) for section in step.sections}
-        if SIZES in values and not any((values[SIZES] or {}).values()):  # none are stated
-            del values[SIZES]
-        for absent in (TASKS, FAMILIES):
+        values = {section: _section(parted, section) for section in step.sections}
+        if not any((values.get("sizes") or {}).values()):  # none are stated
+            values.pop("sizes", None)
+        for absent in ("tasks", "families"):
             if not values.get(absent, absent):  # there are none
                 del values[absent]
         text = before + json.dumps(values, sort_keys=True)
@@ -193,87 +169,67 @@ def step_differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields, with both values, that give a step another fingerprint."""
     sections = tuple(name for one in (*steps_before(step), step) for name in one.sections)
-    found = differences(_parted(before), _parted(now))
-    return (
-        (_as_written(name), there, here) for name, there, here in found if name.startswith(sections)
-    )
-
-
-def _as_written(name: str) -> str:
-    """Return the field of the YAML that is meant by one of the parted sections."""
-    section, _, rest = name.partition(".")
-    if section == FAMILIES:
-        return f"{TASKS}.sets.{rest}.family"
-    return f"corpus.domains.{rest}" if section == SIZES else name
+    for name, there, here in differences(_parted(before), _parted(now)):
+        section, _, rest = name.partition(".")
+        written = {"families": f"tasks.sets.{rest}.family", "sizes": f"corpus.domains.{rest}"}
+        if name.startswith(sections):
+            yield written.get(section, name), there, here
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """Return the fields in which two configurations differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         found: list[tuple[str, Any, Any]] = []
-        for key in [*now, *(key for key in before if key not in now)]:
+        for key in dict.fromkeys([*now, *before]):
             inner = f"{name}.{key}" if name else str(key)
             found += differences(before.get(key), now.get(key), inner)
         return found
-    return [] if before == now else [(name, _short(before), _short(now))]
+    there, here = ("absent" if value is None else value for value in (before, now))
+    return [] if before == now else [(name, there, here)]
 
 
 def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Move stated sizes and families of tasks to sections of their own; leave patience out."""
-    return _with_families_apart(_with_sizes_apart(content))
+    """Return a configuration with a section each for what other steps depend on than its own.
+
+    Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out. Of a
+    domain without text the size is all that is prepared, and stays.
+    """
+    parted = dict(content)
+    if isinstance(content.get("proxy"), dict):
+        parted["proxy"] = _proxy(content["proxy"])
+    domains = _section(content, "corpus.domains")
+    if isinstance(domains, dict) and all(isinstance(one, dict) for one in domains.values()):
+        sized = {n: any(one.get(name) is not None for name in _TEXT) for n, one in domains.items()}
+        sizes = {n: _fields(one, lambda f: f in ("tokens", "bytes")) for n, one in domains.items()}
+        rest = {
+            n: _fields(one, lambda f: f not in ("tokens", "bytes")) if sized[n] else one
+            for n, one in domains.items()
+        }
+        parted |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
+    sets = _section(content, "tasks.sets")
+    if isinstance(sets, dict):
+        named = {name: one for name, one in sets.items() if isinstance(one, dict)}
+        rest = {n: _fields(one, lambda f: f != "family") for n, one in named.items()}
+        families = {name: one["family"] for name, one in named.items() if one.get("family")}
+        parted |= {"tasks": {**content["tasks"], "sets": {**sets, **rest}}, "families": families}
+    return parted
 
 
-def _with_families_apart(content: dict[str, Any]) -> dict[str, Any]:
-    tasks = content.get(TASKS)
-    sets = tasks.get("sets") if isinstance(tasks, dict) else None
-    if not isinstance(tasks, dict) or not isinstance(sets, dict):
-        return content
-    named = {name: one for name, one in sets.items() if isinstance(one, dict)}
-    families = {name: one["family"] for name, one in named.items() if one.get("family")}
-    rest = {name: {k: v for k, v in one.items() if k != "family"} for name, one in named.items()}
-    return {**content, TASKS: {**tasks, "sets": {**sets, **rest}}, FAMILIES: families}
+def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the proxy that its trials depend on."""
+    values = _fields(proxy, lambda field: field not in PATIENCE)
+    if values.get("eval_every") is None:
+        values["eval_every"] = 0  # results of trials are those of evaluating at the end alone
+    if values.get("from_hash") is not None:
+        values.pop("from", None)  # a checkpoint that was moved is the same one
+    return values
 
 
-def _with_sizes_apart(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the sizes that are stated of domains out of `corpus`; leave patience out."""
-    proxy = content.get("proxy")
-    if isinstance(proxy, dict):
-        kept = {name: value for name, value in proxy.items() if name not in PATIENCE}
-        if kept.get(CURVE) is None:
-            kept[CURVE] = 0  # results of trials are those of evaluating at the end alone
-        if kept.get(START_HASH) is not None:
-            kept.pop(START, None)  # a checkpoint that was moved is the same one
-        content = {**content, "proxy": kept}
-    corpus = content.get("corpus")
-    domains = corpus.get("domains") if isinstance(corpus, dict) else None
-    if not isinstance(corpus, dict) or not isinstance(domains, dict):
-        return dict(content)
-    if not all(isinstance(source, dict) for source in domains.values()):
-        return dict(content)
-    sizes = {name: _picked(source, stated=True) for name, source in domains.items()}
-    # Of a domain without text the size is all that is prepared.
-    rest = {
-        name: _picked(source, stated=False) if _has_text(source) else source
-        for name, source in domains.items()
-    }
-    return {**content, "corpus": {**corpus, "domains": rest}, SIZES: sizes}
+def _fields(values: Mapping[str, Any], choose: Callable[[str], bool]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if choose(name)}
 
 
-def _picked(source: dict[str, Any], *, stated: bool) -> dict[str, Any]:
-    return {k: value for k, value in source.items() if (k in ("tokens", "bytes")) == stated}
-
-
-def _has_text(source: dict[str, Any]) -> bool:
-    return any(
-        source.get(name) is not None for name in ("environment", "path", "data_files", "mixed")
-    )
-
-
-def _section(content: Any, parts: Sequence[str]) -> Any:
-    for part in parts:
+def _section(content: Any, place: str) -> Any:
+    for part in place.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content
-
-
-def _short(value: Any) -> Any:
-    return "absent" if value is None else value

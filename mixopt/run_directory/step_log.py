@@ -1,0 +1,333 @@
+"""`steps.json`: what each step left, with its hashes; and how each step stands now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.run_directory.steps import (
+    PROPOSAL,
+    PROPOSE,
+    READING,
+    STEPS,
+    SWEEP,
+    Step,
+    step_differences,
+    step_fingerprints,
+    step_named,
+    steps_before,
+    steps_from,
+)
+from mixopt.sweeps import FILES, read_entry, trial_fingerprint
+from mixopt.system import (
+    FileRecord,
+    FileShape,
+    Verifier,
+    below,
+    file_record,
+    folder_records,
+    read_sealed,
+    read_yaml,
+    visible_files,
+    write_sealed,
+)
+
+NAME, RECORD = "steps.json", "config.yaml"
+State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting"]
+
+
+class StepRecord(FileShape):
+    """What is noted of a step."""
+
+    fingerprint: str
+    seconds: float | None = Field(ge=0)
+    files: dict[str, FileRecord] = {}  # noqa: RUF012 (pydantic copies it)
+    proposal: FileRecord | None = None
+
+
+class _StepsShape(FileShape):
+    format: Literal["mixopt-steps/1"] = "mixopt-steps/1"
+    steps: dict[str, StepRecord]
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """How one part of a directory stands: a step of a run, a checkpoint, a configuration."""
+
+    name: str
+    state: State
+    files: int = 0
+    bytes: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"part" if name == "name" else name: value for name, value in vars(self).items()}
+
+
+class StepLog:
+    """What the steps of a run left, and whether it still is that, for one configuration."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any], command: Callable[..., str]) -> None:
+        """Read nothing yet.
+
+        Args:
+            path: The run directory.
+            content: The configuration as plain values.
+            command: Returns the command that runs a step.
+        """
+        self.path = path
+        self._content = content
+        self._command = command
+        self._read: tuple[tuple[int, ...], dict[str, StepRecord]] | None = None
+        self._verifier = Verifier(path)
+
+    @property
+    def records(self) -> dict[str, StepRecord]:
+        """What is noted of each step that is begun or finished, by name."""
+        try:
+            stat = (self.path / NAME).stat()
+        except OSError:
+            return {}
+        mark = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+        if self._read is None or self._read[0] != mark:  # another process may have changed it
+            self._read = (mark, read_steps(self.path))
+        return self._read[1]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each finished step took."""
+        taken = {name: record.seconds for name, record in self.records.items()}
+        return {name: seconds for name, seconds in taken.items() if seconds is not None}
+
+    def fingerprint(self, step: str) -> str:
+        """Return the fingerprint of a step of this configuration."""
+        return step_fingerprints(self._content)[step]
+
+    def trial_fingerprint(self, step: str) -> str:
+        """Return the fingerprint of a step's trials: of its configuration and of the corpus."""
+        from mixopt.corpus import corpus_hash
+
+        return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
+
+    def state(self, step: str, *, every: bool = False, deep: bool = False) -> CheckedPart:
+        """Return how a step stands: the one answer of `status`, `run`, `export` and `verify`.
+
+        Args:
+            step: Its name.
+            every: Hash every file that it left, and not only those that readers of it open; look
+                at the trials of a step that is not finished.
+            deep: Hash also what is remembered as verified.
+        """
+        asked, record = step_named(step), self.records.get(step)
+        if record is None:
+            return CheckedPart(step, "waiting")
+        if record.seconds is None:
+            faults = dict(self._faults_of_trials(asked)) if every else {}
+            files = len(asked.trial_files(self.path))
+            state: State = "damaged" if faults else "unfinished"
+            return self._part(asked, CheckedPart(step, state, files, 0, faults))
+        chosen = record.files if every else self._used(asked, record)
+        faults = self._verifier.faults(chosen, deep=deep) | self._gone(asked, record, every)
+        size = sum(file.bytes for file in record.files.values())
+        part = CheckedPart(step, "whole", len(record.files), size, faults)
+        if faults:
+            is_edited = faults.keys() <= set(asked.editable)
+            return self._part(asked, replace(part, state="edited" if is_edited else "damaged"))
+        used = record.proposal
+        if used is None or self._verifier.fault(PROPOSAL, used) is None:
+            return part
+        what = f"is for another mixture than {PROPOSAL}, which has changed"
+        return self._part(asked, replace(part, state="outdated", faults={step: what}))
+
+    def fault(self, step: str) -> str | None:
+        """Say what is wrong with what a finished step left; None where all is whole."""
+        part = self.state(step)
+        if part.state not in ("damaged", "outdated"):
+            return None
+        name, what = next(iter(part.faults.items()))
+        return f"{self.path / name}: {what}"
+
+    def is_done(self, step: str) -> bool:
+        """Tell whether a step's output is there, whole, and of this configuration."""
+        record, asked = self.records.get(step), step_named(step)
+        if record is None or not self._holds(asked, record):
+            return False
+        if record.fingerprint != self.fingerprint(step):
+            raise RunError(self._stale(asked))
+        return self.state(step).state in ("whole", "edited")
+
+    def is_begun(self, step: str) -> bool:
+        """Tell whether a step was begun and is not finished."""
+        record = self.records.get(step)
+        return record is not None and record.seconds is None
+
+    def require(self, step: str) -> None:
+        """Check that an earlier step is done, and its output whole."""
+        if not self.is_done(step):
+            why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
+            raise RunError(f"{why}: {self._command(step)}")
+
+    def check_before(self, step: str) -> None:
+        """Check what a step builds on, before it is done."""
+        from mixopt.corpus import Corpus
+
+        asked = step_named(step)
+        done = [self.is_done(earlier.name) for earlier in steps_before(asked)]
+        if asked.trains and all(done):
+            Corpus.open(self.path / "corpus")
+
+    def begin(self, step: str) -> None:
+        """Note that a step is begun, so that another configuration cannot resume its trials."""
+        record, fingerprint = self.records.get(step), self.fingerprint(step)
+        if record is not None and record.fingerprint != fingerprint:
+            self.discard(step)
+        self._note(step, StepRecord(fingerprint=fingerprint, seconds=None))
+
+    def end(self, step: str, seconds: float) -> None:
+        """Note that a step is finished, what it left, and what it changed of an earlier one."""
+        asked = step_named(step)
+        for earlier in steps_before(asked) if asked.rewrites else ():
+            kept = self.records.get(earlier.name)
+            if kept is not None and set(asked.rewrites) & set(earlier.outputs):
+                files = folder_records(self.path, asked.rewrites)
+                self._note(earlier.name, kept.model_copy(update={"files": files}))
+        record = StepRecord(
+            fingerprint=self.fingerprint(step),
+            seconds=round(seconds, 3),
+            files=folder_records(self.path, asked.files, without=asked.shared),
+            proposal=file_record(self.path / PROPOSAL) if PROPOSE in steps_before(asked) else None,
+        )
+        self._note(step, record)
+
+    def discard(
+        self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
+    ) -> None:
+        """Delete the outputs of a step, and of those after it unless `only`.
+
+        Args:
+            first: Its name.
+            keep: Names of outputs that stay.
+            only: Whether later steps stay.
+            files: Whether what an own trainer wrote goes too.
+        """
+        asked = step_named(first)
+        later = (asked,) if only else steps_from(asked)
+        self._forget({step.name for step in later})
+        for name in [name for step in later for name in step.files]:
+            if Path(name).name not in keep:
+                _delete(self.path / name, keep=None if files else FILES)
+
+    @property
+    def only_reads_otherwise(self) -> bool:
+        """Whether the record differs only in how the results of a trainer are read."""
+        if not (self.path / RECORD).exists():
+            return False
+        before = read_yaml(self.path / RECORD, error=RunError)
+        changed = [name for name, _, _ in step_differences(SWEEP, before, self._content)]
+        reading = tuple(f"proxy.{name}" for name in READING)
+        return bool(changed) and all(name.startswith(reading) for name in changed)
+
+    def _used(self, step: Step, record: StepRecord) -> dict[str, FileRecord]:
+        """Return the files that are hashed whenever a step's output is used."""
+        begun = [one for one in STEPS if self.is_begun(one.name)]
+        in_work = {name for one in begun for name in one.rewrites}  # which may be changing them
+        names = (*step.checked, *step.editable)
+        return {
+            name: file
+            for name, file in record.files.items()
+            if name.split("/")[0] in names and name not in in_work
+        }
+
+    def _gone(self, step: Step, record: StepRecord, every: bool) -> dict[str, str]:
+        """Return the trials of a step that are missing; of every file, those it did not write."""
+        if not every:
+            names = record.files if step.trains else ()
+            return {n: "is missing" for n in names if not below(self.path, n).exists()}
+        shared = [self.path / folder for folder in step.shared]
+        found = {
+            path.relative_to(self.path).as_posix()
+            for output in step.files
+            for path in visible_files(self.path / output)
+            if not any(path.is_relative_to(folder) for folder in shared)
+        }
+        return dict.fromkeys(sorted(found - record.files.keys()), "was not written by this step")
+
+    def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:
+        """Yield the results of an unfinished step that are damaged, or of another configuration."""
+        files = step.trial_files(self.path)
+        made_by = self.trial_fingerprint(step.name) if files else ""
+        for path in files:
+            try:
+                read_entry(path, made_by)
+            except MixoptError as error:
+                name = path.relative_to(self.path).as_posix()
+                yield name, str(error).removeprefix(f"{path}: ")
+
+    def _part(self, step: Step, part: CheckedPart) -> CheckedPart:
+        """Add the command that makes a step's broken files again; what is whole is kept."""
+        if not part.faults:
+            return part
+        if step.editable and PROPOSAL in part.faults:
+            return replace(part, fix=self._command("run", "--from", step.name))
+        of_trials = [n for n in part.faults if step.trains and n.startswith(f"{step.trials}/")]
+        rm = f"rm {' '.join(str(self.path / name) for name in of_trials)}; " if of_trials else ""
+        return replace(part, fix=f"{rm}{self._command(step.name)}")
+
+    def _holds(self, step: Step, record: StepRecord) -> bool:
+        """Tell whether the outputs of a finished step are there, or trials of a begun one."""
+        if record.seconds is None:
+            return any(step.trial_files(self.path))
+        return all((self.path / name).exists() for name in step.outputs)
+
+    def _stale(self, step: Step) -> str:
+        before = read_yaml(self.path / RECORD, error=RunError)
+        changed = step_differences(step, before, self._content)
+        field, there, here = next(changed, ("a field", "one value", "another"))
+        return (
+            f"{self.path}: '{step.name}' was made from another configuration: {field} is"
+            f" {there} there and {here} here; use another --out, or redo it with:"
+            f" {self._command('run', '--from', step.name)}"
+        )
+
+    def _note(self, step: str, record: StepRecord) -> None:
+        write_steps(self.path, {**self.records, step: record})
+
+    def _forget(self, steps: Collection[str]) -> None:
+        if self.records:
+            kept = {name: record for name, record in self.records.items() if name not in steps}
+            write_steps(self.path, kept)
+
+
+def read_steps(directory: Path) -> dict[str, StepRecord]:
+    """Read what is noted of the steps of a run, by name."""
+    hint = "restore it from a copy, or make the run again in another folder"
+    shape: _StepsShape = read_sealed(directory / NAME, _StepsShape, mend=hint)
+    for record in shape.steps.values():
+        for name in record.files:
+            below(directory, name)
+    return shape.steps
+
+
+def write_steps(directory: Path, steps: Mapping[str, StepRecord]) -> None:
+    """Write what is noted of the steps of a run, at once."""
+    write_sealed(directory / NAME, _StepsShape(steps=dict(steps)).model_dump(mode="json"))
+
+
+def _delete(output: Path, *, keep: str | None) -> None:
+    """Delete a file or a folder, or all that is in it but one entry; links are not followed."""
+    if not output.is_dir() or output.is_symlink():
+        output.unlink(missing_ok=True)
+    elif keep is None or not (output / keep).is_dir():
+        shutil.rmtree(output)
+    else:
+        for path in output.iterdir():
+            if path.name != keep:
+                _delete(path, keep=None)

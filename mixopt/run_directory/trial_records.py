@@ -1,0 +1,193 @@
+"""What is recorded of a sweep's trials beside their losses: their experts, and their start.
+
+`experts.parquet`: a trial has a row for each layer, where `domain` is null, and one for each domain
+in each layer. Load is that of training, in the trial's mixture; what compares domains is of
+held-out text, as much of each. Experts have other numbers in every trial, so that only what no
+renumbering changes is compared between trials.
+
+`start.json`: which weights all trials begin with, and what they lose before any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, RunError
+from mixopt.routing import ExpertCounts, Summary
+from mixopt.run_directory.steps import START_FILE, SWEEP
+from mixopt.system import (
+    checked_as,
+    in_processes,
+    read_sealed,
+    read_table,
+    write_sealed,
+    write_table,
+)
+from mixopt.trials.proxy import Losses, Training, TrialResult, make_proxy
+
+SCHEMA: dict[str, Any] = {
+    "trial": pl.String,
+    "layer": pl.Int64,
+    "router": pl.String,  # "" where each layer has one
+    "domain": pl.String,
+    "share": pl.Float64,
+    "load_entropy": pl.Float64,
+    "max_violation": pl.Float64,
+    "dead": pl.Int64,
+    "starved": pl.Int64,
+    "specialisation": pl.Float64,
+    "own": pl.Float64,
+    "distance": pl.Float64,
+    "has_collapsed": pl.Boolean,
+    "diagnoses": pl.List(pl.String),
+}
+_LAYER = ("layer", "router")
+_DOMAIN = ("domain", *_LAYER)
+
+
+@dataclass(frozen=True, eq=False)
+class TrialExperts:
+    """The table of a sweep's, or a validation's, experts.
+
+    Attributes:
+        table: The rows, in the columns of `SCHEMA`.
+    """
+
+    table: pl.DataFrame
+
+    @classmethod
+    def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
+        """Return the table of trials that have experts; None where none has."""
+        counted = [(one.trial, one.experts) for one in results if one.experts is not None]
+        rows = [row for trial, experts in counted for row in _rows(trial, experts)]
+        return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
+
+    @classmethod
+    def read(cls, path: Path) -> TrialExperts | None:
+        """Read a table; None where there is none."""
+        if not path.exists():
+            return None
+        try:
+            return cls(read_table(path).select(list(SCHEMA)).cast(pl.Schema(SCHEMA)))
+        except pl.exceptions.PolarsError as error:
+            raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """The trials in which the experts of any layer have collapsed, in their order."""
+        marked = self.table.filter(pl.col("has_collapsed"))
+        return tuple(marked["trial"].unique(maintain_order=True))
+
+    def by_trial(self) -> pl.DataFrame:
+        """Return one row a trial: means over layers, the worst for load, the first collapse."""
+        layers = self.table.filter(pl.col("domain").is_null())
+        return layers.group_by("trial", maintain_order=True).agg(
+            pl.col("load_entropy").min(),
+            pl.col("max_violation").max(),
+            pl.col("dead").sum(),
+            pl.col("specialisation").mean(),
+            pl.col("has_collapsed").any(),
+            pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
+            pl.col("diagnoses").filter(pl.col("has_collapsed")).explode().first().alias("collapse"),
+        )
+
+
+def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | None:
+    """Write the table of trials that have experts, and return it; nothing where none has."""
+    experts = TrialExperts.of(results)
+    if experts is not None:
+        write_table(path, experts.table)
+    return experts
+
+
+def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
+    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
+    experts = TrialExperts.read(SWEEP.experts_file(directory))
+    return None if experts is None else experts.collapsed
+
+
+def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
+    """Yield the rows of a trial: each layer, then each domain in it."""
+    trained, held_out = Summary.of(counts.train), Summary.of(counts.held_out)
+    separate = _by(_LAYER, held_out.layers.select(*_LAYER, "specialisation"))
+    compared = _by(_DOMAIN, held_out.domains.select(*_DOMAIN, "own", "distance"))
+    for row in trained.layers.select(*_LAYER, "load_entropy", "max_violation", "dead").to_dicts():
+        place = row["layer"], row["router"]
+        diagnoses = [one for one in trained.diagnoses if (one.layer, one.router) == place]
+        yield {
+            "trial": trial,
+            **row,
+            "specialisation": separate.get(place, {}).get("specialisation"),
+            "has_collapsed": any(one.kind == "collapse" for one in diagnoses),
+            "diagnoses": [str(one) for one in diagnoses],
+        }
+    loads = trained.domains.select(*_DOMAIN, "share", "max_violation", "starved")
+    for key, row in _by(_DOMAIN, loads).items():
+        yield {"trial": trial, **row, **compared.get(key, {})}
+
+
+def _by(keys: tuple[str, ...], table: pl.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    return {tuple(row[key] for key in keys): row for row in table.to_dicts()}
+
+
+class StartRecord(BaseModel):
+    """What trials begin with: hash of the weights, and losses by evaluation domain and task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["mixopt-start/1"] = "mixopt-start/1"
+    weights: Annotated[str, Field(pattern="^[a-z0-9:]{1,80}$")]
+    eval_tokens: Annotated[int, Field(ge=1, le=1 << 53, strict=True)]
+    nats_per_token: dict[str, FiniteFloat]
+    bits_per_byte: dict[str, FiniteFloat]
+    tasks: dict[str, FiniteFloat]
+
+    @classmethod
+    def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:
+        """Return the record of measured losses."""
+        values = {"weights": weights, "eval_tokens": eval_tokens, **asdict(losses)}
+        del values["tokens"]
+        return checked_as(cls, values, "losses of what trials begin with")
+
+    @classmethod
+    def read(cls, folder: Path) -> StartRecord | None:
+        """Read the record of a run directory; None where there is none."""
+        file = folder / START_FILE
+        hint = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
+        record: StartRecord | None = read_sealed(file, cls, mend=hint) if file.exists() else None
+        return record
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run directory."""
+        write_sealed(folder / START_FILE, self.model_dump())
+
+    def losses(self, unit: str) -> dict[str, float]:
+        """Return all losses by the names of their columns, those of text in a unit."""
+        text = self.bits_per_byte if unit == "bits_per_byte" else self.nats_per_token
+        return {**text, **self.tasks}
+
+
+def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Training) -> Losses:
+    """Return what the checkpoint of a proxy loses, asked of the proxy in another process."""
+    job = (name, options, corpus, training)
+    (losses,) = in_processes(
+        _measured, [job], 1, died=lambda _: RunError("losses of what trials begin with: it died")
+    )
+    return losses
+
+
+def _measured(job: tuple[str, dict[str, Any], Path, Training]) -> Losses:
+    """Ask a proxy for the losses of what its trials begin with: `base_losses(corpus, training)`."""
+    name, options, corpus, training = job
+    proxy: Any = make_proxy(name, options)
+    if not hasattr(proxy, "base_losses"):
+        raise ConfigError(f"proxy {name!r}: its trials begin with random weights, no checkpoint")
+    losses: Losses = proxy.base_losses(Corpus.open(corpus, verify=False), training)
+    return losses
