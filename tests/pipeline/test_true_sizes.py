@@ -55,7 +55,7 @@ def test_caps_on_epochs_are_of_the_stated_sizes(prepared):
 
 def test_the_radius_is_around_the_shares_of_the_stated_sizes(prepared):
     run = of(prepared, *STATED, "constraints.radius={tv: 0.1}")
-    assert dict(run.constraints.radius.reference) == pytest.approx(dict(run.natural))
+    assert dict(run.constraints.convex[0].reference) == pytest.approx(dict(run.natural))
 
 
 def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared):

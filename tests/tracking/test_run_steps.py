@@ -45,7 +45,7 @@ def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
     assert started["params"]["tokens"] == "20000"
     assert started["params"]["domains"] == "2"
     assert started["params"]["design.trials"] == "8"
-    assert started["tags"]["mixopt.fingerprint"] == run.fingerprint("sweep")
+    assert started["tags"]["mixopt.fingerprint"] == run.log.fingerprint("sweep")
     assert found["files"]["files"] == ["config.yaml", "design.parquet"]
     assert started["tags"]["mixopt.executor"] == "local"
     assert found["follow"]["file"] == "trials/metrics.jsonl"
