@@ -23,7 +23,6 @@ from mixopt_proxies.decoder import (
     Passes,
     StackedAdamW,
     StackedWeights,
-    rate_factor,
     resolve_precision,
     should_compile,
 )
@@ -148,7 +147,7 @@ class _Runs:
         )
         self._optimizer.step(gradients)
         self._step = step + 1
-        rate = self._text.size.lr * rate_factor(step, self._text.steps, self._text.size)
+        rate = self._text.size.lr * self._text.size.rates(self._text.steps).rate(step)
         for k, batch in enumerate(batches):
             self._drawn_KD[k] += np.bincount(batch["domain"], minlength=len(self._text.domains))
         for k, driver in enumerate(self._drivers):

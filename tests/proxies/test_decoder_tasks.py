@@ -59,7 +59,9 @@ def scored(corpus, size, passes, weights):
     def token_losses(tokens_KBW, place_P):
         return passes.token_losses(weights.leaves, tokens_KBW, place_P)
 
-    return HeldOutTasks(corpus, size, CPU).scores(token_losses, weights.members)
+    return HeldOutTasks(corpus, size.sequence_length, size.batch, CPU).scores(
+        token_losses, weights.members
+    )
 
 
 def slowly(task, size, passes, weights, member) -> float:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, group_training, make_size, members_by_rule
 from mixopt_proxies.decoder.group_training import Tuner, member_bytes
-from mixopt_proxies.decoder.optimizer import StepGraph
+from mixopt_proxies.decoder.stack_trainer import StepGraph
 from mixopt_proxies.decoder.trial_batches import BUFFERS, blocks, blocks_ahead
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from mixopt_proxies.decoder import Passes, StackTrainer, make_size, rate_factor
-from mixopt_proxies.decoder.optimizer import write_clipped
-from mixopt_proxies.decoder.stack_trainer import MemberCourse, result_of
+from mixopt_proxies.decoder import Passes, StackTrainer, make_size
+from mixopt_proxies.decoder.stack_trainer import MemberCourse, result_of, write_clipped
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -77,7 +76,7 @@ def llama_trajectory(model, size, seed, steps=STEPS) -> Tensor:
     losses = []
     for step, batch in enumerate(tokens_of(seed)[:steps, 0]):
         for group in optimizer.param_groups:
-            group["lr"] = size.lr * rate_factor(step, STEPS, size)
+            group["lr"] = size.lr * size.rates(STEPS).rate(step)
         logits = model(input_ids=batch[:, :-1]).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()
@@ -157,23 +156,23 @@ def test_bfloat16_stays_close_to_float32():
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
     size = make_size("tiny", warmup=4, schedule="cosine")
-    factors = [rate_factor(step, 100, size) for step in range(101)]
+    factors = [size.rates(100).rate(step) for step in range(101)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[100] == pytest.approx(0.1)
-    assert rate_factor(60, 100, make_size("tiny", warmup=4, schedule="constant")) == 1.0
+    assert make_size("tiny", warmup=4, schedule="constant").rates(100).rate(60) == 1.0
 
 
 def test_a_wsd_anneals_to_its_floor():
     size = make_size("tiny", warmup=4, schedule="wsd", lr_decay=0.5, lr_floor=0.0)
-    factors = [rate_factor(step, 100, size) for step in range(101)]
+    factors = [size.rates(100).rate(step) for step in range(101)]
     assert factors[4:51] == [1.0] * 47
     assert factors[50:] == pytest.approx([1 - k / 50 for k in range(51)])
 
 
 def test_an_anneal_from_a_checkpoint_begins_at_the_peak():
     size = make_size("tiny", warmup=0, schedule="linear", lr_floor=0)
-    assert rate_factor(0, 10, size) == 1.0
-    assert rate_factor(9, 10, size) == pytest.approx(0.1)
+    assert size.rates(10).rate(0) == 1.0
+    assert size.rates(10).rate(9) == pytest.approx(0.1)
 
 
 def test_a_trial_that_is_too_short_for_its_decay_is_named():

@@ -171,9 +171,13 @@ class PlainTraining:
         device = resolve_device(training.device)
         self._masks = self._masks_of(corpus)
         setting = _PlainSetting(
-            HeldOutWindows(corpus, shape, training.eval_tokens, device),
-            HeldOutTasks(corpus, shape, device),
-            CurveSample.of(corpus, shape, steps, training.curve_points, device),
+            HeldOutWindows(
+                corpus, shape.sequence_length, shape.batch, training.eval_tokens, device
+            ),
+            HeldOutTasks(corpus, shape.sequence_length, shape.batch, device),
+            CurveSample.of(
+                corpus, shape.sequence_length, shape.batch, steps, training.curve_points, device
+            ),
             eval_steps(training, shape.step_tokens),
         )
         total = len(trials) * steps * shape.step_tokens
@@ -195,8 +199,14 @@ class PlainTraining:
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
         """Return the held-out losses of the checkpoint itself, on what trials are evaluated on."""
         device = resolve_device(training.device)
-        held_out = HeldOutWindows(corpus, self._annealing, training.eval_tokens, device)
-        tasks = HeldOutTasks(corpus, self._annealing, device)
+        held_out = HeldOutWindows(
+            corpus,
+            self._annealing.sequence_length,
+            self._annealing.batch,
+            training.eval_tokens,
+            device,
+        )
+        tasks = HeldOutTasks(corpus, self._annealing.sequence_length, self._annealing.batch, device)
         self._masks = self._masks_of(corpus)
         with thread_limit(training.threads):
             model = self._at_start(device)

@@ -1,5 +1,4 @@
 from .causal_lm import CausalLM as CausalLM
-from .decoder_proxy import DecoderProxy as DecoderProxy
 from .decoder_stack import (
     AdamMoments as AdamMoments,
     Decoder as Decoder,
@@ -17,19 +16,18 @@ from .devices import (
     thread_limit as thread_limit,
 )
 from .group_training import (
+    DecoderProxy as DecoderProxy,
     GroupTraining as GroupTraining,
     eval_steps as eval_steps,
     members_by_rule as members_by_rule,
     steps_of as steps_of,
 )
 from .held_out_loss import (
-    BatchShape as BatchShape,
     CurveSample as CurveSample,
     HeldOutTasks as HeldOutTasks,
     HeldOutWindows as HeldOutWindows,
     moved_to as moved_to,
 )
-from .optimizer import StackedAdamW as StackedAdamW, rate_factor as rate_factor
 from .sizes import (
     DecoderSize as DecoderSize,
     Experts as Experts,
@@ -39,6 +37,7 @@ from .sizes import (
 )
 from .stack_trainer import (
     MemberCourse as MemberCourse,
+    StackedAdamW as StackedAdamW,
     StackTrainer as StackTrainer,
     result_of as result_of,
 )

@@ -13,13 +13,11 @@ G = K * E groups.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mixopt.errors import ConfigError
@@ -49,10 +47,10 @@ def route(
     place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
     rows = len(place_A) + len(ends_G) * (multiple - 1)
     rows_AC = normed_KNC.to(dtype).flatten(0, 1).repeat_interleave(top_k, 0)
-    given = _put(rows_AC, place_A, rows)
+    given = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
     gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
     down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
-    said_AC = _taken(swiglu(given, gate_up, down, ends_G), place_A)
+    said_AC = swiglu(given, gate_up, down, ends_G).index_select(0, place_A)
     weighed = said_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
     return weighed.sum(2), choice
 
@@ -87,52 +85,6 @@ def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor
     shift_G = ends_G - starts_G[1:] - (ends_G.diff(prepend=ends_G[:1] * 0) - sizes_G)
     places_A = torch.arange(len(group_A), device=ids_KNS.device) + shift_G[sorted_A]
     return torch.empty_like(order_A).scatter_(0, order_A, places_A), ends_G.to(torch.int32)
-
-
-class Put(Function):
-    """Rows at their places, and 0 elsewhere; each place is taken once."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, place: Tensor, count: int) -> Tensor:
-        """Return `count` rows."""
-        ctx.save_for_backward(place)
-        return rows.new_zeros(count, rows.shape[1]).index_copy_(0, place, rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of the rows."""
-        (place,) = ctx.saved_tensors
-        return upstream[0].index_select(0, place), None, None
-
-
-class Taken(Function):
-    """Rows from their places; the gradient is put back without adding up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, place: Tensor) -> Tensor:
-        """Return a row for each place."""
-        ctx.save_for_backward(place)
-        ctx.count = len(rows)
-        return rows.index_select(0, place)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of all rows, 0 where none was taken."""
-        (place,) = ctx.saved_tensors
-        rows = upstream[0]
-        return rows.new_zeros(ctx.count, rows.shape[1]).index_copy_(0, place, rows), None
-
-
-def _put(rows: Tensor, place: Tensor, count: int) -> Tensor:
-    put: Tensor = Put.apply(rows, place, count)
-    return put
-
-
-def _taken(rows: Tensor, place: Tensor) -> Tensor:
-    taken: Tensor = Taken.apply(rows, place)
-    return taken
 
 
 class Choice(NamedTuple):

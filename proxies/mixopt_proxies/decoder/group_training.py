@@ -1,7 +1,6 @@
 """Train groups of trials of one size of decoder: how many at once, where, and what comes of it.
 
-The proxies that are decoders are made of this: one whose trials begin with random weights, and one
-whose trials begin where a checkpoint ended.
+Trials begin with random weights (`DecoderProxy`), or where a checkpoint ended.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 
@@ -28,9 +28,13 @@ from mixopt_proxies.decoder.devices import (
     thread_limit,
 )
 from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows
-from mixopt_proxies.decoder.optimizer import FIRST_STEPS
-from mixopt_proxies.decoder.sizes import DecoderSize
-from mixopt_proxies.decoder.stack_trainer import StackTrainer, result_of, untrained_losses
+from mixopt_proxies.decoder.sizes import DecoderSize, SizeOverrides, make_size
+from mixopt_proxies.decoder.stack_trainer import (
+    FIRST_STEPS,
+    StackTrainer,
+    result_of,
+    untrained_losses,
+)
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, make_pools, training_shards
 
@@ -110,9 +114,13 @@ class GroupTraining:
             target_tokens=training.target_tokens,
             inventory=training.inventory,
         )
-        held_out = HeldOutWindows(corpus, size, training.eval_tokens, setting.device)
-        tasks = HeldOutTasks(corpus, size, setting.device)
-        sample = CurveSample.of(corpus, size, steps, training.curve_points, setting.device)
+        held_out = HeldOutWindows(
+            corpus, size.sequence_length, size.batch, training.eval_tokens, setting.device
+        )
+        tasks = HeldOutTasks(corpus, size.sequence_length, size.batch, setting.device)
+        sample = CurveSample.of(
+            corpus, size.sequence_length, size.batch, steps, training.curve_points, setting.device
+        )
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
@@ -124,12 +132,12 @@ class GroupTraining:
                 origin=self._origin,
             )
             at = eval_steps(training, size.step_tokens)
-            course = trainer.run(batches, held_out, tasks, at, report, sample)
+            courses = trainer.run(batches, held_out, tasks, at, report, sample)
         seconds = (time.monotonic() - started) / len(trials)
         parameters = size.parameters(setting.vocab_size)
         return [
-            result_of(trial, course.of_member(k), size.step_tokens, parameters, seconds)
-            for k, trial in enumerate(trials)
+            result_of(trial, course, size.step_tokens, parameters, seconds)
+            for trial, course in zip(trials, courses, strict=True)
         ]
 
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
@@ -139,8 +147,10 @@ class GroupTraining:
         dtype = resolve_precision(self._precision, device)
         ids, ends = self._ids(corpus.vocab_size), self._document_ends(corpus)
         setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
-        held_out = HeldOutWindows(corpus, self.size, training.eval_tokens, device)
-        tasks = HeldOutTasks(corpus, self.size, device)
+        held_out = HeldOutWindows(
+            corpus, self.size.sequence_length, self.size.batch, training.eval_tokens, device
+        )
+        tasks = HeldOutTasks(corpus, self.size.sequence_length, self.size.batch, device)
         passes = self._passes_for(setting)
         with thread_limit(training.threads), memory_kept(device):
             return untrained_losses(passes, setting.vocab_size, self._origin, held_out, tasks)
@@ -332,3 +342,27 @@ def member_bytes(size: DecoderSize, vocab_size: int) -> int:
 def power_of_two(number: int) -> int:
     """Return the largest power of two that is not above a number, at least 1."""
     return 1 << max(number.bit_length() - 1, 0) if number > 0 else 1
+
+
+class DecoderProxy(GroupTraining):
+    """A Llama-style decoder as a proxy; several trials train together where that is faster."""
+
+    simulates_epochs = True
+
+    def __init__(
+        self,
+        *,
+        size: str = "tiny",
+        precision: Precision = "auto",
+        compile: Compile = "auto",
+        mask_documents: bool = False,
+        **overrides: Unpack[SizeOverrides],
+    ) -> None:
+        """Choose a size and override any of its fields."""
+        one_of("mask_documents", mask_documents, (True, False))
+        super().__init__(
+            make_size(size, **overrides),
+            precision=precision,
+            compile=compile,
+            mask_documents=mask_documents,
+        )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,15 +32,14 @@ class HeldOutWindows:
     """
 
     def __init__(
-        self, corpus: Corpus, size: BatchShape, eval_tokens: int, device: torch.device
+        self, corpus: Corpus, length: int, batch: int, eval_tokens: int, device: torch.device
     ) -> None:
-        """Read the windows."""
-        length = size.sequence_length
+        """Read windows of a length, to be evaluated so many at once."""
         windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
         self._names = corpus.evaluation_names
         self.counts = [len(rows) for rows in windows]
         self._domains = corpus.evaluation
-        self._batch = size.batch
+        self._batch = batch
         self._rows_W = to_device(np.concatenate(windows), device)
 
     def losses(
@@ -80,10 +78,9 @@ def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]
 class HeldOutTasks:
     """The items of a corpus's tasks, ready on the device."""
 
-    def __init__(self, corpus: Corpus, size: BatchShape, device: torch.device) -> None:
-        """Cut the items into windows of the size's length."""
-        longest, tokens = size.sequence_length, size.step_tokens
-        self._tasks = TaskBatches(corpus.tasks, longest=longest, tokens=tokens)
+    def __init__(self, corpus: Corpus, length: int, batch: int, device: torch.device) -> None:
+        """Cut the items into windows of a length."""
+        self._tasks = TaskBatches(corpus.tasks, longest=length, tokens=batch * length)
         self._batches = [
             (to_device(batch.tokens_BW, device), to_device(batch.place_P, device))
             for batch in self._tasks.batches
@@ -123,13 +120,19 @@ class CurveSample:
 
     @classmethod
     def of(
-        cls, corpus: Corpus, size: BatchShape, steps: int, points: int, device: torch.device
+        cls,
+        corpus: Corpus,
+        length: int,
+        batch: int,
+        steps: int,
+        points: int,
+        device: torch.device,
     ) -> CurveSample | None:
         """Choose windows and steps; None where no points are asked for."""
         if points == 0:
             return None
-        windows, points = sample_size(len(corpus.evaluation), size.batch, steps, points)
-        few = HeldOutWindows(corpus, size, windows * size.sequence_length, device)
+        windows, points = sample_size(len(corpus.evaluation), batch, steps, points)
+        few = HeldOutWindows(corpus, length, batch, windows * length, device)
         places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
         return cls(few, frozenset(places - {0, steps}))
 
@@ -170,22 +173,3 @@ def _shifted(
         name: value + (shifts[name] if math.isfinite(shifts[name]) else 0.0)
         for name, value in values.items()
     }
-
-
-class BatchShape(Protocol):
-    """Sequences of one trial and step."""
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens predicted in a row."""
-        ...
-
-    @property
-    def batch(self) -> int:
-        """Sequences of a step."""
-        ...
-
-    @property
-    def step_tokens(self) -> int:
-        """Tokens of a step."""
-        ...
