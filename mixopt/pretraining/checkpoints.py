@@ -5,11 +5,8 @@
       experts.json          counts of experts since their last window, of a model that has some
       state.json            steps, sampler, mixture; size and SHA-256 of each other file
 
-torch.distributed.checkpoint copies the tensors, and a thread writes them under a name that does not
-count. When all ranks have written, its `finish` on rank 0 adds the other files and the manifest and
-gives the folder its name. So the last checkpoint is the one with the largest step, whenever a
-process was killed. A run resumes from the newest checkpoint that is what was written; those after
-it become `damaged-step-*`. Nothing in it is a pickle.
+torch.distributed.checkpoint writes the tensors in a thread, under a name that does not count. When
+all ranks have written, rank 0 adds the other files and gives the folder its name.
 """
 
 from __future__ import annotations
@@ -63,18 +60,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CheckpointState(BaseModel):
-    """What a checkpoint holds besides tensors.
-
-    Attributes:
-        step: Steps taken.
-        meter: What was measured since the last line of metrics.
-        losses: Held-out losses when they were last evaluated, nats per token.
-        weights: The mixture of the next batch.
-        sampler: The state of the batches.
-        mixture: The state of what changes the mixture.
-        metrics_size: Bytes of the metrics so far.
-        files: What each other file was when it was written.
-    """
+    """What a checkpoint holds besides tensors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -123,16 +109,7 @@ class Checkpoints:
         files: Mapping[str, bytes] | None = None,
         beside: Sequence[Path] = (),
     ) -> None:
-        """Write a checkpoint, which is there once `wait` returns.
-
-        Args:
-            model: With its own names of parameters.
-            optimizer: Its state goes by the names of parameters.
-            step: Steps taken.
-            state: The fields of `CheckpointState` besides format, step and files; rank 0's count.
-            files: The content of other files by their names.
-            beside: Files elsewhere that the state says the length of; they are on disk before it.
-        """
+        """Write a checkpoint, which is there once `wait` returns; `beside` is on disk before it."""
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         self._ranks.first(lambda: _make_empty(self._path))

@@ -1,8 +1,7 @@
 """The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or a signal.
 
-Whatever happens after a step happens in one order on every rank: the mixture's driver, evaluation,
-metrics, checkpoint. So a checkpoint holds all that came of its steps, and a run that resumes from
-it writes what an undisturbed one would.
+Whatever happens after a step happens in one order on every rank, so a checkpoint holds all that
+came of its steps.
 """
 
 from __future__ import annotations

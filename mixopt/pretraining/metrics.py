@@ -1,10 +1,7 @@
 """What a run measures: losses by domain, held-out losses, throughput, and counts of its experts.
 
-Lines of metrics.jsonl have steps, never gaps or repeats: what was written after the checkpoint that
-a run resumes from is cut off. Time is that of training steps; evaluations and checkpoints are left
-out. Windows of experts' counts end at fixed steps, whatever checkpoints there are; a window that a
-checkpoint cuts is in the checkpoint. So a run that resumes leaves the lines and the record of one
-that was never stopped. Nothing about training depends on what is counted.
+A run that resumes leaves the lines and the record of one that was never stopped; time is that of
+training steps alone. Nothing about training depends on what is counted.
 
 Shapes: B sequences, D domains, M evaluation domains, R rows, W tokens of a row.
 """
@@ -317,13 +314,7 @@ def _bits_per_nat(domain: Domain) -> float | None:
 
 
 class ExpertWatch:
-    """The counts of a run's experts, on one rank; every rank calls the same methods.
-
-    Attributes:
-        record: What is on disk; rank 0 writes it.
-        stats: What counts.
-        on_window: Called on rank 0 when a window of counts is written, with the steps taken.
-    """
+    """The counts of a run's experts, on one rank; every rank calls the same methods."""
 
     def __init__(
         self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path

@@ -1,11 +1,7 @@
 """What a model starts from, as `model.from` says: found, checked, recorded and loaded.
 
-That is a checkpoint of `mixopt pretrain`, a folder of transformers, or a name on the hub. It is
-opened once, before the first step: files and hashes are checked, and whether its ids are those of
-the text. The resolved configuration then has all that builds the model, so that a run that has a
-checkpoint of its own resumes even when its origin is gone; while that is there, it must not have
-changed. A plug-in by its path is code: it is imported only where a user's own configuration names
-it (mixopt.system.plugins).
+The resolved configuration has all that builds the model, so that a run that has a checkpoint of its
+own resumes even when its origin is gone; while that is there, it must not have changed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """The processes of a job, what stops them, and the model over them: DDP, FSDP2 or HSDP.
 
-Under torchrun each process is a rank. Without it there is one, with a process group of its own, so
-that the loop has one path. What one process does for all is done by rank 0, and an error there
-ends all of them at once instead of leaving the others waiting.
-
-Where weights are sharded, rank 0 builds or reads the model as a single process does. The others
-build it on torch's meta device and are sent its weights one by one, of which each keeps its part.
-Weights and gradients are float32; with bfloat16 the products are not.
+Without torchrun there is one process, with a process group of its own, so that the loop has one
+path. Where weights are sharded, rank 0 builds or reads the model as a single process does; the
+others build it on torch's meta device and are sent its weights one by one.
 """
 
 from __future__ import annotations
@@ -44,13 +40,7 @@ _INTERRUPTED = (
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the job.
-
-    Attributes:
-        rank: Its number, from 0.
-        count: How many there are.
-        device: What it computes on.
-    """
+    """This process among those of the job."""
 
     rank: int
     count: int
@@ -152,12 +142,7 @@ def device_named(name: str) -> torch.device:
 
 
 class Interruption:
-    """Whether this process was asked to stop, by SIGTERM or Ctrl-C.
-
-    Attributes:
-        requested: By a signal of either kind.
-        by_hand: By Ctrl-C.
-    """
+    """Whether this process was asked to stop, by SIGTERM or Ctrl-C."""
 
     def __init__(self) -> None:
         self.requested = self.by_hand = False
@@ -206,12 +191,7 @@ def _handled(kind: signal.Signals, handler: Callable[..., None]) -> Iterator[Non
 
 @dataclass(frozen=True, eq=False)
 class StartingModel:
-    """A model before it is on its ranks' devices.
-
-    Attributes:
-        module: On the CPU; on the meta device where `held_by_first`, on all ranks but the first.
-        held_by_first: Whether rank 0 alone has weights.
-    """
+    """A model before it is on its devices; on the meta device where rank 0 alone holds it."""
 
     module: nn.Module
     held_by_first: bool
@@ -274,11 +254,7 @@ def _has_meta_tensor(value: Any, depth: int = 4) -> bool:
 
 
 class ParallelModel:
-    """A model on its device, ready to be called.
-
-    Attributes:
-        plain: The model itself, whose parameters have their own names.
-    """
+    """A model on its device, ready to be called."""
 
     def __init__(
         self,

@@ -1,8 +1,4 @@
-"""A trained model: to score tasks with, and to export as a folder that transformers loads.
-
-It is read from a checkpoint or a folder of transformers into memory on one device in float32,
-whatever it was trained in, so that its numbers compare with those of other tools. What the run
-directory names is not imported unless the user trusts it.
+"""A trained model in float32: to score tasks with, and to export as a folder of transformers.
 
 Shapes: R rows, B windows or sequences of a pass, T tokens, V vocabulary, P scored tokens.
 """
@@ -66,16 +62,7 @@ _SIZE = re.compile(r"[1-9]\d*(KB|MB|GB|TB)")
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A causal language model, its tokenizer, and how much it reads at once.
-
-    Attributes:
-        model: In evaluation mode, on its device.
-        tokenizer: That of its training text.
-        length: Most tokens that it predicts at once.
-        device: Where it is.
-        checkpoint: Where its weights are from.
-        step: Steps that it has taken.
-    """
+    """A causal language model, its tokenizer, and how much it reads at once."""
 
     model: nn.Module
     tokenizer: Tokenizer
@@ -116,12 +103,7 @@ class TrainedModel:
         rows: Iterable[tuple[NDArray[Any], int]],
         update: Callable[[int, int], None] = lambda done, total: None,
     ) -> Array:
-        """Return the log probability of each row's scored tokens, in nats, shape (R,).
-
-        Args:
-            rows: The tokens of each, and where the first one is that is scored, >= 1.
-            update: Called with the passes that are done, and all.
-        """
+        """Return the log probability of each row's scored tokens, in nats, shape (R,)."""
         windows: list[TaskWindow] = []
         count = 0
         for number, (tokens, scored) in enumerate(rows):
@@ -167,15 +149,7 @@ def _checkpoint(run: Path, name: str | None) -> Path:
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """What a model scored in a task.
-
-    Attributes:
-        name: The task.
-        items: Items that were scored.
-        bits_per_byte: Of their continuations.
-        contexts_cut: Items whose context was cut from the left.
-        answers_in_pieces: Items whose continuation is longer than what the model reads at once.
-    """
+    """What a model scored in a task."""
 
     name: str
     items: int
@@ -186,14 +160,7 @@ class ScoredTask:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What a checkpoint scored.
-
-    Attributes:
-        checkpoint: Where its weights are from.
-        step: Steps that it has taken.
-        length: Most tokens that the model predicts at once.
-        tasks: By name, in order.
-    """
+    """What a checkpoint scored."""
 
     checkpoint: Path
     step: int
@@ -252,16 +219,7 @@ def scores_text(scores: TaskScores) -> str:
 
 @dataclass(frozen=True)
 class ModelExport:
-    """What was written.
-
-    Attributes:
-        path: The folder.
-        checkpoint: Where the weights are from.
-        architecture: The model type in transformers.
-        parameters: How many numbers its weights have.
-        files: Names of the files, sorted.
-        difference: The largest difference between its logits and the run's, on random tokens.
-    """
+    """What was written."""
 
     path: Path
     checkpoint: Path
@@ -293,9 +251,8 @@ def export_model(
 ) -> ModelExport:
     """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
 
-    A model of Hugging Face's is saved as it is; a plug-in says by `transformers_form` which one it
-    equals. What was written is loaded again, and its logits are compared with the run's before the
-    folder gets its name, so that it is a whole and equal model, or absent.
+    What was written is loaded again, and its logits are compared with the run's before the folder
+    gets its name, so that it is a whole and equal model, or absent.
     """
     out = Path(out).expanduser()
     _check_absent(out)

@@ -1,17 +1,10 @@
 """AdamW, what balances experts, and one step on a global batch, the same on every rank.
 
-Each rank takes its part of the batch in passes of `micro_batch` sequences and adds up gradients.
 What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
-stream, so nothing of it has to be saved. One small sum over the ranks then tells all of them
-whether the step is to be skipped, any was asked to stop, or a checkpoint failed; waiting for it is
-the one time in a step that the host waits for the device.
+stream, so nothing of it has to be saved. One small sum over the ranks tells all of them whether the
+step is skipped, any was asked to stop, or a checkpoint failed: the one time that the host waits.
 
-Experts are balanced by what their family is balanced by. A loss that the model returns is added to
-the cross-entropy, times the coefficient in its configuration, pass by pass on each rank. A bias is
-moved after each step by the load of that step over all ranks; a step that was skipped moves none.
-
-Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary, N experts of all routers, one
-router after the other.
+Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary, N experts of all routers.
 """
 
 from __future__ import annotations
@@ -60,18 +53,7 @@ Counting = Callable[[Tensor, int, Sequence[int]], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step came to.
-
-    Attributes:
-        learning_rate: Of the step.
-        gradient_norm: Before clipping; NaN or infinite where the step was skipped for it.
-        skipped: Whether a loss or gradient was not finite, so that the weights stayed.
-        stopping: Whether a rank was asked to stop.
-        failed: Whether a rank knows of a checkpoint that could not be written.
-        parts: Losses of this rank, shape (B, T), and domains, shape (B,), of each pass.
-        added_P: What this rank's passes added to their losses to balance experts; None where
-            nothing was.
-    """
+    """What a step came to."""
 
     learning_rate: float
     gradient_norm: float
@@ -317,16 +299,7 @@ def balance_of(
 
 
 def balance_alone(model: nn.Module, run: PretrainConfig | None = None) -> ExpertBalance:
-    """Find out what balances the experts of a model that one process trains.
-
-    Args:
-        model: On its device; where biases are moved, its experts are counted from now on.
-        run: The run that the model is from, whose `experts.balance` and `experts.bias_rate` hold;
-            code that it names to read routers is not imported.
-
-    Raises:
-        RoutingError: Its routers cannot be counted, and that is needed.
-    """
+    """Find out what balances the experts of a model that one process trains."""
     given = ExpertsConfig() if run is None else run.experts
     experts = ExpertsConfig(balance=given.balance, bias_rate=given.bias_rate)
     kind = getattr(getattr(model, "config", None), "model_type", None)

@@ -118,26 +118,6 @@ class NgramModel:
             yield Grams(contexts_T, grams_T)
             contexts_T = _before(grams_T, place_T)
 
-    def distribution(self, context: IntArray) -> Array:
-        """Return the probability of every token after `context`, shape (V,)."""
-        context = np.asarray(context, dtype=np.int64)[max(len(context) - len(self.orders) + 1, 0) :]
-        tokens_V = np.arange(self.vocab_size, dtype=np.int64)
-        probability_V = np.full(self.vocab_size, 1.0 / self.vocab_size)
-        for k, number in enumerate(self._contexts(context)):
-            contexts_V = np.full(self.vocab_size, number, dtype=np.int64)
-            grams_V = self._find(self.orders[k], contexts_V, tokens_V)
-            probability_V = _interpolate(self.orders[k], contexts_V, grams_V, probability_V)
-        return probability_V
-
-    def _contexts(self, context: IntArray) -> Iterator[int]:
-        """Number the last 0, 1, 2 ... tokens of the context."""
-        yield 0
-        for length in range(1, len(context) + 1):
-            number = np.zeros(1, dtype=np.int64)
-            for order, token in zip(self.orders, context[-length:], strict=False):
-                number = self._find(order, number, np.array([token]))
-            yield int(number[0])
-
     def _find(self, order: GramCounts, contexts_T: IntArray, tokens_T: IntArray) -> IntArray:
         """Number the grams that are known, else NONE."""
         wanted_T = np.where(contexts_T >= 0, contexts_T * self.vocab_size + tokens_T, NONE)
