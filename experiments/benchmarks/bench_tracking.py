@@ -69,7 +69,7 @@ def sending(path: Path, count: int) -> float:
     trials = [Trial(f"t{n:05}", mixture, seed=n) for n in range(count)]
     losses = Losses(1000, each, each)
     results = [TrialResult(t.name, "finished", 1000, 42, 1.0, losses) for t in trials]
-    TrialFolder(path / "trials").write(0, trials, results)
+    TrialFolder(path / "trials").write(trials, results)
     tracker = Tracker(TrackingConfig(), "bench", path, sends=False)
     tracker.start("sweep", {}, folder="trials")
     tracker.end("sweep")

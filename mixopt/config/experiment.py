@@ -75,7 +75,8 @@ class CommandFields(Section):
         "{mixture} {trial} {seed} {tokens} {out} {gpus} {corpus} are filled in",
     )
     result: str | None = Field(
-        None, description="what it writes below {out}, or a glob: JSON, JSONL or CSV"
+        None,
+        description="JSON, JSONL or CSV file that it writes below {out}; of a glob, the newest",
     )
     losses: str | dict[str, str] | None = Field(
         None,

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def sweep_details(
     attempts = read_attempts(folder)
     if attempts or running:
         totals = sweep_totals(attempts, running, max(0, total - len(results)))
-        content = totals.to_json()
+        content = asdict(totals)
         shown = {name: value for name, value in content.items() if value is not None}
         found |= {name: _rounded(value) for name, value in shown.items() if name != "nodes"}
         found["nodes"] = [

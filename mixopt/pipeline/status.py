@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.running_sweep import detail_lines, left_running, not_asked, sweep_details
 from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
-from mixopt.sweeps import GROUPS, GroupState, SweepState, read_entry, read_groups, read_progress
+from mixopt.sweeps import GROUPS, GroupState, read_entry, read_groups, read_progress
 from mixopt.system import duration, host_name, is_in_use, long_duration, short_count
 
 WORKERS = 16  # that have a line each
 _NAME = 9  # columns of a step's name
-QUIET_SECONDS = 10.0  # what a sweep says each second is this old: that is worth saying
 
 
 def run_status(run: Run) -> dict[str, Any]:
@@ -128,8 +128,6 @@ def _trial_words(entry: dict[str, Any]) -> Iterator[str]:
         yield f"{short_count(entry['tokens_per_second'])} tokens/s"
     if entry.get("left"):
         yield f"{duration(entry['left'])} left"
-    if entry.get("quiet", 0) > QUIET_SECONDS:
-        yield f"last update {duration(entry['quiet'])} ago"
 
 
 def _worker_words(worker: dict[str, Any]) -> str:
@@ -150,13 +148,13 @@ def _worker_words(worker: dict[str, Any]) -> str:
 def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
     folder, running = step.trial_folder(run.path), step_state == "running"
-    state = read_progress(folder) if running else None
+    workers = read_progress(folder) if running else []
     # What outlives its owner, or never had one, has no one else to speak for it.
     alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
     left = left_running(run, folder) if alone else []
     silent = {"not_asked": not_asked(run)} if alone and not_asked(run) else {}
     if not (folder / GROUPS).exists():
-        return _shown(state) if state else silent | _going_on(left)
+        return _shown(workers, 0) if workers else silent | _going_on(left)
     total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
@@ -171,11 +169,11 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
         **({"not_run": missing} if missing else {}),
         **silent,
     }
-    workers = left if state is None else state.workers
-    found |= sweep_details(folder, results, workers, total - missing)
+    found |= sweep_details(folder, results, left or workers, total - missing)
     found |= _going_on(left)
-    if state is not None:
-        return {**found, **_shown(state)}
+    if workers:
+        each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
+        return {**found, **_shown(workers, (total - missing - len(results)) * each)}
     seconds = _left(folder / GROUPS, files, total) if running else None
     return found if seconds is None else {**found, "left": seconds}
 
@@ -187,16 +185,18 @@ def _going_on(left: Sequence[GroupState]) -> dict[str, Any]:
     return {
         "going_on": len(left),
         "running": sum(len(group.trials) for group in left),
-        "workers": [group.model_dump() for group in left],
+        "workers": [asdict(group) for group in left],
     }
 
 
-def _shown(state: SweepState) -> dict[str, Any]:
-    """Return what only a running sweep knows."""
-    known = {"running": state.running, "quiet": max(0.0, round(time.time() - state.updated, 1))}
-    for name, value in (("tokens_per_second", state.tokens_per_second), ("left", state.left)):
-        known |= {} if value is None else {name: round(value, 1)}
-    return {**known, "workers": [worker.model_dump() for worker in state.workers]}
+def _shown(workers: Sequence[GroupState], tokens: int) -> dict[str, Any]:
+    """Return what only a running sweep knows, of which so many tokens have yet to be trained."""
+    known: dict[str, Any] = {"running": sum(len(group.trials) for group in workers)}
+    rate = sum(group.tokens_per_second or 0.0 for group in workers)
+    if rate:
+        left = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
+        known |= {"tokens_per_second": round(rate, 1), "left": round(left, 1)}
+    return {**known, "workers": [asdict(group) for group in workers]}
 
 
 def _left(groups: Path, files: Sequence[Path], total: int) -> float | None:

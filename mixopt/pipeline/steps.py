@@ -155,14 +155,11 @@ def sweep_script(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
     """Return the script that `sweep` would submit to a scheduler, without submitting it."""
-    from mixopt.sweeps import make_executor
-
     asked = _Request.of(config, out, overrides, trust=trust)
     run = Run(asked.out, asked.config, asked.source, asked.trust)
     run.ask_trust(SWEEP.name)
     means = means_of(run)
-    site = means.site(SWEEP.trial_folder(run.path), run.config.proxy.device, SWEEP.name)
-    executor = make_executor(means.executor, means.options, site)
+    executor = means.made(SWEEP.trial_folder(run.path), run.config.proxy.device)
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(

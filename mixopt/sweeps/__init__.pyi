@@ -1,4 +1,3 @@
-from .attempts import read_groups as read_groups
 from .contract import (
     Ended as Ended,
     Executor as Executor,
@@ -6,16 +5,8 @@ from .contract import (
     Place as Place,
     Site as Site,
     State as State,
+    exit_text as exit_text,
     make_executor as make_executor,
-)
-from .costs import (
-    ATTEMPTS as ATTEMPTS,
-    AttemptRecord as AttemptRecord,
-    GroupState as GroupState,
-    NodeTotals as NodeTotals,
-    SweepTotals as SweepTotals,
-    read_attempts as read_attempts,
-    sweep_totals as sweep_totals,
 )
 from .devices import (
     WorkerDevice as WorkerDevice,
@@ -25,17 +16,35 @@ from .devices import (
 from .group_runner import GroupOutcome as GroupOutcome, GroupRunner as GroupRunner
 from .local import LocalExecutor as LocalExecutor
 from .progress import (
+    ATTEMPTS as ATTEMPTS,
     METRICS as METRICS,
-    SweepState as SweepState,
+    AttemptRecord as AttemptRecord,
+    GroupState as GroupState,
+    SweepTotals as SweepTotals,
+    read_attempts as read_attempts,
     read_progress as read_progress,
+    sweep_totals as sweep_totals,
 )
 from .ray_tasks import RayExecutor as RayExecutor
-from .result_files import (
+from .slurm import SlurmExecutor as SlurmExecutor
+from .sweep import (
+    FILES as FILES,
+    Means as Means,
+    cancel_submitted as cancel_submitted,
+    going_on as going_on,
+    read_groups as read_groups,
+    run_trials as run_trials,
+)
+from .trial_files import (
     GROUPS as GROUPS,
     ROUNDS as ROUNDS,
     SIZES as SIZES,
     WORK as WORK,
+    LogPart as LogPart,
     TrialFolder as TrialFolder,
+    is_plain as is_plain,
+    logs_in as logs_in,
+    part_of as part_of,
     read_entry as read_entry,
     result_from_json as result_from_json,
     result_to_json as result_to_json,
@@ -43,18 +52,4 @@ from .result_files import (
     trial_from_json as trial_from_json,
     trial_paths as trial_paths,
     trial_to_json as trial_to_json,
-)
-from .slurm import SlurmExecutor as SlurmExecutor
-from .sweep import (
-    FILES as FILES,
-    Means as Means,
-    cancel_submitted as cancel_submitted,
-    going_on as going_on,
-    run_trials as run_trials,
-)
-from .worker_logs import (
-    LogPart as LogPart,
-    is_plain as is_plain,
-    logs_in as logs_in,
-    part_of as part_of,
 )

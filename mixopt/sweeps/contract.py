@@ -66,7 +66,6 @@ class Site:
         gpus: GPUs of one worker; a fraction where the executor can share one. None is one, where
             there are any.
         nodes: Nodes of one worker, where the executor can give several.
-        title: What the sweep is called.
         say: Called with a line that its owner should read.
     """
 
@@ -75,7 +74,6 @@ class Site:
     workers: int | None = None
     gpus: float | None = None
     nodes: int = 1
-    title: str = "trials"
     say: Say = silent
 
 
@@ -112,14 +110,18 @@ class Ended:
     @classmethod
     def with_code(cls, code: int, hint: str = "") -> Ended:
         """Return what an exit code means; a negative one is a signal."""
-        name = f"exit code {code}"
-        if code < 0:
-            name = f"signal {-code}"
-            with suppress(ValueError):
-                name = f"signal {signal.Signals(-code).name}"
-        memory = code in KILLED_FOR_MEMORY
-        text = f"the worker ended with {name}{'; out of memory?' if memory else ''}{hint}"
-        return cls(text, "memory" if memory else "died")
+        fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
+        return cls(f"the worker ended with {exit_text(code)}{hint}", fault)
+
+
+def exit_text(code: int) -> str:
+    """Return an exit code in words; a negative one is a signal."""
+    text = f"exit code {code}"
+    if code < 0:
+        text = f"signal {-code}"
+        with suppress(ValueError):
+            text = f"signal {signal.Signals(-code).name}"
+    return f"{text}; out of memory?" if code in KILLED_FOR_MEMORY else text
 
 
 State = Literal["waiting", "running"] | Ended

@@ -33,19 +33,16 @@ from mixopt.system import Say, checked_as, parse_json, silent, usable_cores
 
 PLACE = "MIXOPT_PLACE"  # the variable that says to a worker where it is
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
-CUDA = "CUDA_VISIBLE_DEVICES"
-TOOL = "nvidia-smi"
-TOOL_SECONDS = 10.0  # it hangs with its driver
+CUDA, HIP, ROCR = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 MAX_NAME = 80  # characters
+MAX_SECONDS = 60.0  # for torch to be imported and to answer
+TOOL, TOOL_SECONDS = "nvidia-smi", 10.0  # it hangs with its driver
+TOOLS = (TOOL, "rocm-smi")
+# NVIDIA's, that of Windows below Linux, AMD's.
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 
 _GPU_LINE = re.compile(r"GPU (\d+): (.+?) \(UUID: (GPU-[0-9a-fA-F-]+)\)")
 _MIG_LINE = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[\w/-]+)\)")
-HIP, ROCR = "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
-MAX_SECONDS = 60.0  # seconds for torch to be imported and to answer
-# NVIDIA's, that of Windows below Linux, AMD's.
-DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
-TOOLS = (TOOL, "rocm-smi")
-
 _ASK = """
 import json, sys
 try:
@@ -62,7 +59,6 @@ else:
     }
 sys.stdout.write("\\n" + json.dumps(found) + "\\n")
 """
-_NO_TORCH = "torch is not installed here"
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,51 @@ class WorkerDevice:
         return self.kind if self.gpus < 2 else f"{self.gpus} x {self.kind}"
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, or an instance of one that is cut into several.
+
+    Attributes:
+        name: What the variable calls it: a number, `GPU-...` or `MIG-...`.
+        kind: Its model.
+        variable: The variable that shows it to a process.
+        number: Its place in the list of nvidia-smi.
+        instances: What it is cut into.
+    """
+
+    name: str
+    kind: str
+    variable: str = CUDA
+    number: str = ""
+    instances: tuple[Gpu, ...] = ()
+
+    def is_named(self, name: str, uuid: str) -> bool:
+        """Tell whether a name of CUDA's stands for it; torch's uuid decides what a number means."""
+        if name.startswith("GPU-"):
+            return self.name.startswith(name)
+        own = [gpu.name.partition("-")[2] for gpu in (self, *self.instances)]
+        return uuid.removeprefix("GPU-") in own if uuid else self.number == name
+
+
+@dataclass(frozen=True)
+class FoundGpus:
+    """The GPUs that were found, and a line on why there may be others, empty where none may."""
+
+    gpus: Sequence[Gpu] = ()
+    fault: str = ""
+
+
+class _TorchGpus(BaseModel):
+    """What torch says of its GPUs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    torch: bool = True
+    hip: bool = False
+    names: Annotated[list[str], Field(max_length=1024)] = Field(default_factory=list)
+    uuids: list[str] = Field(default_factory=list)
+
+
 def worker_devices(
     device: str, workers: int | None, gpus: float | None = None, say: Say = silent
 ) -> list[WorkerDevice]:
@@ -115,77 +156,19 @@ def worker_devices(
         return [WorkerDevice()] * (workers or usable_cores())
     sets = _sets(found, gpus or 1.0)
     count = workers or len(sets)
-    if workers is not None and workers > len(sets):
+    if count > len(sets):
         say(f"sweep.workers: {workers} workers share {_count(len(found))}")
     share = min(1.0, gpus or 1.0) * min(1.0, len(sets) / count)
-    return [_device(sets[place % len(sets)], share) for place in range(count)]
+    return [
+        WorkerDevice(",".join(gpu.name for gpu in own), _kinds(own), own[0].variable, share)
+        for own in (sets[place % len(sets)] for place in range(count))
+    ]
 
 
 def place_here(device: str) -> Place:
     """Return the place of a process that has all GPUs which it sees, as a scheduler gives them."""
     gpus = () if device == "cpu" else find_gpus().gpus
-    kinds = " + ".join(dict.fromkeys(gpu.kind for gpu in gpus))
-    return Place(kind=kinds or "cpu", gpus=float(len(gpus)))
-
-
-def _usable(asked: bool, say: Say) -> list[Gpu]:
-    """Return the GPUs; where they are asked for, also those that torch does not see."""
-    found = find_gpus()
-    gpus = list(found.gpus)
-    if found.fault:
-        then = f"nvidia-smi lists {_count(len(gpus))}" if gpus else "the workers have a core each"
-        say(f"{found.fault}, so it finds no GPU; {then}")
-    return gpus or (list(listed_gpus()) if asked else [])
-
-
-def _sets(found: Sequence[Gpu], each: float) -> list[Sequence[Gpu]]:
-    """Return the GPUs of each worker: a set of several, or one that several workers have."""
-    if each < 1:
-        return [[gpu] for gpu in found for _ in range(max(1, int(1 / each + 1e-9)))]
-    if each != int(each):
-        raise ConfigError(
-            f"sweep.gpus: {each:g}: must be a whole number of GPUs, or a share below 1"
-        )
-    if each > len(found):
-        raise ConfigError(
-            f"sweep.gpus: {each:g} for each worker, but this process sees {_count(len(found))};"
-            " lower it, or look at CUDA_VISIBLE_DEVICES"
-        )
-    if each > 1 and any(gpu.is_instance for gpu in found):
-        raise ConfigError(
-            f"sweep.gpus: {each:g}: a process can use only one MIG instance; leave it out, and "
-            "each instance gets a worker"
-        )
-    size = int(each)
-    return [found[at : at + size] for at in range(0, len(found) - size + 1, size)]
-
-
-def _device(gpus: Sequence[Gpu], share: float) -> WorkerDevice:
-    kinds = " + ".join(dict.fromkeys(gpu.kind for gpu in gpus))
-    return WorkerDevice(",".join(gpu.name for gpu in gpus), kinds, gpus[0].variable, share)
-
-
-def _count(gpus: int) -> str:
-    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-
-
-@dataclass(frozen=True)
-class FoundGpus:
-    """The GPUs that were found, and a line on why there may be others, empty where none may."""
-
-    gpus: tuple[Gpu, ...] = ()
-    fault: str = ""
-
-
-class _TorchSays(BaseModel):
-    """What torch says."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    torch: bool = True
-    hip: bool = False
-    names: Annotated[list[str], Field(max_length=1024)] = []
-    uuids: list[str] = []
+    return Place(kind=_kinds(gpus) or "cpu", gpus=float(len(gpus)))
 
 
 def find_gpus() -> FoundGpus:
@@ -194,22 +177,66 @@ def find_gpus() -> FoundGpus:
     return _found(tuple((name, os.environ.get(name)) for name in names))
 
 
-def listed_gpus() -> tuple[Gpu, ...]:
-    """Return those that nvidia-smi lists, whether torch can use them or not."""
-    visible = _visible(CUDA)
-    return chosen_gpus(visible, gpu_listing()) if visible is not None else all_parts(gpu_listing())
+def _usable(wanted: bool, say: Say) -> list[Gpu]:
+    """Return the GPUs; where they are asked for, also those that torch does not see."""
+    found = find_gpus()
+    if found.fault:
+        listed = f"nvidia-smi lists {_count(len(found.gpus))}"
+        then = listed if found.gpus else "the workers have a core each"
+        say(f"{found.fault}, so it finds no GPU; {then}")
+    return list(found.gpus or (_listed(_visible(CUDA)) if wanted else ()))
+
+
+def _sets(found: Sequence[Gpu], each: float) -> list[Sequence[Gpu]]:
+    """Return the GPUs of each worker: a set of several, or one that several workers have."""
+    if each < 1:
+        return [[gpu] for gpu in found for _ in range(max(1, int(1 / each + 1e-9)))]
+    fault = ""
+    if each != int(each):
+        fault = ": must be a whole number of GPUs, or a share below 1"
+    elif each > len(found):
+        fault = (
+            f" for each worker, but this process sees {_count(len(found))}; lower it, or look at"
+            " CUDA_VISIBLE_DEVICES"
+        )
+    elif each > 1 and any(gpu.name.startswith("MIG-") for gpu in found):
+        fault = (
+            ": a process can use only one MIG instance; leave it out, and each instance gets a"
+            " worker"
+        )
+    if fault:
+        raise ConfigError(f"sweep.gpus: {each:g}{fault}")
+    size = int(each)
+    return [found[at : at + size] for at in range(0, len(found) - size + 1, size)]
+
+
+def _kinds(gpus: Sequence[Gpu]) -> str:
+    return " + ".join(dict.fromkeys(gpu.kind for gpu in gpus))
+
+
+def _count(gpus: int) -> str:
+    return "1 GPU" if gpus == 1 else f"{gpus} GPUs"
 
 
 @cache
 def _found(environment: tuple[tuple[str, str | None], ...]) -> FoundGpus:
     if not _may_be(dict(environment)):
         return FoundGpus()
-    answer = _asked()
+    answer = _torch_gpus()
     if isinstance(answer, str):
-        return FoundGpus(listed_gpus(), answer)
-    if not answer.names:
-        return FoundGpus()
-    return FoundGpus(_of_rocm(answer) if answer.hip else _of_cuda(answer))
+        return FoundGpus(_listed(_visible(CUDA)), answer)
+    cuda, numbers = _visible(CUDA), [str(number) for number in range(len(answer.names))]
+    if answer.hip:
+        visible = cuda if _visible(HIP) is None else _visible(HIP)
+        return FoundGpus(_shown(numbers if visible is None else visible, answer.names, HIP))
+    if answer.names and any(gpu.instances for gpu in _listing()):
+        parts = _listed(cuda, answer.uuids)
+        if parts:
+            return FoundGpus(parts)
+    kinds = answer.names
+    if cuda and cuda[0].startswith("MIG-"):  # CUDA shows the first alone
+        kinds = kinds[:1] * len(cuda)
+    return FoundGpus(_shown(numbers if cuda is None else cuda, kinds, CUDA))
 
 
 def _may_be(environment: dict[str, str | None]) -> bool:
@@ -221,14 +248,14 @@ def _may_be(environment: dict[str, str | None]) -> bool:
     return any(Path(file).exists() for file in DEVICE_FILES) or any(map(shutil.which, TOOLS))
 
 
-def _asked() -> _TorchSays | str:
+def _torch_gpus() -> _TorchGpus | str:
     """Ask torch in a process of its own; return its answer, or why there is none."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
+        words = [sys.executable, "-P", "-c", _ASK]
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _ASK],
-                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL
+            )
             code = process.wait(MAX_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -237,41 +264,16 @@ def _asked() -> _TorchSays | str:
             return f"torch did not answer within {MAX_SECONDS:g} s"
         except OSError as error:
             return f"torch could not be queried: {error}"
-        said.seek(0)
-        last = said.read(1 << 20).strip().rpartition(b"\n")[2]
+        output.seek(0)
+        last = output.read(1 << 20).strip().rpartition(b"\n")[2]
     if code != 0:
         return f"torch ended with exit code {code}"
+    name = "torch's answer"
     try:
-        answer: _TorchSays = checked_as(
-            _TorchSays, parse_json(last, "torch's answer"), "torch's answer"
-        )
+        answer: _TorchGpus = checked_as(_TorchGpus, parse_json(last, name), name)
     except MixoptError as error:
         return str(error)
-    return answer if answer.torch else _NO_TORCH
-
-
-def _of_rocm(answer: _TorchSays) -> tuple[Gpu, ...]:
-    visible = _visible(CUDA) if _visible(HIP) is None else _visible(HIP)
-    names = _numbers(answer) if visible is None else visible
-    return tuple(
-        Gpu(name, plain_kind(kind), HIP) for name, kind in zip(names, answer.names, strict=False)
-    )
-
-
-def _of_cuda(answer: _TorchSays) -> tuple[Gpu, ...]:
-    visible = _visible(CUDA)
-    listing = gpu_listing()
-    if any(gpu.instances for gpu in listing):
-        found = (
-            all_parts(listing) if visible is None else chosen_gpus(visible, listing, answer.uuids)
-        )
-        if found:
-            return found
-    names = _numbers(answer) if visible is None else visible
-    kinds = answer.names
-    if visible and visible[0].startswith("MIG-"):  # CUDA shows the first alone
-        kinds = answer.names[:1] * len(visible)
-    return tuple(Gpu(name, plain_kind(kind)) for name, kind in zip(names, kinds, strict=False))
+    return answer if answer.torch else "torch is not installed here"
 
 
 def _visible(variable: str) -> list[str] | None:
@@ -287,98 +289,52 @@ def _visible(variable: str) -> list[str] | None:
     return names
 
 
-def _numbers(answer: _TorchSays) -> list[str]:
-    return [str(number) for number in range(len(answer.names))]
+def _shown(names: Sequence[str], kinds: Sequence[str], variable: str) -> list[Gpu]:
+    pairs = zip(names, kinds, strict=False)
+    return [Gpu(name, _plain_kind(kind), variable) for name, kind in pairs]
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU, or an instance of one that is cut into several.
-
-    Attributes:
-        name: What the variable calls it: a number, `GPU-...` or `MIG-...`.
-        kind: Its model.
-        variable: The variable that shows it to a process.
-    """
-
-    name: str
-    kind: str
-    variable: str = CUDA
-
-    @property
-    def is_instance(self) -> bool:
-        """Whether it is a MIG instance, one of which a process can use."""
-        return self.name.startswith("MIG-")
-
-
-@dataclass(frozen=True)
-class ListedGpu:
-    """A GPU that nvidia-smi lists, with its instances."""
-
-    gpu: Gpu
-    number: str
-    instances: tuple[Gpu, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Gpu, ...]:
-        """What workers can have of it."""
-        return self.instances or (self.gpu,)
-
-
-def chosen_gpus(
-    visible: Sequence[str], listing: Sequence[ListedGpu], uuids: Sequence[str] = ()
-) -> tuple[Gpu, ...]:
-    """Return what the names of the variable stand for; a GPU that is cut, for its instances."""
+def _listed(visible: Sequence[str] | None, uuids: Sequence[str] = ()) -> list[Gpu]:
+    """Return what nvidia-smi lists of the names of the variable; of a cut GPU, its instances."""
+    listing = _listing()
+    if visible is None:
+        return [part for gpu in listing for part in gpu.instances or (gpu,)]
     found: list[Gpu] = []
     for place, name in enumerate(visible):
         uuid = uuids[place] if place < len(uuids) else ""
-        one = next((entry for entry in listing if _is_named(entry, name, uuid)), None)
+        whole = next((gpu for gpu in listing if gpu.is_named(name, uuid)), None)
         if name.startswith("MIG-"):
-            every = (part for entry in listing for part in entry.instances)
-            found += [part for part in every if part.name.startswith(name)][:1]
-        elif one is not None:
-            found += one.instances or [replace(one.gpu, name=name)]
-    return tuple(dict.fromkeys(found))
+            parts = [part for gpu in listing for part in gpu.instances]
+            found += [part for part in parts if part.name.startswith(name)][:1]
+        elif whole is not None:
+            found += whole.instances or [replace(whole, name=name)]
+    return list(dict.fromkeys(found))
 
 
-def _is_named(entry: ListedGpu, name: str, uuid: str) -> bool:
-    if name.startswith("GPU-"):
-        return entry.gpu.name.startswith(name)
-    if uuid:
-        own = (entry.gpu, *entry.instances)
-        return any(gpu.name.partition("-")[2] == uuid.removeprefix("GPU-") for gpu in own)
-    return entry.number == name
-
-
-def all_parts(listing: Sequence[ListedGpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs; of those that are cut, the instances."""
-    return tuple(part for entry in listing for part in entry.parts)
-
-
-def gpu_listing() -> list[ListedGpu]:
+def _listing() -> list[Gpu]:
     """Return what `nvidia-smi -L` lists; nothing where it is not there, or fails."""
     tool = shutil.which(TOOL)
     if tool is None:
         return []
     try:
-        told = subprocess.run(
+        ended = subprocess.run(
             [tool, "-L"], capture_output=True, stdin=subprocess.DEVNULL, timeout=TOOL_SECONDS,
             check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found: list[ListedGpu] = []
-    for line in told.stdout.decode(errors="replace").splitlines():
+    gpus: list[Gpu] = []
+    for line in ended.stdout.decode(errors="replace").splitlines():
         if (whole := _GPU_LINE.match(line)) is not None:
             number, kind, name = whole.groups()
-            found.append(ListedGpu(Gpu(name, plain_kind(kind)), number))
-        elif (part := _MIG_LINE.match(line)) is not None and found:
+            gpus.append(Gpu(name, _plain_kind(kind), number=number))
+        elif (part := _MIG_LINE.match(line)) is not None and gpus:
             profile, name = part.groups()
-            instance = Gpu(name, f"{found[-1].gpu.kind} MIG {profile}")
-            found[-1] = replace(found[-1], instances=(*found[-1].instances, instance))
-    return found
+            instance = Gpu(name, f"{gpus[-1].kind} MIG {profile}")
+            gpus[-1] = replace(gpus[-1], instances=(*gpus[-1].instances, instance))
+    return gpus
 
 
-def plain_kind(kind: str) -> str:
+def _plain_kind(kind: str) -> str:
     """Return the model of a GPU as it is shown."""
     return plain_line(kind.strip())[:MAX_NAME] or "GPU"

@@ -22,14 +22,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mixopt.errors import CorpusError, MixoptError, ShardError
+from mixopt.errors import MixoptError, ShardError
 from mixopt.sweeps.contract import NOWHERE, Fault, Job, Place
-from mixopt.sweeps.result_files import trial_from_json, trial_to_json
+from mixopt.sweeps.trial_files import trial_from_json, trial_to_json
 from mixopt.system import (
     FileShape,
     file_mark,
     read_json,
     read_sealed,
+    read_text,
     visible_files,
     write_json,
     write_sealed,
@@ -132,12 +133,8 @@ def job_to_json(job: Job) -> dict[str, Any]:
 
 
 def folder_name(job: Job, trials: Sequence[Trial], marks: Mapping[str, Sequence[int]]) -> str:
-    """Return the name of a group's folder, without the number of the attempt."""
-    content = [
-        job_to_json(job),
-        [trial_to_json(trial) for trial in trials],
-        {name: content_mark(mark) for name, mark in marks.items()},
-    ]
+    """Return the name of a group's folder, without the attempt."""
+    content = [job_to_json(job), [trial_to_json(trial) for trial in trials], dict(marks)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return f"{trials[0].name[:40] if trials else 'tune'}-{digest}"
 
@@ -145,7 +142,7 @@ def folder_name(job: Job, trials: Sequence[Trial], marks: Mapping[str, Sequence[
 def read_beat(folder: Path) -> Beat | None:
     """Return the last sign of life; None where there is none."""
     with suppress(MixoptError):
-        if (folder / BEAT).exists():
+        if (folder / BEAT).is_file():
             beat: Beat = read_json(folder / BEAT, Beat)
             return beat
     return None
@@ -153,7 +150,10 @@ def read_beat(folder: Path) -> Beat | None:
 
 def write_beat(folder: Path, beat: Beat) -> None:
     """Write a sign of life; a disk that cannot be written to ends no training."""
-    write_quickly(folder / BEAT, beat.model_dump_json())
+    temporary = folder / f"{BEAT}.tmp"
+    with suppress(OSError):  # and nobody waits for the disk: after a crash nobody needs it
+        temporary.write_text(beat.model_dump_json(), encoding="utf-8")
+        temporary.replace(folder / BEAT)
 
 
 def read_result(folder: Path) -> GroupResult | None:
@@ -174,43 +174,23 @@ def write_result(folder: Path, result: GroupResult) -> None:
     write_sealed(folder / RESULT, result.model_dump(mode="json"))
 
 
-def write_quickly(path: Path, text: str) -> None:
-    """Replace a file without waiting for the disk: after a crash nobody needs it."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with suppress(OSError):
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+def pending(work: Path) -> dict[Path, str]:
+    """Return the handles of the folders without a result, where they outlive their owner."""
+    handles = {}
+    for path in sorted(work.glob(f"*/{HANDLE}")):
+        if not (path.parent / RESULT).exists():
+            with suppress(MixoptError):
+                handles[path.parent] = read_text(path)
+    return handles
 
 
 def corpus_marks(corpus: Path) -> dict[str, list[int]]:
-    """Return the sizes, times and inodes of a corpus's files, by name."""
+    """Return what changes when a file of a corpus is written or replaced, by its name."""
     marks = {}
     for path in visible_files(corpus):
         try:
-            marks[path.relative_to(corpus).as_posix()] = file_mark(path.stat())
+            size, written, _, inode = file_mark(path.stat())
         except OSError as error:
             raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
+        marks[path.relative_to(corpus).as_posix()] = [size, written, inode]
     return marks
-
-
-def check_marks(corpus: Path, before: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """Check that trials were trained on the files that the sweep began with."""
-    from mixopt.corpus import Corpus
-
-    now = corpus_marks(corpus)
-    if now == before:
-        return now
-    Corpus.open(corpus)
-    for name in sorted(now.keys() | before.keys()):
-        if content_mark(now.get(name, [])) != content_mark(before.get(name, [])):
-            raise CorpusError(
-                f"{corpus / name}: changed while trials trained on it; the trials that ended since"
-                " are not kept: run the same command again"
-            )
-    return now
-
-
-def content_mark(mark: Sequence[int]) -> list[int]:
-    """Return a mark without the time at which the file's mode or owner was changed."""
-    size_and_written, inode = mark[:2], mark[3:]
-    return [*size_and_written, *inode]

@@ -19,7 +19,7 @@ from pathlib import Path
 from mixopt.sweeps.contract import Ended, Place, Site, State
 from mixopt.sweeps.devices import PLACE, WorkerDevice, worker_devices
 from mixopt.sweeps.group_folder import RESULT
-from mixopt.sweeps.worker_logs import LOGS
+from mixopt.sweeps.trial_files import LOGS
 
 DYING = 10.0  # seconds until a killed process is left to the kernel
 

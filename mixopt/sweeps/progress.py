@@ -1,203 +1,335 @@
-"""How far a sweep is: for its bar, for other terminals (`.progress.json`), over time for MLflow.
+"""How far a sweep is and what it has cost: for its bar, for other terminals, over time for MLflow.
 
-The first file is written each second by a thread of its own and removed at the end. It is for
-onlookers alone: nothing is resumed from it, and one that is damaged, or whose process is gone, is
-as good as none. `metrics.jsonl` has a line every ten seconds at most, `{step, time, <key>: number,
-...}`, which is what mixopt.tracking sends of any run; the step is the seconds since the first line.
+What each worker does is read from the beats of its groups' folders. `metrics.jsonl` has a line
+every ten seconds at most, `{step, time, <key>: number, ...}`, which mixopt.tracking sends as it
+does of any run; the step is the seconds since the first line. `attempts.jsonl` has a line for each
+attempt that has ended:
+
+    {"at": 1764151200.0, "trials": ["t0007"], "finished": 1, "outcome": "ended", "node": "n2",
+     "kind": "cpu", "gpus": 0.0, "seconds": 12.3, "reason": null}
+
+Nothing is resumed from them, so that a line that cannot be read is passed over. An hour of a GPU
+counts for each GPU that a worker has, an hour of a CPU for each worker that has none; attempts that
+came to nothing count too.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from mixopt.errors import MixoptError
-from mixopt.sweeps.attempts import Attempts
-from mixopt.sweeps.contract import Place
-from mixopt.sweeps.costs import (
-    Amount,
-    AttemptRecord,
-    Count,
-    Frozen,
-    GroupState,
-    sweep_totals,
-)
-from mixopt.sweeps.group_folder import write_quickly
-from mixopt.system import Update, read_json
-from mixopt.trials import Progress, TrialResult
+from mixopt.sweeps.group_folder import RESULT, Beat, Group, read_beat
+from mixopt.sweeps.group_runner import GroupOutcome
+from mixopt.sweeps.trial_files import WORK
+from mixopt.system import Update, checked_as, parse_json
+from mixopt.trials import Doing, Trial, TrialResult
 
-FILE, METRICS = ".progress.json", "metrics.jsonl"
-EVERY_SECONDS = 1.0
-MAX_FILE = 4_000_000  # bytes
+METRICS, ATTEMPTS = "metrics.jsonl", "attempts.jsonl"
+HOUR = 3600.0
 MIN_SECONDS, MAX_SECONDS = 1.0, 10.0  # between two lines of metrics, and
 PART = 0.05  # of the time so far
-TUNING = -1  # the number of no group: a worker finds out how large groups should be
+MAX_LINE = 1 << 20  # bytes
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class ProcessName(Frozen):
-    """A process of some machine."""
+@dataclass(frozen=True)
+class GroupState:
+    """What one worker does: with which trials, how far, how fast and where; none while it tunes."""
 
-    host: str
-    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    doing: Doing
+    trials: list[str]
+    done: int
+    total: int
+    tokens_per_second: float | None
+    node: str = ""
+    kind: str = "cpu"
+    gpus: float = 0.0
+    seconds: float = 0.0
 
 
-class SweepState(Frozen):
-    """How far a sweep is; `failed` counts diverged trials too, and is part of `ended`.
+def group_state(folder: Path) -> GroupState:
+    """Return what the folder of a group says."""
+    beat = read_beat(folder) or Beat()
+    return _state_of([trial.name for trial in Group.read(folder).trials], beat)
 
-    `lost` counts trials whose place went away, `retried` those that were handed out again, whatever
-    the reason, since this owner began.
+
+def read_progress(folder: Path) -> list[GroupState]:
+    """Return what the workers of a sweep do, as their last beats say."""
+    states = []
+    for place in sorted((folder / WORK).glob("*.*")):
+        with suppress(MixoptError, OSError, TypeError, KeyError):
+            if not (place / RESULT).exists() and read_beat(place) is not None:
+                states.append(group_state(place))
+    return states
+
+
+def _state_of(trials: list[str], beat: Beat) -> GroupState:
+    rate = beat.done / beat.seconds if beat.done and beat.seconds else None
+    place = beat.place
+    return GroupState(
+        beat.doing, trials, beat.done, beat.total, rate,
+        place.node, place.kind, place.gpus, beat.seconds,
+    )  # fmt: skip
+
+
+class AttemptRecord(BaseModel):
+    """One attempt at a group.
+
+    Attributes:
+        at: When it ended, in seconds since 1970.
+        trials: What was trained together.
+        finished: How many of them have a result.
+        outcome: `ended` with results; `failed` for a reason of the proxy's; or the fault.
+        node: Where.
+        kind: On which kind of device.
+        gpus: How many of them.
+        seconds: How long.
+        reason: Why there is no result.
     """
 
-    process: ProcessName
-    updated: Amount
-    trials: Count
-    ended: Count
-    failed: Count
-    running: Count
-    lost: Count = 0
-    retried: Count = 0
-    tokens_per_second: Amount | None
-    left: Amount | None
-    workers: list[GroupState]
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    at: Amount
+    trials: list[str]
+    finished: Annotated[int, Field(ge=0)]
+    outcome: Literal["ended", "failed", "died", "memory", "lost"]
+    node: str
+    kind: str
+    gpus: Amount
+    seconds: Amount
+    reason: str | None = None
+
+
+def note_attempt(folder: Path, outcome: GroupOutcome) -> AttemptRecord:
+    """Add a line, and return it; a disk that cannot be written to ends no sweep."""
+    record = AttemptRecord(
+        at=time.time(),
+        trials=[trial.name for trial in outcome.trials],
+        finished=len(outcome.results),
+        outcome=outcome.fault or ("failed" if outcome.reason else "ended"),
+        node=outcome.place.node,
+        kind=outcome.place.kind,
+        gpus=outcome.place.gpus,
+        seconds=outcome.seconds,
+        reason=outcome.reason,
+    )
+    with suppress(OSError), (folder / ATTEMPTS).open("a", encoding="utf-8") as stream:
+        stream.write(record.model_dump_json() + "\n")
+    return record
+
+
+def read_attempts(folder: Path) -> list[AttemptRecord]:
+    """Return the attempts so far, in the order they ended; none where there is no file."""
+    records: list[AttemptRecord] = []
+    with suppress(OSError), (folder / ATTEMPTS).open("rb") as stream:
+        while line := stream.readline(MAX_LINE):
+            with suppress(MixoptError):
+                records.append(checked_as(AttemptRecord, parse_json(line, ATTEMPTS), ATTEMPTS))
+    return records
 
 
 @dataclass
-class _Running:
-    """A group that trains."""
+class NodeTotals:
+    """What one kind of device of a node does, and has done.
 
-    progress: Progress
-    begun: float
-    place: Place
+    Attributes:
+        node: The host's name.
+        kind: Of its devices.
+        workers: Groups that train there now.
+        running: Their trials.
+        done: Trials that have ended there with a result.
+        lost: Trials that were lost with the place where they trained.
+        tokens_per_second: Of the groups that train now, together; None where none says.
+        gpu_hours: Of its GPUs so far, groups that train now included.
+        cpu_hours: Of workers without a GPU.
+    """
+
+    node: str
+    kind: str
+    workers: int = 0
+    running: int = 0
+    done: int = 0
+    lost: int = 0
+    tokens_per_second: float | None = None
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+
+    def add(self, entry: AttemptRecord | GroupState) -> None:
+        """Add an attempt that has ended, or a group that trains."""
+        self.gpu_hours += entry.seconds * entry.gpus / HOUR
+        self.cpu_hours += 0.0 if entry.gpus else entry.seconds / HOUR
+        if isinstance(entry, AttemptRecord):
+            self.done += entry.finished
+            self.lost += len(entry.trials) if entry.outcome == "lost" else 0
+            return
+        self.workers += 1
+        self.running += len(entry.trials)
+        if entry.tokens_per_second is not None:
+            self.tokens_per_second = (self.tokens_per_second or 0.0) + entry.tokens_per_second
+
+
+@dataclass(frozen=True)
+class SweepTotals:
+    """What a sweep has cost, and may still cost.
+
+    Attributes:
+        lost: Trials that were lost with the place where they trained.
+        retried: Attempts at trials that were not the first.
+        gpu_hours: So far; 0 where no GPU was used.
+        cpu_hours: So far, of workers without a GPU.
+        gpu_hours_to_go: At the cost of a trial so far; None before one has ended.
+        cpu_hours_to_go: As of GPUs.
+        nodes: By node and kind of device.
+    """
+
+    lost: int = 0
+    retried: int = 0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    gpu_hours_to_go: float | None = None
+    cpu_hours_to_go: float | None = None
+    nodes: list[NodeTotals] = field(default_factory=list)
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """The hours that count: of GPUs; of CPUs where there is no GPU."""
+        unit = "gpu" if self.gpu_hours or not self.cpu_hours else "cpu"
+        hours = {name: getattr(self, name) for name in (f"{unit}_hours", f"{unit}_hours_to_go")}
+        return {name: value for name, value in hours.items() if value is not None}
+
+
+def sweep_totals(
+    attempts: Sequence[AttemptRecord], running: Iterable[GroupState], left: int
+) -> SweepTotals:
+    """Add up a sweep of which so many trials are left."""
+    nodes: dict[tuple[str, str], NodeTotals] = {}
+    now, entries = NodeTotals("", ""), list[AttemptRecord | GroupState](attempts)
+    for group in running:
+        now.add(group)
+        entries.append(group)
+    for entry in entries:
+        key = (entry.node, entry.kind)
+        nodes.setdefault(key, NodeTotals(*key)).add(entry)
+    rows = [nodes[key] for key in sorted(nodes)]
+    gpu, cpu = sum(one.gpu_hours for one in rows), sum(one.cpu_hours for one in rows)
+    # Trials that need no further attempt, as far as attempts tell.
+    ended = sum(len(a.trials) if a.outcome == "failed" else a.finished for a in attempts)
+    times = Counter(trial for attempt in attempts for trial in attempt.trials)
+    return SweepTotals(
+        lost=sum(one.lost for one in rows),
+        retried=sum(count - 1 for count in times.values()),
+        gpu_hours=gpu,
+        cpu_hours=cpu,
+        gpu_hours_to_go=_to_go(gpu, now.gpu_hours, ended, left),
+        cpu_hours_to_go=_to_go(cpu, now.cpu_hours, ended, left),
+        nodes=rows,
+    )
+
+
+def _to_go(so_far: float, now: float, ended: int, left: int) -> float | None:
+    """Return hours: a trial costs what one that has ended did, and some of it is spent."""
+    return max(0.0, (so_far - now) / ended * left - now) if ended else None
 
 
 class SweepMeter:
-    """Trials done, running and failed; tokens a second; what each worker does."""
+    """Shows how far a sweep is, and notes it over time; use as a context manager."""
 
     def __init__(
         self,
+        folder: Path,
         trials: int,
         tokens: int,
-        results: Sequence[TrialResult],
+        results: Mapping[str, TrialResult],
         update: Update,
-        records: Sequence[AttemptRecord] = (),
     ) -> None:
-        """Begin with what is there."""
-        self._records = list(records)
-        self._trials, self._tokens, self._update = trials, tokens, update
-        self._ended, self._failed = len(results), _unfinished(results)
+        """Begin with what is there, and continue the existing files."""
+        self._folder, self._trials, self._tokens, self._update = folder, trials, tokens, update
+        self._records = read_attempts(folder)
+        self._ended = self._failed = 0
+        self._best = math.inf
+        self._running: dict[str, tuple[GroupState, float]] = {}
+        self._count(list(results.values()))
         self._before = self._ended * tokens
-        self._best = _lowest(results)
         self._start: float | None = None
-        self._running: dict[int, _Running] = {}
-        self._attempts: Attempts | None = None
-        self._lock = threading.Lock()
+        self._metrics_begun, self._metrics_last = _first_time(folder / METRICS), -math.inf
 
-    def tuning(self) -> None:
-        """Note that a worker finds out how large groups should be."""
-        self.report(TUNING, Progress(0, 0, "compiling"), Place())
+    def __enter__(self) -> SweepMeter:
+        """Note how it is at the beginning."""
+        self.note_metrics()
+        return self
 
-    def tuned(self, attempts: Attempts) -> None:
-        """Note that groups are formed; more may be added to them."""
-        with self._lock:
-            self._attempts = attempts
-            self._running.pop(TUNING, None)
+    def __exit__(self, *_: object) -> None:
+        """Note how it is at the end."""
+        self.note_metrics(now=True)
 
-    def report(self, group: int, progress: Progress, place: Place) -> None:
-        """Note the progress of a group that trains, and where."""
-        now = time.monotonic()
-        with self._lock:
-            self._start = now if self._start is None and group != TUNING else self._start
-            before = self._running.get(group)
-            if before is None or (before.progress.total, before.place) != (progress.total, place):
-                self._running[group] = _Running(progress, now, place)
-            else:
-                before.progress = progress
-            self._show()
+    def report(self, trials: Sequence[Trial], beat: Beat) -> None:
+        """Note the progress of a group that trains, and where; of no trials where it tunes."""
+        names = [trial.name for trial in trials]
+        if self._start is None and names:
+            self._start = time.monotonic()
+        self._running[names[0] if names else ""] = (_state_of(names, beat), time.monotonic())
+        if names:
+            self._running.pop("", None)
+        self._show()
 
-    def ended(self, group: int, results: Sequence[TrialResult]) -> None:
-        """Note the end of a group, with the results that were not there before."""
-        with self._lock:
-            self._running.pop(group, None)
-            self._ended += len(results)
-            self._failed += _unfinished(results)
-            self._best = min(self._best, _lowest(results))
-            self._show()
-
-    def noted(self, record: AttemptRecord) -> None:
-        """Note an attempt that has ended."""
-        with self._lock:
-            self._records.append(record)
+    def ended(self, outcome: GroupOutcome, results: Sequence[TrialResult]) -> None:
+        """Note the end of an attempt, with the results that were not there before."""
+        self._records.append(note_attempt(self._folder, outcome))
+        self._running.pop(outcome.trials[0].name, None)
+        self._count(results)
+        self._show()
 
     def metrics(self) -> dict[str, float]:
         """Return what is shown over time: trials, tokens a second, hours."""
-        state = self.state()
-        with self._lock:
-            records = [*self._records]
-        totals = sweep_totals(records, state.workers, state.trials - state.ended)
+        running = [state for state, _ in self._running.values()]
+        totals = sweep_totals(self._records, running, self._trials - self._ended)
         return {
-            "trials/done": state.ended,
-            "trials/running": state.running,
-            "trials/failed": state.failed,
+            "trials/done": self._ended,
+            "trials/running": sum(len(state.trials) for state in running),
+            "trials/failed": self._failed,
             "trials/lost": totals.lost,
             "trials/retried": totals.retried,
-            "trials/tokens_per_second": state.tokens_per_second or 0.0,
+            "trials/tokens_per_second": self._rate() or 0.0,
             **({} if math.isinf(self._best) else {"trials/best_mean_loss": self._best}),
             **{f"trials/{name}": value for name, value in totals.hours.items()},
         }
 
-    def state(self) -> SweepState:
-        """Return all that is known now."""
-        with self._lock:
-            rate = self._rate()
-            groups = [self._state_of(group, entry) for group, entry in self._running.items()]
-            left = (self._trials * self._tokens - self._done()) / rate if rate else None
-            attempts = self._attempts
-        return SweepState(
-            process=ProcessName(host=socket.gethostname(), pid=os.getpid()),
-            updated=time.time(),
-            trials=self._trials,
-            ended=self._ended,
-            failed=self._failed,
-            running=sum(len(group.trials) for group in groups),
-            lost=0 if attempts is None else attempts.lost,
-            retried=0 if attempts is None else attempts.retried,
-            tokens_per_second=rate,
-            left=None if left is None else max(0.0, left),
-            workers=groups,
-        )
+    def note_metrics(self, *, now: bool = False) -> None:
+        """Add a line of metrics, if the last one is old enough or `now`."""
+        when = time.time()
+        begun = self._metrics_begun = when if self._metrics_begun is None else self._metrics_begun
+        pause = min(max(MIN_SECONDS, PART * (when - begun)), MAX_SECONDS)
+        if not now and 0 <= when - self._metrics_last < pause:
+            return
+        self._metrics_last = when
+        line = {"step": max(0, round(when - begun)), "time": round(when, 3), **self.metrics()}
+        with suppress(OSError), (self._folder / METRICS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
 
-    def _state_of(self, group: int, entry: _Running) -> GroupState:
-        seconds = time.monotonic() - entry.begun
-        done = entry.progress.done
-        waiting = {} if self._attempts is None else self._attempts.waiting
-        return GroupState(
-            doing=entry.progress.doing,
-            trials=[trial.name for trial in waiting.get(group, ())],
-            node=entry.place.node,
-            kind=entry.place.kind,
-            gpus=entry.place.gpus,
-            seconds=seconds,
-            done=done,
-            total=entry.progress.total,
-            tokens_per_second=done / seconds if done and seconds > 0 else None,
-        )
+    def _count(self, results: Sequence[TrialResult]) -> None:
+        self._ended += len(results)
+        self._failed += sum(result.status != "finished" for result in results)
+        losses = [
+            one.losses.bits_per_byte or one.losses.nats_per_token for one in results if one.losses
+        ]
+        self._best = min([self._best, *(sum(by.values()) / len(by) for by in losses if by)])
 
     def _done(self) -> int:
-        running = sum(entry.progress.done for entry in self._running.values())
+        running = sum(state.done for state, _ in self._running.values())
         return self._ended * self._tokens + running
 
     def _rate(self) -> float | None:
+        """Return the tokens a second since the first beat; None before any has trained."""
         moved = self._done() - self._before
         if self._start is None or moved <= 0:
             return None
@@ -205,104 +337,12 @@ class SweepMeter:
 
     def _show(self) -> None:
         failed = f", {self._failed} failed" if self._failed else ""
-        note = f"{self._ended}/{self._trials} trials{failed}, {self._pace()}"
-        self._update(self._done(), note)
-
-    def _pace(self) -> str:
-        """Return how fast trials train; before that, what the workers do."""
-        rate = self._rate()
+        rate, doing = self._rate(), {state.doing for state, _ in self._running.values()}
+        pace = "compiling" if "compiling" in doing else "starting"
         if rate is not None:
-            return f"{rate / 1000:,.0f}k tokens/s"
-        doing = {entry.progress.doing for entry in self._running.values()}
-        return "compiling" if "compiling" in doing else "starting"
-
-
-def _lowest(results: Sequence[TrialResult]) -> float:
-    """Return the lowest mean loss of all evaluation domains; infinity where no trial has one."""
-    found = [one.losses.bits_per_byte or one.losses.nats_per_token for one in results if one.losses]
-    return min((sum(each.values()) / len(each) for each in found if each), default=math.inf)
-
-
-def _unfinished(results: Sequence[TrialResult]) -> int:
-    return sum(result.status != "finished" for result in results)
-
-
-@contextmanager
-def shown_progress(folder: Path, meter: SweepMeter) -> Iterator[None]:
-    """Keep the files of a folder of trials up to date while the block runs."""
-    path, over, metrics = folder / FILE, threading.Event(), SweepMetrics(folder, meter.metrics)
-
-    def write_on() -> None:
-        ended = False
-        while not ended:
-            with suppress(OSError):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_quickly(path, meter.state().model_dump_json())
-            metrics.note()
-            ended = over.wait(EVERY_SECONDS)
-        metrics.note(now=True)
-
-    writer = threading.Thread(target=write_on, daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        over.set()
-        writer.join()
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def read_progress(folder: Path) -> SweepState | None:
-    """Return what a sweep that is running says; None where none runs, or the file is damaged."""
-    path = folder / FILE
-    with suppress(OSError, MixoptError):
-        if path.is_file() and path.stat().st_size <= MAX_FILE:
-            state: SweepState = read_json(path, SweepState)
-            return state if _is_alive(state.process) else None
-    return None
-
-
-def _is_alive(process: ProcessName) -> bool:
-    """Tell whether a process runs; of another machine, that cannot be told and is believed."""
-    if process.host != socket.gethostname():
-        return True
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
-
-
-class SweepMetrics:
-    """Appends lines of metrics; the first ones each second, later ones less often."""
-
-    def __init__(
-        self,
-        folder: Path,
-        values: Callable[[], Mapping[str, float]],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Continue the existing file."""
-        self._path, self._values, self._clock = folder / METRICS, values, clock
-        self._begun, self._last = _first_time(self._path), -1.0
-
-    def note(self, *, now: bool = False) -> None:
-        """Add a line, if the last one is old enough or `now`."""
-        when = self._clock()
-        if not now and 0 <= when - self._last < self._pause(when) and self._last >= 0:
-            return
-        self._begun = when if self._begun is None else self._begun
-        self._last = when
-        line = {"step": max(0, round(when - self._begun)), "time": round(when, 3)}
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line | dict(self._values())) + "\n")
-
-    def _pause(self, when: float) -> float:
-        passed = 0.0 if self._begun is None else when - self._begun
-        return min(max(MIN_SECONDS, PART * passed), MAX_SECONDS)
+            pace = f"{rate / 1000:,.0f}k tokens/s"
+        self._update(self._done(), f"{self._ended}/{self._trials} trials{failed}, {pace}")
+        self.note_metrics()
 
 
 def _first_time(path: Path) -> float | None:

@@ -23,7 +23,7 @@ from mixopt.sweeps.contract import Ended, Place, Site, State
 from mixopt.sweeps.devices import CUDA, WorkerDevice
 from mixopt.sweeps.group_folder import RESULT
 from mixopt.sweeps.local import Worker
-from mixopt.sweeps.worker_logs import LOGS
+from mixopt.sweeps.trial_files import LOGS
 from mixopt.system import __version__, host_name, within
 
 DEADLINE = 30.0  # seconds that a call to the cluster may take

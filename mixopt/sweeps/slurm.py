@@ -24,21 +24,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Unpack
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict  # which pydantic brings, and needs before Python 3.12
 
 from mixopt.errors import ConfigError, MixoptError, RunError, is_control
 from mixopt.sweeps.contract import Ended, Site, State
 from mixopt.sweeps.devices import ONE_THREAD
-from mixopt.sweeps.result_files import WORK
-from mixopt.sweeps.worker_logs import LOGS
+from mixopt.sweeps.trial_files import LOGS, WORK
 from mixopt.system import checked_as, duration, shown_name, write_text
 
 WORKERS = 64  # groups at once, where nobody says how many
 MAX_ARRAY = 1000  # tasks of one array; a cluster's MaxArraySize is 1,001 unless it was changed
 DEADLINE = 30.0  # seconds that a command of Slurm's may take
-ASKED_EVERY = 5.0  # seconds between two questions to squeue
-SAID_EVERY = 300.0  # seconds between two lines on why tasks wait, or that squeue is silent
+ASK_EVERY = 5.0  # seconds between two questions to squeue
+SAY_EVERY = 300.0  # seconds between two lines on why tasks wait, or that squeue is silent
 EXIT, SCRIPT, FOLDERS = "exit", "array.sh", "folders.txt"
 _PENDING = {"PENDING", "REQUEUED", "CONFIGURING"}
 _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
@@ -69,10 +68,34 @@ _FIELDS = (
         "see sinfo -o '%P %c %m %G'",
     ),
 )
-_Word = Annotated[str, Field(min_length=1, max_length=200)]
-_Count = Annotated[int, Field(ge=1, le=100_000)]
-# What stands behind `#SBATCH --option=`: no blank, no quote, nothing that a shell would read.
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
+
+
+def _plain(text: object) -> object:
+    """Check what stands behind `#SBATCH --option=`: nothing that a shell would read."""
+    if not _PLAIN.fullmatch(str(text)):
+        raise ValueError(
+            "cannot be used in a line of sbatch: write letters, digits and punctuation without"
+            " spaces and quotes"
+        )
+    return text
+
+
+def _line(text: str) -> str:
+    if any(is_control(character) for character in text):
+        raise ValueError("has control characters")
+    return text
+
+
+def _option(text: str) -> str:
+    if not text.startswith("-"):
+        raise ValueError("expected an option, such as --constraint=h100")
+    return text
+
+
+_Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_line)]
+_Word = Annotated[str | int, AfterValidator(_plain)]
+_Count = Annotated[int, Field(ge=1, le=100_000)]
 # The shell waits for its child, hands on the notice that time is up, and leaves the exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
@@ -103,15 +126,15 @@ class SlurmFields(TypedDict, total=False):
     partition: _Word
     account: _Word
     qos: _Word
-    time: _Word | int
+    time: _Word
     cpus: _Count
     memory: _Word
-    modules: list[_Word]
-    setup: list[str]
-    python: _Word
-    container: _Word
-    container_start: list[_Word]
-    sbatch: list[_Word]
+    modules: list[_Line]
+    setup: list[Annotated[str, AfterValidator(_line)]]
+    python: _Line
+    container: _Line
+    container_start: list[_Line]
+    sbatch: list[Annotated[_Line, AfterValidator(_option)]]
 
 
 class SlurmBusyError(RunError):
@@ -144,18 +167,24 @@ class SlurmExecutor:
 
     def script(self, tasks: int, folders: Path | None = None) -> str:
         """Return the script of an array."""
-        folders = folders or self._work / "array-1" / FOLDERS
+        folders, asked = folders or self._work / "array-1" / FOLDERS, self._options
         lines = ["#!/bin/bash", "# Written by mixopt."]
-        lines += [f"#SBATCH {option}" for option in self._asked_of_sbatch(tasks)]
+        lines += [f"#SBATCH {option}" for option in self._sbatch_options(tasks)]
         lines += ["", "set -e"]
-        modules, setup = self._options.get("modules", []), self._options.get("setup", [])
-        lines += [f"module load {shlex.quote(_line('modules', one))}" for one in modules]
-        lines += [_line("setup", one) for one in setup]
+        lines += [f"module load {shlex.quote(module)}" for module in asked.get("modules", [])]
+        lines += asked.get("setup", [])
         if not self._gpus:
             lines.append(f"export {' '.join(f'{name}=1' for name in ONE_THREAD)}")
-        command = " ".join(shlex.quote(_line("python or --out", word)) for word in self._words())
-        paths = {"folders": shlex.quote(_line("python or --out", str(folders))), "exit": EXIT}
-        return "\n".join([*lines, "set +e", _RUN.format(command=command, **paths)])
+        python = asked.get("python")
+        words = [sys.executable] if python is None else shlex.split(python)
+        image, run = asked.get("container"), self._site.folder.parent
+        if image is not None:
+            pyxis = ["srun", f"--container-image={image}", f"--container-mounts={run}:{run}"]
+            started = asked.get("container_start")
+            words = [*(pyxis if started is None else [*started, image]), *words]
+        command = shlex.join([*words, "-P", "-m", "mixopt.sweeps.train_group"])
+        text = _RUN.format(command=command, folders=shlex.quote(str(folders)), exit=EXIT)
+        return "\n".join([*lines, "set +e", text])
 
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit an array for each thousand folders."""
@@ -228,7 +257,7 @@ class SlurmExecutor:
     def _ask(self) -> None:
         """Ask squeue now and then; say where it gives no answer."""
         now = time.monotonic()
-        if self._asked and now - self._asked < ASKED_EVERY:
+        if self._asked and now - self._asked < ASK_EVERY:
             return
         self._asked = now
         try:
@@ -237,7 +266,7 @@ class SlurmExecutor:
             if not self._silent:
                 self._silent = self._told = now
                 self._site.say(f"{error}; tasks continue, and squeue is asked again")
-            elif now - self._told > SAID_EVERY:
+            elif now - self._told > SAY_EVERY:
                 self._told = now
                 self._site.say(f"{error}; for {duration(now - self._silent)} by now")
         else:
@@ -264,11 +293,11 @@ class SlurmExecutor:
                 f"sweep.options.{_NEVER[reasons[never]]}: job {never} would wait forever: "
                 f"{reasons[never]}; it is cancelled"
             )
-        if not self._told or now - self._told > SAID_EVERY:
+        if not self._told or now - self._told > SAY_EVERY:
             self._told = now
             count = Counter(reasons.values()).most_common(3)
-            said = ", ".join(f"{reason} ({times})" for reason, times in count)
-            self._site.say(f"job {tasks[-1]} waits in Slurm's queue: {said}")
+            shown = ", ".join(f"{reason} ({times})" for reason, times in count)
+            self._site.say(f"job {tasks[-1]} waits in Slurm's queue: {shown}")
 
     @property
     def _gpus(self) -> float | None:
@@ -277,8 +306,8 @@ class SlurmExecutor:
             return 1.0
         return self._site.gpus
 
-    def _asked_of_sbatch(self, tasks: int) -> list[str]:
-        asked = [
+    def _sbatch_options(self, tasks: int) -> list[str]:
+        options = [
             f"--job-name={self._name}",
             f"--array=0-{tasks - 1}%{self.slots}",
             f"--output={_path(self._site.folder / LOGS)}/slurm-%A_%a.out",
@@ -287,30 +316,18 @@ class SlurmExecutor:
             "--no-requeue",  # what is lost is handed out again, and counted, here
             "--signal=B:TERM@30",  # so that a task can give back what it trains
         ]
-        names = {"cpus": "cpus-per-task", "memory": "mem"}
-        for field in ("partition", "account", "qos", "time", "cpus", "memory"):
-            if field in self._options:
-                value = _plain(field, str(self._options[field]))
-                asked.append(f"--{names.get(field, field)}={value}")
+        names = {name: name for name in ("partition", "account", "qos", "time")}
+        names |= {"cpus": "cpus-per-task", "memory": "mem"}
+        asked = {name: value for name, value in self._options.items() if name in names}
+        options += [f"--{names[name]}={value}" for name, value in asked.items()]
         if self._gpus is not None:
             if self._gpus != int(self._gpus):
                 raise ConfigError(
                     f"sweep.gpus: {self._gpus:g}: Slurm gives whole GPUs to a task; write 1, or use"
                     " executor ray"
                 )
-            asked.append(f"--gpus-per-node={int(self._gpus)}")
-        return [*asked, *(_option(one) for one in self._options.get("sbatch", []))]
-
-    def _words(self) -> list[str]:
-        """Return the words that train the folder which follows."""
-        python = self._options.get("python")
-        words = [sys.executable] if python is None else shlex.split(python)
-        image, run = self._options.get("container"), self._site.folder.parent
-        if image is not None:
-            pyxis = ["srun", f"--container-image={image}", f"--container-mounts={run}:{run}"]
-            started = self._options.get("container_start")
-            words = [*(pyxis if started is None else [*started, image]), *words]
-        return [*words, "-P", "-m", "mixopt.sweeps.train_group"]
+            options.append(f"--gpus-per-node={int(self._gpus)}")
+        return [*options, *self._options.get("sbatch", [])]
 
 
 def _submitted(script: Path) -> str:
@@ -342,50 +359,26 @@ def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _refused(text: str) -> MixoptError:
     """Return the error of what sbatch refuses, with the field to change."""
     lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines()]
-    said = "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    lower = said.lower()
+    reason = "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    lower = reason.lower()
     if re.search(r"unable to contact|connection refused|timed out|communication", lower):
-        return RunError(f"sbatch: {said}; is the cluster's controller up? Run it again later")
+        return RunError(f"sbatch: {reason}; is the cluster's controller up? Run it again later")
     for word, name, hint in _FIELDS:
         if word in lower:
-            return ConfigError(f"{name}: refused by sbatch: {said}; {hint}")
-    return ConfigError(f"sweep.options: refused by sbatch: {said or 'no reason given'}")
+            return ConfigError(f"{name}: refused by sbatch: {reason}; {hint}")
+    return ConfigError(f"sweep.options: refused by sbatch: {reason or 'no reason given'}")
 
 
 def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
 
 
-def _plain(field: str, value: str) -> str:
-    if not _PLAIN.fullmatch(value):
-        raise ConfigError(
-            f"sweep.options.{field}: {shown_name(value)} cannot be used in a line of sbatch: "
-            "write letters, digits and punctuation without spaces and quotes"
-        )
-    return value
-
-
-def _option(text: str) -> str:
-    if not text.startswith("-"):
-        raise ConfigError(
-            f"sweep.options.sbatch: {shown_name(text)}: expected an option, such as"
-            " --constraint=h100"
-        )
-    return _line("sbatch", text)
-
-
-def _line(field: str, text: str) -> str:
-    """Return text that is one line."""
-    if any(is_control(character) for character in text):
-        raise ConfigError(f"sweep.options.{field}: {shown_name(text)} has control characters")
-    return text
-
-
 def _path(path: Path) -> str:
     """Return a path as a value of sbatch, which takes quotes, blanks and percent for its own."""
-    text = _line("python or --out", str(path))
-    if "\\" in text:
+    text = str(path)
+    if "\\" in text or any(is_control(character) for character in text):
         raise ConfigError(
-            f"--out {shown_name(text)}: Slurm cannot write logs to a path with a backslash"
+            f"--out {shown_name(text)}: Slurm cannot write logs to a path with a backslash or"
+            " control characters"
         )
     return re.sub(r"([^A-Za-z0-9_./%:@+,=-])", r"\\\1", text.replace("%", "%%"))

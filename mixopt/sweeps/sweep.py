@@ -1,30 +1,45 @@
 """Train a list of trials on an executor, resumably.
 
-Which trials train together is decided once and kept; trials of a later round form groups of their
-own. A group whose worker died is tried once more (mixopt.sweeps.attempts). A trial that diverges or
-fails is recorded with its reason, and the rest continue.
+Which trials train together is decided once and kept (`groups.json`); trials of a later round form
+groups of their own. A trial that diverges or fails is recorded with its reason, and the rest
+continue. A proxy that raises gives its reason, and would again; a worker that is killed may have
+had bad luck. So its group is handed out a second time, and where that fails too, its trials have
+failed. Where memory was short, halves are handed out, down to single trials. A place that went away
+says nothing about the group, which is handed out again, more often than that. What a place had no
+room for is handed out as a group of its own. All of this is noted before it trains: a resumed sweep
+forms the same groups.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mixopt.errors import RunError
-from mixopt.sweeps.attempts import Attempts, read_groups, write_groups
 from mixopt.sweeps.contract import PATIENCE, RETRIES, Executor, Job, Site, make_executor
-from mixopt.sweeps.costs import GroupState, note_attempt, read_attempts
-from mixopt.sweeps.group_folder import Beat, Group, read_beat
-from mixopt.sweeps.group_runner import GroupRunner, pending
-from mixopt.sweeps.progress import SweepMeter, shown_progress
-from mixopt.sweeps.result_files import GROUPS, WORK, TrialFolder
-from mixopt.system import Say, load_plugin, progress, silent
+from mixopt.sweeps.group_folder import pending
+from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner
+from mixopt.sweeps.progress import GroupState, SweepMeter, group_state
+from mixopt.sweeps.trial_files import GROUPS, WORK, TrialFolder
+from mixopt.system import (
+    Say,
+    check_names,
+    load_plugin,
+    progress,
+    read_json,
+    silent,
+    write_json,
+)
 from mixopt.trials import Trial, TrialResult
 
 FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
+_Groups = list[Annotated[list[str], Field(min_length=1)]]
 
 
 @dataclass(frozen=True)
@@ -49,9 +64,10 @@ class Means:
     nodes: int = 1
     retries: int = RETRIES
 
-    def site(self, folder: Path, device: str, title: str = "trials", say: Say = silent) -> Site:
-        """Return what an executor is told."""
-        return Site(folder.absolute(), device, self.workers, self.gpus, self.nodes, title, say)
+    def made(self, folder: Path, device: str = "auto", say: Say = silent) -> Executor:
+        """Make the executor, for a folder of trials."""
+        site = Site(folder.absolute(), device, self.workers, self.gpus, self.nodes, say)
+        return make_executor(self.executor, self.options, site)
 
 
 def run_trials(
@@ -64,7 +80,20 @@ def run_trials(
     planned: int | None = None,
     say: Say = silent,
 ) -> list[TrialResult]:
-    """Train the trials that have no result yet."""
+    """Train the trials that have no result yet.
+
+    Args:
+        trials: All trials of the sweep so far.
+        job: What they share.
+        folder: Where their results are kept.
+        means: What they train on; this machine when None.
+        title: What the sweep is called.
+        planned: How many trials there will be, where later rounds add some.
+        say: Called with a line that its owner should read.
+
+    Returns:
+        A result for each trial.
+    """
     means, folder = means or Means(), folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
@@ -72,52 +101,31 @@ def run_trials(
     results = files.results(trials)
     if len(results) < len(trials):
         total, tokens = max(planned or 0, len(trials)), training.tokens
-        site = means.site(folder, training.device, title, lambda line: say(f"{title}: {line}"))
-        executor = make_executor(means.executor, means.options, site)
+
+        def titled(line: str) -> None:
+            say(f"{title}: {line}")
+
+        executor = means.made(folder, training.device, titled)
         with (
-            GroupRunner(job, site, executor, means.patience) as runner,
+            GroupRunner(job, folder, executor, means.patience) as runner,
             progress(title, tokens * total) as update,
+            SweepMeter(folder, total, tokens, results, update) as meter,
         ):
-            before = read_attempts(folder)
-            meter = SweepMeter(total, tokens, list(results.values()), update, before)
-            with shown_progress(folder, meter):
-                _train(trials, runner, files, results, meter, means.retries, site.say)
+            groups = _groups(trials, runner, meter, folder)
+            attempts = Attempts(folder, groups, list(results), means.retries)
+            for outcome in runner.run(attempts.groups, meter.report):
+                failed = attempts.settle(outcome, titled)
+                new = [*outcome.results, *failed]
+                by_name = {trial.name: trial for trial in outcome.trials}
+                files.write([by_name[result.trial] for result in new], new)
+                meter.ended(outcome, [one for one in new if one.trial not in results])
+                results |= {result.trial: result for result in new}
     return _checked([results[trial.name] for trial in trials], folder)
 
 
-def _train(
-    trials: Sequence[Trial],
-    runner: GroupRunner,
-    files: TrialFolder,
-    results: dict[str, TrialResult],
-    meter: SweepMeter,
-    retries: int,
-    say: Say,
-) -> None:
-    """Train what has no result yet, and add the results to the existing ones."""
-    meter.tuning()
-    groups = _groups(trials, runner, files.path)
-    attempts = Attempts(files.path, groups, list(results), retries)
-    meter.tuned(attempts)
-    for outcome in runner.run(attempts.waiting, meter.report):
-        members = attempts.waiting[outcome.group]
-        meter.noted(note_attempt(files.path, outcome, members))
-        again, failed = attempts.settle(outcome)
-        if again:
-            say(again)
-        by_name = {result.trial: result for result in outcome.results}
-        for trial in failed:
-            reason = attempts.reason(outcome)
-            by_name[trial.name] = TrialResult(trial.name, "failed", 0, 0, 0.0, reason=reason)
-        ended = [trial for trial in members if trial.name in by_name]
-        new = [by_name[trial.name] for trial in ended]
-        if new:
-            files.write(outcome.group, ended, new)
-        meter.ended(outcome.group, [result for result in new if result.trial not in results])
-        results |= by_name
-
-
-def _groups(trials: Sequence[Trial], runner: GroupRunner, folder: Path) -> list[list[Trial]]:
+def _groups(
+    trials: Sequence[Trial], runner: GroupRunner, meter: SweepMeter, folder: Path
+) -> list[list[Trial]]:
     """Read the groups that were formed before, and form more of trials that are in none."""
     by_name = {trial.name: trial for trial in trials}
     groups = read_groups(folder)
@@ -127,9 +135,9 @@ def _groups(trials: Sequence[Trial], runner: GroupRunner, folder: Path) -> list[
     new = [name for name in by_name if name not in grouped]
     if new:
         # A group no larger than leaves work for every worker.
-        size = min(runner.group_size(), -(-len(new) // runner.slots))
+        size = min(runner.group_size(meter.report), -(-len(new) // runner.slots))
         groups += [new[at : at + size] for at in range(0, len(new), size)]
-        write_groups(folder, groups)
+        write_json(folder / GROUPS, groups)
     return [[by_name[name] for name in names] for names in groups]
 
 
@@ -143,31 +151,93 @@ def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
     return results
 
 
+def read_groups(folder: Path) -> list[list[str]]:
+    """Return the names of the trials that train together; none where no groups were formed."""
+    path = folder / GROUPS
+    if not path.exists():
+        return []
+    try:
+        groups: list[list[str]] = read_json(path, _Groups)
+        names = Counter(name for group in groups for name in group)
+        check_names(names, f"{path}: trial", RunError)
+        twice = [name for name, times in names.items() if times > 1]
+        if twice:
+            raise RunError(f"{path}: trial {twice[0]!r} is in two places")
+    except RunError as error:
+        raise RunError(f"{error}; delete {path}, and the groups are formed again") from error
+    return groups
+
+
+class Attempts:
+    """The groups of a sweep that train, some of them not for the first time.
+
+    Attributes:
+        groups: All groups that were handed out; more are added as outcomes arrive.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        groups: Sequence[Sequence[Trial]],
+        finished: Sequence[str],
+        retries: int = RETRIES,
+    ) -> None:
+        """Take those groups that have a trial without a result."""
+        self._folder, self._retries = folder, retries
+        self._names = [[trial.name for trial in group] for group in groups]
+        self._died: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        known = set(finished)
+        self.groups = [g for g in groups if any(trial.name not in known for trial in g)]
+
+    def settle(self, outcome: GroupOutcome, say: Say = silent) -> list[TrialResult]:
+        """Hand out again what has no result, where that may help; return what has failed."""
+        trials, fault, reason = outcome.trials, outcome.fault, outcome.reason
+        again, failed = [outcome.left], ""
+        if reason is not None and fault is None:
+            failed = reason
+        elif reason is not None:
+            lost = fault == "lost"
+            count, allowed = (self._lost, self._retries) if lost else (self._died, 1)
+            half = (len(trials) + 1) // 2 if fault == "memory" else len(trials)
+            if half == len(trials):
+                count.update(trial.name for trial in trials)
+            if max(count[trial.name] for trial in trials) > allowed:
+                times = f"lost {allowed + 1} times" if lost else "tried twice"
+                failed = f"{times}: {reason}"
+            else:
+                again = [trials[:half], trials[half:], *again]
+                more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
+                how = ", in halves" if half < len(trials) else ""
+                say(f"{reason}; retrying {trials[0].name}{more}{how}")
+        self._hand_out([piece for piece in again if piece])
+        return [_failed(trial, failed) for trial in trials] if failed else []
+
+    def _hand_out(self, pieces: Sequence[Sequence[Trial]]) -> None:
+        """Add pieces of a group to the groups, and keep them as groups if they are none yet."""
+        self.groups += pieces
+        names = [[trial.name for trial in piece] for piece in pieces]
+        moved = {name for piece in names for name in piece}
+        for place, group in enumerate(self._names):
+            if moved & set(group):
+                others = [name for name in group if name not in moved]
+                changed = [*([others] if others else []), *names]
+                if changed != [group]:
+                    self._names[place : place + 1] = changed
+                    write_json(self._folder / GROUPS, self._names)
+                return
+
+
+def _failed(trial: Trial, reason: str) -> TrialResult:
+    return TrialResult(trial.name, "failed", 0, 0, 0.0, reason=reason)
+
+
 def going_on(means: Means, folder: Path) -> list[GroupState]:
     """Return what trains, or waits for a place, of a sweep whose owner is gone."""
     left = _left(means, folder)
-    if not left:
-        return []
-    states = _executor(means, folder).states(list(left.values()))
-    found = []
-    for place, handle in left.items():
-        if states[handle] in ("waiting", "running"):
-            beat = read_beat(place) or Beat()
-            trials = [trial.name for trial in Group.read(place).trials]
-            found.append(
-                GroupState(
-                    doing=beat.doing,
-                    trials=trials,
-                    done=beat.done,
-                    total=beat.total,
-                    tokens_per_second=None,
-                    node=beat.place.node,
-                    kind=beat.place.kind,
-                    gpus=beat.place.gpus,
-                    seconds=beat.seconds,
-                )
-            )
-    return found
+    states = means.made(folder).states(list(left.values())) if left else {}
+    live = [place for place, handle in left.items() if states[handle] in ("waiting", "running")]
+    return [group_state(place) for place in live]
 
 
 def cancel_submitted(means: Means, folder: Path) -> list[str]:
@@ -175,7 +245,7 @@ def cancel_submitted(means: Means, folder: Path) -> list[str]:
     left = _left(means, folder)
     if not left:
         return []
-    _executor(means, folder).cancel(list(left.values()))
+    means.made(folder).cancel(list(left.values()))
     for place in left:
         shutil.rmtree(place, ignore_errors=True)
     return [f"{means.executor}: {len(left)} groups were stopped"]
@@ -185,7 +255,3 @@ def _left(means: Means, folder: Path) -> dict[Path, str]:
     """Return the handles of what has no result, of an executor that outlives its owner."""
     outlives = getattr(load_plugin("executor", means.executor), "outlives_owner", False)
     return pending(folder.absolute() / WORK) if outlives else {}
-
-
-def _executor(means: Means, folder: Path) -> Executor:
-    return make_executor(means.executor, means.options, means.site(folder, "auto"))

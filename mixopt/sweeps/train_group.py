@@ -34,8 +34,7 @@ from mixopt.sweeps.group_folder import (
     write_beat,
     write_result,
 )
-from mixopt.sweeps.result_files import result_to_json
-from mixopt.sweeps.worker_logs import marked
+from mixopt.sweeps.trial_files import marked, result_to_json
 from mixopt.system import host_name
 from mixopt.trials import (
     MAX_LOSS,
@@ -50,7 +49,7 @@ from mixopt.trials import (
 )
 
 MIN_SECONDS = 0.2  # between two beats, however often a proxy reports
-_MAX_REASON = 2000  # characters
+MAX_REASON = 2000  # characters
 # The names that torch's and other libraries' errors have where memory is too short.
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 Loaded = tuple[str, Proxy, Corpus]
@@ -96,7 +95,7 @@ def failure(error: Exception) -> GroupResult:
         return GroupResult(error=str(error), refuses_corpus=True)
     if isinstance(error, MixoptError):
         return GroupResult(error=str(error))
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MAX_REASON]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
 

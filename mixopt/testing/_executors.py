@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import queue
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,91 @@ from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import MixoptError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Executor, GroupOutcome, GroupRunner, Job, Site
-from mixopt.system import host_name, is_running
-from mixopt.testing._executor_proxy import PROXY, REASON, checked_result
+from mixopt.system import host_name, is_running, start_of
+from mixopt.testing._promises import Promises
 from mixopt.testing._proxies import tiny_corpus
-from mixopt.trials import Training, Trial
+from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 
 SIZE = 2  # trials that train together
 TOKENS = 1000
 ENDING = 20.0  # seconds after which what an executor started has ended
+SLOW, STEADY = 30.0, 6.0  # seconds of a trial
+STEPS = 12  # of a steady trial
+REASON = "this trial always raises"
 _FAULTS = {"raises": None, "memory": "memory", "killed": "died", "exits": "died"}
 _ODD = "no_such_option"
+
+promise = Promises("an executor")
+
+
+class CheckedProxy:
+    """Trains at once.
+
+    A trial whose name begins with `raises`, `memory`, `killed`, `exits`, `slow` or `steady` makes
+    it raise, run out of memory, be killed, end, take half a minute, or report for some seconds.
+    Losses follow from the mixture, the seed and the first tokens of the corpus, so that results
+    tell which trial was trained on what.
+
+    Args:
+        log: A folder in which each process that trains leaves a file.
+        size: How many trials train together.
+    """
+
+    def __init__(self, log: str, size: int = 2) -> None:
+        self.log, self.size = log, size
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return the size."""
+        return self.size
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train, or do what a name says."""
+        total = training.tokens * len(trials)
+        self._leave_name()
+        report(Progress(0, total))
+        for trial in trials:
+            kind = trial.name.partition("_")[0]
+            for step in range(STEPS if kind == "steady" else 0):
+                time.sleep(STEADY / STEPS)
+                report(Progress(total * step // STEPS, total))
+            _happen(kind)
+        report(Progress(total, total))
+        return [checked_result(trial, corpus, training) for trial in trials]
+
+    def _leave_name(self) -> None:
+        pid = os.getpid()
+        name = {"host": host_name(), "pid": pid, "started": start_of(pid) or ""}
+        path = Path(self.log) / f"{host_name()}-{pid}.json"
+        path.write_text(json.dumps(name), encoding="utf-8")
+
+
+def checked_result(trial: Trial, corpus: Corpus, training: Training) -> TrialResult:
+    """Return the result of a trial that nothing happens to."""
+    read = sum(int(domain.validation.read(0, 64).sum()) for domain in corpus.domains)
+    shares = sum(place * share for place, share in enumerate(trial.mixture.values(), start=1))
+    loss = 1.0 + read / 1e6 + trial.seed / 100 + shares
+    by_name = {name: loss + place for place, name in enumerate(corpus.evaluation_names)}
+    losses = Losses(training.tokens, by_name, by_name)
+    return TrialResult(trial.name, "finished", training.tokens, 7, 0.0, losses)
+
+
+def _happen(kind: str) -> None:
+    if kind == "raises":
+        raise ValueError(REASON)
+    if kind == "memory":
+        raise MemoryError("no room for this trial")
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "exits":
+        os._exit(3)
+    if kind == "slow":
+        time.sleep(SLOW)
 
 
 def check_executor(
@@ -41,30 +118,26 @@ def check_executor(
     folder: Path | None = None,
     seconds: float = 120.0,
 ) -> None:
-    """Check that an executor keeps its promises, by training some twenty trials of no length."""
+    """Check that an executor keeps its promises, by training some twenty trials of no length.
+
+    Args:
+        factory: Makes an executor, called as `factory(site, **options)`.
+        options: What it is made with.
+        folder: A folder that all places see; a temporary one when None.
+        seconds: How long to wait for each group.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which, and how.
+    """
     with ExitStack() as stack:
         if folder is None:
             made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(made))
         bench = _Bench(factory, options or {}, folder.resolve(), seconds)
-        _check_options(bench)
-        _check_a_sweep(bench)
-        _check_nothing_to_do(bench)
-        _check_another_corpus(bench)
-        _check_leaving(bench)
-
-
-def _promise(kept: bool, what: str, detail: str) -> None:
-    if not kept:
-        raise AssertionError(f"an executor promises: {what}. Broken: {detail}")
-
-
-@dataclass
-class _Heard:
-    """What came of some groups, to which more may be added."""
-
-    groups: dict[int, Sequence[Trial]]
-    outcomes: list[GroupOutcome] = field(default_factory=list)
+        bench.log.mkdir(parents=True, exist_ok=True)
+        corpus = tiny_corpus(bench.folder / "corpus")
+        for check in (_check_options, _check_sweep, _check_ends, _check_corpus, _check_leaving):
+            check(bench, corpus)
 
 
 @dataclass(frozen=True)
@@ -81,76 +154,59 @@ class _Bench:
         """Where each process that trains leaves its name."""
         return self.folder / "trained_by"
 
-    def corpus(self) -> Corpus:
-        """Return the corpus; written the first time."""
-        path = self.folder / "corpus"
-        self.log.mkdir(parents=True, exist_ok=True)
-        return Corpus.open(path) if path.exists() else tiny_corpus(path)
-
-    def job(self, **changes: Any) -> Job:
-        """Return the job, with other values of some fields."""
-        corpus = self.corpus().path
-        training = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
-        options = {"log": str(self.log), "size": SIZE}
-        return replace(Job(PROXY, options, corpus, training, corpus_hash(corpus)), **changes)
-
-    def make(self, name: str, job: Job | None = None, **more: Any) -> GroupRunner:
+    def make(
+        self, name: str, corpus: Corpus, of_hash: str | None = None, **more: Any
+    ) -> GroupRunner:
         """Make what trains on an executor, for a sweep of its own; `more` are options besides."""
         folder = self.folder / name / "trials"  # as in a run directory
         folder.mkdir(parents=True)
-        site = Site(folder, device="cpu", workers=2)
-        executor = self.factory(site, **self.options, **more)
-        return GroupRunner(job or self.job(), site, executor, self.seconds)
+        executor = self.factory(Site(folder, device="cpu", workers=2), **self.options, **more)
+        training = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
+        proxy, options = f"{__name__}:CheckedProxy", {"log": str(self.log), "size": SIZE}
+        job = Job(proxy, options, corpus.path, training, of_hash or corpus_hash(corpus.path))
+        return GroupRunner(job, folder, executor, self.seconds)
 
     def run(
         self,
         runner: GroupRunner,
-        groups: dict[int, Sequence[Trial]],
-        after: Callable[[_Heard, GroupOutcome], None] = lambda heard, outcome: None,
+        groups: list[Sequence[Trial]],
+        after: Callable[[GroupOutcome], None] = lambda outcome: None,
         *,
         most: int | None = None,
-    ) -> _Heard:
+    ) -> list[GroupOutcome]:
         """Have groups trained; wait for each outcome as long as is allowed."""
-        heard = _Heard(groups)
-        asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        outcomes: list[GroupOutcome] = []
+        wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         given: queue.SimpleQueue[GroupOutcome | BaseException | None] = queue.SimpleQueue()
 
         def feed() -> None:
             try:
-                outcomes = runner.run(groups, lambda *_: None)
-                while asked.get():
-                    given.put(next(outcomes, None))
+                found = runner.run(groups)
+                while wanted.get():
+                    given.put(next(found, None))
             except BaseException as error:  # told in the thread that waits
                 given.put(error)
 
         threading.Thread(target=feed, daemon=True).start()
-        while most is None or len(heard.outcomes) < most:
-            asked.put(True)
+        while most is None or len(outcomes) < most:
+            wanted.put(True)
             try:
                 outcome = given.get(timeout=self.seconds)
             except queue.Empty:
-                missing = sorted(set(groups) - {one.group for one in heard.outcomes})
-                silent = f"none for {self.seconds:g} s; groups {missing} have none"
-                _promise(False, "each folder ends, with a result or without", silent)
+                missing = len(groups) - len(outcomes)
+                broken = f"none for {self.seconds:g} s; {missing} groups have none"
+                promise(False, "each folder ends, with a result or without", broken)
             if outcome is None:
                 break
             if isinstance(outcome, BaseException):
                 raise outcome
-            heard.outcomes.append(outcome)
-            after(heard, outcome)
-        asked.put(False)
-        return heard
+            outcomes.append(outcome)
+            after(outcome)
+        wanted.put(False)
+        return outcomes
 
-    def still_running(self) -> list[int]:
-        """Return the processes of this host that have trained and are there; wait a while."""
-        until = time.monotonic() + ENDING
-        while left := self._processes():
-            if time.monotonic() > until:
-                return left
-            time.sleep(0.1)
-        return []
-
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
+        """Return the processes of this host that have trained and are there."""
         found = []
         for path in self.log.glob("*.json"):
             with suppress(ValueError):
@@ -163,93 +219,91 @@ class _Bench:
 
 def _trials_named(*names: str) -> list[Trial]:
     """Return trials of these names, each of another mixture and seed."""
-    found = []
-    for place, name in enumerate(names):
-        share = (1 + place % 9) / 10
-        found.append(Trial(name, Mixture({"code": share, "manual": 1 - share}), seed=place))
-    return found
+    shares = [(1 + place % 9) / 10 for place in range(len(names))]
+    return [
+        Trial(name, Mixture({"code": share, "manual": 1 - share}), seed)
+        for seed, (name, share) in enumerate(zip(names, shares, strict=True))
+    ]
 
 
-def _check_options(bench: _Bench) -> None:
+def _check_options(bench: _Bench, corpus: Corpus) -> None:
     parameters = inspect.signature(bench.factory).parameters.values()
     many = [one for one in parameters if one.kind is inspect.Parameter.VAR_KEYWORD]
     if any("Unpack" in str(one.annotation) for one in many):
         return  # named fields, which make_executor checks
     try:
-        bench.make("options", None, **{_ODD: 1})
+        bench.make("options", corpus, None, **{_ODD: 1})
     except (TypeError, MixoptError):
         return
-    _promise(False, "an option that it does not have is refused", f"{_ODD}=1 was taken")
+    promise(False, "an option that it does not have is refused", f"{_ODD}=1 was taken")
 
 
-def _check_a_sweep(bench: _Bench) -> None:
+def _check_sweep(bench: _Bench, corpus: Corpus) -> None:
     """Train groups, some of them added while others train; then such that end in other ways."""
     plain = _trials_named("steady_0", *(f"plain_{number}" for number in range(1, 7)))
-    groups: dict[int, Sequence[Trial]] = {0: plain[:2], 1: plain[2:4]}
-    more = [*([trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))), plain[6:]]
-    more.insert(0, plain[4:6])
+    groups: list[Sequence[Trial]] = [plain[:2], plain[2:4]]
+    odd = [[trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))]
+    more = [plain[4:6], *odd, plain[6:]]
 
-    def after(heard: _Heard, outcome: GroupOutcome) -> None:
-        _check_outcome(heard, outcome)
+    def after(outcome: GroupOutcome) -> None:
+        _check_outcome(outcome)
         if more:
-            heard.groups[max(heard.groups) + 1] = more.pop(0)
+            groups.append(more.pop(0))
 
-    runner = bench.make("sweep")
-    with runner as entered:
-        slots = entered.slots
+    with bench.make("sweep", corpus) as runner:
+        slots = runner.slots
         whole = isinstance(slots, int) and slots >= 1
-        _promise(whole, "slots is a whole number >= 1", f"it is {slots!r}")
-        size = entered.group_size()
-        _promise(size == SIZE, "a folder without trials is tuned", f"{size}, not {SIZE}")
-        heard = bench.run(entered, groups, after)
-    corpus, training = bench.corpus(), bench.job().training
-    found = {one.trial: one for outcome in heard.outcomes for one in outcome.results}
+        promise(whole, "slots is a whole number >= 1", f"it is {slots!r}")
+        promise.same(runner.group_size(), SIZE, "a folder without trials is tuned")
+        outcomes = bench.run(runner, groups, after)
+    found = {one.trial: one for outcome in outcomes for one in outcome.results}
+    training = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
     for trial in plain:
         direct, got = checked_result(trial, corpus, training), found[trial.name]
-        same = replace(direct, seconds=0.0) == replace(got, seconds=0.0)
-        _promise(same, "results are those of training directly", f"{trial.name}: {got}")
+        same = direct == replace(got, seconds=0.0)
+        promise(same, "results are those of training directly", f"{trial.name}: {got}")
 
 
-def _check_outcome(heard: _Heard, outcome: GroupOutcome) -> None:
-    names = [trial.name for trial in heard.groups[outcome.group]]
+def _check_outcome(outcome: GroupOutcome) -> None:
+    names = [trial.name for trial in outcome.trials]
     kind = names[0].partition("_")[0]
     why = f"{outcome.fault!r}: {outcome.reason}"
     if kind not in _FAULTS:
-        plain = outcome.reason is None
-        _promise(plain, "trials that nothing happens to have results", f"{names}: {why}")
+        what = "trials that nothing happens to have results"
+        promise(outcome.reason is None, what, f"{names}: {why}")
         return
-    reason = outcome.reason or ""
-    _promise(bool(reason), f"a trial that ends so ({kind}) has a reason", "there is none")
+    promise(outcome.reason, f"a trial that ends so ({kind}) has a reason", "there is none")
     if kind == "raises":
-        _promise(REASON in reason, "the reason is what the proxy raised", why)
+        promise(REASON in str(outcome.reason), "the reason is what the proxy raised", why)
     wanted = _FAULTS[kind]
     # One that is killed may have been for memory.
     right = outcome.fault == wanted or (kind == "killed" and outcome.fault == "memory")
-    _promise(right, f"a trial that ends so ({kind}) has the fault {wanted!r}", why)
+    promise(right, f"a trial that ends so ({kind}) has the fault {wanted!r}", why)
 
 
-def _check_nothing_to_do(bench: _Bench) -> None:
-    with bench.make("nothing") as runner:
-        heard = bench.run(runner, {})
-    found = f"{len(heard.outcomes)} outcomes"
-    _promise(not heard.outcomes, "without groups it ends at once", found)
+def _check_ends(bench: _Bench, corpus: Corpus) -> None:
+    with bench.make("nothing", corpus) as runner:
+        outcomes = bench.run(runner, [])
+    promise(not outcomes, "without groups it ends at once", f"{len(outcomes)} outcomes")
 
 
-def _check_another_corpus(bench: _Bench) -> None:
+def _check_corpus(bench: _Bench, corpus: Corpus) -> None:
     """Check that workers refuse a corpus that is not the one that the owner has."""
     try:
-        with bench.make("another_corpus", bench.job(corpus_hash="0" * 64)) as runner:
-            heard = bench.run(runner, {0: _trials_named("plain_0")})
+        with bench.make("another_corpus", corpus, "0" * 64) as runner:
+            outcomes = bench.run(runner, [_trials_named("plain_0")])
     except MixoptError:
         return
-    refused = not any(outcome.results for outcome in heard.outcomes)
-    _promise(refused, "a corpus of another hash is refused", "trials were trained on it")
+    refused = not any(outcome.results for outcome in outcomes)
+    promise(refused, "a corpus of another hash is refused", "trials were trained on it")
 
 
-def _check_leaving(bench: _Bench) -> None:
+def _check_leaving(bench: _Bench, corpus: Corpus) -> None:
     """Check that leaving ends what trains."""
     slow, quick = _trials_named("slow_0", "plain_1")
-    with bench.make("leaving") as runner:
-        bench.run(runner, {0: [quick], 1: [slow]}, most=1)
-    left = bench.still_running()
-    _promise(not left, "leaving ends what it started", f"processes {left} are still there")
+    with bench.make("leaving", corpus) as runner:
+        bench.run(runner, [[quick], [slow]], most=1)
+    until = time.monotonic() + ENDING
+    while (left := bench.processes()) and time.monotonic() < until:
+        time.sleep(0.1)
+    promise(not left, "leaving ends what it started", f"processes {left} are still there")

@@ -53,9 +53,7 @@ def started(config, path):
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     until = time.monotonic() + 60
-    while (state := read_progress(path / "trials")) is None or not any(
-        worker.done for worker in state.workers
-    ):
+    while not any(worker.done for worker in read_progress(path / "trials")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from mixopt_proxies.command import CommandProxy
-from mixopt_proxies.command.command_line import PLACEHOLDERS
+from mixopt_proxies.command.trainer_command import PLACEHOLDERS
 
 from mixopt.config import load_config
 from mixopt.mixture import Mixture
-from mixopt.testing._proxies import tiny_corpus
+from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
 HOUSE = Path(__file__).parents[2]

@@ -61,7 +61,7 @@ def fail(path, names, status="diverged", reason="loss is nan at step {}"):
         why = reason.format(number)
         failed = replace(result, status=status, losses=None, curve=(), reason=why)
         folder.forget(name)
-        folder.write(0, [trial], [failed])
+        folder.write([trial], [failed])
 
 
 def test_a_sweep_on_cores_tells_hours_of_cpus_and_who_trained(run):
@@ -191,7 +191,7 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     begun = "worker 1: training natural on n3, 25% of 40 tokens"
     assert any(line.startswith(begun) for line in said)
     row = next(line.split() for line in said if line.startswith("n3 "))
-    assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "4"]
+    assert row == ["n3", "NVIDIA", "L4", "2", "2", "0", "0", "0.00278", "4"]
 
 
 def test_code_that_an_untrusted_directory_names_is_not_asked(left):

@@ -4,33 +4,38 @@ import sys
 
 import pytest
 from hypothesis import given, strategies as st
-from mixopt_proxies.command.command_line import PLACEHOLDERS, CommandLine
+from mixopt_proxies.command.trainer_command import PLACEHOLDERS, TrainerCommand
 
 from mixopt.errors import ConfigError
+
+
+def command(run, folder=None):
+    return TrainerCommand(run, "m.json", folder=None if folder is None else str(folder))
+
 
 VALUES = {name: f"<{name}>" for name in PLACEHOLDERS}
 
 
 def test_a_string_is_split_as_a_shell_would_and_then_filled_in():
-    line = CommandLine("train --data '{out}/a b' --seed={seed} \"two words\"")
+    line = command("train --data '{out}/a b' --seed={seed} \"two words\"")
     values = {**VALUES, "out": "/place with space; rm -rf", "seed": "5"}
     wanted = ["train", "--data", "/place with space; rm -rf/a b", "--seed=5", "two words"]
     assert line.filled(values) == wanted
 
 
 def test_a_list_is_the_words():
-    assert CommandLine(["train", "a b", "{trial}"]).filled(VALUES) == ["train", "a b", "<trial>"]
+    assert command(["train", "a b", "{trial}"]).filled(VALUES) == ["train", "a b", "<trial>"]
 
 
 def test_doubled_braces_are_braces():
-    line = CommandLine(["train", '{{"seed": {seed}}}'])
+    line = command(["train", '{{"seed": {seed}}}'])
     assert line.filled({**VALUES, "seed": "5"}) == ["train", '{"seed": 5}']
 
 
 @given(st.text(alphabet="ab{} \"'", max_size=12))
 def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
     try:
-        filled = CommandLine(["train", word]).filled(VALUES)[1]
+        filled = command(["train", word]).filled(VALUES)[1]
     except ConfigError:
         return
     assert filled.replace("{", "{{").replace("}", "}}") == word
@@ -55,32 +60,32 @@ def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
 )
 def test_what_cannot_be_a_command_is_refused(run, message):
     with pytest.raises(ConfigError, match=message):
-        CommandLine(run)
+        command(run)
 
 
 def test_a_program_that_is_not_there_is_refused_before_a_trial(tmp_path):
     with pytest.raises(ConfigError, match="no such program: 'no_such_trainer'$"):
-        CommandLine("no_such_trainer {seed}").check_program(None)
+        command("no_such_trainer {seed}").check_here()
     with pytest.raises(ConfigError, match="'A=1'; write env NAME=value before the program"):
-        CommandLine("A=1 train").check_program(None)
+        command("A=1 train").check_here()
     with pytest.raises(ConfigError, match=f"from {tmp_path}: './train'"):
-        CommandLine("./train").check_program(tmp_path)
-    CommandLine([sys.executable, "x"]).check_program(None)
+        command("./train", tmp_path).check_here()
+    command([sys.executable, "x"]).check_here()
 
 
 def test_a_script_beside_the_configuration_is_not_looked_for_in_vain(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text("")
-    line = CommandLine(f"{sys.executable} train.py")
+    line = command(f"{sys.executable} train.py")
     with pytest.raises(ConfigError, match=f"'train.py' is not in .* or proxy.folder: {tmp_path}"):
-        line.check_program(None)
-    line.check_program(tmp_path)
+        line.check_here()
+    command(f"{sys.executable} train.py", tmp_path).check_here()
 
 
 def test_a_script_that_is_not_there_is_refused_before_a_trial(tmp_path):
     with pytest.raises(ConfigError, match=f"proxy.run: no such script from {tmp_path}: 'no.py'"):
-        CommandLine(f"{sys.executable} no.py").check_program(tmp_path)
+        command(f"{sys.executable} no.py", tmp_path).check_here()
     with pytest.raises(ConfigError, match="proxy.run: no such script: '/no/such.py'"):
-        CommandLine("bash /no/such.py").check_program(None)
-    CommandLine("bash -c 'exit 1'").check_program(tmp_path)
-    CommandLine([sys.executable, "{out}/x.py"]).check_program(tmp_path)
+        command("bash /no/such.py").check_here()
+    command("bash -c 'exit 1'", tmp_path).check_here()
+    command([sys.executable, "{out}/x.py"], tmp_path).check_here()

@@ -4,11 +4,16 @@ import math
 
 import pytest
 from hypothesis import given, strategies as st
-from mixopt_proxies.command.result_files import LoggedPoint, LoggedValues
-from mixopt_proxies.command.trial_losses import LossNames, divergence, losses_of
+from mixopt_proxies.command.result_file import (
+    Point,
+    TrainerLog,
+    check_losses,
+    divergence,
+    losses_of,
+)
 
 from mixopt.errors import ConfigError, RunError
-from mixopt.testing._proxies import tiny_corpus
+from mixopt.testing import tiny_corpus
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +22,10 @@ def corpus(tmp_path_factory):
 
 
 def losses(corpus, values, names=None, *, unit="nats_per_token", tokens=1_000):
-    logged = values if isinstance(values, LoggedValues) else LoggedValues.of_mapping(values)
-    return losses_of(logged, LossNames(names), corpus, tokens=tokens, unit=unit, result="m.json")
+    log = values if isinstance(values, TrainerLog) else TrainerLog()
+    if log is not values:
+        log.add_row(values)
+    return losses_of(log, names, corpus, tokens=tokens, unit=unit, result="m.json")
 
 
 def test_a_domain_has_its_own_name_unless_it_is_given_one(corpus):
@@ -56,7 +63,7 @@ def test_one_name_for_all_domains_is_refused():
     with pytest.raises(
         ConfigError, match="'loss' gives every domain the same loss; write {domain}"
     ):
-        LossNames("loss")
+        check_losses("loss")
 
 
 @given(st.floats(0.1, 20))
@@ -71,7 +78,7 @@ def test_each_unit_gives_the_other(corpus, value):
 
 
 def series(**lines):
-    return LoggedValues({name: [LoggedPoint(*p) for p in line] for name, line in lines.items()})
+    return TrainerLog({name: [Point(*p) for p in line] for name, line in lines.items()})
 
 
 def test_steps_become_tokens_where_all_domains_have_a_loss(corpus):

@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from mixopt_proxies.command import CommandProxy, supervised_command
+from mixopt_proxies.command import CommandProxy, supervisor
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, attempts, script, trained
 from read_fragments import read_shares
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
-from mixopt.testing import check_proxy
-from mixopt.testing._proxies import tiny_corpus
+from mixopt.testing import check_proxy, tiny_corpus
 from mixopt.trials import Training, Trial
 
 
@@ -33,7 +32,7 @@ def files(tmp_path) -> Path:
 @pytest.fixture
 def quick(monkeypatch):
     """Give a command that was told to end little time."""
-    monkeypatch.setattr(supervised_command, "GRACE", 0.3)
+    monkeypatch.setattr(supervisor, "GRACE", 0.3)
 
 
 def alive(pid: int) -> bool:
@@ -378,7 +377,7 @@ def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"result": "/tmp/m.json"}, r"proxy.result: '/tmp/m.json'; need a file or folder"),
+        ({"result": "/tmp/m.json"}, r"proxy.result: '/tmp/m.json'; need a file that"),
         ({"result": "../m.json"}, r"proxy.result: '../m.json'; need"),
         ({"result": "m.json", "unit": "bits"}, "proxy.unit: 'bits'; need nats_per_token or bits"),
         (

@@ -2,15 +2,17 @@
 
 import json
 import math
+import os
 
 import pytest
-from mixopt_proxies.command.result_files import find_result, read_result
+from mixopt_proxies.command.command_proxy import result_file
+from mixopt_proxies.command.result_file import read_log
 
 from mixopt.errors import RunError
 
 
 def read(folder, result):
-    return read_result(folder, find_result(folder, result))
+    return read_log(result_file(folder, result))
 
 
 def last(values):
@@ -25,7 +27,7 @@ def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
         "loss.web": 3.5, "loss.code": 0, "n": 2.0, "inf": math.inf
     }  # fmt: skip
     assert math.isnan(last(values)["loss.code"])
-    assert values.said == {"trial": "t1"}
+    assert values.about == {"trial": "t1"}
 
 
 def test_the_log_history_of_a_hugging_face_trainer_is_a_series(tmp_path):
@@ -54,16 +56,13 @@ def test_a_table_may_say_nan(tmp_path):
     assert math.isnan(last(read(tmp_path, "m.csv"))["web"])
 
 
-def test_files_of_a_glob_have_their_path_in_the_names(tmp_path):
-    for name, value in (("web", 1.0), ("code", 2.0)):
-        (tmp_path / "eval").mkdir(exist_ok=True)
-        (tmp_path / "eval" / f"{name}.json").write_text(json.dumps({"loss": value, "seed": 5}))
-    values = read(tmp_path, "eval/*.json")
-    assert last(values)["eval/web/loss"] == 1.0
-    assert last(values)["eval/code/loss"] == 2.0
-    (tmp_path / "eval" / "web.json").write_text('{"loss": 1, "seed": 6}')
-    with pytest.raises(RunError, match=r"seed is 5 in one file and 6 in web.json"):
-        read(tmp_path, "eval/*.json")
+def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
+    for step, loss in ((1000, 1.0), (500, 2.0)):
+        path = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"loss": loss}))
+        os.utime(path, (step, step))
+    assert last(read(tmp_path, "checkpoint-*/trainer_state.json")) == {"loss": 1.0}
 
 
 @pytest.mark.parametrize(

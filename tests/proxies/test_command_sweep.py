@@ -10,7 +10,7 @@ import pytest
 from own_trainers import TRIAL, WRITE_GOOD, alive_below, attempts, script
 
 from mixopt.sweeps import Job, Means, run_trials
-from mixopt.testing._proxies import tiny_corpus
+from mixopt.testing import tiny_corpus
 from mixopt.trials import Training
 
 

@@ -118,7 +118,7 @@ def test_what_experts_were_given_does_not_depend_on_the_group(trained, corpus):
 
 def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
     trials, results = trained
-    TrialFolder(tmp_path).write(0, trials, results)
+    TrialFolder(tmp_path).write(trials, results)
     found = TrialFolder(tmp_path).results(trials)
     for result in results:
         ours, theirs = result.experts, found[result.trial].experts

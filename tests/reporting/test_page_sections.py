@@ -72,7 +72,7 @@ def curves(path, tasks_of):
         for tokens, tasks in zip((100, 200, 400), tasks_of, strict=True)
     )
     ended = [TrialResult(name, "finished", 400, 1, 0.0, curve[-1], curve) for name in names]
-    TrialFolder(path / "validation").write(0, trials, ended)
+    TrialFolder(path / "validation").write(trials, ended)
     run = SimpleNamespace(
         path=path,
         validation=made_validation({"natural": [1.0, 1.0, 1.0]}),

@@ -5,7 +5,8 @@ import pytest
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import GroupOutcome, read_groups
-from mixopt.sweeps.attempts import Attempts, write_groups
+from mixopt.sweeps.sweep import Attempts
+from mixopt.system import write_json
 from mixopt.trials import Trial, TrialResult
 
 
@@ -13,85 +14,90 @@ def named(names):
     return [Trial(name, Mixture({"x": 1.0}), seed=0) for name in names]
 
 
+class Tried:
+    """A sweep of groups abc, de (which is finished) and f."""
+
+    def __init__(self, folder, groups=("abc", "de", "f"), **options):
+        write_json(folder / "groups.json", [list(group) for group in groups])
+        self.folder, self.lines = folder, []
+        self.attempts = Attempts(folder, [named(g) for g in groups], ["d", "e"], **options)
+
+    def lost(self, names, fault="died", left=""):
+        outcome = GroupOutcome(named(names), named(left), reason="the worker died", fault=fault)
+        return self.settle(outcome)
+
+    def settle(self, outcome):
+        failed = self.attempts.settle(outcome, self.lines.append)
+        return {result.trial: result.reason for result in failed}
+
+    @property
+    def handed_out(self):
+        return ["".join(trial.name for trial in group) for group in self.attempts.groups]
+
+    @property
+    def kept(self):
+        return ["".join(names) for names in read_groups(self.folder)]
+
+
 @pytest.fixture
-def attempts(tmp_path):
-    write_groups(tmp_path, [list("abc"), list("de"), list("f")])
-    return Attempts(tmp_path, [named("abc"), named("de"), named("f")], finished=["d", "e"])
+def tried(tmp_path):
+    return Tried(tmp_path)
 
 
-def waiting(attempts):
-    return {n: "".join(t.name for t in group) for n, group in attempts.waiting.items()}
+def test_groups_that_are_finished_are_not_handed_out(tried):
+    assert tried.handed_out == ["abc", "f"]
 
 
-def lost(group, fault="died"):
-    return GroupOutcome(group, reason="the worker died", fault=fault)
+def test_a_group_whose_worker_died_is_handed_out_again(tried):
+    assert tried.lost("abc") == {}
+    assert tried.lines == ["the worker died; retrying a and 2 more"]
+    assert tried.handed_out == ["abc", "f", "abc"]
 
 
-def result(name):
-    return TrialResult(name, "finished", 1, 1, 0.0)
+def test_after_short_memory_its_halves_are_and_theirs_down_to_single_trials(tried):
+    assert tried.lost("abc", "memory") == {}
+    assert tried.lines == ["the worker died; retrying a and 2 more, in halves"]
+    assert tried.handed_out == ["abc", "f", "ab", "c"]
+    assert tried.kept == ["ab", "c", "de", "f"]
+    tried.lost("ab", "memory")
+    assert tried.handed_out == ["abc", "f", "ab", "c", "a", "b"]
+    assert tried.kept == ["a", "b", "c", "de", "f"]
 
 
-def test_groups_that_are_finished_do_not_wait(attempts):
-    assert waiting(attempts) == {0: "abc", 2: "f"}
+def test_one_trial_alone_is_not_halved(tried):
+    assert tried.lost("f", "memory") == {}
+    assert tried.lines == ["the worker died; retrying f"]
+    assert (tried.handed_out[-1], tried.kept[-1]) == ("f", "f")
 
 
-def test_a_group_whose_worker_died_waits_again_under_a_number_of_its_own(attempts):
-    assert attempts.settle(lost(0)) == ("the worker died; retrying a and 2 more", [])
-    assert waiting(attempts) == {0: "abc", 2: "f", 3: "abc"}
-    assert (attempts.retried, attempts.lost) == (3, 0)
-
-
-def test_after_short_memory_its_halves_do(attempts, tmp_path):
-    said, failed = attempts.settle(lost(0, "memory"))
-    assert (said, failed) == ("the worker died; retrying a and 2 more, in halves", [])
-    assert waiting(attempts) == {0: "abc", 2: "f", 3: "ab", 4: "c"}
-    assert read_groups(tmp_path) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
-
-
-def test_halves_are_halved_down_to_single_trials(attempts, tmp_path):
-    attempts.settle(lost(0, "memory"))
-    attempts.settle(lost(3, "memory"))
-    assert waiting(attempts) == {0: "abc", 2: "f", 3: "ab", 4: "c", 5: "a", 6: "b"}
-    assert read_groups(tmp_path) == [["a"], ["b"], ["c"], ["d", "e"], ["f"]]
-
-
-def test_one_trial_alone_is_not_halved(attempts, tmp_path):
-    assert attempts.settle(lost(2, "memory")) == ("the worker died; retrying f", [])
-    assert waiting(attempts)[3] == "f"
-    assert read_groups(tmp_path)[-1] == ["f"]
-
-
-def test_what_a_worker_dies_of_twice_has_failed(attempts):
-    attempts.settle(lost(0))
-    assert attempts.settle(lost(3)) == ("", named("abc"))
-    assert attempts.reason(lost(3)) == "tried twice: the worker died"
+def test_what_a_worker_dies_of_twice_has_failed(tried):
+    tried.lost("abc")
+    assert tried.lost("abc") == dict.fromkeys("abc", "tried twice: the worker died")
+    assert tried.handed_out == ["abc", "f", "abc"]
 
 
 def test_a_place_that_goes_away_is_forgiven_as_often_as_asked(tmp_path):
-    write_groups(tmp_path, [["a"]])
-    attempts = Attempts(tmp_path, [named("a")], finished=[], retries=2)
-    assert attempts.settle(lost(0, "lost"))[1] == []
-    assert attempts.settle(lost(1, "lost"))[1] == []
-    assert attempts.settle(lost(2, "lost")) == ("", named("a"))
-    assert attempts.reason(lost(2, "lost")) == "lost 3 times: the worker died"
-    assert (attempts.lost, attempts.retried) == (3, 2)
+    tried = Tried(tmp_path, ["a"], retries=2)
+    assert tried.lost("a", "lost") == tried.lost("a", "lost") == {}
+    assert tried.lost("a", "lost") == {"a": "lost 3 times: the worker died"}
 
 
-def test_a_reason_that_the_proxy_gave_is_final(attempts):
-    outcome = GroupOutcome(0, reason="ValueError: no such layer")
-    assert attempts.settle(outcome) == ("", named("abc"))
-    assert attempts.reason(outcome) == "ValueError: no such layer"
+def test_a_reason_that_the_proxy_gave_is_final(tried):
+    outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
+    assert tried.settle(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
 
 
-def test_what_a_place_takes_no_more_of_is_a_group_of_its_own(attempts, tmp_path):
-    assert attempts.settle(GroupOutcome(0, [result("a"), result("b")], trained=2)) == ("", [])
-    assert waiting(attempts) == {0: "abc", 2: "f", 3: "c"}
-    assert read_groups(tmp_path) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
+def test_what_a_place_takes_no_more_of_is_a_group_of_its_own(tried):
+    results = [TrialResult(name, "finished", 1, 1, 0.0) for name in "ab"]
+    assert tried.settle(GroupOutcome(named("ab"), named("c"), results)) == {}
+    assert tried.handed_out == ["abc", "f", "c"]
+    assert tried.kept == ["ab", "c", "de", "f"]
 
 
-def test_where_a_part_has_failed_the_other_part_is_handed_out(attempts):
-    assert attempts.settle(GroupOutcome(0, reason="no such layer", trained=1)) == ("", named("a"))
-    assert waiting(attempts)[3] == "bc"
+def test_where_a_part_has_failed_the_other_part_is_handed_out(tried):
+    outcome = GroupOutcome(named("a"), named("bc"), reason="no such layer")
+    assert tried.settle(outcome) == {"a": "no such layer"}
+    assert tried.handed_out[-1] == "bc"
 
 
 @pytest.mark.parametrize(

@@ -1,126 +1,172 @@
-"""What a sweep says of itself while it runs, and who believes it."""
+"""What a sweep says of itself while it runs: to its bar, to other terminals, and to MLflow."""
 
+import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Place, read_progress
-from mixopt.sweeps.attempts import Attempts
-from mixopt.sweeps.progress import SweepMeter, shown_progress
+from mixopt.sweeps import METRICS, GroupOutcome, Job, Place, read_progress
+from mixopt.sweeps.group_folder import BEAT, Beat, Group, GroupResult, write_beat, write_result
+from mixopt.sweeps.progress import SweepMeter
 from mixopt.system import no_progress
-from mixopt.trials import Progress, Trial, TrialResult
+from mixopt.trials import Losses, Training, Trial, TrialResult
 
-FILE = ".progress.json"
+TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
+FIRST = Beat(doing="training", done=500, total=2000, number=1, seconds=2.0, place=Place("n1"))
+SECOND = Beat(doing="compiling", total=1000, number=1, place=Place("n2", "H100", 1.0))
+
+
+def named(names):
+    return [TRIALS[name] for name in names]
 
 
 def result(name, status="finished"):
     return TrialResult(name, status, 1000, 5, 0.1)
 
 
+def lines(folder):
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
 @pytest.fixture
-def meter(tmp_path_factory):
+def shown():
+    return []
+
+
+@pytest.fixture
+def meter(tmp_path, shown):
     """Of ten trials of 1,000 tokens, two have ended, and two groups train."""
-    meter = SweepMeter(10, 1000, [result("a"), result("b", "failed")], no_progress)
-    groups = [[Trial(n, Mixture({"x": 1.0}), 0) for n in names] for names in ("cd", "e")]
-    meter.tuned(Attempts(tmp_path_factory.mktemp("trials"), groups, finished=[]))
-    meter.report(0, Progress(500, 2000), Place("n1"))
-    meter.report(1, Progress(0, 1000, "compiling"), Place("n2", "H100", 1.0))
+    known = {"a": result("a"), "b": result("b", "failed")}
+    meter = SweepMeter(tmp_path, 10, 1000, known, lambda *now: shown.append(now))
+    meter.report(named("cd"), FIRST)
+    meter.report(named("e"), SECOND)
     return meter
 
 
-def test_the_state_counts_trials(meter):
-    state = meter.state()
-    assert (state.trials, state.ended, state.failed, state.running) == (10, 2, 1, 3)
+def test_the_bar_has_tokens_trials_and_speed(meter, shown):
+    done, note = shown[-1]
+    assert done == 2_500
+    assert note.startswith("2/10 trials, 1 failed, ")
+    assert note.endswith("k tokens/s")
 
 
-def test_the_state_says_what_each_worker_does(meter):
-    first, second = meter.state().workers
+def test_a_group_that_ends_runs_no_more(meter, shown):
+    meter.ended(GroupOutcome(named("cd")), [result("c"), result("d", "diverged")])
+    now = meter.metrics()
+    assert (now["trials/done"], now["trials/failed"], now["trials/running"]) == (4, 2, 1)
+    assert shown[-1][0] == 4_000
+
+
+def test_the_tokens_of_a_group_that_is_lost_are_lost(meter, shown):
+    meter.ended(GroupOutcome(named("cd"), reason="gone", fault="lost"), [])
+    now = meter.metrics()
+    assert (now["trials/done"], now["trials/running"], now["trials/lost"]) == (2, 1, 2)
+    assert (shown[-1][0], now["trials/tokens_per_second"]) == (2_000, 0.0)
+
+
+def test_the_best_mean_loss_is_that_of_all_trials(tmp_path):
+    losses = Losses(1, {}, {"x": 1.0, "y": 2.0})
+    known = {"a": TrialResult("a", "finished", 1, 1, 0.0, losses), "b": result("b", "failed")}
+    meter = SweepMeter(tmp_path, 2, 1, known, no_progress)
+    assert meter.metrics()["trials/best_mean_loss"] == 1.5
+
+
+def write_group(folder, names, beat):
+    place = folder / "work" / f"{names or 'tune'}-0.1"
+    place.mkdir(parents=True)
+    job = Job("p", {}, folder, Training(1000))
+    Group(job, named(names), {}, 1.0).write(place)
+    write_beat(place, beat)
+    return place
+
+
+def test_another_process_sees_what_each_worker_does(tmp_path):
+    write_group(tmp_path, "cd", FIRST)
+    write_group(tmp_path, "e", SECOND)
+    first, second = read_progress(tmp_path)
     assert (first.doing, first.trials, first.done, first.total) == (
         "training",
         ["c", "d"],
         500,
         2000,
     )
-    assert (second.doing, second.trials) == ("compiling", ["e"])
-    assert [(w.node, w.kind, w.gpus) for w in (first, second)] == [
-        ("n1", "cpu", 0),
-        ("n2", "H100", 1),
-    ]
+    assert (first.tokens_per_second, second.tokens_per_second) == (250.0, None)
+    assert (second.node, second.kind, second.gpus) == ("n2", "H100", 1.0)
 
 
-def test_a_worker_that_tunes_has_no_trials():
-    meter = SweepMeter(10, 1000, [], no_progress)
-    meter.tuning()
-    assert [(worker.doing, worker.trials) for worker in meter.state().workers] == [
-        ("compiling", [])
-    ]
+def test_a_worker_that_tunes_has_no_trials_and_one_with_a_result_works_no_more(tmp_path):
+    write_group(tmp_path, "", SECOND)
+    write_result(write_group(tmp_path, "e", FIRST), GroupResult())
+    assert [(group.doing, group.trials) for group in read_progress(tmp_path)] == [("compiling", [])]
 
 
-def test_the_time_left_is_by_the_tokens_of_this_sweep(meter):
-    time.sleep(0.05)
-    state = meter.state()
-    assert state.left == pytest.approx((10_000 - 2_500) / state.tokens_per_second)
-
-
-def test_a_group_that_ends_runs_no_more(meter):
-    meter.ended(0, [result("c"), result("d", "diverged")])
-    state = meter.state()
-    assert (state.ended, state.failed, state.running) == (4, 2, 1)
-
-
-def test_the_tokens_of_a_group_that_is_lost_are_lost(meter):
-    meter.ended(0, [])
-    state = meter.state()
-    assert (state.ended, state.running, state.tokens_per_second) == (2, 1, None)
-
-
-def test_the_file_is_there_while_the_sweep_runs_and_gone_after(meter, tmp_path):
-    with shown_progress(tmp_path, meter):
-        while not (tmp_path / FILE).exists():
-            time.sleep(0.01)
-        assert read_progress(tmp_path).running == 3
-    assert os.listdir(tmp_path) == ["metrics.jsonl"]
-
-
-def test_a_folder_that_cannot_be_written_ends_no_sweep(meter, tmp_path):
-    (tmp_path / "file").write_text("")
-    with shown_progress(tmp_path / "file", meter):
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[: len(text) // 2],
-        lambda text: "",
-        lambda text: "[]",
-        lambda text: text.replace("training", "dancing"),
-        lambda text: text.replace('"c"', '"\\u001b[2J"'),
-        lambda text: text.replace('"running":3', '"running":-3'),
-        lambda text: text.replace('"trials":10', '"trials":1e400'),
-    ],
-)
-def test_a_damaged_file_is_as_good_as_none(meter, tmp_path, damage):
-    whole = meter.state().model_dump_json()
-    assert damage(whole) != whole
-    (tmp_path / FILE).write_text(whole)
-    assert read_progress(tmp_path) is not None
-    (tmp_path / FILE).write_text(damage(whole))
-    assert read_progress(tmp_path) is None
-
-
-def test_a_file_of_a_process_that_is_gone_is_as_good_as_none(meter, tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    text = meter.state().model_dump_json().replace(f'"pid":{os.getpid()}', f'"pid":{gone.pid}')
-    (tmp_path / FILE).write_text(text)
-    assert read_progress(tmp_path) is None
+@pytest.mark.parametrize("text", ["", "[]", '{"doing": "dancing"}', '{"done": -3}', '{"x": 1e400}'])
+def test_a_damaged_beat_is_as_good_as_none(tmp_path, text):
+    (write_group(tmp_path, "e", FIRST) / BEAT).write_text(text)
+    assert read_progress(tmp_path) == []
 
 
 def test_a_pipe_in_its_place_is_not_read(tmp_path):
-    os.mkfifo(tmp_path / FILE)
-    assert read_progress(tmp_path) is None
+    place = write_group(tmp_path, "e", FIRST)
+    (place / BEAT).unlink()
+    os.mkfifo(place / BEAT)
+    assert read_progress(tmp_path) == []
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(time, "time", lambda: Clock.now)
+    return Clock
+
+
+def idle(folder):
+    return SweepMeter(folder, 3, 1000, {}, no_progress)
+
+
+def test_a_line_is_written_every_second_and_later_every_ten_at_most(tmp_path, clock):
+    meter = idle(tmp_path)
+    for clock.now in (1000.0, 1000.9, 1001.0, 1010.0, 2000.0, 2009.9, 2010.0, 2012.0, 2031.0):
+        meter.note_metrics()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 10, 1000, 1010, 1031]
+    assert (lines(tmp_path)[2]["time"], lines(tmp_path)[2]["trials/done"]) == (1010.0, 0)
+
+
+def test_the_next_owner_s_steps_go_on_from_the_first_line(tmp_path, clock):
+    idle(tmp_path).note_metrics()
+    clock.now = 5000.0
+    idle(tmp_path).note_metrics()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 4000]
+
+
+@pytest.mark.parametrize("content", ["", "[]\n", "{\n", '{"time": "soon"}\n'])
+def test_a_file_that_cannot_be_read_is_gone_on_with(tmp_path, clock, content):
+    (tmp_path / METRICS).write_text(content)
+    idle(tmp_path).note_metrics()
+    assert json.loads((tmp_path / METRICS).read_text().splitlines()[-1])["step"] == 0
+
+
+def test_a_clock_that_is_set_back_stops_nothing(tmp_path, clock):
+    meter = idle(tmp_path)
+    meter.note_metrics()
+    clock.now = 10.0
+    meter.note_metrics()
+    assert [line["step"] for line in lines(tmp_path)] == [0, 0]
+
+
+def test_the_last_line_is_of_the_end(tmp_path):
+    with idle(tmp_path) as meter:
+        meter.ended(GroupOutcome(named("ab")), [result("a"), result("b", "failed")])
+    last = lines(tmp_path)[-1]
+    assert (last["trials/done"], last["trials/failed"], last["trials/running"]) == (2, 1, 0)
+    assert len(lines(tmp_path)) == 2
+
+
+def test_a_folder_that_cannot_be_written_ends_no_sweep(tmp_path):
+    (tmp_path / "file").write_text("")
+    with idle(tmp_path / "file") as meter:
+        meter.report(named("ab"), FIRST)

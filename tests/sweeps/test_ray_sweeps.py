@@ -152,10 +152,10 @@ def test_a_corpus_that_is_changed_under_a_sweep_ends_it_with_the_reason(
     corpus = shutil.copytree(corpus_path, tmp_path / "corpus")
     job = job_of(corpus, tmp_path, seconds=0.3)
     site = Site(tmp_path / "trials", device="cpu", workers=1)
-    groups = {number: [trial] for number, trial in enumerate(trials_of(4))}
+    groups = [[trial] for trial in trials_of(4)]
     executor = make_executor("ray", {"address": nodes.address}, site)
-    with GroupRunner(job, site, executor) as runner:
-        outcomes = runner.run(groups, lambda *_: None)
+    with GroupRunner(job, site.folder, executor) as runner:
+        outcomes = runner.run(groups)
         assert next(outcomes).reason is None
         with (corpus / "index.json").open("a") as index:
             index.write("\n")

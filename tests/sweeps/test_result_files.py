@@ -1,6 +1,7 @@
 """Designs and results on disk come back as they went, or the file that is wrong is named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -53,7 +54,7 @@ def test_experts_survive_json():
 
 def test_a_folder_keeps_results_by_trial(tmp_path):
     folder = TrialFolder(tmp_path)
-    folder.write(0, TRIALS, RESULTS)
+    folder.write(TRIALS, RESULTS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t0.json", "t1.json"]
     third = Trial("t2", MIXTURES[0], 9)
     assert TrialFolder(tmp_path).results([*TRIALS, third]) == dict(
@@ -70,20 +71,6 @@ def test_files_of_trials_are_told_from_the_others(tmp_path):
     assert [path.name for path in trial_paths(tmp_path)] == ["t0.json"]
 
 
-def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
-    folder = TrialFolder(tmp_path / "all")
-    folder.write(0, TRIALS, RESULTS)
-    entries = [
-        {"made_by": "", "trial": trial_to_json(trial), "result": result_to_json(result)}
-        for trial, result in zip(TRIALS, RESULTS, strict=True)
-    ]
-    (tmp_path / "cut").mkdir()
-    write_sealed(tmp_path / "cut" / ".group-00000.json", {"entries": entries})
-    recovered = TrialFolder(tmp_path / "cut")
-    assert list(recovered.results(TRIALS).values()) == RESULTS
-    assert not list((tmp_path / "cut").glob(".group-*"))
-
-
 @pytest.mark.parametrize(
     "other",
     [
@@ -93,7 +80,7 @@ def test_a_group_that_was_cut_off_while_it_was_written_is_completed(tmp_path):
     ],
 )
 def test_a_file_of_another_trial_is_refused(tmp_path, other):
-    TrialFolder(tmp_path).write(0, TRIALS, RESULTS)
+    TrialFolder(tmp_path).write(TRIALS, RESULTS)
     with pytest.raises(RunError, match=r"t0\.json: is for another mixture or seed; delete it"):
         TrialFolder(tmp_path).results([other])
     (tmp_path / "t0.json").write_text("[]")
@@ -103,7 +90,7 @@ def test_a_file_of_another_trial_is_refused(tmp_path, other):
 
 def test_a_result_of_another_configuration_or_corpus_is_refused(tmp_path):
     mine = trial_fingerprint("step", "corpus")
-    TrialFolder(tmp_path, mine).write(0, TRIALS, RESULTS)
+    TrialFolder(tmp_path, mine).write(TRIALS, RESULTS)
     assert len(TrialFolder(tmp_path, mine).results(TRIALS)) == len(TRIALS)
     for other in (trial_fingerprint("step", "other"), trial_fingerprint("other", "corpus"), ""):
         with pytest.raises(RunError, match=r"t0\.json: was trained by another configuration"):
@@ -111,19 +98,14 @@ def test_a_result_of_another_configuration_or_corpus_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../OUTSIDE", "/tmp/OUTSIDE", "a\nb", ".hidden", ""])
-def test_a_journal_writes_nothing_outside_its_folder(tmp_path, name):
-    folder = tmp_path / "a" / "b" / "trials"
-    trial = {**trial_to_json(TRIALS[0]), "name": name}
-    entry = {"made_by": "", "trial": trial, "result": result_to_json(RESULTS[0])}
-    write_sealed(folder / ".group-00000.json", {"entries": [entry]})
-    before = sorted(tmp_path.rglob("*"))
+def test_a_trial_is_written_nowhere_outside_its_folder(tmp_path, name):
     with pytest.raises(RunError, match="rename it"):
-        TrialFolder(folder)
-    assert sorted(tmp_path.rglob("*")) == before
+        TrialFolder(tmp_path / "trials").write([replace(TRIALS[0], name=name)], RESULTS[:1])
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_flip_in_a_trial_is_found_or_harmless(tmp_path):
-    TrialFolder(tmp_path).write(0, TRIALS[:1], RESULTS[:1])
+    TrialFolder(tmp_path).write(TRIALS[:1], RESULTS[:1])
     path = tmp_path / "t0.json"
     whole = path.read_bytes()
     for bit in range(0, len(whole) * 8, 7):

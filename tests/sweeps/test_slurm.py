@@ -215,7 +215,7 @@ NASTY = "a;touch hit\n#SBATCH --wrap=x"
     ],
 )
 def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value):
-    with pytest.raises(ConfigError, match=f"sweep.options.{field}|sweep.options.python"):
+    with pytest.raises(ConfigError, match=f"sweep.options: {field}"):
         script(tmp_path, **{field: value})
 
 

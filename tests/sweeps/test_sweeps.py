@@ -14,8 +14,18 @@ import pytest
 
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import GroupRunner, Job, LocalExecutor, Means, Site, TrialFolder, run_trials
-from mixopt.system import read_json, write_sealed
+from mixopt.sweeps import (
+    GroupRunner,
+    Job,
+    LocalExecutor,
+    Means,
+    Site,
+    TrialFolder,
+    run_trials,
+    trial_files,
+    trial_paths,
+)
+from mixopt.system import read_json
 from mixopt.trials import Training, Trial
 
 ALONE = Means(workers=1)
@@ -245,16 +255,22 @@ def test_a_group_leaves_work_for_every_worker(make_job, tmp_path):
     assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b"], ["c", "d"]]
 
 
-def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_path):
-    """The journal of the group is there, the files of its trials are not yet."""
+def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_path, monkeypatch):
     job, trials, folder = make_job(), trials_named("a", "b"), tmp_path / "trials"
-    first = run_trials(trials, job, folder, means=ALONE)
-    entries = [read_json(folder / f"{trial.name}.json") for trial in trials]
-    entries = [{name: entry[name] for name in ("made_by", "trial", "result")} for entry in entries]
-    for trial in trials:
-        TrialFolder(folder).forget(trial.name)
-    write_sealed(folder / ".group-00000.json", {"entries": entries})
-    assert run_trials(trials, job, folder, means=ALONE) == first
+    write = trial_files.write_sealed
+
+    def write_until_killed(path, content):
+        if path.name == "b.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(trial_files, "write_sealed", write_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(trials, job, folder, means=ALONE)
+    assert [path.name for path in trial_paths(folder)] == ["a.json"]
+    monkeypatch.undo()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert len(run_trials(trials, job, folder, means=ALONE)) == 2
     assert trained(job) == ["a", "b"]
 
 
@@ -292,7 +308,7 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
 def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
     site = Site(tmp_path, device="cpu", workers=1)
     executor = LocalExecutor(site)
-    with GroupRunner(make_job(), site, executor) as runner:
+    with GroupRunner(make_job(), tmp_path, executor) as runner:
         assert runner.group_size() == 2
         process = executor._workers[0]._process
     assert process.returncode == -signal.SIGKILL
@@ -301,11 +317,11 @@ def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
 def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, tmp_path):
     """Its worker has written the result of a group; the owner has not read it."""
     job, trials, site = make_job(), trials_named("a", "b"), Site(tmp_path, device="cpu", workers=1)
-    with GroupRunner(job, site, LocalExecutor(site)) as runner:
-        next(runner.run({0: trials}, lambda *_: None))
+    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+        next(runner.run([trials]))
     assert len(list((tmp_path / "work").glob("a-*/result.json"))) == 1
-    with GroupRunner(job, site, LocalExecutor(site)) as runner:
-        (outcome,) = runner.run({5: trials}, lambda *_: None)
+    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+        (outcome,) = runner.run([trials])
     assert [result.trial for result in outcome.results] == ["a", "b"]
     assert trained(job) == ["a", "b"]
     assert not list((tmp_path / "work").glob("a-*"))
@@ -317,8 +333,8 @@ def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path,
     site = Site(tmp_path / "trials", device="cpu", workers=1)
 
     def train(job):
-        with GroupRunner(job, site, LocalExecutor(site)) as runner:
-            next(runner.run({0: trials}, lambda *_: None))
+        with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+            next(runner.run([trials]))
 
     train(job)
     train(replace(job, made_by="another"))

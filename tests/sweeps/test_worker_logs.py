@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mixopt.sweeps import LogPart, logs_in, part_of
-from mixopt.sweeps.worker_logs import marked
+from mixopt.sweeps.trial_files import marked
 
 TEN = "mixopt: 2026-11-26T10:00:00Z"
 LATER = "mixopt: 2026-11-26T10:05:00Z"
@@ -61,13 +61,8 @@ def test_a_mark_that_names_no_trial_is_none(tmp_path, names):
     assert part_of("a", [log(tmp_path, f"{TEN} begins {names}\n")]) is None
 
 
-def test_logs_of_earlier_versions_and_of_tasks_are_found_and_pipes_are_not(tmp_path):
-    (tmp_path / "workers.log").write_text("all workers\n")
-    (tmp_path / "work" / "logs").mkdir(parents=True)
-    (tmp_path / "work" / "logs" / "task-3.log").write_text(f'{TEN} begins ["a"]\n')
-    os.mkfifo(log(tmp_path, "").with_name("pipe"))
-    names = [path.name for path in logs_in(tmp_path)]
-    assert names == ["workers.log", "worker-1.log", "task-3.log"]
-    assert part_of("a", logs_in(tmp_path)) == LogPart(
-        tmp_path / "work" / "logs" / "task-3.log", 0, None, "2026-11-26T10:00:00Z"
-    )
+def test_pipes_are_no_logs(tmp_path):
+    path = log(tmp_path, f'{TEN} begins ["a"]\n')
+    os.mkfifo(path.with_name("pipe"))
+    assert logs_in(tmp_path) == [path]
+    assert part_of("a", logs_in(tmp_path)) == LogPart(path, 0, None, "2026-11-26T10:00:00Z")

@@ -164,10 +164,10 @@ def _nothing_is_left():
 @pytest.fixture
 def here(monkeypatch):
     """Count this process as none that an executor started."""
-    from mixopt.testing import _executor_proxy, _executors
+    from mixopt.testing import _executors
 
-    monkeypatch.setattr(_executor_proxy.CheckedProxy, "_leave_name", lambda self: None)
-    monkeypatch.setattr(_executor_proxy, "STEADY", 0.0)
+    monkeypatch.setattr(_executors.CheckedProxy, "_leave_name", lambda self: None)
+    monkeypatch.setattr(_executors, "STEADY", 0.0)
     monkeypatch.setattr(_executors, "ENDING", 0.3)
 
 

@@ -319,7 +319,7 @@ class Forgetful(Ridge):
     [
         (NotCloned, "sklearn.base.clone copies it"),
         (Unguarded, "raises sklearn.exceptions.NotFittedError. Broken: AttributeError"),
-        (Guessing, "raises sklearn.exceptions.NotFittedError. Broken: it predicted"),
+        (Guessing, "raises sklearn.exceptions.NotFittedError. Broken: it was taken"),
         (FitsToNone, "fit returns the regressor"),
         (Tuning, "fit changes no parameter"),
         (Centring, "fit and predict do not change their inputs"),

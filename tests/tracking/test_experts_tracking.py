@@ -120,7 +120,7 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     trial = Trial("t0", Mixture({"web": 0.5, "code": 0.5}), seed=7)
     losses = Losses(1000, {"web": 2.0}, {"web": 1.0})
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
-    TrialFolder(path / "trials").write(0, [trial], [result])
+    TrialFolder(path / "trials").write([trial], [result])
     journal = LineFile(path / JOURNAL)
     about = {"params": {}, "tags": {}}
     started = {"op": "start", "step": "sweep", "name": "sweep", "folder": "trials", "time": 0}

@@ -45,7 +45,7 @@ def trial_file(path, name, *, reason=None, loss=2.0):
     result = TrialResult(name, "finished", 1000, 42, 2.0, losses[-1], tuple(losses))
     if reason:
         result = TrialResult(name, "diverged", 500, 42, 1.0, reason=reason)
-    TrialFolder(path / "trials").write(0, [trial], [result])
+    TrialFolder(path / "trials").write([trial], [result])
 
 
 def say(path, op, **event):

@@ -8,7 +8,6 @@ from places import SUPPORT
 
 from mixopt import design, prepare, sweep
 from mixopt.sweeps import ATTEMPTS, METRICS, AttemptRecord
-from mixopt.sweeps.progress import SweepMetrics
 from mixopt.system import host_name
 
 pytest.importorskip("mlflow")
@@ -85,5 +84,6 @@ def test_a_line_of_a_sweep_of_ten_thousand_attempts_takes_few_calls_of_each(tmp_
 
     shape = {"at": 1.0, "trials": ["a"], "finished": 1, "outcome": "ended", "gpus": 1.0}
     records = [AttemptRecord(node="n", kind="L4", seconds=1.0, **shape) for _ in range(10_000)]
-    meter = SweepMeter(10_000, 1000, [], lambda done, note: None, records)
-    assert calls(SweepMetrics(tmp_path, meter.metrics).note) < 10 * len(records)
+    meter = SweepMeter(tmp_path, 10_000, 1000, {}, lambda done, note: None)
+    meter._records = records
+    assert calls(meter.note_metrics) < 10 * len(records)

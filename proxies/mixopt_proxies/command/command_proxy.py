@@ -1,73 +1,72 @@
 """A proxy that is a command of the user's: any trainer that takes a mixture and leaves losses.
 
-For each trial it makes a folder (mixopt_proxies.command.trial_place), writes the mixture there,
-runs the command (mixopt_proxies.command.trial_run) and reads its losses
-(mixopt_proxies.command.trial_losses). It trains nothing itself and imports no torch.
+For each trial it makes a folder, writes the mixture there, runs the command and reads its losses.
+It trains nothing itself and imports no torch.
+
+    <trial>/attempts.json          each attempt that ended: exit code, seconds, why it failed
+    <trial>/done.json              the result that counts, with its hash; sealed
+    <trial>/attempt-1/mixture.yaml, trial.json, log.txt, and what the command writes
+
+A command that fails, is killed or takes too long is run again in a folder of its own, as often as
+`proxy.retries` says, so that one that outlived its worker, on a node that was given up, writes to
+no other attempt's folder. A command that ended well would do the same again: what is wrong with
+its result is the trial's failure.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError
+from mixopt.errors import MixoptError, RunError, did_you_mean
+from mixopt.sweeps import exit_text
+from mixopt.system import (
+    check_name,
+    file_hash,
+    inside,
+    read_json,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.command.command_line import CommandLine
-from mixopt_proxies.command.mixture_forms import MixtureForm
-from mixopt_proxies.command.trial_losses import UNITS, LossNames
-from mixopt_proxies.command.trial_place import TrialPlace, hash_of
-from mixopt_proxies.command.trial_run import TrainerCommand, TrialRun
+from mixopt_proxies.command.result_file import divergence, losses_of, read_log
+from mixopt_proxies.command.supervisor import run_supervised
+from mixopt_proxies.command.trainer_command import (
+    MIXTURE,
+    TRIAL,
+    TrainerCommand,
+    command_seed,
+)
+
+ATTEMPTS, DONE, LOG = "attempts.json", "done.json", "log.txt"
+COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
+MAX_ATTEMPTS = 10_000
+MAX_LISTED = 8  # files that an error names
+MAX_LAST_LINE = 300  # characters
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
+_WEIGHT_TOLERANCE = 1e-3  # of weights that a trainer has rounded
 
 
-class CommandProxy:
+class CommandProxy(TrainerCommand):
     """A command that trains one trial and writes its losses."""
 
     is_probed = False  # `mixopt check` runs no command
 
-    def __init__(
-        self,
-        run: str | Sequence[str],
-        result: str,
-        losses: str | Mapping[str, str] | None = None,
-        unit: str = "nats_per_token",
-        mixture_format: str | None = None,
-        paths: Mapping[str, Any] | None = None,
-        folder: str | None = None,
-        timeout: float | None = None,
-        retries: int = 0,
-    ) -> None:
-        """Check what can be checked without a corpus."""
-        _check_result(result)
-        if unit not in UNITS:
-            raise ConfigError(f"proxy.unit: {unit!r}; need {' or '.join(UNITS)}")
-        self._made_by = {
-            "run": run if isinstance(run, str) else list(run),
-            "mixture_format": mixture_format,
-            "paths": None if paths is None else dict(paths),
-            "folder": folder,
-        }
-        form = MixtureForm(mixture_format, paths)
-        place = None if folder is None else Path(folder).expanduser().resolve()
-        line, names = CommandLine(run), LossNames(losses)
-        self._command = TrainerCommand(line, result, names, unit, place, timeout, retries, form)
-
-    def check_here(self) -> None:
-        """Check that the command's folder, program and script are there, on this machine."""
-        folder = self._command.folder
-        if folder is not None and not folder.is_dir():
-            raise ConfigError(f"proxy.folder: {folder}: no such folder")
-        self._command.line.check_program(folder)
-
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: each trial has a command of its own."""
         self.check_here()
-        self._command.names.check(corpus.evaluation_names)
-        self._command.form.check(corpus, training)
+        self.check_corpus(corpus, training)
         return 1
 
     def train(
@@ -79,21 +78,226 @@ class CommandProxy:
     ) -> list[TrialResult]:
         """Run the command for each trial that has no result, and return their losses."""
         total, results = len(trials) * training.tokens, list[TrialResult]()
-        made_by = hash_of(self._made_by)
         with ExitStack() as stack:
             files = training.files or stack.enter_context(tempfile.TemporaryDirectory())
             for trial in trials:
                 alive = partial(report, Progress(len(results) * training.tokens, total))
-                place = TrialPlace(Path(files), trial, training.tokens, made_by)
-                run = TrialRun(self._command, trial, place, corpus, training)
+                run = _TrialRun(self, trial, Path(files), corpus, training)
                 results.append(run.result(alive))
         report(Progress(total, total))
         return results
 
 
-def _check_result(result: str) -> None:
-    path = PurePath(result)
-    if not result or path.is_absolute() or ".." in path.parts:
-        raise ConfigError(
-            f"proxy.result: {result!r}; need a file or folder that the command writes below {{out}}"
+class _TrialRun:
+    """A trial, the command that trains it, and its folder."""
+
+    def __init__(
+        self,
+        command: TrainerCommand,
+        trial: Trial,
+        files: Path,
+        corpus: Corpus,
+        training: Training,
+    ) -> None:
+        self._command, self._trial = command, trial
+        self._corpus, self._training = corpus, training
+        self._path = files / check_name(trial.name, "trial", RunError)
+        identity = json.dumps(command.identity, sort_keys=True)
+        self._identity = {
+            "trial": trial.name,
+            "mixture": trial.mixture.fingerprint,
+            "seed": trial.seed,
+            "tokens": training.tokens,
+            "command": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        }
+
+    def result(self, alive: Callable[[], None]) -> TrialResult:
+        """Return the result that is there, or that of running the command."""
+        with suppress(MixoptError, OSError):
+            return self._kept()
+        seconds, reason, tries = 0.0, "", self._command.retries + 1
+        for _ in range(tries):
+            started, folder = time.time(), self._new_attempt()
+            failure, spent = self._attempted(folder, alive)
+            seconds += spent
+            if failure is None:
+                return self._read(folder, seconds, started)
+            reason = failure
+            with suppress(MixoptError, OSError):
+                if self._found(folder, seconds, started)[1].status == "diverged":
+                    return self._ended("diverged", f"{reason}; its losses are not finite", seconds)
+        times = f"tried {tries} times: " if tries > 1 else ""
+        return self._ended("failed", f"{times}{reason}", seconds)
+
+    def _kept(self) -> TrialResult:
+        """Return the result of an earlier run, if it is of this very trial and unchanged."""
+        done = read_sealed(self._path / DONE, mend="delete it to run the trial again")
+        folder = inside(self._path, str(done.get("attempt")))
+        file = inside(folder, str(done.get("file")))
+        same = {name: done.get(name) for name in self._identity} == self._identity
+        if not same or file_hash(file) != done.get("file_hash"):
+            raise RunError(f"{self._path / DONE}: is of another trial, or its file has changed")
+        return self._read(folder, float(done["seconds"]), started=0.0)
+
+    def _new_attempt(self) -> Path:
+        """Make the folder of the next attempt; whoever makes it first has it."""
+        for number in range(1, MAX_ATTEMPTS):
+            folder = self._path / f"attempt-{number}"
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+            return folder
+        raise RunError(f"{self._path}: holds {MAX_ATTEMPTS} attempts; delete it")
+
+    def _attempted(self, folder: Path, alive: Callable[[], None]) -> tuple[str | None, float]:
+        """Run the command once; return why it failed, and how long it ran."""
+        words, environment = self._command.prepared(
+            self._trial, self._corpus, self._training, folder
         )
+        started, timeout = time.time(), self._command.timeout
+        ended = run_supervised(
+            words,
+            folder=self._command.place or folder,
+            environment=environment,
+            log=folder / LOG,
+            timeout=timeout,
+            alive=alive,
+        )
+        code, reason, spent = ended.get("code"), None, time.time() - started
+        if code != 0:
+            fault = ended.get("fault") or "ended without an exit code"
+            if ended.get("late"):
+                fault = f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
+            elif "killed" in ended:
+                fault = f"its supervisor ended with {exit_text(ended['killed'])}"
+            elif code is not None:
+                fault = f"ended with {exit_text(code)}"
+            log = f"{self._path.name}/{folder.name}/{LOG}"
+            reason = f"the command {fault}{_last_words(folder / LOG)}; see {log}"
+        before: Any = []
+        with suppress(RunError):  # none yet, or damaged: it is for people to read
+            before = read_json(self._path / ATTEMPTS)
+        entry = {
+            "attempt": int(folder.name.rpartition("-")[2]),
+            "started": started,
+            "seconds": round(spent, 3),
+            "exit_code": code,
+            "reason": reason,
+        }
+        write_json(self._path / ATTEMPTS, [*(before if isinstance(before, list) else []), entry])
+        return reason, spent
+
+    def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
+        """Return the result that a command left which ended well."""
+        try:
+            file, result = self._found(folder, seconds, started)
+            if started:
+                name = file.relative_to(folder).as_posix()
+                content = {
+                    "attempt": folder.name,
+                    "file": name,
+                    "file_hash": file_hash(file),
+                    "seconds": round(seconds, 3),
+                }
+                write_sealed(self._path / DONE, {**self._identity, **content})
+        except (MixoptError, OSError) as error:
+            return self._ended("failed", f"{error}{_last_words(folder / LOG)}", seconds)
+        return result
+
+    def _found(self, folder: Path, seconds: float, started: float) -> tuple[Path, TrialResult]:
+        """Return the file that the command left, and what is in it."""
+        file = result_file(folder, self._command.result)
+        log, command = read_log(file), self._command
+        old = started - COARSE - file.stat().st_mtime
+        fault = _foreign(log.about, self._trial, folder)
+        if old > 0:
+            fault = (
+                f"is {old + COARSE:.0f} s older than the attempt that should have written it; is"
+                " it a copy of another run?"
+            )
+        if fault is not None:
+            raise RunError(f"{file}: {fault}")
+        tokens = _count(log.about.get("tokens")) or self._training.tokens
+        losses, curve = losses_of(
+            log, command.losses, self._corpus,
+            tokens=tokens, unit=command.unit, result=command.result,
+        )  # fmt: skip
+        fault = divergence(losses, command.result)
+        if fault is not None:
+            return file, self._ended("diverged", fault, seconds)
+        size = _count(log.about.get("parameters"))
+        name = self._trial.name
+        return file, TrialResult(name, "finished", tokens, size, seconds, losses, curve)
+
+    def _ended(
+        self, status: Literal["diverged", "failed"], reason: str, seconds: float
+    ) -> TrialResult:
+        return TrialResult(self._trial.name, status, 0, 0, seconds, reason=reason)
+
+
+def result_file(folder: Path, result: str) -> Path:
+    """Return the file that `result` names; of several that a glob matches, the newest."""
+    exact = folder / result
+    matched = [exact] if exact.exists() else sorted(folder.glob(result))
+    if not matched:
+        written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+        there = [name for name in written if name not in (LOG, MIXTURE, TRIAL)][:MAX_LISTED]
+        near = did_you_mean(result, there) if there else "; it wrote nothing there"
+        raise RunError(f"{folder}: the command wrote no {result!r}{near}")
+    newest = max(matched, key=lambda path: path.stat().st_mtime)
+    return inside(folder, newest.relative_to(folder).as_posix(), RunError)
+
+
+def _foreign(about: Mapping[str, Any], trial: Trial, folder: Path) -> str | None:
+    """Say in what a result names another trial; None where it names this one, or none."""
+    if str(about.get("trial", trial.name)) != trial.name:
+        return f"is for trial {about['trial']!r}, not {trial.name!r}"
+    seeds = {str(trial.seed), str(command_seed(trial))}
+    if "seed" in about and str(about["seed"]).removesuffix(".0") not in seeds:
+        hint = "pass {seed} to the trainer, or write its own seed under another name"
+        return f"has seed {about['seed']!r}, and the trial has {command_seed(trial)}; {hint}"
+    if "mixture" in about and not _is_mixture(about["mixture"], trial, folder):
+        shown = str(about["mixture"])[:80]
+        return f"is of another mixture ({shown}), not of {trial.mixture.fingerprint}"
+    return None
+
+
+def _is_mixture(value: Any, trial: Trial, folder: Path) -> bool:
+    if isinstance(value, Mapping):
+        weights = dict(trial.mixture)
+        try:
+            return all(
+                abs(float(value.get(name, 0.0)) - weights.get(name, 0.0)) <= _WEIGHT_TOLERANCE
+                for name in {*value, *weights}
+            )
+        except (TypeError, ValueError):
+            return False
+    text = str(value)
+    if _FINGERPRINT.fullmatch(text):
+        return text == trial.mixture.fingerprint
+    path = Path(text)  # a trainer that logs its arguments says where its mixture was
+    if path.is_absolute() and path.parent.name.startswith("attempt-"):
+        return path.resolve().is_relative_to(folder.resolve())
+    return True
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log that says something, in brackets."""
+    with suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 16_384))
+        lines = stream.read().decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f" (last line: {last[:MAX_LAST_LINE]})" if last else ""
+    return ""
+
+
+def _count(value: object) -> int:
+    """Return a count that a result says of itself; 0 where it says none that can be."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return 0
+    return round(number) if math.isfinite(number) and 0 < number < 2**63 else 0

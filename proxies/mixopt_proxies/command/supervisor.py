@@ -9,7 +9,8 @@ their own, as torchrun's workers do; and the command dies with this process (PR_
 
     python -I supervisor.py GRACE PROGRAM ARGUMENT ...
 
-Out: two lines of JSON, {"pid": number} and {"code": number}, or {"fault": text}.
+Out: two lines of JSON, {"pid": number} and {"code": number}, or {"fault": text}. What the worker
+does of this (`run_supervised`) stands here too.
 """
 
 from __future__ import annotations
@@ -22,12 +23,68 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
+GRACE = 5.0  # seconds that a command has to end by itself once it was told to
+SIGN_OF_LIFE = 0.2  # seconds between two of the worker
 _PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
 _TICK = 0.05  # seconds between two looks
 _DYING = 10.0  # seconds until a killed process is left to the kernel
+
+
+def run_supervised(
+    words: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    timeout: float | None,
+    alive: Callable[[], None],
+) -> dict[str, Any]:
+    """Run a command to its end.
+
+    Returns:
+        One of `code`, its exit code, negative for a signal; `fault`, why it could not be started;
+        `late`, that it was ended after `timeout` seconds; and `killed`, what its supervisor was
+        killed by.
+    """
+    begun, late = time.monotonic(), False
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-I", __file__, str(GRACE), *words],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        while process.poll() is None:
+            alive()
+            late = timeout is not None and time.monotonic() - begun > timeout
+            if late:
+                process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SIGN_OF_LIFE)
+    finally:  # the supervisor ends what is left
+        process.stdin.close()
+        lines = process.stdout.read().splitlines()
+        process.wait()
+        process.stdout.close()
+    ended: dict[str, Any] = {}
+    for line in lines:
+        ended |= json.loads(line)
+    if process.returncode and "pid" in ended:
+        with suppress(OSError):
+            os.killpg(ended["pid"], signal.SIGKILL)
+        return {"killed": process.returncode}
+    return {"late": True} if late and ended.get("code") is None else ended
 
 
 def main(grace: float, words: list[str]) -> None:

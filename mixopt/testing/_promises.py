@@ -1,0 +1,66 @@
+"""Promises of a plug-in, checked: one way to say which is broken, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixopt.system import Array
+
+
+@dataclass(frozen=True)
+class Promises:
+    """Checks what plug-ins of one kind promise, such as `a regressor`."""
+
+    kind: str
+
+    def __call__(self, kept: object, promise: str, broken: object = "") -> None:
+        """Raise an error that says which promise is broken, and how, unless it is kept."""
+        if not kept:
+            raise AssertionError(f"{self.kind} promises: {promise}. Broken: {broken}")
+
+    def same(self, got: object, wanted: object, promise: str) -> None:
+        """Check that two values are equal."""
+        self(got == wanted, promise, f"{got}, not {wanted}")
+
+    def shape(self, values: Any, shape: tuple[int, ...], promise: str) -> Array:
+        """Check the shape of an array, and return it as one."""
+        self.same(np.shape(values), shape, promise)
+        return np.asarray(values)
+
+    def close(self, got: Array, wanted: Array, limit: float, promise: str) -> None:
+        """Check that no value is further from what it should be than a limit."""
+        apart = float(np.abs(np.asarray(got) - wanted).max())
+        self(apart <= limit, promise, f"up to {apart:.3g} apart")
+
+    def deviations(self, values: Array, promise: str) -> None:
+        """Check that all values are finite and >= 0."""
+        fine = np.isfinite(values).all() and (values >= 0).all()
+        self(fine, f"{promise} finite and >= 0", f"the least is {np.min(values)}")
+
+    @contextmanager
+    def works(self, promise: str) -> Iterator[None]:
+        """Check that a block raises nothing."""
+        try:
+            yield
+        except Exception as error:
+            self._raised(promise, error)
+
+    def refuses(self, call: Callable[[], object], error: type[Exception], promise: str) -> None:
+        """Check that a call raises an error of one kind."""
+        try:
+            call()
+        except error:
+            return
+        except Exception as other:
+            self._raised(promise, other)
+        else:
+            self(False, promise, "it was taken")
+
+    def _raised(self, promise: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        raise AssertionError(f"{self.kind} promises: {promise}. Broken: {text}") from error

@@ -1,0 +1,269 @@
+"""The file that a trainer leaves, and the losses in it, by evaluation domain and in both units.
+
+A JSON, JSONL or CSV file. A nested mapping is flattened: `{"eval": {"web": 3.1}}` has the name
+`eval.web`. A list of mappings is rows of a log, such as the `log_history` of a Hugging Face
+Trainer: each name in them is a series, with the row's step and tokens where it says them. NaN and
+infinity are read as such, since a trainer that diverged writes them. What the tasks of the
+experiment measure is called as its column is, `task/<name>/<metric>`, and is taken where it is
+there.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, RunError, did_you_mean
+from mixopt.system import chosen, read_text
+from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
+
+UNITS = ("nats_per_token", "bits_per_byte")
+STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
+TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
+# What a result may say of itself, beside losses.
+OF_ITSELF = ("trial", "seed", "mixture", "tokens", "parameters")
+MAX_DEPTH = 32  # mappings within mappings
+_DOMAIN = "{domain}"
+_NEAREST = 3  # names that an error suggests
+_NO_NUMBERS = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
+
+
+class Point(NamedTuple):
+    """One value, and where in training it was logged, as far as that is said."""
+
+    value: float
+    step: float | None = None
+    tokens: float | None = None
+
+
+@dataclass
+class TrainerLog:
+    """What a trainer logged: points by name, in their order, and what the file says of itself."""
+
+    series: dict[str, list[Point]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Add one row of a log, or a whole mapping; of what it says of itself, the last counts."""
+        self.about |= {name: row[name] for name in OF_ITSELF if row.get(name) is not None}
+        self._add(row, "", _place_of(row), MAX_DEPTH)
+
+    def _add(self, value: Any, name: str, place: Point, depth: int) -> None:
+        if isinstance(value, Mapping) and depth:
+            for key, inner in value.items():
+                self._add(inner, f"{name}.{key}" if name else str(key), place, depth - 1)
+        elif isinstance(value, list) and depth:
+            for one in value:
+                self._add(one, name, _place_of(one), depth - 1)
+        elif (number := number_of(value)) is not None:
+            self.series.setdefault(name, []).append(place._replace(value=number))
+
+
+def read_log(path: Path) -> TrainerLog:
+    """Read a trainer's file."""
+    readers = {
+        ".json": _json_rows, ".jsonl": _line_rows, ".ndjson": _line_rows,
+        ".csv": _table_rows, ".tsv": _table_rows,
+    }  # fmt: skip
+    reader = readers.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise RunError(f"{path}: is no JSON, JSONL, CSV or TSV file; have the command write one")
+    log = TrainerLog()
+    for row in reader(path, read_text(path, error=RunError)):
+        log.add_row(row)
+    return log
+
+
+def number_of(value: Any) -> float | None:
+    """Return a value as a number, NaN and infinities included; None where it is none."""
+    if isinstance(value, str):
+        return float(value) if value.strip().lower() in _NO_NUMBERS else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
+
+
+def _place_of(row: Any) -> Point:
+    """Return where in training a row of a log was written; of no value yet."""
+    if not isinstance(row, Mapping):
+        return Point(math.nan)
+    return Point(math.nan, _first_number(row, STEPS), _first_number(row, TOKENS))
+
+
+def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
+    """Return the first of some numbers that a row has and that is finite."""
+    numbers = (number_of(row.get(name)) for name in names)
+    return next((one for one in numbers if one is not None and math.isfinite(one)), None)
+
+
+def _json_rows(path: Path, text: str) -> Sequence[Mapping[str, Any]]:
+    """Return one JSON value: a mapping of names, nested or not, or a list of such."""
+    content = _parsed(text, str(path))
+    rows = content if isinstance(content, list) else [content]
+    if not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{path}: expected names with values, got {type(content).__name__}")
+    return rows
+
+
+def _line_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        row = _parsed(line, f"{path}:{number}") if line.strip() else {}
+        if not isinstance(row, dict):
+            raise RunError(f"{path}:{number}: expected names with values, got {line[:60]!r}")
+        yield row
+
+
+def _table_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
+    """Yield rows of a table with a header; tabs part a `.tsv`, and an empty cell is none."""
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    content = io.StringIO(text.removeprefix("\ufeff"), newline="")
+    reader = csv.DictReader(content, delimiter=separator)
+    try:
+        for row in reader:
+            if None in row:
+                raise RunError(f"{path}:{reader.line_num}: has more cells than the header")
+            yield {name.strip(): _cell(cell) for name, cell in row.items() if cell}
+    except csv.Error as error:
+        raise RunError(f"{path}:{reader.line_num}: cannot be read: {error}") from error
+
+
+def _cell(text: str) -> str | float:
+    try:
+        return int(text) if text.strip().isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
+def _parsed(text: str, where: str) -> Any:
+    """Return the content of JSON, NaN and infinity included."""
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise RunError(f"{where}: is nested too deeply") from None
+    except ValueError as error:
+        raise RunError(f"{where}: cannot be read: {error}") from error
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 40 else float(digits)
+
+
+def check_losses(
+    losses: str | Mapping[str, str] | None, domains: Sequence[str] | None = None
+) -> None:
+    """Check `proxy.losses`: a name for each domain, and of no domain that the corpus has not."""
+    if isinstance(losses, str) and _DOMAIN not in losses:
+        raise ConfigError(
+            f"proxy.losses: {losses!r} gives every domain the same loss; write {_DOMAIN} where"
+            " its name is"
+        )
+    if domains is None or not isinstance(losses, Mapping):
+        return
+    for name in losses:
+        if name not in domains:
+            near = did_you_mean(name, domains)
+            raise ConfigError(f"proxy.losses: unknown evaluation domain {name!r}{near}")
+
+
+def losses_of(
+    log: TrainerLog,
+    losses: str | Mapping[str, str] | None,
+    corpus: Corpus,
+    *,
+    tokens: int,
+    unit: str,
+    result: str,
+) -> tuple[Losses, tuple[Losses, ...]]:
+    """Return the last losses, and the curve that leads to them.
+
+    A glob that matches several names is their mean: one domain may be measured by several tasks.
+    """
+    series = {
+        domain: [log.series[name] for name in _names(losses, domain, list(log.series), result)]
+        for domain in corpus.evaluation_names
+    }
+    last = {domain: _mean(line[-1].value for line in lines) for domain, lines in series.items()}
+    tasks = {n: log.series[n][-1].value for n in corpus.task_columns if n in log.series}
+    final = replace(_in_both_units(last, corpus, tokens, unit), tasks=tasks)
+    earlier = tuple(
+        _in_both_units(at, corpus, place, unit)
+        for place, at in _earlier(series, tokens)
+        if all(abs(value) <= MAX_LOSS for value in at.values())
+    )
+    return final, (*earlier, final)
+
+
+def divergence(losses: Losses, result: str) -> str | None:
+    """Say which loss is not a number, or too large to be squared; None where none is."""
+    for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
+        if not abs(value) <= MAX_LOSS:
+            return f"{result}: the loss of {name!r} is {value:g}"
+    return None
+
+
+def _names(
+    losses: str | Mapping[str, str] | None, domain: str, names: Sequence[str], result: str
+) -> tuple[str, ...]:
+    """Return the names that are a domain's losses."""
+    template = losses if isinstance(losses, str) else (losses or {}).get(domain, _DOMAIN)
+    plain = template.replace(_DOMAIN, domain)
+    pattern = template.replace(_DOMAIN, glob.escape(domain))
+    matched = (plain,) if plain in names else chosen(pattern, names)
+    if not matched:
+        holding = [name for name in names if domain in name][:_NEAREST]
+        close = difflib.get_close_matches(plain, names, n=_NEAREST, cutoff=0.3)
+        nearest = list(dict.fromkeys([*holding, *close, *names[:_NEAREST]]))[:_NEAREST]
+        near = ", ".join(map(repr, nearest))
+        hint = f"the nearest are {near}" if near else "it has no numbers at all"
+        raise RunError(
+            f"{result}: has no loss of {domain!r}: no {plain!r}; {hint}; see proxy.losses"
+        )
+    return matched
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest number
+        return math.nan
+
+
+def _earlier(
+    series: Mapping[str, Sequence[Sequence[Point]]], tokens: int
+) -> Iterable[tuple[int, dict[str, float]]]:
+    """Yield the losses at each earlier place at which all domains have one, by tokens."""
+    lines = [line for lines in series.values() for line in lines]
+    last_step = max((point.step or 0.0 for line in lines for point in line), default=0.0)
+    scale = tokens / last_step if last_step > 0 else 0.0
+
+    def by_tokens(line: Sequence[Point]) -> dict[int, float]:
+        places = [p.tokens if p.tokens is not None else (p.step or 0) * scale for p in line]
+        return {round(at): point.value for at, point in zip(places, line, strict=True)}
+
+    placed = {domain: [by_tokens(line) for line in lines] for domain, lines in series.items()}
+    every = [set(line) for lines in placed.values() for line in lines]
+    for place in sorted(set.intersection(*every)) if every else []:
+        if 0 < place < tokens:
+            yield place, {d: _mean(line[place] for line in ls) for d, ls in placed.items()}
+
+
+def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
+    """Return losses in nats per token and in bits per byte, given one of the two."""
+    if unit == "nats_per_token":
+        return Losses(tokens, dict(values), in_bits_per_byte(values, corpus.evaluation))
+    rates = bits_per_nat(corpus.evaluation)
+    nats = {name: value / rates[name] for name, value in values.items()} if rates else {}
+    return Losses(tokens, nats, dict(values))
