@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -226,7 +227,7 @@ def _check_other_domains(factory: Factory) -> None:
             pass
         fresh = _started(factory, strangers)
         what = "a state that shares no domain with the run is an EstimatorError"
-        promise.refuses(lambda f=fresh, s=state: f.load_state_dict(s), EstimatorError, what)
+        promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, what)
 
 
 def _half(factory: Factory, step: int) -> Any:
