@@ -8,21 +8,17 @@ checkpoint, beside that of the batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mixopt.errors import EstimatorError
-from mixopt.integrations.hf_trainer import MixtureTrainerMixin, read_state
-from mixopt.loading import MixtureLoader
+from mixopt.integrations.hf_trainer import MixtureTrainerMixin
+from mixopt.loading import NO_LOSS, MixtureLoader
 from mixopt.online import Driver
-from mixopt.system import write_sealed
 
-STATE_FILE = "driver.json"
 MakesDriver = Callable[[Mapping[str, Any]], Driver]
-_IGNORED = -100
 
 
 class OnlineTrainerMixin(MixtureTrainerMixin):
@@ -81,16 +77,15 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         labels = inputs["labels"][:, 1:]
         losses = [
             torch.nn.functional.cross_entropy(
-                one[:-1].float(), label, reduction="none", ignore_index=_IGNORED
+                one[:-1].float(), label, reduction="none", ignore_index=NO_LOSS
             )
             for one, label in zip(logits.detach(), labels, strict=True)
         ]
-        return torch.stack(losses), labels != _IGNORED
+        return torch.stack(losses), labels != NO_LOSS
 
-    def load_mixture(self, checkpoint: Path) -> None:
-        """Resume batches and estimator after a checkpoint."""
-        super().load_mixture(checkpoint)
-        self.driver.load_state_dict(read_state(checkpoint, STATE_FILE))
+    def stateful(self) -> dict[str, Any]:
+        """Return batches and driver, by the file that their states are saved in."""
+        return {**super().stateful(), "driver.json": self.driver}
 
 
 class OnlineTrainer(OnlineTrainerMixin, Trainer):  # type: ignore[misc]
@@ -124,12 +119,3 @@ class _Drive(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note a step."""
         self._driver.step(learning_rate=self._learning_rate)
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Write the state, which all ranks ask for, beside the Trainer's."""
-        content = self._driver.state_dict()
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_sealed(folder / STATE_FILE, content)

@@ -19,11 +19,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import SamplerError
-from mixopt.loading import Batch, MixtureDataset, MixtureLoader, MixtureStream
+from mixopt.loading import NO_LOSS, Batch, MixtureDataset, MixtureLoader, MixtureStream
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
 
-IGNORED = -100
 _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
 
 
@@ -50,9 +49,9 @@ def _labels(batch: Batch) -> Any:
     """Return the tokens, but for the first of each document and padding, which nothing predicts."""
     labels = batch["input_ids"].clone()
     if "position_ids" in batch:
-        labels[batch["position_ids"] == 0] = IGNORED
+        labels[batch["position_ids"] == 0] = NO_LOSS
     if "document" in batch:
-        labels[batch["document"] < 0] = IGNORED
+        labels[batch["document"] < 0] = NO_LOSS
     return labels
 
 
@@ -76,9 +75,6 @@ def model_inputs(
     return kept | {name: value for name, value in told.items() if takes_all or name in forward}
 
 
-READY = "input_ids"
-
-
 def checked_domains(domains: Any) -> dict[str, Dataset]:
     """Return the datasets that a trainer is to prepare, by domain."""
     if not isinstance(domains, Mapping) or not domains:
@@ -86,11 +82,17 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
             "mixture=function makes the batches of rows that the trainer has prepared: give"
             " train_dataset={domain: dataset, ...}"
         )
-    found = {name: _dataset(name, source) for name, source in domains.items()}
-    for name, dataset in found.items():
-        if not len(dataset):
+    checked = {}
+    for name, source in domains.items():
+        checked[name] = Dataset.from_list(source) if isinstance(source, list) else source
+        if not isinstance(checked[name], Dataset):
+            raise SamplerError(
+                f"train_dataset: domain {name!r} is a {type(source).__name__}; a trainer prepares a"
+                " datasets.Dataset, or a list of rows, of each domain"
+            )
+        if not len(checked[name]):
             raise SamplerError(f"train_dataset: domain {name!r} has no rows")
-    return found
+    return checked
 
 
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
@@ -106,7 +108,7 @@ def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Data
 def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
     """Return a row that stands for rows which need no preparation."""
     for name, columns in dataset.columns.items():
-        needs = None if READY in columns else f"have no {READY!r}"
+        needs = None if "input_ids" in columns else "have no 'input_ids'"
         if packs and "seq_lengths" not in columns:
             needs = "are as long as they are, and the trainer's packing=True packs what it prepares"
         if needs is not None:
@@ -114,32 +116,7 @@ def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
                 f"rows of domain {name!r} {needs}: give train_dataset={{domain: dataset, ...}} and"
                 " mixture=function, which makes the MixtureLoader of the prepared datasets"
             )
-    return Dataset.from_dict({READY: [[0]], "labels": [[0]]})
-
-
-def prepared(
-    domains: Mapping[str, Dataset], prepare: Callable[[Dataset], Any]
-) -> dict[str, Dataset]:
-    """Return the prepared rows of each domain."""
-    rows = {name: prepare(dataset) for name, dataset in domains.items()}
-    for name, dataset in rows.items():
-        if not len(dataset):
-            raise SamplerError(
-                f"train_dataset: nothing of domain {name!r} is left when it is prepared: every"
-                " token is masked, or cut off by max_length"
-            )
-    return rows
-
-
-def _dataset(name: str, source: Any) -> Dataset:
-    if isinstance(source, list):
-        return Dataset.from_list(source)
-    if not isinstance(source, Dataset):
-        raise SamplerError(
-            f"train_dataset: domain {name!r} is a {type(source).__name__}; a trainer prepares a"
-            " datasets.Dataset, or a list of rows, of each domain"
-        )
-    return source
+    return Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]})
 
 
 STATE_FILE = "mixture.json"
@@ -159,9 +136,7 @@ class MixtureTrainerMixin:
         train_dataset: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        _check_strategy(args)
-        args = copy.copy(args)
-        args.ignore_data_skip = True
+        args = _checked(args)
         self._prepares = hasattr(super(), "_prepare_dataset")
         self._rows: Mapping[str, Any] = {}
         self._standing = self._row_for(mixture, train_dataset, args)
@@ -170,9 +145,10 @@ class MixtureTrainerMixin:
         self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
         self.train_dataset = getattr(self.mixture, "dataset", self.mixture)
         _check_passes(self.mixture, args.gradient_accumulation_steps)
+        self._train_batch_size = _set_batch_size(args, self.mixture.sampler.rank_batch)
         self.mixture.accumulate(args.gradient_accumulation_steps)
         self._collate_with(options.get("data_collator"))
-        self.add_callback(_SaveMixture(self.mixture))  # type: ignore[attr-defined]
+        self.add_callback(_SaveStates(self))  # type: ignore[attr-defined]
 
     def _row_for(
         self,
@@ -205,8 +181,13 @@ class MixtureTrainerMixin:
         prepare = super()._prepare_dataset  # type: ignore[misc]
         if dataset is not self._standing:
             return prepare(dataset, *rest, **options)
-        if self._rows:
-            self._rows = prepared(self._rows, lambda one: prepare(one, *rest, **options))
+        self._rows = {n: prepare(one, *rest, **options) for n, one in self._rows.items()}
+        for name, rows in self._rows.items():
+            if not len(rows):
+                raise SamplerError(
+                    f"train_dataset: nothing of domain {name!r} is left when it is prepared: every"
+                    " token is masked, or cut off by max_length"
+                )
         return dataset
 
     def get_train_dataloader(self) -> Any:
@@ -255,37 +236,40 @@ class MixtureTrainerMixin:
             self.load_mixture(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
 
+    def stateful(self) -> dict[str, Any]:
+        """Return what has a state beside the Trainer's, by the file that it is saved in."""
+        return {STATE_FILE: self.mixture}
+
     def load_mixture(self, checkpoint: Path) -> None:
         """Resume the batches after a checkpoint."""
-        self.mixture.load_state_dict(read_state(checkpoint, STATE_FILE))
+        for name, one in self.stateful().items():
+            one.load_state_dict(read_state(checkpoint / name))
 
 
 class MixtureTrainer(MixtureTrainerMixin, Trainer):  # type: ignore[misc]
     """Hugging Face's Trainer on a mixture."""
 
 
-class _SaveMixture(TrainerCallback):  # type: ignore[misc]
-    """Save the state of the batches beside the Trainer's."""
+class _SaveStates(TrainerCallback):  # type: ignore[misc]
+    """Save the states of batches and driver beside the Trainer's."""
 
-    def __init__(self, mixture: Batches) -> None:
-        self._mixture = mixture
+    def __init__(self, trainer: MixtureTrainerMixin) -> None:
+        self._trainer = trainer
 
     def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write the state; it is the same on every rank, which is checked."""
-        check_ranks(self._mixture.sampler)
-        content = self._mixture.state_dict()  # of a stream every rank is asked
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_sealed(folder / STATE_FILE, content)
+        """Write the states; they are the same on every rank, which is checked."""
+        check_ranks(self._trainer.mixture.sampler)
+        for name, one in self._trainer.stateful().items():
+            content = one.state_dict()  # every rank is asked
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                write_sealed(folder / name, content)
 
 
-def _check_strategy(args: TrainingArguments) -> None:
+def _checked(args: TrainingArguments) -> TrainingArguments:
+    """Return the arguments of a Trainer that skips no batches on resume."""
     name = "train_sampling_strategy"
     strategy = getattr(args, name, "random")
     if strategy != "random":
@@ -293,6 +277,22 @@ def _check_strategy(args: TrainingArguments) -> None:
             f"{name}={strategy!r} would reorder rows, but the shares of a mixture and its resume "
             f"depend on their order: leave {name} out; pack rows to avoid padding"
         )
+    args = copy.copy(args)
+    args.ignore_data_skip = True
+    return args
+
+
+def _set_batch_size(args: TrainingArguments, rows: int) -> int:
+    """Let the Trainer count the rows that a rank gets, by which it reports its speed."""
+    name, devices = "per_device_train_batch_size", max(1, args.n_gpu)
+    given, default = args.per_device_train_batch_size, TrainingArguments.per_device_train_batch_size
+    if given not in {default, rows // devices}:
+        raise SamplerError(
+            f"{name}={given}, but a rank gets {rows} rows of each batch of the sampler: leave it"
+            f" out, or give MixtureSampler(batch_size=) of {given * devices} a rank"
+        )
+    args.per_device_train_batch_size = rows // devices
+    return int(args.train_batch_size)
 
 
 def _check_passes(mixture: Batches, accumulation: int) -> None:
@@ -305,9 +305,8 @@ def _check_passes(mixture: Batches, accumulation: int) -> None:
         )
 
 
-def read_state(checkpoint: Path, name: str) -> Any:
+def read_state(file: Path) -> Any:
     """Read a state that is saved beside the Trainer's."""
-    file = checkpoint / name
     if not file.exists():
         raise SamplerError(
             f"{file}: not found: the checkpoint was not made by such a Trainer; start with"

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mixopt.errors import CorpusError, SamplerError
-from mixopt.loading import MixtureDataset
+from mixopt.loading import MixtureDataset, positions_in
 from mixopt.sampling import BatchRows, MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 
 
@@ -115,16 +115,13 @@ class MegatronMixture(Dataset[dict[str, Any]]):
                 "rows of one token have no next token; use MixtureDataset(length=L + 1)"
             )
         document = batch.get("document")
-        own = np.zeros(len(tokens), np.int64) if document is None else document[0]
-        own = torch.from_numpy(own.astype(np.int64))
-        place = torch.arange(len(tokens))
-        begins = torch.where(own[1:] != own[:-1], place[1:], 0)
-        first = torch.cummax(torch.cat([place[:1], begins]), 0).values
+        numbers = np.zeros((1, len(tokens)), np.int64) if document is None else document[:1]
+        own = torch.from_numpy(numbers[0].astype(np.int64))
         fields = {
             "tokens": tokens[:-1],
             "labels": tokens[1:],
             "loss_mask": (own[1:] == own[:-1]).float(),
-            "position_ids": (place - first)[:-1],
+            "position_ids": torch.from_numpy(positions_in(numbers)[0, :-1]),
         }
         if self._attention_mask:
             seen = torch.tril(own[:-1, None] == own[None, :-1])

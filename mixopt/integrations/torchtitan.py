@@ -29,7 +29,7 @@ import tyro  # type: ignore[import-not-found,unused-ignore]
 
 from mixopt.errors import SamplerError
 from mixopt.integrations.dcp import MixtureState
-from mixopt.loading import Batch, MixtureDataset, MixtureLoader
+from mixopt.loading import NO_LOSS, Batch, MixtureDataset, MixtureLoader, positions_in
 from mixopt.mixture import Mixture
 from mixopt.sampling import MixtureSampler, Schedule, is_schedule
 
@@ -41,8 +41,6 @@ except ImportError:  # 0.3
     from torchtitan.components.dataloader import (  # type: ignore[import-not-found,unused-ignore]
         BaseDataLoader,
     )
-
-IGNORED = -100  # the label of a token that carries no loss
 
 
 class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
@@ -157,7 +155,7 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
             )
         labels = torch.as_tensor(batch.get("labels", tokens))[:, 1:].clone()
         positions = torch.as_tensor(positions_of(batch))
-        labels[positions[:, 1:] == 0] = IGNORED
+        labels[positions[:, 1:] == 0] = NO_LOSS
         inputs = {"input": tokens[:, :-1], "positions": positions[:, :-1]}
         if self.flat:
             return {name: one.reshape(-1) for name, one in inputs.items()}, labels.reshape(-1)
@@ -168,14 +166,8 @@ def positions_of(batch: Batch) -> Any:
     """Return the place of each token in its document, shape (B, L + 1), from 0."""
     if "position_ids" in batch:
         return batch["position_ids"]
-    shape = batch["input_ids"].shape
-    place = np.broadcast_to(np.arange(shape[1]), shape)
-    if "document" not in batch:
-        return place.copy()
-    document = np.asarray(batch["document"])
-    begins = np.zeros(shape, np.int64)
-    begins[:, 1:] = np.where(document[:, 1:] != document[:, :-1], place[:, 1:], 0)
-    return place - np.maximum.accumulate(begins, axis=1)
+    document = batch.get("document", np.zeros(batch["input_ids"].shape))
+    return positions_in(np.asarray(document))
 
 
 def _opened(config: Any, length: int) -> MixtureDataset:

@@ -18,6 +18,7 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.packing import NO_LOSS, batch_bounds
+from mixopt.loading.sources import TokenRows
 from mixopt.sampling import Unit
 from mixopt.system import IntArray
 
@@ -152,6 +153,8 @@ def field_names(columns: Iterable[str]) -> dict[str, str]:
 
 def columns_of(source: Any) -> tuple[str, ...]:
     """Return the columns of a dataset's rows, as a transform leaves them."""
+    if isinstance(source, TokenRows):
+        return ("input_ids",)
     columns: Iterable[str] | None = getattr(source, "column_names", None)
     view: Any = getattr(source, "format", None)
     is_transformed = isinstance(view, Mapping) and view.get("type") == "custom"

@@ -129,10 +129,7 @@ class MixtureDataset:
     @property
     def sizes(self) -> dict[str, int]:
         """Rows of each domain."""
-        return {
-            name: source.rows if isinstance(source, TokenRows) else len(source)
-            for name, source in self._sources.items()
-        }
+        return {name: len(source) for name, source in self._sources.items()}
 
     @cached_property
     def fields(self) -> dict[str, str]:
@@ -145,10 +142,7 @@ class MixtureDataset:
     @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Names of the columns of each domain: its own, or those of its first row."""
-        return {
-            name: ("input_ids",) if isinstance(source, TokenRows) else columns_of(source)
-            for name, source in self._sources.items()
-        }
+        return {name: columns_of(source) for name, source in self._sources.items()}
 
     def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
         """Return the lengths of rows, for MixtureSampler(unit=, lengths=).
@@ -272,39 +266,20 @@ class MixtureDataset:
         """
         return next(self.read_many(np.asarray(rows, np.int64)[None]))
 
-    def read_many(self, rows_NB: IntArray, *, counted: bool = False) -> Iterator[Batch]:
-        """Read N batches, which is quicker than one by one.
-
-        Args:
-            rows_NB: Rows in the concatenated domains, a batch in each row.
-            counted: Whether batches of uniform rows say the `tokens` and `supervised` tokens of
-                each domain, shape (D,).
-
-        Yields:
-            What `read` returns of each.
-        """
+    def read_many(self, rows_NB: IntArray) -> Iterator[Batch]:
+        """Read N batches, a batch in each row, which is quicker than one by one."""
         if not self.is_tokens:
             raise CorpusError("only domains of token shards can be read as one batch")
         domain_NB, row_NB = self._split(rows_NB)
         read = self._tokens.read_many(domain_NB, row_NB)
-        counts = iter(self._counts(domain_NB)) if counted and self.is_uniform else None
         for tokens, domain, row in zip(read, domain_NB, row_NB, strict=True):
             batch = {"input_ids": tokens, "domain": domain, "row": row}
-            if counts is not None:
-                batch["tokens"] = batch["supervised"] = next(counts)
             if self.document_end is not None:
                 batch = self._with_documents(batch)
             if self.is_packed:
                 supervised = np.count_nonzero(batch["labels"] != NO_LOSS, axis=1)
                 batch["tokens"], batch["supervised"] = np.full(len(row), self.length), supervised
             yield batch
-
-    def _counts(self, domain_NB: IntArray) -> IntArray:
-        """Count the tokens of each domain in each batch, shape (N, D)."""
-        batches, domains = len(domain_NB), len(self._sources)
-        places = domain_NB + np.arange(0, batches * domains, domains)[:, None]
-        counts = np.bincount(places.ravel(), minlength=batches * domains)
-        return counts.reshape(batches, domains) * (self.length or 1)
 
     @property
     def itemsize(self) -> int:

@@ -270,7 +270,7 @@ class MixtureLoader:
 
     def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
         if self.dataset.is_tokens:
-            return self.dataset.read_many(rows_NB, counted=True)
+            return self.dataset.read_many(rows_NB)
         collate = self.collate or stack_samples
         return (self.dataset.collated(rows, collate) for rows in rows_NB)
 
@@ -279,35 +279,33 @@ class _Account:
     """Adds up the batches that one loader hands out."""
 
     def __init__(self, dataset: MixtureDataset, sampler: MixtureSampler) -> None:
-        self._domains = len(sampler.domains)
-        self._length = dataset.length or 1
-        self._by_tokens = sampler.unit != "samples"
-        self._is_plain = dataset.is_uniform and not self._by_tokens
         self._dataset, self._sampler = dataset, sampler
+        self._domains, self._length = len(sampler.domains), dataset.length or 1
+        self._by_tokens = sampler.unit != "samples"
         zeros = np.zeros(self._domains, np.int64)
         self._samples, self._counted = zeros, TokenCounts(zeros, zeros)
 
     def add(self, content: Batch) -> None:
-        """Add a batch that the loop is about to receive, and say its counts by domain in it."""
+        """Add a batch that the loop is about to receive, and write its counts by domain in it."""
         fields = self._dataset.fields
-        if self._is_plain and fields["tokens"] in content:  # it was counted when it was read
-            return
         domain = content[fields["domain"]]
-        if self._is_plain:
+        if self._dataset.is_uniform and not self._by_tokens:  # the sampler counts them
             tokens_D = np.bincount(domain, minlength=self._domains) * self._length
             content[fields["tokens"]] = content[fields["supervised"]] = tokens_D
             return
-        counts = self._counts(content, len(domain))
-        if counts is None:
+        if self._dataset.is_uniform:
+            each = np.full(len(domain), self._length, np.int64)
+            counts = TokenCounts(each, each)
+        elif fields["tokens"] in content:
+            counts = TokenCounts(content[fields["tokens"]], content[fields["supervised"]])
+        else:
             return
         if self._by_tokens:
             self._check_lengths(counts, domain, content[fields["row"]])
         summed = counts.by_domain(domain, self._domains)
         content[fields["tokens"]], content[fields["supervised"]] = summed
         self._samples = self._samples + np.bincount(domain, minlength=self._domains)
-        self._counted = TokenCounts(
-            *(before + more for before, more in zip(self._counted, summed, strict=True))
-        )
+        self._counted = TokenCounts(*map(np.add, self._counted, summed))
 
     def realised(self) -> Realised:
         """Return what was received (MixtureLoader.realised)."""
@@ -322,15 +320,6 @@ class _Account:
         tokens, supervised = self._counted
         both = (exact, supervised) if sampler.unit == "tokens" else (tokens, exact)
         return _named(sampler, counts, TokenCounts(*both), "all")
-
-    def _counts(self, content: Batch, samples: int) -> TokenCounts | None:
-        if self._dataset.is_uniform:
-            each = np.full(samples, self._length, np.int64)
-            return TokenCounts(each, each)
-        fields = self._dataset.fields
-        if fields["tokens"] not in content:
-            return None
-        return TokenCounts(content[fields["tokens"]], content[fields["supervised"]])
 
     def _check_lengths(self, counts: TokenCounts, domain_B: IntArray, row_B: IntArray) -> None:
         sampler = self._sampler

@@ -179,17 +179,22 @@ def packed_fields(packed: Packed) -> dict[str, Any]:
     """Return what a model takes of rows, each of shape (R, L)."""
     document = packed.document_RL
     begins = _begins(document)
-    place = np.broadcast_to(np.arange(document.shape[1]), document.shape)
-    first = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
     carried = packed.tokens_RL if packed.labels_RL is None else packed.labels_RL
     labels = carried.astype(np.int64)
     labels[begins | (document == PADDING)] = NO_LOSS
     return {
         "input_ids": packed.tokens_RL,
         "labels": labels,
-        "position_ids": place - first,
+        "position_ids": positions_in(document),
         "document": document,
     }
+
+
+def positions_in(document_RL: NDArray[Any]) -> IntArray:
+    """Return the place of each token in its document, from 0, of numbers of documents."""
+    place = np.broadcast_to(np.arange(document_RL.shape[1]), document_RL.shape)
+    first = np.maximum.accumulate(np.where(_begins(document_RL), place, 0), axis=1)
+    return np.asarray(place - first)
 
 
 def row_samples(packed: Packed) -> list[dict[str, Any]]:
@@ -219,7 +224,7 @@ def cumulative_lengths(document_RL: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 
 
-def _begins(document_RL: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _begins(document_RL: NDArray[Any]) -> NDArray[np.bool_]:
     begins = np.ones(document_RL.shape, bool)
     np.not_equal(document_RL[:, 1:], document_RL[:, :-1], out=begins[:, 1:])
     return begins

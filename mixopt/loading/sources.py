@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,14 @@ _ROWS = 10_000  # whose labels are read at once
 CountedUnit = Literal["tokens", "supervised"]
 
 
-class TokenRows(NamedTuple):
+@dataclass(frozen=True)
+class TokenRows:
     """The tokens of a domain as rows of one length; what does not fill the last is left out."""
 
     shards: TokenShards
     length: int
 
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
+    def __len__(self) -> int:
         return self.shards.tokens // self.length
 
 

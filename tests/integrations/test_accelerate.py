@@ -14,6 +14,7 @@ from trainer_parts import random_rows
 from mixopt import MixtureSampler
 
 pytest.importorskip("accelerate", reason="accelerate is absent")
+pytestmark = pytest.mark.nightly
 
 JOB = SUPPORT / "accelerate_job.py"
 BATCHES = 7
@@ -37,7 +38,6 @@ def expected():
     return [[list(p) for p in zip(d.tolist(), r.tolist(), strict=True)] for d, r in pairs]
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("dispatches", [False, True])
 def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
     one, other = (ranks[f"loader {dispatches}"] for ranks in found)

@@ -297,6 +297,7 @@ def lightning_fit(
     return seen
 
 
+@pytest.mark.nightly
 def test_lightning_resumes_exactly(dataset, tmp_path):
     pytest.importorskip("lightning", reason="lightning is absent")
     from mixopt.integrations import MixtureDataModule

@@ -97,7 +97,7 @@ def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
     return Recording(model=Tiny(), args=args, driver=driver), seen
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path, workers):
     whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl", workers=workers)
     trainer, seen = hf_trainer(whole, tmp_path / "whole")

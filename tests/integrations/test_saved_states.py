@@ -22,7 +22,7 @@ def saved(tmp_path):
 
 
 def test_what_was_written_is_read(saved):
-    assert read_state(saved, STATE_FILE) == sampler().state_dict()
+    assert read_state(saved / STATE_FILE) == sampler().state_dict()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_damaged_state_is_one_line(before, after, message, saved):
     file = saved / STATE_FILE
     file.write_text(file.read_text().replace(before, after))
     with pytest.raises(SamplerError, match=message) as caught:
-        read_state(saved, STATE_FILE)
+        read_state(saved / STATE_FILE)
     assert "\n" not in str(caught.value)
 
 

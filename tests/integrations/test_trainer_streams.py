@@ -67,7 +67,7 @@ def test_weights_hold_from_an_optimizer_step_where_workers_read_ahead(tmp_path):
     assert steer.held == 6  # workers were asked for batch 4, in the middle of a step
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_the_trainer_goes_on_with_a_stream_where_its_checkpoint_was(workers, tmp_path):
     options = {"save_steps": 3, "gradient_accumulation_steps": 2}
     whole, steer = trained(stream(), tmp_path / "whole", 6, **options)

@@ -16,7 +16,6 @@ from driver_parts import (
     START,
     TOKENS,
     Turning,
-    held_from,
     held_out_of,
     lines,
     losses_of,
@@ -74,14 +73,6 @@ class Loop:
 # When it asks ---------------------------------------------------------------------------------
 
 
-def test_a_run_begins_unfrozen_on_the_reference():
-    driver = Loop().driver
-    assert (driver.steps_done, driver.frozen) == (0, None)
-    assert driver._plan.weights == tuple(START)
-    assert driver.state_dict()["learning_rate"] == 0
-    assert driver.state_dict()["told"] == 0
-
-
 def test_a_start_asks_once():
     loop = Loop()
     loop.driver.start()
@@ -89,28 +80,10 @@ def test_a_start_asks_once():
     assert loop.estimator.asked == 1
 
 
-def test_a_start_after_batches_were_drawn_begins_with_the_next():
-    order = sampler()
-    loop = Loop(order=order)
-    next(iter(order))
-    loop.driver.start()
-    assert loop.plan().first == 1
-    assert order.log[-1].batch == 1
-
-
 @pytest.mark.parametrize(("steps", "asked"), [(20, 4), (21, 5)])
 def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
     loop = Loop(steps=steps, lead=0).go(20)
     assert loop.estimator.asked == asked
-
-
-def test_a_plan_without_a_start_is_asked_for_after_the_first_step():
-    loop = Loop(lead=0)
-    rows = np.array(next(iter(loop.order)))
-    domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-    loop.driver.record(losses_of(rows, 0), domain)
-    loop.driver.step()
-    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (2, 5, 5)
 
 
 def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
@@ -139,21 +112,6 @@ def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
     estimator = Asked(5, held_out=True)
     Loop(estimator, observe_every=2, lead=0, evaluate=held_out_of()).go(10)
     assert [told.step for told in estimator.told] == [2, 4, 5, 6, 8, 10]
-
-
-def test_an_evaluation_is_told_at_once():
-    estimator = Asked(5, held_out=True)
-    Loop(estimator, lead=3, evaluate=held_out_of()).go(5)
-    assert estimator.told[-1].held_out.losses_M.tolist() == [3, 2, 1]
-
-
-def test_a_plan_that_asks_for_no_evaluation_has_none():
-    def evaluate():
-        raise AssertionError
-
-    loop = Loop(evaluate=evaluate).go(12)
-    assert loop.driver.frozen is None
-    assert [told.held_out for told in loop.estimator.told] == [None] * len(loop.estimator.told)
 
 
 def test_an_estimator_that_raised_is_told_no_more(caplog):
@@ -243,22 +201,6 @@ def test_a_freeze_on_a_plan_that_is_evaluated_asks_for_no_evaluation():
     assert plan.weights != tuple(START)  # turn 1 is no perturbation
 
 
-def test_nothing_is_opened_while_it_is_frozen():
-    loop = frozen()
-    asked, told = loop.estimator.asked, len(loop.estimator.told)
-    loop.go(30)
-    assert (loop.estimator.asked, len(loop.estimator.told)) == (asked, told)
-    assert loop.state()["windows"]["waiting"] == []
-
-
-def test_what_was_seen_before_it_froze_is_forgotten():
-    loop = Loop(observe_every=2, lead=4).go(4)
-    loop.driver.record_alignment([1, 2, 3])
-    loop.driver._freeze("why")
-    seen = loop.state()["windows"]
-    assert seen["waiting"] == seen["alignments"] == []
-
-
 def test_a_thaw_of_what_is_not_frozen_changes_nothing():
     loop = Loop().go(3)
     before = loop.state()
@@ -284,23 +226,6 @@ def test_a_plan_after_a_long_freeze_has_a_step_at_least():
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (21, 21, 10)
 
 
-def test_a_thaw_after_the_last_step_asks_for_nothing():
-    loop = frozen(until=40)
-    asked = loop.estimator.asked
-    loop.driver.thaw()
-    assert (loop.driver.frozen, loop.estimator.asked) == (None, asked)
-
-
-def test_where_it_freezes_on_steady_weights_they_are_not_set_again(tmp_path):
-    log = tmp_path / "log.jsonl"
-    loop = Loop(lead=0, log=log).go(8)  # turn 1 is no perturbation
-    loop.estimator.error = ZeroDivisionError("no share")
-    loop.go(12)
-    assert [entry.batch for entry in loop.order.log] == [0, 5]
-    assert held_from(log) == [0, 5, 10]
-    assert lines(log)[-1]["weights"] == lines(log)[-2]["weights"]
-
-
 def test_a_shadow_that_freezes_changes_nothing(tmp_path):
     log = tmp_path / "log.jsonl"
     loop = frozen(shadow=True, log=log)
@@ -314,12 +239,6 @@ def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
     loop.go(12, loss=9.0)
     assert "losses rose" in loop.driver.frozen
     assert [entry.batch for entry in loop.order.log] == [0, 5, 10]
-
-
-def test_a_freeze_before_the_last_step_sets_weights_for_it():
-    loop = Loop(steps=13, lead=0, observe_every=1).go(11)
-    loop.go(12, loss=9.0)
-    assert [entry.batch for entry in loop.order.log] == [0, 5, 10, 12]
 
 
 def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
@@ -356,14 +275,6 @@ def test_a_state_that_is_loaded_is_the_same(step):
     assert again.driver.frozen is None
 
 
-def test_a_state_of_what_froze_is_the_same():
-    first, again = frozen(), Loop()
-    again.order.load_state_dict(first.order.state_dict())
-    again.driver.load_state_dict(first.state())
-    assert again.state() == first.state()
-    assert again.driver.frozen == "ZeroDivisionError in plan: no share"
-
-
 def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
     first = Loop(observe_every=1, lead=0).go(2)
     first.estimator.deaf = KeyError("web")
@@ -374,27 +285,3 @@ def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
     assert again.driver.frozen is None
     assert again.go(5).driver.frozen == "KeyError in observe: 'web'"
     assert again.estimator.told == []
-
-
-def test_a_state_of_a_run_that_never_started_starts():
-    state, loop = Loop().state(), Loop()
-    loop.driver.load_state_dict(state)
-    loop.driver.start()
-    assert loop.estimator.asked == 1
-    assert (loop.plan().why, loop.plan().first) == ("turn 0", 1)
-
-
-def test_of_other_domains_nothing_that_was_seen_is_kept():
-    first = Loop(observe_every=2, lead=4).go(3)
-    state = first.state()
-    state["domains"] = ["a", "b", "d"]
-    state["windows"]["alignments"] = [[1, 2, 3]]
-    loop = Loop()
-    loop.driver.record_alignment([1, 2, 3])
-    loop.order.load_state_dict(first.order.state_dict())
-    loop.driver.load_state_dict(state)
-    seen = loop.state()["windows"]
-    assert seen["waiting"] == seen["alignments"] == []
-    assert seen["means"] == [None] * 3
-    assert loop.plan().why == "start"
-    assert not loop.state()["started"]

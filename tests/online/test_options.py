@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driver_parts import NAMES, START, Turning, held_out_of, sampler
+from driver_parts import NAMES, START, Turning, sampler
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
 from mixopt.online import DriverOptions
-from mixopt.online.contract import lengths_of
 
 LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
 
@@ -20,12 +19,6 @@ def options(**fields):
 
 def setting(order=None, **fields):
     return options(**fields).setting(sampler() if order is None else order)
-
-
-def test_what_a_run_leaves_unsaid():
-    one = options()
-    assert (one.accumulation, one.observe_every, one.lead, one.seed) == (1, 10, 1, 0)
-    assert (one.spike, one.shadow, one.log, one.evaluate, one.gives) == (1.0, False, None, None, ())
 
 
 @pytest.mark.parametrize(
@@ -42,20 +35,6 @@ def test_what_no_loop_can_give_is_refused():
     assert options(gives=["alignment", "excess_loss"]).gives == ["alignment", "excess_loss"]
     with pytest.raises(EstimatorError, match=r"gives: 'held_out'"):
         options(gives=["alignment", "held_out"])
-
-
-@pytest.mark.parametrize(
-    ("needs", "fields"),
-    [
-        ((), {}),
-        (("training_loss",), {}),
-        (("held_out",), {"evaluate": held_out_of()}),
-        (("excess_loss", "training_loss"), {"gives": ["excess_loss"]}),
-        (("alignment", "excess_loss"), {"gives": ["alignment", "excess_loss"]}),
-    ],
-)
-def test_an_estimator_whose_needs_are_met_is_taken(needs, fields):
-    options(**fields).check_needs(Turning(needs=needs))
 
 
 @pytest.mark.parametrize(
@@ -100,11 +79,6 @@ def test_shares_and_inventory_of_the_corpus_are_of_tokens():
 def test_tokens_of_a_step_are_of_samples_of_the_mean_length():
     one = setting(tokens_per_sample=LENGTHS, accumulation=2)
     assert one.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
-
-
-@pytest.mark.parametrize(("length", "tokens"), [(0.001, 1), (0.1, 1), (0.2, 2)])
-def test_a_step_has_a_token_at_least(length, tokens):
-    assert setting(tokens_per_sample=length).tokens_per_step == tokens
 
 
 def test_what_is_said_of_a_run_is_told():
@@ -152,8 +126,3 @@ def test_a_name_that_is_nearly_right_is_suggested():
     order = MixtureSampler({"books": 10, "code": 10}, [0.5, 0.5], batch_size=2)
     with pytest.raises(EstimatorError, match=r"natural: 'boks' .*did you mean 'books'"):
         setting(order, natural={"boks": 1.0})
-
-
-def test_lengths_are_by_domain():
-    assert lengths_of(3, NAMES).tolist() == [3, 3, 3]
-    assert lengths_of(LENGTHS, ("c", "b", "a")).tolist() == [40, 20, 10]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from driver_parts import NAMES, START, sampler
+from driver_parts import START, sampler
 
 from mixopt.online import DriverOptions, Plan
 from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible, rounded_shares
@@ -54,21 +54,6 @@ def test_a_plan_of_no_steps_is_a_question(steps, is_question):
     assert standing(steps=steps, held_out=True).is_question is is_question
 
 
-def test_a_run_starts_from_the_reference_which_never_ends():
-    plan = StandingPlan.reference(setting_of())
-    assert plan == StandingPlan(tuple(START), 1, 0, 0, "start", held_out=False, perturbs=False)
-    assert plan.named(setting_of()) == dict(zip(NAMES, START, strict=True))
-
-
-def test_a_plan_is_rounded_within_the_bounds_of_the_run():
-    weights = np.array([0.25004, 0.25004, 0.49992])
-    assert standing(weights=weights).weights == (0.2501, 0.25, 0.4999)
-    lower = standing(weights=weights, bounds={"a": (0.25001, 1.0)})
-    upper = standing(weights=weights, bounds={"c": (0.0, 0.49995)})
-    assert lower.weights[0] >= 0.25001
-    assert upper.weights[2] <= 0.49995
-
-
 # Why it cannot be -----------------------------------------------------------------------------
 
 
@@ -80,19 +65,6 @@ def why_not(weights=WEIGHTS, steps=5, first=1, *, held_out=False, order=None, ru
     plan = Plan(np.array(weights), steps, "tag", held_out)
     setting = setting_of(order, steps=run, **options)
     return impossible(plan, setting, stream, first, evaluates=evaluates)
-
-
-def test_a_plan_that_fits_is_possible():
-    assert why_not() is None
-    assert why_not(held_out=True, evaluates=True) is None
-
-
-def test_a_plan_that_nobody_can_evaluate_is_not():
-    assert why_not(held_out=True).startswith("it requests held-out losses, but")
-
-
-def test_a_plan_of_other_domains_is_not():
-    assert why_not([0.5, 0.5]) == "2 weights for 3 domains"
 
 
 @pytest.mark.parametrize(
@@ -126,22 +98,12 @@ def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left(samples, fits):
     )
 
 
-def test_a_domain_without_a_limit_may_be_drawn_at_will():
-    assert why_not([0.1, 0.8, 0.1], steps=4, order=limited(40)) is None
-
-
 def test_what_was_drawn_before_a_step_is_not_left():
     order = limited(100)
     drawn = order.counts(1)["a"]
     said = why_not([0.6, 0.3, 0.1], steps=1, first=2, order=order)
     assert said == f"domain 'a': it takes 60 samples, but only {100 - drawn} are left (max_epochs)"
     assert why_not([0.4, 0.4, 0.2], steps=1, first=2, order=order) is None
-
-
-def test_nothing_is_left_of_a_domain_that_ran_out():
-    order = limited(40)
-    assert why_not([0.01, 0.5, 0.49], steps=1, first=3, order=order) is None
-    assert "takes 3 samples, but only 0 are left" in why_not([0.03, 0.5, 0.47], 1, 3, order=order)
 
 
 @pytest.mark.parametrize("first", [1, 3])
@@ -151,14 +113,6 @@ def test_only_the_steps_that_the_run_has_left_are_drawn(first):
     assert why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first) is None
     said = why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first + 1)
     assert said == f"domain 'a': it takes 80 samples, but only {left} are left (max_epochs)"
-
-
-def test_a_step_of_several_batches_draws_as_many():
-    order = limited(40)
-    stream, plan = StreamSteps(order, 2, 16), Plan(np.array([0.3, 0.5, 0.2]), 1, "tag")
-    assert "it takes 60 samples" in impossible(
-        plan, setting_of(order, accumulation=2), stream, 1, evaluates=False
-    )
 
 
 def test_long_samples_are_fewer():
@@ -174,12 +128,6 @@ def test_a_stream_that_ends_before_a_step_is_said():
     assert why_not(steps=1, first=2, order=order) == "the stream ends before batch 1"
 
 
-def test_a_stream_that_ends_with_a_step_is_said_by_what_is_left():
-    order = sampler(max_epochs=0.04)  # 3 x 40 samples, 15 batches
-    assert len(order) == 15
-    assert "4 samples, but only 0 are left" in why_not(WEIGHTS, 1, 16, order=order)
-
-
 # How shares are rounded -----------------------------------------------------------------------
 
 
@@ -190,10 +138,6 @@ def shares(weights, reference=START, lower=NONE, upper=ALL):
 
 def test_shares_are_multiples_of_a_ten_thousandth():
     assert shares([0.12344, 0.37651, 0.50005]) == [0.1234, 0.3765, 0.5001]
-
-
-def test_the_largest_remainders_are_rounded_up():
-    assert shares([0.12342, 0.37655, 0.50003]) == [0.1234, 0.3766, 0.5]
 
 
 def test_remainders_that_are_even_go_in_order():
@@ -212,23 +156,9 @@ def test_shares_are_finer_where_the_reference_has_small_ones(least, unit):
     assert shares(weights, reference)[0] == pytest.approx(third + 10.0**-unit, rel=1e-14)
 
 
-def test_domains_that_the_reference_does_not_have_do_not_count():
-    assert shares([1 / 3, 1 / 3, 1 / 3], [0.0, 0.5, 0.5]) == [0.3334, 0.3333, 0.3333]
-
-
 def test_shares_keep_to_the_multiples_within_the_bounds():
     assert shares([0.25004, 0.25, 0.49996], lower=[0.25003, 0, 0]) == [0.2501, 0.25, 0.4999]
     assert shares([0.25006, 0.25, 0.49994], upper=[0.25007, 1, 1]) == [0.25, 0.25, 0.5]
-
-
-def test_a_bound_that_is_a_multiple_to_within_rounding_is_kept():
-    assert shares([0.3, 0.3, 0.4], lower=[0.3 + 1e-12, 0, 0])[0] == 0.3
-    assert shares([0.3, 0.3, 0.4], upper=[0.3 - 1e-12, 1, 1])[0] == 0.3
-
-
-def test_shares_are_finer_where_no_multiple_is_within_the_bounds():
-    lower, upper = [0.25002, 0, 0], [0.25004, 1, 1]
-    assert shares([0.25003, 0.25, 0.49997], lower=lower, upper=upper)[0] == 0.25003
 
 
 def test_shares_are_finer_where_the_multiples_do_not_add_up():
@@ -237,30 +167,6 @@ def test_shares_are_finer_where_the_multiples_do_not_add_up():
     assert shares(weights, upper=[0.33338, 0.33338, 0.33335]) == weights
 
 
-def test_bounds_that_leave_one_mixture_are_it():
-    assert shares(WEIGHTS, lower=WEIGHTS, upper=WEIGHTS) == WEIGHTS.tolist()
-
-
 def test_what_bounds_add_is_taken_from_the_smallest_remainders():
     weights = [0.25001, 0.25001, 0.49998]
     assert shares(weights, lower=[0.25001, 0.25001, 0]) == [0.2501, 0.2501, 0.4998]
-
-
-def test_what_bounds_add_is_taken_a_unit_at_a_time():
-    weights = np.array([0.25001, 0.25001, 0.24998, 0.25])
-    lower = np.array([0.25001, 0.25001, 0, 0])
-    found = rounded_shares(weights, np.full(4, 0.25), lower, np.ones(4))
-    assert found.tolist() == [0.2501, 0.2501, 0.2499, 0.2499]
-
-
-def test_what_is_missing_goes_around_until_all_is_given():
-    upper = [0.5, 0.2, 0.9]
-    assert shares([0.5, 0.2, 0.3], upper=upper) == [0.5, 0.2, 0.3]
-    assert shares([0.52, 0.2, 0.28], upper=upper) == pytest.approx([0.5, 0.2, 0.3])
-
-
-def test_bounds_finer_than_any_multiple_are_met_to_a_billionth():
-    third = np.full(3, 1 / 3)
-    found = shares(third, lower=third, upper=third)
-    assert sum(found) == pytest.approx(1, abs=1e-15)
-    assert np.abs(np.array(found) - third).max() <= 1e-9

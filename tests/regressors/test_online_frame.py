@@ -18,7 +18,7 @@ from mixopt_regressors.online import (
 from mixopt_regressors.online.online_estimator import pack, unpack
 
 from mixopt.errors import ConfigError, EstimatorError
-from mixopt.online import HeldOut, Observation, Plan, Setting, make_estimator
+from mixopt.online import HeldOut, Observation, Setting, make_estimator
 
 THIRDS = np.full(3, 1 / 3)
 HUNDREDS = np.full(3, 100.0)
@@ -256,34 +256,6 @@ def test_axes_are_mapped_by_name_and_what_is_new_is_as_at_the_start():
 
 
 # The contract -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"domains": ("web", "web", "books")}, "give each a name of its own"),
-        ({"steps": 0}, "steps: 0; at least 1"),
-        ({"reference_D": np.array([0.5, 0.6, 0.1])}, "reference_D: .* is not a mixture"),
-        ({"objective_M": HUNDREDS}, "objective_M: .* is not a mixture"),
-        ({"natural_D": np.array([0.5, 0.5])}, r"natural_D: shape \(2,\); it takes \(3,\)"),
-        ({"lower_D": np.full(3, 0.4)}, "no mixture is within the bounds: the leasts add up to 1.2"),
-        ({"lower_D": np.array([0.1, math.nan, 0.1])}, r"lower_D: .*nan.* has no number"),
-        (
-            {"lower_D": np.array([0.4, 0.0, 0.0])},
-            "domain 'web': the reference mixture has 0.3333, outside its bounds 0.4 to 1",
-        ),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(changes, message):
-    with pytest.raises(EstimatorError, match=message):
-        three_domains(**changes)
-
-
-def test_a_plan_is_a_mixture_for_some_steps():
-    with pytest.raises(EstimatorError, match="plan 'x': weights_D: .* is not a mixture"):
-        Plan(HUNDREDS, 3, "x")
-    with pytest.raises(EstimatorError, match="plan 'x': 0 steps; at least 1"):
-        Plan(THIRDS, 0, "x")
 
 
 @pytest.mark.parametrize(
