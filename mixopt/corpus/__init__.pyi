@@ -9,7 +9,6 @@ from .documents import BadDocuments as BadDocuments
 from .domain_tokens import (
     check_token_files as check_token_files,
     counted_tokens as counted_tokens,
-    known_tokenizer as known_tokenizer,
 )
 from .index_files import (
     corpus_hash as corpus_hash,
@@ -51,12 +50,13 @@ from .text_files import (
     first_rows as first_rows,
 )
 from .token_import import import_tokens as import_tokens
-from .token_shards import FEW as FEW, TokenShards as TokenShards
+from .token_shards import MAX_MAPPINGS as MAX_MAPPINGS, TokenShards as TokenShards
 from .token_writer import TokenWriter as TokenWriter
 from .tokenizer import (
     BYTES as BYTES,
     FastTokenizer as FastTokenizer,
     Tokenizer as Tokenizer,
+    known_tokenizer as known_tokenizer,
     open_tokenizer as open_tokenizer,
     plain_name as plain_name,
     saved_tokenizer as saved_tokenizer,

@@ -1,8 +1,7 @@
 """The text of one domain: read from its source, deduplicated, split and spooled to disk.
 
 A spool holds documents between reading and tokenising, so that memory does not hold a corpus. A
-record is the digest of the document, the length of its UTF-8 and the UTF-8; digests are in a file
-of their own too, which is read without the documents.
+record is the digest of the document, the length of its UTF-8 and the UTF-8; memory holds digests.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from mixopt.config import CorpusConfig, SourceConfig
@@ -25,7 +23,8 @@ from mixopt.corpus.documents import (
 )
 from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
 from mixopt.corpus.sources import read_documents, read_validation
-from mixopt.errors import CorpusError, RunError
+from mixopt.errors import CorpusError
+from mixopt.system import writing
 
 AT = "at"  # names the file that is being read, beside the spools
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
@@ -47,37 +46,24 @@ class Spool:
 
     def __enter__(self) -> Self:
         """Open the file for writing."""
-        try:
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("wb")
-        except OSError as error:
-            raise self._unwritable(error) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         stream, self._stream = self._stream, None
-        try:
+        with writing(self.path):
             if stream is not None:
                 stream.close()
-                self._beside.write_bytes(self._digests)
-                self._digests.clear()
-        except OSError as full:
-            raise self._unwritable(full) from full
 
     def add(self, document: Spooled) -> None:
         """Append a document."""
         assert self._stream is not None, "a spool is written in its with block"
         digest, content = document
-        try:
+        with writing(self.path):
             self._stream.write(_HEADER.pack(digest, len(content)) + content)
-        except OSError as error:
-            raise self._unwritable(error) from error
         if not self.starts or self._last + PIECE_BYTES <= self.bytes:
             self.starts.append(self.bytes + self.documents * _HEADER.size)
             self._last = self.bytes
@@ -97,10 +83,9 @@ class Spool:
                 yield document
 
     def digests(self) -> Iterator[bytes]:
-        """Read the digests in order, and not the documents."""
-        with self._beside.open("rb") as stream:
-            while block := stream.read(1024 * _DIGEST):
-                yield from (block[k : k + _DIGEST] for k in range(0, len(block), _DIGEST))
+        """Give the digests in order."""
+        places = range(0, len(self._digests), _DIGEST)
+        return (bytes(self._digests[k : k + _DIGEST]) for k in places)
 
     def _between(self, start: int, stop: int | None) -> Iterator[Spooled]:
         with self.path.open("rb") as stream:
@@ -109,13 +94,6 @@ class Spool:
                 digest, length = _HEADER.unpack(header)
                 start += _HEADER.size + length
                 yield Spooled(digest, stream.read(length))
-
-    @property
-    def _beside(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.digests")
-
-    def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"{self.path}: cannot be written: {error.strerror or error}")
 
 
 @dataclass

@@ -23,70 +23,16 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.documents import Document, HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.domain_text import DomainText
 from mixopt.corpus.token_formats import TokenFile, find_token_files, open_token_file
-from mixopt.corpus.token_writer import (
-    DTYPES,
-    LinkedFile,
-    TokenWriter,
-    can_be_linked,
-    write_linked,
-)
-from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, token_dtype
+from mixopt.corpus.token_import import TokenFiles
+from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.tokenizer import BYTES, Tokenizer, token_dtype
 from mixopt.corpus.vocabulary import TokenText, Vocabulary
-from mixopt.errors import CorpusError, PluginError
+from mixopt.errors import CorpusError
 from mixopt.system import Say, count_text
 
 BYTES_PER_TOKEN = 4  # of corpus.max_validation_bytes, but for a tokenizer of bytes
 _HELD = np.dtype("<u4")
 _Piece = tuple[NDArray[Any], bytes]  # tokens, and their digest
-
-
-class TokenFiles:
-    """Files of tokens, each id checked as they are read, any number of times."""
-
-    def __init__(
-        self, files: Sequence[TokenFile], vocabulary: Vocabulary, document_end: int | None
-    ) -> None:
-        """Note the sizes and time stamps of the files."""
-        if document_end is not None:
-            vocabulary.check_id(document_end, "document_end")
-        self.files, self.document_end = files, document_end
-        self.has_documents = document_end is not None or all(one.ends for one in files)
-        self.largest = 0
-        self._vocabulary = vocabulary
-        self._before = self._stamps()
-
-    def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
-        """Give the tokens of a file, some at a time."""
-        return self._vocabulary.checked(file.path, file.parts())
-
-    def pieces(self, file: TokenFile) -> Iterator[NDArray[Any]]:
-        """Give the documents, or blocks, of a file."""
-        for tokens in file.pieces(self.parts(file), self.document_end):
-            self.largest = max(self.largest, int(tokens.max()))
-            yield tokens
-
-    def check_unchanged(self) -> None:
-        """Check that no file has changed since it was opened."""
-        for file, stamp in self._stamps().items():
-            if stamp != self._before[file]:
-                raise CorpusError(
-                    f"{file}: changed while it was being read; wait until nothing writes to it, "
-                    "and read it again"
-                )
-
-    def shard_type(self) -> np.dtype[Any]:
-        """Return the smaller of uint16 and uint32 that holds all tokens; read them where needed."""
-        for one in self.files:
-            if one.dtype is None:
-                is_large = any(len(part) and int(part.max()) > 0xFFFF for part in one.parts())
-            else:
-                is_large = one.dtype.itemsize > 2
-            if is_large:
-                return DTYPES["uint32"]
-        return DTYPES["uint16"]
-
-    def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
-        return {file: _stamp(file) for one in self.files for file in one.files}
 
 
 class DomainTokens:
@@ -175,11 +121,7 @@ class DomainTokens:
         """Write the shards of its splits, and return their tokens."""
         written = {}
         if not self.is_target:
-            is_whole = self._is_named and self._source.max_tokens is None
-            linked = None
-            if is_whole and can_be_linked(self._files.files):
-                with _of_domain(self.name):
-                    linked = self._link(folder / "train")
+            linked = self._link(folder / "train")
             written["training"] = self._copy(folder / "train") if linked is None else linked
         known = int(self._held_out_files.has_documents)
         with self._writer(folder / "validation") as writer:
@@ -199,7 +141,7 @@ class DomainTokens:
         left_out = self.left_out if left_out is None else left_out
         seen, given = set[bytes](), 0
         with _of_domain(self.name):
-            for tokens in (piece for one in files.files for piece in files.pieces(one)):
+            for tokens in files.pieces():
                 digest = token_digest(tokens, self._end)
                 if files.has_documents and (digest == EMPTY or digest in seen):
                     left_out["empty" if digest == EMPTY else "duplicates"] += 1
@@ -213,48 +155,41 @@ class DomainTokens:
                 yield tokens, digest
             files.check_unchanged()
 
-    def _copy(self, folder: Path) -> int:
+    def _training(self) -> Iterator[NDArray[Any]]:
+        """Give the pieces to train on, and count what is left out."""
         self.left_out, self.equal_to_evaluation = Counter(), 0
         own = frozenset() if self._is_named else self.held_out
+        for tokens, digest in self._distinct(self._files, self._source.max_tokens):
+            if digest in own:
+                continue
+            if digest in self._elsewhere:
+                self.equal_to_evaluation += 1
+                continue
+            yield tokens
+
+    def _copy(self, folder: Path) -> int:
         known = int(self._files.has_documents)
         with self._writer(folder) as writer:
-            for tokens, digest in self._distinct(self._files, self._source.max_tokens):
-                if digest in own:
-                    continue
-                if digest in self._elsewhere:
-                    self.equal_to_evaluation += 1
-                    continue
+            for tokens in self._training():
                 writer.write(tokens, documents=known, bytes=self._length(tokens))
         self._documents = writer.documents
         return writer.tokens
 
     def _link(self, folder: Path) -> int | None:
-        """Link the files, or return None where a document is left out or links cannot be made."""
-        self._documents, length, links = 0, 0, []
-        seen = {EMPTY, *self._elsewhere, *self.held_out}
-        for one in self._files.files:
-            sha256, tokens = hashlib.sha256(), 0
-            for piece in self._files.pieces(one):
-                if self._files.has_documents:
-                    digest = token_digest(piece, self._end)
-                    if digest in seen:
-                        return None
-                    seen.add(digest)
-                    self._documents += 1
-                sha256.update(piece.tobytes())
-                tokens += len(piece)
-                length += self._length(piece)
-            links.append(LinkedFile(one.path, tokens, sha256.hexdigest()))
-        self._files.check_unchanged()
-        kind, name = self._files.files[0].dtype, self._config.tokenizer
-        assert kind is not None, "the type of what is linked is known"
-        try:
-            write_linked(
-                folder, links, kind, name, documents=self._documents, bytes=length, how="hard"
-            )
-        except OSError:  # another file system, or a file that may not be linked
+        """Link the files; return None where a document is left out, or links cannot be made."""
+        is_whole = self._is_named and self._source.max_tokens is None
+        if not (is_whole and self._files.can_be_linked):
             return None
-        return sum(one.tokens for one in links)
+        number = length = 0
+        for tokens in self._training():
+            if self.left_out or self.equal_to_evaluation:
+                return None
+            number, length = number + 1, length + self._length(tokens)
+        self._documents = number if self._files.has_documents else 0
+        name, documents = self._config.tokenizer, self._documents
+        if self.left_out or not self._files.link(folder, name, documents=documents, bytes=length):
+            return None
+        return sum(one.tokens for one in self._files.files)
 
     def _length(self, tokens: NDArray[Any]) -> int:
         """Return the bytes of training text, where they need no decoding."""
@@ -262,14 +197,6 @@ class DomainTokens:
 
     def _writer(self, folder: Path) -> TokenWriter:
         return TokenWriter(folder, dtype=self._dtype, tokenizer=self._config.tokenizer)
-
-
-def known_tokenizer(name: str) -> Tokenizer | None:
-    """Return a tokenizer by name or folder; None where its files are not here, or not yet made."""
-    try:
-        return None if bpe_vocabulary(name) is not None else open_tokenizer(name)
-    except (CorpusError, PluginError):
-        return None
 
 
 def read_tokens(
@@ -349,11 +276,3 @@ def _of_domain(name: str) -> Iterator[None]:
         yield
     except CorpusError as error:
         raise CorpusError(f"domain {name!r}: {error}") from error
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -11,7 +11,10 @@ stay on one side of the split, so that held-out text is new.
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
+import json
 import os
 import platform
 import re
@@ -23,7 +26,6 @@ from functools import cache, cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from mixopt.corpus import extract
 from mixopt.corpus.documents import Document
 from mixopt.errors import CorpusError, did_you_mean
 
@@ -31,6 +33,26 @@ DOMAIN_BYTES = 4_000_000
 MIN_BYTES = 1_000_000
 FILE_BYTES = 100_000  # of one file
 MIN_LINE = 10  # characters of a line that is remembered
+MAX_LINE = 2_000
+MAX_PIECE = 8_000
+MIN_PIECE = 100
+MIN_DOCSTRING = 120
+
+# Comments and strings in the order in which Python would read them, so that a quotation mark
+# inside a comment or another string opens nothing.
+_PYTHON_TOKEN = re.compile(
+    r'#[^\n]*|[rRuU]?"""(?:[^"\\]|\\.|"(?!""))*"""|' + r"[rRuU]?'''(?:[^'\\]|\\.|'(?!''))*'''|"
+    r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'",
+    re.DOTALL,
+)
+_LEADING = re.compile(r"(?:\s|#[^\n]*\n)*")
+_COLON = re.compile(r":[ \t]*(?:#[^\n]*)?\s*\Z")
+_HASH_HEADER = re.compile(r"\A(?:\s*#[^\n]*\n)+")
+_SLASH_HEADER = re.compile(r"\A(?:\s*(?://[^\n]*(?:\n|\Z)|/\*.*?\*/))+", re.DOTALL)
+_LICENCE = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{200,}")
+_HEX = re.compile(r"[0-9a-fA-F]{32}")
+_STATEMENT_END = re.compile(r"(;|\)\{|=>\{|\})(?=[A-Za-z_$(@.#])")
 EXTRAS = ("regressors", "proxies", "mlflow")
 STANDARD_LIBRARY = "python"
 
@@ -38,6 +60,103 @@ _TESTS = re.compile(r"(^|/)(tests?|_tests)/|(^|/)(test_[^/]*|[^/]*_test|conftest
 _METADATA = re.compile(r"([^/-]+)-[^/]*\.dist-info/")
 _NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 _LEGAL = re.compile(r"(^|[/._-])(licen[cs]es?|copying|notices?|third.?party)([/._-]|$)", re.I)
+
+
+def code(text: str, header: re.Pattern[str]) -> str:
+    """Leave out the licence header and lines that no person wrote."""
+    return short_lines(without_header(text, header))
+
+
+def python_code(text: str) -> str:
+    """Return Python, Cython or a stub without its licence header."""
+    return code(text, _HASH_HEADER)
+
+
+def c_code(text: str) -> str:
+    """Return C++ without its licence header."""
+    return code(text, _SLASH_HEADER)
+
+
+def minified_code(text: str) -> str:
+    """Return JavaScript or CSS with a line for each statement where it has been minified."""
+    if len(text) > 200 * (text.count("\n") + 1):
+        text = _STATEMENT_END.sub(r"\1\n", text)
+    return code(text, _SLASH_HEADER)
+
+
+def docstrings(text: str) -> str:
+    """Return the docstrings of a Python file that are long enough to be prose."""
+    leading = _LEADING.match(text)
+    first = leading.end() if leading else 0
+    found = []
+    for match in _PYTHON_TOKEN.finditer(text):
+        literal, start = match.group(), match.start()
+        if literal.endswith(('"""', "'''")) and (start == first or _follows_colon(text, start)):
+            found.append(_prose(literal))
+    return "\n\n".join(docstring for docstring in found if docstring)
+
+
+def json_text(text: str) -> str:
+    """Return JSON without lines of hashes, laid out in lines where it is one line."""
+    if len(text) > MAX_LINE * (text.count("\n") + 1) / 10:
+        try:
+            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        except ValueError:
+            return ""
+    return "\n".join(line for line in short_lines(text).split("\n") if not _HEX.search(line))
+
+
+def description(text: str) -> str:
+    """Return Markdown, or what a package's METADATA says after its headers."""
+    if text.startswith("Metadata-Version:"):
+        _, _, text = text.partition("\n\n")
+    return short_lines(text)
+
+
+def short_lines(text: str) -> str:
+    """Leave out lines of more than `MAX_LINE` characters or with encoded data."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    kept = (line.rstrip() for line in lines if len(line) <= MAX_LINE)
+    return "\n".join(line for line in kept if len(line) < 200 or not _BASE64.search(line))
+
+
+def without_header(text: str, header: re.Pattern[str]) -> str:
+    """Leave out the comment at the top when it speaks of a licence."""
+    match = header.match(text)
+    return text[match.end() :] if match and _LICENCE.search(match.group()) else text
+
+
+def pieces(text: str, longest: int = MAX_PIECE) -> Iterator[str]:
+    """Cut text in pieces of at most `longest` characters, at a blank line or a line's end."""
+    text = text.strip("\n")
+    while len(text) > longest:
+        cut = text.rfind("\n\n", longest // 2, longest)
+        cut = cut if cut > 0 else text.rfind("\n", longest // 2, longest)
+        cut = cut if cut > 0 else longest
+        yield text[:cut].rstrip()
+        text = text[cut:].strip("\n")
+    if text.strip():
+        yield text.rstrip()
+
+
+def _follows_colon(text: str, start: int) -> bool:
+    """Tell whether the string begins a line, the one after a colon."""
+    line_start = text.rfind("\n", 0, start) + 1
+    if text[line_start:start].strip():
+        return False
+    return _COLON.search(text, max(line_start - 200, 0), line_start) is not None
+
+
+def _prose(literal: str) -> str:
+    try:
+        text = inspect.cleandoc(str(ast.literal_eval(literal)))
+    except (SyntaxError, ValueError):
+        return ""
+    lines = text.split("\n")
+    code_lines = sum(line.lstrip().startswith((">>>", "...")) for line in lines)
+    if len(text) < MIN_DOCSTRING or 4 * code_lines > len(lines) or _LICENCE.search(text[:300]):
+        return ""
+    return text
 
 
 @dataclass(frozen=True)
@@ -61,8 +180,8 @@ class InstalledFile:
     @property
     def is_legal(self) -> bool:
         """Whether it is a licence or a notice."""
-        code = (".py", ".pyi", ".h", ".js", ".json")
-        return _LEGAL.search(self.key) is not None and not self.key.endswith(code)
+        is_code = self.key.endswith((".py", ".pyi", ".h", ".js", ".json"))
+        return _LEGAL.search(self.key) is not None and not is_code
 
     @property
     def half(self) -> int:
@@ -103,56 +222,39 @@ DOMAINS: dict[str, EnvironmentDomain] = {
     "docstrings": EnvironmentDomain(
         "English technical prose: docstrings of the packages' Python files",
         (".py",),
-        extract.docstrings,
+        docstrings,
         _in_packages(0),
     ),
     "python_stdlib": EnvironmentDomain(
-        "Python: the standard library", (".py",), extract.python_code, _in_library
+        "Python: the standard library", (".py",), python_code, _in_library
     ),
     "python_site": EnvironmentDomain(
-        "Python: the packages", (".py",), extract.python_code, _in_packages(1)
-    ),
-    "python_tests": EnvironmentDomain(
-        "Python: tests", (".py",), extract.python_code, lambda file: file.is_test
+        "Python: the packages", (".py",), python_code, _in_packages(1)
     ),
     "cpp_headers": EnvironmentDomain(
-        "C and C++ headers", (".h", ".hpp", ".hh", ".cuh", ".inl"), extract.c_code
+        "C and C++ headers", (".h", ".hpp", ".hh", ".cuh", ".inl"), c_code
     ),
-    "cython": EnvironmentDomain("Cython", (".pyx", ".pxd", ".pxi"), extract.python_code),
-    "stubs": EnvironmentDomain("Python type stubs", (".pyi",), extract.python_code),
+    "cython": EnvironmentDomain("Cython", (".pyx", ".pxd", ".pxi"), python_code),
+    "stubs": EnvironmentDomain("Python type stubs", (".pyi",), python_code),
     "javascript": EnvironmentDomain(
         "JavaScript, a line for each statement",
         (".js", ".mjs"),
-        extract.minified_code,
+        minified_code,
         file_bytes=200_000,
     ),
-    "css": EnvironmentDomain("style sheets", (".css",), extract.minified_code, file_bytes=200_000),
-    "json": EnvironmentDomain("JSON", (".json",), extract.json_text, file_bytes=250_000),
-    "numbers": EnvironmentDomain(
-        "tables of numbers",
-        (".csv", ".dat", ".txt"),
-        extract.numbers,
-        lambda file: not file.is_legal,
-        file_bytes=300_000,
-    ),
-    "font_metrics": EnvironmentDomain("Adobe font metrics", (".afm",), extract.short_lines),
+    "json": EnvironmentDomain("JSON", (".json",), json_text, file_bytes=250_000),
     "readme_markdown": EnvironmentDomain(
         "English: packages' descriptions and other Markdown and reStructuredText",
         ("dist-info/METADATA", ".md", ".rst"),
-        extract.description,
+        description,
         lambda file: not file.is_legal,
     ),
     "legal": EnvironmentDomain(
         "English: licences and notices",
         ("",),
-        extract.short_lines,
+        short_lines,
         lambda file: file.is_legal,
         by_package=True,
-    ),
-    "config": EnvironmentDomain(
-        "configuration",
-        (".yaml", ".yml", ".toml", ".cfg", ".ini", ".cmake"),
-        extract.python_code,
     ),
 }
 
@@ -167,11 +269,11 @@ def environment_documents(name: str, installed: InstalledFiles | None = None) ->
         if not (file.key.endswith(domain.suffixes) and domain.accepts(file)):
             continue
         group = file.package if domain.by_package else f"{file.package}/{file.key}"
-        for piece in extract.pieces(domain.extract(_read(file))):
+        for piece in pieces(domain.extract(_read(file))):
             size = len(piece.encode())
             if by_group[group] + size > domain.file_bytes:
                 break
-            if len(piece) >= extract.MIN_PIECE and _is_new(piece, seen):
+            if len(piece) >= MIN_PIECE and _is_new(piece, seen):
                 by_group[group] += size
                 yield Document(piece, group)
 

@@ -19,20 +19,19 @@ from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus
 from mixopt.corpus.documents import Spooled
 from mixopt.corpus.domain_text import DomainText
-from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, known_tokenizer, read_tokens
+from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
 from mixopt.corpus.environment import installed_files
-from mixopt.corpus.index_files import INDEX, TASK_FOLDER, corpus_records
+from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, corpus_records
 from mixopt.corpus.mixed_domain import write_mixed
 from mixopt.corpus.stored_corpus import corpus_files
 from mixopt.corpus.tasks import task_file, write_tasks
 from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
 from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
-    FILE,
-    SLOW_FOLDER,
     FastTokenizer,
     Tokenizer,
     bpe_vocabulary,
+    known_tokenizer,
     open_tokenizer,
     plain_name,
 )
@@ -128,8 +127,9 @@ def emptied(path: Path) -> Path:
     """Make the folder no corpus, without what an interrupted preparation left there."""
     try:
         (path / INDEX).unlink(missing_ok=True)
-        (path / FILE).unlink(missing_ok=True)
-        for left in (path / ".text", path / SLOW_FOLDER, path / TASK_FOLDER, *_left_behind(path)):
+        for file in TOKENIZER_FILES:
+            (path / file).unlink(missing_ok=True)
+        for left in (path / ".text", path / TASK_FOLDER, *_left_behind(path)):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -91,10 +91,7 @@ def _fetch(url: str, listed: Path, target: Path, fault: Fault) -> Path:
         index = read_corpus_index(temporary, verify=False)
         parts = {*index.domains, *index.targets, TASK_FOLDER, *TOKENIZER_FILES}
         start = len(list_objects(join_url(url, INDEX))[0].url) - len(INDEX)
-        objects = list_objects(url)
-        if object_exists(join_url(url, TOKENIZER_FILES[1])):  # a hidden folder is not listed
-            objects += list_objects(join_url(url, f"{TOKENIZER_FILES[1]}/*"))
-        for stored in objects:
+        for stored in list_objects(url):
             name = stored.url[start:]
             if name.split("/", maxsplit=1)[0] in parts and not name.endswith(_REMEMBERED):
                 path = below(temporary, name, CorpusError)

@@ -105,7 +105,7 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
 
 
 class RowFile:
-    """The rows of a file, read once; `share` tells how much of it was read."""
+    """The rows of a file, read once; `share` is how much of it was read, about."""
 
     def __init__(
         self,
@@ -117,47 +117,33 @@ class RowFile:
         """Choose the file; nothing is read yet."""
         self.path, self.builder = path, builder
         self.columns, self.check = columns, check
-        self._share: Callable[[], float] = lambda: 0.0
+        self.share = 0.0
 
     def __iter__(self) -> Iterator[Row]:
         """Give the rows in order."""
         return _READERS[self.builder](self)
 
-    @property
-    def share(self) -> float:
-        """Share of the file that has been read, about, in its own bytes or rows."""
-        return min(self._share(), 1.0)
-
     @contextmanager
-    def opened(self) -> Iterator[IO[bytes]]:
-        """Open the file for a reader, decompressed."""
+    def opened(self) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+        """Open the file, decompressed, with what notes how much of it was read."""
         with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
             size = max(self.path.stat().st_size, 1)
-            with self.measured(lambda: raw.tell() / size):
-                yield stream
 
-    @contextmanager
-    def measured(self, share: Callable[[], float]) -> Iterator[None]:
-        """Say how much was read of the file while it is open; afterwards how much it was."""
-        self._share = share
-        try:
-            yield
-        finally:
-            last = share()
-            self._share = lambda: last
+            def note() -> None:
+                self.share = min(raw.tell() / size, 1.0)
 
-    def counted(self, batches: Iterable[Any], total: Callable[[], float]) -> Iterator[Row]:
-        """Give the rows of Arrow batches, of so many bytes in all."""
-        number, size = 0, 0.0
-        with self.measured(lambda: size / max(total(), 1)):
-            for batch in batches:
-                _check_places(batch)
-                for start in range(0, batch.num_rows, _SLICE):
-                    part = batch.slice(start, _SLICE)
-                    for row in rows_of(part):
-                        number += 1
-                        size += part.nbytes / part.num_rows
-                        yield Row(f"{self.path} (row {number})", *row)
+            yield stream, note
+
+    def rows_of(self, batches: Iterable[Any], share: Callable[[int], float]) -> Iterator[Row]:
+        """Give the rows of Arrow batches, and note the share that so many rows are."""
+        number = 0
+        for batch in batches:
+            _check_places(batch)
+            for start in range(0, batch.num_rows, _SLICE):
+                for row in rows_of(batch.slice(start, _SLICE)):
+                    number += 1
+                    self.share = share(number)
+                    yield Row(f"{self.path} (row {number})", *row)
 
     def rest(self, stream: IO[bytes]) -> bytes:
         """Return the rest of a file; what is compressed may be far larger than its file."""
@@ -253,38 +239,31 @@ def _short(value: object) -> object:
 
 
 def _json(file: RowFile) -> Iterator[Row]:
-    with file.opened() as stream:
-        first, blank = stream.readline(LONGEST_DOCUMENT), 0
-        while first and not first.strip():
-            first, blank = stream.readline(LONGEST_DOCUMENT), blank + 1
-        is_array = first.lstrip(b"\xef\xbb\xbf \t").startswith(b"[")
-        if is_array:
-            array = b"\n" * blank + first + file.rest(stream)
-        else:
-            yield from _json_lines(file, first, stream, blank + 1)
-    if is_array:
+    array, is_first, is_checked = b"", True, False
+    with file.opened() as (stream, note):
+        for number, line in enumerate(_lines(stream), start=1):
+            if not line.strip():
+                continue
+            if is_first and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
+                array = b"\n" * (number - 1) + line + file.rest(stream)
+                break
+            is_first = False
+            row = _parsed(line, f"{file.path}:{number}")
+            if row.values is not None and not is_checked:
+                file.check(row.where, row.values)
+                is_checked = True
+            note()
+            yield row
+    if array:
         yield from _json_array(file, array)
 
 
-def _json_lines(file: RowFile, first: bytes, stream: IO[bytes], start: int) -> Iterator[Row]:
-    is_checked = False
-    for number, line in enumerate(_lines(first, stream), start=start):
-        if not line.strip():
-            continue
-        row = _parsed(line, f"{file.path}:{number}")
-        if row.values is not None and not is_checked:
-            file.check(row.where, row.values)
-            is_checked = True
-        yield row
-
-
-def _lines(line: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Give the lines of a file; of one that is too long, its first LONGEST_DOCUMENT bytes."""
-    while line:
+    while line := stream.readline(LONGEST_DOCUMENT):
         yield line
         while len(line) == LONGEST_DOCUMENT and not line.endswith(b"\n"):
             line = stream.readline(LONGEST_DOCUMENT)
-        line = stream.readline(LONGEST_DOCUMENT)
 
 
 def _parsed(line: bytes, where: str) -> Row:
@@ -309,14 +288,12 @@ def _json_array(file: RowFile, content: bytes) -> Iterator[Row]:
         place = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         yield Row(f"{file.path}{place}", None, _json_fault(error))
         return
-    number = 0
-    with file.measured(lambda: number / len(rows)):
-        for value in rows:
-            number += 1
-            row = _object(value, f"{file.path} (item {number})")
-            if number == 1 and row.values is not None:
-                file.check(row.where, row.values)
-            yield row
+    for number, value in enumerate(rows, start=1):
+        row = _object(value, f"{file.path} (item {number})")
+        if number == 1 and row.values is not None:
+            file.check(row.where, row.values)
+        file.share = number / len(rows)
+        yield row
 
 
 def _json_fault(error: Exception) -> str:
@@ -335,7 +312,7 @@ def _object(value: object, where: str) -> Row:
 
 
 def _text(file: RowFile) -> Iterator[Row]:
-    with file.opened() as stream:
+    with file.opened() as (stream, _):
         content = file.rest(stream)
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -349,7 +326,7 @@ def _csv(file: RowFile) -> Iterator[Row]:
     delimiter = "\t" if ".tsv" in file.path.suffixes else ","
     limit = csv.field_size_limit(sys.maxsize)
     try:
-        with file.opened() as binary:
+        with file.opened() as (binary, note):
             lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
             rows = csv.reader(lines, delimiter=delimiter)
             header = next(rows, [])
@@ -357,6 +334,7 @@ def _csv(file: RowFile) -> Iterator[Row]:
             for row in rows:
                 if row:
                     values = dict.fromkeys(header) | dict(zip(header, row, strict=False))
+                    note()
                     yield Row(f"{file.path}:{rows.line_num}", values)
     finally:
         csv.field_size_limit(limit)
@@ -370,43 +348,27 @@ def _parquet(file: RowFile) -> Iterator[Row]:
         file.check(str(file.path), names)
         chosen = None if file.columns is None else [n for n in file.columns if n in names]
         batches = parquet.iter_batches(batch_size=_BATCH, columns=chosen)
-        groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
-        sizes = [g.column(k) for g in groups for k in range(g.num_columns)]
-        total = sum(
-            one.total_uncompressed_size
-            for one in sizes
-            if chosen is None or one.path_in_schema in chosen
-        )
-        yield from file.counted(batches, lambda: total)
+        yield from file.rows_of(batches, lambda number: number / parquet.metadata.num_rows)
 
 
 def _arrow(file: RowFile) -> Iterator[Row]:
     import pyarrow as pa
 
     with pa.memory_map(str(file.path)) as source:
-        read = 0
-
-        def named(batches: Iterable[Any]) -> Iterator[Any]:
-            nonlocal read
-            for batch in batches:
-                chosen = batch.select(names)
-                read += chosen.nbytes
-                yield chosen
-
+        rows = 0
         try:
             stream = pa.ipc.open_stream(source)
             batches: Iterable[Any] = stream
         except pa.ArrowInvalid:
             stream = pa.ipc.open_file(source)
             batches = [stream.get_batch(k) for k in range(stream.num_record_batches)]
+            rows = sum(batch.num_rows for batch in batches)
         file.check(str(file.path), stream.schema.names)
         names = [n for n in stream.schema.names if file.columns is None or n in file.columns]
-        if isinstance(batches, list):
-            total = sum(batch.select(names).nbytes for batch in batches)
-            yield from file.counted(named(batches), lambda: total)
-        else:
-            size = source.size()
-            yield from file.counted(named(batches), lambda: read * size / max(source.tell(), 1))
+        chosen = (batch.select(names) for batch in batches)
+        yield from file.rows_of(
+            chosen, lambda n: n / rows if rows else source.tell() / source.size()
+        )
 
 
 def _check_places(batch: Any) -> None:

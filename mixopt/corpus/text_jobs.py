@@ -22,7 +22,7 @@ from mixopt.corpus.domain_text import AT, DomainText, Spool, read_domain, read_t
 from mixopt.corpus.environment import DOMAIN_BYTES
 from mixopt.corpus.sources import TextFile, is_local, text_files
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import LinkedFile, TokenWriter, write_linked
+from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
 from mixopt.system import Say, in_processes, steady_progress, usable_cores
@@ -180,16 +180,12 @@ def _write(job: PieceJob) -> int:
 def _join(pieces: Sequence[PieceJob], folder: Path, name: str) -> None:
     """Make shards of the pieces."""
     parts = [TokenShards.open(piece.folder, verify=False) for piece in pieces]
-    files = [
-        LinkedFile(part.path / shard.file, shard.tokens, shard.sha256)
-        for part in parts
-        for shard in part.shards
-    ]
-    write_linked(
-        folder, files, parts[0].dtype, name,
-        documents=sum(part.documents for part in parts),
-        bytes=sum(part.bytes for part in parts), how="moved",
-    )  # fmt: skip
+    with TokenWriter(folder, dtype=parts[0].dtype, tokenizer=name) as writer:
+        for part in parts:
+            for shard in part.shards:
+                writer.take(part.path / shard.file, shard, is_moved=True)
+        writer.documents = sum(part.documents for part in parts)
+        writer.bytes = sum(part.bytes for part in parts)
 
 
 def write_tokens(

@@ -7,8 +7,9 @@
     raw         integers alone, as nanoGPT, OLMo-core, dolma and `tofile` write; needs `dtype`
 
 The type of a token is what a file or the caller says, never guessed: tokens of 32 bits read as 16
-bits are twice as many, and look sound. Files are read some tokens at a time and not mapped: one
-that is cut short while it is read is then an error, where a mapping would end the process.
+bits are twice as many, and look sound. Tokens are read some at a time, an index at once, and
+neither is mapped: a file that is cut short while it is read is then an error, where a mapping would
+end the process.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class TokenFile(NamedTuple):
     tokens: int
     offset: int = 0
     documents: int | None = None
-    ends: Callable[[], Iterator[IntArray]] | None = None
+    ends: Callable[[], IntArray] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -101,8 +102,7 @@ class TokenFile(NamedTuple):
 
 def find_token_files(patterns: Sequence[str], format: str | None = None) -> list[Path]:
     """Return what is to be read, in the order of the patterns and of names."""
-    found = [path for pattern in patterns for path in _matching(pattern, format)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(path for p in patterns for path in _matching(p, format)))
 
 
 def found_format(path: Path) -> str:
@@ -221,6 +221,11 @@ def _read_parts(
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def _read_all(path: Path, dtype: np.dtype[Any], count: int, offset: int = 0) -> NDArray[Any]:
+    parts = list(_read_parts(path, dtype, count, offset))
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
 def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
     """Return how many numbers a file has after `offset` bytes."""
     size = path.stat().st_size - offset
@@ -315,7 +320,7 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
             " dtype='uint16' or 'uint32'"
         )
     documents, tokens = _count(index, _ENDS), _count(path, TYPES[dtype])
-    last = int(next(_read_parts(index, _ENDS, 1, 8 * (documents - 1)))[0])
+    last = int(_read_all(index, _ENDS, 1, 8 * (documents - 1))[0])
     _check_count(path, tokens, last, "its index has")
     return TokenFile(
         path, (path, index), TYPES[dtype], tokens,
@@ -323,14 +328,8 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
     )  # fmt: skip
 
 
-def _datatrove_ends(index: Path, documents: int) -> Iterator[IntArray]:
-    last = 0
-    for part in _read_parts(index, _ENDS, documents):
-        ends = part.astype(np.int64)
-        if (np.diff(ends, prepend=last) < 0).any():
-            raise CorpusError(f"{index}: altered: the ends of its documents are not increasing")
-        last = int(ends[-1])
-        yield ends
+def _datatrove_ends(index: Path, documents: int) -> IntArray:
+    return _increasing(index, _read_all(index, _ENDS, documents), "the ends of its documents")
 
 
 def _megatron(source: Path, dtype: str | None) -> TokenFile:
@@ -371,55 +370,42 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
 
 def _megatron_tokens(index: Path, sequences: int, item: int) -> int:
     """Count the tokens of sequences that stand one after the other."""
-    total = done = 0
-    places = _read_parts(index, _PLACE, sequences, _MEGATRON_START + 4 * sequences)
-    sizes = _read_parts(index, _LENGTH, sequences, _MEGATRON_START)
-    for part, place in zip(sizes, places, strict=True):
-        lengths = part.astype(np.int64)
-        ends = total + np.cumsum(lengths)
-        wrong = np.flatnonzero((lengths < 0) | (place != (ends - lengths) * item))
-        if len(wrong):
-            k = int(wrong[0])
-            raise CorpusError(
-                f"{index}: altered: sequence {done + k} has {lengths[k]} tokens from byte"
-                f" {place[k]}, and the one before it ends at {int(ends[k] - lengths[k]) * item}"
-            )
-        total, done = int(ends[-1]), done + len(lengths)
-    return total
+    ends = _megatron_sequences(index, sequences)
+    lengths = np.diff(ends)
+    places = _read_all(index, _PLACE, sequences, _MEGATRON_START + 4 * sequences)
+    wrong = np.flatnonzero((lengths < 0) | (places != ends[:-1] * item))
+    if len(wrong):
+        k = int(wrong[0])
+        raise CorpusError(
+            f"{index}: altered: sequence {k} has {lengths[k]} tokens from byte {places[k]}, and the"
+            f" one before it ends at {int(ends[k]) * item}"
+        )
+    return int(ends[-1])
 
 
-def _megatron_ends(index: Path, sequences: int, documents: int) -> Iterator[IntArray]:
-    """Give the tokens up to the end of each document, from bounds that count sequences."""
-    bounds = _megatron_bounds(index, sequences, documents)
-    bound, passed, before = next(bounds, None), 0, 0
-    for lengths in _read_parts(index, _LENGTH, sequences, _MEGATRON_START):
-        ends = before + np.cumsum(lengths, dtype=np.int64)
-        found = []
-        while bound is not None and int(bound[-1]) <= passed + len(lengths):
-            found.append(bound)
-            bound = next(bounds, None)
-        if bound is not None:
-            inside = int(np.searchsorted(bound, passed + len(lengths), side="right"))
-            found.append(bound[:inside])
-            bound = bound[inside:]
-        here = np.concatenate(found) - passed if found else np.empty(0, np.int64)
-        yield np.where(here > 0, ends[np.maximum(here, 1) - 1], before)
-        passed, before = passed + len(lengths), int(ends[-1])
+def _megatron_sequences(index: Path, sequences: int) -> IntArray:
+    """Return the tokens before each sequence, and at last of all."""
+    lengths = _read_all(index, _LENGTH, sequences, _MEGATRON_START)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _megatron_bounds(index: Path, sequences: int, documents: int) -> Iterator[IntArray]:
-    last, offset = 0, _MEGATRON_START + 12 * sequences
-    for place, part in enumerate(_read_parts(index, _PLACE, documents + 1, offset)):
-        bounds = part[1:] if place == 0 else part
-        if (place == 0 and part[0] != 0) or (np.diff(bounds, prepend=last) < 0).any():
-            raise CorpusError(f"{index}: altered: the bounds of its documents are not increasing")
-        if len(bounds):
-            last = int(bounds[-1])
-            if last > sequences:
-                break
-            yield bounds
-    if last != sequences:
-        raise CorpusError(f"{index}: altered: its documents end at sequence {last} of {sequences}")
+def _megatron_ends(index: Path, sequences: int, documents: int) -> IntArray:
+    """Return the tokens up to the end of each document, from bounds that count sequences."""
+    stored = _read_all(index, _PLACE, documents + 1, _MEGATRON_START + 12 * sequences)
+    bounds = _increasing(index, stored, "the bounds of its documents")
+    if bounds[0] != 0 or bounds[-1] != sequences:
+        raise CorpusError(
+            f"{index}: altered: its documents go from sequence {bounds[0]} to {bounds[-1]} of"
+            f" {sequences}"
+        )
+    return _megatron_sequences(index, sequences)[bounds[1:]]
+
+
+def _increasing(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
+    found = numbers.astype(np.int64)
+    if (np.diff(found, prepend=0) < 0).any():
+        raise CorpusError(f"{index}: altered: {what} are not increasing")
+    return found
 
 
 _Cut = tuple[NDArray[Any], IntArray]  # some tokens, and where to cut them
@@ -443,18 +429,12 @@ def _joined(cuts: Iterator[_Cut]) -> Iterator[NDArray[Any]]:
         yield np.concatenate(held)
 
 
-def _at_ends(parts: Iterator[NDArray[Any]], ends: Iterator[IntArray]) -> Iterator[_Cut]:
-    waiting, passed = np.empty(0, np.int64), 0
+def _at_ends(parts: Iterator[NDArray[Any]], ends: IntArray) -> Iterator[_Cut]:
+    passed = 0
     for part in parts:
-        stop = passed + len(part)
-        while not len(waiting) or int(waiting[-1]) < stop:
-            more = next(ends, None)
-            if more is None:
-                break
-            waiting = np.concatenate([waiting, more])
-        inside = int(np.searchsorted(waiting, stop, side="right"))
-        yield part, waiting[:inside] - passed
-        waiting, passed = waiting[inside:], stop
+        first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")
+        yield part, ends[first:last] - passed
+        passed += len(part)
 
 
 def _at_blocks(parts: Iterator[NDArray[Any]]) -> Iterator[_Cut]:

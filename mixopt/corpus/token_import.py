@@ -2,21 +2,18 @@
 
 Where the bytes are those of a shard and on the same file system, a hard link is made instead of a
 copy; it is hashed once, so a later change is found when the shards are opened. Many small files are
-copied into few shards in any case, since a job that reads shards has a descriptor for each.
+copied into few shards in any case, since a job that reads shards looks at each.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.domain_tokens import TokenFiles
 from mixopt.corpus.token_formats import (
     FORMATS,
     TYPES,
@@ -25,10 +22,85 @@ from mixopt.corpus.token_formats import (
     found_format,
     open_token_file,
 )
-from mixopt.corpus.token_shards import TokenShards
-from mixopt.corpus.token_writer import LinkedFile, TokenWriter, can_be_linked, write_linked
+from mixopt.corpus.token_shards import DTYPES, Shard, TokenShards
+from mixopt.corpus.token_writer import SHARD_TOKENS, TokenWriter
 from mixopt.corpus.vocabulary import Vocabulary
-from mixopt.errors import CorpusError, did_you_mean
+from mixopt.errors import CorpusError, RunError, did_you_mean
+from mixopt.system import file_hash
+
+_FEW = 256  # files that are linked however small they are
+
+
+class TokenFiles:
+    """Files of tokens, each id checked as they are read, any number of times."""
+
+    def __init__(
+        self, files: Sequence[TokenFile], vocabulary: Vocabulary, document_end: int | None
+    ) -> None:
+        """Note the sizes and time stamps of the files."""
+        if document_end is not None:
+            vocabulary.check_id(document_end, "document_end")
+        self.files, self.document_end = files, document_end
+        self.has_documents = document_end is not None or all(one.ends for one in files)
+        self.largest = 0
+        self._vocabulary = vocabulary
+        self._before = self._stamps()
+
+    def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
+        """Give the tokens of a file, some at a time."""
+        return self._vocabulary.checked(file.path, file.parts())
+
+    def pieces(self) -> Iterator[NDArray[Any]]:
+        """Give the documents, or blocks, of all files."""
+        for file in self.files:
+            for tokens in file.pieces(self.parts(file), self.document_end):
+                self.largest = max(self.largest, int(tokens.max()))
+                yield tokens
+
+    def check_unchanged(self) -> None:
+        """Check that no file has changed since it was opened."""
+        for file, stamp in self._stamps().items():
+            if stamp != self._before[file]:
+                raise CorpusError(
+                    f"{file}: changed while it was being read; wait until nothing writes to it, "
+                    "and read it again"
+                )
+
+    def shard_type(self) -> np.dtype[Any]:
+        """Return the smaller of uint16 and uint32 that holds all tokens; read them where needed."""
+        for one in self.files:
+            if one.dtype is None:
+                is_large = any(len(part) and int(part.max()) > 0xFFFF for part in one.parts())
+            else:
+                is_large = one.dtype.itemsize > 2
+            if is_large:
+                return DTYPES["uint32"]
+        return DTYPES["uint16"]
+
+    @property
+    def can_be_linked(self) -> bool:
+        """Whether all files are shards of one type as they are, and not many small ones."""
+        tokens = sum(one.tokens for one in self.files)
+        is_small = len(self.files) > _FEW and tokens < len(self.files) * SHARD_TOKENS / 2
+        kinds = {one.dtype for one in self.files}
+        return len(kinds) == 1 and all(one.is_shard for one in self.files) and not is_small
+
+    def link(self, out: Path, tokenizer: str, *, documents: int, bytes: int = 0) -> bool:
+        """Make shards of the files by hard links; tell whether that can be done."""
+        self.check_unchanged()
+        dtype = self.files[0].dtype
+        assert dtype is not None, "the type of what is linked is known"
+        try:
+            with TokenWriter(out, dtype=dtype, tokenizer=tokenizer) as writer:
+                for one in self.files:
+                    writer.take(one.path, Shard("", one.tokens, file_hash(one.path)))
+                writer.documents, writer.bytes = documents, bytes
+        except (OSError, RunError):  # another file system, or a file that may not be linked
+            return False
+        return True
+
+    def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
+        return {file: _stamp(file) for one in self.files for file in one.files}
 
 
 def import_tokens(
@@ -74,51 +146,41 @@ def import_tokens(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     paths = find_token_files([str(one) for one in sources], format)
     name = format or _one_format(paths)
-    opened = [open_token_file(path, name, dtype) for path in paths]
-    files = TokenFiles(opened, vocabulary, document_end)
+    files = TokenFiles(
+        [open_token_file(path, name, dtype) for path in paths], vocabulary, document_end
+    )
+    known = sum(one.documents or 0 for one in files.files)
     is_linked = False
-    if not copy and can_be_linked(opened):
-        with suppress(OSError):  # another file system, or a file that may not be linked
-            _link(files, out, tokenizer)
-            is_linked = True
+    if files.can_be_linked and not copy:
+        ended = sum(_ended(files, one, part) for one in files.files for part in files.parts(one))
+        is_linked = files.link(out, tokenizer, documents=known + ended)
     if not is_linked:
-        _copy(files, out, tokenizer)
+        with TokenWriter(out, dtype=files.shard_type(), tokenizer=tokenizer) as writer:
+            for one in files.files:
+                for part in files.parts(one):
+                    writer.write(part, documents=_ended(files, one, part), bytes=0)
+            writer.documents += known
     files.check_unchanged()
     return TokenShards.open(out, verify=False)
 
 
 def _one_format(paths: Sequence[Path]) -> str:
-    found = {found_format(path): path for path in paths}
-    if len(found) > 1:
-        named = " and ".join(f"{name} ({path})" for name, path in found.items())
+    formats = {found_format(path): path for path in paths}
+    if len(formats) > 1:
+        named = " and ".join(f"{name} ({path})" for name, path in formats.items())
         raise CorpusError(f"the files are of {named}; import one format at a time")
-    return next(iter(found))
-
-
-def _link(files: TokenFiles, out: Path, tokenizer: str) -> None:
-    links, documents = [], 0
-    for one in files.files:
-        sha256, tokens = hashlib.sha256(), 0
-        for part in files.parts(one):
-            sha256.update(part.tobytes())
-            tokens += len(part)
-            documents += _ended(files, one, part)
-        documents += one.documents or 0
-        links.append(LinkedFile(one.path, tokens, sha256.hexdigest()))
-    dtype = files.files[0].dtype
-    assert dtype is not None, "the type of what is linked is known"
-    write_linked(out, links, dtype, tokenizer, documents=documents)
-
-
-def _copy(files: TokenFiles, out: Path, tokenizer: str) -> None:
-    with TokenWriter(out, dtype=files.shard_type(), tokenizer=tokenizer) as writer:
-        for one in files.files:
-            for part in files.parts(one):
-                writer.write(part, documents=_ended(files, one, part), bytes=0)
-            writer.documents += one.documents or 0
+    return next(iter(formats))
 
 
 def _ended(files: TokenFiles, file: TokenFile, part: NDArray[Any]) -> int:
     """Count the documents that end in a part, where the format does not say."""
     is_counted = file.ends is None and files.document_end is not None
     return int(np.count_nonzero(part == files.document_end)) if is_counted else 0
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

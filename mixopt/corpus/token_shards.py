@@ -5,45 +5,61 @@ One folder holds the tokens of one domain and split: `index.json` and `00000.bin
 tokenizer's end-of-document id. The index says how many tokens each shard has and their SHA-256,
 so a truncated or altered shard is found. Only numpy is needed.
 
+Files are mapped when they are first read, without keeping a descriptor, and looked at before each
+read: one that was truncated meanwhile is an error in one line, where reading a mapping beyond its
+file's end would end the process.
+
 Shapes: B rows.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import mmap
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.corpus.index_files import INDEX, PREPARE_AGAIN, read_index, value_fault
-from mixopt.corpus.shard_files import Shard, ShardFiles
-from mixopt.corpus.token_writer import DTYPES, FORMAT
+from mixopt.corpus.index_files import INDEX, MAX_COUNT, PREPARE_AGAIN, absent, read_index
 from mixopt.errors import RunError, ShardError
 from mixopt.system import (
     FileRecord,
     IntArray,
+    StateFields,
     Verifier,
     check_name,
+    inside,
     made_once,
-    shown_name,
     usable_cores,
 )
 
-FEW = 1024  # shards that are mapped all at once
+FORMAT = "mixopt-tokens/3"
+DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+MAX_MAPPINGS = 1 << 14  # of this process: a quarter of what Linux gives it
 _ALONE = 1 << 26  # bytes that every process hashes for itself, sooner than it would wait
 _HASH = re.compile(r"[0-9a-f]{64}")
-_FIELDS: dict[str, type] = {
-    "dtype": str, "tokens": int, "documents": int, "bytes": int, "tokenizer": str, "shards": list,
-}  # fmt: skip
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
+
+class Shard(NamedTuple):
+    """One file of tokens: its name in the folder, how many it has, and the hash of its content."""
+
+    file: str
+    tokens: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -85,26 +101,23 @@ class TokenShards:
             ShardError: The index is absent or damaged, or a shard is absent, truncated or altered.
         """
         path = Path(path)
-        index = read_index(path, FORMAT, _FIELDS, ShardError)
-        if index["dtype"] not in DTYPES:
-            raise _damaged(
-                path, f"dtype: {shown_name(index['dtype'])}; tokens are uint16 or uint32"
-            )
-        shards = tuple(_shard(path, k, entry) for k, entry in enumerate(index["shards"]))
+        index = read_index(path, FORMAT, ShardError)
+        shards = tuple(_shard(path, entry) for entry in index.parts("shards"))
         opened = cls(
             path=path,
-            tokens=index["tokens"],
-            documents=index["documents"],
-            bytes=index["bytes"],
-            dtype=DTYPES[index["dtype"]],
-            tokenizer=index["tokenizer"],
+            tokens=index.whole("tokens", 0, MAX_COUNT),
+            documents=index.whole("documents", 0, MAX_COUNT),
+            bytes=index.whole("bytes", 0, MAX_COUNT),
+            dtype=DTYPES[index.one_of("dtype", DTYPES)],
+            tokenizer=index.text("tokenizer"),
             shards=shards,
-            is_elsewhere=index.get("elsewhere") is True and not shards,
+            is_elsewhere=index.content.get("elsewhere") is True and not shards,
         )
         held = int(opened.offsets[-1])
         if held != opened.tokens and not opened.is_elsewhere:
-            raise _damaged(path, f"{opened.tokens} tokens, but its shards have {held}")
-        opened.files.check()
+            raise index.error(f"{index.where}: {opened.tokens} tokens, but its shards have {held}")
+        for k in range(len(shards)):
+            opened._check_place(k)
         if verify:
             opened._check_hashes()
         return opened
@@ -127,15 +140,18 @@ class TokenShards:
         self._check_here()
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
-        return self._range(start, stop, self.can_be_mapped)
+        tokens = np.empty(stop - start, self.dtype)
+        for k, first, last in self._pieces(start, stop):
+            begin = int(self.offsets[k])
+            tokens[first - start : last - start] = self.mapped(k)[first - begin : last - begin]
+        return tokens
 
-    def rows(self, starts_B: ArrayLike, length: int, *, one_of_many: bool = False) -> NDArray[Any]:
+    def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
         """Copy `length` tokens from each start.
 
         Args:
             starts_B: First token of each row.
             length: Tokens of a row, >= 1.
-            one_of_many: Whether so many folders are read that even few files are not mapped.
 
         Returns:
             Tokens, shape (B, length).
@@ -152,33 +168,73 @@ class TokenShards:
                 f"{self.path}: rows of {length} from {first} to {last} of {self.tokens}"
             )
         rows = np.empty((len(starts), length), self.dtype)
-        first_B = self.shards_of(starts)
-        inside_B = starts + length <= self.offsets[first_B + 1]
-        is_mapped = self.can_be_mapped and not one_of_many
-        fill = self._fill_mapped if is_mapped else self._fill_read
-        fill(rows, np.flatnonzero(inside_B), first_B, starts - self.offsets[first_B])
-        for row in np.flatnonzero(~inside_B).tolist():
-            rows[row] = self._range(int(starts[row]), int(starts[row]) + length, is_mapped)
+        shard_B = self.shards_of(starts)
+        is_inside_B = starts + length <= self.offsets[shard_B + 1]
+        for k in np.unique(shard_B[is_inside_B]).tolist():
+            here = np.flatnonzero(is_inside_B & (shard_B == k))
+            windows = sliding_window_view(self.mapped(k), length)
+            rows[here] = windows[starts[here] - self.offsets[k]]
+        for row in np.flatnonzero(~is_inside_B).tolist():
+            rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
         return rows
 
     def shards_of(self, places_B: IntArray) -> IntArray:
         """Return the number of the shard that each token is in, shape (B,)."""
         return np.searchsorted(self.offsets, places_B, side="right") - 1
 
-    @property
-    def can_be_mapped(self) -> bool:
-        """Whether the shards are few, so that all of them may be mapped."""
-        return len(self.shards) <= FEW
-
     @cached_property
     def offsets(self) -> IntArray:
         """The first token of each shard and the end of the last, shape (shards + 1,)."""
         return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
 
+    def mapped(self, k: int) -> NDArray[Any]:
+        """Return the tokens of a shard as they are in the file, which has its size still."""
+        status = self.look(k)
+        path, _ = self._places[k]
+        try:
+            content = _mapping(path, status.st_size, status.st_ino, status.st_mtime_ns)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return content.view(self.dtype)
+
+    def look(self, k: int) -> os.stat_result:
+        """Check that a shard is there and has its size still."""
+        path, size = self._places[k]
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        _check_status(path, status, size)
+        return status
+
     @cached_property
-    def files(self) -> ShardFiles:
-        """The files, for readers that read of several folders at once."""
-        return ShardFiles(self.path, self.shards, self.dtype)
+    def _places(self) -> list[tuple[str, int]]:
+        """Paths and sizes."""
+        item = self.dtype.itemsize
+        return [(os.path.join(self.path, s.file), s.tokens * item) for s in self.shards]
+
+    def _check_place(self, k: int) -> None:
+        """Check that a file is there, of its size, and in the folder."""
+        path, size = self._places[k]
+        try:
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                inside(self.path, self.shards[k].file, ShardError)
+                status = os.stat(path)
+        except OSError as error:
+            raise absent(Path(path), ShardError) from error
+        _check_status(path, status, size)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the shards of a range that is not empty, and the tokens of each."""
+        if start == stop:
+            return
+        first, last = self.shards_of(np.array([start, stop - 1])).tolist()
+        bounds = self.offsets[first : last + 2].tolist()
+        for k in range(first, last + 1):
+            begin, end = bounds[k - first : k - first + 2]
+            if begin < end:
+                yield k, max(start, begin), min(stop, end)
 
     def _check_hashes(self) -> None:
         """Compare the hashes; of many bytes once a node, however many processes ask."""
@@ -199,12 +255,12 @@ class TokenShards:
         files = [shard.file for shard in self.shards]
         with ThreadPoolExecutor(usable_cores()) as pool:
             faults = list(pool.map(verifier.fault, files, self._records))
-        for shard, found in zip(self.shards, faults, strict=True):
-            if found is not None:
+        for shard, fault in zip(self.shards, faults, strict=True):
+            if fault is not None:
                 what = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
                 raise ShardError(
                     f"{self.path / shard.file}: altered:"
-                    f" {what if 'sha256' in found else found}; {PREPARE_AGAIN}"
+                    f" {what if 'sha256' in fault else fault}; {PREPARE_AGAIN}"
                 )
         verifier.remember()
         return True
@@ -220,66 +276,89 @@ class TokenShards:
                 f"{self.path}: its text is not available here; only your own trainer reads it"
             )
 
-    def _range(self, start: int, stop: int, is_mapped: bool) -> NDArray[Any]:
-        tokens = np.empty(stop - start, self.dtype)
-        for k, first, last in self._pieces(start, stop):
-            begin = int(self.offsets[k])
-            out = tokens[first - start : last - start]
-            if is_mapped:
-                out[:] = self.files.mapped(k)[first - begin : last - begin]
-            else:
-                self.files.read(k, [first - begin], [out])
-        return tokens
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Give the shards that have tokens [start, stop), and the first and last of each."""
-        if start == stop:
-            return
-        first, last = self.shards_of(np.array([start, stop - 1])).tolist()
-        bounds = self.offsets[first : last + 2].tolist()
-        for k in range(first, last + 1):
-            begin, end = bounds[k - first : k - first + 2]
-            if begin < end:
-                yield k, max(start, begin), min(stop, end)
-
-    def _fill_mapped(
-        self, rows: NDArray[Any], here: IntArray, shard_B: IntArray, inside_B: IntArray
-    ) -> None:
-        for k in np.unique(shard_B[here]).tolist():
-            some = here[shard_B[here] == k]
-            windows = sliding_window_view(self.files.mapped(k), rows.shape[1])
-            rows[some] = windows[inside_B[some]]
-
-    def _fill_read(
-        self, rows: NDArray[Any], here: IntArray, shard_B: IntArray, inside_B: IntArray
-    ) -> None:
-        order = here[np.argsort(shard_B[here], kind="stable")].tolist()
-        for k, some in groupby(order, shard_B.tolist().__getitem__):
-            places = list(some)
-            self.files.read(k, inside_B[places].tolist(), [rows[row] for row in places])
-
 
 def _reopened(path: Path) -> TokenShards:
     return TokenShards.open(path, verify=False)
 
 
-def _shard(folder: Path, place: int, entry: object) -> Shard:
+def _shard(folder: Path, entry: StateFields) -> Shard:
     """Return the shard of an entry of an index."""
-    where = f"shards.{place}"
-    if not isinstance(entry, dict):
-        raise _damaged(folder, f"{where}: expected fields, got {type(entry).__name__}")
-    for name, kind in {"file": str, "tokens": int, "sha256": str}.items():
-        if name not in entry:
-            raise _damaged(folder, f"{where}.{name}: is missing")
-        fault = value_fault(entry[name], kind)
-        if fault is not None:
-            raise _damaged(folder, f"{where}.{name}: {fault}")
-    if not _HASH.fullmatch(entry["sha256"]):
-        raise _damaged(folder, f"{where}.sha256: {shown_name(entry['sha256'])} is not a SHA-256")
-    check_name(entry["file"], f"{folder / INDEX}: file", ShardError)
-    return Shard(entry["file"], entry["tokens"], entry["sha256"])
+    file, sha256 = entry.text("file"), entry.text("sha256")
+    if not _HASH.fullmatch(sha256):
+        entry.refuse("sha256", "not a SHA-256")
+    check_name(file, f"{folder / INDEX}: file", ShardError)
+    return Shard(file, entry.whole("tokens", 0, MAX_COUNT), sha256)
 
 
-def _damaged(folder: Path, what: str) -> ShardError:
-    """Return the error for an index of shards that cannot be right."""
-    return ShardError(f"{folder / INDEX}: {what}; {PREPARE_AGAIN}")
+def _check_status(path: str, status: os.stat_result, size: int) -> None:
+    if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+        raise ShardError(f"{path}: is not a file; {PREPARE_AGAIN}")
+    if status.st_size != size:
+        what = "truncated" if status.st_size < size else "altered"
+        raise ShardError(
+            f"{path}: {what}: {status.st_size} bytes, but its index has {size}; {PREPARE_AGAIN}"
+        )
+
+
+def _unreadable(path: str, error: OSError) -> ShardError:
+    """Return why a file cannot be read that was there when its folder was opened."""
+    if isinstance(error, FileNotFoundError):
+        return ShardError(
+            f"{path}: not found, but it was there before; restore it and resume, or {PREPARE_AGAIN}"
+        )
+    more = "; raise the limit: ulimit -n 4096" if error.errno in _TOO_MANY else ""
+    return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")
+
+
+@lru_cache(maxsize=MAX_MAPPINGS)
+def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint8]:
+    """Map a file of this size, number and time; another file of its name is another mapping."""
+    descriptor = os.open(path, _FLAGS)
+    try:
+        _check_status(path, os.fstat(descriptor), size)
+        if not size:
+            return np.empty(0, np.uint8)
+        if not _CALLS:
+            return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
+        return np.asarray(_Pages(descriptor, size))
+    finally:
+        os.close(descriptor)
+
+
+class _Pages:
+    """Pages of a file as numpy's array interface describes them; Python's mmap keeps a descriptor.
+
+    They are unmapped with the last array that is a view of them.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        map_pages, self._unmap = _CALLS
+        address = map_pages(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address == ctypes.c_void_p(-1).value:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._place = (address, size)
+        self.__array_interface__ = {
+            "data": (address, True), "shape": (size,), "typestr": "|u1", "version": 3,
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        place = vars(self).get("_place")
+        if place is not None:
+            self._unmap(*place)
+
+
+def _calls() -> tuple[Any, ...]:
+    """Return the C library's `mmap` and `munmap`; nothing where it has none."""
+    if os.name != "posix":
+        return ()
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = (
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    )  # fmt: skip
+    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return library.mmap, library.munmap
+
+
+_CALLS = _calls()

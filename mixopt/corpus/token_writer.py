@@ -11,25 +11,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, NamedTuple, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mixopt.corpus.index_files import INDEX
-from mixopt.corpus.shard_files import Shard
-from mixopt.corpus.token_formats import TokenFile
-from mixopt.errors import CorpusError, RunError, ShardError
-from mixopt.system import temporary_path, write_sealed
+from mixopt.corpus.token_shards import DTYPES, FORMAT, Shard
+from mixopt.errors import ShardError
+from mixopt.system import temporary_path, write_sealed, writing
 
-FORMAT = "mixopt-tokens/3"
 SHARD_TOKENS = 1 << 27
-_FEW = 256  # files that are linked however small they are
-DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 class TokenWriter:
@@ -60,21 +54,28 @@ class TokenWriter:
 
     def __enter__(self) -> Self:
         """Make the temporary folder."""
-        with _written(self.path):
-            shutil.rmtree(self._folder, ignore_errors=True)
+        with writing(self.path):
             self._folder.mkdir(parents=True)
         return self
 
     def write(self, tokens: NDArray[Any], documents: int, bytes: int) -> None:
         """Append tokens."""
         fitting = self._fitting(tokens)
-        with _written(self.path):
+        with writing(self.path):
             while len(fitting):
                 room = self.shard_tokens - self._in_shard
                 self._append(fitting[:room])
                 fitting = fitting[room:]
         self.documents += documents
         self.bytes += bytes
+
+    def take(self, file: Path, shard: Shard, *, is_moved: bool = False) -> None:
+        """Make a file of the same file system the next shard, by a hard link or by moving it."""
+        self._end_shard()
+        name = self._next_name
+        (os.rename if is_moved else os.link)(file.resolve(), self._folder / name)
+        self._shards.append(shard._replace(file=name))
+        self.tokens += shard.tokens
 
     def __exit__(
         self,
@@ -84,12 +85,16 @@ class TokenWriter:
     ) -> None:
         """Put the folder in its place, or remove it if the block failed."""
         try:
-            with _written(self.path):
+            with writing(self.path):
                 self._end_shard()
                 if kind is None:
                     self._publish()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _next_name(self) -> str:
+        return f"{len(self._shards):05d}.bin"
 
     def _fitting(self, tokens: NDArray[Any]) -> NDArray[Any]:
         if tokens.dtype == self.dtype or not len(tokens):
@@ -107,7 +112,7 @@ class TokenWriter:
 
     def _append(self, tokens: NDArray[Any]) -> None:
         if self._stream is None:
-            self._stream = (self._folder / f"{len(self._shards):05d}.bin").open("wb")
+            self._stream = (self._folder / self._next_name).open("wb")
             self._hash, self._in_shard = hashlib.sha256(), 0
         content = tokens.tobytes()
         self._stream.write(content)
@@ -123,8 +128,7 @@ class TokenWriter:
         with self._stream as stream:
             stream.flush()
             os.fsync(stream.fileno())
-        file = Path(stream.name).name
-        self._shards.append(Shard(file, self._in_shard, self._hash.hexdigest()))
+        self._shards.append(Shard(self._next_name, self._in_shard, self._hash.hexdigest()))
         self._stream, self._in_shard = None, 0
 
     def _publish(self) -> None:
@@ -135,74 +139,15 @@ class TokenWriter:
         self._folder.rename(self.path)
 
 
-class LinkedFile(NamedTuple):
-    """A file that is a shard as it is."""
-
-    file: Path
-    tokens: int
-    sha256: str
-
-
-def can_be_linked(files: Sequence[TokenFile]) -> bool:
-    """Tell whether all files are shards of one type as they are, and not many small ones."""
-    tokens = sum(one.tokens for one in files)
-    is_small = len(files) > _FEW and tokens < len(files) * SHARD_TOKENS / 2
-    kinds = {one.dtype for one in files}
-    return len(kinds) == 1 and all(one.is_shard for one in files) and not is_small
-
-
-def write_linked(
-    out: Path,
-    files: Sequence[LinkedFile],
-    dtype: np.dtype[Any],
-    tokenizer: str,
-    *,
-    documents: int,
-    bytes: int = 0,
-    how: Literal["hard", "moved"] = "hard",
-) -> None:
-    """Make shards of files of the same file system; the folder appears whole."""
-    folder = temporary_path(out)
-    place = os.link if how == "hard" else os.rename
-    shards = [Shard(f"{k:05d}.bin", one.tokens, one.sha256) for k, one in enumerate(files)]
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for one, shard in zip(files, shards, strict=True):
-            place(one.file.resolve(), folder / shard.file)
-        counts = {"tokens": sum(s.tokens for s in shards), "documents": documents, "bytes": bytes}
-        _write_index(folder, dtype, tokenizer, shards, counts)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if how == "hard":
-            raise
-        raise CorpusError(f"{out}: cannot be written: {error.strerror}") from error
-
-
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
     """Write the index of absent text whose number of tokens is known."""
-    counts = {"tokens": tokens, "documents": 0, "bytes": 0}
-    _write_index(path, DTYPES["uint16"], tokenizer, [], {**counts, "elsewhere": True})
+    counts = {"tokens": tokens, "documents": 0, "bytes": 0, "elsewhere": True}
+    _write_index(path, DTYPES["uint16"], tokenizer, [], counts)
 
 
 def _write_index(
-    folder: Path,
-    dtype: np.dtype[Any],
-    tokenizer: str,
-    shards: Sequence[Shard],
-    counts: dict[str, Any],
+    folder: Path, dtype: np.dtype[Any], tokenizer: str, shards: list[Shard], counts: dict[str, Any]
 ) -> None:
     about = {"format": FORMAT, "dtype": dtype.name, "tokenizer": tokenizer}
     entries = [shard._asdict() for shard in shards]
     write_sealed(folder / INDEX, {**about, **counts, "shards": entries})
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error

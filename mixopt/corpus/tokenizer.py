@@ -6,18 +6,19 @@ special token is encoded as text, and one end-of-document token follows it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus.index_files import INDEX, absent, check_tokenizer, prepared_tokenizer
 from mixopt.errors import CorpusError, PluginError
-from mixopt.system import IntArray, read_json, replacing
+from mixopt.system import IntArray, read_json, replacing, write_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -27,7 +28,7 @@ BPE = "bpe:"
 END_OF_DOCUMENT = "<|endoftext|>"
 MIN_BPE = 257
 FILE = "tokenizer.json"
-SLOW_FOLDER = ".tokenizer"
+CONFIG = "tokenizer_config.json"
 _MAX_REASON = 160  # characters of what transformers says
 _LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
 # What tokenizers without a configuration call the end of a document.
@@ -46,36 +47,6 @@ class Spans(NamedTuple):
 
     tokens_T: NDArray[Any]
     end_T: IntArray
-
-
-class Tokenizer(Protocol):
-    """What a corpus needs of a tokenizer."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, the end-of-document token's included."""
-        ...
-
-    @property
-    def end_of_document(self) -> int:
-        """Id that follows every document."""
-        ...
-
-    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
-        """Return the tokens of all documents, each followed by `end_of_document`."""
-        ...
-
-    def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
-        ...
-
-    def decode(self, tokens: NDArray[Any]) -> str:
-        """Return the text of tokens, without end-of-document tokens."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Keep what `saved_tokenizer` needs in the folder, if anything."""
-        ...
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -101,16 +72,16 @@ class ByteTokenizer:
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
         """Return the bytes of each text, nothing added, and the bytes up to each one's end."""
-        found = [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
-        return [Spans(tokens, np.arange(1, len(tokens) + 1)) for tokens in found]
+        tokens = [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
+        return [Spans(tokens_T, np.arange(1, len(tokens_T) + 1)) for tokens_T in tokens]
 
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text; an incomplete character at either end becomes U+FFFD."""
-        kept = tokens[tokens < self.end_of_document]
-        return kept.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+        text = tokens[tokens < self.end_of_document].astype(np.uint8)
+        return text.tobytes().decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Keep nothing: bytes need no file."""
+        """Write nothing: bytes need no file."""
 
 
 class FastTokenizer:
@@ -146,21 +117,23 @@ class FastTokenizer:
     @classmethod
     def from_file(cls, path: Path, name: str) -> FastTokenizer:
         """Read a `tokenizer.json`."""
-        from tokenizers import Tokenizer
-
-        try:
-            inner = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
+        inner = read_inner(path, f"tokenizer {name!r}: {path}")
+        configuration = path.with_name(CONFIG)
+        end = _end_token(inner, _configured_end(configuration))
+        if end is None:
             raise CorpusError(
-                f"tokenizer {name!r}: {path}: {' '.join(str(error).split())}"
-            ) from error
-        vocabulary = inner.get_vocab(with_added_tokens=True)
-        return cls(inner, _end_token(path, vocabulary, name))
+                f"tokenizer {name!r} has no end-of-document token: {configuration}"
+                f" names none as eos_token and none of {', '.join(_USUAL_ENDS)} is in its"
+                " vocabulary"
+            )
+        return cls(inner, end)
 
     def encode(self, documents: Sequence[str]) -> NDArray[Any]:
         """Return the tokens of all documents, each followed by `end_of_document`."""
         batch = self.inner.encode_batch_fast(list(documents), add_special_tokens=False)
-        return _joined((encoding.ids for encoding in batch), self)
+        end = (self.end_of_document,)
+        ids = chain.from_iterable(chain(encoding.ids, end) for encoding in batch)
+        return np.fromiter(ids, token_dtype(self.vocab_size))
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
         """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
@@ -173,63 +146,19 @@ class FastTokenizer:
 
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text of tokens, without end-of-document tokens."""
-        kept = tokens[tokens != self.end_of_document].tolist()
-        return str(self.inner.decode(kept, skip_special_tokens=False))
+        ids = tokens[tokens != self.end_of_document].tolist()
+        return str(self.inner.decode(ids, skip_special_tokens=False))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, which `tokenizers` and transformers read."""
+        """Write `tokenizer.json`, and what ends a document where that is unusual."""
         with replacing(folder / FILE) as temporary:
             self.inner.save(str(temporary))
+        end = self.inner.id_to_token(self.end_of_document)
+        if _end_token(self.inner, None) != end:
+            write_text(folder / CONFIG, json.dumps({"eos_token": end}))
 
 
-class TransformersTokenizer:
-    """A tokenizer that has no `tokenizer.json`, by way of transformers."""
-
-    def __init__(self, name: str) -> None:
-        """Load it by name or folder."""
-        try:
-            from transformers import AutoTokenizer
-        except ImportError as error:
-            raise PluginError(
-                f"tokenizer {name!r} has no {FILE} and needs transformers: pip install transformers"
-            ) from error
-        try:
-            self.inner: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = shorten(str(error), _MAX_REASON, placeholder=" ...")
-            raise CorpusError(f"tokenizer {name!r}: {reason}; {_GIVE}") from error
-        found = [self.inner.eos_token_id, self.inner.sep_token_id]
-        self.end_of_document: int = next((t for t in found if t is not None), -1)
-        if self.end_of_document < 0:
-            raise CorpusError(f"tokenizer {name!r} has no end-of-sequence token; set its eos_token")
-        self.vocab_size: int = max(len(self.inner), self.end_of_document + 1)
-
-    def encode(self, documents: Sequence[str]) -> NDArray[Any]:
-        """Return the tokens of all documents, each followed by `end_of_document`."""
-        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        batch = self.inner(list(documents), truncation=False, **options)["input_ids"]
-        return _joined(batch, self)
-
-    def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
-        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        found = []
-        for text in texts:
-            ids = self.inner([text], truncation=False, **options)["input_ids"][0]
-            plain = {"clean_up_tokenization_spaces": False}
-            parts = (self.inner.decode(ids[:stop], **plain) for stop in range(1, len(ids) + 1))
-            ends_T = np.array([len(one.rstrip("\ufffd").encode()) for one in parts], np.int64)
-            ends_T[-1:] = size = len(text.encode())
-            found.append(Spans(np.array(ids), np.maximum.accumulate(np.minimum(ends_T, size))))
-        return found
-
-    def decode(self, tokens: NDArray[Any]) -> str:
-        """Return the text of tokens, without end-of-document tokens."""
-        return str(self.inner.decode(tokens[tokens != self.end_of_document].tolist()))
-
-    def save(self, folder: Path) -> None:
-        """Write the files of `save_pretrained` in the folder's `.tokenizer`."""
-        self.inner.save_pretrained(folder / SLOW_FOLDER)
+Tokenizer = ByteTokenizer | FastTokenizer
 
 
 def bpe_vocabulary(name: str) -> int | None:
@@ -245,6 +174,11 @@ def bpe_vocabulary(name: str) -> int | None:
     return int(size)
 
 
+def plain_name(name: str) -> str:
+    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name."""
+    return BYTES if prepared_tokenizer(name) == BYTES else name
+
+
 def open_tokenizer(name: str) -> Tokenizer:
     """Open a tokenizer that needs no training."""
     if name == BYTES:
@@ -253,12 +187,15 @@ def open_tokenizer(name: str) -> Tokenizer:
     if made_with is not None:
         return saved_tokenizer(Path(name).expanduser(), made_with)
     path = _tokenizer_file(name)
-    return TransformersTokenizer(name) if path is None else FastTokenizer.from_file(path, name)
+    return _converted(name) if path is None else FastTokenizer.from_file(path, name)
 
 
-def plain_name(name: str) -> str:
-    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name."""
-    return BYTES if prepared_tokenizer(name) == BYTES else name
+def known_tokenizer(name: str) -> Tokenizer | None:
+    """Return a tokenizer by name or folder; None where its files are not here, or not yet made."""
+    try:
+        return None if bpe_vocabulary(name) is not None else open_tokenizer(name)
+    except (CorpusError, PluginError):
+        return None
 
 
 def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
@@ -267,18 +204,40 @@ def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
         return ByteTokenizer()
     if (folder / INDEX).exists():
         check_tokenizer(folder)
-    if (folder / FILE).exists():
-        return FastTokenizer.from_file(folder / FILE, name)
-    if not (folder / SLOW_FOLDER).is_dir():  # a name would be looked up on the hub
+    if not (folder / FILE).exists():  # a name would be looked up on the hub
         raise absent(folder / FILE)
-    return TransformersTokenizer(str(folder / SLOW_FOLDER))
+    return FastTokenizer.from_file(folder / FILE, name)
 
 
-def _joined(ids: Iterable[Sequence[int]], tokenizer: Tokenizer) -> NDArray[Any]:
-    end = (tokenizer.end_of_document,)
-    return np.fromiter(
-        chain.from_iterable(chain(one, end) for one in ids), token_dtype(tokenizer.vocab_size)
-    )
+def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
+    """Read a `tokenizer.json` as the library has it."""
+    from tokenizers import Tokenizer as Inner
+
+    try:
+        return Inner.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise CorpusError(f"{where}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _converted(name: str) -> FastTokenizer:
+    """Let transformers make a fast tokenizer of one that has no `tokenizer.json`."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise PluginError(
+            f"tokenizer {name!r} has no {FILE} and needs transformers: pip install transformers"
+        ) from error
+    try:
+        slow: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = shorten(str(error), _MAX_REASON, placeholder=" ...")
+        raise CorpusError(f"tokenizer {name!r}: {reason}; {_GIVE}") from error
+    inner, end = getattr(slow, "backend_tokenizer", None), slow.eos_token or slow.sep_token
+    if inner is None:
+        raise CorpusError(f"tokenizer {name!r}: transformers makes no {FILE} of it; {_GIVE}")
+    if end is None:
+        raise CorpusError(f"tokenizer {name!r} has no end-of-sequence token; set its eos_token")
+    return FastTokenizer(inner, end)
 
 
 def _tokenizer_file(name: str) -> Path | None:
@@ -292,24 +251,18 @@ def _tokenizer_file(name: str) -> Path | None:
         raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
     path = _fetch(name, FILE)
     if path is not None:
-        _fetch(name, "tokenizer_config.json")
+        _fetch(name, CONFIG)
     return path
 
 
-def _end_token(path: Path, vocabulary: Mapping[str, int], name: str) -> str:
+def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | None:
     """Return the token that ends a document: the configuration's, else one of the usual names."""
-    configuration = path.with_name("tokenizer_config.json")
-    configured = _configured(configuration)
-    for token in (configured, *_USUAL_ENDS):
-        if token is not None and token in vocabulary:
-            return token
-    raise CorpusError(
-        f"tokenizer {name!r} has no end-of-document token: {configuration}"
-        f" names none as eos_token and none of {', '.join(_USUAL_ENDS)} is in its vocabulary"
-    )
+    vocabulary: Mapping[str, int] = inner.get_vocab(with_added_tokens=True)
+    ends = (configured, *_USUAL_ENDS)
+    return next((end for end in ends if end is not None and end in vocabulary), None)
 
 
-def _configured(path: Path) -> str | None:
+def _configured_end(path: Path) -> str | None:
     try:
         configuration = read_json(path, error=CorpusError)
     except CorpusError:

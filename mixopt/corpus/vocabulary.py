@@ -1,4 +1,4 @@
-"""The ids of a tokenizer: how many there are, and what each stands for.
+"""The ids of a tokenizer: how many there are, what each stands for, how long its text is.
 
 What ids stand for is a hash of each id's token as a byte-level vocabulary writes it, added tokens
 too, so that raw bytes, a BPE of the corpus's and a tokenizer of transformers are compared alike.
@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from mixopt.corpus.tokenizer import (
     BYTES,
+    CONFIG,
     END_OF_DOCUMENT,
     FILE,
     ByteTokenizer,
     FastTokenizer,
     Tokenizer,
-    TransformersTokenizer,
     bpe_vocabulary,
+    open_tokenizer,
     plain_name,
+    read_inner,
 )
 from mixopt.errors import CorpusError, MixoptError
 from mixopt.system import IntArray, write_json
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _MAX_IDS = 1 << 32  # ids that a shard can have
 _USUAL = 50_000  # ids of a tokenizer of which nothing is known
 # Files of which any says that a folder has a tokenizer.
-_SLOW_FILES = ("tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_SLOW_FILES = (CONFIG, "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Vocabulary(NamedTuple):
@@ -99,32 +101,21 @@ class VocabularyIdentity(NamedTuple):
 def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
     """Return what the ids of an open tokenizer stand for."""
     if isinstance(tokenizer, ByteTokenizer):
-        tokens: Mapping[str, int] = {token: place for place, token in enumerate(_byte_vocabulary())}
-    elif isinstance(tokenizer, FastTokenizer):
-        tokens = tokenizer.inner.get_vocab(with_added_tokens=True)
-    elif isinstance(tokenizer, TransformersTokenizer):
-        tokens = tokenizer.inner.get_vocab()
+        ids = {token: place for place, token in enumerate([*byte_tokens(), END_OF_DOCUMENT])}
     else:
-        kind = type(tokenizer).__name__
-        raise CorpusError(f"tokenizer {name!r}: {kind} does not say its vocabulary")
-    return _identity(name, tokens, tokenizer.vocab_size)
+        ids = tokenizer.inner.get_vocab(with_added_tokens=True)
+    return _identity(name, ids, tokenizer.vocab_size)
 
 
 def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
     """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
     if (folder / FILE).is_file():
-        from tokenizers import Tokenizer as Inner
-
-        try:
-            inner = Inner.from_file(str(folder / FILE))
-        except Exception as error:  # the library raises nothing narrower
-            reason = " ".join(str(error).split())
-            raise CorpusError(f"{folder / FILE}: cannot be read: {reason}") from error
-        tokens = inner.get_vocab(with_added_tokens=True)
-        return _identity(str(folder), tokens, max(tokens.values(), default=-1) + 1)
+        inner = read_inner(folder / FILE, str(folder / FILE))
+        ids = inner.get_vocab(with_added_tokens=True)
+        return _identity(str(folder), ids, max(ids.values(), default=-1) + 1)
     if not any((folder / name).is_file() for name in _SLOW_FILES):
         return None
-    return identity_of(str(folder), TransformersTokenizer(str(folder)))
+    return identity_of(str(folder), open_tokenizer(str(folder)))
 
 
 def byte_tokens() -> list[str]:
@@ -136,15 +127,7 @@ def byte_tokens() -> list[str]:
 
 def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None:
     """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids."""
-    if isinstance(tokenizer, TransformersTokenizer):
-        tokenizer.inner.save_pretrained(folder)
-        return
-    if isinstance(tokenizer, ByteTokenizer):
-        inner = _of_bytes()
-    elif isinstance(tokenizer, FastTokenizer):
-        inner = tokenizer.inner
-    else:
-        raise CorpusError(f"{type(tokenizer).__name__}: is no tokenizer that transformers reads")
+    inner = _of_bytes() if isinstance(tokenizer, ByteTokenizer) else tokenizer.inner
     inner.save(str(folder / FILE))
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -152,7 +135,7 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
     }
-    write_json(folder / "tokenizer_config.json", about)
+    write_json(folder / CONFIG, about)
 
 
 class TokenText:
@@ -166,7 +149,11 @@ class TokenText:
         """Find which tokens are text and how long each is."""
         self._tokenizer = tokenizer
         ends = [tokenizer.end_of_document, *([] if document_end is None else [document_end])]
-        self._special = np.array(sorted({*_special_ids(tokenizer), *ends}), np.int64)
+        special = set(ends)
+        if isinstance(tokenizer, FastTokenizer):
+            added = tokenizer.inner.get_added_tokens_decoder()
+            special |= {place for place, token in added.items() if token.special}
+        self._special = np.array(sorted(special), np.int64)
         self._bytes_V = _byte_lengths(tokenizer)
         if self._bytes_V is not None:
             self._bytes_V[self._special] = 0
@@ -191,8 +178,6 @@ def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
     """Return the bytes of each id, shape (V,), where each token is the same bytes everywhere."""
     if isinstance(tokenizer, ByteTokenizer):
         return np.ones(tokenizer.vocab_size, np.int64)
-    if not isinstance(tokenizer, FastTokenizer):
-        return None
     if type(tokenizer.inner.decoder).__name__ != "ByteLevel":
         return None
     bytes_V = np.zeros(tokenizer.vocab_size, np.int64)
@@ -203,24 +188,11 @@ def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
     return bytes_V
 
 
-def _special_ids(tokenizer: Tokenizer) -> set[int]:
-    if isinstance(tokenizer, FastTokenizer):
-        added = tokenizer.inner.get_added_tokens_decoder()
-        return {place for place, token in added.items() if token.special}
-    inner = getattr(tokenizer, "inner", None)
-    return set() if inner is None else set(inner.all_special_ids)
-
-
-def _byte_vocabulary() -> list[str]:
-    return [*byte_tokens(), END_OF_DOCUMENT]
-
-
 def _of_bytes() -> tokenizers.Tokenizer:
     """Return a byte-level BPE without merges, whose ids are the bytes."""
     from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, pre_tokenizers
 
-    vocabulary = {token: byte for byte, token in enumerate(byte_tokens())}
-    inner = Inner(models.BPE(vocabulary, []))
+    inner = Inner(models.BPE({token: byte for byte, token in enumerate(byte_tokens())}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(END_OF_DOCUMENT, special=True, normalized=False)])
@@ -254,7 +226,7 @@ def _file_of(tokenizer: str) -> Path | None:
     try:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(tokenizer, FILE)
+        cached = try_to_load_from_cache(tokenizer, FILE)
     except (ImportError, OSError, ValueError):
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(cached) if isinstance(cached, str) else None

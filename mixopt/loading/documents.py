@@ -170,12 +170,12 @@ class ShardDocuments:
         )
         shard_P = shards.shards_of(starts)
         firsts_P = shards.offsets[shard_P]
-        is_mapped_P = shards.can_be_mapped & (stops <= shards.offsets[shard_P + 1])
-        mapped = {k: shards.files.mapped(k) for k in np.unique(shard_P[is_mapped_P]).tolist()}
-        columns = (starts, stops, shard_P, firsts_P, is_mapped_P)
+        is_inside_P = stops <= shards.offsets[shard_P + 1]
+        mapped = {k: shards.mapped(k) for k in np.unique(shard_P[is_inside_P]).tolist()}
+        columns = (starts, stops, shard_P, firsts_P, is_inside_P)
         parts = [
-            mapped[k][start - first : stop - first] if is_mapped else shards.read(start, stop)
-            for start, stop, k, first, is_mapped in zip(*(c.tolist() for c in columns), strict=True)
+            mapped[k][start - first : stop - first] if is_inside else shards.read(start, stop)
+            for start, stop, k, first, is_inside in zip(*(c.tolist() for c in columns), strict=True)
         ]
         return np.concatenate(parts), None
 

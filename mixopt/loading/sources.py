@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus import FEW, TokenShards
+from mixopt.corpus import MAX_MAPPINGS, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS
 from mixopt.system import IntArray
@@ -172,9 +172,8 @@ class TokenReader:
         self.dtype = np.result_type(*dtypes)
         self._length = domains[0].length
         kinds = sorted(set(dtypes), key=str)
-        is_few = sum(len(rows.shards.shards) for rows in domains) <= FEW
-        can_be_mapped = is_few and all(rows.shards.can_be_mapped for rows in domains)
-        reader = _Span if can_be_mapped else _Apart
+        files = sum(len(rows.shards.shards) for rows in domains)
+        reader = _Span if files <= MAX_MAPPINGS else _Apart
         self._spans = [
             reader([r.shards for r in domains if r.shards.dtype == kind], self._length)
             for kind in kinds
@@ -213,7 +212,7 @@ class _Apart:
             for d in np.unique(domain).tolist():
                 here = np.flatnonzero(domain == d)
                 shards = self._domains[d]
-                rows[here] = shards.rows(start[here], self._length, one_of_many=True)
+                rows[here] = shards.rows(start[here], self._length)
             yield rows
 
 
@@ -229,7 +228,7 @@ class _Span:
         self._places = [
             (d, k) for d, shards in enumerate(domains) for k in range(len(shards.shards))
         ]
-        self._files = [domains[d].files.mapped(k) for d, k in self._places]
+        self._files = [domains[d].mapped(k) for d, k in self._places]
         self._until = [0.0] * len(self._files)  # files need not be looked at again before
         self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
         self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
@@ -272,7 +271,7 @@ class _Span:
 
     def _look(self, file: int, now: float) -> None:
         domain, k = self._places[file]
-        self._domains[domain].files.look(k)
+        self._domains[domain].look(k)
         self._until[file] = now + _LOOK
 
     def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:

@@ -2,24 +2,32 @@
 
 A manifest holds size and hash of each file of a folder. A seal is for files that are read on their
 own: the result of a trial, a proposal, the manifest itself. It is taken of the values, not of the
-bytes: a file that is reformatted reads the same. Both find damage and edits; they prove no origin.
+bytes: a file that is reformatted reads the same. A table is Parquet that carries the SHA-256 of its
+own bytes; one without a seal is somebody else's, and is decoded in another process, which may die
+of it. All of this finds damage and edits; it proves no origin.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import MixoptError, RunError
-from mixopt.system.checked_reading import checked_as, read_bytes, read_json
-from mixopt.system.files import write_json
+from mixopt.system.files import write_bytes, write_json
 from mixopt.system.names import below
+from mixopt.system.processes import in_processes
+from mixopt.system.reading import checked_as, read_bytes, read_json
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SEAL = "sha256"
 _LINE = "# sha256: "
@@ -93,7 +101,6 @@ def _hash(content: bytes) -> str:
 
 MEMORY = ".verified.json"
 LARGE = 1_000_000  # bytes from which a file is remembered
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -110,11 +117,8 @@ class FileRecord:
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_record(path: Path) -> FileRecord:
@@ -143,24 +147,20 @@ def visible_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(
-        found
-        for found in path.rglob("*")
-        if not any(part.startswith(".") for part in found.relative_to(path).parts)
-        and found.is_file()
+        file
+        for file in path.rglob("*")
+        if not any(part.startswith(".") for part in file.relative_to(path).parts) and file.is_file()
     )
 
 
 class Verifier:
     """Tells whether the files of a folder are what a manifest says, each read once."""
 
-    def __init__(self, folder: Path, *, elsewhere: Path | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         """Read what was verified before; a memory that cannot be read counts as none."""
         self._folder = folder
-        self._elsewhere = elsewhere
         self._changed = False
         self._seen = _remembered(folder)
-        if elsewhere is not None:
-            self._seen |= _remembered(elsewhere)
 
     def knows(self, name: str, record: FileRecord, path: Path) -> bool:
         """Tell whether a file need not be read, since it is what was verified before."""
@@ -198,18 +198,17 @@ class Verifier:
 
     def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
         """Return what is wrong, by file; and remember what is right."""
-        found = {name: self.fault(name, record, deep=deep) for name, record in records.items()}
+        faults = {name: self.fault(name, record, deep=deep) for name, record in records.items()}
         self.remember()
-        return {name: fault for name, fault in found.items() if fault is not None}
+        return {name: fault for name, fault in faults.items() if fault is not None}
 
     def remember(self) -> None:
         """Keep what was verified; where nothing can be written it is verified again next time."""
         if self._changed:
-            kept = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
-            for folder in (self._folder, self._elsewhere):
-                if folder is not None and _is_kept(kept, folder):
-                    self._changed = False
-                    return
+            large = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
+            with suppress(RunError):
+                write_json(self._folder / MEMORY, large)
+                self._changed = False
 
 
 def file_mark(status: os.stat_result) -> list[int]:
@@ -226,14 +225,83 @@ def _remembered(folder: Path) -> dict[str, list[int]]:
     return {key: mark for key, mark in marks if _is_mark(mark)}
 
 
-def _is_kept(marks: dict[str, list[int]], folder: Path) -> bool:
-    try:
-        write_json(folder / MEMORY, marks)
-    except RunError:
-        return False
-    return True
-
-
 def _is_mark(value: object) -> bool:
     numbers = value if isinstance(value, list) else []
     return len(numbers) == 4 and all(isinstance(number, int) for number in numbers)
+
+
+_MARK = b"mixopt:sha256:"
+_DIGITS = 64
+_TAIL = 8  # the length of the footer and "PAR1"
+LARGEST_TABLE = 1 << 31  # bytes
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    """Write a table and its seal at once; a full disk leaves the table that was there."""
+    stream = io.BytesIO()
+    table.write_parquet(stream)
+    write_bytes(path, _sealed(stream.getvalue()))
+
+
+def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
+    """Read a table; one that has a seal must be what was written."""
+    import polars as pl
+
+    hint = f"; {mend}" if mend else ""
+    content = read_bytes(
+        path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{hint}")
+    )
+    try:
+        whole = _is_whole(content)
+        if whole is False:
+            raise error(f"{path}: has changed since it was written (its sha256 differs){hint}")
+        return pl.read_parquet(content) if whole else _foreign(path, error, hint)
+    except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
+        text = " ".join(str(reason).split())[:300]
+        raise error(f"{path}: cannot be read: {text or type(reason).__name__}{hint}") from reason
+
+
+def _foreign(path: Path, error: type[MixoptError], hint: str) -> pl.DataFrame:
+    """Decode somebody else's table in another process."""
+    import polars as pl
+
+    damaged = error(f"{path}: cannot be read: it is damaged{hint}")
+    (content,) = in_processes(_decoded, [path], 1, died=lambda _: damaged)
+    if isinstance(content, str):
+        raise error(f"{path}: cannot be read: {content}{hint}")
+    return pl.read_ipc(io.BytesIO(content))
+
+
+def _decoded(path: Path) -> bytes | str:
+    """Return a table as Arrow's bytes, or why it cannot be read."""
+    import os
+
+    import polars as pl
+
+    stream = io.BytesIO()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a panic of polars prints
+    try:
+        pl.read_parquet(path.read_bytes()).write_ipc(stream)
+    except pl.exceptions.PanicException:  # no Exception of Python's
+        return "it is damaged"
+    except (OSError, pl.exceptions.PolarsError, ValueError) as reason:
+        return " ".join(str(reason).split())[:300]
+    return stream.getvalue()
+
+
+def _sealed(content: bytes) -> bytes:
+    """Return Parquet with its seal before the footer."""
+    footer = int.from_bytes(content[-_TAIL:-4], "little") + _TAIL
+    seal = _MARK + hashlib.sha256(content).hexdigest().encode()
+    return content[:-footer] + seal + content[-footer:]
+
+
+def _is_whole(content: bytes) -> bool | None:
+    """Tell whether Parquet is what its seal says; None where it has none."""
+    place = content.rfind(_MARK)
+    if place < 0:
+        return None
+    end = place + len(_MARK) + _DIGITS
+    found = hashlib.sha256(content[:place])
+    found.update(content[end:])
+    return content[place + len(_MARK) : end] == found.hexdigest().encode()

@@ -1,4 +1,8 @@
-"""This machine: its processes, cores and versions, and a limit on calls to others."""
+"""This machine: its processes, cores and versions, and work in other processes.
+
+Libraries in C end the whole process on some damaged files, and a large job may be killed for its
+memory: in `in_processes` that is another process's end, and the job that it had is named.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,29 @@ import importlib
 import os
 import platform
 import re
+import signal
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mixopt.errors import RunError
+from mixopt.errors import MixoptError, RunError
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
+Answer = TypeVar("Answer")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+ANSWER_SECONDS = 30.0  # that a server, a cluster or a scheduler has for an answer
+MAX_ROWS = 512  # of a matrix that BLAS factors faster in one thread
+_THREADS = "RAYON_NUM_THREADS"  # of Hugging Face's tokenizers, in one process
 
 # The folders of an absolute path; not those of an address or of a relative path.
 _FOLDERS = re.compile(
@@ -80,13 +94,10 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-MOST_ROWS = 512
-
-
 @contextmanager
 def one_blas_thread(rows: int) -> Iterator[None]:
     """Let BLAS use one thread while the block runs, and as many as before after it."""
-    if rows > MOST_ROWS:
+    if rows > MAX_ROWS:
         yield
         return
     try:
@@ -98,11 +109,6 @@ def one_blas_thread(rows: int) -> Iterator[None]:
         importlib.import_module("scipy.linalg")  # has a BLAS of its own, which must be there by now
     with threadpool_limits(1, user_api="blas"):
         yield
-
-
-Answer = TypeVar("Answer")
-
-ANSWER_SECONDS = 30.0  # that a server, a cluster or a scheduler has for an answer
 
 
 def host_name() -> str:
@@ -172,3 +178,87 @@ def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECOND
     if error is not None:
         raise error
     return answer  # type: ignore[no-any-return]
+
+
+def in_processes(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    *,
+    died: Callable[[Job], MixoptError],
+    threads: int = 0,
+) -> Iterator[Result]:
+    """Give the results of a function in the order of its jobs, several processes at work.
+
+    None of them outlives the caller, and the job of one that dies is named by `died`.
+    """
+    from concurrent.futures.process import BrokenProcessPool
+
+    if not jobs:
+        return
+    with _pool(min(workers, len(jobs)), threads) as pool:
+        with _without_main():
+            futures = [pool.submit(function, job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield _alone(function, job, died, threads)
+
+
+def _alone(
+    function: Callable[[Job], Result], job: Job, died: Callable[[Job], MixoptError], threads: int
+) -> Result:
+    from concurrent.futures.process import BrokenProcessPool
+
+    with _pool(1, threads) as pool, _without_main():
+        try:
+            return pool.submit(function, job).result()
+        except BrokenProcessPool as error:
+            raise died(job) from error
+
+
+@contextmanager
+def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool of fresh processes, none of which is left whatever happens."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_started, initargs=(threads,))
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _started(threads: int) -> None:
+    """Let a process end with its parent, and quietly where Ctrl-C ends both."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if threads:
+        os.environ.setdefault(_THREADS, str(threads))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the caller's script once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

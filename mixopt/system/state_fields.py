@@ -20,10 +20,10 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-MOST = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
-_LARGEST = 1 << 26  # values of an array
+MAX_WHOLE = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
+_MAX_VALUES = 1 << 26  # values of an array
 _WHOLE_KINDS = ("i", "iu")  # of 8 bytes (2^63 does not fit int64), and of fewer
-_SHOWN = 60  # characters of a value in a message
+_MAX_SHOWN = 60  # characters of a value in a message
 
 Value = TypeVar("Value")
 Text = TypeVar("Text", bound=str)
@@ -32,8 +32,8 @@ Text = TypeVar("Text", bound=str)
 class StateFields:
     """A mapping whose fields are taken by name, or one line that names the field."""
 
-    def __init__(self, content: object, where: str, error: type[MixoptError]) -> None:
-        """Take a mapping."""
+    def __init__(self, content: object, where: str, error: Callable[[str], MixoptError]) -> None:
+        """Take a mapping; `error` makes what is raised of a line."""
         self.where, self.error = where, error
         if not isinstance(content, Mapping):
             raise error(f"{where}: {shown_value(content)} is not a mapping")
@@ -49,8 +49,8 @@ class StateFields:
         """Check the field `format`."""
         given = self.content.get("format")
         if not isinstance(given, str) or given != expected:
-            found = "format" in self.content
-            says = f"format {shown_value(self.content['format'])}" if found else "it has no format"
+            has_one = "format" in self.content
+            says = f"format {shown_value(given)}" if has_one else "it has no format"
             raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
 
     def get(self, name: str) -> Any:
@@ -63,19 +63,15 @@ class StateFields:
         """Return what `take` makes of a field, or None where that is its value."""
         return None if self.get(name) is None else take(name)
 
-    def whole(self, name: str, least: int = 0, most: int = MOST) -> int:
+    def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
         """Return a whole number in [least, most]."""
         value = _whole(self.get(name), least, most)
-        if value is None:
-            self.refuse(name, f"not a whole number from {least} to {most}")
-        return value
+        return value if value is not None else self.refuse(name, _not_whole(least, most))
 
     def number(self, name: str, least: float = -math.inf, most: float = math.inf) -> float:
         """Return a finite number in [least, most]."""
         value = _number(self.get(name), least, most)
-        if value is None:
-            self.refuse(name, f"not a finite number{_range_text(least, most)}")
-        return value
+        return value if value is not None else self.refuse(name, _not_number(least, most))
 
     def flag(self, name: str) -> bool:
         """Return true or false."""
@@ -94,10 +90,8 @@ class StateFields:
     def one_of(self, name: str, known: Collection[Text]) -> Text:
         """Return text that is one of those that are known."""
         value = self.text(name)
-        found = [one for one in known if one == value]
-        if not found:
-            self.refuse(name, f"not one of {', '.join(known)}")
-        return found[0]
+        known_value = next((one for one in known if one == value), None)
+        return known_value or self.refuse(name, f"not one of {', '.join(known)}")
 
     def part(self, name: str) -> StateFields:
         """Return the fields of a mapping inside."""
@@ -127,25 +121,16 @@ class StateFields:
         return values
 
     def wholes(
-        self, name: str, length: int | None = None, least: int = 0, most: int = MOST
+        self, name: str, length: int | None = None, least: int = 0, most: int = MAX_WHOLE
     ) -> list[int]:
         """Return a list of whole numbers in [least, most]."""
-        values = [_whole(value, least, most) for value in self.listed(name, length)]
-        for k, value in enumerate(values):
-            if value is None:
-                what = f"not a whole number from {least} to {most}"
-                self._refuse_value(name, k, what)
-        return [value for value in values if value is not None]
+        return self._each(name, length, lambda v: _whole(v, least, most), _not_whole(least, most))
 
     def numbers(
         self, name: str, length: int | None = None, least: float = -math.inf, most: float = math.inf
     ) -> list[float]:
         """Return a list of finite numbers in [least, most]."""
-        values = [_number(value, least, most) for value in self.listed(name, length)]
-        for k, value in enumerate(values):
-            if value is None:
-                self._refuse_value(name, k, f"not a finite number{_range_text(least, most)}")
-        return [value for value in values if value is not None]
+        return self._each(name, length, lambda v: _number(v, least, most), _not_number(least, most))
 
     def array(
         self, name: str, shape: tuple[int, ...], least: float = -math.inf, *, nan: bool = False
@@ -154,15 +139,17 @@ class StateFields:
         array: Array = self._shaped(name, shape, np.float64)
         good = np.isfinite(array) & (array >= least)
         if not (good | (np.isnan(array) & nan)).all():
-            self.refuse(name, f"not finite numbers{_range_text(least, math.inf)}")
+            self.refuse(
+                name, _not_number(least, math.inf).replace("a finite number", "finite numbers")
+            )
         return array
 
     def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
         """Return whole numbers of a shape, each >= least and below 2^63; -1 is any length."""
-        found: IntArray = self._shaped(name, shape, np.int64)
-        if (found < least).any():
+        array: IntArray = self._shaped(name, shape, np.int64)
+        if (array < least).any():
             self.refuse(name, f"not whole numbers >= {least}")
-        return found
+        return array
 
     def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
         value = self.get(name)
@@ -170,26 +157,30 @@ class StateFields:
             self.refuse(name, "not an array of numbers")
         try:
             raw = np.asarray(value)
-            if raw.dtype.kind not in "iuf" and raw.size:
+            kinds = _WHOLE_KINDS[raw.itemsize < 8] if kind is np.int64 else "iuf"
+            if raw.size and raw.dtype.kind not in "iuf":
                 self.refuse(name, "not an array of numbers")
-            if (
-                kind is np.int64
-                and raw.size
-                and raw.dtype.kind not in _WHOLE_KINDS[raw.itemsize < 8]
-            ):
+            if raw.size and raw.dtype.kind not in kinds:
                 self.refuse(name, "not an array of whole numbers")
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
             raise self.error(f"{self.where}: {name}: not an array of numbers") from reason
-        fits = array.ndim == len(shape) and array.size <= _LARGEST
+        fits = array.ndim == len(shape) and array.size <= _MAX_VALUES
         if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
             wanted = tuple("any" if n == -1 else n for n in shape)
             raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {wanted}")
         return array
 
-    def _refuse_value(self, name: str, place: int, what: str) -> NoReturn:
-        value = shown_value(self.get(name)[place])
-        raise self.error(f"{self.where}: {name}.{place}: {value} is {what}")
+    def _each(
+        self, name: str, length: int | None, check: Callable[[object], Value | None], what: str
+    ) -> list[Value]:
+        checked = []
+        for place, value in enumerate(self.listed(name, length)):
+            one = check(value)
+            if one is None:
+                raise self.error(f"{self.where}: {name}.{place}: {shown_value(value)} is {what}")
+            checked.append(one)
+        return checked
 
 
 def shown_value(value: object) -> str:
@@ -199,7 +190,7 @@ def shown_value(value: object) -> str:
     if value is None or isinstance(value, (bool, int, float, np.number)):
         return str(value)
     if isinstance(value, str):
-        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
+        return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "...")
     return f"a {type(value).__name__}"
 
 
@@ -219,9 +210,11 @@ def _number(value: object, least: float, most: float) -> float | None:
     return number if math.isfinite(number) and least <= number <= most else None
 
 
-def _range_text(least: float, most: float) -> str:
-    if math.isinf(least) and math.isinf(most):
-        return ""
+def _not_whole(least: int, most: int) -> str:
+    return f"not a whole number from {least} to {most}"
+
+
+def _not_number(least: float, most: float, what: str = "a finite number") -> str:
     if math.isinf(most):
-        return f" >= {least:g}"
-    return f" from {least:g} to {most:g}"
+        return f"not {what}" + ("" if math.isinf(least) else f" >= {least:g}")
+    return f"not {what} from {least:g} to {most:g}"

@@ -15,18 +15,18 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mixopt.errors import CorpusError, MixoptError, PluginError
-from mixopt.system.files import replacing, waiting_for
+from mixopt.system.files import replacing
+from mixopt.system.lock import made_once
 from mixopt.system.server_uris import without_secrets
 
-Made = TypeVar("Made")
 CACHE = "MIXOPT_CACHE"  # names another folder
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _LOCAL = re.compile(r"(?:file|local)://")
@@ -91,12 +91,12 @@ def under_folder(folder: str, name: str) -> str:
 
 def url_fault(url: str) -> str | None:
     """Return what is wrong with a URL of a store; None where it can be asked for."""
-    found = _SCHEME.match(url)
-    if found is None or "::" in url:
+    scheme = _SCHEME.match(url)
+    if scheme is None or "::" in url:
         return "chains of URLs are not read; give one, such as s3://bucket/folder"
     if without_secrets(url) != url:
         return f"has a secret, which would be stored with the URL; leave it out, and {_LOG_IN}"
-    if not url[found.end() :].strip("/"):
+    if not url[scheme.end() :].strip("/"):
         return "names no bucket or host"
     return None
 
@@ -104,19 +104,19 @@ def url_fault(url: str) -> str | None:
 def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[StoredObject]:
     """Return the object of a URL, all objects below a folder, or those that a glob matches."""
     store, path = _opened(url, error)
-    with _told(url, error):
+    with _store_faults(url, error):
         store.invalidate_cache()
         infos = _infos(store, path, url)
     if not infos:
         what = "the glob matches no object" if _is_glob(url) else "holds no objects"
         raise error(f"{without_secrets(url)}: {what}")
-    return sorted((_stored(store, info, error) for info in infos), key=lambda found: found.url)
+    return sorted((_stored(store, info, error) for info in infos), key=lambda one: one.url)
 
 
 def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError) -> None:
     """Write an object's content to a path, and check that it is what was listed."""
     store, name = _opened(stored.url, error)
-    with _told(stored.url, error):
+    with _store_faults(stored.url, error):
         store.get_file(name, str(path))
         store.invalidate_cache()
         now = _stored(store, store.info(name), error)
@@ -130,14 +130,14 @@ def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = Cor
 def write_object(path: Path, url: str, error: type[MixoptError] = CorpusError) -> None:
     """Put a file into a store, in place of what is there; a reader sees all of it or none."""
     store, name = _opened(url, error)
-    with _told(url, error):
+    with _store_faults(url, error):
         store.put_file(str(path), name)
 
 
 def object_exists(url: str, error: type[MixoptError] = CorpusError) -> bool:
     """Tell whether there is an object, or a folder with objects, of this URL."""
     store, path = _opened(url, error)
-    with _told(url, error):
+    with _store_faults(url, error):
         store.invalidate_cache()
         try:
             store.info(path)
@@ -157,16 +157,6 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "mixopt"
 
 
-def made_once(folder: Path, found: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
-    """Return what is in a folder, or make it; of several processes one does, and others wait."""
-    there = found()
-    if there is None:
-        with waiting_for(folder):
-            there = found()
-            return make() if there is None else there
-    return there
-
-
 def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Path:
     """Return an object's copy on this node, fetched unless it is here."""
     key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
@@ -174,7 +164,7 @@ def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Pat
     name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # its suffixes tell its format
     path = cache_folder() / "objects" / key[:32] / name
 
-    def whole() -> Path | None:
+    def find() -> Path | None:
         return path if path.exists() and path.stat().st_size == stored.bytes else None
 
     def fetch() -> Path:
@@ -182,7 +172,7 @@ def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Pat
             read_object(stored, temporary, error)
         return path
 
-    return made_once(path.parent, whole, fetch)
+    return made_once(path.parent, find, fetch)
 
 
 def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path:
@@ -213,7 +203,7 @@ def _opened(url: str, error: type[MixoptError]) -> tuple[Any, str]:
     try:
         import fsspec
 
-        with _told(url, error):
+        with _store_faults(url, error):
             store, path = fsspec.core.url_to_fs(url)
     except ImportError as missing:
         raise PluginError(
@@ -262,7 +252,7 @@ def _plain(version: Any) -> str:
 
 
 @contextmanager
-def _told(url: str, kind: type[MixoptError]) -> Iterator[None]:
+def _store_faults(url: str, kind: type[MixoptError]) -> Iterator[None]:
     """Say in one line what a store or its library raises; a full disk stays what it is."""
     library = logging.getLogger("gcsfs")  # it prints what it raises
     was, library.disabled = library.disabled, True

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,10 +9,12 @@ from collections import Counter
 
 import pytest
 from command_line import mixopt
+from folder_owner import marker
 from places import SUPPORT
 
 from mixopt import design, prepare
 from mixopt.sweeps import read_progress, trial_paths
+from mixopt.system import lock
 
 SUBMITTED = """
 from pathlib import Path
@@ -138,8 +139,7 @@ def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
 
 def test_an_owner_on_another_host_is_named_and_left(prepared):
     _, path = prepared
-    lease = {"host": "n7", "space": "", "pid": 4, "started": "1", "token": "a" * 16, "beats": 3}
-    (path / ".lock.lease").write_text(json.dumps({**lease, "seen": time.time()}))
+    (path / ".lock").write_text(marker(4, "n7"))
     ended = mixopt("cancel", path)
     assert ended.code == 1
     assert ended.out.startswith(f"still running: {path}: is in use elsewhere: host n7, process 4")
@@ -147,30 +147,13 @@ def test_an_owner_on_another_host_is_named_and_left(prepared):
 
 
 def test_a_process_that_the_directory_only_names_is_left_alone(prepared):
-    from mixopt.system import host_name, start_of
-    from mixopt.system.processes import process_space
-
     _, path = prepared
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    lease = {"host": host_name(), "space": process_space(), "pid": other.pid, "beats": 3}
-    lease |= {"started": start_of(other.pid), "token": "a" * 16, "seen": time.time()}
-    (path / ".lock.lease").write_text(json.dumps(lease))
-    holder = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)"
-    holder += "; print(flush=True); time.sleep(60)"
-    lock = subprocess.Popen(
-        [sys.executable, "-c", holder, str(path / ".lock")], stdout=subprocess.PIPE
-    )
-    try:
-        lock.stdout.readline()
-        ended = mixopt("cancel", path)
-        assert ended.code == 1
-        assert f"names process {other.pid}, which has not opened .lock; it is left" in ended.out
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        (path / ".lock").write_text(marker(other.pid, lock._this_host(), lock.start_of(other.pid)))
+        assert mixopt("cancel", path).out == f"{path}: nothing is running\n"
         assert other.poll() is None
-    finally:
-        for process in (other, lock):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        lock.stdout.close()
+        other.kill()
+
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path):

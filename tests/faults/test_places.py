@@ -99,7 +99,7 @@ def test_of_two_owners_the_second_is_told_who_the_first_is(whole, tmp_path):
     asked = command("sweep", whole.config, "--out", run)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(asked, env=variables({}), **quiet) as first:
-        while not (run / ".lock.lease").exists():
+        while not (run / ".lock").exists():
             assert first.poll() is None
             time.sleep(0.01)
         one_line(mixopt("sweep", whole.config, "--out", run), f"process {first.pid}, last seen")
@@ -111,7 +111,7 @@ def test_what_an_owner_that_was_killed_left_is_removed(whole, tmp_path):
     run = whole.before("fit", tmp_path / "run")
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
-    from mixopt.system.leftovers import temporary_path
+    from mixopt.system import temporary_path
 
     own = temporary_path(run / "trials" / "t0000.json").name
     left = run / "trials" / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-")

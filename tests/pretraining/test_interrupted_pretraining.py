@@ -1,10 +1,10 @@
 """Ctrl-C in a pretraining: the first one writes a checkpoint, the second stops at once."""
 
-import json
 import os
 import signal
 
 import pytest
+from folder_owner import marker
 from pretrain_runs import CONFIG, checkpoints, step_of, write_config
 from typer.testing import CliRunner
 
@@ -74,11 +74,12 @@ def test_the_second_ctrl_c_stops_at_once(config, pressed, tmp_path):
 def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
     config, monkeypatch, tmp_path
 ):
-    observe, lease = Loop._observe, tmp_path / "run" / ".lock.lease"
+    observe, lock = Loop._observe, tmp_path / "run" / ".lock"
 
     def observing(loop, outcome):
         observe(loop, outcome)
-        lease.write_text(json.dumps(json.loads(lease.read_text()) | {"pid": 1, "token": "other"}))
+        lock.unlink()
+        lock.write_text(marker(1, "n7"))
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Loop, "_observe", observing)

@@ -10,7 +10,8 @@ import json
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -24,35 +25,8 @@ if TYPE_CHECKING:
     from mixopt.system.state_fields import Array
 
 FieldPlace = tuple[str | int, ...]
-
-
-def dotted(location: FieldPlace) -> str:
-    """Write a location as `stages.2.tokens`."""
-    parts = [str(part) for part in location]
-    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)
-
-
-def _lines(
-    node: yaml.Node, location: FieldPlace, path: str, error: type[MixoptError]
-) -> Iterable[tuple[FieldPlace, int]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            inner = (*location, key.value)
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise error(f"{path}:{line}: {dotted(inner)}: given twice")
-            seen.add(key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner, path, error)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            inner = (*location, position)
-            yield inner, value.start_mark.line + 1
-            yield from _lines(value, inner, path, error)
-
-
 Shape = TypeVar("Shape")
+Missing = Callable[[], Exception]
 
 MAX_YAML = 1_000_000  # characters
 MAX_DEPTH = 64  # sections within sections
@@ -60,6 +34,53 @@ MAX_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
 MAX_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
 MAX_ARRAY = 1 << 31  # bytes
 MAX_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk
+# What numpy and zipfile raise on damage, an unknown compression or a header of another program.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    RuntimeError, MemoryError, SyntaxError, TypeError,
+)  # fmt: skip
+
+
+def read_bytes(
+    path: Path,
+    *,
+    largest: int = MAX_FILE,
+    error: type[MixoptError] = RunError,
+    missing: Missing | None = None,
+) -> bytes:
+    """Read a file; a pipe, which would block, or a device is refused.
+
+    Args:
+        path: The file.
+        largest: Bytes that it may have.
+        error: What is raised.
+        missing: Makes the error to raise where the file is not there.
+
+    Raises:
+        MixoptError: `error`; the file cannot be read.
+    """
+    try:
+        status = _checked_status(path, error)
+        if status.st_size > largest:
+            raise error(f"{path}: cannot be read: {status.st_size} bytes are too large")
+        return path.read_bytes()
+    except FileNotFoundError as reason:
+        raise (missing() if missing else error(f"{path}: not found")) from reason
+    except OSError as reason:
+        raise error(f"{path}: cannot be read: {reason.strerror or reason}") from reason
+    except ValueError as reason:  # a path with a null character
+        raise error(f"{shown_name(str(path))}: cannot be read: {reason}") from reason
+
+
+def read_text(
+    path: Path, *, error: type[MixoptError] = RunError, missing: Missing | None = None
+) -> str:
+    """Read a text in UTF-8, as `read_bytes` reads a file."""
+    content = read_bytes(path, error=error, missing=missing)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
 
 
 @overload
@@ -68,7 +89,7 @@ def read_json(
     shape: None = None,
     *,
     error: type[MixoptError] = RunError,
-    missing: Callable[[], Exception] | None = None,
+    missing: Missing | None = None,
 ) -> Any: ...
 @overload
 def read_json(
@@ -76,14 +97,14 @@ def read_json(
     shape: type[Shape],
     *,
     error: type[MixoptError] = RunError,
-    missing: Callable[[], Exception] | None = None,
+    missing: Missing | None = None,
 ) -> Shape: ...
 def read_json(
     path: Path,
     shape: Any = None,
     *,
     error: type[MixoptError] = RunError,
-    missing: Callable[[], Exception] | None = None,
+    missing: Missing | None = None,
 ) -> Any:
     """Read a JSON file."""
     content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
@@ -94,7 +115,7 @@ def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunE
     """Return the content of a piece of JSON; NaN, Infinity and endless numbers are refused."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
+        return json.loads(decoded, parse_constant=_constant, parse_int=_whole, parse_float=_real)
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
     except ValueError as reason:
@@ -122,29 +143,6 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
         raise error(f"{where}: is nested too deeply") from reason
 
 
-def read_text(
-    path: Path,
-    *,
-    error: type[MixoptError] = RunError,
-    missing: Callable[[], Exception] | None = None,
-) -> str:
-    """Read a text in UTF-8.
-
-    Args:
-        path: A file; a pipe or a device is not read.
-        error: What is raised.
-        missing: Makes the error to raise where the file is not there.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read, or is not UTF-8.
-    """
-    content = read_bytes(path, error=error, missing=missing)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as reason:
-        raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
-
-
 def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
     """Read a YAML file with the safe loader, after its size was measured."""
     return parse_yaml(read_text(path, error=error), str(path), error=error)
@@ -152,36 +150,45 @@ def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
 
 def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> Any:
     """Return the content of a piece of YAML (`read_yaml`)."""
-    loader, node = _composed(text, where, error)
-    try:
+    with _yaml_faults(where, error):
+        loader = _loader(text, where, error)
+        node = loader.get_single_node()
         return None if node is None else loader.construct_document(node)
-    except yaml.YAMLError as reason:
-        _no_yaml(where, reason, error)
-    except RecursionError as reason:
-        raise error(f"{where}: is nested too deeply") from reason
-    except (ValueError, TypeError, OverflowError) as reason:  # a date or number that cannot be
-        raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
 
 
 def yaml_places(
     text: str, path: str | Path, *, error: type[MixoptError] = ConfigError
 ) -> dict[FieldPlace, int]:
     """Return the line of each field of YAML; a key that is given twice is an error."""
-    node = _composed(text, str(path), error)[1]
-    return {} if node is None else dict(_lines(node, (), str(path), error))
+    with _yaml_faults(str(path), error):
+        node = _loader(text, str(path), error).get_single_node()
+        return {} if node is None else dict(_lines(node, (), str(path), error))
 
 
-def _composed(text: str, where: str, error: type[MixoptError]) -> tuple[_Loader, yaml.Node | None]:
-    """Return the nodes of a piece of YAML, whose size is measured before anything is built."""
-    if len(text) > MAX_YAML:
-        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
+def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
+    """Read the arrays of an `.npz` file; objects, which would be pickles, are refused."""
+    import numpy as np
+
     try:
-        loader = _Loader(text)
-        return loader, loader.get_single_node()
-    except yaml.YAMLError as reason:
-        _no_yaml(where, reason, error)
-    except RecursionError as reason:
-        raise error(f"{where}: is nested too deeply") from reason
+        _checked_status(path, error)
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.file_size > MAX_ARRAY:
+                    raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
+        with np.load(path, allow_pickle=False) as file:
+            return {str(name): file[name] for name in file.files}
+    except FileNotFoundError as reason:
+        raise error(f"{path}: not found") from reason
+    except MixoptError:
+        raise
+    except _UNREADABLE as reason:
+        raise error(f"{path}: cannot be read: {_one_line(reason)}") from reason
+
+
+def dotted(location: FieldPlace) -> str:
+    """Write a location as `stages.2.tokens`."""
+    parts = [str(part) for part in location]
+    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)
 
 
 class _Loader(yaml.SafeLoader):
@@ -216,61 +223,48 @@ class _Loader(yaml.SafeLoader):
         raise yaml.error.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
 
 
-def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
-    """Read the arrays of an `.npz` file; objects, which would be pickles, are refused."""
-    import numpy as np
+def _loader(text: str, where: str, error: type[MixoptError]) -> _Loader:
+    if len(text) > MAX_YAML:
+        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
+    return _Loader(text)
 
+
+@contextmanager
+def _yaml_faults(where: str, error: type[MixoptError]) -> Iterator[None]:
     try:
-        check_regular(path, error)
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.file_size > MAX_ARRAY:
-                    raise error(f"{path}: {entry.filename}: {entry.file_size} bytes are too large")
-        with np.load(path, allow_pickle=False) as file:
-            return {str(name): file[name] for name in file.files}
-    except FileNotFoundError as reason:
-        raise error(f"{path}: not found") from reason
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as reason:
-        raise error(f"{path}: cannot be read: {_one_line(reason)}") from reason
-    except (NotImplementedError, RuntimeError, MemoryError, SyntaxError, TypeError) as reason:
-        # A compression or encryption that is unknown, or a header that numpy cannot parse.
-        raise error(f"{path}: cannot be read: {_one_line(reason)}") from reason
-
-
-def _no_yaml(where: str, reason: yaml.YAMLError, error: type[MixoptError]) -> NoReturn:
-    if isinstance(reason, yaml.error.MarkedYAMLError):
+        yield
+    except yaml.error.MarkedYAMLError as reason:
         line = reason.problem_mark.line + 1 if reason.problem_mark else 1
         raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
-    raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
+        raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
 
 
-def check_regular(path: Path, error: type[MixoptError] = RunError) -> None:
-    """Check that a path is neither a pipe, which would block, nor a device."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+def _lines(
+    node: yaml.Node, location: FieldPlace, path: str, error: type[MixoptError]
+) -> Iterator[tuple[FieldPlace, int]]:
+    seen: set[str] = set()
+    is_mapping = isinstance(node, yaml.MappingNode)
+    if not is_mapping and not isinstance(node, yaml.SequenceNode):
+        return
+    for place, entry in enumerate(node.value):
+        key, value = entry if is_mapping else (entry, entry)
+        inner = (*location, key.value if is_mapping else place)
+        line = key.start_mark.line + 1
+        if is_mapping and key.value in seen:
+            raise error(f"{path}:{line}: {dotted(inner)}: given twice")
+        seen.add(str(inner[-1]))
+        yield inner, line
+        yield from _lines(value, inner, path, error)
+
+
+def _checked_status(path: Path, error: type[MixoptError]) -> Any:
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise error(f"{path}: cannot be read: it is not a file")
-
-
-def read_bytes(
-    path: Path,
-    *,
-    largest: int = MAX_FILE,
-    error: type[MixoptError] = RunError,
-    missing: Callable[[], Exception] | None = None,
-) -> bytes:
-    """Read a file; a pipe or a device is refused."""
-    try:
-        check_regular(path, error)
-        size = path.stat().st_size
-        if size > largest:
-            raise error(f"{path}: cannot be read: {size} bytes are too large")
-        return path.read_bytes()
-    except FileNotFoundError as reason:
-        raise (missing() if missing else error(f"{path}: not found")) from reason
-    except OSError as reason:
-        raise error(f"{path}: cannot be read: {reason.strerror or reason}") from reason
-    except ValueError as reason:  # a path with a null character
-        raise error(f"{shown_name(str(path))}: cannot be read: {reason}") from reason
+    return status
 
 
 @lru_cache(maxsize=64)
@@ -281,8 +275,7 @@ def _adapter(shape: Any) -> Any:
 
 
 def _field_fault(first: Any) -> str:
-    parts = [str(part) for part in first["loc"]]
-    field = ".".join(part if part.isprintable() else shown_name(part) for part in parts)
+    field = dotted(first["loc"])
     place = f"{field}: " if field else ""
     if first["type"] == "missing":
         return f"{place}is missing"
@@ -294,7 +287,7 @@ def _field_fault(first: Any) -> str:
     return f"{place}{_one_line(message)}, got {got}"
 
 
-def _no_constant(text: str) -> NoReturn:
+def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number here")
 
 

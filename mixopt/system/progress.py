@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mixopt.system.number_text import duration
+from mixopt.system.text import duration
 
 Update = Callable[[float, str], None]
 Say = Callable[[str], None]

@@ -1,8 +1,14 @@
-"""Format numbers for reports and figures: one format for each kind, everywhere."""
+"""Format numbers and lines for people: one format for each kind, everywhere.
+
+A line is as wide as `COLUMNS` says where that is set, else the terminal, else 80. Words, numbers
+and paths stay whole: a line that is one long path is longer than the width.
+"""
 
 from __future__ import annotations
 
 import math
+import shutil
+import textwrap
 
 
 def share_text(value: float) -> str:
@@ -77,3 +83,24 @@ def long_duration(seconds: float) -> str:
     else:
         number, what = float(f"{seconds / 3600:.2g}"), "hour"
     return f"{number:g} {what}{'' if number == 1 else 's'}"
+
+
+MIN_WIDTH = 40  # below it, nothing is readable
+
+
+def terminal_width() -> int:
+    """Return how many columns a line may have."""
+    return max(MIN_WIDTH, shutil.get_terminal_size(fallback=(80, 24)).columns)
+
+
+def wrapped(line: str, hanging: str = "  ", width: int | None = None) -> str:
+    """Break one line between words so that it fits a terminal."""
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    lines = textwrap.wrap(
+        line,
+        terminal_width() if width is None else width,
+        subsequent_indent=indent + hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) if len(lines) > 1 else line

@@ -1,0 +1,44 @@
+"""Work in a folder for a while, perhaps as on another host.
+
+python folder_owner.py FOLDER SECONDS [HOST [SHIFT]]: prints `in`, or the error. HOST pretends that
+the process is there; SHIFT is how far its clock is off, in seconds.
+"""
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+
+def marker(pid: int, host: str, start: int = 1) -> str:
+    """The lock of an owner, as filelock writes it."""
+    fields = {"pid": pid, "host": host, "mode": "lease", "token": "ab", "duration": 30.0}
+    lines = [f"{name}={value}" for name, value in {**fields, "start": start}.items()]
+    return "\n".join(["filelock/2", *lines, ""])
+
+
+def main(folder: str, seconds: str, host: str = "", shift: str = "0") -> None:
+    touch = os.utime
+    if host:
+        socket.gethostname = lambda: host
+
+        def shifted(path, times=None, **more):
+            touch(path, times=(time.time() + float(shift),) * 2, **more)
+
+        os.utime = shifted
+    from mixopt.errors import RunError
+    from mixopt.system import lock, only_one
+
+    lock.BEAT, lock.STALE = 0.2, 3.0
+    try:
+        with only_one(Path(folder)):
+            sys.stdout.write("in\n")
+            sys.stdout.flush()
+            time.sleep(float(seconds))
+    except RunError as error:
+        sys.stdout.write(f"{error}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,190 @@
+"""One process works in a folder at a time, is named to whoever comes second, can be interrupted.
+
+The processes are real; that one is on another host is what it is told (support/folder_owner.py).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import folder_owner
+import pytest
+from folder_owner import marker
+
+from mixopt.errors import RunError
+from mixopt.system import interrupt, is_in_use, lock, only_one
+from mixopt.system.lock import owner_of
+
+WORKER = """
+import signal, sys, time
+from pathlib import Path
+from mixopt.system import only_one
+for name in sys.argv[2:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+with only_one(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def another(folder, seconds=60, host="", shift=0, command=None):
+    """A process that is in a folder."""
+    own = [folder_owner.__file__, str(folder), str(seconds), host, str(shift)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([sys.executable, *(command or own)], **pipes) as process:
+        try:
+            assert process.stdout.readline() == "in\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def worker(folder, *ignored):
+    return another(folder, command=["-c", WORKER, str(folder), *ignored])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.2)
+    monkeypatch.setattr(lock, "STALE", 3.0)
+
+
+def enter(folder):
+    with only_one(folder):
+        pass
+
+
+def test_a_second_process_is_told_who_the_first_is(tmp_path):
+    with another(tmp_path) as process:
+        who = rf"host \S+, process {process.pid}, last seen \d s"
+        with pytest.raises(RunError, match=f"another mixopt process is running here: {who}"):
+            enter(tmp_path)
+        assert is_in_use(tmp_path)
+
+
+def test_a_second_host_is_told_who_the_first_is(tmp_path):
+    with another(tmp_path, host="node7"):
+        with pytest.raises(RunError, match=r"is running here: host node7, process \d+, last seen"):
+            enter(tmp_path)
+        assert is_in_use(tmp_path)
+        with pytest.raises(RunError, match="is in use elsewhere: host node7"):
+            interrupt(tmp_path)
+
+
+@pytest.mark.parametrize("shift", [-7200, 7200])
+def test_an_owner_whose_clock_is_off_by_hours_is_alive_while_its_file_moves(tmp_path, shift):
+    with (
+        another(tmp_path, host="node7", shift=shift),
+        pytest.raises(RunError, match="is running"),
+    ):
+        enter(tmp_path)
+
+
+def test_a_process_of_this_host_that_was_killed_is_followed_at_once(tmp_path):
+    with another(tmp_path) as process:
+        process.kill()
+        process.wait()
+        assert not is_in_use(tmp_path)
+        begun = time.monotonic()
+        enter(tmp_path)
+        assert time.monotonic() - begun < lock.STALE / 2
+
+
+def test_a_stopped_process_of_this_host_is_still_the_owner(tmp_path):
+    with another(tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        os.utime(tmp_path / ".lock", (0, 0))
+        with pytest.raises(RunError, match="is running here"):
+            enter(tmp_path)
+
+
+def test_an_owner_on_a_host_that_is_gone_is_followed(tmp_path):
+    with another(tmp_path, host="node7") as process:
+        process.kill()
+        process.wait()
+        enter(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "9" * 5000, marker(2**31, "a"), marker(0, "a")])
+def test_a_lock_that_cannot_be_read_is_taken_over(tmp_path, content):
+    (tmp_path / ".lock").write_text(content)
+    enter(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_owner_that_was_followed_while_it_stood_still_ends_with_one_line(tmp_path):
+    with another(tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        (tmp_path / ".lock").unlink()
+        (tmp_path / ".lock").write_text(marker(4, "node9"))
+        process.send_signal(signal.SIGCONT)
+        assert "another mixopt process is running here: host node9" in process.stdout.readline()
+    assert "node9" in (tmp_path / ".lock").read_text()
+
+
+def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
+    command = [sys.executable, folder_owner.__file__, str(tmp_path), "4"]
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    answers = [process.communicate()[0] for process in several]
+    assert answers.count("in\n") == 1, answers
+
+
+def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(outside)
+    assert not is_in_use(folder)
+    enter(folder)
+    assert not outside.exists()
+    os.mkfifo(folder / ".lock")
+    assert not is_in_use(folder)
+    enter(folder)
+
+
+def test_the_folder_is_left_as_it_was(tmp_path):
+    with only_one(tmp_path):
+        assert is_in_use(tmp_path)
+    assert os.listdir(tmp_path) == []
+    assert not is_in_use(tmp_path)
+
+
+def test_a_folder_in_place_of_a_lock_is_one_line(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    assert not is_in_use(tmp_path)
+    with pytest.raises(RunError, match=r"\.lock: cannot be written"):
+        enter(tmp_path)
+
+
+def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
+    with worker(tmp_path) as process:
+        assert owner_of(tmp_path).pid == process.pid
+        assert interrupt(tmp_path).pid == process.pid
+        assert process.wait(5) != 0
+    assert owner_of(tmp_path) is None
+
+
+def test_one_that_ignores_that_is_terminated(tmp_path):
+    with worker(tmp_path, "SIGINT") as process:
+        assert interrupt(tmp_path, patience=0.5).pid == process.pid
+        assert process.wait(5) == -signal.SIGTERM
+
+
+def test_one_that_ignores_both_is_an_error(tmp_path):
+    with worker(tmp_path, "SIGINT", "SIGTERM") as process:
+        message = f"process {process.pid} is still running after it was interrupted"
+        with pytest.raises(RunError, match=message):
+            interrupt(tmp_path, patience=0.3)
+
+
+def test_nobody_is_nobody(tmp_path):
+    assert interrupt(tmp_path) is None
+
+
+def test_a_process_that_the_lock_only_names_is_left_alone(tmp_path):
+    (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
+    assert interrupt(tmp_path) is None
