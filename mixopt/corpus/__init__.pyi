@@ -3,9 +3,10 @@ from .corpus import (
     Corpus as Corpus,
     Domain as Domain,
     NamedDomains as NamedDomains,
+    check_prepared as check_prepared,
     document_ends as document_ends,
+    publish_corpus as publish_corpus,
 )
-from .documents import BadDocuments as BadDocuments
 from .domain_tokens import (
     check_token_files as check_token_files,
     counted_tokens as counted_tokens,
@@ -24,26 +25,24 @@ from .sizes import (
     true_inventory as true_inventory,
 )
 from .sources import check_text as check_text
-from .stored_corpus import check_prepared as check_prepared, publish_corpus as publish_corpus
-from .task_windows import (
-    TaskBatches as TaskBatches,
-    TaskWindow as TaskWindow,
-    WindowBatch as WindowBatch,
-    row_windows as row_windows,
-    sums_by_row as sums_by_row,
-    window_batches as window_batches,
-)
 from .tasks import (
     EncodedTask as EncodedTask,
     Item as Item,
+    TaskBatches as TaskBatches,
+    TaskWindow as TaskWindow,
+    WindowBatch as WindowBatch,
     chosen_items as chosen_items,
     encode_task as encode_task,
     read_items as read_items,
+    row_windows as row_windows,
     scored_items as scored_items,
+    sums_by_row as sums_by_row,
     task_files as task_files,
+    window_batches as window_batches,
     write_task as write_task,
 )
 from .text_files import (
+    BadDocuments as BadDocuments,
     FirstRows as FirstRows,
     builder_of as builder_of,
     column_pairs as column_pairs,

@@ -1,28 +1,29 @@
 """The text of one domain: read from its source, deduplicated, split and spooled to disk.
 
+Two documents are the same when their text is, after runs of white space became one space. Held out
+are the first groups in an order by a hash of their name (of their content, for a document that is
+its own group) and the seed, until they hold the wanted share of the bytes: which side a document
+falls on does not depend on the order in which documents come.
+
 A spool holds documents between reading and tokenising, so that memory does not hold a corpus. A
 record is the digest of the document, the length of its UTF-8 and the UTF-8; memory holds digests.
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.documents import (
-    BadDocuments,
-    Document,
-    HeldOutSplit,
-    Spooled,
-    content_digest,
-)
 from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
 from mixopt.corpus.sources import read_documents, read_validation
+from mixopt.corpus.text_files import BadDocuments, Document
 from mixopt.errors import CorpusError
 from mixopt.system import writing
 
@@ -30,6 +31,75 @@ AT = "at"  # names the file that is being read, beside the spools
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
 _HEADER = struct.Struct("<16sQ")
 _DIGEST = 16  # bytes
+
+
+class Spooled(NamedTuple):
+    """A document as it is kept on disk: its digest, and its content in UTF-8 (or as tokens)."""
+
+    digest: bytes
+    content: bytes
+
+
+def content_digest(text: str) -> bytes:
+    """Return 16 bytes that are equal for texts that differ in white space only."""
+    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+
+
+class HeldOutSplit:
+    """Takes documents one by one, gives back those to train on, and keeps the held-out ones."""
+
+    def __init__(self, fraction: float, max_bytes: int, seed: int) -> None:
+        """Choose how much to hold out."""
+        self._fraction, self._max_bytes = fraction, max_bytes
+        self._key = seed.to_bytes(8, "little")
+        self._total = self._held = 0
+        self._groups: dict[int, list[Spooled]] = {}
+        self._sizes: dict[int, int] = {}
+        self._last: list[int] = []
+        self._limit = 1 << 64
+
+    def add(self, document: Document, spooled: Spooled) -> Iterator[Spooled]:
+        """Take a document and give those that now are for training."""
+        place, size = self._place(document, spooled), len(spooled.content)
+        self._total += size
+        if place >= self._limit:
+            yield spooled
+            return
+        if place not in self._groups:
+            self._groups[place], self._sizes[place] = [], 0
+            heapq.heappush(self._last, -place)
+        self._groups[place].append(spooled)
+        self._sizes[place] += size
+        self._held += size
+        while self._held > self._max_bytes and len(self._last) > 1:
+            yield from self._drop()
+
+    def finish(self) -> Iterator[Spooled]:
+        """Give the remaining training documents; `kept` are then the held-out ones."""
+        wanted = self._fraction * self._total
+        while len(self._last) > 1 and self._is_enough_without_last(wanted):
+            yield from self._drop()
+
+    @property
+    def kept(self) -> list[Spooled]:
+        """The documents that are held out, group after group."""
+        return [one for place in sorted(self._groups) for one in self._groups[place]]
+
+    def _is_enough_without_last(self, wanted: float) -> bool:
+        """Tell whether the last group can go: half will do where it would give twice too much."""
+        without = self._held - self._sizes[-self._last[0]]
+        return without >= (wanted / 2 if self._held > 2 * wanted else wanted)
+
+    def _place(self, document: Document, spooled: Spooled) -> int:
+        name = spooled.digest if document.group is None else document.group.encode()
+        digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
+        return int.from_bytes(digest, "big")
+
+    def _drop(self) -> list[Spooled]:
+        """Let go of the last group in order."""
+        self._limit = -heapq.heappop(self._last)
+        self._held -= self._sizes.pop(self._limit)
+        return self._groups.pop(self._limit)
 
 
 class Spool:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.documents import Document, HeldOutSplit, Spooled, content_digest
-from mixopt.corpus.domain_text import DomainText
+from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
+from mixopt.corpus.text_files import Document
 from mixopt.corpus.token_formats import TokenFile, find_token_files, open_token_file
 from mixopt.corpus.token_import import TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
@@ -187,7 +187,8 @@ class DomainTokens:
             number, length = number + 1, length + self._length(tokens)
         self._documents = number if self._files.has_documents else 0
         name, documents = self._config.tokenizer, self._documents
-        if self.left_out or not self._files.link(folder, name, documents=documents, bytes=length):
+        is_less = bool(self.left_out or self.equal_to_evaluation)
+        if is_less or not self._files.link(folder, name, documents=documents, bytes=length):
             return None
         return sum(one.tokens for one in self._files.files)
 

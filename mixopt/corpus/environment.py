@@ -26,7 +26,7 @@ from functools import cache, cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from mixopt.corpus.documents import Document
+from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, did_you_mean
 
 DOMAIN_BYTES = 4_000_000

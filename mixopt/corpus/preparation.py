@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
-from mixopt.corpus.corpus import FORMAT, Corpus
-from mixopt.corpus.documents import Spooled
-from mixopt.corpus.domain_text import DomainText
+from mixopt.corpus.corpus import FORMAT, Corpus, corpus_files
+from mixopt.corpus.domain_text import DomainText, Spooled
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
 from mixopt.corpus.environment import installed_files
 from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, corpus_records
 from mixopt.corpus.mixed_domain import write_mixed
-from mixopt.corpus.stored_corpus import corpus_files
 from mixopt.corpus.tasks import task_file, write_tasks
 from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
 from mixopt.corpus.token_writer import write_elsewhere

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import distinct
-from mixopt.corpus.documents import BadDocuments, Reading
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
 from mixopt.corpus.sources import TextFile, is_local, load_rows, text_files
-from mixopt.corpus.text_files import documents
+from mixopt.corpus.text_files import BadDocuments, Reading, documents
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import Say, silent

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config import SourceConfig
-from mixopt.corpus.documents import BadDocuments, Reading
 from mixopt.corpus.text_files import (
     BUILDERS,
     COMPRESSIONS,
+    BadDocuments,
+    Reading,
     Row,
     RowFile,
     builder_of,

@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
-from mixopt.corpus.documents import Reading
 from mixopt.errors import CorpusError, MixoptError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -47,8 +46,98 @@ _LOOKED_AT = 200  # rows by which the columns of a file are known
 _LONGEST_VALUE = 2_000  # characters of a value that are kept of them
 _HEAD = 4_000_000  # bytes of plain text that are looked at
 
+_MAX_COLUMNS = 20  # names that a message lists
+
 Values = Mapping[str, Any]
 Check = Callable[[str, Iterable[str]], None]
+
+
+class Document(NamedTuple):
+    """Text, and the group that must stay on one side of a split (itself if omitted)."""
+
+    text: str
+    group: str | None = None
+
+
+@dataclass
+class BadDocuments:
+    """What becomes of documents that cannot be read: an error, or a count."""
+
+    policy: Literal["error", "skip"] = "error"
+    count: int = 0
+    first: str | None = None
+
+    def met(self, message: str) -> None:
+        """Raise the message, or count it."""
+        if self.policy == "error":
+            raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
+        self.count += 1
+        self.first = self.first or message
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What readers need to know beside the file."""
+
+    domain: str
+    column: str
+    bad: BadDocuments
+    copy: tuple[str, str] | None = None
+
+    def text(self, value: object, where: str) -> str | None:
+        """Return the text of a value, None for a bad document."""
+        if not isinstance(value, str):
+            shown = "null" if value is None else f"{type(value).__name__}{_shown(value)}"
+            return self.is_bad(where, f"column {self.column!r} is {shown}, not text")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return self.is_bad(where, f"invalid UTF-8 at character {error.start + 1}")
+        return value
+
+    def is_bad(self, where: object, what: str) -> str | None:
+        """Raise or count a bad document, or the rest of a file; what stands for it is None."""
+        self.bad.met(f"domain {self.domain!r}: {self._named(where)}: {what}")
+        return None
+
+    def check_column(self, where: object, columns: Iterable[str]) -> None:
+        """Check that the column of the text is there."""
+        names = list(columns)
+        if self.column not in names:
+            shown = sorted(name if name.isprintable() else repr(name) for name in map(str, names))
+            more = f" and {len(shown) - _MAX_COLUMNS} more" if len(shown) > _MAX_COLUMNS else ""
+            raise CorpusError(
+                f"domain {self.domain!r}: {self._named(where)}: no column {self.column!r}; set"
+                f" 'column' to one of: {', '.join(n[:80] for n in shown[:_MAX_COLUMNS])}{more}"
+            )
+
+    def unreadable(self, where: object, error: BaseException) -> CorpusError:
+        """Return the error for a source that cannot be read at all."""
+        return CorpusError(f"domain {self.domain!r}: {self._named(where)}: {_reason(error)}")
+
+    def damaged(self, where: object, error: BaseException) -> None:
+        """Raise or count the rest of a file that is damaged."""
+        if isinstance(error, OSError) and error.errno is not None:
+            raise self.unreadable(where, error) from error
+        try:
+            self.is_bad(where, _reason(error))
+        except CorpusError as refused:
+            raise refused from error
+
+    def _named(self, where: object) -> str:
+        return str(where) if self.copy is None else str(where).replace(*self.copy)
+
+
+def _reason(error: BaseException) -> str:
+    return f"cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}"
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value, and nothing where it cannot be shown."""
+    try:
+        return f" {str(value)[:40]!r}"
+    except (RecursionError, ValueError, MemoryError):  # a deep nest, an endless number
+        return ""
 
 
 class Row(NamedTuple):
@@ -134,15 +223,16 @@ class RowFile:
 
             yield stream, note
 
-    def rows_of(self, batches: Iterable[Any], share: Callable[[int], float]) -> Iterator[Row]:
-        """Give the rows of Arrow batches, and note the share that so many rows are."""
-        number = 0
+    def rows_of(self, batches: Iterable[Any], share: Callable[[float], float]) -> Iterator[Row]:
+        """Give the rows of Arrow batches, and note the share that so many bytes of them are."""
+        number, size = 0, 0.0
         for batch in batches:
             _check_places(batch)
             for start in range(0, batch.num_rows, _SLICE):
-                for row in rows_of(batch.slice(start, _SLICE)):
-                    number += 1
-                    self.share = share(number)
+                part = batch.slice(start, _SLICE)
+                for row in rows_of(part):
+                    number, size = number + 1, size + part.nbytes / part.num_rows
+                    self.share = min(share(size), 1.0)
                     yield Row(f"{self.path} (row {number})", *row)
 
     def rest(self, stream: IO[bytes]) -> bytes:
@@ -348,26 +438,32 @@ def _parquet(file: RowFile) -> Iterator[Row]:
         file.check(str(file.path), names)
         chosen = None if file.columns is None else [n for n in file.columns if n in names]
         batches = parquet.iter_batches(batch_size=_BATCH, columns=chosen)
-        yield from file.rows_of(batches, lambda number: number / parquet.metadata.num_rows)
+        groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
+        columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+        total = sum(
+            one.total_uncompressed_size
+            for one in columns
+            if chosen is None or one.path_in_schema in chosen
+        )
+        yield from file.rows_of(batches, lambda size: size / max(total, 1))
 
 
 def _arrow(file: RowFile) -> Iterator[Row]:
     import pyarrow as pa
 
     with pa.memory_map(str(file.path)) as source:
-        rows = 0
         try:
             stream = pa.ipc.open_stream(source)
             batches: Iterable[Any] = stream
         except pa.ArrowInvalid:
             stream = pa.ipc.open_file(source)
             batches = [stream.get_batch(k) for k in range(stream.num_record_batches)]
-            rows = sum(batch.num_rows for batch in batches)
         file.check(str(file.path), stream.schema.names)
         names = [n for n in stream.schema.names if file.columns is None or n in file.columns]
+        total = sum(b.select(names).nbytes for b in batches) if isinstance(batches, list) else 0
         chosen = (batch.select(names) for batch in batches)
         yield from file.rows_of(
-            chosen, lambda n: n / rows if rows else source.tell() / source.size()
+            chosen, lambda size: size / total if total else source.tell() / source.size()
         )
 
 

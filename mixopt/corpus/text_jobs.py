@@ -17,8 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.documents import Spooled
-from mixopt.corpus.domain_text import AT, DomainText, Spool, read_domain, read_target
+from mixopt.corpus.domain_text import AT, DomainText, Spool, Spooled, read_domain, read_target
 from mixopt.corpus.environment import DOMAIN_BYTES
 from mixopt.corpus.sources import TextFile, is_local, text_files
 from mixopt.corpus.token_shards import TokenShards

@@ -395,8 +395,8 @@ def _megatron_ends(index: Path, sequences: int, documents: int) -> IntArray:
     bounds = _increasing(index, stored, "the bounds of its documents")
     if bounds[0] != 0 or bounds[-1] != sequences:
         raise CorpusError(
-            f"{index}: altered: its documents go from sequence {bounds[0]} to {bounds[-1]} of"
-            f" {sequences}"
+            f"{index}: altered: its documents begin at sequence {bounds[0]} and end at sequence"
+            f" {bounds[-1]} of {sequences}"
         )
     return _megatron_sequences(index, sequences)[bounds[1:]]
 

@@ -15,7 +15,8 @@ from places import DATA
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, saved_tokenizer
-from mixopt.corpus.documents import Document, HeldOutSplit, Spooled, content_digest
+from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
+from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, RunError, ShardError
 
 RESEARCH = DATA / "corpus"
@@ -267,9 +268,7 @@ def test_a_domain_of_one_document_cannot_be_split(tmp_path):
 
 
 def test_too_little_environment_text_says_how_much_there_is(tmp_path):
-    refused(
-        "domain 'a': the installed packages have 0.", tmp_path, {"a": {"environment": "config"}}
-    )
+    refused("domain 'a': the installed packages have 0.", tmp_path, {"a": {"environment": "legal"}})
 
 
 def test_a_target_with_the_name_of_a_domain_is_refused(tmp_path, sources):
@@ -336,7 +335,7 @@ def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt prepare CONFIG"):
         Corpus.open(tmp_path)
     (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/3"}')
-    with pytest.raises(CorpusError, match=r"index.json: domains: is missing; prepare"):
+    with pytest.raises(CorpusError, match=r"index.json: sha256: is missing; prepare"):
         Corpus.open(tmp_path)
 
 

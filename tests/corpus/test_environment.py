@@ -4,7 +4,7 @@ from itertools import islice, takewhile
 
 import pytest
 
-from mixopt.corpus import extract
+from mixopt.corpus import environment
 from mixopt.corpus.environment import (
     DOMAINS,
     MIN_BYTES,
@@ -34,7 +34,7 @@ def text():
 
 def test_at_least_six_domains_have_a_megabyte(text):
     sizes = {name: sum(len(d.text.encode()) for d in found) for name, found in text.items()}
-    different = ("docstrings", "python_site", "cpp_headers", "javascript", "numbers", "stubs")
+    different = ("docstrings", "python_site", "cpp_headers", "javascript", "stubs", "json")
     assert all(sizes[name] >= 0.99 * MIN_BYTES for name in different), sizes
 
 
@@ -152,7 +152,7 @@ one if it stood alone at the start of the function."""
 
 
 def test_docstrings_are_the_docstrings_alone():
-    module, function = extract.docstrings(PYTHON).split("\n\n")
+    module, function = environment.docstrings(PYTHON).split("\n\n")
     assert module.startswith("A module that says")
     assert function.startswith("Say what the function does")
     assert function.split("\n")[1].startswith("that are long enough")
@@ -160,44 +160,40 @@ def test_docstrings_are_the_docstrings_alone():
 
 def test_doctests_and_licences_are_no_prose():
     shown = "\n".join([">>> f(1)", "1"] * 40)
-    assert extract.docstrings(f'def f():\n    """{shown}\n    """\n') == ""
-    assert extract.docstrings('def f():\n    """' + "Copyright: mine. " * 20 + '"""\n') == ""
+    assert environment.docstrings(f'def f():\n    """{shown}\n    """\n') == ""
+    assert environment.docstrings('def f():\n    """' + "Copyright: mine. " * 20 + '"""\n') == ""
 
 
 def test_a_licence_header_is_stripped_and_another_comment_kept():
-    assert extract.python_code("# Licensed under X\n# more\nx = 1") == "x = 1"
-    assert extract.python_code("# What this is\nx = 1") == "# What this is\nx = 1"
-    assert extract.c_code("/* Copyright\n * me */\n// SPDX\nint x;") == "int x;"
+    assert environment.python_code("# Licensed under X\n# more\nx = 1") == "x = 1"
+    assert environment.python_code("# What this is\nx = 1") == "# What this is\nx = 1"
+    assert environment.c_code("/* Copyright\n * me */\n// SPDX\nint x;") == "int x;"
 
 
 def test_minified_code_gets_lines():
     code = "function f(a){var b=a;return b}" * 20
-    lines = extract.minified_code(code).split("\n")
+    lines = environment.minified_code(code).split("\n")
     assert lines[:4] == ["function f(a){", "var b=a;", "return b}", "function f(a){"]
 
 
 def test_encoded_data_and_long_lines_are_left_out():
     text = "short\n" + "A" * 300 + "\n" + "word " * 500 + "\nend"
-    assert extract.short_lines(text) == "short\nend"
+    assert environment.short_lines(text) == "short\nend"
 
 
 def test_json_in_one_line_is_laid_out_and_hashes_left_out():
-    assert extract.json_text('{"a": [1, 2], "b": "' + "x " * 150 + '"}').startswith('{\n  "a": [')
-    assert extract.json_text('{\n"a": 1,\n"h": "' + "0f" * 16 + '"\n}') == '{\n"a": 1,\n}'
-
-
-def test_numbers_are_tables_of_numbers_alone():
-    assert extract.numbers("1.5 2.5\n3.5 4.5") == "1.5 2.5\n3.5 4.5"
-    assert extract.numbers("all words and one 1") == ""
+    text = '{"a": [1, 2], "b": "' + "x " * 150 + '"}'
+    assert environment.json_text(text).startswith('{\n  "a": [')
+    assert environment.json_text('{\n"a": 1,\n"h": "' + "0f" * 16 + '"\n}') == '{\n"a": 1,\n}'
 
 
 def test_pieces_cut_at_blank_lines_and_lose_no_words():
     text = "\n\n".join(f"paragraph {k} " + "word " * k for k in range(60))
-    found = list(extract.pieces(text, longest=500))
+    found = list(environment.pieces(text, longest=500))
     assert max(map(len, found)) <= 500
     assert " ".join(found).split() == text.split()
     assert all(piece.startswith("paragraph") for piece in found)
 
 
 def test_text_without_line_ends_is_cut_anyway():
-    assert list(extract.pieces("x" * 25, longest=10)) == ["x" * 10, "x" * 10, "x" * 5]
+    assert list(environment.pieces("x" * 25, longest=10)) == ["x" * 10, "x" * 10, "x" * 5]

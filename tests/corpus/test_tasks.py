@@ -15,9 +15,8 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from mixopt.corpus import EncodedTask, Item, chosen_items, encode_task, read_items, task_files
-from mixopt.corpus.task_windows import row_windows
-from mixopt.corpus.tasks import open_task, write_task
-from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, TransformersTokenizer
+from mixopt.corpus.tasks import open_task, row_windows, write_task
+from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer
 from mixopt.errors import ConfigError
 
 TEXTS = [inspect.getsource(inspect), "漢字 é ü «quoted»"]
@@ -128,15 +127,6 @@ def bpe():
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory):
-    transformers = pytest.importorskip("transformers")
-    path = tmp_path_factory.mktemp("byt5")
-    transformers.ByT5Tokenizer().save_pretrained(path)
-    (path / "tokenizer.json").unlink(missing_ok=True)
-    return TransformersTokenizer(str(path))
-
-
-@pytest.fixture(scope="module")
 def metaspace():
     """A unigram model that writes a space as another character, as SentencePiece does."""
     letters = ((one, -3.0) for one in "abé漢\u2581")
@@ -182,12 +172,6 @@ def test_a_character_that_is_cut_by_tokens_is_counted_in_bytes(bpe):
     assert sum(lengths) == 6
     assert task.bytes_R[0] == sum(lengths[first:])
     assert sum(lengths[:first]) <= 3
-
-
-def test_a_tokenizer_in_python_has_the_bytes_of_its_text(slow):
-    (spans,) = slow.spans(["aé b"])
-    assert spans.end_T.tolist() == [1, 1, 3, 4, 5]
-    assert encoded("aé", " b", slow).bytes_R.tolist() == [2]
 
 
 def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters(metaspace):

@@ -132,7 +132,7 @@ def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     content = (tmp_path / "web.idx").read_bytes()[:-32]
     for bounds, message in {
-        (0, 2, 1, 3): "are not increasing", (1, 2, 3, 3): "are not increasing",
+        (0, 2, 1, 3): "are not increasing", (1, 2, 3, 3): "begin at sequence 1",
         (0, 1, 2, 2): "end at sequence 2",
         (0, 1, 2, 9): "end at sequence 9",
     }.items():  # fmt: skip

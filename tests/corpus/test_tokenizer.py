@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig
-from mixopt.corpus import known_vocabulary, prepare_corpus, saved_tokenizer
+from mixopt.corpus import document_ends, known_vocabulary, prepare_corpus, saved_tokenizer
 from mixopt.corpus.tokenizer import (
     ByteTokenizer,
     FastTokenizer,
@@ -130,20 +130,35 @@ def test_truncation_of_a_tokenizer_is_not_applied(bpe, tmp_path):
     assert len(open_tokenizer(str(path)).encode(TEXTS[:1])) > 10
 
 
-def test_transformers_reads_what_has_no_tokenizer_json(tmp_path):
-    slow = _byt5(tmp_path / "byt5")
-    tokens = slow.encode(["a</s>é", "b"])
-    assert (tokens == slow.end_of_document).sum() == 2
-    assert slow.decode(tokens[: len(tokens) - 2]) == "a</s>é"
-    slow.save(tmp_path)
-    np.testing.assert_array_equal(saved_tokenizer(tmp_path, "x").encode(["é"]), slow.encode(["é"]))
+def test_transformers_makes_a_fast_tokenizer_of_what_has_no_tokenizer_json(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"]))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    opened = open_tokenizer(str(tmp_path))
+    assert opened.encode(["a b", "b"]).tolist() == [4, 5, 3, 5, 3]
+    opened.save(tmp_path)
+    again = saved_tokenizer(tmp_path, "x")
+    assert again.encode(["a"]).tolist() == opened.encode(["a"]).tolist()
 
 
-def _byt5(path):
+def test_a_tokenizer_in_python_alone_is_one_line(tmp_path):
     transformers = pytest.importorskip("transformers")
-    transformers.ByT5Tokenizer().save_pretrained(path)
-    (path / "tokenizer.json").unlink(missing_ok=True)
-    return open_tokenizer(str(path))
+    transformers.ByT5Tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink(missing_ok=True)
+    with pytest.raises(
+        CorpusError, match=r"transformers makes no tokenizer\.json of it; give a fol"
+    ):
+        open_tokenizer(str(tmp_path))
+
+
+def test_an_unusual_end_of_documents_is_kept_with_the_corpus(bpe, tmp_path):
+    (tmp_path / "own").mkdir()
+    bpe.save(tmp_path / "own")
+    (tmp_path / "own" / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    corpus = prepared(tmp_path, str(tmp_path / "own"))
+    opened = saved_tokenizer(corpus.path, corpus.tokenizer)
+    assert opened.end_of_document == opened.inner.token_to_id("a")
+    assert document_ends(corpus) == (opened.end_of_document,)
 
 
 @pytest.mark.parametrize(("vocab_size", "name"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])

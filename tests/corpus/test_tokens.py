@@ -1,13 +1,15 @@
 import json
+import os
 import pickle
 import subprocess
 import sys
+from functools import lru_cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.corpus import TokenShards, TokenWriter, shard_files, token_shards
+from mixopt.corpus import TokenShards, TokenWriter, token_shards
 from mixopt.errors import RunError, ShardError
 from mixopt.system import write_sealed
 
@@ -178,14 +180,14 @@ def test_nothing_heavy_is_imported():
     assert shown.stdout.strip() == "[]"
 
 
-def test_many_shards_are_read_with_few_descriptors(shards, tokens, monkeypatch):
-    monkeypatch.setattr(token_shards, "FEW", 3)
-    monkeypatch.setattr(shard_files, "_DESCRIPTORS", (2, 2))
-    shard_files._kept_open.cache_clear()
+def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, tokens, monkeypatch):
+    mapping = lru_cache(maxsize=2)(token_shards._mapping.__wrapped__)
+    monkeypatch.setattr(token_shards, "_mapping", mapping)
+    before = len(os.listdir("/proc/self/fd"))
     starts = np.arange(0, 80, 3)
     np.testing.assert_array_equal(shards.rows(starts, 12), tokens[starts[:, None] + np.arange(12)])
-    assert shard_files._kept_open().cache_info().currsize == 2
-    shard_files._kept_open.cache_clear()
+    assert mapping.cache_info().currsize == 2
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_shard_that_is_cut_or_removed_after_it_was_opened_is_one_line(shards):

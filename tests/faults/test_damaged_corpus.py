@@ -236,7 +236,7 @@ def test_a_large_shard_is_hashed_once_and_again_when_it_changes(tmp_path, monkey
 
 
 def test_what_a_killed_preparation_left_is_removed_at_the_next(corpus, tmp_path):
-    left = [corpus / ".text", corpus / "web" / ".train.123.tmp", corpus / ".tokenizer"]
+    left = [corpus / ".text", corpus / "web" / ".train.123.tmp"]
     for folder in left:
         (folder / "sub").mkdir(parents=True)
     (corpus / ".index.json.abc.tmp").write_text("half")

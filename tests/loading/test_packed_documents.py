@@ -63,9 +63,7 @@ def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     assert packed.summary.split == sum(len(d) > length for d in documents)
 
 
-@pytest.mark.parametrize("few", [1000, 1])
-def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path, monkeypatch, few):
-    monkeypatch.setattr("mixopt.corpus.token_shards.FEW", few)  # more are opened, not mapped
+def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
     documents = random_documents(40)
     packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
