@@ -155,7 +155,6 @@ def test_a_process_that_the_directory_only_names_is_left_alone(prepared):
         other.kill()
 
 
-
 def test_a_run_that_is_not_there_is_one_line(tmp_path):
     ended = mixopt("cancel", tmp_path / "none")
     assert (ended.code, ended.error.count("\n")) == (2, 1)
