@@ -398,7 +398,6 @@ def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[s
     domains = list(config.corpus.domains)
     places: list[tuple[Location, Iterable[str]]] = [
         (("constraints", "bounds"), config.constraints.bounds),
-        (("design", "max_weights"), config.design.max_weights),
     ]
     for place, baseline in enumerate(config.validation.baselines):
         places.append((("validate", "baselines", place), baseline.weights or ()))

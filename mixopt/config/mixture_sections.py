@@ -180,20 +180,12 @@ class DesignConfig(Section):
         "candidate source, and a control",
     )
     anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
-    axial_center: Anchor = Field("uniform", description="mixture that axial mixtures start from")
-    axial_share: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="how far an axial mixture moves from the centre towards its domain",
-    )
     trials: Positive = Field(
         64, description="sampled mixtures, not counting anchors and replicates"
     )
     max_usage: Above | None = Field(
         15.0, description="maximum weight, as a multiple of the natural share"
     )
-    max_weights: dict[str, Share] = Field(default_factory=dict, description="caps by domain")
     anchors: list[Anchor] = Field(
         default_factory=lambda: list(get_args(Anchor)), description="mixtures that are always tried"
     )

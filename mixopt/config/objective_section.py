@@ -37,7 +37,6 @@ class TaskSetConfig(Section):
 
     path: str = Field(description="items, one JSON object per line; .gz and .zst too")
     family: str | None = Field(None, description="tasks of one family are averaged first")
-    items: Positive | None = Field(None, description="overrides tasks.items")
 
 
 def _path_alone(given: Any) -> Any:

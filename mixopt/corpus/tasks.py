@@ -196,7 +196,7 @@ def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
     path = tasks.path(name)
     file = local_copy(path, ConfigError)
     with naming(file, path):
-        return chosen_items(read_items(file), tasks.sets[name].items or tasks.items)
+        return chosen_items(read_items(file), tasks.items)
 
 
 def write_tasks(

@@ -96,7 +96,7 @@ def say_shortages(found: list[Shortage]) -> str | None:
     return (
         f"the prepared text is small for proxy.tokens: a trial may repeat {named}{more}, more often"
         " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
-        " design.max_weights"
+        " constraints.bounds"
     )
 
 

@@ -51,6 +51,7 @@ from mixopt.trials.proxy import Role, Trial
 
 CONTROL = "control"
 ANNEAL = "anneal"
+AXIAL_SHARE = 0.5  # how far an axial mixture moves from the uniform one to its domain
 TOLERANCE = 1e-9  # of weights that are products
 
 
@@ -201,16 +202,14 @@ def make_design(
 def design_constraints(
     config: DesignConfig, natural: Mixture, constraints: Constraints | None = None
 ) -> Constraints:
-    """Return the constraints with the design's caps: `max_weights` and `max_usage` x natural."""
-    base = constraints or Constraints(natural.domains)
-    caps = [cap(name, most, "design.max_weights") for name, most in config.max_weights.items()]
-    if config.max_usage is not None:
-        usage = config.max_usage
-        caps += [
-            cap(name, usage * share, "design.max_usage", setting=usage, rate=share)
-            for name, share in natural.items()
-        ]
-    return base.with_limits(caps)
+    """Return the constraints with the design's caps: `max_usage` x natural."""
+    base, usage = constraints or Constraints(natural.domains), config.max_usage
+    if usage is None:
+        return base
+    return base.with_limits(
+        cap(name, usage * share, "design.max_usage", setting=usage, rate=share)
+        for name, share in natural.items()
+    )
 
 
 def sample_mixtures(
@@ -282,10 +281,10 @@ def _axial(
     by_default = config.method is None and AXIAL_BY_DEFAULT and most > len(domains)
     if config.method != "axial" and not by_default:
         return np.empty((0, len(domains)))
-    center = natural if config.axial_center == "natural" else Mixture.uniform(domains)
+    center = Mixture.uniform(domains)
     taken = [mixture.array for _, mixture, _ in references]
     allowed = constraints.simplex
-    found = axial_mixtures(center.array, allowed, config.axial_share, taken=taken)
+    found = axial_mixtures(center.array, allowed, AXIAL_SHARE, taken=taken)
     if len(found.weights_PD) > most:
         raise DesignError(
             f"design.trials: {most} in the first round, but design.method: axial has "
@@ -293,16 +292,16 @@ def _axial(
             "or set design.method: dirichlet"
         )
     if found.left_out:
-        say(_left_out(found, config, domains))
+        say(_left_out(found, domains))
     return found.weights_PD
 
 
-def _left_out(found: AxialMixtures, config: DesignConfig, domains: Sequence[str]) -> str:
+def _left_out(found: AxialMixtures, domains: Sequence[str]) -> str:
     names = [domains[place] for place in found.left_out]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return (
         f"no axial mixture for {len(names)} of {len(domains)} domains, whose limits keep it near"
-        f" the {config.axial_center} mixture: {', '.join(names[:NAMED])}{more}"
+        f" the uniform mixture: {', '.join(names[:NAMED])}{more}"
     )
 
 

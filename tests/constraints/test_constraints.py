@@ -169,8 +169,8 @@ def test_constraints_are_frozen():
 
 
 def test_a_cap_that_is_no_setting_says_which_field_to_widen():
-    capped = cap("web", 0.2, "design.max_weights")
-    with pytest.raises(InfeasibleError, match="maximum of web to 0.5 in design.max_weights"):
+    capped = cap("web", 0.2, "design.max_usage")
+    with pytest.raises(InfeasibleError, match="maximum of web to 0.5 in design.max_usage"):
         constraints(bounds={"web": (0.5, 1)}).with_limits([capped])
 
 

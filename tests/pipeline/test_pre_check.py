@@ -62,7 +62,6 @@ def test_operations_are_six_for_each_parameter_and_token(config_path):
         (["constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}"], "of these limits, short by 0.4"),
         (["constraints.max_epochs=1", "propose.target_tokens=1e8"], "allow max_epochs: 14.3"),
         (["design.max_usage=0.5"], "allow max_usage: 1"),
-        (["design.max_weights={code: 0.1, prose: 0.1}"], "in design.max_weights"),
         (
             ["fit.folds=40"],
             r"fit.folds: 40 folds need at least 40 different mixtures, and the design",

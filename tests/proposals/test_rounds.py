@@ -34,7 +34,6 @@ design:
   rounds: [6, 3, 3]
   replicates: 1
   max_usage: null
-  max_weights: {code: 0.8}
 """
 
 

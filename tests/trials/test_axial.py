@@ -120,7 +120,9 @@ def test_the_centre_is_a_trial_where_it_is_no_anchor():
 
 def test_a_domain_without_an_axial_mixture_is_said():
     said: list[str] = []
-    trials = design(trials=6, max_usage=None, max_weights={"books": 0.01}, say=said.append)
+    config = ConstraintsConfig(bounds={"books": (0, 0.01)})
+    constraints = Constraints.from_config(config, dict.fromkeys(SMALL, 10), None)
+    trials = design(SMALL, constraints, said.append, trials=6, max_usage=None)
     assert said == [
         "no axial mixture for 1 of 3 domains, whose limits keep it near the uniform mixture: books"
     ]

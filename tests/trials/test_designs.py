@@ -34,6 +34,12 @@ def sampled(trials):
     return np.array([trial.mixture.array for trial in trials if trial.role == "sampled"])
 
 
+def capped(**most):
+    """Constraints of SMALL with maxima of some domains."""
+    bounds = {name: (0.0, value) for name, value in most.items()}
+    return Constraints.from_config(ConstraintsConfig(bounds=bounds), dict.fromkeys(SMALL, 10), None)
+
+
 def design(natural=NATURAL, constraints=None, seed=3, **fields):
     """Design one round: `trials` are all in it."""
     return make_design(DesignConfig(rounds=[], **fields), natural, constraints, seed)
@@ -102,7 +108,7 @@ def test_sampled_mixtures_add_up_to_1_exactly():
 
 def test_caps_hold_after_zeroing_and_rounding():
     # Rounding to twentieths carries 0.53 to 0.55, and zeroing 0.05 lifts 0.5 to 0.526.
-    allowed = design_constraints(DesignConfig(max_weights={"web": 0.54}), SMALL).simplex
+    allowed = design_constraints(DesignConfig(), SMALL, capped(web=0.54)).simplex
     rng = np.random.default_rng(0)
     weights = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng, minimum=0.05).weights_ND
     assert len(weights) > 10
@@ -165,16 +171,18 @@ def test_the_same_seed_gives_the_same_design_and_another_does_not(method):
 @pytest.mark.parametrize("method", ["dirichlet", "sobol"])
 def test_every_cap_holds_whichever_it_comes_from(method):
     constraints = Constraints.from_config(
-        ConstraintsConfig(bounds={"code": (0.05, 0.4)}), dict.fromkeys(SMALL, 10), None
+        ConstraintsConfig(bounds={"web": (0, 0.6), "code": (0.05, 0.4)}),
+        dict.fromkeys(SMALL, 10),
+        None,
     )
-    options = dict(max_weights={"web": 0.6}, max_usage=4, trials=100, method=method)
+    options = dict(max_usage=4, trials=100, method=method)
     weights = sampled(design(SMALL, constraints, **options))
     assert (weights.max(axis=0) <= np.array([0.6, 0.4, 0.4]) + 1e-12).all()
     assert weights[:, 1].min() >= 0.05
 
 
 def test_an_anchor_stays_where_it_is_beyond_a_cap():
-    trials = design(SMALL, max_weights={"books": 0.2})
+    trials = design(SMALL, capped(books=0.2))
     assert trials[1].mixture["books"] == pytest.approx(1 / 3)
 
 
@@ -224,11 +232,11 @@ def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps():
 
 def test_caps_that_no_mixture_meets_are_named_with_the_shortfall():
     with pytest.raises(InfeasibleError) as caught:
-        design(SMALL, max_weights={"web": 0.3, "code": 0.2}, max_usage=3)
+        design(SMALL, capped(web=0.3, code=0.2), max_usage=3)
     assert str(caught.value) == (
-        "no mixture satisfies all of these limits, short by 0.2 (design.max_weights: web <= 0.3,"
+        "no mixture satisfies all of these limits, short by 0.2 (constraints.bounds: web <= 0.3,"
         " code <= 0.2; design.max_usage: 3: books <= 0.3); raise the maximum of web to 0.5 in"
-        " design.max_weights, or raise the maximum of code to 0.4 in design.max_weights, or allow"
+        " constraints.bounds, or raise the maximum of code to 0.4 in constraints.bounds, or allow"
         " max_usage: 5"
     )
 
@@ -238,11 +246,6 @@ def test_a_design_over_one_possible_mixture_says_so():
         DesignError, match=r"64 requested, but only Mixture\(web 100%\) is possible"
     ):
         design(Mixture({"web": 1.0}))
-
-
-def test_a_cap_on_an_unknown_domain_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"max_weights: unknown domain 'wbe'.*'web'"):
-        design(SMALL, max_weights={"wbe": 0.5})
 
 
 def test_an_anchor_given_twice_is_a_mistake():
