@@ -144,9 +144,6 @@ def sync_command(
     uri: Annotated[
         str | None, Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI].")
     ] = None,
-    config: Annotated[
-        Path | None, Option("--config", help="YAML file whose `tracking` section is used.")
-    ] = None,
     trust: Annotated[
         bool, Option("--trust", help="Send to the server that the run directory itself names.")
     ] = False,
@@ -158,7 +155,7 @@ def sync_command(
     """
     from mixopt.tracking import sync, sync_line
 
-    result = sync(directory, uri, config=config, trust=trust, say=say)
+    result = sync(directory, uri, trust=trust, say=say)
     print_json(result.to_json()) if as_json else show(sync_line(directory, result))
     if result.trouble:
         raise typer.Exit(1)

@@ -45,6 +45,7 @@ from .terminal import (
     forecast_lines as forecast_lines,
     front_text as front_text,
     proposal_text as proposal_text,
+    recommendation_text as recommendation_text,
     run_summary as run_summary,
     step_result as step_result,
     summary_text as summary_text,

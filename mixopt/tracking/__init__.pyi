@@ -1,10 +1,8 @@
 from .outcomes import (
     code_tags as code_tags,
     open_tracker as open_tracker,
-    record_again as record_again,
     tracked as tracked,
 )
 from .record import MetricLines as MetricLines
 from .sender import IMAGES as IMAGES
-from .syncing import sync as sync, sync_line as sync_line
-from .tracker import RunLog as RunLog, Tracker as Tracker
+from .tracker import RunLog as RunLog, Tracker as Tracker, sync as sync, sync_line as sync_line

@@ -1,17 +1,10 @@
 """The record of a run: lines of JSON in its directory, appended by training and read by the sender.
 
-`tracking.jsonl` has what MLflow shall have, a line for each wish:
-
-    {op: start, step, server, experiment, name, folder, params, tags}   a run, new or resumed
-    {op: follow, step, file}                                            a file of metrics
-    {op: files, step, files, folder}                                    artifacts
-    {op: tags, step, tags}
-    {op: end, step}
-
-each with its time; files are relative to the run directory. A line of metrics, in any file that is
-followed, is `{step, time, <key>: number, <key>: {<name>: number}}`; JSON has no NaN, so "nan",
-"inf" and "-inf" stand for them. A line is one write to a file that stays open, so that a killed
-process loses none; half a line is ended by whoever writes next, and left out by readers.
+A line of `tracking.jsonl` is all that MLflow shall have of a parent run (`WantedRun`); the last one
+of each step counts. A line of metrics, in any file that is followed, is
+`{step, time, <key>: number, <key>: {<name>: number}}`; JSON has no NaN, so "nan", "inf" and "-inf"
+stand for them. A line is one write to a file that stays open, so that a killed process loses none;
+half a line is ended by whoever writes next, and left out by readers.
 """
 
 from __future__ import annotations
@@ -27,8 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mixopt.errors import RunError
+from mixopt.system import checked_as
+
 JOURNAL = "tracking.jsonl"
-MARK = "mixopt.fingerprint"
+FINGERPRINT = "mixopt.fingerprint"  # the tag of what results depend on; another is another run
 NOT_FINITE = {"nan", "inf", "-inf"}
 MAX_INTEGER = 1 << 63  # of MLflow's steps and times
 TAIL_BYTES = 256  # before a position; they tell whether the file is still the one that was read
@@ -99,18 +95,12 @@ class Position:
 
     A training run that resumes from a checkpoint cuts what it wrote after it and writes those steps
     again: they are not new.
-
-    Attributes:
-        offset: Bytes.
-        tail: Hash of the bytes before it; others there mean that the file was cut.
-        last: The last step of each metric.
-        cut: Of a file that was cut: the steps up to which each metric was sent before.
     """
 
     offset: int = 0
-    tail: str = ""
-    last: dict[str, int] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
+    tail: str = ""  # hash of the bytes before it; others there mean that the file was cut
+    last: dict[str, int] = field(default_factory=dict)  # step of each metric
+    cut: dict[str, int] = field(default_factory=dict)  # of a file that was cut: sent before
 
     def take(self, file: Path, limit: int) -> list[MetricPoint]:
         """Return points after this position, about `limit` of them, and move behind them."""
@@ -156,107 +146,40 @@ def parsed(line: bytes) -> dict[str, Any]:
 
 
 @dataclass
-class Wanted:
-    """What a parent run shall be.
+class WantedRun:
+    """What a parent run shall be in MLflow; times are in milliseconds."""
 
-    Attributes:
-        name: What it is called.
-        folder: Where the files of its trials are, in the run directory; None where it has none.
-        params: Settings; those of its first start, since MLflow's cannot change.
-        tags: Further facts; `mixopt.fingerprint` is what results depend on.
-        started: Milliseconds.
-        status: RUNNING, FINISHED, or KILLED where a training process came to no end.
-        ended: Milliseconds, once it has ended.
-        lines: Files of metrics to follow.
-        files: Files to keep, and the folder that each is shown in.
-    """
-
+    step: str
+    server: str | None  # without a secret; None is the directory's own database
+    experiment: str
     name: str
-    folder: str | None
-    params: dict[str, str]
-    tags: dict[str, str]
     started: int
-    status: str = "RUNNING"
+    folder: str | None = None  # of its trials' files, in the run directory
+    objective: dict[str, Any] | None = None  # of its trials, as `Objective.to_json`
+    params: dict[str, str] = field(default_factory=dict)  # of its first start: they cannot change
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # of the whole run
+    status: str = "RUNNING"  # FINISHED, or KILLED where a training process came to no end
     ended: int | None = None
-    lines: dict[str, None] = field(default_factory=dict)
-    files: dict[str, str | None] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)  # files of metrics to follow
+    files: dict[str, str | None] = field(default_factory=dict)  # to keep; the folder to show it in
 
     @property
-    def mark(self) -> str:
-        """What results depend on; another one is another run."""
-        return self.tags.get(MARK, "")
+    def fingerprint(self) -> str:
+        """What its results depend on."""
+        return self.tags.get(FINGERPRINT, "")
 
 
-class Journal:
-    """The wishes of a run directory, by step; a line that is not one is skipped."""
-
-    def __init__(self, path: Path) -> None:
-        """Name the run directory."""
-        self._file, self._offset = path / JOURNAL, 0
-        self.steps: dict[str, Wanted] = {}
-
-    def read(self) -> None:
-        """Take in the lines that are new."""
-        if not self._file.is_file():
-            return
-        with self._file.open("rb") as stream:
-            stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                self._take(parsed(line))
-
-    def kill(self) -> None:
-        """Hold that the training process is gone: what has no end now has none to come."""
-        for wanted in self.steps.values():
-            if wanted.status == "RUNNING":
-                wanted.status, wanted.ended = "KILLED", int(time.time() * 1000)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        step, seconds = event.get("step"), event.get("time")
-        if not isinstance(step, str) or not isinstance(seconds, int | float):
-            return
-        when = int(min(max(seconds, 0), 1e11) * 1000) if _is_number(seconds) else 0
-        if event.get("op") == "start":
-            self._start(step, event, when)
-        elif (wanted := self.steps.get(step)) is not None:
-            _add(wanted, event, when)
-
-    def _start(self, step: str, event: dict[str, Any], when: int) -> None:
-        folder = event.get("folder")
-        fresh = Wanted(
-            name=str(event.get("name") or step),
-            folder=folder if isinstance(folder, str) else None,
-            params=_texts(event.get("params")),
-            tags=_texts(event.get("tags")),
-            started=when,
-        )
-        known = self.steps.get(step)
-        if known is None or known.mark != fresh.mark:
-            self.steps[step] = fresh
-        else:
-            known.tags |= fresh.tags
-            known.status, known.ended = "RUNNING", None
-
-
-def _add(wanted: Wanted, event: dict[str, Any], when: int) -> None:
-    op, file, files = event.get("op"), event.get("file"), event.get("files")
-    if op == "follow" and isinstance(file, str):
-        wanted.lines[file] = None
-    elif op == "files" and isinstance(files, list):
-        folder = event.get("folder")
-        shown = folder if isinstance(folder, str) else None
-        wanted.files |= {name: shown for name in files if isinstance(name, str)}
-    elif op == "tags":
-        wanted.tags |= _texts(event.get("tags"))
-    elif op == "end":
-        wanted.status, wanted.ended = "FINISHED", when
-
-
-def _texts(content: Any) -> dict[str, str]:
-    pairs = content.items() if isinstance(content, dict) else ()
-    return {name: value for name, value in pairs if isinstance(value, str)}
+def wanted_runs(path: Path) -> dict[str, WantedRun]:
+    """Return what a run directory wants recorded, by step; a line that is not one is skipped."""
+    runs: dict[str, WantedRun] = {}
+    if (path / JOURNAL).is_file():
+        for line in (path / JOURNAL).read_bytes().split(b"\n"):
+            with suppress(RunError):
+                wanted = checked_as(WantedRun, parsed(line), JOURNAL)
+                if 0 <= wanted.started < MAX_INTEGER and 0 <= (wanted.ended or 0) < MAX_INTEGER:
+                    runs[wanted.step] = wanted
+    return runs
 
 
 def _spelled(value: Any) -> Any:

@@ -14,6 +14,7 @@ an argument would be seen by everybody on the machine.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -32,14 +33,22 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.objective import Objective
 from mixopt.sweeps import read_entry, trial_paths
 from mixopt.system import ServerUri, inside, without_secrets, write_text
-from mixopt.tracking.record import JOURNAL, Journal, Position, Wanted
+from mixopt.tracking.record import (
+    FINGERPRINT,
+    JOURNAL,
+    MetricPoint,
+    Position,
+    WantedRun,
+    wanted_runs,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mixopt.trials import Trial, TrialResult
+    from mixopt.trials import Losses, Trial, TrialResult
 
 SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
 LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
@@ -48,6 +57,7 @@ IMAGES = "images"  # a folder of pictures that MLflow shows among the charts, wi
 FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
 # MLflow's limits for one call, and lengths of keys, values and tags.
 MAX_METRICS, MAX_PARAMS, MAX_KEY, MAX_VALUE, MAX_TAG = 900, 90, 250, 500, 5000
+MAX_RUNS = 50_000  # that one search of MLflow returns
 EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
 NICENESS = 5  # how much this process gives way to training on the same cores
 # A dead server is given up at once (MLflow's own: 249 s), and nothing is reported to third parties.
@@ -61,24 +71,15 @@ ENVIRONMENT = {
 
 @dataclass
 class SentRun:
-    """What a server has of a parent run.
+    """What a server has of a parent run."""
 
-    Attributes:
-        run: MLflow's id.
-        mark: The fingerprint that it was made of.
-        status: The last that was sent.
-        tags: The tags that were sent.
-        files: Hash of each artifact that was sent.
-        trials: Hash of the file of each trial that was sent.
-        lines: How much was sent of each file of metrics.
-    """
-
-    run: str
-    mark: str
+    run: str  # MLflow's id
+    fingerprint: str
     status: str = ""
     tags: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    trials: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # hashes
+    trials: dict[str, str] = field(default_factory=dict)  # hashes of their file and the objective
     lines: dict[str, Position] = field(default_factory=dict)
 
 
@@ -90,31 +91,23 @@ class Sent:
     """
 
     def __init__(self, path: Path, server: str) -> None:
-        """Read it, or begin one."""
         self._path, self._server = path / SENT, server
-        self._content = _read_json(self._path)
-        self.key = str(self._content.get("key") or uuid.uuid4().hex)
+        content = _read_json(self._path)
+        self.key = str(content.get("key") or uuid.uuid4().hex)
         self.counts = dict.fromkeys(("runs", "trials", "points", "files"), 0)
+        self._servers: dict[str, Any] = {}
         self.steps: dict[str, SentRun] = {}
-        servers = self._content.get("servers")
-        steps = servers.get(server) if isinstance(servers, dict) else None
-        for step, known in (steps if isinstance(steps, dict) else {}).items():
-            with suppress(TypeError, AttributeError, ValueError):
+        with suppress(TypeError, AttributeError, ValueError, KeyError):
+            self._servers = dict(content["servers"])
+            for step, known in self._servers.get(server, {}).items():
                 lines = {name: Position(**one) for name, one in known.pop("lines").items()}
                 self.steps[step] = SentRun(**known, lines=lines)
 
     def write(self, trouble: str | None) -> None:
         """Write the file, with what this process has sent so far, and what is wrong."""
-        servers = self._content.get("servers")
-        servers = servers if isinstance(servers, dict) else {}
-        steps = {step: asdict(one) for step, one in self.steps.items()}
-        content = {
-            "key": self.key,
-            "sent": self.counts,
-            "trouble": trouble,
-            "servers": {**servers, self._server: steps},
-        }
-        write_text(self._path, json.dumps(content))
+        self._servers[self._server] = {step: asdict(one) for step, one in self.steps.items()}
+        content = {"key": self.key, "sent": self.counts, "trouble": trouble}
+        write_text(self._path, json.dumps({**content, "servers": self._servers}))
 
 
 def sent_now(path: Path) -> tuple[dict[str, int], str | None]:
@@ -138,7 +131,7 @@ class Sender:
         self._found: set[str] = set()  # steps whose runs were seen by this process
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
         self._noted = time.monotonic()
-        self.journal, self.sent = Journal(path), Sent(path, name.address)
+        self.sent = Sent(path, name.address)
         self.trouble: str | None = None
 
     def run(self, ended: threading.Event) -> None:
@@ -156,11 +149,10 @@ class Sender:
         """Send what is new; note in a line why that fails."""
         self.trouble = None
         try:
-            self.journal.read()
-            if last:
-                self.journal.kill()
-            for step, wanted in self.journal.steps.items():
-                self._send(self._connected(), step, wanted)
+            for wanted in wanted_runs(self._path).values():
+                if last and wanted.status == "RUNNING":
+                    wanted.status, wanted.ended = "KILLED", int(time.time() * 1000)
+                self._send(self._connected(), wanted)
         except Exception as error:
             self._client = None
             self._found.clear()  # it may be another server that comes back
@@ -187,23 +179,25 @@ class Sender:
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self._experiment)
-        if found is None:
-            place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-            # Without, MLflow 3 opens an experiment as one of prompts and traces.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            try:
-                return str(client.create_experiment(self._experiment, place, tags))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = client.get_experiment_by_name(self._experiment)
-        return str(found.experiment_id)
+        if found is not None:
+            return str(found.experiment_id)
+        place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+        # Without, MLflow 3 opens an experiment as one of prompts and traces.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(client.create_experiment(self._experiment, place, tags))
+        except MlflowException as error:  # another process may have made it
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(client.get_experiment_by_name(self._experiment).experiment_id)
 
-    def _send(self, client: MlflowClient, step: str, wanted: Wanted) -> None:
-        sent = self._opened(client, step, wanted)
-        if sent.tags != wanted.tags:
-            _log_batch(client, sent.run, tags=wanted.tags)
-            sent.tags = dict(wanted.tags)
+    def _send(self, client: MlflowClient, wanted: WantedRun) -> None:
+        sent = self._opened(client, wanted)
+        if (sent.tags, sent.metrics) != (wanted.tags, wanted.metrics):
+            fresh = wanted.metrics.items() - sent.metrics.items()
+            metrics = [(name, value, int(time.time() * 1000), 0) for name, value in fresh]
+            _log_batch(client, sent.run, metrics, tags=wanted.tags)
+            sent.tags, sent.metrics = dict(wanted.tags), dict(wanted.metrics)
         if sent.status != wanted.status == "RUNNING":
             client.update_run(sent.run, status="RUNNING")
             sent.status = "RUNNING"
@@ -216,76 +210,64 @@ class Sender:
             client.set_terminated(sent.run, wanted.status, wanted.ended)
             sent.status = wanted.status
 
-    def _opened(self, client: MlflowClient, step: str, wanted: Wanted) -> SentRun:
+    def _opened(self, client: MlflowClient, wanted: WantedRun) -> SentRun:
         """Return the record of a step whose run is there; a process asks once for each."""
-        sent = self.sent.steps.get(step)
-        is_known = sent is not None and sent.mark == wanted.mark
-        if sent and is_known and (step in self._found or _is_there(client, sent.run)):
-            self._found.add(step)
+        sent, step = self.sent.steps.get(wanted.step), wanted.step
+        if sent and sent.fingerprint == wanted.fingerprint and step in self._found:
             return sent
-        tags = {"mixopt.key": self.sent.key, "mixopt.step": step, **wanted.tags}
-        run = self._run_of(client, {**tags, "mixopt.fingerprint": wanted.mark}, wanted)
-        _log_batch(client, run, params=wanted.params)
-        sent = self.sent.steps[step] = SentRun(run, wanted.mark, tags=dict(wanted.tags))
+        key = {"mixopt.key": self.sent.key, "mixopt.step": step, FINGERPRINT: wanted.fingerprint}
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
+        found = client.search_runs([self._experiment_id], condition, max_results=1)
+        if not found:
+            tags = _short(wanted.tags | key)
+            made = client.create_run(self._experiment_id, wanted.started, tags, wanted.name)
+            found = [made]
+        run = str(found[0].info.run_id)
+        if sent is None or sent.run != run:
+            _log_batch(client, run, params=wanted.params)
+            sent = SentRun(run, wanted.fingerprint, tags=dict(wanted.tags))
+            self._note("runs", 1)
+        self.sent.steps[step] = sent
         self._found.add(step)
-        self._note("runs", 1)
         return sent
 
-    def _run_of(self, client: MlflowClient, tags: Mapping[str, str], wanted: Wanted) -> str:
-        names = ("mixopt.key", "mixopt.step", "mixopt.fingerprint")
-        condition = " and ".join(f"tags.`{name}` = '{tags[name]}'" for name in names)
-        found = client.search_runs([self._experiment_id], condition, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        made = client.create_run(
-            self._experiment_id, wanted.started, _short(tags), run_name=wanted.name
-        )
-        return str(made.info.run_id)
-
-    def _send_trials(self, client: MlflowClient, sent: SentRun, wanted: Wanted) -> None:
-        folder = None if wanted.folder is None else inside(self._path, wanted.folder)
-        found = sorted(trial_paths(folder)) if folder else []
-        files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
-        fresh = [f for f in files if sent.trials.get(f.stem) != self._digest(f)]
-        if not fresh:
+    def _send_trials(self, client: MlflowClient, sent: SentRun, wanted: WantedRun) -> None:
+        if wanted.folder is None:
             return
-        known = _children(client, self._experiment_id, sent.run)
+        found = sorted(trial_paths(inside(self._path, wanted.folder)))
+        files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
+        aim = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
+        fresh = [f for f in files if sent.trials.get(f.stem) != f"{self._digest(f)} {aim}"]
+        known = _children(client, self._experiment_id, sent.run) if fresh else {}
         for file in fresh:
-            mark = self._digest(file)
+            content, ended = self._digest(file), int(file.stat().st_mtime * 1000)
             trial, result = read_entry(file)
-            if (run := known.get(mark)) is None:
-                ended = int(file.stat().st_mtime * 1000)
-                made = client.create_run(
-                    self._experiment_id,
-                    ended - int(result.seconds * 1000),
-                    _trial_tags(self.sent.key, sent.run, mark, trial, result),
-                    run_name=trial.name,
-                )
+            run = known.get(content)
+            if run is None:
+                tags = _trial_tags(trial, result)
+                tags |= {"mixopt.key": self.sent.key, "mixopt.content": content}
+                tags["mlflow.parentRunId"] = sent.run
+                started = ended - int(result.seconds * 1000)
+                made = client.create_run(self._experiment_id, started, _short(tags), trial.name)
                 run = str(made.info.run_id)
-            ended = int(file.stat().st_mtime * 1000)
-            _log_batch(client, run, _trial_metrics(result, ended), _trial_params(trial))
+            metrics = _trial_metrics(result, ended, wanted.objective)
+            _log_batch(client, run, metrics, _trial_params(trial))
             client.set_terminated(
                 run, "FINISHED" if result.status == "finished" else "FAILED", ended
             )
-            sent.trials[file.stem] = mark
+            sent.trials[file.stem] = f"{content} {aim}"
             self._note("trials", 1)
 
     def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
         file = inside(self._path, name)
-        if not file.is_file():
-            return
-        position = sent.lines.get(name, Position())
-        while True:
-            ahead = Position(position.offset, position.tail, {**position.last}, position.cut)
-            points = ahead.take(file, MAX_METRICS)
+        points: list[MetricPoint] | None = None
+        while file.is_file() and points != []:
+            position = copy.deepcopy(sent.lines.get(name, Position()))
+            points = position.take(file, MAX_METRICS)
             if points:
-                metrics = [(p.key, p.value, p.time, p.step) for p in points]
-                _log_batch(client, sent.run, metrics)
+                _log_batch(client, sent.run, [(p.key, p.value, p.time, p.step) for p in points])
                 self._note("points", len(points))
-            sent.lines[name] = ahead
-            if not points:
-                return
-            position = ahead
+            sent.lines[name] = position
 
     def _send_file(
         self, client: MlflowClient, sent: SentRun, name: str, folder: str | None
@@ -332,17 +314,9 @@ def _segment(part: str) -> str:
     return re.sub(r"[^\w\-. :]", lambda found: f"_{ord(found[0]):x}_", part)
 
 
-def _trial_tags(
-    key: str, parent: str, mark: str, trial: Trial, result: TrialResult
-) -> dict[str, str]:
-    tags = {
-        "mixopt.key": key,
-        "mixopt.trial": trial.name,
-        "mixopt.content": mark,
-        "mixopt.status": result.status,
-        "mlflow.parentRunId": parent,
-    }
-    return _short(tags | ({"mixopt.reason": result.reason} if result.reason else {}))
+def _trial_tags(trial: Trial, result: TrialResult) -> dict[str, str]:
+    tags = {"mixopt.trial": trial.name, "mixopt.status": result.status}
+    return tags | ({"mixopt.reason": result.reason} if result.reason else {})
 
 
 def _trial_params(trial: Trial) -> dict[str, str]:
@@ -355,7 +329,9 @@ def _trial_params(trial: Trial) -> dict[str, str]:
     }
 
 
-def _trial_metrics(result: TrialResult, when: int) -> list[tuple[str, float, int, int]]:
+def _trial_metrics(
+    result: TrialResult, when: int, objective: dict[str, Any] | None
+) -> list[tuple[str, float, int, int]]:
     """Return key, value, time and step of each metric of a trial, its learning curve included."""
     points = {losses.tokens: losses for losses in result.curve}
     if result.losses is not None:
@@ -370,11 +346,20 @@ def _trial_metrics(result: TrialResult, when: int) -> list[tuple[str, float, int
     if result.seconds > 0:
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
     named = {f"trial/{name}": value for name, value in totals.items()}
+    if objective is not None and result.losses is not None:
+        named["objective"] = _objective_value(Objective.from_json(objective), result.losses)
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
         named |= trial_scalars(result.experts, len({key for key, *_ in metrics}) + len(named))
     return [*metrics, *((key, float(value), when, result.tokens) for key, value in named.items())]
+
+
+def _objective_value(objective: Objective, losses: Losses) -> float:
+    by_unit = {"nats_per_token": losses.nats_per_token, "bits_per_byte": losses.bits_per_byte}
+    known = {**by_unit[objective.unit], **losses.tasks}
+    own = objective.only_measured()
+    return float(own.value([[known.get(name, math.nan) for name in own.evaluation]])[0])
 
 
 def _log_batch(
@@ -408,27 +393,11 @@ def _short(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:MAX_TAG] for name, value in tags.items()}
 
 
-def _is_there(client: MlflowClient, run: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(client.get_run(run).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise
-
-
 def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
     """Return the runs of trials by the content of their files."""
-    found: dict[str, str] = {}
-    condition, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
-    while True:
-        page = client.search_runs([experiment], condition, max_results=1000, page_token=token)
-        found |= {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in page}
-        token = page.token
-        if not token:
-            return found
+    condition = f"tags.`mlflow.parentRunId` = '{parent}'"
+    found = client.search_runs([experiment], condition, max_results=MAX_RUNS)
+    return {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in found}
 
 
 def _send_picture(client: MlflowClient, run: str, file: Path) -> None:
@@ -486,8 +455,6 @@ def check_own(directory: Path) -> None:
         path = inside(directory, name)
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise RunError(f"{path}: is not a file; delete it")
-        if path.is_file() and path.stat().st_nlink > 1:  # by another name it is somewhere else
-            raise RunError(f"{path}: is a hard link; delete it")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

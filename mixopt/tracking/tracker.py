@@ -1,7 +1,7 @@
 """What a training process says of a run: lines in its record, and no more.
 
-A process of its own (mixopt.tracking.sender) sends them; it is started with the first step. Nothing
-is waited for but the end, and nothing that goes wrong is an error.
+A process of its own (mixopt.tracking.sender) sends them; it is started with the first step, or by
+`mixopt sync`. Nothing is waited for but the end, and nothing that goes wrong is an error.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mixopt.errors import MixoptError
-from mixopt.system import Say, ServerUri, file_record, replacing, silent
-from mixopt.tracking.record import LineFile, MetricLines
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.system import ANSWER_SECONDS, Say, ServerUri, file_record, replacing, silent
+from mixopt.tracking.record import JOURNAL, LineFile, MetricLines, WantedRun, wanted_runs
 from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 # Longest wait at the end without a sign of life: of a server; of a database in a file, which a busy
 # machine may take long to make; and for the first one, since MLflow takes seconds to import.
 SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
+AFTER_ERROR_SECONDS = 5.0
 ADVISED = "with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STEP, METRICS, COPIES = "log", "metrics.jsonl", "artifacts"  # of a RunLog
 
 
 class Tracker:
-    """Says what happens in a run to the process that records it; never raises for it."""
+    """Says what a run directory's runs of MLflow shall be; never raises for it."""
 
     def __init__(
         self,
@@ -49,9 +52,10 @@ class Tracker:
         """Prepare; the process starts with the first step."""
         self.enabled = config.enabled
         self._path, self._warn, self._sends = path, warn, sends
-        self._uri = None if config.uri is None else ServerUri(anywhere(config.uri.given))
+        self._uri = None if config.uri is None else ServerUri(absolute_uri(config.uri.given))
         self._experiment = config.experiment or run_name
-        self._lines = LineFile(path / "tracking.jsonl")
+        self._lines = LineFile(path / JOURNAL)
+        self._runs: dict[str, WantedRun] = {}
         self._process: subprocess.Popen[str] | None = None
         self._before, self._warned = 0, False
 
@@ -65,30 +69,51 @@ class Tracker:
         folder: str | None = None,
     ) -> None:
         """Open a step's parent run, or resume the existing one."""
-        texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
-        place = {"server": self._uri, "experiment": self._experiment}  # without a secret
-        shown = {"name": name or step, "folder": folder, "params": texts, "tags": dict(tags or {})}
-        self._say("start", step, **place, **shown)
-        if self.enabled and self._sends and self._process is None:
+        if not self.enabled:
+            return
+        fresh = WantedRun(
+            step=step,
+            server=None if self._uri is None else str(self._uri),
+            experiment=self._experiment,
+            name=name or step,
+            started=_now(),
+            folder=folder,
+            params={key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()},
+            tags=dict(tags or {}),
+        )
+        known = wanted_runs(self._path).get(step)
+        if known is not None and known.fingerprint == fresh.fingerprint:
+            fresh.started, fresh.params, fresh.metrics = known.started, known.params, known.metrics
+            fresh.tags, fresh.objective = known.tags | fresh.tags, known.objective
+            fresh.lines, fresh.files = known.lines, known.files
+        self._runs[step] = fresh
+        self._say(step)
+        if self._sends and self._process is None:
             self._begin()
         elif (trouble := sent_now(self._path)[1]) is not None:
             self.complain(trouble)
 
     def follow(self, step: str, file: Path) -> None:
         """Send the lines of a file of metrics, those that are there and those that will be."""
-        self._say("follow", step, file=self._name(file))
+        self._say(step, lines=[self._name(file)])
 
     def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
         """Keep files with a step's run, and again when they have changed."""
-        self._say("files", step, files=[self._name(file) for file in files], folder=folder)
+        self._say(step, files={self._name(file): folder for file in files})
 
     def tags(self, step: str, tags: Mapping[str, str]) -> None:
         """Add facts to a step's run, or change them."""
-        self._say("tags", step, tags=dict(tags))
+        self._say(step, tags=tags)
+
+    def metrics(
+        self, step: str, values: Mapping[str, float], objective: Mapping[str, Any] | None = None
+    ) -> None:
+        """Say numbers of a step's whole run, and the objective of its trials."""
+        self._say(step, metrics=values, **({} if objective is None else {"objective": objective}))
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
-        self._say("end", step)
+        self._say(step, status="FINISHED", ended=_now())
 
     def close(self, *, patience: float | None = None) -> None:
         """Wait until all is sent; end a process that is silent for `patience` seconds."""
@@ -99,20 +124,23 @@ class Tracker:
         if patience is None:
             patience = patience_for(None if self._uri is None else self._uri.given)
             patience = patience if stamp_of(self._path) != self._before else FIRST_SECONDS
-        if wait_for_sender(process, self._path, patience):
-            trouble = sent_now(self._path)[1] if process.returncode else None
-            if trouble is not None or process.returncode:
-                self.complain(trouble or f"MLflow's process ended; see {self._path / LOG}")
-        else:
+        if not wait_for_sender(process, self._path, patience):
             self.complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
+        elif process.returncode:
+            trouble = sent_now(self._path)[1]
+            self.complain(trouble or f"MLflow's process ended; see {self._path / LOG}")
 
     def complain(self, what: str) -> None:
         """Warn, once, that the record is not whole."""
         if not self._warned:
             self._warned = True
+            command = f"mixopt sync {self._path}"
+            if self._uri is not None:
+                login = f", {ADVISED}" if self._uri.address != self._uri else ""
+                command += f" --uri {self._uri.address}{login}"
             self._warn(
                 f"tracking: {what}; the run continues, and what is missing is sent by its next"
-                f" start or by: {self._sync_command()}"
+                f" start or by: {command}"
             )
 
     def __enter__(self) -> Self:
@@ -123,7 +151,7 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Wait until all is sent; after an error, less long."""
-        self.close(patience=None if kind is None else 5.0)
+        self.close(patience=None if kind is None else AFTER_ERROR_SECONDS)
 
     def _begin(self) -> None:
         if importlib.util.find_spec("mlflow") is None:
@@ -137,21 +165,23 @@ class Tracker:
         except (OSError, MixoptError) as error:
             self.complain(f"cannot be started: {error}")
 
-    def _say(self, op: str, step: str, **event: Any) -> None:
-        if self.enabled:
-            try:
-                self._lines.append({"op": op, "step": step, **event, "time": round(time.time(), 3)})
-            except OSError as error:
-                self.complain(f"the record cannot be written: {error}")
+    def _say(self, step: str, **changes: Any) -> None:
+        """Write what a step's run shall be, with what is added to it or changed."""
+        wanted = self._runs.get(step) or wanted_runs(self._path).get(step)
+        if not self.enabled or wanted is None:
+            return
+        for name in ("tags", "metrics", "files"):
+            getattr(wanted, name).update(changes.pop(name, {}))
+        changes["lines"] = list(dict.fromkeys([*wanted.lines, *changes.get("lines", ())]))
+        wanted = replace(wanted, **changes)
+        self._runs[step] = wanted
+        try:
+            self._lines.append(asdict(wanted))
+        except OSError as error:
+            self.complain(f"the record cannot be written: {error}")
 
     def _name(self, file: Path) -> str:
         return file.resolve().relative_to(self._path.resolve()).as_posix()
-
-    def _sync_command(self) -> str:
-        if self._uri is None:
-            return f"mixopt sync {self._path}"
-        login = f", {ADVISED}" if self._uri.address != self._uri else ""
-        return f"mixopt sync {self._path} --uri {self._uri.address}{login}"
 
 
 class RunLog:
@@ -243,10 +273,117 @@ class RunLog:
             self.close()
         else:
             self._lines.close()
-            self._tracker.close(patience=5.0)
+            self._tracker.close(patience=AFTER_ERROR_SECONDS)
 
 
-def anywhere(uri: str) -> str:
+@dataclass(frozen=True)
+class SyncResult:
+    """What came of sending.
+
+    Attributes:
+        server: The server or database.
+        sent: How many points of metrics, trials, files and runs were sent.
+        trouble: Why something is left, in a line; None where nothing is.
+    """
+
+    server: str
+    sent: Mapping[str, int]
+    trouble: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def sync(
+    directory: str | Path, uri: str | None = None, *, trust: bool = False, say: Say = silent
+) -> SyncResult:
+    """Send what of a run is not in MLflow yet, in order and once.
+
+    Where to is what the user says: `uri`, else MLFLOW_TRACKING_URI; else a database in the
+    directory itself. A server that only the directory names is used with `trust` alone: a directory
+    of unknown origin sends nothing anywhere.
+
+    Args:
+        directory: The run directory.
+        uri: Server or database; it gets all of the run that it has not.
+        trust: Send to the server that the directory names.
+        say: Called every few seconds with a line about what is sent.
+
+    Raises:
+        RunError: It is not a run directory, or only the directory names the server.
+        ConfigError: MLflow is not installed.
+    """
+    path = Path(directory)
+    if importlib.util.find_spec("mlflow") is None:
+        raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
+    check_own(path)
+    given, experiment = _destination(path, uri, trust=trust)
+    server = LOCAL if given is None else str(ServerUri(given))
+    try:
+        process = start_sender(path, given, experiment, own=given is None)
+    except OSError as error:
+        raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
+    patience = max(patience_for(given), ANSWER_SECONDS)
+    if not wait_for_sender(process, path, patience, say):
+        return SyncResult(server, sent_now(path)[0], f"{server}: no answer for {patience:g} s")
+    sent, trouble = sent_now(path)
+    if process.returncode and trouble is None:
+        lines = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        trouble = lines[-1][20:] if lines else f"MLflow's process ended: {path / LOG}"
+    return SyncResult(server, sent, trouble)
+
+
+def sync_line(path: Path, result: SyncResult) -> str:
+    """Say in a line what was sent, and whether something is left."""
+    line = f"{path}: sent {_counted(result.sent)} to {result.server}"
+    return f"{line}; the rest is left: {result.trouble}" if result.trouble else line
+
+
+def _destination(path: Path, uri: str | None, *, trust: bool) -> tuple[str | None, str]:
+    """Return where to send a run, None for its own database; and the experiment's name."""
+    if not (path / JOURNAL).exists():
+        _record_again(path)
+    runs = wanted_runs(path)
+    last = runs[next(reversed(runs))] if runs else None
+    experiment = last.experiment if last is not None else path.resolve().name
+    stated = uri or os.environ.get(URI_VARIABLE)
+    if stated:
+        return absolute_uri(ServerUri(stated).given), experiment
+    if last is None or last.server is None:
+        return None, experiment
+    if trust:
+        return absolute_uri(last.server), experiment
+    named = ServerUri(last.server)
+    login = f" {ADVISED}" if named.address != named else ""
+    raise RunError(
+        f"{path}: only this directory names the server {named}, and nothing is sent to it; if it is"
+        f" yours, name it: --uri {named.address}{login} (or {URI_VARIABLE}); to believe the"
+        " directory: --trust"
+    )
+
+
+def _record_again(path: Path) -> None:
+    """Put a run on record that was not tracked."""
+    from mixopt.run_directory import load_run
+    from mixopt.tracking.outcomes import record_again
+
+    if not (path / "config.yaml").exists():
+        raise RunError(f"{path}: is not a run directory: it has neither {JOURNAL} nor config.yaml")
+    try:
+        record_again(load_run(path))
+    except MixoptError as error:
+        raise RunError(
+            f"{path}: nothing of it was tracked (tracking.enabled: false, or it came to no step),"
+            " and only what is left of a sweep can be recorded afterwards"
+        ) from error
+    if not (path / JOURNAL).exists():
+        raise RunError(
+            f"{path}: nothing to send: neither its sweep nor its validation is done; run it first"
+        )
+
+
+def absolute_uri(uri: str) -> str:
     """Return the name of a store that holds in any working directory."""
     if not uri.startswith(SQLITE):
         return uri
@@ -285,8 +422,8 @@ def wait_for_sender(
     process: subprocess.Popen[str], path: Path, patience: float, heard: Say = silent
 ) -> bool:
     """Close a sender's input, and wait for it to end; kill one that sends nothing for so long."""
+    assert process.stdin is not None, "the process has a pipe"
     with suppress(OSError):
-        assert process.stdin is not None, "the process has a pipe"
         process.stdin.close()
     alive, stamp = time.monotonic(), stamp_of(path)
     spoken = alive
@@ -301,14 +438,8 @@ def wait_for_sender(
             return False
         if now > spoken + 2:
             spoken = now
-            heard(f"sync: sent {counted(sent_now(path)[0]) or 'nothing'} so far")
+            heard(f"sync: sent {_counted(sent_now(path)[0])} so far")
     return True
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Return counts in words."""
-    names = {"points": "points of metrics"}
-    return ", ".join(f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n)
 
 
 def patience_for(uri: str | None) -> float:
@@ -322,6 +453,17 @@ def stamp_of(path: Path) -> int:
         return (path / SENT).stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    names = {"points": "points of metrics"}
+    return ", ".join(f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n) or (
+        "nothing"
+    )
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _within(file: Path, directory: Path) -> Path:

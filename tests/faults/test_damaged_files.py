@@ -35,8 +35,6 @@ FILES = (
     "validation/groups.json",
     "validation/attempts.jsonl",
     "validation/gains.jsonl",
-    "tracking_sweep.jsonl",
-    "tracking_validate.jsonl",
     "recommendation.yaml",
     "start.json",
 )

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from odd_servers import closed_port, odd_server
@@ -19,12 +21,11 @@ from odd_servers import closed_port, odd_server
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.tracking import RunLog, Tracker, sync
-from mixopt.tracking.record import JOURNAL
+from mixopt.tracking.record import JOURNAL, WantedRun
 
 pytest.importorskip("mlflow")
 
 WORD = "s3cret-w0rd"
-START = {"name": "n", "folder": None, "params": {}, "tags": {}}
 
 
 @pytest.fixture(autouse=True)
@@ -34,18 +35,12 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
 
 
-def hostile(path: Path, uri: str | None, *events: dict, step: str = "sweep") -> Path:
-    """Make a run directory with a journal as somebody else may have written it."""
+def hostile(path: Path, uri: str | None, *, step: str = "sweep", **fields: Any) -> Path:
+    """Make a run directory with a record as somebody else may have written it."""
     path.mkdir(exist_ok=True)
-    start = {"op": "start", "step": step, "server": uri, "experiment": "toy", **START}
-    lines = [start, *({"step": step, **event} for event in events)]
-    text = "".join(json.dumps({**line, "time": 1.5}) + "\n" for line in lines)
-    (path / JOURNAL).write_text(text)
+    wanted = WantedRun(step, uri, "toy", "n", 1500, **fields)
+    (path / JOURNAL).write_text(json.dumps(asdict(wanted)) + "\n")
     return path
-
-
-def files(*names: str) -> dict:
-    return {"op": "files", "files": list(names), "folder": None, "trial": None}
 
 
 def copies(folder: Path, content: bytes) -> list[Path]:
@@ -56,7 +51,9 @@ def copies(folder: Path, content: bytes) -> list[Path]:
 
 def test_a_server_that_only_the_directory_names_is_not_asked_anything(tmp_path):
     with odd_server(500) as server:
-        run = hostile(tmp_path / "run", f"http://u:{WORD}@{server.address}", files("config.yaml"))
+        run = hostile(
+            tmp_path / "run", f"http://u:{WORD}@{server.address}", files={"config.yaml": None}
+        )
         with pytest.raises(RunError) as found:
             sync(run)
         assert server.asked == []
@@ -79,7 +76,7 @@ def test_a_server_that_only_its_configuration_names_is_not_asked_anything(tmp_pa
         assert server.asked == []
 
 
-@pytest.mark.parametrize("way", ["uri", "environment", "config", "trust"])
+@pytest.mark.parametrize("way", ["uri", "environment", "trust"])
 def test_a_server_that_the_user_names_or_trusts_is_asked(tmp_path, monkeypatch, way):
     with odd_server(500) as server, odd_server(500) as named:
         run = hostile(tmp_path / "run", f"http://{server.address}")
@@ -87,9 +84,6 @@ def test_a_server_that_the_user_names_or_trusts_is_asked(tmp_path, monkeypatch, 
         given = {"uri": {"uri": uri}, "trust": {"trust": True}}.get(way, {})
         if way == "environment":
             monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        if way == "config":
-            given = {"config": tmp_path / "mine.yaml"}
-            given["config"].write_text(f"name: mine\ntracking: {{uri: '{uri}'}}\n")
         result = sync(run, **given)
         assert result.trouble is not None
         assert (bool(server.asked), bool(named.asked)) == (way == "trust", way != "trust")
@@ -106,8 +100,7 @@ def test_files_that_are_not_of_the_run_are_not_sent(tmp_path, step, own):
     (run / "mixture_log.jsonl").symlink_to(tmp_path / "secret.txt")
     names = ["../secret.txt", str(tmp_path / "secret.txt"), "/etc/hostname"]
     names += ["figures/a.svg", "trials.parquet", "mixture_log.jsonl"]
-    follow = {"op": "follow", "file": "../secret.txt", "trial": None}
-    hostile(run, None, files(*names), follow, step=step)
+    hostile(run, None, files=dict.fromkeys(names), lines=["../secret.txt"], step=step)
     store = tmp_path / "store"
     store.mkdir()
     result = sync(run, None if own else f"sqlite:///{store / 'mlflow.db'}")
@@ -123,11 +116,7 @@ def test_trials_of_another_folder_are_not_sent(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "t0.json").write_text("{}")
-    run = tmp_path / "run"
-    run.mkdir()
-    hostile(run, None)
-    line = {"op": "start", "step": "sweep", "time": 1, **START, "folder": "../other"}
-    (run / JOURNAL).write_text(json.dumps(line) + "\n")
+    run = hostile(tmp_path / "run", None, folder="../other")
     result = sync(run)
     assert result.sent["trials"] == 0
     assert "other" in result.trouble
@@ -152,7 +141,7 @@ def test_a_link_in_place_of_a_file_of_ours_is_refused_and_not_followed(tmp_path,
 
 
 def test_a_database_that_keeps_files_elsewhere_gets_none(tmp_path, empty_database):
-    run = hostile(tmp_path / "run", None, files("config.yaml"))
+    run = hostile(tmp_path / "run", None, files={"config.yaml": None})
     (run / "config.yaml").write_text("name: x\n")
     (run / "mlflow.db").write_bytes(empty_database.read_bytes())
     outside = tmp_path / "outside"
@@ -258,8 +247,7 @@ def test_an_old_journal_with_a_password_is_not_repeated(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
-    follow = {"op": "follow", "file": "m.jsonl", "trial": None}
-    run = hostile(tmp_path / "run", None, follow)
+    run = hostile(tmp_path / "run", None, lines=["m.jsonl"], folder="trials")
     os.mkfifo(run / "m.jsonl")
     (run / "trials").mkdir()
     os.mkfifo(run / "trials" / "t0.json")

@@ -9,10 +9,11 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from mixopt.tracking import MetricLines, RunLog
-from mixopt.tracking.record import JOURNAL, LineFile
+from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
 
 
 def train(path: Path, uri: str, steps: int) -> None:
@@ -41,9 +42,8 @@ def _sent(path: Path, uri: str) -> bool:
     from mixopt.tracking.sender import Sender
 
     journal, lines = LineFile(path / JOURNAL), MetricLines(path / "metrics.jsonl")
-    fields = {"name": path.name, "params": {}, "tags": {}, "folder": None}
-    journal.append({"op": "start", "step": "log", "time": time.time(), **fields})
-    journal.append({"op": "follow", "step": "log", "file": "metrics.jsonl", "time": 0})
+    wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
+    journal.append(asdict(wanted))
     sender = Sender(path, uri, "toy", own=False)
     good = True
     for step in range(5):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.testing import tiny_corpus
-from mixopt.tracking.record import JOURNAL, LineFile
+from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
 from mixopt.tracking.sender import Sender, _trial_metrics
 from mixopt.trials import Losses, Trial, TrialResult
 
@@ -110,7 +111,7 @@ def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
         Losses(1000, each, each),
         experts=ExpertCounts(window, window),
     )
-    names = {name for name, *_ in _trial_metrics(result, 0)}
+    names = {name for name, *_ in _trial_metrics(result, 0, None)}
     assert {"loss/d59", "bpb/d59", "moe/busiest/max", "moe/busiest/layer_60"} <= names
     assert len(names) <= 400
 
@@ -122,9 +123,7 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
     TrialFolder(path / "trials").write([trial], [result])
     journal = LineFile(path / JOURNAL)
-    about = {"params": {}, "tags": {}}
-    started = {"op": "start", "step": "sweep", "name": "sweep", "folder": "trials", "time": 0}
-    journal.append(started | about)
+    journal.append(asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
     journal.close()
     Sender(path, uri, "toy", own=False).attempt(last=True)
     _, runs = runs_at(uri)

@@ -2,12 +2,21 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given, strategies as st
 
-from mixopt.tracking import MetricLines
-from mixopt.tracking.record import JOURNAL, Journal, LineFile, Position, points_of
+from mixopt.config import TrackingConfig
+from mixopt.tracking import MetricLines, Tracker
+from mixopt.tracking.record import (
+    JOURNAL,
+    LineFile,
+    Position,
+    WantedRun,
+    points_of,
+    wanted_runs,
+)
 from mixopt.tracking.sender import MAX_KEY, key_of
 
 LIMIT = 1000
@@ -115,34 +124,44 @@ def test_names_that_begin_alike_have_keys_of_their_own():
     assert key_of("weight/c++") == "weight/c_2b__2b_"
 
 
-def say(path, op, **event):
+def want(path, **fields):
+    """Append what a run shall be to the record."""
     lines = LineFile(path / JOURNAL)
-    lines.append({"op": op, "step": "sweep", "time": 1.0, **event})
+    lines.append({"step": "sweep", "server": None, "experiment": "toy", "name": "a", "started": 1})
+    lines.append(asdict(WantedRun("sweep", None, "toy", "sweep", 1, **fields)))
     lines.close()
 
 
-def test_a_step_that_starts_again_keeps_its_params_and_runs(tmp_path):
-    say(tmp_path, "start", name="a", params={"seed": "0"}, tags={"mixopt.fingerprint": "1"})
-    say(tmp_path, "end")
-    journal = Journal(tmp_path)
-    journal.read()
-    assert journal.steps["sweep"].status == "FINISHED"
-    say(tmp_path, "start", name="a", params={"seed": "9"}, tags={"mixopt.fingerprint": "1"})
-    journal.read()
-    wanted = journal.steps["sweep"]
-    assert (wanted.status, wanted.params) == ("RUNNING", {"seed": "0"})
-    journal.kill()
-    assert wanted.status == "KILLED"
+def test_a_step_that_starts_again_keeps_what_it_was_started_with(tmp_path):
+    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
+        tracker.start("sweep", {"seed": 0}, {"mixopt.fingerprint": "1"})
+        tracker.follow("sweep", tmp_path / "a.jsonl")
+        tracker.end("sweep")
+    assert wanted_runs(tmp_path)["sweep"].status == "FINISHED"
+    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
+        tracker.start("sweep", {"seed": 9}, {"mixopt.fingerprint": "1", "more": "yes"})
+    wanted = wanted_runs(tmp_path)["sweep"]
+    assert (wanted.status, wanted.ended, wanted.params) == ("RUNNING", None, {"seed": "0"})
+    assert (wanted.lines, wanted.tags["more"]) == (["a.jsonl"], "yes")
 
 
 def test_another_fingerprint_is_another_run(tmp_path):
-    say(tmp_path, "start", tags={"mixopt.fingerprint": "1"})
-    say(tmp_path, "follow", file="a.jsonl")
-    say(tmp_path, "start", tags={"mixopt.fingerprint": "2"})
-    journal = Journal(tmp_path)
-    journal.read()
-    assert journal.steps["sweep"].mark == "2"
-    assert not journal.steps["sweep"].lines
+    for fingerprint in ("1", "2"):
+        with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
+            tracker.start("sweep", {"seed": 0}, {"mixopt.fingerprint": fingerprint})
+            if fingerprint == "1":
+                tracker.follow("sweep", tmp_path / "a.jsonl")
+    wanted = wanted_runs(tmp_path)["sweep"]
+    assert (wanted.fingerprint, wanted.lines) == ("2", [])
+
+
+def test_facts_are_added_to_a_step_of_another_process_and_to_none_that_is_not_there(tmp_path):
+    want(tmp_path, tags={"old": "1"})
+    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
+        tracker.metrics("sweep", {"outcome/x": 2.0})
+        tracker.tags("validate", {"new": "1"})
+    (wanted,) = wanted_runs(tmp_path).values()
+    assert (wanted.tags, wanted.metrics) == ({"old": "1"}, {"outcome/x": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -150,19 +169,16 @@ def test_another_fingerprint_is_another_run(tmp_path):
     [
         "nonsense",
         "[1, 2]",
-        '{"op": "start", "step": 5, "time": 1}',
-        '{"op": "start", "step": "x"}',
-        '{"op": "files", "step": "sweep", "time": 1, "files": 7}',
-        '{"op": "follow", "step": "sweep", "time": 1, "file": {}}',
-        '{"op": "start", "step": "sweep", "time": 1e400, "params": [], "tags": {"a": 1}}',
+        '{"step": 5, "experiment": "x", "name": "x", "started": 1}',
+        '{"step": "x"}',
+        '{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": -1}',
+        '{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": 1e400}',
+        '{"step": "sweep", "server": 1, "experiment": "x", "name": "x", "started": 1, "files": 7}',
     ],
 )
-def test_a_damaged_line_of_the_journal_is_skipped(tmp_path, line):
-    say(tmp_path, "start", tags={"mixopt.fingerprint": "1"})
+def test_a_damaged_line_of_the_record_is_skipped(tmp_path, line):
+    want(tmp_path, tags={"good": "yes"})
     with (tmp_path / JOURNAL).open("a") as stream:
         stream.write(f"{line}\n")
-    say(tmp_path, "tags", tags={"good": "yes"})
-    journal = Journal(tmp_path)
-    journal.read()
-    assert journal.steps["sweep"].tags.get("good") == "yes"
-    assert set(journal.steps) == {"sweep"}
+    (wanted,) = wanted_runs(tmp_path).values()
+    assert wanted.tags.get("good") == "yes"

@@ -1,6 +1,5 @@
 """What MLflow shall have of a run directory's steps, and of the code that made them."""
 
-import json
 import subprocess
 
 import pytest
@@ -10,7 +9,7 @@ from mixopt.config import load_config
 from mixopt.run_directory import REPORT, SWEEP, VALIDATE, open_run
 from mixopt.system import git_commit
 from mixopt.tracking import Tracker, code_tags, tracked
-from mixopt.tracking.record import JOURNAL
+from mixopt.tracking.record import JOURNAL, wanted_runs
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def prepared(experiment, tmp_path_factory):
 
 
 def said(prepared, step, *overrides):
-    """Track a step in which nothing is done; return what was said, by operation."""
+    """Track a step in which nothing is done; return what was said, by step."""
     config, path = prepared
     run = open_run(load_config(config, overrides), path)
     (path / JOURNAL).unlink(missing_ok=True)
@@ -32,33 +31,29 @@ def said(prepared, step, *overrides):
     with tracker, tracked(run, step, tracker):
         (path / "design.parquet").touch()
     (path / "design.parquet").unlink()
-    if not (path / JOURNAL).exists():
-        return run, {}
-    lines = [json.loads(line) for line in (path / JOURNAL).read_text().splitlines()]
-    return run, {line["op"]: line for line in lines}
+    return run, wanted_runs(path)
 
 
 def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
     run, found = said(prepared, SWEEP)
-    started = found["start"]
-    assert (started["step"], started["name"], started["folder"]) == ("sweep", "run/sweep", "trials")
-    assert started["params"]["tokens"] == "20000"
-    assert started["params"]["domains"] == "2"
-    assert started["params"]["design.trials"] == "8"
-    assert started["tags"]["mixopt.fingerprint"] == run.log.fingerprint("sweep")
-    assert found["files"]["files"] == ["config.yaml", "design.parquet"]
-    assert started["tags"]["mixopt.executor"] == "local"
-    assert found["follow"]["file"] == "trials/metrics.jsonl"
-    assert list(found) == ["start", "follow", "files", "end"]
+    wanted = found["sweep"]
+    assert (wanted.name, wanted.folder, wanted.status) == ("run/sweep", "trials", "FINISHED")
+    assert wanted.params["tokens"] == "20000"
+    assert wanted.params["domains"] == "2"
+    assert wanted.params["design.trials"] == "8"
+    assert wanted.fingerprint == run.log.fingerprint("sweep")
+    assert list(wanted.files) == ["config.yaml", "design.parquet"]
+    assert wanted.tags["mixopt.executor"] == "local"
+    assert wanted.lines == ["trials/metrics.jsonl"]
+    assert wanted.objective == run.objective.to_json()
 
 
 def test_a_validation_has_the_length_that_is_asked_for_or_twice_a_trials(prepared):
     _, found = said(prepared, VALIDATE)
-    assert found["start"]["params"]["tokens"] == "40000"
-    assert found["start"]["folder"] == "validation"
-    assert found["files"]["files"] == []
+    assert found["validate"].params["tokens"] == "40000"
+    assert (found["validate"].folder, found["validate"].files) == ("validation", {})
     _, found = said(prepared, VALIDATE, "validate.tokens=30000")
-    assert found["start"]["params"]["tokens"] == "30000"
+    assert found["validate"].params["tokens"] == "30000"
 
 
 def test_a_report_adds_to_the_steps_that_are_done_and_else_says_nothing(prepared):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 
 import pytest
 from places import SUPPORT
@@ -16,9 +17,10 @@ from ranks import free_port
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
+from mixopt.objective import Objective
 from mixopt.sweeps import TrialFolder
 from mixopt.tracking import MetricLines, RunLog, Tracker, sync
-from mixopt.tracking.record import JOURNAL, LineFile
+from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
 from mixopt.tracking.sender import SENT, Sender, check_own
 from mixopt.trials import Losses, Trial, TrialResult
 
@@ -48,14 +50,12 @@ def trial_file(path, name, *, reason=None, loss=2.0):
     TrialFolder(path / "trials").write([trial], [result])
 
 
-def say(path, op, **event):
+def want(path, *, tags=TAGS, params=PARAMS, **fields):
+    """Append what the sweep's run shall be to the record."""
     lines = LineFile(path / JOURNAL)
-    lines.append({"op": op, "step": "sweep", "time": time.time(), **event})
+    wanted = WantedRun("sweep", None, "toy", "sweep", int(time.time() * 1000), "trials")
+    lines.append(asdict(replace(wanted, tags=tags, params=params, **fields)))
     lines.close()
-
-
-def start(path, tags=TAGS):
-    say(path, "start", name="sweep", folder="trials", params=PARAMS, tags=tags)
 
 
 def send(path, uri=None):
@@ -70,9 +70,8 @@ def local(path):
     return f"sqlite:///{path / 'mlflow.db'}"
 
 
-def record(path, tags=TAGS):
-    start(path, tags)
-    say(path, "end")
+def record(path, **fields):
+    want(path, status="FINISHED", ended=int(time.time() * 1000), **fields)
     return send(path)
 
 
@@ -102,6 +101,22 @@ def test_a_trial_is_a_child_with_its_weights_losses_speed_and_curve(run_path):
     assert runs["sweep"].data.params == PARAMS
 
 
+def test_trials_sort_by_their_objective_when_it_is_known_and_when_it_changes(run_path):
+    for name, loss in (("worse", 3.0), ("better", 2.0)):
+        trial_file(run_path, name, loss=loss)
+    objective = Objective(("web", "c++"), "mean", {"web": 0.5, "c++": 0.5}, "nats_per_token")
+    record(run_path)
+    assert "objective" not in runs_of(run_path)[1]["better"].data.metrics
+    record(run_path, objective=objective.to_json())
+    client, runs, count = runs_of(run_path)
+    assert count == 3
+    assert runs["better"].data.metrics["objective"] == pytest.approx(2.0005)
+    only = f"tags.`mlflow.parentRunId` = '{runs['sweep'].info.run_id}'"
+    identity = runs["sweep"].info.experiment_id
+    best_first = client.search_runs([identity], only, order_by=["metrics.`objective` ASC"])
+    assert [run.info.run_name for run in best_first] == ["better", "worse"]
+
+
 def test_a_trial_that_diverged_is_failed_with_its_reason(run_path):
     trial_file(run_path, "t0", reason="loss is nan at step 3")
     record(run_path)
@@ -113,23 +128,19 @@ def test_a_trial_that_diverged_is_failed_with_its_reason(run_path):
 
 def test_nothing_is_sent_twice_with_or_without_what_was_noted(run_path):
     trial_file(run_path, "t0")
-    say_lines(run_path)
-    record(run_path)
+    write(run_path, {"x": 1, "moe/max_vio": {"mean": 0.25}}, 5)
+    followed = {"lines": ["all.jsonl"], "metrics": {"outcome/gain": 0.5}}
+    record(run_path, **followed)
     for forgotten in (False, True):
         if forgotten:
             key = json.loads((run_path / SENT).read_text())["key"]
             (run_path / SENT).write_text(json.dumps({"key": key}))
-        record(run_path)
+        record(run_path, **followed)
         client, runs, count = runs_of(run_path)
         assert count == 2
+        assert runs["sweep"].data.metrics["outcome/gain"] == 0.5
         assert len(client.get_metric_history(runs["t0"].info.run_id, "loss/web")) == 2
         assert len(client.get_metric_history(runs["sweep"].info.run_id, "x")) == 1
-
-
-def say_lines(path):
-    start(path)
-    say(path, "follow", file="all.jsonl")
-    write(path, {"x": 1, "moe/max_vio": {"mean": 0.25}}, 5)
 
 
 def write(path, metrics, step):
@@ -140,7 +151,7 @@ def write(path, metrics, step):
 
 def test_an_interrupted_sweep_resumes_in_the_same_parent(run_path):
     trial_file(run_path, "t0")
-    start(run_path)
+    want(run_path)
     send(run_path)
     _, runs, _ = runs_of(run_path)
     assert runs["sweep"].info.status == "KILLED"
@@ -166,10 +177,7 @@ def test_a_trial_that_was_trained_again_is_another_child_and_a_configuration_ano
 def test_files_are_kept_in_folders_and_renewed_when_they_change(run_path):
     for content in (b"one", b"two"):
         (run_path / "trials.parquet").write_bytes(content)
-        start(run_path)
-        say(run_path, "files", files=["trials.parquet", "absent.svg"], folder=None)
-        say(run_path, "end")
-        assert send(run_path) is None
+        assert record(run_path, files={"trials.parquet": None, "absent.svg": None}) is None
     kept = list((run_path / "mlartifacts").rglob("trials.parquet"))
     assert [file.read_bytes() for file in kept] == [b"two"]
     assert kept[0].parent.name == "tables"
@@ -181,8 +189,7 @@ def test_a_picture_of_a_step_is_shown_among_the_charts(run_path):
     (run_path / "loads").mkdir()
     Image.new("RGB", (8, 8)).save(run_path / "loads" / "60.png")
     (run_path / "loads" / "80.png").write_bytes(b"no picture")
-    start(run_path)
-    say(run_path, "files", files=["loads/60.png", "loads/80.png"], folder="images")
+    want(run_path, files={"loads/60.png": "images", "loads/80.png": "images"})
     assert send(run_path) is None
     client, runs, _ = runs_of(run_path)
     names = [file.path for file in client.list_artifacts(runs["sweep"].info.run_id, "images")]
@@ -193,8 +200,7 @@ def test_a_picture_of_a_step_is_shown_among_the_charts(run_path):
 def test_no_file_outside_the_directory_is_sent(run_path, name):
     (run_path.parent / "secret.txt").write_text("secret")
     (run_path / "link.txt").symlink_to(run_path.parent / "secret.txt")
-    start(run_path)
-    say(run_path, "files", files=[name], folder=None)
+    want(run_path, files={name: None})
     assert send(run_path) is not None
     assert not list((run_path / "mlartifacts").rglob("*.txt"))
 
@@ -206,8 +212,7 @@ def test_a_database_that_keeps_files_elsewhere_gets_none(run_path, tmp_path):
     client = MlflowClient(tracking_uri=f"sqlite:///{run_path / 'mlflow.db'}")
     client.create_experiment("toy", elsewhere.as_uri())
     (run_path / "trials.parquet").write_bytes(b"rows")
-    start(run_path)
-    say(run_path, "files", files=["trials.parquet"], folder=None)
+    want(run_path, files={"trials.parquet": None})
     trouble = send(run_path)
     assert "outside this folder; if it was moved, delete mlflow.db" in trouble
     assert not elsewhere.exists()
@@ -235,8 +240,7 @@ def test_a_broken_database_is_one_line(run_path):
 
 
 def test_numbers_that_are_not_finite_keep_their_place(run_path):
-    start(run_path)
-    say(run_path, "follow", file="all.jsonl")
+    want(run_path, lines=["all.jsonl"])
     for step, value in enumerate((1.0, math.nan, math.inf)):
         write(run_path, {"loss": value}, step)
     send(run_path)
@@ -248,8 +252,7 @@ def test_numbers_that_are_not_finite_keep_their_place(run_path):
 
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {f"p{n}": str(n) for n in range(300)}
-    say(run_path, "start", name="sweep", params=params, tags=TAGS)
-    say(run_path, "follow", file="all.jsonl")
+    want(run_path, params=params, lines=["all.jsonl"])
     for step in range(3):
         write(run_path, {f"m{n}": n for n in range(700)}, step)
     assert send(run_path) is None
@@ -268,7 +271,7 @@ def test_a_link_that_leads_out_is_not_written_through(tmp_path, name):
 
 
 def test_a_sender_whose_training_is_gone_sends_once_more_and_ends(run_path, monkeypatch):
-    start(run_path)
+    want(run_path)
     sender, parents = Sender(run_path, local(run_path), "toy", own=True), iter([1, 2])
     monkeypatch.setattr("os.getppid", lambda: next(parents))
     sender.run(threading.Event())
