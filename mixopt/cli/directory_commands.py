@@ -161,12 +161,6 @@ def sync_command(
         raise typer.Exit(1)
 
 
-ThresholdValues = Annotated[
-    list[str] | None,
-    Option(
-        "--threshold", metavar="NAME=VALUE", help="Set a threshold of the diagnoses; repeatable."
-    ),
-]
 RankCount = Annotated[
     int | None, Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit].")
 ]
@@ -186,7 +180,6 @@ ChangeStep = Annotated[
 @app.command("experts")
 def experts_command(
     directory: Directory,
-    threshold: ThresholdValues = None,
     ranks: RankCount = None,
     steps: StepRange = None,
     change: ChangeStep = None,
@@ -196,7 +189,7 @@ def experts_command(
     """Show which experts serve which domain; draw the figures."""
     from mixopt.reporting import ExpertOptions, draw_experts, experts
 
-    options = ExpertOptions.parsed(threshold or (), ranks, steps, change)
+    options = ExpertOptions.parsed(ranks, steps, change)
     found = experts(directory, options, trust=trust)
     files = draw_experts(found)
     if as_json:

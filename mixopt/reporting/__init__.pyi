@@ -24,7 +24,7 @@ from .mixture_figures import (
     plot_front as plot_front,
     plot_mixtures as plot_mixtures,
 )
-from .page_figures import page_svg as page_svg
+from .page import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
 from .report import write_report as write_report
 from .run_experts import (
@@ -42,6 +42,7 @@ from .tables import (
     verification_text as verification_text,
 )
 from .terminal import (
+    broken_guardrails as broken_guardrails,
     forecast_lines as forecast_lines,
     front_text as front_text,
     proposal_text as proposal_text,

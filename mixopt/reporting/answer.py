@@ -1,9 +1,9 @@
-"""The answer of a run, and the first screen of its page: which mixture, what it gives and costs.
+"""The answer of a run, and the first screen of its page.
 
-A run that is validated has a recommendation; another one a proposal, or a mixture of the user's
-own, with what the fit predicts of it. The page shows all three by the same fields. Warnings have a
-line on the first screen, and follow below in full: they are read before signing, and do not push
-the answer away.
+It says which mixture, how much better it is than what one would have used, what it costs, what to
+check and how to use it. A run that is validated has a recommendation; another one a proposal, or a
+mixture of the user's own, with what the fit predicts of it. Gains are above 0 where the answer is
+better, on losses and tasks alike.
 """
 
 from __future__ import annotations
@@ -19,32 +19,25 @@ from mixopt.errors import ConfigError
 from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
-from mixopt.proposals import Interval, Proposal, Recommendation, named, predicted_costs
-from mixopt.reporting.page import change_word, json_text, template
-from mixopt.run_directory import Run
+from mixopt.proposals import (
+    PROPOSAL,
+    Gain,
+    Interval,
+    Proposal,
+    named,
+    predicted_costs,
+)
+from mixopt.reporting.page import json_text, template
+from mixopt.reporting.terminal import as_gains, broken_guardrails, in_order
+from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import short_count, without_folders
 
-MAX_GAINS, MAX_COSTS, MAX_LIMITS = 4, 5, 4  # that the first screen shows
+MAX_LOSSES = 5  # that the first screen and the terminal show
 FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
-FIRST = ("natural", "uniform", "unimax", "best_trial")  # whose gains come first
 MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
 MAX_NAMED = 2  # domains that a sentence names each way
 TONES = {"significantly better": "good", "not the proposal": "bad"}
-UNVALIDATED = (
-    "By the fit's prediction alone. Validate it against baselines before you train on it:"
-    " mixopt validate"
-)
-
-
-@dataclass(frozen=True)
-class AnswerGain:
-    """How much better the answer is than another mixture, above 0 where it is."""
-
-    over: str
-    validated: Interval | None  # 95%
-    predicted: Interval | None  # 90%
-    verdict: str = ""
-    seeds: int = 0
+UNVALIDATED = "By the fit's prediction alone: validate it before you train on it."
 
 
 @dataclass(frozen=True)
@@ -53,84 +46,75 @@ class PageAnswer:
 
     sentence: str
     label: str  # what is shown of the mixture, in two or three words
-    tone: str  # `good`, `bad` or nothing
     why: str
     mixture: Mixture
     called: str  # recommended, proposed, or edited
     natural: Mixture
     epochs: Mapping[str, float] | None
-    gains: tuple[AnswerGain, ...]
-    costs: Mapping[str, Interval]  # losses outside the objective against natural, the worst first
-    level: int  # of the intervals of the costs, in percent
+    gains: Mapping[str, Gain]  # natural first, then the user's own
+    losses: Mapping[str, Interval]  # gains over natural outside the objective, the worst first
+    broken: tuple[str, ...]  # guardrails, by the validated mean
     warnings: tuple[str, ...]
     limits: tuple[str, ...]  # constraints that hold the mixture back
 
 
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
-    proposal = run.proposal
     if run.is_done("validate"):
-        return _recommended(run.recommendation, proposal)
+        return _recommended(run)
+    proposal = run.proposal
     whose = "Your own mixture" if proposal.is_own else "Proposed"
     edited = "Edited by hand in proposal.yaml. " if proposal.is_own else ""
+    costs = predicted_costs(proposal.mixture, proposal.natural, run.fit, run.objective)
     return PageAnswer(
         sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
         label="Not validated yet",
-        tone="bad",
         why=f"{edited}{UNVALIDATED}",
         mixture=proposal.mixture,
         called="edited" if proposal.is_own else "proposed",
         natural=proposal.natural,
         epochs=proposal.epochs,
-        gains=_natural_first([AnswerGain(n, None, one) for n, one in proposal.gains.items()]),
-        costs=predicted_costs(proposal.mixture, proposal.natural, run.fit, run.objective),
-        level=90,
+        gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
+        losses=as_gains(costs),
+        broken=(),
         warnings=proposal.warnings,
         limits=proposal.binding,
     )
 
 
-def _recommended(found: Recommendation, proposal: Proposal) -> PageAnswer:
-    gains = [
-        AnswerGain(name, one.validated, one.predicted, one.verdict, one.seeds)
-        for name, one in found.gains.items()
-    ]
-    # Warnings of a proposal that is not recommended name it.
-    is_proposal = found.mixture.fingerprint == proposal.mixture.fingerprint
-    of_proposal = [
-        line if is_proposal or "the proposal" in line else f"of the proposal: {line}"
-        for line in proposal.warnings
-        if line not in found.warnings
-    ]
+def _recommended(run: Run) -> PageAnswer:
+    found, broken = run.recommendation, broken_guardrails(run)
+    chosen, name = _proposal_of(run), named(found.chosen)
+    if found.standing == "undecided":
+        sentence = f"Undecided; for now {name}"
+    elif found.chosen == "natural":
+        sentence = "Keep the natural mixture"
+    else:
+        sentence = f"Train on {name}"
+    breaks = f", which breaks {_counted(len(broken), 'guardrail')}" if broken else ""
     return PageAnswer(
-        sentence=f"{_advice(found)}{_moves(found.mixture, found.natural)}.",
+        sentence=f"{sentence}{breaks}{_moves(found.mixture, found.natural)}.",
         label=found.standing.capitalize(),
-        tone=TONES.get(found.standing, ""),
         why=found.why,
         mixture=found.mixture,
         called="recommended",
         natural=found.natural,
         epochs=found.epochs,
-        gains=_natural_first(gains),
-        costs=found.costs,
-        level=95,
-        warnings=tuple(dict.fromkeys((*found.warnings, *of_proposal))),
-        limits=proposal.binding if is_proposal else (),
+        gains=in_order(found.gains),
+        losses=as_gains(found.costs),
+        broken=broken,
+        warnings=tuple(dict.fromkeys((*found.warnings, *(chosen.warnings if chosen else ())))),
+        limits=chosen.binding if chosen else (),
     )
 
 
-def _advice(found: Recommendation) -> str:
-    """Say which mixture to train on."""
-    if found.chosen == "natural":
-        return "Keep the natural mixture"
-    mixture = named(found.chosen)
-    mixture = mixture if mixture.startswith("the ") else f"{mixture}, a baseline"
-    if found.standing == "undecided":
-        return f"Undecided; for now {mixture}"
-    if found.chosen == "best_trial":
-        mixture = "the best trial's mixture"
-    instead = ", not the proposal" if found.standing == "not the proposal" else ""
-    return f"Train on {mixture}{instead}"
+def _proposal_of(run: Run) -> Proposal | None:
+    """Return the proposal that is recommended; None where a baseline is."""
+    chosen = run.recommendation.chosen
+    if chosen == PROPOSAL:
+        return run.proposal
+    later = run.path / LATER_PROPOSALS / f"{chosen}.yaml"
+    return Proposal.from_file(later) if later.exists() else None
 
 
 def _moves(mixture: Mixture, natural: Mixture) -> str:
@@ -144,42 +128,44 @@ def _moves(mixture: Mixture, natural: Mixture) -> str:
     return f": {', '.join(parts)} than natural" if parts else ""
 
 
-def _natural_first(gains: list[AnswerGain]) -> tuple[AnswerGain, ...]:
-    places = {name: place for place, name in enumerate(FIRST)}
-    return tuple(sorted(gains, key=lambda gain: places.get(gain.over, len(places))))
-
-
 def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
-    tokens = run.config.propose.target_tokens
+    tokens, unit = run.config.propose.target_tokens, UNITS[run.objective.value_unit]
     is_in_full_run = answer.epochs is not None and tokens
-    counts = ((len(answer.warnings), "warning"), (len(answer.limits), "active constraint"))
-    limits, more = answer.limits[:MAX_LIMITS], answer.limits[MAX_LIMITS:]
-    before = [without_folders(line[:1].upper() + line[1:]) for line in answer.warnings]
-    before += [f"Active constraints: {', '.join(limits)}"] if limits else []
     fragments = weight_fragments(run, answer.mixture)
     titles = {"yaml": "YAML", **{name: tool.title for name, tool in EXPORT_TOOLS.items()}}
+    checks = [without_folders(line[:1].upper() + line[1:]) for line in answer.warnings]
+    counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
     return template(
         "answer.html",
         answer=answer,
-        pointer=" and ".join(_count(number, what) for number, what in counts if number),
-        goal=f"Minimises {run.objective.describe()}, in {UNITS[run.objective.value_unit]}.",
+        tone=TONES.get(answer.label.lower(), "" if run.is_done("validate") else "bad"),
+        goal=f"Minimises {run.objective.describe()}, in {unit}.",
         epochs_of=f" (epochs in {short_count(tokens)})" if is_in_full_run and tokens else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         groups=_groups(run, answer),
-        unit=UNITS[run.objective.value_unit],
-        others=answer.gains[1:MAX_GAINS],
-        place=_axis(answer.gains[1:MAX_GAINS]),
-        costs=list(answer.costs.items())[:MAX_COSTS],
-        costs_note=_costs_note(run, answer),
+        unit=unit,
+        loss_unit=UNITS[run.objective.unit],
+        is_validated=run.is_done("validate"),
+        others=list(answer.gains.items())[1:],
+        place=_axis(list(answer.gains.values())[1:]),
+        losses=list(answer.losses.items())[:MAX_LOSSES],
         copies=[(name, title, "why" in fragments[name]) for name, title in titles.items()],
         fragments=json_text(fragments),
-        before=[line if line.endswith(".") else f"{line}." for line in before],
-        more_limits=more,
+        to_check=", ".join(_counted(number, what) for number, what in counts if number),
+        checks=checks + ([f"Active: {'; '.join(answer.limits)}"] if answer.limits else []),
     )
 
 
-def _count(number: int, what: str) -> str:
+def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
+    """Return where a value lies on an axis that has all intervals and 0, in percent."""
+    known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
+    low = min([0.0, *(one.low for one in known)])
+    high = max([0.0, *(one.high for one in known)])
+    return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
+
+
+def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -202,7 +188,7 @@ def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     order = _by_change(answer)
     bodies = [
         [
-            _mixture_row(answer, name, own, count=_count(len(own), "domain")),
+            _mixture_row(answer, name, own, count=_counted(len(own), "domain")),
             *(_mixture_row(answer, one, [one], is_member=True) for one in order if one in own),
         ]
         for name, own in members.items()
@@ -225,27 +211,9 @@ def _mixture_row(
     if answer.epochs is not None and not count:
         passes = answer.epochs[name]
         epochs = "<0.01" if 0 < passes < 0.005 else f"{passes:.2f}"
+    moved = round(100 * (now - was), 1) + 0.0  # never -0.0
     row = {"name": name, "count": count, "is_member": is_member, "now": now, "was": was}
-    return row | {"longest": longest, "epochs": epochs}
-
-
-def _axis(gains: Sequence[AnswerGain]) -> Callable[[float], str]:
-    """Return where a value lies on an axis that has all intervals and 0, in percent."""
-    known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
-    low = min([0.0, *(one.low for one in known)])
-    high = max([0.0, *(one.high for one in known)])
-    return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
-
-
-def _costs_note(run: Run, answer: PageAnswer) -> str:
-    words = [change_word(cost) for cost in answer.costs.values()]
-    if not words:
-        if set(run.objective.measured) >= set(run.objective.evaluation):
-            return "Nothing: the objective measures every loss."
-        is_known = bool(answer.gains)
-        return "Nothing: it is the natural mixture." if is_known else "Not compared with natural."
-    parts = [f"{words.count(w)} {w}" for w in ("worse", "better", "not significant") if w in words]
-    return f"Not in the objective: {', '.join(parts)}. Above 0 is worse."
+    return row | {"longest": longest, "epochs": epochs, "moved": f"{moved:+.1f}"}
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:

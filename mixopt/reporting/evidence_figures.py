@@ -16,8 +16,9 @@ from mixopt.config import TASK
 from mixopt.fitting import CEILING, OBJECTIVE
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS
+from mixopt.proposals import named
 from mixopt.reporting.figure_style import (
-    COLOURS,
+    ACCENT,
     FAINT,
     GRID,
     INK,
@@ -26,13 +27,13 @@ from mixopt.reporting.figure_style import (
     Axes,
     Figure,
     FuncFormatter,
+    Look,
     MaxNLocator,
     PercentFormatter,
     check_known,
-    colour_of,
     label,
     legend,
-    marker_of,
+    looks,
     name_rows,
     new_figure,
     of_all,
@@ -74,7 +75,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
         predicted_N,
         observed_N,
         s=26,
-        color=COLOURS["proposal"],
+        color=ACCENT,
         alpha=0.75,
         linewidths=0,
         label="a trial, when held out",
@@ -134,50 +135,63 @@ def plot_responses(
     return figure
 
 
-def plot_validation(validation: Validation) -> Figure:
-    """Show the runs of a validation, and the leading proposal's difference from each baseline."""
-    unit = UNITS[validation.objective.value_unit]
-    rows = {name: place for place, name in enumerate(validation.mixtures)}
-    figure, axes_RC = new_figure(1.1 + 0.42 * max(len(rows), 3), 2, width_ratios=[1.15, 1])
+def plot_validation(validation: Validation, chosen: str | None = None) -> Figure:
+    """Show the runs of a validation, and the gain of one mixture over each other.
+
+    Args:
+        validation: The mixtures, several seeds each.
+        chosen: Whose gains are shown; those of the leading proposal when None.
+    """
+    unit, chosen = UNITS[validation.objective.value_unit], chosen or validation.leading
+    names = validation.mixtures
+    figure, axes_RC = new_figure(1.1 + 0.42 * max(len(names), 3), 2, width_ratios=[1.15, 1])
     left, right = axes_RC[0]
-    for name, place in rows.items():
-        runs_S = np.array(list(validation.values(name).values()))
-        _runs(left, place, runs_S, (name, place))
-    for found in validation.comparisons:
-        place = rows[found.baseline]
-        style: dict[str, Any] = {"color": colour_of(found.baseline, place), "linewidth": 2.2}
-        right.plot([found.low, found.high], [place, place], **style)
-        marker = marker_of(found.baseline, place)
-        right.plot([found.mean], [place], marker=marker, markersize=7, **style)
+    for place, name in enumerate(names):
+        look = looks(names)[name]
+        _runs(left, place, np.array(list(validation.values(name).values())), look)
+        found = None if name == chosen else validation.compare(name, of=chosen)
+        if found is not None:
+            style: dict[str, Any] = {"color": look.colour, "linewidth": 2.2}
+            right.plot([-found.high, -found.low], [place, place], **style)
+            right.plot([-found.mean], [place], marker=look.marker, markersize=7, **style)
     right.axvline(0, color=INK, linewidth=1.1)
     label(left, x=unit, title="each seed, and the mean")
-    leading = written(name_text(validation.leading))
-    label(right, x=unit, title=f"{leading} - baseline, 95% interval")
+    title = f"gain of {written(named(chosen))}, 95% interval"
+    label(right, x=f"{unit}; above 0 is better", title=title)
     for axes in (left, right):
-        name_rows(axes, [name_text(name) for name in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.75)
+        name_rows(axes, [named(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.75)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     right.tick_params(labelleft=False)
     return figure
 
 
 def plot_validation_curves(
-    curves: Mapping[str, Sequence[tuple[Array, Array]]], unit: str
+    curves: Mapping[str, Sequence[tuple[Array, Array]]],
+    unit: str,
+    mixtures: Sequence[str] = (),
 ) -> Figure:
-    """Show the objective while the validation runs train, a thin line for each seed."""
+    """Show the objective while the validation runs train, a thin line for each seed.
+
+    Args:
+        curves: Tokens and objective of each seed, by mixture.
+        unit: Unit of the objective.
+        mixtures: All that were validated, so that colours are those of their other figures.
+    """
+    look = looks({*curves, *mixtures})
     figure, axes_RC = new_figure(3.6)
     axes = axes_RC[0, 0]
-    for place, (name, lines) in enumerate(curves.items()):
+    for name, lines in curves.items():
         for number, (tokens, objective) in enumerate(lines):
             axes.plot(
                 tokens,
                 objective,
-                color=colour_of(name, place),
+                color=look[name].colour,
                 linewidth=1.3,
                 alpha=0.8,
                 markersize=3.5,
-                marker=marker_of(name, place),
-                label=written(name_text(name)) if number == 0 else None,
+                marker=look[name].marker,
+                label=written(named(name)) if number == 0 else None,
             )
     every = [line for lines in curves.values() for line in lines]
     last = max(float(tokens[-1]) for tokens, _ in every)
@@ -217,10 +231,8 @@ def _slice(axes: Axes, value: _Value, at_D: Array, domain: int, tried: float) ->
     top = min(1.0, 1.05 * max(tried, share, 1e-3))
     shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
     middle_K, low_K, high_K = value.predicted(along_domain(at_D, domain, shares_K))
-    axes.fill_between(
-        shares_K, low_K, high_K, color=COLOURS["proposal"], alpha=0.22, linewidth=0, label="90%"
-    )
-    axes.plot(shares_K, middle_K, color=COLOURS["proposal"], linewidth=1.6, label="predicted")
+    axes.fill_between(shares_K, low_K, high_K, color=ACCENT, alpha=0.22, linewidth=0, label="90%")
+    axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
     axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
     axes.set_xlim(0, top)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
@@ -264,13 +276,12 @@ class _Value:
         return found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]
 
 
-def _runs(axes: Axes, place: float, runs_S: Array, look: tuple[str, int]) -> None:
+def _runs(axes: Axes, place: float, runs_S: Array, look: Look) -> None:
     """Draw a row with a dot for each seed, and the mean."""
-    colour = colour_of(*look)
-    style: dict[str, Any] = {"color": colour, "alpha": 0.7, "linewidths": 0}
-    axes.scatter(runs_S, np.full(len(runs_S), place), s=24, marker=marker_of(*look), **style)
+    style: dict[str, Any] = {"color": look.colour, "alpha": 0.7, "linewidths": 0}
+    axes.scatter(runs_S, np.full(len(runs_S), place), s=24, marker=look.marker, **style)
     if len(runs_S):
         mean = float(runs_S.mean())
         text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}
-        axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, linewidth=2.6)
+        axes.plot([mean, mean], [place - 0.28, place + 0.28], color=look.colour, linewidth=2.6)
         axes.text(mean, place - 0.34, f"{mean:.4f}", fontsize=LETTER - 1, **text)

@@ -1,112 +1,227 @@
-"""The experts of a run before and after its changes of weights: found, and told as text.
+"""The effect of a change of weights on experts: the windows before it against those after it.
+
+Routers drift while they train, so a number after a change is not held against the number before it
+alone. A line through the windows before says how far the number would have come had it continued as
+it did; between that and no drift at all nothing is a difference, and beyond it only what exceeds
+chance, as Student's t has it: the scatter of the windows about the line, and, beyond the line, how
+far off its slope may be, which counts for more the further it is continued. With fewer than three
+windows before, the scatter is not known, and nothing is called a difference.
+
+A number is the mean over windows, not that of their sum: some, such as the busiest expert's load,
+come out larger from fewer tokens, and windows are of as many steps before and after.
 
 Windows between two changes are held against each other. Where an estimator changes weights so often
-that there are not enough windows in between, it is the few nearest on either side, and how many
-other changes fall into them is said.
+that there are not enough windows in between, it is the few nearest on either side.
+
+Shapes: W windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mixopt.errors import RoutingError
 from mixopt.online import LoggedChange
-from mixopt.routing import ExpertChange, Window, key_column
-from mixopt.system import name_text
+from mixopt.routing import Assignments, Window, key_column
+from mixopt.system import Array, BoolArray, name_text
 
-SHOWN = 3  # changes, the largest
-ENOUGH = 3  # windows before a change, to know how they scatter
+CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
+MIN_WINDOWS = 3  # before a change, to know how they scatter
 NEAREST = 4  # windows on a side, where changes are too near each other
+MAX_CHANGES = 3  # that are told, the largest
+COMPARED_BY_LAYER = ("busiest", "effective", "dead", "overflow", "worst_rank", "specialisation")
+COMPARED_BY_DOMAIN = ("share", "busiest", "own", "distance")
+_COMPARED = {
+    "before": pl.Float64,
+    "after": pl.Float64,
+    "difference": pl.Float64,
+    "noise": pl.Float64,  # what chance gives beyond the drift; null where it is not known
+    "drift": pl.Float64,  # what the windows before would come to, had they continued
+    "differs": pl.Boolean,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertChange:
+    """The experts of a run before and after one change of its weights.
+
+    Attributes:
+        logged: The change; its step is the first one on the new weights, counted from 1.
+        windows_before: Windows of steps before it, at least one.
+        windows_after: Windows of steps after it, at least one.
+        between: Other changes of weights that fall into these windows.
+    """
+
+    logged: LoggedChange
+    windows_before: tuple[Window, ...]
+    windows_after: tuple[Window, ...]
+    between: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that there is something on both sides."""
+        for side, windows in (("before", self.windows_before), ("after", self.windows_after)):
+            if not windows:
+                raise RoutingError(
+                    f"step {self.logged.step}: no window of counts {side} the change"
+                )
+
+    @property
+    def step(self) -> int:
+        """The first optimiser step on the new weights."""
+        return self.logged.step
+
+    @cached_property
+    def before(self) -> Assignments:
+        """What was assigned before."""
+        return reduce(add, (window.assignments for window in self.windows_before))
+
+    @cached_property
+    def after(self) -> Assignments:
+        """What was assigned after."""
+        return reduce(add, (window.assignments for window in self.windows_after))
+
+    @cached_property
+    def by_layer(self) -> pl.DataFrame:
+        """Measures of balance of each layer, before and after."""
+        tables = [window.tables[0] for window in (*self.windows_before, *self.windows_after)]
+        return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
+
+    @cached_property
+    def by_domain(self) -> pl.DataFrame:
+        """Share, busiest expert, own experts and distance of each domain, means over layers."""
+        means = pl.col("share").first(), pl.col("busiest", "own", "distance").mean()
+        tables = [
+            window.tables[1].group_by("domain", maintain_order=True).agg(*means)
+            for window in (*self.windows_before, *self.windows_after)
+        ]
+        return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)
+
+    def _compared(
+        self, tables: Sequence[pl.DataFrame], keys: Sequence[str], names: Sequence[str]
+    ) -> pl.DataFrame:
+        windows = [*self.windows_before, *self.windows_after]
+        place_W = np.array([(window.start + window.end) / 2 for window in windows])
+        is_before_W = np.arange(len(windows)) < len(self.windows_before)
+        rows = []
+        for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):
+            for name in names:
+                value_W = np.array([one[name][number] for one in tables], float)
+                rows.append({**key, "measure": name, **_difference(place_W, value_W, is_before_W)})
+        return pl.DataFrame(rows, schema_overrides=_COMPARED, infer_schema_length=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "step": self.step,
+            "why": self.logged.why,
+            "weights_before": dict(self.logged.before),
+            "weights_after": dict(self.logged.after),
+            "steps_before": _steps(self.windows_before),
+            "steps_after": _steps(self.windows_after),
+            "other_changes_between": self.between,
+            "layers": self.by_layer.to_dicts(),
+            "domains": self.by_domain.to_dicts(),
+        }
+
+    def __str__(self) -> str:
+        """Return it as text: how many layers differ in what, and what is another by domain."""
+        return "\n".join([*_heading(self), "", *_by_layer(self), "", *_by_domain(self)])
 
 
 def expert_changes(
     windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
     """Return the experts before and after changes of weights, in their order."""
-    if step is not None:
-        place = next((n for n, one in enumerate(logged) if one.step == step), None)
-        if place is None:
-            known = ", ".join(f"{one.step:,}" for one in _largest(logged)) or "none"
-            raise RoutingError(f"--change {step}: weights did not change at this step; {known} did")
-        return (_change(windows, logged, place),)
-    both = [n for n in range(len(logged)) if all(_nearest(windows, logged[n].step))]
-    kept = sorted(both, key=lambda n: -logged[n].distance)[:SHOWN]
-    return tuple(_change(windows, logged, n) for n in sorted(kept))
-
-
-def change_text(change: ExpertChange) -> str:
-    """Return a change as text: how many layers differ in what, and what is another by domain."""
-    return "\n".join([*_heading(change), "", *_by_layer(change), "", *_by_domain(change)])
-
-
-def change_dict(change: ExpertChange) -> dict[str, Any]:
-    """Return a change as plain values."""
-    return {
-        "step": change.step,
-        "why": change.why,
-        "weights_before": dict(change.weights_before),
-        "weights_after": dict(change.weights_after),
-        "steps_before": _steps(change.windows_before),
-        "steps_after": _steps(change.windows_after),
-        "other_changes_between": change.between,
-        "layers": change.by_layer.to_dicts(),
-        "domains": change.by_domain.to_dicts(),
-    }
-
-
-def _largest(logged: Sequence[LoggedChange]) -> list[LoggedChange]:
-    return sorted(logged, key=lambda one: -one.distance)[:10]
+    if step is None:
+        both = [n for n in range(len(logged)) if all(_sides(windows, logged[n].step))]
+        largest = sorted(both, key=lambda n: -logged[n].distance)[:MAX_CHANGES]
+        return tuple(_change(windows, logged, n) for n in sorted(largest))
+    for place, one in enumerate(logged):
+        if one.step == step:
+            return (_change(windows, logged, place),)
+    first = sorted(logged, key=lambda one: -one.distance)[:10]
+    known = ", ".join(f"{one.step:,}" for one in first) or "none"
+    raise RoutingError(f"--change {step}: weights did not change at this step; {known} did")
 
 
 def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: int) -> ExpertChange:
-    found = logged[place]
     steps = [one.step for one in logged]
     begun = steps[place - 1] if place else 1
-    ended = steps[place + 1] if place + 1 < len(steps) else None
-    before, after = _nearest(windows, found.step)
-    alone_before = tuple(w for w in before if w.start >= begun - 1)
-    alone_after = tuple(w for w in after if ended is None or w.end < ended)
-    sides = (
-        alone_before if len(alone_before) >= ENOUGH else before[-NEAREST:],
-        alone_after or after[:NEAREST],
-    )
-    inside = 0
-    if all(sides):
-        first, last = sides[0][0].start, sides[1][-1].end
-        inside = sum(first + 1 < step <= last for step in steps) - 1
-    return ExpertChange(found.step, found.why, found.before, found.after, *sides, inside)
+    ended = steps[place + 1] if place + 1 < len(steps) else np.inf
+    before, after = _sides(windows, steps[place])
+    alone_before = tuple(window for window in before if window.start >= begun - 1)
+    alone_after = tuple(window for window in after if window.end < ended)
+    before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
+    after = alone_after or after[:NEAREST]
+    inside = [s for s in steps if before and after and before[0].start + 1 < s <= after[-1].end]
+    return ExpertChange(logged[place], before, after, max(len(inside) - 1, 0))
 
 
-def _nearest(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+def _sides(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
     """Return the windows that end before a step, and those that begin with it or later."""
-    return tuple(w for w in windows if w.end < step), tuple(
-        w for w in windows if w.start >= step - 1
-    )
+    before = tuple(window for window in windows if window.end < step)
+    return before, tuple(window for window in windows if window.start >= step - 1)
+
+
+def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[str, Any]:
+    """Return the means of both sides, and whether they differ by more than drift and chance."""
+    known_W = np.isfinite(value_W)
+    first_W, then_W = known_W & is_before_W, known_W & ~is_before_W
+    found: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
+    for side, side_W in (("before", first_W), ("after", then_W)):
+        found[side] = float(value_W[side_W].mean()) if side_W.any() else None
+    if not first_W.any() or not then_W.any():
+        return found
+    difference = found["difference"] = found["after"] - found["before"]
+    if first_W.sum() < MIN_WINDOWS:
+        return found
+    drift, still, moving = _continued(place_W[first_W], value_W[first_W], place_W[then_W])
+    low, high = min(-still, drift - moving), max(still, drift + moving)
+    return found | {"noise": moving, "drift": drift, "differs": not low <= difference <= high}
+
+
+def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:
+    """Return how far a line through windows comes at later ones, and what chance gives."""
+    from scipy.special import stdtrit  # the quantile of Student's t; lighter than scipy.stats
+
+    centred_W = place_W - place_W.mean()
+    squares = float(centred_W @ centred_W)
+    slope = float(centred_W @ value_W) / squares
+    rest_W = value_W - value_W.mean() - slope * centred_W
+    free = len(value_W) - 2
+    wide = stdtrit(free, (1 + CONFIDENCE) / 2) * np.sqrt(float(rest_W @ rest_W) / free)
+    further = float(later_V.mean() - place_W.mean())
+    means = 1 / len(value_W) + 1 / len(later_V)
+    still, moving = (wide * np.sqrt(means + part) for part in (0.0, further**2 / squares))
+    return slope * further, float(still) + 1e-12, float(moving) + 1e-12
 
 
 def _heading(change: ExpertChange) -> list[str]:
-    names = dict.fromkeys([*change.weights_before, *change.weights_after])
+    was, now = change.logged.before, change.logged.after
     moved = "  ".join(
-        f"{name} {100 * change.weights_before.get(name, 0):.1f} ->"
-        f" {100 * change.weights_after.get(name, 0):.1f}%"
-        for name in names
-        if change.weights_before.get(name, 0) != change.weights_after.get(name, 0)
+        f"{name} {100 * was.get(name, 0):.1f} -> {100 * now.get(name, 0):.1f}%"
+        for name in dict.fromkeys([*was, *now])
+        if was.get(name, 0) != now.get(name, 0)
     )
-    sides = [
+    before, after = (
         "{:,} to {:,}".format(*_steps(side))
         for side in (change.windows_before, change.windows_after)
-    ]
+    )
     lines = [
-        f"change of weights at step {change.step:,} ({change.why}): {moved}",
-        f"steps {sides[0]} before it, {sides[1]} after it; * is more than drift and chance give",
+        f"change of weights at step {change.step:,} ({change.logged.why}): {moved}",
+        f"steps {before} before it, {after} after it; * is more than drift and chance give",
     ]
-    if len(change.windows_before) < ENOUGH:
+    if len(change.windows_before) < MIN_WINDOWS:
         lines.append(
-            f"{len(change.windows_before)} windows of counts before it, {ENOUGH} are needed to tell"
-            " what chance gives: experts.every sets the steps of a window"
+            f"{len(change.windows_before)} windows of counts before it, {MIN_WINDOWS} are needed to"
+            " tell what chance gives: experts.every sets the steps of a window"
         )
     if change.between:
         lines.append(f"{change.between} other changes of weights fall into these steps")
@@ -133,16 +248,14 @@ def _by_layer(change: ExpertChange) -> list[str]:
 
 
 def _by_domain(change: ExpertChange) -> list[str]:
-    table = change.by_domain
-    names = table["measure"].unique(maintain_order=True)
-    lines = [f"{'domains':16}" + "".join(f"{name_text(name):>20}" for name in names)]
-    for (domain,), rows in table.group_by("domain", maintain_order=True):
+    lines = [f"{'domains':16}" + "".join(f"{name_text(name):>20}" for name in COMPARED_BY_DOMAIN)]
+    for (domain,), rows in change.by_domain.group_by("domain", maintain_order=True):
         cells = "".join(f"{_cell(row):>20}" for row in rows.iter_rows(named=True))
         lines.append(f"{str(domain)[:15]:16}{cells}")
     return lines
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: Mapping[str, Any]) -> str:
     before, after = ("-" if row[n] is None else f"{row[n]:.3f}" for n in ("before", "after"))
     return f"{before} -> {after}{'*' if row['differs'] else ' '}"
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mixopt.reporting.expert_changes import ExpertChange
 from mixopt.reporting.figure_style import (
-    COLOURS,
+    ACCENT,
     FAINT,
     INK,
     LETTER,
-    OTHERS,
     PAPER,
+    WARNING,
     Axes,
     Figure,
     FuncFormatter,
@@ -35,7 +36,6 @@ from mixopt.reporting.figure_style import (
 )
 from mixopt.routing import (
     Assignments,
-    ExpertChange,
     LayerAssignments,
     expert_profiles,
     layer_table,
@@ -47,16 +47,14 @@ from mixopt.system import Array, IntArray
 DEEP = 3.0  # powers of two to either side of the scale
 LOADS = LinearSegmentedColormap.from_list(
     "load",
-    [
-        (0.0, "#f3faff"),
-        (0.25, "#a9d6f2"),
-        (0.5, "#bcbab5"),
-        (0.68, "#cf8f45"),
-        (0.85, "#8f3d00"),
-        (1.0, "#300c00"),
-    ],
+    list(
+        zip(
+            (0.0, 0.25, 0.5, 0.68, 0.85, 1.0),
+            ("#f3faff", "#a9d6f2", "#bcbab5", "#cf8f45", "#8f3d00", "#300c00"),
+            strict=True,
+        )
+    ),
 )
-NEAR = LinearSegmentedColormap.from_list("distance", ["#f4f4f2", "#5b9bc8", "#08306b"])
 CELLS = 256  # of a row, at most; more cannot be seen beside each other
 SCREEN = 5.2  # inches; as high as a map may be
 
@@ -65,37 +63,19 @@ def draw_loads(axes: Axes, load: Array) -> Any:
     """Draw multiples of the even load; nothing is as far down as the scale goes."""
     with np.errstate(divide="ignore"):
         powers = np.clip(np.log2(load), -DEEP, DEEP)
-    return draw_map(axes, powers, LOADS, -DEEP, DEEP)
-
-
-def draw_map(axes: Axes, values: Array, colours: Any, low: float, high: float) -> Any:
-    """Draw a cell for each value, and no grid."""
     axes.grid(visible=False)
     return axes.imshow(
-        values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
+        powers, cmap=LOADS, vmin=-DEEP, vmax=DEEP, aspect="auto", interpolation="nearest"
     )
 
 
-def load_scale(
-    figure: Figure,
-    image: Any,
-    axes: Any,
-    title: str = "times an even load",
-    location: str = "right",
-) -> None:
-    """Draw the scale of `draw_loads` beside its axes."""
-    bar = colour_scale(figure, image, axes, title, location)
-    bar.set_ticks([-3, -2, -1, 0, 1, 2, 3], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-
-
-def colour_scale(figure: Figure, image: Any, axes: Any, title: str, location: str = "right") -> Any:
-    """Draw a scale of colours beside axes, or above or below them, and return it."""
-    pad = 0.08 if location == "bottom" else 0.02
-    bar = figure.colorbar(image, ax=axes, location=location, shrink=0.8, aspect=24, pad=pad)
-    bar.set_label(title, fontsize=LETTER, color=INK)
+def load_scale(figure: Figure, image: Any, axes: Any, location: str = "right") -> None:
+    """Draw the scale of `draw_loads` beside or above its axes."""
+    bar = figure.colorbar(image, ax=axes, location=location, shrink=0.8, aspect=24, pad=0.02)
+    bar.set_label("times an even load", fontsize=LETTER, color=INK)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=LETTER - 1, colors=INK, length=2)
-    return bar
+    bar.set_ticks([-3, -2, -1, 0, 1, 2, 3], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
 
 
 def fewer_cells(load_LE: Array) -> tuple[Array, int]:
@@ -191,7 +171,7 @@ def plot_windows(
             axes.plot(ends_W, layer_W, color=FAINT, linewidth=0.8, alpha=0.7)
         axes.plot([], [], color=FAINT, linewidth=0.8, label="a layer")
         mean_W = [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in value_LW.T]
-        axes.plot(ends_W, mean_W, color=COLOURS["proposal"], linewidth=2, label="mean")
+        axes.plot(ends_W, mean_W, color=ACCENT, linewidth=2, label="mean")
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -209,13 +189,14 @@ def plot_expert_change(change: ExpertChange) -> Figure:
     before, after = change.before, change.after
     after.check_sizes(before.domains, before.sizes, f"step {change.step}: before the change")
     names = [layer.key for layer in after.layers]
-    domains = list(dict.fromkeys([*change.weights_before, *change.weights_after]))
+    was, now = change.logged.before, change.logged.after
+    domains = list(dict.fromkeys([*was, *now]))
     height = 1.4 + max(min(SCREEN, 0.2 * len(names)), 0.19 * len(domains))
     figure, axes_RC = new_figure(height, 3, 1, width_ratios=[1.25, 1, 1])
-    title = f"Weights changed from step {change.step:,} on: {written(change.why, 80)}"
+    title = f"Weights changed from step {change.step:,} on: {written(change.logged.why, 80)}"
     figure.suptitle(title, fontsize=LETTER + 1, color=INK, x=0.01, ha="left")
     left, middle, right = axes_RC[0]
-    _weights(left, domains, change.weights_before, change.weights_after)
+    _weights(left, domains, was, now)
     tables = layer_table(before), layer_table(after)
     for axes, column, title in (
         (middle, "busiest", "busiest over even"),
@@ -256,8 +237,8 @@ def _workers(axes: Axes, assignments: Assignments) -> None:
     """Draw for each layer which part of its experts does the work, and which none."""
     table = layer_table(assignments).with_columns(dead=pl.col("dead") / pl.col("experts"))
     for name, line, colour in (
-        ("effective", "o-", COLOURS["proposal"]),
-        ("dead", "x--", OTHERS[1]),
+        ("effective", "o-", ACCENT),
+        ("dead", "x--", WARNING),
     ):
         axes.plot(
             table[name].to_numpy(),
@@ -312,25 +293,11 @@ def _pairs(axes: Axes, before: Array, after: Array, *, named: bool = False) -> N
     rows = np.arange(len(before))
     size = 5.0 if len(rows) <= 30 else 3.0
     axes.hlines(rows, before, after, color=FAINT, linewidth=1.2, zorder=1)
-    axes.plot(
-        before,
-        rows,
-        "o",
-        label="before" if named else None,
-        markersize=size,
-        markerfacecolor=PAPER,
-        markeredgecolor=OTHERS[1],
-        zorder=2,
-    )
-    axes.plot(
-        after,
-        rows,
-        "o",
-        label="after" if named else None,
-        markersize=size - 0.5,
-        color=COLOURS["proposal"],
-        zorder=3,
-    )
+    ring: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": WARNING}
+    labels = ("before", "after") if named else (None, None)
+    axes.plot(before, rows, "o", label=labels[0], markersize=size, zorder=2, **ring)
+    dot: dict[str, Any] = {"color": ACCENT, "markersize": size - 0.5}
+    axes.plot(after, rows, "o", label=labels[1], zorder=3, **dot)
     axes.grid(visible=False, axis="y")
 
 

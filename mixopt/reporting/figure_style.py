@@ -1,8 +1,7 @@
 """How all figures look, which domains they show, and how they become files.
 
 The colours are Okabe and Ito's, which people who see few colours tell apart, and a grey. A mixture
-has the same colour, marker and hatch everywhere: in grey print several of the colours are alike,
-and there the marker or the hatch tells them apart. Figures are made with matplotlib's objects: no
+has the same colour, marker and hatch in all figures. Figures are made with matplotlib's objects: no
 pyplot, and no setting outlives a call.
 """
 
@@ -14,7 +13,7 @@ import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
 
@@ -28,7 +27,6 @@ _ELSEWHERE = (
 )
 with _ELSEWHERE:
     import matplotlib
-    from matplotlib import colormaps
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
@@ -41,23 +39,28 @@ __all__ = [
     "LinearSegmentedColormap",
     "MaxNLocator",
     "PercentFormatter",
-    "colormaps",
     "matplotlib",
 ]
 
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
-COLOURS = {
-    "proposal": "#0072b2",
-    "natural": "#b0b6bd",
-    "uniform": "#e69f00",
-    "best_trial": "#009e73",
+
+
+class Look(NamedTuple):
+    """How a mixture is drawn; where colours are alike in grey, marker and hatch differ."""
+
+    colour: str
+    marker: str
+    hatch: str
+
+
+LOOKS = {
+    "proposal": Look("#0072b2", "o", ""),
+    "natural": Look("#b0b6bd", "s", "////"),
+    "uniform": Look("#e69f00", "D", "...."),
+    "best_trial": Look("#009e73", "^", "\\\\\\\\"),
 }
-MARKERS = {"proposal": "o", "natural": "s", "uniform": "D", "best_trial": "^"}
-HATCHES = {"proposal": "", "natural": "////", "uniform": "....", "best_trial": "\\\\\\\\"}
-# matplotlib's default order is for other figures; these are further mixtures or curves.
-OTHERS = ("#cc79a7", "#d55e00", "#56b4e9")
-OTHER_MARKERS = ("v", "P", "X")
-OTHER_HATCHES = ("xxxx", "----", "++++")
+FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#56b4e9", "X", "++++"))
+ACCENT, WARNING = LOOKS["proposal"].colour, FURTHER[1].colour
 WIDTH = 7.6  # inches; a page's column
 LETTER = 9.5  # points
 MAX_NAME = 32  # characters
@@ -114,19 +117,10 @@ def name_rows(axes: Axes, names: Sequence[str], size: float = LETTER) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def colour_of(mixture: str, position: int = 0) -> str:
-    """Return a mixture's colour; one by position for a name that has none."""
-    return COLOURS.get(mixture, OTHERS[position % len(OTHERS)])
-
-
-def marker_of(mixture: str, position: int = 0) -> str:
-    """Return a mixture's marker; one by position for a name that has none."""
-    return MARKERS.get(mixture, OTHER_MARKERS[position % len(OTHERS)])
-
-
-def hatch_of(mixture: str, position: int = 0) -> str:
-    """Return the hatch of a mixture's bars; one by position for a name that has none."""
-    return HATCHES.get(mixture, OTHER_HATCHES[position % len(OTHERS)])
+def looks(mixtures: Iterable[str]) -> dict[str, Look]:
+    """Return how each of a run's mixtures is drawn: the same in every figure of them."""
+    further = sorted({*mixtures} - LOOKS.keys())
+    return LOOKS | {name: FURTHER[n % len(FURTHER)] for n, name in enumerate(further)}
 
 
 def written(name: str, longest: int = MAX_NAME) -> str:

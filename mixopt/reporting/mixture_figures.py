@@ -18,25 +18,23 @@ import numpy as np
 
 from mixopt.errors import ConfigError
 from mixopt.reporting.figure_style import (
-    COLOURS,
+    ACCENT,
     FAINT,
     FEW_ROWS,
     INK,
     LETTER,
     MAX_ROWS,
-    OTHERS,
     PAPER,
+    WARNING,
     Axes,
     Figure,
     MaxNLocator,
     PercentFormatter,
     check_known,
-    colour_of,
-    hatch_of,
     label,
     legend,
     legend_above,
-    marker_of,
+    looks,
     name_rows,
     new_figure,
     of_all,
@@ -87,7 +85,7 @@ def plot_mixtures(
     row = row_height(len(names)) if is_low or len(shown) == 2 else high
     figure, axes_RC = new_figure(0.9 + row * len(names))
     axes = axes_RC[0, 0]
-    _shares(axes, shown, names)
+    _shares(axes, shown, names, _owners(mixtures, shown))
     if "uniform" not in shown:
         axes.axvline(1 / len(first), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")
     name_rows(axes, names, row_letter(len(names)))
@@ -157,7 +155,7 @@ def plot_design(
             by_domain[name],
             place + spread_N,
             s=13 if len(shown) <= FEW_ROWS else 4,
-            color=COLOURS["proposal"],
+            color=ACCENT,
             alpha=0.5,
             linewidths=0,
             label="a trial" if place == 0 else None,
@@ -215,23 +213,33 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
     return mixtures
 
 
-def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str]) -> None:
+def _owners(given: MixturesLike, shown: Mapping[str, Shares]) -> list[str]:
+    """Return the mixtures of a run whose looks those of a figure have."""
+    first, *others = shown
+    if isinstance(given, Mapping) and first in given:
+        return list(shown)
+    return [getattr(given, "chosen", "proposal"), *others]
+
+
+def _shares(
+    axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], owners: Sequence[str]
+) -> None:
     """Draw bars with their numbers; in low rows a bar for the first mixture, and markers."""
     is_low = len(names) > FEW_ROWS
     bars = list(shown)[: 1 if is_low else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):
-        look = ("proposal" if number == 0 else name, number)
+        look = looks(owners)[owners[number]]
         shares_D = np.array([mixture[domain] for domain in names])
-        style: dict[str, Any] = {"color": colour_of(*look), "label": written(name_text(name))}
+        style: dict[str, Any] = {"color": look.colour, "label": written(name_text(name))}
         if name not in bars:
-            style |= {"marker": marker_of(*look), "markersize": 4.5, "zorder": 3}
+            style |= {"marker": look.marker, "markersize": 4.5, "zorder": 3}
             style |= {"linestyle": "none", "markeredgecolor": INK, "markeredgewidth": 0.6}
             axes.plot(shares_D, np.arange(len(shares_D)), **style)
             continue
         shift = (number - (len(bars) - 1) / 2) * high
         places_D = np.arange(len(names), dtype=np.float64) + shift
-        style |= {"hatch": hatch_of(*look), "edgecolor": PAPER, "linewidth": 0}
+        style |= {"hatch": look.hatch, "edgecolor": PAPER, "linewidth": 0}
         axes.barh(places_D, shares_D, height=0.9 * high, **style)
         if not is_low:
             _numbers(axes, places_D, shares_D, [share_text(share) for share in shares_D])
@@ -254,8 +262,8 @@ def _epoch_bars(
     held_D = passes_D >= (1 - AT_CAP) * caps_D
     style: dict[str, Any] = {"height": 0.66, "edgecolor": PAPER, "linewidth": 0}
     looks: tuple[tuple[BoolArray, str, dict[str, Any]], ...] = (
-        (~held_D, "epochs", {"color": COLOURS["proposal"]}),
-        (held_D, "epochs, at the cap", {"color": OTHERS[1], "hatch": "////"}),
+        (~held_D, "epochs", {"color": ACCENT}),
+        (held_D, "epochs, at the cap", {"color": WARNING, "hatch": "////"}),
     )
     for chosen_D, text, look in looks:
         if chosen_D.any():
@@ -275,8 +283,8 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     points = sorted(front.points, key=lambda point: point.losses[first].value)
     x_P, y_P = ([p.losses[name].value for p in points] for name in (first, second))
     if len(front.targets) == 2:  # of more, the front is a surface
-        axes.plot(x_P, y_P, color=COLOURS["proposal"], linewidth=1.2)
-    axes.scatter(x_P, y_P, s=26, color=COLOURS["proposal"], zorder=3, label="a proposal, predicted")
+        axes.plot(x_P, y_P, color=ACCENT, linewidth=1.2)
+    axes.scatter(x_P, y_P, s=26, color=ACCENT, zorder=3, label="a proposal, predicted")
     for number, point in enumerate(front.points, start=1):
         at = (point.losses[first].value, point.losses[second].value)
         axes.annotate(

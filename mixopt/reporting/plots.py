@@ -93,8 +93,8 @@ class RunPlots(_Figures):
         return plot_responses(self._run.fit, at or self._answer(), target=target, domains=domains)
 
     def validation(self) -> Figure:
-        """Show the validation's runs and differences from the baselines (`plot_validation`)."""
-        return plot_validation(self._run.validation)
+        """Show the validation's runs, and gains of what is recommended (`plot_validation`)."""
+        return plot_validation(self._run.validation, self._run.recommendation.chosen)
 
     def experts(self, *, trial: str | None = None) -> Figure:
         """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.proposals import PROPOSAL, mixture_of
-from mixopt.reporting.expert_changes import change_dict, change_text, expert_changes
+from mixopt.reporting.expert_changes import ExpertChange, expert_changes
 from mixopt.reporting.expert_plots import (
     plot_domain_experts,
     plot_expert_change,
@@ -23,18 +24,16 @@ from mixopt.reporting.figure_style import figure_svg
 from mixopt.routing import (
     EXPERTS,
     Assignments,
-    ExpertChange,
     ExpertCounts,
     ExpertRecord,
     Summary,
-    Thresholds,
     Window,
     key_column,
     layer_table,
 )
 from mixopt.run_directory import SWEEP, VALIDATE, TrialExperts, load_run
 from mixopt.sweeps import read_entry
-from mixopt.system import check_links, checked_as, read_yaml, write_text
+from mixopt.system import check_links, write_text
 from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
@@ -57,29 +56,37 @@ class ExpertOptions:
     """What is asked of a run's experts.
 
     Attributes:
-        thresholds: Others than the run's own, by name (`mixopt.routing.Thresholds`).
-        ranks: Of expert parallelism; None for the run's own, or up to 8 that divide the experts.
+        ranks: Of expert parallelism; None for up to 8 that divide the experts.
         steps: The first and the last step, counted from 1; None for no bound. None for the second
             half of the run.
         change: The first step on new weights; None for the largest changes of the log.
     """
 
-    thresholds: Mapping[str, float] = field(default_factory=dict)
     ranks: int | None = None
     steps: tuple[int | None, int | None] | None = None
     change: int | None = None
 
     @classmethod
     def parsed(
-        cls,
-        thresholds: Sequence[str] = (),
-        ranks: int | None = None,
-        steps: str | None = None,
-        change: int | None = None,
+        cls, ranks: int | None = None, steps: str | None = None, change: int | None = None
     ) -> ExpertOptions:
-        """Read options as they are typed: `busiest=3`, `100:200`."""
-        limits = dict(_threshold(one) for one in thresholds)
-        return cls(limits, ranks, None if steps is None else _steps(steps), change)
+        """Read options as they are typed: steps `100:200`, `100:` or `:200`."""
+        if steps is None:
+            return cls(ranks, None, change)
+        found = re.fullmatch(r"(\d*):(\d*)", steps)
+        if found is None:
+            raise RoutingError(
+                f"--steps {steps}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
+            )
+        low, high = (int(one) if one else None for one in found.groups())
+        if high == 0 or (low is not None and high is not None and low > high):
+            raise RoutingError(
+                f"--steps {steps}: steps count from 1, and the first is not after the last"
+            )
+        return cls(ranks, (low, high), change)
+
+
+DEFAULTS = ExpertOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,36 +101,25 @@ class PretrainingExperts:
         path: The run directory.
         windows: Since the domains last changed, at least one; they stay on disk.
         logged: Changes of weights.
-        thresholds: From where on something is diagnosed.
         options: What is asked.
     """
 
     path: Path
     windows: tuple[Window, ...]
     logged: tuple[LoggedChange, ...]
-    thresholds: Thresholds
     options: ExpertOptions
 
     @classmethod
-    def read(cls, path: Path, options: ExpertOptions | None = None) -> PretrainingExperts | None:
+    def read(cls, path: Path, options: ExpertOptions = DEFAULTS) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded."""
-        options = options or ExpertOptions()
         windows = ExpertRecord(path / EXPERTS).windows()
         if not windows:
             return None
         last = windows[-1].empty
-        alike = [window for window in windows if window.empty.domains == last.domains]
+        alike = tuple(window for window in windows if window.empty.domains == last.domains)
         for window in alike:
             last.check_sizes(last.domains, window.empty.sizes, f"{path}: an earlier window")
-        thresholds, ranks = _own_options(path)
-        limits = Thresholds().with_values(thresholds, f"{path}: experts.thresholds")
-        limits = limits.with_values(options.thresholds, "--threshold")
-        highest = max(window.highest_load for window in alike)
-        limits.check_reachable(highest, "--threshold" if options.thresholds else str(path))
-        if options.ranks is None:
-            options = replace(options, ranks=ranks)
-        logged = tuple(read_changes(path / MIXTURE_LOG))
-        return cls(path, tuple(alike), logged, limits, options)
+        return cls(path, alike, tuple(read_changes(path / MIXTURE_LOG)), options)
 
     @cached_property
     def settled(self) -> tuple[Window, ...]:
@@ -150,7 +146,7 @@ class PretrainingExperts:
     @cached_property
     def summary(self) -> Summary:
         """What that says, with the diagnoses."""
-        return Summary.of(self.train, self.thresholds, self.options.ranks)
+        return Summary.of(self.train, self.options.ranks)
 
     @cached_property
     def changes(self) -> tuple[ExpertChange, ...]:
@@ -164,7 +160,7 @@ class PretrainingExperts:
             tables = [(float(window.end), window.tables[0]) for window in self.windows]
             marked = [(float(one.step - 1), one.why) for one in self.logged]
             figures["experts_over_time"] = plot_windows(tables, changes=marked)
-        largest = max(self.changes, key=_distance, default=None)
+        largest = max(self.changes, key=lambda one: one.logged.distance, default=None)
         if largest is not None:
             figures["experts_before_after"] = plot_expert_change(largest)
         return figures
@@ -177,7 +173,7 @@ class PretrainingExperts:
             "steps": [self.settled[0].start, self.settled[-1].end],
             **self.summary.as_dict(),
             "collapsed": self.summary.collapsed,
-            "changes": [change_dict(change) for change in self.changes],
+            "changes": [change.as_dict() for change in self.changes],
             "changes_of_weights": len(self.logged),
         }
 
@@ -185,7 +181,7 @@ class PretrainingExperts:
         """Return it as text of one screen."""
         first, last = self.settled[0].start + 1, self.settled[-1].end
         texts = [f"steps {first:,} to {last:,}: {self.summary}".rstrip()]
-        texts += [change_text(change) for change in self.changes]
+        texts += [str(change) for change in self.changes]
         more = len(self.logged) - len(self.changes)
         if more and self.changes:
             texts.append(f"{more} other changes of weights are in the log; --change STEP shows one")
@@ -203,7 +199,6 @@ class SweepExperts:
         trials: The table of the sweep's trials.
         shown: The trial that is shown in full.
         counts: Of that trial.
-        thresholds: Of the run, from where on something is diagnosed.
         options: What is asked of that trial.
     """
 
@@ -211,17 +206,14 @@ class SweepExperts:
     trials: TrialExperts
     shown: str
     counts: ExpertCounts
-    thresholds: Thresholds
     options: ExpertOptions
 
     @classmethod
     def read(
-        cls, path: Path, options: ExpertOptions | None = None, *, trust: bool = False
+        cls, path: Path, options: ExpertOptions = DEFAULTS, *, trust: bool = False
     ) -> SweepExperts | None:
         """Read a run directory; None where no trial has experts."""
-        options = options or ExpertOptions()
         results = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
-        limits = Thresholds()
         trials = TrialExperts.of(results)
         if trials is None:
             return None
@@ -230,23 +222,20 @@ class SweepExperts:
                 f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
                 " half alone is counted"
             )
-        counts = {one.trial: one.experts for one in results if one.experts is not None}
         for file in sorted(VALIDATE.trial_files(path)):
             if mixture_of(file.stem) == PROPOSAL:
                 result = read_entry(file)[1]
                 if result.experts is not None:
-                    return cls(path, trials, result.trial, result.experts, limits, options)
+                    return cls(path, trials, result.trial, result.experts, options)
+        counts = {one.trial: one.experts for one in results if one.experts is not None}
         best = _best(path, trust=trust)
         shown = best if best in counts else next(iter(counts))
-        return cls(path, trials, shown, counts[shown], limits, options)
+        return cls(path, trials, shown, counts[shown], options)
 
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        limits = self.thresholds.with_values(self.options.thresholds, "--threshold")
-        if self.options.thresholds:
-            limits.check_reachable(self.counts.train.highest_load, "--threshold")
-        return Summary.of(self.counts.train, limits, self.options.ranks)
+        return Summary.of(self.counts.train, self.options.ranks)
 
     @cached_property
     def specialisation(self) -> dict[str, float | None]:
@@ -301,13 +290,13 @@ RunExperts = PretrainingExperts | SweepExperts
 
 
 def experts(
-    directory: str | Path, options: ExpertOptions | None = None, *, trust: bool = False
+    directory: str | Path, options: ExpertOptions = DEFAULTS, *, trust: bool = False
 ) -> RunExperts:
     """Read what a run recorded of its experts.
 
     Args:
         directory: Of a sweep or of a pretraining, also while it runs.
-        options: Other thresholds, ranks or steps.
+        options: Other ranks or steps, or one change of weights.
         trust: Follow links that lead out of the directory.
 
     Returns:
@@ -335,30 +324,22 @@ def experts(
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     """Show how each domain's held-out tokens fall on the experts of one trial."""
-    found = _counts_of(run)
+    files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
+    results = [read_entry(file)[1] for file in files]
+    found = {one.trial: one.experts for one in results if one.experts is not None}
     if not found:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
             " trained yet; a sweep has them with proxy.options.size: moe-tiny"
         )
-    name = trial or _default(run, found)
-    if name not in found:
-        raise ConfigError(f"trial {name!r} recorded no experts{did_you_mean(name, found)}")
-    return plot_domain_experts(found[name].held_out)
-
-
-def _counts_of(run: Run) -> dict[str, ExpertCounts]:
-    """Return the counts of the trials that have some, those of the sweep first."""
-    files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
-    results = [read_entry(file)[1] for file in files]
-    return {one.trial: one.experts for one in results if one.experts is not None}
-
-
-def _default(run: Run, found: dict[str, ExpertCounts]) -> str:
-    chosen = run.recommendation.chosen if run.is_done("validate") else None
-    own = [name for name in found if chosen is not None and mixture_of(name) == chosen]
-    best = best_trial(run.trials, run.objective)[0]
-    return next(iter([*own, *(name for name in (best, *found) if name in found)]))
+    if trial is None:
+        chosen = run.recommendation.chosen if run.is_done("validate") else None
+        own = [name for name in found if mixture_of(name) == chosen]
+        best = best_trial(run.trials, run.objective)[0]
+        trial = next(name for name in (*own, best, *found) if name in found)
+    if trial not in found:
+        raise ConfigError(f"trial {trial!r} recorded no experts{did_you_mean(trial, found)}")
+    return plot_domain_experts(found[trial].held_out)
 
 
 def draw_experts(found: RunExperts) -> list[Path]:
@@ -381,46 +362,6 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
         "experts_load": plot_load(train),
         "experts_domains": plot_domain_experts(compared),
     }
-
-
-def _own_options(path: Path) -> tuple[dict[str, float], int | None]:
-    """Return the thresholds and ranks of a run's own configuration, if it has one."""
-    file = path / "config.yaml"
-    if not file.exists():
-        return {}, None
-    where, shape = f"{file}: experts", dict[str, Any]
-    content = checked_as(shape, read_yaml(file, error=RoutingError), str(file), RoutingError)
-    section = checked_as(shape, content.get("experts") or {}, where, RoutingError)
-    given = section.get("thresholds") or {}
-    thresholds = checked_as(dict[str, float], given, f"{where}.thresholds", RoutingError)
-    ranks = checked_as(int | None, section.get("ranks"), f"{where}.ranks", RoutingError)
-    return thresholds, ranks
-
-
-def _threshold(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise RoutingError(f"--threshold {text}: expected NAME=NUMBER, such as busiest=3") from None
-
-
-def _steps(text: str) -> tuple[int | None, int | None]:
-    first, colon, last = text.partition(":")
-    if not colon or not all(one.isdecimal() or not one for one in (first, last)):
-        raise RoutingError(
-            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
-        )
-    low, high = (int(one) if one else None for one in (first, last))
-    if high == 0 or (low is not None and high is not None and low > high):
-        raise RoutingError(
-            f"--steps {text}: steps count from 1, and the first is not after the last"
-        )
-    return low, high
-
-
-def _distance(change: ExpertChange) -> float:
-    return LoggedChange(0, "", change.weights_before, change.weights_after).distance
 
 
 def _best(path: Path, *, trust: bool) -> str | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mixopt.constraints import BASE
 from mixopt.fitting import readiness
 from mixopt.objective import UNITS
 from mixopt.proposals import (
     Forecast,
     Front,
+    Gain,
     Interval,
     Proposal,
     Recommendation,
     Validation,
+    is_proposal,
     named,
 )
 from mixopt.reporting.tables import table_text
@@ -22,12 +26,13 @@ from mixopt.system import (
     difference_text,
     interval_text,
     loss_text,
-    short_count,
+    share_text,
     wrapped,
 )
 
 MAX_SHARES = 4  # domains of a point of a front
 MAX_COSTS = 5  # losses beside the objective that the first screen names
+USUAL = ("uniform", "unimax", "best_trial")  # baselines that nobody wrote down
 CHECKPOINT = "before: the checkpoint"
 
 
@@ -49,9 +54,12 @@ def run_summary(run: Run) -> dict[str, Any]:
 
 def summary_text(run: Run) -> str:
     """Return what a run recommends and why, in a screen, and where the files are."""
+    mixtures, rows = forgetting_rows(run)
+    columns = ("loss", "before", *mixtures, "change", "95% interval")
+    title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}"
     lines = [
-        recommendation_text(run.recommendation, run.validation),
-        *_forgetting(run),
+        recommendation_text(run.recommendation, run.validation, broken_guardrails(run)),
+        *([table_text(title, columns, rows) + "\n"] if rows else []),
         f"recommendation: {run.path / RECOMMENDATION}",
         f"report:         {run.path / 'report.html'}",
     ]
@@ -78,16 +86,6 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
     return run.proposal.to_json() if step == "propose" else {"report": str(path / "report.html")}
 
 
-def _forgetting(run: Run) -> list[str]:
-    """Return what trials from a checkpoint forget; nothing where they begin with random weights."""
-    mixtures, rows = forgetting_rows(run)
-    if not rows:
-        return []
-    columns = ("loss", "before", *mixtures, "change", "95% interval")
-    unit = UNITS[run.objective.unit]
-    return [table_text(f"{CHECKPOINT.capitalize()}, {unit}", columns, rows) + "\n"]
-
-
 def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the losses of the checkpoint that trials begin with, beside those of mixtures."""
     base = base_losses(run)
@@ -108,20 +106,83 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
     return [named(mixture) for mixture in mixtures], rows
 
 
-def recommendation_text(found: Recommendation, validation: Validation) -> str:
+def recommendation_text(
+    found: Recommendation, validation: Validation, broken: Sequence[str] = ()
+) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
+    breaks = f"BREAKS {'; '.join(f'guardrail {line}' for line in broken)}. " if broken else ""
+    title = f"Gain of {named(found.chosen)}, {UNITS[found.unit]} (above 0 is better)"
     lines = [
-        wrapped(found.headline),
+        wrapped(f"{breaks}{found.headline}"),
         "",
         _shares_table(
             f"Shares of the training tokens, for {found.objective}", found, "recommended"
         ),
-        _gains_table(found, validation),
+        table_text(title, GAIN_COLUMNS, gain_rows(found, validation), texts=("verdict",)),
         *([wrapped(validation.means_note), ""] if validation.means_note else []),
-        *_costs(found),
+        *_other_losses(as_gains(found.costs), 95),
         *(wrapped(f"warning: {warning}") for warning in found.warnings),
     ]
     return "\n".join(lines) + "\n"
+
+
+GAIN_COLUMNS = ("over", "loss", "validated gain", "95% interval", "predicted gain", "verdict")
+
+
+def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
+    """Return what is recommended, then a row for each other mixture in the order of a reader."""
+    rows: list[tuple[str, ...]] = []
+    rows.append((named(found.chosen), loss_text(validation.mean(found.chosen)), "", "", "", ""))
+    for name, gain in in_order(found.gains).items():
+        one, predicted = gain.validated, gain.predicted
+        rows.append(
+            (
+                named(name),
+                loss_text(validation.mean(name)),
+                difference_text(one.value),
+                interval_text(one.low, one.high),
+                "" if predicted is None else difference_text(predicted.value),
+                gain.verdict,
+            )
+        )
+    return rows
+
+
+def broken_guardrails(run: Run) -> tuple[str, ...]:
+    """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
+    rails, validation = run.constraints.guardrails, run.validation
+    chosen = run.recommendation.chosen
+    if rails is None:
+        return ()
+    lines = []
+    for target, margin in rails.margins(validation.objective.evaluation).items():
+        if rails.reference in validation.mixtures:
+            one = validation.compare(rails.reference, target, of=chosen)
+        elif rails.base is not None:
+            one = validation.compare_with(BASE, rails.base[target], target, of=chosen)
+        else:
+            continue
+        if one is not None and not one.same and one.mean > margin:
+            gain, reference = difference_text(-one.mean), named(rails.reference)
+            allowed = f"{-margin:g}".replace("-", "\N{MINUS SIGN}")
+            lines.append(f"{target}: gain over {reference} {gain}, allowed {allowed}")
+    return tuple(lines)
+
+
+def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
+    """Return natural first, then what the user would have trained on, then the rest."""
+
+    def place(name: str) -> int:
+        if name == "natural":
+            return 0
+        return 3 if is_proposal(name) else 2 if name in USUAL else 1
+
+    return {name: gains[name] for name in sorted(gains, key=place)}
+
+
+def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return changes of losses as gains: above 0 is better."""
+    return {name: Interval(-one.value, -one.high, -one.low) for name, one in costs.items()}
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -131,7 +192,7 @@ def proposal_text(proposal: Proposal) -> str:
     lines = [
         _shares_table(f"{whose} for {proposal.objective}", proposal, "proposed"),
         f"predicted: {predicted.value:.4f} {UNITS[proposal.unit]}, 90% interval {_ends(predicted)}",
-        wrapped(f"effective domains: {proposal.effective_domains:.1f}; {_sureness(proposal)}"),
+        *(wrapped(line) for line in sureness_lines(proposal)),
         *(wrapped(f"active constraint: {limit}") for limit in proposal.binding),
         *(wrapped(f"warning: {warning}") for warning in proposal.warnings),
     ]
@@ -146,22 +207,18 @@ def forecast_lines(forecast: Forecast) -> str:
     gains = [
         (
             f"best trial ({found.best_trial})" if name == "best_trial" else name,
-            f"{gain.value:+.4f}",
-            _ends(gain, "+.4f"),
+            difference_text(gain.value),
+            interval_text(gain.low, gain.high),
         )
         for name, gain in found.gains.items()
     ]
+    title = f"Predicted gains, {unit} (above 0 is better)"
     lines = [
         _shares_table(f"Mixture for {found.objective}", found, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
-        table_text(
-            f"Predicted gains, {unit} (above 0 is better)", ("over", "gain", "90% interval"), gains
-        ),
+        table_text(title, ("over", "gain", "90% interval"), gains),
+        *_other_losses(as_gains(forecast.costs), 90),
     ]
-    if forecast.costs:
-        rows = [(n, f"{c.value:+.4f}", _ends(c, "+.4f")) for n, c in forecast.costs.items()]
-        title = "Losses outside the objective, change from natural (above 0 is worse)"
-        lines.append(table_text(title, ("evaluation domain", "change", "90% interval"), rows))
     lines += [
         f"predicted: {value.value:.4f} {unit}, 90% interval {_ends(value)}",
         *(f"broken constraint: {line}" for line in forecast.broken),
@@ -170,8 +227,8 @@ def forecast_lines(forecast: Forecast) -> str:
     return "\n".join(lines)
 
 
-def _ends(interval: Interval, form: str = ".4f") -> str:
-    return f"{interval.low:{form}} to {interval.high:{form}}"
+def _ends(interval: Interval) -> str:
+    return f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def front_text(front: Front) -> str:
@@ -187,17 +244,16 @@ def front_text(front: Front) -> str:
     return table_text(title, columns, rows, texts=columns[-1:])
 
 
-def _sureness(proposal: Proposal) -> str:
+def sureness_lines(proposal: Proposal) -> Iterator[str]:
+    """Say how many domains a proposal is of, how far it moves, and how optimistic it is."""
+    yield f"Effective domains: {proposal.effective_domains:.1f}."
     if proposal.is_own or proposal.optimism.estimate is None:
-        return "not found by a search"
-    held_out = f"optimism: {proposal.optimism.estimate:.4f}"
-    moved = proposal.stability
-    if moved is None:
-        return held_out
-    return (
-        f"stability: {100 * moved.mean:.0f}% of the mixture moves when trials are resampled;"
-        f" {held_out}"
-    )
+        yield "Not found by a search."
+        return
+    if proposal.stability is not None:
+        moved = share_text(proposal.stability.mean)
+        yield f"Stability: {moved} of the mixture moves when trials are resampled."
+    yield f"Optimism of the best predictions: {difference_text(proposal.optimism.estimate)}."
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:
@@ -212,29 +268,14 @@ def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> 
     return table_text(title, columns, rows)
 
 
-def _gains_table(found: Recommendation, validation: Validation) -> str:
-    """Show predicted gains beside validated ones; levels are those of validation alone."""
-    title = f"Gain of {named(found.chosen)} over others, {UNITS[found.unit]} (above 0 is better)"
-    level = f"loss at {short_count(found.tokens)}"
-    columns = ("over", level, "gain", "95% interval", "predicted", "verdict")
-    rows = [(named(found.chosen), f"{validation.mean(found.chosen):.4f}", "", "", "", "")]
-    for name, gain in found.gains.items():
-        one = gain.validated
-        predicted = "" if gain.predicted is None else f"{gain.predicted.value:+.4f}"
-        mean, value = f"{validation.mean(name):.4f}", f"{one.value:+.4f}"
-        rows.append((named(name), mean, value, _ends(one, "+.4f"), predicted, gain.verdict))
-    return table_text(title, columns, rows, texts=("verdict",))
-
-
-def _costs(found: Recommendation) -> list[str]:
-    """Describe the change of losses outside the objective, the worst first."""
-    if not found.costs:
+def _other_losses(gains: Mapping[str, Interval], level: int) -> list[str]:
+    """Return the table of gains over natural of losses outside the objective, the worst first."""
+    if not gains:
         return []
-    shown = [
-        f"{name} {cost.value:+.4f} ({_ends(cost, '+.4f')})"
-        for name, cost in list(found.costs.items())[:MAX_COSTS]
+    rows = [
+        (name, difference_text(one.value), interval_text(one.low, one.high))
+        for name, one in list(gains.items())[:MAX_COSTS]
     ]
-    more = len(found.costs) - len(shown)
-    ending = f"; and {more} more in the report" if more else ""
-    said = "losses outside the objective, change from natural (above 0 is worse)"
-    return [wrapped(f"{said}: {'; '.join(shown)}{ending}"), ""]
+    more = f", and {len(gains) - MAX_COSTS} more in the report" if len(gains) > MAX_COSTS else ""
+    title = f"Losses outside the objective{more} (above 0 is better)"
+    return [table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows)]

@@ -7,9 +7,8 @@ from .assignments import (
     ExpertCounts as ExpertCounts,
     LayerAssignments as LayerAssignments,
 )
-from .diagnoses import Thresholds as Thresholds, diagnose as diagnose
+from .diagnoses import diagnose as diagnose
 from .expert_biases import ExpertBiases as ExpertBiases, towards_even as towards_even
-from .expert_change import ExpertChange as ExpertChange
 from .finding import (
     RouterFamily as RouterFamily,
     coefficient_of as coefficient_of,

@@ -112,7 +112,6 @@ class FoundRouter(NamedTuple):
         router: Names it in its layer, where layers have several.
         bias: Returns what is added to choose, to balance the load, as the model has it now; None
             where nothing is.
-        drops: Whether fewer than `top_k` experts may compute a token.
     """
 
     name: str
@@ -124,7 +123,6 @@ class FoundRouter(NamedTuple):
     read: Callable[[dict[str, Any], Any], Tensor]
     router: str = ""
     bias: Callable[[], Tensor] | None = None
-    drops: bool = False
 
     @property
     def key(self) -> str:
@@ -139,14 +137,12 @@ class Source(NamedTuple):
         read: From a call's arguments by name, what it returns, E and K to ids.
         experts: Attribute that has E, or E.
         top_k: Attribute that has K, of the module or one beside it, or K.
-        drops: Whether fewer than K experts may compute a token.
         child: Name of the part whose call is read; the module itself if empty.
     """
 
     read: Callable[[dict[str, Any], Any, int, int], Tensor]
     experts: str | int = "num_experts"
     top_k: str | int = "top_k"
-    drops: bool = False
     child: str = ""
 
 
@@ -175,15 +171,13 @@ EXCEPTIONS = {
             given["top_k_index"] >= experts, -1
         ),
         "num_routed_experts",
-        drops=True,
     ),
-    "SwitchTransformersTop1Router": Source(_switch_ids, top_k=1, drops=True),
+    "SwitchTransformersTop1Router": Source(_switch_ids, top_k=1),
     # A skipped token is given to the first expert, times 0.
     "ZayaExperts": Source(
         lambda given, output, experts, top_k: given["top_k_index"].masked_fill(
             given["top_k_weights"] == 0, -1
         ),
-        drops=True,
     ),
 }
 

@@ -62,12 +62,6 @@ class LayerAssignments:
         """Tokens of each domain: each has `top_k` assignments."""
         return np.asarray((self.counts_DE.sum(1) + self.dropped_D) // self.top_k)
 
-    @property
-    def highest_load(self) -> float:
-        """Load over the even one of an expert that all tokens choose."""
-        alone = self.top_k == self.experts or bool(self.dropped_HD.any())
-        return float(self.experts) if alone else self.experts / self.top_k
-
 
 @dataclass(frozen=True, eq=False)
 class Assignments:
@@ -115,11 +109,6 @@ class Assignments:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Experts, and experts of a token, by router."""
         return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
-
-    @property
-    def highest_load(self) -> float:
-        """The highest possible load of any router's expert, over the even one."""
-        return max(layer.highest_load for layer in self.layers)
 
     def layer(self, key: int | str) -> LayerAssignments:
         """Return what a router chose."""

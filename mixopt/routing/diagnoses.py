@@ -23,17 +23,16 @@ Shapes: D domains, E experts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from mixopt.errors import RoutingError, did_you_mean
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.system import Array, BoolArray, shown_value
+from mixopt.system import Array, BoolArray
 
 Kind = Literal["collapse", "degradation", "underfitting"]
 KINDS: tuple[Kind, ...] = ("collapse", "degradation", "underfitting")
@@ -51,90 +50,21 @@ NO_CHANGE = (
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From where on something is diagnosed.
+class Limits:
+    """Thresholds of the diagnoses; each is 0 to 1 but the last."""
 
-    Attributes:
-        effective: Collapse below: effective number of experts, of all; 1 is even.
-        dead: Collapse above: share of a layer's experts that are dead.
-        busiest: Collapse above: the busiest expert's load over the even one. None: where it is
-            2.5 times the even one or more, and the spread of the others does not explain it.
-        overflow: Collapse above: share of the assignments beyond 1.25 times the even load.
-        serves: Share of an expert's tokens of one domain from which on it serves that domain.
-        occupied: Degradation above: share of the experts that serve one domain, less its share
-            of the tokens; of more than three domains, in proportion less.
-        rare: A domain has few tokens below this part of an even share.
-        apart: Underfitting below: how far a rare domain's experts are from those of the others,
-            of how far the middle one of the other domains is...
-        others: ...where that is at least so far; 0 is alike, 1 is apart.
-        assignments: To an expert, on the mean, that a layer needs to be diagnosed.
-    """
-
-    effective: float = 0.66
-    dead: float = 0.05
-    busiest: float | None = None
-    overflow: float = 0.25
-    serves: float = 0.8
-    occupied: float = 0.25
-    rare: float = 0.5
-    apart: float = 0.33
-    others: float = 0.25
-    assignments: int = 1000
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        for name, value in asdict(self).items():
-            low, high = _RANGES.get(name, (0.0, 1.0))
-            if value is None and name == "busiest":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise RoutingError(f"{name}: {shown_value(value)} is not a number")
-            if not (low <= value <= high and math.isfinite(value)):
-                upper = f" to {high:g}" if math.isfinite(high) else " or more"
-                raise RoutingError(f"{name}: {value:g} is not possible; it must be {low:g}{upper}")
-
-    def with_values(self, values: Mapping[str, float], source: str) -> Thresholds:
-        """Return thresholds of which some are others.
-
-        Args:
-            values: By name.
-            source: Where they were given, for a message.
-
-        Raises:
-            RoutingError: There is no such threshold, or a value cannot be.
-        """
-        known = [field.name for field in fields(self)]
-        for name in values:
-            if name not in known:
-                raise RoutingError(
-                    f"{source}: {name}: unknown threshold{did_you_mean(name, known)}"
-                )
-        try:
-            return replace(self, **values)  # type: ignore[arg-type]
-        except RoutingError as error:
-            raise RoutingError(f"{source}: {error}") from error
-
-    def check_reachable(self, highest: float, source: str) -> None:
-        """Check that loads can be as high as the threshold of the busiest expert.
-
-        Args:
-            highest: The highest load of any router, as `Assignments.highest_load`.
-            source: Where thresholds were given, for a message.
-
-        Raises:
-            RoutingError: No layer's busiest expert can ever be beyond it.
-        """
-        if self.busiest is not None and self.busiest >= highest:
-            raise RoutingError(
-                f"{source}: busiest: {self.busiest:g} cannot be exceeded: an expert that all tokens"
-                f" choose has {highest:g} times the even load; give less"
-            )
+    effective: float = 0.66  # collapse below: effective number of experts, of all; 1 is even
+    dead: float = 0.05  # collapse above: dead experts, of all
+    overflow: float = 0.25  # collapse above: share of the assignments beyond 1.25 times even
+    serves: float = 0.8  # share of an expert's tokens from which on it serves a domain
+    occupied: float = 0.25  # degradation above: experts that serve a domain, less its share
+    rare: float = 0.5  # a domain is rare below this part of an even share
+    apart: float = 0.33  # underfitting below: distance from the others, over the median one
+    others: float = 0.25  # where the median one is at least this
+    assignments: int = 1000  # to an expert, on the mean, that a layer needs to be diagnosed
 
 
-_RANGES = {
-    "busiest": (1.0, math.inf),
-    "assignments": (0.0, math.inf),
-}
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -144,24 +74,22 @@ class Diagnosis:
     Attributes:
         kind: Which of the three.
         layer: The model's own number of the layer.
+        router: Which router of the layer, where the model has layers of several.
         what: What is wrong, in words.
         domain: The domain that it has to do with; None for none.
         experts: The experts that it is about.
         numbers: What was found.
-        alarms: The thresholds that it was held against.
         advice: What it means and what to do, in words.
-        router: Which router of the layer, where the model has layers of several.
     """
 
     kind: Kind
     layer: int
+    router: str
     what: str
     domain: str | None
     experts: tuple[int, ...]
     numbers: Mapping[str, float]
-    alarms: Mapping[str, float]
     advice: str
-    router: str = ""
 
     @property
     def key(self) -> str:
@@ -173,35 +101,31 @@ class Diagnosis:
         return f"layer {self.key}: {self.kind}: {self.what}; {self.advice}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
+        """Return it as plain values, for JSON."""
+        return {**asdict(self), "experts": list(self.experts)}
 
 
-def diagnose(assignments: Assignments, thresholds: Thresholds | None = None) -> list[Diagnosis]:
+def diagnose(assignments: Assignments, limits: Limits = LIMITS) -> list[Diagnosis]:
     """Return what is wrong, by layer."""
-    limits = thresholds or Thresholds()
     found: list[Diagnosis] = []
     for layer in assignments.layers:
         if enough(layer, limits):
-            found += _collapse(layer, assignments.domains, limits)
-            found += _degradation(layer, assignments.domains, limits)
-            found += _underfitting(layer, assignments.domains, limits)
+            for find in (_collapse, _degradation, _underfitting):
+                found += find(layer, assignments.domains, limits)
     return found
 
 
-def enough(layer: LayerAssignments, limits: Thresholds) -> bool:
+def enough(layer: LayerAssignments, limits: Limits = LIMITS) -> bool:
     """Tell whether a layer has enough assignments to be diagnosed."""
     return bool(layer.counts_DE.sum() >= max(1, limits.assignments * layer.experts))
 
 
-def _collapse(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Thresholds
-) -> list[Diagnosis]:
+def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits) -> list[Diagnosis]:
     """Return a diagnosis where the load is uneven, experts are dead, or some are too busy."""
     counts_E = layer.counts_DE.sum(0)
     load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
-    hot_E = _hot(load_E, limits)
+    hot_E = measures.hot(load_E, HOT, CHANCE)
     crowded_E = _crowded(chosen_E, load_E, layer.top_k) | hot_E
     numbers = {
         "effective": measures.effective(load_E),
@@ -211,39 +135,30 @@ def _collapse(
         "crowded": float(crowded_E.sum()),
         "chosen": float(chosen_E.max()),
     }
-    alarms = {
-        "effective": limits.effective,
-        "dead": limits.dead,
-        "overflow": limits.overflow,
-        "crowded": 0.0,
-    }
-    if limits.busiest is not None:
-        alarms["busiest"] = limits.busiest
-    if not any(_is_beyond(name, numbers[name], alarm) for name, alarm in alarms.items()):
+    if (
+        numbers["effective"] >= limits.effective
+        and numbers["dead"] <= limits.dead
+        and numbers["overflow"] <= limits.overflow
+        and not crowded_E.any()
+    ):
         return []
     blamed = _loads_most(layer, int(load_E.argmax()))
-    domain = None if blamed is None else domains[blamed]
+    if blamed is None:
+        advice = "all domains load it equally: balance the router, no mixture fixes this"
+    else:
+        advice = f"{domains[blamed]!r} loads it most: balance the router; {NO_CHANGE}"
     return [
         Diagnosis(
             kind="collapse",
             layer=layer.layer,
             router=layer.router,
             what=_load_text(layer, load_E, hot_E, numbers),
-            domain=domain,
+            domain=None if blamed is None else domains[blamed],
             experts=tuple(int(e) for e in np.flatnonzero(crowded_E)) or (int(load_E.argmax()),),
             numbers=numbers,
-            alarms=alarms,
-            advice="all domains load it equally: balance the router, no mixture fixes this"
-            if domain is None
-            else f"{domain!r} loads it most: balance the router; {NO_CHANGE}",
+            advice=advice,
         )
     ]
-
-
-def _hot(load_E: Array, limits: Thresholds) -> BoolArray:
-    if limits.busiest is None:
-        return measures.hot(load_E, HOT, CHANCE)
-    return np.asarray(load_E * len(load_E) > limits.busiest)
 
 
 def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
@@ -252,22 +167,17 @@ def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
     return np.asarray(crowded_E & ((load_E * len(load_E) >= FAR) | (len(load_E) <= FEW_EXPERTS)))
 
 
-def _is_beyond(name: str, number: float, alarm: float) -> bool:
-    return number < alarm if name == "effective" else number > alarm
-
-
 def _load_text(
     layer: LayerAssignments, load_E: Array, hot_E: BoolArray, numbers: dict[str, float]
 ) -> str:
-    """Say what the load is like."""
     busiest, hot = int(load_E.argmax()), int(hot_E.sum())
-    effective = numbers["effective"] * layer.experts
     crowd = f"{hot} of {layer.experts} experts are hot, " if hot > 1 else ""
     return (
         f"{crowd}expert {busiest} has {numbers['busiest']:.1f} times the even load and is chosen by"
         f" {100 * numbers['chosen']:.0f}% of the tokens, {100 * numbers['overflow']:.0f}% of the"
         f" assignments are beyond a capacity of {measures.CAPACITY}, {100 * numbers['dead']:.0f}%"
-        f" of the experts are dead, {effective:.0f} of {layer.experts} are effective"
+        f" of the experts are dead, {numbers['effective'] * layer.experts:.0f} of {layer.experts}"
+        " are effective"
     )
 
 
@@ -285,7 +195,7 @@ def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
 
 
 def _degradation(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Thresholds
+    layer: LayerAssignments, domains: tuple[str, ...], limits: Limits
 ) -> list[Diagnosis]:
     """Return a diagnosis of each domain that occupies too many routed experts."""
     counts_DE = layer.counts_DE
@@ -296,46 +206,39 @@ def _degradation(
     occupied_D = serves_DE.mean(1)
     many = limits.occupied * min(1.0, FEW_DOMAINS / len(domains))
     excess_D = occupied_D - shares_D
-    found = []
-    for d in np.flatnonzero(
-        (excess_D > limits.occupied) | ((excess_D > many) & (occupied_D > TIMES * shares_D))
-    ):
-        experts = tuple(int(e) for e in np.flatnonzero(serves_DE[d]))
-        found.append(
-            Diagnosis(
-                kind="degradation",
-                layer=layer.layer,
-                router=layer.router,
-                what=f"{len(experts)} of {layer.experts} experts serve {domains[d]!r}, which has"
-                f" {100 * shares_D[d]:.1f}% of the tokens",
-                domain=domains[d],
-                experts=experts,
-                numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
-                alarms={"occupied": many, "serves": limits.serves},
-                advice=_advice(domains[d]),
-            )
+    is_beyond_D = excess_D > limits.occupied
+    is_beyond_D |= (excess_D > many) & (occupied_D > TIMES * shares_D)
+    made = partial(Diagnosis, "degradation", layer.layer, layer.router)
+    return [
+        made(
+            what=f"{serves_DE[d].sum()} of {layer.experts} experts serve {domains[d]!r}, which has"
+            f" {100 * shares_D[d]:.1f}% of the tokens",
+            domain=domains[d],
+            experts=tuple(int(e) for e in np.flatnonzero(serves_DE[d])),
+            numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
+            advice=f"others could use them: look at the text of {domains[d]!r}; {NO_CHANGE}",
         )
-    return found
+        for d in np.flatnonzero(is_beyond_D)
+    ]
 
 
 def _underfitting(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Thresholds
+    layer: LayerAssignments, domains: tuple[str, ...], limits: Limits
 ) -> list[Diagnosis]:
     """Return a diagnosis of each rare domain that goes to experts of all kinds."""
     shares_D = measures.load_shares(layer.tokens_D)
-    floor = limits.rare / len(domains)
-    profile_DE = measures.expert_profiles(layer.counts_DE)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
     apart_D = measures.apartness(layer.counts_HDE)
-    distance_DD = measures.profile_distances(profile_DE)
+    distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
+    is_seen_D = (shares_D > 0) & np.isfinite(apart_D)
     found = []
-    for d in np.flatnonzero((shares_D > 0) & (shares_D < floor) & np.isfinite(apart_D)):
-        seen_D = (shares_D > 0) & np.isfinite(apart_D)
-        seen_D[d] = False
-        others = float(np.median(apart_D[seen_D])) if seen_D.any() else 0.0
+    for d in np.flatnonzero(is_seen_D & (shares_D < limits.rare / len(domains))):
+        other_D = is_seen_D & (np.arange(len(domains)) != d)
+        others = float(np.median(apart_D[other_D])) if other_D.any() else 0.0
         if others < limits.others or apart_D[d] >= limits.apart * others:
             continue
-        nearest = int(np.where(seen_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
+        nearest = int(np.where(other_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
+        distance = float(distance_DD[d, nearest])
         found.append(
             Diagnosis(
                 kind="underfitting",
@@ -349,15 +252,10 @@ def _underfitting(
                     "apart": float(apart_D[d]),
                     "others": others,
                     "share": float(shares_D[d]),
-                    "distance": float(distance_DD[d, nearest]),
+                    "distance": distance,
                 },
-                alarms={"apart": limits.apart * others, "others": limits.others, "rare": floor},
                 advice=f"its experts are nearest to those of {domains[nearest]!r} (distance "
-                f"{distance_DD[d, nearest]:.2f}): look at its loss; {NO_CHANGE}",
+                f"{distance:.2f}): look at its loss; {NO_CHANGE}",
             )
         )
     return found
-
-
-def _advice(domain: str) -> str:
-    return f"others could use them: look at the text of {domain!r}; {NO_CHANGE}"

@@ -224,7 +224,6 @@ def _router(
         read=read,
         router=router,
         bias=_bias_of(model, name),
-        drops=source.drops,
     )
 
 

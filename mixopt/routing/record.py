@@ -52,26 +52,17 @@ class Window:
         """The assignments of its steps."""
         return self.read()
 
-    @property
+    @cached_property
     def empty(self) -> Assignments:
         """Nothing, of its domains and experts."""
-        return self._about[0]
-
-    @property
-    def highest_load(self) -> float:
-        """As `Assignments.highest_load`."""
-        return self._about[1]
+        whole = self.assignments
+        return Assignments.zeros(whole.domains, whole.sizes)
 
     @cached_property
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What it says of each layer, and of each domain in each layer."""
         whole = self.assignments
         return layer_table(whole), domain_table(whole)
-
-    @cached_property
-    def _about(self) -> tuple[Assignments, float]:
-        whole = self.assignments
-        return Assignments.zeros(whole.domains, whole.sizes), whole.highest_load
 
 
 class ExpertRecord:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import polars as pl
     from torch.distributed import ProcessGroup
 
-    from mixopt.routing.diagnoses import Thresholds
     from mixopt.routing.summary import Summary
 
 LOWEST, AROUND = -2, 3  # the lowest id that is told apart, and places beside those of experts
@@ -187,15 +186,11 @@ class RouterStats:
 
         return counts_table(self.total())
 
-    def summary(self, thresholds: Thresholds | None = None) -> Summary:
-        """Return what the counts say; errors as `total`.
-
-        Args:
-            thresholds: From where on something is diagnosed.
-        """
+    def summary(self) -> Summary:
+        """Return what the counts say; errors as `total`."""
         from mixopt.routing.summary import Summary
 
-        return Summary.of(self.total(), thresholds)
+        return Summary.of(self.total())
 
     def detach(self) -> None:
         """Take the hooks out of the model; what was counted stays."""

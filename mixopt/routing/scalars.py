@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.routing.assignments import Assignments, ExpertCounts
-from mixopt.routing.diagnoses import KINDS, Thresholds, diagnose, enough
+from mixopt.routing.diagnoses import KINDS, diagnose, enough
 from mixopt.routing.summary import domain_table, key_column, layer_table
 
 BUDGET = 400  # names of a run
@@ -81,15 +81,13 @@ class ScalarNames:
 def training_scalars(
     window: Assignments,
     named: ScalarNames,
-    thresholds: Thresholds | None = None,
     wider: Assignments | None = None,
-    ranks: int | None = None,
 ) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out."""
-    layers = layer_table(window, ranks)
+    layers = layer_table(window)
     values = _of_layers(layers, {**_BY_LAYER, **_OVER_LAYERS}, named)
     values |= _of_domains(window, tuple(_BY_DOMAIN), named)
-    return _known(values | _diagnoses(window, wider, thresholds or Thresholds()))
+    return _known(values | _diagnoses(window, wider))
 
 
 def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
@@ -134,22 +132,20 @@ def _of_domains(
     }
 
 
-def _diagnoses(
-    window: Assignments, wider: Assignments | None, limits: Thresholds
-) -> dict[str, float | None]:
+def _diagnoses(window: Assignments, wider: Assignments | None) -> dict[str, float | None]:
     """Count diagnoses by kind, and layers of which nothing can be said."""
-    few = _undiagnosed(window, limits)
-    if few and wider is not None and (of_wider := _undiagnosed(wider, limits)) < few:
+    few = _undiagnosed(window)
+    if few and wider is not None and (of_wider := _undiagnosed(wider)) < few:
         window, few = wider, of_wider
     if few == len(window.layers):
         return {"diagnoses/undiagnosed": few}
-    kinds = Counter(found.kind for found in diagnose(window, limits))
+    kinds = Counter(one.kind for one in diagnose(window))
     counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
     return {**counts, "diagnoses/undiagnosed": few}
 
 
-def _undiagnosed(window: Assignments, limits: Thresholds) -> int:
-    return sum(not enough(layer, limits) for layer in window.layers)
+def _undiagnosed(window: Assignments) -> int:
+    return sum(not enough(layer) for layer in window.layers)
 
 
 def _layer(key: str) -> str:

@@ -18,7 +18,7 @@ import polars as pl
 from mixopt.errors import RoutingError
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.diagnoses import KINDS, Diagnosis, Thresholds, diagnose, enough
+from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, enough
 from mixopt.system import Array, name_text, short_count
 
 SHOWN = 3  # diagnoses of a kind that are printed
@@ -95,17 +95,11 @@ class Summary:
     undiagnosed: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        assignments: Assignments,
-        thresholds: Thresholds | None = None,
-        ranks: int | None = None,
-    ) -> Summary:
+    def of(cls, assignments: Assignments, ranks: int | None = None) -> Summary:
         """Return what assignments say.
 
         Args:
             assignments: Of training; their shares are taken as the mixture.
-            thresholds: From where on something is diagnosed.
             ranks: Of expert parallelism; up to 8 that divide the experts by default.
 
         Raises:
@@ -114,12 +108,8 @@ class Summary:
         return cls(
             layers=layer_table(assignments, ranks),
             domains=domain_table(assignments),
-            diagnoses=tuple(diagnose(assignments, thresholds)),
-            undiagnosed=tuple(
-                layer.key
-                for layer in assignments.layers
-                if not enough(layer, thresholds or Thresholds())
-            ),
+            diagnoses=tuple(diagnose(assignments)),
+            undiagnosed=tuple(one.key for one in assignments.layers if not enough(one)),
         )
 
     @property
@@ -216,32 +206,31 @@ def counts_table(assignments: Assignments) -> pl.DataFrame:
 
 def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFrame:
     """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
-    return _frame([_layer_row(layer, ranks) for layer in assignments.layers], LAYER_SCHEMA)
+    rows = [_layer_row(layer, ranks) for layer in assignments.layers]
+    columns = {
+        name: pl.Series(name, [_finite(row.get(name)) for row in rows], dtype=kind)
+        for name, kind in LAYER_SCHEMA.items()
+    }
+    return pl.DataFrame(columns)
 
 
 def domain_table(assignments: Assignments) -> pl.DataFrame:
     """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
-    found = [_domain_columns(layer) for layer in assignments.layers]
-    columns: dict[str, Any] = {"domain": list(assignments.domains) * len(found)}
-    for name in _place(assignments.layers[0]):
-        values = (getattr(layer, name) for layer in assignments.layers)
-        columns[name] = [value for value in values for _ in assignments.domains]
-    for name in found[0]:
-        value_R = np.concatenate([one[name] for one in found]).astype(float)
-        value_R[~np.isfinite(value_R)] = np.nan
-        columns[name] = pl.Series(value_R, nan_to_null=True)
-    return pl.DataFrame(columns).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
+    tables = []
+    for layer in assignments.layers:
+        columns = {
+            name: pl.Series(np.where(np.isfinite(value_D), value_D, np.nan), nan_to_null=True)
+            for name, value_D in _domain_columns(layer).items()
+        }
+        table = pl.DataFrame({"domain": assignments.domains, **columns})
+        place = pl.lit(layer.layer).alias("layer"), pl.lit(layer.router).alias("router")
+        tables.append(table.with_columns(*place))
+    return pl.concat(tables).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
 
 
 def key_column() -> pl.Expr:
     """Return what makes `key` of a table's `layer` and `router`, as `LayerAssignments.key` is."""
-    named = pl.format("{}/{}", "layer", "router")
-    return (
-        pl.when(pl.col("router") == "")
-        .then(pl.col("layer").cast(pl.String))
-        .otherwise(named)
-        .alias("key")
-    )
+    return pl.format("{}/{}", "layer", "router").str.strip_suffix("/").alias("key")
 
 
 def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
@@ -257,22 +246,24 @@ def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
     return ranks
 
 
-def _place(layer: LayerAssignments) -> dict[str, Any]:
-    return {"layer": layer.layer, "router": layer.router}
-
-
 def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
     ranks = expert_ranks(layer, ranks)
-    about = {**_place(layer), "experts": layer.experts, "top_k": layer.top_k, "ranks": ranks}
-    counts_E, tokens = layer.counts_DE.sum(0), int(layer.tokens_D.sum())
+    about = {
+        "layer": layer.layer,
+        "router": layer.router,
+        "experts": layer.experts,
+        "top_k": layer.top_k,
+        "tokens": int(layer.tokens_D.sum()),
+        "ranks": ranks,
+    }
+    counts_E = layer.counts_DE.sum(0)
     if not counts_E.sum():
-        return about | {"tokens": tokens}
+        return about
     load_E = measures.load_shares(counts_E)
     shares_D = measures.load_shares(layer.tokens_D)
     information, highest = measures.corrected_information(layer.counts_HDE, shares_D)
     return {
         **about,
-        "tokens": tokens,
         "load_entropy": measures.entropy(load_E),
         "effective": measures.effective(load_E),
         "busiest": measures.busiest(load_E),
@@ -305,24 +296,12 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
             "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
             "distance": np.where(known_DD, distance_DD, 0).sum(1) / known_DD.sum(1),
         }
-    found = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
-    return {"tokens": np.asarray(layer.tokens_D), **found}
+    known = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
+    return {"tokens": layer.tokens_D.astype(float), **known}
 
 
-def _frame(rows: list[Any], schema: dict[str, Any]) -> pl.DataFrame:
-    columns = {
-        name: pl.Series(name, [_known(row.get(name)) for row in rows], dtype=kind)
-        for name, kind in schema.items()
-    }
-    return pl.DataFrame(columns)
-
-
-def _known(value: Any) -> Any:
-    """Return a value, and None for a number that is none."""
-    if isinstance(value, str) or value is None:
-        return value
-    return (
-        value.item()
-        if isinstance(value, np.generic) and math.isfinite(value)
-        else (value if math.isfinite(value) else None)
-    )
+def _finite(value: Any) -> Any:
+    """Return a value, and None for a number that is not finite."""
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

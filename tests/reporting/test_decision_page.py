@@ -61,7 +61,7 @@ def test_all_text_can_be_read(open_page, page_file, size, scheme):
 
 
 def test_a_laptop_s_first_screen_has_the_answer_its_gain_its_costs_and_the_buttons(shown):
-    for part in ("h1", ".verdict", ".before", ".mix h2", ".gains dd", ".pays tbody tr", ".chips"):
+    for part in ("h1", ".verdict", "#check", ".mix h2", ".gains dd", ".pays tbody tr", ".chips"):
         box = shown.locator(part).first.bounding_box()
         assert box["y"] + box["height"] <= 800, part
 

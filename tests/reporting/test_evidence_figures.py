@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_fit import DOMAINS, TARGETS, fitted
 from made_validation import made_validation
+from matplotlib.colors import to_rgb
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
@@ -129,12 +130,12 @@ def test_each_seed_is_a_dot_in_the_row_of_its_mixture():
     assert [one[0, 1] for one in dots] == [0, 1, 2]
 
 
-def test_a_difference_is_drawn_with_its_interval_in_the_row_of_its_baseline():
+def test_a_gain_is_drawn_with_its_interval_in_the_row_of_its_baseline():
     validation = made_validation(VALUES)
     left, right = plot_validation(validation).axes
     means = [line for line in right.lines if len(line.get_ydata()) == 1]
     assert [line.get_ydata()[0] for line in means] == [1, 2]
-    assert [line.get_xdata()[0] for line in means] == [one.mean for one in validation.comparisons]
+    assert [line.get_xdata()[0] for line in means] == [-one.mean for one in validation.comparisons]
     assert left.get_ylim() == right.get_ylim()
 
 
@@ -159,3 +160,18 @@ def test_the_early_drop_does_not_hide_what_differs_at_the_end():
     low, high = axes.get_ylim()
     assert first[0] > high
     assert low < second[-1] < first[2] < high
+
+
+def test_a_mixture_has_one_colour_in_all_figures_of_a_run_whatever_is_beside_it():
+    values = {**VALUES, "ours": [1.1, 1.1, 1.1], "proposal_2": [0.9, 0.9, 0.9]}
+    validation = made_validation(values)
+    left, _ = plot_validation(validation, "proposal_2").axes
+    rows = {one.get_text(): n for n, one in enumerate(left.get_yticklabels())}
+    dots = {name: left.collections[row].get_facecolor()[0, :3] for name, row in rows.items()}
+    line = (np.array([1e6, 2e6]), np.array([2.0, 1.5]))
+    curves = {"proposal_2": [line], "natural": [line]}  # the others have no curve
+    lines = plot_validation_curves(curves, "", validation.mixtures).axes[0].lines
+    found = {one.get_label(): to_rgb(one.get_color()) for one in lines}
+    for name, colour in found.items():
+        assert tuple(dots[name]) == pytest.approx(colour)
+    assert len({tuple(one) for one in dots.values()}) == len(values)

@@ -52,7 +52,7 @@ def changed(tmp_path) -> Path:
 
 def test_a_change_is_held_against_the_windows_before_it_and_after_it(changed):
     (change,) = mixopt.experts(changed).changes
-    assert (change.step, change.why, change.between) == (55, "at 55", 0)
+    assert (change.step, change.logged.why, change.between) == (55, "at 55", 0)
     assert [w.end for w in change.windows_before] == [10, 20, 30, 40, 50]
     assert [w.start for w in change.windows_after] == [60, 70, 80, 90, 100, 110]
     found = differing(change)
@@ -132,22 +132,6 @@ def test_steps_of_another_form_are_one_line(text):
         ExpertOptions.parsed(steps=text)
 
 
-def test_a_threshold_of_another_form_is_one_line():
-    with pytest.raises(RoutingError, match="--threshold busiest: expected NAME=NUMBER"):
-        ExpertOptions.parsed(["busiest"])
-
-
-def test_thresholds_of_the_run_hold_and_those_that_are_asked_for_before_them(changed):
-    assert mixopt.experts(changed).summary.diagnoses != ()
-    (changed / "config.yaml").write_text("experts:\n  thresholds: {busiest: 3.2, overflow: 1}\n")
-    assert mixopt.experts(changed).summary.diagnoses == ()
-    asked = ExpertOptions.parsed(["busiest=2.9"])
-    assert [one.layer for one in mixopt.experts(changed, asked).summary.diagnoses] == [1]
-    (changed / "config.yaml").write_text("experts:\n  thresholds: {busyest: 3.2}\n")
-    with pytest.raises(RoutingError, match=r"experts.thresholds: busyest: .*mean 'busiest'"):
-        mixopt.experts(changed)
-
-
 def test_the_worst_of_so_many_ranks_is_told(changed):
     assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [8, 8]
     layers = mixopt.experts(changed, ExpertOptions(ranks=2)).summary.layers
@@ -156,18 +140,8 @@ def test_the_worst_of_so_many_ranks_is_told(changed):
         mixopt.experts(changed, ExpertOptions(ranks=3)).summary  # noqa: B018
 
 
-def test_the_runs_own_ranks_hold_and_those_that_are_asked_for_before_them(changed):
-    (changed / "config.yaml").write_text("experts:\n  ranks: 2\n")
-    assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [2, 2]
-    asked = ExpertOptions(ranks=4)
-    assert mixopt.experts(changed, asked).summary.layers["ranks"].to_list() == [4, 4]
-    (changed / "config.yaml").write_text("experts:\n  ranks: some\n")
-    with pytest.raises(RoutingError, match=r"config.yaml: experts.ranks"):
-        mixopt.experts(changed)
-
-
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    options = ["--json", "--ranks", "4", "--threshold", "busiest=3.5", "--steps", "1:50"]
+    options = ["--json", "--ranks", "4", "--steps", "1:50"]
     ran = command("experts", changed, "--change", "55", *options)
     assert ran.code == 0, ran.error
     found = json.loads(ran.out)

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from mixopt.reporting import figure_svg, plot_mixtures
-from mixopt.reporting.figure_style import (
-    COLOURS,
-    HATCHES,
-    MARKERS,
-    OTHER_HATCHES,
-    OTHER_MARKERS,
-    OTHERS,
-)
+from mixopt.reporting.figure_style import FURTHER, LOOKS
 
-ALL = (*COLOURS.values(), *OTHERS)
+ALL = tuple(one.colour for one in (*LOOKS.values(), *FURTHER))
 NATURAL = {"web": 0.7, "code": 0.3}
 PROPOSAL = {"web": 0.1, "code": 0.9}
 # Deuteranopia in linear RGB, by Vienot, Brettel and Mollon (1999).
@@ -51,25 +44,21 @@ def test_all_colours_differ_to_those_without_green_receptors():
 
 
 def test_the_two_mixtures_that_stand_side_by_side_differ_in_grey():
-    assert abs(in_grey(COLOURS["proposal"]) - in_grey(COLOURS["natural"])) > 20
+    assert abs(in_grey(LOOKS["proposal"].colour) - in_grey(LOOKS["natural"].colour)) > 20
 
 
 def test_colours_that_are_alike_in_grey_have_other_markers_and_hatches():
-    markers = (*MARKERS.values(), *OTHER_MARKERS)
-    hatches = (*HATCHES.values(), *OTHER_HATCHES)
-    looks = list(zip(ALL, markers, hatches, strict=True))
-    assert len(set(markers)) == len(set(hatches)) == len(ALL)
+    looks = [*LOOKS.values(), *FURTHER]
+    assert len({one.marker for one in looks}) == len({one.hatch for one in looks}) == len(ALL)
     for one, other in itertools.combinations(looks, 2):
         alike = abs(in_grey(one[0]) - in_grey(other[0])) < 12
         assert not alike or (one[1] != other[1] and one[2] != other[2])
 
 
-@pytest.mark.parametrize("scale", ["load", "distance"])
-def test_a_scale_of_colours_falls_in_lightness_all_the_way(scale):
-    from mixopt.reporting.expert_plots import LOADS, NEAR
+def test_the_scale_of_loads_falls_in_lightness_all_the_way():
+    from mixopt.reporting.expert_plots import LOADS
 
-    colours = {"load": LOADS, "distance": NEAR}[scale]
-    light = [in_grey("#" + "".join(f"{round(255 * c):02x}" for c in colours(x)[:3])) for x in STEPS]
+    light = [in_grey("#" + "".join(f"{round(255 * c):02x}" for c in LOADS(x)[:3])) for x in STEPS]
     assert (np.diff(light) < 0).all()
 
 

@@ -9,10 +9,11 @@ from made_proposal import made_proposal
 from made_validation import MIXTURES, made_validation
 
 from mixopt.objective import Objective
-from mixopt.proposals import Comparison, Gain, Interval, Recommendation
-from mixopt.reporting.answer import _recommended
-from mixopt.reporting.terminal import recommendation_text
-from mixopt.reporting.validation_section import _curves, _domains, _mixtures, _says
+from mixopt.proposals import Gain, Interval, Recommendation, named
+from mixopt.reporting import broken_guardrails
+from mixopt.reporting.answer import answer_of
+from mixopt.reporting.report import _by_loss, _curves
+from mixopt.reporting.terminal import gain_rows, in_order, recommendation_text
 from mixopt.sweeps import TrialFolder
 from mixopt.trials import Losses, Trial, TrialResult
 
@@ -24,40 +25,87 @@ RECOMMENDED = Recommendation(
 VALUES = {"proposal": [1.0, 1.0, 1.0], "natural": [1.2, 1.3, 1.25], "uniform": [0.8, 0.9, 0.85]}
 
 
-def test_a_difference_that_is_not_shown_is_called_not_significant():
-    assert _says(Comparison("natural", 0.1, -0.1, 0.3, 4)) == "not significant"
-    assert _says(Comparison("natural", -0.2, -0.3, -0.1, 4)) == "better"
+def gains(*names):
+    return {name: Gain(Interval(0.1, 0.05, 0.15), 3, "better", None) for name in names}
 
 
-def table(chosen):
-    """Return the heads of the table by evaluation domain, and the rows by their name."""
+@pytest.mark.parametrize("chosen", ["proposal", "uniform"])
+def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen):
     validation = made_validation(VALUES)
-    recommendation = replace(RECOMMENDED, chosen=chosen)
+    others = [name for name in VALUES if name != chosen]
+    recommendation = replace(RECOMMENDED, chosen=chosen, gains=gains(*others))
     run = SimpleNamespace(
         validation=validation, objective=validation.objective, recommendation=recommendation
     )
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", _domains(run))
-    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-    return cells[0], {row[0]: row[1:] for row in cells[1:]}
-
-
-@pytest.mark.parametrize(
-    ("chosen", "heads"),
-    [
-        ("proposal", ["the proposal", "- natural", "- uniform"]),
-        ("uniform", ["uniform", "- the proposal", "- natural"]),
-    ],
-)
-def test_each_loss_is_that_of_what_is_recommended_less_each_other(chosen, heads):
-    columns, rows = table(chosen)
-    assert columns[1:] == heads
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", _by_loss(run))
+    columns, *cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows)
+    others = list(in_order(gains(*others)))
+    assert columns[1:] == [named(chosen), *(f"over {named(name)}" for name in others)]
     mean = {"proposal": 1.0, "natural": 1.25, "uniform": 0.85}
-    names = [head.removeprefix("- ").removeprefix("the ") for head in heads]
-    own, *differences = rows["help"]
+    own, *found = next(row for row in cells if row[0] == "help")[1:]
     assert float(own) == pytest.approx(mean[chosen])
-    for other, text in zip(names[1:], differences, strict=True):
-        found = float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
-        assert found == pytest.approx(mean[chosen] - mean[other], abs=1e-4)
+    for other, text in zip(others, found, strict=True):
+        gain = float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
+        assert gain == pytest.approx(mean[other] - mean[chosen], abs=1e-4)
+
+
+def test_the_user_s_own_mixture_is_the_second_baseline_and_none_is_left_out():
+    given = ("proposal", "uniform", "best_trial", "unimax", "ours", "natural")
+    assert list(in_order(gains(*given)))[:2] == ["natural", "ours"]
+    assert list(in_order(gains(*given)))[-1] == "proposal"
+    found = replace(RECOMMENDED, chosen="proposal_2", gains=gains("proposal", "ours", "natural"))
+    values = {**VALUES, "ours": [1.1] * 3, "proposal_2": [0.9] * 3}
+    rows = gain_rows(found, made_validation(values))
+    assert [row[0] for row in rows] == ["proposal 2", "natural", "ours", "the proposal"]
+
+
+@pytest.fixture
+def second(tmp_path):
+    """A run decided by proposal 2, which breaks a guardrail by the mean over seeds."""
+    values = {"proposal": [1.0] * 3, "proposal_2": [0.9] * 3, "natural": [1.2] * 3}
+    validation = made_validation({**values, "ours": [1.1] * 3}, {"proposal_2": 0.5, "natural": 0.0})
+    mixture = MIXTURES["proposal_2"]
+    limit = made_proposal(
+        mixture=mixture, natural=MIXTURES["natural"], epochs=None, binding=("code <= 40%",)
+    )
+    limit.to_file(tmp_path / "later_proposals" / "proposal_2.yaml")
+    recommendation = replace(
+        RECOMMENDED,
+        mixture=mixture,
+        natural=MIXTURES["natural"],
+        chosen="proposal_2",
+        gains=gains("proposal", "natural", "ours"),
+        costs={"code": Interval(0.2, 0.1, 0.3)},
+    )
+    rails = SimpleNamespace(reference="natural", margins=lambda names: {"code": 0.1, "help": 0.1})
+    return SimpleNamespace(
+        path=tmp_path,
+        is_done=lambda step: True,
+        recommendation=recommendation,
+        validation=validation,
+        proposal=made_proposal(),
+        constraints=SimpleNamespace(guardrails=rails),
+        objective=validation.objective,
+    )
+
+
+def test_a_second_proposal_is_no_baseline_and_a_broken_guardrail_is_in_the_headline(second):
+    answer = answer_of(second)
+    assert answer.sentence == (
+        "Train on proposal 2, which breaks 1 guardrail: more prose, less code than natural."
+    )
+    (line,) = answer.broken
+    assert line == "code: gain over natural \N{MINUS SIGN}0.2000, allowed \N{MINUS SIGN}0.1"
+    assert answer.limits == ("code <= 40%",)
+    said = recommendation_text(second.recommendation, second.validation, broken_guardrails(second))
+    assert said.startswith("BREAKS guardrail code: gain over natural \N{MINUS SIGN}0.2000,")
+
+
+def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_terminal(second):
+    assert answer_of(second).losses == {"code": Interval(-0.2, -0.3, -0.1)}
+    said = recommendation_text(second.recommendation, second.validation)
+    assert "code \N{MINUS SIGN}0.2000" in words(said)
+    assert "above 0 is worse" not in said
 
 
 TASK = "task/arc/bits_per_byte"
@@ -77,7 +125,7 @@ def curves(path, tasks_of):
         path=path,
         validation=made_validation({"natural": [1.0, 1.0, 1.0]}),
         objective=Objective(("help", TASK), "target", {TASK: 1.0}),
-        losses=("help", TASK),
+        config=SimpleNamespace(losses=("help", TASK)),
     )
     return _curves(run)
 
@@ -93,39 +141,6 @@ def test_learning_curves_of_an_objective_over_tasks_are_those_of_the_tasks(tmp_p
 
 def test_tasks_that_were_measured_at_the_end_alone_have_no_learning_curve(tmp_path):
     assert curves(tmp_path, [{}, {}, {TASK: 2.25}]) == {}
-
-
-PROPOSAL = replace(made_proposal(), warnings=("it is far from all trials",))
-
-
-def recommendation(mixture, warnings=()):
-    return Recommendation(
-        mixture, "some", "undecided", "why", PROPOSAL.natural, "help", "bits_per_byte",
-        1000, {}, {}, None, warnings, {},
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("mixture", "said"),
-    [
-        (PROPOSAL.mixture, "it is far from all trials"),
-        (PROPOSAL.natural, "of the proposal: it is far from all trials"),
-    ],
-)
-def test_a_warning_names_the_proposal_where_another_mixture_is_recommended(mixture, said):
-    found = _recommended(recommendation(mixture, ("tasks are few",)), PROPOSAL)
-    assert found.warnings == ("tasks are few", said)
-
-
-def test_a_warning_of_both_is_said_once_and_of_what_is_recommended():
-    both = recommendation(PROPOSAL.natural, PROPOSAL.warnings)
-    assert _recommended(both, PROPOSAL).warnings == PROPOSAL.warnings
-
-
-def test_a_warning_that_names_the_proposal_is_not_said_to_be_of_it():
-    line = "the proposal (predicted 1.5) is not predicted to beat the best trial"
-    proposal = replace(PROPOSAL, warnings=(line,))
-    assert _recommended(recommendation(PROPOSAL.natural), proposal).warnings == (line,)
 
 
 OTHER_SEEDS = {
@@ -160,13 +175,6 @@ def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(of_best_tri
     assert NOTE in words(said)
     for mean in ("1.3000", "1.2000"):  # over 6 seeds and over 3
         assert mean in said
-
-
-def test_the_page_says_so_beside_the_table_of_means(of_best_trial):
-    validation = made_validation(OTHER_SEEDS)
-    objective = validation.objective
-    run = SimpleNamespace(validation=validation, objective=objective, recommendation=of_best_trial)
-    assert NOTE in _mixtures(run)
 
 
 def test_nothing_is_said_where_all_mixtures_have_the_same_seeds(of_best_trial):

@@ -71,6 +71,11 @@
     else table.after(button);
   }
 
+  /** Open the section that the address names. */
+  const unfold = () => document.getElementById(location.hash.slice(1))?.querySelector("details")?.setAttribute("open", "");
+  addEventListener("hashchange", unfold);
+  unfold();
+
   for (const table of document.querySelectorAll("table.sortable")) {
     makeSortable(table);
     shorten(table);

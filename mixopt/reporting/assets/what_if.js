@@ -182,13 +182,13 @@ function summaryBar(model) {
     element("div", { class: "wi-answer" },
       element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit.replaceAll("_", " ")}`),
       element("span", { class: "wi-line" }, value, half),
-      element("span", { class: "wi-line wi-soft" }, "vs natural ", natural, ` vs ${model.baseName} `, base)),
+      element("span", { class: "wi-line wi-soft" }, "gain over natural ", natural, ` over ${model.baseName} `, base)),
     element("div", { class: "wi-beside" }, nearest, limits));
   return { node, update(now) {
     setText(value, lossText(now.value));
     setText(half, `\u00b1 ${now.halves ? lossText(now.valueHalf) : "\u2026"} (90%)`);
-    writeChange(natural, 1, now.value - model.naturalValue);
-    writeChange(base, 1, now.value - model.baseValue);
+    writeGain(natural, model.naturalValue - now.value);
+    writeGain(base, model.baseValue - now.value);
     setText(nearest, (now.isFar ? `\u26a0 ${farText(model, now)} ` : "") + nearestText(now));
     nearest.classList.toggle("wi-far", now.isFar);
     const lines = now.broken.map(limitText), count = model.limits.length;
@@ -213,7 +213,7 @@ function farText(model, now) {
 function spoken(model, now) {
   const half = now.halves ? ` plus or minus ${lossText(now.valueHalf)}` : "";
   const broken = now.broken.map(limitText).join("; ");
-  return `Objective ${lossText(now.value)}${half}, ${changeText(now.value - model.naturalValue)} against natural. `
+  return `Objective ${lossText(now.value)}${half}, gain over natural ${changeText(model.naturalValue - now.value)}. `
     + `${now.isFar ? farText(model, now) : ""} ${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
@@ -274,7 +274,7 @@ function domainRow(model, state, d, move, ended, scale) {
 
 /** Predicted losses; the objective is the first row, its place among targets is -1. */
 function targetList(model) {
-  const list = foldedList("Losses", ["predicted, 90%", "vs natural", `vs ${model.baseName}`], "wi-target");
+  const list = foldedList("Losses", ["predicted, 90%", "gain over natural", `over ${model.baseName}`], "wi-target");
   const order = byChange(model.baseLosses, model.naturalLosses);
   const rows = [-1, ...order].map((t) => targetRow(model, t));
   list.show(rows);
@@ -286,7 +286,7 @@ function targetRow(model, t) {
   const from = t < 0 ? [model.naturalValue, model.baseValue] : [model.naturalLosses[t], model.baseLosses[t]];
   const label = element("span", { class: "wi-name" }, name, ...(isHigher ? [element("small", {}, " higher is better")] : []));
   const value = element("span", { class: "wi-value" });
-  const changes = ["natural", model.baseName].map((other) => element("span", { class: "wi-change", "data-from": `vs ${other} ` }));
+  const changes = ["natural", model.baseName].map((other) => element("span", { class: "wi-change", "data-from": `over ${other} ` }));
   const node = element("li", { class: `wi-row wi-target${t < 0 ? " wi-objective" : ""}` }, label, value, ...changes);
   node.dataset.target = name;
   return { node, name, write(now) {
@@ -294,7 +294,7 @@ function targetRow(model, t) {
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
     setText(value, `${lossText(loss)} \u00b1 ${half ? lossText(half) : "\u2026"}`);
-    changes.forEach((cell, i) => writeChange(cell, isHigher ? -1 : 1, loss - from[i]));
+    changes.forEach((cell, i) => writeGain(cell, (isHigher ? -1 : 1) * (from[i] - loss)));
   } };
 }
 
@@ -345,12 +345,12 @@ function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Write a change, and whether it is better; the sign says it too. */
-function writeChange(cell, sign, change) {
-  const text = changeText(change), hasMoved = /[1-9]/.test(text);
+/** Write a gain: above 0 is better. */
+function writeGain(cell, gain) {
+  const text = changeText(gain), hasMoved = /[1-9]/.test(text);
   setText(cell, text);
-  cell.classList.toggle("wi-good", hasMoved && sign * change < 0);
-  cell.classList.toggle("wi-bad", hasMoved && sign * change > 0);
+  cell.classList.toggle("wi-good", hasMoved && gain > 0);
+  cell.classList.toggle("wi-bad", hasMoved && gain < 0);
 }
 
 const decimals = (digits) => (value) => value.toFixed(digits).replace("-", "\u2212");

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mixopt.routing import ExpertChange
-from mixopt.routing.expert_change import COMPARED_BY_LAYER
+from mixopt.online import LoggedChange
+from mixopt.reporting.expert_changes import COMPARED_BY_LAYER, ExpertChange
 
 ROUTERS = 800  # each with a number of its own in each window
 
@@ -38,7 +38,7 @@ def change_of(before, after, *, drift, goes_on=1.0, jump=0.0):
         about = {"layer": np.arange(ROUTERS), "router": [""] * ROUTERS}
         windows.append(Window(10 * number, (pl.DataFrame({**about, **table}),)))
     sides = tuple(windows[:before]), tuple(windows[before:])
-    return ExpertChange(10 * before + 1, "", {}, {}, *sides)
+    return ExpertChange(LoggedChange(10 * before + 1, "", {}, {}), *sides)
 
 
 def called(change):
