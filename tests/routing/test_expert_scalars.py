@@ -132,13 +132,6 @@ def test_of_layers_some_of_which_can_be_diagnosed_the_others_are_counted():
     assert values["moe/diagnoses/collapse"] == values["moe/diagnoses/undiagnosed"] == 1
 
 
-def test_the_load_of_the_worst_rank_is_of_the_ranks_that_are_given():
-    window = counted([np.array([[400, 0, 0, 0], [0, 0, 100, 100]])])
-    for ranks, load in ((None, 4 * 400 / 600), (2, 2 * 400 / 600), (1, 1.0)):
-        values = training_scalars(window, ScalarNames((), ()), ranks=ranks)
-        assert values["moe/worst_rank/max"] == pytest.approx(load)
-
-
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
