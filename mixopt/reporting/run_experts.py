@@ -324,9 +324,7 @@ def experts(
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     """Show how each domain's held-out tokens fall on the experts of one trial."""
-    files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
-    results = [read_entry(file)[1] for file in files]
-    found = {one.trial: one.experts for one in results if one.experts is not None}
+    found = _counts_of(run)
     if not found:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
@@ -340,6 +338,13 @@ def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     if trial not in found:
         raise ConfigError(f"trial {trial!r} recorded no experts{did_you_mean(trial, found)}")
     return plot_domain_experts(found[trial].held_out)
+
+
+def _counts_of(run: Run) -> dict[str, ExpertCounts]:
+    """Return the counts of the trials that have some, those of the sweep first."""
+    files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
+    results = [read_entry(file)[1] for file in files]
+    return {one.trial: one.experts for one in results if one.experts is not None}
 
 
 def draw_experts(found: RunExperts) -> list[Path]:
