@@ -1,4 +1,4 @@
-"""What MLflow shall have of a run directory: parent runs of sweep and validation, and outcomes.
+"""What MLflow shall have of a run directory: parent runs, and outcomes; `mixopt sync` sends it.
 
 The sweep's parent run stands for the whole run, so that each run is one row of an experiment; what
 its metrics are is in docs/mlflow.md. A gain is another mixture's objective - that of the
@@ -7,17 +7,21 @@ recommended one: above 0 this one is better.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from mixopt.config import dump_config
 from mixopt.corpus import corpus_hash
-from mixopt.errors import MixoptError
+from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_tables
 from mixopt.run_directory import (
     FIT,
@@ -29,16 +33,34 @@ from mixopt.run_directory import (
     Step,
     commit_of,
     is_sent,
+    load_run,
 )
 from mixopt.sweeps import METRICS, read_attempts, sweep_totals
-from mixopt.system import Say, __version__, package_versions, share_text, silent
-from mixopt.tracking.record import FINGERPRINT
-from mixopt.tracking.sender import IMAGES, MAX_VALUE
-from mixopt.tracking.tracker import Tracker
+from mixopt.system import (
+    ANSWER_SECONDS,
+    Say,
+    ServerUri,
+    __version__,
+    package_versions,
+    share_text,
+    silent,
+)
+from mixopt.tracking.record import FINGERPRINT, JOURNAL, wanted_runs
+from mixopt.tracking.sender import IMAGES, LOCAL, LOG, MAX_VALUE, check_own, sent_now
+from mixopt.tracking.tracker import (
+    ADVISED,
+    Tracker,
+    absolute_uri,
+    counted,
+    patience_for,
+    start_sender,
+    wait_for_sender,
+)
 
 if TYPE_CHECKING:
     from mixopt.proposals import Interval
 
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL, BEST_TRIAL = "natural", "best_trial"
 FLOPS_PER_WEIGHT = 6  # of training, a parameter and token
 NOT_NEURAL = ("ngram",)  # proxies whose parameters are not weights
@@ -63,7 +85,7 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
             _add_outcomes(run, tracker)
 
 
-def record_again(run: Run) -> None:
+def _record(run: Run) -> None:
     """Want the steps of a run recorded that are done, though they were not tracked when done."""
     config = run.config.tracking.model_copy(update={"enabled": True})
     tracker = Tracker(config, run.config.name, run.path, sends=False)
@@ -283,3 +305,107 @@ def description_tags(run: Run) -> dict[str, str]:
     # A block of code is shown as it is: names come from the user.
     tags[NOTE] = f"```\n{text.replace('`', chr(39)).strip()[:MAX_NOTE]}\n```"
     return tags
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What came of sending.
+
+    Attributes:
+        server: The server or database.
+        sent: How many points of metrics, trials, files and runs were sent.
+        trouble: Why something is left, in a line; None where nothing is.
+    """
+
+    server: str
+    sent: Mapping[str, int]
+    trouble: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def sync(
+    directory: str | Path, uri: str | None = None, *, trust: bool = False, say: Say = silent
+) -> SyncResult:
+    """Send what of a run is not in MLflow yet, in order and once.
+
+    Where to is what the user says: `uri`, else MLFLOW_TRACKING_URI; else a database in the
+    directory itself. A server that only the directory names is used with `trust` alone: a directory
+    of unknown origin sends nothing anywhere.
+
+    Args:
+        directory: The run directory.
+        uri: Server or database; it gets all of the run that it has not.
+        trust: Send to the server that the directory names.
+        say: Called every few seconds with a line about what is sent.
+
+    Raises:
+        RunError: It is not a run directory, or only the directory names the server.
+        ConfigError: MLflow is not installed.
+    """
+    path = Path(directory)
+    if importlib.util.find_spec("mlflow") is None:
+        raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
+    check_own(path)
+    given, experiment = _destination(path, uri, trust=trust)
+    server = LOCAL if given is None else str(ServerUri(given))
+    try:
+        process = start_sender(path, given, experiment, own=given is None)
+    except OSError as error:
+        raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
+    patience = max(patience_for(given), ANSWER_SECONDS)
+    if not wait_for_sender(process, path, patience, say):
+        return SyncResult(server, sent_now(path)[0], f"{server}: no answer for {patience:g} s")
+    sent, trouble = sent_now(path)
+    if process.returncode and trouble is None:
+        lines = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        trouble = lines[-1][20:] if lines else f"MLflow's process ended: {path / LOG}"
+    return SyncResult(server, sent, trouble)
+
+
+def sync_line(path: Path, result: SyncResult) -> str:
+    """Say in a line what was sent, and whether something is left."""
+    line = f"{path}: sent {counted(result.sent)} to {result.server}"
+    return f"{line}; the rest is left: {result.trouble}" if result.trouble else line
+
+
+def _destination(path: Path, uri: str | None, *, trust: bool) -> tuple[str | None, str]:
+    """Return where to send a run, None for its own database; and the experiment's name."""
+    if not (path / JOURNAL).exists():
+        _record_again(path)
+    runs = wanted_runs(path)
+    last = runs[next(reversed(runs))] if runs else None
+    experiment = last.experiment if last is not None else path.resolve().name
+    stated = uri or os.environ.get(URI_VARIABLE)
+    if stated:
+        return absolute_uri(ServerUri(stated).given), experiment
+    if last is None or last.server is None:
+        return None, experiment
+    if trust:
+        return absolute_uri(last.server), experiment
+    named = ServerUri(last.server)
+    login = f" {ADVISED}" if named.address != named else ""
+    raise RunError(
+        f"{path}: only this directory names the server {named}, and nothing is sent to it; if it is"
+        f" yours, name it: --uri {named.address}{login} (or {URI_VARIABLE}); to believe the"
+        " directory: --trust"
+    )
+
+
+def _record_again(path: Path) -> None:
+    """Put a run on record that was not tracked."""
+    if not (path / "config.yaml").exists():
+        raise RunError(f"{path}: is not a run directory: it has neither {JOURNAL} nor config.yaml")
+    try:
+        _record(load_run(path))
+    except MixoptError as error:
+        raise RunError(
+            f"{path}: nothing of it was tracked (tracking.enabled: false, or it came to no step),"
+            " and only what is left of a sweep can be recorded afterwards"
+        ) from error
+    if not (path / JOURNAL).exists():
+        raise RunError(
+            f"{path}: nothing to send: neither its sweep nor its validation is done; run it first"
+        )

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import ANSWER_SECONDS, Say, ServerUri, file_record, replacing, silent
+from mixopt.errors import MixoptError
+from mixopt.system import Say, ServerUri, file_record, replacing, silent
 from mixopt.tracking.record import JOURNAL, LineFile, MetricLines, WantedRun, wanted_runs
 from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
 AFTER_ERROR_SECONDS = 5.0
 ADVISED = "with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 STEP, METRICS, COPIES = "log", "metrics.jsonl", "artifacts"  # of a RunLog
 
 
@@ -276,113 +275,6 @@ class RunLog:
             self._tracker.close(patience=AFTER_ERROR_SECONDS)
 
 
-@dataclass(frozen=True)
-class SyncResult:
-    """What came of sending.
-
-    Attributes:
-        server: The server or database.
-        sent: How many points of metrics, trials, files and runs were sent.
-        trouble: Why something is left, in a line; None where nothing is.
-    """
-
-    server: str
-    sent: Mapping[str, int]
-    trouble: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
-
-def sync(
-    directory: str | Path, uri: str | None = None, *, trust: bool = False, say: Say = silent
-) -> SyncResult:
-    """Send what of a run is not in MLflow yet, in order and once.
-
-    Where to is what the user says: `uri`, else MLFLOW_TRACKING_URI; else a database in the
-    directory itself. A server that only the directory names is used with `trust` alone: a directory
-    of unknown origin sends nothing anywhere.
-
-    Args:
-        directory: The run directory.
-        uri: Server or database; it gets all of the run that it has not.
-        trust: Send to the server that the directory names.
-        say: Called every few seconds with a line about what is sent.
-
-    Raises:
-        RunError: It is not a run directory, or only the directory names the server.
-        ConfigError: MLflow is not installed.
-    """
-    path = Path(directory)
-    if importlib.util.find_spec("mlflow") is None:
-        raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
-    check_own(path)
-    given, experiment = _destination(path, uri, trust=trust)
-    server = LOCAL if given is None else str(ServerUri(given))
-    try:
-        process = start_sender(path, given, experiment, own=given is None)
-    except OSError as error:
-        raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
-    patience = max(patience_for(given), ANSWER_SECONDS)
-    if not wait_for_sender(process, path, patience, say):
-        return SyncResult(server, sent_now(path)[0], f"{server}: no answer for {patience:g} s")
-    sent, trouble = sent_now(path)
-    if process.returncode and trouble is None:
-        lines = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-        trouble = lines[-1][20:] if lines else f"MLflow's process ended: {path / LOG}"
-    return SyncResult(server, sent, trouble)
-
-
-def sync_line(path: Path, result: SyncResult) -> str:
-    """Say in a line what was sent, and whether something is left."""
-    line = f"{path}: sent {_counted(result.sent)} to {result.server}"
-    return f"{line}; the rest is left: {result.trouble}" if result.trouble else line
-
-
-def _destination(path: Path, uri: str | None, *, trust: bool) -> tuple[str | None, str]:
-    """Return where to send a run, None for its own database; and the experiment's name."""
-    if not (path / JOURNAL).exists():
-        _record_again(path)
-    runs = wanted_runs(path)
-    last = runs[next(reversed(runs))] if runs else None
-    experiment = last.experiment if last is not None else path.resolve().name
-    stated = uri or os.environ.get(URI_VARIABLE)
-    if stated:
-        return absolute_uri(ServerUri(stated).given), experiment
-    if last is None or last.server is None:
-        return None, experiment
-    if trust:
-        return absolute_uri(last.server), experiment
-    named = ServerUri(last.server)
-    login = f" {ADVISED}" if named.address != named else ""
-    raise RunError(
-        f"{path}: only this directory names the server {named}, and nothing is sent to it; if it is"
-        f" yours, name it: --uri {named.address}{login} (or {URI_VARIABLE}); to believe the"
-        " directory: --trust"
-    )
-
-
-def _record_again(path: Path) -> None:
-    """Put a run on record that was not tracked."""
-    from mixopt.run_directory import load_run
-    from mixopt.tracking.outcomes import record_again
-
-    if not (path / "config.yaml").exists():
-        raise RunError(f"{path}: is not a run directory: it has neither {JOURNAL} nor config.yaml")
-    try:
-        record_again(load_run(path))
-    except MixoptError as error:
-        raise RunError(
-            f"{path}: nothing of it was tracked (tracking.enabled: false, or it came to no step),"
-            " and only what is left of a sweep can be recorded afterwards"
-        ) from error
-    if not (path / JOURNAL).exists():
-        raise RunError(
-            f"{path}: nothing to send: neither its sweep nor its validation is done; run it first"
-        )
-
-
 def absolute_uri(uri: str) -> str:
     """Return the name of a store that holds in any working directory."""
     if not uri.startswith(SQLITE):
@@ -438,7 +330,7 @@ def wait_for_sender(
             return False
         if now > spoken + 2:
             spoken = now
-            heard(f"sync: sent {_counted(sent_now(path)[0])} so far")
+            heard(f"sync: sent {counted(sent_now(path)[0])} so far")
     return True
 
 
@@ -455,7 +347,8 @@ def stamp_of(path: Path) -> int:
         return 0
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words."""
     names = {"points": "points of metrics"}
     return ", ".join(f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n) or (
         "nothing"
