@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -148,37 +148,64 @@ def _nanotron(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:
     return {"data_stages": written}
 
 
+# Each source is packed before they are interleaved, so that a weight is a share of the tokens.
 _TITAN = """\
-from datasets import load_dataset
-from torchtitan.hf_datasets import DatasetConfig
-from torchtitan.hf_datasets.text_datasets import (
-    DATASETS,
-    HFDataSource,
-    InterleavedHuggingFaceTextDataLoader,
-)
+SOURCES = [  # of `load_dataset`: builder of files, or None; files, or a name; share of the tokens
+    SOURCE,
+]
 
+try:  # the main branch
+    from torchtitan.components.data import (
+        ConcatThenSplitPackingConfig,
+        DatasetMixConfig,
+        GrainDataLoader,
+        HuggingFaceStreamingSource,
+        SingleDatasetConfig,
+        WeightedDataset,
+    )
+    from torchtitan.hf_datasets.text_datasets import TextProcessor
+except ImportError:  # 0.3
+    from datasets import load_dataset
+    from torchtitan.hf_datasets import DatasetConfig
+    from torchtitan.hf_datasets.text_datasets import (
+        DATASETS,
+        HFDataSource,
+        InterleavedHuggingFaceTextDataLoader,
+    )
+
+    def stream(builder):
+        files = {"path": builder} if builder else {}
+        name = "data_files" if builder else "path"
+        return lambda path: load_dataset(**files, **{name: path}, split="train", streaming=True)
+
+    for builder in {one[0] for one in SOURCES}:
+        DATASETS[builder or "hub"] = DatasetConfig(
+            path="", loader=stream(builder), sample_processor=lambda sample: sample["text"]
+        )
+    sources = [
+        HFDataSource(dataset=builder or "hub", dataset_path=path, infinite=True, weight=weight)
+        for builder, path, weight in SOURCES
+    ]
+    dataloader = InterleavedHuggingFaceTextDataLoader.Config(sources=sources)
+else:
+
+    def packed(builder, path):
+        files = {"data_files": path} if builder else {}
+        texts = SingleDatasetConfig(
+            source=HuggingFaceStreamingSource.Config(
+                path=builder or path, split="train", load_dataset_kwargs=files
+            ),
+            processor=TextProcessor.Config(),
+            post_filters=(lambda sample: sample is not None,),
+        )
+        return ConcatThenSplitPackingConfig(dataset=texts)
+
+    datasets = [
+        WeightedDataset(dataset=packed(builder, path), weight=weight)
+        for builder, path, weight in SOURCES
+    ]
+    dataloader = GrainDataLoader.Config(dataset=DatasetMixConfig(datasets=tuple(datasets)))
 """
-
-
-def _torchtitan(entries: Entries, facts: Facts) -> str:
-    # Each source is packed before they are interleaved, so that a weight is a share of the tokens.
-    kinds = sorted({builder_of(entry.path) or "" for entry in entries})
-    sources = "".join(
-        f'        HFDataSource(dataset="{builder_of(entry.path) or "hub"}",'
-        f" dataset_path={entry.path!r}, infinite=True, weight={entry.amount!r}),\n"
-        for entry in entries
-    )
-    loader = f"dataloader = InterleavedHuggingFaceTextDataLoader.Config(\n    sources=[\n{sources}"
-    return f"{_TITAN}{''.join(map(_titan_dataset, kinds))}\n{loader}    ],\n)\n"
-
-
-def _titan_dataset(kind: str) -> str:
-    loads = f'"{kind}", data_files=path' if kind else "path"
-    return (
-        f'DATASETS["{kind or "hub"}"] = DatasetConfig(\n    path="",\n'
-        f'    loader=lambda path: load_dataset({loads}, split="train", streaming=True),\n'
-        '    sample_processor=lambda sample: sample["text"],\n)\n'
-    )
 
 
 # Each domain is packed into sequences first, so that a probability is a share of the tokens.
@@ -226,18 +253,24 @@ train_dataset = interleave_datasets(
 """
 
 
-def _interleaved(template: str, entries: Entries, facts: Facts) -> str:
-    """Put a line a domain in the place of the lines LOADS and CHANCES."""
-    lines = {
-        "LOADS,": [f"{_loading_call(entry, facts)}," for entry in entries],
-        "CHANCES,": [f"{entry.amount!r}," for entry in entries],
-    }
+def _python(template: str, entries: Entries, facts: Facts) -> str:
+    """Put the lines of all domains in the place of the lines of a template that name them."""
     written = []
-    for line in template.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        inserted = lines.get(line.strip())
-        written += [line] if inserted is None else [indent + one for one in inserted]
+    for one in template.splitlines():
+        text = one.lstrip()
+        make = _LINES.get(text.rstrip(","))
+        indent = one[: len(one) - len(text)]
+        lines = None if make is None else [make(entry, facts) for entry in entries]
+        written += [one] if lines is None else [f"{indent}{each}," for each in lines]
     return "\n".join(written) + "\n"
+
+
+def _titan_source(entry: Entry, facts: Facts) -> str:
+    return repr((builder_of(entry.path), entry.path, entry.amount))
+
+
+def _amount(entry: Entry, facts: Facts) -> str:
+    return repr(entry.amount)
 
 
 def _loading_call(entry: Entry, facts: Facts) -> str:
@@ -308,6 +341,11 @@ def _swift(entries: Entries, facts: Facts) -> Any:
     return {"dataset": [f"{entry.path}#{max(1, round(entry.amount))}" for entry in entries]}
 
 
+_LINES: dict[str, Callable[[Entry, Facts], str]] = {
+    "SOURCE": _titan_source,
+    "LOADS": _loading_call,
+    "CHANCES": _amount,
+}
 _BRIDGE_COMMAND = "process_config_with_overrides(recipe, config_filepath=FILE), then"
 _TOOLS = (
     ExportTool(
@@ -398,11 +436,11 @@ _TOOLS = (
     ExportTool(
         name="torchtitan",
         title="torchtitan",
-        version="0.3.0",
+        version="0.3.0 and main of 2026-08",
         unit=SEQUENCES,
-        place="Python, `weight` of each HFDataSource",
+        place="Python, `weight` of each HFDataSource, or WeightedDataset of the main branch",
         command="in a config_registry function: from FILE import dataloader",
-        write=_torchtitan,
+        write=partial(_python, _TITAN),
         suffix=".py",
         single_path=True,
     ),
@@ -413,7 +451,7 @@ _TOOLS = (
         unit=SEQUENCES,
         place="Python, a train_dataset of packed sequences",
         command="from FILE import mixture; Trainer(train_dataset=mixture(tokenizer), ...)",
-        write=partial(_interleaved, _TRANSFORMERS),
+        write=partial(_python, _TRANSFORMERS),
         suffix=".py",
     ),
     ExportTool(
@@ -459,7 +497,7 @@ _TOOLS = (
         unit=SAMPLES,
         place="Python, `probabilities` of interleave_datasets",
         command="from FILE import train_dataset",
-        write=partial(_interleaved, _DATASETS),
+        write=partial(_python, _DATASETS),
         suffix=".py",
     ),
 )

@@ -17,7 +17,7 @@ def trainer(folder, **options):
     dataset = MixtureDataset(ROWS)
     sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=16)
     args = trainer_arguments(folder, max_steps=2, **options)
-    return MixtureTrainer(Tiny(50), args, mixture=MixtureLoader(dataset, sampler))
+    return MixtureTrainer(Tiny(50), args=args, mixture=MixtureLoader(dataset, sampler))
 
 
 def test_a_batch_size_that_contradicts_the_samplers_is_refused(tmp_path):

@@ -88,12 +88,12 @@ def _rows(one, inventory, sample_tokens, by_path):
 
 
 def _python(tool, tree):
+    if tool == "torchtitan":
+        (sources,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+        return [(path, weight) for _, path, weight in ast.literal_eval(sources)]
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
     named = [(ast.unparse(call.func), call) for call in calls]
-    if tool == "torchtitan":
-        sources = [_keywords(call) for name, call in named if name == "HFDataSource"]
-        return [(one["dataset_path"], one["weight"]) for one in sources]
     loads = [call for name, call in named if name == "load_dataset"]
     files = [_keywords(call).get("data_files", [call.args[0].value])[0] for call in loads]
     (mix,) = [_keywords(call) for name, call in named if name == "interleave_datasets"]
