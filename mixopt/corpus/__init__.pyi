@@ -2,7 +2,6 @@ from .corpus import (
     FORMAT as FORMAT,
     Corpus as Corpus,
     Domain as Domain,
-    NamedDomains as NamedDomains,
     check_prepared as check_prepared,
     document_ends as document_ends,
     publish_corpus as publish_corpus,

@@ -18,7 +18,7 @@ Shapes: D domains.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ from mixopt.system import (
     list_objects,
     local_path,
     made_once,
+    naming,
     object_exists,
     read_object,
     short_count,
@@ -70,30 +71,8 @@ class Domain:
     validation: TokenShards
 
 
-class NamedDomains:
-    """What is asked of domains to train on and of targets, wherever their text is."""
-
-    domains: tuple[Domain, ...]
-    targets: tuple[Domain, ...]
-
-    @property
-    def domain_names(self) -> tuple[str, ...]:
-        """Names of the domains that can be trained on."""
-        return tuple(domain.name for domain in self.domains)
-
-    @property
-    def evaluation(self) -> tuple[Domain, ...]:
-        """All evaluation domains: the training domains' held-out text, then the targets."""
-        return self.domains + self.targets
-
-    @property
-    def evaluation_names(self) -> tuple[str, ...]:
-        """Names of all evaluation domains."""
-        return tuple(domain.name for domain in self.evaluation)
-
-
 @dataclass(frozen=True)
-class Corpus(NamedDomains):
+class Corpus:
     """The domains that can be trained on, and the targets that are only evaluated."""
 
     path: Path
@@ -118,12 +97,18 @@ class Corpus(NamedDomains):
             CorpusError: There is none, or its index is damaged.
             ShardError: A shard is absent, truncated or altered, or leads out of the corpus.
         """
-        path = local_corpus(path, _fault)
+        path = _fetched(str(path)) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
         return cls(
             path=path,
-            domains=tuple(_open_domain(path, name, verify) for name in index.domains),
-            targets=tuple(_open_target(path, name, verify) for name in index.targets),
+            domains=tuple(
+                Domain(name, *_opened(path, name, verify, "train", "validation"))
+                for name in index.domains
+            ),
+            targets=tuple(
+                Domain(name, None, *_opened(path, name, verify, "validation"))
+                for name in index.targets
+            ),
             tokenizer=index.tokenizer,
             vocab_size=index.vocab_size,
             fingerprint=index.fingerprint,
@@ -137,6 +122,21 @@ class Corpus(NamedDomains):
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of the domains that can be trained on."""
+        return tuple(domain.name for domain in self.domains)
+
+    @property
+    def evaluation(self) -> tuple[Domain, ...]:
+        """All evaluation domains: the training domains' held-out text, then the targets."""
+        return self.domains + self.targets
+
+    @property
+    def evaluation_names(self) -> tuple[str, ...]:
+        """Names of all evaluation domains."""
+        return tuple(domain.name for domain in self.evaluation)
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -182,14 +182,6 @@ def distinct(stored: int, copies: float) -> int:
     return stored if copies == 1 else max(1, round(stored / copies))
 
 
-def _fault(path: Path) -> str | None:
-    try:
-        Corpus.open(path)
-    except CorpusError as error:
-        return str(error)
-    return None
-
-
 def document_ends(corpus: Corpus) -> tuple[int, ...]:
     """Return the ids that end a document: its tokenizer's, and those that are stated."""
     from mixopt.corpus.tokenizer import saved_tokenizer
@@ -223,23 +215,11 @@ def _open_tasks(path: Path, names: tuple[str, ...]) -> tuple[EncodedTask, ...]:
     return tuple(open_task(path, name) for name in names)
 
 
-def _open_domain(path: Path, name: str, verify: bool) -> Domain:
-    return Domain(name, _shards(path, name, "train", verify), _held_out(path, name, verify))
+def _opened(path: Path, name: str, verify: bool, *splits: str) -> list[TokenShards]:
+    places = [inside(path, f"{name}/{split}", ShardError) for split in splits]
+    return [TokenShards.open(place, verify=verify) for place in places]
 
 
-def _open_target(path: Path, name: str, verify: bool) -> Domain:
-    return Domain(name, None, _held_out(path, name, verify))
-
-
-def _held_out(path: Path, name: str, verify: bool) -> TokenShards:
-    return _shards(path, name, "validation", verify)
-
-
-def _shards(path: Path, name: str, split: str, verify: bool) -> TokenShards:
-    return TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
-
-
-Fault = Callable[[Path], str | None]
 _REMEMBERED = (".tmp", ".verified.json", ".lock")
 
 
@@ -267,18 +247,18 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     return len(files) + 1
 
 
-def local_corpus(where: str | Path, fault: Fault) -> Path:
-    """Return the folder of a corpus; one in a store is fetched whole, once a node, and verified."""
-    if not is_url(where):
-        return Path(where)
-    url = str(where)
+def _fetched(url: str) -> Path:
+    """Return the copy of a corpus in a store: fetched whole, once a node, and verified."""
     index = fetched(list_objects(join_url(url, INDEX))[0])
     target = cache_folder() / "corpora" / file_hash(index) / "corpus"
 
-    def found() -> Path | None:
-        return target if target.is_dir() and fault(target) is None else None
+    def find() -> Path | None:
+        try:
+            return Corpus.open(target).path if target.is_dir() else None
+        except CorpusError:
+            return None
 
-    return made_once(target.parent, found, lambda: _fetch(url, index, target, fault))
+    return made_once(target.parent, find, lambda: _fetch(url, index, target))
 
 
 def check_prepared(where: str) -> None:
@@ -289,7 +269,7 @@ def check_prepared(where: str) -> None:
         raise CorpusError(f"corpus.prepared: {where}: holds no prepared corpus (no {INDEX})")
 
 
-def _fetch(url: str, listed: Path, target: Path, fault: Fault) -> Path:
+def _fetch(url: str, listed: Path, target: Path) -> Path:
     temporary = temporary_path(target)
     temporary.mkdir(parents=True)
     try:
@@ -303,12 +283,10 @@ def _fetch(url: str, listed: Path, target: Path, fault: Fault) -> Path:
                 path = below(temporary, name, CorpusError)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 read_object(stored, path)
-        found = fault(temporary)
-        if found is None:
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.rename(target)
+        with naming(temporary, url):
+            Corpus.open(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if found is not None:
-        raise CorpusError(f"{url}: {found.replace(str(temporary), url)}")
     return target

@@ -14,27 +14,29 @@ from __future__ import annotations
 import hashlib
 import heapq
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, StrictStr
 
 from mixopt.config import BITS_PER_BYTE, TasksConfig, task_column
 from mixopt.corpus.index_files import PREPARE_AGAIN, TASK_FOLDER
-from mixopt.corpus.text_files import LONGEST_DOCUMENT, open_file
+from mixopt.corpus.text_files import Row, RowFile, Values
 from mixopt.corpus.tokenizer import Spans, Tokenizer
-from mixopt.errors import ConfigError, CorpusError, did_you_mean
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
     Array,
+    FileShape,
     IntArray,
     Say,
     check_name,
+    checked_as,
     inside,
     local_copy,
     naming,
@@ -44,8 +46,7 @@ from mixopt.system import (
 )
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-MAX_WEIGHT = 1e100
-_FIELDS = ("id", "context", "continuation", "weight")
+MAX_WEIGHT = 1e15
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,19 @@ class EncodedTask:
 def read_items(path: str | Path) -> Iterator[Item]:
     """Give the items of a file, in order."""
     path = Path(path).expanduser()
-    seen: dict[str, int] = {}
-    for number, line in _numbered(path):
-        item = _item(line, f"{path}:{number}")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})")
+    seen: dict[str, str] = {}
+    for where, values, fault in _rows(path):
+        if values is None:
+            raise ConfigError(f"{where}: {fault}")
+        item = _item(values, where)
         if item.id in seen:
             raise ConfigError(
-                f"{path}:{number}: id {shown_name(item.id)} is also that of line {seen[item.id]}; "
-                "give each item its own"
+                f"{where}: id {shown_name(item.id)} is also that of line {seen[item.id]}; give each"
+                " item its own"
             )
-        seen[item.id] = number
+        seen[item.id] = where.rpartition(":")[2]
         yield item
     if not seen:
         raise ConfigError(f"{path}: has no items; one JSON object a line")
@@ -254,62 +259,33 @@ def _fit(task: EncodedTask) -> bool:
     )
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give the lines that are not empty, with their numbers."""
+def _rows(path: Path) -> Iterator[Row]:
     try:
-        with open_file(path) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_DOCUMENT), b""), 1):
-                if len(line) == LONGEST_DOCUMENT:
-                    raise ConfigError(f"{path}:{number}: longer than {LONGEST_DOCUMENT >> 20} MiB")
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})") from error
-    except ConfigError:
-        raise
+        yield from RowFile(path, "json")
     except Exception as error:  # whatever a library raises on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
 
 
-def _item(line: bytes, where: str) -> Item:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where}: invalid UTF-8 at byte {error.start + 1}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: broken JSON: {str(error)[:100]}") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: a {type(row).__name__}; an item is an object")
-    for name in row:
-        if name not in _FIELDS:
-            raise ConfigError(f"{where}: unknown field {name!r}{did_you_mean(name, _FIELDS)}")
-    name = row.get("id")
-    if isinstance(name, bool) or not isinstance(name, (str, int)):
-        raise ConfigError(f"{where}: id: {name!r}; give each item text or a number of its own")
-    weight = row.get("weight", 1.0)
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_number or not 0 < weight < MAX_WEIGHT:
-        raise ConfigError(f"{where}: weight: {weight!r}; need a number above 0 and below 1e100")
-    context, continuation = (_text(row, field, where) for field in ("context", "continuation"))
-    if not continuation:
-        raise ConfigError(f"{where}: continuation: is empty, so there is nothing to score")
-    return Item(_text({"id": str(name)}, "id", where), context, continuation, float(weight))
+class _ItemShape(FileShape):
+    id: StrictStr
+    context: StrictStr
+    continuation: Annotated[StrictStr, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0, lt=MAX_WEIGHT, strict=True)] = 1.0
 
 
-def _text(row: dict[str, Any], field: str, where: str) -> str:
-    if field not in row:
-        raise ConfigError(f"{where}: {field}: is missing")
-    value = row[field]
-    if not isinstance(value, str):
-        raise ConfigError(f"{where}: {field}: {type(value).__name__} {str(value)[:40]!r}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{where}: {field}: invalid UTF-8 at character {error.start + 1}"
-        ) from error
-    return value
+def _item(values: Values, where: str) -> Item:
+    name = values.get("id")
+    number = {"id": str(name)} if type(name) is int else {}
+    shape = checked_as(_ItemShape, {**values, **number}, where, ConfigError)
+    item = Item(shape.id, shape.context, shape.continuation, shape.weight)
+    for field, text in vars(item).items():
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:
+            at = error.start + 1
+            raise ConfigError(f"{where}: {field}: invalid UTF-8 at character {at}") from error
+    return item
 
 
 _ARRAYS = tuple(one.name for one in fields(EncodedTask) if one.name != "name")

@@ -97,10 +97,10 @@ def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(s3, run):
     publish(run, "s3://texts/one")
     content = s3.get("one/a/train/00000.bin")
     s3.put("one/a/train/00000.bin", content[:-2] + b"!!")
-    with pytest.raises(CorpusError, match=r"^s3://texts/one: s3://texts/one/a/train.*SHA-256"):
+    with pytest.raises(CorpusError, match=r"^s3://texts/one/a/train.*SHA-256"):
         Corpus.open("s3://texts/one")
     s3.delete("one/a/train/00000.bin")
-    with pytest.raises(CorpusError, match=r"^s3://texts/one: s3://texts/one/a/train.*not found"):
+    with pytest.raises(CorpusError, match=r"^s3://texts/one/a/train.*not found"):
         Corpus.open("s3://texts/one")
     assert not list(cache_folder().rglob("*.bin"))
     s3.put("one/a/train/00000.bin", content)
