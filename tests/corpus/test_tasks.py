@@ -95,7 +95,11 @@ def test_a_broken_line_is_refused(tmp_path, content, message):
 
 def test_a_file_without_items_or_none_at_all_is_refused(tmp_path):
     (tmp_path / "t.jsonl").write_text("\n\n")
-    for name, message in (("t.jsonl", "has no items"), ("u.jsonl", "no such file"), ("", "no such file")):
+    for name, message in (
+        ("t.jsonl", "has no items"),
+        ("u.jsonl", "no such file"),
+        ("", "no such file"),
+    ):
         with pytest.raises(ConfigError, match=message):
             list(read_items(tmp_path / name))
 
