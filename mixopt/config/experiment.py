@@ -366,7 +366,7 @@ def _faults(config: Config, trust: bool) -> Iterable[Fault]:
     yield from _task_names(config)
     yield from url_faults(experiment_urls(config))
     yield from _objective_faults(config)
-    yield from _guardrail_faults(config)
+    yield from _pattern_faults(config)
     yield from size_faults(corpus, config.evaluation)
     for location, kind, name, known in _references(config):
         if name not in known:
@@ -396,9 +396,7 @@ def _faults(config: Config, trust: bool) -> Iterable[Fault]:
 def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[str]]]:
     """Yield each name that stands for something: where, what it names, and the known names."""
     domains = list(config.corpus.domains)
-    places: list[tuple[Location, Iterable[str]]] = [
-        (("constraints", "bounds"), config.constraints.bounds),
-    ]
+    places: list[tuple[Location, Iterable[str]]] = []
     for place, baseline in enumerate(config.validation.baselines):
         places.append((("validate", "baselines", place), baseline.weights or ()))
     if config.design.anneals is not None:
@@ -438,18 +436,22 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
         yield ("objective",), mixed
 
 
-def _guardrail_faults(config: Config) -> Iterable[Fault]:
-    """Find what cannot be right of the evaluation domains that guardrails name."""
-    rails, place = config.constraints.guardrails, ("constraints", "guardrails", "targets")
-    targets = {} if rails is None else rails.targets
-    for pattern in targets:
-        fault = choice_fault(pattern, config.losses, KIND)
-        if fault is not None:
-            yield (*place, pattern), fault
-            return
-    fault = value_fault(targets, config.losses)
-    if fault is not None:
-        yield place, fault
+def _pattern_faults(config: Config) -> Iterable[Fault]:
+    """Find names and globs of limits that choose nothing, and globs that disagree."""
+    limits, rails = config.constraints, config.constraints.guardrails
+    domains = list(config.corpus.domains)
+    for field, patterns, names, kind in (
+        ("bounds", limits.bounds, domains, "domain"),
+        ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
+        ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
+    ):
+        place: Location = ("constraints", *field.split("."))
+        faults = [(pattern, choice_fault(pattern, names, kind)) for pattern in patterns]
+        unknown = [((*place, pattern), fault) for pattern, fault in faults if fault is not None]
+        disagreement = None if unknown else value_fault(patterns, names)
+        yield from unknown
+        if disagreement is not None:
+            yield place, disagreement
 
 
 def _command_faults(proxy: ProxyConfig) -> Iterable[Fault]:

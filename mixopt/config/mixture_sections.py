@@ -19,6 +19,7 @@ from mixopt.config.sections import (
     one_given,
 )
 from mixopt.errors import MixoptError, did_you_mean
+from mixopt.system import one_value
 
 Anchor = Literal["natural", "uniform"]
 KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
@@ -262,11 +263,20 @@ class DesignConfig(Section):
         return self
 
 
+def _both_ends(given: Any) -> Any:
+    """Read a number alone as a share that is fixed: its minimum and its maximum."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return (given, given) if is_number else given
+
+
+Bounds = Annotated[tuple[Share, Share], BeforeValidator(_both_ends)]
+
+
 class GroupConfig(Section):
     """Bounds on what some domains have together."""
 
     domains: list[str] = Field(min_length=1, description="which domains")
-    bounds: tuple[Share, Share] = Field(description="minimum and maximum of their sum")
+    bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
 def _domains_alone(given: Any) -> Any:
@@ -346,9 +356,12 @@ class GuardrailsConfig(Section):
 class ConstraintsConfig(Section):
     """Limits on mixtures; radius and guardrails apply to proposals, the rest to designs too."""
 
-    bounds: dict[str, tuple[Share, Share]] = Field(
-        default_factory=dict, description="minimum and maximum by domain"
+    bounds: dict[str, Bounds] = Field(
+        default_factory=dict,
+        description="minimum and maximum, or a fixed share, by domain or glob; a name overrides "
+        "globs",
     )
+    drop: list[str] | None = Field(None, description="domains or globs that get nothing")
     groups: dict[str, GroupConfig] | None = Field(
         None, description="by name: domains, and the minimum and maximum of their total"
     )
@@ -363,3 +376,28 @@ class ConstraintsConfig(Section):
     )
     radius: RadiusConfig | None = None
     guardrails: GuardrailsConfig | None = None
+
+    def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """Return the minimum and the maximum of each domain that has bounds or is dropped.
+
+        Raises:
+            ConfigError: A name or glob that is of no domain; globs that disagree.
+        """
+        bounds = one_value(self.bounds, domains, "constraints.bounds", "domain")
+        gone = one_value(dict.fromkeys(self.drop or (), 0.0), domains, "constraints.drop", "domain")
+        return bounds | dict.fromkeys(gone, (0.0, 0.0))
+
+    def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
+        """Return these limits with those of a user in their place, where there are some.
+
+        Bounds by a glob narrow those that a domain has; by its name they replace them.
+        """
+        given = {name: getattr(changes, name) for name in changes.model_fields_set}
+        for name in ("groups", "proportions", "max_epochs_of"):
+            if name in given and given[name] and getattr(self, name):
+                given[name] = {**getattr(self, name), **given[name]}
+        bounds = self.bounds_of(domains)
+        for name, (least, most) in changes.bounds_of(domains).items():
+            low, high = (0.0, 1.0) if name in changes.bounds else bounds.get(name, (0.0, 1.0))
+            bounds[name] = max(least, low), min(most, high)
+        return self.model_copy(update={**given, "bounds": bounds, "drop": None})

@@ -114,7 +114,7 @@ class Constraints:
         return cls(
             tuple(inventory),
             (
-                *_bounds(config),
+                *_bounds(config, tuple(inventory)),
                 *_epoch_caps(config, inventory, target_tokens),
                 *_groups(config),
             ),
@@ -320,9 +320,9 @@ class _System:
         )
 
 
-def _bounds(config: ConstraintsConfig) -> Iterator[LinearLimit]:
+def _bounds(config: ConstraintsConfig, domains: tuple[str, ...]) -> Iterator[LinearLimit]:
     source = "constraints.bounds"
-    for name, (least, most) in config.bounds.items():
+    for name, (least, most) in config.bounds_of(domains).items():
         if least > most:
             raise ConfigError(
                 f"{source}.{name}: the minimum, {least:g}, is above the maximum, {most:g}"

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixopt.config import (
-    ConstraintsConfig,
-    ProposeConfig,
     RiskConfig,
     read_inventory,
     stated_tokens,
@@ -33,7 +31,6 @@ from mixopt.run_directory import (
     RECOMMENDATION,
     CheckedPart,
     Run,
-    base_losses,
     collapsed_trials,
     load_run,
     repetition_of,
@@ -276,21 +273,24 @@ def propose_front_from(
 
 def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
     fit = load_fit(directory, trust=trust)
-    limits, search, seed, base = ConstraintsConfig(), ProposeConfig(), 0, None
+    sizes = known_inventory(directory, query.inventory, fit.domains, trust)
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
-        config, base = run.config, base_losses(run)
-        limits, search, seed = config.constraints, config.propose, config.seed
+        return request_of(
+            run,
+            fit,
+            tokens=query.tokens,
+            constraints=query.constraints,
+            inventory=sizes,
+            risk=query.risk,
+        )
     return ProposalRequest.of(
         fit,
-        constraints=query.constraints or limits,
-        inventory=known_inventory(directory, query.inventory, fit.domains, trust),
+        constraints=query.constraints,
+        inventory=sizes,
         tokens=query.tokens,
         risk=query.risk,
-        search=search,
-        seed=seed,
         collapsed=collapsed_trials(directory),
-        base=base,
     )
 
 

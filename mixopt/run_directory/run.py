@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,10 +42,18 @@ if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.constraints import Constraints
     from mixopt.corpus import Corpus
-    from mixopt.fitting import Fit, Repetition
+    from mixopt.fitting import Fit, ObjectiveLike, Repetition
     from mixopt.mixture import Mixture
     from mixopt.objective import Objective
-    from mixopt.proposals import Proposal, ProposalRequest, Recommendation, Validation
+    from mixopt.proposals import (
+        ConstraintsLike,
+        Forecast,
+        Proposal,
+        ProposalRequest,
+        Recommendation,
+        RiskLike,
+        Validation,
+    )
     from mixopt.reporting import RunPlots
     from mixopt.trials import Trial, Trials
 
@@ -200,6 +208,63 @@ class Run:
 
         return RunPlots(self)
 
+    def predict(
+        self,
+        weights: Mixture | Mapping[str, float] | str | Path,
+        *,
+        tokens: float | str | None = None,
+        constraints: ConstraintsLike | None = None,
+    ) -> Forecast:
+        """Predict what any mixture gives, with intervals, and which limits it breaks.
+
+        Args:
+            weights: Share of each domain, or a file of them, such as a recommendation.
+            tokens: Length of the full run, `50B` or a number; that of the configuration if None.
+            constraints: Changes to the run's limits, as a file, fields or a section.
+
+        Returns:
+            Losses, objective, epochs and broken limits.
+
+        Raises:
+            MixtureError: The weights do not add up to 1, or are of other domains.
+            RunError: The run has no fit yet.
+        """
+        from mixopt.mixture import Mixture
+        from mixopt.proposals import predict_mixture
+
+        if isinstance(weights, str | Path):
+            weights = Mixture.from_file(weights)
+        elif not isinstance(weights, Mixture):
+            weights = Mixture(weights)
+        request = request_of(self, self.fit, tokens=tokens, constraints=constraints)
+        return predict_mixture(request, weights, self.objective)
+
+    def propose(
+        self,
+        target: ObjectiveLike | None = None,
+        *,
+        tokens: float | str | None = None,
+        constraints: ConstraintsLike | None = None,
+        risk: RiskLike | None = None,
+    ) -> Proposal:
+        """Propose a mixture for another target, length or limits than the run's own.
+
+        Args:
+            target: A loss, weights of losses or an objective; the run's own if None.
+            tokens: Length of the full run, `50B` or a number; that of the configuration if None.
+            constraints: Changes to the run's limits, as a file, fields or a section.
+            risk: `{"std": 1.0}` or `{"quantile": 0.9}`, in place of the run's.
+
+        Raises:
+            InfeasibleError: No mixture meets the limits.
+            RunError: The run has no fit yet.
+        """
+        from mixopt.proposals import propose_mixture
+
+        request = request_of(self, self.fit, tokens=tokens, constraints=constraints, risk=risk)
+        aim = self.objective if target is None else request.resolve_objective(target)
+        return propose_mixture(request, aim)
+
     @property
     def inventory(self) -> dict[str, int]:
         """Distinct tokens of each domain in the full run: as stated, or all that was prepared.
@@ -296,21 +361,40 @@ class Run:
         return f", {'running' if is_in_use(self.path) else 'interrupted'}{trials}"
 
 
-def request_of(run: Run, fit: Fit) -> ProposalRequest:
-    """Return what the configuration of a run asks of a fit of its trials."""
+def request_of(
+    run: Run,
+    fit: Fit,
+    *,
+    tokens: float | str | None = None,
+    constraints: ConstraintsLike | None = None,
+    inventory: Mapping[str, float] | str | Path | None = None,
+    risk: RiskLike | None = None,
+) -> ProposalRequest:
+    """Return what the configuration of a run asks of a fit, with a user's changes to it."""
+    from mixopt.config import ConstraintsConfig, read_constraints
+    from mixopt.constraints import Constraints
     from mixopt.proposals import ProposalRequest
     from mixopt.run_directory.trial_records import collapsed_trials
 
-    return ProposalRequest(
+    config = run.config
+    if constraints is None:
+        constraints = config.constraints
+    elif not isinstance(constraints, Constraints):
+        if not isinstance(constraints, ConstraintsConfig):
+            constraints = read_constraints(constraints)
+        constraints = config.constraints.with_changes(constraints, fit.domains)
+    request = ProposalRequest.of(
         fit,
-        run.constraints,
-        run.natural,
-        run.inventory,
-        run.config.propose,
-        run.config.seed,
-        collapsed_trials(run.path),
-        run.trials,
+        constraints=constraints,
+        inventory=run.inventory if inventory is None else inventory,
+        tokens=tokens,
+        risk=risk,
+        search=config.propose,
+        seed=config.seed,
+        collapsed=collapsed_trials(run.path),
+        base=base_losses(run),
     )
+    return replace(request, trials=run.trials)
 
 
 def stated_objective(run: Run) -> Objective:
