@@ -93,7 +93,7 @@ class CommandFields(Section):
         None, description="the trainer's own data by domain, for mixture_format"
     )
     folder: str | None = Field(
-        None, description="where the command runs; the trial's own folder, {out}, if omitted"
+        None, description="where the command runs, relative to this file; {out} if omitted"
     )
     timeout: Duration | None = Field(
         None, description="time limit of a trial, in seconds or as 2h; no limit if omitted"
@@ -154,8 +154,6 @@ class ProxyConfig(CommandFields):
             given["start"] = self.start if is_name else str(path.absolute())
         if self.start_hash is not None:
             given["start_hash"] = self.start_hash
-        if self.folder is not None:
-            given["folder"] = str(Path(self.folder).expanduser().absolute())
         return given
 
 
@@ -309,6 +307,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
         faults=lambda config: _faults(config, trust),
         files=trust,
     )
+    if config.proxy.folder is not None:  # relative to the file, whoever runs it from where
+        folder = Path(path).resolve().parent.joinpath(Path(config.proxy.folder).expanduser())
+        proxy = config.proxy.model_copy(update={"folder": str(folder)})
+        config = config.model_copy(update={"proxy": proxy})
     return with_stated_sizes(config, trust=trust)
 
 

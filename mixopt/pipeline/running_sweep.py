@@ -21,6 +21,7 @@ from mixopt.sweeps import (
     LogPart,
     Means,
     cancel_submitted,
+    failure_kind,
     going_on,
     is_plain,
     logs_in,
@@ -77,9 +78,7 @@ def failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda one: one.trial):
         if result.status != "finished":
-            reason = str(result.reason).replace(result.trial, "*")
-            key = re.sub(r"\d+", "0", f"{result.status} {reason}")
-            groups.setdefault(key, []).append(result)
+            groups.setdefault(failure_kind(result), []).append(result)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
     return [
         {

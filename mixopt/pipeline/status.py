@@ -13,7 +13,15 @@ from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.running_sweep import detail_lines, left_running, not_asked, sweep_details
 from mixopt.pipeline.trial_start import prefix_progress
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step
-from mixopt.sweeps import GROUPS, GroupState, read_entry, read_groups, read_progress
+from mixopt.sweeps import (
+    GROUPS,
+    GroupState,
+    read_attempts,
+    read_entry,
+    read_groups,
+    read_progress,
+    seconds_left,
+)
 from mixopt.system import duration, host_name, is_in_use, long_duration, short_count
 
 WORKERS = 16  # that have a line each
@@ -154,7 +162,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     left = left_running(run, folder) if alone else []
     silent = {"not_asked": not_asked(run)} if alone and not_asked(run) else {}
     if not (folder / GROUPS).exists():
-        return _shown(workers, 0) if workers else silent | _going_on(left)
+        return _shown(workers) if workers else silent | _going_on(left)
     total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:
         total, missing = planned_trials(run), not_run(run)
@@ -172,8 +180,10 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     found |= sweep_details(folder, results, left or workers, total - missing)
     found |= _going_on(left)
     if workers:
+        to_go = total - missing - len(results)
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
-        return {**found, **_shown(workers, (total - missing - len(results)) * each)}
+        known = seconds_left(read_attempts(folder), workers, to_go)
+        return {**found, **_shown(workers, to_go * each, known)}
     seconds = _left(folder / GROUPS, files, total) if running else None
     return found if seconds is None else {**found, "left": seconds}
 
@@ -189,13 +199,16 @@ def _going_on(left: Sequence[GroupState]) -> dict[str, Any]:
     }
 
 
-def _shown(workers: Sequence[GroupState], tokens: int) -> dict[str, Any]:
-    """Return what only a running sweep knows, of which so many tokens have yet to be trained."""
+def _shown(
+    workers: Sequence[GroupState], tokens: int = 0, left: float | None = None
+) -> dict[str, Any]:
+    """Return what only a running sweep knows; without a time left, by the tokens to train."""
     known: dict[str, Any] = {"running": sum(len(group.trials) for group in workers)}
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
     if rate:
-        left = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
-        known |= {"tokens_per_second": round(rate, 1), "left": round(left, 1)}
+        known["tokens_per_second"] = round(rate, 1)
+        by_tokens = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
+        known["left"] = round(by_tokens if left is None else left, 1)
     return {**known, "workers": [asdict(group) for group in workers]}
 
 

@@ -23,6 +23,7 @@ from .progress import (
     SweepTotals as SweepTotals,
     read_attempts as read_attempts,
     read_progress as read_progress,
+    seconds_left as seconds_left,
     sweep_totals as sweep_totals,
 )
 from .ray_tasks import RayExecutor as RayExecutor
@@ -31,6 +32,7 @@ from .sweep import (
     FILES as FILES,
     Means as Means,
     cancel_submitted as cancel_submitted,
+    failure_kind as failure_kind,
     going_on as going_on,
     read_groups as read_groups,
     run_trials as run_trials,

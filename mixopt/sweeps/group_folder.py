@@ -51,7 +51,7 @@ class Beat(FileShape):
         total: Of all that it will train on; 0 until the proxy reports.
         number: How many beats there were.
         moves: How often the worker has moved on since it started.
-        cpu: Seconds that the process has computed for.
+        cpu: Seconds that its processes have computed for since.
         seconds: How long it has had the folder.
         place: Where.
     """
@@ -77,6 +77,7 @@ class GroupResult(FileShape):
         refuses_corpus: Whether the worker sees another corpus than the owner.
         trained: How many trials were trained together.
         seconds: How long it took.
+        cpu: Seconds that its processes have computed for.
         place: Where.
     """
 
@@ -87,6 +88,7 @@ class GroupResult(FileShape):
     refuses_corpus: bool = False
     trained: Tokens = 0
     seconds: Amount = 0.0
+    cpu: Amount = 0.0
     place: Place = NOWHERE
 
 

@@ -69,6 +69,7 @@ class GroupOutcome:
         fault: What may be different another time. None where the proxy itself gave the reason.
         place: Where it was.
         seconds: How long it was there.
+        cpu: Seconds that its processes have computed for.
     """
 
     trials: Sequence[Trial]
@@ -78,6 +79,7 @@ class GroupOutcome:
     fault: Fault | None = None
     place: Place = NOWHERE
     seconds: float = 0.0
+    cpu: float = 0.0
 
 
 class Watch:
@@ -335,9 +337,16 @@ class GroupRunner:
             except RunError as error:
                 results, reason = [], f"the worker's answer cannot be used: {error}"
         place = result.place if result.place.node else replace(result.place, node="unknown")
-        seconds = max(result.seconds, one.beat.seconds)
-        left = one.trials[count:]
-        return GroupOutcome(members, left, results, reason, result.fault, place, seconds)
+        return GroupOutcome(
+            members,
+            one.trials[count:],
+            results,
+            reason,
+            result.fault,
+            place,
+            seconds=max(result.seconds, one.beat.seconds),
+            cpu=max(result.cpu, one.beat.cpu),
+        )
 
     def _short_of_memory(self, kind: str, trials: int) -> None:
         """Note that memory was short: twice on a kind of device, and it takes half as many."""

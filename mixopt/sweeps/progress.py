@@ -6,17 +6,18 @@ does of any run; the step is the seconds since the first line. `attempts.jsonl` 
 attempt that has ended:
 
     {"at": 1764151200.0, "trials": ["t0007"], "finished": 1, "outcome": "ended", "node": "n2",
-     "kind": "cpu", "gpus": 0.0, "seconds": 12.3, "reason": null}
+     "kind": "cpu", "gpus": 0.0, "seconds": 12.3, "cpu": 11.9, "reason": null}
 
 Nothing is resumed from them, so that a line that cannot be read is passed over. An hour of a GPU
-counts for each GPU that a worker has, an hour of a CPU for each worker that has none; attempts that
-came to nothing count too.
+counts for each GPU that a worker has; where it has none, the hours count for which its processes
+have computed. Attempts that came to nothing count too.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +56,7 @@ class GroupState:
     kind: str = "cpu"
     gpus: float = 0.0
     seconds: float = 0.0
+    cpu: float = 0.0
 
 
 def group_state(folder: Path) -> GroupState:
@@ -78,7 +80,7 @@ def _state_of(trials: list[str], beat: Beat) -> GroupState:
     place = beat.place
     return GroupState(
         beat.doing, trials, beat.done, beat.total, rate,
-        place.node, place.kind, place.gpus, beat.seconds,
+        place.node, place.kind, place.gpus, beat.seconds, beat.cpu,
     )  # fmt: skip
 
 
@@ -94,6 +96,7 @@ class AttemptRecord(BaseModel):
         kind: On which kind of device.
         gpus: How many of them.
         seconds: How long.
+        cpu: Seconds that its processes have computed for.
         reason: Why there is no result.
     """
 
@@ -107,6 +110,7 @@ class AttemptRecord(BaseModel):
     kind: str
     gpus: Amount
     seconds: Amount
+    cpu: Amount = 0.0
     reason: str | None = None
 
 
@@ -121,11 +125,19 @@ def note_attempt(folder: Path, outcome: GroupOutcome) -> AttemptRecord:
         kind=outcome.place.kind,
         gpus=outcome.place.gpus,
         seconds=outcome.seconds,
+        cpu=outcome.cpu,
         reason=outcome.reason,
     )
-    with suppress(OSError), (folder / ATTEMPTS).open("a", encoding="utf-8") as stream:
-        stream.write(record.model_dump_json() + "\n")
+    _append(folder / ATTEMPTS, record.model_dump_json())
     return record
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file of the sweep's own: a link may lead to anybody's, and is left alone."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with suppress(OSError), open(path, "a", opener=lambda p, _: os.open(p, flags, 0o666)) as stream:
+        if os.fstat(stream.fileno()).st_nlink == 1:
+            stream.write(f"{line}\n")
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:
@@ -151,7 +163,7 @@ class NodeTotals:
         lost: Trials that were lost with the place where they trained.
         tokens_per_second: Of the groups that train now, together; None where none says.
         gpu_hours: Of its GPUs so far, groups that train now included.
-        cpu_hours: Of workers without a GPU.
+        cpu_hours: That workers without a GPU have computed for.
     """
 
     node: str
@@ -167,7 +179,7 @@ class NodeTotals:
     def add(self, entry: AttemptRecord | GroupState) -> None:
         """Add an attempt that has ended, or a group that trains."""
         self.gpu_hours += entry.seconds * entry.gpus / HOUR
-        self.cpu_hours += 0.0 if entry.gpus else entry.seconds / HOUR
+        self.cpu_hours += 0.0 if entry.gpus else entry.cpu / HOUR
         if isinstance(entry, AttemptRecord):
             self.done += entry.finished
             self.lost += len(entry.trials) if entry.outcome == "lost" else 0
@@ -241,6 +253,18 @@ def _to_go(so_far: float, now: float, ended: int, left: int) -> float | None:
     return max(0.0, (so_far - now) / ended * left - now) if ended else None
 
 
+def seconds_left(
+    attempts: Sequence[AttemptRecord], running: Sequence[GroupState], left: int
+) -> float | None:
+    """Return how long so many trials take as those that have ended did, evaluation included."""
+    spent = sum(attempt.seconds for attempt in attempts)
+    ended = sum(attempt.finished for attempt in attempts)
+    if not ended or not running:
+        return None
+    rest = spent / ended * left - sum(group.seconds for group in running)
+    return max(0.0, rest / len(running))
+
+
 class SweepMeter:
     """Shows how far a sweep is, and notes it over time; use as a context manager."""
 
@@ -257,7 +281,9 @@ class SweepMeter:
         self._records = read_attempts(folder)
         self._ended = self._failed = 0
         self._best = math.inf
-        self._running: dict[str, tuple[GroupState, float]] = {}
+        self._running: dict[str, GroupState] = {}
+        self._trained_after: dict[str, float] = {}  # seconds until a group had seen all its tokens
+        self._training = self._evaluating = 0.0  # seconds of groups that have ended
         self._count(list(results.values()))
         self._before = self._ended * tokens
         self._start: float | None = None
@@ -277,21 +303,28 @@ class SweepMeter:
         names = [trial.name for trial in trials]
         if self._start is None and names:
             self._start = time.monotonic()
-        self._running[names[0] if names else ""] = (_state_of(names, beat), time.monotonic())
+        self._running[names[0] if names else ""] = _state_of(names, beat)
         if names:
             self._running.pop("", None)
+            if beat.done >= beat.total > 0:
+                self._trained_after.setdefault(names[0], beat.seconds)
         self._show()
 
     def ended(self, outcome: GroupOutcome, results: Sequence[TrialResult]) -> None:
         """Note the end of an attempt, with the results that were not there before."""
         self._records.append(note_attempt(self._folder, outcome))
-        self._running.pop(outcome.trials[0].name, None)
+        name = outcome.trials[0].name
+        self._running.pop(name, None)
+        trained = self._trained_after.pop(name, outcome.seconds)
+        if outcome.results:
+            self._training += trained
+            self._evaluating += max(0.0, outcome.seconds - trained)
         self._count(results)
         self._show()
 
     def metrics(self) -> dict[str, float]:
         """Return what is shown over time: trials, tokens a second, hours."""
-        running = [state for state, _ in self._running.values()]
+        running = list(self._running.values())
         totals = sweep_totals(self._records, running, self._trials - self._ended)
         return {
             "trials/done": self._ended,
@@ -313,8 +346,7 @@ class SweepMeter:
             return
         self._metrics_last = when
         line = {"step": max(0, round(when - begun)), "time": round(when, 3), **self.metrics()}
-        with suppress(OSError), (self._folder / METRICS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        _append(self._folder / METRICS, json.dumps(line))
 
     def _count(self, results: Sequence[TrialResult]) -> None:
         self._ended += len(results)
@@ -324,9 +356,12 @@ class SweepMeter:
         ]
         self._best = min([self._best, *(sum(by.values()) / len(by) for by in losses if by)])
 
-    def _done(self) -> int:
-        running = sum(state.done for state, _ in self._running.values())
-        return self._ended * self._tokens + running
+    def _done(self) -> float:
+        """Return the tokens so far; of a group that trains, less the part that evaluation takes."""
+        spent = self._training + self._evaluating
+        part = self._training / spent if spent else 1.0
+        running = sum(state.done for state in self._running.values())
+        return self._ended * self._tokens + part * running
 
     def _rate(self) -> float | None:
         """Return the tokens a second since the first beat; None before any has trained."""
@@ -337,7 +372,7 @@ class SweepMeter:
 
     def _show(self) -> None:
         failed = f", {self._failed} failed" if self._failed else ""
-        rate, doing = self._rate(), {state.doing for state, _ in self._running.values()}
+        rate, doing = self._rate(), {state.doing for state in self._running.values()}
         pace = "compiling" if "compiling" in doing else "starting"
         if rate is not None:
             pace = f"{rate / 1000:,.0f}k tokens/s"

@@ -12,16 +12,20 @@ forms the same groups.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from mixopt.errors import RunError
+from mixopt.corpus import Corpus
+from mixopt.errors import MixoptError, RunError
+from mixopt.mixture import Mixture
 from mixopt.sweeps.contract import PATIENCE, RETRIES, Executor, Job, Site, make_executor
 from mixopt.sweeps.group_folder import pending
 from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner
@@ -33,12 +37,15 @@ from mixopt.system import (
     load_plugin,
     progress,
     read_json,
+    short_count,
     silent,
     write_json,
 )
 from mixopt.trials import Trial, TrialResult
 
 FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
+SHORT, SHORT_TRIAL = 20, "short-trial"  # part of a trial that is trained first, and its name
+MAX_ALIKE = 3  # failures of one kind, where nothing else has ended
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 
 
@@ -111,8 +118,11 @@ def run_trials(
             progress(title, tokens * total) as update,
             SweepMeter(folder, total, tokens, results, update) as meter,
         ):
+            if not results and _begins_short(job.proxy):
+                _check_short_trial(job, folder, executor, means, titled)
             groups = _groups(trials, runner, meter, folder)
             attempts = Attempts(folder, groups, list(results), means.retries)
+            alike: Counter[str] = Counter()
             for outcome in runner.run(attempts.groups, meter.report):
                 failed = attempts.settle(outcome, titled)
                 new = [*outcome.results, *failed]
@@ -120,7 +130,48 @@ def run_trials(
                 files.write([by_name[result.trial] for result in new], new)
                 meter.ended(outcome, [one for one in new if one.trial not in results])
                 results |= {result.trial: result for result in new}
+                alike.update({failure_kind(one) for one in new[:1] if one.status == "failed"})
+                if all(one.status == "failed" for one in results.values()):
+                    _check_failures(folder, new, alike)
     return _checked([results[trial.name] for trial in trials], folder)
+
+
+def _check_short_trial(job: Job, folder: Path, executor: Executor, means: Means, say: Say) -> None:
+    """Train one short trial, and a whole one if that fails: a trainer may need some length."""
+    mixture, tokens = Mixture.uniform(Corpus.open(job.corpus).domain_names), job.training.tokens
+    for length in (max(1, tokens // SHORT), tokens):
+        say(f"trains one trial of {short_count(length)} tokens before the others")
+        short = replace(job, training=replace(job.training, tokens=length))
+        trial = Trial(SHORT_TRIAL, mixture, seed=0)
+        (outcome,) = GroupRunner(short, folder, executor, means.patience).run([[trial]])
+        result = next(iter(outcome.results), None)
+        reason = outcome.reason if result is None else result.reason
+        if result is not None and result.status != "failed":
+            return
+    raise RunError(f"{folder}: the first trial failed, so that no other was begun: {reason}")
+
+
+def _begins_short(proxy: str) -> bool:
+    with suppress(MixoptError):  # the workers say what is wrong with it
+        return bool(getattr(load_plugin("proxy", proxy), "begins_short", False))
+    return False
+
+
+def failure_kind(result: TrialResult) -> str:
+    """Return why a trial did not finish, without what differs between trials of one cause."""
+    reason = str(result.reason).replace(result.trial, "*")
+    reason = re.sub(r"^(tried twice|tried \d+ times|lost \d+ times): ", "", reason)
+    reason = re.sub(r"0x[0-9a-f]+|\d+", "0", reason)
+    return f"{result.status} {reason}"
+
+
+def _check_failures(folder: Path, new: Sequence[TrialResult], alike: Counter[str]) -> None:
+    """Stop a sweep of which nothing has ended but groups that failed alike."""
+    if max(alike.values(), default=0) >= MAX_ALIKE:
+        raise RunError(
+            f"{folder}: stopped: {MAX_ALIKE} trials in turn failed alike, and none has finished:"
+            f" {new[0].reason}. Fix it and run again with --retry-failed"
+        )
 
 
 def _groups(

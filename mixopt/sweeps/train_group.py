@@ -119,7 +119,8 @@ class Heart:
 
     def __init__(self, folder: Path, place: Place, parent: int | None, every: float) -> None:
         self._folder, self._parent, self._every = folder, parent, every
-        self._beat, self._begun, self._sent = Beat(place=place), time.monotonic(), 0.0
+        self._beat, self._sent = Beat(place=place), 0.0
+        self._begun, self._computed = time.monotonic(), _cpu_seconds()
         self._lock, self._over = threading.RLock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
@@ -144,7 +145,7 @@ class Heart:
         """Stop beating, and write the result, unless nobody wants it any more."""
         with self._lock:
             self._over.set()
-            update = {"seconds": time.monotonic() - self._begun, "place": self._beat.place}
+            update = {**self._spent(), "place": self._beat.place}
             if self._folder.exists() and not (self._folder / RESULT).exists():
                 write_result(self._folder, result.model_copy(update=update))
         self._thread.join()
@@ -167,9 +168,20 @@ class Heart:
 
     def _write(self) -> None:
         self._sent = time.monotonic()
-        now = {"cpu": time.process_time(), "seconds": self._sent - self._begun}
-        self._beat = self._beat.model_copy(update={**now, "number": self._beat.number + 1})
+        update = {**self._spent(), "number": self._beat.number + 1}
+        self._beat = self._beat.model_copy(update=update)
         write_beat(self._folder, self._beat)
+
+    def _spent(self) -> dict[str, float]:
+        return {
+            "seconds": time.monotonic() - self._begun,
+            "cpu": _cpu_seconds() - self._computed,
+        }
+
+
+def _cpu_seconds() -> float:
+    """Return for how long this process and those it has waited for have computed."""
+    return sum(os.times()[:4])
 
 
 def _loaded(job: Job, before: Loaded | None) -> Loaded:

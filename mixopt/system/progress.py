@@ -15,7 +15,7 @@ from mixopt.system.text import duration
 
 Update = Callable[[float, str], None]
 Say = Callable[[str], None]
-LINE_EVERY_SECONDS = 10.0
+LINE_EVERY_SECONDS, LINE_EVERY_PART = 10.0, 0.25  # of the time so far
 QUICK_SECONDS = 2.0  # work that takes less is not shown by steady_progress
 
 
@@ -39,16 +39,21 @@ def progress(title: str, total: float) -> Iterator[Update]:
         A function that takes the amount done so far and a note to show beside it.
     """
     if not sys.stderr.isatty():
-        yield _Lines(title, total)
+        lines = _Lines(title, total)
+        yield lines
+        lines.end()
         return
     from rich import progress as rich
     from rich.console import Console
+    from rich.table import Column
 
-    columns: list[rich.ProgressColumn] = [rich.TextColumn("{task.description}"), rich.BarColumn()]
+    # The note gives way where the line is full.
+    note = rich.TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1))
+    columns: list[rich.ProgressColumn] = [rich.TextColumn("{task.description}"), rich.BarColumn(20)]
     columns += [rich.TaskProgressColumn()] if total else []
-    columns += [rich.TextColumn("{task.fields[note]}"), rich.TimeElapsedColumn()]
+    columns += [note, rich.TimeElapsedColumn()]
     columns += [rich.TextColumn("left"), rich.TimeRemainingColumn(compact=True)] if total else []
-    with rich.Progress(*columns, console=Console(stderr=True)) as shown:
+    with rich.Progress(*columns, console=Console(stderr=True), expand=True) as shown:
         task = shown.add_task(title, total=total or None, note="")
         yield lambda done, note: shown.update(task, completed=done, note=note)
 
@@ -81,31 +86,37 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
 
 
 class _Lines:
-    """A line every ten seconds, and one for each end: all is done, or one more has finished."""
+    """Lines at ever longer distances, some thirty for three days, and one of the end."""
 
     def __init__(self, title: str, total: float) -> None:
         self._title, self._total = title, total
         self._start = self._shown = self._since = time.monotonic()
         self._before: float | None = None  # what was done at first: the time until it moves is
         self._from: float | None = None  # start and compilation, and not how fast it is
-        self._ended: str | None = None
+        self._last: tuple[float, str] | None = None  # what was not shown yet
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
         self._before = done if self._before is None else self._before
         if self._from is None and done > self._before:
             self._since, self._from = now, done
-        ended, count = done >= self._total > 0, note.partition(" ")[0]
-        is_end = ended and count != self._ended
-        self._ended = count if ended else None
-        if now - self._shown < LINE_EVERY_SECONDS and not is_end:
-            return
-        self._shown = now
+        self._last = (done, note)
+        if now - self._shown >= max(LINE_EVERY_SECONDS, LINE_EVERY_PART * (now - self._start)):
+            self._show(now)
+
+    def end(self) -> None:
+        """Show what was reported last."""
+        if self._last is not None:
+            self._show(time.monotonic())
+
+    def _show(self, now: float) -> None:
+        done, note = self._last or (0.0, "")
+        self._shown, self._last = now, None
         percent = [f"{100 * done / self._total:.0f}%"] if self._total else []
         words = " ".join([*percent, *([note] if note else [])])
         parts = [*([words] if words else []), f"{duration(now - self._start)} elapsed"]
         moved = 0.0 if self._from is None else done - self._from
-        if self._total and moved > 0 and not ended:
+        if moved > 0 and done < self._total:
             left = (self._total - done) * (now - self._since) / moved
             parts.append(f"{duration(left)} left")
         sys.stderr.write(f"{self._title}: {', '.join(parts)}\n")

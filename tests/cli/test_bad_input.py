@@ -32,6 +32,9 @@ COMMANDS = [
     ("run {0}/tiny.yaml --set proxy.name=ngarm", ["proxy.name", "did you mean 'ngram'?"]),
     ("run {0}/tiny.yaml --executor slrum", ["sweep.executor", "did you mean 'slurm'?"]),
     ("run {0}/tiny.yaml --set corpus.domains.code.path=/none", ["code", "/none"]),
+    ("run {0}/own.yaml", ["proxy.run: no such program: 'no_trainer'"]),
+    ("run {0}/own.yaml --set proxy.folder=none", ["proxy.folder: ", "/none: no such folder"]),
+    ("run {0}/own.yaml --set proxy.run=[python,/no/such.py]", ["no such script: '/no/such.py'"]),
     ("predict {0} --weights a=1e308,b=1e308", ["--weights a=1e308", "DOMAIN=SHARE"]),
     ("predict {0} --weights a=.5,b=.6", ["the sum is 1.1, not 1"]),
     ("predict {0} --weights a=.5,a=.5", ["'a' is given twice"]),
@@ -283,6 +286,7 @@ SETTINGS = [
 def folder(experiment, tmp_path_factory):
     path = tmp_path_factory.mktemp("input")
     (path / "tiny.yaml").write_text(experiment, encoding="utf-8")
+    (path / "own.yaml").write_text(OWN.replace("run: train", "run: no_trainer"))
     (path / "large.yaml").write_text("weights: {a: 1.0e+308, b: 1.0e+308}\n")
     (path / "mixture.yaml").write_text("weights: {a: 0.5, b: 0.5}\n")
     (path / "large.csv").write_text("index,a,b\n" + "".join(f"{n},1e308,1e308\n" for n in range(9)))

@@ -1,12 +1,15 @@
 """The words of a command: split without a shell, then filled in."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 from mixopt_proxies.command.trainer_command import PLACEHOLDERS, TrainerCommand
 
+from mixopt.config import load_config
 from mixopt.errors import ConfigError
+from mixopt.pipeline import check_experiment
 
 
 def command(run, folder=None):
@@ -89,3 +92,31 @@ def test_a_script_that_is_not_there_is_refused_before_a_trial(tmp_path):
         command("bash /no/such.py").check_here()
     command("bash -c 'exit 1'", tmp_path).check_here()
     command([sys.executable, "{out}/x.py"], tmp_path).check_here()
+
+
+OWN = """\
+corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 2e11}}}
+evaluation: {exam: {}}
+proxy: {name: command, run: python train.py, folder: trainer, result: m.json}
+objective: {target: exam, unit: nats_per_token}
+"""
+
+
+def test_a_folder_is_relative_to_the_experiment_s_file_and_check_finds_what_is_missing(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    place, config = tmp_path / "trainer", load_config("../own.yaml")
+    assert Path(config.proxy.folder).resolve() == place
+
+    def problems():
+        return [str(one) for one in check_experiment(config).problems]
+
+    assert problems() == [f"proxy.folder: {place}: no such folder"]
+    place.mkdir()
+    assert problems() == [f"proxy.run: no such script from {place}: 'train.py'"]
+    (place / "train.py").write_text("")
+    assert problems() == []

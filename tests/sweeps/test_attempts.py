@@ -4,7 +4,7 @@ import pytest
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.sweeps import GroupOutcome, read_groups
+from mixopt.sweeps import GroupOutcome, failure_kind, read_groups
 from mixopt.sweeps.sweep import Attempts
 from mixopt.system import write_json
 from mixopt.trials import Trial, TrialResult
@@ -98,6 +98,19 @@ def test_where_a_part_has_failed_the_other_part_is_handed_out(tried):
     outcome = GroupOutcome(named("a"), named("bc"), reason="no such layer")
     assert tried.settle(outcome) == {"a": "no such layer"}
     assert tried.handed_out[-1] == "bc"
+
+
+def test_failures_of_one_cause_are_of_one_kind():
+    reasons = {
+        "t1": "the command ended with exit code 1 (last line: <T at 0x7f3a>); see t1/attempt-1",
+        "t2": "tried 2 times: the command ended with exit code 1 (last line: <T at 0x8b0>); see"
+        " t2/attempt-2",
+    }
+    kinds = {
+        failure_kind(TrialResult(name, "failed", 0, 0, 0.0, reason=reason))
+        for name, reason in reasons.items()
+    }
+    assert len(kinds) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mixopt.mixture import Mixture
-from mixopt.sweeps import METRICS, GroupOutcome, Job, Place, read_progress
+from mixopt.sweeps import ATTEMPTS, METRICS, GroupOutcome, Job, Place, read_progress
 from mixopt.sweeps.group_folder import BEAT, Beat, Group, GroupResult, write_beat, write_result
 from mixopt.sweeps.progress import SweepMeter
 from mixopt.system import no_progress
@@ -71,6 +71,18 @@ def test_the_best_mean_loss_is_that_of_all_trials(tmp_path):
     known = {"a": TrialResult("a", "finished", 1, 1, 0.0, losses), "b": result("b", "failed")}
     meter = SweepMeter(tmp_path, 2, 1, known, no_progress)
     assert meter.metrics()["trials/best_mean_loss"] == 1.5
+
+
+def test_what_evaluation_takes_is_part_of_the_time_left(tmp_path, shown):
+    """A group that has seen all its tokens is not done: the one before was half way then."""
+    meter = SweepMeter(tmp_path, 10, 1000, {}, lambda *now: shown.append(now))
+    trained = Beat(doing="training", done=1000, total=1000, number=1, seconds=2.0)
+    meter.report(named("a"), trained)
+    evaluating = trained.model_copy(update={"doing": "evaluating", "number": 2, "seconds": 3.0})
+    meter.report(named("a"), evaluating)
+    meter.ended(GroupOutcome(named("a"), results=[result("a")], seconds=4.0), [result("a")])
+    meter.report(named("b"), trained)
+    assert shown[-1][0] == 1_500
 
 
 def write_group(folder, names, beat):
@@ -170,3 +182,16 @@ def test_a_folder_that_cannot_be_written_ends_no_sweep(tmp_path):
     (tmp_path / "file").write_text("")
     with idle(tmp_path / "file") as meter:
         meter.report(named("ab"), FIRST)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_nothing_is_appended_to_a_file_that_a_link_leads_to(tmp_path, link):
+    other = tmp_path / "other"
+    other.write_text("mine\n")
+    folder = tmp_path / "trials"
+    folder.mkdir()
+    for name in (METRICS, ATTEMPTS):
+        link(other, folder / name)
+    with idle(folder) as meter:
+        meter.ended(GroupOutcome(named("ab")), [])
+    assert other.read_text() == "mine\n"

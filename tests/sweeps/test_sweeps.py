@@ -15,16 +15,19 @@ import pytest
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.sweeps import (
+    Ended,
     GroupRunner,
     Job,
     LocalExecutor,
     Means,
+    Place,
     Site,
     TrialFolder,
     run_trials,
     trial_files,
     trial_paths,
 )
+from mixopt.sweeps.group_folder import Beat, write_beat
 from mixopt.system import read_json
 from mixopt.trials import Training, Trial
 
@@ -348,3 +351,34 @@ def test_paths_of_a_sweep_are_absolute(make_job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_trials(trials_named("a"), make_job("Filing"), Path("trials"), means=ALONE)
     assert Path(trained(make_job())[0]) == tmp_path / "trials" / "files"
+
+
+class Vanishing(LocalExecutor):
+    """Its places go away: with a beat of the worker, or before there is any."""
+
+    def __init__(self, site, beats):
+        super().__init__(site)
+        self.beats, self.states_given = beats, 0
+
+    def start(self, folders):
+        for folder in folders if self.beats else ():
+            place = Place("n1", "L4", 1.0)
+            write_beat(folder, Beat(doing="training", number=1, seconds=5.0, place=place))
+        return list(map(str, folders))
+
+    def states(self, handles):
+        self.states_given += 1
+        gone = Ended("the node is gone", "lost") if self.states_given > 3 else "running"
+        return dict.fromkeys(handles, gone)
+
+    def cancel(self, handles):
+        pass
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_what_is_lost_with_its_place_has_cost_something(make_job, tmp_path, beats):
+    executor = Vanishing(Site(tmp_path, device="cpu", workers=1), beats)
+    with GroupRunner(make_job(), tmp_path, executor) as runner:
+        (outcome,) = runner.run([trials_named("a")])
+    assert (outcome.fault, outcome.place.kind) == ("lost", "L4" if beats else "cpu")
+    assert outcome.seconds == 5.0 if beats else 0.02 < outcome.seconds < 5.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixopt.sweeps import AttemptRecord, GroupState, sweep_totals
+from mixopt.sweeps import AttemptRecord, GroupState, seconds_left, sweep_totals
 
 
 def attempt(trials, finished=None, outcome="ended", node="n1", kind="L4", gpus=1.0, seconds=3600.0):
@@ -16,6 +16,7 @@ def attempt(trials, finished=None, outcome="ended", node="n1", kind="L4", gpus=1
         kind=kind,
         gpus=gpus,
         seconds=seconds,
+        cpu=seconds / 2,
     )
 
 
@@ -52,9 +53,9 @@ def test_before_a_trial_has_ended_nothing_is_said_of_what_is_to_go():
     assert totals.hours == {"gpu_hours": 1.5}
 
 
-def test_a_core_counts_where_there_is_no_gpu():
+def test_without_a_gpu_the_time_that_was_computed_for_counts():
     totals = sweep_totals([attempt("ab", kind="cpu", gpus=0.0)], [], 2)
-    assert totals.hours == {"cpu_hours": 1.0, "cpu_hours_to_go": 1.0}
+    assert totals.hours == {"cpu_hours": 0.5, "cpu_hours_to_go": 0.5}
 
 
 def test_what_was_tried_again_counts_once_for_each_further_time():
@@ -76,3 +77,13 @@ def test_each_kind_of_device_of_a_node_has_a_row():
     assert first.tokens_per_second == 50.0
     assert first.gpu_hours == 2.0
     assert (nodes[2].done, nodes[2].lost, nodes[2].tokens_per_second) == (0, 2, None)
+
+
+def test_the_time_left_is_that_of_trials_that_have_ended_evaluation_included():
+    ended, running = (
+        [attempt("ab", seconds=20.0)],
+        [group("c", seconds=5.0), group("d", seconds=1.0)],
+    )
+    assert seconds_left(ended, running, 4) == (10.0 * 4 - 6.0) / 2
+    assert seconds_left([attempt("a", 0, "died")], running, 4) is None
+    assert seconds_left(ended, [], 4) is None

@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import io
+import re
+
+import pytest
+
 from mixopt.system import progress
 
 
-def test_an_end_is_said_once_and_again_for_one_more_that_has_finished(capsys, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 0.0
+
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    monkeypatch.setattr("time.monotonic", lambda: Clock.now)
+    return Clock
+
+
+def test_the_end_is_said_once_with_what_was_reported_last(capsys, clock):
     with progress("sweep", 100) as update:
         update(50, "1/3 trials, 9k tokens/s")
         for speed in range(20):
             update(100, f"2/3 trials, {speed}k tokens/s")
         update(100, "3/3 trials, 9k tokens/s")
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(",")[0] for line in said] == [
-        "sweep: 100% 2/3 trials",
-        "sweep: 100% 3/3 trials",
-    ]
+    assert capsys.readouterr().err == "sweep: 100% 3/3 trials, 9k tokens/s, 0s elapsed\n"
 
 
-def test_time_left_is_measured_from_the_first_progress_not_from_the_start(capsys, monkeypatch):
-    clock = iter([0.0, 1.0, 180.0, 190.0, 200.0])
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+@pytest.mark.parametrize("seconds", [600, 86_400, 5 * 86_400])
+def test_a_log_has_forty_lines_at_most_however_long_a_step_takes(capsys, clock, seconds):
+    with progress("sweep", seconds) as update:
+        for clock.now in range(0, seconds, 5):
+            update(clock.now, "training")
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 < len(lines) <= 40
+
+
+def test_a_bar_is_one_line_of_a_terminal(monkeypatch):
+    """The note is cut where the line is full."""
+    text = io.StringIO()
+    text.isatty = lambda: True
+    for name, value in (("COLUMNS", "60"), ("TERM", "xterm"), ("FORCE_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr", text)
     with progress("sweep", 100) as update:
-        for done in (0, 1, 2, 3):
+        update(50, "5/21 trials, 3 failed, 123,456k tokens/s, and more than one line can hold")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue()).replace("\r", "\n")
+    with_note = [line for line in shown.split("\n") if "sweep" in line]
+    assert with_note
+    assert not [line for line in shown.split("\n") if line.strip() and "sweep" not in line]
+    assert all(len(line) <= 60 for line in with_note)
+
+
+def test_time_left_is_measured_from_the_first_progress_not_from_the_start(capsys, clock):
+    with progress("sweep", 100) as update:
+        for done, clock.now in enumerate((1.0, 180.0, 240.0, 320.0)):
             update(done, "training" if done else "starting")
     assert capsys.readouterr().err.splitlines() == [
         "sweep: 1% training, 3m00s elapsed",
-        "sweep: 2% training, 3m10s elapsed, 16m20s left",
-        "sweep: 3% training, 3m20s elapsed, 16m10s left",
+        "sweep: 2% training, 4m00s elapsed, 1h38m left",
+        "sweep: 3% training, 5m20s elapsed, 1h53m left",
     ]

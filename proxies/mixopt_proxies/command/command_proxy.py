@@ -62,6 +62,7 @@ class CommandProxy(TrainerCommand):
     """A command that trains one trial and writes its losses."""
 
     is_probed = False  # `mixopt check` runs no command
+    begins_short = True  # a sweep trains one short trial before the others
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: each trial has a command of its own."""

@@ -30,7 +30,6 @@ _FOR_A_SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 _GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_SUFFIXES = {"JSON": ".json", "YAML": ".yaml", "Python": ".py"}
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,7 @@ class TrainerCommand:
         mixture.to_file(out / MIXTURE)
         if self.mixture_format is None:
             return out / MIXTURE
-        form = EXPORT_TOOLS[self.mixture_format].place.partition(",")[0]
-        path = out / f"mixture_{self.mixture_format}{_SUFFIXES.get(form, '.txt')}"
+        path = out / f"mixture_{self.mixture_format}{EXPORT_TOOLS[self.mixture_format].suffix}"
         write_text(path, self._fragment(mixture, corpus, training))
         return path
 
