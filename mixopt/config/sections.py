@@ -270,9 +270,10 @@ def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
         return location, f"is missing{example}"
     message = details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
-    value = details["input"]
+    value, field = details["input"], _fields(section).get(name)
+    about = None if field is None or kind == "value_error" else field.description
     got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
-    return location, f"{message}{got}"
+    return location, f"{message}{got}{f' ({about})' if about else ''}"
 
 
 def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
