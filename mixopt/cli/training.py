@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,6 @@ from mixopt.cli.options import (
     say,
     show,
 )
-from mixopt.errors import ConfigError
 
 
 @app.command("pretrain")
@@ -64,7 +62,7 @@ def pretrain_command(
 @app.command("simulate")
 def simulate_command(
     source: Annotated[
-        Path, Argument(metavar="SCHEDULE|MIXTURE", help="A schedule, a mixture or a proposal.")
+        Path, Argument(metavar="SOURCE", help="A schedule, a mixture, a proposal or a run.")
     ],
     batches: Annotated[
         int | None, Option("--batches", help="Global batches of the job (for a mixture).")
@@ -76,35 +74,28 @@ def simulate_command(
         int | None, Option("--length", help="Tokens of a sample [default: 2048].")
     ] = None,
     corpus: Annotated[
-        Path | None, Option("--corpus", help="Prepared corpus [default: the one beside the file].")
+        Path | None, Option("--corpus", help="Prepared corpus whose tokens are the sizes.")
     ] = None,
     inventory: SizesPath = None,
     max_epochs: Annotated[
         float | None, Option("--max-epochs", help="Maximum epochs per domain.")
     ] = None,
+    trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the shares and epochs that a job would draw."""
+    from mixopt.pipeline import simulate_from
     from mixopt.reporting import schedule_text
-    from mixopt.sampling import is_schedule, simulate_proposal
 
-    ours = {"--batches": batches, "--batch-size": batch_size, "--length": length}
-    if is_schedule(source):
-        _refuse({**ours, "--max-epochs": max_epochs}, "is set in the schedule; leave it out")
-        _simulate_schedule(source, corpus, inventory, as_json)
-        return
-    _refuse({"--inventory": inventory}, "is for schedules; this is a mixture")
-    if batches is None:
-        raise ConfigError(
-            "simulate: a mixture needs --batches N, the length of the job in global batches"
-        )
-    forecast = simulate_proposal(
+    forecast = simulate_from(
         source,
         batches=batches,
-        batch_size=batch_size or 256,
-        length=length or 2048,
+        batch_size=batch_size,
+        length=length,
         corpus=corpus,
+        inventory=inventory,
         max_epochs=max_epochs,
+        trust=trust,
     )
     print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
 
@@ -154,25 +145,6 @@ def schedule_command(
     else:
         show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
         show(f"{COMMAND}mixopt simulate {out}")
-
-
-def _simulate_schedule(
-    source: Path, corpus: Path | None, inventory: Path | None, as_json: bool
-) -> None:
-    from mixopt.config import read_inventory
-    from mixopt.reporting import schedule_text
-    from mixopt.sampling import Schedule, simulate_schedule
-
-    domains = Schedule.from_file(source).domains
-    sizes = None if inventory is None else read_inventory(inventory, domains)
-    forecast = simulate_schedule(source, corpus=corpus, inventory=sizes)
-    print_json(forecast.to_json()) if as_json else show(schedule_text(forecast))
-
-
-def _refuse(options: Mapping[str, object], why: str) -> None:
-    for name, given in options.items():
-        if given is not None:
-            raise ConfigError(f"simulate: {name} {why}")
 
 
 tokens_app = typer.Typer(

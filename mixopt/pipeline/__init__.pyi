@@ -5,6 +5,7 @@ from .exporting import (
     export_from as export_from,
     export_schedule_from as export_schedule_from,
     schedule_from as schedule_from,
+    simulate_from as simulate_from,
 )
 from .first_experiment import (
     FirstExperiment as FirstExperiment,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.config import read_inventory
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, SamplerError, did_you_mean
 from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import (
@@ -21,7 +22,14 @@ from mixopt.pipeline.from_fit import (
     spread_sizes,
 )
 from mixopt.run_directory import Run, load_run
-from mixopt.sampling import Schedule, Stage
+from mixopt.sampling import (
+    Schedule,
+    ScheduleForecast,
+    Stage,
+    at_least,
+    is_schedule,
+    simulate_schedule,
+)
 from mixopt.system import __version__, read_yaml
 
 
@@ -61,22 +69,91 @@ def export_schedule_from(
     return export_schedule(schedule, to, steps_per_stage=steps_per_stage, **given)
 
 
+def simulate_from(
+    source: str | Path,
+    *,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    length: int | None = None,
+    corpus: str | Path | None = None,
+    inventory: Path | None = None,
+    max_epochs: float | None = None,
+    trust: bool = False,
+) -> ScheduleForecast:
+    """Count what a job draws: on the schedule of a file, or on the mixture of a file or a run.
+
+    Args:
+        source: A schedule, a mixture, a run directory or a file in one.
+        batches: Global batches of the job, for a mixture.
+        batch_size: Samples of a global batch; 256 by default.
+        length: Tokens of a sample; 2048 by default.
+        corpus: A prepared corpus whose tokens are the sizes.
+        inventory: A file of sizes, which counts before all others.
+        max_epochs: Most epochs of a domain, for a mixture.
+        trust: Whether the run directory is trusted.
+    """
+    path, asked = Path(source), ExportAsked(inventory=inventory)
+    stated = {"--batches": batches, "--batch-size": batch_size, "--length": length}
+    if path.is_file() and is_schedule(path):
+        for name, given in {**stated, "--max-epochs": max_epochs}.items():
+            if given is not None:
+                raise ConfigError(f"simulate: {name} is set in the schedule; leave it out")
+        schedule = Schedule.from_file(path)
+        sizes = schedule.inventory or _known(path.parent, schedule.domains, trust).get("inventory")
+    elif batches is None:
+        raise ConfigError(
+            "simulate: a mixture needs --batches N, the length of the job in global batches"
+        )
+    else:
+        mixture, known = known_mixture(path, asked, trust)
+        stage = Stage(mixture, steps=at_least(1, "batches", batches), name="mixture")
+        schedule = Schedule((stage,), batch=batch_size or 256, sequence_length=length or 2048)
+        sizes = known.get("inventory")
+    if inventory is not None:
+        sizes = read_inventory(inventory, schedule.domains)
+    elif corpus is not None:
+        sizes = Corpus.open(corpus, verify=False).inventory
+    if sizes is None:
+        raise SamplerError(
+            "sizes of the domains are not known: give --inventory FILE, --corpus DIR or, of a"
+            " schedule, inventory:"
+        )
+    return simulate_schedule(schedule, sizes, max_epochs=max_epochs)
+
+
 def known_mixture(source: Path, asked: ExportAsked, trust: bool) -> tuple[Mixture, dict[str, Any]]:
-    """Return the mixture of a file or a run, and what the run knows."""
-    if not source.is_dir():
-        return spread_out(Mixture.from_file(source), parts_in(source)), {}
-    run = load_run(source, trust=trust)
-    mixture = run.outcome.result.mixture
+    """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
+    if source.is_dir():
+        run = load_run(source, trust=trust)
+        mixture, parts, folder = run.outcome.result.mixture, parts_of(run), source
+    else:
+        mixture, parts, folder = Mixture.from_file(source), parts_in(source), source.parent
+    known = _known(folder, mixture.domains, trust, with_sizes=asked.inventory is None)
+    return spread_out(mixture, parts), known
+
+
+def _known(
+    folder: Path, domains: Sequence[str], trust: bool, *, with_sizes: bool = True
+) -> dict[str, Any]:
+    """Return what a run or a prepared corpus knows of a job on its domains.
+
+    Sizes are those that are stated; those of a sample stand for a domain that states none.
+    """
+    has_corpus = (folder / "corpus" / "index.json").exists()
+    if not (folder / "config.yaml").exists():
+        corpus = Corpus.open(folder / "corpus", verify=False) if has_corpus else None
+        return {} if corpus is None else {"inventory": corpus.inventory}
+    run = load_run(folder, trust=trust)
+    parts = parts_of(run)
     known: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
         "max_epochs": run.config.constraints.max_epochs,
     }
-    parts = parts_of(run)
-    if asked.inventory is None:
-        known["inventory"] = _sizes(run, mixture.domains, parts, trust)
-    if (source / "corpus").exists():
+    if with_sizes:
+        known["inventory"] = _sizes(run, domains, parts, trust)
+    if has_corpus:
         known["sample_tokens"] = spread_samples(run, parts)
-    return spread_out(mixture, parts), known
+    return known
 
 
 def _sizes(run: Run, domains: Sequence[str], parts: Parts, trust: bool) -> dict[str, Any] | None:

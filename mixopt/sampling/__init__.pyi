@@ -1,6 +1,5 @@
 from .forecast import (
     ScheduleForecast as ScheduleForecast,
-    simulate_proposal as simulate_proposal,
     simulate_schedule as simulate_schedule,
 )
 from .order import Unit as Unit

@@ -6,19 +6,15 @@ Shapes: D domains.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixopt.errors import SamplerError
-from mixopt.mixture import Mixture
 from mixopt.sampling.sampler import MixtureSampler
-from mixopt.sampling.sampler_input import at_least
-from mixopt.sampling.schedule import Schedule, Stage
-from mixopt.system import IntArray, check_name, check_seal, inside, read_json, shown_name
+from mixopt.sampling.schedule import Schedule
+from mixopt.system import IntArray
 
 
 @dataclass(frozen=True)
@@ -114,40 +110,22 @@ class ScheduleForecast:
         }
 
 
-def simulate_proposal(
-    proposal: str | Path,
-    *,
-    batches: int,
-    batch_size: int = 256,
-    length: int = 2048,
-    corpus: str | Path | None = None,
-    max_epochs: float | None = None,
-) -> ScheduleForecast:
-    """Count what a job on the mixture of a file draws (`mixopt simulate PROPOSAL --batches N`)."""
-    path = Path(proposal)
-    mixture = Mixture.from_file(path)
-    sizes = corpus_inventory(Path(corpus) if corpus is not None else path.parent / "corpus")
-    stage = Stage(mixture, steps=at_least(1, "batches", batches), name="mixture")
-    schedule = Schedule((stage,), batch=batch_size, sequence_length=length)
-    return _forecast(schedule, sizes, max_epochs)
-
-
 def simulate_schedule(
-    schedule: str | Path | Schedule,
-    *,
-    corpus: str | Path | None = None,
-    inventory: Mapping[str, int] | None = None,
+    schedule: Schedule, inventory: Mapping[str, int], *, max_epochs: float | None = None
 ) -> ScheduleForecast:
-    """Count what a schedule draws (`mixopt simulate SCHEDULE`)."""
-    beside = Path() if isinstance(schedule, Schedule) else Path(schedule).parent
-    chosen = schedule if isinstance(schedule, Schedule) else Schedule.from_file(schedule)
-    sizes = _sizes(chosen, inventory, corpus, beside)
-    return _forecast(chosen, sizes, None)
+    """Count what a schedule draws.
 
+    Args:
+        schedule: Its batch and its sequence length count.
+        inventory: Distinct tokens of each domain.
+        max_epochs: How often a domain is drawn through before its share goes to the others; the
+            schedule's own limit is checked instead.
 
-def _forecast(
-    schedule: Schedule, sizes: Mapping[str, int], max_epochs: float | None
-) -> ScheduleForecast:
+    Raises:
+        SamplerError: A domain without a size, or more epochs than the schedule allows.
+    """
+    schedule.check_epochs(inventory)
+    sizes = {name: inventory[name] for name in schedule.domains}
     rows = {name: tokens // schedule.sequence_length for name, tokens in sizes.items()}
     sampler = MixtureSampler(rows, rank=0, world_size=1, schedule=schedule, max_epochs=max_epochs)
     counts, runs_out = _counted(sampler, schedule.starts)
@@ -194,55 +172,3 @@ def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArra
                     out.setdefault(sampler.domains[d], place.window - 1)
         found.append(place.counts_D)
     return found, out
-
-
-def _sizes(
-    schedule: Schedule,
-    inventory: Mapping[str, int] | None,
-    corpus: str | Path | None,
-    beside: Path,
-) -> dict[str, int]:
-    found = inventory if corpus is None else corpus_inventory(Path(corpus))
-    if found is None:
-        found = schedule.inventory
-    if found is None:
-        if not (beside / "corpus" / "index.json").exists():
-            raise SamplerError(
-                "schedule: sizes of the domains are not known: give inventory: in the schedule,"
-                " --inventory FILE or --corpus DIR"
-            )
-        found = corpus_inventory(beside / "corpus")
-    schedule.check_epochs(found)
-    return {name: found[name] for name in schedule.domains}
-
-
-def corpus_inventory(folder: Path) -> dict[str, int]:
-    """Return the tokens to train on of each domain of a prepared corpus."""
-    missing = SamplerError(f"{folder}: no corpus; give its folder, --corpus DIR")
-    index = _index(folder, missing=lambda: missing)
-    names = index.get("domains")
-    if not isinstance(names, list):
-        raise SamplerError(f"{folder / 'index.json'}: domains: expected a list of names")
-    where = f"{folder / 'index.json'}: domain"
-    return {name: _domain_tokens(folder, check_name(name, where, SamplerError)) for name in names}
-
-
-def _domain_tokens(folder: Path, name: str) -> int:
-    shards = inside(folder, f"{name}/train", SamplerError)
-    tokens = _index(shards).get("tokens")
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= 1 << 60:
-        shown = shown_name(tokens)
-        raise SamplerError(f"{shards / 'index.json'}: tokens: {shown} is not a number of tokens")
-    return tokens
-
-
-def _index(folder: Path, missing: Callable[[], Exception] | None = None) -> dict[str, Any]:
-    """Read the index of a corpus or of shards; one that somebody wrote by hand has no seal."""
-    path = folder / "index.json"
-    content = read_json(path, error=SamplerError, missing=missing)
-    if not isinstance(content, dict):
-        raise SamplerError(f"{path}: expected fields, got {type(content).__name__}")
-    if "sha256" in content or str(content.get("format", "/1")).rpartition("/")[2] != "1":
-        hint = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
-        check_seal(content, str(path), mend=hint, error=SamplerError)
-    return content

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,7 @@ def is_schedule(path: Path) -> bool:
 
 
 MAX_TOKENS = 10**18
+_ROUNDING = 1e-6  # of weights in files
 MAX_LENGTH = 1 << 31  # tokens of a sequence
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
@@ -256,11 +257,12 @@ class Schedule:
 
     def domain_tokens(self) -> dict[str, float]:
         """Return the tokens of each domain over all stages."""
+        return self._drawn([self.stage_tokens(k) for k in range(len(self.stages))])
+
+    def _drawn(self, lengths: Sequence[int]) -> dict[str, float]:
+        pairs = list(zip(lengths, self.stages, strict=True))
         return {
-            name: math.fsum(
-                self.stage_tokens(k) * 0.5 * (one.mixture[name] + (one.to or one.mixture)[name])
-                for k, one in enumerate(self.stages)
-            )
+            name: math.fsum(n * (a.mixture[name] + (a.to or a.mixture)[name]) / 2 for n, a in pairs)
             for name in self.domains
         }
 
@@ -333,6 +335,7 @@ class Schedule:
     def _epoch_fault(self, inventory: Mapping[str, int], max_epochs: float | None) -> str | None:
         """Return which domain is seen more often than `max_epochs`, and which share would do."""
         total = self.tokens
+        asked = self._drawn([self._given(stage) for stage in self.stages])
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)
             if size is None:
@@ -340,7 +343,9 @@ class Schedule:
                 return f"the inventory does not have domain {name!r}{near}"
             if not size and tokens:
                 return f"domain {name!r} has a share and no tokens; set it to 0"
-            if max_epochs is None or tokens <= max_epochs * size * (1 + 1e-9):
+            # What whole batches round up is ours, and no fault of the mixture.
+            least = min(tokens, asked[name])
+            if max_epochs is None or least <= max_epochs * size * (1 + _ROUNDING):
                 continue
             epochs = math.ceil(1000 * tokens / size) / 1000
             share = math.floor(1000 * max_epochs * size / total) / 1000

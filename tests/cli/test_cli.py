@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 
 from mixopt import Mixture, MixtureSampler
-from mixopt.corpus import TokenShards, TokenWriter
+from mixopt.corpus import TokenShards
 
 
 def command(*arguments):
@@ -20,27 +19,12 @@ def command(*arguments):
     )
 
 
-@pytest.fixture
-def proposal(tmp_path):
-    """A mixture beside a corpus of two domains, 600 and 40 rows of 16 tokens."""
-    for name, rows in {"web": 600, "code": 40}.items():
-        path = tmp_path / "corpus" / name / "train"
-        with TokenWriter(path, dtype=np.dtype("uint16"), tokenizer="bytes") as writer:
-            writer.write(np.arange(rows * 16) % 250, documents=1, bytes=rows * 16)
-        with TokenWriter(
-            path.parent / "validation", dtype=np.dtype("uint16"), tokenizer="bytes"
-        ) as w:
-            w.write(np.arange(64), documents=1, bytes=64)
-    index = {"format": "mixopt-corpus/1", "tokenizer": "bytes", "vocab_size": 257}
-    index |= {"domains": ["web", "code"], "targets": [], "fingerprint": "x", "provenance": {}}
-    (tmp_path / "corpus" / "index.json").write_text(json.dumps(index))
-    path = tmp_path / "proposal.yaml"
-    Mixture({"web": 0.9, "code": 0.1}).to_file(path)
-    return path
-
-
-def test_simulate_says_what_the_sampler_will_draw(proposal):
+def test_simulate_says_what_the_sampler_will_draw(tmp_path):
+    proposal = tmp_path / "proposal.yaml"
+    Mixture({"web": 0.9, "code": 0.1}).to_file(proposal)
+    (tmp_path / "sizes.yaml").write_text("web: 9600\ncode: 640\n")
     asked = ["--batches", 100, "--batch-size", 8, "--length", 16]
+    asked += ["--inventory", tmp_path / "sizes.yaml"]
     answer = json.loads(command("simulate", proposal, *asked, "--json").stdout)
     sampler = MixtureSampler(
         {"web": 600, "code": 40}, Mixture.from_file(proposal), batch_size=8, seed=0

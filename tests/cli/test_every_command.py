@@ -159,6 +159,7 @@ def test_status_verify_and_report(run):
 def test_simulate_what_a_job_would_draw(run):
     asked = ("simulate", run / "proposal.yaml", "--batches", 3, "--batch-size", 8, "--length", 64)
     assert {one["domain"] for one in parsed(*asked)["domains"]} == {"code", "prose"}
+    assert parsed("simulate", run, "--batches", 3)["domains"] != []  # of the recommendation
 
 
 def test_a_schedule_of_a_run_is_simulated_with_what_the_run_knows(run, tmp_path):

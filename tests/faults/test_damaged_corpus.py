@@ -14,7 +14,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, TokenShards, prepare_corpus, saved_tokenizer
 from mixopt.errors import MixoptError
 from mixopt.loading import MixtureDataset
-from mixopt.sampling import simulate_proposal
+from mixopt.pipeline import simulate_from
 from mixopt.system import write_sealed
 
 TEXTS = [f"document {k} has words of its own, as number {k * k} has" for k in range(60)]
@@ -180,7 +180,7 @@ def test_a_hostile_name_of_a_domain_is_refused(corpus, field, name, tmp_path):
     ]
     if field == "domains":
         reads.append(
-            lambda: simulate_proposal(
+            lambda: simulate_from(
                 tmp_path / "mixture.yaml", batches=1, batch_size=1, length=8, corpus=corpus
             )
         )

@@ -6,8 +6,8 @@ import pytest
 from command_line import mixopt
 
 from mixopt import ConfigError, Mixture, SamplerError
-from mixopt.pipeline import schedule_from
-from mixopt.sampling import Schedule, simulate_schedule
+from mixopt.pipeline import schedule_from, simulate_from
+from mixopt.sampling import Schedule
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 
@@ -45,7 +45,7 @@ def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
     assert f"next: mixopt simulate {out}" in ended.out
     schedule = Schedule.from_file(out)
     assert schedule.provenance["source"] == "mixture.yaml"
-    assert simulate_schedule(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
+    assert simulate_from(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
 
 
 def test_epochs_are_those_over_all_stages(mixture, tmp_path):

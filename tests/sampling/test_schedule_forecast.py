@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 
 from mixopt import Mixture, MixtureSampler, SamplerError
-from mixopt.corpus import TokenWriter
 from mixopt.sampling import Schedule, Stage, simulate_schedule
-from mixopt.system import write_json
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 SIZES = {"web": 100_000, "code": 4_000}
@@ -26,7 +21,7 @@ SCHEDULE = Schedule(
 
 
 def test_it_counts_what_the_samplers_draw():
-    done = simulate_schedule(SCHEDULE, inventory=SIZES)
+    done = simulate_schedule(SCHEDULE, SIZES)
     rows = {name: size // 16 for name, size in SIZES.items()}
     sampler = MixtureSampler(rows, WEB, batch_size=8, batches=50, schedule=[(30, CODE)])
     drawn = [list(next(batches)) for batches in [iter(sampler)] for _ in range(50)]
@@ -37,7 +32,7 @@ def test_it_counts_what_the_samplers_draw():
 
 
 def test_a_domain_runs_out_with_the_row_that_is_its_last():
-    done = simulate_schedule(SCHEDULE, inventory=SIZES)
+    done = simulate_schedule(SCHEDULE, SIZES)
     out = done.runs_out["code"]
     assert list(done.runs_out) == ["code"]
     assert out.stage == 2
@@ -45,32 +40,15 @@ def test_a_domain_runs_out_with_the_row_that_is_its_last():
     assert done.stages[-1].epochs["code"] == done.drawn["code"] / 4_000
 
 
-def test_sizes_come_from_the_schedule_or_the_corpus_beside_it(tmp_path):
-    SCHEDULE.to_file(tmp_path / "schedule.yaml")
-    with pytest.raises(
-        SamplerError, match="sizes of the domains are not known: give inventory: in"
-    ):
-        simulate_schedule(tmp_path / "schedule.yaml")
-    for name, tokens in SIZES.items():
-        with TokenWriter(
-            tmp_path / "corpus" / name / "train", dtype="uint16", tokenizer="t"
-        ) as out:
-            out.write(np.zeros(tokens, np.uint16), documents=1, bytes=1)
-    write_json(tmp_path / "corpus" / "index.json", {"domains": list(SIZES)})
-    done = simulate_schedule(tmp_path / "schedule.yaml")
-    assert done.inventory == SIZES
-    assert json.loads(json.dumps(done.to_json()))["domains"][1]["runs_out"]["stage"] == 2
-
-
 def test_epochs_are_held_against_the_sizes_that_are_found():
     limited = Schedule(SCHEDULE.stages, batch=8, sequence_length=16, max_epochs=0.5)
     with pytest.raises(
         SamplerError, match="domain 'code': .* and max_epochs is 0.5. Lower its share"
     ):
-        simulate_schedule(limited, inventory=SIZES)
+        simulate_schedule(limited, SIZES)
 
 
 def test_a_linear_stage_draws_the_mean_of_its_ends():
     linear = Schedule((Stage(WEB, to=CODE, steps=400),), batch=8, sequence_length=16)
-    done = simulate_schedule(linear, inventory=SIZES)
+    done = simulate_schedule(linear, SIZES)
     assert abs(done.drawn["code"] / linear.tokens - 0.5) < 2 / 3200
