@@ -37,7 +37,6 @@ FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
 MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
 MAX_NAMED = 2  # domains that a sentence names each way
 TONES = {"significantly better": "good", "not the proposal": "bad"}
-UNVALIDATED = "By the fit's prediction alone: validate it before you train on it."
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,18 @@ class PageAnswer:
 
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
-    if run.is_done("validate"):
+    outcome, proposal = run.outcome, run.proposal
+    if outcome.state == "validated":
         return _recommended(run)
-    proposal = run.proposal
-    whose = "Your own mixture" if proposal.is_own else "Proposed"
-    edited = "Edited by hand in proposal.yaml. " if proposal.is_own else ""
+    is_own = outcome.state == "edited"
+    whose = "Your own mixture" if is_own else "Proposed"
     costs = predicted_costs(proposal.mixture, proposal.natural, run.fit, run.objective)
     return PageAnswer(
         sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
         label="Not validated yet",
-        why=f"{edited}{UNVALIDATED}",
+        why=f"{_capital(outcome.note)}.",
         mixture=proposal.mixture,
-        called="edited" if proposal.is_own else "proposed",
+        called="edited" if is_own else "proposed",
         natural=proposal.natural,
         epochs=proposal.epochs,
         gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
@@ -131,22 +130,23 @@ def _moves(mixture: Mixture, natural: Mixture) -> str:
 def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
     tokens, unit = run.config.propose.target_tokens, UNITS[run.objective.value_unit]
+    is_validated = answer.called == "recommended"
     is_in_full_run = answer.epochs is not None and tokens
     fragments = weight_fragments(run, answer.mixture)
     titles = {"yaml": "YAML", **{name: tool.title for name, tool in EXPORT_TOOLS.items()}}
-    checks = [without_folders(line[:1].upper() + line[1:]) for line in answer.warnings]
+    checks = [_capital(line) for line in answer.warnings]
     counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
     return template(
         "answer.html",
         answer=answer,
-        tone=TONES.get(answer.label.lower(), "" if run.is_done("validate") else "bad"),
+        tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
         goal=f"Minimises {run.objective.describe()}, in {unit}.",
         epochs_of=f" (epochs in {short_count(tokens)})" if is_in_full_run and tokens else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         groups=_groups(run, answer),
         unit=unit,
         loss_unit=UNITS[run.objective.unit],
-        is_validated=run.is_done("validate"),
+        is_validated=is_validated,
         others=list(answer.gains.items())[1:],
         place=_axis(list(answer.gains.values())[1:]),
         losses=list(answer.losses.items())[:MAX_LOSSES],
@@ -163,6 +163,11 @@ def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
     low = min([0.0, *(one.low for one in known)])
     high = max([0.0, *(one.high for one in known)])
     return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
+
+
+def _capital(text: str) -> str:
+    """Return a line as a sentence of the page, which names no folder."""
+    return without_folders(text[:1].upper() + text[1:])
 
 
 def _counted(number: int, what: str) -> str:

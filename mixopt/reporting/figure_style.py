@@ -1,8 +1,8 @@
 """How all figures look, which domains they show, and how they become files.
 
-The colours are Okabe and Ito's, which people who see few colours tell apart, and a grey. A mixture
-has the same colour, marker and hatch in all figures. Figures are made with matplotlib's objects: no
-pyplot, and no setting outlives a call.
+The colours are Okabe and Ito's, which people who see few colours tell apart, a grey, and an olive
+in place of a blue that is the accent of a dark page. A mixture has the same look in all figures.
+Figures are made with matplotlib's objects: no pyplot, and no setting outlives a call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LOOKS = {
     "uniform": Look("#e69f00", "D", "...."),
     "best_trial": Look("#009e73", "^", "\\\\\\\\"),
 }
-FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#56b4e9", "X", "++++"))
+FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#999933", "X", "++++"))
 ACCENT, WARNING = LOOKS["proposal"].colour, FURTHER[1].colour
 WIDTH = 7.6  # inches; a page's column
 LETTER = 9.5  # points

@@ -101,8 +101,7 @@ class RunPlots(_Figures):
         return plot_run_experts(self._run, trial)
 
     def _answer(self) -> Proposal | Recommendation:
-        run = self._run
-        return run.recommendation if run.is_done("validate") else run.proposal
+        return self._run.outcome.result
 
 
 @dataclass(frozen=True, repr=False)

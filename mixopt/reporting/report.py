@@ -97,8 +97,8 @@ def _validation(run: Run, pictures: Pictures) -> Section:
         body += pictures.show("validation_curves", drawn, "The objective during training.")
     mixtures, rows = forgetting_rows(run)
     if rows:
-        columns = ("loss", CHECKPOINT, *mixtures, "change", "95% interval")
-        caption = f"What the checkpoint knew; above 0 is forgotten, {UNITS[run.objective.unit]}."
+        columns = ("loss", CHECKPOINT, *mixtures, "gain", "95% interval")
+        caption = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}."
         body += table(columns, rows, caption=caption)
     return Section("validation", "Validation", body)
 

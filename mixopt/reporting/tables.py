@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MIN_NAME = 20  # columns of a word that is never cut
 GAP = 2  # spaces between columns
 MARGIN = "  "
-MOST_COLUMNS = 6  # stages whose shares are shown side by side; of more the first and the last
+MAX_STAGES = 6  # stages whose shares are shown side by side; of more the first and the last
 READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 READINESS_COLUMNS = (
     "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
@@ -110,7 +110,9 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     rows = []
     sizes = [count.tokens if count.tokens is not None else count.bytes for count in counts]
     for count, size in zip(counts, sizes, strict=True):
-        tokens = "-" if count.tokens is None else _about(count.tokens, exact=count.is_exact)
+        about = "" if count.is_exact else "~"
+        size_text = count_text if count.is_exact else short_count
+        tokens = "-" if count.tokens is None else f"{about}{size_text(count.tokens)}"
         rows.append(
             (
                 count.name,
@@ -127,10 +129,6 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     if any(count.tokens is None for count in counts):
         lines.append(f"{tokenizer} is trained in the step prepare; until then sizes are in bytes")
     return "\n".join(lines)
-
-
-def _about(tokens: int, *, exact: bool) -> str:
-    return count_text(tokens) if exact else f"~{short_count(tokens)}"
 
 
 def schedule_text(forecast: ScheduleForecast) -> str:
@@ -168,7 +166,7 @@ def _stages(forecast: ScheduleForecast) -> list[list[str]]:
 
 def _domains(forecast: ScheduleForecast) -> tuple[list[str], list[list[str]]]:
     stages = list(forecast.stages)
-    shown = stages if len(stages) <= MOST_COLUMNS else [stages[0], stages[-1]]
+    shown = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
     columns = ["domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out"]
     shares = [stage.shares for stage in shown]
     rows = [
@@ -244,36 +242,21 @@ def _mean_ranks(found: Mapping[str, Any]) -> str:
 
 def readiness_text(found: FitReadiness) -> str:
     """Return the table of a fit's losses, the most ready first, and what its columns mean."""
-    columns, rows = readiness_rows(found)
-    lines = [found.replicates.describe(), *readiness_meaning(found)]
-    if found.left_out:
-        lines.append(f"left out of the objective as noise: {', '.join(found.left_out)}")
-    return "\n".join([table_text(READINESS_TITLE, columns, rows), *lines])
-
-
-def readiness_order(found: FitReadiness) -> list[LossReadiness]:
-    """Return the objective, then losses by falling ratio, or rank correlation without noise."""
 
     def readiest(one: LossReadiness) -> float:
         ratio, rank = one.of_trials.ratio, one.spearman
         return -((rank or 0.0) if ratio is None else ratio)
 
-    return [found.objective, *sorted(found.losses, key=readiest)]
-
-
-def readiness_rows(found: FitReadiness) -> tuple[list[str], list[list[str]]]:
-    """Return the columns of which something is known, and the cells of each loss."""
-    rows = [_readiness_row(one) for one in readiness_order(found)]
-    known = [any(row[place] for row in rows) for place in range(len(READINESS_COLUMNS))]
-    columns = [name for name, is_known in zip(READINESS_COLUMNS, known, strict=True) if is_known]
-    return columns, [
-        [cell for cell, is_known in zip(row, known, strict=True) if is_known] for row in rows
-    ]
-
-
-def readiness_meaning(found: FitReadiness) -> tuple[str, ...]:
-    """Say what the columns mean, a line each."""
-    return (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
+    ordered = [found.objective, *sorted(found.losses, key=readiest)]
+    rows = [_readiness_row(one) for one in ordered]
+    known = [place for place in range(len(READINESS_COLUMNS)) if any(row[place] for row in rows)]
+    columns = [READINESS_COLUMNS[place] for place in known]
+    table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
+    meaning = (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
+    gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
+    return "\n".join(
+        [table, found.replicates.describe(), *meaning, *(gone if found.left_out else [])]
+    )
 
 
 def _readiness_row(one: LossReadiness) -> list[str]:

@@ -55,8 +55,8 @@ def run_summary(run: Run) -> dict[str, Any]:
 def summary_text(run: Run) -> str:
     """Return what a run recommends and why, in a screen, and where the files are."""
     mixtures, rows = forgetting_rows(run)
-    columns = ("loss", "before", *mixtures, "change", "95% interval")
-    title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}"
+    columns = ("loss", "before", *mixtures, "gain", "95% interval")
+    title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}; below 0 is forgotten"
     lines = [
         recommendation_text(run.recommendation, run.validation, broken_guardrails(run)),
         *([table_text(title, columns, rows) + "\n"] if rows else []),
@@ -99,10 +99,10 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
             continue
         means = [loss_text(validation.mean(mixture, name)) for mixture in mixtures]
         found = validation.compare_with("base", base[name], name, of=chosen)
-        change = ("", "")
+        gain = ("", "")
         if found is not None:
-            change = (difference_text(found.mean), interval_text(found.low, found.high))
-        rows.append((name, loss_text(base[name]), *means, *change))
+            gain = (difference_text(-found.mean), interval_text(-found.high, -found.low))
+        rows.append((name, loss_text(base[name]), *means, *gain))
     return [named(mixture) for mixture in mixtures], rows
 
 

@@ -278,7 +278,7 @@ class Sender:
         if self._own and _database(self._login.uri) is not None:
             _check_artifacts_inside(client, sent.run, self._path)
         if folder == IMAGES:
-            _send_picture(client, sent.run, file)
+            _send_picture(client, sent, self._path, file)
         else:
             client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
         sent.files[name] = mark
@@ -400,16 +400,23 @@ def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, s
     return {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in found}
 
 
-def _send_picture(client: MlflowClient, run: str, file: Path) -> None:
-    """Send `figures/<name>.png`, which is of step 0, or `<name>/<step>.png`."""
+def _send_picture(client: MlflowClient, sent: SentRun, directory: Path, file: Path) -> None:
+    """Send `figures/<name>.png`, which is of step 0, or `<name>/<step>.png`.
+
+    MLflow opens pictures at step 0, so the first one of some steps is there too.
+    """
     from PIL import Image
 
     of_step = file.stem.isdecimal()
-    name, step = (file.parent.name, int(file.stem)) if of_step else (file.stem, 0)
+    name, steps = (file.parent.name, [int(file.stem)]) if of_step else (file.stem, [0])
+    folder = file.parent.relative_to(directory).as_posix()
+    if of_step and not any(one.startswith(f"{folder}/") for one in sent.files):
+        steps = [0, *steps]
     try:
         with Image.open(file, formats=["PNG"]) as picture:
             picture.load()
-            client.log_image(run, picture, key=key_of(name), step=step)
+            for step in steps:
+                client.log_image(sent.run, picture, key=key_of(name), step=step)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         _log(f"{file}: is not a picture (.png): {error}")
 

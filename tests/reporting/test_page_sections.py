@@ -80,7 +80,7 @@ def second(tmp_path):
     rails = SimpleNamespace(reference="natural", margins=lambda names: {"code": 0.1, "help": 0.1})
     return SimpleNamespace(
         path=tmp_path,
-        is_done=lambda step: True,
+        outcome=SimpleNamespace(state="validated"),
         recommendation=recommendation,
         validation=validation,
         proposal=made_proposal(),
