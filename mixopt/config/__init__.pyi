@@ -15,8 +15,6 @@ from .corpus_section import (
 from .experiment import (
     Config as Config,
     FitConfig as FitConfig,
-    ProposeConfig as ProposeConfig,
-    RiskConfig as RiskConfig,
     TrackingConfig as TrackingConfig,
     dump_config as dump_config,
     experiment_urls as experiment_urls,
@@ -33,6 +31,8 @@ from .mixture_sections import (
     BaselineConfig as BaselineConfig,
     ConstraintsConfig as ConstraintsConfig,
     DesignConfig as DesignConfig,
+    ProposeConfig as ProposeConfig,
+    RiskConfig as RiskConfig,
     ValidateConfig as ValidateConfig,
 )
 from .objective_section import (

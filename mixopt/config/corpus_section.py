@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +19,13 @@ from mixopt.config.sections import (
     Section,
     counted,
     given_content,
+    share_fault,
+    weights_in,
 )
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     is_url,
-    local_path,
     name_fault,
-    read_yaml,
     shown_name,
     under_folder,
     url_fault,
@@ -38,7 +37,6 @@ TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 Size = tuple[Literal["tokens", "bytes"], int]
 
 RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
-SUM_TOLERANCE = 1e-6  # of shares, as of mixopt.mixture
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
     "environment", "name", "data_files", "split", "revision", "streaming", "column", "max_bytes",
@@ -58,8 +56,8 @@ class SourceConfig(Section):
     environment: str | None = Field(None, description="a domain of the environment corpus")
     path: str | list[str] | None = Field(
         None,
-        description="a folder, file or glob, or a list of them; a hub id, or a builder of"
-        " `datasets` (json, parquet, arrow, text, csv); a text file is one document",
+        description="folder, file, glob or list of them; hub id, or builder of `datasets` (json, "
+        "parquet, arrow, text, csv); a text file is one document",
     )
     format: TokenFormat | None = Field(
         None, description="format of the tokens in `path`; text if omitted"
@@ -170,21 +168,16 @@ class MixedConfig(Section):
     """Several domains in fixed shares of the tokens, prepared as one domain: replay."""
 
     start: str | None = Field(
-        None,
-        alias="from",
-        description="a run of mixopt pretrain, instead of domains: what it was prepared with, at "
-        "the mixture that it trained on",
+        None, alias="from", description="a run of mixopt pretrain, whose text and mixture it has"
     )
     domains: dict[str, SourceConfig] = Field(
         default_factory=dict, description="the parts, as domains are given"
     )
     mixture: Literal["natural"] | dict[str, Any] = Field(
-        "natural",
-        description="share of the tokens by part; `file: recommendation.yaml`; or natural, by the "
-        "tokens of each",
+        "natural", description="share of the tokens by part; `file: recommendation.yaml`; natural"
     )
     tokens: Positive | None = Field(
-        None, description="tokens to prepare; as many as no part has to be repeated for if omitted"
+        None, description="tokens to prepare; if omitted, as many as need no part twice"
     )
     max_epochs: Above = Field(1.0, description="how often a part may be repeated")
 
@@ -231,30 +224,6 @@ class MixedConfig(Section):
         return self
 
 
-def weights_in(path: str) -> dict[str, Any]:
-    """Return the weights of a file of a mixture, such as a recommendation, as they are."""
-    content = read_yaml(local_path(path))
-    weights = content.get("weights", content) if isinstance(content, dict) else content
-    if not isinstance(weights, dict):
-        raise ConfigError(f"{path}: expected 'weights:' with a number for each domain")
-    return weights
-
-
-def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
-    """Return what is wrong with shares of domains: each has one, and they add up to 1."""
-    names = list(domains)
-    for name, value in shares.items():
-        if name not in names:
-            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            return f"{name}: {value!r} is not a share from 0 to 1"
-    missing = [name for name in names if name not in shares]
-    if missing:
-        return f"no weight of {', '.join(missing)}; 0 is allowed"
-    total = math.fsum(shares.values())
-    return None if abs(total - 1) < SUM_TOLERANCE else f"weights add up to {total:.6g}, not to 1"
-
-
 class DomainConfig(SourceConfig):
     """A domain to train on: a source, or several of them in fixed shares."""
 
@@ -289,15 +258,11 @@ class CorpusConfig(Section):
         None, description="folder of relative data_files and validation; the working directory"
     )
     prepared: str | None = Field(
-        None,
-        description="a corpus prepared by another run (folder or URL), instead of the text of "
-        "the domains; `mixopt tokens publish` uploads one to a store",
+        None, description="folder or URL of a corpus that another run prepared, instead of text"
     )
     domains: dict[str, DomainConfig] = Field(description="training domains by name", min_length=1)
     inventory: str | None = Field(
-        None,
-        description="YAML file of the domains' sizes, `web: 5e9` (tokens) or `web: {bytes: "
-        "2e10}` per line, instead of tokens and bytes; `mixopt count` writes one",
+        None, description="YAML file of sizes, `web: 5B` (tokens) or `web: {bytes: 20B}` per line"
     )
     tokenizer: str = Field(
         "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"

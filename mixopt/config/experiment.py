@@ -24,6 +24,7 @@ from mixopt.config.mixture_sections import (
     CONTROL,
     ConstraintsConfig,
     DesignConfig,
+    ProposeConfig,
     ValidateConfig,
 )
 from mixopt.config.objective_section import (
@@ -42,11 +43,9 @@ from mixopt.config.sections import (
     Location,
     Positive,
     Section,
-    Share,
     checked,
     dump_sections,
     given_content,
-    one_given,
     read_sections,
 )
 from mixopt.errors import did_you_mean
@@ -71,8 +70,8 @@ class CommandFields(Section):
 
     run: str | list[str] | None = Field(
         None,
-        description="command that trains one trial, split into words and run without a shell; "
-        "{mixture} {trial} {seed} {tokens} {out} {gpus} {corpus} are filled in",
+        description="command that trains one trial, run without a shell; {mixture} {trial} {seed} "
+        "{tokens} {out} {gpus} {corpus} are filled in",
     )
     result: str | None = Field(
         None,
@@ -80,8 +79,8 @@ class CommandFields(Section):
     )
     losses: str | dict[str, str] | None = Field(
         None,
-        description="names of the losses in the result: a pattern such as eval/{domain}/loss, or a "
-        "name or glob for each evaluation domain; each domain's own name if omitted",
+        description="their names in the result: a pattern such as eval/{domain}/loss, or one for "
+        "each evaluation domain; the domain's own name if omitted",
     )
     unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
         None, description="of the losses in the result; nats_per_token if omitted"
@@ -119,8 +118,8 @@ class ProxyConfig(CommandFields):
     start: str | None = Field(
         None,
         alias="from",
-        description="what all trials begin with: a run or checkpoint of mixopt pretrain, a folder"
-        " of transformers, or the YAML file of a pretraining, which is then trained once",
+        description="what trials begin with: a run or checkpoint of mixopt pretrain, a folder of "
+        "transformers, or the YAML file of a pretraining, which is trained first",
     )
     start_hash: str | None = Field(
         None,
@@ -131,13 +130,12 @@ class ProxyConfig(CommandFields):
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = Field(
         None,
-        description="tokens between evaluations of all held-out text and tasks; 0: only at the end;"
-        " if omitted, at the end, and losses on a sample of the held-out text every 10% of a trial",
+        description="tokens between evaluations; 0: only at the end; if omitted, at the end, and "
+        "on a sample of the held-out text every 10% of a trial",
     )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
-        False,
-        description="repeat each domain as often as the full run of propose.target_tokens does",
+        False, description="repeat each domain as often as a run of propose.target_tokens does"
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
@@ -168,9 +166,8 @@ class SweepConfig(Section):
     workers: Positive | None = Field(None, description="processes; one per core or GPU if omitted")
     patience: Duration = Field(
         600.0,
-        description="seconds, or a duration such as 10m: a worker without a heartbeat or progress "
-        "for this long, and for five times its slowest step so far, is killed and its trials are "
-        "retried",
+        description="duration such as 10m: a worker without progress for this long, and for five "
+        "times its slowest step, is killed and its trials are retried",
     )
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
@@ -185,50 +182,9 @@ class FitConfig(Section):
     """The regressors that cross-validation compares."""
 
     regressors: list[str] = Field(
-        default_factory=lambda: ["auto", "linear"],
-        min_length=1,
-        description="names, or package.module:Name; the best in cross-validation is used",
+        ["auto", "linear"], min_length=1, description="names, or package.module:Name, to compare"
     )
     folds: Annotated[int, Field(ge=2)] = Field(5, description="of cross-validation")
-
-
-class RiskConfig(Section):
-    """The quantity that the search minimises instead of the prediction: one of the two."""
-
-    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        None, description="the mean plus this many standard deviations of the regressor"
-    )
-    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
-        None, description="this quantile over the refits on resampled trials"
-    )
-
-    def model_post_init(self, _: object) -> None:
-        """Refuse both, and none."""
-        one_given(self, "std", "quantile")
-
-
-class ProposeConfig(Section):
-    """Settings of the search for the best mixture."""
-
-    method: Literal["auto", "simulation", "gradient"] = Field(
-        "auto", description="how mixtures are searched; auto: by gradient where the fit has one"
-    )
-    samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
-    average: Positive = Field(
-        128,
-        description="RegMix: how many of the best mixtures are averaged; fewer where that "
-        "worsens the objective",
-    )
-    target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
-    bootstrap: Count = Field(20, description="refits on resampled trials")
-    risk: RiskConfig | None = Field(
-        None, description="how uncertainty is weighed; ignored if omitted"
-    )
-    keep_unmeasured: Share = Field(
-        0.5,
-        description="minimum weight of a domain that no loss measures, as a share of its natural "
-        "weight",
-    )
 
 
 class TrackingConfig(Section):

@@ -1,4 +1,4 @@
-"""Sections about mixtures: `design:` to try, `constraints:` to keep, `validate:` to compare."""
+"""Sections about mixtures: to try (`design:`), allow, search (`propose:`) and `validate:`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from mixopt.config.corpus_section import SUM_TOLERANCE, weights_in
 from mixopt.config.sections import (
     FILES,
+    SUM_TOLERANCE,
     Above,
     Count,
     Positive,
@@ -17,6 +17,7 @@ from mixopt.config.sections import (
     Share,
     Weight,
     one_given,
+    weights_in,
 )
 from mixopt.errors import MixoptError, did_you_mean
 from mixopt.system import one_value
@@ -113,9 +114,7 @@ class ValidateConfig(Section):
         None, description="seeds are added while an interval includes 0; twice `seeds` if omitted"
     )
     rounds: Positive = Field(
-        2,
-        description="maximum proposals; if one is not better, its runs are added to the trials "
-        "and another is made",
+        2, description="maximum proposals; the next is made with the runs of one that is no better"
     )
     tokens: Positive | None = Field(
         None, description="tokens of one run; twice the trials' if omitted"
@@ -137,6 +136,41 @@ class ValidateConfig(Section):
         if twice is not None:
             raise ValueError(f"baselines: {twice!r} is given twice")
         return self
+
+
+class RiskConfig(Section):
+    """The quantity that the search minimises instead of the prediction: one of the two."""
+
+    std: Above | None = Field(
+        None, description="the mean plus this many standard deviations of the regressor"
+    )
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
+        None, description="this quantile over the refits on resampled trials"
+    )
+
+    def model_post_init(self, _: object) -> None:
+        """Refuse both, and none."""
+        one_given(self, "std", "quantile")
+
+
+class ProposeConfig(Section):
+    """Settings of the search for the best mixture."""
+
+    method: Literal["auto", "simulation", "gradient"] = Field(
+        "auto", description="how mixtures are searched; auto: by gradient where the fit has one"
+    )
+    samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
+    average: Positive = Field(
+        128, description="best mixtures that are averaged; fewer where that is worse"
+    )
+    target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
+    bootstrap: Count = Field(20, description="refits on resampled trials")
+    risk: RiskConfig | None = Field(
+        None, description="how uncertainty is weighed; ignored if omitted"
+    )
+    keep_unmeasured: Share = Field(
+        0.5, description="minimum of a domain that no loss measures, as a share of its natural one"
+    )
 
 
 class AnnealsConfig(Section):
@@ -176,9 +210,7 @@ class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
-        None,
-        description="axial: one mixture per domain, followed by Dirichlet draws; anneals: one per "
-        "candidate source, and a control",
+        None, description="axial: one mixture a domain, then Dirichlet draws; anneals: one a source"
     )
     anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
     trials: Positive = Field(
@@ -195,9 +227,8 @@ class DesignConfig(Section):
     )
     rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
         None,
-        description="mixtures of the first round, then of each later one, chosen by a fit on those "
-        "before it; they add up to `trials`. A half and two quarters if omitted and there are 24 "
-        "trials or more; off: one round",
+        description="mixtures of each round, later ones chosen by a fit; off: one round; a half and"
+        " two quarters of `trials` if omitted and there are 24 or more",
     )
     stop_gain: Weight | None = Field(
         None, description="stop before a round whose expected gain in the objective is below this"
@@ -357,9 +388,7 @@ class ConstraintsConfig(Section):
     """Limits on mixtures; radius and guardrails apply to proposals, the rest to designs too."""
 
     bounds: dict[str, Bounds] = Field(
-        default_factory=dict,
-        description="minimum and maximum, or a fixed share, by domain or glob; a name overrides "
-        "globs",
+        default_factory=dict, description="minimum and maximum, or a fixed share, by domain or glob"
     )
     drop: list[str] | None = Field(None, description="domains or globs that get nothing")
     groups: dict[str, GroupConfig] | None = Field(

@@ -54,9 +54,7 @@ class TasksConfig(Section):
         None, description="folder or URL of relative paths; the working directory"
     )
     items: Positive = Field(
-        200,
-        description="maximum items of each task, chosen by a hash of their ids, the same for every "
-        "trial",
+        200, description="maximum items of each task, chosen by a hash of their ids"
     )
 
     def columns(self) -> Iterator[str]:
@@ -97,32 +95,25 @@ class ObjectiveConfig(Section):
 
     target: str | None = Field(None, description="one evaluation domain")
     mean: dict[str, Above] | None = Field(
-        None,
-        description="weights by evaluation domain or glob, such as mmlu_*; those of several "
-        "globs add up",
+        None, description="weights by evaluation domain or glob; those of several globs add up"
     )
     worst: list[str] | None = Field(
         None, description="the largest loss among these; globs too", min_length=1
     )
     families: dict[str, FamilyConfig] | None = Field(
-        None,
-        description="by name: losses that are averaged first, and the family's weight",
-        min_length=1,
+        None, min_length=1, description="by name: losses that are averaged first, and their weight"
     )
     unit: Literal["nats_per_token", "bits_per_byte"] = Field(
         "bits_per_byte", description="of losses of text"
     )
     direction: dict[str, Literal["lower", "higher"]] = Field(
-        default_factory=dict,
-        description="by evaluation domain or glob, whether higher or lower is better; lower if "
-        "omitted",
+        default_factory=dict, description="what is better, by evaluation domain or glob; lower"
     )
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
     leave_out: Literal["noise"] | None = Field(
-        None,
-        description="noise: leave out losses that vary less between trials than between replicates",
+        None, description="noise: without losses that vary less over trials than over replicates"
     )
     allow_noise: bool | None = Field(
         None, description="true: minimise tasks even where the differences between trials are noise"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -18,6 +19,7 @@ from mixopt.system import (
     ServerUri,
     dotted,
     local_copy,
+    local_path,
     naming,
     parse_yaml,
     read_text,
@@ -29,6 +31,7 @@ from mixopt.system import (
 
 Location = FieldPlace
 Fault = tuple[Location, str]  # the field, and what is wrong with it
+SUM_TOLERANCE = 1e-6  # of shares, as of mixopt.mixture
 FILES = "files"  # of a validation's context: whether files that a section names are read
 _DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 _COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
@@ -130,6 +133,30 @@ def checked(section: type[SectionType], content: Any, where: str) -> SectionType
         location, message = _fault(error.errors(include_url=False)[0], section)
         place = f"{where}: {dotted(location)}" if location else where
         raise ConfigError(f"{place}: {message}") from error
+
+
+def weights_in(path: str) -> dict[str, Any]:
+    """Return the weights of a file of a mixture, such as a recommendation, as they are."""
+    content = read_yaml(local_path(path))
+    weights = content.get("weights", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict):
+        raise ConfigError(f"{path}: expected 'weights:' with a number for each domain")
+    return weights
+
+
+def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
+    """Return what is wrong with shares of domains: each has one, and they add up to 1."""
+    names = list(domains)
+    for name, value in shares.items():
+        if name not in names:
+            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            return f"{name}: {value!r} is not a share from 0 to 1"
+    missing = [name for name in names if name not in shares]
+    if missing:
+        return f"no weight of {', '.join(missing)}; 0 is allowed"
+    total = math.fsum(shares.values())
+    return None if abs(total - 1) < SUM_TOLERANCE else f"weights add up to {total:.6g}, not to 1"
 
 
 def given_content(name: str, source: Any) -> tuple[str, Any]:

@@ -1,16 +1,14 @@
+from .opening import load_run as load_run, open_run as open_run, working_in as working_in
 from .run import (
     Outcome as Outcome,
     Run as Run,
     base_losses as base_losses,
     commit_of as commit_of,
     is_sent as is_sent,
-    load_run as load_run,
-    open_run as open_run,
     repetition_of as repetition_of,
     request_of as request_of,
     usable_trials as usable_trials,
     verify_run as verify_run,
-    working_in as working_in,
 )
 from .step_log import CheckedPart as CheckedPart
 from .steps import (

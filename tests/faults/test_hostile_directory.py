@@ -16,7 +16,7 @@ from fault_runs import KINDS, command, mixopt, variables
 from mixopt import load_run
 from mixopt.errors import MixoptError, RunError
 from mixopt.pipeline import propose_from
-from mixopt.run_directory.run import HEADER
+from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
 LOOKING = (

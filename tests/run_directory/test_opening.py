@@ -14,7 +14,7 @@ import mixopt
 from mixopt.errors import PluginError, RunError
 from mixopt.pipeline import load_fit, propose_from
 from mixopt.run_directory import is_sent, load_run, working_in
-from mixopt.run_directory.run import HEADER
+from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
 

@@ -1,0 +1,118 @@
+"""Make, open and lock a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from mixopt.errors import RunError, is_control
+from mixopt.run_directory.run import Run
+from mixopt.run_directory.step_log import RECORD
+from mixopt.run_directory.steps import STEPS
+from mixopt.system import (
+    check_links,
+    check_sealed_text,
+    is_leftover,
+    only_one,
+    read_bytes,
+    sealed_text,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+
+HEADER = "The resolved configuration of this run; written by mixopt."
+MAX_RUNS = 20  # that a message lists
+_SQLITE = b"SQLite format 3\0"
+
+
+def open_run(
+    config: Config,
+    path: str | Path,
+    *,
+    source: str = "",
+    redo: str | None = None,
+    trust: bool = False,
+) -> Run:
+    """Make the run directory, or open one that is of the same configuration."""
+    from mixopt.config import dump_config
+
+    run = Run(Path(path), config, source, trust)
+    record = run.path / RECORD
+    if redo is not None:
+        run.log.check_before(redo)
+        run.log.discard(redo, files=not run.log.only_reads_otherwise)
+    if record.exists():
+        for step in STEPS:
+            run.is_done(step.name)
+    content = yaml.safe_dump(dump_config(config), sort_keys=False, allow_unicode=True)
+    text = sealed_text(content, HEADER)
+    if not record.exists() or read_bytes(record) != text.encode():
+        write_text(record, text)
+    return run
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[None]:
+    """Have a run directory to oneself while the block runs."""
+    text = str(path.absolute())
+    odd = next((one for one in text if one in "?#%" or is_control(one)), None)
+    if odd is not None:  # a database or a URL with this path would name another one
+        raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
+    entries = path.iterdir() if path.is_dir() else ()
+    others = [one for one in entries if not (is_leftover(one.name) or _is_of_mlflow(one))]
+    if others and not (path / RECORD).exists():
+        raise RunError(f"{path}: is not empty and not a run directory; use another --out")
+    with only_one(path):
+        yield
+
+
+def _is_of_mlflow(path: Path) -> bool:
+    """Tell whether a file or folder is one that MLflow makes; links are none."""
+    if path.is_symlink() or path.is_dir():
+        return path.name in ("mlartifacts", "mlruns") and not path.is_symlink()
+    name, _, end = path.name.partition("-")
+    if name != "mlflow.db" or end not in ("", "wal", "shm", "journal"):
+        return False
+    try:
+        with path.with_name(name).open("rb") as file:
+            return file.read(len(_SQLITE)) in (_SQLITE, b"")  # one that is not begun is empty
+    except OSError:
+        return False
+
+
+def load_run(path: str | Path, *, trust: bool = False) -> Run:
+    """Open a run directory to look at what it holds.
+
+    Nothing that the directory names is imported, and no link in it that leads out is followed,
+    unless it is trusted.
+
+    Args:
+        path: The directory.
+        trust: Whether its maker is trusted.
+
+    Raises:
+        RunError: The directory is not a run's, its record has changed, or a link leads out of it.
+    """
+    from mixopt.config import load_config
+
+    path = Path(path)
+    record = path / RECORD
+    if not record.exists():
+        runs = sorted(other.parent.name for other in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
+        create = f"create it with mixopt run CONFIG --out {path}"
+        hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
+        raise RunError(f"{path}: has no config.yaml; {hint}")
+    if not trust:
+        check_links(path)
+    hint = (
+        "edit the file that the run was made from, and rewrite this one: mixopt run CONFIG --out "
+        f"{path}"
+    )
+    check_sealed_text(record, HEADER, mend=hint)
+    return Run(path, load_config(record, trust=trust), str(record), trust)
