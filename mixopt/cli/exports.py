@@ -132,10 +132,10 @@ def _write_schedule(
 
 
 def _show_tools(as_json: bool) -> None:
-    from mixopt.exports import EXPORT_TOOLS
+    from mixopt.exports import exporter, exporter_names
     from mixopt.reporting import table_text
 
-    tools = list(EXPORT_TOOLS.values())
+    tools = [exporter(name) for name in exporter_names()]
     if as_json:
         print_json({"tools": [_described(tool) for tool in tools]})
         return

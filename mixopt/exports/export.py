@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mixopt.errors import ConfigError, did_you_mean
+from mixopt.errors import ConfigError, PluginError, did_you_mean
 from mixopt.exports.tools import EXPORT_TOOLS
 from mixopt.exports.units import Entry, ExportTool, Facts, Noted, Paths, StageEntries
 from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule
+from mixopt.system import load_plugin, plugin_names
 
 
 def export_mixture(
@@ -34,7 +35,7 @@ def export_mixture(
 
     Args:
         mixture: Shares of the tokens.
-        to: The tool, one of `EXPORT_TOOLS`.
+        to: The tool, one of `exporter_names()`, or `package.module:NAME` of an `ExportTool`.
         inventory: Distinct tokens of each domain, which epochs need.
         tokens: Length of the run in tokens, which epochs and numbers of samples need.
         paths: Where each domain's data is, one path or several; its name where none is given.
@@ -47,7 +48,7 @@ def export_mixture(
         ConfigError: An unknown tool, what the unit needs is not known, or a name or path that the
             tool's format cannot carry.
     """
-    tool = _tool(to)
+    tool = exporter(to)
     facts = Facts.checked(
         tool.name,
         mixture.domains,
@@ -69,7 +70,7 @@ def export_schedule(
     sample_tokens: Mapping[str, float] | float | None = None,
 ) -> dict[str, str]:
     """Write a schedule as fragments of a tool's configuration, in the tool's unit."""
-    tool = _tool(to)
+    tool = exporter(to)
     stages = list(_constant_stages(schedule, tool, steps_per_stage))
     facts = [
         Facts.checked(
@@ -102,10 +103,29 @@ def export_schedule(
     return {"": _text(tool, tool.write_stages(parts, facts[0], schedule.batch), header)}
 
 
-def _tool(name: str) -> ExportTool:
-    if name not in EXPORT_TOOLS:
-        raise ConfigError(f"unknown tool {name!r}{did_you_mean(str(name), EXPORT_TOOLS)}")
-    return EXPORT_TOOLS[name]
+def exporter_names() -> list[str]:
+    """Return the names of the tools that can be written for: ours, then those installed."""
+    return [*EXPORT_TOOLS, *(n for n in plugin_names("exporter") if n not in EXPORT_TOOLS)]
+
+
+def exporter(name: str) -> ExportTool:
+    """Return a tool by name: one of ours, of an entry point in `mixopt.exporters`, or of a path.
+
+    Args:
+        name: Of the tool, or `package.module:NAME` of an `ExportTool`.
+
+    Raises:
+        ConfigError: There is none of that name.
+        PluginError: It cannot be imported, or is not an `ExportTool`.
+    """
+    if name in EXPORT_TOOLS:
+        return EXPORT_TOOLS[name]
+    if ":" not in name and name not in exporter_names():
+        raise ConfigError(f"unknown tool {name!r}{did_you_mean(str(name), exporter_names())}")
+    tool = load_plugin("exporter", name)
+    if not isinstance(tool, ExportTool):
+        raise PluginError(f"exporter {name!r}: is a {type(tool).__name__}, not an ExportTool")
+    return tool
 
 
 def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:

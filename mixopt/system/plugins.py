@@ -1,8 +1,9 @@
-"""Find proxies, regressors, estimators, models and executors by name.
+"""Find proxies, regressors, estimators, models, executors and exporters by name.
 
-A plug-in is a class behind an entry point in one of five groups; `package.module:Name` works
-anywhere a name does. A path is code that Python imports: it is taken from what a user wrote, and
-one that a run directory records needs the user's trust (`check_trusted`).
+A plug-in is a class (an exporter an `ExportTool`) behind an entry point in one of six groups;
+`package.module:Name` works anywhere a name does. A path is code that Python imports: it is taken
+from what a user wrote, and one that a run directory records needs the user's trust
+(`check_trusted`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
-PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor"]
+PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
 GROUPS: dict[PluginKind, str] = {
     "proxy": "mixopt.proxies",
@@ -24,15 +25,17 @@ GROUPS: dict[PluginKind, str] = {
     "estimator": "mixopt.estimators",
     "model": "mixopt.models",
     "executor": "mixopt.executors",
+    "exporter": "mixopt.exporters",
 }
 # What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
-# mixopt.online.contract, mixopt.pretraining.models and mixopt.sweeps.contract.
+# mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract, mixopt.exports.units.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
     "proxy": ("group_size", "train"),
     "regressor": ("fit", "predict"),
     "estimator": ("plan", "observe", "state_dict", "load_state_dict"),
     "model": ("forward",),
     "executor": ("start", "states", "cancel", "close"),
+    "exporter": ("write",),
 }
 EXTRAS: dict[PluginKind, str] = {
     "proxy": "proxies",
@@ -40,6 +43,7 @@ EXTRAS: dict[PluginKind, str] = {
     "estimator": "regressors",
     "model": "proxies",
     "executor": "cli",
+    "exporter": "cli",
 }
 
 _ELSEWHERE = "the package that has it, or name its folder in PYTHONPATH"
@@ -133,7 +137,7 @@ def _check_methods(kind: PluginKind, name: str, found: object) -> None:
     lacking = [method for method in METHODS[kind] if not callable(getattr(found, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
-    if not inspect.isclass(found) and kind != "regressor":
+    if not inspect.isclass(found) and kind not in {"regressor", "exporter"}:
         raise PluginError(
             f"{kind} {name!r}: is not a class; name the class, not a function that makes one"
         )

@@ -10,7 +10,15 @@ Each raises an `AssertionError` that says which promise was broken, and how.
 
 from mixopt.testing._estimators import check_estimator
 from mixopt.testing._executors import check_executor
+from mixopt.testing._exporters import check_exporter
 from mixopt.testing._proxies import check_proxy, tiny_corpus
 from mixopt.testing._regressors import check_regressor
 
-__all__ = ["check_estimator", "check_executor", "check_proxy", "check_regressor", "tiny_corpus"]
+__all__ = [
+    "check_estimator",
+    "check_executor",
+    "check_exporter",
+    "check_proxy",
+    "check_regressor",
+    "tiny_corpus",
+]

@@ -46,7 +46,7 @@ def test_the_page_has_a_row_and_a_command_for_every_tool_with_its_needs():
 
 
 def test_the_example_runs(folder):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names: dict[str, object] = {}
-    exec(code, names)
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.S):
+        exec(code, names)
     assert "web#" in str(names["text"])

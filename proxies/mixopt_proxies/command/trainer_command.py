@@ -18,7 +18,7 @@ from typing import Any
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.exports import EXPORT_TOOLS, export_mixture
+from mixopt.exports import export_mixture, exporter, exporter_names
 from mixopt.mixture import Mixture
 from mixopt.system import write_json, write_text
 from mixopt.trials import Training, Trial
@@ -71,8 +71,8 @@ class TrainerCommand:
             raise ConfigError(f"proxy.unit: {self.unit!r}; need {' or '.join(UNITS)}")
         if tool is None and self.paths is not None:
             raise ConfigError("proxy.paths: are for proxy.mixture_format; give it too")
-        if tool is not None and tool not in EXPORT_TOOLS:
-            near = did_you_mean(tool, EXPORT_TOOLS)
+        if tool is not None and tool not in exporter_names():
+            near = did_you_mean(tool, exporter_names())
             raise ConfigError(f"proxy.mixture_format: unknown tool {tool!r}{near}")
         check_losses(self.losses)
         object.__setattr__(self, "words", _split(self.run))
@@ -160,7 +160,7 @@ class TrainerCommand:
         mixture.to_file(out / MIXTURE)
         if self.mixture_format is None:
             return out / MIXTURE
-        path = out / f"mixture_{self.mixture_format}{EXPORT_TOOLS[self.mixture_format].suffix}"
+        path = out / f"mixture_{self.mixture_format}{exporter(self.mixture_format).suffix}"
         write_text(path, self._fragment(mixture, corpus, training))
         return path
 

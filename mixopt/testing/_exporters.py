@@ -1,0 +1,128 @@
+"""The promises of an exporter: a mixture in a trainer's form, or one line why it cannot be."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from mixopt.errors import ConfigError
+from mixopt.exports import ExportTool, export_mixture, export_schedule, exporter
+from mixopt.mixture import Mixture
+from mixopt.sampling import Schedule, Stage
+from mixopt.testing._promises import Promises
+
+MIXTURE = Mixture({"web": 0.6, "code": 0.3, "books": 0.1})
+KNOWN: dict[str, Any] = {
+    "inventory": {"web": 1200, "code": 400, "books": 25, "none": 10},
+    "sample_tokens": {"web": 10, "code": 20, "books": 5, "none": 1},
+    "tokens": 1000,
+}
+ODD = ("it's", 'say "hi"', "x # y", "dm: maths", "null", "{a}", "a,b", " a", "-a", "${HOME}")
+READERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": yaml.safe_load,
+    ".json": json.loads,
+    ".py": ast.parse,
+}
+
+promise = Promises("an exporter")
+
+
+def check_exporter(tool: str) -> None:
+    """Check that an exporter keeps its promises.
+
+    Args:
+        tool: Its name, or `package.module:NAME` of an `ExportTool`, as for `mixopt export --to`.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which, and how.
+    """
+    about = exporter(tool)
+    for field in ("name", "title", "version", "place", "command"):
+        value = getattr(about, field)
+        promise(isinstance(value, str) and value.strip(), f"{field} is text", repr(value))
+    promise(about.suffix in READERS, f"suffix is one of {', '.join(READERS)}", about.suffix)
+    for check in (_check_text, _check_paths, _check_needs, _check_odd_names, _check_schedule):
+        check(tool, about)
+
+
+def _written(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
+    return export_mixture(mixture, tool, **{**KNOWN, **changes})
+
+
+def _check_text(tool: str, about: ExportTool) -> None:
+    with promise.works("a mixture of which everything is known is written"):
+        text = _written(tool)
+    promise.same(_written(tool), text, "the same mixture is written alike")
+    with promise.works(f"what is written is {about.suffix}"):
+        READERS[about.suffix](text)
+    for name in MIXTURE:
+        promise(name in text, "each domain with a share is in the fragment", f"no {name!r}")
+    for line in (about.title, about.version, about.unit.meaning):
+        promise(line in text, "the header says tool, version and unit", f"no {line!r}")
+    other = _written(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
+    promise(other != text, "another mixture is written otherwise", "it is the same")
+    zero = _written(tool, Mixture({**MIXTURE, "none": 0.0}))
+    is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
+    what = "a domain of weight 0 is written where takes_zero, else the header lists it"
+    promise(is_listed != about.takes_zero, what, "it is not")
+
+
+def _check_paths(tool: str, about: ExportTool) -> None:
+    paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
+    with promise.works("paths are written, several of a domain too"):
+        text = _written(tool, paths=paths)
+    for path in (*paths["web"], paths["code"]):
+        promise(str(path) in text, "each path is in the fragment", f"no {path!r}")
+
+
+def _check_needs(tool: str, about: ExportTool) -> None:
+    for name in KNOWN:
+        option = f"--{name.replace('_', '-')}"
+        if option not in about.unit.needs:
+            with promise.works(f"{option}, which unit.needs does not name, may be unknown"):
+                _written(tool, **{name: None})
+            continue
+        what = f"without {option}, which unit.needs names, one line asks for it"
+        error_text = _refusal(tool, what, **{name: None})
+        promise(error_text is not None and option in error_text, what, error_text)
+
+
+def _check_odd_names(tool: str, about: ExportTool) -> None:
+    what = "a name is carried, or refused in one line that has it"
+    for name in ODD:
+        mixture, sizes = Mixture({name: 0.75, "b": 0.25}), {name: 500, "b": 500}
+        known = {"mixture": mixture, "inventory": sizes, "sample_tokens": 10}
+        error_text = _refusal(tool, what, **known)
+        if error_text is not None:
+            promise(repr(name) in error_text, what, error_text)
+            continue
+        with promise.works(f"{what} (of {name!r})"):
+            READERS[about.suffix](_written(tool, **known))
+
+
+def _refusal(tool: str, promised: str, **changes: Any) -> str | None:
+    """Return the line that refuses an export; None where it is written."""
+    error_text = None
+    with promise.works(promised):
+        try:
+            _written(tool, **changes)
+        except ConfigError as error:
+            error_text = str(error)
+    promise("\n" not in (error_text or ""), promised, error_text)
+    return error_text
+
+
+def _check_schedule(tool: str, about: ExportTool) -> None:
+    stages = (Stage(MIXTURE, steps=64, name="main"), Stage(Mixture.uniform(MIXTURE), steps=64))
+    schedule = Schedule(stages, batch=64, sequence_length=8)
+    given = {name: value for name, value in KNOWN.items() if name != "tokens"}
+    with promise.works("a schedule of constant stages is written"):
+        texts = export_schedule(schedule, tool, **given)
+        for text in texts.values():
+            READERS[about.suffix](text)
+    files = ["0-main", "1-1"] if about.write_stages is None else [""]
+    promise.same(list(texts), files, "a schedule is a file a stage, or one with write_stages")

@@ -1,0 +1,117 @@
+"""An exporter of somebody else: found by its entry point, and held against its promises."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from types import ModuleType
+
+import pytest
+from command_line import mixopt
+
+from mixopt import ConfigError, Mixture
+from mixopt.errors import PluginError
+from mixopt.exports import EXPORT_TOOLS, SEQUENCES, ExportTool, export_mixture, exporter_names
+from mixopt.system import plugins
+from mixopt.testing import check_exporter
+
+MIXTURE = Mixture({"web": 0.75, "code": 0.25})
+TOOL = ExportTool(
+    name="ours",
+    title="Our trainer",
+    version="1.0",
+    unit=SEQUENCES,
+    place="YAML, `mix`",
+    command="train --mix FILE",
+    write=lambda entries, facts: {"mix": {e.domain: [e.amount, *e.paths] for e in entries}},
+)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Install an exporter as a package's entry point."""
+
+    def install(tool):
+        module = ModuleType("our_package")
+        module.TOOL = tool
+        monkeypatch.setitem(sys.modules, "our_package", module)
+        entry = EntryPoint("ours", "our_package:TOOL", "mixopt.exporters")
+        monkeypatch.setattr(plugins, "_entries", lambda kind: (entry,) * (kind == "exporter"))
+
+    return install
+
+
+def test_an_exporter_is_found_by_its_entry_point_and_by_its_path(installed, tmp_path):
+    installed(TOOL)
+    assert exporter_names() == [*EXPORT_TOOLS, "ours"]
+    text = export_mixture(MIXTURE, "ours")
+    assert "# Mixture for Our trainer (checked with 1.0): YAML, `mix`." in text
+    assert export_mixture(MIXTURE, "our_package:TOOL") == text
+    MIXTURE.to_file(tmp_path / "mixture.yaml")
+    assert mixopt("export", tmp_path / "mixture.yaml", "--to", "ours").out.strip() == text.strip()
+    assert "ours" in mixopt("export", "--list").out
+
+
+def test_a_name_that_is_nearly_right_is_suggested(installed):
+    installed(TOOL)
+    with pytest.raises(ConfigError, match="unknown tool 'our'; did you mean 'ours'"):
+        export_mixture(MIXTURE, "our")
+
+
+def test_what_is_not_an_exporter_is_refused(installed):
+    installed({"write": 1})
+    with pytest.raises(PluginError, match="exporter 'ours': has no 'write'"):
+        export_mixture(MIXTURE, "ours")
+    installed(sys.stdout)
+    with pytest.raises(PluginError, match="exporter 'ours': is a .*, not an ExportTool"):
+        export_mixture(MIXTURE, "ours")
+
+
+def test_a_good_exporter_keeps_its_promises(installed):
+    installed(TOOL)
+    check_exporter("ours")
+
+
+@pytest.mark.parametrize("name", EXPORT_TOOLS)
+def test_ours_keep_their_promises(name):
+    check_exporter(name)
+
+
+def crashes(entries, facts):
+    return {e.domain: {}[e.domain] for e in entries}
+
+
+def counts(entries, facts):
+    return {"mix": [[e.domain, *e.paths, facts.length() * e.amount] for e in entries]}
+
+
+def unquoted(entries, facts):
+    return "\n".join(f"mix['{e.domain}'] = {e.amount}, {list(e.paths)}" for e in entries)
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"write": crashes}, "of which everything is known is written"),
+        ({"write": lambda entries, facts: {"mix": "?"}}, "each domain with a share is in"),
+        (
+            {"write": lambda entries, facts: {e.domain: list(e.paths) for e in entries}},
+            "another mixture is written otherwise",
+        ),
+        (
+            {"write": lambda entries, facts: {e.domain: e.amount for e in entries}},
+            "each path is in the fragment",
+        ),
+        ({"title": ""}, "title is text"),
+        ({"suffix": ".toml"}, "suffix is one of .yaml, .json, .py"),
+        ({"suffix": ".py", "write": lambda entries, facts: "mix = ("}, "what is written is .py"),
+        ({"write": counts}, "--tokens, which unit.needs does not name, may be unknown"),
+        ({"suffix": ".py", "write": unquoted}, "a name is carried, or refused in one line"),
+    ],
+)
+def test_a_promise_that_is_broken_is_named(installed, changes, broken):
+    installed(replace(TOOL, **changes))
+    with pytest.raises(AssertionError, match=r"an exporter promises: .*") as caught:
+        check_exporter("ours")
+    assert broken in str(caught.value)
