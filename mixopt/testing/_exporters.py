@@ -84,32 +84,32 @@ def _check_needs(tool: str, about: ExportTool) -> None:
         option = f"--{name.replace('_', '-')}"
         if option not in about.unit.needs:
             with promise.works(f"{option}, which unit.needs does not name, may be unknown"):
-                _written(tool, **{name: None})
+                _written(tool, MIXTURE, **{name: None})
             continue
         what = f"without {option}, which unit.needs names, one line asks for it"
-        error_text = _refusal(tool, what, **{name: None})
+        error_text = _refusal(tool, what, MIXTURE, **{name: None})
         promise(error_text is not None and option in error_text, what, error_text)
 
 
 def _check_odd_names(tool: str, about: ExportTool) -> None:
     what = "a name is carried, or refused in one line that has it"
     for name in ODD:
-        mixture, sizes = Mixture({name: 0.75, "b": 0.25}), {name: 500, "b": 500}
-        known = {"mixture": mixture, "inventory": sizes, "sample_tokens": 10}
-        error_text = _refusal(tool, what, **known)
+        mixture = Mixture({name: 0.75, "b": 0.25})
+        known: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
+        error_text = _refusal(tool, what, mixture, **known)
         if error_text is not None:
             promise(repr(name) in error_text, what, error_text)
             continue
         with promise.works(f"{what} (of {name!r})"):
-            READERS[about.suffix](_written(tool, **known))
+            READERS[about.suffix](_written(tool, mixture, **known))
 
 
-def _refusal(tool: str, promised: str, **changes: Any) -> str | None:
+def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str | None:
     """Return the line that refuses an export; None where it is written."""
     error_text = None
     with promise.works(promised):
         try:
-            _written(tool, **changes)
+            _written(tool, mixture, **changes)
         except ConfigError as error:
             error_text = str(error)
     promise("\n" not in (error_text or ""), promised, error_text)
@@ -117,7 +117,10 @@ def _refusal(tool: str, promised: str, **changes: Any) -> str | None:
 
 
 def _check_schedule(tool: str, about: ExportTool) -> None:
-    stages = (Stage(MIXTURE, steps=64, name="main"), Stage(Mixture.uniform(MIXTURE), steps=64))
+    stages = (
+        Stage(MIXTURE, steps=64, name="main"),
+        Stage(Mixture.uniform(list(MIXTURE)), steps=64),
+    )
     schedule = Schedule(stages, batch=64, sequence_length=8)
     given = {name: value for name, value in KNOWN.items() if name != "tokens"}
     with promise.works("a schedule of constant stages is written"):
