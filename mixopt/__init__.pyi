@@ -22,15 +22,14 @@ from .loading import (
 )
 from .mixture import Mixture as Mixture
 from .pipeline import (
-    design as design,
-    fit as fit,
+    check as check,
+    export as export,
     load_fit as load_fit,
-    prepare as prepare,
+    predict as predict,
     propose as propose,
-    report as report,
     run as run,
-    sweep as sweep,
-    validate as validate,
+    status as status,
+    stop as stop,
 )
 from .pretraining import pretrain as pretrain
 from .proposals import Proposal as Proposal

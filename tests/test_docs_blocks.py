@@ -220,7 +220,12 @@ def stored_corpus() -> dict[str, Any]:
     """Publish the run's corpus to a store; return the names that loading code begins with."""
     from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 
-    assert mixopt("tokens", "publish", "runs/mine", "memory://bucket/corpora/first").code == 0
+    assert (
+        mixopt(
+            "export", "runs/mine", "--to", "corpus", "--out", "memory://bucket/corpora/first"
+        ).code
+        == 0
+    )
     begun = {"MixtureDataset": MixtureDataset, "MixtureSampler": MixtureSampler}
     return begun | {"MixtureLoader": MixtureLoader, "weights": [0.5, 0.3, 0.2]}
 

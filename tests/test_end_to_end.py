@@ -194,9 +194,11 @@ def test_an_interrupted_sweep_does_not_go_on_with_another_configuration(experime
 def test_a_first_mistake_can_be_mended_in_the_same_directory(experiment, tmp_path):
     config, run = tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(experiment.replace("corpus:", "corpus:\n  on_bad_document: skip"))
-    ended = command("prepare", config, "--out", run, "--set", "corpus.domains.code.column=txt")
+    ended = command(
+        "run", config, "--out", run, "--set", "corpus.domains.code.column=txt", "--until", "prepare"
+    )
     assert (ended.returncode, "no column 'txt'" in ended.stderr) == (2, True)
-    assert command("prepare", config, "--out", run).returncode == 0
+    assert command("run", config, "--out", run, "--until", "prepare").returncode == 0
 
 
 def test_nothing_is_deleted_where_a_redo_cannot_be_done(copy_of_run):
@@ -209,8 +211,7 @@ def test_nothing_is_deleted_where_a_redo_cannot_be_done(copy_of_run):
 def test_another_target_keeps_the_constraints_of_the_run(experiment, tmp_path):
     config, run = tmp_path / "tiny.yaml", tmp_path / "run"
     config.write_text(experiment + "constraints: {bounds: {code: [0.3, 0.6]}}\n")
-    for step in ("prepare", "design", "sweep", "fit"):
-        assert command(step, config, "--out", run).returncode == 0
+    assert command("run", config, "--out", run, "--until", "fit").returncode == 0
     assert command("propose", run, "--target", "prose").returncode == 0
     mixture = mixopt.Mixture.from_file(run / "proposals" / "prose.yaml")
     assert 0.3 - 1e-9 <= mixture["code"] <= 0.6 + 1e-9
@@ -249,7 +250,7 @@ def test_altered_shards_are_made_again_by_prepare_and_the_trials_are_kept(copy_o
     shard = run / "corpus" / "code" / "train" / "00000.bin"
     before = shard.read_bytes()
     shard.write_bytes(before[:-1])
-    ended = command("prepare", config, "--out", run)
+    ended = command("run", config, "--out", run, "--until", "prepare")
     assert ended.returncode == 0, ended.stderr
     assert shard.read_bytes() == before
     assert "all steps are done" in ended.stdout
@@ -272,19 +273,14 @@ def test_an_altered_shard_is_found_before_it_is_trained_on(copy_of_run):
     ended = command("run", config, "--out", run, "--from", "sweep")
     assert ended.returncode == 2
     assert "00000.bin" in ended.stderr
-    assert "mixopt prepare" in ended.stderr
-
-
-def test_a_step_before_its_turn_names_the_command_that_is_due(config_path, tmp_path):
-    ended = command("sweep", config_path, "--out", tmp_path / "run")
-    assert ended.returncode == 2
-    assert f"'design' is not done yet: mixopt design {config_path}" in ended.stderr
+    assert "--until prepare" in ended.stderr
 
 
 def test_single_steps_lead_to_the_next(config_path, tmp_path):
-    ended = command("prepare", config_path, "--out", tmp_path / "run")
+    ended = command("run", config_path, "--out", tmp_path / "run", "--until", "prepare")
     assert ended.returncode == 0, ended.stderr
-    assert f"next: mixopt design {config_path} --out {tmp_path / 'run'}" in ended.stdout
+    again = f"mixopt run {config_path} --out {tmp_path / 'run'} --until design"
+    assert f"next: {again}" in ended.stdout
 
 
 def test_status_and_json(finished):

@@ -60,11 +60,11 @@ def test_corpora_of_other_files_do_not_share_token_counts(config_path, tmp_path,
     second.write_text(swapped.replace("HERE", str(text_files["prose"])))
     counts = {}
     for config in (first, second):
-        steps.prepare(config, tmp_path / config.stem)
+        steps.run(config, tmp_path / config.stem, until="prepare")
         counts[config.stem] = Corpus.open(tmp_path / config.stem / "corpus").inventory
     assert counts["first"]["code"] == counts["second"]["prose"] != counts["second"]["code"]
     with pytest.raises(RunError, match="corpus.domains"):
-        steps.prepare(second, tmp_path / "first")
+        steps.run(second, tmp_path / "first", until="prepare")
 
 
 def test_a_fit_of_one_target_is_not_taken_for_one_of_all(tmp_path):

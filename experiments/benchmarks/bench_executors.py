@@ -68,8 +68,7 @@ def _design(folder: Path, trials: int, tokens: int) -> Path:
     config = folder / "executors.yaml"
     config.write_text(CONFIG.format(folder=folder, trials=trials, tokens=tokens))
     for run in ("local", "slurm"):
-        for step in ("prepare", "design"):
-            _mixopt(step, config, "--out", folder / run).wait()
+        _mixopt("run", config, "--out", folder / run, "--until", "design").wait()
     return config
 
 
@@ -88,7 +87,17 @@ def _sweep(
     environment: dict[str, str] | None = None,
 ) -> _Swept:
     begun, before = time.monotonic(), os.times()
-    owner = _mixopt("sweep", config, "--out", run, "--executor", executor, environment=environment)
+    owner = _mixopt(
+        "run",
+        config,
+        "--out",
+        run,
+        "--executor",
+        executor,
+        "--until",
+        "sweep",
+        environment=environment,
+    )
     if owner.wait():
         raise SystemExit(f"{executor}: the sweep failed; see {run}")
     seconds = time.monotonic() - begun

@@ -147,7 +147,7 @@ def read_all(files: Path, name: str) -> None:
     import mixopt
 
     if not name.startswith("run/"):
-        mixopt.prepare(files / "experiment.yaml", files / "again")
+        mixopt.run(files / "experiment.yaml", files / "again", until="prepare")
         return
     if name in {"run/proposal.yaml", "run/recommendation.yaml"}:
         mixopt.Mixture.from_file(files / name)

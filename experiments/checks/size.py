@@ -1,7 +1,8 @@
 """How large the product is, by package: `python experiments/checks/size.py [--opened] [ROOT]`.
 
 Lines are those of Python, stubs included; tokens are those of `tokenize` without comments,
-docstrings and line ends. `--opened` counts the modules that a few commands open (`sys.setprofile`).
+docstrings and line ends. Commands and options are those of the command line, fields those of both
+YAML files. `--opened` counts the modules that a few commands open (`sys.setprofile`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tokenize
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import get_args
 
 PACKAGES = {
     "mixopt": "mixopt",
@@ -64,6 +66,8 @@ def main() -> None:
         if path.suffix in {".js", ".css"}
     )
     print(f"JavaScript and CSS: {script:,}")
+    if options.root == Path(__file__).parents[2]:
+        print_surface()
     if options.opened:
         print_opened(options.root, options.opened, options.run)
 
@@ -140,6 +144,46 @@ def targets(node: ast.AST, home: dict[tuple[str, str], str]) -> set[str]:
         return set()
     named = {(node.module, alias.name) for alias in node.names}
     return {node.module} | {home.get(one, ".".join(one)) for one in named}
+
+
+def print_surface() -> None:
+    """Print how many commands, options and fields a user meets, of this environment's product."""
+    from typer.main import get_command
+
+    from mixopt.cli.main import app
+    from mixopt.config import Config
+    from mixopt.pretraining.config import PretrainConfig
+
+    commands = get_command(app).commands
+    counts = {
+        name: sum(word.startswith("--") for one in command.params for word in one.opts)
+        for name, command in commands.items()
+    }
+    most = max(counts, key=counts.__getitem__)
+    print(f"commands: {len(commands)}; options: {sum(counts.values())}, {counts[most]} of {most}")
+    for what, model in (("experiment", Config), ("pretraining", PretrainConfig)):
+        print(f"fields of {what}'s file: {len(fields(model, set()))}")
+
+
+def fields(model: type, seen: set[type]) -> set[tuple[type, str]]:
+    """Return the fields of a section and of the sections in it, each once."""
+    found = set()
+    if model in seen:
+        return found
+    seen.add(model)
+    for name, field in model.model_fields.items():
+        sections = [one for one in parts(field.annotation) if hasattr(one, "model_fields")]
+        inner = set().union(*(fields(one, seen) for one in sections)) if sections else set()
+        found |= inner
+        if not sections or any(one in (str, int, float) for one in parts(field.annotation)):
+            found.add((model, name))
+    return found
+
+
+def parts(annotation: object) -> list[object]:
+    """Return an annotation and all that it is made of."""
+    inner = [part for one in get_args(annotation) for part in parts(one)]
+    return [annotation, *inner]
 
 
 def print_opened(root: Path, config: str, run: Path | None) -> None:

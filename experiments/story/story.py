@@ -183,7 +183,7 @@ def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Pa
     """Write a mixture and the schedule of a run on it, and return the schedule's file."""
     path.mkdir(parents=True, exist_ok=True)
     mixture.to_file(path / "mixture.yaml")
-    schedule = pipeline.schedule_from(
+    schedule = pipeline.schedule_of(
         path / "mixture.yaml",
         tokens=tokens,
         batch=BATCH,

@@ -14,15 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from mixopt.cli import (
-    directory_commands,
-    exports,
-    fits,
-    proposals,
-    run_commands,
-    tasks,
-    training,
-)
+from mixopt.cli import exchange_commands, experiment_commands, mixture_commands
 from mixopt.cli.options import app, complain, show_version
 from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
@@ -76,7 +68,7 @@ def _one_line(text: str) -> str:
 
 
 # Each adds its commands to `app`.
-COMMANDS = (run_commands, proposals, fits, training, directory_commands, exports, tasks)
+MODULES = (experiment_commands, mixture_commands, exchange_commands)
 
 INTERRUPTED = "interrupted; the same command resumes"
 

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -17,14 +17,12 @@ from mixopt.errors import plain_line
 from mixopt.system import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from mixopt.config import ObjectiveConfig, RiskConfig
-    from mixopt.objective import Direction, Scale, Unit
-    from mixopt.run_directory import Run
+    from mixopt.config import ObjectiveConfig
 
 RUNS = "runs"  # where run directories are by default
-MOST = 200  # that are offered
+MAX_COMPLETIONS = 200
 
 
 def complete_directory(incomplete: str) -> list[str]:
@@ -33,11 +31,11 @@ def complete_directory(incomplete: str) -> list[str]:
     if incomplete.endswith("/"):
         folder = Path(incomplete)
     places = [folder] if folder == Path(RUNS) else [Path(RUNS), folder]
-    found = dict.fromkeys(path for place in places for path in _offered(place))
-    return [text for text in found if text.startswith(incomplete)][:MOST]
+    found = dict.fromkeys(path for place in places for path in _completions(place))
+    return [text for text in found if text.startswith(incomplete)][:MAX_COMPLETIONS]
 
 
-def _offered(folder: Path) -> list[str]:
+def _completions(folder: Path) -> list[str]:
     """Return the runs of a folder, else its folders and YAML files."""
     try:
         entries = sorted(folder.iterdir())
@@ -51,12 +49,10 @@ def _offered(folder: Path) -> list[str]:
 
 COMMAND = "next: "  # begins a line with a command to copy
 
-# The commands in the order of their use; any other comes after them.
-ORDER = (
-    *("init", "check", "count", "run", "status"),
-    *("prepare", "design", "sweep", "fit", "propose", "validate", "report"),
-    *("predict", "readiness", "evaluate", "export", "schedule", "simulate", "pretrain"),
-    *("experts", "logs", "cancel", "verify", "sync", "tokens", "tasks"),
+# The commands in the order of their use.
+COMMANDS = (
+    *("init", "check", "run", "status", "stop", "report", "predict", "propose", "fit"),
+    *("import", "export", "pretrain", "experts", "verify", "sync"),
 )
 
 
@@ -65,8 +61,7 @@ class OrderedCommands(TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Return the names of the commands, as the help lists them."""
-        known = super().list_commands(ctx)
-        return sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
 
 app = typer.Typer(
@@ -85,76 +80,8 @@ ConfigPath = Annotated[
         autocompletion=complete_directory,
     ),
 ]
-OutPath = Annotated[
-    Path | None, Option("--out", help="The run directory [default: runs/<name of CONFIG>].")
-]
-Overrides = Annotated[
-    list[str] | None,
-    Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
-]
-ObjectivePath = Annotated[
-    Path | None,
-    Option("--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."),
-]
-LimitsPath = Annotated[
-    Path | None, Option("--constraints", help="YAML of constraints, in the form of CONFIG.")
-]
-SizesPath = Annotated[
-    Path | None, Option("--inventory", help="YAML of tokens by domain [default: the corpus's].")
-]
-FullLength = Annotated[
-    float | None, Option("--tokens", help="Tokens of the full run, such as 25e9.")
-]
 Directory = Annotated[
     Path, Argument(metavar="RUN", help="A run directory.", autocompletion=complete_directory)
-]
-MixturesPath = Annotated[
-    Path | None, Option("--mixtures", help="CSV or Parquet of weights by domain.")
-]
-LossesPath = Annotated[
-    Path | None, Option("--losses", help="CSV or Parquet of losses by evaluation domain.")
-]
-TrialsPath = Annotated[
-    Path | None, Option("--trials", help="A table of trials, such as `mixopt import` writes.")
-]
-Key = Annotated[
-    str | None,
-    Option("--key", metavar="COLUMN", help="Column that joins the tables [default: detected]."),
-]
-Tolerance = Annotated[
-    float,
-    Option("--tolerance", help="How far the sum of the weights may be from 1 before rescaling."),
-]
-Ignore = Annotated[
-    list[str] | None, Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable.")
-]
-DropIncomplete = Annotated[
-    bool, Option("--drop-incomplete", help="Leave out rows that lack a number, and list them.")
-]
-PilotMixtures = Annotated[
-    Path | None, Option("--pilot-mixtures", help="Like --mixtures, for runs at the target size.")
-]
-PilotLosses = Annotated[
-    Path | None, Option("--pilot-losses", help="Like --losses, for runs at the target size.")
-]
-PilotTrials = Annotated[
-    Path | None, Option("--pilot-trials", help="Like --trials, for runs at the target size.")
-]
-AtParameters = Annotated[
-    float | None,
-    Option("--at-parameters", help="Predict at this model size, such as 1e9 (regressor: scaling)."),
-]
-AtTokens = Annotated[
-    float | None,
-    Option("--at-tokens", help="Predict at this many tokens, such as 25e9 (regressor: scaling)."),
-]
-UnitName = Annotated[
-    str | None,
-    Option("--unit", metavar="UNIT", help="Unit of the losses: nats_per_token or bits_per_byte."),
-]
-Targets = Annotated[
-    list[str] | None,
-    Option("--target", metavar="LOSS", help="This loss; repeatable or a glob, for their mean."),
 ]
 Fitted = Annotated[
     Path,
@@ -164,6 +91,42 @@ Fitted = Annotated[
         autocompletion=complete_directory,
     ),
 ]
+OutPath = Annotated[
+    Path | None, Option("--out", help="The run directory [default: runs/<name of CONFIG>].")
+]
+Overrides = Annotated[
+    list[str] | None,
+    Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
+]
+Targets = Annotated[
+    list[str] | None,
+    Option("--target", metavar="LOSS", help="This loss; repeatable or a glob, for their mean."),
+]
+ObjectivePath = Annotated[
+    Path | None,
+    Option("--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."),
+]
+LimitsPath = Annotated[
+    Path | None,
+    Option("--constraints", metavar="FILE", help="YAML of constraints, in the form of CONFIG."),
+]
+SizesPath = Annotated[
+    Path | None,
+    Option("--inventory", metavar="FILE", help="YAML of tokens by domain [default: the run's]."),
+]
+FullLength = Annotated[
+    str | None, Option("--tokens", metavar="N", help="Tokens of the full run, such as 25e9.")
+]
+Batch = Annotated[
+    str | None,
+    Option("--batch", metavar="SxT", help="Sequences of a batch x tokens of a sequence."),
+]
+Ignore = Annotated[
+    list[str] | None, Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable.")
+]
+DropIncomplete = Annotated[
+    bool, Option("--drop-incomplete", help="Leave out rows that lack a number, and list them.")
+]
 AsJson = Annotated[bool, Option("--json", help="Print the answer as JSON.")]
 Trusted = Annotated[
     bool,
@@ -171,37 +134,10 @@ Trusted = Annotated[
         "--trust", help="Trust the directory's own record: import, run and follow what it names."
     ),
 ]
-From = Annotated[
-    str | None, Option("--from", metavar="STEP", help="Redo this step and those after it.")
-]
-ExecutorName = Annotated[
-    str | None,
-    Option(
-        "--executor", metavar="NAME", help="local, ray, slurm or folder; overrides sweep.executor."
-    ),
-]
-Retry = Annotated[bool, Option("--retry-failed", help="Train failed trials again.")]
 
 
-def directions(options: Sequence[str]) -> dict[str, Direction]:
-    """Read `accuracy=higher` each."""
-    from mixopt.errors import ConfigError
-    from mixopt.objective import Direction
-
-    found: dict[str, Direction] = {}
-    for option in options:
-        name, _, which = option.rpartition("=")
-        if not name or which not in get_args(Direction):
-            raise ConfigError(
-                f"--direction {option}: expected TARGET=higher or TARGET=lower, such as"
-                " accuracy=higher"
-            )
-        found[name] = cast("Direction", which)
-    return found
-
-
-def asked_objective(
-    targets: Sequence[str], file: Path | None
+def chosen_objective(
+    targets: Sequence[str] | None, file: Path | None
 ) -> ObjectiveConfig | tuple[str, ...] | None:
     """Return what is minimised: losses by name or glob, or what a file has; None for neither."""
     from mixopt.config import read_objective
@@ -209,47 +145,14 @@ def asked_objective(
 
     if targets and file is not None:
         raise ConfigError("--target and --objective both define the objective; give one of them")
-    return tuple(targets) or None if file is None else read_objective(file)
-
-
-def risk_of(option: str | None) -> RiskConfig | None:
-    """Read `std=1` or `quantile=0.9`."""
-    from mixopt.config import RiskConfig
-    from mixopt.errors import ConfigError
-
-    if option is None:
-        return None
-    name, _, number = option.partition("=")
-    try:
-        return RiskConfig.model_validate({name: float(number)})
-    except ValueError:
-        raise ConfigError(
-            f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
-            " and 1"
-        ) from None
-
-
-def scale_name(name: str) -> Scale:
-    """Check the name of a scale."""
-    from mixopt.config import one_of
-    from mixopt.objective import Scale
-
-    return cast("Scale", one_of("--scale", name, get_args(Scale)))
-
-
-def unit_name(name: str | None) -> Unit | None:
-    """Check the name of a unit."""
-    from mixopt.config import one_of
-    from mixopt.objective import Unit
-
-    return None if name is None else cast("Unit", one_of("--unit", name, get_args(Unit)))
+    return tuple(targets or ()) or None if file is None else read_objective(file)
 
 
 def directory_of(config: Path, out: Path | None) -> Path:
     """Return the run directory, `runs/<name of CONFIG>` where none is given."""
     if out is None and config.name == "config.yaml" and (config.parent / "steps.json").exists():
         return config.parent
-    return out if out is not None else Path("runs") / config.stem
+    return out if out is not None else Path(RUNS) / config.stem
 
 
 def config_of(source: Path) -> Path:
@@ -266,70 +169,8 @@ def config_of(source: Path) -> Path:
     return source / "config.yaml"
 
 
-def with_executor(overrides: Sequence[str] | None, executor: str | None) -> list[str]:
-    """Return overrides, with `sweep.executor` where it is given by an option of its own."""
-    return [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
-
-
-def check_own(source: Path, trust: bool) -> None:
-    """Check that a configuration is the user's own, and not the record of somebody's directory."""
-    from mixopt.errors import RunError
-
-    recorded = source.name == "config.yaml" and (source.parent / "steps.json").exists()
-    if not trust and (recorded or source.is_dir()):
-        raise RunError(
-            f"{source}: is the record of a run directory, and would be imported and run; if you"
-            " trust whoever made this directory, add --trust"
-        )
-
-
-def run_step(
-    step: str,
-    config: Path,
-    out: Path | None,
-    overrides: Sequence[str] | None,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    """Run one step of an experiment, and print what it found."""
-    from mixopt import pipeline
-
-    config = config_of(config)
-    function: Callable[..., Run] = getattr(pipeline, step)
-    directory = directory_of(config, out)
-    run = function(config, directory, overrides=overrides or (), trust=trust, say=say)
-    print_step(run, step, as_json)
-
-
-def print_run(run: Run, as_json: bool) -> None:
-    """Print the answer of a finished run."""
-    from mixopt.reporting import run_summary, summary_text
-
-    if as_json:
-        print_json(run_summary(run))
-    else:
-        show(summary_text(run))
-
-
-def print_step(run: Run, step: str, as_json: bool) -> None:
-    """Print what a step found as JSON, or the command of the next one."""
-    from mixopt.reporting import step_result
-    from mixopt.run_directory import STEPS
-
-    done = [step.name for step in STEPS if run.is_done(step.name)]
-    waiting = [step.name for step in STEPS if step.name not in done]
-    command = run.command(waiting[0]) if waiting else None
-    if as_json:
-        steps = {"done": done, "waiting": waiting, "next": command}
-        print_json({"path": str(run.path), "step": step, "result": step_result(run, step), **steps})
-    elif command is not None:
-        show(f"{COMMAND}{command}")
-    else:
-        show(f"all steps are done: {run.path / 'report.html'}")
-
-
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print plain values as JSON; a number that is none is null."""
+def print_json(content: Any) -> None:
+    """Print plain values as JSON; NaN and infinity, which it does not have, are null."""
     print(json.dumps(_plain(content), indent=1, allow_nan=False))
 
 

@@ -25,7 +25,7 @@ from mixopt.system import (
 )
 
 INDEX = "index.json"
-PREPARE_AGAIN = "prepare the corpus again: mixopt prepare CONFIG --out DIR"
+PREPARE_AGAIN = "prepare the corpus again: mixopt run CONFIG --out DIR --until prepare"
 CORPUS_FORMAT = "mixopt-corpus/3"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TASK_FOLDER = "tasks"

@@ -221,13 +221,10 @@ def _constant_stages(
         if pieces is None:
             raise ConfigError(
                 f"{tool.name}: stages.{k} changes to another mixture linearly, but the tool's "
-                "stages are constant; divide it with --steps-per-stage K (in Python "
-                "steps_per_stage=)"
+                "stages are constant; divide it (steps_per_stage=)"
             )
         if not 1 <= pieces <= steps:
-            raise ConfigError(
-                f"--steps-per-stage {pieces}: stages.{k} has {steps:,} steps to divide"
-            )
+            raise ConfigError(f"steps_per_stage={pieces}: stages.{k} has {steps:,} steps to divide")
         ends = [steps * n // pieces for n in range(pieces + 1)]
         for n, (first, stop) in enumerate(pairwise(ends)):
             part = (first + stop) / 2 / steps

@@ -96,8 +96,8 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
     unit = fit.objective.unit
     if not unseen.has(unit):
         raise TrialsError(
-            f"the fit is in {unit}, but these losses are not; give their unit: --unit (in Python: "
-            "Trials.from_csv(..., unit=)), or fit again in their unit"
+            f"the fit is in {unit}, but these losses are not; give their unit: mixopt import --unit"
+            " (in Python: Trials.from_csv(..., unit=)), or fit again in their unit"
         )
     test = _Test.of(fit, unseen.finished, affine=affine)
     targets = {name: test.score(m) for m, name in enumerate(test.targets)}

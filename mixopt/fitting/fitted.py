@@ -362,7 +362,7 @@ class Fit:
         write_content(path, self._content())
 
     def evaluate(self, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
-        """Test the fit against runs that it has not seen, as `mixopt evaluate` does.
+        """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
 
         Args:
             unseen: Runs with losses in the fit's unit, on its domains and some of its losses.

@@ -152,7 +152,7 @@ class FitReadiness:
 
     def lines(self, directory: str) -> Iterator[str]:
         """Say in a line or two what a reader should know, and the command that shows the rest."""
-        show = f"mixopt readiness {directory}"
+        show = f"mixopt status {directory} --readiness"
         counts = ", ".join(f"{len(self.named(s))} {s}" for s in STATES if self.named(s))
         alone = "" if self.replicates.trials else " (without replicates, from held-out folds alone)"
         yield f"readiness of {len(self.losses)} losses: {counts}{alone}: {show}"

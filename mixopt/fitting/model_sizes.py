@@ -85,12 +85,12 @@ class TrialSizes:
             own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
             if given is None and len(own) != 1:
                 raise ConfigError(
-                    f"--at-{name}: is missing; the trials have {len(own) or 'no'} numbers of "
+                    f"--at {name}: is missing; the trials have {len(own) or 'no'} numbers of "
                     f"{name}, so give the one to predict at, such as 25e9"
                 )
             value = own.pop() if given is None else float(given)
             if not 1 <= value < 1e18:
-                raise ConfigError(f"--at-{name} {value:g}: must be at least 1, and less than 1e18")
+                raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
             found.append(value)
         return ModelSize(*found)
 
@@ -128,12 +128,12 @@ def size_of_fit(
     if blind and sizes.count > 1:
         raise TrialsError(
             f"these trials are of {sizes.count} sizes, but regressor {blind[0]!r} treats them as "
-            "one: fit them together with --regressor scaling --at-parameters P --at-tokens T, or "
+            "one: fit them together with --regressor scaling --at parameters=P,tokens=T, or "
             "give those of one size"
         )
     if blind and size is not None:
         raise ConfigError(
-            f"--at-parameters: regressor {blind[0]!r} predicts only at the trials' size; use "
+            f"--at: regressor {blind[0]!r} predicts only at the trials' size; use "
             "--regressor scaling"
         )
     if len(blind) == len(regressors):
@@ -169,7 +169,7 @@ def _check_told(sizes: TrialSizes, size: ModelSize) -> None:
         same = most <= APART * least
         if same and not least / APART <= value <= most * APART:
             raise ConfigError(
-                f"--at-{name} {value:g}: all trials have {most:g} {name}, so another value cannot "
+                f"--at {name}={value:g}: all trials have {most:g} {name}, so another value cannot "
                 f"be predicted: ask for {most:g}, or add trials that differ in {name}"
             )
 

@@ -51,7 +51,7 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         """What is trained on.
 
         Attributes:
-            corpus: The folder that `mixopt prepare` wrote; its rows are one token longer than the
+            corpus: The folder that `mixopt run` wrote; its rows are one token longer than the
                 sequence, whose labels are the next tokens.
             mixture: A file of weights (a proposal, a recommendation, a mixture), or a schedule,
                 whose batch is that of an optimizer step.

@@ -101,7 +101,7 @@ class MixtureDataset:
         """Open the domains of a prepared corpus.
 
         Args:
-            path: The folder that `mixopt prepare` wrote, or the URL that `mixopt tokens publish`
+            path: The folder that `mixopt run` wrote, or the URL that `mixopt export --to corpus`
                 wrote to, from which it is fetched whole to this node.
             length: Tokens of a row.
             split: `train` or `validation`.

@@ -1,19 +1,20 @@
-"""Answers from a fit that is there: propose, predict, a front."""
+"""Fit tables or the trials of a run, and answer from a fit that is there: propose, predict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixopt.config import (
+    ObjectiveConfig,
     RiskConfig,
     read_inventory,
     stated_tokens,
 )
 from mixopt.corpus import Corpus, tokens_per_byte
-from mixopt.errors import MixoptError, MixtureError, RunError
+from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
 from mixopt.proposals import (
@@ -39,23 +40,110 @@ from mixopt.run_directory import (
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
 
 if TYPE_CHECKING:
-    from mixopt.fitting import Fit
-    from mixopt.proposals import Proposal
-    from mixopt.run_directory import Run
+    from mixopt.fitting import Fit, FitReadiness
+    from mixopt.objective import Unit
     from mixopt.trials import Trials
 
+FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
+PARTS = "parts"  # field of the provenance of an answer
+Parts = Mapping[str, Mapping[str, float]]
+Answer = TypeVar("Answer", Proposal, Recommendation)
 
-def check_fit_folder(out: str | Path) -> None:
-    """Check that a fit from tables may be written into a folder."""
-    if (Path(out) / "config.yaml").exists():
+
+def read_tables(
+    paths: Sequence[str | Path],
+    *,
+    unit: Unit | None = None,
+    ignore: Sequence[str] = (),
+    drop_incomplete: bool = False,
+    key: str | None = None,
+    tolerance: float = 0.01,
+) -> Trials:
+    """Read trials from a table of mixtures and one of losses, or from one that mixopt wrote.
+
+    Args:
+        paths: The two tables, as CSV or Parquet; or one of trials.
+        unit: Of the losses of two tables; nats per token when None.
+        ignore: Columns that are neither weights nor losses.
+        drop_incomplete: Leave out rows without all numbers.
+        key: The column to join by; found when None.
+        tolerance: How far from 1 weights may add up.
+
+    Raises:
+        ConfigError: Not one or two tables, or options of two tables for one.
+        TrialsError: A table that cannot be read.
+    """
+    from mixopt.trials import Trials
+
+    if len(paths) == 1:
+        if ignore or drop_incomplete or key is not None:
+            raise ConfigError(
+                f"{paths[0]}: one table of trials is read as it is; leave out options"
+            )
+        return Trials.read(paths[0])
+    if len(paths) != 2:
+        raise ConfigError(
+            "give two tables, W.csv of mixtures and L.csv of losses, or one of trials; got"
+            f" {len(paths)}"
+        )
+    return Trials.from_csv(
+        *paths,
+        tolerance=tolerance,
+        key=key,
+        unit=unit or "nats_per_token",
+        ignore=ignore,
+        drop_incomplete=drop_incomplete,
+    )
+
+
+def fit_tables(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    regressors: Sequence[str] = (),
+    objective: ObjectiveLike | None = None,
+    at: Mapping[str, float] | None = None,
+    inventory: Path | None = None,
+    ignore: Sequence[str] = (),
+    drop_incomplete: bool = False,
+) -> tuple[Fit, FitReadiness]:
+    """Fit tables, and write the fit and the trials to a folder, from which proposals are made.
+
+    Args:
+        paths: Tables (`read_tables`).
+        out: The folder.
+        regressors: Those that compete (`Trials.fit`).
+        objective: What is minimised; the mean of all losses when None.
+        at: `parameters` and `tokens` to predict at, from trials of several sizes.
+        inventory: YAML of tokens by domain, for regressors that know of epochs.
+        ignore: Columns that are neither weights nor losses.
+        drop_incomplete: Leave out rows without all numbers.
+
+    Returns:
+        The fit, and how well its losses tell mixtures apart.
+
+    Raises:
+        RunError: The folder is a run directory.
+        TrialsError: A table that cannot be read or fitted.
+        ConfigError: An argument that cannot be right.
+    """
+    from mixopt.fitting import readiness
+
+    out = Path(out)
+    if (out / "config.yaml").exists():
         raise RunError(f"{out}: is a run directory; use another --out")
-
-
-def write_fit_folder(out: str | Path, trials: Trials, fit: Fit) -> None:
-    """Write trials and their fit, from which proposals are made later."""
-    check_fit_folder(out)
-    trials.with_targets(fit.targets).write(Path(out) / "trials.parquet")
-    fit.save(Path(out) / "fit")
+    is_stated = isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set
+    unit = objective.unit if is_stated and isinstance(objective, ObjectiveConfig) else None
+    trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
+    fit = trials.fit(
+        regressors=tuple(regressors), objective=objective, size=at or None, inventory=inventory
+    )
+    ready = readiness(fit)
+    if objective is not None and not getattr(objective, "allow_noise", None):
+        ready.refuse_noise()
+    trials.with_targets(fit.targets).write(out / "trials.parquet")
+    fit.save(out / "fit")
+    return fit, ready
 
 
 def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
@@ -80,8 +168,24 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
             return Fit.load(path, trust=trust)
     raise RunError(
         f"{directory}: contains no fit; make one: mixopt run CONFIG --out {directory}, or"
-        f" mixopt fit --mixtures W.csv --losses L.csv --out {directory}"
+        f" mixopt fit W.csv L.csv --out {directory}"
     )
+
+
+def evaluate(
+    directory: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    affine: bool = False,
+    ignore: Sequence[str] = (),
+    drop_incomplete: bool = False,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Test a fit on runs that it has not seen, from tables (`read_tables`, `Fit.evaluate`)."""
+    fit = load_fit(directory, trust=trust)
+    unit = fit.objective.unit
+    unseen = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
+    return fit.evaluate(unseen, affine=affine)
 
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:
@@ -97,14 +201,167 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
         check_fit_files(path)
     except MixoptError as error:
         file, _, what = str(error).partition(": ")
-        mend = "mixopt fit --mixtures W.csv --losses L.csv --out DIR"
-        return [CheckedPart("fit", "damaged", len(files), size, {file: what}, mend)]
+        return [CheckedPart("fit", "damaged", len(files), size, {file: what}, FIT_AGAIN)]
     return [CheckedPart("fit", "whole", len(files), size)]
 
 
-Parts = Mapping[str, Mapping[str, float]]
-PARTS = "parts"
-Answer = TypeVar("Answer", Proposal, Recommendation)
+def fit_of(run: Run, trials: Trials) -> Fit:
+    """Fit the regressors of a run."""
+    from mixopt.fitting import fit_trials
+
+    config = run.config.fit
+    with steady_progress("fit", len(config.regressors) * config.folds) as update:
+        return fit_trials(
+            trials,
+            config,
+            run.objective,
+            run.config.seed,
+            repetition=repetition_of(run),
+            update=update,
+        )
+
+
+def proposal_of(run: Run, fit: Fit) -> Proposal:
+    """Propose a mixture from a fit, with the configuration of the run."""
+    with steady_progress("propose", search_steps(run.config.propose)) as update:
+        found = propose_mixture(request_of(run, fit), run.objective, update=update)
+    return with_parts(found, run)
+
+
+def propose(
+    directory: str | Path,
+    *,
+    target: ObjectiveLike | None = None,
+    tokens: int | None = None,
+    constraints: Path | None = None,
+    inventory: Path | None = None,
+    risk: RiskConfig | None = None,
+    trust: bool = False,
+) -> Proposal:
+    """Propose a mixture from a fit, for another target, length or constraints than before.
+
+    Args:
+        directory: A run directory, or a folder with a fit (`load_fit`).
+        target: What is minimised (`Fit.propose`); the fit's own objective when None.
+        tokens: Length of the full run; the run's own when None.
+        constraints: YAML of what is allowed; the run's own when None.
+        inventory: YAML of tokens by domain; the run's own when None.
+        risk: How much being unsure counts; the run's own when None.
+        trust: Whether the directory is trusted (`load_fit`).
+
+    Raises:
+        ConfigError: An unknown target, or constraints that cannot be read.
+        InfeasibleError: Constraints that no mixture meets.
+    """
+    directory = Path(directory)
+    request = _request(directory, tokens, constraints, inventory, risk, trust=trust)
+    objective = request.resolve_objective(target)
+    with steady_progress("propose", search_steps(request.search)) as update:
+        found = propose_mixture(request, objective, update=update)
+    if not (directory / "config.yaml").exists():
+        return found
+    return with_parts(found, load_run(directory, trust=trust))
+
+
+def trade_off(
+    directory: str | Path,
+    targets: Sequence[str],
+    *,
+    points: int = 9,
+    tokens: int | None = None,
+    constraints: Path | None = None,
+    inventory: Path | None = None,
+    risk: RiskConfig | None = None,
+    trust: bool = False,
+) -> Front:
+    """Propose mixtures along the Pareto front of some targets (`propose`)."""
+    request = _request(Path(directory), tokens, constraints, inventory, risk, trust=trust)
+    with steady_progress("front", points) as update:
+        return propose_front(request, targets, points=points, update=update)
+
+
+def predict(
+    directory: str | Path,
+    mixture: Mixture | Mapping[str, float] | str | Path | None = None,
+    *,
+    target: ObjectiveLike | None = None,
+    tokens: int | None = None,
+    constraints: Path | None = None,
+    inventory: Path | None = None,
+    trust: bool = False,
+) -> Forecast:
+    """Predict what a mixture gives, with intervals, and which limits it breaks.
+
+    Args:
+        directory: A run directory, or a folder with a fit (`load_fit`).
+        mixture: Weights of the fit's domains, or a file of them, such as a proposal; what the run
+            recommends when None.
+        target: What is minimised (`propose`); the fit's own objective when None.
+        tokens: Length of the full run (`propose`).
+        constraints: YAML of what is allowed.
+        inventory: YAML of tokens by domain.
+        trust: Whether the directory is trusted (`load_fit`).
+
+    Raises:
+        MixtureError: The weights do not add up to 1, or are of other domains than the fit.
+        ConfigError: An unknown target, or constraints that cannot be read.
+        InfeasibleError: Constraints that no mixture meets.
+    """
+    if mixture is None:
+        mixture = load_run(directory, trust=trust).outcome.result.mixture
+    elif isinstance(mixture, (str, Path)):
+        mixture = Mixture.from_file(mixture)
+    elif not isinstance(mixture, Mixture):
+        mixture = Mixture(mixture)
+    request = _request(Path(directory), tokens, constraints, inventory, None, trust=trust)
+    return predict_mixture(request, mixture, request.resolve_objective(target))
+
+
+def _request(
+    directory: Path,
+    tokens: int | None,
+    constraints: Path | None,
+    inventory: Path | None,
+    risk: RiskConfig | None,
+    *,
+    trust: bool,
+) -> ProposalRequest:
+    """Return what is asked of a fit; what is None is as the run has it."""
+    fit = load_fit(directory, trust=trust)
+    sizes = known_inventory(directory, inventory, fit.domains, trust)
+    if (directory / "config.yaml").exists():
+        run = load_run(directory, trust=trust)
+        return request_of(
+            run, fit, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
+        )
+    return ProposalRequest.of(
+        fit,
+        constraints=constraints,
+        inventory=sizes,
+        tokens=tokens,
+        risk=risk,
+        collapsed=collapsed_trials(directory),
+    )
+
+
+def known_inventory(
+    directory: Path, file: Path | None, domains: Sequence[str], trust: bool
+) -> dict[str, int] | None:
+    """Return the tokens of each domain: those of a file, or a run's, or those of a corpus."""
+    path = directory / "corpus"
+    corpus = Corpus.open(path, verify=False) if path.exists() else None
+    if file is not None:
+        rates = None if corpus is None else tokens_per_byte(corpus)
+        return read_inventory(file, domains, tokens_per_byte=rates)
+    if not (directory / "config.yaml").exists():
+        return None if corpus is None else corpus.inventory
+    run = load_run(directory, trust=trust)
+    known = stated_tokens(run.config.corpus.domains) if corpus is None else run.inventory
+    if known is None:
+        raise RunError(
+            f"{path}: missing, so the tokens of the domains are unknown; give --inventory FILE"
+        )
+    return known
 
 
 def parts_of(run: Run) -> dict[str, dict[str, float]]:
@@ -152,11 +409,8 @@ def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
 
 def spread_sizes(run: Run, sizes: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
     """Return tokens by domain with those of parts in the place of mixed domains."""
-    found: dict[str, Any] = {}
-    for name, size in sizes.items():
-        if name not in parts:
-            found[name] = size
-            continue
+    found = {name: size for name, size in sizes.items() if name not in parts}
+    for name in parts:
         whole = run.corpus.provenance["mixed"][name]["whole"]
         sources = run.config.corpus.mixed[name].domains
         found |= {part: sources[part].tokens or whole[part]["tokens"] for part in parts[name]}
@@ -174,141 +428,3 @@ def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
             if one["documents"]
         }
     return found
-
-
-def fit_of(run: Run, trials: Trials) -> Fit:
-    """Fit the regressors of a run."""
-    from mixopt.fitting import fit_trials
-
-    config = run.config.fit
-    with steady_progress("fit", len(config.regressors) * config.folds) as update:
-        return fit_trials(
-            trials,
-            config,
-            run.objective,
-            run.config.seed,
-            repetition=repetition_of(run),
-            update=update,
-        )
-
-
-def proposal_of(run: Run, fit: Fit) -> Proposal:
-    """Propose a mixture from a fit, with the configuration of the run."""
-    with steady_progress("propose", search_steps(run.config.propose)) as update:
-        found = propose_mixture(request_of(run, fit), run.objective, update=update)
-    return with_parts(found, run)
-
-
-@dataclass(frozen=True)
-class FitQuery:
-    """What a proposal is asked for; what is None is as the run has it."""
-
-    tokens: int | None = None
-    constraints: Path | None = None
-    inventory: Path | None = None
-    risk: RiskConfig | None = None
-
-
-def propose_from(
-    directory: str | Path,
-    *,
-    target: ObjectiveLike | None = None,
-    query: FitQuery | None = None,
-    trust: bool = False,
-) -> Proposal:
-    """Propose a mixture from a fit, for another target, length or constraints than before."""
-    directory = Path(directory)
-    request = _request(directory, query or FitQuery(), trust)
-    objective = request.resolve_objective(target)
-    with steady_progress("propose", search_steps(request.search)) as update:
-        found = propose_mixture(request, objective, update=update)
-    if not (directory / "config.yaml").exists():
-        return found
-    return with_parts(found, load_run(directory, trust=trust))
-
-
-def predict_from(
-    directory: str | Path,
-    mixture: Mixture | Mapping[str, float] | str | Path,
-    *,
-    target: ObjectiveLike | None = None,
-    query: FitQuery | None = None,
-    trust: bool = False,
-) -> Forecast:
-    """Predict what a mixture gives, with intervals, and which limits it breaks.
-
-    Args:
-        directory: A run directory, or a folder with a fit (`load_fit`).
-        mixture: Weights of the fit's domains, or a file of them, such as a proposal.
-        target: What is minimised (`propose_from`); the fit's own objective when None.
-        query: The length of the run, limits and inventory, where others are meant.
-        trust: Whether the directory is trusted (`load_fit`).
-
-    Raises:
-        MixtureError: The weights do not add up to 1, or are of other domains than the fit.
-        ConfigError: An unknown target, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
-    """
-    if isinstance(mixture, (str, Path)):
-        mixture = Mixture.from_file(mixture)
-    elif not isinstance(mixture, Mixture):
-        mixture = Mixture(mixture)
-    request = _request(Path(directory), query or FitQuery(), trust)
-    return predict_mixture(request, mixture, request.resolve_objective(target))
-
-
-def propose_front_from(
-    directory: str | Path,
-    targets: Sequence[str],
-    *,
-    points: int = 9,
-    query: FitQuery | None = None,
-    trust: bool = False,
-) -> Front:
-    """Propose mixtures along the Pareto front of some targets."""
-    request = _request(Path(directory), query or FitQuery(), trust)
-    with steady_progress("front", points) as update:
-        return propose_front(request, targets, points=points, update=update)
-
-
-def _request(directory: Path, query: FitQuery, trust: bool) -> ProposalRequest:
-    fit = load_fit(directory, trust=trust)
-    sizes = known_inventory(directory, query.inventory, fit.domains, trust)
-    if (directory / "config.yaml").exists():
-        run = load_run(directory, trust=trust)
-        return request_of(
-            run,
-            fit,
-            tokens=query.tokens,
-            constraints=query.constraints,
-            inventory=sizes,
-            risk=query.risk,
-        )
-    return ProposalRequest.of(
-        fit,
-        constraints=query.constraints,
-        inventory=sizes,
-        tokens=query.tokens,
-        risk=query.risk,
-        collapsed=collapsed_trials(directory),
-    )
-
-
-def known_inventory(
-    directory: Path, asked: Path | None, domains: Sequence[str], trust: bool
-) -> dict[str, int] | None:
-    """Return the tokens of each domain that are asked for, or a run's, or those of a corpus."""
-    path = directory / "corpus"
-    corpus = Corpus.open(path, verify=False) if path.exists() else None
-    if asked is not None:
-        rates = None if corpus is None else tokens_per_byte(corpus)
-        return read_inventory(asked, domains, tokens_per_byte=rates)
-    if not (directory / "config.yaml").exists():
-        return None if corpus is None else corpus.inventory
-    run = load_run(directory, trust=trust)
-    known = stated_tokens(run.config.corpus.domains) if corpus is None else run.inventory
-    if known is None:
-        raise RunError(
-            f"{path}: missing, so the tokens of the domains are unknown; give --inventory FILE"
-        )
-    return known

@@ -82,7 +82,7 @@ class _Record(_Part):
                 raise RunError(
                     f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
                     f" {_short(before)}, now {_short(after)}; finish it with that one, use"
-                    f" another --out, or redo it: {run.command('run', '--from', 'sweep')}"
+                    f" another --out, or redo it: {run.command('--from', 'sweep')}"
                 )
 
     def write(self, path: Path) -> None:
@@ -236,7 +236,7 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     raise RunError(
         f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
         f" chosen: trials of {finished} mixtures have finished, and a fit needs {least}{why}; fix"
-        f" that and run {run.command('run', '--retry-failed')}, or set design.rounds: off"
+        f" that and run {run.command('--retry-failed')}, or set design.rounds: off"
     )
 
 

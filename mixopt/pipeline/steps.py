@@ -1,20 +1,23 @@
-"""The steps of a run, each a function, for the command line and for scripts."""
+"""The steps of a run: what each does, and how they are run in order, resumed and redone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from mixopt.errors import ConfigError, CorpusError
-from mixopt.pipeline.check_text import short_lines
-from mixopt.pipeline.pre_check import check_experiment
-from mixopt.pipeline.step_actions import ACTIONS, means_of
-from mixopt.pipeline.trial_start import with_start_hash
+from mixopt.errors import ConfigError, CorpusError, RunError
+from mixopt.pipeline.experiment_check import (
+    check,
+    check_token_unit,
+    fold_fault,
+    largest_weights,
+    shortage_line,
+)
+from mixopt.pipeline.from_fit import fit_of, proposal_of
+from mixopt.pipeline.trial_training import means_of, sweep, with_start_hash
 from mixopt.run_directory import (
-    ACTING,
     DESIGN,
     FIT,
     PREPARE,
@@ -38,7 +41,6 @@ from mixopt.tracking import Tracker, open_tracker, tracked
 if TYPE_CHECKING:
     from mixopt.config import Config
 
-
 Source = str | Path
 
 
@@ -47,21 +49,25 @@ def run(
     out: Source,
     *,
     overrides: Sequence[str] = (),
+    until: str = REPORT.name,
     redo: str | None = None,
     retry_failed: bool = False,
-    until: str = REPORT.name,
     trust: bool = False,
     say: Say = silent,
 ) -> Run:
-    """Run all steps in order; finished steps are skipped.
+    """Run the steps in order: prepare, design, sweep, fit, propose, validate, report.
+
+    A step that is done is skipped, so that the same call resumes. With `until="prepare"`, shards
+    that are there are verified by their hashes, and made again where they differ; the steps after
+    it are kept, since the same documents give the same shards.
 
     Args:
         config: A YAML file, or a configuration that is read already.
         out: The run directory.
         overrides: `a.b=value` each, over the file.
+        until: The last step to run.
         redo: Delete the outputs of this step and of those after it first.
         retry_failed: Train trials again that failed or diverged before.
-        until: The last step to run.
         trust: Where `config` is the record in the run directory itself: read, run and train what it
             names, follow links that lead out, and send to the server that it names.
         say: Called with a line about what happens.
@@ -69,97 +75,41 @@ def run(
     Raises:
         MixoptError: Something that was given cannot be right; one line says how to fix it.
     """
-    asked = _Request.of(config, out, overrides, trust=trust)
-    planned = _checked_before(asked, until)
+    last = step_named(until)
+    if redo is not None and step_named(redo) not in (*steps_before(last), last):
+        raise RunError(f"--from {redo} comes after --until {until}, and would delete it alone")
+    planned = _planned(config, Path(out), overrides, trust=trust)
+    lines = _checked(planned, last)
     with working_in(Path(out)):
-        opened = asked.open(redo, say)
-        for line in planned:
+        if redo is not None and any(step.acts for step in steps_from(step_named(redo))):
+            planned.ask_trust("run")
+        opened = open_run(planned.config, out, source=planned.source, redo=redo, trust=trust)
+        if opened.config.tracking.enabled and not is_sent(opened):
+            say(
+                "tracking: nothing is sent, because only the run directory names the server"
+                f" {opened.config.tracking.uri}; add --trust to send"
+            )
+        for line in lines:
             say(f"check: {line}")
         if retry_failed:
             opened.ask_trust("run")
             _forget_failed(opened)
+        if last is PREPARE and opened.is_done(PREPARE.name):
+            _discard_altered_shards(opened, say)
         with open_tracker(opened, say) as tracker:
-            last = step_named(until)
             for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened
 
 
-def prepare(
-    config: Source | Config,
-    out: Source,
-    *,
-    overrides: Sequence[str] = (),
-    trust: bool = False,
-    say: Say = silent,
-) -> Run:
-    """Read the documents, and write token shards and the tokenizer.
-
-    Shards that are there already are verified by their hashes, and made again where they differ;
-    the steps after this one are kept, since the same documents give the same shards.
-    """
-    asked = _Request.of(config, out, overrides, trust=trust)
-    with working_in(Path(out)):
-        opened = asked.open(None, say)
-        opened.ask_trust(PREPARE.name)
-        if opened.is_done(PREPARE.name):
-            _discard_altered_shards(opened, say)
-        return _done(opened, PREPARE, say)
-
-
-class StepFunction(Protocol):
-    """Do one step of a run whose earlier steps are done; nothing where it is done too."""
-
-    def __call__(
-        self,
-        config: Source | Config,
-        out: Source,
-        *,
-        overrides: Sequence[str] = (),
-        trust: bool = False,
-        say: Say = silent,
-    ) -> Run:
-        """Return the run; arguments and errors are those of `mixopt.pipeline.run`."""
-        ...
-
-
-def _only(step: Step, what: str) -> StepFunction:
-    """Return the function of a step that has no more to it than the step."""
-
-    def one(
-        config: Source | Config,
-        out: Source,
-        *,
-        overrides: Sequence[str] = (),
-        trust: bool = False,
-        say: Say = silent,
-    ) -> Run:
-        asked = _Request.of(config, out, overrides, trust=trust)
-        with working_in(asked.out):
-            return _done(asked.open(None, say), step, say)
-
-    one.__name__ = one.__qualname__ = step.name
-    one.__doc__ = f"{what}\n\nArguments and errors are those of `mixopt.pipeline.run`."
-    return one
-
-
-design = _only(DESIGN, "Choose the mixtures to try.")
-sweep = _only(SWEEP, "Train a proxy on each mixture of the design.")
-fit = _only(FIT, "Fit the regressors, and choose one by cross-validation.")
-propose = _only(PROPOSE, "Search for the mixture with the best predicted objective.")
-validate = _only(VALIDATE, "Train the proposal against its baselines, several seeds each.")
-report = _only(REPORT, "Write the HTML report of the run.")
-
-
 def sweep_script(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
-    """Return the script that `sweep` would submit to a scheduler, without submitting it."""
-    asked = _Request.of(config, out, overrides, trust=trust)
-    run = Run(asked.out, asked.config, asked.source, asked.trust)
-    run.ask_trust(SWEEP.name)
-    means = means_of(run)
-    executor = means.made(SWEEP.trial_folder(run.path), run.config.proxy.device)
+    """Return the script that a sweep would submit to a scheduler, without submitting it."""
+    planned = _planned(config, Path(out), overrides, trust=trust)
+    planned.ask_trust(SWEEP.name)
+    means = means_of(planned)
+    executor = means.made(SWEEP.trial_folder(planned.path), planned.config.proxy.device)
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(
@@ -168,62 +118,36 @@ def sweep_script(
     return str(script(executor.slots))
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The configuration of a step, its run directory, and whether that is trusted."""
+def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, trust: bool) -> Run:
+    """Return the run of a configuration, of which nothing is written yet."""
+    from mixopt.config import load_config, plugins_named, with_stated_sizes
 
-    config: Config
-    source: str
-    out: Path
-    trust: bool
-
-    @classmethod
-    def of(
-        cls, config: Source | Config, out: Source, overrides: Sequence[str], *, trust: bool
-    ) -> _Request:
-        """Read a configuration."""
-        from mixopt.config import load_config, plugins_named, with_stated_sizes
-
-        out = Path(out)
-        source = str(config) if isinstance(config, (str, Path)) else ""
-        recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
-        foreign = recorded and not trust
-        if foreign:
-            check_links(out)
-        if isinstance(config, (str, Path)):
-            config = load_config(config, overrides, trust=not foreign)
-        config = with_stated_sizes(config)
-        if foreign:
-            for _, kind, name in plugins_named(config):
-                check_trusted(kind, name, source, trust=False)
-            return cls(config, source, out, trust)
-        return cls(with_start_hash(config), source, out, trust)
-
-    def open(self, redo: str | None, say: Say) -> Run:
-        """Open or make the run directory."""
-        if redo is not None and any(step.name in ACTING for step in steps_from(step_named(redo))):
-            Run(self.out, self.config, self.source, self.trust).ask_trust("run")
-        run = open_run(self.config, self.out, source=self.source, redo=redo, trust=self.trust)
-        if self.config.tracking.enabled and not is_sent(run):
-            say(
-                "tracking: nothing is sent, because only the run directory names the server"
-                f" {self.config.tracking.uri}; add --trust to send"
-            )
-        return run
+    source = str(config) if isinstance(config, (str, Path)) else ""
+    recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
+    is_foreign = recorded and not trust
+    if is_foreign:
+        check_links(out)
+    if isinstance(config, (str, Path)):
+        config = load_config(config, overrides, trust=not is_foreign)
+    config = with_stated_sizes(config)
+    if not is_foreign:
+        return Run(out, with_start_hash(config), source, trust)
+    for _, kind, name in plugins_named(config):
+        check_trusted(kind, name, source, trust=False)
+    return Run(out, config, source, trust)
 
 
-def _checked_before(asked: _Request, until: str) -> list[str]:
-    """Check the configuration, unless everything is trained already."""
-    run = Run(asked.out, asked.config, asked.source, asked.trust)
-    recorded = run.log.records.get(VALIDATE.name)
-    if recorded is not None and recorded.fingerprint == run.log.fingerprint(VALIDATE.name):
+def _checked(planned: Run, last: Step) -> list[str]:
+    """Check the configuration, unless what it trains is trained already."""
+    training = [step for step in (*steps_before(last), last) if step.trains] or [last]
+    recorded = planned.log.records.get(training[-1].name)
+    fingerprint = planned.log.fingerprint(training[-1].name)
+    if recorded is not None and recorded.fingerprint == fingerprint:
         return []
-    run.ask_trust("run")
-    found = check_experiment(asked.config, out=asked.out, source=asked.source)
+    planned.ask_trust("run")
+    found = check(planned.config, out=planned.path, source=planned.source)
     found.refuse()
-    if VALIDATE in steps_before(step_named(until)) or until == VALIDATE.name:
-        return short_lines(found, asked.out)
-    return short_lines(found.without_validation, asked.out)
+    return found.short_lines(planned.path, validates=VALIDATE in training)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
@@ -234,34 +158,6 @@ def _discard_altered_shards(run: Run, say: Say) -> None:
     except CorpusError as error:
         say(f"prepare: {error}")
         run.log.discard(PREPARE.name, only=True)
-
-
-def _done(run: Run, step: Step, say: Say) -> Run:
-    with open_tracker(run, say) as tracker:
-        _do(run, step, tracker, say)
-    return run
-
-
-def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
-    """Run one step unless it is done."""
-    if run.is_done(step.name):
-        return
-    if step.name in ACTING:
-        run.ask_trust(step.name)
-    fault = run.log.fault(step.name)
-    if fault is not None:
-        say(f"{step.name}: {fault}; running it again")
-    for before in steps_before(step)[-1:]:
-        run.log.require(before.name)
-    run.log.check_before(step.name)
-    run.log.begin(step.name)
-    start = time.monotonic()
-    with tracked(run, step, tracker):
-        ACTIONS[step](run, say)
-        # Before the block ends: what is sent then must be in the manifest.
-        seconds = time.monotonic() - start
-        run.log.end(step.name, seconds)
-    say(f"{step.name}: done in {duration(seconds)}")
 
 
 def _forget_failed(run: Run) -> None:
@@ -279,3 +175,116 @@ def _forget_failed(run: Run) -> None:
             TrialFolder(folder).forget(trial)
         if failed:
             run.log.discard(step.name, keep=(folder.name,))
+
+
+def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
+    """Run one step unless it is done."""
+    if run.is_done(step.name):
+        return
+    if step.acts:
+        run.ask_trust(step.name)
+    fault = run.log.fault(step.name)
+    if fault is not None:
+        say(f"{step.name}: {fault}; running it again")
+    for before in steps_before(step)[-1:]:
+        run.log.require(before.name)
+    run.log.check_before(step.name)
+    run.log.begin(step.name)
+    start = time.monotonic()
+    with tracked(run, step, tracker):
+        ACTIONS[step](run, say)
+        # Before the block ends: what is sent then must be in the manifest.
+        seconds = time.monotonic() - start
+        run.log.end(step.name, seconds)
+    say(f"{step.name}: done in {duration(seconds)}")
+
+
+def _prepare(run: Run, say: Say) -> None:
+    from mixopt.corpus import prepare_corpus
+
+    check_token_unit(run.config)
+    prepare_corpus(
+        run.config.corpus,
+        run.config.evaluation,
+        run.path / "corpus",
+        tasks=run.config.tasks,
+        fingerprint=run.log.fingerprint(PREPARE.name),
+        seed=run.config.seed,
+        min_tokens=2,
+        progress=lambda line: say(f"prepare: {line}"),
+    )
+
+
+def _design(run: Run, say: Say) -> None:
+    from mixopt.trials import make_design, write_design
+
+    trials = make_design(
+        run.config.design,
+        run.natural,
+        run.constraints,
+        run.config.seed,
+        say=lambda line: say(f"design: {line}"),
+    )
+    of_anneals = run.config.design.anneals is not None
+    fault = None if of_anneals else fold_fault(run.config, len({trial.mixture for trial in trials}))
+    if fault is not None:
+        raise ConfigError(fault)
+    write_design(trials, run.path / "design.parquet")
+    most = largest_weights(run.config, run.natural, run.constraints)
+    short = shortage_line(run.config, run.corpus.inventory, run.inventory, most)
+    if short is not None:
+        say(f"design: warning: {short}")
+    roles = [trial.role for trial in trials]
+    counts = ", ".join(_counted(role, roles.count(role)) for role in dict.fromkeys(roles))
+    later = sum(run.config.design.planned_rounds[1:])
+    chosen = f", {later} more to be chosen as trials finish" if later else ""
+    say(f"design: {len(trials)} trials ({counts}){chosen}")
+
+
+def _counted(role: str, count: int) -> str:
+    """Return such as `2 anchors` and `3 axial`."""
+    is_noun = role in ("anchor", "replicate", "control", "anneal")
+    return f"{count} {role}{'s' if is_noun and count > 1 else ''}"
+
+
+def _fit(run: Run, say: Say) -> None:
+    from mixopt.fitting import readiness
+
+    chosen = fit_of(run, run.trials)
+    ready = readiness(chosen)
+    if not run.config.objective.allow_noise:
+        ready.refuse_noise()
+    chosen.save(run.path / "fit")
+    say(f"fit: {chosen.summary()}")
+    for line in ready.lines(str(run.path)):
+        say(f"fit: {line}")
+
+
+def _propose(run: Run, say: Say) -> None:
+    proposal = proposal_of(run, run.fit)
+    proposal.to_file(run.path / "proposal.yaml")
+    for warning in proposal.warnings:
+        say(f"propose: warning: {warning}")
+
+
+def _validate(run: Run, say: Say) -> None:
+    from mixopt.pipeline.validation import validate
+
+    validate(run, say)
+
+
+def _report(run: Run, _: Say) -> None:
+    from mixopt.reporting import write_report
+
+    write_report(run)
+
+
+ACTIONS: Mapping[Step, Callable[[Run, Say], None]] = {
+    PREPARE: _prepare,
+    DESIGN: _design,
+    SWEEP: sweep,
+    FIT: _fit,
+    PROPOSE: _propose,
+    VALIDATE: _validate,
+    REPORT: _report,
+}

@@ -106,7 +106,7 @@ def _block(
 
 
 def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
-    """Return the table of `mixopt count`."""
+    """Return the table of counted domains."""
     rows = []
     sizes = [count.tokens if count.tokens is not None else count.bytes for count in counts]
     for count, size in zip(counts, sizes, strict=True):
@@ -132,7 +132,7 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
 
 
 def schedule_text(forecast: ScheduleForecast) -> str:
-    """Return the tables of `mixopt simulate SCHEDULE`."""
+    """Return the tables of what a schedule draws."""
     schedule = forecast.schedule
     title = (
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"

@@ -12,7 +12,6 @@ from .run import (
 )
 from .step_log import CheckedPart as CheckedPart
 from .steps import (
-    ACTING as ACTING,
     DESIGN as DESIGN,
     FIT as FIT,
     LATER_PROPOSALS as LATER_PROPOSALS,

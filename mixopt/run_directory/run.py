@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from mixopt.errors import MixoptError, RunError, plain_line
 from mixopt.run_directory.step_log import RECORD, CheckedPart, StepLog
 from mixopt.run_directory.steps import (
-    ACTING,
     DESIGN,
     FIT,
     PROPOSAL,
@@ -21,6 +20,7 @@ from mixopt.run_directory.steps import (
     STEPS,
     SWEEP,
     VALIDATE,
+    step_named,
 )
 from mixopt.system import (
     Trust,
@@ -180,7 +180,7 @@ class Run:
         """
         if self.is_done(VALIDATE.name):
             return Outcome(self.recommendation, "validated")
-        fault, again = self.log.fault(VALIDATE.name), self.command(VALIDATE.name)
+        fault, again = self.log.fault(VALIDATE.name), self.command(until=VALIDATE.name)
         if fault is not None:
             raise RunError(f"{fault}: {again}")
         if self.log.state(PROPOSE.name).state == "edited":
@@ -305,19 +305,20 @@ class Run:
                 f"{self.path}: '{step}' would read, run and train what the directory's own record"
                 " names; if you trust whoever made this directory, add --trust (in Python"
                 " trust=True), or give your own configuration: mixopt"
-                f" {step} CONFIG --out {shlex.quote(str(self.path))}"
+                f" run CONFIG --out {shlex.quote(str(self.path))}"
             )
 
     def is_done(self, step: str) -> bool:
         """Tell whether a step's output is there, whole, and of this configuration."""
         return self.log.is_done(step)
 
-    def command(self, step: str, *extra: str) -> str:
-        """Return the command that runs a step; it names the configuration, or trusts the record."""
+    def command(self, *options: str, until: str | None = None) -> str:
+        """Return the command that resumes it; it names the configuration, or trusts the record."""
         own = not self.source or self._is_from_record
         source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
-        trust = ["--trust"] if own and step in ACTING else []
-        return shlex.join(["mixopt", step, *source, *extra, *trust])
+        last = [] if until is None else ["--until", until]
+        trust = ["--trust"] if own and (until is None or step_named(until).acts) else []
+        return shlex.join(["mixopt", "run", *source, *options, *last, *trust])
 
     @property
     def _is_from_record(self) -> bool:

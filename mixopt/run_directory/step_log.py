@@ -173,7 +173,7 @@ class StepLog:
         """Check that an earlier step is done, and its output whole."""
         if not self.is_done(step):
             why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
-            raise RunError(f"{why}: {self._command(step)}")
+            raise RunError(f"{why}: {self._command(until=step)}")
 
     def check_before(self, step: str) -> None:
         """Check what a step builds on, before it is done."""
@@ -276,10 +276,10 @@ class StepLog:
         if not part.faults:
             return part
         if step.editable and PROPOSAL in part.faults:
-            return replace(part, fix=self._command("run", "--from", step.name))
+            return replace(part, fix=self._command("--from", step.name))
         of_trials = [n for n in part.faults if step.trains and n.startswith(f"{step.trials}/")]
         rm = f"rm {' '.join(str(self.path / name) for name in of_trials)}; " if of_trials else ""
-        return replace(part, fix=f"{rm}{self._command(step.name)}")
+        return replace(part, fix=f"{rm}{self._command(until=step.name)}")
 
     def _holds(self, step: Step, record: StepRecord) -> bool:
         """Tell whether the outputs of a finished step are there, or trials of a begun one."""
@@ -294,7 +294,7 @@ class StepLog:
         return (
             f"{self.path}: '{step.name}' was made from another configuration: {field} is"
             f" {there} there and {here} here; use another --out, or redo it with:"
-            f" {self._command('run', '--from', step.name)}"
+            f" {self._command('--from', step.name)}"
         )
 
     def _note(self, step: str, record: StepRecord) -> None:

@@ -69,6 +69,11 @@ class Step:
         """Whether it trains trials."""
         return self.trials is not None
 
+    @property
+    def acts(self) -> bool:
+        """Whether it reads what is elsewhere or trains; a directory's own record alone does not."""
+        return self.trains or self.name == "prepare"
+
     def trial_folder(self, directory: Path) -> Path:
         """Return where its trials have their files in a run directory."""
         assert self.trials is not None, f"{self.name} trains nothing"
@@ -120,8 +125,6 @@ VALIDATE = Step(
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
 
 STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
-# Commands that read what is elsewhere, connect or train: a directory's own record alone does not.
-ACTING = (PREPARE.name, SWEEP.name, VALIDATE.name, "run")
 
 
 def step_named(name: str) -> Step:

@@ -180,7 +180,7 @@ def _key(left: CellTable, right: CellTable, key: str | None) -> str:
     if not common:
         raise TrialsError(
             f"{left.path} and {right.path}: no column of both to join by (looked for"
-            f" {', '.join(KEYS)}); name it: --key COLUMN"
+            f" {', '.join(KEYS)}); name it: mixopt import --key COLUMN"
         )
     unique = [n for n in common if all(len(set(t.column(n))) == len(t.rows) for t in (left, right))]
     return (unique or common)[0]
@@ -192,7 +192,7 @@ def _check_unique(table: CellTable, key: str) -> None:
     if doubled:
         raise TrialsError(
             f"{table.path}: {key}: more than one row for {listed(doubled)}; keep one of each, or"
-            " join by another column: --key COLUMN"
+            " join by another column: mixopt import --key COLUMN"
         )
     if "" in counts:
         line = table.column(key).index("") + 1
@@ -234,7 +234,7 @@ def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
             if mine != theirs:
                 raise TrialsError(
                     f"{right.path}: row {name}: {other} is {theirs!r}, but {mine!r} in "
-                    f"{left.path}; name the column that joins them: --key COLUMN"
+                    f"{left.path}; name the column that joins them: mixopt import --key COLUMN"
                 )
 
 

@@ -163,7 +163,7 @@ def _mixture(
     try:
         return Mixture.from_array(domains, weights_D, tolerance=tolerance)
     except MixtureError as error:
-        said = str(error).replace("pass tolerance=", "allow it: --tolerance ")
+        said = str(error).replace("pass tolerance=", "allow it: mixopt import --tolerance ")
         raise TrialsError(f"{table.path}: row {key}: {said}") from error
 
 

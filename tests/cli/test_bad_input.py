@@ -18,7 +18,7 @@ COMMANDS = [
     ("status nowhere", ["nowhere", "has no config.yaml", "mixopt run CONFIG --out nowhere"]),
     ("status {0}/tiny.yaml", ["tiny.yaml", "has no config.yaml"]),
     ("statsu nowhere", ["no such command 'statsu'"]),
-    ("status", ["missing argument 'RUN'", "see mixopt status --help"]),
+    ("status", ["missing argument 'RUN|FOLDER'", "see mixopt status --help"]),
     ("run nowhere.yaml", ["nowhere.yaml: no such file"]),
     ("run {0}/tiny.yaml --out {0}/q?mode=memory", ["cannot have '?'", "use another --out"]),
     ("run {0}/tiny.yaml --out {0}/a%20b", ["cannot have '%'", "use another --out"]),
@@ -39,17 +39,17 @@ COMMANDS = [
     ("predict {0} --weights a=.5,b=.6", ["the sum is 1.1, not 1"]),
     ("predict {0} --weights a=.5,a=.5", ["'a' is given twice"]),
     ("predict {0} --weights a", ["--weights a: expected DOMAIN=SHARE"]),
-    ("predict {0}", ["--mixture FILE or --weights"]),
+    ("predict {0}", ["has no config.yaml"]),
     ("export {0}/large.yaml --to nemo", ["domain 'a': weight 1e+308 is too large"]),
     ("export {0}/mixture.yaml --to nobody", ["nobody"]),
-    ("fit --mixtures {0}/large.csv --losses {0}/losses.csv", ["--out FOLDER"]),
-    ("fit --mixtures {0}/large.csv --losses {0}/losses.csv --out f", ["large.csv", "1e+308"]),
-    ("logs nowhere --trial t0001", ["nowhere"]),
-    ("cancel nowhere", ["nowhere", "has no config.yaml"]),
+    ("fit {0}/large.csv {0}/losses.csv", ["--out DIR"]),
+    ("fit {0}/large.csv {0}/losses.csv --out f", ["large.csv", "1e+308"]),
+    ("status nowhere --logs t0001", ["nowhere"]),
+    ("stop nowhere", ["nowhere", "has no config.yaml"]),
     ("verify nowhere", ["nowhere"]),
     ("sync nowhere", ["nowhere"]),
     ("experts nowhere", ["nowhere"]),
-    ("report nowhere.yaml", ["nowhere.yaml: no such file"]),
+    ("report nowhere", ["nowhere", "has no config.yaml"]),
 ]
 
 
@@ -310,7 +310,7 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, wo
 def refused(path, text, *options):
     """What `prepare` says of a YAML file, which is not begun."""
     (path / "a.yaml").write_text(text)
-    ended = mixopt("prepare", path / "a.yaml", "--out", path / "run", *options)
+    ended = mixopt("run", path / "a.yaml", "--out", path / "run", *options, "--until", "prepare")
     assert (ended.code, ended.out) == (2, "")
     assert ended.error.count("\n") == 1
     assert not (path / "run").exists()

@@ -1,4 +1,4 @@
-"""`mixopt cancel`: the owner is interrupted, its executor's work is stopped, results stay."""
+"""`mixopt stop`: the owner is interrupted, its executor's work is stopped, results stay."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from command_line import mixopt
 from folder_owner import marker
 from places import SUPPORT
 
-from mixopt import design, prepare
+from mixopt import run
 from mixopt.sweeps import read_progress, trial_paths
 from mixopt.system import lock
 
@@ -49,7 +49,8 @@ def slow(experiment, tmp_path):
 def started(config, path):
     """Start a sweep in a process of its own, and wait until it trains."""
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    command = [sys.executable, "-m", "mixopt", "sweep", str(config), "--out", str(path)]
+    command = [sys.executable, "-m", "mixopt", "run", str(config), "--out", str(path)]
+    command += ["--until", "sweep"]
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -64,8 +65,7 @@ def started(config, path):
 @pytest.fixture
 def prepared(slow, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(SUPPORT))
-    for step in (prepare, design):
-        step(slow, tmp_path / "run")
+    run(slow, tmp_path / "run", until="design")
     return slow, tmp_path / "run"
 
 
@@ -80,7 +80,7 @@ def handed_out(path):
 def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     config, path = prepared
     process = started(config, path)
-    ended = mixopt("cancel", path)
+    ended = mixopt("stop", path)
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert said.endswith("interrupted; the same command resumes\n")
@@ -90,7 +90,7 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     assert second.startswith("finished trials are kept; to resume: mixopt run ")
     done = {trial.stem for trial in trial_paths(path / "trials")}
     sizes = (path / "trials" / "group_sizes.json").read_text()
-    assert mixopt("cancel", path).out == f"{path}: nothing is running\n"
+    assert mixopt("stop", path).out == f"{path}: nothing is running\n"
     again = started(config, path)
     again.communicate(timeout=60)
     assert again.returncode == 0
@@ -110,13 +110,13 @@ def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monke
     monkeypatch.syspath_prepend(str(path.parent))
     sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: long}, workers: 2}"
     config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
-    prepare(config, path)
+    run(config, path, until="prepare")
     handed_out(path)
-    ended = mixopt("cancel", path)
+    ended = mixopt("stop", path)
     assert ended.code == 1
-    assert "add --trust to cancel them" in ended.out
+    assert "add --trust to stop them" in ended.out
     assert not (path / "trials" / "cancelled").exists()
-    ended = mixopt("cancel", path, "--trust")
+    ended = mixopt("stop", path, "--trust")
     assert ended.out.splitlines()[0] == "submitted:Submitted: 1 groups were stopped"
     assert (path / "trials" / "cancelled").read_text() == "job 12"
     assert not list((path / "trials" / "work").iterdir())
@@ -128,9 +128,9 @@ def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
     monkeypatch.syspath_prepend(str(path.parent))
     sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: broken}, workers: 2}"
     config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
-    prepare(config, path)
+    run(config, path, until="prepare")
     handed_out(path)
-    ended = mixopt("cancel", path, "--trust", "--json")
+    ended = mixopt("stop", path, "--trust", "--json")
     assert ended.code == 1
     found = json.loads(ended.out)
     assert found["stopped"] == []
@@ -140,7 +140,7 @@ def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
 def test_an_owner_on_another_host_is_named_and_left(prepared):
     _, path = prepared
     (path / ".lock").write_text(marker(4, "n7"))
-    ended = mixopt("cancel", path)
+    ended = mixopt("stop", path)
     assert ended.code == 1
     assert ended.out.startswith(f"still running: {path}: is in use elsewhere: host n7, process 4")
     assert ended.out.endswith("; interrupt it there\n")
@@ -150,11 +150,11 @@ def test_a_process_that_the_directory_only_names_is_left_alone(prepared):
     _, path = prepared
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         (path / ".lock").write_text(marker(other.pid, lock._this_host(), lock.start_of(other.pid)))
-        assert mixopt("cancel", path).out == f"{path}: nothing is running\n"
+        assert mixopt("stop", path).out == f"{path}: nothing is running\n"
         assert other.poll() is None
         other.kill()
 
 
 def test_a_run_that_is_not_there_is_one_line(tmp_path):
-    ended = mixopt("cancel", tmp_path / "none")
+    ended = mixopt("stop", tmp_path / "none")
     assert (ended.code, ended.error.count("\n")) == (2, 1)

@@ -1,12 +1,14 @@
-"""The command line around the sampler: what a job would draw, and tokens of other tools."""
+"""Commands in a process of their own, and what `mixopt import` reads."""
 
 import json
 import subprocess
 import sys
 
 import numpy as np
+import pytest
+from command_line import mixopt
 
-from mixopt import Mixture, MixtureSampler
+from mixopt import Trials
 from mixopt.corpus import TokenShards
 
 
@@ -19,36 +21,14 @@ def command(*arguments):
     )
 
 
-def test_simulate_says_what_the_sampler_will_draw(tmp_path):
-    proposal = tmp_path / "proposal.yaml"
-    Mixture({"web": 0.9, "code": 0.1}).to_file(proposal)
-    (tmp_path / "sizes.yaml").write_text("web: 9600\ncode: 640\n")
-    asked = ["--batches", 100, "--batch-size", 8, "--length", 16]
-    asked += ["--inventory", tmp_path / "sizes.yaml"]
-    answer = json.loads(command("simulate", proposal, *asked, "--json").stdout)
-    sampler = MixtureSampler(
-        {"web": 600, "code": 40}, Mixture.from_file(proposal), batch_size=8, seed=0
-    )
-    drawn = {one["domain"]: one["tokens"] // 16 for one in answer["domains"]}
-    assert drawn == sampler.counts(100)
-    table = command("simulate", proposal, *asked).stdout
-    assert "web" in table
-
-
-def test_simulate_without_a_corpus_is_one_line(tmp_path):
-    Mixture({"web": 1.0}).to_file(tmp_path / "mixture.yaml")
-    ended = command("simulate", tmp_path / "mixture.yaml", "--batches", 3)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-
-
 def test_tokens_of_another_tool_become_shards(tmp_path):
     np.arange(100, dtype=np.uint16).tofile(tmp_path / "train.bin")
     out = tmp_path / "corpus" / "web" / "train"
-    given = [tmp_path / "train.bin", out, "--tokenizer", "gpt2", "--dtype", "uint16"]
-    ended = command("tokens", "import", *given)
+    given = [tmp_path / "train.bin", "--out", out, "--tokenizer", "gpt2", "--dtype", "uint16"]
+    ended = command("import", *given)
     assert ended.returncode == 0, ended.stderr
     assert TokenShards.open(out).read(0, 100).tolist() == list(range(100))
-    again = command("tokens", "import", *given)
+    again = command("import", *given)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "already exists" in again.stderr
 
@@ -57,3 +37,56 @@ def test_a_step_that_is_not_there_is_answered_with_the_nearest(config_path):
     ended = command("run", config_path, "--from", "swep")
     assert ended.returncode == 2
     assert "no such step: 'swep'; did you mean 'sweep'?" in ended.stderr
+
+
+def test_tables_of_runs_become_trials(tmp_path):
+    (tmp_path / "w.csv").write_text("step,a,b,note\nx,0.25,0.75,p\ny,0.5,0.48,q\n")
+    (tmp_path / "l.csv").write_text("step,a,b\nx,2,3\ny,1,4\n")
+    tables, out = [tmp_path / "w.csv", tmp_path / "l.csv"], tmp_path / "trials.parquet"
+    asked = ["--key", "step", "--ignore", "note", "--tolerance", 0.05, "--unit", "bits_per_byte"]
+    ended = mixopt("import", *tables, "--out", out, *asked)
+    assert ended.out == f"{out}: 2 trials, 2 domains, 2 losses\n", ended.error
+    trials = Trials.read(out)
+    assert (trials.unit, trials.domains, len(trials)) == ("bits_per_byte", ("a", "b"), 2)
+
+
+def test_results_of_tasks_become_a_table_of_losses(tmp_path):
+    for run, accuracy in (("t1", 0.5), ("t2", 0.625)):
+        path = tmp_path / run / "model" / "results_1.json"
+        path.parent.mkdir(parents=True)
+        metrics = {"acc,none": accuracy, "acc_stderr,none": 0.1, "alias": "arc"}
+        path.write_text(json.dumps({"results": {"arc": metrics}}))
+    path = tmp_path / "t3" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"tasks": [{"task_name": "arc", "metrics": {"acc": 0.25}}]}))
+    files = sorted(tmp_path.rglob("*.json"))
+    ended = mixopt("import", *files, "--out", tmp_path / "L.csv", "--json")
+    assert json.loads(ended.out)["metrics"] == 1, ended.error
+    lines = (tmp_path / "L.csv").read_text().splitlines()
+    assert lines == ["trial,task/arc/acc", "t1,0.5", "t2,0.625", "t3,0.25"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["notes.txt"], "notes.txt: "),
+        (["w.csv"], "w.csv"),
+        (["w.csv", "w.csv", "w.csv"], "give two tables, W.csv of mixtures and L.csv of losses"),
+        (["data.bin", "--dtype", "uint16"], "tokens need --tokenizer NAME"),
+        (["a/r.json", "b/r.json"], "the run 'a' has no task/y/acc, which others have"),
+        (["a/r.json", "a/s.json"], "task/y/acc"),
+        (["c.json"], "neither a results file of lm-eval nor a metrics.json of OLMES"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "c.json").write_text('{"results": 3}')
+    for name, task in (("a/r", "x"), ("b/r", "y"), ("a/s", "y")):
+        path = tmp_path / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"results": {task: {"acc,none": 1}}}))
+    ended = mixopt("import", *words, "--out", "out")
+    assert (ended.code, ended.error.count("\n")) == (2, 1), ended.error
+    assert message in ended.error
+    assert not (tmp_path / "out").exists()

@@ -9,8 +9,7 @@ import yaml
 from command_line import mixopt
 
 from mixopt import Proposal, load_run
-
-STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
+from mixopt.run_directory import STEPS
 
 
 def answered(*arguments):
@@ -47,10 +46,14 @@ def test_the_run_has_the_regressors_that_it_was_asked_for(run):
     assert "linear" in set(load_run(run).fit.report["predictor"])
 
 
-@pytest.mark.parametrize("step", [*STEPS, "run"])
-def test_a_step_that_is_done_is_left_as_it_is(run, finished_run, step):
-    said = answered(step, finished_run[0], "--out", run)
-    assert said if step == "run" else said.startswith("all steps are done: ")
+def test_a_step_that_is_done_is_left_as_it_is(run, finished_run):
+    assert answered("run", finished_run[0], "--out", run)
+    for step in STEPS:
+        last = ("run", finished_run[0], "--out", run, "--until", step.name)
+        said = parsed(*last)
+        if step.name != "report":
+            assert (said["step"], said["next"]) == (step.name, None)
+            assert answered(*last).startswith("all steps are done: ")
 
 
 def test_run_prints_the_same_answer_as_json(run, finished_run):
@@ -59,7 +62,7 @@ def test_run_prints_the_same_answer_as_json(run, finished_run):
 
 
 def test_a_step_takes_the_directory_in_place_of_the_configuration(run):
-    assert answered("fit", run).startswith("all steps are done: ")
+    assert answered("run", run, "--until", "fit").startswith("all steps are done: ")
 
 
 def test_fit_says_how_ready_the_losses_are(finished_run):
@@ -115,7 +118,7 @@ def test_propose_a_front(run, tmp_path):
 def test_predict_a_mixture(run, limits):
     files = ("--inventory", limits / "inventory.yaml", "--tokens", "6e6")
     files += ("--constraints", limits / "constraints.yaml")
-    found = parsed("predict", run, "--mixture", limits / "own.yaml", *files)
+    found = parsed("predict", run, "--weights", limits / "own.yaml", *files)
     assert found["weights"] == {"code": 0.3, "prose": 0.7}
     assert found["epochs"] == {"code": 0.9, "prose": 4.2}
     assert any("needs 4.2 epochs of its 1M tokens" in line for line in found["broken"])
@@ -126,22 +129,22 @@ def test_predict_a_mixture(run, limits):
 
 
 def test_readiness(run):
-    assert [one["name"] for one in parsed("readiness", run)["losses"]] == ["code", "prose", "help"]
-    assert "noise from 3 trials of one mixture" in answered("readiness", run)
+    assert [one["name"] for one in parsed("status", run, "--readiness")["losses"]] == [
+        "code",
+        "prose",
+        "help",
+    ]
+    assert "noise from 3 trials of one mixture" in answered("status", run, "--readiness")
 
 
 def test_evaluate_on_the_validated_runs(run):
-    found = parsed("evaluate", run, "--trials", run / "validation.parquet")
+    found = parsed("fit", run, "--test", run / "validation.parquet")
     assert found["targets"].keys() >= {"code", "prose", "help"}
-    assert "runs that it has not seen" in answered(
-        "evaluate", run, "--trials", run / "validation.parquet"
-    )
+    assert "runs that it has not seen" in answered("fit", run, "--test", run / "validation.parquet")
 
 
 def test_fit_of_the_runs_own_table(run, tmp_path):
-    said = answered(
-        "fit", "--trials", run / "trials.parquet", "--target", "*e*", "--out", tmp_path / "fit"
-    )
+    said = answered("fit", run / "trials.parquet", "--target", "*e*", "--out", tmp_path / "fit")
     assert said.startswith(("fit: auto: ", "fit: linear: "))
     assert f"next: mixopt propose {tmp_path / 'fit'}" in said
     assert parsed("verify", tmp_path / "fit")["parts"][0]["state"] == "whole"
@@ -156,19 +159,53 @@ def test_status_verify_and_report(run):
     assert "the mean of 0.2 code, 0.2 prose and 0.6 help" in page
 
 
-def test_simulate_what_a_job_would_draw(run):
-    asked = ("simulate", run / "proposal.yaml", "--batches", 3, "--batch-size", 8, "--length", 64)
-    assert {one["domain"] for one in parsed(*asked)["domains"]} == {"code", "prose"}
-    assert parsed("simulate", run, "--batches", 3)["domains"] != []  # of the recommendation
+def test_status_of_a_folder_lists_its_runs(run):
+    (entry,) = parsed("status", run.parent)["runs"]
+    assert (entry["run"], entry["state"]) == ("run", "done")
+    assert entry["answer"] == load_run(run).recommendation.headline
+    assert "Runs in" in answered("status", run.parent)
 
 
-def test_a_schedule_of_a_run_is_simulated_with_what_the_run_knows(run, tmp_path):
+def test_the_page_is_written_again(run):
+    (run / "report.html").write_text("")
+    assert answered("report", run) == f"report: {run / 'report.html'}\n"
+    assert "What the columns mean" in (run / "report.html").read_text()
+
+
+def test_predict_says_what_a_job_would_draw(run):
+    found = parsed("predict", run, "--tokens", "1e5", "--batch", "8x64")
+    assert found["weights"] == dict(load_run(run).recommendation.mixture)
+    drawn = {
+        one["domain"]: one["tokens"] / found["draws"]["tokens"] for one in found["draws"]["domains"]
+    }
+    assert drawn == pytest.approx(found["weights"], abs=8 / 195)
+    assert "Share of the tokens by stage" in answered(
+        "predict", run, "--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3"
+    )
+
+
+def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path):
     out = tmp_path / "schedule.yaml"
-    asked = ("--tokens", 1e5, "--batch", 8, "--sequence-length", 64, "--stages", "stable:100%")
-    assert "next: mixopt simulate" in answered("schedule", run, *asked, "--out", out)
-    found = parsed("simulate", out)
+    asked = ("--tokens", 1e5, "--batch", "8x64", "--stages", "stable:100%", "--out", out)
+    assert f"next: mixopt predict {out}" in answered("export", run, "--to", "schedule", *asked)
+    found = parsed("predict", out)
     assert {one["domain"] for one in found["domains"]} == {"code", "prose"}
     assert all(one["inventory"] > 0 for one in found["domains"])
+
+
+def test_no_command_has_more_than_twelve_options():
+    from typer.main import get_command
+
+    from mixopt.cli.main import app
+    from mixopt.cli.options import COMMANDS
+
+    commands = get_command(app).commands
+    assert set(commands) == set(COMMANDS)
+    assert len(commands) <= 15
+    for name, one in commands.items():
+        options = {o for p in one.params for o in p.opts if o.startswith("--")}
+        assert "--json" in options, name
+        assert len(options) <= 12, name
 
 
 def test_experts_of_a_run_without_any_is_one_line(run):

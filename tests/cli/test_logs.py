@@ -1,4 +1,4 @@
-"""`mixopt logs`: the log of a trial wherever it trained, and the trials that failed."""
+"""`mixopt status --logs`: the log of a trial wherever it trained, and the trials that failed."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import pytest
 from command_line import mixopt
 from places import SUPPORT
 
-from mixopt import design, prepare, sweep
-from mixopt.pipeline import find_log, follow_log
+from mixopt import run as run_experiment
+from mixopt.pipeline import find_log, follow_log, log_lines
 from mixopt.run_directory import load_run
 from mixopt.system import host_name
 
@@ -44,13 +44,12 @@ def run(experiment, tmp_path_factory):
         patch.setenv("PYTHONPATH", f"{SUPPORT}{os.pathsep}{folder}")
         patch.syspath_prepend(str(SUPPORT))
         patch.syspath_prepend(str(folder))
-        for step in (prepare, design, sweep):
-            step(folder / "tiny.yaml", folder / "run")
+        run_experiment(folder / "tiny.yaml", folder / "run", until="sweep")
     return folder / "run"
 
 
 def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
-    ended = mixopt("logs", run, "--trial", "t0003")
+    ended = mixopt("status", run, "--logs", "t0003")
     assert ended.code == 0
     lines = ended.out.splitlines()
     assert 'begins ["t0002", "t0003"]' in lines[0] or "t0003" in lines[0]
@@ -61,28 +60,28 @@ def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
 
 
 def test_what_a_log_holds_cannot_steer_the_terminal(run):
-    said = mixopt("logs", run, "--trial", "t0003").out
+    said = mixopt("status", run, "--logs", "t0003").out
     assert "\x1b" not in said
     assert "done" in said.splitlines()
 
 
 def test_the_last_lines_and_json(run):
-    whole = mixopt("logs", run, "--trial", "t0003").out.splitlines()
-    assert mixopt("logs", run, "--trial", "t0003", "--lines", 2).out.splitlines() == whole[-2:]
-    found = json.loads(mixopt("logs", run, "--trial", "t0003", "--json", "--lines", 1).out)
+    whole = mixopt("status", run, "--logs", "t0003").out.splitlines()
+    assert mixopt("status", run, "--logs", "t0003", "--lines", 2).out.splitlines() == whole[-2:]
+    found = json.loads(mixopt("status", run, "--logs", "t0003", "--json", "--lines", 1).out)
     assert found["trial"] == "t0003"
     assert found["lines"] == whole[-1:]
     assert found["log"].startswith(str(run))
 
 
 def test_failed_trials_are_listed_with_their_reason_and_log(run):
-    said = mixopt("logs", run).out
-    assert "t0005  failed: ValueError: no such layer" in said
-    assert f"next: mixopt logs {run} --trial t00" in said
-    found = json.loads(mixopt("logs", run, "--json").out)
-    assert "t0005" in [entry["trial"] for entry in found["failed"]]
-    assert all(entry["log"] in found["logs"] for entry in found["failed"])
-    assert len(found["logs"]) == 2
+    said = mixopt("status", run).out
+    assert "failed: ValueError: no such layer" in said
+    assert f"log: mixopt status {run} --logs t00" in said
+    failed = json.loads(mixopt("status", run, "--json").out)["failed"]
+    assert "t0005" in [entry["trial"] for entry in failed]
+    logs = [str(path) for path in (run / "trials" / "logs").iterdir()]
+    assert all(entry["log"] in logs for entry in failed)
 
 
 def test_of_a_command_s_attempts_the_newest_is_printed(run):
@@ -90,7 +89,7 @@ def test_of_a_command_s_attempts_the_newest_is_printed(run):
         folder = run / "trials" / "files" / "t0004" / f"attempt-{number}"
         folder.mkdir(parents=True)
         (folder / "log.txt").write_text(f"{text}\nloss\t2.0\n")
-    assert mixopt("logs", run, "--trial", "t0004").out == "tenth\nloss    2.0\n"
+    assert mixopt("status", run, "--logs", "t0004").out == "tenth\nloss    2.0\n"
 
 
 def test_a_trial_without_a_log_is_said_with_what_is_known(run):
@@ -98,10 +97,10 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
         log.rename(log.with_suffix(".kept"))
     os.rename(run / "trials" / "logs", run / "trials" / "elsewhere")
     try:
-        ended = mixopt("logs", run, "--trial", "t0000")
+        ended = mixopt("status", run, "--logs", "t0000")
         where = f"it was trained on {host_name()}"
         assert ended.out == f"t0000: finished; no log found here; {where}\n"
-        failed = mixopt("logs", run, "--trial", "t0005").out
+        failed = mixopt("status", run, "--logs", "t0005").out
         assert failed.startswith("t0005: failed: ValueError: no such layer; no log found here")
     finally:
         os.rename(run / "trials" / "elsewhere", run / "trials" / "logs")
@@ -112,31 +111,30 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--trial", "t9999"), "no trial 't9999'; known: natural, t0000"),
-        (("--trial", "../steps"), "trial '../steps': a name has no '/'"),
-        (("--follow",), "--follow and --lines need --trial"),
-        (("--trial", "t0003", "--follow", "--json"), "give one of them"),
+        (("--logs", "t9999"), "no trial 't9999'; known: natural, t0000"),
+        (("--logs", "../steps"), "trial '../steps': a name has no '/'"),
+        (("--follow",), "--follow and --lines need --logs"),
+        (("--logs", "t0003", "--follow", "--json"), "give one of them"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):
-    ended = mixopt("logs", run, *arguments)
+    ended = mixopt("status", run, *arguments)
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert message in ended.error
 
 
 def test_a_run_that_has_trained_nothing_says_so(experiment, tmp_path):
     (tmp_path / "tiny.yaml").write_text(experiment)
-    prepare(tmp_path / "tiny.yaml", tmp_path / "run")
-    ended = mixopt("logs", tmp_path / "run", "--trial", "t0000")
+    run_experiment(tmp_path / "tiny.yaml", tmp_path / "run", until="prepare")
+    ended = mixopt("status", tmp_path / "run", "--logs", "t0000")
     assert ended.error.endswith("no trial has been trained yet\n")
-    assert mixopt("logs", tmp_path / "run").out == ("no trial has failed\nno logs of workers\n")
 
 
 def test_a_pipe_in_place_of_a_log_is_not_waited_for(run):
     folder = run / "trials" / "files" / "t0006" / "attempt-1"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "log.txt")
-    assert "step 1 of t0006" in mixopt("logs", run, "--trial", "t0006").out
+    assert "step 1 of t0006" in mixopt("status", run, "--logs", "t0006").out
 
 
 def test_a_link_that_leads_out_is_not_followed_unless_trusted(run, tmp_path):
@@ -145,7 +143,7 @@ def test_a_link_that_leads_out_is_not_followed_unless_trusted(run, tmp_path):
     folder.mkdir(parents=True)
     (folder / "log.txt").symlink_to(tmp_path / "secret")
     try:
-        ended = mixopt("logs", run, "--trial", "t0001")
+        ended = mixopt("status", run, "--logs", "t0001")
         assert ended.code == 2
         assert "a secret" not in ended.out
     finally:
@@ -174,7 +172,7 @@ def training(run, monkeypatch):
     result.unlink()
     log = run / "trials" / "files" / "t0000" / "attempt-1" / "log.txt"
     log.parent.mkdir(parents=True)
-    monkeypatch.setattr("mixopt.pipeline.running_sweep.is_in_use", lambda path: True)
+    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: True)
     yield log, lambda: result.write_bytes(kept)
     result.write_bytes(kept)
     log.unlink()
@@ -204,13 +202,13 @@ def test_a_trial_that_does_not_train_yet_is_waited_for(run, training):
 def test_following_ends_with_the_owner(run, training, monkeypatch):
     log, _ = training
     log.write_text("one\ntw")
-    monkeypatch.setattr("mixopt.pipeline.running_sweep.is_in_use", lambda path: False)
+    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: False)
     assert list(follow_log(load_run(run), "t0000")) == ["one", "tw"]
 
 
 def test_a_long_line_is_given_in_pieces(run, training):
     log, _ = training
     log.write_text("x" * 200_000 + "\nend\n")
-    lines = list(find_log(load_run(run), "t0000").lines())
+    lines = list(log_lines(find_log(load_run(run), "t0000")))
     assert max(map(len, lines)) <= 1 << 16
     assert lines[-1] == "end"

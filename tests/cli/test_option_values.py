@@ -1,30 +1,53 @@
-"""What a command line says is read, or refused with the form that it should have."""
+"""What is given to `mixopt predict`, `fit` and `propose` in a word, and what is refused."""
+
+from __future__ import annotations
 
 import pytest
 
-from mixopt.cli.options import directions, risk_of, scale_name, unit_name
-from mixopt.errors import ConfigError
+from mixopt.cli.mixture_commands import read_mixture, read_risk, read_size
+from mixopt.errors import MixoptError
 
 
-def test_directions_are_read_by_target():
-    assert directions(["a=b=higher", "loss=lower"]) == {"a=b": "higher", "loss": "lower"}
-    for wrong in ("higher", "=higher", "a=up", "a="):
-        with pytest.raises(ConfigError, match=f"--direction {wrong}: expected TARGET=higher"):
-            directions([wrong])
+def test_weights_are_read_by_domain_whatever_marks_a_name_has():
+    assert dict(read_mixture("web=.5, a=b=.5")) == {"web": 0.5, "a=b": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("web=.5,code=.4", "--weights: the sum is 0.9, not 1; divide each by 0.9"),
+        ("web", "--weights web: expected DOMAIN=SHARE, such as web=.5, or a file"),
+        ("web=half", "--weights web=half: expected DOMAIN=SHARE, such as web=.5, or a file"),
+        ("web=-1,code=2", "--weights web=-1: expected DOMAIN=SHARE, such as web=.5, or a file"),
+        ("web=.5,web=.5", "--weights: domain 'web' is given twice"),
+        ("web=0", "--weights: the sum is 0, not 1"),
+    ],
+)
+def test_weights_that_cannot_be_right_are_one_line(text, message):
+    with pytest.raises(MixoptError) as error:
+        read_mixture(text)
+    assert str(error.value) == message
+
+
+def test_a_file_of_weights_that_do_not_add_up_is_named_without_options_that_it_has_not(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("{web: 0.5, code: 0.4}")
+    with pytest.raises(MixoptError) as error:
+        read_mixture(str(path))
+    assert str(error.value) == f"{path}: weights add up to 0.9, not 1: divide each by 0.9"
 
 
 def test_a_risk_is_deviations_or_a_quantile():
-    assert risk_of(None) is None
-    assert (risk_of("std=1.5").std, risk_of("quantile=0.9").quantile) == (1.5, 0.9)
+    assert read_risk(None) is None
+    assert (read_risk("std=1.5").std, read_risk("quantile=0.9").quantile) == (1.5, 0.9)
     for wrong in ("std", "std=x", "mean=1", "std=-1", "quantile=0.4"):
-        with pytest.raises(ConfigError, match=f"--risk {wrong}: expected std=K"):
-            risk_of(wrong)
+        with pytest.raises(MixoptError, match=f"--risk {wrong}: expected std=K"):
+            read_risk(wrong)
 
 
-def test_names_of_scales_and_units_are_known():
-    assert (scale_name("spread"), scale_name("none")) == ("spread", "none")
-    assert (unit_name("bits_per_byte"), unit_name(None)) == ("bits_per_byte", None)
-    with pytest.raises(ConfigError, match="--scale spred: unknown; did you mean 'spread'"):
-        scale_name("spred")
-    with pytest.raises(ConfigError, match="--unit bits: unknown"):
-        unit_name("bits")
+def test_a_size_is_parameters_and_tokens():
+    assert read_size("parameters=1e9, tokens=25e9") == {"parameters": 1e9, "tokens": 25e9}
+    assert read_size(None) == {}
+    for wrong in ("1e9", "layers=3", "tokens=much"):
+        with pytest.raises(MixoptError, match=f"--at {wrong}: expected parameters=P or tokens=T"):
+            read_size(wrong)

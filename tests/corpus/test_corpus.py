@@ -332,7 +332,7 @@ def test_a_corpus_is_opened_as_it_was_prepared(tmp_path, sources):
 
 
 def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt prepare CONFIG"):
+    with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt run CONFIG"):
         Corpus.open(tmp_path)
     (tmp_path / "index.json").write_text('{"format": "mixopt-corpus/3"}')
     with pytest.raises(CorpusError, match=r"index.json: sha256: is missing; prepare"):

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mixopt.cli.main import COMMANDS  # noqa: F401  (each adds its commands to `app`)
+import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import Corpus, corpus_hash, publish_corpus
 from mixopt.errors import ConfigError, CorpusError, RunError
-from mixopt.pipeline import check_experiment, prepare
+from mixopt.pipeline import check, run as run_experiment
 from mixopt.system import cache_folder
 
 OPEN = "import sys\nfrom mixopt.corpus import Corpus\nprint(Corpus.open(sys.argv[1]).path)"
@@ -43,7 +43,9 @@ def run(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jsonl").write_text(text(name))
     domains = {name: {"path": str(tmp_path / f"{name}.jsonl")} for name in "ab"}
-    return prepare(config(tmp_path / "own.yaml", domains=domains), tmp_path / "own").path
+    return run_experiment(
+        config(tmp_path / "own.yaml", domains=domains), tmp_path / "own", until="prepare"
+    ).path
 
 
 def other(tmp_path, where, **corpus):
@@ -52,7 +54,7 @@ def other(tmp_path, where, **corpus):
 
 
 def publish(run, url: str) -> str:
-    done = CliRunner().invoke(app, ["tokens", "publish", str(run), url])
+    done = CliRunner().invoke(app, ["export", str(run), "--to", "corpus", "--out", url])
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -62,15 +64,17 @@ def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(s3, run, tmp
     assert "9 files written" in publish(run, "s3://texts/corpora/one")
     assert "already there" in publish(run, "s3://texts/corpora/one")
     asked = other(tmp_path, "s3://texts/corpora/one")
-    assert check_experiment(load_config(asked)).problems == []
-    taken = prepare(asked, tmp_path / "taken")
+    assert check(load_config(asked)).problems == []
+    taken = run_experiment(asked, tmp_path / "taken", until="prepare")
     assert corpus_hash(taken.path / "corpus") == corpus_hash(run / "corpus")
     assert Corpus.open(taken.path / "corpus").inventory == Corpus.open(run / "corpus").inventory
-    assert prepare(asked, tmp_path / "taken").is_done("prepare")
+    assert run_experiment(asked, tmp_path / "taken", until="prepare").is_done("prepare")
 
 
 def test_a_folder_is_taken_too_and_its_files_are_linked(run, tmp_path):
-    taken = prepare(other(tmp_path, str(run / "corpus")), tmp_path / "taken").path
+    taken = run_experiment(
+        other(tmp_path, str(run / "corpus")), tmp_path / "taken", until="prepare"
+    ).path
     files = [path / "corpus/a/train/00000.bin" for path in (run, taken)]
     assert files[0].stat().st_ino == files[1].stat().st_ino
     assert corpus_hash(taken / "corpus") == corpus_hash(run / "corpus")
@@ -140,19 +144,23 @@ def test_a_link_that_leads_out_is_not_published(s3, run, tmp_path):
 )
 def test_a_corpus_of_another_kind_is_refused(run, tmp_path, given, said):
     with pytest.raises(ConfigError, match=said):
-        prepare(other(tmp_path, str(run / "corpus"), **given), tmp_path / "taken")
+        run_experiment(
+            other(tmp_path, str(run / "corpus"), **given), tmp_path / "taken", until="prepare"
+        )
 
 
 def test_a_corpus_that_is_not_there_is_a_problem_of_the_check(s3, tmp_path):
     for where in ("s3://no-such-bucket/one", str(tmp_path / "none")):
-        (problem,) = check_experiment(load_config(other(tmp_path, where))).problems
+        (problem,) = check(load_config(other(tmp_path, where))).problems
         assert where in str(problem)
 
 
 def test_a_foreign_record_fetches_no_corpus_without_trust(s3, run, tmp_path):
     s3.put("other", b"")
     publish(run, "s3://texts/one")
-    taken = prepare(other(tmp_path, "s3://texts/one"), tmp_path / "taken").path
+    taken = run_experiment(
+        other(tmp_path, "s3://texts/one"), tmp_path / "taken", until="prepare"
+    ).path
     (taken / "corpus" / "index.json").unlink()
     with pytest.raises(RunError, match="made this directory, add --trust"):
-        prepare(taken / "config.yaml", taken)
+        run_experiment(taken / "config.yaml", taken, until="prepare")

@@ -9,7 +9,7 @@ import yaml
 from mixopt.config import CorpusConfig, TasksConfig, load_config
 from mixopt.corpus import Corpus, count_domains, prepare_corpus
 from mixopt.errors import ConfigError, CorpusError, RunError
-from mixopt.pipeline import check_experiment, check_lines, prepare
+from mixopt.pipeline import check, run as run_experiment
 from mixopt.system import cache_folder
 
 ITEMS = [{"id": str(k), "context": f"{k} and", "continuation": f" {k + 1}"} for k in range(8)]
@@ -87,7 +87,10 @@ def test_an_experiment_on_s3_prepares_the_same_corpus_as_on_a_disk(s3, files, tm
         (tmp_path / "local" / name).write_bytes(content)
     there = written(tmp_path / "there.yaml", experiment("s3://texts"))
     here = written(tmp_path / "here.yaml", experiment(str(tmp_path / "local")))
-    remote, local = prepare(there, tmp_path / "remote"), prepare(here, tmp_path / "run")
+    remote, local = (
+        run_experiment(there, tmp_path / "remote", until="prepare"),
+        run_experiment(here, tmp_path / "run", until="prepare"),
+    )
     assert shards(remote.corpus) == shards(local.corpus)
     assert remote.corpus.tasks[0].rows == 8
     assert remote.inventory == {"web": 10**6, "code": 2 * 10**6, "prose": 3 * 10**6}
@@ -158,7 +161,7 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
     stored(s3, files)
     content = experiment("s3://texts")
     content["corpus"]["domains"]["web"]["path"] = "s3://no-such-bucket/web"
-    found = check_experiment(load_config(written(tmp_path / "x.yaml", content)))
+    found = check(load_config(written(tmp_path / "x.yaml", content)))
     assert [str(one) for one in found.problems] == [
         "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
     ]
@@ -166,8 +169,8 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
 
 def test_a_check_says_where_objects_are_kept(s3, files, tmp_path):
     stored(s3, files)
-    found = check_experiment(load_config(written(tmp_path / "x.yaml", experiment("s3://texts"))))
-    (line,) = [one for one in check_lines(found, tmp_path, 1.0, 1.0) if "downloads:" in one]
+    found = check(load_config(written(tmp_path / "x.yaml", experiment("s3://texts"))))
+    (line,) = [one for one in found.lines(tmp_path) if "downloads:" in one]
     assert line.endswith(f"objects from stores, to {cache_folder()}")
     # What scoring costs is in the items; no text is fetched.
     assert [path.name for path in cache_folder().rglob("*.jsonl")] == ["sums.jsonl"]
@@ -184,7 +187,7 @@ def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
     s3.put("sizes.yaml", files["sizes.yaml"])
     s3.put("tasks/sums.jsonl", lines([{**ITEMS[0], "continuation": ""}]))
     with pytest.raises(ConfigError, match=r"^s3://texts/tasks/sums.jsonl:1: "):
-        prepare(written(tmp_path / "x.yaml", content), tmp_path / "run")
+        run_experiment(written(tmp_path / "x.yaml", content), tmp_path / "run", until="prepare")
 
 
 def test_a_secret_in_a_url_is_refused_where_the_configuration_is_read(tmp_path):
@@ -198,14 +201,14 @@ def test_a_secret_in_a_url_is_refused_where_the_configuration_is_read(tmp_path):
 def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):
     stored(s3, files)
     run = tmp_path / "run"
-    prepare(written(tmp_path / "x.yaml", experiment("s3://texts")), run)
+    run_experiment(written(tmp_path / "x.yaml", experiment("s3://texts")), run, until="prepare")
     made = shards(Corpus.open(run / "corpus"))
     (run / "corpus" / "index.json").unlink()
     asked = s3.log.read_text().count("/texts")
     with pytest.raises(RunError, match="made this directory, add --trust"):
-        prepare(run / "config.yaml", run)
+        run_experiment(run / "config.yaml", run, until="prepare")
     assert s3.log.read_text().count("/texts") == asked
-    prepare(run / "config.yaml", run, trust=True)
+    run_experiment(run / "config.yaml", run, trust=True, until="prepare")
     assert shards(Corpus.open(run / "corpus")) == made
 
 

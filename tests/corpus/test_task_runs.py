@@ -34,10 +34,7 @@ def write_task_file(path, documents, *, cut=60, most=40):
 
 def fitted(config, out, last="fit", **given):
     """Do the steps up to one."""
-    for step in ("prepare", "design", "sweep", "fit"):
-        getattr(steps, step)(config, out, **given)
-        if step == last:
-            return
+    steps.run(config, out, until=last, **given)
 
 
 def tables():
@@ -149,7 +146,7 @@ def test_a_task_that_is_noise_is_refused_as_an_objective_unless_told(experiment,
         fitted(path, tmp_path / "run")
     assert not (tmp_path / "run" / "fit").exists()
     told = ["objective.allow_noise=true"]
-    steps.fit(path, tmp_path / "run", overrides=told)
+    steps.run(path, tmp_path / "run", overrides=told, until="fit")
     assert (tmp_path / "run" / "fit").exists()
 
 

@@ -113,7 +113,7 @@ def test_an_altered_shard_is_found_by_its_hash(shards):
     path = shards.path / "00003.bin"
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
     TokenShards.open(shards.path, verify=False)
-    with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256 .* mixopt prepare CONFIG"):
+    with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256 .* mixopt run CONFIG"):
         TokenShards.open(shards.path)
 
 

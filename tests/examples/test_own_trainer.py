@@ -12,7 +12,7 @@ import pytest
 import yaml
 from own_trainers import alive_below
 
-from mixopt import Mixture, design, prepare, sweep
+from mixopt import Mixture, run
 from mixopt.sweeps import read_entry
 
 HOUSE = Path(__file__).parents[2]
@@ -90,9 +90,8 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
     config, out = tmp_path / "bins.yaml", tmp_path / "run"
     config.write_text(text)
     small = (*(one for one in SMALL if "max_bytes" not in one), "proxy.tokens=5120")
-    for step in (prepare, design, sweep):
-        run = step(config, out, overrides=small)
-    assert run.natural == Mixture({"code": 0.5, "prose": 0.5})
+    swept = run(config, out, overrides=small, until="sweep")
+    assert swept.natural == Mixture({"code": 0.5, "prose": 0.5})
     table = losses(out)
     assert table["loss/prose"].max() < 6
     assert table["bpb/prose"].null_count() == len(table)

@@ -90,7 +90,14 @@ def test_the_command_writes_a_file_for_each_stage(tmp_path):
     assert "a schedule has its own length" in mixopt(*asked, "nanotron", "--tokens", 5).error
 
 
-def test_a_mixture_has_no_stages_to_divide(tmp_path):
+def test_the_command_divides_a_linear_stage(tmp_path):
+    LINEAR.to_file(tmp_path / "linear.yaml")
+    text = mixopt("export", tmp_path / "linear.yaml", "--to", "nanotron").out
+    assert len(yaml.safe_load(text)["data_stages"]) == 9
+    assert "step 2 of 8 of a linear stage, the mixture of its middle" in text
+
+
+def test_what_is_of_a_schedule_is_refused_elsewhere(tmp_path):
     WEB.to_file(tmp_path / "mixture.yaml")
-    ended = mixopt("export", tmp_path / "mixture.yaml", "--to", "nanotron", "--steps-per-stage", 3)
-    assert "--steps-per-stage is for schedules; this is a mixture" in ended.error
+    ended = mixopt("export", tmp_path / "mixture.yaml", "--to", "nanotron", "--batch", "8x8")
+    assert "--stages and --batch are for --to schedule" in ended.error

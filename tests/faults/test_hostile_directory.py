@@ -13,9 +13,8 @@ import pytest
 import yaml
 from fault_runs import KINDS, command, mixopt, variables
 
-from mixopt import load_run
+from mixopt import load_run, propose
 from mixopt.errors import MixoptError, RunError
-from mixopt.pipeline import propose_from
 from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
@@ -24,7 +23,7 @@ LOOKING = (
     ["verify", "."],
     ["experts", "."],
     ["propose", "."],
-    ["evaluate", ".", "--trials", "trials.parquet"],
+    ["fit", ".", "--test", "trials.parquet"],
     ["report", "."],
 )
 PLACES = {
@@ -104,7 +103,7 @@ def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_pat
 def test_a_run_without_its_corpus_proposes_from_an_inventory_alone(foreign, tmp_path):
     shutil.rmtree(foreign / "corpus")
     with pytest.raises(RunError, match="corpus: missing, .* give --inventory"):
-        propose_from(foreign)
+        propose(foreign)
     inventory = tmp_path / "inventory.yaml"
     inventory.write_text("code: 300\nprose: 100\n")
     ended = mixopt("propose", foreign, "--inventory", inventory, "--out", tmp_path / "own.yaml")

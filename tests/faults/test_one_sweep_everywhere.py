@@ -90,12 +90,11 @@ tracking: {{enabled: false}}
     def start(self, name: str, *overrides: str, **variables: str) -> subprocess.Popen[str]:
         """Start the sweep."""
         given = [part for one in overrides for part in ("--set", one)]
-        command = [sys.executable, "-m", "mixopt", "sweep", str(self.config)]
-        for step in ("prepare", "design"):
-            asked = [*command[:3], step, *command[4:], "--out", str(self.folder / name)]
-            subprocess.run(asked, check=True, capture_output=True)
+        command = [sys.executable, "-m", "mixopt", "run", str(self.config)]
+        command += ["--out", str(self.folder / name), "--until"]
+        subprocess.run([*command, "design"], check=True, capture_output=True)
         return subprocess.Popen(
-            [*command, "--out", str(self.folder / name), *given],
+            [*command, "sweep", *given],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

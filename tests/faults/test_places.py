@@ -59,7 +59,7 @@ def _fill(disk):
 @pytest.mark.parametrize("step", ["fit", "validate"])
 def test_a_file_that_may_not_grow_is_one_line(whole, tmp_path, step):
     run = whole.before(step, tmp_path / "run")
-    asked = command(step, whole.config, "--out", run)
+    asked = command("run", whole.config, "--out", run, "--until", step)
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *asked]
     ended = subprocess.run(limited, capture_output=True, text=True, check=False, env=variables({}))
     one_line(ended, "cannot be written", "File too large")
@@ -69,16 +69,14 @@ def test_a_file_that_may_not_grow_is_one_line(whole, tmp_path, step):
 def test_a_directory_that_is_only_read_is_one_line(whole, disk, step):
     run = whole.before(step, disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    one_line(mixopt(step, whole.config, "--out", run), "Read-only file system")
+    one_line(mixopt("run", whole.config, "--out", run, "--until", step), "Read-only file system")
 
 
 @pytest.mark.parametrize("command", ["status", "report", "propose", "experts"])
 def test_what_is_only_read_can_be_looked_at(whole, disk, command):
     run = shutil.copytree(whole.states["end"], disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    ended = (
-        mixopt(command, whole.config, "--out", run) if command == "report" else mixopt(command, run)
-    )
+    ended = mixopt(command, run)
     assert ended.returncode in {0, 2}, ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -90,19 +88,22 @@ def test_a_clock_that_was_set_back_or_forth_changes_nothing(whole, tmp_path, hou
     for path in [run, *run.rglob("*")]:
         os.utime(path, (there, there))
     assert mixopt("status", run).returncode == 0
-    assert mixopt("fit", whole.config, "--out", run).returncode == 0
+    assert mixopt("run", whole.config, "--out", run, "--until", "fit").returncode == 0
     assert results(run) == results(whole.after("fit"))
 
 
 def test_of_two_owners_the_second_is_told_who_the_first_is(whole, tmp_path):
     run = whole.before("sweep", tmp_path / "run")
-    asked = command("sweep", whole.config, "--out", run)
+    asked = command("run", whole.config, "--out", run, "--until", "sweep")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(asked, env=variables({}), **quiet) as first:
         while not (run / ".lock").exists():
             assert first.poll() is None
             time.sleep(0.01)
-        one_line(mixopt("sweep", whole.config, "--out", run), f"process {first.pid}, last seen")
+        one_line(
+            mixopt("run", whole.config, "--out", run, "--until", "sweep"),
+            f"process {first.pid}, last seen",
+        )
         assert first.wait() == 0
     assert results(run) == results(whole.after("sweep"))
 
@@ -116,14 +117,14 @@ def test_what_an_owner_that_was_killed_left_is_removed(whole, tmp_path):
     own = temporary_path(run / "trials" / "t0000.json").name
     left = run / "trials" / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
     left.write_text("half")
-    assert mixopt("fit", whole.config, "--out", run).returncode == 0
+    assert mixopt("run", whole.config, "--out", run, "--until", "fit").returncode == 0
     assert not left.exists()
 
 
 def test_every_step_is_one_line_where_memory_ends(whole, tmp_path):
     for step in STEPS[:5]:
         run = whole.before(step, tmp_path / step)
-        asked = command(step, whole.config, "--out", run)
+        asked = command("run", whole.config, "--out", run, "--until", step)
         limited = ["bash", "-c", 'ulimit -v 400000; exec "$@"', "bash", *asked]
         ended = subprocess.run(
             limited, capture_output=True, text=True, check=False, env=variables({})

@@ -10,7 +10,7 @@ import time
 import pytest
 from places import SUPPORT
 
-from mixopt.pipeline import run_status, status_lines
+from mixopt.pipeline import status, status_lines
 from mixopt.run_directory import load_run
 from mixopt.sweeps import read_progress
 
@@ -74,7 +74,7 @@ def test_another_process_sees_what_is_done_and_what_each_worker_does(running):
 
 def test_in_words_each_worker_has_a_line(running):
     _, path = running
-    lines = list(status_lines(run_status(load_run(path))))
+    lines = list(status_lines(status(load_run(path))))
     sweep = next(line for line in lines if line.startswith("sweep "))
     assert "running, " in sweep
     assert " of 12 trials, " in sweep
@@ -89,6 +89,6 @@ def test_what_a_killed_sweep_left_is_not_believed(running):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert read_progress(path / "trials")
-    sweep = run_status(load_run(path))["steps"]["sweep"]
+    sweep = status(load_run(path))["steps"]["sweep"]
     assert sweep["state"] == "interrupted"
     assert not {"workers", "running", "tokens_per_second"} & set(sweep)

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from command_line import mixopt
 from places import DATA
 
 from mixopt.config import FitConfig
@@ -252,18 +251,6 @@ def test_the_trials_themselves_are_no_pilots(fit, folder):
     same = runs(folder, "proxy2", small, 40, 0)
     with pytest.raises(TrialsError, match=r"pilots: 'proxy20' is trial 'proxy0'"):
         fit.with_pilots(same)
-
-
-def test_the_command_line_fits_with_pilots(folder, tmp_path):
-    paths, few = write_tables(tmp_path, "t", small, 30, 7), write_tables(tmp_path, "p", large, 3, 8)
-    tables = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path / "fit"]
-    given = ["--pilot-mixtures", few[0], "--pilot-losses", few[1], "--regressor", "linear"]
-    ended = mixopt("fit", *tables, *given)
-    assert ended.code == 0, ended.error
-    assert "corrected to the size of 3 pilots by lines" in ended.out
-    half = mixopt("fit", *tables, "--pilot-mixtures", few[0])
-    assert (half.code, half.error.count("\n")) == (2, 1)
-    assert "give --pilot-mixtures and --pilot-losses, or --pilot-trials alone" in half.error
 
 
 @pytest.mark.skipif(not REGMIX.exists(), reason="../shared/data/regmix is not here")

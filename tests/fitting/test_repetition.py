@@ -122,16 +122,15 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=2000000"]
     asked = [*simulated, "fit.regressors=[epochs, linear]"]
     config, path = load_config(config_path, asked), tmp_path / "run"
-    for step in (steps.prepare, steps.design, steps.sweep):
-        done = step(config, path)
+    done = steps.run(config, path, until="sweep")
     known = repetition_of(done)
     assert known.tokens == 2_000_000
     assert known.inventory == tuple(done.corpus.inventory[name] for name in done.natural.domains)
-    assert steps.fit(config, path).fit.repetition == known
+    assert steps.run(config, path, until="fit").fit.repetition == known
 
 
 def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
-    done = steps.prepare(load_config(config_path), tmp_path / "run")
+    done = steps.run(load_config(config_path), tmp_path / "run", until="prepare")
     assert repetition_of(done).tokens == 20_000
 
 
@@ -139,8 +138,8 @@ def test_the_command_line_reads_an_inventory(tmp_path):
     paths = write_tables(tmp_path)
     lines = [f"{name}: {tokens:.0f}" for name, tokens in INVENTORY.items()]
     (tmp_path / "inventory.yaml").write_text("\n".join(lines))
-    asked = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path / "fit"]
-    asked += ["--regressor", "epochs", "--inventory", tmp_path / "inventory.yaml"]
+    asked = [*paths, "--out", tmp_path / "fit", "--regressor", "epochs"]
+    asked += ["--inventory", tmp_path / "inventory.yaml"]
     ended = mixopt("fit", *asked)
     assert ended.code == 0, ended.error
     assert Fit.load(tmp_path / "fit" / "fit").repetition.tokens == TOKENS

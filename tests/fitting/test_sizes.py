@@ -158,7 +158,7 @@ def test_runs_of_one_length_and_larger_models_are_no_checkpoints(trials):
 def test_a_size_is_not_asked_along_what_all_trials_share(trials):
     alike = trials.table.with_columns(tokens=pl.lit(10**9, pl.Int64))
     shared = Trials(alike, trials.domains, trials.targets)
-    with pytest.raises(ConfigError, match=r"--at-tokens 1e\+11: all trials have 1e\+09 tokens"):
+    with pytest.raises(ConfigError, match=r"--at tokens=1e\+11: all trials have 1e\+09 tokens"):
         shared.fit(size=TARGET)
     assert shared.fit(size=ModelSize(1e8, 1e9)).size == ModelSize(1e8, 1e9)
 
@@ -304,13 +304,13 @@ def test_what_knows_nothing_of_size_does_not_fit_several(trials):
 
 
 def test_several_sizes_without_one_to_predict_at_are_refused(trials):
-    with pytest.raises(ConfigError, match="--at-parameters: is missing; the trials have 2 numbers"):
+    with pytest.raises(ConfigError, match="--at parameters: is missing; the trials have 2 numbers"):
         trials.fit(regressors="scaling")
 
 
 def test_a_size_is_for_what_knows_of_it(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
-    with pytest.raises(ConfigError, match="--at-parameters: regressor 'linear' predicts only at"):
+    with pytest.raises(ConfigError, match="--at: regressor 'linear' predicts only at"):
         one.fit(regressors="linear", size=TARGET)
 
 
@@ -318,7 +318,7 @@ def test_one_size_needs_none_stated(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
     assert asked_size(one, None, None) == ModelSize(*SIZES[0])
     assert asked_size(one, 5e8, None) == ModelSize(5e8, 1e9)
-    with pytest.raises(ConfigError, match="--at-tokens 0: must be at least 1"):
+    with pytest.raises(ConfigError, match="--at tokens=0: must be at least 1"):
         asked_size(one, None, 0.0)
 
 
@@ -332,8 +332,8 @@ def test_trials_without_sizes_are_told_which_columns_they_lack(trials):
 
 
 def test_the_command_line_predicts_at_a_size(paths, tmp_path):
-    tables = ["--mixtures", paths[0], "--losses", paths[1], "--out", tmp_path]
-    asked = [*tables, "--at-parameters", "1e8", "--at-tokens", "1e11"]
+    tables = [*paths, "--out", tmp_path]
+    asked = [*tables, "--at", "parameters=1e8,tokens=1e11"]
     ended = mixopt("fit", *asked)
     assert ended.code == 0, ended.error
     kept = json.loads((tmp_path / "fit" / "fit.json").read_text())

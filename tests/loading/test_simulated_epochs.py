@@ -221,8 +221,8 @@ def test_the_decoder_refuses_a_pool_below_one_sequence_before_it_trains(text, de
 
 def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
-    for step in (mixopt.prepare, mixopt.design, mixopt.sweep):
-        run = step(config_path, tmp_path / "run", overrides=[*simulated, "design.trials=4"])
+    asked = [*simulated, "design.trials=4"]
+    run = mixopt.run(config_path, tmp_path / "run", overrides=asked, until="sweep")
     trial = next(trial for trial in run.design if trial.name == "uniform")
     training = Training(20_000, eval_tokens=4_096, target_tokens=400_000)
     alone = NgramProxy().train([trial], run.corpus, training, lambda progress: None)[0]

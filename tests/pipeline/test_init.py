@@ -12,7 +12,7 @@ from command_line import mixopt
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError
-from mixopt.pipeline import check_experiment, start_experiment
+from mixopt.pipeline import check, start_experiment
 
 
 def texts(word, count=40):
@@ -68,7 +68,7 @@ def test_what_is_written_is_accepted_as_it_is(folder):
     out = folder.parent / "new.yaml"
     start_experiment(["data"], out)
     config = load_config(out)
-    assert check_experiment(config).problems == []
+    assert check(config).problems == []
     assert all(source.bytes for source in config.corpus.domains.values())
 
 
@@ -109,7 +109,7 @@ def test_rows_that_name_their_source_are_split(folder, tmp_path):
     assert [source.name for source in found.sources] == ["a b", "c"]
     written = (tmp_path / "split_domains" / "c.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in written] == texts("row")[1::2]
-    assert check_experiment(load_config(tmp_path / "split.yaml")).problems == []
+    assert check(load_config(tmp_path / "split.yaml")).problems == []
     (tmp_path / "split.yaml").unlink()
     with pytest.raises(ConfigError, match="split_domains already exists"):
         start_experiment(["all.jsonl"], tmp_path / "split.yaml")

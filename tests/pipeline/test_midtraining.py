@@ -8,7 +8,7 @@ from command_line import mixopt
 from made_base import base_config, make_base
 
 from mixopt.errors import RunError
-from mixopt.pipeline import design, prepare, run, run_status, status_lines, sweep
+from mixopt.pipeline import run, status, status_lines
 from mixopt.run_directory import StartRecord, load_run
 
 pytestmark = pytest.mark.nightly
@@ -141,15 +141,15 @@ def test_a_prefix_is_trained_once_before_the_trials(text_files, tmp_path):
     content = experiment(text_files["help"], mixed, recipe)
     config = write(tmp_path / "run.yaml", content)
     lines = []
-    prepare(config, tmp_path / "run")
-    design(config, tmp_path / "run")
-    done = sweep(config, tmp_path / "run", say=lines.append)
+    run(config, tmp_path / "run", until="prepare")
+    run(config, tmp_path / "run", until="design")
+    done = run(config, tmp_path / "run", say=lines.append, until="sweep")
     (prefix,) = (tmp_path / "run" / "prefix").iterdir()
     assert (prefix / "checkpoints" / "step-00000012").is_dir()
     assert len(done.trials.finished) == 7  # five and two anchors
-    assert "prefix: 12 of 12 steps" in "\n".join(status_lines(run_status(done)))
+    assert "prefix: 12 of 12 steps" in "\n".join(status_lines(status(done)))
     record = StartRecord.read(tmp_path / "run")
     record.model_copy(update={"weights": "0" * 64}).write(tmp_path / "run")
     (tmp_path / "run" / "trials.parquet").unlink()
     with pytest.raises(RunError, match="that trials begin with have changed since the sweep began"):
-        sweep(config, tmp_path / "run")
+        run(config, tmp_path / "run", until="sweep")

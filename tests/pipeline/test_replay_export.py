@@ -7,7 +7,7 @@ import yaml
 from command_line import mixopt
 
 from mixopt.errors import RunError
-from mixopt.pipeline import propose_from, run as run_experiment
+from mixopt.pipeline import propose, run as run_experiment
 from mixopt.pipeline.from_fit import parts_of
 from mixopt.run_directory import load_run
 
@@ -66,7 +66,7 @@ def test_the_file_of_an_answer_is_exported_with_its_parts(whole, name):
 
 
 def test_another_question_to_the_run_has_its_parts_in_the_file(whole, tmp_path):
-    propose_from(whole, target="prose").to_file(tmp_path / "prose.yaml")
+    propose(whole, target="prose").to_file(tmp_path / "prose.yaml")
     assert set(exported(tmp_path / "prose.yaml")) == {"code", "prose", "help"}
 
 

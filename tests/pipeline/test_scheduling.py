@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from command_line import mixopt
 
-from mixopt import ConfigError, Mixture, SamplerError
-from mixopt.pipeline import schedule_from, simulate_from
+from mixopt import ConfigError, Mixture
+from mixopt.pipeline import draws, schedule_of
 from mixopt.sampling import Schedule
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -23,7 +23,7 @@ def mixture(tmp_path, monkeypatch):
 
 def test_stages_have_names_lengths_and_mixtures(mixture):
     line = "warmup:1%,stable:rest,decay:1e8:to:anneal.yaml,anneal:10%:mixture.yaml"
-    schedule = schedule_from(mixture, tokens=10**9, stages=line)
+    schedule = schedule_of(mixture, tokens=10**9, stages=line)
     assert [stage.tokens for stage in schedule.stages] == [10**7, 79 * 10**7, 10**8, 10**8]
     assert [stage.name for stage in schedule.stages] == ["warmup", "stable", "decay", "anneal"]
     assert [(stage.mixture, stage.to) for stage in schedule.stages] == [
@@ -32,25 +32,26 @@ def test_stages_have_names_lengths_and_mixtures(mixture):
         (WEB, CODE),
         (WEB, None),
     ]
-    after = schedule_from(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
+    after = schedule_of(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
     assert [stage.mixture for stage in after.stages] == [CODE, CODE]
 
 
 def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
     out = tmp_path / "schedule.yaml"
-    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", out, "--batch", 64]
+    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", out, "--batch", "64x4096"]
     line = "stable:90%,anneal:10%:anneal.yaml"
-    ended = mixopt("schedule", mixture, *asked, "--stages", line, "--max-epochs", 4)
+    ended = mixopt("export", mixture, "--to", "schedule", *asked, "--stages", line)
     assert ended.code == 0, ended.error
-    assert f"next: mixopt simulate {out}" in ended.out
+    assert f"next: mixopt predict {out}" in ended.out
     schedule = Schedule.from_file(out)
     assert schedule.provenance["source"] == "mixture.yaml"
-    assert simulate_from(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
+    assert draws(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
 
 
-def test_epochs_are_those_over_all_stages(mixture, tmp_path):
-    with pytest.raises(SamplerError, match="'code': 0.25 of .* over all stages are 2.496 epochs"):
-        schedule_from(mixture, tokens=10**9, inventory=tmp_path / "sizes.yaml", max_epochs=2)
+@pytest.mark.parametrize("batch", ["1024", "x4096", "0x8", "8x", "axb"])
+def test_a_batch_that_cannot_be_is_one_line(mixture, batch):
+    with pytest.raises(ConfigError, match=f"--batch {batch}: expected sequences of a batch x"):
+        schedule_of(mixture, tokens=10**9, batch=batch)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +69,10 @@ def test_epochs_are_those_over_all_stages(mixture, tmp_path):
 )
 def test_stages_that_cannot_be_are_one_line(mixture, stages, message):
     with pytest.raises(ConfigError) as raised:
-        schedule_from(mixture, tokens=10**9, stages=stages)
+        schedule_of(mixture, tokens=10**9, stages=stages)
     assert message in str(raised.value)
 
 
 def test_a_mixture_has_no_length(mixture):
     with pytest.raises(ConfigError, match="the length of the run is missing; give --tokens"):
-        schedule_from(mixture)
+        schedule_of(mixture)

@@ -6,22 +6,23 @@ import json
 
 import pytest
 import yaml
+from command_line import mixopt as mixopt_
 
 import mixopt
-from mixopt import ConfigError, Mixture, MixtureSampler, SamplerError
-from mixopt.pipeline import export_from, schedule_from, simulate_from
-from mixopt.sampling import Schedule, Stage
+from mixopt import Mixture, MixtureSampler, SamplerError
+from mixopt.pipeline import draws, export, schedule_of
+from mixopt.sampling import Schedule, Stage, simulate_schedule
 
 WEIGHTS = {"web": 0.7, "code": 0.2, "books": 0.1}
 ROWS = {"web": 5000, "code": 300, "books": 40}
 
 
-def simulated(folder, weights, rows, **options):
+def simulated(folder, weights, rows, batches, **options):
     Mixture(weights).to_file(folder / "proposal.yaml")
     sizes = folder / "sizes.yaml"
     sizes.write_text(yaml.safe_dump({name: count * 4 for name, count in rows.items()}))
-    options = {"batch_size": 32, "length": 4, "inventory": sizes} | options
-    return simulate_from(folder / "proposal.yaml", **options)
+    options = {"batch": "32x4", "inventory": sizes} | options
+    return draws(folder / "proposal.yaml", tokens=batches * 128, **options)
 
 
 def test_it_counts_what_the_sampler_draws(tmp_path):
@@ -40,8 +41,10 @@ def test_a_domain_runs_out_in_the_batch_of_its_last_new_row(tmp_path):
     assert done.runs_out["a"].step == 1
 
 
-def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends(tmp_path):
-    done = simulated(tmp_path, WEIGHTS, ROWS, batches=600, max_epochs=1)
+def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends():
+    schedule = Schedule((Stage(Mixture(WEIGHTS), steps=600),), batch=32, sequence_length=4)
+    sizes = {name: count * 4 for name, count in ROWS.items()}
+    done = simulate_schedule(schedule, sizes, max_epochs=1)
     assert list(done.exhausted) == ["books", "code"]
     assert done.end == 5340 // 32
     assert f"the text ends after {5340 // 32} of 600 steps" in done.notes
@@ -49,25 +52,10 @@ def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends(tmp_path):
     json.dumps(done.to_json())
 
 
-def test_a_sample_has_2048_tokens_and_a_batch_256_samples_where_nothing_is_said(tmp_path):
-    usual = {"batch_size": None, "length": None}
-    done = simulated(tmp_path, {"web": 1.0}, {"web": 5 * 512 - 1}, batches=10, **usual)
-    assert done.drawn == {"web": 2560 * 2048}
-    assert done.runs_out["web"].step == 0
-
-
-def test_a_missing_corpus_is_said(tmp_path):
+def test_sizes_that_nobody_knows_are_one_line(tmp_path):
     Mixture(WEIGHTS).to_file(tmp_path / "proposal.yaml")
-    with pytest.raises(
-        SamplerError,
-        match="sizes of the domains are not known: give --inventory FILE, --corpus DIR",
-    ):
-        simulate_from(tmp_path / "proposal.yaml", batches=10)
-
-
-def test_batches_are_at_least_one(tmp_path):
-    with pytest.raises(SamplerError, match="batches 0 is not a whole number >= 1"):
-        simulated(tmp_path, {"a": 1.0}, {"a": 64}, batches=0)
+    with pytest.raises(SamplerError, match="sizes of the domains are not known: give --inventory"):
+        draws(tmp_path / "proposal.yaml", tokens=10**9)
 
 
 STATED = {"web": 9_000_000, "code": 1_000_000}
@@ -98,24 +86,22 @@ def run(tmp_path_factory):
 
 
 def test_a_file_of_a_run_is_simulated_with_the_sizes_that_the_run_states(run):
-    done = simulate_from(run / "recommendation.yaml", batches=3, batch_size=8, length=64)
+    done = draws(run / "recommendation.yaml", tokens=3000, batch="8x64")
     assert done.inventory == STATED
 
 
 def test_sizes_that_are_given_count_before_those_of_a_run(run, tmp_path):
     (tmp_path / "sizes.yaml").write_text("web: 5e6\ncode: 4e6\n")
-    file, job = run / "recommendation.yaml", {"batches": 3, "length": 64}
-    given = simulate_from(file, **job, inventory=tmp_path / "sizes.yaml")
+    job = {"tokens": 3000, "batch": "8x64", "inventory": tmp_path / "sizes.yaml"}
+    given = draws(run / "recommendation.yaml", **job)
     assert given.inventory == {"web": 5_000_000, "code": 4_000_000}
-    sampled = simulate_from(file, **job, corpus=run / "corpus")
-    assert sum(sampled.inventory.values()) < 20_000
 
 
 def test_a_file_of_a_run_is_exported_and_scheduled_with_the_sizes_that_the_run_states(run):
-    text = export_from(run / "recommendation.yaml", "megatron-bridge-sft")
+    (text,) = export(run / "recommendation.yaml", "megatron-bridge-sft").values()
     weights = yaml.safe_load(text)["dataset"]["source_weights"]
     assert weights == pytest.approx([0.6 * 10 / 9, 0.4 * 10])
-    made = schedule_from(run / "recommendation.yaml", batch=64, sequence_length=3200)
+    made = schedule_of(run / "recommendation.yaml", batch="64x3200")
     assert (made.inventory, made.max_epochs) == (STATED, 4)  # code is at its cap
 
 
@@ -133,6 +119,8 @@ def test_what_whole_batches_round_up_is_no_fault_of_a_mixture_at_its_cap(share, 
 def test_a_schedule_in_a_run_has_the_sizes_that_the_run_states(run):
     schedule = Schedule((Stage(Mixture({"web": 0.5, "code": 0.5}), steps=3),), 8, 4)
     schedule.to_file(run / "schedule.yaml")
-    assert simulate_from(run / "schedule.yaml").inventory == STATED
-    with pytest.raises(ConfigError, match="--batches is set in the schedule; leave it out"):
-        simulate_from(run / "schedule.yaml", batches=3)
+    assert draws(run / "schedule.yaml").inventory == STATED
+    assert (
+        "a schedule has its own length"
+        in mixopt_("predict", run / "schedule.yaml", "--tokens", 3).error
+    )

@@ -6,11 +6,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from mixopt.pipeline.status import hours_line
 from places import SUPPORT
 
 from mixopt import pipeline
-from mixopt.pipeline import run_status, status_lines
-from mixopt.pipeline.running_sweep import hours_line
+from mixopt.pipeline import status, status_lines
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place, TrialFolder, read_entry
@@ -23,9 +23,9 @@ def swept(experiment, tmp_path_factory):
     """A run whose sweep is done."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "tiny.yaml").write_text(experiment, encoding="utf-8")
-    pipeline.prepare(folder / "tiny.yaml", folder / "run")
-    pipeline.design(folder / "tiny.yaml", folder / "run")
-    return pipeline.sweep(folder / "tiny.yaml", folder / "run").path
+    pipeline.run(folder / "tiny.yaml", folder / "run", until="prepare")
+    pipeline.run(folder / "tiny.yaml", folder / "run", until="design")
+    return pipeline.run(folder / "tiny.yaml", folder / "run", until="sweep").path
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def interrupt(run):
 
 
 def sweep_of(path, **options):
-    return run_status(load_run(path, **options))["steps"]["sweep"]
+    return status(load_run(path, **options))["steps"]["sweep"]
 
 
 def lines_of(path, **options):
-    return list(status_lines(run_status(load_run(path, **options))))
+    return list(status_lines(status(load_run(path, **options))))
 
 
 def note(path, trials, **changes):
@@ -160,15 +160,15 @@ def designed(experiment, tmp_path, monkeypatch):
     config = tmp_path / "left.yaml"
     sweep = "sweep: {workers: 2, executor: 'left_executor:Left'}"
     config.write_text(experiment.replace("sweep: {workers: 2}", sweep))
-    pipeline.prepare(config, tmp_path / "run")
-    pipeline.design(config, tmp_path / "run")
+    pipeline.run(config, tmp_path / "run", until="prepare")
+    pipeline.run(config, tmp_path / "run", until="design")
     return config, tmp_path / "run"
 
 
 @pytest.fixture
 def left(designed):
     """The same, its sweep begun and its owner gone."""
-    run = pipeline.sweep(*designed).path
+    run = pipeline.run(*designed, until="sweep").path
     interrupt(run)
     place = Place("n3", "NVIDIA L4", 1.0)
     for trial in read_design(run / "design.parquet")[:2]:

@@ -13,6 +13,7 @@ import yaml
 from places import SUPPORT
 
 import mixopt
+from mixopt import propose
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.proposals.problem import Avoided
 from mixopt.run_directory import TrialExperts, collapsed_trials
@@ -118,7 +119,7 @@ def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done,
     shutil.copytree(config.parent / "run", out)
     dense = ["proxy.options.experts=false"]
     with pytest.raises(RunError, match="experts"):
-        mixopt.sweep(config, out, overrides=dense)
+        mixopt.run(config, out, overrides=dense, until="sweep")
     mixopt.run(config, out, overrides=dense, redo="sweep")
     assert not list(out.glob("*experts.parquet"))
     assert collapsed_trials(out) is None
@@ -136,9 +137,8 @@ def test_a_proposal_beside_collapsed_trials_is_warned_of(done):
 def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     limits = tmp_path / "limits.yaml"
     limits.write_text("guardrails: {experts: true}")
-    from mixopt.pipeline import FitQuery, propose_from
 
-    proposal = propose_from(done.path, query=FitQuery(constraints=limits))
+    proposal = propose(done.path, constraints=limits)
     code = proposal.mixture["code"]
     above = min(one for one in shares(done).values() if one > 0.7)
     below = max(one for one in shares(done).values() if one <= 0.7)
@@ -149,12 +149,11 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
 
 
 def test_a_guardrail_that_cannot_be_kept_is_one_line(done, tmp_path):
-    from mixopt.pipeline import FitQuery, propose_from
 
     limits = tmp_path / "limits.yaml"
     limits.write_text("{guardrails: {experts: true}, bounds: {code: [0.95, 1.0]}}")
     with pytest.raises(InfeasibleError, match="every allowed mixture that was found is closest"):
-        propose_from(done.path, query=FitQuery(constraints=limits))
+        propose(done.path, constraints=limits)
 
 
 def test_the_guardrail_needs_experts_that_did_not_all_collapse(done):

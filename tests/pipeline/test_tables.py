@@ -12,12 +12,11 @@ import pytest
 from command_line import mixopt
 from places import PROJECT
 
-from mixopt import Mixture, Trials, load_fit
+from mixopt import Mixture, Trials, load_fit, propose
 from mixopt.config import ConstraintsConfig, RiskConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, InfeasibleError, PluginError, RunError, TrialsError
 from mixopt.objective import Objective
-from mixopt.pipeline import FitQuery, propose_from
 
 DOMAINS = ("web", "code", "books")
 INVENTORY = {"web": 4e9, "code": 1e9, "books": 2e9}
@@ -150,7 +149,7 @@ def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(tria
         ({"regressors": 3}, ConfigError, "regressors: expected a name"),
         ({"size": 1e9}, ConfigError, "size: expected parameters, tokens or both, by name"),
         ({"size": {"params": 1e9}}, ConfigError, "size: expected parameters, tokens or both"),
-        ({"size": {"tokens": 0}}, ConfigError, "--at-parameters: is missing"),
+        ({"size": {"tokens": 0}}, ConfigError, "--at parameters: is missing"),
         ({"inventory": {"web": 1e9}}, ConfigError, "inventory: domain 'code' is missing"),
         ({"inventory": "absent.yaml"}, ConfigError, "absent.yaml: not found"),
         ({"inventory": INVENTORY}, TrialsError, "epochs need the tokens of each trial"),
@@ -280,7 +279,7 @@ def test_a_fit_that_was_saved_is_read_back(fit, unseen, tmp_path):
     fit.save(str(tmp_path / "saved"))
     read = load_fit(str(tmp_path / "saved"))
     assert read.evaluate(unseen) == fit.evaluate(unseen)
-    assert propose_from(tmp_path / "saved").mixture == fit.propose().mixture
+    assert propose(tmp_path / "saved").mixture == fit.propose().mixture
 
 
 def test_a_folder_without_a_fit_or_with_another_is_one_line(fit, tmp_path):
@@ -302,7 +301,7 @@ def test_constraints_of_a_file_that_cannot_be_right_name_the_file(fit, tmp_path)
     path = tmp_path / "c.yaml"
     path.write_text("bound: {}")
     with pytest.raises(ConfigError, match=r"c\.yaml: bound: "):
-        propose_from(tmp_path, query=FitQuery(constraints=path))
+        propose(tmp_path, constraints=path)
 
 
 # --- The command line ---------------------------------------------------------------------------
@@ -313,7 +312,7 @@ def commanded(tables, tmp_path_factory):
     """A folder that `mixopt fit` made, from the same tables as `fit`."""
     out = tmp_path_factory.mktemp("commanded") / "out"
     named = ["--regressor", "linear", "--regressor", "log_linear"]
-    ended = mixopt("fit", "--mixtures", tables[0], "--losses", tables[1], *named, "--out", out)
+    ended = mixopt("fit", *tables, *named, "--out", out)
     assert ended.code == 0, ended.error
     return out, ended.out
 
@@ -330,10 +329,10 @@ def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
 
 
 def test_the_command_evaluates_as_the_method_does(commanded, fit, unseen_tables, unseen):
-    asked = ["--mixtures", unseen_tables[0], "--losses", unseen_tables[1]]
-    ended = mixopt("evaluate", commanded[0], *asked, "--json")
+    asked = ["fit", commanded[0], "--test", *unseen_tables, "--json"]
+    ended = mixopt(*asked)
     assert json.loads(ended.out) == fit.evaluate(unseen), ended.error
-    affine = mixopt("evaluate", commanded[0], *asked, "--affine", "--json")
+    affine = mixopt(*asked, "--affine")
     assert json.loads(affine.out) == fit.evaluate(unseen, affine=True)
 
 
@@ -356,33 +355,17 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "--mixtures", "W.csv"], "fit: tables need --out FOLDER"),
-        (["fit"], "give CONFIG or a run directory, or --mixtures, --losses and --out"),
-        (
-            ["fit", "C.yaml", "--trials", "T.parquet"],
-            "give CONFIG or a run directory, or --mixtures",
-        ),
-        (
-            ["fit", "C.yaml", "--target", "web"],
-            "--target, --objective and --regressor are for",
-        ),
-        (
-            ["fit", "C.yaml", "--scale", "spread"],
-            "--target, --objective and --regressor are for",
-        ),
-        (
-            ["fit", "C.yaml", "--unit", "bits_per_byte"],
-            "--target, --objective and --regressor are for",
-        ),
-        (["fit", "C.yaml", "--at-tokens", "0"], "--at-... and --inventory are for tables"),
-        (
-            ["fit", "C.yaml", "--pilot-trials", "P"],
-            "--pilot-..., --at-... and --inventory are",
-        ),
-        (["evaluate", "D", "--losses", "L.csv"], "--mixtures and --losses must be given together"),
-        (["propose", "C.yaml", "--risk", "std=1"], "without CONFIG and without --set"),
-        (["propose", ".", "--set", "seed=1", "--target", "a"], "without CONFIG and without --set"),
-        (["propose", ".", "--set", "seed=1"], ".: is not a run directory, it has no config.yaml"),
+        (["fit"], "missing argument"),
+        (["fit", "W.csv", "L.csv"], "fit: tables need --out DIR"),
+        (["fit", "W.csv", "--out", "o"], "W.csv: "),
+        (["fit", "W.csv", "L.csv", "T.csv", "--out", "o"], "give two tables"),
+        (["fit", "C.yaml", "--out", "o"], "an experiment is fitted by mixopt run CONFIG --until"),
+        (["fit", ".", "--out", "o"], "give tables, W.csv and L.csv"),
+        (["fit", "W.csv", "L.csv", "--out", "o", "--affine"], "--affine is for --test"),
+        (["fit", ".", "--test", "L.csv", "--target", "a"], "--test takes a fit as it is"),
+        (["fit", ".", "--test", "L.csv"], ".: contains no fit; make one"),
+        (["propose", "C.yaml", "--risk", "std=1"], "C.yaml is not a directory"),
+        (["propose", "."], ".: contains no fit; make one"),
         (
             ["propose", ".", "--pareto", "a", "--target", "b"],
             "--target and --objective give one proposal",
@@ -401,16 +384,13 @@ def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--direction", "code"], "--direction code: expected TARGET=higher or TARGET=lower"),
-        (["--scale", "sprad"], "--scale sprad: unknown; did you mean 'spread'"),
-        (["--unit", "bits_per_bite"], "--unit bits_per_bite: unknown; did you mean"),
         (["--target", "cod"], "unknown evaluation domain 'cod'; did you mean 'code'"),
-        (["--at-tokens", "0"], "--at-parameters: is missing; the trials have no numbers"),
+        (["--at", "tokens=0"], "--at parameters: is missing; the trials have no numbers"),
+        (["--at", "layers=3"], "--at layers=3: expected parameters=P or tokens=T"),
     ],
 )
 def test_options_of_a_fit_that_cannot_be_are_one_line(tables, tmp_path, options, message):
-    asked = ["--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path / "out"]
-    ended = mixopt("fit", *asked, *options)
+    ended = mixopt("fit", *tables, "--out", tmp_path / "out", *options)
     assert (ended.code, ended.error.count("\n")) == (2, 1), ended.error
     assert message in ended.error
     assert not (tmp_path / "out").exists()
@@ -418,7 +398,7 @@ def test_options_of_a_fit_that_cannot_be_are_one_line(tables, tmp_path, options,
 
 def test_a_run_directory_is_not_written_over(tables, tmp_path):
     (tmp_path / "config.yaml").write_text("name: run\n")
-    ended = mixopt("fit", "--mixtures", tables[0], "--losses", tables[1], "--out", tmp_path)
+    ended = mixopt("fit", *tables, "--out", tmp_path)
     assert ended.code == 2
     assert "is a run directory; use another --out" in ended.error
 

@@ -15,7 +15,7 @@ from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, MixoptError
-from mixopt.pipeline import check_experiment
+from mixopt.pipeline import check
 
 EXPERIMENT = """
 name: tokens
@@ -114,31 +114,29 @@ def test_the_decoder_too_gives_losses_in_nats_alone(experiment, tmp_path):
         " nats_per_token}", "--set", "proxy={name: decoder, tokens: 2048, options: {size: tiny}}",
         "--set", "design.trials=2",
     )  # fmt: skip
-    for step in ("prepare", "design", "sweep"):
-        ended = mixopt_(step, experiment, "--out", "run", *options)
-        assert ended.exit_code == 0, ended.output
+    ended = mixopt_("run", experiment, "--out", "run", *options, "--until", "sweep")
+    assert ended.exit_code == 0, ended.output
     trials = load_run(tmp_path / "run").trials
     assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
 
 
 def test_check_and_count_know_tokens_without_reading_them(experiment):
     config = load_config(experiment)
-    found = check_experiment(config)
+    found = check(config)
     assert found.problems == []
-    ended = mixopt_("count", experiment, "--json")
-    rows = {row["domain"]: row for row in json.loads(ended.stdout)["domains"]}
+    ended = mixopt_("check", experiment, "--write", "inventory.yaml", "--json")
+    rows = {row["domain"]: row for row in json.loads(ended.stdout)["counted"]}
     size = sum((experiment.parent / f"data/web_0{k}.bin").stat().st_size for k in range(2))
     assert (rows["web"]["tokens"], rows["web"]["exact"]) == (size // 2, True)
-    assert mixopt_("count", experiment, "--out", "inventory.yaml").exit_code == 0
     sized = load_config(experiment, ["corpus.inventory=inventory.yaml"])
-    assert check_experiment(sized).sizes.inventory["web"] == size // 2
+    assert check(sized).sizes.inventory["web"] == size // 2
 
 
 def test_check_names_every_source_of_tokens_that_is_not_sound(experiment):
     (experiment.parent / "data" / "web_00.bin").unlink()
     with open("data/train.bin", "ab") as stream:
         stream.write(b"x")
-    found = [str(problem) for problem in check_experiment(load_config(experiment)).problems]
+    found = [str(problem) for problem in check(load_config(experiment)).problems]
     assert any("domain 'web': data/web_00.bin: cannot be read" in one for one in found)
     assert any("data/train.bin: " in one and "not a whole number" in one for one in found)
 
@@ -167,10 +165,9 @@ def test_an_inventory_that_states_bytes_of_tokens_is_refused(experiment, tmp_pat
 
 
 def test_tokens_import_takes_many_paths(experiment):
-    ended = mixopt_(
-        "tokens", "import", "data/web_00", "data/web_01*", "out", "--tokenizer", "bytes"
-    )
+    files = ("data/web_00", "data/web_01*")
+    ended = mixopt_("import", *files, "--out", "out", "--tokenizer", "bytes")
     assert ended.exit_code == 0, ended.output
     assert "120 documents" in ended.output
-    ended = mixopt_("tokens", "import", "data", "all", "--tokenizer", "bytes")
+    ended = mixopt_("import", "data", "--out", "all", "--tokenizer", "bytes")
     assert "has tokens of megatron (news.bin) and raw (train.bin)" in str(ended.exception)

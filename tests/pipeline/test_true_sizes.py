@@ -7,7 +7,7 @@ import yaml
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.pipeline import FitQuery, propose_from, steps
+from mixopt.pipeline import propose, steps
 from mixopt.run_directory import Run, load_run, repetition_of
 from mixopt.trials import Training
 
@@ -21,7 +21,7 @@ def prepared(experiment, tmp_path_factory) -> Run:
     """A prepared run that states no sizes."""
     folder = tmp_path_factory.mktemp("sized")
     (folder / "tiny.yaml").write_text(experiment)
-    return steps.prepare(folder / "tiny.yaml", folder / "run")
+    return steps.run(folder / "tiny.yaml", folder / "run", until="prepare")
 
 
 def of(prepared: Run, *overrides: str) -> Run:
@@ -98,11 +98,11 @@ def test_a_design_is_made_again_for_another_size_and_the_corpus_is_kept(
     config_path, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
-    steps.prepare(config_path, out)
-    before = steps.design(config_path, out).design[0].mixture["code"]
+    steps.run(config_path, out, until="prepare")
+    before = steps.run(config_path, out, until="design").design[0].mixture["code"]
     index = (out / "corpus" / "index.json").read_bytes()
     with pytest.raises(RunError, match=r"'design' was made from another .*code.tokens is absent"):
-        steps.design(config_path, out, overrides=STATED)
+        steps.run(config_path, out, overrides=STATED, until="design")
     monkeypatch.setattr("mixopt.pipeline.steps.STEPS", steps.STEPS[:2])
     done = steps.run(config_path, out, overrides=STATED, redo="design")
     assert (out / "corpus" / "index.json").read_bytes() == index
@@ -124,8 +124,8 @@ def test_the_content_of_the_file_counts_and_not_its_path(prepared, tmp_path):
 def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, tmp_path):
     said: list[str] = []
     asked = [*STATED, "proxy.tokens=3000000", LONG]
-    out = steps.prepare(prepared.source, tmp_path / "run", overrides=asked).path
-    steps.design(prepared.source, out, overrides=asked, say=said.append)
+    out = steps.run(prepared.source, tmp_path / "run", overrides=asked, until="prepare").path
+    steps.run(prepared.source, out, overrides=asked, say=said.append, until="design")
     line = next(line for line in said if "the prepared text is small" in line)
     held = prepared.corpus.inventory
     times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
@@ -135,8 +135,8 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
 
 def test_a_sample_that_is_large_enough_is_not_spoken_of(prepared, tmp_path):
     said: list[str] = []
-    out = steps.prepare(prepared.source, tmp_path / "run", overrides=STATED).path
-    steps.design(prepared.source, out, overrides=STATED, say=said.append)
+    out = steps.run(prepared.source, tmp_path / "run", overrides=STATED, until="prepare").path
+    steps.run(prepared.source, out, overrides=STATED, say=said.append, until="design")
     assert not any("small for proxy.tokens" in line for line in said)
 
 
@@ -174,19 +174,19 @@ def test_the_page_shows_whole_domains_beside_what_was_prepared(finished):
 
 
 def test_another_question_to_the_run_is_of_the_stated_sizes(finished):
-    assert dict(propose_from(finished.path).natural) == pytest.approx(dict(finished.natural))
+    assert dict(propose(finished.path).natural) == pytest.approx(dict(finished.natural))
 
 
 def test_sizes_in_bytes_are_asked_for_in_the_corpus_s_tokens(finished, tmp_path):
     (tmp_path / "sizes.yaml").write_text("code: {bytes: 5e6}\nprose: 1e6\nhelp: 1e6\n")
-    found = propose_from(finished.path, query=FitQuery(inventory=tmp_path / "sizes.yaml"))
+    found = propose(finished.path, inventory=tmp_path / "sizes.yaml")
     assert 0.7 < found.natural["code"] < 0.75
 
 
 def test_a_run_that_was_moved_needs_no_file(config_path, tmp_path):
     (tmp_path / "sizes.yaml").write_text(yaml.safe_dump(SIZES))
     asked = [f"corpus.inventory={tmp_path / 'sizes.yaml'}"]
-    out = steps.prepare(config_path, tmp_path / "run", overrides=asked).path
+    out = steps.run(config_path, tmp_path / "run", overrides=asked, until="prepare").path
     (tmp_path / "sizes.yaml").unlink()
     moved = out.rename(tmp_path / "elsewhere")
     assert load_run(moved).inventory == SIZES

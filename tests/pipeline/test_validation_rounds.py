@@ -11,7 +11,7 @@ import yaml
 
 import mixopt
 from mixopt.config import ValidateConfig
-from mixopt.pipeline.step_actions import validate_proposals
+from mixopt.pipeline.validation import validate_proposals
 from mixopt.run_directory import Run
 from mixopt.trials import Losses, TrialResult
 
@@ -25,8 +25,7 @@ def proposed(experiment, tmp_path_factory):
     content = yaml.safe_load(experiment) | {"fit": {"regressors": ["linear"], "folds": 3}}
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump(content))
-    steps = (mixopt.prepare, mixopt.design, mixopt.sweep, mixopt.fit, mixopt.propose)
-    return [step(config, folder / "run") for step in steps][-1]
+    return mixopt.run(config, folder / "run", until="propose")
 
 
 @pytest.fixture

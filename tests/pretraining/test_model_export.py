@@ -123,7 +123,9 @@ def run(tmp_path_factory):
 
 
 def test_the_command_writes_a_model_that_generates_a_document_and_ends(run, tmp_path):
-    ended = mixopt("export-model", run, "--out", tmp_path / "m", "--trust", "--json")
+    ended = mixopt(
+        "export", run, "--to", "transformers-model", "--out", tmp_path / "m", "--trust", "--json"
+    )
     assert ended.code == 0, ended.error
     found = json.loads(ended.out)
     assert (found["architecture"], found["largest_logit_difference"] < 1e-5) == ("llama", True)
@@ -154,7 +156,7 @@ def test_tasks_are_scored_with_an_export(run, tmp_path):
     (tmp_path / "items").mkdir()
     row = {"id": 1, "context": "ab", "continuation": "cd"}
     (tmp_path / "items" / "next.jsonl").write_text(json.dumps(row))
-    ended = mixopt("tasks", "score", tmp_path / "m", "--tasks", tmp_path / "items", "--json")
+    ended = mixopt("pretrain", tmp_path / "m", "--score", tmp_path / "items", "--json")
     assert ended.code == 0, ended.error
     assert json.loads(ended.out)["tasks"]["next"]["bits_per_byte"] > 0
 

@@ -123,7 +123,7 @@ def test_items_and_checkpoints_are_chosen(folder):
 
 
 def test_the_command_prints_a_table_and_json(folder):
-    command = ("tasks", "score", folder / "decoder", "--tasks", folder / "tasks", "--trust")
+    command = ("pretrain", folder / "decoder", "--score", folder / "tasks", "--trust")
     table = mixopt(*command)
     assert table.code == 0, table.error
     title, _, head, _, *rows = [line.strip() for line in table.out.splitlines()]

@@ -17,7 +17,7 @@ from places import DATA
 import mixopt
 from mixopt.config import DesignConfig, load_config
 from mixopt.errors import ConfigError, RunError
-from mixopt.pipeline import run_status, status_lines
+from mixopt.pipeline import status as run_status, status_lines
 from mixopt.run_directory import Run, load_run
 from mixopt.run_directory.step_log import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
@@ -50,8 +50,7 @@ def config(experiment, tmp_path_factory):
 @pytest.fixture(scope="module")
 def designed(config):
     """A run up to its design."""
-    for step in (mixopt.prepare, mixopt.design):
-        step(config, config.parent / "designed")
+    mixopt.run(config, config.parent / "designed", until="design")
     return config.parent / "designed"
 
 
@@ -60,8 +59,8 @@ def undisturbed(config, designed):
     """A run up to its sweep, and what was said."""
     said: list[str] = []
     shutil.copytree(designed, config.parent / "undisturbed")
-    run = mixopt.sweep(config, config.parent / "undisturbed", say=said.append)
-    return run, said
+    run = mixopt.run(config, config.parent / "undisturbed", say=said.append, until="sweep")
+    return run, [line for line in said if not line.startswith("check:")]
 
 
 @pytest.fixture
@@ -125,7 +124,9 @@ def prepared(designed: Path, path: Path) -> Path:
 
 def test_the_first_round_is_the_design_of_as_many_trials(undisturbed, config, designed, tmp_path):
     plain = ["design.rounds=null", "design.trials=6"]
-    alone = mixopt.design(config, prepared(designed, tmp_path / "run"), overrides=plain)
+    alone = mixopt.run(
+        config, prepared(designed, tmp_path / "run"), overrides=plain, until="design"
+    )
     ours = pl.read_parquet(undisturbed[0].path / "design.parquet").filter(pl.col("round") == 0)
     assert pl.read_parquet(alone.path / "design.parquet").equals(ours)
 
@@ -147,7 +148,7 @@ def test_each_round_is_said_and_recorded(undisturbed):
 def test_a_finished_sweep_is_not_done_again(undisturbed, config):
     run, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.*")}
-    mixopt.sweep(config, run.path)
+    mixopt.run(config, run.path, until="sweep")
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*.*") if p in before} == before
 
 
@@ -155,7 +156,8 @@ def test_a_finished_sweep_is_not_done_again(undisturbed, config):
 def test_a_run_that_is_killed_in_a_later_round_goes_on_to_the_same_tables(
     undisturbed, config, at_design
 ):
-    arguments = [sys.executable, "-m", "mixopt", "sweep", config, "--out", at_design]
+    arguments = [sys.executable, "-m", "mixopt", "run", config, "--out", at_design]
+    arguments += ["--until", "sweep"]
     process = subprocess.Popen(
         list(map(str, arguments)), stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -166,7 +168,7 @@ def test_a_run_that_is_killed_in_a_later_round_goes_on_to_the_same_tables(
     process.wait()
     kept = trial_files(at_design)
     assert run_status(load_run(at_design))["steps"]["sweep"]["trials"] == 15
-    mixopt.sweep(config, at_design)
+    mixopt.run(config, at_design, until="sweep")
     # The file of a trial holds how long it took: trained again, it would differ.
     assert {path: path.read_text() for path in kept} == kept
     assert_same(at_design, undisturbed[0])
@@ -222,7 +224,7 @@ def test_a_record_of_rounds_that_is_deleted_with_the_groups_is_made_again(
     rewind(at_sweep, rounds=2, keep=12)
     for name in ("rounds", "groups"):
         (at_sweep / f"trials/{name}.json").unlink()
-    mixopt.sweep(config, at_sweep)
+    mixopt.run(config, at_sweep, until="sweep")
     assert_same(at_sweep, undisturbed[0])
 
 
@@ -232,7 +234,7 @@ def test_a_kill_before_or_after_a_round_is_noted_changes_nothing(
 ):
     """The design has the last round already; its trials have not begun to train."""
     rewind(at_sweep, rounds=rounds, keep=9)
-    mixopt.sweep(config, at_sweep)
+    mixopt.run(config, at_sweep, until="sweep")
     assert_same(at_sweep, undisturbed[0])
 
 
@@ -240,7 +242,7 @@ def test_a_sweep_that_is_done_again_begins_with_the_first_round(undisturbed, at_
     run = load_run(at_sweep)
     run.log.discard("sweep")
     assert len(pl.read_parquet(at_sweep / "design.parquet")) == 15
-    mixopt.sweep(run.config, at_sweep)
+    mixopt.run(run.config, at_sweep, until="sweep")
     assert_same(at_sweep, undisturbed[0])
 
 
@@ -248,11 +250,12 @@ def test_a_round_that_would_gain_too_little_is_not_run(config, designed, tmp_pat
     said: list[str] = []
     content = load_config(config, ["design.stop_gain=10"])
     path = prepared(designed, tmp_path / "run")
-    mixopt.design(content, path)
-    run = mixopt.sweep(content, path, say=said.append)
+    mixopt.run(content, path, until="design")
+    run = mixopt.run(content, path, say=said.append, until="sweep")
     assert len(run.trials) == len(pl.read_parquet(path / "design.parquet")) == 9
     stopped = read_json(path / "trials/rounds.json")["stopped"]
     assert (stopped["round"], stopped["not_run"]) == (1, 6)
+    said = [line for line in said if not line.startswith("check:")]
     assert said[0].startswith("sweep: stopped early, 6 planned trials are not run: the expected ga")
     assert "below design.stop_gain: 10" in said[0]
     status = run_status(run)["steps"]["sweep"]
@@ -261,14 +264,14 @@ def test_a_round_that_would_gain_too_little_is_not_run(config, designed, tmp_pat
 
 
 def test_another_objective_keeps_a_sweep_that_is_finished(undisturbed, config, at_sweep):
-    run = mixopt.sweep(config, at_sweep, overrides=["objective={target: code}"])
+    run = mixopt.run(config, at_sweep, overrides=["objective={target: code}"], until="sweep")
     assert run.trials == undisturbed[0].trials
 
 
 def test_rounds_of_one_sweep_are_not_chosen_by_different_objectives(config, at_sweep):
     rewind(at_sweep, rounds=1, keep=9)
     with pytest.raises(RunError) as caught:
-        mixopt.sweep(config, at_sweep, overrides=["objective={target: code}"])
+        mixopt.run(config, at_sweep, overrides=["objective={target: code}"], until="sweep")
     assert "the unfinished sweep chose its rounds by another objective: " in str(caught.value)
     assert "--from sweep" in str(caught.value)
 
@@ -284,7 +287,8 @@ def test_a_trial_that_failed_does_not_stop_the_rounds(config, at_design, tmp_pat
     )
     (tmp_path / "failing_proxy.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    run = mixopt.sweep(config, at_design, overrides=["proxy.name=failing_proxy:Fails"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = mixopt.run(config, at_design, overrides=["proxy.name=failing_proxy:Fails"], until="sweep")
     failed = run.trials.table.filter(pl.col("status") == "failed")
     assert failed["trial"].to_list() == ["t0002", "t0007"]
     assert len(run.trials) == 15
@@ -303,8 +307,11 @@ def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
     )
     (tmp_path / "most_fail_proxy.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RunError) as caught:
-        mixopt.sweep(config, at_design, overrides=["proxy.name=most_fail_proxy:MostFail"])
+        mixopt.run(
+            config, at_design, overrides=["proxy.name=most_fail_proxy:MostFail"], until="sweep"
+        )
     text = str(caught.value)
     assert text.startswith(f"{at_design}: round 2 of 3 cannot be chosen: trials of 1 mix")
     assert "a fit needs 3 (trial natural failed: ValueError: no disk)" in text

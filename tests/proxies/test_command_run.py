@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from mixopt import design, load_run, prepare, run, sweep
+from mixopt import load_run, run
 from mixopt.config import load_config
 from mixopt.errors import RunError
-from mixopt.pipeline import check_experiment
+from mixopt.pipeline import check
 from mixopt.run_directory import open_run
 
 pytestmark = pytest.mark.nightly
@@ -76,7 +76,7 @@ def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit,
 def test_a_check_of_what_a_run_costs_runs_no_command(config, tmp_path):
     marker = tmp_path / "executed"
     asked = load_config(config(), [f"proxy.run=touch {marker}"])
-    found = check_experiment(asked, probe=True)
+    found = check(asked, probe=True)
     assert found.problems == []
     assert not marker.exists()
 
@@ -96,19 +96,18 @@ def test_where_losses_are_may_change_without_training_again(config, tmp_path):
     path, out = config(), tmp_path / "run"
     text = path.read_text()
     path.write_text(text.replace("eval.{domain}", "evl.{domain}"))
-    for step in (prepare, design):
-        step(path, out)
+    run(path, out, until="design")
     with pytest.raises(RunError, match="has no loss of 'web': no 'evl.web'; the nearest are 'eval"):
-        sweep(path, out)
+        run(path, out, until="sweep")
     path.write_text(text)
     with pytest.raises(RunError, match="proxy.losses is evl.{domain} there and eval.{domain} he"):
-        sweep(path, out)
+        run(path, out, until="sweep")
 
     def trained_anew():
         done = out / "trials" / "files" / "natural" / "done.json"
         before = done.stat().st_mtime_ns
         open_run(load_config(path), out, redo="sweep")
-        assert set(sweep(path, out).trials.table["status"]) == {"finished"}
+        assert set(run(path, out, until="sweep").trials.table["status"]) == {"finished"}
         return done.stat().st_mtime_ns != before
 
     assert not trained_anew()
@@ -116,11 +115,10 @@ def test_where_losses_are_may_change_without_training_again(config, tmp_path):
 
 
 def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
-    for step in (prepare, design):
-        step(config(), tmp_path / "run")
+    run(config(), tmp_path / "run", until="design")
     recorded = tmp_path / "run" / "config.yaml"
     with pytest.raises(RunError, match="made this directory, add --trust"):
-        sweep(recorded, tmp_path / "run")
+        run(recorded, tmp_path / "run", until="sweep")
     assert not (tmp_path / "run" / "trials").exists()
     assert load_run(tmp_path / "run").natural["code"] == pytest.approx(2 / 9)
-    assert sweep(recorded, tmp_path / "run", trust=True).is_done("sweep")
+    assert run(recorded, tmp_path / "run", trust=True, until="sweep").is_done("sweep")

@@ -16,7 +16,7 @@ from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import Corpus, FastTokenizer, prepare_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import check_experiment
+from mixopt.pipeline import check
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
@@ -286,7 +286,7 @@ def test_a_check_of_an_experiment_finds_another_tokenizer(base, texts, elsewhere
         "proxy": {"name": "continued", "from": str(base), "tokens": 4096},
     }
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
-    found = check_experiment(load_config(tmp_path / "experiment.yaml"))
+    found = check(load_config(tmp_path / "experiment.yaml"))
     assert any("was trained with the tokenizer 'bytes'" in str(one) for one in found.problems)
 
 

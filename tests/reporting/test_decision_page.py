@@ -11,7 +11,7 @@ from made_run import domain_names, make_run
 from page_checks import cut_off, faint_text, nameless, skipped_headings
 
 import mixopt
-from mixopt.pipeline import export_from
+from mixopt.pipeline import export
 from mixopt.reporting import write_report
 from mixopt.reporting.answer import answer_of, first_screen
 from mixopt.reporting.page import page_html
@@ -152,7 +152,7 @@ def test_buttons_copy_exactly_what_export_writes(open_page, page_file, ten, way)
         if name == "yaml":
             assert yaml.safe_load(copied)["weights"] == dict(ten.recommendation.mixture)
         else:
-            assert copied == export_from(ten.path, name, trust=True)
+            assert copied == export(ten.path, name, trust=True)[""]
 
 
 def test_a_copy_is_announced_and_shown(shown):

@@ -62,7 +62,7 @@ def test_a_changed_file_is_found_and_the_step_that_makes_it_named(copied, name, 
     damaged = {part.name: part for part in verify_run(load_run(copied)) if part.state != "whole"}
     assert list(damaged) == [step]
     assert "sha256 differs" in damaged[step].faults[name]
-    assert f"mixopt {step} " in damaged[step].fix
+    assert f"--until {step}" in damaged[step].fix
 
 
 def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
@@ -75,7 +75,9 @@ def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
 
 def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
     flip(copied / "trials.parquet")
-    with pytest.raises(RunError, match=r"trials\.parquet: has changed .*: mixopt sweep "):
+    with pytest.raises(
+        RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until sweep"
+    ):
         _ = load_run(copied).trials
 
 
@@ -97,7 +99,7 @@ def test_what_has_changed_is_made_again_from_the_trials_that_are_whole(copied, f
 def test_a_trial_that_is_gone_is_trained_again_and_no_other(copied, finished):
     (copied / "trials" / "t0003.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
-    mixopt.sweep(copied.parent / "tiny.yaml", copied)
+    mixopt.run(copied.parent / "tiny.yaml", copied, until="sweep")
     after = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}
     assert {name for name in after if after[name] != before.get(name)} == {"t0003.json"}
     same = pl.read_parquet(finished / "trials.parquet").drop("seconds")

@@ -12,7 +12,7 @@ import yaml
 
 import mixopt
 from mixopt.errors import PluginError, RunError
-from mixopt.pipeline import load_fit, propose_from
+from mixopt.pipeline import load_fit, propose
 from mixopt.run_directory import is_sent, load_run, working_in
 from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
@@ -55,9 +55,10 @@ def test_a_folder_of_runs_is_no_run_and_the_error_names_the_command_that_lists_i
 
 def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(copied):
     run = load_run(copied)
-    assert run.command("fit") == f"mixopt fit {copied}"
+    assert run.command(until="fit") == f"mixopt run {copied} --until fit"
+    assert run.command(until="sweep") == f"mixopt run {copied} --until sweep --trust"
     other = replace(run, source="tiny.yaml")
-    assert other.command("fit", "--trust") == f"mixopt fit tiny.yaml --out {copied} --trust"
+    assert other.command("--from", "fit") == f"mixopt run tiny.yaml --out {copied} --from fit"
 
 
 def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkeypatch):
@@ -79,15 +80,14 @@ def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkey
 def test_a_step_from_the_record_imports_no_path_that_it_names(copied, tmp_path, monkeypatch, step):
     mark = evil(tmp_path, monkeypatch)
     forge(copied, lambda content: content["proxy"].update(name="evil_parts:R"))
-    function = getattr(mixopt, step)
     with pytest.raises(PluginError, match=r"config\.yaml: names the proxy 'evil_parts:R'.*--trust"):
-        function(copied / "config.yaml", copied)
+        mixopt.run(copied / "config.yaml", copied, until=step)
     assert not mark.exists()
 
 
 def test_the_record_of_a_trusted_run_is_a_configuration_like_another(copied):
     lines: list[str] = []
-    run = mixopt.report(copied / "config.yaml", copied, trust=True, say=lines.append)
+    run = mixopt.run(copied / "config.yaml", copied, trust=True, say=lines.append, until="report")
     assert run.trust is True
     assert not run.is_foreign
 
@@ -104,11 +104,11 @@ def test_a_link_that_leads_out_is_followed_only_in_a_trusted_run(copied, tmp_pat
     outside = tmp_path / "outside"
     (copied / name).rename(outside)
     os.symlink(outside, copied / name)
-    for look in (load_run, load_fit, propose_from):
+    for look in (load_run, load_fit, propose):
         with pytest.raises(RunError, match=rf"{name}: is a link to .*outside.*--trust"):
             look(copied)
     assert len(load_run(copied, trust=True).trials) == 12
-    assert propose_from(copied, trust=True).mixture
+    assert propose(copied, trust=True).mixture
 
 
 def test_a_link_inside_the_run_is_no_matter(copied):

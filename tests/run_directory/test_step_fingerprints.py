@@ -3,7 +3,7 @@
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.pipeline.step_actions import ACTIONS
+from mixopt.pipeline.steps import ACTIONS
 from mixopt.run_directory import STEPS, SWEEP
 from mixopt.run_directory.steps import (
     step_differences,

@@ -76,7 +76,7 @@ def fake_slurm(tmp_path, monkeypatch):
     return log
 
 
-LOOKING = (["status"], ["logs", "--trial", TRIALS[0], "--follow"], ["cancel"])
+LOOKING = (["status"], ["status", "--logs", TRIALS[0], "--follow"], ["stop"])
 
 
 @pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
@@ -99,15 +99,16 @@ def test_jobs_that_only_the_directory_names_are_left_alone(foreign, fake_slurm, 
 
 
 def test_jobs_of_a_trusted_directory_are_asked_for(foreign, fake_slurm):
-    mixopt("cancel", foreign(executor="slurm"), "--trust")
+    mixopt("stop", foreign(executor="slurm"), "--trust")
     assert "squeue" in fake_slurm.read_text()
 
 
-@pytest.mark.parametrize("command", ["run", "prepare", "sweep", "validate", "check", "count"])
+@pytest.mark.parametrize("command", ["run", "run --until sweep", "check", "check --write a.yaml"])
 def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreign, command):
     path = foreign()
     before = sorted(path.rglob("*"))
-    ended = mixopt(command, path)
+    first, *options = command.split()
+    ended = mixopt(first, path, *options)
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert "if you trust whoever made this directory, add --trust" in ended.error
     assert [one for one in sorted(path.rglob("*")) if one.name != ".lock"] == before

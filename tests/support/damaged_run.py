@@ -21,7 +21,7 @@ from typing import Any
 
 DAMAGES = ("truncated", "flipped", "emptied", "list", "folder", "link", "pipe")
 PATIENCE = 60  # seconds in which a command has an answer
-COMMANDS = ("status", "report", "propose", "evaluate", "experts", "load_run")
+COMMANDS = ("status", "report", "propose", "fit", "experts", "load_run")
 
 
 def damage(path: Path, how: str, outside: Path) -> None:
@@ -58,10 +58,8 @@ def answer(command: str, run: Path, scratch: Path) -> str:
         parts = (found.trials.table.drop("seconds", strict=False), *made)
         return "\n".join(map(repr, (*parts, found.design, sorted(found.natural.items()))))
     asked = [command, str(run)]
-    if command == "report":
-        asked = [command, str(scratch / "faults.yaml"), "--out", str(run)]
-    if command == "evaluate":
-        asked += ["--trials", str(scratch / "unseen.parquet")]
+    if command == "fit":
+        asked += ["--test", str(scratch / "unseen.parquet")]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
         app(asked, standalone_mode=False)

@@ -52,20 +52,22 @@ class WorkRun:
 
     def design(self) -> None:
         """Prepare the corpus, and choose the mixtures."""
-        pipeline.prepare(self.config, self.path)
-        pipeline.design(self.config, self.path)
+        pipeline.run(self.config, self.path, until="prepare")
+        pipeline.run(self.config, self.path, until="design")
 
     def copy(self, folder: Path, **options: object) -> WorkRun:
         """Return a run of the same design, whose proxy has other options."""
         other = WorkRun(folder, self._texts, self._trials)
         shutil.copytree(self.path, other.path)
         other.configure(**options)
-        pipeline.design(other.config, other.path)
+        pipeline.run(other.config, other.path, until="design")
         return other
 
     def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start an owner of the sweep."""
-        return self._start("sweep", self.config, "--out", self.path, *more, **environment)
+        return self._start(
+            "run", self.config, "--out", self.path, *more, "--until", "sweep", **environment
+        )
 
     def end(self) -> None:
         """Kill what is left."""

@@ -113,7 +113,7 @@ def test_what_slurm_refuses_is_one_line_with_the_field(cluster, work_run, asked,
 def _sweep_here(run, more):
     from mixopt import pipeline
 
-    pipeline.sweep(run.config, run.path, overrides=more[1::2])
+    pipeline.run(run.config, run.path, overrides=more[1::2], until="sweep")
 
 
 @needs_slurm

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from mixopt import prepare
+from mixopt import run as run_experiment
 from mixopt.config import load_config
 from mixopt.run_directory import REPORT, SWEEP, VALIDATE, open_run
 from mixopt.system import git_commit
@@ -18,7 +18,7 @@ def prepared(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = folder / "tiny.yaml"
     config.write_text(experiment.replace("tracking: {enabled: false}", ""))
-    prepare(config, folder / "run")
+    run_experiment(config, folder / "run", until="prepare")
     return config, folder / "run"
 
 

@@ -6,7 +6,7 @@ import pytest
 from counted_work import calls
 from places import SUPPORT
 
-from mixopt import design, prepare, sweep
+from mixopt import run
 from mixopt.sweeps import ATTEMPTS, METRICS, AttemptRecord
 from mixopt.system import host_name
 
@@ -35,8 +35,7 @@ def swept(experiment, mlflow_server, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(SUPPORT))
         patch.syspath_prepend(str(SUPPORT))
-        for step in (prepare, design, sweep):
-            step(folder / "tiny.yaml", folder / "run")
+        run(folder / "tiny.yaml", folder / "run", until="sweep")
     client = MlflowClient(tracking_uri=mlflow_server.uri)
     experiment_id = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment_id], max_results=100)

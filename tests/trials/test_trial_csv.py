@@ -135,7 +135,9 @@ def test_a_column_that_is_no_number_can_be_ignored(read):
 def test_the_column_to_join_by_can_be_said_and_then_no_other_counts(read):
     mixtures = "run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n"
     losses = "run,index,web_loss\nb,0,1.75\na,1,1.5\n"
-    with pytest.raises(TrialsError, match="row a: index is '1', but '0' .*: --key COLUMN"):
+    with pytest.raises(
+        TrialsError, match="row a: index is '1', but '0' .*: mixopt import --key COLUMN"
+    ):
         read(mixtures, losses)
     assert read(mixtures, losses, key="run").losses().tolist() == [[1.5], [1.75]]
     with pytest.raises(TrialsError, match=r"w.csv: --key: no column 'runs'; did you mean 'run'?"):

@@ -1,0 +1,478 @@
+"""Commands that take from and give to others: import, export, pretrain, experts, verify, sync."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from mixopt.cli.options import (
+    COMMAND,
+    AsJson,
+    Batch,
+    Directory,
+    DropIncomplete,
+    FullLength,
+    Ignore,
+    Overrides,
+    SizesPath,
+    Trusted,
+    app,
+    directory_of,
+    print_json,
+    say,
+    show,
+    show_as_is,
+)
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.run_directory import CheckedPart
+
+TABLES = {".csv", ".parquet"}
+# What export writes beside the forms of trainers: unit, needs.
+OTHER_TOOLS = {
+    "schedule": ("mixtures by stage of a training", "--tokens"),
+    "transformers-model": ("a pretraining's checkpoint, as transformers loads it", "--out"),
+    "corpus": ("prepared token shards, for corpus.prepared", "--out URL"),
+}
+
+
+@app.command("import")
+def import_command(
+    files: Annotated[
+        list[str], Argument(metavar="FILE...", help="Files, prefixes, globs or folders.")
+    ],
+    out: Annotated[
+        Path,
+        Option("--out", metavar="PATH", help="trials.parquet, L.csv, or a folder of shards."),
+    ],
+    tokenizer: Annotated[
+        str | None, Option("--tokenizer", metavar="NAME", help="The files are tokens of this one.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        Option("--format", help="megatron, datatrove, llmc, npy or raw [default: detected]."),
+    ] = None,
+    dtype: Annotated[
+        str | None, Option("--dtype", help="uint16, uint32, ...; required for raw tokens.")
+    ] = None,
+    document_end: Annotated[
+        int | None, Option("--document-end", help="Id of the end-of-document token.")
+    ] = None,
+    copy: Annotated[bool, Option("--copy", help="Copy files of tokens; do not link them.")] = False,
+    key: Annotated[
+        str | None,
+        Option("--key", metavar="COLUMN", help="Column that joins tables [default: detected]."),
+    ] = None,
+    unit: Annotated[
+        str, Option("--unit", help="Of the losses: nats_per_token or bits_per_byte.")
+    ] = "nats_per_token",
+    tolerance: Annotated[
+        float, Option("--tolerance", help="How far the sum of weights may be from 1.")
+    ] = 0.01,
+    ignore: Ignore = None,
+    drop_incomplete: DropIncomplete = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read trials, results of tasks, or tokens of other tools.
+
+    mixopt import W.csv L.csv --out trials.parquet            mixtures and losses of runs
+
+    mixopt import results/*/results*.json --out L.csv         results of lm-eval or OLMES, by run
+
+    mixopt import data/web_* --tokenizer gpt2 --out corpus/web/train   token shards of one domain
+    """
+    from mixopt.pipeline import import_results, import_trials
+
+    if tokenizer is not None:
+        from mixopt.corpus import import_tokens
+
+        shards = import_tokens(
+            files,
+            out,
+            format=format,
+            tokenizer=tokenizer,
+            document_end=document_end,
+            copy=copy,
+            dtype=dtype,
+        )
+        content: dict[str, Any] = {"tokens": shards.tokens, "documents": shards.documents}
+    elif format or dtype or copy or document_end is not None:
+        raise ConfigError("import: tokens need --tokenizer NAME, which is kept in their index")
+    elif all(Path(file).suffix in TABLES for file in files):
+        trials = import_trials(
+            files,
+            out,
+            key=key,
+            unit=unit,
+            tolerance=tolerance,
+            ignore=ignore or (),
+            drop_incomplete=drop_incomplete,
+        )
+        content = {"trials": len(trials), "domains": len(trials.domains)}
+        content["losses"] = len(trials.targets)
+    else:
+        runs, metrics = import_results(files, out)
+        content = {"runs": runs, "metrics": metrics}
+    if as_json:
+        print_json({"path": str(out), **content})
+    else:
+        show(f"{out}: {', '.join(f'{count:,} {name}' for name, count in content.items())}")
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[
+        Path | None,
+        Argument(
+            metavar="MIXTURE|SCHEDULE|RUN",
+            help="YAML of a mixture or a schedule, or a run directory.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None, Option("--to", metavar="TOOL", help="What to write; --list shows all.")
+    ] = None,
+    out: Annotated[
+        str | None, Option("--out", metavar="PATH", help="Write to this path [default: print].")
+    ] = None,
+    tokens: FullLength = None,
+    inventory: SizesPath = None,
+    paths: Annotated[
+        Path | None, Option("--paths", metavar="FILE", help="YAML of paths by domain.")
+    ] = None,
+    sample_tokens: Annotated[
+        str | None,
+        Option(
+            "--sample-tokens",
+            metavar="FILE|N",
+            help="Mean tokens of a sample: YAML by domain, or one number.",
+        ),
+    ] = None,
+    stages: Annotated[
+        str | None,
+        Option(
+            "--stages",
+            help="PHASE:LENGTH[:[to:]MIXTURE], such as main:90%,anneal:10%:to:b.yaml.",
+        ),
+    ] = None,
+    batch: Batch = None,
+    checkpoint: Annotated[
+        int | None,
+        Option("--checkpoint", metavar="STEP", help="Of a model [default: the newest]."),
+    ] = None,
+    show_tools: Annotated[
+        bool, Option("--list", help="List what can be written, units and needs.")
+    ] = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a mixture in a trainer's form; a schedule, a model, a corpus."""
+    from mixopt.config import token_count
+
+    if show_tools:
+        _show_tools(as_json)
+        return
+    if source is None or to is None:
+        raise ConfigError("export: give MIXTURE --to TOOL; mixopt export --list shows the tools")
+    if to in ("corpus", "transformers-model") and out is None:
+        raise ConfigError(f"export: --to {to} needs --out, the place to write to")
+    if to != "schedule" and (stages is not None or batch is not None):
+        raise ConfigError("export: --stages and --batch are for --to schedule")
+    if to == "corpus":
+        _publish(source, out or "", as_json)
+    elif to == "transformers-model":
+        _export_model(source, Path(out or ""), checkpoint, trust, as_json)
+    elif to == "schedule":
+        _export_schedule(
+            source, out, token_count(tokens, "--tokens"), batch, stages, inventory, trust, as_json
+        )
+    else:
+        from mixopt.pipeline import export
+
+        texts = export(
+            source,
+            to,
+            tokens=token_count(tokens, "--tokens"),
+            inventory=inventory,
+            paths=paths,
+            sample_tokens=sample_tokens,
+            trust=trust,
+        )
+        _print_fragments(texts, to, out, as_json)
+
+
+def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: bool) -> None:
+    """Write one file, or one for each stage: `blend.json` becomes `blend.0-main.json`."""
+    from mixopt.system import name_fault, write_text
+
+    if out is None and as_json:
+        whole = {"fragment": texts[""]} if "" in texts else {"fragments": texts}
+        print_json({"tool": to, **whole})
+    elif out is None:
+        if len(texts) > 1:
+            raise ConfigError(f"export: {to} needs one file per stage; give --out FILE")
+        show_as_is(next(iter(texts.values())).removesuffix("\n"))
+    else:
+        files = []
+        for stage, text in texts.items():
+            name = stage if name_fault(stage) is None else stage.partition("-")[0]
+            path = Path(out)
+            path = path.with_name(f"{path.stem}.{name}{path.suffix}") if stage else path
+            write_text(path, text)
+            files.append(str(path))
+            say(f"{to}: {path}")
+        if as_json:
+            print_json({"tool": to, "files": files})
+
+
+def _export_schedule(
+    source: Path,
+    out: str | None,
+    tokens: int | None,
+    batch: str | None,
+    stages: str | None,
+    inventory: Path | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
+
+    if out is None:
+        raise ConfigError("export: --to schedule needs --out FILE")
+    schedule = schedule_of(
+        source,
+        tokens=tokens,
+        batch=batch or BATCH,
+        stages=stages or ONE_STAGE,
+        inventory=inventory,
+        trust=trust,
+    )
+    schedule.to_file(Path(out))
+    if as_json:
+        print_json({"file": out, **schedule.to_json()})
+        return
+    show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
+    show(f"{COMMAND}mixopt predict {out}")
+
+
+def _export_model(run: Path, out: Path, checkpoint: int | None, trust: bool, as_json: bool) -> None:
+    from mixopt.pretraining import export_lines, export_model
+
+    export = export_model(run, out, step=checkpoint, trust=trust)
+    print_json(export.to_json()) if as_json else show("\n".join(export_lines(export)))
+
+
+def _publish(run: Path, url: str, as_json: bool) -> None:
+    from mixopt.corpus import Corpus, publish_corpus
+
+    corpus = Corpus.open(run / "corpus" if (run / "corpus").is_dir() else run)
+    written = publish_corpus(corpus.path, url, say)
+    if as_json:
+        print_json({"url": url, "files_written": written})
+        return
+    show(f"{url}: {written} files written" if written else f"{url}: already there")
+    show(f"to use it: set corpus.prepared: {url}")
+
+
+def _show_tools(as_json: bool) -> None:
+    from mixopt.exports import EXPORT_TOOLS
+    from mixopt.reporting import table_text
+
+    tools = [
+        {
+            "name": tool.name,
+            "title": tool.title,
+            "checked_with": tool.version,
+            "unit": tool.unit.name,
+            "meaning": tool.unit.meaning,
+            "needs": list(tool.unit.needs),
+            "place": tool.place,
+            "command": tool.command,
+        }
+        for tool in EXPORT_TOOLS.values()
+    ]
+    if as_json:
+        print_json({"tools": tools, "others": list(OTHER_TOOLS)})
+        return
+    rows = [
+        (tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing")
+        for tool in EXPORT_TOOLS.values()
+    ]
+    rows += [(name, *about) for name, about in OTHER_TOOLS.items()]
+    show(table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs")))
+
+
+@app.command("pretrain")
+def pretrain_command(
+    config: Annotated[
+        Path, Argument(metavar="CONFIG", help="The YAML file of the pretraining, or its directory.")
+    ],
+    out: Annotated[
+        Path | None, Option("--out", help="The directory [default: runs/<name of CONFIG>].")
+    ] = None,
+    overrides: Overrides = None,
+    score: Annotated[
+        Path | None,
+        Option(
+            "--score", metavar="TASKS", help="Train nothing; score this folder of *.jsonl tasks."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        Option("--checkpoint", metavar="NAME", help="With --score [default: the newest]."),
+    ] = None,
+    items: Annotated[
+        int | None, Option("--items", min=1, help="With --score: N items of each task.")
+    ] = None,
+    device: Annotated[str, Option("--device", help="With --score: auto, cpu or cuda.")] = "auto",
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pretrain a model on a mixture; the same command resumes.
+
+    Its section `training` has steps, batch, sequence_length, lr with min_lr, warmup,
+    schedule (cosine, linear, constant, wsd, inverse_sqrt) and lr_decay, AdamW's betas, eps and
+    weight_decay, clip, precision and compile; an unknown field is answered with the nearest one.
+
+    Also under torchrun:
+
+    torchrun --nproc-per-node N -m mixopt pretrain CONFIG --out DIR
+
+    With --score, CONFIG is a pretraining's directory or a folder of transformers, of which a
+    checkpoint scores tasks in bits per byte, in float32.
+    """
+    from mixopt.pretraining import pretrain, result_lines
+
+    if score is not None:
+        _score(config, score, checkpoint, items, device, trust, as_json)
+        return
+    result = pretrain(config, directory_of(config, out), overrides or (), say=say)
+    if int(os.environ.get("RANK", "0")):
+        return
+    print_json(result.to_json()) if as_json else show("\n".join(result_lines(result)))
+    if result.interrupted:
+        say(f"pretrain: step {result.step} is saved: {result.checkpoint}")
+        raise typer.Exit(130)  # which is answered with how to resume
+    if not result.is_finished:
+        say(f"pretrain: stopped at step {result.step}; the same command resumes")
+
+
+def _score(
+    run: Path,
+    tasks: Path,
+    checkpoint: str | None,
+    items: int | None,
+    device: str,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    from mixopt.config import one_of
+    from mixopt.pretraining import score_tasks, scores_text
+
+    scores = score_tasks(
+        run,
+        tasks,
+        checkpoint=checkpoint,
+        items=items,
+        device=one_of("--device", device, ("auto", "cpu", "cuda")),
+        trust=trust,
+    )
+    print_json(scores.to_json()) if as_json else show(scores_text(scores))
+
+
+@app.command("experts")
+def experts_command(
+    directory: Directory,
+    ranks: Annotated[
+        int | None,
+        Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit]."),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        Option("--steps", metavar="A:B", help="Range of steps [default: the second half]."),
+    ] = None,
+    change: Annotated[
+        int | None,
+        Option("--change", metavar="STEP", help="Compare with before [default: largest change]."),
+    ] = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which experts serve which domain; draw the figures."""
+    from mixopt.reporting import ExpertOptions, draw_experts, experts
+
+    options = ExpertOptions.parsed(ranks, steps, change)
+    found = experts(directory, options, trust=trust)
+    files = draw_experts(found)
+    if as_json:
+        print_json({**found.as_dict(), "figures": [str(file) for file in files]})
+        return
+    show(found)
+    say(f"figures: {', '.join(str(file) for file in files)}")
+
+
+@app.command("verify")
+def verify_command(
+    directory: Directory,
+    deep: Annotated[
+        bool, Option("--deep", help="Read large files again even if verified before.")
+    ] = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every file against its hash.
+
+    Exit code 1 if one is damaged.
+    """
+    from mixopt.reporting import verification_text
+
+    parts = _verified(directory, deep=deep, trust=trust)
+    if as_json:
+        print_json({"path": str(directory), "parts": [part.to_json() for part in parts]})
+    else:
+        show(verification_text(parts))
+    if any(part.faults for part in parts):
+        raise typer.Exit(1)
+
+
+def _verified(directory: Path, *, deep: bool, trust: bool) -> list[CheckedPart]:
+    """Check a directory by what it is of: a pretraining, a run, or a fit of tables."""
+    from mixopt.pipeline import verify_fit_folder
+    from mixopt.pretraining import is_pretraining, verify_pretraining
+    from mixopt.run_directory import load_run, verify_run
+    from mixopt.system import check_links
+
+    if not trust:
+        check_links(directory)
+    if is_pretraining(directory):
+        return verify_pretraining(directory)
+    if (directory / "config.yaml").exists():
+        return verify_run(load_run(directory, trust=trust), deep=deep)
+    return verify_fit_folder(directory)
+
+
+@app.command("sync")
+def sync_command(
+    directory: Directory,
+    uri: Annotated[
+        str | None, Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI].")
+    ] = None,
+    trust: Annotated[
+        bool, Option("--trust", help="Send to the server that the run directory itself names.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send to MLflow what it does not have yet.
+
+    Exit code 1 if something remains.
+    """
+    from mixopt.tracking import sync, sync_line
+
+    result = sync(directory, uri, trust=trust, say=say)
+    print_json(result.to_json()) if as_json else show(sync_line(directory, result))
+    if result.trouble:
+        raise typer.Exit(1)

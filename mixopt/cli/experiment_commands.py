@@ -1,0 +1,360 @@
+"""Commands of an experiment and of its run: init, check, run, status, stop, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from typer import Argument, Option
+
+from mixopt.cli.options import (
+    COMMAND,
+    AsJson,
+    ConfigPath,
+    Directory,
+    OutPath,
+    Overrides,
+    Trusted,
+    app,
+    complain,
+    complete_directory,
+    config_of,
+    directory_of,
+    print_json,
+    say,
+    show,
+    show_as_is,
+)
+from mixopt.errors import ConfigError, RunError
+from mixopt.system import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mixopt.run_directory import Run
+
+INVENTORY_HEADER = (
+    "# Sizes of the whole domains, for corpus.inventory; written by mixopt check --write.\n"
+    "# A number is of tokens; duplicates are counted.\n"
+)
+
+
+@app.command("init")
+def init_command(
+    paths: Annotated[
+        list[Path],
+        Argument(metavar="PATH...", help="A folder of domains, or a path for each domain."),
+    ],
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The YAML file to write.")] = Path(
+        "experiment.yaml"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Write an experiment's YAML file from files of text.
+
+    Of one folder, each subfolder and each file is a domain; of several paths, each path. Reads
+    JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Where one file names the source of
+    each row, its rows are split by source. Existing files are never overwritten.
+    """
+    from mixopt.pipeline import found_text, start_experiment
+
+    found = start_experiment(paths, out, say)
+    command = f"mixopt check {out}"
+    if as_json:
+        print_json({**found.to_json(), "next": command})
+        return
+    show(found_text(found))
+    for note in found.notes:
+        show(f"note: {note}")
+    show(f"written: {out}")
+    show(f"{COMMAND}{command}")
+
+
+@app.command("check")
+def check_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    write: Annotated[
+        Path | None,
+        Option(
+            "--write", metavar="FILE", help="Count the domains; write their sizes to this file."
+        ),
+    ] = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check CONFIG: problems, sizes, trials, time and cost.
+
+    With --write FILE, the tokens of whole domains are counted without tokenising them, for
+    corpus.inventory: FILE.
+    """
+    from mixopt.config import load_config
+    from mixopt.pipeline import check
+
+    _check_own(config, trust)
+    source = config_of(config)
+    given = list(overrides or ())
+    try:
+        counts = None if write is None else _write_sizes(source, given, write, as_json)
+        if write is not None:
+            given.append(f"corpus.inventory={write.absolute()}")
+        experiment = load_config(source, given)
+    except ConfigError as error:
+        _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
+    directory = directory_of(source, out)
+    found = check(experiment, out=directory, source=str(source), probe=True)
+    if as_json:
+        content = found.to_json()
+        print_json(content if counts is None else {**content, "counted": counts})
+    else:
+        for line in found.lines(directory):
+            show(line)
+    if found.problems:
+        _stop([str(problem) for problem in found.problems], as_json=False)
+
+
+def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) -> list[object]:
+    """Count the domains, and write an inventory."""
+    import yaml
+
+    from mixopt.config import load_config
+    from mixopt.corpus import count_domains, inventory_of
+    from mixopt.reporting import counts_text
+    from mixopt.system import write_text
+
+    # The inventory is left out: its file is about to be written.
+    corpus = load_config(source, [*overrides, "corpus.inventory=null"]).corpus
+    counts = count_domains(corpus, say)
+    content = yaml.safe_dump(dict(inventory_of(counts)), sort_keys=False, allow_unicode=True)
+    write_text(file, INVENTORY_HEADER + content)
+    if not as_json:
+        show(counts_text(counts, corpus.tokenizer))
+        show(f"written: {file}; to use it, set corpus.inventory: {file}")
+    return [count.to_json() for count in counts]
+
+
+def _check_own(source: Path, trust: bool) -> None:
+    """Check that a configuration is the user's own, and not the record of somebody's directory."""
+    recorded = source.name == "config.yaml" and (source.parent / "steps.json").exists()
+    if not trust and (recorded or source.is_dir()):
+        raise RunError(
+            f"{source}: is the record of a run directory, and would be imported and run; if you"
+            " trust whoever made this directory, add --trust"
+        )
+
+
+def _stop(problems: Sequence[str], *, as_json: bool) -> NoReturn:
+    """Print each problem, and exit with code 2."""
+    if as_json:
+        print_json({"problems": list(problems)})
+    for problem in problems:
+        complain(without_secrets(problem))
+    raise typer.Exit(2)
+
+
+@app.command("run")
+def run_command(
+    config: ConfigPath,
+    out: OutPath = None,
+    overrides: Overrides = None,
+    until: Annotated[
+        str, Option("--until", metavar="STEP", help="The last step to run.")
+    ] = "report",
+    redo: Annotated[
+        str | None, Option("--from", metavar="STEP", help="Redo this step and those after it.")
+    ] = None,
+    executor: Annotated[
+        str | None,
+        Option("--executor", metavar="NAME", help="local, ray or slurm; sets sweep.executor."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", help="Train failed trials again.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Print the scheduler's script without submitting it.")
+    ] = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the steps in order; the same command resumes.
+
+    The steps: prepare, design, sweep, fit, propose, validate, report.
+    """
+    from mixopt import pipeline
+
+    config = config_of(config)
+    directory = directory_of(config, out)
+    given = [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
+    if dry_run:
+        script = pipeline.sweep_script(config, directory, overrides=given, trust=trust)
+        print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
+        return
+    run = pipeline.run(
+        config,
+        directory,
+        overrides=given,
+        until=until,
+        redo=redo,
+        retry_failed=retry_failed,
+        trust=trust,
+        say=say,
+    )
+    _print_run(run, until, as_json)
+
+
+def _print_run(run: Run, last: str, as_json: bool) -> None:
+    """Print the answer of a finished run, or what its last step found and the next command."""
+    from mixopt.reporting import run_summary, step_result, summary_text
+    from mixopt.run_directory import REPORT, STEPS
+
+    if last == REPORT.name:
+        print_json(run_summary(run)) if as_json else show(summary_text(run))
+        return
+    done = [step.name for step in STEPS if run.is_done(step.name)]
+    waiting = [step.name for step in STEPS if step.name not in done]
+    command = run.command(until=waiting[0]) if waiting else None
+    if as_json:
+        steps = {"done": done, "waiting": waiting, "next": command}
+        print_json({"path": str(run.path), "step": last, "result": step_result(run, last), **steps})
+    elif command is not None:
+        show(f"{COMMAND}{command}")
+    else:
+        show(f"all steps are done: {run.path / 'report.html'}")
+
+
+@app.command("status")
+def status_command(
+    directory: Annotated[
+        Path,
+        Argument(
+            metavar="RUN|FOLDER",
+            help="A run directory, or a folder of several.",
+            autocompletion=complete_directory,
+        ),
+    ],
+    logs: Annotated[
+        str | None, Option("--logs", metavar="TRIAL", help="Print the log of this trial.")
+    ] = None,
+    follow: Annotated[
+        bool, Option("--follow", "-f", help="With --logs: print new lines until the trial ends.")
+    ] = False,
+    lines: Annotated[
+        int | None, Option("--lines", "-n", min=0, help="With --logs: only the last N lines.")
+    ] = None,
+    show_readiness: Annotated[
+        bool, Option("--readiness", help="Show how well trials tell mixtures apart, by loss.")
+    ] = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is done and running, the time left, the verdict.
+
+    Of a folder, show the runs in it.
+    """
+    if logs is None and (follow or lines is not None):
+        raise ConfigError("--follow and --lines need --logs TRIAL, such as t0007")
+    if logs is not None:
+        _print_log(directory, logs, follow, lines, trust, as_json)
+    elif show_readiness:
+        _print_readiness(directory, trust, as_json)
+    elif directory.is_dir() and not (directory / "config.yaml").exists():
+        _print_runs(directory, trust, as_json)
+    else:
+        _print_status(directory, trust, as_json)
+
+
+def _print_status(directory: Path, trust: bool, as_json: bool) -> None:
+    from mixopt.pipeline import failed_trials, status, status_lines
+    from mixopt.run_directory import load_run
+
+    run = load_run(directory, trust=trust)
+    found = status(run)
+    if as_json:
+        print_json({**found, "failed": failed_trials(run)})
+        return
+    for line in status_lines(found):
+        show(line)
+
+
+def _print_runs(folder: Path, trust: bool, as_json: bool) -> None:
+    from mixopt.pipeline import status_of_folder
+    from mixopt.reporting import table_text
+
+    found = status_of_folder(folder, trust=trust)
+    if as_json:
+        print_json({"path": str(folder), "runs": found})
+        return
+    columns = ("run", "state", "answer")
+    rows = [tuple(entry[column] for column in columns) for entry in found]
+    show(table_text(f"Runs in {folder}", columns, rows, texts=("state", "answer")))
+
+
+def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
+    from mixopt.fitting import readiness
+    from mixopt.pipeline import load_fit
+    from mixopt.reporting import readiness_text
+
+    found = readiness(load_fit(directory, trust=trust))
+    print_json(found.to_json()) if as_json else show(readiness_text(found))
+
+
+def _print_log(
+    directory: Path, trial: str, follow: bool, lines: int | None, trust: bool, as_json: bool
+) -> None:
+    from mixopt.pipeline import find_log, follow_log, log_lines, missing_log, not_asked
+    from mixopt.run_directory import load_run
+
+    if follow and as_json:
+        raise ConfigError("--follow and --json do not go together; give one of them")
+    run = load_run(directory, trust=trust)
+    log = find_log(run, trial)
+    if as_json:
+        content = None if log is None else list(log_lines(log, lines))
+        print_json({"trial": trial, "log": log and str(log.path), "lines": content})
+        return
+    if log is not None:
+        say(f"{log.path}:")
+    if follow and (unknown := not_asked(run)) is not None:
+        say(unknown)
+    if log is None and not follow:
+        show(missing_log(run, trial))
+        return
+    found = follow_log(run, trial, lines) if follow or log is None else log_lines(log, lines)
+    for line in found:
+        show_as_is(line)
+
+
+@app.command("stop")
+def stop_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
+    """Stop a sweep and its jobs.
+
+    Exit code 1 if some are still running.
+    """
+    from dataclasses import asdict
+
+    from mixopt.pipeline import stop, stop_lines
+    from mixopt.run_directory import load_run
+
+    run = load_run(directory, trust=trust)
+    found = stop(run)
+    if as_json:
+        print_json({"path": str(run.path), **asdict(found)})
+    else:
+        for line in stop_lines(run, found):
+            show(line)
+    if found.left:
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(directory: Directory, trust: Trusted = False, as_json: AsJson = False) -> None:
+    """Write report.html of a validated run again."""
+    from mixopt import pipeline
+    from mixopt.run_directory import REPORT, VALIDATE, load_run
+
+    load_run(directory, trust=trust).log.require(VALIDATE.name)
+    run = pipeline.run(directory / "config.yaml", directory, redo=REPORT.name, trust=trust, say=say)
+    page = run.path / "report.html"
+    print_json({"report": str(page)}) if as_json else show(f"report: {page}")

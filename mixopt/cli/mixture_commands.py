@@ -1,0 +1,364 @@
+"""Commands of fits and mixtures: predict, propose, fit."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from mixopt.cli.options import (
+    COMMAND,
+    AsJson,
+    Batch,
+    DropIncomplete,
+    Fitted,
+    FullLength,
+    Ignore,
+    LimitsPath,
+    ObjectivePath,
+    SizesPath,
+    Targets,
+    Trusted,
+    app,
+    chosen_objective,
+    complete_directory,
+    print_json,
+    say,
+    show,
+)
+from mixopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mixopt.config import RiskConfig
+    from mixopt.mixture import Mixture
+
+MAX_NAME = 120  # characters of a proposal's file name
+SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
+MAX_SHARE = 1e15  # sums of larger ones may overflow
+
+
+@app.command("predict")
+def predict_command(
+    directory: Annotated[
+        Path,
+        Argument(
+            metavar="RUN|FIT|SCHEDULE|MIXTURE",
+            help="A run directory, a folder with a fit, or YAML of what a job draws from.",
+            autocompletion=complete_directory,
+        ),
+    ],
+    weights: Annotated[
+        str | None,
+        Option(
+            "--weights",
+            metavar="A=.5,B=.5|FILE",
+            help="Weights by domain [default: the run's recommendation].",
+        ),
+    ] = None,
+    target: Targets = None,
+    objective: ObjectivePath = None,
+    tokens: FullLength = None,
+    constraints: LimitsPath = None,
+    inventory: SizesPath = None,
+    batch: Batch = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the losses and epochs of any mixture, and the limits that it breaks.
+
+    With --batch, also what a job of this length draws of each domain; of a file, only that.
+    """
+    from mixopt.config import token_count
+    from mixopt.pipeline import BATCH, draws, predict
+    from mixopt.reporting import forecast_lines, schedule_text
+    from mixopt.sampling import is_schedule
+
+    if directory.is_file():
+        if weights or target or objective or constraints:
+            raise ConfigError("predict: a file has no fit; give the directory of a run or a fit")
+        if is_schedule(directory) and (tokens or batch):
+            raise ConfigError("predict: a schedule has its own length and batch")
+        job = {"tokens": token_count(tokens, "--tokens"), "batch": batch or BATCH}
+        drawn = draws(directory, **job, inventory=inventory, trust=trust)
+        print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
+        return
+    mixture, length = read_mixture(weights), token_count(tokens, "--tokens")
+    found = predict(
+        directory,
+        mixture,
+        target=chosen_objective(target, objective),
+        tokens=length,
+        constraints=constraints,
+        inventory=inventory,
+        trust=trust,
+    )
+    content: dict[str, Any] = found.to_json()
+    text = str(forecast_lines(found))
+    if batch is not None:
+        drawn = draws(
+            directory,
+            tokens=length,
+            batch=batch,
+            mixture=mixture,
+            inventory=inventory,
+            trust=trust,
+        )
+        content["draws"] = drawn.to_json()
+        text += f"\n\n{schedule_text(drawn)}"
+    print_json(content) if as_json else show(text)
+
+
+@app.command("propose")
+def propose_command(
+    directory: Fitted,
+    out: Annotated[
+        Path | None,
+        Option("--out", metavar="FILE", help="The file to write, or folder of a front."),
+    ] = None,
+    target: Targets = None,
+    objective: ObjectivePath = None,
+    tokens: FullLength = None,
+    constraints: LimitsPath = None,
+    inventory: SizesPath = None,
+    pareto: Annotated[
+        list[str] | None,
+        Option("--pareto", metavar="TARGET", help="Trade these targets off; give two or more."),
+    ] = None,
+    points: Annotated[int, Option("--points", min=2, help="Points on the Pareto front.")] = 9,
+    risk: Annotated[
+        str | None,
+        Option(
+            "--risk",
+            metavar="std=K|quantile=Q",
+            help="Penalise uncertainty: by standard deviations, or a quantile.",
+        ),
+    ] = None,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search a fit for the mixture with the best predicted objective."""
+    from mixopt.config import token_count
+    from mixopt.pipeline import propose
+    from mixopt.reporting import proposal_text
+
+    if not directory.is_dir():
+        raise ConfigError(
+            f"propose: {directory} is not a directory; give that of a run or of a fit (mixopt run"
+            " CONFIG --until propose makes the proposal of an experiment)"
+        )
+    given: dict[str, Any] = {
+        "tokens": token_count(tokens, "--tokens"),
+        "constraints": constraints,
+        "inventory": inventory,
+        "risk": read_risk(risk),
+        "trust": trust,
+    }
+    if pareto:
+        if target or objective:
+            raise ConfigError(
+                "propose: --target and --objective give one proposal, --pareto several; choose one"
+            )
+        _trade_off(directory, pareto, points, given, out, as_json)
+        return
+    proposal = propose(directory, target=chosen_objective(target, objective), **given)
+    name = "-".join(re.sub(r"[*?\[\]]+", "_", one) for one in target or ())[:MAX_NAME]
+    name = name or ("objective" if objective is None else objective.stem)
+    path = out or directory / "proposals" / f"{name}.yaml"
+    proposal.to_file(path)
+    print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
+    say(f"proposal: {path}")
+
+
+def _trade_off(
+    directory: Path,
+    targets: list[str],
+    points: int,
+    given: dict[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from mixopt.pipeline import load_fit, trade_off
+    from mixopt.reporting import figure_svg, front_text, plot_front
+    from mixopt.system import write_text
+
+    fit = load_fit(directory, trust=given["trust"])
+    front = trade_off(directory, targets, points=points, **given)
+    folder = out or directory / "proposals" / "-".join(["front", *targets])
+    front.to_folder(folder)
+    write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
+    print_json(front.to_json()) if as_json else show(front_text(front))
+    say(f"proposals (one per point) and front.svg: {folder}")
+
+
+@app.command("fit")
+def fit_command(
+    sources: Annotated[
+        list[Path],
+        Argument(
+            metavar="RUN|FIT|W.csv L.csv|TRIALS",
+            help="Tables of mixtures and losses, or of trials; with --test, a fit before them.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        Option("--out", metavar="DIR", help="The folder to write the fit of tables to."),
+    ] = None,
+    test: Annotated[
+        bool, Option("--test", help="Test the fit of a directory on the tables' runs.")
+    ] = False,
+    affine: Annotated[
+        bool, Option("--affine", help="With --test: rescale predictions to the runs.")
+    ] = False,
+    regressor: Annotated[
+        list[str] | None,
+        Option("--regressor", metavar="NAME", help="Use this regressor; repeatable: they compete."),
+    ] = None,
+    target: Targets = None,
+    objective: ObjectivePath = None,
+    at: Annotated[
+        str | None,
+        Option(
+            "--at",
+            metavar="parameters=P,tokens=T",
+            help="Predict at this size (regressor: scaling).",
+        ),
+    ] = None,
+    inventory: SizesPath = None,
+    ignore: Ignore = None,
+    drop_incomplete: DropIncomplete = False,
+    trust: Trusted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit existing tables of runs, or test a fit on runs that it has not seen.
+
+    mixopt fit W.csv L.csv --out DIR    fits regressors, and chooses one by cross-validation
+
+    mixopt fit DIR --test W.csv L.csv   tests the fit of a run or of tables
+
+    The unit, the direction and the scale of losses are fields of --objective FILE.
+    """
+    first, *tables = sources
+    if test:
+        if out or regressor or target or objective or at or inventory:
+            raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
+        _evaluate(first, tables, affine, ignore or (), drop_incomplete, trust, as_json)
+        return
+    if affine:
+        raise ConfigError("fit: --affine is for --test")
+    if first.is_dir() or first.suffix in {".yaml", ".yml"}:
+        raise ConfigError(
+            f"fit: {first}: give tables, W.csv and L.csv; an experiment is fitted by mixopt run"
+            " CONFIG --until fit, and tested with --test W.csv L.csv"
+        )
+    if out is None:
+        raise ConfigError("fit: tables need --out DIR, for the fit")
+    from mixopt.pipeline import fit_tables
+
+    fit, ready = fit_tables(
+        sources,
+        out,
+        regressors=regressor or (),
+        objective=chosen_objective(target, objective),
+        at=read_size(at),
+        inventory=inventory,
+        ignore=ignore or (),
+        drop_incomplete=drop_incomplete,
+    )
+    for note in fit.trials.notes:
+        say(f"fit: {note}")
+    command = f"mixopt propose {out}{' --trust' if ':' in fit.name else ''}"
+    if as_json:
+        answer = {"summary": fit.summary(), "readiness": ready.to_json(), "next": command}
+        print_json({"path": str(out), "regressor": fit.name, **answer})
+        return
+    show(f"fit: {fit.summary()}")
+    for line in ready.lines(str(out)):
+        show(f"fit: {line}")
+    show(f"{COMMAND}{command}")
+
+
+def _evaluate(
+    directory: Path,
+    tables: list[Path],
+    affine: bool,
+    ignore: list[str] | tuple[str, ...],
+    drop_incomplete: bool,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    from mixopt.pipeline import evaluate
+    from mixopt.reporting import evaluation_text
+
+    found = evaluate(
+        directory,
+        tables,
+        affine=affine,
+        ignore=ignore,
+        drop_incomplete=drop_incomplete,
+        trust=trust,
+    )
+    print_json(found) if as_json else show(evaluation_text(found))
+
+
+def read_risk(option: str | None) -> RiskConfig | None:
+    """Read `std=1` or `quantile=0.9`."""
+    from mixopt.config import RiskConfig
+
+    if option is None:
+        return None
+    name, _, number = option.partition("=")
+    try:
+        return RiskConfig.model_validate({name: float(number)})
+    except ValueError:
+        raise ConfigError(
+            f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
+            " and 1"
+        ) from None
+
+
+def read_size(option: str | None) -> dict[str, float]:
+    """Read `parameters=1e9,tokens=25e9`."""
+    found = {}
+    for part in option.split(",") if option else ():
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            name = ""
+        if name.strip() not in ("parameters", "tokens"):
+            raise ConfigError(
+                f"--at {part}: expected parameters=P or tokens=T, such as tokens=25e9"
+            )
+    return found
+
+
+def read_mixture(option: str | None) -> Mixture | None:
+    """Read `a=.5,b=.5`, or a file of a mixture."""
+    from mixopt.mixture import Mixture
+
+    if option is None:
+        return None
+    if "=" not in option and (Path(option).suffix or Path(option).exists()):
+        return Mixture.from_file(option)
+    found: dict[str, float] = {}
+    for part in option.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not name.strip() or not 0 <= share < MAX_SHARE:
+            raise ConfigError(
+                f"--weights {part.strip()}: expected DOMAIN=SHARE, such as web=.5, or a file"
+            )
+        if name.strip() in found:
+            raise ConfigError(f"--weights: domain {name.strip()!r} is given twice")
+        found[name.strip()] = share
+    total = math.fsum(found.values())
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        fix = f"; divide each by {total:.6g}" if total > 0 else ""
+        raise ConfigError(f"--weights: the sum is {total:.6g}, not 1{fix}")
+    return Mixture(found)

@@ -1,0 +1,374 @@
+"""From and to other tools: tables of runs, results of tasks, forms of trainers, schedules."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.config import read_inventory
+from mixopt.corpus import Corpus
+from mixopt.errors import ConfigError, SamplerError, TrialsError, did_you_mean
+from mixopt.exports import export_mixture, export_schedule
+from mixopt.mixture import Mixture
+from mixopt.pipeline.from_fit import (
+    known_inventory,
+    parts_in,
+    parts_of,
+    read_tables,
+    spread_out,
+    spread_samples,
+    spread_sizes,
+)
+from mixopt.run_directory import Run, load_run
+from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule
+from mixopt.system import __version__, read_json, read_yaml, write_text
+
+if TYPE_CHECKING:
+    from mixopt.trials import Trials
+
+BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
+ONE_STAGE = "main:rest"
+STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
+PIECES = 8  # constant stages in place of a linear one, which no trainer has
+
+
+def export(
+    source: str | Path,
+    to: str,
+    *,
+    tokens: int | None = None,
+    inventory: Path | None = None,
+    paths: Path | None = None,
+    sample_tokens: str | None = None,
+    trust: bool = False,
+) -> dict[str, str]:
+    """Write a mixture or a schedule in a trainer's form and unit.
+
+    Args:
+        source: A file of a mixture or of a schedule, or a run directory, of which the
+            recommendation is meant (before its validation, the proposal), and whose sizes are used.
+        to: The trainer, one of `mixopt.exports.EXPORT_TOOLS`.
+        tokens: Length of the full run; a schedule has its own.
+        inventory: YAML of tokens by domain.
+        paths: YAML of paths by domain.
+        sample_tokens: Mean tokens of a sample: a YAML file by domain, or one number.
+        trust: Whether a run directory is trusted.
+
+    Returns:
+        The text; of a schedule, for a trainer without stages, a text for each stage by its name.
+
+    Raises:
+        ConfigError: An unknown trainer, or something that its unit needs is not known.
+    """
+    source = Path(source)
+    if source.is_file() and is_schedule(source):
+        if tokens is not None:
+            raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
+        schedule = Schedule.from_file(source)
+        given = _given(schedule.domains, inventory, paths, sample_tokens)
+        linear = [
+            schedule.starts[k + 1] - schedule.starts[k]
+            for k, stage in enumerate(schedule.stages)
+            if stage.to is not None
+        ]
+        return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
+    mixture, known = _known_mixture(source, inventory is None, trust=trust)
+    known.pop("max_epochs", None)
+    known |= _given(mixture.domains, inventory, paths, sample_tokens)
+    if tokens is not None:
+        known["tokens"] = tokens
+    return {"": export_mixture(mixture, to, **known)}
+
+
+def schedule_of(
+    source: str | Path,
+    *,
+    tokens: int | None = None,
+    batch: str = BATCH,
+    stages: str = ONE_STAGE,
+    mixture: Mixture | None = None,
+    inventory: Path | None = None,
+    trust: bool = False,
+) -> Schedule:
+    """Return a schedule of a run's recommendation, or of a mixture in a file.
+
+    Args:
+        source: As in `export`.
+        tokens: Length of the run; a run's `propose.target_tokens` when None.
+        batch: Sequences of a global batch and tokens of a sequence, such as 1024x4096.
+        stages: `NAME:LENGTH[:[to:]MIXTURE]` each, such as `stable:90%,anneal:10%:to:anneal.yaml`.
+        mixture: What is trained on in place of the recommendation.
+        inventory: YAML of tokens by domain.
+        trust: Whether a run directory is trusted.
+
+    Raises:
+        ConfigError: The length is not known, or stages that do not add up.
+        SamplerError: A domain is seen more often than `max_epochs`.
+    """
+    own, known = _known_mixture(Path(source), inventory is None, mixture=mixture, trust=trust)
+    whole = known.get("tokens") if tokens is None else tokens
+    if whole is None:
+        raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
+    sizes = known.get("inventory")
+    if inventory is not None:
+        sizes = read_inventory(inventory, own.domains)
+    sequences, length = _batch(batch)
+    return Schedule(
+        stages=tuple(_stages(stages, whole, own, trust=trust)),
+        batch=sequences,
+        sequence_length=length,
+        max_epochs=known.get("max_epochs"),
+        inventory=None if sizes is None else {name: sizes[name] for name in own.domains},
+        provenance={
+            "mixopt": __version__,
+            "source": Path(source).name,
+            "mixture": own.fingerprint,
+        },
+    )
+
+
+def import_trials(files: Sequence[str | Path], out: str | Path, **options: Any) -> Trials:
+    """Write the trials of two tables, or of one, as a table of mixopt (`read_tables`)."""
+    trials = read_tables(files, **options)
+    trials.write(out)
+    return trials
+
+
+def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, int]:
+    """Write results of lm-eval (`results*.json`) or OLMES (`metrics.json`) as a table of losses.
+
+    Args:
+        files: A file a run; a run is named by the first folder in which their paths differ.
+        out: The CSV: a column `trial`, and `task/<task>/<metric>` for each metric.
+
+    Returns:
+        The numbers of runs and of metrics.
+
+    Raises:
+        TrialsError: A file of neither form, two files of one run, or a run without a metric.
+    """
+    paths = [Path(file) for file in files]
+    names = _run_names(paths)
+    rows = {name: _metrics(path) for name, path in zip(names, paths, strict=True)}
+    if len(rows) < len(paths):
+        double = next(name for name in names if names.count(name) > 1)
+        raise TrialsError(f"import: two files are of the run {double!r}; give one file a run")
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    for name, row in rows.items():
+        if lacking := [column for column in columns if column not in row]:
+            raise TrialsError(f"import: the run {name!r} has no {lacking[0]}, which others have")
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["trial", *columns])
+        writer.writerows([name, *(row[c] for c in columns)] for name, row in rows.items())
+        write_text(Path(out), text.getvalue())
+    return len(rows), len(columns)
+
+
+def _run_names(paths: Sequence[Path]) -> list[str]:
+    if len(paths) == 1:
+        return [paths[0].absolute().parent.name]
+    parts = [path.absolute().parts for path in paths]
+    first = next(k for k, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1)
+    return [one[first].removesuffix(".json") for one in parts]
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    content = read_json(path, error=TrialsError)
+    results = content.get("results") if isinstance(content, dict) else None
+    tasks = content.get("tasks") if isinstance(content, dict) else None
+    if isinstance(tasks, list):
+        results = {one["task_name"]: one["metrics"] for one in tasks if "task_name" in one}
+    if not isinstance(results, dict) or not all(isinstance(m, dict) for m in results.values()):
+        raise TrialsError(
+            f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
+            " .csv or .parquet, and tokens need --tokenizer NAME"
+        )
+    return {
+        f"task/{task}/{name.removesuffix(',none')}": float(value)
+        for task, metrics in results.items()
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and "stderr" not in name
+    }
+
+
+def draws(
+    source: str | Path,
+    *,
+    tokens: int | None = None,
+    batch: str = BATCH,
+    mixture: Mixture | None = None,
+    inventory: Path | None = None,
+    trust: bool = False,
+) -> ScheduleForecast:
+    """Count what a job draws of each domain, on the order of samples itself.
+
+    Args:
+        source: A schedule, which has its own length and batch; or as in `schedule_of`.
+        tokens: Length of the run; a run's `propose.target_tokens` when None.
+        batch: Sequences of a global batch and tokens of a sequence, such as 1024x4096.
+        mixture: What is trained on in place of the recommendation.
+        inventory: YAML of tokens by domain.
+        trust: Whether a run directory is trusted.
+
+    Raises:
+        SamplerError: The sizes of the domains are not known.
+    """
+    source = Path(source)
+    if source.is_file() and is_schedule(source):
+        schedule = Schedule.from_file(source)
+        known = _known(source.parent, schedule.domains, trust=trust)
+        sizes = schedule.inventory or known.get("inventory")
+    else:
+        given = {"tokens": tokens, "batch": batch, "mixture": mixture, "inventory": inventory}
+        schedule = schedule_of(source, trust=trust, **given)
+        sizes = schedule.inventory
+    if inventory is not None:
+        sizes = read_inventory(inventory, schedule.domains)
+    if sizes is None:
+        raise SamplerError(
+            "sizes of the domains are not known: give --inventory FILE or, of a schedule,"
+            " inventory:"
+        )
+    return simulate_schedule(schedule, sizes)
+
+
+def _known_mixture(
+    source: Path, with_sizes: bool, *, mixture: Mixture | None = None, trust: bool
+) -> tuple[Mixture, dict[str, Any]]:
+    """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
+    if source.is_dir():
+        run, folder = load_run(source, trust=trust), source
+        mixture, parts = mixture or run.outcome.result.mixture, parts_of(run)
+    else:
+        mixture, parts = mixture or Mixture.from_file(source), parts_in(source)
+        folder = source.parent
+    known = _known(folder, mixture.domains, trust=trust, with_sizes=with_sizes)
+    return spread_out(mixture, parts), known
+
+
+def _known(
+    folder: Path, domains: Sequence[str], *, trust: bool, with_sizes: bool = True
+) -> dict[str, Any]:
+    """Return what a run or a prepared corpus knows of a job on its domains.
+
+    Sizes are those that are stated; those of a sample stand for a domain that states none.
+    """
+    has_corpus = (folder / "corpus" / "index.json").exists()
+    if not (folder / "config.yaml").exists():
+        corpus = Corpus.open(folder / "corpus", verify=False) if has_corpus else None
+        return {} if corpus is None else {"inventory": corpus.inventory}
+    run = load_run(folder, trust=trust)
+    parts = parts_of(run)
+    known: dict[str, Any] = {
+        "tokens": run.config.propose.target_tokens,
+        "max_epochs": run.config.constraints.max_epochs,
+    }
+    if with_sizes:
+        known["inventory"] = _sizes(run, domains, parts, trust=trust)
+    if has_corpus:
+        known["sample_tokens"] = spread_samples(run, parts)
+    return known
+
+
+def _sizes(
+    run: Run, domains: Sequence[str], parts: Mapping[str, Mapping[str, float]], *, trust: bool
+) -> dict[str, Any] | None:
+    """Return tokens by domain; of a run without its corpus, those that are stated."""
+    if not (run.path / "corpus").exists():
+        sources = run.config.corpus.sources
+        return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
+    sizes = known_inventory(run.path, None, domains, trust)
+    return None if sizes is None else spread_sizes(run, sizes, parts)
+
+
+def _given(
+    domains: Sequence[str] | None,
+    inventory: Path | None,
+    paths: Path | None,
+    sample_tokens: str | None,
+) -> dict[str, Any]:
+    """Return what is given, read."""
+    found: dict[str, Any] = {}
+    if inventory is not None:
+        names = domains or list(_by_domain(inventory, None, "a number of tokens"))
+        found["inventory"] = read_inventory(inventory, names)
+    if paths is not None:
+        found["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
+    if sample_tokens is not None:
+        try:
+            found["sample_tokens"] = float(sample_tokens)
+        except ValueError:
+            what = "the mean tokens of a sample"
+            found["sample_tokens"] = _by_domain(Path(sample_tokens), domains, what)
+    return found
+
+
+def _by_domain(file: Path, domains: Sequence[str] | None, what: str) -> Mapping[str, Any]:
+    content = read_yaml(file)
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{file}: expected {what} for each domain, one line each")
+    for name in content:
+        if domains is not None and name not in domains:
+            raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
+    return {str(name): value for name, value in content.items()}
+
+
+def _batch(text: str) -> tuple[int, int]:
+    sequences, _, length = text.partition("x")
+    if not sequences.isdigit() or not length.isdigit() or 0 in (int(sequences), int(length)):
+        raise ConfigError(
+            f"--batch {text}: expected sequences of a batch x tokens of a sequence, such as {BATCH}"
+        )
+    return int(sequences), int(length)
+
+
+def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[Stage]:
+    """Read the stages, whose lengths add up."""
+    parts = [part.split(":", 2) for part in text.split(",")]
+    lengths = _lengths([part[1] if len(part) > 1 else "" for part in parts], tokens)
+    found = []
+    for part, length in zip(parts, lengths, strict=True):
+        first, to = mixture, None
+        if len(part) == 3:
+            name = part[2].removeprefix("to:")
+            if not name:
+                raise ConfigError(f"--stages: {':'.join(part)!r}: {STAGE_FORM}")
+            given, _ = _known_mixture(Path(name), False, trust=trust)
+            first, to = (mixture, given) if part[2].startswith("to:") else (given, None)
+        mixture = first if to is None else to
+        found.append(Stage(mixture=first, to=to, tokens=length, name=part[0].strip()))
+    return found
+
+
+def _lengths(texts: Sequence[str], tokens: int) -> list[int]:
+    given = [None if text.strip() == "rest" else _length(text, tokens) for text in texts]
+    left = tokens - sum(length for length in given if length is not None)
+    if given.count(None) > 1:
+        raise ConfigError("--stages: 'rest' is given twice; only one stage can take the rest")
+    if None in given and left <= 0:
+        raise ConfigError(
+            f"--stages: the others use all {tokens:,} tokens; nothing is left for 'rest'"
+        )
+    if None not in given and left:
+        what = "a gap" if left > 0 else "an overlap"
+        raise ConfigError(
+            f"--stages: the sum is {tokens - left:,} of {tokens:,} tokens, {what}"
+            f" of {abs(left):,}; set one length to 'rest'"
+        )
+    return [left if length is None else length for length in given]
+
+
+def _length(text: str, tokens: int) -> int:
+    part = text.strip().removesuffix("%")
+    try:
+        number = float(part)
+    except ValueError:
+        raise ConfigError(f"--stages: {text!r} is not a length; {STAGE_FORM}") from None
+    length = tokens * number / 100 if text.strip().endswith("%") else number
+    if not 1 <= length <= 1e18:
+        raise ConfigError(f"--stages: {text!r} is less than one token")
+    return round(length)

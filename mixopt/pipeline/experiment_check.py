@@ -1,0 +1,462 @@
+"""All that can be told of an experiment before any work: problems, sizes, trials, time and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import ConfigError, InfeasibleError, MixoptError
+from mixopt.mixture import Mixture
+from mixopt.pipeline.experiment_cost import (
+    VALIDATION,
+    Costs,
+    KnownSizes,
+    ScoringCost,
+    known_sizes,
+    measured_speed,
+    proxy_parameters,
+    scoring_cost,
+    training_parts,
+    written_bytes,
+)
+from mixopt.pipeline.trial_training import check_start
+from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.constraints import Constraints
+    from mixopt.trials import Proxy
+
+LABEL_WIDTH = 14
+MAX_SHORTAGES, MAX_SHARES = 5, 4  # domains that a line names
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer of `mixopt check`."""
+
+    config: Config
+    problems: list[MixoptError]
+    warnings: list[str]
+    sizes: KnownSizes
+    costs: Costs
+    devices: list[str] = field(default_factory=list)
+    scoring: ScoringCost | None = None
+
+    @property
+    def natural(self) -> Mixture | None:
+        """Shares of the whole domains, where their sizes are known."""
+        return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
+
+    def refuse(self) -> None:
+        """Raise the first problem, if there is one, with the count of the others."""
+        if not self.problems:
+            return
+        first, more = self.problems[0], len(self.problems) - 1
+        if not more:
+            raise first
+        raise type(first)(f"{first} (and {more} more; mixopt check lists all)") from first
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values; ranges are least and most."""
+        costs, sizes = self.costs, self.sizes
+        return {
+            "problems": [str(problem) for problem in self.problems],
+            "warnings": self.warnings,
+            "sizes": {"basis": sizes.basis, "tokens": sizes.inventory, "prepared": sizes.sample},
+            "natural": None if self.natural is None else dict(self.natural),
+            "training": [asdict(part) for part in costs.parts],
+            "tokens": costs.tokens,
+            "scoring": None if self.scoring is None else self.scoring.to_json(),
+            "parameters": costs.parameters,
+            "flops": costs.flops,
+            "tokens_per_second": costs.tokens_per_second,
+            "workers": costs.workers,
+            "devices": self.devices,
+            "seconds": costs.seconds,
+            "written_bytes": costs.written,
+        }
+
+    def lines(self, out: Path) -> list[str]:
+        """Return the answer for a terminal."""
+        from mixopt.config import experiment_urls
+        from mixopt.system import cache_folder
+
+        costs = self.costs
+        facts = []
+        for part in costs.parts:
+            count = _range((part.least, part.most), str)
+            text = f"{count} trials, {short_count(part.tokens)} tokens each"
+            facts.append((part.part, text))
+        facts.append(("total", f"{_range(costs.tokens, short_count)} tokens{self._operations()}"))
+        if self.scoring is not None:
+            facts.append(("scores", self.scoring.describe()))
+        facts.append(("trains on", self._place()))
+        if costs.seconds is not None:
+            speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s per worker"
+            text = f"about {_range(costs.seconds, duration)} (estimate, at {speed})"
+            facts.append(("time here", text))
+        written = ", ".join(f"{name} {bytes_text(size)}" for name, size in costs.written.items())
+        facts.append(("writes", f"{out}: about {written}"))
+        if any(True for _ in experiment_urls(self.config)):
+            facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
+        lines = [*self._domain_lines(), "", *(_labelled(*fact) for fact in facts)]
+        return lines + [f"warning: {warning}" for warning in self.warnings]
+
+    def short_lines(self, out: Path, *, validates: bool) -> list[str]:
+        """Return the answer in at most five lines, for the beginning of a run."""
+        parts = [part for part in self.costs.parts if validates or part.part != VALIDATION]
+        written = sum(
+            size for name, size in self.costs.written.items() if validates or name != VALIDATION
+        )
+        least = sum(part.least * part.tokens for part in parts)
+        most = sum(part.most * part.tokens for part in parts)
+        trials = ", ".join(
+            f"{_range((part.least, part.most), str)} trials of {short_count(part.tokens)} tokens"
+            f" ({part.part})"
+            for part in parts
+        )
+        total = f"{_range((least, most), short_count)} tokens"
+        lines = [
+            self._short_domains(),
+            f"{trials}: {total}{self._operations((least, most))}",
+            f"trains on {self._place()}; writes {out}, about {bytes_text(written)}",
+        ]
+        return lines + [f"warning: {warning}" for warning in self.warnings]
+
+    def _domain_lines(self) -> list[str]:
+        from mixopt.reporting import table_text
+
+        inventory, natural = self.sizes.inventory, self.natural
+        names = list(self.config.corpus.domains)
+        if inventory is None or natural is None:
+            return [f"domains: {', '.join(names)}; sizes not given"]
+        columns, title = ["domain", "tokens", "natural"], f"Domains, sizes {self.sizes.basis}"
+        rows = [[name, short_count(inventory[name]), share_text(natural[name])] for name in names]
+        if (target := self.config.propose.target_tokens) is not None:
+            columns.append("epochs")
+            title += f", epochs of {short_count(target)} tokens at natural shares"
+            for row, name in zip(rows, names, strict=True):
+                row.append(f"{natural[name] * target / inventory[name]:.2g}")
+        return table_text(title, columns, rows).rstrip("\n").split("\n")
+
+    def _short_domains(self) -> str:
+        natural, count = self.natural, len(self.config.corpus.domains)
+        domains = "1 domain" if count == 1 else f"{count} domains"
+        if natural is None:
+            return f"{domains}, sizes not given"
+        largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
+        shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
+        more = ", ..." if count > MAX_SHARES else ""
+        total = short_count(sum((self.sizes.inventory or {}).values()))
+        return f"{domains} of {total} tokens ({self.sizes.basis}): {shown}{more}"
+
+    def _operations(self, tokens: tuple[int, int] | None = None) -> str:
+        parameters = self.costs.parameters
+        if parameters is None:
+            return ""
+        least, most = tokens or self.costs.tokens
+        flops = (6.0 * parameters * least, 6.0 * parameters * most)
+        shown = _range(flops, lambda value: f"{value:.1e}")
+        return f", {shown} FLOPs at {short_count(parameters)} parameters"
+
+    def _place(self) -> str:
+        kinds = dict.fromkeys(self.devices)
+        shown = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
+        return f"{shown} (proxy {self.config.proxy.name})"
+
+
+def _range(values: tuple[Any, Any], shown: Callable[[Any], str]) -> str:
+    least, most = map(shown, values)
+    return least if least == most else f"{least} to {most}"
+
+
+def _labelled(label: str, text: str) -> str:
+    """Return a line whose further lines are below its text."""
+    return wrapped(f"{label + ':':{LABEL_WIDTH}} {text}", hanging=" " * (LABEL_WIDTH + 1))
+
+
+def check(
+    config: Config, *, out: Path | None = None, source: str = "", probe: bool = False
+) -> Check:
+    """Check an experiment with no more than the first document of each domain; write nothing.
+
+    Args:
+        config: The experiment.
+        out: Its run directory, whose prepared corpus is used where there is one.
+        source: The file that messages name.
+        probe: Whether to train for a second to measure the speed of a trial here.
+
+    Returns:
+        Problems, warnings, sizes and costs; `refuse()` raises the first problem.
+    """
+    problems: list[MixoptError] = []
+    try:
+        sizes = known_sizes(config, out, source)
+    except MixoptError as error:
+        problems.append(error)
+        sizes = known_sizes(config, None, source)
+    proxy = scoring = None
+    with _noted(problems):
+        proxy = _checked_proxy(config)
+    for one in _source_checks(config):
+        with _noted(problems):
+            one()
+    with _noted(problems):
+        check_token_unit(config)
+    with _noted(problems):
+        _check_objective(config)
+    with _noted(problems):
+        _check_guardrails(config)
+    with _noted(problems):
+        _check_design(config, sizes)
+    with _noted(problems):
+        scoring = scoring_cost(config)
+    warnings = _warnings(config, sizes)
+    devices = _devices(config, problems, warnings)
+    parts = training_parts(config)
+    parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
+    rate: float | None = None
+    if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
+        rate, counted = _speed(config, proxy, sizes.vocab_size)
+        parameters = parameters or counted
+    costs = Costs(parts, parameters, rate, len(devices), written_bytes(parts, sizes))
+    return Check(config, problems, warnings, sizes, costs, devices, scoring)
+
+
+@contextmanager
+def _noted(problems: list[MixoptError]) -> Iterator[None]:
+    """Note what a check raises."""
+    try:
+        yield
+    except MixoptError as error:
+        problems.append(error)
+
+
+def _checked_proxy(config: Config) -> Proxy:
+    """Build the proxy, which checks its options."""
+    from mixopt.trials import make_proxy
+
+    name = config.proxy.name
+    proxy = make_proxy(name, config.proxy.all_options)
+    able = getattr(load_plugin("proxy", name), "simulates_epochs", False)
+    if config.proxy.simulate_epochs and not able:
+        raise ConfigError(
+            f"proxy.simulate_epochs: proxy {name!r} cannot simulate epochs; leave it out"
+        )
+    if config.proxy.start is not None:
+        check_start(config, proxy)
+    check_here = getattr(proxy, "check_here", None)
+    if callable(check_here) and config.sweep.executor == "local":
+        check_here()
+    return proxy
+
+
+def _speed(config: Config, proxy: Proxy, vocab_size: int) -> tuple[float, int | None]:
+    from mixopt.trials import Training
+
+    request = config.proxy
+    training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
+    return measured_speed(proxy, vocab_size, training)
+
+
+def _source_checks(config: Config) -> Iterator[Callable[[], object]]:
+    """Yield checks for missing files and columns of domains, or of a prepared corpus."""
+    from mixopt.corpus import check_prepared, check_text, check_token_files
+
+    if (prepared := config.corpus.prepared) is not None:
+        yield lambda: check_prepared(prepared)
+        return
+    for name, source in {**config.corpus.sources, **config.evaluation}.items():
+        look = check_token_files if source.is_tokens else check_text
+        place = source.under(config.corpus.root)
+        yield lambda look=look, name=name, place=place: look(name, place)  # type: ignore[misc]
+
+
+def check_token_unit(config: Config) -> None:
+    """Check for a tokenizer to tell the bytes of tokens, where the objective needs them."""
+    sources = {**config.corpus.sources, **config.evaluation}
+    of_tokens = [name for name, source in sources.items() if source.is_tokens]
+    if not of_tokens or config.objective.unit != "bits_per_byte":
+        return
+    from mixopt.corpus import known_tokenizer
+
+    name = config.corpus.tokenizer
+    if known_tokenizer(name) is None:
+        raise ConfigError(
+            f"objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer"
+            f" {name!r} of {of_tokens[0]!r} is not here: set objective.unit: nats_per_token, or"
+            " corpus.tokenizer to a folder with its tokenizer.json"
+        )
+
+
+def _check_objective(config: Config) -> None:
+    from mixopt.objective import Objective
+
+    Objective.from_config(config.aim, config.losses)
+
+
+def _check_guardrails(config: Config) -> None:
+    from mixopt.constraints import Constraints
+
+    only = type(config.constraints)(guardrails=config.constraints.guardrails)
+    guardrails = Constraints.from_config(only, dict.fromkeys(config.corpus.domains, 1)).guardrails
+    if guardrails is not None:
+        guardrails.margins(config.losses)
+
+
+def _check_design(config: Config, sizes: KnownSizes) -> None:
+    """Check that the constraints can be met, and that the design has enough mixtures."""
+    from mixopt.trials import design_constraints, make_design
+
+    known, natural = _as_far_as_known(config, sizes)
+    try:
+        constraints = _constraints(known, sizes.inventory)
+        design_constraints(known.design, natural, constraints)
+        mixtures = known.design.first_round + len(known.design.anchors)
+        if sizes.inventory is not None:
+            trials = make_design(known.design, natural, constraints, config.seed)
+            mixtures = len({trial.mixture for trial in trials})
+    except InfeasibleError:
+        if sizes.is_exact or sizes.inventory is None:
+            raise
+        return
+    fault = None if config.design.anneals else fold_fault(config, mixtures)
+    if fault is not None:
+        raise ConfigError(fault)
+
+
+def fold_fault(config: Config, mixtures: int) -> str | None:
+    """Say what is wrong where a first round has fewer mixtures than there are folds."""
+    folds = config.fit.folds
+    if mixtures >= folds:
+        return None
+    name = "the first of design.rounds" if config.design.rounds else "design.trials"
+    return (
+        f"fit.folds: {folds} folds need at least {folds} different mixtures, and the design has"
+        f" {mixtures}; raise {name}, or lower fit.folds"
+    )
+
+
+def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
+    """Return the experiment without the constraints that need unknown sizes."""
+    if sizes.inventory is not None:
+        return config, Mixture.natural(sizes.inventory)
+    limits: dict[str, Any] = {"max_epochs": None, "max_epochs_of": None}
+    radius = config.constraints.radius
+    if radius is not None and radius.reference == "natural":
+        limits["radius"] = None
+    known = {
+        "constraints": config.constraints.model_copy(update=limits),
+        "design": config.design.model_copy(update={"max_usage": None}),
+    }
+    return config.model_copy(update=known), Mixture.uniform(tuple(config.corpus.domains))
+
+
+def _constraints(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
+    from mixopt.constraints import Constraints
+
+    return Constraints.from_config(
+        config.constraints,
+        inventory or dict.fromkeys(config.corpus.domains, 1),
+        target_tokens=config.propose.target_tokens,
+    )
+
+
+def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
+    """Name the device of each worker; find a requested GPU that is not here."""
+    from mixopt.sweeps import worker_devices
+
+    request, device = config.sweep, config.proxy.device
+    if request.executor != "local":
+        return [f"executor {request.executor}"] * (request.workers or 1)
+    try:
+        devices = worker_devices(device, request.workers, request.gpus, warnings.append)
+    except ConfigError as error:
+        problems.append(error)
+        return ["GPU"] * (request.workers or 1)
+    if device.startswith("cuda") and not all(one.gpus for one in devices):
+        problems.append(
+            ConfigError(f"proxy.device: {device}: no GPU is visible here; use auto or cpu")
+        )
+    return [str(one) for one in devices]
+
+
+def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
+    found = []
+    if sizes.inventory is None and config.propose.target_tokens is not None:
+        found.append(
+            "the sizes of the domains are not given, so shares and epochs refer to the prepared"
+            " text: run mixopt check CONFIG --write inventory.yaml, and set corpus.inventory"
+        )
+    if sizes.basis == "estimated":
+        found.append(
+            "sizes in bytes are converted at 4 bytes per token until the text is prepared;"
+            " constraints that depend on them are checked then"
+        )
+    if sizes.inventory is not None and sizes.sample is not None:
+        try:
+            limits = _constraints(config, sizes.inventory)
+            most = largest_weights(config, Mixture.natural(sizes.inventory), limits)
+        except MixoptError:
+            return found  # a problem already
+        line = shortage_line(config, sizes.sample, sizes.inventory, most)
+        found += [] if line is None else [line]
+    return found
+
+
+def shortage_line(
+    config: Config,
+    sample: Mapping[str, int],
+    inventory: Mapping[str, int],
+    most: Mapping[str, float],
+) -> str | None:
+    """Name the domains of whose sample a trial may read too much; None if there are none."""
+    corpus = config.corpus
+    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
+    found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
+    short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
+    if not short:
+        return None
+    names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
+    more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
+    return (
+        f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more often"
+        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
+        " constraints.bounds"
+    )
+
+
+def _shortage(
+    config: Config, name: str, sample: int, inventory: int, weight: float
+) -> tuple[float, str] | None:
+    """Return how often a trial may read a sample that is too small, and the domain in short."""
+    from mixopt.fitting import OFTEN
+
+    tokens, target = config.proxy.tokens, config.propose.target_tokens
+    epochs = weight * tokens / sample
+    if config.proxy.simulate_epochs and target is not None:
+        needed = min(inventory * min(tokens / target, 1.0), weight * tokens)
+        too_often = needed > 1.01 * sample  # rounding to whole steps moves it by less
+    else:
+        needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
+        too_often = epochs > OFTEN and needed > 1.01 * sample
+    if not too_often:
+        return None
+    short = short_count(round(needed))
+    return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"
+
+
+def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
+    """Return the largest weight of each domain that a design may have."""
+    from mixopt.trials import anneal_mixtures, design_constraints
+
+    design = config.design
+    if design.anneals is not None and len(design.planned_rounds) == 1:
+        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
+        return {name: max(mixture[name] for mixture in tried) for name in natural}
+    allowed = design_constraints(design, natural, constraints)
+    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))

@@ -1,0 +1,409 @@
+"""What a run stands at: steps, trials, hours, nodes, the time left; and how to stop it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mixopt.errors import MixoptError, RunError
+from mixopt.pipeline.rounds import not_run, planned_trials
+from mixopt.pipeline.trial_training import prefix_progress
+from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
+from mixopt.sweeps import (
+    GROUPS,
+    GroupState,
+    Means,
+    cancel_submitted,
+    failure_kind,
+    going_on,
+    read_attempts,
+    read_entry,
+    read_groups,
+    read_progress,
+    seconds_left,
+    sweep_totals,
+)
+from mixopt.system import (
+    duration,
+    host_name,
+    interrupt,
+    is_in_use,
+    long_duration,
+    short_count,
+    within,
+    without_secrets,
+)
+from mixopt.trials import TrialResult
+
+MAX_WORKERS, MAX_REASONS, MAX_NODES = 16, 5, 20  # that have a line each
+MAX_NAMED = 3  # trials that a reason names
+MAX_REASON = 300  # characters
+NAME_WIDTH = 9  # columns of a step's name
+LOCAL = "local"  # the executor whose work ends with its owner
+NODE_COLUMNS = ("node", "device", "workers", "running", "done", "lost", "tokens/s")
+
+
+def status(run: Run) -> dict[str, Any]:
+    """Return what a run recommends, each step's state, and counts of trials where a step trains."""
+    in_use = is_in_use(run.path)
+    steps = {step.name: _step_status(run, step, in_use=in_use) for step in STEPS}
+    running = in_use or any(entry.get("going_on") for entry in steps.values())
+    recommended = None
+    if steps[VALIDATE.name]["state"] == "done":
+        found = run.recommendation
+        recommended = {"mixture": found.chosen, "standing": found.standing}
+        recommended["headline"] = found.headline
+    about = {"path": str(run.path), "running": running, "recommendation": recommended}
+    return {**about, "steps": steps}
+
+
+def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any]]:
+    """Return the runs of a folder by name: what each stands at, or why it cannot be read."""
+    found = []
+    for record in sorted(folder.glob("*/config.yaml")):
+        if not (record.parent / "steps.json").exists():
+            continue
+        entry: dict[str, Any] = {"run": record.parent.name}
+        try:
+            one = status(load_run(record.parent, trust=trust))
+        except MixoptError as error:
+            found.append({**entry, "state": "unreadable", "answer": str(error)})
+            continue
+        last = next((n for n, s in one["steps"].items() if s["state"] != "done"), None)
+        state = "done" if last is None else f"{last}: {one['steps'][last]['state']}"
+        counts = ", ".join(_counts(one["steps"][last])) if last else ""
+        answer = (one["recommendation"] or {}).get("headline", counts)
+        found.append({**entry, "state": state, "answer": answer})
+    if not found:
+        raise RunError(
+            f"{folder}: has no config.yaml, and no run in it; create it with mixopt run CONFIG"
+            f" --out {folder}"
+        )
+    return found
+
+
+def status_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Describe a status: the answer, or what is running; then a line a step and a worker."""
+    yield from _first_line(found)
+    path = shlex.quote(found["path"])
+    for step, entry in found["steps"].items():
+        yield f"{step:<{NAME_WIDTH}} {', '.join(_step_words(entry))}"
+        for line in _detail_lines(entry, path):
+            yield f"{'':<{NAME_WIDTH}} {line}"
+
+
+def _step_status(run: Run, step: Step, *, in_use: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"state": "waiting"}
+    if run.is_done(step.name):
+        entry = {"state": "done", "seconds": run.log.seconds[step.name]}
+    elif (fault := run.log.fault(step.name)) is not None:
+        entry = {"state": run.log.state(step.name).state, "fault": fault}
+    elif run.log.state(step.name).state == "unfinished":
+        entry = {"state": "interrupted", "resume": run.command()}
+        entry = {"state": "running"} if in_use else entry
+    if step.trains:
+        entry |= _trials(run, step, entry["state"])
+    if step is SWEEP and (prefix := prefix_progress(run)) is not None:
+        entry["prefix"] = prefix
+    return entry
+
+
+def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
+    """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
+    folder, is_running = step.trial_folder(run.path), step_state == "running"
+    workers = read_progress(folder) if is_running else []
+    # What outlives its owner, or never had one, has no one else to speak for it.
+    alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
+    left = left_running(run, folder) if alone else []
+    found: dict[str, Any] = {}
+    if (folder / GROUPS).exists():
+        found = _counted(run, step, left or workers)
+    if alone and (unknown := not_asked(run)) is not None:
+        found["not_asked"] = unknown
+    if left:
+        found["going_on"] = len(left)
+        found["running"] = sum(len(group.trials) for group in left)
+        found["workers"] = [asdict(group) for group in left]
+    if workers:
+        to_go = found.get("trials", 0) - found.get("not_run", 0) - found.get("ended", 0)
+        each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
+        known = seconds_left(read_attempts(folder), workers, to_go)
+        return found | _running(workers, to_go * each, known)
+    if is_running and found and (seconds := _left(run, step, found["trials"])) is not None:
+        found["left"] = seconds
+    return found
+
+
+def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, Any]:
+    """Return counts of trials, why some failed, and hours and nodes by the sweep's own ledger."""
+    folder = step.trial_folder(run.path)
+    total, missing = sum(len(names) for names in read_groups(folder)), 0
+    if step is SWEEP:
+        total, missing = planned_trials(run), not_run(run)
+    results = [read_entry(path)[1] for path in step.trial_files(run.path)]
+    finished = sum(result.status == "finished" for result in results)
+    counts = {"trials": total, "ended": len(results), "finished": finished}
+    found: dict[str, Any] = {**counts, "failed": len(results) - finished}
+    if missing:
+        found["not_run"] = missing
+    if reasons := _failures(results):
+        found["reasons"] = reasons
+    attempts = read_attempts(folder)
+    if attempts or workers:
+        left = max(0, total - missing - len(results))
+        totals = _rounded(asdict(sweep_totals(attempts, workers, left)))
+        found |= {name: value for name, value in totals.items() if value is not None}
+    return found
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    """Return why trials failed or diverged, the most frequent reason first."""
+    groups: dict[str, list[TrialResult]] = {}
+    for result in sorted(results, key=lambda one: one.trial):
+        if result.status != "finished":
+            groups.setdefault(failure_kind(result), []).append(result)
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
+    return [
+        {
+            "reason": group[0].reason or group[0].status,
+            "status": group[0].status,
+            "trials": [result.trial for result in group],
+        }
+        for group in ordered
+    ]
+
+
+def _running(workers: Sequence[GroupState], tokens: int, left: float | None) -> dict[str, Any]:
+    """Return what only a running sweep knows; without a time left, by the tokens to train."""
+    known: dict[str, Any] = {"running": sum(len(group.trials) for group in workers)}
+    rate = sum(group.tokens_per_second or 0.0 for group in workers)
+    if rate:
+        known["tokens_per_second"] = round(rate, 1)
+        by_tokens = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
+        known["left"] = round(by_tokens if left is None else left, 1)
+    return {**known, "workers": [asdict(group) for group in workers]}
+
+
+def _left(run: Run, step: Step, total: int) -> float | None:
+    """Return the seconds left, by the trials since groups were last formed; None below two."""
+    begun = (step.trial_folder(run.path) / GROUPS).stat().st_mtime
+    files = step.trial_files(run.path)
+    times = sorted(t for t in (path.stat().st_mtime for path in files) if t >= begun)
+    if len(times) < 2 or len(files) >= total:
+        return None
+    each = (times[-1] - begun) / len(times)
+    return max(0.0, round(each * (total - len(files)) - (time.time() - times[-1]), 1))
+
+
+def left_running(run: Run, folder: Path) -> list[GroupState]:
+    """Return what still runs of a sweep without an owner; nothing if unknown, or not trusted."""
+    request = run.config.sweep
+    if not run.is_foreign:
+        with suppress(MixoptError):
+            ask = partial(going_on, Means(request.executor, request.options), folder)
+            return within(f"sweep.executor: {request.executor}", ask)
+    return []
+
+
+def not_asked(run: Run) -> str | None:
+    """Say that a cluster was not asked, since only the directory's record names it."""
+    name = run.config.sweep.executor
+    if not run.is_foreign or name == LOCAL:
+        return None
+    return (
+        f"{name}: was not asked what still runs, because only the directory's own record names it;"
+        f" if you trust whoever made it, add --trust"
+    )
+
+
+def _first_line(found: dict[str, Any]) -> Iterator[str]:
+    if found["recommendation"] is not None:
+        yield found["recommendation"]["headline"]
+        yield ""
+        return
+    for step, entry in found["steps"].items():
+        if entry["state"] == "running":
+            yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
+            yield ""
+        elif entry["state"] == "interrupted":
+            yield f"{step}: interrupted; resume it with: {entry['resume']}"
+            yield ""
+
+
+def _counts(entry: dict[str, Any]) -> Iterator[str]:
+    """Give the trials that have ended, and the time left in full."""
+    if entry.get("trials"):
+        yield f"{entry['ended']} of {entry['trials']} trials"
+    if entry.get("left"):
+        yield f"{long_duration(entry['left'])} left"
+
+
+def _step_words(entry: dict[str, Any]) -> Iterator[str]:
+    yield entry["state"]
+    if "seconds" in entry:
+        yield f"in {duration(entry['seconds'])}"
+    if not entry.get("trials"):
+        return
+    yield f"{entry['ended']} of {entry['trials']} trials"
+    if entry["ended"] > entry["finished"]:
+        yield f"{entry['ended'] - entry['finished']} failed or diverged"
+    for name in ("running", "lost", "retried", "not_run"):
+        if entry.get(name):
+            yield f"{entry[name]} {name.replace('_', ' ')}"
+    if entry.get("tokens_per_second"):
+        yield f"{short_count(entry['tokens_per_second'])} tokens/s"
+    if entry.get("left"):
+        yield f"{duration(entry['left'])} left"
+
+
+def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
+    if "fault" in entry:
+        yield f"{entry['fault']}; mixopt verify {path} names the command that repairs it"
+    if (prefix := entry.get("prefix")) is not None:
+        yield f"prefix: {prefix['step']:,} of {prefix['steps']:,} steps"
+    if tasks := entry.get("going_on"):
+        words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
+        who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
+        yield f"{who}; {words}; the same command takes over"
+    if "not_asked" in entry:
+        yield entry["not_asked"]
+    yield from _reason_lines(entry.get("reasons", ()), path)
+    if hours := hours_line(entry):
+        yield hours
+    if len(entry.get("nodes", ())) > 1 or entry.get("lost"):
+        yield from _node_lines(entry["nodes"])
+    workers = entry.get("workers", ())
+    for number, worker in enumerate(workers[:MAX_WORKERS], start=1):
+        yield f"worker {number}: {_worker_words(worker)}"
+    if len(workers) > MAX_WORKERS:
+        yield f"and {len(workers) - MAX_WORKERS} more workers; --json lists all"
+
+
+def hours_line(entry: dict[str, Any]) -> str:
+    """Return the GPU hours, or CPU hours without a GPU, as text; empty if unknown."""
+    unit = "gpu" if entry.get("gpu_hours") else "cpu"
+    so_far, left = entry.get(f"{unit}_hours"), entry.get(f"{unit}_hours_to_go")
+    if not so_far:
+        return ""
+    line = f"{unit.upper()} hours: {_hours(so_far)}"
+    return f"{line} so far, about {_hours(left)} left" if left else line
+
+
+def _hours(value: float) -> str:
+    """Return hours with two digits, never as a power of ten."""
+    if value >= 10:
+        return f"{value:,.0f}"
+    text = f"{value:.2g}"
+    return f"{float(text):.10f}".rstrip("0") if "e" in text else text
+
+
+def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]:
+    for reason in reasons[:MAX_REASONS]:
+        names, state = reason["trials"], reason["status"]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        text = reason["reason"][:MAX_REASON]
+        yield f"{len(names)} {state}: {text} ({', '.join(names[:MAX_NAMED])}{more})"
+    others = reasons[MAX_REASONS:]
+    if others:
+        count = sum(len(reason["trials"]) for reason in others)
+        yield f"{count} for {len(others)} other reasons; --json lists all"
+    if reasons:
+        yield f"log: mixopt status {path} --logs {reasons[0]['trials'][0]}"
+
+
+def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
+    unit = "gpu" if any(node["gpu_hours"] for node in nodes) else "cpu"
+    rows = [(*NODE_COLUMNS, f"{unit.upper()} hours")]
+    for node in nodes[:MAX_NODES]:
+        counts = [str(node[name]) for name in ("workers", "running", "done", "lost")]
+        rate = node["tokens_per_second"]
+        speed, hours = "" if rate is None else short_count(rate), _hours(node[f"{unit}_hours"])
+        rows.append((node["node"], node["kind"], *counts, speed, hours))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        left = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
+        right = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join((*left, *right))
+    if len(nodes) > MAX_NODES:
+        yield f"and {len(nodes) - MAX_NODES} more nodes; --json lists all"
+
+
+def _worker_words(worker: dict[str, Any]) -> str:
+    names = worker["trials"]
+    words: str = worker["doing"]
+    if names:
+        words += f" {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    if worker["node"] not in {"", host_name()}:
+        words += f" on {worker['node']}"
+    if worker["total"]:
+        done, total = worker["done"], worker["total"]
+        words += f", {done / total:.0%} of {short_count(total)} tokens"
+    if worker["tokens_per_second"]:
+        words += f", {short_count(worker['tokens_per_second'])} tokens/s"
+    return words
+
+
+@dataclass
+class Stopped:
+    """What was stopped, and what could not be."""
+
+    stopped: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def stop(run: Run) -> Stopped:
+    """Interrupt the owner of a run that is on this host, and stop what was submitted.
+
+    Returns:
+        What was stopped. An owner on another host is left, and named; the executor's work is
+        stopped all the same, if the directory is trusted.
+    """
+    request, found = run.config.sweep, Stopped()
+    owner = None
+    try:
+        owner = interrupt(run.path)
+        if owner is not None:
+            found.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
+    except RunError as error:
+        found.left.append(str(error))
+    waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
+    folders = [step.trial_folder(run.path) for step in waiting]
+    folders = [folder for folder in folders if folder.is_dir()]
+    if run.is_foreign and request.executor != LOCAL and folders and owner is None:
+        found.left.append(
+            f"{request.executor}: its jobs are named by the directory's own record alone; if you"
+            " trust whoever made it, add --trust to stop them"
+        )
+        return found
+    for folder in folders:
+        call = partial(cancel_submitted, Means(request.executor, request.options), folder)
+        try:
+            found.stopped += within(f"sweep.executor: {request.executor}", call)
+        except MixoptError as error:
+            found.left.append(f"{request.executor}: {error}")
+    return found
+
+
+def stop_lines(run: Run, found: Stopped) -> Iterator[str]:
+    """Describe what was stopped, line by line."""
+    yield from found.stopped
+    if found.stopped:
+        yield f"finished trials are kept; to resume: {run.command()}"
+    elif not found.left:
+        yield f"{run.path}: nothing is running"
+    for line in found.left:
+        yield f"still running: {without_secrets(line)}"

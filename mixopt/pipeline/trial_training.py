@@ -1,0 +1,250 @@
+"""Train the trials of a run: what they begin with, what they share, and the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mixopt.errors import ConfigError, RunError
+from mixopt.online import read_history
+from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
+from mixopt.system import Say, checked_as, read_yaml
+
+if TYPE_CHECKING:
+    from mixopt.config import Config
+    from mixopt.run_directory import Run, Step
+    from mixopt.sweeps import Job, Means
+    from mixopt.trials import Trial, TrialResult
+
+PREFIX = "prefix"  # folder of a run directory
+CURVE_POINTS = 9  # of a trial before its end: every 10%
+MAX_NAMED = 5  # trials that a line names
+_RECIPE = "recipe:"  # how the hash begins of what has yet to be trained
+
+
+def sweep(run: Run, say: Say) -> None:
+    """Train a proxy on each mixture of the design and of the rounds after it."""
+    from mixopt.pipeline.rounds import run_rounds
+
+    _make_start(run, say)
+    _record_start(run, job_of(run, SWEEP), say)
+    job = job_of(run, SWEEP)
+
+    def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
+        return train_trials(run, SWEEP, job, trials, say, planned)
+
+    trials, results = run_rounds(run, train, say)
+    _keep_results(run, trials, results, say)
+    _say_anneals(run, say)
+
+
+def train_trials(
+    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
+) -> list[TrialResult]:
+    """Train those of a step's trials that have no result yet; return a result for each."""
+    from mixopt.sweeps import run_trials
+
+    return run_trials(
+        trials,
+        job,
+        step.trial_folder(run.path),
+        means=means_of(run),
+        title=step.name,
+        planned=planned,
+        say=say,
+    )
+
+
+def means_of(run: Run) -> Means:
+    """Return what the trials of a run are trained on."""
+    from mixopt.sweeps import Means
+
+    request = run.config.sweep
+    return Means(
+        request.executor,
+        request.options,
+        request.workers,
+        request.patience,
+        request.gpus,
+        request.nodes,
+        request.retries,
+    )
+
+
+def job_of(run: Run, step: Step) -> Job:
+    """Return what all trials of a step share."""
+    from mixopt.corpus import corpus_hash
+    from mixopt.loading import simulated_target
+    from mixopt.sweeps import Job
+    from mixopt.trials import Training
+
+    proxy = run.config.proxy
+    tokens = run.config.validation_tokens if step is VALIDATE else proxy.tokens
+    target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
+    training = Training(
+        tokens,
+        proxy.eval_every or 0,
+        proxy.eval_tokens,
+        proxy.device,
+        target_tokens=target,
+        inventory=None if target is None and proxy.mixture_format is None else run.inventory,
+        curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
+    )
+    corpus = run.path / "corpus"
+    return Job(
+        proxy.name,
+        _start_options(run),
+        corpus,
+        training,
+        corpus_hash(corpus),
+        made_by=run.log.trial_fingerprint(step.name),
+    )
+
+
+def _keep_results(
+    run: Run, trials: Sequence[Trial], results: Sequence[TrialResult], say: Say
+) -> None:
+    from mixopt.trials import Trials
+
+    table = Trials.from_results(
+        trials, results, proxy=run.config.proxy.name, targets=run.config.losses
+    )
+    table.write(run.path / f"{SWEEP.trials}.parquet")
+    keep_experts(run, SWEEP, results, say)
+    say_unfinished(run, SWEEP, results, say)
+
+
+def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
+    """Write what the experts of the trials were given, where they have experts."""
+    from mixopt.run_directory import write_experts
+
+    file = step.experts_file(run.path)
+    found = write_experts(results, file)
+    if found is not None and found.collapsed:
+        names = ", ".join(found.collapsed[:MAX_NAMED])
+        others = len(found.collapsed) - MAX_NAMED
+        more = f" and {others} more" if others > 0 else ""
+        count = f"{len(found.collapsed)} of {len(found.by_trial())}"
+        how = f"mixopt experts {run.path}" if step is SWEEP else file
+        say(f"{step.name}: experts collapsed in {count} trials ({names}{more}); see {how}")
+
+
+def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
+    """Report the trials that failed or diverged, and the command that trains them again."""
+    unfinished = [result for result in results if result.status != "finished"]
+    for result in unfinished:
+        say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
+    if unfinished:
+        count = f"{len(unfinished)} of {len(results)}"
+        again = run.command("--retry-failed")
+        say(f"{step.name}: {count} trials did not finish; to train them again: {again}")
+
+
+def _say_anneals(run: Run, say: Say) -> None:
+    from mixopt.objective import Objective
+    from mixopt.proposals import anneal_effects, anneal_lines
+    from mixopt.trials import Trials, settled
+
+    if (anneals := run.config.design.anneals) is None:
+        return
+    table = usable_trials(run, Trials.read(run.path / f"{SWEEP.trials}.parquet"))
+    if (table.table["status"] == "finished").any():
+        objective = settled(Objective.from_config(run.config.aim, table.targets), table)
+        for line in anneal_lines(anneal_effects(table, objective, anneals)):
+            say(f"sweep: {line}")
+
+
+def with_start_hash(config: Config) -> Config:
+    """Return an experiment with the hash of what its trials begin with."""
+    proxy = config.proxy
+    if proxy.start is None:
+        return config
+    begun = _starting_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    update = {"start_hash": str(begun.start_hash())}
+    return config.model_copy(update={"proxy": proxy.model_copy(update=update)})
+
+
+def check_start(config: Config, proxy: Any) -> None:
+    """Check that what trials begin with can be opened, and has the tokens of the corpus."""
+    _with_start(proxy, config.proxy.name).start_hash()
+    check = getattr(proxy, "check_tokenizer", None)
+    if callable(check):
+        check(config.corpus.tokenizer)
+
+
+def prefix_progress(run: Run) -> dict[str, int] | None:
+    """Return how far the prefix of a run has come, `step` of `steps`; None where it has none."""
+    folder = _prefix_folder(run)
+    begun = (folder / "config.yaml").exists()
+    if not (run.config.proxy.start_hash or "").startswith(_RECIPE) or not begun:
+        return None
+    config = checked_as(dict[str, Any], read_yaml(folder / "config.yaml"), str(folder))
+    steps = checked_as(int, config.get("training", {}).get("steps"), f"{folder}: training.steps")
+    metrics = folder / "metrics.jsonl"
+    step = read_history(folder).last if metrics.exists() and metrics.stat().st_size else 0
+    return {"step": min(step, steps), "steps": steps}
+
+
+def _start_options(run: Run) -> dict[str, Any]:
+    """Return what the proxy of a run is made with, where a prefix is there that prefix."""
+    from mixopt.config import is_recipe
+    from mixopt.run_directory import StartRecord
+
+    proxy = run.config.proxy
+    if proxy.start is None or not is_recipe(proxy.start):
+        return proxy.all_options
+    record = StartRecord.read(run.path)
+    given = {"start": str(_prefix_folder(run).absolute())}
+    return proxy.all_options | given | {"start_hash": record.weights if record else None}
+
+
+def _prefix_folder(run: Run) -> Path:
+    """Return where the prefix of a run is trained; another recipe has another folder."""
+    return run.path / PREFIX / (run.config.proxy.start_hash or "").partition(":")[2]
+
+
+def _make_start(run: Run, say: Say) -> None:
+    """Train what trials begin with, where that is a recipe."""
+    from mixopt.config import is_recipe
+
+    proxy = run.config.proxy
+    if proxy.start is not None and is_recipe(proxy.start):
+        begun = _starting_proxy(proxy.name, proxy.all_options)
+        begun.make_start(_prefix_folder(run), lambda line: say(f"sweep: {line}"))
+
+
+def _record_start(run: Run, job: Job, say: Say) -> None:
+    """Write what the checkpoint loses that trials begin with, unless that is written already."""
+    from mixopt.run_directory import StartRecord, measure_start
+
+    if run.config.proxy.start is None:
+        return
+    weights = str(_starting_proxy(job.proxy, job.options).start_hash())
+    found = StartRecord.read(run.path)
+    if found is None:
+        losses = measure_start(job.proxy, job.options, job.corpus, job.training)
+        StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
+        say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
+    elif found.weights != weights:
+        raise RunError(
+            f"{run.path}: the weights that trials begin with have changed since the sweep began:"
+            f" they hash to {weights[:12]}, and {found.weights[:12]} before; restore them, or redo"
+            f" it with: {run.command('--from', SWEEP.name)}"
+        )
+
+
+def _starting_proxy(name: str, options: dict[str, Any]) -> Any:
+    from mixopt.trials import make_proxy
+
+    return _with_start(make_proxy(name, options), name)
+
+
+def _with_start(proxy: Any, name: str) -> Any:
+    """Return a proxy whose trials begin with a checkpoint."""
+    if not callable(getattr(proxy, "start_hash", None)):
+        raise ConfigError(
+            f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"
+            " name: continued"
+        )
+    return proxy
