@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from mixopt.pipeline.status import hours_line
+from mixopt.pipeline.run_status import hours_line
 from places import SUPPORT
 
 from mixopt import pipeline
