@@ -155,7 +155,6 @@ def test_status_verify_and_report(run):
     assert parsed("status", run)
     assert all(part["state"] == "whole" for part in parsed("verify", run)["parts"])
     page = (run / "report.html").read_text()
-    assert "What the columns mean" in page
     assert "the mean of 0.2 code, 0.2 prose and 0.6 help" in page
 
 
@@ -169,7 +168,7 @@ def test_status_of_a_folder_lists_its_runs(run):
 def test_the_page_is_written_again(run):
     (run / "report.html").write_text("")
     assert answered("report", run) == f"report: {run / 'report.html'}\n"
-    assert "What the columns mean" in (run / "report.html").read_text()
+    assert "<html" in (run / "report.html").read_text()
 
 
 def test_predict_says_what_a_job_would_draw(run):

@@ -117,7 +117,7 @@ def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
         (["M"], "export: give MIXTURE --to TOOL"),
         (["M", "--to", "nemoo"], "unknown tool 'nemoo'; did you mean 'nemo'?"),
         (["M", "--to", "swift", "--tokens", "x1"], ""),
-        (["M", "--to", "swift", "--tokens", "0"], "--tokens: 0.0 is not a number of tokens from 1"),
+        (["M", "--to", "swift", "--tokens", "0"], "--tokens: '0' is not a number of tokens from 1"),
         (["M", "--to", "swift"], "swift: needs the length of the run; give --tokens"),
         (
             ["M", "--to", "axolotl", "--tokens", "9", "--sample-tokens", "3"],

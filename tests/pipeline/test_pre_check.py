@@ -147,7 +147,7 @@ def test_a_run_says_how_many_more_problems_there_are(config_path):
 
 def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr("mixopt.pipeline.steps.STEPS", steps.STEPS[:1])
+    monkeypatch.setattr("mixopt.pipeline.steps._do", lambda *_: None)
     steps.run(config_path, tmp_path / "run", overrides=SIZES, say=said.append)
     lines = [line for line in said if line.startswith("check: ")]
     assert lines == said[: len(lines)]
