@@ -81,8 +81,8 @@ def predict_command(
             raise ConfigError("predict: a file has no fit; give the directory of a run or a fit")
         if is_schedule(directory) and (tokens or batch):
             raise ConfigError("predict: a schedule has its own length and batch")
-        job = {"tokens": token_count(tokens, "--tokens"), "batch": batch or BATCH}
-        drawn = draws(directory, **job, inventory=inventory, trust=trust)
+        length, batch = token_count(tokens, "--tokens"), batch or BATCH
+        drawn = draws(directory, tokens=length, batch=batch, inventory=inventory, trust=trust)
         print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
         return
     mixture, length = read_mixture(weights), token_count(tokens, "--tokens")

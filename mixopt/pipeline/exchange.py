@@ -223,8 +223,9 @@ def draws(
         known = _known(source.parent, schedule.domains, trust=trust)
         sizes = schedule.inventory or known.get("inventory")
     else:
-        given = {"tokens": tokens, "batch": batch, "mixture": mixture, "inventory": inventory}
-        schedule = schedule_of(source, trust=trust, **given)
+        schedule = schedule_of(
+            source, tokens=tokens, batch=batch, mixture=mixture, inventory=inventory, trust=trust
+        )
         sizes = schedule.inventory
     if inventory is not None:
         sizes = read_inventory(inventory, schedule.domains)

@@ -6,11 +6,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from mixopt.pipeline.run_status import hours_line
 from places import SUPPORT
 
 from mixopt import pipeline
 from mixopt.pipeline import status, status_lines
+from mixopt.pipeline.run_status import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place, TrialFolder, read_entry
