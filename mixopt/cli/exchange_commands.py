@@ -279,9 +279,10 @@ def _publish(run: Path, url: str, as_json: bool) -> None:
 
 
 def _show_tools(as_json: bool) -> None:
-    from mixopt.exports import EXPORT_TOOLS
+    from mixopt.exports import exporter, exporter_names
     from mixopt.reporting import table_text
 
+    known = [exporter(name) for name in exporter_names()]
     tools = [
         {
             "name": tool.name,
@@ -293,15 +294,12 @@ def _show_tools(as_json: bool) -> None:
             "place": tool.place,
             "command": tool.command,
         }
-        for tool in EXPORT_TOOLS.values()
+        for tool in known
     ]
     if as_json:
         print_json({"tools": tools, "others": list(OTHER_TOOLS)})
         return
-    rows = [
-        (tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing")
-        for tool in EXPORT_TOOLS.values()
-    ]
+    rows = [(tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in known]
     rows += [(name, *about) for name, about in OTHER_TOOLS.items()]
     show(table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs")))
 
