@@ -33,7 +33,17 @@ LISTED, LARGEST = 8, 5  # domains up to which `repr` lists all, and how many it 
 
 
 class Mixture(Mapping[str, float]):
-    """Shares of named domains, in order; immutable, hashable, adds up to 1."""
+    """Shares of named domains, in order; immutable, hashable, adds up to 1.
+
+    Example:
+        >>> mixture = mixopt.Mixture({"web": 0.7, "code": 0.3})
+        >>> mixture["code"], mixture.domains
+        (0.3, ('web', 'code'))
+        >>> mixopt.Mixture.natural({"web": 3_000, "code": 1_000})
+        Mixture(web 75%, code 25%)
+        >>> mixopt.Mixture.uniform(["web", "code"])
+        Mixture(web 50%, code 50%)
+    """
 
     __slots__ = ("_by_name", "_domains", "_fingerprint", "_weights")
 

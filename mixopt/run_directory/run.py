@@ -69,6 +69,17 @@ class Outcome:
 class Run:
     """One run directory and the configuration that it is asked to hold.
 
+    Example:
+        >>> run = mixopt.load_run("runs/mine")
+        >>> run.is_done("validate")
+        True
+        >>> run.outcome.state
+        'validated'
+        >>> run.outcome.result.mixture == run.recommendation.mixture
+        True
+        >>> list(run.inventory) == list(run.natural.domains)
+        True
+
     Attributes:
         path: The directory.
         config: The configuration.
@@ -216,6 +227,16 @@ class Run:
         Raises:
             MixtureError: The weights do not add up to 1, or are of other domains.
             RunError: The run has no fit yet.
+
+        Example:
+            >>> forecast = run.predict({"code": 0.4, "prose": 0.6}, tokens="10M")
+            >>> forecast.mixture
+            Mixture(code 40%, prose 60%)
+            >>> forecast.predicted.epochs["code"]
+            6.1582
+            >>> narrower = {"bounds": {"code": [0.5, 1]}}
+            >>> print(*run.predict(forecast.mixture, constraints=narrower).broken)
+            domain 'code': a weight of 0.4 is below 0.5, the minimum set by constraints.bounds. ...
         """
         from mixopt.mixture import Mixture
         from mixopt.proposals import predict_mixture
@@ -246,6 +267,10 @@ class Run:
         Raises:
             InfeasibleError: No mixture meets the limits.
             RunError: The run has no fit yet.
+
+        Example:
+            >>> run.propose(constraints={"bounds": {"code": 0.25}}).mixture
+            Mixture(code 25%, prose 75%)
         """
         from mixopt.proposals import propose_mixture
 
