@@ -39,14 +39,7 @@ from mixopt.errors import MixoptError, OtherRankError, RunError
 from mixopt.pretraining.models import error_line
 from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
-from mixopt.system import (
-    FileRecord,
-    Verifier,
-    check_names,
-    file_record,
-    read_sealed,
-    write_sealed,
-)
+from mixopt.system import FileRecord, Verifier, check_names, file_record, read_sealed, write_sealed
 
 FORMAT = "mixopt-pretrain/2"
 CHECKPOINTS, STATE = "checkpoints", "state.json"

@@ -21,6 +21,7 @@ from mixopt.config import (
     Section,
     Share,
     TrackingConfig,
+    as_count,
     read_sections,
     url_faults,
 )
@@ -33,11 +34,11 @@ _FLOOR = 0.1  # of the peak, where min_lr is not given
 
 
 def _number(value: Any) -> Any:
-    """Read `3e-4`, which YAML takes for a string, as the number that it is."""
+    """Read `3e-4`, which YAML takes for a string, or `989T` as the number that it is."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
-        return value
+        return as_count(value)
 
 
 def _word(value: Any) -> Any:
@@ -111,6 +112,9 @@ class TrainingConfig(Section):
     """Length, batches, optimizer and precision."""
 
     steps: Positive = Field(description="optimizer steps; each takes one global batch")
+    tokens: Positive | None = Field(
+        None, description="length of the run in place of steps, such as 50B: rounded up to steps"
+    )
     batch: Positive = Field(description="sequences of a step, over all ranks")
     micro_batch: Positive | None = Field(
         None,
@@ -159,6 +163,18 @@ class TrainingConfig(Section):
         "more ends the run",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_of_tokens(cls, values: Any) -> Any:
+        """Put the steps that `tokens` take where no steps are given."""
+        if not isinstance(values, dict) or values.get("tokens") is None:
+            return values
+        known = [as_count(values.get(name)) for name in ("tokens", "batch", "sequence_length")]
+        if not all(type(one) is int and one > 0 for one in known):
+            return {"steps": 1} | values  # which field is wrong is said for itself
+        tokens, batch, length = known
+        return {"steps": -(-tokens // (batch * length))} | values
+
     @cached_property
     def rates(self) -> RateCurve:
         """The learning rate by step."""
@@ -170,6 +186,12 @@ class TrainingConfig(Section):
     def _consistent(self) -> TrainingConfig:
         if self.min_lr is not None and self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
+        step_tokens = self.batch * self.sequence_length
+        if self.tokens is not None and self.steps != -(-self.tokens // step_tokens):
+            raise ValueError(
+                f"steps {self.steps:,} of {step_tokens:,} tokens are not tokens {self.tokens:,};"
+                " give one of them"
+            )
         if self.micro_batch is not None and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
         try:

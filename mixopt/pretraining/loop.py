@@ -17,24 +17,13 @@ import torch
 from torch import Tensor
 
 from mixopt.corpus import Corpus, document_ends
-from mixopt.errors import (
-    MixtureError,
-    OtherRankError,
-    RunError,
-    SamplerError,
-)
+from mixopt.errors import MixtureError, OtherRankError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
-from mixopt.pretraining.checkpoints import (
-    Checkpoints,
-    CheckpointState,
-)
+from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
 from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
-from mixopt.pretraining.directory import (
-    METRICS,
-    open_text,
-)
+from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import (
     EXPERTS_STATE,
     HeldOutText,
@@ -44,10 +33,7 @@ from mixopt.pretraining.metrics import (
     shares,
     watch_of,
 )
-from mixopt.pretraining.model_start import (
-    initial_model,
-    take_optimizer,
-)
+from mixopt.pretraining.model_start import initial_model, take_optimizer
 from mixopt.pretraining.models import DocumentMasks, flops_per_token
 from mixopt.pretraining.parallel import (
     Interruption,
@@ -56,18 +42,9 @@ from mixopt.pretraining.parallel import (
     StartingModel,
     starting_model,
 )
-from mixopt.pretraining.training_step import (
-    StepOutcome,
-    TrainingStep,
-    balance_of,
-    make_optimizer,
-)
+from mixopt.pretraining.training_step import StepOutcome, TrainingStep, balance_of, make_optimizer
 from mixopt.sampling import MixtureSampler, check_ranks
-from mixopt.system import (
-    StateFields,
-    no_progress,
-    progress,
-)
+from mixopt.system import StateFields, no_progress, progress
 
 _Mixtures = list[tuple[int, Mixture, str]]  # first step of a mixture, the mixture, its source
 

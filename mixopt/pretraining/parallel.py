@@ -277,8 +277,7 @@ class ParallelModel:
         if start.held_by_first:
             if not ranks.is_first:
                 self.plain.to_empty(device=ranks.device)
-            for name, place in _tensors(self.plain).items():
-                _send(whole.pop(name, None), place, ranks.device)
+            _send(whole, _tensors(self.plain), ranks)
         replicated = config.parallel == "ddp" and ranks.count > 1
         self._called = self._replicated() if replicated else self.plain
 
@@ -333,22 +332,33 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _send(whole: Tensor | None, place: Tensor, device: torch.device) -> None:
-    """Fill a tensor, or this rank's part of it, from the whole one of rank 0."""
-    if whole is None:
-        whole = torch.empty(place.shape, dtype=place.dtype, device=device)
-    whole = whole.to(device).contiguous()
-    dist.broadcast(whole, src=0)
-    if not isinstance(place, DTensor):
-        place.copy_(whole)
-        return
+def _send(whole: dict[str, Tensor], places: dict[str, Tensor], ranks: Ranks) -> None:
+    """Fill each tensor, or this rank's part of it, from the whole ones of rank 0, one by one.
+
+    All of them pass through one buffer, so that a rank holds its part and the largest weight.
+    """
+    sizes = {name: place.numel() * place.element_size() for name, place in places.items()}
+    space = torch.empty(max(sizes.values(), default=0), dtype=torch.uint8, device=ranks.device)
+    for name, place in places.items():
+        sent = space[: sizes[name]].view(place.dtype).view(place.shape)
+        if ranks.is_first:
+            sent.copy_(whole.pop(name))
+        dist.broadcast(sent, src=0)
+        if isinstance(place, DTensor):
+            place.to_local().copy_(_part_of(sent, place))
+        else:
+            place.copy_(sent)
+
+
+def _part_of(whole: Tensor, place: DTensor) -> Tensor:
+    """Return the part of a whole tensor that this rank has of a sharded one."""
     part, mesh = whole, place.device_mesh
     for dimension, placement in enumerate(place.placements):
         if isinstance(placement, Shard):
             parts = part.chunk(mesh.size(dimension), placement.dim)
             number = mesh.get_local_rank(dimension)
             part = parts[number] if number < len(parts) else part.narrow(placement.dim, 0, 0)
-    place.to_local().copy_(part)
+    return part
 
 
 def _is_half(precision: str, device: torch.device) -> bool:

@@ -10,19 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import (
-    ConfigError,
-    MixoptError,
-    OtherRankError,
-    RunError,
-)
+from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.online import MIXTURE_LOG, make_estimator
-from mixopt.pretraining.checkpoints import (
-    CHECKPOINTS,
-    Checkpoints,
-    last_checkpoint,
-    read_state,
-)
+from mixopt.pretraining.checkpoints import CHECKPOINTS, Checkpoints, last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
     METRICS,
@@ -32,28 +22,25 @@ from mixopt.pretraining.directory import (
     run_fingerprint,
 )
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.metrics import (
-    ExpertWatch,
-)
-from mixopt.pretraining.model_start import (
-    with_origin,
-    with_vocabulary,
-)
-from mixopt.pretraining.parallel import (
-    Interruption,
-    Ranks,
-    joined,
-)
+from mixopt.pretraining.metrics import ExpertWatch
+from mixopt.pretraining.model_start import with_origin, with_vocabulary
+from mixopt.pretraining.parallel import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import (
-    Say,
-    StateFields,
-    git_commit,
-    is_worker,
-    silent,
-)
-from mixopt.tracking import IMAGES, Tracker, code_tags
+from mixopt.system import Say, StateFields, git_commit, is_worker, short_count, silent
+from mixopt.tracking import IMAGES, NOTE, Tracker, code_tags
+
+_CHARTS = """
+- `loss`, `train_loss/DOMAIN`: cross-entropy since the last line, nats per token
+- `held_out_loss/DOMAIN`: that of held-out text
+- `weight/DOMAIN`: the mixture of the step; `realised/DOMAIN`: the shares that were drawn
+"""
+_EXPERT_CHARTS = """
+- `moe/max_vio/LAYER`: MaxVio, the most loaded expert over the mean load, less 1; 0 is even
+- `moe/max_vio_domain/DOMAIN`: the same on a domain's tokens, the most of all layers
+- `moe/dead_experts/LAYER`: experts with less than a hundredth of the mean load
+- the pictures show load, and domains by expert, at the end of each window of steps
+"""
 
 
 @dataclass(frozen=True)
@@ -221,7 +208,10 @@ def _tracked(
         tracker.start(
             "pretrain",
             _params(config, ranks),
-            code_tags(run_fingerprint(config), git_commit()),
+            {
+                **code_tags(run_fingerprint(config), git_commit()),
+                NOTE: _description(config, has_experts=loop.experts is not None),
+            },
             name=f"{out.resolve().name}/pretrain",
         )
         tracker.follow("pretrain", out / METRICS)
@@ -258,6 +248,14 @@ def _experts_tracked(
         yield
         drawing.close(waits=loop.is_finished)
         draw_step(out, loop.step)
+
+
+def _description(config: PretrainConfig, *, has_experts: bool) -> str:
+    """Return what MLflow shows above the charts: what is trained, and what the names mean."""
+    steps = config.training.steps
+    tokens = short_count(config.tokens_before(steps))
+    title = f"Pretraining of {config.model.name}: {tokens} tokens in {steps:,} steps.\n"
+    return title + _CHARTS + (_EXPERT_CHARTS if has_experts else "")
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

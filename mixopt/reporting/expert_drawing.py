@@ -106,8 +106,12 @@ def draw_step(path: Path, step: int) -> list[Path]:
     record = ExpertRecord(path / EXPERTS)
     files = write_figures(figures, path / FIGURES)
     for name in BY_STEP:
-        files.append(record.image(name, step))
-        write_bytes(files[-1], figure_png(figures[name]))
+        picture = figure_png(figures[name])
+        # MLflow's slider begins at step 0, where the first picture stands.
+        first = [] if record.image(name, 0).exists() else [0]
+        for place in (*first, step):
+            files.append(record.image(name, place))
+            write_bytes(files[-1], picture)
     return files
 
 
@@ -115,7 +119,7 @@ def drawn_files(path: Path, steps: Sequence[int]) -> tuple[list[Path], list[Path
     """Return the figures that a run can have, and the pictures that its steps will have."""
     record = ExpertRecord(path / EXPERTS)
     figures = [path / FIGURES / f"{name}.svg" for name in DESCRIPTIONS]
-    return figures, [record.image(name, step) for name in BY_STEP for step in steps]
+    return figures, [record.image(name, step) for name in BY_STEP for step in (0, *steps)]
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ BUDGET = 400  # names of a run
 
 # Statistics with a member for each layer: their columns; and of all layers: how they are reduced.
 _BY_LAYER = {
-    "busiest": ("busiest", ("mean", "max")),
+    "max_vio": ("max_violation", ("mean", "max")),
     "effective_experts": ("effective", ("mean", "min")),
     "dead_experts": ("dead", ("sum",)),
     "specialisation": ("specialisation", ("mean",)),
@@ -42,7 +42,7 @@ _OVER_LAYERS = {
 # Statistics with a member for each domain; no other statistic has their names, as a domain may be
 # called "mean".
 _BY_DOMAIN = {
-    "busiest_domain": pl.col("busiest").max(),
+    "max_vio_domain": pl.col("max_violation").max(),
     "starved_experts": pl.col("starved").sum(),
     "js_mean": pl.col("distance").mean(),
 }

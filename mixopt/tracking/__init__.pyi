@@ -1,4 +1,5 @@
 from .outcomes import (
+    NOTE as NOTE,
     code_tags as code_tags,
     open_tracker as open_tracker,
     sync as sync,

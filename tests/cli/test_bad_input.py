@@ -282,6 +282,74 @@ SETTINGS = [
 ]
 
 
+PRETRAINING = """\
+corpus: runs/web
+model: {name: llama}
+training: {steps: 100, batch: 8, sequence_length: 32, lr: 3e-4}
+"""
+PRETRAINING_SETTINGS = [
+    ("training.stpes=3", "training.stpes: unknown field; did you mean 'steps'?"),
+    ("training.batch=0", "training.batch: should be greater than 0, got 0"),
+    ("training.micro_batch=3", "training: micro_batch 3 does not divide batch 8"),
+    ("training.sequence_length=-1", "training.sequence_length: should be greater than 0, got -1"),
+    ("training.tokens=50 GB", "training.tokens: should be a valid integer"),
+    ("training.tokens=1000", "steps 100 of 256 tokens are not tokens 1,000; give one of them"),
+    ("training.lr=0", "training.lr: should be greater than 0, got 0"),
+    ("training.lr=high", "training.lr: should be a valid number, got 'high'"),
+    ("training.min_lr=1", "training: min_lr 1 is above lr 0.0003"),
+    ("training.warmup=-1", "training.warmup: should be greater than or equal to 0, got -1"),
+    ("training.schedule=cosin", "training.schedule: should be 'cosine', 'constant', 'linear'"),
+    ("training.lr_decay_shape=sqrt", "'sqrt' is not that of a cosine; give schedule: linear or"),
+    ("training.betas=[0.9]", "training.betas.1: is missing"),
+    ("training.betas=[0.9, 1]", "training.betas.1: should be less than 1, got 1"),
+    ("training.eps=0", "training.eps: should be greater than 0, got 0"),
+    ("training.weight_decay=-1", "training.weight_decay: should be greater than or equal to 0"),
+    ("training.mask_documents=often", "training.mask_documents: should be a valid boolean"),
+    ("training.precision=fp8", "training.precision: should be 'auto', 'float32' or 'bfloat16'"),
+    ("training.max_skipped=-1", "training.max_skipped: should be greater than or equal to 0"),
+    ("training.compile=2", "training.compile: should be a valid boolean"),
+    ("parallel=fdsp", "parallel: should be 'none', 'ddp', 'fsdp' or 'hsdp', got 'fdsp'"),
+    ("shard_degree=2", "shard_degree: belongs to parallel: hsdp, and it is ddp"),
+    ("device=mps", "device: should be 'auto', 'cpu' or 'cuda', got 'mps'"),
+    ("mixture={}", "mixture: give exactly one of anchor, file, weights; got none"),
+    ("mixture={anchor: natrual}", "mixture.anchor: should be 'natural' or 'uniform'"),
+    ("mixture={anchor: uniform, file: a}", "exactly one of anchor, file, weights; got ['anchor'"),
+    ("mixture={weights: {a: 2}}", "mixture.weights.a: should be less than or equal to 1, got 2"),
+    ("schedule=3", "schedule: content: expected fields, got 3"),
+    ("schedule=nowhere.yaml", "schedule: nowhere.yaml: not found"),
+    ("schedule={stages: []}", "schedule: content: stages: expected a list of stages"),
+    ("max_epochs=0", "max_epochs: should be greater than 0, got 0"),
+    ("estimator={}", "estimator.name: is missing"),
+    ("estimator={name: odm, observe_every: 0}", "estimator.observe_every: should be greater"),
+    ("estimator={name: odm, bounds: {a: [0.1]}}", "estimator.bounds.a.1: is missing"),
+    ("estimator={name: odm, objective: {a: 0}}", "estimator.objective.a: should be greater than"),
+    ("held_out.every=-1", "held_out.every: should be greater than or equal to 0, got -1"),
+    ("held_out.tokens=0", "held_out.tokens: should be greater than 0, got 0"),
+    ("checkpoint.every=-1", "checkpoint.every: should be greater than or equal to 0, got -1"),
+    ("checkpoint.keep=0", "checkpoint.keep: should be greater than 0, got 0"),
+    ("checkpoint.keep_every=3", "keep_every 3 is not a multiple of every 500"),
+    ("checkpoint.evry=3", "checkpoint.evry: unknown field; did you mean 'every'?"),
+    ("metrics.every=0", "metrics.every: should be greater than 0, got 0"),
+    ("metrics.peak_flops=0", "metrics.peak_flops: should be greater than 0, got 0"),
+    ("experts.enabled=maybe", "experts.enabled: should be 'auto'"),
+    ("experts.every=0", "experts.every: should be greater than 0, got 0"),
+    ("experts.balance=evenly", "experts.balance: should be 'auto', 'bias', 'auxiliary' or 'off'"),
+    ("experts.bias_rate=1", "experts.bias_rate: should be less than 1, got 1"),
+    ("experts.adapters=x", "experts.adapters: should be a valid list, got 'x'"),
+    ("model={}", "model: give name, or from"),
+    ("model={name: llama, optimizer: true}", "model: optimizer True has no effect without from"),
+    ("model={name: llama, options: 3}", "model.options: should be a valid dictionary, got 3"),
+    ("corpus=[a]", "corpus: should be a valid string"),
+    ("corpus=s3://a:b@c/d", "corpus: s3://***@c/d: has a secret"),
+    ("corpus=nowhere.yaml", "nowhere.yaml: no such file"),
+    ("corpus=nowhere", "nowhere"),
+    ("seed=-1", "seed: should be greater than or equal to 0, got -1"),
+    ("name=a b", "name: "),
+    ("stream={}", "stream: unknown field"),
+    ("tracking.enbaled=true", "tracking.enbaled: unknown field; did you mean 'enabled'?"),
+]
+
+
 @pytest.fixture(scope="module")
 def folder(experiment, tmp_path_factory):
     path = tmp_path_factory.mktemp("input")
@@ -335,6 +403,16 @@ def test_what_a_domain_without_text_lacks_is_named(tmp_path, before, after, expe
 @pytest.mark.parametrize(("setting", "expected"), SETTINGS)
 def test_an_override_that_cannot_be_is_named(tmp_path, setting, expected):
     assert expected in refused(tmp_path, BASE, "--set", setting)
+
+
+@pytest.mark.parametrize(("setting", "expected"), PRETRAINING_SETTINGS)
+def test_what_a_pretraining_cannot_be_is_named(tmp_path, monkeypatch, setting, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(PRETRAINING)
+    ended = mixopt("pretrain", "run.yaml", "--out", "run", "--set", setting)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.error.count("\n") == 1
+    assert expected in ended.error
 
 
 def test_a_path_or_a_terminal_that_is_not_utf_8_is_one_line(folder):

@@ -35,6 +35,13 @@ def test_a_step_has_its_pictures_and_the_run_its_figures(run):
     assert all(file.is_file() for file in files)
 
 
+def test_the_slider_of_steps_begins_with_a_picture(run):
+    draw_step(run, 10)
+    draw_step(run, 20)
+    first = (run / "experts/images/experts_load/00000000.png").read_bytes()
+    assert first == (run / "experts/images/experts_load/00000010.png").read_bytes()
+
+
 def test_what_came_after_a_step_is_not_in_its_picture(run):
     draw_step(run, 20)
     at_20 = (run / "experts/images/experts_load/00000020.png").read_bytes()
@@ -55,7 +62,7 @@ def test_of_windows_that_end_while_one_is_drawn_the_last_is_drawn_next(run):
     with ExpertDrawing(run, said.append) as drawing:
         for step in (10, 20, 30):
             drawing.draw(step)
-    assert pictures(run) == {"00000010", "00000030"}, "nothing is waited for"
+    assert pictures(run) == {"00000000", "00000010", "00000030"}, "nothing is waited for"
     assert said == []
 
 
@@ -82,4 +89,4 @@ def test_a_run_that_goes_on_from_a_checkpoint_draws_later_steps_again(run):
     draw_step(run, 20)
     draw_step(run, 30)
     ExpertRecord(run / "experts").cut(20)
-    assert pictures(run) == {"00000020"}
+    assert pictures(run) == {"00000000", "00000020"}

@@ -33,7 +33,7 @@ def record(tmp_path) -> ExpertRecord:
     made = ExpertRecord(tmp_path / "experts")
     for place in range(3):
         made.write_window(10 * place, 10 * place + 10, assignments(place))
-        made.write_scalars(10 * place + 10, {"moe/busiest/mean": 0.5 * place})
+        made.write_scalars(10 * place + 10, {"moe/max_vio/mean": 0.5 * place})
     return made
 
 

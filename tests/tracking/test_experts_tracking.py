@@ -68,12 +68,13 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
-    values = [line for line in map(json.loads, lines) if "moe/busiest/mean" in line]
-    history = client.get_metric_history(run.info.run_id, "moe/busiest/mean")
+    values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
+    history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
     assert {(one.step, one.value) for one in history} == {
-        (line["step"], line["moe/busiest/mean"]) for line in values
+        (line["step"], line["moe/max_vio/mean"]) for line in values
     }
     assert "moe/specialisation/layer_01" in run.data.metrics
+    assert "MaxVio" in run.data.tags["mlflow.note.content"]
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
 
     monkeypatch.chdir(tmp_path)  # artifacts are beside the database
@@ -93,7 +94,7 @@ def counts_of_a_trial() -> ExpertCounts:
 
 def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
     values = trial_scalars(counts_of_a_trial())
-    assert values["moe/busiest/layer_01"] == pytest.approx(4.0)
+    assert values["moe/max_vio/layer_01"] == pytest.approx(3.0)
     assert values["moe/diagnoses/collapse"] == 1
     assert values["moe/specialisation/mean"] == pytest.approx(0.0)
     assert values["moe/js_mean/web"] == pytest.approx(0.0, abs=1e-6)
@@ -112,7 +113,7 @@ def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
         experts=ExpertCounts(window, window),
     )
     names = {name for name, *_ in _trial_metrics(result, 0, None)}
-    assert {"loss/d59", "bpb/d59", "moe/busiest/max", "moe/busiest/layer_60"} <= names
+    assert {"loss/d59", "bpb/d59", "moe/max_vio/max", "moe/max_vio/layer_60"} <= names
     assert len(names) <= 400
 
 
