@@ -25,7 +25,7 @@ def problem(monkeypatch):
     """Hidden states, head and targets of two members, for chunks of 6 tokens and tiles of 64."""
     monkeypatch.setitem(loss_module.CHUNK_LOGITS, "cpu", 7 * 301)
     monkeypatch.setitem(loss_module.TILE_LOGITS, "cpu", 1)
-    monkeypatch.setattr(loss_module, "LEAST_TILE", 64)
+    monkeypatch.setattr(loss_module, "MIN_TILE", 64)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 23, 16, generator=generator, requires_grad=True)
     head = torch.randn(2, 301, 16, generator=generator, requires_grad=True)

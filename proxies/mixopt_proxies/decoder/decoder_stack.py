@@ -74,8 +74,8 @@ class Decoder:
             stream = stream + self._feed_forward(leaves, prefix, normed)
         if self.size.experts is None:
             return stream, None
-        said, choice = route(leaves, prefix, normed, self.size.experts.top_k)
-        return stream + said, choice
+        output, choice = route(leaves, prefix, normed, self.size.experts.top_k)
+        return stream + output, choice
 
     def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
         """Scale each token's channels to a mean square of 1, then by the weights."""

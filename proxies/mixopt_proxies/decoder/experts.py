@@ -50,8 +50,8 @@ def route(
     given = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
     gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
     down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
-    said_AC = swiglu(given, gate_up, down, ends_G).index_select(0, place_A)
-    weighed = said_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
+    output_AC = swiglu(given, gate_up, down, ends_G).index_select(0, place_A)
+    weighed = output_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
     return weighed.sum(2), choice
 
 

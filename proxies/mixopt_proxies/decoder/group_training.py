@@ -238,7 +238,7 @@ FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
 # Of all memory of a host, which other workers share, and of what is free on a GPU.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 SECONDS_EACH = 0.5
-LEAST_STEPS = 3
+MIN_STEPS = 3
 GAIN = 1.05
 
 
@@ -303,7 +303,7 @@ class Tuner:
         except torch.OutOfMemoryError:
             return 0.0
         steps, start = 0, time.perf_counter()
-        while steps < LEAST_STEPS or time.perf_counter() - start < SECONDS_EACH:
+        while steps < MIN_STEPS or time.perf_counter() - start < SECONDS_EACH:
             self.step()
             steps += 1
         return steps * self._step_tokens / (time.perf_counter() - start)

@@ -103,7 +103,7 @@ class HeldOutTasks:
 # Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
 # 1,172 steps took 7.0% of its CPU time, so that a batch counts as a step.
 SHARE = 0.02
-FEWEST = 2  # points before the end, whatever they cost
+MIN_POINTS = 2  # points before the end, whatever they cost
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int,
     """Return the windows of each domain, and the points before the end that read them."""
     affordable = SHARE * steps  # batches, at all points and at the end
     least = math.ceil(domains / batch)
-    points = min(points, max(FEWEST, int(affordable / least) - 1))
+    points = min(points, max(MIN_POINTS, int(affordable / least) - 1))
     batches = max(least, int(affordable / (points + 1)))
     return max(1, batches * batch // domains), points
 

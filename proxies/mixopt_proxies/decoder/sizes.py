@@ -323,8 +323,8 @@ _REGMIX = DecoderSize(
     clip=1.0,
 )
 
-_TINY = DecoderSize(
-    layers=2,
+_TINY = replace(
+    _REGMIX,
     width=64,
     heads=2,
     ff=192,
@@ -334,9 +334,6 @@ _TINY = DecoderSize(
     lr=3.5e-3,
     warmup=0.05,
     schedule="cosine",
-    weight_decay=0.1,
-    betas=(0.9, 0.95),
-    clip=1.0,
 )
 
 SIZES: dict[str, DecoderSize] = {

@@ -142,7 +142,7 @@ CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
 # Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower.
 # A GPU takes all of a chunk at once.
 TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
-LEAST_TILE = 256
+MIN_TILE = 256
 
 Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -264,7 +264,7 @@ def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tenso
 
 def tile_width(tokens: int, vocab_size: int, device: torch.device) -> int:
     """Return how much of the vocabulary a tile has: even tiles, of a multiple of 64."""
-    most = max(LEAST_TILE, TILE_LOGITS[device.type] // tokens)
+    most = max(MIN_TILE, TILE_LOGITS[device.type] // tokens)
     even = math.ceil(vocab_size / math.ceil(vocab_size / most))
     return min(vocab_size, math.ceil(even / 64) * 64)
 

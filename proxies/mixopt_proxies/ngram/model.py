@@ -166,9 +166,9 @@ def log_probabilities_on_the_way(
 ) -> Array:
     """Return the logarithms of probabilities after so many tokens, shape (E, S)."""
     probability_SE = np.full((len(tokens_S), len(ends)), 1.0 / model.vocab_size)
-    sample = model.found(tokens_S, starts_S)
-    for order, counted, asked in zip(model.orders, grams, sample, strict=True):
-        seen = _SampleCounts.of(order, counted, asked, np.asarray(ends), model.vocab_size)
+    samples = model.found(tokens_S, starts_S)
+    for order, counted, sample in zip(model.orders, grams, samples, strict=True):
+        seen = _SampleCounts.of(order, counted, sample, np.asarray(ends), model.vocab_size)
         mixed_SE = seen.counts_SE + seen.kinds_SE * probability_SE
         mixed_SE /= np.maximum(seen.totals_SE + seen.kinds_SE, 1)
         probability_SE = np.where(seen.totals_SE > 0, mixed_SE, probability_SE)
@@ -189,11 +189,11 @@ class _SampleCounts:
         cls,
         order: GramCounts,
         counted: Grams,
-        asked: Grams,
+        sample: Grams,
         ends: IntArray,
         vocab_size: int,
     ) -> _SampleCounts:
-        contexts_U = np.unique(asked.contexts_T[asked.contexts_T >= 0])
+        contexts_U = np.unique(sample.contexts_T[sample.contexts_T >= 0])
         # Grams are sorted by context: those of one context follow each other.
         first_U = np.searchsorted(order.keys_G, contexts_U * vocab_size)
         size_U = np.searchsorted(order.keys_G, (contexts_U + 1) * vocab_size) - first_U
@@ -204,18 +204,18 @@ class _SampleCounts:
         of_gram = np.full(len(order.keys_G) + 1, count)  # of NONE too, which is the last
         of_gram[gram_H] = np.arange(count)
         counts_EH = _up_to(ends, of_gram, counted.grams_T, order.counts_G[gram_H])
-        at_S, known_S = _found_places(contexts_U, asked.contexts_T)
+        at_S, known_S = _found_places(contexts_U, sample.contexts_T)
         return cls(
-            _rows(counts_EH, of_gram[asked.grams_T], asked.grams_T >= 0),
+            _rows(counts_EH, of_gram[sample.grams_T], sample.grams_T >= 0),
             _rows(_sums(counts_EH, begin_U), at_S, known_S),
             _rows(_sums(counts_EH > 0, begin_U), at_S, known_S),
         )
 
 
-def _found_places(numbers_U: IntArray, asked_S: IntArray) -> tuple[IntArray, BoolArray]:
+def _found_places(numbers_U: IntArray, wanted_S: IntArray) -> tuple[IntArray, BoolArray]:
     """Return where each number is among the sorted ones, and whether it is."""
-    at_S = np.searchsorted(numbers_U, asked_S)
-    known_S = np.isin(asked_S, numbers_U)
+    at_S = np.searchsorted(numbers_U, wanted_S)
+    known_S = np.isin(wanted_S, numbers_U)
     return at_S, known_S
 
 

@@ -62,14 +62,14 @@ class NgramProxy:
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
         held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
-        asked = _HeldOutAndTasks(
+        scored_on = _HeldOutAndTasks(
             corpus.evaluation, held_out, [TaskRows(task) for task in corpus.tasks]
         )
         total = len(trials) * training.tokens
         results = []
         for done, trial in enumerate(trials):
             begin = partial(_report, report, done * training.tokens, total)
-            results.append(self._train(trial, corpus, training, asked, begin))
+            results.append(self._train(trial, corpus, training, scored_on, begin))
         report(Progress(total, total))
         return results
 
@@ -78,7 +78,7 @@ class NgramProxy:
         trial: Trial,
         corpus: Corpus,
         training: Training,
-        asked: _HeldOutAndTasks,
+        scored_on: _HeldOutAndTasks,
         begin: Callable[[Doing], None],
     ) -> TrialResult:
         started = time.perf_counter()
@@ -99,8 +99,8 @@ class NgramProxy:
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
-            curve.append(asked.of(model, end))
-        curve = [*asked.on_the_way(model, grams, curve[-1], training.curve_points), *curve]
+            curve.append(scored_on.of(model, end))
+        curve = [*scored_on.on_the_way(model, grams, curve[-1], training.curve_points), *curve]
         return TrialResult(
             trial=trial.name,
             status="finished",
