@@ -288,7 +288,9 @@ class HeldOutText:
             output = self._model.evaluate(tokens_BW[:, :-1])
             exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
             ones_BT = torch.ones_like(exact_BT)
-            sums_3B = torch.stack([part.sum(1) for part in (exact_BT, ones_BT, exact_BT.square())])
+            parts = (exact_BT, ones_BT, exact_BT.square())
+            # In whole units row by row, so that they add up alike however many ranks have them.
+            sums_3B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
             domain_B = torch.from_numpy(domain).to(self._device)
             counts_B = torch.from_numpy(counts).to(self._device)
             sums_3M.index_add_(1, domain_B[counts_B], sums_3B[:, counts_B])

@@ -159,6 +159,7 @@ def test_a_checkpoint_under_the_name_of_another_is_refused(config, whole, tmp_pa
     assert_equal_runs(out, whole)
 
 
+@pytest.mark.nightly
 def test_two_ranks_go_on_from_the_same_checkpoint(context, config, tmp_path):
     overrides = [ODM, "parallel=fsdp"]
     whole = finished(context, config, tmp_path / "whole", 2, overrides)
@@ -171,6 +172,7 @@ def test_two_ranks_go_on_from_the_same_checkpoint(context, config, tmp_path):
     assert metrics_of(out) == metrics_of(whole.out)
 
 
+@pytest.mark.nightly
 def test_two_ranks_end_alike_where_none_is_whole(context, config, whole, tmp_path):
     out = copied(whole, tmp_path)
     for path in checkpoints(out):

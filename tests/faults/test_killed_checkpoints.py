@@ -23,7 +23,7 @@ from pretrain_runs import (
 from mixopt.pretraining import verify_pretraining
 from mixopt.testing import tiny_corpus
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("one_thread")]
 STEPS, EVERY = 9, 3
 RANKS = (1, 2)
 

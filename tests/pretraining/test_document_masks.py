@@ -256,6 +256,7 @@ def alone(model: nn.Module, row) -> list[float]:
     return losses
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_are_one(context, config, masked, tmp_path, parallel):
     job = finished(context, config, tmp_path / "run", 2, [f"parallel={parallel}"])
@@ -270,6 +271,7 @@ def test_micro_batches_do_not_matter(context, config, masked, tmp_path):
         torch.testing.assert_close(weights_of(job.out)[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_a_killed_run_resumes_with_its_masks(context, config, masked, tmp_path):
     first = Job(context, config, tmp_path / "run", 1, ["checkpoint.every=2"])
     first.until_true(lambda: bool(checkpoints(tmp_path / "run")))

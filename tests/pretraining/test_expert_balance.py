@@ -246,6 +246,7 @@ def test_a_coefficient_is_found_under_the_familys_own_name(name, options):
 # --- Ranks ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.nightly), "fsdp"])
 def test_two_ranks_are_one_with_biases(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"
@@ -255,6 +256,7 @@ def test_two_ranks_are_one_with_biases(parallel, whole, context, config, tmp_pat
     assert_close_weights(out, whole)
 
 
+@pytest.mark.nightly
 def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, corpus, tmp_path):
     """A pass's loss is of its own tokens: what a rank has of a batch is a pass of one process."""
     config = config_of(corpus, tmp_path, WITH_LOSS)

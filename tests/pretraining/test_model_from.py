@@ -85,6 +85,7 @@ def test_a_run_that_two_ranks_wrote_is_read_by_one(folder, tmp_path):
     assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == 7
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("start", "parallel"),
     [

@@ -168,6 +168,7 @@ def test_two_ranks_are_one(context, config, steered, tmp_path):
     assert_same_weights(weights_of(job.out), weights_of(steered.out))
 
 
+@pytest.mark.nightly
 def test_two_killed_ranks_go_on_as_one(context, config, steered, tmp_path):
     first = Job(context, config, tmp_path / "run", 2, [AIOLI])
     passes = random.randrange(7, STEPS - 2)
@@ -195,6 +196,7 @@ def test_sigterm_to_one_rank_stops_all_after_the_same_step_with_a_checkpoint(
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(scheduled.out))
 
 
+@pytest.mark.nightly
 def test_dropout_goes_on_where_it_was(context, config, tmp_path):
     overrides = ["model.name=pretrain_job:Dropping", "training.steps=8", "checkpoint.every=3"]
     whole = finished(context, config, tmp_path / "whole", overrides=overrides)
@@ -233,6 +235,7 @@ def test_a_damaged_checkpoint_is_named(context, config, tmp_path):
 # --- Sharded ------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_sharded_ranks_train_as_replicated_ones_and_go_on_as_one(context, config, tmp_path):
     overrides = [*SCHEDULED, "parallel=fsdp"]
     whole = finished(context, config, tmp_path / "whole", overrides=[*SCHEDULED, "parallel=none"])
@@ -260,6 +263,7 @@ def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(context, config
     assert int(taken) == STEPS - 2
 
 
+@pytest.mark.nightly
 def test_too_many_such_steps_end_the_run_with_one_line(context, config, tmp_path):
     broken = ["model={name: 'pretrain_job:Broken', options: {first: 3, last: 99}}"]
     limit = ["training.max_skipped=2", ODM, "estimator.observe_every=1"]

@@ -154,6 +154,7 @@ def test_a_run_that_was_killed_has_the_record_of_one_that_was_not(whole, context
     assert_same_record(whole, out)
 
 
+@pytest.mark.nightly
 def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
     out = tmp_path / "run"
     part = "experts/counts/part-00000006.parquet"
@@ -179,6 +180,7 @@ def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, t
     assert_same_record(whole, out)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"

@@ -20,7 +20,7 @@ from mixopt.errors import ConfigError
 from mixopt.pretraining import load_pretraining, verify_pretraining
 from mixopt.testing import tiny_corpus
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("one_thread")]
 HSDP = ["parallel=hsdp", "shard_degree=2"]
 
 

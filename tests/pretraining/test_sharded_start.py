@@ -102,7 +102,6 @@ def test_rank_0_alone_has_weights_before_they_are_sharded(started, ranks, kind, 
     assert not first["said"]
 
 
-@pytest.mark.nightly  # what is measured differs from run to run, from 2 to 2.5 weights
 @pytest.mark.parametrize(("ranks", "kind"), [marked(*way) for way in WAYS])
 def test_no_other_rank_ever_holds_much_more_than_its_part(started, ranks, kind):
     """Every allocation of tensors counts, from before the model is built until it has weights."""

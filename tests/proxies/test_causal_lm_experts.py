@@ -131,6 +131,7 @@ def test_biases_move_by_the_load_of_all_passes_of_a_step_and_not_when_it_was_ski
         torch.testing.assert_close(model.layers[0].bias, expected)
 
 
+@pytest.mark.nightly
 def test_two_ranks_move_biases_and_weights_as_one(context, config, alone, tmp_path):
     finished(context, config, tmp_path / "run", ranks=2)
     biases = [value for name, value in alone.items() if name.endswith(".bias")]
