@@ -68,7 +68,7 @@ def answer_of(run: Run) -> PageAnswer:
     return PageAnswer(
         sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
         label="Not validated yet",
-        why=f"{_capital(outcome.note)}.",
+        why=without_folders(f"By prediction alone: {outcome.note}."),
         mixture=proposal.mixture,
         called="edited" if is_own else "proposed",
         natural=proposal.natural,

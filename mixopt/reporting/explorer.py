@@ -15,10 +15,9 @@ import traitlets
 
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.reporting.page import asset
-from mixopt.reporting.what_if import packed_json, question_data, view_script
+from mixopt.reporting.what_if import packed_json, view_script, what_if_data
 
 if TYPE_CHECKING:
-    from mixopt.config import ConstraintsConfig
     from mixopt.proposals import ProposalRequest
 
 
@@ -44,13 +43,11 @@ class Explorer(anywidget.AnyWidget):
     weights = traitlets.Dict().tag(sync=True)
     mixture = traitlets.Instance(Mixture)
 
-    def __init__(
-        self, question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
-    ) -> None:
+    def __init__(self, question: ProposalRequest, starts: Mapping[str, Mixture]) -> None:
         """Start at the first of some mixtures."""
         self._domains = question.fit.domains
         first = next(iter(starts.values())).over(self._domains)
-        data = packed_json(question_data(question, limits, starts))
+        data = packed_json(what_if_data(question, starts))
         super().__init__(_data=data, weights=dict(first), mixture=first)
 
     def __repr__(self) -> str:

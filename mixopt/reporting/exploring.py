@@ -29,8 +29,8 @@ def explore(
 
     Args:
         source: A run with a proposal, or a fit.
-        constraints: The fields of an experiment's `constraints:`, or a YAML file of them; as the
-            run has them when None.
+        constraints: The fields of an experiment's `constraints:`, or a YAML file of them; they
+            are merged into the run's.
         inventory: Distinct tokens of each domain, or a YAML file of them; the run's when None.
             Of a fit without, nothing is known of epochs.
         tokens: Length of the full run, such as 25e9; as the run has it when None.
@@ -41,16 +41,9 @@ def explore(
         InfeasibleError: Constraints that no mixture meets.
         RunError: The run has no proposal yet.
     """
-    from mixopt.config import (
-        ConstraintsConfig,
-        ProposeConfig,
-        read_constraints,
-        read_inventory,
-        token_count,
-    )
     from mixopt.fitting import Fit
     from mixopt.proposals import ProposalRequest
-    from mixopt.run_directory import Run, base_losses, collapsed_trials
+    from mixopt.run_directory import Run, request_of
 
     try:
         from mixopt.reporting.explorer import Explorer
@@ -58,28 +51,14 @@ def explore(
         if (error.name or "").partition(".")[0] == "mixopt":
             raise
         raise PluginError(f"explore: needs {error.name}: pip install 'mixopt[notebooks]'") from None
-    if not isinstance(source, (Run, Fit)):
+    from mixopt.reporting.what_if import starts_of
+
+    changes: dict[str, Any] = {"constraints": constraints, "inventory": inventory, "tokens": tokens}
+    if isinstance(source, Run):
+        return Explorer(request_of(source, source.fit, **changes), starts_of(source))
+    if not isinstance(source, Fit):
         raise ConfigError(
             f"explore: expected a run (mixopt.load_run) or a fit, got {type(source).__name__}"
         )
-    fit = source.fit if isinstance(source, Run) else source
-    limits, search, sizes = ConstraintsConfig(), ProposeConfig(), None
-    known: dict[str, Any] = {}
-    if isinstance(source, Run):
-        limits, search, sizes = source.config.constraints, source.config.propose, source.inventory
-        known = {"collapsed": collapsed_trials(source.path), "base": base_losses(source)}
-    if constraints is not None:
-        if not isinstance(constraints, ConstraintsConfig):
-            constraints = read_constraints(constraints)
-        limits = constraints
-    if inventory is not None:
-        sizes = read_inventory(inventory, fit.domains)
-    if tokens is not None:
-        search = search.model_copy(update={"target_tokens": token_count(tokens)})
-    question = ProposalRequest.of(fit, constraints=limits, inventory=sizes, search=search, **known)
-    starts = {}
-    if isinstance(source, Run):
-        if source.is_done("validate"):
-            starts["Recommended"] = source.recommendation.mixture
-        starts["Proposal"] = source.proposal.mixture
-    return Explorer(question, limits, {**starts, "Natural": question.natural})
+    question = ProposalRequest.of(source, **changes)
+    return Explorer(question, {"Natural": question.natural})

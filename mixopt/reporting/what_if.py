@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from mixopt.constraints import Guards, Radius
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports
 from mixopt.objective import Objective
 from mixopt.reporting.page import Section, asset, json_text, paragraph
+from mixopt.run_directory import Run, request_of
 
 if TYPE_CHECKING:
-    from mixopt.config import ConstraintsConfig
     from mixopt.mixture import Mixture
     from mixopt.proposals import ProposalRequest
-    from mixopt.run_directory import Run
 
 # What `lawOf` in assets/law.js knows.
 KINDS = ("gaussian_process", "power", "skills", "epochs", "mean", "corrected", "aimed")
@@ -47,7 +47,7 @@ renderWhatIf(document.getElementById("what-if-view"),
 def what_if_section(run: Run) -> Section:
     """Return the section of the page, or a line that says why there is none."""
     try:
-        packed = packed_json(what_if_data(run))
+        packed = packed_json(what_if_data(request_of(run, run.fit), starts_of(run)))
         if len(packed) > MAX_BYTES:
             raise PluginError(
                 f"the what-if is left out: the fitted law takes {len(packed) / 1e6:.1f} MB, more"
@@ -70,19 +70,13 @@ def view_script() -> str:
     return "\n".join(asset(name) for name in SCRIPTS)
 
 
-def what_if_data(run: Run) -> dict[str, Any]:
-    """Return plain values and arrays of a run with a proposal, for `packed_json`."""
-    from mixopt.run_directory import request_of
-
-    question = request_of(run, run.fit)
+def starts_of(run: Run) -> dict[str, Mixture]:
+    """Return the mixtures of a run that a what-if may begin with, the first one at first."""
     starts = {"Recommended": run.recommendation.mixture} if run.is_done("validate") else {}
-    starts |= {"Proposal": run.proposal.mixture, "Natural": question.natural}
-    return question_data(question, run.config.constraints, starts)
+    return starts | {"Proposal": run.proposal.mixture, "Natural": run.natural}
 
 
-def question_data(
-    question: ProposalRequest, limits: ConstraintsConfig, starts: Mapping[str, Mixture]
-) -> dict[str, Any]:
+def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> dict[str, Any]:
     """Return plain values and arrays, for `packed_json` and `renderWhatIf`."""
     fit = question.fit
     domains = fit.domains
@@ -92,19 +86,17 @@ def question_data(
         "natural": question.natural.over(domains).array,
         "starts": [[name, mixture.over(domains).array] for name, mixture in starts.items()],
         **law_data(fit),
-        "constraints": _constraints(question, limits),
+        "constraints": _constraints(question),
         "trials": {"names": fit.trials.table["trial"].to_list(), "weights": fit.data.weights_ND},
     }
 
 
-def _constraints(question: ProposalRequest, stated: ConstraintsConfig) -> dict[str, Any]:
-    from mixopt.constraints import Radius
-
+def _constraints(question: ProposalRequest) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
     radius = next((one for one in limits.convex if isinstance(one, Radius)), None)
     inventory = question.inventory
-    epochs = dict.fromkeys(domains, stated.max_epochs) | (stated.max_epochs_of or {})
+    epochs = {one.domains[0]: one.setting for one in limits.linear if one.target_tokens}
     return {
         "low": limits.lower_D[places],
         "high": limits.upper_D[places],
@@ -120,7 +112,7 @@ def _constraints(question: ProposalRequest, stated: ConstraintsConfig) -> dict[s
         "inventory": np.array([float((inventory or {}).get(name, 1)) for name in domains]),
         # Without an inventory nothing is known of epochs, whatever the length.
         "target_tokens": None if inventory is None else question.search.target_tokens,
-        "max_epochs": [epochs[name] for name in domains],
+        "max_epochs": [epochs.get(name) for name in domains],
         "radius": None
         if radius is None
         else {
@@ -135,8 +127,6 @@ def _constraints(question: ProposalRequest, stated: ConstraintsConfig) -> dict[s
 
 def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     """Return by how much which losses may be predicted worse than those of a reference."""
-    from mixopt.constraints import Guards
-
     limits, fit = question.constraints.guardrails, question.fit
     if limits is None:
         return None

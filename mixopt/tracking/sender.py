@@ -78,8 +78,8 @@ class SentRun:
     status: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # hashes
-    trials: dict[str, str] = field(default_factory=dict)  # hashes of their file and the objective
+    files: dict[str, str] = field(default_factory=dict)  # their marks
+    trials: dict[str, str] = field(default_factory=dict)  # marks of their file and the objective
     lines: dict[str, Position] = field(default_factory=dict)
 
 
@@ -129,7 +129,6 @@ class Sender:
         self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._found: set[str] = set()  # steps whose runs were seen by this process
-        self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
         self._noted = time.monotonic()
         self.sent = Sent(path, name.address)
         self.trouble: str | None = None
@@ -237,10 +236,11 @@ class Sender:
         found = sorted(trial_paths(inside(self._path, wanted.folder)))
         files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
         aim = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
-        fresh = [f for f in files if sent.trials.get(f.stem) != f"{self._digest(f)} {aim}"]
+        fresh = [f for f in files if sent.trials.get(f.stem) != f"{_mark(f)} {aim}"]
         known = _children(client, self._experiment_id, sent.run) if fresh else {}
         for file in fresh:
-            content, ended = self._digest(file), int(file.stat().st_mtime * 1000)
+            content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+            mark, ended = _mark(file), int(file.stat().st_mtime * 1000)
             trial, result = read_entry(file)
             run = known.get(content)
             if run is None:
@@ -255,7 +255,7 @@ class Sender:
             client.set_terminated(
                 run, "FINISHED" if result.status == "finished" else "FAILED", ended
             )
-            sent.trials[file.stem] = f"{content} {aim}"
+            sent.trials[file.stem] = f"{mark} {aim}"
             self._note("trials", 1)
 
     def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
@@ -273,7 +273,7 @@ class Sender:
         self, client: MlflowClient, sent: SentRun, name: str, folder: str | None
     ) -> None:
         file = inside(self._path, name)
-        if not file.is_file() or sent.files.get(name) == (mark := self._digest(file)):
+        if not file.is_file() or sent.files.get(name) == (mark := _mark(file)):
             return
         if self._own and _database(self._login.uri) is not None:
             _check_artifacts_inside(client, sent.run, self._path)
@@ -284,20 +284,18 @@ class Sender:
         sent.files[name] = mark
         self._note("files", 1)
 
-    def _digest(self, file: Path) -> str:
-        """Return the hash of a file, which is read again when it has changed."""
-        found = file.stat()
-        stamp = (found.st_mtime_ns, found.st_size)
-        if self._digests.get(file, (None, ""))[0] != stamp:
-            self._digests[file] = (stamp, hashlib.sha256(file.read_bytes()).hexdigest()[:32])
-        return self._digests[file][1]
-
     def _note(self, what: str, count: int) -> None:
         """Count what was sent; the file is written every second, as a sign of life too."""
         self.sent.counts[what] += count
         if time.monotonic() > self._noted + 1:
             self._noted = time.monotonic()
             self.sent.write(self.trouble)
+
+
+def _mark(file: Path) -> str:
+    """Return what changes when a file is written."""
+    found = file.stat()
+    return f"{found.st_mtime_ns} {found.st_size}"
 
 
 def key_of(name: str) -> str:
