@@ -40,6 +40,13 @@ def test_there_are_at_most_70_fields_each_with_a_sentence():
     assert [name for name in fields.keys() - tracking if not fields[name].description] == []
 
 
+def test_an_error_has_the_sentence_of_the_field(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, LENGTHS | {"steps": "many"})
+    sentence = dict(fields_of(PretrainConfig))["training.steps"].description
+    assert str(caught.value).endswith(f"got 'many' ({sentence})")
+
+
 def loaded(tmp_path, training: dict, **parts) -> PretrainConfig:
     return load_pretraining(write_config(tmp_path, corpus="x", training=training, **parts))
 
