@@ -98,18 +98,18 @@ def _levanter(entries: Entries, facts: Facts) -> Any:
 
 def _components(entries: Entries, facts: Facts) -> dict[str, Any]:
     """Return where Levanter's components are: files of text, or a cache of tokens."""
-    found: dict[str, Any] = {}
+    components: dict[str, Any] = {}
     for entry in entries:
         if entry.named or builder_of(entry.path) is not None:
-            found[entry.domain] = {"source": {"type": "url", "train_urls": list(entry.paths)}}
+            components[entry.domain] = {"source": {"type": "url", "train_urls": list(entry.paths)}}
         elif len(entry.paths) == 1:
-            found[entry.domain] = {"cache_dir": entry.path}
+            components[entry.domain] = {"cache_dir": entry.path}
         else:
             raise ConfigError(
                 f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} is read as a cache of "
                 "tokens, and only one is allowed; give one, or files of text such as .jsonl"
             )
-    return found
+    return components
 
 
 def _levanter_stages(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:

@@ -149,9 +149,9 @@ def epochs_of(
         GPTDataset,
     )
 
-    found = {}
+    built = {}
     for name, prefix in prefixes.items():
         alone = replace(config, blend=([prefix], None), blend_per_split=None, split="1,0,0")
         builder = BlendedMegatronDatasetBuilder(GPTDataset, [None] * 3, is_built_on_rank, alone)
-        found[name] = builder.build()[0]
-    return None if None in found.values() else found
+        built[name] = builder.build()[0]
+    return None if None in built.values() else built

@@ -36,13 +36,13 @@ class ChatTokens:
         Raises:
             CorpusError: The tokenizer has no chat template, or several and none is chosen.
         """
-        found = template or getattr(tokenizer, "chat_template", None)
-        if not isinstance(found, str):
+        chosen = template or getattr(tokenizer, "chat_template", None)
+        if not isinstance(chosen, str):
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-            what = "has several chat templates" if found else "has no chat template"
+            what = "has several chat templates" if chosen else "has no chat template"
             raise CorpusError(f"tokenizer {name}: {what}; give ChatTokens(template=)")
-        self._tokenizer, self._template, self._field = tokenizer, found, messages
-        self._is_marked = bool(_MARKS.search(found))
+        self._tokenizer, self._template, self._field = tokenizer, chosen, messages
+        self._is_marked = bool(_MARKS.search(chosen))
 
     def __call__(self, sample: Any) -> dict[str, Any]:
         """Return the tokens of a conversation, and labels that are -100 outside of answers."""
@@ -62,8 +62,8 @@ class ChatTokens:
         return {"input_ids": tokens, "labels": labels}
 
     def _marked(self, messages: Sequence[Any], tools: Any) -> dict[str, Any]:
-        found = self._apply(messages, tools, return_assistant_tokens_mask=True)
-        tokens, mask = np.asarray(found["input_ids"]), np.asarray(found["assistant_masks"])
+        marked = self._apply(messages, tools, return_assistant_tokens_mask=True)
+        tokens, mask = np.asarray(marked["input_ids"]), np.asarray(marked["assistant_masks"])
         return {"input_ids": tokens, "labels": np.where(mask != 0, tokens, NO_LOSS)}
 
     def _beginning(
@@ -72,14 +72,14 @@ class ChatTokens:
         """Count the tokens of the first turns, with the prompt for an answer if it is asked for."""
         if turns == len(messages) and not is_asked:
             return len(tokens)
-        found = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
-        if not np.array_equal(found, tokens[: len(found)]):
+        beginning = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
+        if not np.array_equal(beginning, tokens[: len(beginning)]):
             raise CorpusError(
                 f"the chat template writes the first {turns} of {len(messages)} messages "
                 "otherwise than at the beginning of all of them, so answers cannot be located: "
                 "mark them by {% generation %} in the template"
             )
-        return len(found)
+        return len(beginning)
 
     def _tokens(self, messages: Sequence[Any], tools: Any, **options: Any) -> Any:
         return np.asarray(self._apply(messages, tools, **options)["input_ids"], np.int64)

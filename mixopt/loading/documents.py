@@ -268,12 +268,12 @@ def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
 
 
 def _checked_lengths(lengths: ArrayLike, samples: int) -> IntArray:
-    found = np.asarray(lengths)
-    if found.shape != (samples,) or found.dtype.kind not in "iu":
+    array = np.asarray(lengths)
+    if array.shape != (samples,) or array.dtype.kind not in "iu":
         raise CorpusError(
-            f"lengths: {found.dtype} of shape {found.shape} for {samples} samples; give a whole"
+            f"lengths: {array.dtype} of shape {array.shape} for {samples} samples; give a whole"
             " number of tokens for each"
         )
-    if samples and found.min() < 0:
-        raise CorpusError(f"lengths: {found.min()} tokens of sample {int(found.argmin())}")
-    return found.astype(np.int64)
+    if samples and array.min() < 0:
+        raise CorpusError(f"lengths: {array.min()} tokens of sample {int(array.argmin())}")
+    return array.astype(np.int64)

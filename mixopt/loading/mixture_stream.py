@@ -142,23 +142,23 @@ class MixtureStream(IterableDataset[Batch]):
             )
         sampler, last = self._sampler, self._sampler.pass_end
         workers = self._start_workers() if self._workers else None
-        asked: deque[IntArray] = deque()
+        requested: deque[IntArray] = deque()
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
                 ahead = self._prefetch if workers else 0
                 stop = batch + 1 + ahead if last is None else min(batch + 1 + ahead, last)
-                for number in range(batch + len(asked), stop):
-                    asked.append(self._domains(number))
+                for number in range(batch + len(requested), stop):
+                    requested.append(self._domains(number))
                     if workers:
-                        workers.ask(asked[-1])
-                samples = workers.take() if workers else [self._read(asked[0])]
+                        workers.ask(requested[-1])
+                samples = workers.take() if workers else [self._read(requested[0])]
                 rows: list[Any] = []
                 for part, changed in samples:
                     rows += part
                     self._places |= changed
-                sampler.received(batch + 1, handed_out=batch + len(asked))
-                yield self._batch(batch, rows, asked.popleft())
+                sampler.received(batch + 1, handed_out=batch + len(requested))
+                yield self._batch(batch, rows, requested.popleft())
         finally:
             if workers:
                 workers.close()

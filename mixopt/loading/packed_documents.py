@@ -183,10 +183,10 @@ class PackedDocuments:
     def _planned(self, file: Path | None) -> Pieces:
         """Return all pieces in the order of their rows: planned, or from a file."""
         if file is not None and file.exists():
-            found: Pieces = np.load(file, mmap_mode="r")
-            if found.dtype != PIECE or found["length"].max(initial=0) > self.length:
+            planned: Pieces = np.load(file, mmap_mode="r")
+            if planned.dtype != PIECE or planned["length"].max(initial=0) > self.length:
                 raise CorpusError(f"{file}: not a plan of rows of {self.length}; delete it")
-            return found
+            return planned
         pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
         if file is not None:
             with replacing(file) as part, part.open("wb") as stream:

@@ -83,10 +83,10 @@ class SimulatedEpochs:
         wanted = inventory * share / self.length
         if min(wanted, sequences) < 1:
             raise CorpusError(self._too_small(name, inventory, share))
-        kept = min(wanted, float(sequences))
-        ordinal_P = np.arange(math.ceil(kept - 1e-9), dtype=np.int64)
+        size = min(wanted, float(sequences))
+        ordinal_P = np.arange(math.ceil(size - 1e-9), dtype=np.int64)
         order = RowOrder([sequences], [domain_key(zlib.crc32(corpus.fingerprint.encode()), name)])
-        return Pool(kept, order.rows(np.zeros_like(ordinal_P), ordinal_P))
+        return Pool(size, order.rows(np.zeros_like(ordinal_P), ordinal_P))
 
     def _too_small(self, name: str, inventory: int, share: float) -> str:
         pool = int(inventory * share)

@@ -114,8 +114,8 @@ class DividedSource:
                 num_shards=self.parts, index=part, contiguous=False
             )
             return opened
-        found: Iterable[Any] = self._source() if callable(self._source) else self._source
-        return found
+        documents: Iterable[Any] = self._source() if callable(self._source) else self._source
+        return documents
 
     def at_start(self, lanes: Iterable[int]) -> Places:
         """Return the places of lanes that have read nothing."""
@@ -313,10 +313,10 @@ class LaneRows:
         begin, taken = self._begin, self._taken
         documents: list[Any] = []
         while len(documents) < begin.carried:
-            found = self._part.next(self._slot)
-            if found is not None:
-                self._carried.append((found[0], 0))
-                documents.append(found[1])
+            carried = self._part.next(self._slot)
+            if carried is not None:
+                self._carried.append((carried[0], 0))
+                documents.append(carried[1])
         if documents:
             tokens = [one.tokens_T for one in self._plan.read(documents)]
             self._carried = [
@@ -335,13 +335,13 @@ class LaneRows:
 
     def _load(self) -> None:
         """Read a block and shuffle its rows."""
-        found = self._read_block()
-        begin = (self._carried[0] if self._carried else found[0])[0]
+        block = self._read_block()
+        begin = (self._carried[0] if self._carried else block[0])[0]
         self._begin = LanePlace(*begin, len(self._carried), len(self._left), self._block)
         self._part.need(self._slot, begin)
-        rows, self._left, lengths = self._plan.rows([one for _, one in found], self._left)
-        self._carry([(place, tokens) for (place, _), tokens in zip(found, lengths, strict=False)])
-        order = window_order(self._key + found[0][0].epoch, self._block, 1, len(rows))[0]
+        rows, self._left, lengths = self._plan.rows([one for _, one in block], self._left)
+        self._carry([(place, tokens) for (place, _), tokens in zip(block, lengths, strict=False)])
+        order = window_order(self._key + block[0][0].epoch, self._block, 1, len(rows))[0]
         self._rows, self._taken = [rows[k] for k in order], 0
 
     def _carry(self, read: list[tuple[DocumentPlace, int]]) -> None:
@@ -355,14 +355,14 @@ class LaneRows:
 
     def _read_block(self) -> list[tuple[DocumentPlace, Any]]:
         """Read documents of one pass."""
-        found: list[tuple[DocumentPlace, Any]] = []
-        while len(found) < self._plan.block:
+        block: list[tuple[DocumentPlace, Any]] = []
+        while len(block) < self._plan.block:
             one = self._part.next(self._slot)
             if one is not None:
-                found.append(one)
-            elif found:
+                block.append(one)
+            elif block:
                 break
-        return found
+        return block
 
 
 class LaneReader:

@@ -88,7 +88,7 @@ class Driver:
         )
         self._log = MixtureLog(options.log)
         self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
-        self._told = 0  # the last step that the estimator was told of
+        self._observed = 0  # the last step that the estimator was told of
         self._started, self._learning_rate = False, 0.0
         self.steps_done, self.frozen, self.cost = 0, None, Cost()
         self._since = time.perf_counter()
@@ -261,7 +261,7 @@ class Driver:
                 self._decide(self._next_free(), self.steps_done)
 
     def _tell(self, window: LossWindow) -> None:
-        self._told = window.step
+        self._observed = window.step
         observation = window.observation()
         if is_first() and self._trouble is None:
             try:
@@ -301,7 +301,7 @@ class Driver:
                 evaluates = self._options.evaluate is not None
                 reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
                 if reason is None:
-                    seen = self._told
+                    seen = self._observed
                     return asdict(StandingPlan.of(plan, self.setting, seen, now=now, first=first))
                 self._trouble = f"plan {plan.tag!r}: {reason}"
         return {"trouble": self._trouble}
@@ -367,7 +367,7 @@ class Driver:
             "started": self._started,
             "frozen": self.frozen,
             "trouble": self._trouble,
-            "told": self._told,
+            "observed": self._observed,
             "log_size": self._log.size,
             "cost": asdict(self.cost),
             "plans": {name: asdict(plan) for name, plan in plans.items()},
@@ -398,7 +398,7 @@ class Driver:
             "_learning_rate": fields.number("learning_rate"),
             "_started": fields.flag("started") and same,
             "_trouble": fields.maybe("trouble", fields.text),
-            "_told": fields.whole("told", 0, step),
+            "_observed": fields.whole("observed", 0, step),
         }
         for name in ("plan", "before", "steady"):
             own[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))

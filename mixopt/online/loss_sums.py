@@ -100,8 +100,8 @@ def _rows(losses: Tensor, mask: Tensor | None, reference: Tensor | None) -> Tens
 
 def _units(losses: Tensor, whole: Tensor) -> Tensor:
     """Return whole units; a power of two times a float is exact, so nothing but the unit rounds."""
-    kept = torch.where(whole, losses.float(), 0.0)
-    return kept.mul_(UNIT).round_().long().sum(dim=1)
+    finite = torch.where(whole, losses.float(), 0.0)
+    return finite.mul_(UNIT).round_().long().sum(dim=1)
 
 
 def _beside(losses: Tensor, other: Tensor) -> Tensor:
@@ -199,11 +199,11 @@ def on_first(call: Callable[[], Any]) -> Any:
             result = call()
         except Exception as caught:
             error = caught
-    said = from_first(None if error is None else f"{type(error).__name__} on rank 0: {error}")
+    error_text = from_first(None if error is None else f"{type(error).__name__} on rank 0: {error}")
     if error is not None:
         raise error
-    if said is not None:
-        raise EstimatorError(said)
+    if error_text is not None:
+        raise EstimatorError(error_text)
     return result
 
 
@@ -228,8 +228,8 @@ MAX_SUM = float(1 << 42)  # nats of one rank, so that the sum over ranks fits
 
 def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
     """Evaluate on every rank; all of them have to call it."""
-    found = evaluate()
-    parts = [_part(found.get(name)) for name in names]
+    evaluated = evaluate()
+    parts = [_part(evaluated.get(name)) for name in names]
     sums_M4 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()
     for name, (broken, _, tokens, _) in zip(names, sums_M4.tolist(), strict=True):
         if broken:
@@ -237,7 +237,7 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
         if tokens < 1:
             raise EstimatorError(
                 f"evaluation domain {name!r} has no held-out tokens: evaluate() returned"
-                f" {sorted(found)}; give it held-out text, or leave it out of evaluations"
+                f" {sorted(evaluated)}; give it held-out text, or leave it out of evaluations"
             )
     sums, tokens_M, squares = sums_M4[:, 1] / UNIT, sums_M4[:, 2], sums_M4[:, 3] / UNIT
     losses_M = sums / tokens_M
@@ -245,11 +245,11 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
     return HeldOut(losses_M, np.sqrt(spread_M / tokens_M), int(tokens_M.sum()))
 
 
-def _part(found: tuple[float, ...] | None) -> tuple[int, int, int, int]:
+def _part(sums: tuple[float, ...] | None) -> tuple[int, int, int, int]:
     """Return broken, loss, tokens and squares as whole numbers, so that ranks add up exactly."""
-    if found is None:
+    if sums is None:
         return (0, 0, 0, 0)
-    loss, tokens, squares = (*found, 0.0)[:3]
+    loss, tokens, squares = (*sums, 0.0)[:3]
     if not all(math.isfinite(value) and abs(value) < MAX_SUM for value in (loss, squares)):
         return (1, 0, int(tokens), 0)
     return (0, round(loss * UNIT), int(tokens), round(squares * UNIT))

@@ -146,7 +146,7 @@ def read_history(path: str | Path) -> TrainingHistory:
             f"{path}: has no weights or losses over time; give the directory of `mixopt pretrain`,"
             " or the file that an online driver logs to"
         )
-    measured = [(step, found["weight"]) for step, found in lines if found.get("weight")]
+    measured = [(step, content["weight"]) for step, content in lines if content.get("weight")]
     steps = [step for step, _ in (*lines, *logged)]
     return TrainingHistory(
         weights=tuple(logged or measured),
@@ -181,12 +181,12 @@ def _weights(log: Path, content: Mapping[str, Any]) -> dict[str, float]:
 def _by_name(
     lines: list[tuple[int, dict[str, Any]]], kind: str
 ) -> dict[str, tuple[list[int], list[float]]]:
-    found: dict[str, tuple[list[int], list[float]]] = {}
+    losses_of: dict[str, tuple[list[int], list[float]]] = {}
     for step, content in lines:
         losses = checked_as(dict[str, float], content.get(kind, {}), f"step {step}: {kind}")
         for name, value in losses.items():
             if math.isfinite(value):
-                steps, values = found.setdefault(name, ([], []))
+                steps, values = losses_of.setdefault(name, ([], []))
                 steps.append(step)
                 values.append(value)
-    return found
+    return losses_of

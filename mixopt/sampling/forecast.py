@@ -160,7 +160,7 @@ def simulate_schedule(
 def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArray], dict[str, int]]:
     """Return the samples of each domain before batches, and in which batch a domain runs out."""
     rows = list(sampler.sizes.values())
-    place, found, out = sampler.order.start, list[IntArray](), dict[str, int]()
+    place, at_ends, runs_out = sampler.order.start, list[IntArray](), dict[str, int]()
     for end in ends:
         while place.window < end:
             after = sampler.order.place(place.window + 1)
@@ -169,6 +169,6 @@ def _counted(sampler: MixtureSampler, ends: Sequence[int]) -> tuple[list[IntArra
             place = after
             for d, drawn in enumerate(place.counts_D.tolist()):
                 if rows[d] and drawn >= rows[d]:
-                    out.setdefault(sampler.domains[d], place.window - 1)
-        found.append(place.counts_D)
-    return found, out
+                    runs_out.setdefault(sampler.domains[d], place.window - 1)
+        at_ends.append(place.counts_D)
+    return at_ends, runs_out

@@ -283,9 +283,9 @@ class SampleOrder:
         """Return what is due in a window; None where no domain has a share any more."""
         change, out = self.change_at(place.window), [d for _, d in place.out]
         shares = change.arrived(place.window)
-        known, found = self._due
+        known, due = self._due
         if shares is not None and known == (shares, place.out):
-            return found
+            return due
         parts = change.parts(place.window, out)
         if not any(parts):
             return None
@@ -362,14 +362,14 @@ class TokenOrder(SampleOrder):
         if isinstance(lengths, int):
             return lengths
         number, place = divmod(ordinal, _LENGTHS_AHEAD)
-        known, found = self._ahead[domain]
+        known, ahead = self._ahead[domain]
         if known != number:
             first = number * _LENGTHS_AHEAD + self.layout.shift[domain]
             ordinals = np.arange(first, first + _LENGTHS_AHEAD)
             rows = self._rows.rows(np.full(_LENGTHS_AHEAD, domain), ordinals)
-            found = lengths[rows].tolist()
-            self._ahead[domain] = number, found
-        return found[place]
+            ahead = lengths[rows].tolist()
+            self._ahead[domain] = number, ahead
+        return ahead[place]
 
 
 class _TokenWindow:
@@ -424,11 +424,11 @@ class _TokenWindow:
                     more = spread(self._parts, owed[d])
                     owed[d] = 0
                     owed = [one + part for one, part in zip(owed, more, strict=True)]
-        self._owed, asked = owed, list(self._counts)
+        self._owed, drawn = owed, list(self._counts)
 
         def length(d: int) -> int:
-            asked[d] += 1
-            return self._order.length(d, asked[d] - 1)
+            drawn[d] += 1
+            return self._order.length(d, drawn[d] - 1)
 
         shares = spread(self._parts, UNIT) if any(self._parts) else []
         self._queue = FairQueue(shares, owed, length) if shares else None

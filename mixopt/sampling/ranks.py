@@ -88,12 +88,12 @@ def check_ranks(sampler: Any, group: Any = None) -> None:
         return
     order = _order(sampler)
     number = int.from_bytes(_digest(order), "little", signed=True)
-    found = _gathered(job, group, [number, sampler.rank])
-    if len({number for number, _ in found}) > 1:
-        orders: list[Any] = [None] * len(found)
+    numbers = _gathered(job, group, [number, sampler.rank])
+    if len({number for number, _ in numbers}) > 1:
+        orders: list[Any] = [None] * len(numbers)
         job.all_gather_object(orders, order, group=group)
         raise SamplerError(_difference(orders))
-    _check_parts([rank for _, rank in found], sampler.world_size)
+    _check_parts([rank for _, rank in numbers], sampler.world_size)
 
 
 def _distributed() -> Any:
@@ -140,16 +140,16 @@ def _data_dimensions(mesh: Any) -> list[int]:
         )
     if len(names) <= 1 and not set(names) & _MODEL:
         return [0]  # all there is, or the one that the caller has chosen: mesh["rows"]
-    found = [k for k, name in enumerate(names) if name in _DATA]
+    data = [k for k, name in enumerate(names) if name in _DATA]
     unknown = [name for name in names if name not in _DATA | _MODEL]
-    if unknown or not found:
+    if unknown or not data:
         why = f"{unknown[0]!r} may split data or the model" if unknown else "none splits data"
         raise SamplerError(
             f"the mesh has the dimensions {', '.join(map(repr, names))}, of which {why}; give the"
             " one along which data are split, MixtureSampler(mesh=mesh['dp']), or rank= and"
             " world_size="
         )
-    return found
+    return data
 
 
 def _check_nothing_is_shared() -> None:

@@ -426,9 +426,9 @@ class MixtureSampler:
         """Return the first batch from one on that begins an optimizer step and a window."""
         window, steps = self.order.layout.window_size, self._accumulation
         first = batch + (self._begin - batch) % steps
-        for found in range(first, first + steps * window, steps):
-            if found * self.batch_size % window == 0:
-                return found
+        for candidate in range(first, first + steps * window, steps):
+            if candidate * self.batch_size % window == 0:
+                return candidate
         raise SamplerError(
             f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
             f"window of {window} samples; resume from a state that was saved after a step"
@@ -437,15 +437,15 @@ class MixtureSampler:
     def _changes(
         self, entries: Sequence[Scheduled], sizes: Mapping[str, int], window_size: int
     ) -> list[ShareChange]:
-        found = []
+        changes = []
         for entry in scheduled_mixtures(entries, sizes):
             first = -(-entry[0] * self.batch_size // window_size)
             change = ShareChange(first, self._shares(entry[1]))
             if len(entry) == 4:
                 end = -(-entry[2] * self.batch_size // window_size)
                 change = change._replace(end_window=end, end_shares=self._shares(entry[3]))
-            found.append(change)
-        return found
+            changes.append(change)
+        return changes
 
     def _shares(self, mixture: Mixture) -> tuple[int, ...]:
         shares = whole_shares(mixture.array.tolist())

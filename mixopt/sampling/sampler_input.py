@@ -134,7 +134,7 @@ def scheduled_mixtures(
     schedule: Sequence[Scheduled], sizes: Mapping[str, int]
 ) -> list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]]:
     """Return the entries of a schedule, checked."""
-    found: list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]] = []
+    mixtures: list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]] = []
     for k, entry in enumerate(schedule):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
             raise SamplerError(
@@ -143,11 +143,11 @@ def scheduled_mixtures(
             )
         batch, first = at_least(0, "schedule: batch", entry[0]), mixture_over(entry[1], sizes)
         if len(entry) == 2:
-            found.append((batch, first))
+            mixtures.append((batch, first))
         else:
             end = at_least(batch + 1, "schedule: end_batch", entry[2])
-            found.append((batch, first, end, mixture_over(entry[3], sizes)))
-    return found
+            mixtures.append((batch, first, end, mixture_over(entry[3], sizes)))
+    return mixtures
 
 
 def at_least(least: int, what: str, value: int) -> int:

@@ -132,14 +132,14 @@ def _limits(state: StateFields, name: str, count: int) -> tuple[int | None, ...]
 def _exhausted(
     state: StateFields, position: int, count: int, size: int
 ) -> tuple[tuple[int, int], ...]:
-    found = []
+    exhausted = []
     for k, pair in enumerate(state.listed("exhausted")):
         one = StateFields({"pair": pair}, f"{state.where}: exhausted.{k}", SamplerError)
         at, domain = one.wholes("pair", 2, 0, max(position, count - 1))
         if domain >= count or at > position:
             one.refuse("pair", "not a position and a domain")
-        found.append((at // size, domain))
-    return tuple(found)
+        exhausted.append((at // size, domain))
+    return tuple(exhausted)
 
 
 def _changes(
@@ -206,21 +206,21 @@ def _differences(
         order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
         hint = "load_state_dict(state, map_domains={...}) for intended changes"
         return [*(gone + new or [order]), hint]
-    found = []
+    differing = []
     if theirs.seed != ours.seed:
-        found.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
+        differing.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
     for name, before, now in zip(ours.names, theirs.sizes, ours.sizes, strict=True):
         if before != now:
-            found.append(f"domain {name!r} had {before} rows, here it has {now}")
+            differing.append(f"domain {name!r} had {before} rows, here it has {now}")
     if (theirs.limits, theirs.stops) != (ours.limits, ours.stops):
-        found.append(
+        differing.append(
             f"its domains may be drawn {theirs.limits} times, here {ours.limits}"
             " (max_epochs and exhausted)"
         )
     for name, then, here in zip(ours.names, lengths or (), _sums(ours), strict=False):
         if then != here:
-            found.append(f"the lengths of domain {name!r} add up to {then:,}, here to {here:,}")
-    return found
+            differing.append(f"the lengths of domain {name!r} add up to {then:,}, here to {here:,}")
+    return differing
 
 
 def _mapped(

@@ -236,15 +236,15 @@ class Schedule:
     @property
     def entries(self) -> list[ScheduleEntry]:
         """Entries for MixtureSampler: first step and mixture, and the ends of linear stages."""
-        found: list[ScheduleEntry] = []
+        entries: list[ScheduleEntry] = []
         for k, stage in enumerate(self.stages):
             first = stage.mixture.over(self.domains)
             if stage.to is None or stage.to == stage.mixture:
-                found.append((self.starts[k], first))
+                entries.append((self.starts[k], first))
             else:
                 last = stage.to.over(self.domains)
-                found.append((self.starts[k], first, self.starts[k + 1], last))
-        return found
+                entries.append((self.starts[k], first, self.starts[k + 1], last))
+        return entries
 
     def mixture_at(self, step: int) -> Mixture:
         """Return the mixture of a step; of a linear stage that in the middle of the step."""
@@ -335,7 +335,7 @@ class Schedule:
     def _epoch_fault(self, inventory: Mapping[str, int], max_epochs: float | None) -> str | None:
         """Return which domain is seen more often than `max_epochs`, and which share would do."""
         total = self.tokens
-        asked = self._drawn([self._given(stage) for stage in self.stages])
+        requested = self._drawn([self._given(stage) for stage in self.stages])
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)
             if size is None:
@@ -344,7 +344,7 @@ class Schedule:
             if not size and tokens:
                 return f"domain {name!r} has a share and no tokens; set it to 0"
             # What whole batches round up is ours, and no fault of the mixture.
-            least = min(tokens, asked[name])
+            least = min(tokens, requested[name])
             if max_epochs is None or least <= max_epochs * size * (1 + _ROUNDING):
                 continue
             epochs = math.ceil(1000 * tokens / size) / 1000

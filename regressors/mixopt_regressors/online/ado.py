@@ -48,7 +48,7 @@ def fit_law(samples_N: Array, losses_N: Array) -> Array | None:
     logs_N, targets_N = np.log(samples_N[known_N]), np.log(losses_N[known_N])
     # The published floor of e is for losses of several nats; smaller ones need a lower one.
     least_e = min(MIN_E, targets_N.min() - 1.0)
-    found = minimize(
+    best = minimize(
         _descent,
         _start(logs_N, targets_N, least_e),
         args=(logs_N, targets_N),
@@ -56,7 +56,7 @@ def fit_law(samples_N: Array, losses_N: Array) -> Array | None:
         method="L-BFGS-B",
         bounds=[(None, MAX_A), (least_e, None), (0.0, MAX_ALPHA)],
     )
-    return np.array(found.x) if np.isfinite(found.x).all() else None
+    return np.array(best.x) if np.isfinite(best.x).all() else None
 
 
 def _start(logs_N: Array, targets_N: Array, least_e: float) -> Array:
