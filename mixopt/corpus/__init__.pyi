@@ -19,11 +19,12 @@ from .preparation import prepare_corpus as prepare_corpus
 from .sizes import (
     DomainCount as DomainCount,
     count_domains as count_domains,
+    first_look as first_look,
     inventory_of as inventory_of,
     tokens_per_byte as tokens_per_byte,
     true_inventory as true_inventory,
 )
-from .sources import check_text as check_text
+from .sources import shared_files as shared_files
 from .tasks import (
     EncodedTask as EncodedTask,
     Item as Item,
@@ -54,6 +55,7 @@ from .tokenizer import (
     BYTES as BYTES,
     FastTokenizer as FastTokenizer,
     Tokenizer as Tokenizer,
+    check_tokenizer_name as check_tokenizer_name,
     known_tokenizer as known_tokenizer,
     open_tokenizer as open_tokenizer,
     plain_name as plain_name,

@@ -22,8 +22,8 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import distinct
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
-from mixopt.corpus.sources import TextFile, is_local, load_rows, text_files
-from mixopt.corpus.text_files import BadDocuments, Reading, documents
+from mixopt.corpus.sources import TextFile, is_local, load_rows, read_validation, text_files
+from mixopt.corpus.text_files import BadDocuments, BadPolicy, Reading, documents
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import Say, silent
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
 SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
+LOOK_BYTES = 200_000  # of them where only its first documents are checked
 TOKENISED_BYTES = 2_000_000  # of them that are tokenised
 _FILES = 16  # that are read of a domain
 _WHOLE, _SAMPLE = "all text read", "a sample of the text"
@@ -119,6 +120,36 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     return found
 
 
+def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -> float:
+    """Read the first documents of a domain's files as a preparation reads them.
+
+    Args:
+        domain: Its name.
+        source: Where its text is; what is not on this machine is not read.
+        on_bad: What becomes of a bad document: an error, or it is skipped.
+
+    Returns:
+        About how many bytes of text there are; 0 where that cannot be told.
+
+    Raises:
+        CorpusError: There is no such file, no text, no such column, or a bad document.
+    """
+    if not source.has_text or not is_local(source):
+        return 0.0
+    files = text_files(domain, source)
+    if not all(isinstance(file.place, Path) for file in files):
+        return 0.0
+    reading = Reading(domain, source.column, BadDocuments(on_bad))
+    size = _of_files(files, reading, _Sample(), LOOK_BYTES)
+    if size.text < 1:
+        places = source.one_path or ", ".join(str(file.place) for file in files[:3])
+        no_text = f"domain {domain!r}: {places}: has no text; give it some, or leave it out"
+        raise CorpusError(reading.bad.first or no_text)
+    if source.validation is not None:
+        next(read_validation(domain, source, BadDocuments(on_bad)), None)
+    return size.text
+
+
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return what an inventory file says of the domains."""
     return {count.name: count.stated for count in counts}
@@ -174,7 +205,7 @@ def _count(
         size = _Size(text, count, True)
     elif is_local(source):
         files = text_files(name, source)
-        number, size = len(files), _of_files(files, reading, sample)
+        number, size = len(files), _of_files(files, reading, sample, SAMPLE_BYTES)
     else:
         size = _of_dataset(source, reading, sample)
     if size.text < 1:
@@ -192,15 +223,15 @@ def _count(
     return DomainCount(name, number, round(size.text), whole, how, is_exact)
 
 
-def _of_files(files: list[TextFile], reading: Reading, sample: _Sample) -> _Size:
-    """Measure files spread over all, and take the others by their length."""
+def _of_files(files: list[TextFile], reading: Reading, sample: _Sample, most: int) -> _Size:
+    """Measure so many bytes of files spread over all, and take the others by their length."""
     places = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
     chosen = [files[place] for place in sorted(places)]
     text = number = length = 0.0
     is_exact = len(chosen) == len(files)
     for turn, file in enumerate(chosen, start=1):
         sample.most = TOKENISED_BYTES * turn // len(chosen)
-        size = _of_file(file, reading, sample, SAMPLE_BYTES // len(chosen))
+        size = _of_file(file, reading, sample, most // len(chosen))
         text, number, length = text + size.text, number + size.documents, length + file.bytes
         is_exact = is_exact and size.is_exact
     times = sum(file.bytes for file in files) / max(length, 1.0)

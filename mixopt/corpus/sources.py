@@ -126,21 +126,17 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
     ]
 
 
-def check_text(domain: str, source: SourceConfig) -> None:
-    """Check that files exist and are not empty, and that the first document has its column."""
-    if not source.has_text or not is_local(source):
-        return
-    files = text_files(domain, source)
-    if not any(file.bytes for file in files):
-        what = "the file is" if len(files) == 1 else f"all {len(files)} files are"
-        where = source.one_path or ", ".join((*source.paths, *_as_list(source.data_files)))
-        raise CorpusError(
-            f"domain {domain!r}: {where}: {what} empty; give it some text, or leave it out"
-        )
-    for file in files:
-        if isinstance(file.place, Path) and file.builder in ("json", "csv") and file.bytes:
-            next(file.documents(Reading(domain, source.column, BadDocuments("skip"))), None)
-            return
+def shared_files(
+    sources: Mapping[str, SourceConfig], root: str | None = None
+) -> dict[Path, list[str]]:
+    """Return the local files that more than one domain reads, with these domains."""
+    readers: dict[Path, list[str]] = {}
+    for name, source in sources.items():
+        if source.has_text and not source.is_tokens and is_local(source):
+            for file in text_files(name, source.under(root)):
+                if isinstance(file.place, Path):
+                    readers.setdefault(file.place.resolve(), []).append(name)
+    return {file: names for file, names in readers.items() if len(names) > 1}
 
 
 def is_local(source: SourceConfig) -> bool:

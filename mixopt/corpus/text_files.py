@@ -42,12 +42,15 @@ _TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
 _PIECE = 1 << 12  # bytes of a compressed file that are read at once
 _BATCH = 1_000  # rows of Parquet that are in memory
 _SLICE = 100  # rows that become Python's values at once
+# How compressed files begin, by the suffix that says so.
+_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
 _LOOKED_AT = 200  # rows by which the columns of a file are known
 _LONGEST_VALUE = 2_000  # characters of a value that are kept of them
 _HEAD = 4_000_000  # bytes of plain text that are looked at
 
 _MAX_COLUMNS = 20  # names that a message lists
 
+BadPolicy = Literal["error", "skip"]
 Values = Mapping[str, Any]
 Check = Callable[[str, Iterable[str]], None]
 
@@ -63,7 +66,7 @@ class Document(NamedTuple):
 class BadDocuments:
     """What becomes of documents that cannot be read: an error, or a count."""
 
-    policy: Literal["error", "skip"] = "error"
+    policy: BadPolicy = "error"
     count: int = 0
     first: str | None = None
 
@@ -216,6 +219,9 @@ class RowFile:
     def opened(self) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
         """Open the file, decompressed, with what notes how much of it was read."""
         with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
+            packed = [end for magic, end in _MAGIC.items() if raw.peek(6).startswith(magic)]
+            if packed and self.path.suffix.lower() not in COMPRESSIONS:
+                raise ValueError(f"it is compressed; rename it to {self.path.name}{packed[0]}")
             size = max(self.path.stat().st_size, 1)
 
             def note() -> None:

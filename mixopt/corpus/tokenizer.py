@@ -190,6 +190,20 @@ def open_tokenizer(name: str) -> Tokenizer:
     return _converted(name) if path is None else FastTokenizer.from_file(path, name)
 
 
+def check_tokenizer_name(name: str) -> None:
+    """Check what can be told of a tokenizer without the hub."""
+    if name == BYTES or bpe_vocabulary(name) is not None:
+        return
+    if ":" in name and not Path(name).expanduser().exists():
+        size = name.partition(":")[2]
+        near = f"; did you mean {BPE}{size}?" if size.replace("_", "").isdecimal() else ""
+        raise CorpusError(
+            f"tokenizer {name!r}: is not bytes, bpe:<vocab>, a folder or a name on the hub{near}"
+        )
+    if Path(name).expanduser().exists() or _is_path(name):
+        open_tokenizer(name)
+
+
 def known_tokenizer(name: str) -> Tokenizer | None:
     """Return a tokenizer by name or folder; None where its files are not here, or not yet made."""
     try:
@@ -247,12 +261,17 @@ def _tokenizer_file(name: str) -> Path | None:
         return local
     if local.is_dir():
         return local / FILE if (local / FILE).exists() else None
-    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if _is_path(name):
         raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
     path = _fetch(name, FILE)
     if path is not None:
         _fetch(name, CONFIG)
     return path
+
+
+def _is_path(name: str) -> bool:
+    """Tell a path from a name on the hub."""
+    return name.startswith((".", "~", "/")) or name.count("/") > 1
 
 
 def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | None:

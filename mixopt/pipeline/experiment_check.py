@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mixopt.pipeline.experiment_cost import (
     Costs,
     KnownSizes,
     ScoringCost,
+    estimated_speed,
     known_sizes,
     measured_speed,
     proxy_parameters,
@@ -26,12 +28,13 @@ from mixopt.pipeline.trial_training import check_start
 from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
 
 if TYPE_CHECKING:
-    from mixopt.config import Config
+    from mixopt.config import Config, SourceConfig
     from mixopt.constraints import Constraints
     from mixopt.trials import Proxy
 
 LABEL_WIDTH = 14
 MAX_SHORTAGES, MAX_SHARES = 5, 4  # domains that a line names
+MAX_BYTES_PER_TOKEN = 8  # of any tokenizer on any text, about
 
 
 @dataclass(frozen=True)
@@ -182,13 +185,14 @@ def _labelled(label: str, text: str) -> str:
 def check(
     config: Config, *, out: Path | None = None, source: str = "", probe: bool = False
 ) -> Check:
-    """Check an experiment with no more than the first document of each domain; write nothing.
+    """Check an experiment with no more than the first documents of each domain; write nothing.
 
     Args:
         config: The experiment.
         out: Its run directory, whose prepared corpus is used where there is one.
         source: The file that messages name.
-        probe: Whether to train for a second to measure the speed of a trial here.
+        probe: Whether to tell the speed of a trial here: of a decoder on CPUs from that of matrix
+            products, else by training for a second.
 
     Returns:
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
@@ -199,10 +203,11 @@ def check(
     except MixoptError as error:
         problems.append(error)
         sizes = known_sizes(config, None, source)
+    is_sized = not problems and sizes.basis != "prepared"
     proxy = scoring = None
     with _noted(problems):
         proxy = _checked_proxy(config)
-    for one in _source_checks(config):
+    for one in _source_checks(config, is_sized=is_sized):
         with _noted(problems):
             one()
     with _noted(problems):
@@ -215,13 +220,13 @@ def check(
         _check_design(config, sizes)
     with _noted(problems):
         scoring = scoring_cost(config)
-    warnings = _warnings(config, sizes)
+    warnings = [*_shared_text(config), *_warnings(config, sizes)]
     devices = _devices(config, problems, warnings)
     parts = training_parts(config)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
     if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
-        rate, counted = _speed(config, proxy, sizes.vocab_size)
+        rate, counted = _speed(config, proxy, sizes.vocab_size, devices)
         parameters = parameters or counted
     costs = Costs(parts, parameters, rate, len(devices), written_bytes(parts, sizes))
     return Check(config, problems, warnings, sizes, costs, devices, scoring)
@@ -255,25 +260,64 @@ def _checked_proxy(config: Config) -> Proxy:
     return proxy
 
 
-def _speed(config: Config, proxy: Proxy, vocab_size: int) -> tuple[float, int | None]:
+def _speed(
+    config: Config, proxy: Proxy, vocab_size: int, devices: list[str]
+) -> tuple[float, int | None]:
     from mixopt.trials import Training
 
+    flops: Any = getattr(proxy, "flops_per_token", None)
+    if callable(flops) and set(devices) == {"cpu"}:
+        return estimated_speed(flops(vocab_size)), None
     request = config.proxy
     training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
     return measured_speed(proxy, vocab_size, training)
 
 
-def _source_checks(config: Config) -> Iterator[Callable[[], object]]:
-    """Yield checks for missing files and columns of domains, or of a prepared corpus."""
-    from mixopt.corpus import check_prepared, check_text, check_token_files
+def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], object]]:
+    """Yield checks of the tokenizer and of the first documents, or of a prepared corpus."""
+    from mixopt.corpus import check_prepared, check_tokenizer_name
 
-    if (prepared := config.corpus.prepared) is not None:
+    corpus = config.corpus
+    if (prepared := corpus.prepared) is not None:
         yield lambda: check_prepared(prepared)
         return
-    for name, source in {**config.corpus.sources, **config.evaluation}.items():
-        look = check_token_files if source.is_tokens else check_text
-        place = source.under(config.corpus.root)
-        yield lambda look=look, name=name, place=place: look(name, place)  # type: ignore[misc]
+    yield lambda: check_tokenizer_name(corpus.tokenizer)
+    for name, source in {**corpus.sources, **config.evaluation}.items():
+        placed = source.under(corpus.root)
+        yield partial(_check_source, config, name, placed, is_sized=is_sized)
+
+
+def _check_source(config: Config, name: str, source: SourceConfig, *, is_sized: bool) -> None:
+    from mixopt.corpus import check_token_files, first_look
+
+    if source.is_tokens:
+        check_token_files(name, source)
+        return
+    text = first_look(name, source, config.corpus.on_bad_document)
+    read = min(text, source.max_bytes or config.corpus.max_bytes or text)
+    field, stated = ("tokens", source.tokens) if source.tokens else ("bytes", source.bytes)
+    if config.corpus.tokenizer != "bytes" and field == "tokens":
+        read /= MAX_BYTES_PER_TOKEN
+    if is_sized and stated is not None and stated < read / 2:
+        raise ConfigError(
+            f"corpus.domains.{name}.{field}: {stated} is less than its files hold, at least"
+            f" {short_count(read)}: state the size of the whole domain, or prepare less with"
+            " max_bytes"
+        )
+
+
+def _shared_text(config: Config) -> Iterator[str]:
+    """Warn of files that are text of more than one domain."""
+    from mixopt.corpus import shared_files
+
+    corpus = config.corpus
+    try:
+        shared = {} if corpus.prepared else shared_files(corpus.sources, corpus.root)
+    except MixoptError:
+        return  # a problem already
+    for file, names in list(shared.items())[:MAX_SHORTAGES]:
+        both = " and ".join(map(repr, names))
+        yield f"{file} is text of {both}; give each file to one domain"
 
 
 def check_token_unit(config: Config) -> None:

@@ -28,7 +28,7 @@ from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
 TOKEN_BYTES = 4  # of text, about, where no tokenizer has been trained yet
 BPE_FROM = 5_000_000  # bytes of text from which on a BPE is worth training
-LEAST_TRIALS, MOST_TRIALS = 12, 64
+MIN_TRIALS, MAX_TRIALS = 12, 64
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 
 
@@ -44,6 +44,7 @@ class FoundSource:
     bytes: int
     is_target: bool
     token_bytes: int = TOKEN_BYTES
+    validation: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -52,7 +53,8 @@ class FoundSource:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**vars(self), "path": list(self.path), "estimated_tokens": self.tokens}
+        lists = {"path": list(self.path), "validation": list(self.validation)}
+        return {**vars(self), **lists, "estimated_tokens": self.tokens}
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def _measured(domains: Sequence[FoundDomain]) -> list[FoundSource]:
             domain.column,
             count.bytes,
             domain.is_target,
+            validation=domain.validation,
         )
         for domain, count in zip(domains, counts, strict=True)
     ]
@@ -186,7 +189,7 @@ def experiment_text(
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
     total = _trained_on(sources)
-    trials = min(MOST_TRIALS, max(LEAST_TRIALS, 3 * len(domains)))
+    trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(domains)))
     quoted = shlex.quote(str(out))
     lines = [
         "# How much of each domain should a model be trained on? Written by",
@@ -210,7 +213,7 @@ def experiment_text(
         *_objective(domains, targets),
         "design:",
         "  method: axial    # one mixture for each domain first, then random ones",
-        f"  trials: {trials}       # mixtures to try; {MOST_TRIALS} or more for a real decision",
+        f"  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision",
         "proxy:             # the small model that is trained on each mixture",
         f"  name: {_proxy()}",
         "  tokens: 500_000  # of each trial; more tokens separate mixtures better",
@@ -249,9 +252,9 @@ def _objective(domains: Sequence[FoundSource], targets: Sequence[FoundSource]) -
 
 
 def _source_line(source: FoundSource, *, sized: bool) -> str:
-    fields: dict[str, Any] = {
-        "path": source.path[0] if len(source.path) == 1 else list(source.path)
-    }
+    fields: dict[str, Any] = {"path": _one_or_list(source.path)}
+    if source.validation:
+        fields["validation"] = _one_or_list(source.validation)
     if source.column != "text":
         fields["column"] = source.column
     if sized:
@@ -260,6 +263,10 @@ def _source_line(source: FoundSource, *, sized: bool) -> str:
     about = f"  # about {short_count(source.tokens)} tokens" if sized else ""
     indent = "    " if sized else "  "
     return f"{indent}{_scalar(source.name)}: {{{shown}}}{about}"
+
+
+def _one_or_list(paths: Sequence[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else list(paths)
 
 
 def _value(value: object) -> str:

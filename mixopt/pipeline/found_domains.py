@@ -1,4 +1,9 @@
-"""Find domains in folders and files of text, for `mixopt init`."""
+"""Find domains in folders and files of text, for `mixopt init`.
+
+A subfolder is a domain, and so are files of one name. Files and folders that are named after a
+split (`train.parquet`, `validation/`) are of the domain that they lie in: its text, or its held-out
+text. Files about the data, such as a README or a licence, are left out.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from mixopt.corpus import FirstRows, builder_of, column_pairs, first_rows
 from mixopt.errors import ConfigError, CorpusError, is_control
@@ -19,13 +24,25 @@ from mixopt.system import name_fault, steady_progress
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
 SOURCE_NAMES = ("domain", "source", "subset", "category", "dataset", "lang", "language", "topic")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 TARGET_NAMES = frozenset(
-    ("eval", "evaluation", "test", "target", "targets", "heldout", "held_out", "held-out", "exams")
+    name
+    for name in ("target", "targets", "heldout", "held_out", "held-out", "exams", *SPLITS)
+    if SPLITS.get(name) != "train"
 )
-LOOKED_AT = 16  # files of a domain
-LEAST_LENGTH = 16  # mean characters of a column that is taken for text without being called so
-MOST_SOURCES = 50  # values of a column that are domains
-LISTED = 20  # files that are named one by one
+MAX_FILES_READ = 16  # of a domain
+MIN_LENGTH = 16  # mean characters of a column that is taken for text without being called so
+MAX_SOURCES = 50  # values of a column that are domains
+MAX_LISTED = 20  # files that are named one by one
+_SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(readme|licen[cs]es?|copying|notices?|changelog|citation|dataset_infos?)([-_.].*)?$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,7 @@ class FoundDomain:
     column: str
     rows: FirstRows
     broken: int = 0
+    validation: tuple[str, ...] = ()
 
     @property
     def formats(self) -> str:
@@ -50,6 +68,15 @@ class FoundDomain:
         return self.name.lower() in TARGET_NAMES
 
 
+class SplitFile(NamedTuple):
+    """A file, the domain and split that it is of, and its name where it is held out of nothing."""
+
+    file: Path
+    domain: str
+    split: str
+    own_name: str
+
+
 @dataclass
 class FoundFiles:
     """The domains of some paths, and what was left out."""
@@ -57,25 +84,39 @@ class FoundFiles:
     domains: list[FoundDomain] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, name: str, files: Sequence[Path]) -> None:
-        """Look at the files of a domain; keep those that can be used."""
-        known = [file for file in files if self._is_known(file)]
-        self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])
-        looked_at = {file: self._look(file) for file in _spread(known)}
-        columns = {file: _text_column(rows) for file, rows in looked_at.items() if rows is not None}
-        chosen = _commonest(column for column in columns.values() if column is not None)
-        wrong = {file for file, rows in looked_at.items() if rows is None}
-        for file, column in columns.items():
-            if column is None or chosen not in looked_at[file].columns:  # type: ignore[union-attr]
-                wrong.add(file)
-                self.left_out.append(f"{file}: {_why(looked_at[file], chosen)}")
-        kept = tuple(file for file in known if file not in wrong)
-        if chosen is None or not kept:
+    def add(self, name: str, files: Sequence[Path], held_out: Sequence[Path] = ()) -> None:
+        """Look at the files of a domain; use those that have its text."""
+        known = self._known(name, files)
+        first = {file: self._look(file) for file in _spread(known)}
+        columns = {file: _text_column(rows) for file, rows in first.items() if rows is not None}
+        column = _commonest(one for one in columns.values() if one is not None)
+        wrong = {file for file, rows in first.items() if rows is None}
+        wrong |= {file for file in columns if not self._has(column, file, first[file])}
+        used = tuple(file for file in known if file not in wrong)
+        if column is None or not used:
             return
-        rows = [one for file, one in looked_at.items() if file not in wrong and one is not None]
-        paths = _paths(kept)
+        rows = [one for file, one in first.items() if file not in wrong and one is not None]
         broken = sum(one.broken for one in rows)
-        self.domains.append(FoundDomain(self._free(name), kept, paths, chosen, rows[0], broken))
+        validation = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
+        self.domains.append(
+            FoundDomain(
+                self._free(name), used, _paths(used), column, rows[0], broken,
+                _paths(validation) if validation else (),
+            )
+        )  # fmt: skip
+
+    def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
+        self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])
+        return [file for file in files if self._is_known(file)]
+
+    def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
+        """Tell whether the first rows of a file have the column of the text; else say why not."""
+        if rows is None:
+            return False
+        if _text_column(rows) is not None and column in rows.columns:
+            return True
+        self.left_out.append(f"{file}: {_why(rows, column)}")
+        return False
 
     def _is_known(self, file: Path) -> bool:
         if builder_of(file) is None:
@@ -114,11 +155,14 @@ def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
             raise ConfigError(f"init: {place}: no such file or folder")
     _check_apart(places)
     found = FoundFiles()
-    for name, files in _grouped(places):
-        if not files:
-            found.left_out.append(f"{name}: no files")
-            continue
-        found.add(name, files)
+    for name, files in _grouped(places, found.left_out).items():
+        splits: dict[str, list[Path]] = {}
+        for one in files:
+            splits.setdefault(one.split, []).append(one.file)
+        held_out = splits.get("validation") or splits.get("test", [])
+        for file in splits.get("test", []) if "validation" in splits else ():
+            found.left_out.append(f"{file}: a test split; name it under evaluation to use it")
+        found.add(name, splits["train"], held_out)
     return found
 
 
@@ -142,7 +186,7 @@ def source_column(domain: FoundDomain) -> str | None:
         values = domain.rows.texts(name)
         distinct = len(set(values))
         is_of_all = name != domain.column and len(values) == len(domain.rows.rows)
-        if is_of_all and 2 <= distinct <= min(MOST_SOURCES, max(2, len(values) // 2)):
+        if is_of_all and 2 <= distinct <= min(MAX_SOURCES, max(2, len(values) // 2)):
             return name
     return None
 
@@ -153,29 +197,43 @@ def suffix_of(file: Path) -> str:
     return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
 
 
-def _grouped(places: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
-    """Give the name and the files of each domain."""
-    if len(places) > 1 or places[0].is_file():
-        yield from _by_place(places)
-        return
-    folder = places[0]
-    entries = _visible(folder)
-    while len(entries) == 1 and entries[0].is_dir():
-        folder = entries[0]
-        entries = _visible(folder)
-    if not entries:
-        yield str(folder), []
-    yield from _by_place(entries)
-
-
-def _by_place(places: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
-    shards: dict[str, list[Path]] = {}
+def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[SplitFile]]:
+    """Return the files of each domain; each has some of the split `train`."""
+    if len(places) == 1 and places[0].is_dir():
+        folder, places = places[0], _visible(places[0])
+        while len(places) == 1 and places[0].is_dir():
+            folder, places = places[0], _visible(places[0])
+        if not places:
+            left_out.append(f"{folder}: no files")
+    groups: dict[str, list[SplitFile]] = {}
     for place in places:
-        if place.is_dir():
-            yield place.name or place.resolve().name, _below(place)
-        else:
-            shards.setdefault(_stem(place), []).append(place)
-    yield from shards.items()
+        before = len(left_out)
+        files = _below(place, left_out)
+        if not files and len(left_out) == before:
+            left_out.append(f"{place}: no files")
+        for file in files:
+            one = _split_file(place, file)
+            groups.setdefault(one.domain, []).append(one)
+    found: dict[str, list[SplitFile]] = {}
+    for name, group in groups.items():
+        is_alone = all(one.split != "train" for one in group)  # held out of nothing: a target
+        for one in group:
+            own = one._replace(split="train") if is_alone else one
+            found.setdefault(one.own_name if is_alone else name, []).append(own)
+    return found
+
+
+def _split_file(place: Path, file: Path) -> SplitFile:
+    """Tell which domain and split a file is of by the names of it and its folders."""
+    own_name = _stem(file) if place == file else place.resolve().name
+    folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
+    named = [folder for folder in folders if folder.lower() not in SPLITS]
+    stem, parent = _stem(file), place.resolve().parent.name or "text"
+    word = _SPLIT_WORD.search(stem)
+    words = [*folders, *([word[2]] if word else [])]
+    split = next((SPLITS[one.lower()] for one in words if one.lower() in SPLITS), "train")
+    without = _SPLIT_WORD.sub("", stem).strip("-_. ")
+    return SplitFile(file, named[0] if named else without or parent, split, own_name)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -186,11 +244,14 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in entries if not path.name.startswith((".", "_"))]
 
 
-def _below(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for path in _visible(folder):
-        found += [path] if path.is_file() else _below(path) if path.is_dir() else []
-    return found
+def _below(place: Path, left_out: list[str]) -> list[Path]:
+    """Return a file, or the files below a folder, without those about the data."""
+    if _ABOUT.fullmatch(place.name):
+        left_out.append(f"{place}: is about the data")
+        return []
+    if not place.is_dir():
+        return [place]
+    return [file for path in _visible(place) for file in _below(path, left_out)]
 
 
 def _stem(file: Path) -> str:
@@ -200,8 +261,8 @@ def _stem(file: Path) -> str:
 
 
 def _spread(files: Sequence[Path]) -> list[Path]:
-    step = max(1, len(files) / LOOKED_AT)
-    return [files[int(k * step)] for k in range(min(LOOKED_AT, len(files)))]
+    step = max(1, len(files) / MAX_FILES_READ)
+    return [files[int(k * step)] for k in range(min(MAX_FILES_READ, len(files)))]
 
 
 def _text_column(found: FirstRows) -> str | None:
@@ -216,7 +277,7 @@ def _text_column(found: FirstRows) -> str | None:
         return named[0]
     words = {name for name in lengths if any(" " in text for text in found.texts(name))}
     longest = max(words, key=lambda name: lengths[name], default=None)
-    return longest if longest is not None and lengths[longest] >= LEAST_LENGTH else None
+    return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
 
 
 def _commonest(columns: Iterable[str]) -> str | None:
@@ -242,17 +303,17 @@ def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
         yield f"{who}: {why}"
 
 
-def _paths(kept: Sequence[Path]) -> tuple[str, ...]:
-    """Return globs that match just the files that are kept, else the files themselves."""
-    names = {file.as_posix() for file in kept}
+def _paths(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return globs that match just the files, else the files themselves."""
+    names = {file.as_posix() for file in files}
     for prefix in (lambda file: "", _stem):
         globs = dict.fromkeys(
             f"{glob.escape(file.parent.as_posix())}/{glob.escape(prefix(file))}*"
             f"{glob.escape(suffix_of(file))}"
-            for file in kept
+            for file in files
         )
         matched = {Path(path).as_posix() for pattern in globs for path in glob.glob(pattern)}
-        if len(kept) > 1 and len(globs) <= LISTED and matched == names:
+        if len(files) > 1 and len(globs) <= MAX_LISTED and matched == names:
             return tuple(globs)
     return tuple(glob.escape(name) for name in sorted(names))
 
@@ -309,6 +370,6 @@ def _source(source: str, folder: Path, column: str, known: int) -> SplitSource:
     fault = name_fault(source)
     if fault is not None:
         raise ConfigError(f"init: column {column!r} has the value {source!r}: {fault}")
-    if known == MOST_SOURCES:
-        raise ConfigError(f"init: column {column!r} has more than {MOST_SOURCES} values")
+    if known == MAX_SOURCES:
+        raise ConfigError(f"init: column {column!r} has more than {MAX_SOURCES} values")
     return SplitSource(folder / f"{source}.jsonl")

@@ -279,6 +279,8 @@ def _field_fault(first: Any) -> str:
     place = f"{field}: " if field else ""
     if first["type"] == "missing":
         return f"{place}is missing"
+    if first["type"] == "string_too_short" and not first["input"]:
+        return f"{place}is empty"
     if first["type"] == "extra_forbidden":
         return f"{place}unknown field"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")

@@ -7,8 +7,9 @@ depend on what it was trained beside, to rounding.
 A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
 (mixopt.loading.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
 one, nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
-`parameters(vocab_size) -> int`, and `tokens_per_second(vocab_size, training) -> float` of one
-worker (`mixopt check` measures one that does not, unless it says `is_probed = False`). A sweep of
+`parameters(vocab_size) -> int`, `flops_per_token(vocab_size) -> float`, from which `mixopt check`
+estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker
+(one that does not is measured, unless it says `is_probed = False`). A sweep of
 one that says `begins_short = True` trains one short trial before the others, and stops if it fails.
 Pools are shares of `Training.inventory`, where that is given.
 

@@ -54,7 +54,7 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path, ending, pa
 
 
 WRONG = {
-    "continuation: String should have at least 1 character": {"continuation": ""},
+    "continuation: is empty": {"continuation": ""},
     "continuation: should be a valid string, got 3": {"continuation": 3},
     "context: should be a valid string, got list": {"context": ["Q"]},
     "context: invalid UTF-8 at character 2": {"context": "a\ud800"},

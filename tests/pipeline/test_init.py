@@ -102,6 +102,62 @@ def test_a_target_is_told_by_its_name(folder):
     assert config.objective.target == "eval"
 
 
+def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("web", "code"):
+        for split in ("train", "validation", "test"):
+            jsonl(tmp_path / "data" / name / f"{split}.jsonl", [{"text": t} for t in texts(name)])
+    (tmp_path / "data" / "README.md").write_text("What this data is, in many words.")
+    (tmp_path / "data" / "LICENSES").mkdir()
+    (tmp_path / "data" / "LICENSES" / "web.txt").write_text("Permission is granted to anyone.")
+    (tmp_path / "data" / "code" / "LICENSE").write_text("Permission is granted to anyone.")
+    found = start_experiment(["data"], tmp_path / "new.yaml")
+    assert [(one.name, one.path, one.validation) for one in found.sources] == [
+        (name, (f"data/{name}/train.jsonl",), (f"data/{name}/validation.jsonl",))
+        for name in ("code", "web")
+    ]
+    assert sorted(line.partition(": ")[0] for line in found.left_out) == [
+        "data/LICENSES", "data/README.md", "data/code/LICENSE", "data/code/test.jsonl",
+        "data/web/test.jsonl",
+    ]  # fmt: skip
+    config = load_config(tmp_path / "new.yaml")
+    assert config.corpus.domains["web"].validation == "data/web/validation.jsonl"
+    assert config.evaluation == {}
+    assert check(config).problems == []
+
+
+def test_files_that_are_named_after_a_split_are_of_the_folder_that_they_are_in(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    names = [f"{name}/{split}.jsonl" for name in "ab" for split in ("train", "valid")]
+    for name in names:
+        jsonl(tmp_path / name, [{"text": t} for t in texts(name)])
+    found = start_experiment(["a/train.jsonl", "b/train.jsonl"], tmp_path / "one.yaml")
+    assert [(one.name, one.path) for one in found.sources] == [
+        ("a", ("a/train.jsonl",)), ("b", ("b/train.jsonl",)),
+    ]  # fmt: skip
+    found = start_experiment(names, tmp_path / "two.yaml")
+    assert [(one.name, one.validation) for one in found.sources] == [
+        ("a", ("a/valid.jsonl",)), ("b", ("b/valid.jsonl",)),
+    ]  # fmt: skip
+
+
+def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "dev"):
+        for name in ("web", "code"):
+            jsonl(
+                tmp_path / "data" / split / f"{name}-00001.jsonl",
+                [{"text": t} for t in texts(name)],
+            )
+    found = start_experiment(["data"], tmp_path / "new.yaml")
+    assert [(one.name, one.path, one.validation) for one in found.sources] == [
+        (name, (f"data/train/{name}-00001.jsonl",), (f"data/dev/{name}-00001.jsonl",))
+        for name in ("code", "web")
+    ]
+
+
 def test_rows_that_name_their_source_are_split(folder, tmp_path):
     rows = [{"text": t, "source": ("a b", "c")[n % 2]} for n, t in enumerate(texts("row"))]
     jsonl(tmp_path / "all.jsonl", rows)

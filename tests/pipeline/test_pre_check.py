@@ -1,7 +1,10 @@
 """What the configuration alone tells is told first, all at once, and nothing is written."""
 
+import gzip
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +14,7 @@ from typer.testing import CliRunner
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
-from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.errors import ConfigError, CorpusError, InfeasibleError
 from mixopt.pipeline import check, steps
 from mixopt.pipeline.experiment_cost import measured_speed, proxy_parameters
 from mixopt.trials import Training, make_proxy
@@ -80,6 +83,64 @@ def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, mess
     (found,) = problems(config_path, *SIZES, *overrides)
     assert message in found
     assert "\n" not in found
+
+
+ROWS = b"".join(b'{"text": "words of document %d"}\n' % k for k in range(200))
+BAD = {
+    "it is compressed; rename it to bad.jsonl.gz": gzip.compress(ROWS),
+    "bad.jsonl:1: invalid UTF-8 at byte 14": b'{"text": "caf\xe9"}\n' + ROWS,
+    "bad.jsonl:1: column 'text' is null, not text": b'{"text": null}\n' + ROWS,
+    "bad.jsonl:2: broken JSON": b'{"text": "a"}\n{"text"\n' + ROWS,
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_prepare_would_refuse_of_the_first_documents_is_a_problem(
+    config_path, tmp_path, message
+):
+    (tmp_path / "bad.jsonl").write_bytes(BAD[message])
+    overrides = [f"corpus.domains.code.path={tmp_path}/bad.jsonl"]
+    (problem,) = problems(config_path, *overrides)
+    assert message in problem
+    with pytest.raises(CorpusError) as refused:
+        steps.prepare(config_path, tmp_path / "run", overrides=overrides)
+    assert message in str(refused.value)
+    if "compressed" not in message:
+        assert problems(config_path, *overrides, "corpus.on_bad_document=skip") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["corpus.tokenizer=bep:4096"], "tokenizer 'bep:4096': is not bytes, bpe:<vocab>, a fo"),
+        (["corpus.tokenizer=./none"], "tokenizer './none': no such folder or file"),
+        ([SIZES[0].replace("6e6", "100"), SIZES[1]], "code.tokens: 100 is less than its files"),
+    ],
+)
+def test_a_tokenizer_or_a_size_that_cannot_be_is_a_problem(config_path, overrides, message):
+    (problem,) = problems(config_path, *overrides)
+    assert message in problem
+    assert "\n" not in problem
+
+
+def test_one_file_in_two_domains_is_a_warning(config_path, tmp_path):
+    (tmp_path / "both.jsonl").write_bytes(ROWS)
+    both = [f"corpus.domains.{name}.path={tmp_path}/both.jsonl" for name in ("code", "prose")]
+    found = checked(config_path, *both)
+    assert f"{tmp_path}/both.jsonl is text of 'code' and 'prose'" in " ".join(found.warnings)
+
+
+def test_a_decoder_is_checked_without_torch(config_path):
+    code = (
+        "import sys; from mixopt.config import load_config; from mixopt import pipeline;"
+        "config = load_config(sys.argv[1], ['proxy={name: decoder, tokens: 20000}']);"
+        "found = pipeline.check(config, probe=True);"
+        "print(found.problems, found.costs.tokens_per_second > 0, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(config_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert ended.stdout == "[] True False\n"
 
 
 def test_all_problems_are_listed_at_once(config_path):

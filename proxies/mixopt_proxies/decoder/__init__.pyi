@@ -1,4 +1,5 @@
 from .causal_lm import CausalLM as CausalLM
+from .decoder_proxy import DecoderProxy as DecoderProxy
 from .decoder_stack import (
     AdamMoments as AdamMoments,
     Decoder as Decoder,
@@ -6,8 +7,6 @@ from .decoder_stack import (
     StackOrigin as StackOrigin,
 )
 from .devices import (
-    Compile as Compile,
-    Precision as Precision,
     has_compiler as has_compiler,
     memory_kept as memory_kept,
     resolve_device as resolve_device,
@@ -16,7 +15,6 @@ from .devices import (
     thread_limit as thread_limit,
 )
 from .group_training import (
-    DecoderProxy as DecoderProxy,
     GroupTraining as GroupTraining,
     eval_steps as eval_steps,
     members_by_rule as members_by_rule,
@@ -29,8 +27,10 @@ from .held_out_loss import (
     moved_to as moved_to,
 )
 from .sizes import (
+    Compile as Compile,
     DecoderSize as DecoderSize,
     Experts as Experts,
+    Precision as Precision,
     check as check,
     make_size as make_size,
     of_kind as of_kind,

@@ -10,15 +10,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mixopt.errors import ConfigError
+from mixopt_proxies.decoder.sizes import Compile, Precision
 
-Precision = Literal["auto", "float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -104,7 +104,6 @@ def _set_thresholds(libc: ctypes.CDLL, mmap: int, trim: int) -> None:
     libc.mallopt(TRIM_THRESHOLD, trim)
 
 
-Compile = Literal["auto"] | bool
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 

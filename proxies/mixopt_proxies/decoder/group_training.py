@@ -1,6 +1,6 @@
 """Train groups of trials of one size of decoder: how many at once, where, and what comes of it.
 
-Trials begin with random weights (`DecoderProxy`), or where a checkpoint ended.
+Trials begin with random weights, or where a checkpoint ended.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Unpack
 
 import torch
 
 from mixopt.corpus import Corpus, document_ends
-from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import StackOrigin
 from mixopt_proxies.decoder.devices import (
-    Compile,
-    Precision,
     memory_kept,
     resolve_device,
     resolve_precision,
@@ -28,7 +24,7 @@ from mixopt_proxies.decoder.devices import (
     thread_limit,
 )
 from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows
-from mixopt_proxies.decoder.sizes import DecoderSize, SizeOverrides, make_size
+from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision, check_choices
 from mixopt_proxies.decoder.stack_trainer import (
     FIRST_STEPS,
     StackTrainer,
@@ -68,8 +64,7 @@ class GroupTraining:
         mask_documents: bool = False,
     ) -> None:
         """Note what is trained."""
-        one_of("precision", precision, ("auto", "float32", "bfloat16"))
-        one_of("compile", compile, ("auto", True, False))
+        check_choices(precision, compile)
         self.size = size
         self._precision: Precision = precision
         self._compile: Compile = compile
@@ -227,13 +222,6 @@ def eval_steps(training: Training, step_tokens: int) -> set[int]:
     return set(range(every, steps_of(training, step_tokens) + 1, every))
 
 
-def one_of(option: str, value: object, known: tuple[object, ...]) -> None:
-    """Refuse a value of an option that it does not have."""
-    if value not in known:
-        names = ", ".join(str(entry).lower() for entry in known)
-        raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
-
-
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
 # Of all memory of a host, which other workers share, and of what is free on a GPU.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
@@ -342,27 +330,3 @@ def member_bytes(size: DecoderSize, vocab_size: int) -> int:
 def power_of_two(number: int) -> int:
     """Return the largest power of two that is not above a number, at least 1."""
     return 1 << max(number.bit_length() - 1, 0) if number > 0 else 1
-
-
-class DecoderProxy(GroupTraining):
-    """A Llama-style decoder as a proxy; several trials train together where that is faster."""
-
-    simulates_epochs = True
-
-    def __init__(
-        self,
-        *,
-        size: str = "tiny",
-        precision: Precision = "auto",
-        compile: Compile = "auto",
-        mask_documents: bool = False,
-        **overrides: Unpack[SizeOverrides],
-    ) -> None:
-        """Choose a size and override any of its fields."""
-        one_of("mask_documents", mask_documents, (True, False))
-        super().__init__(
-            make_size(size, **overrides),
-            precision=precision,
-            compile=compile,
-            mask_documents=mask_documents,
-        )

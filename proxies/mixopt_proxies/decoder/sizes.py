@@ -54,6 +54,8 @@ def of_kind(option: str, value: object, kind: type) -> object:
 
 
 Balance = Literal["auxiliary", "bias", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto"] | bool
 
 
 @dataclass(frozen=True)
@@ -343,6 +345,19 @@ SIZES: dict[str, DecoderSize] = {
     "moe-1m": replace(_REGMIX, experts=Experts(experts=8, top_k=2, expert_ff=256)),
     "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
 }
+
+
+def check_choices(precision: Precision, compile: Compile, mask_documents: bool = False) -> None:
+    """Refuse a value that an option of training does not have."""
+    known = {
+        "precision": (precision, ("auto", "float32", "bfloat16")),
+        "compile": (compile, ("auto", True, False)),
+        "mask_documents": (mask_documents, (True, False)),
+    }
+    for option, (value, values) in known.items():
+        if value not in values:
+            names = ", ".join(str(entry).lower() for entry in values)
+            raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
 
 
 def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:

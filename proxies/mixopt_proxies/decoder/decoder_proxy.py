@@ -1,0 +1,82 @@
+"""The decoder as a proxy: its options and size are known without torch, which trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Unpack
+
+from mixopt.corpus import Corpus
+from mixopt.trials import Progress, Training, Trial, TrialResult
+from mixopt_proxies.decoder.sizes import (
+    Compile,
+    Precision,
+    SizeOverrides,
+    check_choices,
+    make_size,
+)
+
+if TYPE_CHECKING:
+    from mixopt_proxies.decoder.group_training import GroupTraining
+
+
+class DecoderProxy:
+    """A Llama-style decoder as a proxy; several trials train together where that is faster.
+
+    Attributes:
+        size: Of each trial, and how it is trained.
+    """
+
+    simulates_epochs = True
+
+    def __init__(
+        self,
+        *,
+        size: str = "tiny",
+        precision: Precision = "auto",
+        compile: Compile = "auto",
+        mask_documents: bool = False,
+        **overrides: Unpack[SizeOverrides],
+    ) -> None:
+        """Choose a size and override any of its fields."""
+        check_choices(precision, compile, mask_documents)
+        self.size = make_size(size, **overrides)
+        self._precision, self._compile, self._masks = precision, compile, mask_documents
+
+    @cached_property
+    def training(self) -> GroupTraining:
+        """What trains the groups."""
+        from mixopt_proxies.decoder.group_training import GroupTraining
+
+        return GroupTraining(
+            self.size,
+            precision=self._precision,
+            compile=self._compile,
+            mask_documents=self._masks,
+        )
+
+    def parameters(self, vocab_size: int) -> int:
+        """Return how many weights a trial has."""
+        return self.size.parameters(vocab_size)
+
+    def flops_per_token(self, vocab_size: int) -> float:
+        """Return the operations of training on a token."""
+        return self.size.step_flops(vocab_size) / self.size.step_tokens
+
+    def tokens_per_second(self, vocab_size: int, training: Training) -> float:
+        """Return how fast one worker trains."""
+        return self.training.tokens_per_second(vocab_size, training)
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return how many trials to train together."""
+        return self.training.group_size(corpus, training)
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials together and return a result for each, in their order."""
+        return self.training.train(trials, corpus, training, report)
