@@ -27,7 +27,7 @@ from mixopt.corpus import (
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
 from mixopt.run_directory import PREPARE, Run
-from mixopt.system import share_text, short_count
+from mixopt.system import one_blas_thread, share_text, short_count
 from mixopt.trials import Proxy, Training, Trial
 
 if TYPE_CHECKING:
@@ -227,15 +227,13 @@ def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
 
 def estimated_speed(flops_per_token: float) -> float:
     """Estimate the tokens a second of a worker on one core from its speed at matrix products."""
-    from threadpoolctl import threadpool_limits
-
     side = np.random.default_rng(0).random((256, 256), dtype=np.float32)
-    products, start = 0, time.perf_counter()
-    with threadpool_limits(1, user_api="blas"):
-        while products < 3 or time.perf_counter() - start < PRODUCT_SECONDS:
+    products, start = 0, time.process_time()
+    with one_blas_thread(len(side)):
+        while products < 3 or time.process_time() - start < PRODUCT_SECONDS:
             np.matmul(side, side)
             products += 1
-    flops = 2 * products * len(side) ** 3 / (time.perf_counter() - start)
+    flops = 2 * products * len(side) ** 3 / (time.process_time() - start)
     return PRODUCT_SHARE * flops / flops_per_token
 
 

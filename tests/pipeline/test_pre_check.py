@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
+from mixopt.corpus import prepare_corpus
 from mixopt.errors import ConfigError, CorpusError, InfeasibleError
 from mixopt.pipeline import check, steps
 from mixopt.pipeline.experiment_cost import measured_speed, proxy_parameters
@@ -102,8 +103,9 @@ def test_what_prepare_would_refuse_of_the_first_documents_is_a_problem(
     overrides = [f"corpus.domains.code.path={tmp_path}/bad.jsonl"]
     (problem,) = problems(config_path, *overrides)
     assert message in problem
+    corpus = load_config(config_path, overrides).corpus
     with pytest.raises(CorpusError) as refused:
-        steps.prepare(config_path, tmp_path / "run", overrides=overrides)
+        prepare_corpus(corpus, {}, tmp_path / "corpus", fingerprint="f")
     assert message in str(refused.value)
     if "compressed" not in message:
         assert problems(config_path, *overrides, "corpus.on_bad_document=skip") == []
