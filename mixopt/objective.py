@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -168,36 +168,9 @@ class Objective:
             leave_out=config.leave_out,
         )
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Objective:
-        """Build the objective that `to_json` described."""
-        return cls(
-            tuple(content["evaluation"]),
-            content["kind"],
-            content["weights"],
-            content["unit"],
-            tuple(content.get("higher", ())),
-            content.get("scale", "none"),
-            content.get("spreads"),
-            {name: tuple(own) for name, own in (content.get("families") or {}).items()},
-            content.get("leave_out"),
-            tuple(content.get("left_out", ())),
-        )
-
     def to_json(self) -> dict[str, Any]:
         """Return the objective as plain values."""
-        return {
-            "kind": self.kind,
-            "weights": dict(self.weights),
-            "unit": self.unit,
-            "evaluation": list(self.evaluation),
-            "higher": list(self.higher),
-            "scale": self.scale,
-            "spreads": None if self.spreads is None else dict(self.spreads),
-            "families": {name: list(own) for name, own in self.families.items()},
-            "leave_out": self.leave_out,
-            "left_out": list(self.left_out),
-        }
+        return asdict(self)
 
     def scaled(self, spreads: Mapping[str, float]) -> Objective:
         """Return the objective with the spreads that its losses are divided by."""

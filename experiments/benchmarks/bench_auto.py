@@ -75,7 +75,7 @@ def fitted(trials: Trials, name: str) -> Fit:
 def proposed(fit: Fit) -> Proposal:
     """Propose a mixture as `mixopt propose` does."""
     uniform = Mixture.uniform(fit.domains)
-    return propose_mixture(ProposalRequest(fit, Constraints(fit.domains), uniform), fit.objective)
+    return propose_mixture(ProposalRequest(fit, Constraints(fit.domains), uniform))
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

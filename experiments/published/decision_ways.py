@@ -43,7 +43,7 @@ def proposed(world: KnownWorld, trials: Trials, fit: Fit, seed: int) -> Proposal
     request = ProposalRequest(
         fit, world.constraints, world.natural, world.inventory, search, seed, trials=trials
     )
-    return propose_mixture(request, world.objective)
+    return propose_mixture(request)
 
 
 def regmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:

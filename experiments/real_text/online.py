@@ -255,8 +255,8 @@ def proposal(
     fit = fit_trials(trials, FitConfig(regressors=[regressor]), asked, 0)
     inventory = dict.fromkeys(natural.domains, 1)
     allowed, search = Constraints((*natural.domains,)), ProposeConfig(bootstrap=0)
-    request = ProposalRequest(fit, allowed, natural, inventory, search, trials=trials)
-    return propose_mixture(request, asked).mixture
+    request = ProposalRequest(fit, allowed, natural, inventory, search, trials=trials, goal=asked)
+    return propose_mixture(request).mixture
 
 
 def finish(

@@ -39,7 +39,7 @@ class Guardrails:
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
         targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
-            (mixopt.proposals.problem).
+            (mixopt.proposals.request).
         base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
             None where that is not measured yet.
     """

@@ -1,18 +1,9 @@
-from .aimed_regressor import aimed as aimed
-from .capabilities import (
-    Abilities as Abilities,
-    Learner as Learner,
-    Predictor as Predictor,
-    Regressor as Regressor,
-    SupportsDeviations as SupportsDeviations,
-    parameters_called as parameters_called,
-    supports as supports,
-    supports_deviations as supports_deviations,
-    supports_repetition as supports_repetition,
-    supports_saving as supports_saving,
-    supports_sizes as supports_sizes,
+from .competition import (
+    fit_table as fit_table,
+    fit_trials as fit_trials,
+    fit_unit as fit_unit,
+    informative as informative,
 )
-from .competition import fit_table as fit_table, fit_trials as fit_trials
 from .cross_validation import (
     grouped_folds as grouped_folds,
     out_of_fold as out_of_fold,
@@ -22,9 +13,13 @@ from .cross_validation import (
 )
 from .evaluation import evaluate as evaluate
 from .fit_data import (
+    OFTEN as OFTEN,
     FitData as FitData,
+    ModelSize as ModelSize,
     ObjectiveLike as ObjectiveLike,
+    Repetition as Repetition,
     objective_over as objective_over,
+    requested_size as requested_size,
 )
 from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
 from .fitted import Fit as Fit
@@ -40,20 +35,23 @@ from .loss_readiness import (
     LossReadiness as LossReadiness,
     readiness as readiness,
 )
-from .model_sizes import ModelSize as ModelSize, asked_size as asked_size
-from .pilot_correction import ObjectiveResidual as ObjectiveResidual, correct as correct
-from .pilots import aligned as aligned
-from .refits import (
-    Refitter as Refitter,
-    ResampledFits as ResampledFits,
-    resampled_fits as resampled_fits,
-)
+from .pilots import aimed as aimed, aligned as aligned
 from .regressor import (
-    OFTEN as OFTEN,
-    Repetition as Repetition,
+    Abilities as Abilities,
+    Learner as Learner,
+    Predictor as Predictor,
+    Refitter as Refitter,
+    Regressor as Regressor,
+    ResampledFits as ResampledFits,
     fit_regressor as fit_regressor,
     make_regressor as make_regressor,
+    parameters_called as parameters_called,
     predict_with_std as predict_with_std,
     read_regressor as read_regressor,
     select_targets as select_targets,
+    supports as supports,
+    supports_deviations as supports_deviations,
+    supports_repetition as supports_repetition,
+    supports_saving as supports_saving,
+    supports_sizes as supports_sizes,
 )

@@ -1,10 +1,9 @@
 """Cross-validation that never has one mixture on both sides of a split, and its two figures.
 
 Replicates (one mixture, several seeds) in training and held-out rows would make a regressor look
-as good as the noise allows, so whole mixtures are held out. Which fold a mixture is in depends
-on the seed and on the set of mixtures, not on the order of the rows.
+as good as the noise allows, so whole mixtures are held out.
 
-Shapes: N trials, D domains, M targets, K folds.
+Shapes: N trials, D domains, M targets.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.fitting.capabilities import Learner
-from mixopt.fitting.regressor import predict_with_std
+from mixopt.fitting.regressor import Predictor, predict_with_std
 from mixopt.system import Array, BoolArray, IntArray
 
 
@@ -45,14 +43,13 @@ def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
 
 
 def out_of_fold(
-    make: Callable[[], Learner], weights_ND: Array, losses_NM: Array, fold_N: IntArray
+    fit: Callable[[Array, Array], Predictor], rows: Array, losses_NM: Array, fold_N: IntArray
 ) -> tuple[Array, Array]:
     """Predict every row by a regressor that was fitted without its fold."""
     means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
     for train_N, out_N in splits(fold_N):
-        regressor = make().fit(weights_ND[train_N], losses_NM[train_N])
-        answer = predict_with_std(regressor, weights_ND[out_N])
-        means_NM[out_N], stds_NM[out_N] = (part.reshape(-1, losses_NM.shape[1]) for part in answer)
+        fitted = fit(rows[train_N], losses_NM[train_N])
+        means_NM[out_N], stds_NM[out_N] = predict_with_std(fitted, rows[out_N])
     return means_NM, stds_NM
 
 
@@ -73,19 +70,13 @@ def spearman_within(
 ) -> float | None:
     """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
     predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
-    found = [
-        (spearman(predicted[group_N == group], observed[group_N == group]), sum(group_N == group))
-        for group in np.unique(group_N)
-    ]
-    known = [(rank, rows) for rank, rows in found if rank is not None]
-    return (
-        sum(rank * rows for rank, rows in known) / sum(rows for _, rows in known) if known else None
-    )
+    own = [group_N == group for group in np.unique(group_N)]
+    found = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
+    known = [(rank, count) for rank, count in found if rank is not None]
+    total = sum(count for _, count in known)
+    return sum(rank * count for rank, count in known) / total if known else None
 
 
 def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
     """Return the root of the mean squared error."""
-    difference = np.asarray(predicted_N, dtype=np.float64) - np.asarray(
-        observed_N, dtype=np.float64
-    )
-    return float(np.sqrt((difference**2).mean()))
+    return float(np.sqrt((np.subtract(predicted_N, observed_N) ** 2).mean()))

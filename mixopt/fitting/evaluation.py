@@ -1,14 +1,12 @@
 """Test a fit against runs that it has not seen.
 
-Ranks say whether the fit orders mixtures rightly, beside what ranks them without a law (the
-domain's own share, the distance from uniform, the nearest trial; mixopt.fitting.held_out)
-and beside the most that noise allows, where there are replicates. RMSE and coverage say whether its
-numbers hold.
+Ranks say whether the fit orders mixtures rightly, beside what ranks them without a law and beside
+the most that noise allows, where there are replicates. RMSE and coverage say whether its numbers
+hold.
 
 Runs of a larger model have other losses for the same mixtures. Ranks still hold then, and the
 numbers do not, so they are left out. With `affine` each target's predictions are mapped by a
-straight line first, which is fitted on all other runs of the test for each run: the figures say
-how well the fit knows the shape, for someone who has a few runs of that size. A plain mean over
+straight line first, which is fitted on all other runs of the test for each run. A plain mean over
 targets ranks such runs worse than its parts, because losses spread differently at each size;
 `mean_scaled` divides each loss by its standard deviation first: what is predicted by that of the
 trials, what was observed by that of the test's own runs.
@@ -18,6 +16,7 @@ Shapes: N runs, M targets, K trials.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,7 +25,7 @@ import numpy as np
 
 from mixopt.errors import TrialsError
 from mixopt.fitting.cross_validation import rmse, spearman
-from mixopt.fitting.fitted import Fit
+from mixopt.fitting.fitted import Fit, Prediction
 from mixopt.fitting.held_out import best_spearman, controls, replicate_spread
 from mixopt.fitting.intervals import conformal_quantile
 from mixopt.objective import Objective
@@ -99,7 +98,7 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
             f"the fit is in {unit}, but these losses are not; give their unit: mixopt import --unit"
             " (in Python: Trials.from_csv(..., unit=)), or fit again in their unit"
         )
-    test = _Test.of(fit, unseen.finished, affine=affine)
+    test = _Test(fit, unseen.finished, affine)
     targets = {name: test.score(m) for m, name in enumerate(test.targets)}
     return {
         "regressor": fit.name,
@@ -110,7 +109,7 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
         "mean_spearman": _mean_of(targets, "spearman"),
         "mean_controls": {name: _mean_of(targets, name) for name in CONTROLS},
         "targets": targets,
-        "mean": test.score_together(test.objective),
+        "mean": test.score_together(),
         "mean_scaled": test.score_scaled(),
         "notes": test.notes(),
     }
@@ -118,98 +117,61 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
 
 @dataclass(frozen=True, eq=False)
 class _Test:
-    """Predictions and observations of the same runs, over the targets that both sides have.
-
-    `ranked_NM` are the fit's predictions, by which runs are ranked on a target; `mapped_NM` and
-    `halves_NM` are those that numbers are compared with, and half of the width of their
-    intervals.
-    """
+    """Predictions and observations of the same runs, over the targets that both sides have."""
 
     fit: Fit
     unseen: Trials
-    weights_ND: Array
-    targets: tuple[str, ...]
-    observed_NM: Array
-    ranked_NM: Array
-    mapped_NM: Array
-    halves_NM: Array
-    slopes_M: Array
-    controls: dict[str, tuple[Array, Array]]
-    other_scale: bool
     affine: bool
 
-    @classmethod
-    def of(cls, fit: Fit, unseen: Trials, *, affine: bool) -> _Test:
-        """Predict, and bring the predictions to the runs' scale where that is asked for."""
-        targets = _shared(fit, unseen)
-        ours = [fit.targets.index(name) for name in targets]
-        weights_ND = unseen.weights()[:, [unseen.domains.index(name) for name in fit.domains]]
-        predicted = fit.predict(weights_ND)
-        ranked_NM = predicted.losses_NM[:, ours]
-        halves_NM = predicted.high_NM[:, ours] - ranked_NM
-        theirs = [unseen.targets.index(name) for name in targets]
-        observed_NM = unseen.losses(fit.objective.unit)[:, theirs]
-        lined_NM, slopes_NM = leave_one_out_lines(ranked_NM, observed_NM, affine=affine)
-        return cls(
-            fit,
-            unseen,
-            weights_ND,
-            targets,
-            observed_NM,
-            ranked_NM,
-            lined_NM if affine else ranked_NM,
-            np.abs(slopes_NM) * halves_NM if affine else halves_NM,
-            slopes_NM.mean(axis=0) if affine else np.ones(len(targets)),
-            _controls(fit, weights_ND, observed_NM, _mean_objective(fit, targets)),
-            is_other_scale(ranked_NM, observed_NM, lined_NM),
-            affine,
-        )
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """The targets of both, in the fit's order."""
+        theirs, ours = self.unseen.domains, self.fit.domains
+        if set(theirs) != set(ours):
+            odd = sorted(set(theirs) ^ set(ours))[0]
+            raise TrialsError(f"domain {odd!r} is not in both the table and the fit")
+        targets = tuple(name for name in self.fit.targets if name in self.unseen.targets)
+        if not targets:
+            known = ", ".join(self.fit.targets)
+            raise TrialsError(f"the table has none of the fit's targets: {known}")
+        return targets
 
-    @property
-    def comparable(self) -> bool:
-        """Whether numbers can be compared, not ranks alone."""
-        return self.affine or not self.other_scale
+    @cached_property
+    def other_scale(self) -> bool:
+        """Whether the runs are on another scale than the trials."""
+        return is_other_scale(self._ranked_NM, self._observed_NM, self._lines[0])
 
     def score(self, m: int) -> dict[str, Any]:
         """Score one target."""
-        sign = self.objective.signs[m]
-        observed_N, errors_N = self.observed_NM[:, m], self.observed_NM[:, m] - self.mapped_NM[:, m]
-        ranks = {name: ranks_NM[:, m] for name, (ranks_NM, _) in self.controls.items()}
-        known_K = self._known[:, m]
-        return {
-            "spearman": spearman(self.ranked_NM[:, m], observed_N),
-            **{name: spearman(ranks_N, observed_N) for name, ranks_N in ranks.items()},
-            "ceiling": self._ceiling(observed_N, known_K),
-            **self._accuracy(errors_N, self.halves_NM[:, m]),
-            **_pick(sign * self.ranked_NM[:, m], sign * observed_N),
-        }
+        observed_N, ranked_N = self._observed_NM[:, m], self._ranked_NM[:, m]
+        controls = {name: ranks_NM[:, m] for name, (ranks_NM, _) in self._controls.items()}
+        sign, known_K = self._objective.signs[m], self._known_KM[:, m]
+        ranks = self._ranks(ranked_N, observed_N, controls, known_K)
+        errors_N = observed_N - self._mapped_NM[:, m]
+        accuracy = self._accuracy(errors_N, self._halves_NM[:, m])
+        return {**ranks, **accuracy, **_pick(sign * ranked_N, sign * observed_N)}
 
-    def score_together(self, objective: Objective) -> dict[str, Any]:
-        """Score an objective of several targets."""
-        value = objective.value
-        observed_N, predicted_N = value(self.observed_NM), self._together[0]
-        return {
-            **self._ranks(predicted_N, observed_N, value(self._known)),
-            **self._accuracy(observed_N - predicted_N, self._together[1]),
-            **_pick(predicted_N, observed_N),
-        }
+    def score_together(self) -> dict[str, Any]:
+        """Score the mean of the targets."""
+        predicted_N, halves_N = self._together
+        value = self._objective.value
+        observed_N, known_K = value(self._observed_NM), value(self._known_KM)
+        ranks = self._ranks(predicted_N, observed_N, self._mean_controls, known_K)
+        accuracy = self._accuracy(observed_N - predicted_N, halves_N)
+        return {**ranks, **accuracy, **_pick(predicted_N, observed_N)}
 
     def score_scaled(self) -> dict[str, Any] | None:
         """Score the mean of losses over their standard deviations; None where one is 0."""
-        known_M, seen_M = (
-            self.fit.known_losses()[:, self._ours].std(axis=0),
-            self.observed_NM.std(axis=0),
-        )
+        known_M = self.fit.known_losses()[:, self._ours].std(axis=0)
+        seen_M = self._observed_NM.std(axis=0)
         if min(known_M.min(), seen_M.min()) <= 0:
             return None
-        value = self.objective.value
-        predicted_N = value(self.ranked_NM / known_M)
-        observed_N = value(self.observed_NM / seen_M)
-        known_K = value(self._known / known_M)
-        return {
-            **self._ranks(predicted_N, observed_N, known_K),
-            **_pick(predicted_N, observed_N),
-        }
+        value = self._objective.value
+        predicted_N = value(self._ranked_NM / known_M)
+        observed_N = value(self._observed_NM / seen_M)
+        known_K = value(self._known_KM / known_M)
+        ranks = self._ranks(predicted_N, observed_N, self._mean_controls, known_K)
+        return {**ranks, **_pick(predicted_N, observed_N)}
 
     def notes(self) -> list[str]:
         """Say what a reader of the figures should know."""
@@ -222,107 +184,123 @@ class _Test:
         if again:
             lines.append(f"{again} of {len(self.unseen)} runs have a mixture that the fit has seen")
         if self.other_scale:
-            lines.append(self._about_scale())
+            about = (
+                "RMSE and coverage are after a linear correction fitted to the other runs"
+                if self.affine
+                else "ranks are comparable, RMSE and coverage are not; --affine corrects "
+                "predictions first"
+            )
+            lines.append(
+                "these runs are on another scale than the trials (a linear correction removes "
+                f"most of the error): {about}"
+            )
         return lines
 
-    @property
-    def objective(self) -> Objective:
+    @cached_property
+    def _objective(self) -> Objective:
         """The plain mean of the targets, lower being better."""
-        return _mean_objective(self.fit, self.targets)
+        own = self.fit.objective
+        higher = tuple(name for name in own.higher if name in self.targets)
+        shares = dict.fromkeys(self.targets, 1.0 / len(self.targets))
+        return Objective(self.targets, "mean", shares, own.unit, higher)
 
     @property
     def _ours(self) -> list[int]:
         return [self.fit.targets.index(name) for name in self.targets]
 
     @property
-    def _known(self) -> Array:
+    def _known_KM(self) -> Array:
         return self.fit.data.losses_NM[:, self._ours]
+
+    @cached_property
+    def _weights_ND(self) -> Array:
+        order = [self.unseen.domains.index(name) for name in self.fit.domains]
+        return self.unseen.weights()[:, order]
+
+    @cached_property
+    def _observed_NM(self) -> Array:
+        theirs = [self.unseen.targets.index(name) for name in self.targets]
+        return self.unseen.losses(self.fit.objective.unit)[:, theirs]
+
+    @cached_property
+    def _predicted(self) -> Prediction:
+        return self.fit.predict(self._weights_ND)
+
+    @property
+    def _ranked_NM(self) -> Array:
+        """The fit's predictions, by which runs are ranked on a target."""
+        return self._predicted.losses_NM[:, self._ours]
+
+    @cached_property
+    def _lines(self) -> tuple[Array, Array]:
+        return leave_one_out_lines(self._ranked_NM, self._observed_NM, affine=self.affine)
+
+    @property
+    def _mapped_NM(self) -> Array:
+        """The predictions that numbers are compared with."""
+        return self._lines[0] if self.affine else self._ranked_NM
+
+    @property
+    def _halves_NM(self) -> Array:
+        """Half of the width of their intervals."""
+        halves_NM = self._predicted.high_NM[:, self._ours] - self._ranked_NM
+        return np.abs(self._lines[1]) * halves_NM if self.affine else halves_NM
 
     @cached_property
     def _together(self) -> tuple[Array, Array]:
         """The mean of the targets, and half of the width of its intervals, shape (N,) each."""
-        value, slopes_M = self.objective.value, self.slopes_M
+        value = self._objective.value
         if self.fit.is_carried and not self.affine:
-            whole = replace(self.objective, evaluation=self.fit.targets)
-            predicted = self.fit.predict(self.weights_ND, whole)
+            whole = replace(self._objective, evaluation=self.fit.targets)
+            predicted = self.fit.predict(self._weights_ND, whole)
             return predicted.objective_N, predicted.objective_high_N - predicted.objective_N
+        slopes_M = self._lines[1].mean(axis=0) if self.affine else np.ones(len(self.targets))
         held_out_KM = self.fit.held_out_losses()[:, self._ours]
-        errors_K = value(self._known * slopes_M) - value(held_out_KM * slopes_M)
+        errors_K = value(self._known_KM * slopes_M) - value(held_out_KM * slopes_M)
         half = conformal_quantile(np.abs(errors_K))
-        return value(self.mapped_NM), half * self.fit.reach.stretch(self.weights_ND)
+        return value(self._mapped_NM), half * self.fit.reach.stretch(self._weights_ND)
 
-    def _about_scale(self) -> str:
-        said = (
-            "these runs are on another scale than the trials (a linear correction removes "
-            "most of the error)"
+    @cached_property
+    def _controls(self) -> dict[str, tuple[Array, Array]]:
+        """What controls rank the runs by, for each target and for the mean."""
+        first = len(self._known_KM)
+        found = controls(
+            np.vstack([self.fit.data.weights_ND, self._weights_ND]),
+            np.vstack([self._known_KM, self._observed_NM]),
+            np.repeat([0, 1], [first, len(self._weights_ND)]),
+            self.fit.domains,
+            self._objective,
         )
-        if self.affine:
-            return (
-                f"{said}: RMSE and coverage are after a linear correction fitted to the other runs"
-            )
-        return (
-            f"{said}: ranks are comparable, RMSE and coverage are not; --affine corrects "
-            "predictions first"
-        )
-
-    def _ranks(self, predicted_N: Array, observed_N: Array, known_K: Array) -> dict[str, Any]:
         return {
-            "spearman": spearman(predicted_N, observed_N),
-            **{name: spearman(one[1], observed_N) for name, one in self.controls.items()},
-            "ceiling": self._ceiling(observed_N, known_K),
+            one.name: (one.ranks_NM[first:], one.ranks_N[first:])
+            for one in found
+            if one.name in CONTROLS and one.ranks_NM is not None and one.ranks_N is not None
         }
 
-    def _ceiling(self, observed_N: Array, known_K: Array) -> float | None:
-        """Return the most that noise allows: by these runs' replicates, else by the trials'."""
+    @property
+    def _mean_controls(self) -> dict[str, Array]:
+        return {name: ranks_N for name, (_, ranks_N) in self._controls.items()}
+
+    def _ranks(
+        self, predicted_N: Array, observed_N: Array, controls: Mapping[str, Array], known_K: Array
+    ) -> dict[str, Any]:
+        """Return rank correlations: the fit's, the controls', and the most that noise allows."""
+        # By these runs' replicates, else by the trials'.
         spread = replicate_spread(observed_N, self.unseen.mixtures)
         if spread is None and not self.other_scale and not self.fit.is_carried:
             spread = replicate_spread(known_K, self.fit.data.mixtures)
-        return None if spread is None else best_spearman(observed_N, spread[0], self.fit.seed)
+        seed = self.fit.data.seed
+        return {
+            "spearman": spearman(predicted_N, observed_N),
+            **{name: spearman(ranks_N, observed_N) for name, ranks_N in controls.items()},
+            "ceiling": None if spread is None else best_spearman(observed_N, spread[0], seed),
+        }
 
     def _accuracy(self, errors_N: Array, halves_N: Array) -> dict[str, Any]:
-        if not self.comparable:
+        if self.other_scale and not self.affine:
             return {"rmse": None, "coverage90": None}
         covered = float((np.abs(errors_N) <= halves_N).mean())
         return {"rmse": rmse(errors_N, np.zeros_like(errors_N)), "coverage90": covered}
-
-
-def _shared(fit: Fit, unseen: Trials) -> tuple[str, ...]:
-    """Return the targets of both, in the fit's order."""
-    if set(unseen.domains) != set(fit.domains):
-        odd = sorted(set(unseen.domains) ^ set(fit.domains))[0]
-        raise TrialsError(f"domain {odd!r} is not in both the table and the fit")
-    targets = tuple(name for name in fit.targets if name in unseen.targets)
-    if not targets:
-        raise TrialsError(f"the table has none of the fit's targets: {', '.join(fit.targets)}")
-    return targets
-
-
-def _mean_objective(fit: Fit, targets: tuple[str, ...]) -> Objective:
-    higher = tuple(name for name in fit.objective.higher if name in targets)
-    shares = dict.fromkeys(targets, 1.0 / len(targets))
-    return Objective(targets, "mean", shares, fit.objective.unit, higher)
-
-
-def _controls(
-    fit: Fit, weights_ND: Array, observed_NM: Array, objective: Objective
-) -> dict[str, tuple[Array, Array]]:
-    """Return what controls rank the runs by, for each target and for the mean."""
-    ours = [fit.targets.index(name) for name in objective.evaluation]
-    known_KM = fit.data.losses_NM[:, ours]
-    fold = np.repeat([0, 1], [len(known_KM), len(weights_ND)])
-    found = controls(
-        np.vstack([fit.data.weights_ND, weights_ND]),
-        np.vstack([known_KM, observed_NM]),
-        fold,
-        fit.domains,
-        objective,
-    )
-    first = len(known_KM)
-    return {
-        one.name: (one.ranks_NM[first:], one.ranks_N[first:])
-        for one in found
-        if one.name in CONTROLS and one.ranks_NM is not None and one.ranks_N is not None
-    }
 
 
 def _pick(predicted_N: Array, observed_N: Array) -> dict[str, Any]:

@@ -1,10 +1,16 @@
-"""The data of a fit: everything taken from the table of trials, read once.
+"""What a fit is made from: the finished trials as arrays, their sizes, and what is minimised.
 
-A fit asks for weights, losses, sizes and folds at every turn. They are taken from the finished
-trials at the door, when it is checked that the trials can be fitted at all; what is behind the
-door takes arrays.
+A regressor that supports sizes is fitted on rows of weights, parameters and tokens, and its
+`at(parameters, tokens)` predicts from mixtures alone. Any other takes all trials to be of one
+size, which those of several sizes are not: their losses differ far more by size than by mixture. A
+proxy may count its parameters again for each trial (n-grams do), so trials are of several sizes
+only where the counts fall into a few groups far apart.
 
-Shapes: N trials, D domains, M evaluation domains.
+Regressors that know of epochs, weight x tokens / inventory, are given the inventory and the trials'
+tokens. With simulated epochs both are those of the full run, since a trial repeats its pools as
+often.
+
+Shapes: N trials, D domains, M evaluation domains, S sizes.
 """
 
 from __future__ import annotations
@@ -12,22 +18,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import Field
 
 from mixopt.config import ObjectiveConfig, checked
-from mixopt.errors import ConfigError
-from mixopt.fitting.capabilities import Predictor, Regressor
+from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting.cross_validation import grouped_folds
-from mixopt.fitting.model_sizes import TrialSizes, regressor_rows
-from mixopt.fitting.regressor import Repetition, fit_regressor, make_regressor
+from mixopt.fitting.regressor import (
+    Abilities,
+    Predictor,
+    Regressor,
+    fit_regressor,
+    make_regressor,
+    supports_sizes,
+)
 from mixopt.objective import Direction, Objective, Scale, Unit
-from mixopt.system import Array, IntArray, chosen
-from mixopt.trials import Trials, check_trials, settled
+from mixopt.system import Array, BoolArray, IntArray, chosen
+from mixopt.trials import Trials, check_trials, listed, settled
 
 ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Objective
 
 
-def asked_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
+def requested_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
     """Return the names and globs that are asked for, with their weights; none means all."""
     if objective is None:
         return {}
@@ -63,16 +78,18 @@ def objective_over(
             f" {direction!r}"
         )
     if isinstance(given, ObjectiveConfig):
-        _check_alone(direction, scale)
-        content = given.model_copy(update={"unit": unit})
-        return Objective.from_config(content, evaluation)
-    weights = asked_patterns(given) or dict.fromkeys(evaluation, 1.0)
-    plain = _content(weights, evaluation, scale)
+        if direction or scale != "none":
+            raise ConfigError(
+                "objective: a file or a section has its own direction and scale; leave those out"
+            )
+        return Objective.from_config(given.model_copy(update={"unit": unit}), evaluation)
+    weights = requested_patterns(given) or dict.fromkeys(evaluation, 1.0)
+    plain = _combination(weights, evaluation, scale)
     plain |= {"unit": unit, "direction": dict(direction or {}), "scale": scale}
     return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
 
 
-def _content(
+def _combination(
     weights: Mapping[str, float], evaluation: Sequence[str], scale: Scale
 ) -> dict[str, Any]:
     """Return a target where one loss is meant, and a mean otherwise."""
@@ -84,11 +101,212 @@ def _content(
     return {"target": first}
 
 
-def _check_alone(direction: Mapping[str, Direction] | None, scale: Scale) -> None:
-    if direction or scale != "none":
-        raise ConfigError(
-            "objective: a file or a section has its own direction and scale; leave those out"
+OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
+SHARE = 0.1  # of the trials, that must repeat a domain more often for a law of it to be learned
+ONE_LENGTH = 1.01  # rounding to whole steps moves the tokens of a trial by less
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What epochs are made from.
+
+    Attributes:
+        inventory: Distinct tokens of each domain, > 0, in the order of the trials' domains.
+        tokens: That each trial is trained on, > 0.
+    """
+
+    inventory: tuple[Annotated[float, Field(gt=0, lt=1e18)], ...]
+    tokens: Annotated[float, Field(gt=0, lt=1e18)]
+
+    @classmethod
+    def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
+        """Take the tokens from a table of trials."""
+        tokens = trials.table["tokens"].to_list()
+        if None in tokens or min(tokens) < 1:
+            raise TrialsError(
+                "--inventory: epochs need the tokens of each trial too: give the table a column"
+                " 'tokens'"
+            )
+        if max(tokens) > ONE_LENGTH * min(tokens):
+            raise TrialsError(
+                f"--inventory: the trials are of {min(tokens)} to {max(tokens)} tokens, but a law "
+                "of epochs needs a single length: give trials of one length"
+            )
+        return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
+
+    def epochs(self, weights_ND: ArrayLike) -> Any:
+        """Return how often each trial goes through each domain, shape (N, D)."""
+        return np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
+
+    def is_learnable(self, weights_ND: ArrayLike) -> bool:
+        """Tell whether enough trials repeat a domain more often than costs nothing."""
+        return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
+
+
+COLUMNS = ("parameters", "tokens")
+APART = 1.25  # sizes within this factor of each other are one
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Of a model: its parameters, and the tokens that it is trained on."""
+
+    parameters: Annotated[float, Field(ge=1, lt=1e18)]
+    tokens: Annotated[float, Field(ge=1, lt=1e18)]
+
+    def describe(self) -> str:
+        """Say the size in words."""
+        return f"{self.parameters:.3g} parameters and {self.tokens:.3g} tokens"
+
+
+@dataclass(frozen=True, eq=False)
+class AtSize:
+    """An unfitted regressor of mixture and size, whose fit is wanted at one size."""
+
+    regressor: Abilities
+    size: ModelSize
+
+    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Predictor:
+        """Fit to weights, parameters and tokens; return a predictor from mixtures alone."""
+        fitted: Abilities = self.regressor.fit(rows, losses_NM)
+        return fitted.at(self.size.parameters, self.size.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class TrialSizes:
+    """The sizes of some trials: parameters and tokens where all have them, and size by size."""
+
+    known_N2: Array | None
+    group_N: IntArray
+
+    @classmethod
+    def of(cls, trials: Trials) -> TrialSizes:
+        """Read the sizes of finished trials."""
+        columns = trials.table.select(COLUMNS)
+        if any(columns.null_count().row(0)):
+            return cls(None, np.zeros(len(trials), dtype=np.int64))
+        known_N2 = columns.to_numpy().astype(np.float64)
+        return cls(known_N2, _groups(known_N2))
+
+    @property
+    def count(self) -> int:
+        """How many sizes there are, S."""
+        return len(set(self.group_N.tolist()))
+
+    def beyond(self, size: ModelSize, among_N: BoolArray | None = None) -> float:
+        """Return how far a size is beyond the nearest trial: logarithms of both factors, added."""
+        assert self.known_N2 is not None
+        known_N2 = self.known_N2 if among_N is None else self.known_N2[among_N]
+        ratio_N2 = np.array([size.parameters, size.tokens]) / known_N2
+        return float(np.maximum(np.log(ratio_N2), 0.0).sum(axis=1).min())
+
+    def largest(self) -> tuple[ModelSize, BoolArray]:
+        """Return the size of the most parameters times tokens, and which trials are of it."""
+        assert self.known_N2 is not None
+        row = int(np.argmax(np.log(self.known_N2).sum(axis=1)))
+        return ModelSize(*self.known_N2[row].tolist()), self.group_N == self.group_N[row]
+
+    def rows(self, name: str, regressor: Predictor, weights_ND: Array) -> Array:
+        """Return what a regressor is fitted on: weights, or weights, parameters and tokens."""
+        if not supports_sizes(regressor):
+            return weights_ND
+        if self.known_N2 is None or (self.known_N2 < 1).any():
+            raise TrialsError(
+                f"regressor {name!r} needs the size of each trial: give the table columns"
+                " 'parameters' (without embeddings) and 'tokens'"
+            )
+        return np.hstack([weights_ND, self.known_N2])
+
+    def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
+        """Return the size to predict at; what is not given is the trials', where they share it."""
+        found = []
+        for place, (name, given) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
+            own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
+            if given is None and len(own) != 1:
+                raise ConfigError(
+                    f"--at {name}: is missing; the trials have {len(own) or 'no'} numbers of "
+                    f"{name}, so give the one to predict at, such as 25e9"
+                )
+            value = own.pop() if given is None else float(given)
+            if not 1 <= value < 1e18:
+                raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
+            found.append(value)
+        return ModelSize(*found)
+
+    def size_of_fit(
+        self, regressors: Mapping[str, Predictor], size: ModelSize | None
+    ) -> ModelSize | None:
+        """Return what regressors that know of size predict at; None where none does."""
+        blind = [name for name, regressor in regressors.items() if not supports_sizes(regressor)]
+        if blind and self.count > 1:
+            raise TrialsError(
+                f"these trials are of {self.count} sizes, but regressor {blind[0]!r} treats them as"
+                " one: fit them together with --regressor scaling --at parameters=P,tokens=T,"
+                " or give those of one size"
+            )
+        if blind and size is not None:
+            raise ConfigError(
+                f"--at: regressor {blind[0]!r} predicts only at the trials' size; use "
+                "--regressor scaling"
+            )
+        if len(blind) == len(regressors):
+            return None
+        at = size or self.shared(None, None)
+        self._check_informs(at)
+        return at
+
+    def _check_informs(self, size: ModelSize) -> None:
+        """Check that trials tell how losses change with what differs from theirs."""
+        if self.known_N2 is None:
+            return
+        values = (size.parameters, size.tokens)
+        for name, value, column_N in zip(COLUMNS, values, self.known_N2.T, strict=True):
+            least, most = float(column_N.min()), float(column_N.max())
+            same = most <= APART * least
+            if same and not least / APART <= value <= most * APART:
+                raise ConfigError(
+                    f"--at {name}={value:g}: all trials have {most:g} {name}, so another value"
+                    f" cannot be predicted: ask for {most:g}, or add trials that differ in {name}"
+                )
+
+
+def check_finished(trials: Trials) -> None:
+    """Check that no trial is a checkpoint of another: less trained, and the same otherwise."""
+    table = trials.table.select("trial", "mixture", "seed", *COLUMNS)
+    longest: dict[tuple[str, int | None, int | None], int] = {}
+    for _, *run, tokens in table.iter_rows():
+        longest[tuple(run)] = max(longest.get(tuple(run), 0), tokens or 0)
+    early = [n for n, *run, tokens in table.iter_rows() if (tokens or 0) < longest[tuple(run)]]
+    if early:
+        raise TrialsError(
+            f"trials: {listed(early)} ({len(early)} of {len(trials)}) have the mixture, seed and"
+            " parameters of a longer run: a loss in the middle of a schedule is not that of a"
+            " finished run. Keep the last row of each run, or give the table a column 'schedule',"
+            " the share of its own schedule that each row has run (1 is a finished run)"
         )
+
+
+def requested_size(trials: Trials, parameters: float | None, tokens: float | None) -> ModelSize:
+    """Return the size to predict at; what is not given is the trials', where they share it."""
+    return TrialSizes.of(trials).shared(parameters, tokens)
+
+
+def _groups(sizes_N2: Array) -> IntArray:
+    """Number the sizes; all are one where nearly each trial would have its own."""
+    if len(np.unique(sizes_N2, axis=0)) > max(len(sizes_N2) // 2, 1):
+        return np.zeros(len(sizes_N2), dtype=np.int64)
+    steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]
+    _, group_N = np.unique(np.column_stack(steps), axis=0, return_inverse=True)
+    return np.asarray(group_N.reshape(-1), dtype=np.int64)
+
+
+def _steps(logs_N: Array) -> IntArray:
+    """Number values so that those without a gap between them share a number."""
+    order_N = np.argsort(logs_N, kind="stable")
+    number_N = np.concatenate([[0], np.cumsum(np.diff(logs_N[order_N]) > np.log(APART))])
+    steps_N = np.empty(len(logs_N), dtype=np.int64)
+    steps_N[order_N] = number_N
+    return steps_N
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +316,6 @@ class FitData:
     Attributes:
         trials: The finished ones.
         objective: What is minimised, with the spreads of these trials where it divides by them.
-        weights_ND: Mixtures.
-        losses_NM: Losses in the objective's unit.
-        mixtures: Fingerprint of each trial's mixture; equal ones are replicates.
-        sizes: Parameters and tokens of the trials.
         folds: How many folds are held out, one after the other.
         seed: Of the folds and of the regressors.
         repetition: For regressors that know of epochs.
@@ -109,10 +323,6 @@ class FitData:
 
     trials: Trials
     objective: Objective
-    weights_ND: Array
-    losses_NM: Array
-    mixtures: tuple[str, ...]
-    sizes: TrialSizes
     folds: int
     seed: int
     repetition: Repetition | None = None
@@ -130,17 +340,27 @@ class FitData:
         """Take the data of a fit from a table."""
         done = trials.finished
         check_trials(done, objective, folds)
-        return cls(
-            done,
-            settled(objective, done),
-            done.weights(),
-            done.losses(objective.unit),
-            tuple(done.mixtures),
-            TrialSizes.of(done),
-            folds,
-            seed,
-            repetition,
-        )
+        return cls(done, settled(objective, done), folds, seed, repetition)
+
+    @cached_property
+    def weights_ND(self) -> Array:
+        """Mixtures."""
+        return self.trials.weights()
+
+    @cached_property
+    def losses_NM(self) -> Array:
+        """Losses in the objective's unit."""
+        return self.trials.losses(self.objective.unit)
+
+    @cached_property
+    def mixtures(self) -> tuple[str, ...]:
+        """Fingerprint of each trial's mixture; equal ones are replicates."""
+        return tuple(self.trials.mixtures)
+
+    @cached_property
+    def sizes(self) -> TrialSizes:
+        """Parameters and tokens of the trials."""
+        return TrialSizes.of(self.trials)
 
     @cached_property
     def fold_N(self) -> IntArray:
@@ -158,7 +378,7 @@ class FitData:
 
     def rows(self, name: str, regressor: Predictor) -> Array:
         """Return the inputs of a regressor: weights, and sizes if it uses them."""
-        return regressor_rows(name, regressor, self.weights_ND, self.sizes)
+        return self.sizes.rows(name, regressor, self.weights_ND)
 
     def fitted(self, name: str) -> Predictor:
         """Fit the regressor of that name to all trials, the same way each time."""

@@ -5,7 +5,7 @@
       report.parquet       mixopt.fitting.competition
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
-      pilots.parquet       the pilots, where there are some; their correction is in fit.json
+      pilots.parquet       the pilots, where there are some
       regressor/           the fitted regressor, where it can be written without pickle
 
 A regressor that cannot be written is fitted again, with the same seed on the same trials, when
@@ -16,19 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
-from mixopt.fitting.capabilities import Predictor
-from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.fit_data import FitData, ModelSize, Repetition
 from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE, SCHEMA as REPORT_COLUMNS
-from mixopt.fitting.model_sizes import ModelSize
-from mixopt.fitting.regressor import Repetition, check_predicts, read_regressor
-from mixopt.objective import Kind, LeaveOut, Objective, Scale, Unit
+from mixopt.fitting.regressor import Predictor, check_predicts, read_regressor
+from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
     FileShape,
@@ -38,55 +36,14 @@ from mixopt.system import (
     read_sealed,
     read_table,
     write_sealed,
-    write_table,
 )
 from mixopt.trials import Trials, trials_fingerprint
 
-FORMAT = "mixopt-fit/2"
+FORMAT = "mixopt-fit/3"
 AGAIN = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
-FILES = (*TABLES, "pilots.parquet", "regressor")
-
-
-class ObjectiveShape(FileShape):
-    """The objective in fit.json (Objective.to_json)."""
-
-    kind: Kind
-    weights: dict[str, float]
-    unit: Unit
-    evaluation: list[str]
-    higher: tuple[str, ...] = ()
-    scale: Scale = "none"
-    spreads: dict[str, float] | None = None
-    families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    leave_out: LeaveOut | None = None
-    left_out: tuple[str, ...] = ()
-
-    def value(self) -> Objective:
-        """Return the objective; its own checks are made."""
-        return Objective.from_json(self.model_dump())
-
-
-class SizeShape(FileShape):
-    """The size that a fit predicts at (ModelSize.to_json)."""
-
-    parameters: float = Field(ge=1, lt=1e18)
-    tokens: float = Field(ge=1, lt=1e18)
-
-    def value(self) -> ModelSize:
-        """Return the size."""
-        return ModelSize(self.parameters, self.tokens)
-
-
-class RepetitionShape(FileShape):
-    """What epochs are made from (Repetition.to_json)."""
-
-    inventory: list[Annotated[float, Field(gt=0, lt=1e18)]]
-    tokens: float = Field(gt=0, lt=1e18)
-
-    def value(self) -> Repetition:
-        """Return the inventory and the tokens."""
-        return Repetition(tuple(self.inventory), self.tokens)
+PILOTS = "pilots.parquet"
+FILES = (*TABLES, PILOTS, "regressor")
 
 
 class FitShape(FileShape):
@@ -95,32 +52,24 @@ class FitShape(FileShape):
     format: str
     regressor: str
     saved: bool
-    criterion: str
     folds: int = Field(ge=2, le=10_000)
     seed: int = Field(ge=0, lt=1 << 63)
     trials: str
     domains: list[str]
-    objective: ObjectiveShape
+    objective: Objective
     intervals: dict[str, Any]
     reasons: list[str]
-    size: SizeShape | None
-    repetition: RepetitionShape | None
-    pilots: dict[str, Any] | None
+    size: ModelSize | None
+    repetition: Repetition | None
+    slopes: dict[str, float] | None
     growth: float = Field(0.0, ge=0, lt=1e6)
     files: dict[str, FileRecord]
 
 
-def write_tables(path: Path, tables: Mapping[str, pl.DataFrame]) -> None:
-    """Write each table into the folder, under its name."""
-    for name, table in tables.items():
-        write_table(path / f"{name}.parquet", table)
-
-
 def write_content(path: Path, content: Mapping[str, Any]) -> None:
     """Write fit.json, with the hashes of all other files of the folder; it comes last."""
-    files = folder_records(path, FILES)
-    records = {name: record.to_json() for name, record in files.items()}
-    write_sealed(path / "fit.json", {**content, "files": records})
+    files = {name: record.to_json() for name, record in folder_records(path, FILES).items()}
+    write_sealed(path / "fit.json", {"format": FORMAT, **content, "files": files})
 
 
 def read_content(path: Path) -> FitShape:
@@ -133,7 +82,7 @@ def read_content(path: Path) -> FitShape:
     found: FitShape = read_sealed(file, FitShape, mend=AGAIN)
     for name, fault in Verifier(path).faults(found.files).items():
         raise RunError(f"{path / name}: {fault}; {AGAIN}")
-    for name in TABLES:
+    for name in TABLES if found.slopes is None else (*TABLES, PILOTS):
         if name not in found.files:
             raise RunError(f"{path / name}: is not part of this fit; {AGAIN}")
     return found
@@ -152,23 +101,21 @@ def read_trials(path: Path, fingerprint: str) -> Trials:
     return trials
 
 
-def read_fit_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    """Read one table of the folder."""
-    table = read_table(path, mend=AGAIN)
-    for name, kind in columns.items():
-        if table.schema.get(name) != kind:
-            raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
-    return table
+def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
+    """Return the chosen regressor's name, the report and the held-out predictions."""
+    name = read_content(path).regressor
+    report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
+    return name, report, _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
 
 
 def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read what is known of a fit's regressors: the report, and the held-out predictions."""
-    report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
+    report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
     rows = report.filter(pl.col("target") == OBJECTIVE)
     for predictor in (name, "mean"):
         if not rows.filter(pl.col("predictor") == predictor)["rmse"].is_finite().any():
             raise RunError(f"{path / 'report.parquet'}: no error of {predictor!r}; {AGAIN}")
-    held_out = read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS)
+    held_out = _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
     own = held_out.filter(pl.col("predictor") == name)
     for target in data.trials.targets:
         found = own.filter(pl.col("target") == target)
@@ -182,11 +129,12 @@ def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, p
     return report, held_out
 
 
-def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return the chosen regressor's name, the report and the held-out predictions."""
-    name = read_content(path).regressor
-    report = read_fit_table(path / "report.parquet", REPORT_COLUMNS)
-    return name, report, read_fit_table(path / "held_out.parquet", HELD_OUT_COLUMNS)
+def _read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    table = read_table(path, mend=AGAIN)
+    for name, kind in columns.items():
+        if table.schema.get(name) != kind:
+            raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
+    return table
 
 
 def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:

@@ -1,9 +1,8 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds,
-wider beyond the trials (mixopt.fitting.intervals). With pilots
-(mixopt.fitting.pilots) predictions and intervals are of runs at their size; with a size
-(mixopt.fitting.model_sizes), at that one. Its folder is in mixopt.fitting.fit_files.
+wider beyond the trials (mixopt.fitting.intervals). With pilots predictions and intervals are of
+runs at their size; with a size, at that one.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +21,43 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
-from mixopt.fitting.aimed_regressor import Corrected, aimed, carried_values
-from mixopt.fitting.capabilities import (
-    Learner,
-    Predictor,
-    supports,
-    supports_saving,
-    supports_sizes,
-)
-from mixopt.fitting.fit_data import FitData, ObjectiveLike
+from mixopt.fitting.fit_data import AtSize, FitData, ModelSize, ObjectiveLike, Repetition
 from mixopt.fitting.fit_files import (
-    FORMAT,
+    PILOTS,
     read_content,
     read_evidence,
     read_fitted,
     read_trials,
     write_content,
-    write_tables,
 )
 from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line
 from mixopt.fitting.intervals import Calibration, TrialReach, calibrate
-from mixopt.fitting.model_sizes import AtSize, ModelSize
-from mixopt.fitting.pilots import Pilots, aligned, learn_pilots, read_pilots
-from mixopt.fitting.regressor import Repetition, predict_with_std
+from mixopt.fitting.pilot_correction import PilotLines
+from mixopt.fitting.pilots import CarriedRegressor, Pilots, aimed, aligned, carried_values
+from mixopt.fitting.regressor import (
+    Learner,
+    Predictor,
+    Refitter,
+    ResampledFits,
+    predict_with_std,
+    select_targets,
+    supports,
+    supports_saving,
+    supports_sizes,
+)
 from mixopt.mixture import Mixture
 from mixopt.objective import UNITS, Objective
-from mixopt.system import Array, Trust, check_trusted, loss_text, rank_text, steady_progress
+from mixopt.system import (
+    Array,
+    Trust,
+    Update,
+    check_trusted,
+    loss_text,
+    no_progress,
+    rank_text,
+    steady_progress,
+    write_table,
+)
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -99,7 +109,9 @@ class Prediction:
         return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
 
 
-def as_weights(weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]) -> Array:
+def _as_weights(
+    weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]
+) -> Array:
     """Return mixtures as an array, shape (N, D), in the order of `domains`."""
     several = [weights] if isinstance(weights, Mixture) else weights
     if isinstance(several, Sequence) and several and isinstance(several[0], Mixture):
@@ -108,67 +120,62 @@ def as_weights(weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[
     return np.atleast_2d(np.asarray(weights, dtype=np.float64))
 
 
-KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
-
-
-def fit_line(name: str, report: pl.DataFrame, objective: Objective, size: str) -> str:
-    """Say what was chosen, and how good it is on held-out folds."""
-    own = (pl.col("predictor") == name) & (pl.col("target") == OBJECTIVE)
-    found = report.filter(own)
-    said = ""
-    if len(found):
-        rank, error = rank_text(found["spearman"][0]), loss_text(found["rmse"][0])
-        said = f"; held out: Spearman {rank}, RMSE {error} {UNITS[objective.value_unit]}"
-    return f"Fit({name!r}: {size}{said})"
-
-
-CRITERION = "lowest RMSE of the objective on held-out folds"
-
-
 @dataclass(frozen=True, eq=False)
 class Fit:
     """The chosen regressor, fitted on all finished trials, and how it was chosen.
 
+    It is the one with the lowest RMSE of the objective on held-out folds.
+
     Attributes:
         name: The chosen regressor.
         fitted: The estimator, as it was fitted on the trials.
-        objective: What is minimised.
-        trials: The finished trials that it was fitted on.
+        data: The finished trials that it was fitted on, as arrays, and the objective.
         report: Each regressor on held-out folds, beside controls and ceiling.
         held_out: A row for each regressor, trial and target: `predictor`, `trial`, `fold`,
             `target`, `observed`, `predicted`.
-        seed: Seed of folds and regressors.
-        folds: How many folds there were.
         size: What it predicts at, where the trials are of several sizes.
-        repetition: Inventory and tokens that regressors were given.
+        growth: Of intervals, for a unit of log size beyond the trials'.
         pilots: What carries it to the target size.
-        growth: Of intervals, for a unit of log size beyond the trials' (interval_growth).
     """
 
     name: str
     fitted: Predictor
-    objective: Objective
-    trials: Trials
+    data: FitData
     report: pl.DataFrame
     held_out: pl.DataFrame
-    seed: int
-    folds: int
-    criterion: str = CRITERION
     size: ModelSize | None = None
-    repetition: Repetition | None = None
-    pilots: Pilots | None = None
     growth: float = 0.0
+    pilots: Pilots | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return self.data.objective
+
+    @property
+    def trials(self) -> Trials:
+        """The finished trials that it was fitted on."""
+        return self.data.trials
+
+    @property
+    def repetition(self) -> Repetition | None:
+        """Inventory and tokens that regressors were given."""
+        return self.data.repetition
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains, in the order of the weights."""
+        return self.trials.domains
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Evaluation domains, in the order of the losses."""
+        return self.trials.targets
 
     @cached_property
-    def data(self) -> FitData:
-        """What it was fitted on, as arrays."""
-        return FitData.of(
-            self.trials,
-            self.objective,
-            folds=self.folds,
-            seed=self.seed,
-            repetition=self.repetition,
-        )
+    def fingerprint(self) -> str:
+        """Fingerprint of the trials that were fitted."""
+        return trials_fingerprint(self.trials)
 
     @cached_property
     def regressor(self) -> Predictor:
@@ -176,13 +183,12 @@ class Fit:
         own = self.fitted
         if self.size is not None:
             assert supports_sizes(own)
-            own = own.at(**self.size.to_json())
+            own = own.at(self.size.parameters, self.size.tokens)
         if self.pilots is None:
             return own
-        pilots = self.pilots
+        lines, typical_M = self.pilots.lines, self.pilots.typical_M
         known_NM = replace(self, pilots=None).known_losses()
-        given = pilots.correction, pilots.typical_M, self.unfitted, known_NM
-        return Corrected(self.name, own, *given)
+        return CarriedRegressor(self.name, own, lines, typical_M, self.unfitted, known_NM)
 
     def unfitted(self) -> Learner:
         """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
@@ -195,6 +201,21 @@ class Fit:
         assert supports_sizes(made)
         return AtSize(made, self.size)
 
+    def resampled(
+        self, columns: Sequence[int], *, count: int, seed: int, update: Update = no_progress
+    ) -> ResampledFits:
+        """Fit the regressor of some losses, by position, again on resampled mixtures."""
+        refitter = Refitter(
+            self.name,
+            select_targets(self.regressor, columns),
+            self.unfitted,
+            self.rows(),
+            self.data.losses_NM[:, list(columns)],
+            self.data.mixtures,
+        )
+        fits = refitter.resampled(count, np.random.default_rng([seed, 1]), update)
+        return ResampledFits(tuple(columns), fits)
+
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit carried to another size by a few runs of that size.
 
@@ -206,15 +227,15 @@ class Fit:
         """
         plain = replace(self, pilots=None)
         runs = aligned(pilots, self.trials, self.objective)
-        learned = learn_pilots(
-            runs,
+        lines = PilotLines(
+            runs.weights(),
             plain.predict(runs.weights()).losses_NM,
-            self.objective,
+            runs.losses(self.objective.unit),
             spread_M=plain.known_losses().std(axis=0),
             noise_M=np.sqrt((plain.held_out_errors() ** 2).mean(axis=0)),
-            typical_M=np.median(plain.held_out_stds(), axis=0),
         )
-        return replace(self, pilots=learned)
+        typical_M = np.median(plain.held_out_stds(), axis=0)
+        return replace(self, pilots=Pilots(runs, lines.drawn_together(), typical_M))
 
     @property
     def is_carried(self) -> bool:
@@ -234,36 +255,6 @@ class Fit:
         """Return an objective of losses of the trials, as pilots carry it over, shape (N,)."""
         return carried_values(self.regressor, objective, losses_NM, self.data.weights_ND)
 
-    def __repr__(self) -> str:
-        """Say what was chosen, and how good it is on held-out folds."""
-        return fit_line(self.name, self.report, self.objective, self._counts)
-
-    @property
-    def _counts(self) -> str:
-        return f"{len(self.trials)} trials, {len(self.domains)} domains, {len(self.targets)} losses"
-
-    @property
-    def plot(self) -> FitPlots:
-        """Its figures: `fit.plot.responses()` and others (mixopt.reporting.plots)."""
-        from mixopt.reporting import FitPlots
-
-        return FitPlots(self)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """Domains, in the order of the weights."""
-        return self.trials.domains
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Evaluation domains, in the order of the losses."""
-        return self.trials.targets
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Fingerprint of the trials that were fitted."""
-        return trials_fingerprint(self.trials)
-
     def held_out_losses(self) -> Array:
         """Losses that the chosen regressor predicts for held-out trials, shape (N, M)."""
         return held_out_columns(self.held_out, self.name, self.targets, "predicted")
@@ -272,11 +263,6 @@ class Fit:
         """Return observed less predicted losses of held-out trials, shape (N, M)."""
         errors: Array = self.data.losses_NM - self.held_out_losses()
         return errors
-
-    def objective_errors(self, objective: Objective | None = None) -> Array:
-        """Return observed less predicted objective of held-out trials, shape (N,)."""
-        asked = objective or self.objective
-        return asked.value(self.data.losses_NM) - asked.value(self.held_out_losses())
 
     def held_out_stds(self) -> Array:
         """Deviations that the chosen regressor claimed for held-out trials, shape (N, M)."""
@@ -287,20 +273,19 @@ class Fit:
         """How deviations become intervals, for each target."""
         if self.pilots is not None:
             return (self.pilots.calibration,) * len(self.targets)
-        held_out = self.held_out_errors().T, self.held_out_stds().T
-        return tuple(map(self._calibrated, *held_out))
+        return tuple(map(self._calibrated, self.held_out_errors().T, self.held_out_stds().T))
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
         if self.pilots is not None:
             return self.pilots.calibration
-        asked = objective or self.objective
-        errors_N, stds_N = self.objective_errors(asked), asked.spread(self.held_out_stds())
-        return self._calibrated(errors_N, stds_N)
+        over = objective or self.objective
+        errors_N = over.value(self.data.losses_NM) - over.value(self.held_out_losses())
+        return self._calibrated(errors_N, over.spread(self.held_out_stds()))
 
     def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
-        far = None if self.size is None else self.growth * self.data.sizes.beyond(self.size)
-        return calibrate(errors_N, stds_N, local=far is not None).times(1.0 + (far or 0.0))
+        far = 0.0 if self.size is None else self.growth * self.data.sizes.beyond(self.size)
+        return calibrate(errors_N, stds_N, local=self.size is not None).times(1.0 + far)
 
     @cached_property
     def reach(self) -> TrialReach:
@@ -316,9 +301,9 @@ class Fit:
             weights: Mixtures: an array of shape (N, D), a `Mixture`, or several.
             objective: The fit's own when None.
         """
-        asked, count = objective or self.objective, len(self.targets)
-        regressor, aim = aimed(self.regressor, asked)
-        points_ND = as_weights(weights, self.domains)
+        over, count = objective or self.objective, len(self.targets)
+        regressor, aim = aimed(self.regressor, over)
+        points_ND = _as_weights(weights, self.domains)
         means, stds = predict_with_std(regressor, points_ND)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
@@ -326,9 +311,27 @@ class Fit:
             means[:, :count],
             np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
             aim.value(means),
-            stretch_N * self.objective_calibration(asked).halves(aim.spread(stds)),
+            stretch_N * self.objective_calibration(over).halves(aim.spread(stds)),
         )
-        return found if self.pilots is None else found.agreeing(asked)
+        return found if self.pilots is None else found.agreeing(over)
+
+    def __repr__(self) -> str:
+        """Say what was chosen, and how good it is on held-out folds."""
+        chosen = (pl.col("predictor") == self.name) & (pl.col("target") == OBJECTIVE)
+        row = self.report.filter(chosen).row(0, named=True)
+        unit = UNITS[self.objective.value_unit]
+        return (
+            f"Fit({self.name!r}: {len(self.trials)} trials, {len(self.domains)} domains,"
+            f" {len(self.targets)} losses; held out: Spearman {rank_text(row['spearman'])}, RMSE"
+            f" {loss_text(row['rmse'])} {unit})"
+        )
+
+    @property
+    def plot(self) -> FitPlots:
+        """Its figures: `fit.plot.responses()` and others (mixopt.reporting.plots)."""
+        from mixopt.reporting import FitPlots
+
+        return FitPlots(self)
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
@@ -342,24 +345,6 @@ class Fit:
     def reasons(self) -> list[str]:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""
         return list(self.fitted.explain(self.targets)) if supports(self.fitted, "explain") else []
-
-    def save(self, path: str | Path) -> None:
-        """Write everything into the folder `path`, without pickle; fit.json comes last.
-
-        Raises:
-            RunError: The folder is that of a run or of `mixopt fit`, which have theirs in `fit/`.
-        """
-        path = Path(path)
-        if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
-            raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        write_tables(path, {"report": self.report, "held_out": self.held_out})
-        self.trials.write(path / "trials.parquet")
-        shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
-        if supports_saving(self.fitted):
-            self.fitted.save(path / "regressor")
-        if self.pilots is not None:
-            self.pilots.trials.write(path / "pilots.parquet")
-        write_content(path, self._content())
 
     def evaluate(self, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
         """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
@@ -413,6 +398,7 @@ class Fit:
 
         request = ProposalRequest.of(
             self,
+            target,
             constraints=constraints,
             inventory=inventory,
             tokens=tokens,
@@ -422,7 +408,42 @@ class Fit:
             collapsed=collapsed,
         )
         with steady_progress("propose", search_steps(request.search)) as update:
-            return propose_mixture(request, request.resolve_objective(target), update=update)
+            return propose_mixture(request, update=update)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into the folder `path`, without pickle; fit.json comes last.
+
+        Raises:
+            RunError: The folder is that of a run or of `mixopt fit`, which have theirs in `fit/`.
+        """
+        path = Path(path)
+        if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
+            raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
+        write_table(path / "report.parquet", self.report)
+        write_table(path / "held_out.parquet", self.held_out)
+        self.trials.write(path / "trials.parquet")
+        shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
+        if supports_saving(self.fitted):
+            self.fitted.save(path / "regressor")
+        if self.pilots is not None:
+            self.pilots.trials.write(path / PILOTS)
+        calibrations = zip(self.targets, self.calibrations, strict=True)
+        content = {
+            "regressor": self.name,
+            "saved": supports_saving(self.fitted),
+            "folds": self.data.folds,
+            "seed": self.data.seed,
+            "trials": self.fingerprint,
+            "domains": list(self.domains),
+            "objective": self.objective.to_json(),
+            "intervals": {name: asdict(one) for name, one in calibrations},
+            "reasons": self.reasons(),
+            "growth": self.growth,
+            "size": self.size and asdict(self.size),
+            "repetition": self.repetition and asdict(self.repetition),
+            "slopes": self.pilots and self.pilots.slopes,
+        }
+        write_content(path, content)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
@@ -441,46 +462,14 @@ class Fit:
         content = read_content(path)
         name = content.regressor
         check_trusted("regressor", name, str(path / "fit.json"), trust)
-        size, repetition = content.size, content.repetition
         data = FitData.of(
             read_trials(path, content.trials),
-            content.objective.value(),
+            content.objective,
             folds=content.folds,
             seed=content.seed,
-            repetition=None if repetition is None else repetition.value(),
+            repetition=content.repetition,
         )
-        return cls(
-            name,
-            read_fitted(path, name, data, saved=content.saved),
-            data.objective,
-            data.trials,
-            *read_evidence(path, name, data),
-            data.seed,
-            data.folds,
-            size=None if size is None else size.value(),
-            growth=content.growth,
-            repetition=data.repetition,
-            pilots=None if content.pilots is None else read_pilots(path, content.pilots),
-        )
-
-    def _content(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "regressor": self.name,
-            "saved": supports_saving(self.fitted),
-            "criterion": self.criterion,
-            "folds": self.folds,
-            "seed": self.seed,
-            "trials": self.fingerprint,
-            "domains": list(self.domains),
-            "objective": self.objective.to_json(),
-            "intervals": {
-                name: one.to_json()
-                for name, one in zip(self.targets, self.calibrations, strict=True)
-            },
-            "reasons": self.reasons(),
-            "growth": self.growth,
-            "size": self.size and self.size.to_json(),
-            "repetition": self.repetition and self.repetition.to_json(),
-            "pilots": self.pilots and self.pilots.to_json(),
-        }
+        fitted = read_fitted(path, name, data, saved=content.saved)
+        evidence = read_evidence(path, name, data)
+        found = cls(name, fitted, data, *evidence, content.size, content.growth)
+        return found if content.slopes is None else found.with_pilots(Trials.read(path / PILOTS))

@@ -2,16 +2,14 @@
 
 Split conformal prediction, on the held-out predictions of all folds: a half-width is a multiple of
 the regressor's own standard deviation, and the multiple is the quantile of |error| / deviation on
-trials that the regressor had not seen. So an interval is wider where the regressor is less
-sure, and how sure it claims to be does not matter. Where its deviations are no help, because
-intervals of one width for all held-out trials would be narrower on the whole, they have that width,
-and are wider only where the regressor is less sure than at any held-out trial.
+trials that the regressor had not seen. Where its deviations are no help, because intervals of one
+width for all held-out trials would be narrower on the whole, they have that width, and are wider
+only where the regressor is less sure than at any held-out trial.
 
-Within the trials' reach, the largest distance of a trial from its nearest neighbour, that is all.
-Beyond it a law is extrapolated: an interval is (1 + beyond / radius)^2 times as wide, where the
-radius is the largest distance of a trial from the mean of all. The square is how the error of a
-smooth function grows that is continued by its slope; that it and this radius keep coverage near 90%
-was measured (experiments/published/intervals_beyond.py). Distances are total variations.
+Beyond the trials' reach, the largest distance of a trial from its nearest neighbour, a law is
+extrapolated: an interval is (1 + beyond / radius)^2 times as wide, where the radius is the largest
+distance of a trial from the mean of all; coverage was measured
+(experiments/published/intervals_beyond.py). Distances are total variations.
 
 Source: Lei et al., Distribution-Free Predictive Inference for Regression (2018), section 5.2;
 the choice between the two widths is ours.
@@ -23,7 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -31,9 +28,8 @@ from mixopt.mixture import pairwise_total_variation
 from mixopt.system import Array
 
 LEVEL = 0.9
-MIN_DEVIATION = (
-    0.25  # of the median deviation: a regressor that claims to know is not believed further
-)
+# Of the median deviation: a regressor that claims to know is not believed further.
+MIN_DEVIATION = 0.25
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,6 @@ class Calibration:
     def times(self, factor: float) -> Calibration:
         """Return the calibration of widths that are larger by a factor."""
         return replace(self, factor=self.factor * factor)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {"factor": self.factor, "floor": self.floor, "local": self.local}
 
 
 def calibrate(

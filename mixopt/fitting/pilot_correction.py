@@ -1,38 +1,36 @@
-"""Carry a fit from one size of model to another by a few runs at the other size.
+"""The lines that carry losses to the pilots' size, and what carries an objective beyond them.
 
-Losses of a larger model are not those of a proxy, but nearly a straight line in them, another
-for each target. For a target with the fit's prediction f and what a run gave y,
+Losses of a larger model are nearly a straight line in those of a proxy, another for each target.
+For a target with the fit's prediction f and what a run gave y,
 
     y = f0 + s (b0 + b1 (f - f0) / s + noise)
 
 with s the spread of the target over the proxies' trials and f0 the mean prediction at the runs.
 b0 is free. b1 is taken to be one slope of all targets, give or take `SLOPE_SPREAD`, and that one
-to be near 1: one run is a shift, and a few are lines drawn towards what all targets say
-together. A slope never turns the ranks round. The noise's variance starts at that of the fit on its
-own trials, worth `NOISE_FREEDOM` runs.
+to be near 1: one run is a shift, and a few are lines drawn towards what all targets say together. A
+slope never turns the ranks round. The noise's variance starts at that of the fit on its own trials,
+worth `NOISE_FREEDOM` runs.
 
-What lines leave of the objective, which is a single number with errors of its own, gets a Gaussian
-process over mixtures, objective(lines) + level + r(w) + noise. The level is free; r has a Matern
-kernel on w^0.35, whose length and whose variance over the noise's have the greatest marginal
-likelihood on a grid. The deviation is estimated from the runs and from `NOISE_FREEDOM` more that
-are off by `OFF` of the objective's spread. Lines through the runs leave less of them than of new
-ones; squares are scaled up by what each run shows when the lines are drawn through all others.
-(`OFF` and the grid were chosen in synthetic worlds of two sizes, and nothing on published runs.)
+What lines leave of the objective, whichever is asked for, gets a Gaussian process over mixtures,
+objective(lines) + level + r(w) + noise. The level is free; r has a Matern kernel on w^0.35, whose
+length and whose variance over the noise's have the greatest marginal likelihood on a grid. The
+deviation is estimated from the runs and from `NOISE_FREEDOM` more that are off by `OFF` of the
+objective's spread. Lines through the runs leave less of them than of new ones; squares are scaled
+up by what each run shows when the lines are drawn through all others. (`OFF` and the grid were
+chosen in synthetic worlds of two sizes, and nothing on published runs.)
 
-Shapes: K runs at the other size, L trials, N mixtures, D domains, M targets.
+Shapes: K pilots, L trials, N mixtures, D domains, M losses, P pieces of the objective.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from mixopt.errors import TrialsError
 from mixopt.objective import Objective
 from mixopt.system import Array
 
@@ -42,7 +40,6 @@ MIN_HOLD = 0.3  # and a target's slope at that one, at least
 MIN_SLOPE = 0.05
 MIN_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
 NOISE_FREEDOM = 2.0
-ARRAYS = ("weights_KD", "predicted_KM", "observed_KM", "spread_M", "noise_M")
 
 WARP, SHIFT = 0.35, 1e-6
 STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
@@ -53,45 +50,11 @@ ROUNDING = 1e-9  # of the objective's spread
 
 
 @dataclass(frozen=True, eq=False)
-class PilotLine:
-    """The line of one target, in spreads of its loss.
-
-    `unsure_22` is the covariance of level and slope over the noise's variance.
-    """
-
-    level: float
-    slope: float
-    variance: float
-    unsure_22: Array
-
-    @classmethod
-    def fitted(cls, column_K: Array, values_K: Array, noise: float, common: float) -> PilotLine:
-        """Draw a line through what runs gave, its slope held back towards the common one."""
-        basis_K2 = np.column_stack([np.ones(len(column_K)), column_K])
-        hold = max(noise / SLOPE_SPREAD**2, MIN_HOLD)
-        precision_22 = basis_K2.T @ basis_K2 + np.diag([0.0, hold])
-        level, slope = np.linalg.solve(precision_22, basis_K2.T @ values_K + [0.0, hold * common])
-        if slope < MIN_SLOPE:
-            slope = MIN_SLOPE
-            level = basis_K2[:, 0] @ (values_K - slope * column_K) / precision_22[0, 0]
-        left_K = values_K - level - slope * column_K
-        squares = float(left_K @ left_K) + hold * (slope - common) ** 2 + NOISE_FREEDOM * noise
-        # It is held back out of caution; how unsure it is, is its prior's spread.
-        open_22 = precision_22 - np.diag([0.0, hold - max(noise, MIN_NOISE) / SLOPE_SPREAD**2])
-        return cls(
-            float(level),
-            float(slope),
-            squares / (NOISE_FREEDOM + len(column_K) - 1),
-            np.asarray(np.linalg.inv(open_22), dtype=np.float64),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """The lines that map a fit's predictions to the other size.
+class PilotLines:
+    """The lines that map a fit's predictions to the pilots' size, in spreads of each loss.
 
     Attributes:
-        weights_KD: Mixtures of the runs.
+        weights_KD: Mixtures of the pilots.
         predicted_KM: What the fit predicts for them.
         observed_KM: What they gave.
         spread_M: Standard deviation of each loss over the proxies' trials, > 0.
@@ -109,13 +72,12 @@ class Correction:
     @property
     def slopes_M(self) -> Array:
         """Slope of each target's line."""
-        return np.array([line.slope for line in self._lines])
+        return self._fitted[1]
 
     @property
     def sigma_M(self) -> Array:
         """Standard deviation of a run about its line."""
-        variances_M = np.array([line.variance for line in self._lines])
-        sigma_M: Array = self.spread_M * np.sqrt(variances_M)
+        sigma_M: Array = self.spread_M * np.sqrt(self._fitted[2])
         return sigma_M
 
     @property
@@ -124,27 +86,21 @@ class Correction:
         return NOISE_FREEDOM + len(self.weights_KD) - 1
 
     def apply(self, predicted_NM: Array) -> Array:
-        """Return losses at the other size, shape (N, M), of what the fit predicts."""
+        """Return losses at the pilots' size, shape (N, M), of what the fit predicts."""
         line_NM: Array = self.slopes_M * (predicted_NM - self._middle_M)
-        line_NM += self._middle_M + self.spread_M * self._levels_M
+        line_NM += self._middle_M + self.spread_M * self._fitted[0]
         return line_NM
 
     def std(self, predicted_NM: Array, own_NM: Array | float = 1.0) -> Array:
         """Return standard deviations of a new run's losses, shape (N, M)."""
-        parts = []
-        for line, column_N in zip(self._lines, self._columns(predicted_NM).T, strict=True):
-            basis_N2 = np.column_stack([np.ones(len(column_N)), column_N])
-            parts.append(np.einsum("ni,ij,nj->n", basis_N2, line.unsure_22, basis_N2))
-        std_NM: Array = self.sigma_M * np.sqrt(np.square(own_NM) + np.stack(parts, axis=1))
+        columns_NM = self._columns(predicted_NM)
+        basis_NM2 = np.stack([np.ones_like(columns_NM), columns_NM], axis=2)
+        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self._fitted[3], basis_NM2)
+        std_NM: Array = self.sigma_M * np.sqrt(np.square(own_NM) + unsure_NM)
         return std_NM
 
-    def gradient(self, slopes_MD: Array) -> Array:
-        """Return the slope of each corrected loss by each weight, shape (M, D)."""
-        gradient_MD: Array = self.slopes_M[:, None] * slopes_MD
-        return gradient_MD
-
-    def select(self, targets: Sequence[int]) -> Correction:
-        """Return the correction of some targets, by position."""
+    def select(self, targets: Sequence[int]) -> PilotLines:
+        """Return the lines of some targets, by position."""
         kept = list(targets)
         return replace(
             self,
@@ -154,8 +110,8 @@ class Correction:
             noise_M=self.noise_M[kept],
         )
 
-    def without(self, run: int) -> Correction:
-        """Return the lines through all runs but one, by position."""
+    def without(self, run: int) -> PilotLines:
+        """Return the lines through all pilots but one, by position."""
         kept = np.arange(len(self.weights_KD)) != run
         others = replace(
             self,
@@ -165,8 +121,8 @@ class Correction:
         )
         return others.drawn_together()
 
-    def drawn_together(self) -> Correction:
-        """Return the correction whose slopes are drawn towards one that all targets agree on."""
+    def drawn_together(self) -> PilotLines:
+        """Return lines whose slopes are drawn towards one that all targets agree on."""
         left_KM, right_KM = (self._columns(x) for x in (self.predicted_KM, self.observed_KM))
         products = float((left_KM * (right_KM - right_KM.mean(axis=0))).sum())
         squares = float((left_KM**2).sum())
@@ -174,11 +130,11 @@ class Correction:
         return replace(self, common=max(common, MIN_SLOPE))
 
     def plain_lines(self) -> dict[str, Array]:
-        """Return the lines as arrays of a plain law (mixopt.fitting.capabilities)."""
+        """Return the lines as arrays of a plain law (mixopt.fitting.regressor)."""
         return {
             "slopes_M": self.slopes_M,
             "middle_M": self._middle_M,
-            "levels_M": self.spread_M * self._levels_M,
+            "levels_M": self.spread_M * self._fitted[0],
         }
 
     def plain_law(self) -> dict[str, Any]:
@@ -187,75 +143,44 @@ class Correction:
             "lines": self.plain_lines(),
             "spread_M": self.spread_M,
             "sigma_M": self.sigma_M,
-            "unsure_M4": np.array([line.unsure_22.ravel() for line in self._lines]),
+            "unsure_M4": self._fitted[3].reshape(-1, 4),
             "columns_KM": self._columns(self.predicted_KM),
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {**{name: getattr(self, name).tolist() for name in ARRAYS}, "common": self.common}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Correction:
-        """Build the correction that `to_json` described."""
-        arrays = {name: np.array(content[name], dtype=np.float64) for name in ARRAYS}
-        return cls(**arrays, common=content["common"])
-
-    @property
+    @cached_property
     def _middle_M(self) -> Array:
         middle_M: Array = self.predicted_KM.mean(axis=0)
         return middle_M
-
-    @property
-    def _levels_M(self) -> Array:
-        return np.array([line.level for line in self._lines])
 
     def _columns(self, predicted_NM: Array) -> Array:
         columns_NM: Array = (predicted_NM - self._middle_M) / self.spread_M
         return columns_NM
 
     @cached_property
-    def _lines(self) -> list[PilotLine]:
+    def _fitted(self) -> tuple[Array, Array, Array, Array]:
+        """Levels, slopes, variances, and covariances of level and slope over the variance."""
         columns_KM, values_KM = self._columns(self.predicted_KM), self._columns(self.observed_KM)
         noise_M = np.square(self.noise_M / self.spread_M)
-        return [
-            PilotLine.fitted(column_K, values_K, float(noise), self.common)
-            for column_K, values_K, noise in zip(columns_KM.T, values_KM.T, noise_M, strict=True)
-        ]
-
-
-def correct(
-    predicted_KM: ArrayLike,
-    observed_KM: ArrayLike,
-    weights_KD: ArrayLike,
-    spread_M: ArrayLike,
-    noise_M: ArrayLike,
-) -> Correction:
-    """Learn how runs at another size differ from what a fit predicts for them."""
-    given = (weights_KD, predicted_KM, observed_KM, spread_M, noise_M)
-    arrays: list[Any] = [np.asarray(values, dtype=np.float64) for values in given]
-    _check(*arrays)
-    return Correction(*arrays).drawn_together()
-
-
-def _check(weights: Array, predicted: Array, observed: Array, spread: Array, noise: Array) -> None:
-    runs, targets = len(weights), predicted.shape[-1]
-    for what, array, shape in (
-        ("weights", weights, weights.shape),
-        ("predictions", predicted, (runs, targets)),
-        ("losses", observed, (runs, targets)),
-        ("spreads", spread, (targets,)),
-        ("noise", noise, (targets,)),
-    ):
-        if array.shape != shape:
-            raise TrialsError(f"pilots: {what} of shape {array.shape}; {runs} runs need {shape}")
-        if not array.size or not np.isfinite(array).all():
-            raise TrialsError(f"pilots: {what} are empty, or hold a value that is not finite")
-    if (spread <= 0).any():
-        raise TrialsError(
-            f"pilots: the spread of target {int(np.argmin(spread))} is {spread.min():g}; a loss "
-            "that is the same in all trials cannot be corrected to another size: leave it out"
-        )
+        hold_M = np.maximum(noise_M / SLOPE_SPREAD**2, MIN_HOLD)
+        count, targets = columns_KM.shape
+        precision_M22 = np.empty((targets, 2, 2))
+        precision_M22[:, 0, 0] = count
+        precision_M22[:, 0, 1] = precision_M22[:, 1, 0] = columns_KM.sum(axis=0)
+        precision_M22[:, 1, 1] = (columns_KM**2).sum(axis=0) + hold_M
+        sums_M2 = np.stack([values_KM, columns_KM * values_KM], axis=2).sum(axis=0)
+        sums_M2[:, 1] += hold_M * self.common
+        levels_M, slopes_M = np.linalg.solve(precision_M22, sums_M2[:, :, None])[:, :, 0].T
+        flat_M = slopes_M < MIN_SLOPE
+        slopes_M = np.where(flat_M, MIN_SLOPE, slopes_M)
+        shifts_M = (values_KM - MIN_SLOPE * columns_KM).mean(axis=0)
+        levels_M = np.where(flat_M, shifts_M, levels_M)
+        left_KM = values_KM - levels_M - slopes_M * columns_KM
+        squares_M = (left_KM**2).sum(axis=0) + hold_M * (slopes_M - self.common) ** 2
+        squares_M += NOISE_FREEDOM * noise_M
+        # It is held back out of caution; how unsure it is, is its prior's spread.
+        precision_M22[:, 1, 1] -= hold_M - np.maximum(noise_M, MIN_NOISE) / SLOPE_SPREAD**2
+        unsure_M22 = np.linalg.inv(precision_M22).astype(np.float64)
+        return levels_M, slopes_M, squares_M / self.freedom, unsure_M22
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,31 +193,20 @@ class ObjectiveResidual:
         spread: Standard deviation of the objective over the proxies' trials after the lines, > 0.
         length: Over which residuals are alike, in warped weights.
         ratio: Variance of the residual over that of the noise.
-        off: What a run is taken to be off by before one is seen, in spreads.
     """
 
-    lines: Correction
+    lines: PilotLines
     objective: Objective
     spread: float
     length: float = LENGTHS[1]
     ratio: float = RATIOS[0]
-    off: float = OFF
 
     @classmethod
-    def learned(
-        cls,
-        lines: Correction,
-        objective: Objective,
-        losses_LM: Array,
-        *,
-        lengths: Sequence[float] = LENGTHS,
-        ratios: Sequence[float] = RATIOS,
-        off: float = OFF,
-    ) -> Self:
+    def learned(cls, lines: PilotLines, objective: Objective, losses_LM: Array) -> Self:
         """Learn what lines leave of an objective; its spread is over losses of the trials."""
         spread = float(objective.value(lines.apply(losses_LM)).std())
-        first = cls(lines, objective, max(spread, ROUNDING), off=off)
-        every = [replace(first, length=x, ratio=q) for x in lengths for q in ratios]
+        first = cls(lines, objective, max(spread, ROUNDING))
+        every = [replace(first, length=x, ratio=q) for x in LENGTHS for q in RATIOS]
         return max(every, key=lambda one: one._likelihood)
 
     @property
@@ -305,6 +219,11 @@ class ObjectiveResidual:
         """Return the objective at the runs' size, shape (N,), of losses that the fit predicts."""
         value_N: Array = self.objective.value(self.lines.apply(predicted_NM))
         return value_N + self.shift(weights_ND)
+
+    def pieces(self, predicted_NM: Array, weights_ND: Array) -> Array:
+        """Return the sums whose largest is the objective, shape (N, P)."""
+        sums_NP: Array = self.lines.apply(predicted_NM) @ self.objective.pieces().T
+        return sums_NP + self.shift(weights_ND)[:, None]
 
     def shift(self, weights_ND: Array) -> Array:
         """Return what is added to the objective of the lines, shape (N,)."""
@@ -389,7 +308,7 @@ class ObjectiveResidual:
     @property
     def _prior(self) -> float:
         alone = len(self._left_K) == 1
-        return NOISE_FREEDOM * (SLOPE_SPREAD if alone else self.off) ** 2
+        return NOISE_FREEDOM * (SLOPE_SPREAD if alone else OFF) ** 2
 
     @property
     def _likelihood(self) -> float:

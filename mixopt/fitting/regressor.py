@@ -1,65 +1,241 @@
-"""Build a regressor by name; fit it, predict with it, select targets, and load it.
+"""What a regressor is and may do; build one by name, fit it, predict with it, and read it back.
 
 A regressor is a scikit-learn estimator: `fit(weights_ND, losses_NM)`, `predict(weights_ND)`.
 Anything of scikit-learn's works, pipelines included; one that takes a single target is fitted
-once for each. What else a regressor may have is in mixopt.fitting.capabilities.
+once for each. Beyond that it may have five abilities:
 
-Regressors that know of epochs, weight x tokens / inventory, have the parameters `inventory` and
-`tokens`; a fit fills them in where the inventory and the trials' tokens are known. With simulated
-epochs both are those of the full run, since a trial repeats its pools as often.
+| ability | methods | what for |
+|---|---|---|
+| deviations | `predict(..., return_std=True)`, `covariance` | intervals, risk; rounds |
+| gradient | `gradient`; `plain_law` | the search; predictions where there is no Python |
+| refits | `tuned`, `select`, `cross_fit`, `held_out_members`, `explain` | cheap refits and folds |
+| sizes | `uses_scale`, `at`; parameters `inventory` and `tokens` | other sizes; laws of epochs |
+| files | `save`, `load`, `saved_as` | a fit is read back, not fitted again |
 
-Shapes: N trials, D domains, M targets.
+All are optional. The questions ask the object and not its class, since a wrapper has an ability
+only where what it wraps has it. `mixopt.testing.check_regressor` checks each that is claimed.
+
+Shapes: N trials, D domains, M targets, K mixtures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.errors import MixoptError, PluginError, TrialsError
-from mixopt.fitting.capabilities import (
-    Abilities,
-    Learner,
-    Predictor,
-    Regressor,
-    is_estimator,
-    parameters_called,
-    supports,
-    supports_deviations,
-    supports_saving,
-)
+from mixopt.errors import MixoptError, PluginError
+from mixopt.system import Array, Update, no_progress, one_blas_thread
 
 if TYPE_CHECKING:
-    from mixopt.system import Array
-    from mixopt.trials import Trials
+    from mixopt.fitting.fit_data import Repetition
+
+# npz without objects; LightGBM's own text.
+SAFE_FORMATS = ("json", "npz", "lightgbm")
+
+
+class Predictor(Protocol):
+    """Predicts losses from mixtures."""
+
+    def predict(self, weights_ND: ArrayLike, /) -> Any:
+        """Return losses, shape (N, M)."""
+        ...
+
+
+class Learner(Protocol):
+    """Learns from mixtures and their losses."""
+
+    def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike, /) -> Any:
+        """Fit, and return what predicts: a regressor returns itself."""
+        ...
+
+
+class Regressor(Predictor, Learner, Protocol):
+    """Learns to predict losses from mixtures; a scikit-learn estimator."""
+
+
+class Abilities(Regressor, Protocol):
+    """Everything that a regressor may have; `supports` tells what one has.
+
+    Attributes:
+        uses_scale: Whether it is fitted on rows of weights, parameters and tokens.
+        held_out_members: Each member's predictions for held-out rows, by name, after `cross_fit`.
+        saved_as: Which of `SAFE_FORMATS` its files are in; a class that does not declare it is not
+            read, and fitted again where a fit is read.
+    """
+
+    uses_scale: bool
+    held_out_members: Mapping[str, Array]
+    saved_as: ClassVar[tuple[str, ...]]
+
+    def predict(self, weights_ND: ArrayLike, /, return_std: bool = False) -> Any:
+        """Return losses, and with `return_std` also their standard deviations, (N, M) each."""
+        ...
+
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike, /) -> Any:
+        """Return the covariance of a weighted sum of the losses at mixtures, shape (K, K).
+
+        It is of the losses without the noise of a trial. The error of one target is taken to be
+        independent of another's, unless the regressor knows better.
+        """
+        ...
+
+    def gradient(self, weights_D: ArrayLike, /) -> Any:
+        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        ...
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return the fitted law: its `kind`, and what that kind needs.
+
+        Values are strings, numbers, lists and dictionaries of these, other plain laws, and numpy
+        arrays of float64, float32 or int32. Kinds are those that
+        mixopt/reporting/assets/law.js can predict with, to 1e-6: means and deviations.
+        """
+        ...
+
+    def tuned(self) -> Learner:
+        """Return one to fit again that keeps what held-out folds chose."""
+        ...
+
+    def select(self, targets: Sequence[int], /) -> Predictor:
+        """Return a fitted copy that predicts only these targets, by position."""
+        ...
+
+    def cross_fit(
+        self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike, update: Update, /
+    ) -> tuple[Array, Array]:
+        """Fit on all rows; return held-out means and standard deviations, shape (N, M) each.
+
+        `update` takes the share that is done, 0 to 1, and what it is at.
+        """
+        ...
+
+    def explain(self, targets: Sequence[str], /) -> Sequence[str]:
+        """Return lines for a reader, given the names of the targets."""
+        ...
+
+    def at(self, parameters: float, tokens: float) -> Predictor:
+        """Return the fit at one size: a predictor from mixtures alone."""
+        ...
+
+    def get_params(self) -> dict[str, Any]:
+        """Return all parameters, those of its parts as `part__name`."""
+        ...
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set some, and return itself."""
+        ...
+
+    def save(self, path: Path, /) -> None:
+        """Write the fit into a folder, without pickle, in formats that execute nothing."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path, /) -> Self:
+        """Read a fit that `save` wrote."""
+        ...
+
+
+def supports(regressor: object, ability: str) -> TypeGuard[Abilities]:
+    """Tell whether a regressor has an ability, by the name of its attribute in `Abilities`."""
+    return hasattr(regressor, ability)
+
+
+def supports_deviations(regressor: Predictor) -> TypeGuard[Abilities]:
+    """Tell whether it gives standard deviations."""
+    return "return_std" in inspect.signature(regressor.predict).parameters
+
+
+def supports_sizes(regressor: Predictor) -> TypeGuard[Abilities]:
+    """Tell whether it is fitted on sizes besides weights."""
+    return bool(getattr(regressor, "uses_scale", False))
+
+
+def supports_saving(regressor: Predictor) -> TypeGuard[Abilities]:
+    """Tell whether it writes and reads itself; one made of others declares it in `can_be_saved`."""
+    formats = getattr(type(regressor), "saved_as", ())
+    declared = isinstance(formats, tuple) and formats and set(formats) <= set(SAFE_FORMATS)
+    writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
+    return bool(declared) and writes and bool(getattr(regressor, "can_be_saved", True))
+
+
+def supports_repetition(regressor: Predictor) -> TypeGuard[Abilities]:
+    """Tell whether it knows of epochs: it, or a part of it, takes an inventory and tokens."""
+    return all(parameters_called(regressor, name) for name in ("inventory", "tokens"))
+
+
+def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
+    """Return the parameters of one name, its own and those of its parts, with their values."""
+    if not supports(regressor, "get_params"):
+        return {}
+    every = regressor.get_params()
+    return {key: value for key, value in every.items() if key.rpartition("__")[2] == name}
 
 
 def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:
-    """Build an unfitted regressor with its randomness set."""
+    """Build an unfitted regressor with its randomness, and what it may know of epochs, set."""
     from mixopt.system import load_plugin
 
     found = load_plugin("regressor", name)
     try:
-        made = _seeded(_unfitted(found), seed)
-        return _many_targets(made if repetition is None else repetition.given_to(made))
+        made = _unfitted(found)
+        if supports(made, "get_params"):
+            _set(made, "random_state", seed, only_missing=False)
+            if repetition is not None:
+                _set(made, "inventory", list(repetition.inventory))
+                _set(made, "tokens", repetition.tokens)
+        return _many_targets(made)
     except MixoptError:
         raise
     except Exception as error:
-        raise PluginError(f"regressor {name!r} cannot be built: {_said(error)}") from error
+        raise PluginError(f"regressor {name!r} cannot be built: {_error_text(error)}") from error
+
+
+def _unfitted(found: Any) -> Any:
+    if inspect.isclass(found) or not hasattr(found, "fit"):
+        return found()
+    from sklearn.base import clone
+
+    return clone(found)
+
+
+def _set(regressor: Abilities, name: str, value: object, *, only_missing: bool = True) -> None:
+    found = parameters_called(regressor, name)
+    wanted = [key for key, own in found.items() if own is None or not only_missing]
+    if wanted:
+        regressor.set_params(**dict.fromkeys(wanted, value))
+
+
+def _many_targets(regressor: Regressor) -> Regressor:
+    from sklearn.base import BaseEstimator
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.utils import get_tags
+
+    if not isinstance(regressor, BaseEstimator) or get_tags(regressor).target_tags.multi_output:
+        return regressor
+    several: Regressor = MultiOutputRegressor(regressor)
+    return several
 
 
 def fit_regressor(
     name: str, regressor: Learner, weights_ND: ArrayLike, losses_NM: ArrayLike
 ) -> Predictor:
     """Fit a regressor; whatever it raises becomes one line that names it."""
-    with _named(name, len(weights_ND)):  # type: ignore[arg-type]
-        fitted: Predictor = regressor.fit(weights_ND, _as_it_takes(regressor, losses_NM))
+    from sklearn.multioutput import MultiOutputRegressor
+
+    losses = np.asarray(losses_NM)
+    # scikit-learn would warn of a column.
+    plain = type(regressor).__module__.partition(".")[0] == "sklearn"
+    if plain and losses.shape[1:] == (1,) and not isinstance(regressor, MultiOutputRegressor):
+        losses = losses[:, 0]
+    with _named(name, len(losses)):
+        fitted: Predictor = regressor.fit(weights_ND, losses)
         return fitted
 
 
@@ -67,12 +243,13 @@ def cross_fit_regressor(
     name: str,
     regressor: Abilities,
     weights_ND: ArrayLike,
-    losses_NM: ArrayLike,
+    losses_NM: Array,
     fold_N: ArrayLike,
+    update: Update = no_progress,
 ) -> tuple[Any, Any]:
     """Fit a regressor that cross-validates itself; return its held-out means and deviations."""
-    with _named(name, len(weights_ND)):  # type: ignore[arg-type]
-        means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N)
+    with _named(name, len(losses_NM)):
+        means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, update)
         return means_NM, stds_NM
 
 
@@ -84,7 +261,7 @@ def _named(name: str, rows: int) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(
-            f"regressor {name!r} failed on {rows} trials: {_said(error)}; leave it out of"
+            f"regressor {name!r} failed on {rows} trials: {_error_text(error)}; leave it out of"
             " fit.regressors"
         ) from error
 
@@ -96,9 +273,22 @@ def select_targets(regressor: Predictor, targets: Sequence[int]) -> Predictor:
     return _Columns(regressor, list(targets))
 
 
+class _Columns:
+    """A fitted regressor of which some columns are kept."""
+
+    def __init__(self, regressor: Predictor, targets: list[int]) -> None:
+        self._regressor, self._targets = regressor, targets
+        if supports(regressor, "gradient"):
+            self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
+
+    def predict(self, weights_ND: ArrayLike) -> Any:
+        predicted = np.asarray(self._regressor.predict(weights_ND))
+        return predicted.reshape(len(predicted), -1)[:, self._targets]
+
+
 def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, Any]:
     """Return predictions and their standard deviations, (N, M) each; 0 where it has none."""
-    rows = len(weights_ND)  # type: ignore[arg-type]
+    rows = len(np.asarray(weights_ND))
     if not supports_deviations(regressor):
         means_NM = np.asarray(regressor.predict(weights_ND), dtype=np.float64).reshape(rows, -1)
         return means_NM, np.zeros_like(means_NM)
@@ -116,7 +306,7 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     except MixoptError:
         raise
     except Exception as error:
-        raise PluginError(f"{path}: cannot be read: {_said(error)}; fit again") from error
+        raise PluginError(f"{path}: cannot be read: {_error_text(error)}; fit again") from error
     for field, value in like.get_params().items() if supports(like, "get_params") else ():
         own = found.get_params().get(field) if supports(found, "get_params") else value
         if not _is_same(own, value):
@@ -129,7 +319,7 @@ def check_predicts(name: str, regressor: Predictor, rows_ND: Array, targets: int
     try:
         losses_NM, stds_NM = predict_with_std(regressor, rows_ND)
     except Exception as error:
-        raise PluginError(f"{name}: the saved fit cannot predict: {_said(error)}") from error
+        raise PluginError(f"{name}: the saved fit cannot predict: {_error_text(error)}") from error
     shape = (len(rows_ND), targets)
     if losses_NM.shape != shape or stds_NM.shape != shape:
         raise PluginError(f"{name}: the saved fit predicts {losses_NM.shape[1]} losses: {targets}")
@@ -143,115 +333,67 @@ def _is_same(left: Any, right: Any) -> bool:
     return bool(lists[0] == lists[1])
 
 
-class _Columns:
-    """A fitted regressor of which some columns are kept."""
-
-    def __init__(self, regressor: Predictor, targets: list[int]) -> None:
-        self._regressor, self._targets = regressor, targets
-        if supports(regressor, "gradient"):
-            self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
-
-    def predict(self, weights_ND: ArrayLike) -> Any:
-        predicted = np.asarray(self._regressor.predict(weights_ND))
-        return predicted.reshape(len(predicted), -1)[:, self._targets]
-
-
-def _unfitted(found: Any) -> Any:
-    if not is_estimator(found):
-        return found()
-    from sklearn.base import clone
-
-    return clone(found)
-
-
-def _seeded(regressor: Any, seed: int) -> Any:
-    names = parameters_called(regressor, "random_state")
-    if not names or not supports(regressor, "get_params"):
-        return regressor
-    return regressor.set_params(**dict.fromkeys(names, seed))
-
-
-def _many_targets(regressor: Regressor) -> Regressor:
-    from sklearn.base import BaseEstimator
-    from sklearn.multioutput import MultiOutputRegressor
-    from sklearn.utils import get_tags
-
-    if not isinstance(regressor, BaseEstimator) or get_tags(regressor).target_tags.multi_output:
-        return regressor
-    several: Regressor = MultiOutputRegressor(regressor)
-    return several
-
-
-def _as_it_takes(regressor: Learner, losses_NM: ArrayLike) -> ArrayLike:
-    """Return a single target as a vector where scikit-learn would warn of a column."""
-    from sklearn.multioutput import MultiOutputRegressor
-
-    losses = np.asarray(losses_NM)
-    one = losses.ndim == 2 and losses.shape[1] == 1
-    own = type(regressor).__module__.partition(".")[0] == "sklearn"
-    return (
-        losses[:, 0] if one and own and not isinstance(regressor, MultiOutputRegressor) else losses
-    )
-
-
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
-SHARE = 0.1  # of the trials, that must repeat a domain more often for a law of it to be learned
-ONE_LENGTH = 1.01  # rounding to whole steps moves the tokens of a trial by less
+@dataclass(frozen=True, eq=False)
+class ResampledFits:
+    """Regressors fitted on resampled trials, and the positions of their losses among the fit's."""
+
+    columns: tuple[int, ...]
+    regressors: tuple[Predictor, ...]
+
+    def of(self, columns: Sequence[int]) -> tuple[Predictor, ...]:
+        """Return the regressors of some of the losses, by position among the fit's."""
+        places = [self.columns.index(column) for column in columns]
+        if places == list(range(len(self.columns))):
+            return self.regressors
+        return tuple(select_targets(one, places) for one in self.regressors)
 
 
-@dataclass(frozen=True)
-class Repetition:
-    """What epochs are made from.
+@dataclass(frozen=True, eq=False)
+class Refitter:
+    """A fitted regressor that is fitted again on resampled trials.
+
+    Mixtures are drawn with replacement, each with all its replicates. A refit keeps what the fit
+    chose on held-out folds where the regressor can (`tuned`), so that it is cheap.
 
     Attributes:
-        inventory: Distinct tokens of each domain, > 0, in the order of the trials' domains.
-        tokens: That each trial is trained on, > 0.
+        name: The regressor's.
+        regressor: Fitted; predicts the losses of `losses_NM`.
+        make: Builds it again, unfitted, where it has no `tuned`.
+        rows: What it was fitted on: weights, and sizes where it knows of them.
+        losses_NM: Losses of the trials.
+        mixtures: Fingerprint of each trial's mixture.
     """
 
-    inventory: tuple[float, ...]
-    tokens: float
+    name: str
+    regressor: Predictor
+    make: Callable[[], Learner]
+    rows: Array
+    losses_NM: Array
+    mixtures: Sequence[str]
 
-    @classmethod
-    def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
-        """Take the tokens from a table of trials."""
-        tokens = trials.table["tokens"].to_list()
-        if None in tokens or min(tokens) < 1:
-            raise TrialsError(
-                "--inventory: epochs need the tokens of each trial too: give the table a column"
-                " 'tokens'"
-            )
-        if max(tokens) > ONE_LENGTH * min(tokens):
-            raise TrialsError(
-                f"--inventory: the trials are of {min(tokens)} to {max(tokens)} tokens, but a law "
-                "of epochs needs a single length: give trials of one length"
-            )
-        return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
+    def resampled(
+        self, count: int, rng: np.random.Generator, update: Update = no_progress
+    ) -> tuple[Predictor, ...]:
+        """Fit again on resampled mixtures, so many times."""
+        fits: list[Predictor] = []
+        with one_blas_thread(len(self.rows)):
+            for _ in range(count):
+                rows = resampled_rows(self.mixtures, rng)
+                again = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
+                fits.append(fit_regressor(self.name, again, self.rows[rows], self.losses_NM[rows]))
+                update(len(fits), "refits")
+        return tuple(fits)
 
-    def epochs(self, weights_ND: ArrayLike) -> Any:
-        """Return how often each trial goes through each domain, shape (N, D)."""
-        return np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
 
-    def is_learnable(self, weights_ND: ArrayLike) -> bool:
-        """Tell whether enough trials repeat a domain more often than costs nothing."""
-        return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
-
-    def given_to(self, regressor: Regressor) -> Regressor:
-        """Fill in a regressor's `inventory` and `tokens`, unless it has its own."""
-        if not supports(regressor, "get_params"):
-            return regressor
-        facts: Mapping[str, Any] = {"inventory": list(self.inventory), "tokens": self.tokens}
-        wanted = {
-            parameter: value
-            for name, value in facts.items()
-            for parameter, own in parameters_called(regressor, name).items()
-            if own is None
-        }
-        return regressor.set_params(**wanted) if wanted else regressor
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return {"inventory": list(self.inventory), "tokens": self.tokens}
+def resampled_rows(mixtures: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """Draw as many mixtures as there are, with replacement; return the rows of all of them."""
+    rows: dict[str, list[int]] = {}
+    for row, mixture in enumerate(mixtures):
+        rows.setdefault(mixture, []).append(row)
+    names = list(rows)
+    drawn = rng.integers(len(names), size=len(names))
+    return [row for place in drawn for row in rows[names[place]]]

@@ -224,7 +224,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
 def proposal_of(run: Run, fit: Fit) -> Proposal:
     """Propose a mixture from a fit, with the configuration of the run."""
     with steady_progress("propose", search_steps(run.config.propose)) as update:
-        found = propose_mixture(request_of(run, fit), run.objective, update=update)
+        found = propose_mixture(request_of(run, fit), update=update)
     return with_parts(found, run)
 
 
@@ -254,10 +254,9 @@ def propose(
         InfeasibleError: Constraints that no mixture meets.
     """
     directory = Path(directory)
-    request = _request(directory, tokens, constraints, inventory, risk, trust=trust)
-    objective = request.resolve_objective(target)
+    request = _request(directory, target, tokens, constraints, inventory, risk, trust=trust)
     with steady_progress("propose", search_steps(request.search)) as update:
-        found = propose_mixture(request, objective, update=update)
+        found = propose_mixture(request, update=update)
     if not (directory / "config.yaml").exists():
         return found
     return with_parts(found, load_run(directory, trust=trust))
@@ -275,7 +274,7 @@ def trade_off(
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets (`propose`)."""
-    request = _request(Path(directory), tokens, constraints, inventory, risk, trust=trust)
+    request = _request(Path(directory), None, tokens, constraints, inventory, risk, trust=trust)
     with steady_progress("front", points) as update:
         return propose_front(request, targets, points=points, update=update)
 
@@ -313,12 +312,13 @@ def predict(
         mixture = Mixture.from_file(mixture)
     elif not isinstance(mixture, Mixture):
         mixture = Mixture(mixture)
-    request = _request(Path(directory), tokens, constraints, inventory, None, trust=trust)
-    return predict_mixture(request, mixture, request.resolve_objective(target))
+    request = _request(Path(directory), target, tokens, constraints, inventory, None, trust=trust)
+    return predict_mixture(request, mixture)
 
 
 def _request(
     directory: Path,
+    target: ObjectiveLike | None,
     tokens: int | None,
     constraints: Path | None,
     inventory: Path | None,
@@ -332,10 +332,11 @@ def _request(
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
         return request_of(
-            run, fit, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
+            run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
         )
     return ProposalRequest.of(
         fit,
+        target,
         constraints=constraints,
         inventory=sizes,
         tokens=tokens,

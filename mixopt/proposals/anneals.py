@@ -14,7 +14,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from mixopt.objective import Objective
@@ -77,7 +76,9 @@ def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
 def _ranked(
     validation: Validation, target: str | None, config: AnnealsConfig
 ) -> list[tuple[Any, ...]]:
-    found = {name: _differences(validation, name, target) for name in config.sources}
+    found = {
+        name: validation.differences(f"{ANNEAL}_{name}", CONTROL, target) for name in config.sources
+    }
     chances = holm({name: _p_value(values_S) for name, values_S in found.items()})
     means = {name: float(values_S.mean()) for name, values_S in found.items() if len(values_S)}
     rows: list[tuple[Any, ...]] = []
@@ -90,14 +91,6 @@ def _ranked(
         rows.append((target, name, rank, means[name], low, high, p, seeds, verdict))
     lost = [name for name in config.sources if name not in means]
     return rows + [(target, name, *[None] * 5, 0, "no pair") for name in lost]
-
-
-def _differences(validation: Validation, source: str, target: str | None) -> Array:
-    """Return anneal - control of each seed that finished of both, shape (S,)."""
-    ours = validation.values(f"{ANNEAL}_{source}", target)
-    theirs = validation.values(CONTROL, target)
-    sign = -1.0 if target in validation.objective.higher else 1.0
-    return np.array([sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs)])
 
 
 def _p_value(differences_S: Array) -> float | None:

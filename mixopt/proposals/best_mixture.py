@@ -1,10 +1,11 @@
-"""Propose a mixture: search with the fitted regressor, then say how sure the answer is.
+"""Propose a mixture, or predict any: what it gives, how sure that is, and what it costs.
 
 Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
 half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and
 the gains, the spread over refits on resampled trials is added in quadrature. They speak of trials
 like those that were fitted, one seed each, not of another size or length; beyond the trials they
-are wider, which is a warning.
+are wider, which is a warning. What nobody searched for has no spread over refits, and limits that
+it breaks are shown with the number, and refuse nothing.
 
 A domain that no loss measures is kept at a share of its natural weight, unless it is told not to:
 any regressor sees no benefit in it, though there may be one.
@@ -15,21 +16,26 @@ Shapes: D domains, B refits, K compared mixtures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.constraints import MISSED, floor
-from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.fitting import ResampledFits, aimed, resampled_fits
-from mixopt.mixture import Mixture
+from mixopt.constraints import MISSED, Guards, floor
+from mixopt.errors import ConfigError, InfeasibleError, MixtureError
+from mixopt.fitting import ResampledFits, aimed
+from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
-from mixopt.proposals.mixture_search import Refits, least_broken, search, search_again
-from mixopt.proposals.problem import SOURCE, Problem, Risk, SearchResult, needed_columns
-from mixopt.proposals.proposal import Interval, Optimism, Proposal, Stability, estimate_optimism
-from mixopt.proposals.proposal_warnings import proposal_warnings
-from mixopt.proposals.request import ProposalRequest
+from mixopt.proposals.proposal import (
+    EDITED_BY_HAND,
+    Interval,
+    Proposal,
+    Stability,
+    prediction_warnings,
+    proposal_warnings,
+)
+from mixopt.proposals.request import EXPERTS, ProposalRequest
+from mixopt.proposals.search import Problem, SearchResult, least_broken, search, search_again
 from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread
 
 if TYPE_CHECKING:
@@ -41,57 +47,54 @@ LEVEL = 0.9
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
+BEST = 0.1  # share of the held-out trials that count as predicted best
+MIN_BEST = 3
 
 
 def propose_mixture(
     request: ProposalRequest,
-    objective: Objective,
     *,
     fits: ResampledFits | None = None,
     update: Update = no_progress,
 ) -> Proposal:
     """Find the allowed mixture with the best predicted objective."""
     fit, config, seed = request.fit, request.search, request.seed
-    _check_same_fit(fit, objective, request.constraints)
-    compared = request.compared(objective)
+    _check_same_fit(request)
     constraints, kept = keeping_unmeasured(
-        request.constraints, compared["natural"], fit.targets, config.keep_unmeasured
+        request.constraints, request.compared["natural"], fit.targets, config.keep_unmeasured
     )
     request = replace(request, constraints=constraints)
-    needed = needed_columns(objective, constraints)
+    needed = request.needed_columns
     if fits is None:
-        fits = resampled_fits(fit, needed, count=config.bootstrap, seed=seed, update=update)
+        fits = fit.resampled(needed, count=config.bootstrap, seed=seed, update=update)
     update(config.bootstrap, "searching")
-    over = objective.over([fit.targets[column] for column in needed])
-    again = [aimed(one, over)[0] for one in fits.of(needed)]
-    problem = Problem.of(request, objective, Risk.from_config(config.risk, fit, again))
-    rows, done, refits = len(fit.data.losses_NM), config.bootstrap + 1, None
+    over = request.objective.over([fit.targets[column] for column in needed])
+    problem = Problem.of(request, [aimed(one, over)[0] for one in fits.of(needed)])
+    rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
-        found = search(
-            problem, config.method, samples=config.samples, average=config.average, seed=seed
-        )
+        found = search(problem)
     _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _stable(fit.domains, found.weights_D)
     update(done, SEARCHING_AGAIN)
-    if again:
-        points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
+    stability = values_BK = None
+    if problem.refits:
+        compared = (mixture, *request.compared.values())
         with one_blas_thread(rows):
-            refits = search_again(
-                again,
+            optima_BD, values_BK = search_again(
                 problem,
-                points_KD,
-                config=config,
-                seed=seed,
-                update=lambda searched, _: update(done + searched, SEARCHING_AGAIN),
+                problem.refits,
+                np.stack([one.array for one in compared]),
+                lambda searched, _: update(done + searched, SEARCHING_AGAIN),
             )
+        stability = _stability(mixture, optima_BD)
     proposal = replace(
-        predicted_proposal(request, mixture, objective, refits),
+        predicted_proposal(request, mixture, values_BK),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
-        stability=_stability(mixture, refits),
-        optimism=_optimism(fit, objective),
+        stability=stability,
+        optimism=_optimism(request),
         provenance=_origin(request, found),
     )
-    return replace(proposal, warnings=proposal_warnings(proposal, request, objective, kept))
+    return replace(proposal, warnings=proposal_warnings(proposal, request, kept))
 
 
 def search_steps(config: ProposeConfig) -> int:
@@ -100,15 +103,12 @@ def search_steps(config: ProposeConfig) -> int:
 
 
 def predicted_proposal(
-    request: ProposalRequest,
-    mixture: Mixture,
-    objective: Objective,
-    refits: Refits | None = None,
+    request: ProposalRequest, mixture: Mixture, values_BK: Array | None = None
 ) -> Proposal:
     """Return what a fit says of any mixture; of how it was found, nothing."""
-    fit, compared = request.fit, request.compared(objective)
+    fit, compared, objective = request.fit, request.compared, request.objective
     points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    value, gains = predicted_gains(fit, objective, points_KD, refits)
+    value, gains = predicted_gains(fit, objective, points_KD, values_BK)
     losses = fit.predict(mixture, objective)
     ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
     return Proposal(
@@ -118,28 +118,31 @@ def predicted_proposal(
         unit=objective.value_unit,
         predicted_objective=value,
         gains=dict(zip(compared, gains, strict=True)),
-        best_trial=request.best_trial(objective)[0],
-        best_observed=round(float(_observed(fit, objective).min()), 6),
+        best_trial=request.best_trial[0],
+        best_observed=round(float(_observed(request).min()), 6),
         losses={
             name: Interval.around(loss, high - loss)
             for name, (loss, high) in zip(fit.targets, ends, strict=True)
         },
         epochs=epochs_of(mixture, request.inventory, request.search.target_tokens),
-        binding=(),
-        stability=None,
-        optimism=Optimism(None),
-        warnings=(),
-        provenance={},
     )
 
 
 def predicted_gains(
-    fit: Fit, objective: Objective, points_KD: Array, refits: Refits | None = None
+    fit: Fit, objective: Objective, points_KD: Array, values_BK: Array | None = None
 ) -> tuple[Interval, list[Interval]]:
-    """Return the objective of the first mixture, and its gain over each of the others."""
+    """Return the objective of the first mixture, and its gain over each of the others.
+
+    Args:
+        fit: The fit.
+        objective: The objective.
+        points_KD: The mixtures.
+        values_BK: What refits predict of them.
+    """
     predicted = fit.predict(points_KD, objective)
     values_K, halves_K = predicted.objective_N, predicted.objective_high_N - predicted.objective_N
-    values_BK = np.zeros((1, len(points_KD))) if refits is None else refits.values_BK
+    if values_BK is None:
+        values_BK = np.zeros((1, len(points_KD)))
     gains = []
     for place in range(1, len(points_KD)):
         error = float(np.hypot(halves_K[0], halves_K[place]))
@@ -148,6 +151,11 @@ def predicted_gains(
         gains.append(Interval.around(gain, float(np.hypot(error, moved))))
     moved = _spread(values_BK[:, 0])
     return Interval.around(values_K[0], float(np.hypot(halves_K[0], moved))), gains
+
+
+def _spread(values_B: Array) -> float:
+    """Return how far from their median 90% of the refits' predictions are."""
+    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
 
 
 def unmeasured(domains: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
@@ -173,21 +181,28 @@ def keeping_unmeasured(
         return constraints, ()
 
 
-def _observed(fit: Fit, objective: Objective) -> Array:
+def _observed(request: ProposalRequest) -> Array:
+    fit, objective = request.fit, request.objective
     return fit.carried_values(fit.trials.losses(objective.unit), objective)
 
 
-def _stability(mixture: Mixture, refits: Refits | None) -> Stability | None:
-    if refits is None:
-        return None
-    moved_B = refits.movement(mixture.array)
+def _stability(mixture: Mixture, optima_BD: Array) -> Stability:
+    moved_B = total_variation(optima_BD, mixture.array)
     high = float(np.quantile(moved_B, LEVEL))
     return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
 
-def _optimism(fit: Fit, objective: Objective) -> Optimism:
-    predicted_N = fit.carried_values(fit.held_out_losses(), objective)
-    return estimate_optimism(predicted_N, _observed(fit, objective))
+def _optimism(request: ProposalRequest) -> float:
+    fit = request.fit
+    predicted_N = fit.carried_values(fit.held_out_losses(), request.objective)
+    return estimate_optimism(predicted_N, _observed(request))
+
+
+def estimate_optimism(predicted_N: Array, observed_N: Array) -> float:
+    """Return by how much the held-out trials that were predicted best are worse than that."""
+    count = max(MIN_BEST, int(np.ceil(BEST * len(predicted_N))))
+    best = np.argsort(predicted_N, kind="stable")[:count]
+    return round(float((observed_N[best] - predicted_N[best]).mean()), 6)
 
 
 def epochs_of(
@@ -202,35 +217,32 @@ def epochs_of(
 
 def _origin(request: ProposalRequest, found: SearchResult) -> dict[str, Any]:
     """Return what a proposal was made from: its `provenance`."""
-    fit, config = request.fit, request.search
+    config = request.search
     return {
         "mixopt": __version__,
-        "regressor": fit.name,
+        "regressor": request.fit.name,
         "method": found.method,
         "samples": config.samples,
         "average": config.average,
         "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
         "target_tokens": config.target_tokens,
-        "trials": fit.fingerprint,
-        "finished_trials": len(fit.trials),
+        "trials": request.fit.fingerprint,
+        "finished_trials": len(request.fit.trials),
         "seed": request.seed,
     }
 
 
-def _spread(values_B: Array) -> float:
-    """Return how far from their median 90% of the refits' predictions are."""
-    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
-
-
-def _check_same_fit(fit: Fit, objective: Objective, constraints: Constraints) -> None:
-    if objective.unit != fit.objective.unit:
+def _check_same_fit(request: ProposalRequest) -> None:
+    fit, unit = request.fit, request.objective.unit
+    if unit != fit.objective.unit:
         raise ConfigError(
-            f"objective.unit is {objective.unit}, but the fit was made in {fit.objective.unit}: "
+            f"objective.unit is {unit}, but the fit was made in {fit.objective.unit}: "
             "fit again, or use that unit"
         )
-    if tuple(constraints.domains) != fit.domains:
+    domains = tuple(request.constraints.domains)
+    if domains != fit.domains:
         raise ConfigError(
-            f"the constraints are on domains {', '.join(constraints.domains)}; the fit has"
+            f"the constraints are on domains {', '.join(domains)}; the fit has"
             f" {', '.join(fit.domains)}"
         )
 
@@ -244,7 +256,7 @@ def _check_guardrails(
         raise InfeasibleError(
             "every allowed mixture that was found is closest to one of the "
             f"{len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits, "
-            f"or leave {SOURCE} out"
+            f"or leave {EXPERTS} out"
         )
     if problem.guards is None or (problem.excess(found.weights_D[None]) <= MISSED).all():
         return
@@ -272,3 +284,105 @@ def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
             break
         mixture = again
     return mixture
+
+
+EDITED = (
+    "these weights were edited by hand and are not a proposal of mixopt: their losses are "
+    "predicted again"
+)
+GIVEN = "given by hand"
+
+
+def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
+    """Predict the losses of a proposal that somebody edited, without a search."""
+    fit = request.fit
+    mixture = mixture.over(fit.domains)
+    found = replace(
+        predicted_proposal(request, mixture),
+        binding=tuple(request.constraints.binding(mixture)),
+        provenance={
+            "mixopt": __version__,
+            "regressor": fit.name,
+            "method": EDITED_BY_HAND,
+            "target_tokens": request.search.target_tokens,
+            "trials": fit.fingerprint,
+            "finished_trials": len(fit.trials),
+        },
+    )
+    broken = request.constraints.violations(mixture)
+    return replace(found, warnings=(EDITED, *broken, *proposal_warnings(found, request)))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a mixture is predicted to give, and which limits it breaks.
+
+    Attributes:
+        predicted: Losses, objective, gains and epochs, in a proposal's words.
+        broken: Limits that the mixture breaks, a line each.
+        costs: Predicted change against the natural mixture of each loss that the objective does
+            not measure, above 0 where it gets worse, the largest first.
+    """
+
+    predicted: Proposal
+    broken: tuple[str, ...]
+    costs: Mapping[str, Interval]
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture."""
+        return self.predicted.mixture
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        content = self.predicted.to_json()
+        del content["stability"], content["optimism"]
+        costs = {name: cost.to_json() for name, cost in self.costs.items()}
+        return {**content, "broken": list(self.broken), "costs": costs}
+
+
+def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
+    """Predict what a mixture gives."""
+    fit, domains = request.fit, request.fit.domains
+    missing = [name for name in domains if name not in mixture]
+    if missing and all(name in domains for name in mixture):
+        raise MixtureError(
+            f"no weight for {', '.join(map(repr, missing))}: the fit has domains "
+            f"{', '.join(domains)}; give 0 to leave one out"
+        )
+    found = predict_own_mixture(request, mixture.over(domains))
+    mixture = found.mixture
+    guards = request.guards(request.objective)
+    guarded = [] if guards is None else _broken_guards(fit, guards, mixture)
+    forecast = replace(
+        found,
+        warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
+        provenance={**found.provenance, "method": GIVEN},
+    )
+    costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
+    return Forecast(forecast, (*request.constraints.violations(mixture), *guarded), costs)
+
+
+def _broken_guards(fit: Fit, guards: Guards, mixture: Mixture) -> list[str]:
+    """Say by how much each guardrail is broken that the mixture breaks."""
+
+    def predicted(weights_ND: Array) -> Array:
+        return fit.predict(weights_ND).losses_NM
+
+    excess_NG = guards.excess(predicted(mixture.array[None]), guards.compared(predicted))
+    return guards.refusals(excess_NG[0], MISSED)
+
+
+def predicted_costs(
+    mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
+) -> dict[str, Interval]:
+    """Return what a mixture is predicted to cost losses that the objective does not measure."""
+    found = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
+    changes_M = objective.signs * (found.losses_NM[0] - found.losses_NM[1])
+    halves_M = np.hypot(*(found.high_NM - found.losses_NM))
+    costs = {
+        name: Interval.around(change, half)
+        for name, change, half in zip(fit.targets, changes_M, halves_M, strict=True)
+        if name not in objective.measured
+    }
+    return dict(sorted(costs.items(), key=lambda item: -item[1].value))

@@ -27,22 +27,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
 
 from mixopt.constraints import BASE
-from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains
-from mixopt.proposals.proposal import Interval, Proposal
-from mixopt.proposals.validation import Comparison, Validation
-from mixopt.proposals.validation_plan import is_proposal, listed, named
-from mixopt.system import SEAL, StateFields, __version__, check_seal, read_yaml, sealed, write_text
+from mixopt.proposals.proposal import (
+    Interval,
+    Proposal,
+    is_proposal,
+    listed,
+    named,
+    read_epochs,
+    read_intervals,
+    read_sealed_mixture,
+    write_sealed_mixture,
+)
+from mixopt.proposals.validation import Comparison, FullRun, Validation
+from mixopt.system import StateFields, __version__
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints, Guardrails
     from mixopt.fitting import Fit
-    from mixopt.proposals.validation_plan import FullRun
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
 STANDINGS: tuple[Standing, ...] = (
@@ -51,8 +57,6 @@ STANDINGS: tuple[Standing, ...] = (
     "not the proposal",
     "undecided",
 )
-# What older files hold.
-RENAMED: dict[str, Standing] = {"shown better": "significantly better"}
 HEADER = """\
 # The mixture to train on, by what validation has shown. A gain is the held-out loss of another
 # mixture - that of this one: above 0 this one is better. A cost is this one - the natural mixture:
@@ -130,10 +134,7 @@ class Recommendation:
 
     def to_file(self, path: str | Path) -> None:
         """Write the recommendation as YAML that `from_file` and `Mixture.from_file` read."""
-        text = yaml.safe_dump(
-            sealed(self.to_json()), sort_keys=False, allow_unicode=True, width=100
-        )
-        write_text(Path(path), HEADER + text)
+        write_sealed_mixture(path, HEADER, self.to_json())
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recommendation:
@@ -144,13 +145,7 @@ class Recommendation:
             MixtureError: It holds weights that are not a mixture, or weights alone, or it was
                 edited.
         """
-        path = Path(path)
-        mixture = Mixture.from_file(path)
-        content = read_yaml(path, error=RunError)
-        if SEAL not in content:
-            raise MixtureError(f"{path}: is a mixture but not a recommendation; {EDITED}")
-        check_seal(content, str(path), mend=EDITED, error=MixtureError)
-        return cls._from_fields(mixture, StateFields(content, str(path), MixtureError))
+        return cls._from_fields(*read_sealed_mixture(Path(path), "recommendation", EDITED))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recommendation as plain values, in the order of the file."""
@@ -173,44 +168,31 @@ class Recommendation:
     @classmethod
     def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Recommendation:
         chosen, objective = fields.part("recommended"), fields.part("objective")
-        gains, costs = fields.part("gains"), fields.part("costs")
+        gains = fields.part("gains")
         return cls(
             mixture=mixture,
             chosen=chosen.text("mixture"),
-            standing=_standing(chosen),
+            standing=chosen.one_of("standing", STANDINGS),
             why=chosen.text("why"),
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("minimised"),
             unit=objective.one_of("unit", UNITS),
             tokens=objective.whole("tokens"),
             gains={name: _gain(gains.part(name)) for name in gains.content},
-            costs={name: _read_interval(costs.part(name)) for name in costs.content},
-            epochs=fields.maybe("epochs", lambda name: _epochs(fields.part(name), mixture)),
+            costs=read_intervals(fields.part("costs")),
+            epochs=read_epochs(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
         )
 
 
-def _standing(fields: StateFields) -> Standing:
-    older = RENAMED.get(fields.text("standing"))
-    return fields.one_of("standing", STANDINGS) if older is None else older
-
-
 def _gain(fields: StateFields) -> Gain:
     return Gain(
-        validated=_read_interval(fields.part("validated")),
+        validated=Interval.read(fields.part("validated")),
         seeds=fields.whole("seeds"),
         verdict=fields.text("verdict"),
-        predicted=fields.maybe("predicted", lambda name: _read_interval(fields.part(name))),
+        predicted=fields.maybe("predicted", lambda name: Interval.read(fields.part(name))),
     )
-
-
-def _read_interval(fields: StateFields) -> Interval:
-    return Interval(fields.number("value"), fields.number("low"), fields.number("high"))
-
-
-def _epochs(fields: StateFields, mixture: Mixture) -> dict[str, float]:
-    return {name: fields.number(name, least=0.0) for name in mixture.domains}
 
 
 WORDS = {"wins": "better", "loses": "worse"}
@@ -400,7 +382,7 @@ class Decision:
         for name in others:
             found = self.validation.compare(name, of=chosen)
             if found is not None:
-                validated = _interval(-found.mean, -found.high, -found.low)
+                validated = Interval.rounded(-found.mean, -found.high, -found.low)
                 verdict = WORDS.get(found.verdict, found.verdict)
                 gains[name] = Gain(validated, found.seeds, verdict, predicted[name])
         return gains
@@ -427,7 +409,7 @@ class Decision:
         }
         known = [(name, one) for name, one in found.items() if one is not None]
         return {
-            name: _interval(one.mean, one.low, one.high)
+            name: Interval.rounded(one.mean, one.low, one.high)
             for name, one in sorted(known, key=lambda item: -item[1].mean)
         }
 
@@ -457,10 +439,6 @@ def _praise(found: Sequence[Comparison]) -> str:
 
 def _interval_text(found: Comparison) -> str:
     return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-
-
-def _interval(value: float, low: float, high: float) -> Interval:
-    return Interval(round(value, 6), round(low, 6), round(high, 6))
 
 
 def _capital(text: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,9 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.fitting import resampled_fits
 from mixopt.mixture import total_variation
 from mixopt.objective import Objective, Unit
 from mixopt.proposals.best_mixture import propose_mixture
-from mixopt.proposals.problem import needed_columns
 from mixopt.proposals.proposal import Interval, Proposal
 from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array, Update, no_progress, write_text
@@ -99,12 +97,12 @@ def propose_front(
     """Find mixtures along the front of two or more targets."""
     fit, search = request.fit, request.search
     _check(targets, fit)
-    every = _objective(fit, targets, np.ones(len(targets)))
-    columns = needed_columns(every, request.constraints)
-    fits = resampled_fits(fit, columns, count=search.bootstrap, seed=request.seed)
+    every = replace(request, goal=_objective(fit, targets, np.ones(len(targets))))
+    fits = fit.resampled(every.needed_columns, count=search.bootstrap, seed=request.seed)
     found = []
     for weights_M in _lattice(len(targets), points):
-        proposal = propose_mixture(request, _objective(fit, targets, weights_M), fits=fits)
+        goal = _objective(fit, targets, weights_M)
+        proposal = propose_mixture(replace(request, goal=goal), fits=fits)
         found.append(FrontPoint(dict(zip(targets, weights_M.tolist(), strict=True)), proposal))
         update(len(found), "points")
     kept = _undominated(found, targets, fit.objective.higher)

@@ -21,59 +21,56 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import yaml
 
 from mixopt.errors import MixtureError, RunError
-from mixopt.mixture import Mixture, largest_shares
-from mixopt.objective import UNITS
-from mixopt.system import (
-    SEAL,
-    Array,
-    StateFields,
-    check_seal,
-    read_yaml,
-    sealed,
-    write_text,
-)
+from mixopt.mixture import Mixture, largest_shares, pairwise_total_variation
+from mixopt.objective import UNITS, Objective, grouped_names
+from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
 
-BEST = 0.1  # share of the held-out trials that count as predicted best
-MIN_TRIALS = 3
+if TYPE_CHECKING:
+    from mixopt.constraints import Constraints
+    from mixopt.fitting import Fit
+    from mixopt.proposals.request import ProposalRequest
 
-
-@dataclass(frozen=True)
-class Optimism:
-    """By how much the predicted objective of an optimum is optimistic.
-
-    None for a mixture without a search.
-    """
-
-    estimate: float | None
-
-    def to_json(self) -> dict[str, float | None]:
-        """Return the number as a plain value."""
-        return asdict(self)
-
-
-def estimate_optimism(predicted_N: Array, observed_N: Array) -> Optimism:
-    """Estimate the optimism of a proposal."""
-    count = max(MIN_TRIALS, int(np.ceil(BEST * len(predicted_N))))
-    best = np.argsort(predicted_N, kind="stable")[:count]
-    return Optimism(round(float((observed_N[best] - predicted_N[best]).mean()), 6))
-
-
-OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
 # recommendation.yaml. Numbers are predictions for trials like those that were
 # fitted; low and high bound 90% of the errors on held-out mixtures.
 """
+OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
+
+PROPOSAL = "proposal"
+
+
+def proposal_name(number: int) -> str:
+    """Return the name of a run's first, second, ... proposal: `proposal`, `proposal_2`, ..."""
+    return PROPOSAL if number == 1 else f"{PROPOSAL}_{number}"
+
+
+def is_proposal(mixture: str) -> bool:
+    """Tell whether a mixture of a validation is a proposal."""
+    return mixture.startswith(PROPOSAL)
+
+
+def named(mixture: str) -> str:
+    """Return a mixture's name as a sentence has it."""
+    if is_proposal(mixture):
+        number = mixture.removeprefix(f"{PROPOSAL}_")
+        return "the proposal" if mixture == PROPOSAL else f"proposal {number}"
+    return "the best trial" if mixture == "best_trial" else mixture.replace("_", " ")
+
+
+def listed(mixtures: Iterable[str], joined: str = "and") -> str:
+    """Return the names of mixtures as a sentence has them."""
+    *first, last = [named(name) for name in mixtures] or [""]
+    return f"{', '.join(first)} {joined} {last}" if first else last
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,58 @@ class Interval:
     high: float
 
     @classmethod
+    def rounded(cls, value: float, low: float, high: float) -> Self:
+        """Round the numbers."""
+        return cls(round(float(value), 6), round(float(low), 6), round(float(high), 6))
+
+    @classmethod
     def around(cls, value: float, half: float) -> Self:
         """Build an interval from its middle and half of its width."""
-        return cls(
-            round(float(value), 6), round(float(value - half), 6), round(float(value + half), 6)
-        )
+        return cls.rounded(value, value - half, value + half)
+
+    @classmethod
+    def read(cls, fields: StateFields) -> Self:
+        """Read the numbers from fields of a file."""
+        return cls(fields.number("value"), fields.number("low"), fields.number("high"))
 
     def to_json(self) -> dict[str, float]:
         """Return the numbers as plain values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return asdict(self)
+
+
+def read_intervals(fields: StateFields) -> dict[str, Interval]:
+    """Read intervals by name."""
+    return {name: Interval.read(fields.part(name)) for name in fields.content}
+
+
+def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | None:
+    """Read the passes over each domain's tokens from the field `epochs`."""
+    if fields.get("epochs") is None:
+        return None
+    own = fields.part("epochs")
+    return {name: own.number(name, least=0.0) for name in mixture.domains}
+
+
+def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, StateFields]:
+    """Read a file of weights that mixopt sealed: the mixture and all fields.
+
+    Raises:
+        RunError: The file cannot be read.
+        MixtureError: It holds weights that are not a mixture, or weights alone, or it was edited:
+            it is a mixture of somebody's own then.
+    """
+    mixture = Mixture.from_file(path)
+    content = read_yaml(path, error=RunError)
+    if SEAL not in content:
+        raise MixtureError(f"{path}: is a mixture but not a {what}; {hint}")
+    check_seal(content, str(path), mend=hint, error=MixtureError)
+    return mixture, StateFields(content, str(path), MixtureError)
+
+
+def write_sealed_mixture(path: str | Path, header: str, content: Mapping[str, Any]) -> None:
+    """Write what `read_sealed_mixture` reads."""
+    text = yaml.safe_dump(sealed(content), sort_keys=False, allow_unicode=True, width=100)
+    write_text(Path(path), header + text)
 
 
 @dataclass(frozen=True)
@@ -103,10 +143,6 @@ class Stability:
     refits: int
     mean: float
     high: float  # the 90% quantile
-
-    def to_json(self) -> dict[str, float]:
-        """Return the numbers as plain values."""
-        return {"refits": self.refits, "mean": self.mean, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -128,7 +164,8 @@ class Proposal:
             not known.
         binding: Limits that hold the proposal back.
         stability: How far it moves under resampled trials; None where that was not tried.
-        optimism: By how much the predicted objective is optimistic (mixopt.proposals.proposal).
+        optimism: By how much the predicted objective of an optimum is optimistic; None without a
+            search.
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
             parts of its mixed domains.
@@ -144,11 +181,11 @@ class Proposal:
     best_observed: float
     losses: Mapping[str, Interval]
     epochs: Mapping[str, float] | None
-    binding: tuple[str, ...]
-    stability: Stability | None
-    optimism: Optimism
-    warnings: tuple[str, ...]
-    provenance: Mapping[str, Any]
+    binding: tuple[str, ...] = ()
+    stability: Stability | None = None
+    optimism: float | None = None
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def effective_domains(self) -> float:
@@ -163,9 +200,7 @@ class Proposal:
 
     def to_file(self, path: str | Path) -> None:
         """Write the proposal as YAML that `from_file` and `Mixture.from_file` read."""
-        content = sealed(self.to_json())
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
-        write_text(Path(path), HEADER + text)
+        write_sealed_mixture(path, HEADER, self.to_json())
 
     @classmethod
     def from_file(cls, path: str | Path) -> Proposal:
@@ -176,14 +211,9 @@ class Proposal:
             MixtureError: It holds weights that are not a mixture, or weights alone, or it was
                 edited: it is a mixture of somebody's own then, of which this proposal says nothing.
         """
-        path = Path(path)
-        mixture = Mixture.from_file(path)
-        content = read_yaml(path, error=RunError)
-        if SEAL not in content:
-            raise MixtureError(f"{path}: is a mixture but not a proposal; {OWN}")
-        check_seal(content, str(path), mend=OWN, error=MixtureError)
+        mixture, fields = read_sealed_mixture(Path(path), "proposal", OWN)
         try:
-            return cls._from_fields(mixture, StateFields(content, str(path), MixtureError))
+            return cls._from_fields(mixture, fields)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise MixtureError(
                 f"{path}: is not a proposal: {type(error).__name__}: {error}"
@@ -203,8 +233,8 @@ class Proposal:
             "epochs": None if self.epochs is None else dict(self.epochs),
             "binding": list(self.binding),
             "effective_domains": self.effective_domains,
-            "stability": None if self.stability is None else self.stability.to_json(),
-            "optimism": self.optimism.to_json(),
+            "stability": None if self.stability is None else asdict(self.stability),
+            "optimism": self.optimism,
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
         }
@@ -212,51 +242,169 @@ class Proposal:
     @classmethod
     def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Proposal:
         objective, gain = fields.part("objective"), fields.part("gain")
-        best, losses = gain.part("best_trial"), fields.part("losses")
-        for name in ("natural", "uniform", "best_trial"):
+        best, provenance = gain.part("best_trial"), fields.part("provenance")
+        for name in ("natural", "uniform"):
             gain.part(name)
+        if "target_tokens" in provenance.content:
+            provenance.maybe("target_tokens", provenance.whole)
         return cls(
             mixture=mixture,
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("minimised"),
             unit=objective.one_of("unit", UNITS),
-            predicted_objective=_interval(objective),
-            gains={name: _interval(gain.part(name)) for name in gain.content},
+            predicted_objective=Interval.read(objective),
+            gains=read_intervals(gain),
             best_trial=best.text("trial"),
             best_observed=best.number("observed"),
-            losses={name: _interval(losses.part(name)) for name in losses.content},
-            epochs=fields.maybe("epochs", lambda name: _epochs(fields.part(name), mixture)),
+            losses=read_intervals(fields.part("losses")),
+            epochs=read_epochs(fields, mixture),
             binding=tuple(fields.texts("binding")),
             stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
-            optimism=_optimism(fields.part("optimism")),
+            optimism=fields.maybe("optimism", fields.number),
             warnings=tuple(fields.texts("warnings")),
-            provenance=_provenance(fields.part("provenance")),
+            provenance=provenance.content,
         )
 
     def __repr__(self) -> str:
         """Say the largest shares and what is predicted."""
         value, unit = self.predicted_objective, self.unit.replace("_", " ")
-        said = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
-        return f"Proposal({largest_shares(self.mixture)}; {said})"
-
-
-def _interval(fields: StateFields) -> Interval:
-    return Interval(fields.number("value"), fields.number("low"), fields.number("high"))
-
-
-def _epochs(fields: StateFields, mixture: Mixture) -> dict[str, float]:
-    return {name: fields.number(name, least=0.0) for name in mixture.domains}
+        text = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
+        return f"Proposal({largest_shares(self.mixture)}; {text})"
 
 
 def _stability(fields: StateFields) -> Stability:
     return Stability(fields.whole("refits"), fields.number("mean"), fields.number("high"))
 
 
-def _optimism(fields: StateFields) -> Optimism:
-    return Optimism(fields.maybe("estimate", fields.number))
+AT_BOUND = 1e-4
+NAMED = 6  # domains that a warning names one by one
+MIN_EXPLAINED = 0.1  # of the variance on held-out folds
 
 
-def _provenance(fields: StateFields) -> Mapping[str, Any]:
-    if "target_tokens" in fields.content:
-        fields.maybe("target_tokens", fields.whole)
-    return fields.content
+def proposal_warnings(
+    proposal: Proposal, request: ProposalRequest, kept: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the warnings about a proposal."""
+    fit, collapsed = request.fit, request.collapsed or ()
+    found = [
+        _uninformed(fit),
+        _no_gain(proposal),
+        _beaten(proposal),
+        _kept(kept),
+        _unmeasured(request.objective, request.constraints, proposal.mixture, kept),
+        _optimistic(proposal),
+        _far(fit, proposal.mixture),
+        _collapsed(fit, proposal.mixture, collapsed),
+    ]
+    return tuple(line for line in found if line)
+
+
+def prediction_warnings(
+    fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Return the warnings about a prediction for a given mixture."""
+    whose = "the mixture"
+    found = [
+        _uninformed(fit, "the prediction"),
+        _far(fit, mixture, whose),
+        _collapsed(fit, mixture, collapsed, whose),
+    ]
+    return tuple(line for line in found if line)
+
+
+def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
+    from mixopt.fitting import OBJECTIVE
+
+    rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
+    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
+    explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
+    if explained >= MIN_EXPLAINED:
+        return None
+    return (
+        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the "
+        f"objective between held-out trials: {what} has little support; run more or longer trials"
+    )
+
+
+def _no_gain(proposal: Proposal) -> str | None:
+    unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
+    if not unsure:
+        return None
+    return (
+        f"the 90% interval of the predicted gain over {listed(unsure)} includes 0: judged by the"
+        " fit alone, it may be no better"
+    )
+
+
+def _beaten(proposal: Proposal) -> str | None:
+    value, observed = proposal.predicted_objective.value, proposal.best_observed
+    if value < observed:
+        return None
+    return (
+        f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
+        f" ({proposal.best_trial}, observed {observed:.4f})"
+    )
+
+
+def _kept(kept: Sequence[str]) -> str | None:
+    if not kept:
+        return None
+    return (
+        f"no loss measures {', '.join(kept)}, so no fit can tell what "
+        f"{'it is' if len(kept) == 1 else 'they are'} good for: kept at propose.keep_unmeasured "
+        "of the natural weight (set to 0 to disable)"
+    )
+
+
+def _unmeasured(
+    objective: Objective, constraints: Constraints, mixture: Mixture, kept: Sequence[str]
+) -> str | None:
+    least = dict(zip(constraints.domains, constraints.lower_D, strict=True))
+    dropped = [
+        name
+        for name, weight in mixture.items()
+        if name not in (*objective.measured, *kept) and weight <= least[name] + AT_BOUND
+    ]
+    if not dropped:
+        return None
+    named = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
+    return (
+        f"no part of the objective measures {named}, and the proposal leaves"
+        f" {'it' if len(dropped) == 1 else 'each'} at the minimum weight allowed; set a floor in"
+        " constraints.bounds, or add an objective, for a domain that the model needs"
+    )
+
+
+def _optimistic(proposal: Proposal) -> str | None:
+    gain, optimism = proposal.gains["best_trial"].value, proposal.optimism
+    if optimism is None or optimism <= max(gain, 0.0):
+        return None
+    return (
+        f"the prediction is optimistic by about {optimism:.4f}, and the predicted gain over the "
+        f"best trial is {gain:.4f}, which is smaller than the optimism: no gain is expected"
+    )
+
+
+def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
+    nearest = float(fit.reach.nearest(mixture.array[None])[0])
+    if nearest <= fit.reach.reach:
+        return None
+    return (
+        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any trial"
+        f" is from its nearest neighbour ({fit.reach.reach:.2f}): the prediction is an"
+        " extrapolation"
+    )
+
+
+def _collapsed(
+    fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str = "the proposal"
+) -> str | None:
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
+    nearest = names[int(apart_N.argmin())]
+    if nearest not in collapsed:
+        return None
+    return (
+        f"the experts of trial {nearest!r}, the nearest to {what}, collapsed: mixopt experts"
+        " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
+    )

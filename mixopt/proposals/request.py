@@ -1,11 +1,17 @@
-"""A request for proposals: a fit, and the limits, inventory, length and risk that go with it."""
+"""A request for proposals: a fit, what is minimised, and limits, length and risk.
+
+Shapes: N mixtures, D domains, K trials.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from mixopt.config import (
     ConstraintsConfig,
@@ -17,15 +23,65 @@ from mixopt.config import (
     read_inventory,
     token_count,
 )
-from mixopt.constraints import Constraints
+from mixopt.constraints import Constraints, Guards
 from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, objective_over
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Direction, Objective
+from mixopt.system import Array
 from mixopt.trials import Trials, best_trial, settled
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
+
+EXPERTS = "constraints.guardrails.experts"
+NEAR = 1e-3  # in total variation, within which it counts as holding a proposal
+
+
+@dataclass(frozen=True, eq=False)
+class Avoided:
+    """The mixtures of trials whose experts collapsed, and of the others.
+
+    Which experts of a proxy collapse cannot be predicted, but is known of trials: a mixture is
+    allowed where the nearest trial (total variation) is one without a collapse.
+    """
+
+    collapsed_KD: Array
+    others_KD: Array
+
+    @classmethod
+    def of(cls, trials: Trials, collapsed: Collection[str] | None) -> Avoided:
+        """Sort the finished trials."""
+        if collapsed is None:
+            raise ConfigError(
+                f"{EXPERTS}: the trials have no experts; leave it out, or use a proxy that has "
+                "experts (decoder with proxy.options.size: moe-tiny)"
+            )
+        done = trials.finished
+        marked_K = np.array([name in collapsed for name in done.table["trial"]])
+        if marked_K.all():
+            raise ConfigError(
+                f"{EXPERTS}: the experts of all {len(marked_K)} trials collapsed, so no mixture "
+                "satisfies it; balance the router (proxy.options), or leave it out"
+            )
+        weights_KD = done.weights()
+        return cls(weights_KD[marked_K], weights_KD[~marked_K])
+
+    def excess(self, weights_ND: Array) -> Array:
+        """Return by how much nearer a collapsed trial is than another, shape (N,)."""
+        if not len(self.collapsed_KD):
+            return np.full(len(weights_ND), -1.0)
+        to_collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)
+        to_others_N = pairwise_total_variation(weights_ND, self.others_KD).min(axis=1)
+        excess_N: Array = to_others_N - to_collapsed_N
+        return excess_N
+
+    def binding(self, weights_D: Array) -> list[str]:
+        """Name the guardrail where it holds a mixture."""
+        if self.excess(weights_D[None])[0] < -NEAR:
+            return []
+        return [f"a trial whose experts collapsed is as near as any other ({EXPERTS})"]
+
 
 ConstraintsLike = Constraints | ConstraintsConfig | Mapping[str, Any] | str | Path
 RiskLike = RiskConfig | Mapping[str, float]
@@ -33,7 +89,7 @@ RiskLike = RiskConfig | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class ProposalRequest:
-    """A fit, and the limits and settings of proposals from it.
+    """A fit, what is minimised, and the limits and settings of proposals.
 
     Attributes:
         fit: The fit.
@@ -44,6 +100,7 @@ class ProposalRequest:
         seed: Of the draws.
         collapsed: Trials whose experts collapsed; None where trials have no experts.
         trials: Among which the best observed one is found; those of the fit when None.
+        goal: What is minimised; the fit's own objective when None.
     """
 
     fit: Fit
@@ -54,11 +111,13 @@ class ProposalRequest:
     seed: int = 0
     collapsed: Collection[str] | None = None
     trials: Trials | None = None
+    goal: Objective | None = None
 
     @classmethod
     def of(
         cls,
         fit: Fit,
+        target: ObjectiveLike | None = None,
         *,
         constraints: ConstraintsLike | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
@@ -70,11 +129,14 @@ class ProposalRequest:
         base: Mapping[str, float] | None = None,
     ) -> Self:
         """Check the arguments; see `Fit.propose`."""
-        search = search or ProposeConfig()
-        given = {"target_tokens": token_count(tokens), "risk": _risk(risk)}
-        search = search.model_copy(update={n: one for n, one in given.items() if one is not None})
+        if risk is not None and not isinstance(risk, RiskConfig):
+            risk = checked(RiskConfig, risk, "risk")
+        given = {"target_tokens": token_count(tokens), "risk": risk}
+        search = (search or ProposeConfig()).model_copy(
+            update={name: one for name, one in given.items() if one is not None}
+        )
         known = None if inventory is None else read_inventory(inventory, fit.domains)
-        return cls(
+        request = cls(
             fit,
             _allowed(constraints, fit.domains, known, search.target_tokens, base),
             Mixture.natural(known) if known else Mixture.uniform(fit.domains),
@@ -83,32 +145,54 @@ class ProposalRequest:
             seed,
             collapsed,
         )
+        return request.aimed_at(target)
 
-    def resolve_objective(self, target: ObjectiveLike | None) -> Objective:
-        """Return what is minimised, in the unit and the directions that the fit has."""
-        own = self.fit.objective
+    def aimed_at(self, target: ObjectiveLike | None) -> Self:
+        """Return the request for another target, in the unit and the directions of the fit."""
         if target is None:
-            return own
-        higher: dict[str, Direction] = dict.fromkeys(own.higher, "higher")
+            return self
+        own = self.fit.objective
+        higher: dict[str, Direction] | None = dict.fromkeys(own.higher, "higher")
         if isinstance(target, ObjectiveConfig):
-            target = target.model_copy(update={"direction": {**higher, **target.direction}})
-            asked = objective_over(self.fit.targets, target, unit=own.unit)
-        else:
-            asked = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
-        return settled(asked, self.fit.trials)
+            target = target.model_copy(update={"direction": {**(higher or {}), **target.direction}})
+            higher = None
+        found = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
+        return replace(self, goal=settled(found, self.fit.trials))
 
-    def best_trial(self, objective: Objective) -> tuple[str, Mixture]:
-        """Return the name and the mixture of the trial that was observed best."""
-        name, mixture = best_trial(self.trials or self.fit.trials, objective)
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return self.fit.objective if self.goal is None else self.goal
+
+    @cached_property
+    def best_trial(self) -> tuple[str, Mixture]:
+        """The name and the mixture of the trial that was observed best."""
+        name, mixture = best_trial(self.trials or self.fit.trials, self.objective)
         return name, mixture.over(self.fit.domains)
 
-    def compared(self, objective: Objective) -> dict[str, Mixture]:
-        """Return what a proposal is compared with, by name."""
+    @cached_property
+    def compared(self) -> dict[str, Mixture]:
+        """What a proposal is compared with, by name."""
         return {
             "natural": self.natural.over(self.fit.domains),
             "uniform": Mixture.uniform(self.fit.domains),
-            "best_trial": self.best_trial(objective)[1],
+            "best_trial": self.best_trial[1],
         }
+
+    @property
+    def needed_columns(self) -> list[int]:
+        """Positions of the losses that the objective and guardrails depend on."""
+        rails, evaluation = self.constraints.guardrails, self.objective.evaluation
+        guarded = [] if rails is None else rails.margins(evaluation)
+        names = dict.fromkeys([*self.objective.measured, *guarded])
+        return [evaluation.index(name) for name in names]
+
+    def guards(self, objective: Objective) -> Guards | None:
+        """Return the guardrails on the losses that an objective is over; None for none."""
+        rails = self.constraints.guardrails
+        if rails is None or not rails.margins(self.objective.evaluation):
+            return None
+        return Guards.on(objective, rails, self.compared[rails.mixture].array)
 
 
 def _allowed(
@@ -128,9 +212,3 @@ def _allowed(
         )
     known = inventory or dict.fromkeys(domains, 1)
     return Constraints.from_config(config, inventory=known, target_tokens=tokens, base=base)
-
-
-def _risk(given: RiskLike | None) -> RiskConfig | None:
-    if given is None or isinstance(given, RiskConfig):
-        return given
-    return checked(RiskConfig, given, "risk")

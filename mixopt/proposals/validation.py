@@ -14,13 +14,18 @@ A first proposal that does not win is followed by another: `proposal`, `proposal
 join the trials. They are longer, so their losses lie lower; by how much is the mean over baselines
 of validated loss - predicted loss, for each evaluation domain.
 
-Shapes: S seeds, M evaluation domains, R simulated validations, B baselines.
+The baseline `unimax` gives every domain the same share of the tokens of the full run, but none more
+than so many passes over its text (UniMax, Chung et al., 2023); `control` is the base of
+microanneals.
+
+Shapes: S seeds, D domains, M evaluation domains, R simulated validations, B baselines.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,13 +37,19 @@ from mixopt.config import TASK
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals.validation_plan import PROPOSAL, is_proposal, listed, mixture_of, named
+from mixopt.proposals.proposal import PROPOSAL, is_proposal, listed, named
 from mixopt.system import Array
-from mixopt.trials import PREFIX, Trials, loss_column
+from mixopt.trials import PREFIX, Trial, TrialResult, Trials, best_trial, loss_column
 
 if TYPE_CHECKING:
-    from mixopt.config import ValidateConfig
+    from mixopt.config import BaselineConfig, ValidateConfig
     from mixopt.fitting import Fit
+
+
+def mixture_of(trial: str) -> str:
+    """Return the mixture's name in a validation run's name."""
+    return trial.rpartition("-s")[0]
+
 
 LEVEL = 0.95  # of all looks together
 SIMULATED = 100_000
@@ -106,6 +117,14 @@ class Comparison:
     high: float
     seeds: int
     same: bool = False
+
+    @classmethod
+    def of(
+        cls, baseline: str, differences_S: Array, level: float, *, same: bool = False
+    ) -> Comparison:
+        """Return the mean of paired differences and its interval."""
+        mean, half = paired_interval(differences_S, level)
+        return cls(baseline, mean, mean - half, mean + half, len(differences_S), same)
 
     @property
     def verdict(self) -> Verdict:
@@ -231,35 +250,27 @@ class Validation:
             that below 0 is better; None where fewer than two seeds finished of both.
         """
         name = of or self.leading
-        ours, theirs = self.values(name, target), self.values(baseline, target)
-        shared = sorted(ours.keys() & theirs.keys())
-        sign = -1.0 if target in self.objective.higher else 1.0
-        differences_S = np.array([sign * (ours[seed] - theirs[seed]) for seed in shared])
-        if len(shared) < MIN_SEEDS:
+        differences_S = self.differences(name, baseline, target)
+        if len(differences_S) < MIN_SEEDS:
             return None
         same = (self.same_as(name) or name) == (self.same_as(baseline) or baseline)
-        mean, half = paired_interval(differences_S, self.level)
-        return Comparison(baseline, mean, mean - half, mean + half, len(shared), same)
+        return Comparison.of(baseline, differences_S, self.level, same=same)
 
-    def compare_with(self, name: str, losses: float, target: str, *, of: str) -> Comparison | None:
-        """Compare a mixture with a loss that was measured once, seed by seed.
-
-        Args:
-            name: What lost it.
-            losses: Its loss.
-            target: On which evaluation domain.
-            of: The mixture.
-
-        Returns:
-            As `compare`.
-        """
-        values = self.values(of, target)
-        if len(values) < MIN_SEEDS:
+    def compare_with(self, name: str, loss: float, target: str, *, of: str) -> Comparison | None:
+        """Compare a mixture with a loss on a target that was measured once, seed by seed."""
+        values_S = np.array(list(self.values(of, target).values()))
+        if len(values_S) < MIN_SEEDS:
             return None
-        sign = -1.0 if target in self.objective.higher else 1.0
-        differences_S = np.array([sign * (value - losses) for value in values.values()])
-        mean, half = paired_interval(differences_S, self.level)
-        return Comparison(name, mean, mean - half, mean + half, len(values))
+        return Comparison.of(name, self._sign(target) * (values_S - loss), self.level)
+
+    def differences(self, name: str, baseline: str, target: str | None = None) -> Array:
+        """Return one mixture - another on the seeds that finished of both; below 0 is better."""
+        ours, theirs = self.values(name, target), self.values(baseline, target)
+        shared = sorted(ours.keys() & theirs.keys())
+        return np.array([self._sign(target) * (ours[seed] - theirs[seed]) for seed in shared])
+
+    def _sign(self, target: str | None) -> float:
+        return -1.0 if target in self.objective.higher else 1.0
 
     def mean(self, mixture: str, target: str | None = None) -> float:
         """Return the mean over seeds of a mixture's loss; NaN where none finished."""
@@ -308,14 +319,11 @@ class Validation:
 
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""
-        compared = self.comparisons if self._has_losses else []
+        finished = (self.trials.table["status"] == "finished").any()
+        compared = self.comparisons if finished else []
         found = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
-        said = "; ".join(found) or "nothing can be compared yet"
-        return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {said})"
-
-    @property
-    def _has_losses(self) -> bool:
-        return bool((self.trials.table["status"] == "finished").any())
+        text = "; ".join(found) or "nothing can be compared yet"
+        return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {text})"
 
     def to_json(self) -> dict[str, Any]:
         """Return means and differences as plain values; what is missing is left out."""
@@ -329,6 +337,147 @@ class Validation:
                 for c in self.comparisons
             },
         }
+
+
+PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs does not say
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """What baselines need to know of the run that the mixture is for.
+
+    Attributes:
+        inventory: Distinct tokens of each domain.
+        target_tokens: Length of the run; None where it is not known.
+        max_epochs: Passes over a domain that are allowed; None where nothing says.
+    """
+
+    inventory: Mapping[str, int]
+    target_tokens: int | None = None
+    max_epochs: float | None = None
+
+
+def baseline_mixture(
+    baseline: BaselineConfig, full: FullRun, trials: Trials, objective: Objective
+) -> Mixture:
+    """Return the mixture of a baseline."""
+    natural = Mixture.natural(full.inventory)
+    if baseline.weights is not None:
+        return Mixture(baseline.weights).over(natural.domains)
+    if baseline.temperature is not None:
+        return tempered(natural, baseline.temperature)
+    known: dict[str, Callable[[], Mixture]] = {
+        "natural": lambda: natural,
+        "uniform": lambda: Mixture.uniform(natural.domains),
+        "unimax": lambda: unimax(full),
+        "control": lambda: _control(trials).over(natural.domains),
+        "best_trial": lambda: best_trial(trials, objective)[1].over(natural.domains),
+    }
+    return known[baseline.name]()
+
+
+def _control(trials: Trials) -> Mixture:
+    """Return the base mixture of microanneals, which is that of their controls."""
+    roles = trials.table["role"].to_list()
+    if "control" not in roles:
+        raise TrialsError("validate.baselines: control: no trial is a control of microanneals")
+    return Mixture.from_array(trials.domains, trials.weights()[roles.index("control")])
+
+
+def tempered(natural: Mixture, temperature: float) -> Mixture:
+    """Return natural shares to the power 1 / temperature, scaled to add up to 1."""
+    logs_D = np.log(np.maximum(natural.array, np.finfo(float).tiny)) / temperature
+    powers_D = np.exp(logs_D - logs_D.max())
+    powers_D[natural.array == 0] = 0.0
+    return Mixture.from_array(natural.domains, powers_D / powers_D.sum())
+
+
+def unimax(full: FullRun) -> Mixture:
+    """Return equal shares, but none of more passes than the run allows.
+
+    Where all domains together have less than the run takes, each gets its natural share.
+    """
+    domains = tuple(full.inventory)
+    if full.target_tokens is None:
+        return Mixture.uniform(domains)
+    passes = PASSES if full.max_epochs is None else full.max_epochs
+    most_D = passes * np.array([float(full.inventory[name]) for name in domains])
+    left, given_D = float(full.target_tokens), np.zeros(len(domains))
+    order = np.argsort(most_D, kind="stable")
+    for place, domain in enumerate(order):
+        given_D[domain] = min(left / (len(order) - place), most_D[domain])
+        left -= given_D[domain]
+    return Mixture.from_array(domains, given_D / given_D.sum())
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """The mixtures of a validation, and which seeds each is trained with.
+
+    A mixture that is there under two names is trained once, and its results count for both.
+
+    Attributes:
+        mixtures: By name; the first name of a mixture is the one that is trained.
+        seeds: All seeds that there may be; a mixture is trained with the first so many.
+        wanted: Names and places of seeds, in the order in which they were asked for.
+    """
+
+    mixtures: Mapping[str, Mixture]
+    seeds: Sequence[int]
+    wanted: tuple[tuple[str, int], ...] = field(default=())
+
+    def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
+        """Return the plan with mixtures trained with the first `count` seeds, and more of none."""
+        mixtures = {**self.mixtures, **names}
+        missing = [
+            (name, place)
+            for place in range(count)
+            for name in names
+            if (name, place) not in self.wanted
+        ]
+        return replace(self, mixtures=mixtures, wanted=(*self.wanted, *missing))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The runs to train, each once."""
+        return [trial for trial in self.named_trials if self._first(trial) == trial.name]
+
+    @property
+    def named_trials(self) -> list[Trial]:
+        """A run for each name of a mixture and seed; some are the same run."""
+        return [
+            Trial(f"{name}-s{place}", self.mixtures[name], self.seeds[place], role="validation")
+            for name, place in self.wanted
+        ]
+
+    def named_results(self, results: Sequence[TrialResult]) -> list[TrialResult]:
+        """Return a result for each of `named_trials`."""
+        by_trial = {result.trial: result for result in results}
+        return [
+            replace(by_trial[self._first(trial)], trial=trial.name) for trial in self.named_trials
+        ]
+
+    def _first(self, trial: Trial) -> str:
+        """Return the name under which a run is trained."""
+        name, _, place = trial.name.rpartition("-s")
+        same = [
+            other
+            for other, at in self.wanted
+            if at == int(place) and self.mixtures[other].fingerprint == trial.mixture.fingerprint
+        ]
+        return f"{same[0] if same else name}-s{place}"
+
+
+def fresh_seeds(trials: Trials, count: int, seed: int) -> list[int]:
+    """Return seeds that no trial had; the first ones are the same for any count."""
+    used = set(trials.table["seed"].to_list())
+    stream = np.random.default_rng([seed, 0x7A11DA7E])
+    seeds: list[int] = []
+    while len(seeds) < count:
+        drawn = int(stream.integers(2**31))
+        if drawn not in used and drawn not in seeds:
+            seeds.append(drawn)
+    return seeds
 
 
 def _of_losses(trials: Trials, objective: Objective) -> Trials:
@@ -353,7 +502,7 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     if shift_M is None:
         return Trials(table, done.domains, done.targets, done.notes)
     runs = validation.trials.finished.table
-    kept = runs.filter(pl.col("trial").map_elements(_is_own, return_dtype=pl.Boolean))
+    kept = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
     shifted = {
         column: pl.col(column) - shift
         for column, shift in zip(columns, shift_M.tolist(), strict=True)
@@ -362,10 +511,6 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     kept = kept.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
     both = pl.concat([table, kept.cast(table.schema)])
     return Trials(both, done.domains, done.targets, done.notes)
-
-
-def _is_own(trial: str) -> bool:
-    return is_proposal(mixture_of(trial))
 
 
 def _shift(validation: Validation, fit: Fit) -> Array | None:

@@ -154,7 +154,7 @@ def _fit(run: Run, pictures: Pictures) -> Section:
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit)
-    about = f"{name_text(fit.name)} on {fit.folds} held-out folds."
+    about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
     body += pictures.show("responses", plot_responses(fit, run.proposal), about)

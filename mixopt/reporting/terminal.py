@@ -247,13 +247,13 @@ def front_text(front: Front) -> str:
 def sureness_lines(proposal: Proposal) -> Iterator[str]:
     """Say how many domains a proposal is of, how far it moves, and how optimistic it is."""
     yield f"Effective domains: {proposal.effective_domains:.1f}."
-    if proposal.is_own or proposal.optimism.estimate is None:
+    if proposal.is_own or proposal.optimism is None:
         yield "Not found by a search."
         return
     if proposal.stability is not None:
         moved = share_text(proposal.stability.mean)
         yield f"Stability: {moved} of the mixture moves when trials are resampled."
-    yield f"Optimism of the best predictions: {difference_text(proposal.optimism.estimate)}."
+    yield f"Optimism of the best predictions: {difference_text(proposal.optimism)}."
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     limits, fit = question.constraints.guardrails, question.fit
     if limits is None:
         return None
-    reference = question.compared(fit.objective)[limits.mixture].array
+    reference = question.compared[limits.mixture].array
     guards = Guards.on(fit.objective, limits, reference)
     return {
         "reference": guards.reference,
@@ -161,7 +162,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                 "factors": np.array([one.factor for one in calibrations]),
                 "floors": np.array([one.floor for one in calibrations]),
                 "locals": [one.local for one in calibrations],
-                "value": own.to_json(),
+                "value": asdict(own),
                 "reach": {
                     "weights": fit.data.weights_ND,
                     "reach": fit.reach.reach,

@@ -162,7 +162,7 @@ class Run:
         if self.log.state(PROPOSE.name).state != "edited":
             return Proposal.from_file(path)
         mixture = Mixture.from_file(path)
-        return predict_own_mixture(request_of(self, self.fit), mixture, self.objective)
+        return predict_own_mixture(request_of(self, self.fit), mixture)
 
     @cached_property
     def validation(self) -> Validation:
@@ -246,7 +246,7 @@ class Run:
         elif not isinstance(weights, Mixture):
             weights = Mixture(weights)
         request = request_of(self, self.fit, tokens=tokens, constraints=constraints)
-        return predict_mixture(request, weights, self.objective)
+        return predict_mixture(request, weights)
 
     def propose(
         self,
@@ -274,9 +274,8 @@ class Run:
         """
         from mixopt.proposals import propose_mixture
 
-        request = request_of(self, self.fit, tokens=tokens, constraints=constraints, risk=risk)
-        aim = self.objective if target is None else request.resolve_objective(target)
-        return propose_mixture(request, aim)
+        known = {"tokens": tokens, "constraints": constraints, "risk": risk}
+        return propose_mixture(request_of(self, self.fit, target, **known))
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -378,6 +377,7 @@ class Run:
 def request_of(
     run: Run,
     fit: Fit,
+    target: ObjectiveLike | None = None,
     *,
     tokens: float | str | None = None,
     constraints: ConstraintsLike | None = None,
@@ -408,7 +408,8 @@ def request_of(
         collapsed=collapsed_trials(run.path),
         base=base_losses(run),
     )
-    return replace(request, trials=run.trials)
+    request = replace(request, trials=run.trials, goal=run.objective)
+    return request.aimed_at(target)
 
 
 def stated_objective(run: Run) -> Objective:

@@ -24,7 +24,7 @@ from mixopt.fitting import (
     supports_saving,
     supports_sizes,
 )
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, IntArray, no_progress
 from mixopt.testing._promises import Promises
 
 TRIALS, DOMAINS, TARGETS, FOLDS = 48, 4, 3, 2
@@ -331,7 +331,7 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
 
 
 def _cross_fitted(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
-    answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N)
+    answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N, no_progress)
     what = "cross_fit returns means and deviations, shape (N, M) each"
     pair = isinstance(answer, tuple) and len(answer) == 2
     promise(pair, what, f"it returned {type(answer).__name__}")

@@ -9,8 +9,10 @@ from .columns import (
     schema as schema,
 )
 from .first_round import (
+    MIN_WEIGHT as MIN_WEIGHT,
     ANNEAL as ANNEAL,
     CONTROL as CONTROL,
+    SAME_MIXTURE as SAME_MIXTURE,
     anneal_mixtures as anneal_mixtures,
     design_constraints as design_constraints,
     make_design as make_design,
@@ -19,7 +21,6 @@ from .first_round import (
     trial_seeds as trial_seeds,
     write_design as write_design,
 )
-from .mixture_draws import MIN_WEIGHT as MIN_WEIGHT, SAME_MIXTURE as SAME_MIXTURE
 from .proxy import (
     Doing as Doing,
     Losses as Losses,

@@ -188,17 +188,3 @@ def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
 
     proxy: Proxy = build_plugin("proxy", name, options)
     return proxy
-
-
-__all__ = [
-    "Doing",
-    "Losses",
-    "Progress",
-    "Proxy",
-    "Role",
-    "Status",
-    "Training",
-    "Trial",
-    "TrialResult",
-    "make_proxy",
-]

@@ -201,15 +201,17 @@ class Trials(TrialRows):
             ConfigError: An argument that cannot be right, such as an unknown loss.
             PluginError: A regressor that is unknown or fails.
         """
-        from mixopt.fitting import fit_table
+        from mixopt import fitting
 
-        return fit_table(
-            self,
+        unit = fitting.fit_unit(self, objective, direction, scale, unit)
+        trials = fitting.informative(self, objective, unit)
+        aim = fitting.objective_over(
+            trials.targets, objective, unit=unit, direction=direction, scale=scale
+        )
+        return fitting.fit_table(
+            trials,
+            aim,
             regressors=regressors,
-            objective=objective,
-            direction=direction,
-            scale=scale,
-            unit=unit,
             size=size,
             inventory=inventory,
             pilots=pilots,

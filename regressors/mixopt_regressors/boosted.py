@@ -21,21 +21,12 @@ from typing import Any, Self
 
 import lightgbm
 import numpy as np
-from pydantic import BaseModel
 
 from mixopt.errors import PluginError
-from mixopt.fitting import grouped_folds, row_groups
-from mixopt.system import Array, IntArray, read_json, write_json, write_text
-from mixopt_regressors.mixture_regressor import FORMAT, MixtureRegressor
+from mixopt.system import Array, IntArray, write_text
+from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
-
-
-class BoostedNumbers(BaseModel):
-    """What regressor.json says of the boosters, for each target."""
-
-    trees: list[int]
-    noise: list[float]
 
 
 class LightGBMRegressor(MixtureRegressor):
@@ -53,7 +44,7 @@ class LightGBMRegressor(MixtureRegressor):
         threads: Threads of a fit and of a prediction.
     """
 
-    saved_as = ("json", "lightgbm")
+    saved_as = ("json", "npz", "lightgbm")
     by_target = ("trees_M", "noise_M")
 
     def __init__(
@@ -84,40 +75,24 @@ class LightGBMRegressor(MixtureRegressor):
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the trees and the deviations that this one found."""
-        copy: Self = super().tuned()
-        return copy.set_params(  # type: ignore[no-any-return]
-            trees=[int(t) for t in self.trees_M], noise=self.noise_M.tolist()
-        )
+        return self._unfitted(trees=self.trees_M.tolist(), noise=self.noise_M.tolist())
 
     def save(self, path: Path) -> None:
-        """Write parameters as JSON and each booster in LightGBM's text format."""
-        content = {
-            "format": FORMAT,
-            "class": type(self).__name__,
-            "parameters": self.get_params(),
-            "domains": self.n_features_in_,
-            "flat": self.flat_,
-            "trees": self.trees_M.tolist(),
-            "noise": self.noise_M.tolist(),
-        }
+        """Write parameters, numbers, and each booster in LightGBM's text format."""
+        super().save(path)
         for target, booster in enumerate(self.boosters_):
             write_text(path / f"target-{target}.txt", booster.model_to_string())
-        write_json(path / "regressor.json", content)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
-        regressor = cls._read_head(path)
-        content = read_json(path / "regressor.json", BoostedNumbers, error=PluginError)
-        regressor.trees_M, regressor.noise_M = np.array(content.trees), np.array(content.noise)
-        files = [path / f"target-{target}.txt" for target in range(len(content.trees))]
+        regressor = super().load(path)
+        files = [path / f"target-{target}.txt" for target in range(regressor.trees_M.size)]
         regressor.boosters_ = [_read_booster(file) for file in files]
         return regressor
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        groups = row_groups(weights_ND)
-        folds = min(self.folds, len(set(groups)))
-        fold_N = grouped_folds(groups, folds, self.random_state) if folds > 1 else None
+        fold_N = self._fold_of(weights_ND)
         parameters = self._parameters(len(weights_ND))
         trees, noise, self.boosters_ = [], [], []
         for target, losses_N in enumerate(losses_NM.T):

@@ -1,10 +1,9 @@
 """The base of our regressors: checked input, fitted arrays, and files without pickle.
 
-A regressor is a scikit-learn estimator from mixtures to losses, several targets at once. A leaf
-says how it fits and predicts checked arrays; the state of a fit is a few named arrays, so that
-saving, loading and keeping only some targets are written once.
+A leaf says how it fits and predicts checked arrays; the state of a fit is a few named arrays, so
+that saving, loading and keeping only some targets are written once.
 
-Shapes: N trials, D domains, M targets.
+Shapes: N trials, D domains, M targets, P parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 
 from mixopt.errors import PluginError, TrialsError, did_you_mean
-from mixopt.system import Array, read_arrays, read_json, write_bytes, write_json
+from mixopt.fitting import grouped_folds, row_groups
+from mixopt.system import Array, IntArray, read_arrays, read_json, write_bytes, write_json
 
 LARGE = 2**12  # entries of an array that has 32 bits instead of 64
 
@@ -43,6 +43,23 @@ def root_of(matrix_PP: NDArray[np.floating[Any]]) -> Array:
     """Return a triangular root of a matrix whose eigenvalues are >= 0, shape (P, P)."""
     values_P, vectors_PP = np.linalg.eigh(matrix_PP)
     return lower_roots(vectors_PP * np.sqrt(np.maximum(values_P, 0.0)))
+
+
+def leverage(jacobian_MNP: Array, inverse_MPP: Array) -> Array:
+    """Return j' H^-1 j of every row of Jacobians, shape (M, N)."""
+    products_MNP = (jacobian_MNP @ inverse_MPP) * jacobian_MNP
+    return np.asarray(products_MNP.sum(axis=2), dtype=np.float64)
+
+
+def delta_stds(noise_M: Array, jacobian_MNP: Array, inverse_MPP: Array) -> Array:
+    """Return deviations of new trials by the delta method, shape (N, M).
+
+    They are the spread of the residuals times sqrt(1 + j' H^-1 j), where j is the gradient by the
+    parameters and H the fit's curvature.
+    """
+    widening_MN = np.sqrt(1.0 + np.maximum(leverage(jacobian_MNP, inverse_MPP), 0.0))
+    stds: Array = noise_M * widening_MN.T
+    return stds
 
 
 def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -69,6 +86,8 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     saved_as: ClassVar[tuple[str, ...]] = ("json", "npz")
     by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
+    folds: int  # of those that choose something on held-out trials
+    random_state: int
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target."""
@@ -105,8 +124,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     def tuned(self) -> Self:
         """Return a copy to fit again that keeps what this one chose on held-out folds."""
-        copy: Self = clone(self)
-        return copy
+        return self._unfitted()
 
     def chosen(self) -> Self:
         """Return a copy to fit to held-out folds: it keeps what is chosen for all targets alone."""
@@ -167,8 +185,20 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def _std(self, weights_ND: Array) -> Array:
         """Return standard deviations of a new trial, shape (N, M)."""
 
-    def _bare_copy(self) -> Self:
+    def _unfitted(self, **parameters: Any) -> Self:
+        """Return a copy to fit, with some parameters changed."""
         copy: Self = clone(self)
+        copy.set_params(**parameters)
+        return copy
+
+    def _fold_of(self, weights_ND: Array) -> IntArray | None:
+        """Return the fold of each trial, mixtures whole; None with a single mixture."""
+        groups = row_groups(weights_ND)
+        folds = min(self.folds, len(set(groups)))
+        return grouped_folds(groups, folds, self.random_state) if folds > 1 else None
+
+    def _bare_copy(self) -> Self:
+        copy = self._unfitted()
         copy.n_features_in_, copy.flat_ = self.n_features_in_, self.flat_
         for name in (name for name in self.shared if hasattr(self, name)):
             setattr(copy, name, getattr(self, name))

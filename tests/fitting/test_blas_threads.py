@@ -8,7 +8,6 @@ from made_fit import fitted
 from odd_regressors import SeesThreads, blas_threads
 from threadpoolctl import threadpool_limits
 
-from mixopt.fitting import resampled_fits
 from mixopt.system import one_blas_thread
 
 NAME = "odd_regressors:SeesThreads"
@@ -43,7 +42,7 @@ def test_matrices_of_many_rows_have_all_threads():
 
 def test_a_fit_of_few_trials_and_its_refits_use_one_thread():
     fit = fitted(NAME)
-    resampled_fits(fit, [0, 1], count=2, seed=0)
+    fit.resampled([0, 1], count=2, seed=0)
     assert len(SeesThreads.seen) > 10
     assert set(SeesThreads.seen) == {1}
     assert set(blas_threads()) == {2}

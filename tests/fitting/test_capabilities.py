@@ -11,11 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 from mixopt.fitting import (
-    Repetition,
-    capabilities,
     make_regressor,
     parameters_called,
     predict_with_std,
+    regressor as capabilities,
     select_targets,
     supports,
     supports_deviations,
@@ -23,8 +22,9 @@ from mixopt.fitting import (
     supports_saving,
     supports_sizes,
 )
-from mixopt.fitting.aimed_regressor import Corrected
-from mixopt.fitting.pilot_correction import correct
+from mixopt.fitting.pilot_correction import PilotLines
+from mixopt.fitting.pilots import CarriedRegressor
+from mixopt.system import no_progress
 
 QUESTIONS = [getattr(capabilities, name) for name in dir(capabilities) if name[:9] == "supports_"]
 WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(3), 24)
@@ -39,8 +39,9 @@ def corrected(regressor):
     """Return the fitted regressor as pilots carry it."""
     fitted = regressor.fit(WEIGHTS, LOSSES)
     seen_KM = np.asarray(fitted.predict(WEIGHTS[:3]))
-    learned = correct(seen_KM, seen_KM + 1, WEIGHTS[:3], LOSSES.std(axis=0), np.full(2, 0.01))
-    return Corrected("some", fitted, learned, np.zeros(2), lambda: regressor, LOSSES)
+    spread_M, noise_M = LOSSES.std(axis=0), np.full(2, 0.01)
+    lines = PilotLines(WEIGHTS[:3], seen_KM, seen_KM + 1, spread_M, noise_M).drawn_together()
+    return CarriedRegressor("some", fitted, lines, np.zeros(2), lambda: regressor, LOSSES)
 
 
 def test_a_plain_regressor_of_scikit_learn_has_parameters_and_no_other_ability():
@@ -74,10 +75,10 @@ def test_installed_regressors_have_what_they_are_used_for(name, asked):
 
 
 def test_members_are_known_after_a_cross_fit_alone():
-    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
-    made.set_params(members=("linear", "log_linear"))
+    made = make_regressor("auto", 0)
+    made.set_params(candidates=("linear", "log_linear"))
     assert not supports(made, "held_out_members")
-    made.cross_fit(WEIGHTS, LOSSES, np.arange(24) % 2)
+    made.cross_fit(WEIGHTS, LOSSES, np.arange(24) % 2, no_progress)
     assert supports(made, "held_out_members")
 
 
@@ -90,9 +91,9 @@ def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one(regressor, has):
 
 
 def test_a_combination_has_a_gradient_where_all_members_have_one():
-    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
+    made = make_regressor("auto", 0)
     for members, has in ((("linear", "log_linear"), True), (("linear", "lightgbm"), False)):
-        fitted = made.set_params(members=members).fit(WEIGHTS, LOSSES)
+        fitted = made.set_params(candidates=members).fit(WEIGHTS, LOSSES)
         assert supports(fitted, "gradient") == has
 
 
@@ -103,9 +104,9 @@ def test_a_regressor_without_deviations_has_zeros():
 
 
 def test_a_combination_is_saved_where_all_members_are():
-    made = make_regressor("mixopt_regressors.combinations:EnsembleRegressor", 0)
+    made = make_regressor("auto", 0)
     for member, has in (("log_linear", True), ("sklearn.linear_model:Ridge", False)):
-        fitted = made.set_params(members=("linear", member)).fit(WEIGHTS, LOSSES)
+        fitted = made.set_params(candidates=("linear", member)).fit(WEIGHTS, LOSSES)
         assert supports_saving(fitted) == has
 
 
@@ -130,5 +131,3 @@ def test_parameters_of_parts_are_found_by_their_own_name():
     pipeline = make_pipeline(PolynomialFeatures(2), Repeats())
     assert supports_repetition(pipeline)
     assert parameters_called(pipeline, "tokens") == {"repeats__tokens": None}
-    given = Repetition((1.0, 2.0), 3.0).given_to(pipeline)
-    assert parameters_called(given, "inventory") == {"repeats__inventory": [1.0, 2.0]}

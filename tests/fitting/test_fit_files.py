@@ -57,11 +57,11 @@ def test_a_pickle_in_a_folder_is_not_read(tmp_path):
 
 
 def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
-    config = FitConfig(regressors=["ensemble"], folds=3)
+    config = FitConfig(regressors=["auto"], folds=3)
     fit_trials(make_trials(), config, fitted("linear").objective, 0).save(tmp_path)
     head = tmp_path / "regressor" / "regressor.json"
     content = json.loads(head.read_text())
-    content["parameters"]["members"] = ["linear", "evil_regressor:R"]
+    content["parameters"]["candidates"] = ["linear", "evil_regressor:R"]
     head.write_text(json.dumps(content))
     forged(tmp_path)
     with pytest.raises(PluginError, match=r"names the regressor 'evil_regressor:R'"):
@@ -75,13 +75,13 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
         ({"folds": 1}, "folds: should be greater than"),
         ({"seed": -1}, "seed: should be greater than or equal to 0"),
         ({"saved": "perhaps"}, "saved: should be a valid boolean"),
-        ({"objective": {"kind": "mean"}}, "objective.weights: is missing"),
+        ({"objective": {"kind": "mean"}}, "objective.evaluation: is missing"),
         ({"regressor": 3}, "regressor: should be a valid string, got 3"),
         ({"extra": 1}, "extra: unknown field"),
         ({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}, "outside"),
         ({"files": {}}, "is not part of this fit"),
         ({"trials": "0"}, "is not what was fitted"),
-        ({"pilots": {}}, "pilots: |pilots.parquet: not found"),
+        ({"slopes": {}}, "pilots.parquet: is not part of this fit"),
     ],
 )
 def test_a_field_of_fit_json_that_cannot_be_is_named(tmp_path, fields, message):

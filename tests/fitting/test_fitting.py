@@ -229,7 +229,7 @@ def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
     assert np.array_equal(read.predict(weights_ND).losses_NM, fit.predict(weights_ND).losses_NM)
     assert read.report.equals(fit.report)
     assert read.held_out.equals(fit.held_out)
-    assert (read.name, read.objective, read.criterion) == (name, fit.objective, fit.criterion)
+    assert (read.name, read.objective) == (name, fit.objective)
 
 
 def test_no_file_of_a_fit_is_a_pickle(tmp_path):
@@ -288,12 +288,12 @@ def test_progress_counts_the_fits_on_folds():
 
 def test_progress_names_the_part_of_a_combination_that_is_at_work():
     seen = []
-    config = FitConfig(regressors=["ensemble"], folds=3)
+    config = FitConfig(regressors=["auto"], folds=3)
     asked = fitted("linear").objective
     fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
-    assert seen[-1] == (3, "ensemble")
-    parts = [what.removeprefix("ensemble: ") for _, what in seen[:-1]]
-    assert parts == list(make_regressor("ensemble", 0).names)
+    assert seen[-1] == (3, "auto")
+    parts = [what.removeprefix("auto: ") for _, what in seen[:-1]]
+    assert parts == list(make_regressor("auto", 0).names)
     assert [done for done, _ in seen] == pytest.approx(np.linspace(0, 3, len(seen)))
 
 

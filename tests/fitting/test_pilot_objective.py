@@ -10,10 +10,10 @@ from scipy.stats import t
 
 from mixopt.config import ConstraintsConfig, FitConfig
 from mixopt.constraints import Constraints
-from mixopt.fitting import Fit, aimed, correct, fit_trials
-from mixopt.fitting.aimed_regressor import Aimed
+from mixopt.fitting import Fit, aimed, fit_trials
 from mixopt.fitting.intervals import LEVEL
-from mixopt.fitting.pilot_correction import ObjectiveResidual
+from mixopt.fitting.pilot_correction import ObjectiveResidual, PilotLines
+from mixopt.fitting.pilots import CarriedRegressor
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest
@@ -58,9 +58,9 @@ class World:
         return 2.0 * ((self.weights_ND @ helps_MD.T + 0.03) * np.exp(together)) ** -power_M
 
     def learned(self, pilots: int) -> ObjectiveResidual:
-        given = (self.predicted_NM, self.observed_NM, self.weights_ND)
-        correction = correct(*(one[:pilots] for one in given), self.spread_M, self.noise_M)
-        return ObjectiveResidual.learned(correction, self.objective, self.predicted_NM)
+        given = (self.weights_ND, self.predicted_NM, self.observed_NM)
+        lines = PilotLines(*(one[:pilots] for one in given), self.spread_M, self.noise_M)
+        return ObjectiveResidual.learned(lines.drawn_together(), self.objective, self.predicted_NM)
 
     def judged(self, pilots: int) -> tuple[float, float, float, float]:
         """Return coverage, half-width, and errors with and without the residual, in deviations."""
@@ -156,9 +156,9 @@ def unseen() -> Trials:
     return runs("unseen", large, 60, 2)
 
 
-def aimed_at(carried: Fit, objective: Objective) -> Aimed:
+def aimed_at(carried: Fit, objective: Objective) -> CarriedRegressor:
     found, _ = aimed(carried.regressor, objective)
-    assert isinstance(found, Aimed)
+    assert isinstance(found, CarriedRegressor)
     return found
 
 
@@ -195,7 +195,7 @@ def test_a_regressor_without_a_gradient_has_none_when_aimed(carried):
 
     one = aimed_at(carried, MEAN)
     assert hasattr(one, "gradient")
-    assert not hasattr(replace(one, corrected=replace(one.corrected, regressor=Flat())), "gradient")
+    assert not hasattr(replace(one, regressor=Flat()), "gradient")
 
 
 def test_losses_are_carried_as_before_whatever_is_minimised(carried, unseen):
@@ -237,7 +237,7 @@ def test_what_is_searched_is_the_carried_objective_and_guards_are_on_losses(carr
     natural = Mixture.uniform(DOMAINS)
     config = ConstraintsConfig.model_validate({"guardrails": {"targets": {"web": 0.05}}})
     rails = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
-    problem = Problem.of(ProposalRequest(carried, rails, natural), EXAM)
+    problem = Problem.of(ProposalRequest(carried, rails, natural, goal=EXAM))
     weights_ND = unseen.weights()
     assert np.allclose(problem.value(weights_ND), carried.predict(weights_ND, EXAM).objective_N)
     web_N, natural_N = (
@@ -256,7 +256,7 @@ def test_intervals_are_wider_where_the_fit_itself_is_less_sure(carried, fit):
             return (means_NM, stds_NM[: len(means_NM)]) if return_std else means_NM
 
     one = aimed_at(carried, MEAN)
-    doubtful = replace(one, corrected=replace(one.corrected, regressor=Unsure()))
+    doubtful = replace(one, regressor=Unsure())
     known_N, unsure_N = (x.predict(weights_ND, return_std=True)[1][:, -1] for x in (one, doubtful))
     assert known_N[0] == unsure_N[0]
     assert unsure_N[1] > 5 * known_N[0]

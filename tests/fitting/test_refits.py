@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mixopt.config import FitConfig, ProposeConfig
-from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std, resampled_fits
-from mixopt.fitting.refits import resampled_rows
+from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std
+from mixopt.fitting.regressor import resampled_rows
 from mixopt.objective import Objective
 from mixopt.proposals import fit_surrogate
 from mixopt.trials import Trials
@@ -61,14 +61,14 @@ def test_mixtures_are_drawn_with_all_their_replicates():
 
 
 def test_refits_are_of_other_trials_each(trials):
-    fits = resampled_fits(fitted(trials, "linear"), [0, 1], count=3, seed=0)
+    fits = fitted(trials, "linear").resampled([0, 1], count=3, seed=0)
     first, second, third = (one.predict(trials.weights()) for one in fits.regressors)
     assert not np.allclose(first, second)
     assert not np.allclose(second, third)
 
 
 def test_refits_of_some_losses_are_cut_from_those_of_all(trials):
-    fits = resampled_fits(fitted(trials, "linear"), [1, 0], count=2, seed=0)
+    fits = fitted(trials, "linear").resampled([1, 0], count=2, seed=0)
     for whole, some in zip(fits.regressors, fits.of([0]), strict=True):
         left_NM = whole.predict(trials.weights())[:, [1]]
         assert np.allclose(some.predict(trials.weights()), left_NM, rtol=1e-12)
@@ -78,7 +78,7 @@ def test_refits_of_some_losses_are_cut_from_those_of_all(trials):
 def test_a_refit_reports_how_many_are_done(trials):
     said = []
     fit = fitted(trials, "linear")
-    resampled_fits(fit, [0], count=3, seed=0, update=lambda done, what: said.append((done, what)))
+    fit.resampled([0], count=3, seed=0, update=lambda done, what: said.append((done, what)))
     assert said == [(1, "refits"), (2, "refits"), (3, "refits")]
 
 
@@ -86,7 +86,7 @@ def test_a_refit_reports_how_many_are_done(trials):
 def test_a_refit_knows_of_epochs_as_the_fit_did(trials, name):
     fit = fitted(trials, name, repetition=Repetition.of_trials(trials, INVENTORY))
     truth_NM = fit.regressor.predict(trials.weights())
-    for one in resampled_fits(fit, [0, 1], count=3, seed=0).regressors:
+    for one in fit.resampled([0, 1], count=3, seed=0).regressors:
         assert np.abs(one.predict(trials.weights()) - truth_NM).max() < 0.1
 
 
@@ -111,7 +111,7 @@ def test_a_refit_predicts_at_the_size_of_the_fit(tmp_path, name):
     fit = fitted(table(tmp_path, SIZES), name, size=ModelSize(1e8, 1e11))
     weights_ND = np.random.default_rng(1).dirichlet(np.ones(3), 10)
     truth_NM = fit.regressor.predict(weights_ND)
-    for one in resampled_fits(fit, [0, 1], count=2, seed=0).regressors:
+    for one in fit.resampled([0, 1], count=2, seed=0).regressors:
         assert np.abs(one.predict(weights_ND) - truth_NM).max() < 0.2
 
 
@@ -121,6 +121,6 @@ def test_a_refit_of_a_carried_fit_keeps_its_size_and_its_inventory(trials, tmp_p
     few = Trials(pilots.table[:5], pilots.domains, pilots.targets)
     fit = fitted(trials, NEEDY, repetition=known).with_pilots(few)
     truth_NM = fit.regressor.predict(trials.weights())
-    for one in resampled_fits(fit, [0, 1], count=2, seed=0).regressors:
+    for one in fit.resampled([0, 1], count=2, seed=0).regressors:
         assert np.abs(one.predict(trials.weights()) - truth_NM).max() < 0.1
         assert predict_with_std(one, trials.weights())[1].min() > 0

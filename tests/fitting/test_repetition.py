@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from command_line import mixopt
 from mixopt_regressors.combinations import AutoRegressor
-from mixopt_regressors.laws import EpochsRegressor
 
 from mixopt.config import load_config
 from mixopt.errors import TrialsError
@@ -69,8 +68,7 @@ def test_folds_are_fitted_with_epochs_too(trials):
 
 
 def test_what_a_regressor_has_of_its_own_is_kept():
-    known = Repetition((1.0, 2.0), 3.0)
-    own = known.given_to(EpochsRegressor(inventory=[5.0, 6.0], tokens=7.0))
+    own = make_regressor("made_laws:own_epochs", 0, Repetition((1.0, 2.0), 3.0))
     assert (own.inventory, own.tokens) == ([5.0, 6.0], 7.0)
 
 

@@ -16,13 +16,13 @@ from mixopt.fitting import (
     OBJECTIVE,
     Fit,
     ModelSize,
-    asked_size,
     fit_trials,
     make_regressor,
+    requested_size,
     spearman,
 )
 from mixopt.fitting.cross_validation import spearman_within
-from mixopt.fitting.model_sizes import TrialSizes, check_finished
+from mixopt.fitting.fit_data import TrialSizes, check_finished
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit
@@ -316,10 +316,10 @@ def test_a_size_is_for_what_knows_of_it(trials):
 
 def test_one_size_needs_none_stated(trials):
     one = Trials(trials.table[:12], trials.domains, trials.targets)
-    assert asked_size(one, None, None) == ModelSize(*SIZES[0])
-    assert asked_size(one, 5e8, None) == ModelSize(5e8, 1e9)
+    assert requested_size(one, None, None) == ModelSize(*SIZES[0])
+    assert requested_size(one, 5e8, None) == ModelSize(5e8, 1e9)
     with pytest.raises(ConfigError, match="--at tokens=0: must be at least 1"):
-        asked_size(one, None, 0.0)
+        requested_size(one, None, 0.0)
 
 
 def test_trials_without_sizes_are_told_which_columns_they_lack(trials):

@@ -15,7 +15,7 @@ from places import SUPPORT
 import mixopt
 from mixopt import propose
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.proposals.problem import Avoided
+from mixopt.proposals.request import Avoided
 from mixopt.run_directory import TrialExperts, collapsed_trials
 from mixopt.sweeps import result_from_json, trial_paths
 from mixopt.system import read_json

@@ -324,7 +324,11 @@ def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
     read = load_fit(out)
     assert read.report.equals(fit.report)
     assert read.held_out.equals(fit.held_out)
-    assert (read.objective, read.seed, read.trials) == (fit.objective, fit.seed, fit.trials)
+    assert (read.objective, read.data.seed, read.trials) == (
+        fit.objective,
+        fit.data.seed,
+        fit.trials,
+    )
     assert Trials.read(out / "trials.parquet") == trials
 
 

@@ -13,7 +13,7 @@ from mixopt.errors import DesignError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
-from mixopt.proposals.next_round import expected_improvement
+from mixopt.proposals.rounds import expected_improvement
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 REGMIX = DATA / "regmix"

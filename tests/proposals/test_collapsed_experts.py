@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
-from mixopt.proposals.problem import NEAR, Avoided
+from mixopt.proposals.request import NEAR, Avoided
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -49,7 +51,7 @@ def propose(fit, collapsed, limits=GUARDED):
     config = ProposeConfig(samples=2000, bootstrap=0)
     constraints = Constraints.from_config(limits, dict.fromkeys(DOMAINS, 1))
     request = ProposalRequest(fit, constraints, NATURAL, search=config, collapsed=collapsed)
-    return propose_mixture(request, fit.objective)
+    return propose_mixture(request)
 
 
 def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one():
@@ -94,7 +96,7 @@ def test_a_search_scores_a_mixture_near_a_collapsed_trial_worse_than_any_other()
     objective = Objective(("code",), "target", {"code": 1.0})
     natural_D, none_0D = np.full(3, 1 / 3), np.empty((0, 3))
     asked = Problem(Code(), objective, CappedSimplex.full(3), natural_D, none_0D, avoided=avoided)
-    found = search(asked, "simulation", samples=4000, average=16, seed=0)
+    found = search(replace(asked, method="simulation", samples=4000, average=16))
     assert avoided.excess(found.weights_D[None])[0] <= 1e-7
     assert 0.5 < found.weights_D[0] < 0.6
 

@@ -93,14 +93,6 @@ def test_the_only_baseline_that_is_left_is_called_so(decide):
     assert alone.why.startswith("Natural is the only baseline allowed. The proposal")
 
 
-def test_a_standing_that_older_files_hold_is_read_by_its_name_now(decide, tmp_path):
-    found = decide({"proposal": [1.0, 1.1, 1.2], **BASES})
-    assert found.standing == "significantly better"
-    older = replace(found, standing="shown better")
-    older.to_file(tmp_path / "recommendation.yaml")
-    assert Recommendation.from_file(tmp_path / "recommendation.yaml") == found
-
-
 def test_a_mixture_of_ones_own_is_recommended_where_it_is_the_best(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], **BASES, "ours": [1.0, 1.1, 1.2]})
     assert found.chosen == "ours"

@@ -21,8 +21,7 @@ def fit():
 
 
 def forecast(fit, mixture=MOSTLY_CODE, target=None, **asked):
-    request = ProposalRequest.of(fit, **asked)
-    return predict_mixture(request, mixture, request.resolve_objective(target))
+    return predict_mixture(ProposalRequest.of(fit, target, **asked), mixture)
 
 
 def test_losses_objective_and_gains_are_those_that_the_fit_predicts(fit):

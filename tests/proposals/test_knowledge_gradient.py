@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mixopt.proposals.next_round import choose_by_knowledge
-from mixopt.proposals.surrogate import Belief
+from mixopt.proposals.rounds import Belief, choose_by_knowledge
 
 NODES, MASSES = np.polynomial.hermite_e.hermegauss(61)
 MASSES = MASSES / MASSES.sum()

@@ -12,7 +12,7 @@ from mixopt.constraints import Constraints
 from mixopt.errors import EditedWarning, MixtureError
 from mixopt.mixture import Mixture
 from mixopt.proposals import Proposal, ProposalRequest, predict_own_mixture
-from mixopt.proposals.forecast import EDITED
+from mixopt.proposals.best_mixture import EDITED
 
 OWN = Mixture({"code": 0.2, "prose": 0.3, "law": 0.5})
 
@@ -27,8 +27,9 @@ def predicted(fit, mixture=OWN, **limits):
     constraints = Constraints.from_config(
         ConstraintsConfig.model_validate(limits), inventory=inventory, target_tokens=None
     )
-    request = ProposalRequest(fit, constraints, Mixture.uniform(DOMAINS), trials=make_trials())
-    return predict_own_mixture(request, mixture, objective("code", "law"))
+    natural, goal = Mixture.uniform(DOMAINS), objective("code", "law")
+    request = ProposalRequest(fit, constraints, natural, trials=make_trials(), goal=goal)
+    return predict_own_mixture(request, mixture)
 
 
 def test_its_losses_are_those_that_the_fit_predicts_for_it(fit):
@@ -42,7 +43,7 @@ def test_its_losses_are_those_that_the_fit_predicts_for_it(fit):
 def test_nothing_is_said_of_a_search_that_was_not_made(fit):
     found = predicted(fit)
     assert found.stability is None
-    assert found.optimism.estimate is None
+    assert found.optimism is None
     assert found.provenance["method"] == "edited by hand"
     assert found.warnings[0] == EDITED
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from made_fit import with_objective
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
@@ -93,7 +94,7 @@ def test_its_picture_shows_proposals_among_the_trials(fit):
 
 
 def test_a_metric_of_which_higher_is_better_is_traded_by_its_sign(fit):
-    turned = replace(fit, objective=replace(fit.objective, higher=("law",)))
+    turned = with_objective(fit, replace(fit.objective, higher=("law",)))
     assert front(turned).points[-1].proposal.mixture["law"] < 0.01
 
 
@@ -205,7 +206,7 @@ def test_all_points_share_the_same_refits(fit):
 
 
 def test_an_objective_in_units_of_spread_is_traded_anew(fit):
-    spread = replace(fit, objective=fit.objective.scaled({"code": 0.5}))
+    spread = with_objective(fit, fit.objective.scaled({"code": 0.5}))
     assert front(spread).to_json()["points"] == front(fit).to_json()["points"]
 
 

@@ -12,8 +12,8 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest
-from mixopt.proposals.mixture_search import descend, least_broken
-from mixopt.proposals.problem import FAR, KNOWN, Avoided, Risk, needed_columns
+from mixopt.proposals.request import Avoided
+from mixopt.proposals.search import FAR, KNOWN, descend, least_broken
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -74,13 +74,13 @@ def test_without_guardrails_there_is_nothing_to_break():
 
 
 def test_risk_adds_deviations_of_the_objective_to_what_is_minimised():
-    asked = problem(Slopes([1, 2, 3]), risk=Risk(deviations=2.0))
+    asked = problem(Slopes([1, 2, 3]), deviations=2.0)
     assert asked.value(np.eye(3)).tolist() == [3.0, 2.0, 3.0]
 
 
 def test_the_quantile_is_taken_over_refits_of_each_mixture():
     refits = [Slopes([1, 2, 3]), Slopes([3, 2, 1]), Slopes([2, 2, 8])]
-    value_N = problem(Slopes([0, 0, 0]), risk=Risk(quantile=0.5, refits=refits)).value(np.eye(3))
+    value_N = problem(Slopes([0, 0, 0]), quantile=0.5, refits=refits).value(np.eye(3))
     assert value_N.tolist() == [2.0, 2.0, 3.0]
 
 
@@ -102,15 +102,16 @@ def fit():
 
 
 def of(fit, limits: Constraints, collapsed=None) -> Problem:
-    return Problem.of(ProposalRequest(fit, limits, NATURAL, collapsed=collapsed), fit.objective)
+    return Problem.of(ProposalRequest(fit, limits, NATURAL, collapsed=collapsed))
 
 
-def test_the_losses_that_are_needed_are_the_measured_ones_then_the_guarded():
-    objective = Objective(TARGETS, "target", {"math": 1.0})
-    assert needed_columns(objective, constraints()) == [2]
-    rails = {"targets": {"code": 0.1, "math": 0.1}}
-    assert needed_columns(objective, constraints(guardrails=rails)) == [2, 0]
-    assert needed_columns(objective, constraints(guardrails={"margin": 0.1})) == [2, 0, 1]
+def test_the_losses_that_are_needed_are_the_measured_ones_then_the_guarded(fit):
+    def needed(**fields):
+        return ProposalRequest(fit, constraints(**fields), NATURAL).needed_columns
+
+    assert needed() == [2]
+    assert needed(guardrails={"targets": {"code": 0.1, "math": 0.1}}) == [2, 0]
+    assert needed(guardrails={"margin": 0.1}) == [2, 0, 1]
 
 
 def test_the_search_of_a_fit_predicts_what_is_needed_and_knows_the_best_trials(fit):
@@ -166,9 +167,9 @@ class Worse:
 
 def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
     free = problem(Slopes([-1, 0, 0]))
-    np.testing.assert_allclose(descend(free, UNIFORM_D, seed=0).weights_D, [1, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(descend(free, UNIFORM_D).weights_D, [1, 0, 0], atol=1e-9)
     asked = problem(Slopes([-1, 0, 0], [1, 0, 0]), ("a", "b"), guards=guards(0.1))
-    found = descend(asked, UNIFORM_D, seed=0)
+    found = descend(asked, UNIFORM_D)
     assert found.weights_D[0] == pytest.approx(1 / 3 + 0.1, abs=1e-5)
     assert asked.excess(found.weights_D[None])[0, 0] <= 0.0
     assert found.value == pytest.approx(-found.weights_D[0])
@@ -188,7 +189,7 @@ def test_a_descent_of_the_worst_loss_keeps_guardrails_too():
             UNIFORM_D,
         ),
     )
-    found = descend(asked, UNIFORM_D, seed=0)
+    found = descend(asked, UNIFORM_D)
     both = (2 / 3 + 0.1) / 2
     np.testing.assert_allclose(found.weights_D, [both, both, 1 - 2 * both], atol=1e-4)
 
@@ -200,8 +201,8 @@ def test_a_descent_under_risk_follows_differences():
             spread_NM = ((weights_ND - [0.5, 0.25, 0.25]) ** 2).sum(axis=1)[:, None]
             return (means_NM, spread_NM) if return_std else means_NM
 
-    asked = problem(Wide([0, 0, 0]), risk=Risk(deviations=1.0))
-    found = descend(asked, UNIFORM_D, seed=0)
+    asked = problem(Wide([0, 0, 0]), deviations=1.0)
+    found = descend(asked, UNIFORM_D)
     np.testing.assert_allclose(found.weights_D, [0.5, 0.25, 0.25], atol=1e-3)
 
 

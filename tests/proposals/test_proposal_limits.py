@@ -6,6 +6,7 @@ The laws here are synthetic: linear, and squared distances from a best mixture.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
-from mixopt.proposals.problem import Risk
 
 DOMAINS = ("code", "prose", "law", "mail")
 INVENTORY = {"code": 400, "prose": 300, "law": 200, "mail": 100}
@@ -52,7 +52,7 @@ def problem(regressor, limits: Constraints, names=("a",), **fields) -> Problem:
 
 
 def found(asked: Problem, method="auto", samples=400):
-    return search(asked, method, samples=samples, average=16, seed=0)
+    return search(replace(asked, method=method, samples=samples, average=16))
 
 
 def test_a_group_holds_what_its_domains_have_together():
@@ -133,7 +133,8 @@ def test_no_constraint_is_violated_over_a_hundred_random_sets():
         bowl = Bowl(rng.dirichlet(np.full(4, 0.3)))
         # A descent is the costly part; simulation alone keeps to the limits in the same way.
         method = "gradient" if seed % 40 == 0 else "simulation"
-        best = search(problem(bowl, limits), method, samples=40, average=8, seed=seed)
+        options = {"method": method, "samples": 40, "average": 8, "seed": seed}
+        best = search(problem(bowl, limits, **options))
         mixture = Mixture.from_array(DOMAINS, best.weights_D)
         assert limits.violations(mixture, tolerance=1e-8) == [], seed
 
@@ -190,7 +191,7 @@ def fit():
 def propose(fit, limits=None, **fields):
     settings = {"samples": 500, "bootstrap": 4, "keep_unmeasured": 0.0, **fields}
     allowed, search = constraints(**(limits or {})), ProposeConfig(**settings)
-    return propose_mixture(ProposalRequest(fit, allowed, NATURAL, search=search), fit.objective)
+    return propose_mixture(ProposalRequest(fit, allowed, NATURAL, search=search))
 
 
 def test_a_guardrail_that_holds_is_named_among_what_binds(fit):
@@ -240,7 +241,7 @@ def test_more_risk_aversion_stays_nearer_to_what_is_known():
     bowl = Bowl([1.0, 0, 0, 0])
     moved = []
     for deviations in (0.0, 0.3, 3.0):
-        best = found(problem(bowl, constraints(), risk=Risk(deviations=deviations)))
+        best = found(problem(bowl, constraints(), deviations=deviations))
         moved.append(np.abs(best.weights_D - 0.25).sum())
     assert moved[0] > moved[1] + 0.01
     assert moved[1] > moved[2] + 0.01
@@ -249,7 +250,7 @@ def test_more_risk_aversion_stays_nearer_to_what_is_known():
 
 def test_the_quantile_over_refits_is_what_is_minimised():
     refits = (Bowl([1.0, 0, 0, 0]), Bowl([0, 1.0, 0, 0]), Bowl([0, 1.0, 0, 0]))
-    asked = problem(Bowl([1.0, 0, 0, 0]), constraints(), risk=Risk(quantile=0.99, refits=refits))
+    asked = problem(Bowl([1.0, 0, 0, 0]), constraints(), quantile=0.99, refits=refits)
     best = found(asked, samples=4000)
     values_B = [one.predict(best.weights_D[None])[0, 0] for one in refits]
     assert best.value == pytest.approx(np.quantile(values_B, 0.99))
@@ -274,7 +275,7 @@ def test_a_search_with_everything_at_once_keeps_all_of_it(seed):
     rng = np.random.default_rng(seed)
     fields = random_limits(rng).model_dump(exclude_none=True)
     asked = guarded(0.5 * rng.random(), **fields)
-    best = search(asked, "auto", samples=200, average=8, seed=seed)
+    best = search(replace(asked, samples=200, average=8, seed=seed))
     limits = constraints(**fields)
     assert limits.violations(Mixture.from_array(DOMAINS, best.weights_D), tolerance=1e-8) == []
     inside = limits.allowed.contains(NATURAL.array[None])[0]

@@ -15,8 +15,7 @@ from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Interval, Proposal, ProposalRequest
-from mixopt.proposals.proposal import Optimism
-from mixopt.proposals.proposal_warnings import proposal_warnings
+from mixopt.proposals.proposal import proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
 
@@ -43,7 +42,7 @@ def warned(said: str, proposal: Proposal = PROPOSAL, fit: SimpleNamespace = FIT)
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     return any(
         said in line
-        for line in proposal_warnings(proposal, ProposalRequest(fit, limits, None), MATH)
+        for line in proposal_warnings(proposal, ProposalRequest(fit, limits, None, goal=MATH))
     )
 
 
@@ -58,14 +57,14 @@ def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain(
     for gain in (0.0, -1.0):
         gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
         for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
-            proposal = made_proposal(gains=gains, optimism=Optimism(moved))
+            proposal = made_proposal(gains=gains, optimism=moved)
             assert warned("no gain is expected", proposal) == said
 
 
 def test_a_gain_is_called_smaller_than_the_optimism_only_where_it_is():
     gains = {**PROPOSAL.gains, "best_trial": Interval(0.01, 0.0, 0.02)}
     for moved, said in ((0.009, False), (0.01, False), (0.011, True)):
-        proposal = made_proposal(gains=gains, optimism=Optimism(moved))
+        proposal = made_proposal(gains=gains, optimism=moved)
         assert warned("is 0.0100, which is smaller than the optimism", proposal) == said
 
 
@@ -110,7 +109,7 @@ def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
     fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
-    assert proposal_warnings(PROPOSAL, ProposalRequest(fit, limits, None), every) == ()
+    assert proposal_warnings(PROPOSAL, ProposalRequest(fit, limits, None, goal=every)) == ()
 
 
 def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
@@ -119,5 +118,5 @@ def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
         (("law",), "no loss measures law, so no fit can tell what it is good for"),
         (("law", "mail"), "no loss measures law, mail, so no fit can tell what they are good for"),
     ):
-        warnings = proposal_warnings(PROPOSAL, ProposalRequest(FIT, limits, None), MATH, kept)
+        warnings = proposal_warnings(PROPOSAL, ProposalRequest(FIT, limits, None, goal=MATH), kept)
         assert any(line.startswith(said) for line in warnings)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_fit import with_objective
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
 from mixopt.constraints import Constraints
@@ -41,7 +42,7 @@ def fit() -> Fit:
 
 def proposed(request, target=None, **options):
     """Propose for a target; the fit's own objective when None."""
-    return propose_mixture(request, request.resolve_objective(target), **options)
+    return propose_mixture(request.aimed_at(target), **options)
 
 
 # What is natural --------------------------------------------------------------------------------
@@ -156,14 +157,14 @@ def test_a_target_is_minimised_alone(fit):
 @pytest.mark.parametrize("kind", ["mean", "worst"])
 def test_a_target_is_in_the_unit_of_its_loss_whatever_the_fit_minimises(fit, kind):
     both = Objective(TARGETS, kind, {"math": 0.5, "quiz": 0.5})
-    scaled = replace(fit, objective=both.scaled({"math": 10.0, "quiz": 20.0}))
+    scaled = with_objective(fit, both.scaled({"math": 10.0, "quiz": 20.0}))
     proposal = proposed(ProposalRequest.of(scaled, search=QUICK), "math")
     assert (proposal.objective, proposal.unit) == ("math", "bits_per_byte")
     assert proposal.predicted_objective.value == proposal.losses["math"].value
 
 
 def test_a_target_keeps_the_direction_that_the_fit_has(fit):
-    turned = replace(fit, objective=replace(fit.objective, higher=("math",)))
+    turned = with_objective(fit, replace(fit.objective, higher=("math",)))
     proposal = proposed(ProposalRequest.of(turned, search=QUICK), "math")
     assert proposal.mixture["mail"] == pytest.approx(1.0, abs=1e-6)
 

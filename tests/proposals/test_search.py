@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,7 @@ from mixopt.constraints import CappedSimplex
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, search
-from mixopt.proposals.problem import CHUNK
-
-SETTINGS = {"samples": 4_000, "average": 64, "seed": 0}
+from mixopt.proposals.search import CHUNK
 
 
 class Bowls:
@@ -41,60 +40,62 @@ class Blind:
         self.predict = inner.predict
 
 
-def problem(regressor: Any, allowed: CappedSimplex | None = None, kind: str = "target") -> Problem:
+def problem(
+    regressor: Any, allowed: CappedSimplex | None = None, kind: str = "target", **options: Any
+) -> Problem:
     names = ("a", "b") if kind == "worst" else ("a",)
     objective = Objective(names, kind, dict.fromkeys(names, 1.0))
     allowed = allowed or CappedSimplex.full(3)
     domains = len(allowed.lower_D)
     natural_D = np.arange(1.0, domains + 1) / np.arange(1, domains + 1).sum()
-    return Problem(regressor, objective, allowed, natural_D, np.empty((0, domains)))
+    return Problem(regressor, objective, allowed, natural_D, np.empty((0, domains)), **options)
 
 
 def test_the_gradient_method_finds_the_bottom():
-    found = search(problem(Bowls([0.2, 0.5, 0.3])), "gradient", **SETTINGS)
+    found = search(problem(Bowls([0.2, 0.5, 0.3]), method="gradient"))
     assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
 
 
 def test_the_gradient_method_stops_at_the_limits_and_not_before():
     allowed = CappedSimplex(np.array([0.0, 0.0, 0.1]), np.array([1.0, 0.4, 1.0]))
-    found = search(problem(Bowls([0.2, 0.8, 0.0]), allowed), "gradient", **SETTINGS)
+    found = search(problem(Bowls([0.2, 0.8, 0.0]), allowed, method="gradient"))
     # The nearest allowed point to the bottom: 0.4 at its cap, and half the rest to each.
     assert found.weights_D == pytest.approx([0.4, 0.4, 0.2], abs=1e-5)
 
 
 def test_the_gradient_method_meets_the_worst_of_two_halfway():
-    found = search(problem(Bowls([1.0, 0, 0], [0, 1.0, 0]), kind="worst"), "gradient", **SETTINGS)
+    found = search(problem(Bowls([1.0, 0, 0], [0, 1.0, 0]), kind="worst", method="gradient"))
     assert found.weights_D == pytest.approx([0.5, 0.5, 0], abs=1e-4)
     assert found.value == pytest.approx(0.5, abs=1e-6)
 
 
 def test_simulation_comes_near_the_bottom():
-    found = search(problem(Blind(Bowls([0.2, 0.5, 0.3]))), "auto", **SETTINGS)
+    found = search(problem(Blind(Bowls([0.2, 0.5, 0.3]))))
     assert found.method == "simulation"
     assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
 
 
 def test_simulation_predicts_in_chunks():
     bowls = Bowls([0.2, 0.5, 0.3])
-    search(problem(bowls), "simulation", samples=5 * CHUNK, average=64, seed=0)
+    search(problem(bowls, method="simulation", samples=5 * CHUNK))
     assert bowls.largest_batch <= CHUNK
 
 
 def test_auto_takes_the_better_of_both_methods():
     bowls = problem(Bowls([0.2, 0.5, 0.3]))
-    both = search(bowls, "auto", **SETTINGS)
+    both = search(bowls)
     assert both.method == "gradient"
-    assert both.value <= search(bowls, "simulation", **SETTINGS).value
+    assert both.value <= search(replace(bowls, method="simulation")).value
 
 
 def test_the_gradient_method_needs_a_gradient():
     with pytest.raises(ConfigError, match="Blind has no gradient; use simulation, or auto"):
-        search(problem(Blind(Bowls([0.2, 0.5, 0.3]))), "gradient", **SETTINGS)
+        search(problem(Blind(Bowls([0.2, 0.5, 0.3])), method="gradient"))
 
 
 def test_one_seed_gives_one_answer():
     bowls = problem(Blind(Bowls([0.2, 0.5, 0.3])))
-    first, second = (search(bowls, "auto", **SETTINGS) for _ in range(2))
+    first, second = (search(bowls) for _ in range(2))
     assert np.array_equal(first.weights_D, second.weights_D)
 
 
@@ -109,7 +110,7 @@ def test_a_known_mixture_that_is_better_than_all_draws_is_kept():
     known = Problem(
         hidden.regressor, hidden.objective, hidden.allowed, hidden.natural_D, spike_D[None]
     )
-    assert search(known, "auto", **SETTINGS).value == 0.0
+    assert search(known).value == 0.0
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,8 +123,10 @@ def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(see
         inside_D + (1 - inside_D) * rng.random(domains),
     )
     bowls = Bowls(*rng.dirichlet(np.ones(domains), 2 if worst else 1).tolist())
-    asked = problem(bowls, CappedSimplex(lower_D, upper_D), "worst" if worst else "target")
-    found = search(asked, "auto", samples=300, average=32, seed=seed)
+    kind = "worst" if worst else "target"
+    options = {"samples": 300, "average": 32, "seed": seed}
+    asked = problem(bowls, CappedSimplex(lower_D, upper_D), kind, **options)
+    found = search(asked)
     assert asked.allowed.contains(found.weights_D, tolerance=1e-12).all()
     # What SLSQP tries on its way is outside the limits, so only allowed mixtures are compared.
     scored_ND = asked.allowed.project(rng.dirichlet(np.ones(domains), 300))
@@ -136,7 +139,7 @@ def test_trees_are_searched_without_losing_the_best_sample():
     losses_N = ((weights_ND - [0.2, 0.5, 0.3]) ** 2).sum(axis=1)
     trees = LightGBMRegressor(trees=100).fit(weights_ND, losses_N[:, None])
     asked = problem(trees)
-    found = search(asked, "auto", **SETTINGS)
+    found = search(asked)
     assert found.value <= asked.value(rng.dirichlet(np.ones(3), 2_000)).min()
 
 
@@ -144,5 +147,5 @@ def test_a_mixing_law_is_minimised_to_its_vertex():
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(3), 60)
     fitted = LogLinearRegressor(1e-6).fit(weights_ND, np.exp(weights_ND @ [[-2.0], [0.0], [-1.0]]))
-    found = search(problem(fitted), "auto", **SETTINGS)
+    found = search(problem(fitted))
     assert found.weights_D == pytest.approx([1, 0, 0], abs=1e-6)

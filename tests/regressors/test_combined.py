@@ -1,14 +1,9 @@
-"""Ensemble and auto: what they predict, what they choose, and that held-out stays held out."""
+"""Auto: what it predicts, what it chooses, and that held-out stays held out."""
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
-import pytest
-from mixopt_regressors.combinations import AutoRegressor, EnsembleRegressor
-from mixopt_regressors.combinations.auto import stacking_weights
-from mixopt_regressors.laws import LogLinearRegressor
+from mixopt_regressors.combinations import AutoRegressor, stacking_weights
 from mixopt_regressors.linear import LinearRegressor
 
 from mixopt.fitting import grouped_folds, row_groups, supports_saving
@@ -28,29 +23,20 @@ def data(rows: int = 40, noise: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-@pytest.mark.parametrize(
-    "factory",
-    [partial(EnsembleRegressor, members=LAWS), partial(AutoRegressor, candidates=LAWS)],
-)
-def test_it_keeps_the_promises_of_a_regressor(factory):
-    check_regressor(factory)
+def test_it_keeps_the_promises_of_a_regressor():
+    check_regressor(lambda: AutoRegressor(candidates=LAWS))
 
 
-def test_an_ensemble_predicts_the_mean_of_its_members():
+def test_it_predicts_the_weighted_mean_and_members_that_disagree_make_it_less_sure():
     weights_ND, losses_NM = data()
-    members = [LinearRegressor(), LogLinearRegressor(random_state=0)]
-    alone = [member.fit(weights_ND, losses_NM).predict(weights_ND) for member in members]
-    both = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
-    assert np.allclose(both.predict(weights_ND), np.mean(alone, axis=0), rtol=1e-12)
-
-
-def test_members_that_disagree_make_it_less_sure():
-    weights_ND, losses_NM = data()
-    both = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
-    _, std_NM = both.predict(weights_ND, return_std=True)
+    both = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
+    mean_NM, std_NM = both.predict(weights_ND, return_std=True)
     alone = [m.predict(weights_ND, return_std=True) for m in both.members_]
-    apart_NM = np.std([mean for mean, _ in alone], axis=0)
-    assert np.allclose(std_NM**2, np.mean([std for _, std in alone], axis=0) ** 2 + apart_NM**2)
+    shares_CM = both.weights_MC.T[:, None]
+    means_CNM, stds_CNM = (np.stack([one[k] for one in alone]) for k in (0, 1))
+    assert np.allclose(mean_NM, (shares_CM * means_CNM).sum(axis=0), rtol=1e-12)
+    apart_NM = (shares_CM * (means_CNM - mean_NM) ** 2).sum(axis=0)
+    assert np.allclose(std_NM**2, (shares_CM * stds_CNM).sum(axis=0) ** 2 + apart_NM)
 
 
 def test_each_loss_gets_the_candidate_of_its_law():
@@ -108,8 +94,8 @@ def test_selected_targets_predict_as_before():
 
 def test_it_has_a_gradient_only_where_its_members_have():
     weights_ND, losses_NM = data()
-    smooth = EnsembleRegressor(members=LAWS).fit(weights_ND, losses_NM)
-    rough = EnsembleRegressor(members=("linear", "lightgbm")).fit(weights_ND, losses_NM)
+    smooth = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
+    rough = AutoRegressor(candidates=("linear", "lightgbm")).fit(weights_ND, losses_NM)
     assert smooth.gradient(weights_ND[0]).shape == (2, 3)
     assert not hasattr(rough, "gradient")
 
@@ -117,7 +103,7 @@ def test_it_has_a_gradient_only_where_its_members_have():
 def test_a_third_partys_member_is_predicted_with_and_not_written():
     weights_ND, losses_NM = data()
     member = "sklearn.linear_model:Ridge"
-    mixed = EnsembleRegressor(members=("linear", member)).fit(weights_ND, losses_NM)
+    mixed = AutoRegressor(candidates=("linear", member)).fit(weights_ND, losses_NM)
     assert mixed.predict(weights_ND).shape == losses_NM.shape
     assert not supports_saving(mixed)
 

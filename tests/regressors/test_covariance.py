@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mixing_law import covariance as kernel, law, mixtures
-from mixopt_regressors.combinations import EnsembleRegressor
+from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 
 from mixopt.fitting import make_regressor, supports
@@ -64,18 +64,18 @@ def test_near_mixtures_are_off_alike_and_far_ones_are_not():
 
 
 def test_a_combination_adds_how_far_its_members_are_apart():
-    regressor = EnsembleRegressor(members=["skills", "power"]).fit(TRIED, LOSSES)
+    regressor = AutoRegressor(candidates=["skills", "power"]).fit(TRIED, LOSSES)
     loads_M = np.array([0.7, 0.3])
-    parts = [member for _, member in regressor._used()]
-    apart = [(m.predict(OTHERS) - regressor.predict(OTHERS)) @ loads_M for m in parts]
-    expected = [
-        0.5 * member.covariance(OTHERS, loads_M) + 0.5 * np.outer(away, away)
-        for member, away in zip(parts, apart, strict=True)
-    ]
+    parts = [(member, shares_M) for _, member, shares_M in regressor._used()]
+    expected = []
+    for member, shares_M in parts:
+        own_M = loads_M * np.sqrt(shares_M)
+        away = (member.predict(OTHERS) - regressor.predict(OTHERS)) @ own_M
+        expected.append(member.covariance(OTHERS, own_M) + np.outer(away, away))
     np.testing.assert_allclose(regressor.covariance(OTHERS, loads_M), sum(expected), rtol=1e-9)
 
 
 def test_a_combination_with_a_member_that_has_none_has_none():
-    assert supports(EnsembleRegressor(members=["power"]).fit(TRIED, LOSSES), "covariance")
-    mixed = EnsembleRegressor(members=["power", "linear"]).fit(TRIED, LOSSES)
+    assert supports(AutoRegressor(candidates=["power"]).fit(TRIED, LOSSES), "covariance")
+    mixed = AutoRegressor(candidates=["power", "linear"]).fit(TRIED, LOSSES)
     assert not supports(mixed, "covariance")

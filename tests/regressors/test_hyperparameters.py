@@ -14,7 +14,7 @@ from mixopt_regressors.gaussian.hyperparameters import (
     evidences,
     replicate_variances,
 )
-from mixopt_regressors.gaussian.matern import Matern, log_weights
+from mixopt_regressors.gaussian.kernels import Matern, log_weights
 from scipy.optimize import approx_fprime
 
 
@@ -36,7 +36,7 @@ def test_the_kernel_is_a_matern_of_warped_weights():
 @given(arrays(np.float64, 7, elements=st.floats(-2.0, 2.0)))
 def test_the_gradient_of_the_posterior_of_hyperparameters_is_exact(whitened_P):
     own = evidence()
-    logs_ND = log_weights(own.weights_ND)
+    logs_ND = log_weights(own.rows)
     measured_P = approx_fprime(whitened_P, lambda at_P: own.objective(at_P, logs_ND)[0], 1e-6)
     claimed_P = own.objective(whitened_P, logs_ND)[1]
     # Forward differences are off by about 1e-6 of the value and of the curvature.
@@ -46,7 +46,7 @@ def test_the_gradient_of_the_posterior_of_hyperparameters_is_exact(whitened_P):
 def test_learned_hyperparameters_are_where_the_gradient_is_small():
     own = evidence(30)
     start_P, found_P = own.prior.centers_P, own.most_probable()
-    logs_ND = log_weights(own.weights_ND)
+    logs_ND = log_weights(own.rows)
     slopes = [
         np.abs(own.objective((at_P - own.prior.centers_P) / own.prior.spreads_P, logs_ND)[1]).max()
         for at_P in (start_P, found_P)

@@ -87,7 +87,9 @@ def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
     axes = figure.axes[0]
     assert axes.get_xlim() == axes.get_ylim()
     dots = np.asarray(axes.collections[-1].get_offsets())
-    np.testing.assert_allclose(dots[:, 1] - dots[:, 0], fit.objective_errors())
+    np.testing.assert_allclose(
+        dots[:, 1] - dots[:, 0], fit.data.observed_N - fit.objective.value(fit.held_out_losses())
+    )
     report = fit.report
     noise = report.filter((report["kind"] == "ceiling") & (report["target"] == "(objective)"))
     assert f"{1.645 * noise['rmse'][0]:.3g}" in words(figure)

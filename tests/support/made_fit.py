@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mixopt.config import FitConfig
@@ -47,3 +49,8 @@ def objective(*names: str, kind: str = "mean") -> Objective:
 def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked=None) -> Fit:
     config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
     return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
+
+
+def with_objective(fit: Fit, objective: Objective) -> Fit:
+    """Return a fit whose own objective is another one."""
+    return replace(fit, data=replace(fit.data, objective=objective))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 from made_fit import DOMAINS, TARGETS
-from mixopt_regressors.combinations import AutoRegressor, EnsembleRegressor
-from mixopt_regressors.laws import SkillsRegressor
+from mixopt_regressors.combinations import AutoRegressor
+from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
 
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Trial, TrialResult, Trials
@@ -57,5 +57,8 @@ def pilot_runs(count: int) -> Trials:
 
 # Regressors that are fitted in a second, by `made_laws:NAME`.
 few_units = SkillsRegressor(units=5, restarts=2, folds=2)
-few_members = EnsembleRegressor(members=("gaussian_process", "made_laws:few_units", "power"))
+few_members = AutoRegressor(
+    candidates=("gaussian_process", "made_laws:few_units", "power"), folds=2
+)
 few_candidates = AutoRegressor(candidates=("gaussian_process", "power", "epochs"), folds=2)
+own_epochs = EpochsRegressor(inventory=[5.0, 6.0], tokens=7.0)

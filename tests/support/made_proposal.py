@@ -7,7 +7,7 @@ from typing import Any
 
 from mixopt.mixture import Mixture
 from mixopt.proposals import Interval, Proposal
-from mixopt.proposals.proposal import Optimism, Stability
+from mixopt.proposals.proposal import Stability
 
 DOMAINS = ("code", "prose", "law", "mail")
 GAIN = Interval(0.2, 0.1, 0.3)
@@ -24,7 +24,7 @@ PROPOSAL = Proposal(
     epochs={"code": 0.5, "prose": 1.25, "law": 0.75, "mail": 0.0},
     binding=(),
     stability=Stability(5, 0.1, 0.2),
-    optimism=Optimism(0.02),
+    optimism=0.02,
     warnings=(),
     provenance={"seed": 0},
 )

@@ -1,20 +1,17 @@
 """A Gaussian process for each target: smooth, and unsure where there are no trials.
 
-The kernel and its warp are in `mixopt_regressors.gaussian.matern`, how its parameters are learned
-in `mixopt_regressors.gaussian.hyperparameters`. The variance of a new trial has three parts: the
-law's posterior, the noise, and how far the prediction moves with the kernel's parameters, by the
-delta method; without the last the intervals of a few dozen trials are too narrow:
+The variance of a new trial has three parts: the law's posterior, the noise, and how far the
+prediction moves with the kernel's parameters, by the delta method; without the last the intervals
+of a few dozen trials are too narrow:
 
     var(w) = k(w, w) - k' K^-1 k + noise + j' C j,   j = d(k' K^-1 y) / d(parameters)
 
 Above 256 trials hyperparameters are learned from 256 of them and polished on up to
-`learning_trials`; the posterior always has all.
+`learning_trials`; the posterior always has all. Hyperparameters that have seen a fold make the
+errors on it look far too small where trials are few, so each fold learns its own; with more than
+256 other trials ten steps from those of the whole fit come to the same.
 
-Hyperparameters that have seen a fold make the errors on it look far too small where trials are few,
-and a few steps from them on the other trials repair only a part of that. So each fold learns its
-own; with more than 256 other trials ten steps come to the same.
-
-Shapes: N trials, K other mixtures, D domains, M targets, P = D + 3 hyperparameters.
+Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,99 +27,88 @@ from scipy.linalg import lapack, solve_triangular
 
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import splits
-from mixopt.system import Array, BoolArray, IntArray
+from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky, evidences
-from mixopt_regressors.gaussian.matern import (
+from mixopt_regressors.gaussian.kernels import (
     CONSTANT,
     SHIFT,
     STEEPEST,
-    Matern,
-    Pairs,
+    kernel_of,
     log_weights,
     matern_and_slope,
 )
-from mixopt_regressors.mixture_regressor import (
-    MixtureRegressor,
-    lower_roots,
-    plain_roots,
-)
+from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_roots, plain_roots
 
 CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """A kernel and the trials that it is conditioned on."""
+    """A kernel (mixopt_regressors.gaussian.kernels) and the trials that it is conditioned on."""
 
-    kernel: Matern
-    weights_ND: Array
+    kernel: Any
+    rows: Array
     dual_N: Array
 
     @classmethod
-    def of(cls, kernel: Matern, weights_ND: Array, losses_N: Array) -> Posterior:
+    def of(cls, kernel: Any, rows: Array, losses_N: Array) -> Posterior:
         """Condition a kernel on trials."""
-        rows_ND = kernel.scaled(weights_ND)
-        factor_NN = cholesky(kernel.noisy(kernel.pairs(rows_ND, rows_ND)))
-        return cls(kernel, weights_ND, lapack.dpotrs(factor_NN, losses_N, lower=1)[0])
+        side = kernel.side(rows, kernel.logs(rows))
+        factor_NN = cholesky(kernel.noisy(kernel.pairs(side, side)))
+        return cls(kernel, rows, lapack.dpotrs(factor_NN, losses_N, lower=1)[0])
 
-    def mean(self, weights_KD: Array) -> Array:
+    @cached_property
+    def own(self) -> Any:
+        """The trials as the kernel compares them."""
+        return self.kernel.side(self.rows, self.kernel.logs(self.rows))
+
+    def mean(self, rows: Array) -> Array:
         """Return the mean, shape (K,)."""
-        parts = [
-            self.kernel.covariance(pairs) @ self.dual_N for _, pairs in self._chunks(weights_KD)
-        ]
+        parts = [self.kernel.covariance(pairs) @ self.dual_N for _, pairs in self._chunks(rows)]
         return np.concatenate([np.empty(0), *parts])
 
-    def slopes(self, weights_D: Array) -> Array:
-        """Return the slope of the mean by the weights at one mixture, shape (D,)."""
-        return self.kernel.slopes(weights_D, self._rows, self.dual_N)
-
-    def variance(self, weights_KD: Array, root_PP: Array) -> Array:
+    def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
-        logs_ND = log_weights(self.weights_ND)
+        logs_ND = self.kernel.logs(self.rows)
         factor_NN, solved_NP = self._solved(logs_ND)
         parts = []
-        for logs_KD, across in self._chunks(weights_KD):
+        for logs_KD, across in self._chunks(rows):
             covariance_KN = self.kernel.covariance(across)
             known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
-            left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
+            left_K = np.maximum(self.kernel.height(across) - (known_NK**2).sum(axis=0), 0.0)
             moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
             moved_KP -= covariance_KN @ solved_NP
-            parts.append(
-                left_K + self.kernel.jittered_noise + ((moved_KP @ root_PP) ** 2).sum(axis=1)
-            )
+            unsure_K = ((moved_KP @ root_PP) ** 2).sum(axis=1)
+            parts.append(left_K + self.kernel.jittered_noise + unsure_K)
         return np.concatenate([np.empty(0), *parts])
 
-    def covariance(self, weights_KD: Array, root_PP: Array) -> Array:
+    def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
-        logs_ND, logs_KD = log_weights(self.weights_ND), log_weights(weights_KD)
+        logs_ND, logs_KD = self.kernel.logs(self.rows), self.kernel.logs(rows)
         factor_NN, solved_NP = self._solved(logs_ND)
-        rows_KD = self.kernel.warped(logs_KD)
-        across = self.kernel.pairs(rows_KD, self._rows)
+        side = self.kernel.side(rows, logs_KD)
+        across = self.kernel.pairs(side, self.own)
         covariance_KN = self.kernel.covariance(across)
         known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
         moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
         moved_KP = (moved_KP - covariance_KN @ solved_NP) @ root_PP
-        prior_KK = self.kernel.covariance(self.kernel.pairs(rows_KD, rows_KD))
+        prior_KK = self.kernel.covariance(self.kernel.pairs(side, side))
         return np.asarray(prior_KK - known_NK.T @ known_NK + moved_KP @ moved_KP.T)
 
     def _solved(self, logs_ND: Array) -> tuple[Array, Array]:
         """Return the factor of K, and K^-1 d(K dual) / d(parameters), shape (N, P)."""
-        pairs = self.kernel.pairs(self._rows, self._rows)
+        pairs = self.kernel.pairs(self.own, self.own)
         factor_NN = cholesky(self.kernel.noisy(pairs))
         moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
         return factor_NN, lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
 
-    @cached_property
-    def _rows(self) -> Array:
-        """The trials as the kernel takes them, shape (N, D)."""
-        return self.kernel.scaled(self.weights_ND)
-
-    def _chunks(self, weights_KD: Array) -> Iterator[tuple[Array, Pairs]]:
-        """Yield log weights and pairs with the trials, some mixtures at a time."""
-        size = max(CHUNK // len(self.weights_ND), 1)
-        for at in range(0, len(weights_KD), size):
-            logs_KD = log_weights(weights_KD[at : at + size])
-            yield logs_KD, self.kernel.pairs(self.kernel.warped(logs_KD), self._rows)
+    def _chunks(self, rows: Array) -> Iterator[tuple[Array, Any]]:
+        """Yield logarithms and pairs with the trials, some mixtures at a time."""
+        size = max(CHUNK // len(self.rows), 1)
+        for at in range(0, len(rows), size):
+            some = rows[at : at + size]
+            logs_KD = self.kernel.logs(some)
+            yield logs_KD, self.kernel.pairs(self.kernel.side(some, logs_KD), self.own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +127,7 @@ class StackedPosteriors:
     def of(cls, posteriors: Sequence[Posterior]) -> Self:
         """Stack the posteriors of one fit."""
         kernels = [one.kernel for one in posteriors]
-        rows_MND = np.stack([one.kernel.scaled(one.weights_ND) for one in posteriors])
+        rows_MND = np.stack([one.own for one in posteriors])
         middles_MD = rows_MND.mean(axis=1)
         rows_MND -= middles_MD[:, None]
         duals_MN = np.stack([one.dual_N for one in posteriors])
@@ -183,46 +169,14 @@ class StackedPosteriors:
         return scaled_MD, *matern_and_slope(np.maximum(squared_MN, 0.0, out=squared_MN))
 
 
-def plain_posteriors(
-    kernels: Sequence[Matern],
-    weights_ND: Array,
-    dual_MN: Array,
-    means_M: Array,
-    units_M: Array,
-    roots: Sequence[Array],
-) -> dict[str, Any]:
-    """Return the law of some processes on the same trials."""
-    return {
-        "kind": "gaussian_process",
-        "weights_ND": weights_ND,
-        "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
-        "powers_M": np.array([kernel.power for kernel in kernels]),
-        "variances_M": np.array([kernel.variance for kernel in kernels]),
-        "noises_M": np.array([kernel.noise for kernel in kernels]),
-        "duals_MN": dual_MN,
-        "means_M": means_M,
-        "units_M": units_M,
-        **plain_roots(lower_roots(np.array(roots))),
-    }
+class ProcessRegressor(MixtureRegressor):
+    """One Gaussian process for each target, on rows that a kernel compares."""
 
-
-CURVATURE_TRIALS = 128  # trials that tell how sure hyperparameters are; more are scaled up to
-WARM = 10  # steps from the hyperparameters of the whole fit, where a fold leaves many trials
-
-
-class GaussianProcessRegressor(MixtureRegressor):
-    """One Gaussian process for each target, on warped weights with a length for each domain.
-
-    Attributes:
-        learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
-        hyperparameters: What `tuned` passes on, a row for each target: log lengths, logit of the
-            warp's power, log variance, log noise, and the mean and unit of the losses. None
-            learns them.
-        random_state: Seed of the draw.
-    """
-
+    title: ClassVar[str]  # in messages
+    further: ClassVar[int]  # hyperparameters of a target beyond one for each column of a row
+    curvature_trials: ClassVar[int]  # that tell how sure parameters are; more are scaled up to
     by_target = ("parameters_MP", "means_M", "units_M", "losses_MN", "dual_MN")
-    shared = ("weights_ND",)
+    shared: ClassVar[tuple[str, ...]] = ("rows",)
 
     def __init__(
         self,
@@ -233,6 +187,124 @@ class GaussianProcessRegressor(MixtureRegressor):
         self.learning_trials = learning_trials
         self.hyperparameters = hyperparameters
         self.random_state = random_state
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
+        columns = [self.parameters_MP, self.means_M[:, None], self.units_M[:, None]]
+        return self._unfitted(hyperparameters=np.hstack(columns).tolist())
+
+    @property
+    def _reach_2(self) -> Array | None:
+        """The least scales of the trials, where they are of several sizes."""
+        return None
+
+    def _fit_rows(self, rows: Array, losses_NM: Array, units_M: Array) -> None:
+        """Learn the hyperparameters, or take those that are kept, and condition on trials."""
+        if self.hyperparameters is not None:
+            self._condition(rows, losses_NM, *self._kept(losses_NM.shape[1]))
+            return
+        if self.learning_trials < 2:
+            raise ConfigError(f"{self.title}: learning_trials is {self.learning_trials}; need >= 2")
+        self.rows, means_M = rows, losses_NM.mean(axis=0)
+        every = evidences(rows, (losses_NM - means_M) / units_M, self._reach_2)
+        order_N = self._order(len(losses_NM))
+        learned = [one.learned(order_N, self.learning_trials) for one in every]
+        self._condition(rows, losses_NM, np.array(learned), means_M, units_M)
+
+    def _kept(self, targets: int) -> tuple[Array, Array, Array]:
+        kept = np.array(self.hyperparameters, dtype=np.float64)
+        shape = (targets, self.n_features_in_ + self.further + 2)
+        if kept.shape != shape:
+            raise ConfigError(
+                f"{self.title}: hyperparameters of shape {kept.shape}; these trials need"
+                f" {shape}, or None to learn them"
+            )
+        return kept[:, :-2], kept[:, -2], kept[:, -1]
+
+    def _condition(
+        self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
+    ) -> None:
+        """Take in trials and hyperparameters."""
+        self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
+        self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
+        for found in ("_roots", "_posteriors", "_stacked"):
+            self.__dict__.pop(found, None)
+        pairs = zip(self._kernels, self._standard().T, strict=True)
+        self.dual_MN = np.array([Posterior.of(one, rows, losses).dual_N for one, losses in pairs])
+
+    @property
+    def _kernels(self) -> list[Any]:
+        return [kernel_of(parameters_P, self._reach_2) for parameters_P in self.parameters_MP]
+
+    def _predict(self, weights_ND: Array) -> Array:
+        means = [posterior.mean(weights_ND) for posterior in self._posteriors]
+        predicted: Array = self.means_M + self.units_M * np.column_stack(means)
+        return predicted
+
+    def _std(self, weights_ND: Array) -> Array:
+        variances = [
+            posterior.variance(weights_ND, root_PP)
+            for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
+        ]
+        stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
+        return stds
+
+    @cached_property
+    def _roots(self) -> list[Array]:
+        """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
+        trials = len(self.rows)
+        some_K = self._order(trials)[: self.curvature_trials]
+        every = evidences(self.rows, self._standard(), self._reach_2)
+        most = min(trials, self.learning_trials)
+        pairs = zip(every, self.parameters_MP, strict=True)
+        return [one.some(some_K).spread(own_P, most) for one, own_P in pairs]
+
+    @cached_property
+    def _posteriors(self) -> list[Posterior]:
+        """One for each target, kept because a search asks for one mixture thousands of times."""
+        pairs = zip(self._kernels, self.dual_MN, strict=True)
+        return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
+
+    def _standard(self) -> Array:
+        """Return the losses in standard deviations from their mean, shape (N, M)."""
+        standard: Array = (self.losses_MN.T - self.means_M) / self.units_M
+        return standard
+
+    def _order(self, trials: int) -> IntArray:
+        return np.random.default_rng(self.random_state).permutation(trials)
+
+    def _plain_posteriors(self, kernels: Sequence[Any], weights_ND: Array) -> dict[str, Any]:
+        """Return the law as plain numbers, of Matern kernels."""
+        return {
+            "kind": "gaussian_process",
+            "weights_ND": weights_ND,
+            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
+            "powers_M": np.array([kernel.power for kernel in kernels]),
+            "variances_M": np.array([kernel.variance for kernel in kernels]),
+            "noises_M": np.array([kernel.noise for kernel in kernels]),
+            "duals_MN": self.dual_MN,
+            "means_M": self.means_M,
+            "units_M": self.units_M,
+            **plain_roots(lower_roots(np.array(self._roots))),
+        }
+
+
+WARM = 10  # steps from the hyperparameters of the whole fit, where a fold leaves many trials
+
+
+class GaussianProcessRegressor(ProcessRegressor):
+    """One Gaussian process for each target, on warped weights with a length for each domain.
+
+    Attributes:
+        learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
+        hyperparameters: What `tuned` passes on, a row for each target: log lengths, logit of the
+            warp's power, log variance, log noise, and the mean and unit of the losses. None
+            learns them.
+        random_state: Seed of the draw.
+    """
+
+    title, further = "gaussian_process", 3
+    curvature_trials = 128
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
@@ -251,27 +323,22 @@ class GaussianProcessRegressor(MixtureRegressor):
         return total_KK
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
-        kernels = [posterior.kernel for posterior in self._posteriors]
-        return plain_posteriors(
-            kernels, self.weights_ND, self.dual_MN, self.means_M, self.units_M, self._roots
-        )
-
-    def tuned(self) -> Self:
-        """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
-        columns = [self.parameters_MP, self.means_M[:, None], self.units_M[:, None]]
-        copy: Self = super().tuned()
-        return copy.set_params(hyperparameters=np.hstack(columns).tolist())  # type: ignore[no-any-return]
+        """Return the law as plain numbers (mixopt.fitting.regressor)."""
+        return self._plain_posteriors(self._kernels, self.rows)
 
     def held_out(self, fold_N: ArrayLike, *, steps: int | None = None) -> Array:
         """Predict each trial of the fit from the trials of other folds, shape (N, M)."""
         means_NM = np.empty(self.losses_MN.T.shape)
         for refitted, out_N in self._refits(fold_N, steps):
-            means_NM[out_N] = refitted._predict(self.weights_ND[out_N])
+            means_NM[out_N] = refitted._predict(self.rows[out_N])
         return means_NM
 
     def cross_fit(
-        self, weights_ND: ArrayLike, losses_NM: ArrayLike, fold_N: ArrayLike
+        self,
+        weights_ND: ArrayLike,
+        losses_NM: ArrayLike,
+        fold_N: ArrayLike,
+        update: Update = no_progress,
     ) -> tuple[Array, Array]:
         """Fit on all trials, and predict each one as `held_out` does."""
         self.fit(weights_ND, losses_NM)
@@ -279,74 +346,16 @@ class GaussianProcessRegressor(MixtureRegressor):
         for refitted, out_N in self._refits(fold_N, steps=None):
             # How sure parameters are costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
-            means_NM[out_N] = refitted._predict(self.weights_ND[out_N])
-            stds_NM[out_N] = refitted._std(self.weights_ND[out_N])
+            means_NM[out_N] = refitted._predict(self.rows[out_N])
+            stds_NM[out_N] = refitted._std(self.rows[out_N])
         return means_NM, stds_NM
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        if self.hyperparameters is None:
-            self._learn(weights_ND, losses_NM)
-        else:
-            self._condition(weights_ND, losses_NM, *self._kept(losses_NM.shape[1]))
-
-    def _learn(
-        self,
-        weights_ND: Array,
-        losses_NM: Array,
-        start_MP: Array | None = None,
-        steps: int = WARM,
-    ) -> None:
-        """Learn the hyperparameters, from scratch or in some steps from a start, and condition."""
-        if self.learning_trials < 2:
-            raise ConfigError(
-                f"gaussian_process: learning_trials is {self.learning_trials}; need >= 2"
-            )
-        means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
-        every = evidences(weights_ND, (losses_NM - means_M) / units_M)
-        order_N, most = self._order(len(losses_NM)), self.learning_trials
-        if start_MP is None:
-            learned = [evidence.learned(order_N, most) for evidence in every]
-        else:
-            learned = [
-                evidence.some(order_N[:most]).most_probable(start_P, steps)
-                for evidence, start_P in zip(every, start_MP, strict=True)
-            ]
-        self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
-
-    def _kept(self, targets: int) -> tuple[Array, Array, Array]:
-        kept = np.array(self.hyperparameters, dtype=np.float64)
-        shape = (targets, self.n_features_in_ + 5)
-        if kept.shape != shape:
-            raise ConfigError(
-                f"gaussian_process: hyperparameters of shape {kept.shape}; these trials need"
-                f" {shape}, or None to learn them"
-            )
-        return kept[:, :-2], kept[:, -2], kept[:, -1]
-
-    def _condition(
-        self,
-        weights_ND: Array,
-        losses_NM: Array,
-        parameters_MP: Array,
-        means_M: Array,
-        units_M: Array,
-    ) -> None:
-        """Take in trials and hyperparameters."""
-        self.weights_ND, self.losses_MN = weights_ND.copy(), losses_NM.T.copy()
-        self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
-        for found in ("_roots", "_posteriors", "_stacked"):
-            self.__dict__.pop(found, None)
-        pairs = zip(parameters_MP, self._standard().T, strict=True)
-        self.dual_MN = np.array(
-            [
-                Posterior.of(Matern.of(own_P), weights_ND, losses_N).dual_N
-                for own_P, losses_N in pairs
-            ]
-        )
+        self._fit_rows(weights_ND, losses_NM, _units(losses_NM))
 
     def _refits(self, fold_N: ArrayLike, steps: int | None) -> Iterator[tuple[Self, BoolArray]]:
         """Yield for each fold a fit on the trials of the others, and which trials are in it."""
-        trials, folds_N = len(self.weights_ND), np.asarray(fold_N)
+        trials, folds_N = len(self.rows), np.asarray(fold_N)
         if folds_N.shape != (trials,):
             raise TrialsError(f"folds of shape {folds_N.shape}; the fit has {trials} trials")
         for other_N, out_N in splits(folds_N):
@@ -354,7 +363,7 @@ class GaussianProcessRegressor(MixtureRegressor):
                 raise TrialsError(
                     f"fold {folds_N[out_N][0]} leaves {other_N.sum()} of {trials} trials; need >= 2"
                 )
-            yield self._refitted(self.weights_ND[other_N], self.losses_MN.T[other_N], steps), out_N
+            yield self._refitted(self.rows[other_N], self.losses_MN.T[other_N], steps), out_N
 
     def _refitted(self, weights_KD: Array, losses_KM: Array, steps: int | None) -> Self:
         if steps == 0:
@@ -362,56 +371,25 @@ class GaussianProcessRegressor(MixtureRegressor):
         copy: Self = self._bare_copy().set_params(hyperparameters=None)
         if steps is None and len(losses_KM) <= FIRST:
             return copy.fit(weights_KD, losses_KM)
-        copy._learn(weights_KD, losses_KM, self.parameters_MP, steps or WARM)
+        means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
+        some_N = self._order(len(losses_KM))[: self.learning_trials]
+        every = evidences(weights_KD, (losses_KM - means_M) / units_M)
+        learned = [
+            one.some(some_N).most_probable(start_P, steps or WARM)
+            for one, start_P in zip(every, self.parameters_MP, strict=True)
+        ]
+        copy._condition(weights_KD, losses_KM, np.array(learned), means_M, units_M)
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        if len(weights_ND) == 1:
-            one: Array = self.means_M + self.units_M * self._stacked.means(weights_ND[0])
-            return one[None]
-        means = [posterior.mean(weights_ND) for posterior in self._posteriors]
-        predicted: Array = self.means_M + self.units_M * np.column_stack(means)
-        return predicted
-
-    def _std(self, weights_ND: Array) -> Array:
-        variances = [
-            posterior.variance(weights_ND, root_PP)
-            for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
-        ]
-        stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
-        return stds
-
-    @cached_property
-    def _roots(self) -> list[Array]:
-        """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
-        trials = len(self.weights_ND)
-        some_K = self._order(trials)[:CURVATURE_TRIALS]
-        return [
-            evidence.some(some_K).spread(own_P, min(trials, self.learning_trials))
-            for evidence, own_P in zip(
-                evidences(self.weights_ND, self._standard()), self.parameters_MP, strict=True
-            )
-        ]
+        if len(weights_ND) != 1:
+            return super()._predict(weights_ND)
+        one: Array = self.means_M + self.units_M * self._stacked.means(weights_ND[0])
+        return one[None]
 
     @cached_property
     def _stacked(self) -> StackedPosteriors:
         return StackedPosteriors.of(self._posteriors)
-
-    @cached_property
-    def _posteriors(self) -> list[Posterior]:
-        """One for each target, kept because a search asks for one mixture thousands of times."""
-        return [
-            Posterior(Matern.of(own_P), self.weights_ND, dual_N)
-            for own_P, dual_N in zip(self.parameters_MP, self.dual_MN, strict=True)
-        ]
-
-    def _standard(self) -> Array:
-        """Return the losses in standard deviations from their mean, shape (N, M)."""
-        standard: Array = (self.losses_MN.T - self.means_M) / self.units_M
-        return standard
-
-    def _order(self, trials: int) -> IntArray:
-        return np.random.default_rng(self.random_state).permutation(trials)
 
 
 def _units(losses_NM: Array) -> Array:

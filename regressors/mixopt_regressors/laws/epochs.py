@@ -14,9 +14,6 @@ All trials must have been trained on the same number of tokens, from the same in
 simulated epochs (mixopt.loading.simulated_epochs) give the tokens and inventories of the full run:
 their ratio is that of the trials.
 
-The standard deviation is that of a new trial by the delta method: residual spread times
-sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
-
 With E_b the epochs of domain b in a trial,
 
     eta = beta0 - sum_b alpha_b (1 - exp(-(rho E_b)^p))
@@ -45,9 +42,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from mixopt.errors import ConfigError
-from mixopt.fitting import grouped_folds, row_groups, splits
+from mixopt.fitting import splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor, plain_roots, root_of
+from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds, plain_roots, root_of
 
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # over the mean epochs
 POWERS = (0.3, 0.5, 0.75, 1.0)
@@ -217,16 +214,13 @@ class EpochsRegressor(MixtureRegressor):
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
-        epochs_KD = self._epochs(self._checked(weights_KD))
         scales_M = np.asarray(loads_M) * self.noise_M
-        total_KK = np.zeros((len(epochs_KD), len(epochs_KD)))
-        for law, inverse_PP, scale in zip(self._laws(), self.inverse_MPP, scales_M, strict=True):
-            jacobian_KP = scale * law.jacobian(law.shape.columns(epochs_KD))
-            total_KK += jacobian_KP @ inverse_PP @ jacobian_KP.T
-        return total_KK
+        jacobian_MKP = scales_M[:, None, None] * self._jacobians(self._checked(weights_KD))
+        covariance_MKK = jacobian_MKP @ self.inverse_MPP @ jacobian_MKP.transpose(0, 2, 1)
+        return np.asarray(covariance_MKK.sum(axis=0), dtype=np.float64)
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        """Return the law as plain numbers (mixopt.fitting.regressor)."""
         return {
             "kind": "epochs",
             "rates_D": self.rates_D,
@@ -240,8 +234,7 @@ class EpochsRegressor(MixtureRegressor):
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the shapes that this one chose."""
-        copied: Self = super().tuned()
-        return copied.set_params(shapes=self.shapes_M5.tolist())  # type: ignore[no-any-return]
+        return self._unfitted(shapes=self.shapes_M5.tolist())
 
     def save(self, path: Path) -> None:
         """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
@@ -253,10 +246,7 @@ class EpochsRegressor(MixtureRegressor):
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.rates_D = self._rates(weights_ND.shape[1])
         epochs_ND = self._epochs(weights_ND)
-        groups = row_groups(weights_ND)
-        folds = min(self.folds, len(set(groups)))
-        fold_N = grouped_folds(groups, folds, self.random_state) if folds > 1 else None
-        fits = []
+        fold_N, fits = self._fold_of(weights_ND), []
         for target, losses_N in enumerate(losses_NM.T):
             scale = float(losses_N.std()) or 1.0
             shape = self._shape(target, epochs_ND, losses_N / scale, fold_N)
@@ -308,13 +298,12 @@ class EpochsRegressor(MixtureRegressor):
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
-        epochs_ND, stds = self._epochs(weights_ND), []
-        for law, inverse_PP in zip(self._laws(), self.inverse_MPP, strict=True):
-            jacobian_NP = law.jacobian(law.shape.columns(epochs_ND))
-            leverage_N = np.einsum("np,pq,nq->n", jacobian_NP, inverse_PP, jacobian_NP)
-            stds.append(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)))
-        std: Array = np.stack(stds, axis=1) * self.noise_M
-        return std
+        return delta_stds(self.noise_M, self._jacobians(weights_ND), self.inverse_MPP)
+
+    def _jacobians(self, weights_ND: Array) -> Array:
+        """Return derivatives of the scaled losses by the parameters, shape (M, N, P)."""
+        epochs_ND = self._epochs(weights_ND)
+        return np.stack([law.jacobian(law.shape.columns(epochs_ND)) for law in self._laws()])
 
 
 def _by_epochs(law: EpochLaw, epochs_D: Array) -> Array:

@@ -15,9 +15,6 @@ pulling. A normal prior keeps fits finite with fewer trials than domains. It is 
 are from their mean times the height of the losses over the floor, which is how much the mixture
 moves the loss.
 
-The standard deviation is that of a new trial by the delta method: residual spread times
-sqrt(1 + j' H^-1 j), where j is the gradient by the parameters and H the fit's curvature.
-
 Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 """
 
@@ -30,9 +27,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.fitting import grouped_folds, row_groups, splits
+from mixopt.fitting import splits
 from mixopt.system import Array
-from mixopt_regressors.mixture_regressor import MixtureRegressor
+from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds
 
 LOWEST_FLOOR = 30.0  # standard deviations below the least loss
 FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)
@@ -216,14 +213,10 @@ class LogLinearRegressor(MixtureRegressor):
 
     def tuned(self) -> Self:
         """Return a copy to fit again with the penalties that this one chose."""
-        copy: Self = super().tuned()
-        return copy.set_params(slope_penalty=[float(p) for p in self.penalties_M])  # type: ignore[no-any-return]
+        return self._unfitted(slope_penalty=self.penalties_M.tolist())
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        groups = row_groups(weights_ND)
-        folds = min(self.folds, len(set(groups)))
-        fold_N = grouped_folds(groups, folds, self.random_state) if folds > 1 else None
-        fits = []
+        fold_N, fits = self._fold_of(weights_ND), []
         for target, losses_N in enumerate(losses_NM.T):
             scale = float(losses_N.std()) or 1.0
             scaled_N = losses_N / scale
@@ -265,13 +258,8 @@ class LogLinearRegressor(MixtureRegressor):
 
     def _std(self, weights_ND: Array) -> Array:
         excess_NM = exponential(weights_ND, self.slopes_MD.T)
-        stds = []
-        for excess_N, inverse_PP in zip(excess_NM.T, self.inverse_MPP, strict=True):
-            jacobian_NP = jacobian(weights_ND, excess_N)
-            leverage_N = np.einsum("np,pq,nq->n", jacobian_NP, inverse_PP, jacobian_NP)
-            stds.append(np.sqrt(1.0 + np.maximum(leverage_N, 0.0)))
-        std: Array = np.stack(stds, axis=1) * self.noise_M
-        return std
+        jacobian_MNP = np.stack([jacobian(weights_ND, excess_N) for excess_N in excess_NM.T])
+        return delta_stds(self.noise_M, jacobian_MNP, self.inverse_MPP)
 
 
 def _held_out(weights_ND: Array, losses_N: Array, fold_N: Any, penalty: float) -> float:

@@ -3,7 +3,7 @@
     L_m(w) = c_m + sum_k B_mk (e_k + sum_j A_kj w_j)^(-g_k),  A, B >= 0
 
 Each unit is a skill that some domains teach, and each loss falls with the skills that it needs. The
-power law of a single target (`mixopt_regressors.laws.power`) is one unit; a sum of units can follow
+power law of a single target (mixopt_regressors.laws.power) is one unit; a sum of units can follow
 more than one domain at different speeds, and because units belong to all targets there are many
 more losses than trials to find them from. It is convex in the mixture. Several fits from different
 starts are averaged, which is again such a law, of all their units.
@@ -29,9 +29,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.fitting import grouped_folds, row_groups, splits
+from mixopt.fitting import splits
 from mixopt.system import Array, IntArray
-from mixopt_regressors.laws.power_fit import DECAYS, LOGS, PowerMeans
+from mixopt_regressors.laws.power import DECAYS, LOGS, PowerMeans
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
     plain_roots,
@@ -240,7 +240,7 @@ class SkillsRegressor(MixtureRegressor):
         return covariance_KK
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the law as plain numbers (mixopt.fitting.capabilities)."""
+        """Return the law as plain numbers (mixopt.fitting.regressor)."""
         return {
             "kind": "skills",
             "floors_M": self.floors_M,
@@ -260,10 +260,7 @@ class SkillsRegressor(MixtureRegressor):
 
     def chosen(self) -> Self:
         """Return a copy to fit again with the strength and the optimism that this one found."""
-        copy: Self = super().tuned()
-        return copy.set_params(  # type: ignore[no-any-return]
-            strength=float(self.strength_), optimism=float(self.optimism_)
-        )
+        return self._unfitted(strength=float(self.strength_), optimism=float(self.optimism_))
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         centres_M, scales_M = losses_NM.mean(axis=0), losses_NM.std(axis=0)
@@ -307,17 +304,15 @@ class SkillsRegressor(MixtureRegressor):
 
     def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
         """Return the strength with the least error on held-out folds, and the optimism there."""
-        given, groups = self.strength, row_groups(weights_ND)
-        folds = min(self.folds, len(set(groups)))
-        if folds < 2:
+        given, fold_N = self.strength, self._fold_of(weights_ND)
+        if fold_N is None:
             alone = STRENGTHS[0] if given is None else float(given)
             return alone, 1.0 if self.optimism is None else float(self.optimism)
         if given is not None and self.optimism is not None:
             return float(given), float(self.optimism)
-        fold_N = grouped_folds(groups, folds, self.random_state)
-        tried = _Tried(self, weights_ND, losses_NM, fold_N)
-        best = tried.best() if given is None else tried.at(float(given))
-        return best.strength, best.optimism if self.optimism is None else float(self.optimism)
+        trial = _StrengthTrial(self, weights_ND, losses_NM, fold_N)
+        strength, (_, optimism) = trial.best() if given is None else (given, trial.errors(given))
+        return float(strength), optimism if self.optimism is None else float(self.optimism)
 
     def _reached(
         self, weights_ND: Array, losses_NM: Array, strength: float, restart: int, steps: int
@@ -369,16 +364,7 @@ class SkillsRegressor(MixtureRegressor):
 
 
 @dataclass(frozen=True)
-class _Score:
-    """A strength, its root mean squared error on held-out folds, and that over the residuals'."""
-
-    strength: float
-    error: float
-    optimism: float
-
-
-@dataclass(frozen=True)
-class _Tried:
+class _StrengthTrial:
     """Strengths on held-out folds of the training rows."""
 
     regressor: SkillsRegressor
@@ -386,14 +372,14 @@ class _Tried:
     losses_NM: Array
     fold_N: IntArray
 
-    def best(self) -> _Score:
+    def best(self) -> tuple[float, tuple[float, float]]:
         """Walk from the usual strength to weaker or stronger ones while the error falls."""
-        usual = self.at(STRENGTHS[USUAL])
+        usual = STRENGTHS[USUAL], self.errors(STRENGTHS[USUAL])
         weaker = self._walk(usual, STRENGTHS[USUAL + 1 :])
         return weaker if weaker is not usual else self._walk(usual, STRENGTHS[USUAL - 1 :: -1])
 
-    def at(self, strength: float) -> _Score:
-        """Return how one strength does."""
+    def errors(self, strength: float) -> tuple[float, float]:
+        """Return the root mean squared error on held-out folds, and that over the residuals'."""
         errors, residuals = [], []
         for train_N, out_N in splits(self.fold_N):
             rows, losses = self.weights_ND[train_N], self.losses_NM[train_N]
@@ -401,12 +387,14 @@ class _Tried:
             errors.append((units.predict(self.weights_ND[out_N]) - self.losses_NM[out_N]) ** 2)
             residuals.append((units.predict(rows) - losses) ** 2)
         error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
-        return _Score(strength, error, max(error / max(residual, 1e-12), 1.0))
+        return error, max(error / max(residual, 1e-12), 1.0)
 
-    def _walk(self, best: _Score, strengths: Sequence[float]) -> _Score:
+    def _walk(
+        self, best: tuple[float, tuple[float, float]], strengths: Sequence[float]
+    ) -> tuple[float, tuple[float, float]]:
         for strength in strengths:
-            found = self.at(strength)
-            if found.error >= best.error:
+            found = self.errors(strength)
+            if found[0] >= best[1][0]:
                 break
-            best = found
+            best = strength, found
         return best

@@ -1,0 +1,481 @@
+"""Search the allowed mixtures for the best predicted objective.
+
+Simulation is RegMix's: draw mixtures, predict, average the best. RegMix draws from one Dirichlet
+around the natural mixture; with many domains nearly all its draws are dominated by one or two, so
+that the best of 819,000 is worse than the natural mixture itself for a mean of many targets. Here
+half the draws spread over several concentrations around the natural and the uniform mixture, and
+the other half around the average of the best so far. Draws outside the limits are moved inside.
+The average of the best k is taken for the largest k (128, 64, ..., 1) at which it is predicted no
+worse than the best single draw.
+
+Where the regressor has a gradient, descents continue from there and from other starts, by
+sequential quadratic programming. Its steps cost the cube of the number of domains: above
+`MAX_SLSQP_DOMAINS`, within bounds alone, projected gradients are used, whose length follows from
+how the gradient changed (Barzilai and Borwein), and the objective may rise for a few steps.
+Whatever is returned is allowed, and is predicted no worse than anything that was scored. A mixture
+that breaks a guardrail is worse than any that keeps them all, and the less it breaks the better.
+
+A regressor's optimum is where its errors are lucky. With a risk, some standard deviations or a
+high quantile over refits are minimised, which prefers a mixture that the trials are sure about.
+With refits on resampled trials the search runs again on fewer draws: how far their optima are from
+the proposal says how far the trials determine it.
+
+Shapes: N mixtures, D domains, M losses, G guarded losses, K trials or compared mixtures, B refits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+
+from mixopt.constraints import (
+    MISSED,
+    Allowed,
+    CappedSimplex,
+    DifferentiableFunction,
+    Guards,
+    limits_of,
+    minimize_slsqp,
+)
+from mixopt.errors import ConfigError
+from mixopt.fitting import Predictor, aimed, predict_with_std, select_targets, supports
+from mixopt.objective import Objective
+from mixopt.proposals.request import Avoided, ProposalRequest
+from mixopt.system import Array, Update, no_progress
+
+CHUNK = 16_384
+KNOWN = 8  # best trials that the search scores too
+FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared with others
+DESCENTS = 6  # of the starts, those that are predicted best
+Method = Literal["auto", "simulation", "gradient"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is minimised over which mixtures, and how it is searched.
+
+    Attributes:
+        regressor: A fitted regressor of the losses that the objective and the guardrails need,
+            and with pilots of the objective's pieces (mixopt.fitting.aimed).
+        objective: The objective over its columns.
+        allowed: The mixtures that may be proposed.
+        natural_D: Where draws are centred.
+        known_ND: Mixtures that are worth scoring, such as the trials' best.
+        guards: Guardrails on these losses; None for none.
+        avoided: Trials that no proposal may be nearest to; None for none. Descents do not see
+            it, and what they find is held against it.
+        deviations: Standard deviations that are added to the prediction.
+        quantile: What is minimised in its place, over `refits`; None for the prediction.
+        refits: The regressor on resampled trials.
+        method: Simulation, gradient, or both.
+        samples: Draws of a simulation.
+        average: Best draws that are averaged.
+        seed: Of the draws.
+        descents: Starts that are followed.
+    """
+
+    regressor: Predictor
+    objective: Objective
+    allowed: Allowed
+    natural_D: Array
+    known_ND: Array
+    guards: Guards | None = None
+    avoided: Avoided | None = None
+    deviations: float = 0.0
+    quantile: float | None = None
+    refits: Sequence[Predictor] = ()
+    method: Method = "auto"
+    samples: int = 4_000
+    average: int = 64
+    seed: int = 0
+    descents: int = DESCENTS
+
+    @classmethod
+    def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
+        """Return the search for a proposal; `refits` predict what its regressor predicts."""
+        fit, search, rails = request.fit, request.search, request.constraints.guardrails
+        done = (request.trials or fit.trials).finished
+        values_N = request.objective.value(done.losses(request.objective.unit))
+        needed, risk = request.needed_columns, search.risk
+        over = request.objective.over([fit.targets[column] for column in needed])
+        if risk is not None and risk.quantile is not None and not refits:
+            raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
+        if risk is not None and risk.std is not None and not fit.held_out_stds().any():
+            raise ConfigError(
+                f"propose.risk.std: {fit.name} gives no standard deviations; use"
+                " propose.risk.quantile, or a regressor that gives them, such as auto"
+            )
+        return cls(
+            *aimed(select_targets(fit.regressor, needed), over),
+            request.constraints.allowed,
+            request.compared["natural"].array,
+            done.weights()[np.argsort(values_N, kind="stable")[:KNOWN]],
+            request.guards(over),
+            Avoided.of(done, request.collapsed) if rails is not None and rails.experts else None,
+            deviations=0.0 if risk is None else risk.std or 0.0,
+            quantile=None if risk is None else risk.quantile,
+            refits=refits,
+            method=search.method,
+            samples=search.samples,
+            average=search.average,
+            seed=request.seed,
+        )
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the regressor gives gradients."""
+        return supports(self.regressor, "gradient")
+
+    @property
+    def has_risk(self) -> bool:
+        """Whether more is minimised than the prediction."""
+        return bool(self.deviations) or self.quantile is not None
+
+    def losses(self, weights_ND: Array) -> Array:
+        """Return predicted losses, shape (N, M)."""
+        return np.asarray(self.regressor.predict(weights_ND)).reshape(len(weights_ND), -1)
+
+    def slopes(self, weights_D: Array) -> Array:
+        """Return the slope of each loss by each weight, shape (M, D), where `has_gradient`."""
+        assert supports(self.regressor, "gradient")
+        return np.asarray(self.regressor.gradient(weights_D))
+
+    def value(self, weights_ND: Array) -> Array:
+        """Return the predicted objective, risk included, shape (N,)."""
+        return self._in_chunks(weights_ND)[0]
+
+    def score(self, weights_ND: Array) -> Array:
+        """Return what the search minimises, shape (N,): the value, or how far guardrails break."""
+        value_N, excess_N = self._in_chunks(weights_ND)
+        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
+
+    def excess(self, weights_ND: Array) -> Array:
+        """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
+        if self.guards is None:
+            return np.zeros((len(weights_ND), 0))
+        reference_M = self.guards.compared(self.losses)
+        return self.guards.excess(self.losses(weights_ND), reference_M)
+
+    def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
+        """Return values, and the most by which a guardrail is broken, shape (N,) each."""
+        pairs = [
+            self._scored(weights_ND[at : at + CHUNK]) for at in range(0, len(weights_ND), CHUNK)
+        ]
+        values, excesses = zip(*pairs, strict=True)
+        return np.concatenate(values), np.concatenate(excesses)
+
+    def _scored(self, weights_ND: Array) -> tuple[Array, Array]:
+        losses_NM = self.losses(weights_ND)
+        value_N = self._risked(weights_ND) if self.has_risk else self.objective.value(losses_NM)
+        excess_N = np.zeros(len(weights_ND))
+        if self.avoided is not None:
+            excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
+        if self.guards is not None:
+            reference_M = self.guards.compared(self.losses)
+            broken_NG = self.guards.excess(losses_NM, reference_M)
+            excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
+        return value_N, excess_N
+
+    def _risked(self, weights_ND: Array) -> Array:
+        """Return what is minimised in place of the predicted objective, shape (N,)."""
+        if self.quantile is None:
+            losses_NM, stds_NM = predict_with_std(self.regressor, weights_ND)
+            return self.objective.value(losses_NM) + self.deviations * self.objective.spread(
+                stds_NM
+            )
+        rows = len(weights_ND)
+        values_BN = [
+            self.objective.value(np.asarray(one.predict(weights_ND)).reshape(rows, -1))
+            for one in self.refits
+        ]
+        high_N: Array = np.quantile(values_BN, self.quantile, axis=0)
+        return high_N
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The best mixture of a search: its weights, its score, and which method."""
+
+    weights_D: Array
+    value: float
+    method: str
+
+
+STARTING = 2_000  # draws at most where a descent continues from them
+
+
+def search(problem: Problem) -> SearchResult:
+    """Find the allowed mixture with the best predicted objective."""
+    if problem.method == "gradient" and not problem.has_gradient:
+        raise ConfigError(
+            f"propose.method: gradient: {type(problem.regressor).__name__} has no gradient;"
+            " use simulation, or auto"
+        )
+    if problem.method == "simulation" or not problem.has_gradient:
+        return simulate(problem)
+    few = min(problem.samples, STARTING)
+    found = simulate(replace(problem, samples=few, average=min(problem.average, few)))
+    reached = descend(problem, found.weights_D)
+    return min([found, reached], key=lambda one: one.value)
+
+
+SAMPLES = 2_000
+FEWER = 400  # where a descent continues from them
+REFIT_DESCENTS = 2
+
+
+def search_again(
+    problem: Problem,
+    refits: Sequence[Predictor],
+    compared_KD: Array,
+    update: Update = no_progress,
+) -> tuple[Array, Array]:
+    """Search with each refit as the proposal was searched, on fewer draws.
+
+    Returns:
+        The optimum of each refit, shape (B, D), and what it predicts of the compared mixtures, of
+        which the first is the proposal, shape (B, K).
+    """
+    optima, values = [], []
+    plain = replace(problem, deviations=0.0, quantile=None, descents=REFIT_DESCENTS)
+    for regressor in refits:
+        again = replace(plain, regressor=regressor)
+        if again.has_gradient:
+            # From the proposal too, near which the optimum of a refit often is.
+            again = replace(again, known_ND=np.vstack([compared_KD[:1], problem.known_ND]))
+        most = FEWER if again.has_gradient and problem.method != "simulation" else SAMPLES
+        few = min(problem.samples, most)
+        kept = max(problem.average * few // problem.samples, 1)
+        optima.append(search(replace(again, samples=few, average=kept)).weights_D)
+        values.append(again.value(compared_KD))
+        update(len(optima), "")
+    return np.array(optima), np.array(values)
+
+
+CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
+NARROW = (32.0, 128.0, 512.0)  # of draws around the best so far
+
+
+def simulate(problem: Problem) -> SearchResult:
+    """Draw mixtures, predict, and average the best."""
+    rng, samples = np.random.default_rng(problem.seed), problem.samples
+    uniform_D = np.full_like(problem.natural_D, 1.0 / len(problem.natural_D))
+    known_ND = np.vstack([problem.known_ND, problem.natural_D, uniform_D])
+    best = _Best(problem).add(problem.allowed.project(known_ND))
+    first = (samples + 1) // 2
+    centers = [(center, c) for center in (problem.natural_D, uniform_D) for c in CONCENTRATIONS]
+    for draws_ND in _draws(centers, first, rng):
+        best.add(problem.allowed.inside(draws_ND))
+    center_D = best.average().weights_D
+    for draws_ND in _draws([(center_D, c) for c in NARROW], samples - first, rng):
+        best.add(problem.allowed.inside(draws_ND))
+    return best.average()
+
+
+class _Best:
+    """The mixtures with the best predictions so far, best first."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._weights_ND = np.empty((0, len(problem.natural_D)))
+        self._values_N = np.empty(0)
+
+    def add(self, weights_ND: Array) -> _Best:
+        weights_ND = np.vstack([self._weights_ND, weights_ND])
+        values_N = np.concatenate(
+            [self._values_N, self._problem.score(weights_ND[len(self._values_N) :])]
+        )
+        order = np.argsort(values_N, kind="stable")[: self._problem.average]
+        self._weights_ND, self._values_N = weights_ND[order], values_N[order]
+        return self
+
+    def average(self) -> SearchResult:
+        """Return the average of the best k, for the largest k that costs nothing."""
+        counts = [len(self._values_N)]
+        while counts[-1] > 1:
+            counts.append(counts[-1] // 2)
+        means_KD = np.array([self._weights_ND[:count].mean(axis=0) for count in counts])
+        means_KD = self._problem.allowed.inside(means_KD)
+        means_KD[-1] = self._weights_ND[0]
+        values_K = self._problem.score(means_KD)
+        good = np.flatnonzero(values_K <= self._values_N[0])
+        row = int(good[0]) if len(good) else len(counts) - 1
+        return SearchResult(means_KD[row], float(values_K[row]), "simulation")
+
+
+def _draws(
+    centers: list[tuple[Array, float]], count: int, rng: np.random.Generator
+) -> Iterator[Array]:
+    """Yield chunks of Dirichlet draws, as many around each centre."""
+    for place, (center_D, concentration) in enumerate(centers):
+        own = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
+        alpha_D = np.maximum(concentration * center_D, 1e-3)
+        for at in range(0, own, CHUNK):
+            yield rng.dirichlet(alpha_D, min(CHUNK, own - at))
+
+
+STARTS = 12
+MAX_SLSQP_DOMAINS = 64  # domains above which a quadratic program takes too long
+FINE = 1e-10  # change of the objective at which a descent stops
+ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
+ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
+STEP = 1e-5  # in weight, of differences
+
+
+def descend(problem: Problem, start_D: Array) -> SearchResult:
+    """Return the best of what many descents reach, none of it outside the limits."""
+    rng = np.random.default_rng(problem.seed)
+    cube_SK = rng.random((STARTS, problem.allowed.dimensions))
+    centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
+    starts_SD = np.vstack([problem.allowed.project(centers_ND), problem.allowed.from_cube(cube_SK)])
+    order_S = 1 + np.argsort(problem.score(starts_SD[1:]), kind="stable")
+    chosen_SD = starts_SD[np.append(0, order_S[: problem.descents - 1])]
+    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
+    every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
+    best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
+    # Only the best continues: near a weight of 0 most steps are for the last digits.
+    last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
+    pair_2D = np.stack([best_D, last_D])
+    scores_2 = problem.score(pair_2D)
+    row = int(np.argmin(scores_2))
+    return SearchResult(pair_2D[row], float(scores_2[row]), "gradient")
+
+
+def least_broken(problem: Problem, start_D: Array) -> Array:
+    """Return an allowed mixture at which the most broken guardrail is broken least, shape (D,)."""
+    assert problem.guards is not None
+    end_D = _least_above(_guards(problem, problem.guards, room=0.0), start_D, problem)
+    candidates_ND = np.vstack([start_D, problem.allowed.inside(end_D[None])])
+    worst_N = problem.excess(candidates_ND).max(axis=1)
+    nearest_D: Array = candidates_ND[int(np.argmin(worst_N))]
+    return nearest_D
+
+
+def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
+    """Return where one descent ends, to rounding inside the limits."""
+    allowed = problem.allowed
+    rows, convex = limits_of(allowed)
+    kept = [] if problem.guards is None else [_guards(problem, problem.guards, room=ROOM)]
+    pieces_PM = problem.objective.pieces()
+    pieces = DifferentiableFunction(
+        lambda w: pieces_PM @ problem.losses(w[None])[0], lambda w: pieces_PM @ problem.slopes(w)
+    )
+    if problem.has_risk:
+        pieces = _differences(problem)
+    elif len(pieces_PM) > 1:
+        below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
+        return _least_above(below, start_D, problem, kept, accuracy=accuracy)
+    elif len(start_D) > MAX_SLSQP_DOMAINS and not kept and isinstance(allowed, CappedSimplex):
+        return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
+    return minimize_slsqp(pieces, start_D, rows, convex, kept, accuracy=accuracy)
+
+
+def _least_above(
+    below: DifferentiableFunction,
+    start_D: Array,
+    problem: Problem,
+    kept: Sequence[DifferentiableFunction] = (),
+    *,
+    accuracy: float = FINE,
+) -> Array:
+    """Minimise the largest of `-below` as the least t with t + below >= 0."""
+    rows, convex = limits_of(problem.allowed)
+    domains = len(start_D)
+    level = -below.values(start_D).min(keepdims=True)
+    above = DifferentiableFunction(
+        lambda x: x[domains] + below.values(x[:domains]),
+        lambda x: np.column_stack(
+            [below.slopes(x[:domains]), np.ones(len(below.values(x[:domains])))]
+        ),
+    )
+    top = DifferentiableFunction(
+        lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:]
+    )
+    inner = [_of_weights(one, domains) for one in kept]
+    start_X, positive = np.append(start_D, level), [above, *inner]
+    return minimize_slsqp(top, start_X, rows, convex, positive, accuracy=accuracy)[:domains]
+
+
+def _of_weights(smooth: DifferentiableFunction, domains: int) -> DifferentiableFunction:
+    return DifferentiableFunction(
+        lambda x: smooth.values(x[:domains]), lambda x: smooth.slopes(x[:domains])
+    )
+
+
+def _guards(problem: Problem, guards: Guards, room: float) -> DifferentiableFunction:
+    """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
+    reference_M = guards.compared(problem.losses)
+    signs_G1 = guards.signs_G[:, None]
+    return DifferentiableFunction(
+        lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,
+        lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
+    )
+
+
+def _differences(problem: Problem) -> DifferentiableFunction:
+    """Return the value and its slopes from one batch of predictions around a mixture."""
+
+    def slopes(weights_D: Array) -> Array:
+        steps_DD = STEP * np.eye(len(weights_D))
+        up_DD, down_DD = weights_D + steps_DD, np.maximum(weights_D - steps_DD, 0.0)
+        values_N = problem.value(np.vstack([up_DD, down_DD]))
+        width_D = np.diag(up_DD) - np.diag(down_DD)
+        slope_D: Array = (values_N[: len(steps_DD)] - values_N[len(steps_DD) :]) / width_D
+        return np.atleast_2d(slope_D)
+
+    return DifferentiableFunction(lambda w: problem.value(np.maximum(w, 0.0)[None]), slopes)
+
+
+STEPS, HALVINGS = 300, 30
+MEMORY = 6  # the objective stays below the highest of so many values
+FIRST = 0.1  # length of the first step, in weight
+FALL = 1e-4  # part of the fall that the gradient promises and a step must have
+
+
+def projected_descent(
+    cost: DifferentiableFunction,
+    project: Callable[[Array], Array],
+    start_D: Array,
+    *,
+    accuracy: float,
+) -> Array:
+    """Return the best mixture that the descent meets, shape (D,)."""
+
+    def value(weights_D: Array) -> float:
+        return float(cost.values(weights_D)[0])
+
+    here_D, slope_D = start_D, cost.slopes(start_D)[0]
+    best_D, values = start_D, [value(start_D)]
+    length = FIRST / max(float(np.abs(slope_D).max()), 1e-12)
+    for _ in range(STEPS):
+        move_D = project(here_D - length * slope_D) - here_D
+        fall = float(slope_D @ move_D)
+        if fall > -accuracy:
+            break
+        part = _part(value, here_D, move_D, fall, max(values[-MEMORY:]))
+        if part == 0:
+            break
+        there_D = here_D + part * move_D
+        values.append(value(there_D))
+        best_D = there_D if values[-1] <= min(values) else best_D
+        turned_D = cost.slopes(there_D)[0]
+        bent = float((there_D - here_D) @ (turned_D - slope_D))
+        moved = float(((there_D - here_D) ** 2).sum())
+        length = moved / bent if bent > 1e-300 else 10.0 * length
+        here_D, slope_D = there_D, turned_D
+    return best_D
+
+
+def _part(
+    value: Callable[[Array], float], here_D: Array, move_D: Array, fall: float, highest: float
+) -> float:
+    """Return which part of a move is far enough down; 0 where none is."""
+    part = 1.0
+    for _ in range(HALVINGS):
+        if value(here_D + part * move_D) <= highest + FALL * part * fall:
+            return part
+        part *= 0.5
+    return 0.0

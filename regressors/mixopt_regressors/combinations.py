@@ -1,0 +1,343 @@
+"""Several regressors as one: a weighted mean of their predictions, with weights by target.
+
+Every candidate predicts the same folds, in which a mixture and its replicates are held out
+together. The weights of a target minimise the squared error of the weighted mean on those
+predictions ("stacking": Breiman; van der Laan); they are at least 0 and add up to 1. A few dozen
+trials say little about one target, so each target's errors are pooled with those of all targets,
+which count as `PRIOR` trials. Held-out predictions of the whole (which the intervals are made from)
+use weights from the errors of the other folds' trials.
+
+Where inventory and tokens are given and enough trials repeat a domain, the law of epochs is a
+candidate too; where they hardly repeat, it has nothing to learn from.
+
+Shapes: N trials, D domains, M targets, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.errors import PluginError
+from mixopt.fitting import (
+    Learner,
+    Predictor,
+    Regressor,
+    Repetition,
+    fit_regressor,
+    make_regressor,
+    out_of_fold,
+    predict_with_std,
+    read_regressor,
+    select_targets,
+    splits,
+    supports,
+    supports_saving,
+)
+from mixopt.system import Array, IntArray, Update, check_trusted, no_progress
+from mixopt_regressors.mixture_regressor import MixtureRegressor
+
+# All have gradients, so that a proposal is found by going downhill. Others can be named.
+CANDIDATES = ("gaussian_process", "skills", "power")
+EPOCHS = "epochs"
+PRIOR = 64.0  # trials that the errors pooled over targets count as
+PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
+MIN_SHARE = 0.05  # a smaller weight is left out
+EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
+REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
+
+
+class AutoRegressor(MixtureRegressor):
+    """A weighted mean of candidates, with weights from held-out folds, by target.
+
+    The standard deviation is the weighted mean of the members' own, and their disagreement in
+    quadrature. Members are named as a configuration names them. A member whose weight on a target
+    is 0 is not asked for it in a search.
+
+    Attributes:
+        candidates: Names of regressors.
+        folds: Held-out folds, fewer where there are fewer mixtures.
+        random_state: Seed of the folds and of the candidates.
+        inventory: Distinct tokens of each domain; None of both: no law of epochs.
+        tokens: That each trial was trained on.
+    """
+
+    by_target = ("weights_MC", "errors_MC")
+    shared = ("repeats_",)
+    members_: list[Predictor | None]
+
+    def __init__(
+        self,
+        candidates: Sequence[str] = CANDIDATES,
+        folds: int = 5,
+        random_state: int = 0,
+        inventory: Sequence[float] | None = None,
+        tokens: float | None = None,
+    ) -> None:
+        self.candidates = candidates
+        self.folds = folds
+        self.random_state = random_state
+        self.inventory = inventory
+        self.tokens = tokens
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the candidates, `epochs` among them where the trials repeat domains."""
+        names = tuple(self.candidates)
+        return (*names, EPOCHS) if getattr(self, "repeats_", False) else names
+
+    @property
+    def gradient(self) -> Callable[[ArrayLike], Array]:
+        """The slope of each loss by each weight; there is one where all members have one."""
+        self._check_all("gradient")
+        return self._gradient
+
+    @property
+    def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
+        """The covariance of a weighted sum of the losses, where all members have one."""
+        self._check_all("covariance")
+        return self._covariance
+
+    @property
+    def plain_law(self) -> Callable[[], dict[str, Any]]:
+        """The law as plain numbers; there is one where all members have one."""
+        self._check_all("plain_law")
+        return self._plain_law
+
+    def _check_all(self, ability: str) -> None:
+        for name, member, _ in self._used():
+            if not supports(member, ability):
+                raise AttributeError(f"member {name!r} has no {ability}")
+
+    def select(self, targets: Sequence[int]) -> Self:
+        """Return a fitted copy that predicts only these targets, by position."""
+        kept = super().select(targets)
+        kept.members_ = [
+            select_targets(member, targets) if member is not None and weights.any() else None
+            for member, weights in zip(self.members_, kept.weights_MC.T, strict=True)
+        ]
+        return kept
+
+    def tuned(self) -> Self:
+        """Return a copy to fit again that keeps the weights and what the members chose."""
+        copy = self._unfitted()
+        copy.kept_, copy.repeats_ = (self.weights_MC, self.members_), self.repeats_
+        return copy
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Tell whether all members write and read themselves, and are named by entry points."""
+        plain = not any(":" in name for name in self.names)
+        return plain and all(supports_saving(member) for _, member, _ in self._used())
+
+    def save(self, path: Path) -> None:
+        """Write weights, and each member into a folder of its own."""
+        super().save(path)
+        for number, (_, member, _) in enumerate(self._used()):
+            assert supports_saving(member)
+            member.save(path / f"member-{number}")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a fit that `save` wrote."""
+        regressor = super().load(path)
+        for name in regressor.names:
+            check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
+        weights_MC = regressor.weights_MC
+        if weights_MC.ndim != 2 or weights_MC.shape[1] != len(regressor.names):
+            raise PluginError(
+                f"{path}: weights of shape {weights_MC.shape} for {len(regressor.names)} members;"
+                " fit again"
+            )
+        used_C = np.asarray(weights_MC.any(axis=0))
+        places = np.cumsum(used_C) - 1
+        regressor.members_ = [
+            read_regressor(name, path / f"member-{place}", regressor._made(name)) if used else None
+            for name, used, place in zip(regressor.names, used_C, places, strict=True)
+        ]
+        return regressor
+
+    def cross_fit(
+        self,
+        weights_ND: ArrayLike,
+        losses_NM: ArrayLike,
+        fold_N: IntArray,
+        update: Update = no_progress,
+    ) -> tuple[Array, Array]:
+        """Fit on all rows, and predict each row by members that were fitted without its fold."""
+        weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
+        known = self._repetition()
+        named = EPOCHS in self.candidates
+        self.repeats_ = np.array(not named and known is not None and known.is_learnable(weights))
+        self.n_features_in_, self.flat_ = weights.shape[1], False
+        answers = []
+        for number, name in enumerate(self.names):
+            update(number / len(self.names), name)
+            answers.append(self._cross_fitted(name, weights, losses, fold_N))
+        members = [member for member, _, _ in answers]
+        means_CNM = np.stack([means_NM for _, means_NM, _ in answers])
+        stds_CNM = np.stack([stds_NM for _, _, stds_NM in answers])
+        self.held_out_members = dict(zip(self.names, means_CNM, strict=True))
+        self.weights_MC = stacking_weights(losses - means_CNM)
+        self.errors_MC = np.sqrt(((losses - means_CNM) ** 2).mean(axis=1)).T
+        used = [bool(weights_M.any()) for weights_M in self.weights_MC.T]
+        self.members_ = [one if kept else None for one, kept in zip(members, used, strict=True)]
+        means_NM, stds_NM = np.empty_like(losses), np.empty_like(losses)
+        for train_N, out_N in splits(fold_N):
+            weights_MC = stacking_weights(losses[train_N] - means_CNM[:, train_N])
+            means_NM[out_N], stds_NM[out_N] = _mixed(
+                means_CNM[:, out_N], stds_CNM[:, out_N], weights_MC
+            )
+        return means_NM, stds_NM
+
+    def explain(self, targets: Sequence[str]) -> list[str]:
+        """Say for each target which candidates count and how wrong each was on held-out folds."""
+        lines = []
+        for target, weights_C, errors_C in zip(
+            targets, self.weights_MC, self.errors_MC, strict=True
+        ):
+            pairs = sorted(zip(weights_C, self.names, strict=True), reverse=True)
+            shares = " + ".join(f"{weight:.2f} {name}" for weight, name in pairs if weight > 0)
+            found = sorted(zip(errors_C, self.names, strict=True))
+            errors = ", ".join(f"{name} {error:.4f}" for error, name in found)
+            lines.append(f"{target}: {shares} (held-out errors: {errors})")
+        return lines
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        if hasattr(self, "kept_"):  # as the fit did that this copy is of, keeping its choices
+            self.weights_MC, members = self.kept_
+            self.members_ = [
+                None if one is None else self._again(name, one, weights_ND, losses_NM)
+                for name, one in zip(self.names, members, strict=True)
+            ]
+            return
+        fold_N = self._fold_of(weights_ND)
+        if fold_N is None:
+            raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
+        self.cross_fit(weights_ND, losses_NM, fold_N)
+
+    def _again(
+        self, name: str, before: Predictor, weights_ND: Array, losses_NM: Array
+    ) -> Predictor:
+        """Fit a member, with what an earlier fit of it chose where it can keep that."""
+        own = before.tuned() if supports(before, "tuned") else self._made(name)
+        return fit_regressor(name, own, weights_ND, losses_NM)
+
+    def _cross_fitted(
+        self, name: str, weights_ND: Array, losses_NM: Array, fold_N: IntArray
+    ) -> tuple[Predictor, Array, Array]:
+        """Fit a member on all rows; predict each row without its fold."""
+        regressor = self._made(name)
+        if supports(regressor, "cross_fit"):
+            means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, no_progress)
+            return regressor, means_NM, stds_NM
+        fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
+
+        def without(rows: Array, losses: Array) -> Predictor:
+            own: Learner = self._made(name)
+            # With many rows a fold keeps what the fit on all chose.
+            if len(weights_ND) > REFIT_ROWS and isinstance(fitted, MixtureRegressor):
+                own = fitted.chosen()
+            elif len(weights_ND) > REFIT_ROWS and supports(fitted, "tuned"):
+                own = fitted.tuned()
+            return fit_regressor(name, own, rows, losses)
+
+        return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)
+
+    def _made(self, name: str) -> Regressor:
+        return make_regressor(name, self.random_state, self._repetition())
+
+    def _repetition(self) -> Repetition | None:
+        if self.inventory is None or self.tokens is None:
+            return None
+        return Repetition(tuple(self.inventory), float(self.tokens))
+
+    def _used(self) -> list[tuple[str, Predictor, Array]]:
+        """Return the members that count, by name, each with its weights, shape (M,)."""
+        three = zip(self.names, self.members_, self.weights_MC.T, strict=True)
+        return [(name, one, weights_M) for name, one, weights_M in three if one is not None]
+
+    def _predict(self, weights_ND: Array) -> Array:
+        total_NM = np.zeros((len(weights_ND), len(self.weights_MC)))
+        for _, member, weights_M in self._used():
+            means = np.asarray(member.predict(weights_ND), dtype=np.float64)
+            total_NM += weights_M * means.reshape(total_NM.shape)
+        return total_NM
+
+    def _std(self, weights_ND: Array) -> Array:
+        answers = [predict_with_std(member, weights_ND) for _, member, _ in self._used()]
+        weights_MC = np.stack([weights_M for *_, weights_M in self._used()], axis=1)
+        means_CNM, stds_CNM = (np.stack(part) for part in zip(*answers, strict=True))
+        return _mixed(means_CNM, stds_CNM, weights_MC)[1]
+
+    def _gradient(self, weights_D: ArrayLike) -> Array:
+        parts = []
+        for _, member, weights_M in self._used():
+            assert supports(member, "gradient")
+            parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
+        return np.asarray(sum(parts), dtype=np.float64)
+
+    def _plain_law(self) -> dict[str, Any]:
+        members, weights = [], []
+        for _, member, weights_M in self._used():
+            assert supports(member, "plain_law")
+            members.append(member.plain_law())
+            weights.append(weights_M)
+        return {"kind": "mean", "members": members, "weights_CM": np.array(weights)}
+
+    def _covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        weights = self._checked(weights_KD)
+        mean_KM = self._predict(weights)
+        total_KK = np.zeros((len(weights), len(weights)))
+        for _, member, shares_M in self._used():
+            assert supports(member, "covariance")
+            own_M = np.asarray(loads_M) * np.sqrt(shares_M)
+            own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
+            apart_K = (own_KM - mean_KM) @ own_M
+            total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
+        return total_KK
+
+
+def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:
+    """Return the weighted mean of predictions, and its standard deviation."""
+    weights_CM = weights_MC.T[:, None]
+    means_NM = (weights_CM * means_CNM).sum(axis=0)
+    apart_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
+    return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + apart_NM)
+
+
+def stacking_weights(
+    errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
+) -> Array:
+    """Return convex combinations of least squared error, pulled towards the plain mean."""
+    trials = errors_CNM.shape[1]
+    products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials
+    squares_MC = np.einsum("mcc->mc", products_MCC)
+    scale_M = np.maximum(squares_MC.min(axis=1), EXACT * squares_MC.max(axis=1) + 1e-300)
+    scaled_MCC = products_MCC / scale_M[:, None, None]
+    pooled_CC = scaled_MCC.mean(axis=0)
+    both_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
+    both_MCC += pull / trials * np.eye(len(pooled_CC))
+    return np.stack([_kept(_least_on_simplex(both_CC), least) for both_CC in both_MCC])
+
+
+def _kept(weights_C: Array, least: float) -> Array:
+    kept_C = np.where(weights_C < least, 0.0, weights_C)
+    scaled: Array = kept_C / kept_C.sum()
+    return scaled
+
+
+def _least_on_simplex(products_CC: Array) -> Array:
+    """Minimise w' S w over w >= 0 that add up to 1, as least squares with w >= 0."""
+    from scipy.optimize import nnls
+
+    values_C, vectors_CC = np.linalg.eigh(products_CC)
+    root_CC = np.sqrt(np.maximum(values_C, 0.0))[:, None] * vectors_CC.T
+    heavy = 1e4 * max(float(np.sqrt(np.trace(products_CC))), 1e-12)
+    left: Any = np.vstack([root_CC, np.full(len(values_C), heavy)])
+    weights_C, _ = nnls(left, np.append(np.zeros(len(values_C)), heavy))
+    return np.asarray(weights_C / weights_C.sum(), dtype=np.float64)

@@ -1,2 +1,0 @@
-from .auto import AutoRegressor as AutoRegressor
-from .combined import EnsembleRegressor as EnsembleRegressor
