@@ -125,11 +125,11 @@ def _carried(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
 def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
     """Score the lines alone; errors of losses are taken to go together."""
     assert fit.pilots is not None
-    lines, weights_ND = fit.pilots.correction.lines(), unseen.weights()
-    own_NM = np.asarray(fit.fitted.predict(weights_ND))
-    std_N = objective.spread(lines.std(own_NM, weights_ND))
+    lines = fit.pilots.lines
+    own_NM = np.asarray(fit.fitted.predict(unseen.weights()))
+    std_N = objective.spread(lines.std(own_NM))
     halves_N = fit.pilots.calibration.halves(std_N)
-    return _score(objective.value(lines.carry(own_NM)), halves_N, objective.value(unseen.losses()))
+    return _score(objective.value(lines.apply(own_NM)), halves_N, objective.value(unseen.losses()))
 
 
 def _pilots_mean(objective: Objective, pilots: Trials, unseen: Trials) -> Scores:
