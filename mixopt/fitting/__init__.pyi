@@ -13,11 +13,9 @@ from .cross_validation import (
 )
 from .evaluation import evaluate as evaluate
 from .fit_data import (
-    OFTEN as OFTEN,
     FitData as FitData,
     ModelSize as ModelSize,
     ObjectiveLike as ObjectiveLike,
-    Repetition as Repetition,
     objective_over as objective_over,
     requested_size as requested_size,
 )
@@ -37,11 +35,13 @@ from .loss_readiness import (
 )
 from .pilots import aimed as aimed, aligned as aligned
 from .regressor import (
+    OFTEN as OFTEN,
     Abilities as Abilities,
     Learner as Learner,
     Predictor as Predictor,
     Refitter as Refitter,
     Regressor as Regressor,
+    Repetition as Repetition,
     ResampledFits as ResampledFits,
     fit_regressor as fit_regressor,
     make_regressor as make_regressor,

@@ -30,7 +30,6 @@ from mixopt.fitting.fit_data import (
     FitData,
     ModelSize,
     ObjectiveLike,
-    Repetition,
     check_finished,
     requested_patterns,
     requested_size,
@@ -47,6 +46,7 @@ from mixopt.fitting.intervals import conformal_quantile
 from mixopt.fitting.pilots import aligned
 from mixopt.fitting.regressor import (
     Predictor,
+    Repetition,
     cross_fit_regressor,
     fit_regressor,
     predict_with_std,

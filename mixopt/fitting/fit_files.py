@@ -23,9 +23,9 @@ import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
-from mixopt.fitting.fit_data import FitData, ModelSize, Repetition
+from mixopt.fitting.fit_data import FitData, ModelSize
 from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE, SCHEMA as REPORT_COLUMNS
-from mixopt.fitting.regressor import Predictor, check_predicts, read_regressor
+from mixopt.fitting.regressor import Predictor, Repetition, check_predicts, read_regressor
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,

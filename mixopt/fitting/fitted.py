@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
-from mixopt.fitting.fit_data import AtSize, FitData, ModelSize, ObjectiveLike, Repetition
+from mixopt.fitting.fit_data import AtSize, FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import (
     PILOTS,
     read_content,
@@ -38,6 +38,7 @@ from mixopt.fitting.regressor import (
     Learner,
     Predictor,
     Refitter,
+    Repetition,
     ResampledFits,
     predict_with_std,
     select_targets,

@@ -25,17 +25,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeGuard
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import Field
 
-from mixopt.errors import MixoptError, PluginError
+from mixopt.errors import MixoptError, PluginError, TrialsError
 from mixopt.system import Array, Update, no_progress, one_blas_thread
+from mixopt.trials import Trials
 
-if TYPE_CHECKING:
-    from mixopt.fitting.fit_data import Repetition
-
+OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
+SHARE = 0.1  # of the trials, that must repeat a domain more often for a law of it to be learned
+ONE_LENGTH = 1.01  # rounding to whole steps moves the tokens of a trial by less
 # npz without objects; LightGBM's own text.
 SAFE_FORMATS = ("json", "npz", "lightgbm")
 
@@ -176,6 +178,43 @@ def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
         return {}
     every = regressor.get_params()
     return {key: value for key, value in every.items() if key.rpartition("__")[2] == name}
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What epochs are made from.
+
+    Attributes:
+        inventory: Distinct tokens of each domain, > 0, in the order of the trials' domains.
+        tokens: That each trial is trained on, > 0.
+    """
+
+    inventory: tuple[Annotated[float, Field(gt=0, lt=1e18)], ...]
+    tokens: Annotated[float, Field(gt=0, lt=1e18)]
+
+    @classmethod
+    def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
+        """Take the tokens from a table of trials."""
+        tokens = trials.table["tokens"].to_list()
+        if None in tokens or min(tokens) < 1:
+            raise TrialsError(
+                "--inventory: epochs need the tokens of each trial too: give the table a column"
+                " 'tokens'"
+            )
+        if max(tokens) > ONE_LENGTH * min(tokens):
+            raise TrialsError(
+                f"--inventory: the trials are of {min(tokens)} to {max(tokens)} tokens, but a law "
+                "of epochs needs a single length: give trials of one length"
+            )
+        return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
+
+    def epochs(self, weights_ND: ArrayLike) -> Any:
+        """Return how often each trial goes through each domain, shape (N, D)."""
+        return np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
+
+    def is_learnable(self, weights_ND: ArrayLike) -> bool:
+        """Tell whether enough trials repeat a domain more often than costs nothing."""
+        return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
 
 
 def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:

@@ -274,8 +274,10 @@ class Run:
         """
         from mixopt.proposals import propose_mixture
 
-        known = {"tokens": tokens, "constraints": constraints, "risk": risk}
-        return propose_mixture(request_of(self, self.fit, target, **known))
+        request = request_of(
+            self, self.fit, target, tokens=tokens, constraints=constraints, risk=risk
+        )
+        return propose_mixture(request)
 
     @property
     def inventory(self) -> dict[str, int]:

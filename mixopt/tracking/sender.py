@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from mixopt.errors import MixoptError, RunError
 from mixopt.objective import Objective
 from mixopt.sweeps import read_entry, trial_paths
-from mixopt.system import ServerUri, inside, without_secrets, write_text
+from mixopt.system import ServerUri, checked_as, inside, without_secrets, write_text
 from mixopt.tracking.record import (
     FINGERPRINT,
     JOURNAL,
@@ -345,7 +345,8 @@ def _trial_metrics(
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
     named = {f"trial/{name}": value for name, value in totals.items()}
     if objective is not None and result.losses is not None:
-        named["objective"] = _objective_value(Objective.from_json(objective), result.losses)
+        aim = checked_as(Objective, objective, "objective")
+        named["objective"] = _objective_value(aim, result.losses)
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 

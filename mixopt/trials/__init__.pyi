@@ -9,9 +9,9 @@ from .columns import (
     schema as schema,
 )
 from .first_round import (
-    MIN_WEIGHT as MIN_WEIGHT,
     ANNEAL as ANNEAL,
     CONTROL as CONTROL,
+    MIN_WEIGHT as MIN_WEIGHT,
     SAME_MIXTURE as SAME_MIXTURE,
     anneal_mixtures as anneal_mixtures,
     design_constraints as design_constraints,

@@ -245,7 +245,7 @@ def sample_mixtures(
         return np.empty((0, len(natural.domains)))
     if config.method == "sobol":
         return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
-    found = draw_mixtures(
+    found_ND, accepted = draw_mixtures(
         natural.over(constraints.domains).array,
         allowed,
         draws=MULTIPLIER * count,
