@@ -19,7 +19,7 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.loading.packing import NO_LOSS, batch_bounds
 from mixopt.loading.sources import TokenRows
-from mixopt.sampling import Unit
+from mixopt.sampling import MixtureSampler, Unit
 from mixopt.system import IntArray
 
 Batch = dict[str, Any]
@@ -149,6 +149,14 @@ def field_names(columns: Iterable[str]) -> dict[str, str]:
     """Return by what name a batch has each field that mixopt adds."""
     taken = set(columns)
     return {name: PREFIX + name if name in taken else name for name in ADDED}
+
+
+def label(batch: Batch, fields: Mapping[str, str], sampler: MixtureSampler, number: int) -> Batch:
+    """Write into a batch of a rank its number, its first position and its mixture."""
+    batch[fields["batch"]] = number
+    batch[fields["position"]] = number * sampler.batch_size + sampler.rank * sampler.rank_batch
+    batch[fields["mixture"]] = sampler.mixture_at(number).fingerprint
+    return batch
 
 
 def columns_of(source: Any) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, TokenCounts, stack_samples
+from mixopt.loading.collate import Batch, TokenCounts, label, stack_samples
 from mixopt.loading.dataset import MixtureDataset
 from mixopt.sampling import BatchRows, MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
@@ -109,7 +109,7 @@ class MixtureLoader:
         self.workers = at_least(0, "workers", workers)
         self.prefetch = at_least(1 if workers else 0, "prefetch", prefetch)
         self.collate = collate
-        self._finish = _as_tensors if output == "torch" else _as_arrays
+        self._finish = _as_tensors if output == "torch" else dict
         self._account = _Account(dataset, sampler)
         self._accumulation = accumulation
         if accumulation is not None:
@@ -119,8 +119,7 @@ class MixtureLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        sampler, label = self.sampler, self._labels()
-        ahead: Generator[Batch] | None = None
+        sampler, ahead = self.sampler, None
         order, first, last = sampler.order, sampler.batch, sampler.pass_end
         self._handed_out = 0
         try:
@@ -137,7 +136,7 @@ class MixtureLoader:
                     return
                 self._account.add(content)
                 sampler.received(batch + 1, handed_out=self._handed_out)
-                yield label(self._finish(content), batch)
+                yield label(self._finish(content), self.fields, sampler, batch)
         finally:
             if ahead is not None:
                 ahead.close()
@@ -211,24 +210,6 @@ class MixtureLoader:
     ) -> None:
         """Resume from a state; the next iteration starts there."""
         self.sampler.load_state_dict(state, map_domains=map_domains)
-
-    def _labels(self) -> Callable[[Batch, int], Batch]:
-        """Return what adds number, position and mixture to a batch, for this rank."""
-        sampler = self.sampler
-        size, first = sampler.batch_size, sampler.rank * sampler.rank_batch
-        fields = self.fields
-        known: list[Any] = [None, ""]
-
-        def label(content: Batch, batch: int) -> Batch:
-            mixture = sampler.mixture_at(batch)
-            if mixture is not known[0]:
-                known[:] = mixture, mixture.fingerprint
-            content[fields["batch"]] = batch
-            content[fields["position"]] = batch * size + first
-            content[fields["mixture"]] = known[1]
-            return content
-
-        return label
 
     def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
         """Begin to read."""
@@ -350,10 +331,6 @@ def _named(
         dict(zip(sampler.domains, part.tolist(), strict=True)) for part in parts
     )
     return Realised(samples, tokens, supervised, shares, ranks)
-
-
-def _as_arrays(batch: Batch) -> Batch:
-    return batch
 
 
 def _as_tensors(batch: Batch) -> Batch:

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, count_samples, field_names, stack_samples
+from mixopt.loading.collate import Batch, count_samples, field_names, label, stack_samples
 from mixopt.loading.stream_lanes import (
     DividedSource,
     LanePlace,
@@ -321,12 +321,9 @@ class MixtureStream(IterableDataset[Batch]):
         if counts is not None:
             by_domain = counts.by_domain(domain, len(sampler.domains))
             content[fields["tokens"]], content[fields["supervised"]] = by_domain
-        content[fields["batch"]] = batch
-        content[fields["position"]] = batch * sampler.batch_size + sampler.rank * sampler.rank_batch
-        content[fields["mixture"]] = sampler.mixture_at(batch).fingerprint
         return {
             name: torch.as_tensor(value) if hasattr(value, "dtype") else value
-            for name, value in content.items()
+            for name, value in label(content, fields, sampler, batch).items()
         }
 
 

@@ -91,15 +91,6 @@ def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
     assert (loop.plan().first, loop.plan().last, loop.plan().until) == (5, 4, 2)
 
 
-def test_an_estimator_that_needs_no_losses_is_asked_without_them():
-    loop = Loop(Asked(2, needs=()), lead=0)
-    loop.driver.start()
-    for _ in range(4):
-        next(iter(loop.order))
-        loop.driver.step()
-    assert loop.estimator.asked == 3
-
-
 # What it tells --------------------------------------------------------------------------------
 
 
@@ -126,12 +117,6 @@ def test_an_estimator_that_raised_is_told_no_more(caplog):
     assert caplog.record_tuples == [
         ("mixopt.online", logging.WARNING, "the mixture is frozen: KeyError in observe: 'web'")
     ]
-
-
-def test_what_is_cumulated_of_perturbations_is_what_they_hold_for():
-    loop = Loop(lead=1).go(12)  # turn 0 holds up to step 6, turn 2 from step 12
-    cost = loop.driver.cost
-    assert (cost.perturbed_steps, cost.perturbed_tokens) == (7, 7 * 8 * TOKENS)
 
 
 def test_time_is_counted_where_it_is_spent(monkeypatch):
@@ -167,13 +152,6 @@ def test_time_is_counted_where_it_is_spent(monkeypatch):
     assert (spent.evaluations, spent.evaluation_seconds) == (1, 10)
 
 
-def test_an_evaluation_that_fails_is_counted_without_tokens():
-    estimator = Asked(5, held_out=True)
-    evaluate = held_out_of((1.0, np.nan, 1.0))
-    cost = Loop(estimator, evaluate=evaluate).go(5).driver.cost
-    assert (cost.evaluations, cost.evaluation_tokens) == (1, 0)
-
-
 # Where it freezes -----------------------------------------------------------------------------
 
 
@@ -191,22 +169,6 @@ def test_a_frozen_plan_never_ends_and_asks_for_nothing():
         assert (plan.first, plan.last, plan.held_out, plan.perturbs) == (6, 0, False, False)
         assert plan.why == "frozen: ZeroDivisionError in plan: no share"
         assert plan.weights == tuple(START)  # turn 0 perturbs
-
-
-def test_a_freeze_on_a_plan_that_is_evaluated_asks_for_no_evaluation():
-    loop = Loop(Asked(5, held_out=True), lead=0, evaluate=held_out_of()).go(8)
-    loop.estimator.error = ZeroDivisionError("no share")
-    plan = loop.go(12).plan()
-    assert (plan.first, plan.last, plan.held_out) == (11, 0, False)
-    assert plan.weights != tuple(START)  # turn 1 is no perturbation
-
-
-def test_a_thaw_of_what_is_not_frozen_changes_nothing():
-    loop = Loop().go(3)
-    before = loop.state()
-    loop.driver.thaw()
-    assert loop.state() == before
-    assert loop.estimator.asked == 1
 
 
 def test_a_thaw_asks_for_a_plan_from_the_next_step_on():
@@ -239,13 +201,6 @@ def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
     loop.go(12, loss=9.0)
     assert "losses rose" in loop.driver.frozen
     assert [entry.batch for entry in loop.order.log] == [0, 5, 10]
-
-
-def test_a_first_plan_beyond_what_is_left_freezes_on_the_reference():
-    loop = Loop(order=sampler(max_epochs={"a": 0.01}))
-    loop.driver.start()
-    assert "samples, but only 10 are left (max_epochs)" in loop.driver.frozen
-    assert loop.plan().weights == tuple(START)
 
 
 def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from driver_parts import TOKENS, sampler
 
-from mixopt.errors import EstimatorError
 from mixopt.online import UNIT
 from mixopt.online.loss_windows import LossWindow, LossWindows
 from mixopt.online.standing_plan import StreamSteps
@@ -47,21 +45,6 @@ def trained(order, seen, batches):
 # What is wrong with it ------------------------------------------------------------------------
 
 
-def test_a_window_without_losses_is_an_error_where_they_are_needed():
-    order = sampler()
-    seen = windows(order, needs_losses=True)
-    trained(order, seen, 1)
-    assert seen.trouble(opened(seen, 1)) is None
-    next(iter(order))
-    with pytest.raises(EstimatorError, match=r"no losses were recorded up to step 2: call record"):
-        seen.trouble(opened(seen, 2))
-
-
-def test_a_window_without_tokens_needs_no_losses():
-    seen = windows(needs_losses=True)
-    assert seen.trouble(opened(seen, 0)) is None
-
-
 def test_losses_that_are_not_finite_are_said_of_the_first_domain_that_has_most():
     trouble = windows().trouble(window(7, broken=[0, 2, 1]))
     assert trouble == "domain 'b': 2 losses up to step 7 are not finite"
@@ -83,12 +66,6 @@ def test_a_rise_by_the_spike_is_allowed_and_more_is_not():
     assert (
         rise([1, 1, 1], [1.75, 1.75, 1.75]) == "losses rose by 0.75 nats up to step 2; spike is 0.5"
     )
-
-
-def test_without_a_spike_any_rise_is_allowed():
-    seen = windows()
-    for step, loss in enumerate([1, 100], 1):
-        assert seen.trouble(window(step, losses=[loss] * 3, counts=[4, 4, 4])) is None
 
 
 def test_a_rise_counts_each_domain_by_its_tokens():

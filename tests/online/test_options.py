@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from driver_parts import NAMES, START, Turning, sampler
+from driver_parts import NAMES, START, sampler
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
@@ -37,20 +37,6 @@ def test_what_no_loop_can_give_is_refused():
         options(gives=["alignment", "held_out"])
 
 
-@pytest.mark.parametrize(
-    ("needs", "fields", "said"),
-    [
-        (("held_out",), {}, r"Turning needs held-out losses: DriverOptions\(evaluate=\)"),
-        (("held_out", "alignment"), {}, r"Turning needs inner products of gradients"),
-        (("excess_loss",), {"gives": ["alignment"]}, r"Turning needs the losses of a reference"),
-        (("magic",), {}, r"Turning needs 'magic', which this driver does not provide"),
-    ],
-)
-def test_an_estimator_whose_needs_are_not_met_is_told_the_first(needs, fields, said):
-    with pytest.raises(EstimatorError, match=said):
-        options(**fields).check_needs(Turning(needs=needs))
-
-
 def test_a_setting_follows_from_the_sampler():
     one = setting(seed=7)
     assert (one.domains, one.steps, one.tokens_per_step, one.seed) == (NAMES, 40, 8 * 16, 7)
@@ -59,14 +45,6 @@ def test_a_setting_follows_from_the_sampler():
     assert one.objective_M.tolist() == [1 / 3] * 3
     assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
     assert one.inventory_D.tolist() == [16000.0] * 3
-
-
-def test_the_reference_is_the_mixture_of_the_next_batch():
-    order = sampler(schedule=[(2, [0.2, 0.2, 0.6])])
-    next(iter(order))
-    assert setting(order).reference_D.tolist() == START
-    next(iter(order))
-    assert setting(order).reference_D.tolist() == [0.2, 0.2, 0.6]
 
 
 def test_shares_and_inventory_of_the_corpus_are_of_tokens():
@@ -120,9 +98,3 @@ def test_what_is_said_of_a_run_is_told():
 def test_what_cannot_be_right_is_named(fields, said):
     with pytest.raises(EstimatorError, match=said):
         setting(**fields)
-
-
-def test_a_name_that_is_nearly_right_is_suggested():
-    order = MixtureSampler({"books": 10, "code": 10}, [0.5, 0.5], batch_size=2)
-    with pytest.raises(EstimatorError, match=r"natural: 'boks' .*did you mean 'books'"):
-        setting(order, natural={"boks": 1.0})
