@@ -14,6 +14,7 @@ from typing import Any
 from mixopt.errors import MixoptError, RunError
 from mixopt.pipeline.rounds import not_run, planned_trials
 from mixopt.pipeline.trial_training import prefix_progress
+from mixopt.reporting import headline_of
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
 from mixopt.sweeps import (
     GROUPS,
@@ -58,7 +59,7 @@ def status(run: Run) -> dict[str, Any]:
     if steps[VALIDATE.name]["state"] == "done":
         found = run.recommendation
         recommended = {"mixture": found.chosen, "standing": found.standing}
-        recommended["headline"] = found.headline
+        recommended["headline"] = headline_of(run)
     about = {"path": str(run.path), "running": running, "recommendation": recommended}
     return {**about, "steps": steps}
 

@@ -42,9 +42,9 @@ from .tables import (
     verification_text as verification_text,
 )
 from .terminal import (
-    broken_guardrails as broken_guardrails,
     forecast_lines as forecast_lines,
     front_text as front_text,
+    headline_of as headline_of,
     proposal_text as proposal_text,
     recommendation_text as recommendation_text,
     run_summary as run_summary,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mixopt.constraints import BASE
@@ -58,7 +58,7 @@ def summary_text(run: Run) -> str:
     columns = ("loss", "before", *mixtures, "gain", "95% interval")
     title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}; below 0 is forgotten"
     lines = [
-        recommendation_text(run.recommendation, run.validation, broken_guardrails(run)),
+        recommendation_text(run),
         *([table_text(title, columns, rows) + "\n"] if rows else []),
         f"recommendation: {run.path / RECOMMENDATION}",
         f"report:         {run.path / 'report.html'}",
@@ -106,14 +106,18 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
     return [named(mixture) for mixture in mixtures], rows
 
 
-def recommendation_text(
-    found: Recommendation, validation: Validation, broken: Sequence[str] = ()
-) -> str:
+def headline_of(run: Run) -> str:
+    """Return the answer of a validated run in one line; a broken guardrail is said first."""
+    broken = "; ".join(f"guardrail {line}" for line in broken_guardrails(run))
+    return f"{f'BREAKS {broken}. ' if broken else ''}{run.recommendation.headline}"
+
+
+def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
-    breaks = f"BREAKS {'; '.join(f'guardrail {line}' for line in broken)}. " if broken else ""
+    found, validation = run.recommendation, run.validation
     title = f"Gain of {named(found.chosen)}, {UNITS[found.unit]} (above 0 is better)"
     lines = [
-        wrapped(f"{breaks}{found.headline}"),
+        wrapped(headline_of(run)),
         "",
         _shares_table(
             f"Shares of the training tokens, for {found.objective}", found, "recommended"
@@ -150,10 +154,10 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
-    rails, validation = run.constraints.guardrails, run.validation
-    chosen = run.recommendation.chosen
+    rails = run.constraints.guardrails
     if rails is None:
         return ()
+    validation, chosen = run.validation, run.recommendation.chosen
     lines = []
     for target, margin in rails.margins(validation.objective.evaluation).items():
         if rails.reference in validation.mixtures:

@@ -288,15 +288,14 @@ def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, floa
 
 def description_tags(run: Run) -> dict[str, str]:
     """Return tags to filter by, and the description that MLflow shows first: as the terminal's."""
-    from mixopt.reporting import broken_guardrails, proposal_text, recommendation_text
+    from mixopt.reporting import proposal_text, recommendation_text
 
     if not run.is_done(PROPOSE.name):
         return {}
     if run.is_done(VALIDATE.name):
         decision = run.recommendation
         tags = {"mixopt.recommended": decision.chosen, "mixopt.standing": decision.standing}
-        answer, broken = decision.mixture, broken_guardrails(run)
-        text = recommendation_text(decision, run.validation, broken)
+        answer, text = decision.mixture, recommendation_text(run)
     else:
         tags = {"mixopt.recommended": "not validated yet"}
         answer, text = run.proposal.mixture, proposal_text(run.proposal)

@@ -9,8 +9,8 @@ from made_proposal import made_proposal
 from made_validation import MIXTURES, made_validation
 
 from mixopt.objective import Objective
+from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
-from mixopt.reporting import broken_guardrails
 from mixopt.reporting.answer import answer_of
 from mixopt.reporting.report import _by_loss, _curves
 from mixopt.reporting.terminal import gain_rows, in_order, recommendation_text
@@ -97,13 +97,20 @@ def test_a_second_proposal_is_no_baseline_and_a_broken_guardrail_is_in_the_headl
     (line,) = answer.broken
     assert line == "code: gain over natural \N{MINUS SIGN}0.2000, allowed \N{MINUS SIGN}0.1"
     assert answer.limits == ("code <= 40%",)
-    said = recommendation_text(second.recommendation, second.validation, broken_guardrails(second))
+    said = recommendation_text(second)
     assert said.startswith("BREAKS guardrail code: gain over natural \N{MINUS SIGN}0.2000,")
+
+
+def test_status_says_a_broken_guardrail_first(second, monkeypatch):
+    monkeypatch.setattr(run_status, "_step_status", lambda *_, **__: {"state": "done"})
+    said = run_status.status(second)["recommendation"]["headline"]
+    assert said.startswith("BREAKS guardrail code: gain over natural")
+    assert said.endswith(second.recommendation.headline)
 
 
 def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_terminal(second):
     assert answer_of(second).losses == {"code": Interval(-0.2, -0.3, -0.1)}
-    said = recommendation_text(second.recommendation, second.validation)
+    said = recommendation_text(second)
     assert "code \N{MINUS SIGN}0.2000" in words(said)
     assert "above 0 is worse" not in said
 
@@ -166,12 +173,17 @@ def of_best_trial():
     )  # fmt: skip
 
 
+def run_of(recommendation, validation):
+    limits = SimpleNamespace(guardrails=None)
+    return SimpleNamespace(recommendation=recommendation, validation=validation, constraints=limits)
+
+
 def words(text):
     return re.sub(r"\s+", " ", text)
 
 
 def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(of_best_trial):
-    said = recommendation_text(of_best_trial, made_validation(OTHER_SEEDS))
+    said = recommendation_text(run_of(of_best_trial, made_validation(OTHER_SEEDS)))
     assert NOTE in words(said)
     for mean in ("1.3000", "1.2000"):  # over 6 seeds and over 3
         assert mean in said
@@ -180,4 +192,4 @@ def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(of_best_tri
 def test_nothing_is_said_where_all_mixtures_have_the_same_seeds(of_best_trial):
     same = made_validation({name: values[:3] for name, values in OTHER_SEEDS.items()})
     assert same.means_note == ""
-    assert "Seeds:" not in recommendation_text(of_best_trial, same)
+    assert "Seeds:" not in recommendation_text(run_of(of_best_trial, same))
