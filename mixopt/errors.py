@@ -104,6 +104,10 @@ class EditedWarning(UserWarning):
     """A file that mixopt wrote was changed since, and is used as it is now."""
 
 
+class UnvalidatedWarning(UserWarning):
+    """A mixture that was not validated against baselines is written out."""
+
+
 class OtherRankError(RunError):
     """Rank 0 of a job failed; it reports why, and the other ranks end too."""
 

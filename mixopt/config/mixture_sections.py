@@ -74,7 +74,7 @@ class BaselineConfig(Section):
 
     name: str = Field(description="its name in tables")
     temperature: Above | None = Field(
-        None, description="natural shares to the power of 1 / temperature, scaled to add up to 1"
+        None, description="natural shares to the power of 1 / temperature: flatter above 1"
     )
     weights: dict[str, Weight] | None = Field(None, description="a mixture of your own")
 

@@ -30,6 +30,7 @@ def export_mixture(
     tokens: float | None = None,
     paths: Paths | None = None,
     sample_tokens: Mapping[str, float] | float | None = None,
+    note: str = "",
 ) -> str:
     """Write a mixture as a fragment of a tool's configuration, in the tool's unit.
 
@@ -40,6 +41,7 @@ def export_mixture(
         tokens: Length of the run in tokens, which epochs and numbers of samples need.
         paths: Where each domain's data is, one path or several; its name where none is given.
         sample_tokens: Mean tokens of a sample of each domain, or of all, which samples need.
+        note: What the header says of the mixture.
 
     Returns:
         The fragment; its header says tool, version, unit and command.
@@ -57,7 +59,7 @@ def export_mixture(
         paths=paths,
         sample_tokens=sample_tokens,
     )
-    return _fragment(tool, mixture, facts, [])
+    return _fragment(tool, mixture, facts, [note] if note else [])
 
 
 def export_schedule(

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, SamplerError, TrialsError, did_you_mean
+from mixopt.errors import (
+    ConfigError,
+    SamplerError,
+    TrialsError,
+    UnvalidatedWarning,
+    did_you_mean,
+)
 from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import (
@@ -126,6 +133,7 @@ def schedule_of(
             "mixopt": __version__,
             "source": Path(source).name,
             "mixture": own.fingerprint,
+            **({"note": known["note"]} if known["note"] else {}),
         },
     )
 
@@ -243,12 +251,16 @@ def _known_mixture(
     """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
     if source.is_dir():
         run, folder = load_run(source, trust=trust), source
-        mixture, parts = mixture or run.outcome.result.mixture, parts_of(run)
+        note, parts = "", parts_of(run)
+        if mixture is None:
+            mixture, note = run.outcome.result.mixture, run.outcome.note
     else:
         mixture, parts = mixture or Mixture.from_file(source), parts_in(source)
-        folder = source.parent
+        folder, note = source.parent, ""
     known = _known(folder, mixture.domains, trust=trust, with_sizes=with_sizes)
-    return spread_out(mixture, parts), known
+    if note:
+        warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
+    return spread_out(mixture, parts), known | {"note": note}
 
 
 def _known(

@@ -90,14 +90,35 @@ def documents(run):
     return {name: train.tokens / train.documents for name, train in trained.items()}
 
 
-def test_a_run_without_validation_gives_its_proposal(run, tmp_path):
+@pytest.mark.filterwarnings("default")
+def test_a_run_without_validation_gives_its_proposal_and_says_so(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     proposal = load_run(run).proposal.mixture
     load_run(copy).log.discard("validate")
     ended = mixopt("export", copy, "--to", "levanter")
     assert ended.code == 0, ended.error
+    note = "the proposal is not validated against baselines yet: mixopt "
+    assert note in ended.error
+    assert note in ended.out.splitlines()[0]
     weights = yaml.safe_load(ended.out)["data"]["train_weights"]
     assert weights == pytest.approx(dict(proposal))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("recommendation.yaml", "recommendation.yaml: has "),
+        ("proposal.yaml", "is for another mixture than proposal.yaml"),
+    ],
+)
+def test_a_damaged_or_outdated_recommendation_is_not_exported(run, tmp_path, name, said):
+    copy = shutil.copytree(run, tmp_path / "run")
+    text = (copy / name).read_text()
+    (copy / name).write_text(text.replace("weights:", "weights: # mine", 1))
+    ended = mixopt("export", copy, "--to", "levanter")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.error
+    assert "mixopt run " in ended.error or "mixopt validate " in ended.error
 
 
 def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
