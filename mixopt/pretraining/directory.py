@@ -83,6 +83,7 @@ _FREE = (
     "metrics",
     "experts",
     "tracking",
+    "training.tokens",
     "training.micro_batch",
     "training.compile",
     "training.activation_checkpointing",
