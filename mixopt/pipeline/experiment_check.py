@@ -17,6 +17,7 @@ from mixopt.pipeline.experiment_cost import (
     KnownSizes,
     ScoringCost,
     estimated_speed,
+    evaluation_tokens,
     known_sizes,
     measured_speed,
     proxy_parameters,
@@ -228,7 +229,8 @@ def check(
     if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
         rate, counted = _speed(config, proxy, sizes.vocab_size, devices)
         parameters = parameters or counted
-    costs = Costs(parts, parameters, rate, len(devices), written_bytes(parts, sizes))
+    written, evaluation = written_bytes(parts, sizes), evaluation_tokens(config)
+    costs = Costs(parts, parameters, rate, len(devices), written, evaluation)
     return Check(config, problems, warnings, sizes, costs, devices, scoring)
 
 

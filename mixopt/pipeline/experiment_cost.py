@@ -103,6 +103,7 @@ def _prepared(run: Run) -> Corpus | None:
 
 RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # of a trial's file; of the report and its figures
 VALIDATION = "validation"
+FORWARD = 3  # times less than a step of training
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Costs:
     tokens_per_second: float | None
     workers: int
     written: dict[str, int]
+    evaluation: float = 0.0  # of a trial, in tokens of training that take as long
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -138,13 +140,25 @@ class Costs:
 
     @property
     def seconds(self) -> Range | None:
-        """How long training takes here, at least and at most; None where it was not measured."""
-        rate = self.tokens_per_second
-        return None if not rate else self._scaled(1 / (rate * self.workers))
+        """How long trials take here, evaluation included; None where it was not measured."""
+        if not self.tokens_per_second:
+            return None
+        rate = self.tokens_per_second * self.workers
+        least = sum(part.least * (part.tokens + self.evaluation) for part in self.parts)
+        most = sum(part.most * (part.tokens + self.evaluation) for part in self.parts)
+        return least / rate, most / rate
 
     def _scaled(self, factor: float) -> Range:
         least, most = self.tokens
         return least * factor, most * factor
+
+
+def evaluation_tokens(config: Config) -> float:
+    """Return how many tokens of training take as long as the held-out losses of a trial."""
+    proxy = config.proxy
+    domains = len({**config.corpus.sources, **config.evaluation})
+    times = math.ceil(proxy.tokens / proxy.eval_every) if proxy.eval_every else 1
+    return domains * proxy.eval_tokens * times / FORWARD
 
 
 def training_parts(config: Config) -> tuple[TrainingPart, ...]:
@@ -170,9 +184,6 @@ def written_bytes(parts: tuple[TrainingPart, ...], sizes: KnownSizes) -> dict[st
     trials = sum(part.most for part in parts) - held
     results = {"trials": RESULT_BYTES * trials, VALIDATION: RESULT_BYTES * held}
     return {**corpus, **results, "report": REPORT_BYTES}
-
-
-FORWARD = 3  # times less than a step of training
 
 
 @dataclass(frozen=True)

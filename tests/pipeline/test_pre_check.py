@@ -219,6 +219,15 @@ def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
     assert "proxy ngram" in lines[2]
 
 
+def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
+    """Two domains and a target, 500 tokens each, by forward passes alone."""
+    costs = checked(config_path, "proxy.eval_tokens=500").costs
+    assert costs.evaluation == 3 * 500 / 3
+    trials = sum(part.least for part in costs.parts)
+    measured = replace(costs, tokens_per_second=10.0, workers=1)
+    assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
+
+
 def test_the_speed_of_any_proxy_is_measured():
     training = Training(40_000, eval_tokens=1_000, device="cpu")
     assert measured_speed(make_proxy("ngram", {}), 257, training)[0] > 0
