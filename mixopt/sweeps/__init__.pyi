@@ -20,7 +20,6 @@ from .progress import (
     METRICS as METRICS,
     AttemptRecord as AttemptRecord,
     GroupState as GroupState,
-    SweepTotals as SweepTotals,
     read_attempts as read_attempts,
     read_progress as read_progress,
     seconds_left as seconds_left,

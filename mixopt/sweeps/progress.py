@@ -20,11 +20,11 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -150,102 +150,55 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
     return records
 
 
-@dataclass
-class NodeTotals:
-    """What one kind of device of a node does, and has done.
-
-    Attributes:
-        node: The host's name.
-        kind: Of its devices.
-        workers: Groups that train there now.
-        running: Their trials.
-        done: Trials that have ended there with a result.
-        lost: Trials that were lost with the place where they trained.
-        tokens_per_second: Of the groups that train now, together; None where none says.
-        gpu_hours: Of its GPUs so far, groups that train now included.
-        cpu_hours: That workers without a GPU have computed for.
-    """
-
-    node: str
-    kind: str
-    workers: int = 0
-    running: int = 0
-    done: int = 0
-    lost: int = 0
-    tokens_per_second: float | None = None
-    gpu_hours: float = 0.0
-    cpu_hours: float = 0.0
-
-    def add(self, entry: AttemptRecord | GroupState) -> None:
-        """Add an attempt that has ended, or a group that trains."""
-        self.gpu_hours += entry.seconds * entry.gpus / HOUR
-        self.cpu_hours += 0.0 if entry.gpus else entry.cpu / HOUR
-        if isinstance(entry, AttemptRecord):
-            self.done += entry.finished
-            self.lost += len(entry.trials) if entry.outcome == "lost" else 0
-            return
-        self.workers += 1
-        self.running += len(entry.trials)
-        if entry.tokens_per_second is not None:
-            self.tokens_per_second = (self.tokens_per_second or 0.0) + entry.tokens_per_second
-
-
-@dataclass(frozen=True)
-class SweepTotals:
-    """What a sweep has cost, and may still cost.
-
-    Attributes:
-        lost: Trials that were lost with the place where they trained.
-        retried: Attempts at trials that were not the first.
-        gpu_hours: So far; 0 where no GPU was used.
-        cpu_hours: So far, of workers without a GPU.
-        gpu_hours_to_go: At the cost of a trial so far; None before one has ended.
-        cpu_hours_to_go: As of GPUs.
-        nodes: By node and kind of device.
-    """
-
-    lost: int = 0
-    retried: int = 0
-    gpu_hours: float = 0.0
-    cpu_hours: float = 0.0
-    gpu_hours_to_go: float | None = None
-    cpu_hours_to_go: float | None = None
-    nodes: list[NodeTotals] = field(default_factory=list)
-
-    @property
-    def hours(self) -> dict[str, float]:
-        """The hours that count: of GPUs; of CPUs where there is no GPU."""
-        unit = "gpu" if self.gpu_hours or not self.cpu_hours else "cpu"
-        hours = {name: getattr(self, name) for name in (f"{unit}_hours", f"{unit}_hours_to_go")}
-        return {name: value for name, value in hours.items() if value is not None}
-
-
 def sweep_totals(
-    attempts: Sequence[AttemptRecord], running: Iterable[GroupState], left: int
-) -> SweepTotals:
-    """Add up a sweep of which so many trials are left."""
-    nodes: dict[tuple[str, str], NodeTotals] = {}
-    now, entries = NodeTotals("", ""), list[AttemptRecord | GroupState](attempts)
-    for group in running:
-        now.add(group)
-        entries.append(group)
+    attempts: Sequence[AttemptRecord], running: Sequence[GroupState], left: int
+) -> dict[str, Any]:
+    """Add up what a sweep has cost, and may still cost where so many trials are left.
+
+    Returns:
+        `lost`, trials that were lost with the place where they trained; `retried`, attempts at
+        trials that were not the first; `gpu_hours` and `cpu_hours` (of workers without a GPU) so
+        far, of groups that train now too; `gpu_hours_to_go` and `cpu_hours_to_go` at the cost of a
+        trial so far, None before one has ended; and `nodes`, a row for each kind of device of a
+        node: its `workers` and their trials (`running`) now, trials `done` and `lost` there,
+        `tokens_per_second` of what trains, hours.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    entries: list[AttemptRecord | GroupState] = [*attempts, *running]
     for entry in entries:
-        key = (entry.node, entry.kind)
-        nodes.setdefault(key, NodeTotals(*key)).add(entry)
-    rows = [nodes[key] for key in sorted(nodes)]
-    gpu, cpu = sum(one.gpu_hours for one in rows), sum(one.cpu_hours for one in rows)
+        place = {"node": entry.node, "kind": entry.kind}
+        counts = dict.fromkeys(("workers", "running", "done", "lost"), 0)
+        blank = {**place, **counts, "tokens_per_second": None, "gpu_hours": 0.0, "cpu_hours": 0.0}
+        row = rows.setdefault((entry.node, entry.kind), blank)
+        for unit, hours in _hours(entry).items():
+            row[unit] += hours
+        if isinstance(entry, AttemptRecord):
+            row["done"] += entry.finished
+            row["lost"] += len(entry.trials) * (entry.outcome == "lost")
+            continue
+        row["workers"] += 1
+        row["running"] += len(entry.trials)
+        if entry.tokens_per_second is not None:
+            row["tokens_per_second"] = (row["tokens_per_second"] or 0.0) + entry.tokens_per_second
     # Trials that need no further attempt, as far as attempts tell.
     ended = sum(len(a.trials) if a.outcome == "failed" else a.finished for a in attempts)
     times = Counter(trial for attempt in attempts for trial in attempt.trials)
-    return SweepTotals(
-        lost=sum(one.lost for one in rows),
-        retried=sum(count - 1 for count in times.values()),
-        gpu_hours=gpu,
-        cpu_hours=cpu,
-        gpu_hours_to_go=_to_go(gpu, now.gpu_hours, ended, left),
-        cpu_hours_to_go=_to_go(cpu, now.cpu_hours, ended, left),
-        nodes=rows,
-    )
+    so_far = {unit: sum(row[unit] for row in rows.values()) for unit in ("gpu_hours", "cpu_hours")}
+    now = {unit: sum(_hours(group)[unit] for group in running) for unit in so_far}
+    to_go = {unit: _to_go(so_far[unit], now[unit], ended, left) for unit in so_far}
+    return {
+        "lost": sum(row["lost"] for row in rows.values()),
+        "retried": sum(count - 1 for count in times.values()),
+        **so_far,
+        **{f"{unit}_to_go": hours for unit, hours in to_go.items()},
+        "nodes": [rows[key] for key in sorted(rows)],
+    }
+
+
+def _hours(entry: AttemptRecord | GroupState) -> dict[str, float]:
+    """Return what a group has cost: an hour of each GPU, or of computing where it has none."""
+    cpu = 0.0 if entry.gpus else entry.cpu / HOUR
+    return {"gpu_hours": entry.seconds * entry.gpus / HOUR, "cpu_hours": cpu}
 
 
 def _to_go(so_far: float, now: float, ended: int, left: int) -> float | None:
@@ -326,15 +279,17 @@ class SweepMeter:
         """Return what is shown over time: trials, tokens a second, hours."""
         running = list(self._running.values())
         totals = sweep_totals(self._records, running, self._trials - self._ended)
+        unit = "gpu" if totals["gpu_hours"] or not totals["cpu_hours"] else "cpu"
+        hours = {name: totals[name] for name in (f"{unit}_hours", f"{unit}_hours_to_go")}
         return {
             "trials/done": self._ended,
             "trials/running": sum(len(state.trials) for state in running),
             "trials/failed": self._failed,
-            "trials/lost": totals.lost,
-            "trials/retried": totals.retried,
+            "trials/lost": totals["lost"],
+            "trials/retried": totals["retried"],
             "trials/tokens_per_second": self._rate() or 0.0,
             **({} if math.isinf(self._best) else {"trials/best_mean_loss": self._best}),
-            **{f"trials/{name}": value for name, value in totals.hours.items()},
+            **{f"trials/{name}": one for name, one in hours.items() if one is not None},
         }
 
     def note_metrics(self, *, now: bool = False) -> None:

@@ -49,25 +49,28 @@ _NEVER = {
     "InvalidAccount": "account",
     "InvalidQOS": "qos",
 }
-# What sbatch's error is about: the field, and how to find a right value.
-_FIELDS = (
-    ("partition", "sweep.options.partition", "sinfo -s lists the partitions"),
-    ("account", "sweep.options.account", "sacctmgr show associations lists yours"),
-    ("qos", "sweep.options.qos", "sacctmgr show qos lists them"),
-    ("time limit", "sweep.options.time", "sinfo -o '%P %l' shows the limits of the partitions"),
-    ("--time", "sweep.options.time", "write it as hours:minutes:seconds or days-hours"),
-    ("memory", "sweep.options.memory", "write it as 16G; sinfo -o '%P %m' shows what nodes have"),
-    ("cpu count", "sweep.options.cpus", "sinfo -o '%P %c' shows what nodes have"),
-    ("--cpus-per-task", "sweep.options.cpus", "sinfo -o '%P %c' shows what nodes have"),
-    ("gres", "sweep.gpus", "sinfo -o '%P %G' shows what nodes have"),
-    ("gpus", "sweep.gpus", "sinfo -o '%P %G' shows what nodes have"),
-    ("node count", "sweep.nodes", "sinfo -s shows how many nodes a partition has"),
-    (
-        "node configuration",
-        "sweep.options, sweep.gpus or sweep.nodes",
-        "see sinfo -o '%P %c %m %G'",
-    ),
-)
+# What sbatch's error is about, and the field.
+_FIELDS = {
+    "partition": "sweep.options.partition",
+    "account": "sweep.options.account",
+    "qos": "sweep.options.qos",
+    "time limit": "sweep.options.time",
+    "--time": "sweep.options.time",
+    "memory": "sweep.options.memory",
+    "cpu count": "sweep.options.cpus",
+    "--cpus-per-task": "sweep.options.cpus",
+    "gres": "sweep.gpus",
+    "gpus": "sweep.gpus",
+    "node count": "sweep.nodes",
+    "node configuration": "sweep.options, sweep.gpus or sweep.nodes",
+}
+# How to find a right value, by what is wrong.
+_HINTS = {
+    "sweep.options.account": "sacctmgr show associations lists yours",
+    "sweep.options.qos": "sacctmgr show qos lists them",
+    "sweep.options.time": "write it as hours:minutes:seconds, within sinfo -o '%P %l'",
+}
+_LISTS = "sinfo -o '%P %D %c %m %G' lists partitions, nodes, cores, memory and GPUs"
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
 
 
@@ -363,8 +366,9 @@ def _refused(text: str) -> MixoptError:
     lower = reason.lower()
     if re.search(r"unable to contact|connection refused|timed out|communication", lower):
         return RunError(f"sbatch: {reason}; is the cluster's controller up? Run it again later")
-    for word, name, hint in _FIELDS:
+    for word, name in _FIELDS.items():
         if word in lower:
+            hint = _HINTS.get(name, _LISTS)
             return ConfigError(f"{name}: refused by sbatch: {reason}; {hint}")
     return ConfigError(f"sweep.options: refused by sbatch: {reason or 'no reason given'}")
 

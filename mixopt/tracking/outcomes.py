@@ -260,8 +260,8 @@ def _spent(run: Run) -> dict[str, float]:
         "trials_done": finished,
         "trials_failed": table.height - finished,
         "tokens": float(tokens_N.sum()),
-        "gpu_hours": sum(one.gpu_hours for one in totals),
-        "cpu_hours": sum(one.cpu_hours for one in totals),
+        "gpu_hours": sum(one["gpu_hours"] for one in totals),
+        "cpu_hours": sum(one["cpu_hours"] for one in totals),
     }
     if run.config.proxy.name not in NOT_NEURAL:
         spent["flops"] = FLOPS_PER_WEIGHT * float(
