@@ -117,14 +117,14 @@ class RayExecutor:
     def _end_of(self, handle: str) -> State:
         ray = import_ray()
         try:
-            said = _asked(lambda: ray.get(self._tasks[handle], timeout=DEADLINE))
+            answer = _asked(lambda: ray.get(self._tasks[handle], timeout=DEADLINE))
         except ray.exceptions.OutOfMemoryError as error:
             return Ended(f"Ray ended the worker for memory: {_one_line(error)}", "memory")
         except (ray.exceptions.RayError, ConnectionError) as error:
             return Ended(f"Ray lost the worker or its node: {_one_line(error)}", "lost")
-        if isinstance(said, str):
-            raise RunError(f"Ray: {said}")
-        return Ended(*said) if said else Ended(f"its result is not seen here: {handle}", "lost")
+        if isinstance(answer, str):
+            raise RunError(f"Ray: {answer}")
+        return Ended(*answer) if answer else Ended(f"its result is not seen here: {handle}", "lost")
 
     def _connect(self) -> None:
         if not self._connected:
@@ -133,9 +133,7 @@ class RayExecutor:
             nodes = _asked(cluster_nodes)
             if self._site.device != "cpu":
                 has_gpu = any(node["Resources"].get("GPU") for node in nodes)
-                self._gpus = (
-                    (1.0 if has_gpu else 0.0) if self._site.gpus is None else self._site.gpus
-                )
+                self._gpus = float(has_gpu) if self._site.gpus is None else self._site.gpus
             if self._site.workers is None:  # else a task would wait without a word
                 self._fitting()
 
@@ -158,17 +156,18 @@ class RayExecutor:
         return int(min(counts))
 
     def _shortfall(self, nodes: Sequence[Mapping[str, Any]]) -> RunError:
-        def words(cpus: float, gpus: float, memory: float | None) -> str:
-            shown = "" if memory is None else f" and {memory / 1e9:g} GB"
-            return f"{cpus:g} CPU{f', {gpus:g} GPU' if gpus else ''}{shown}"
+        def words(resources: Mapping[str, float]) -> str:
+            amounts = {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
+            memory = resources.get("memory")
+            parts = [f"{count:g} {name}" for name, count in amounts.items() if count]
+            return ", ".join([*parts, *([f"{memory / 1e9:g} GB"] if memory else [])])
 
         largest = max(nodes, key=lambda node: self._gpus and node["Resources"].get("GPU", 0.0))
-        has = [largest["Resources"].get(name, 0.0) for name in ("CPU", "GPU", "memory")]
+        needs = {"CPU": self._cpus, "GPU": self._gpus, "memory": self._memory or 0.0}
         return RunError(
-            f"Ray: none of {len(nodes)} nodes has room for a worker of"
-            f" {words(self._cpus, self._gpus, self._memory)}; {node_name(largest)} has"
-            f" {words(*has)}. Ask for less (sweep.gpus, sweep.options.cpus and memory), or set"
-            " sweep.workers to wait for more nodes"
+            f"Ray: none of {len(nodes)} nodes has room for a worker of {words(needs)};"
+            f" {node_name(largest)} has {words(largest['Resources'])}. Ask for less (sweep.gpus,"
+            " sweep.options.cpus and memory), or set sweep.workers to wait for more nodes"
         )
 
 

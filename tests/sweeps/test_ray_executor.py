@@ -130,5 +130,5 @@ def test_a_worker_that_fits_no_node_is_told_what_the_largest_has(make):
     executor = make()
     executor._gpus = 2.0
     assert str(executor._shortfall(nodes)).startswith(
-        "Ray: none of 2 nodes has room for a worker of 1 CPU, 2 GPU; n2 has 2 CPU, 1 GPU and 8 GB."
+        "Ray: none of 2 nodes has room for a worker of 1 CPU, 2 GPU; n2 has 2 CPU, 1 GPU, 8 GB."
     )
