@@ -261,9 +261,12 @@ class GroupRunner:
         """Return the last attempt of an earlier owner, where that is of use."""
         name = glob.escape(folder_name(self._job, trials, self._marks))
         left = sorted(set(self._work.glob(f"{name}.*")) - self._mine)
-        if left and (left[-1] / RESULT).exists():
-            return _Attempt(trials, left[-1])
-        if left and self._executor.outlives_owner and (left[-1] / HANDLE).exists():
+        result = read_result(left[-1]) if left else None
+        if result is not None:
+            failed = result.error or any(one.get("status") == "failed" for one in result.results)
+            if not failed:  # else it is tried again: that may be what was asked for
+                return _Attempt(trials, left[-1])
+        elif left and self._executor.outlives_owner and (left[-1] / HANDLE).exists():
             return _Attempt(trials, left[-1], read_text(left[-1] / HANDLE))
         for folder in left:
             shutil.rmtree(folder, ignore_errors=True)

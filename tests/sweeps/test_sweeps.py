@@ -27,7 +27,7 @@ from mixopt.sweeps import (
     trial_files,
     trial_paths,
 )
-from mixopt.sweeps.group_folder import Beat, write_beat
+from mixopt.sweeps.group_folder import Beat, read_result, write_beat, write_result
 from mixopt.system import read_json
 from mixopt.trials import Training, Trial
 
@@ -328,6 +328,20 @@ def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, t
     assert [result.trial for result in outcome.results] == ["a", "b"]
     assert trained(job) == ["a", "b"]
     assert not list((tmp_path / "work").glob("a-*"))
+
+
+def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_path):
+    job, trials, site = make_job(), trials_named("a"), Site(tmp_path, device="cpu", workers=1)
+    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+        next(runner.run([trials]))
+    (left,) = (tmp_path / "work").glob("a-*")
+    result = read_result(left)
+    failed = [{**one, "status": "failed", "losses": None} for one in result.results]
+    write_result(left, result.model_copy(update={"results": failed}))
+    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+        (outcome,) = runner.run([trials])
+    assert [one.status for one in outcome.results] == ["finished"]
+    assert trained(job) == ["a", "a"]
 
 
 def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, corpus_path):
