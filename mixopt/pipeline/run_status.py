@@ -158,7 +158,7 @@ def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, A
     attempts = read_attempts(folder)
     if attempts or workers:
         left = max(0, total - missing - len(results))
-        totals = _rounded(asdict(sweep_totals(attempts, workers, left)))
+        totals = _rounded(sweep_totals(attempts, workers, left))
         found |= {name: value for name, value in totals.items() if value is not None}
     return found
 

@@ -9,7 +9,7 @@ from mixopt_proxies.command.trainer_command import PLACEHOLDERS, TrainerCommand
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError
-from mixopt.pipeline import check_experiment
+from mixopt.pipeline import check
 
 
 def command(run, folder=None):
@@ -113,7 +113,7 @@ def test_a_folder_is_relative_to_the_experiment_s_file_and_check_finds_what_is_m
     assert Path(config.proxy.folder).resolve() == place
 
     def problems():
-        return [str(one) for one in check_experiment(config).problems]
+        return [str(one) for one in check(config).problems]
 
     assert problems() == [f"proxy.folder: {place}: no such folder"]
     place.mkdir()
