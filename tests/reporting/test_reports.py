@@ -195,7 +195,7 @@ def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidenc
 
 def test_a_run_without_a_proposal_has_no_report(run):
     run.log.discard("propose")
-    with pytest.raises(RunError, match="'propose' is not done yet: mixopt propose"):
+    with pytest.raises(RunError, match="'propose' is not done yet: mixopt run .* --until propose"):
         write_report(run)
 
 

@@ -279,6 +279,7 @@ def test_a_sender_whose_training_is_gone_sends_once_more_and_ends(run_path, monk
     assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
 
 
+@pytest.mark.nightly
 def test_the_process_records_while_the_caller_goes_on(run_path):
     warnings = []
     with Tracker(TrackingConfig(), "toy", run_path, warnings.append) as tracker:
@@ -339,6 +340,7 @@ def test_disabled_tracking_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_sync_sends_to_a_server_that_only_the_directory_names_with_trust_alone(tmp_path):
     uri = f"http://127.0.0.1:{free_port()}"
     tracker = Tracker(TrackingConfig(uri=uri), "toy", tmp_path, sends=False)
