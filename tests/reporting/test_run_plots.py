@@ -100,10 +100,10 @@ def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, tmp
         (half.plot.held_out, "fit"),
         (half.plot.validation, "validate"),
     ):
-        said = rf"'{step}' is not done yet: mixopt {step} {half.path}"
+        said = rf"'{step}' is not done yet: mixopt run {half.path} --until {step}"
         with pytest.raises(RunError, match=said):
             draw()
     assert half.plot.design().axes
     empty = Run(tmp_path / "none", run.config)
-    with pytest.raises(RunError, match="'sweep' is not done yet: mixopt sweep"):
+    with pytest.raises(RunError, match="'sweep' is not done yet: mixopt run .* --until sweep"):
         empty.plot.design()
