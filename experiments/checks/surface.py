@@ -1,4 +1,4 @@
-"""What a user meets: fields of the files; and the page that lists them.
+"""What a user meets: commands, options, fields of the files; and the page that lists the fields.
 
     python experiments/checks/surface.py            # counts
     python experiments/checks/surface.py --write    # docs/fields.md
@@ -17,7 +17,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
+from typer.main import get_command
 
+from mixopt.cli.main import app
 from mixopt.config import Config
 from mixopt.pretraining import PretrainConfig
 
@@ -150,6 +152,15 @@ def main() -> None:
     if parser.parse_args().write:
         PAGE.write_text(page(), encoding="utf-8")
         return
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    options = [
+        option
+        for command in commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    ]
+    print(f"{len(commands)} commands with {len(options)} options")
     for title, model in FILES.items():
         found = list(sections(model))
         print(f"{title}: {sum(len(one) for *_, one in found)} fields in {len(found)} sections")

@@ -482,15 +482,11 @@ def _text_faults(config: Config) -> Iterable[Fault]:
 def _epoch_faults(config: Config) -> Iterable[Fault]:
     """Find runs whose epochs cannot be simulated."""
     most = config.propose.target_tokens
+    lengths = {"proxy": config.proxy.tokens, "validate": config.validation_tokens}
     if config.proxy.simulate_epochs and most is None:
         yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
-    if not config.proxy.simulate_epochs or most is None:
-        return
-    for section, tokens in (
-        ("proxy", config.proxy.tokens),
-        ("validate", config.validation_tokens),
-    ):
-        if tokens > most:
+    for section, tokens in lengths.items() if config.proxy.simulate_epochs and most else ():
+        if most is not None and tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
             yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
 
