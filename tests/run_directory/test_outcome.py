@@ -4,14 +4,14 @@ import pytest
 import yaml
 
 from mixopt.errors import EditedWarning, RunError
-from mixopt.pipeline.run_status import run_status
+from mixopt.pipeline import status
 from mixopt.run_directory import Run, load_run, verify_run
 
 
 def states(path):
     """How a step stands, as status and verify say it."""
     run = load_run(path)
-    steps = run_status(run)["steps"]
+    steps = status(run)["steps"]
     parts = {part.name: part.state for part in verify_run(run)}
     return steps["validate"]["state"], parts["validate"]
 
@@ -35,7 +35,9 @@ def test_a_run_that_is_not_validated_stands_for_its_proposal_and_says_so(copied)
 def test_an_edited_recommendation_is_refused_and_its_proposal_is_not_taken_for_it(copied):
     path = copied / "recommendation.yaml"
     path.write_text(path.read_text().replace("weights:", "weights: # mine", 1))
-    with pytest.raises(RunError, match=r"recommendation\.yaml: has .*: mixopt run .* --until validate"):
+    with pytest.raises(
+        RunError, match=r"recommendation\.yaml: has .*: mixopt run .* --until validate"
+    ):
         _ = load_run(copied).outcome
     assert states(copied) == ("damaged", "damaged")
 
