@@ -5,7 +5,6 @@ Shapes: R rows, B windows or sequences of a pass, T tokens, V vocabulary, P scor
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from mixopt.corpus import (
     task_files,
     window_batches,
 )
-from mixopt.errors import ConfigError, PluginError, RunError, did_you_mean
+from mixopt.errors import PluginError, RunError, did_you_mean
 from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.directory import TOKENIZER, recorded_pretraining
@@ -51,13 +50,12 @@ from mixopt.pretraining.transformers_folder import (
 from mixopt.reporting import table_text
 from mixopt.system import Array, check_trusted, progress
 
-SHARD = "5GB"
+_SHARD = "5GB"  # largest file of weights
 TOLERANCE = 1e-5  # of the largest logit, or of 1
 _PASS_TOKENS = 8192
 _PASS_LOGITS = 1 << 27
 _USUAL_LENGTH = 2048  # of a model whose positions have no end
 _COMPARED = (2, 64)
-_SIZE = re.compile(r"[1-9]\d*(KB|MB|GB|TB)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +244,6 @@ def export_model(
     out: str | Path,
     *,
     step: int | None = None,
-    shard: str = SHARD,
     trust: bool = False,
 ) -> ModelExport:
     """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
@@ -256,14 +253,12 @@ def export_model(
     """
     out = Path(out).expanduser()
     _check_absent(out)
-    if _SIZE.fullmatch(shard) is None:
-        raise ConfigError(f"--shard: {shard!r} is not a size such as 500MB or 5GB")
     name = None if step is None else f"step-{step:08d}"
     trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
-    return write_export(trained, out, shard=shard)
+    return write_export(trained, out)
 
 
-def write_export(trained: TrainedModel, out: Path, *, shard: str = SHARD) -> ModelExport:
+def write_export(trained: TrainedModel, out: Path, *, shard: str = _SHARD) -> ModelExport:
     """Write a model that is open, on the CPU; see `export_model`."""
     from transformers import GenerationConfig
 

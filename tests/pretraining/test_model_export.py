@@ -16,7 +16,7 @@ from places import DATA
 from pretrain_runs import CONFIG
 
 from mixopt.corpus import FORMAT, FastTokenizer, TokenWriter, open_tokenizer
-from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
+from mixopt.errors import MixoptError, PluginError, RunError
 from mixopt.pretraining import TrainedModel, export_model, pretrain
 from mixopt.pretraining.trained_model import write_export
 from mixopt.system import write_sealed
@@ -185,8 +185,3 @@ def test_a_plug_in_without_a_form_is_refused_in_one_line(tmp_path):
 def test_a_form_that_computes_something_else_is_not_written(tmp_path):
     model = Misshapen(257, 32, layers=1, width=32, heads=2, ff=48).eval()
     refused(RunError, "as llama its logits differ by", model, tmp_path / "out")
-
-
-def test_what_is_no_size_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="--shard: 'much' is not a size"):
-        export_model(tmp_path / "run", tmp_path / "out", shard="much")

@@ -45,7 +45,7 @@ def folder(context, tmp_path_factory):
     config = write_config(folder, corpus=str(corpus.path), model=DECODER, training=training)
     finished(context, config, folder / "alone")
     finished(context, config, folder / "sharded", 2, ["parallel=fsdp"])
-    export_model(folder / "alone", folder / "exported", shard="20KB", trust=True)
+    export_model(folder / "alone", folder / "exported", trust=True)
     made_model("llama", {}).save_pretrained(folder / "llama")
     made_model("llama", {}).save_pretrained(folder / "shards", max_shard_size="20KB")
     return folder

@@ -29,14 +29,13 @@ from mixopt.pretraining import (
 from mixopt.sampling import RateCurve, RateShape
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder import (
-    CurveSample,
+    Evaluations,
     HeldOutTasks,
     HeldOutWindows,
     MemberCourse,
     Precision,
     TrialBatches,
     check,
-    eval_steps,
     make_pools,
     moved_to,
     resolve_device,
@@ -99,6 +98,11 @@ class Annealing:
         check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
 
     @property
+    def row_shape(self) -> tuple[int, int]:
+        """Tokens of a sequence, and sequences of a step."""
+        return self.sequence_length, self.batch
+
+    @property
     def step_tokens(self) -> int:
         """Tokens of a step."""
         return self.sequence_length * self.batch
@@ -120,16 +124,6 @@ class Annealing:
             found = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
             adam.state[weight] = {part: v.to(weight.device).clone() for part, v in found.items()}
         return adam
-
-
-@dataclass(frozen=True, eq=False)
-class _PlainSetting:
-    """What a trial is evaluated on, and when."""
-
-    held_out: HeldOutWindows
-    tasks: HeldOutTasks
-    sample: CurveSample | None
-    at: set[int]
 
 
 class PlainTraining:
@@ -170,16 +164,7 @@ class PlainTraining:
         shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
         device = resolve_device(training.device)
         self._masks = self._masks_of(corpus)
-        setting = _PlainSetting(
-            HeldOutWindows(
-                corpus, shape.sequence_length, shape.batch, training.eval_tokens, device
-            ),
-            HeldOutTasks(corpus, shape.sequence_length, shape.batch, device),
-            CurveSample.of(
-                corpus, shape.sequence_length, shape.batch, steps, training.curve_points, device
-            ),
-            eval_steps(training, shape.step_tokens),
-        )
+        evaluations = Evaluations.of(corpus, *shape.row_shape, training, device)
         total = len(trials) * steps * shape.step_tokens
         results = []
         with thread_limit(training.threads):
@@ -189,29 +174,22 @@ class PlainTraining:
                 def note(taken: int, doing: Any = "training", before: int = before) -> None:
                     report(Progress(before + taken * shape.step_tokens, total, doing))
 
-                batches = self._batches([trial], corpus, training)
+                batches = TrialBatches.of([trial], corpus, *shape.row_shape, training)
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     torch.manual_seed(trial.seed)  # of dropout, where a model has some
-                    results.append(self._trained(trial, batches, steps, device, setting, note))
+                    results.append(self._trained(trial, batches, steps, device, evaluations, note))
         report(Progress(total, total))
         return results
 
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
         """Return the held-out losses of the checkpoint itself, on what trials are evaluated on."""
         device = resolve_device(training.device)
-        held_out = HeldOutWindows(
-            corpus,
-            self._annealing.sequence_length,
-            self._annealing.batch,
-            training.eval_tokens,
-            device,
-        )
-        tasks = HeldOutTasks(corpus, self._annealing.sequence_length, self._annealing.batch, device)
+        evaluations = Evaluations.of(corpus, *self._annealing.row_shape, training, device)
         self._masks = self._masks_of(corpus)
         with thread_limit(training.threads):
             model = self._at_start(device)
-            losses = self._evaluated(model, held_out, 0)
-            return replace(losses, tasks=self._scored(model, tasks))
+            losses = self._evaluated(model, evaluations.windows, 0)
+            return replace(losses, tasks=self._scored(model, evaluations.tasks))
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Return how fast it trains, by the second of two steps on random tokens."""
@@ -228,18 +206,6 @@ class PlainTraining:
     def parameters(self) -> int:
         """Return how many weights a trial has."""
         return sum(weight.numel() for weight in self._model.parameters())
-
-    def _batches(self, trials: Sequence[Trial], corpus: Corpus, training: Training) -> TrialBatches:
-        shape = self._annealing
-        return TrialBatches(
-            trials,
-            corpus,
-            steps=steps_of(training, shape.step_tokens),
-            batch=shape.batch,
-            length=shape.sequence_length,
-            target_tokens=training.target_tokens,
-            inventory=training.inventory,
-        )
 
     def _masks_of(self, corpus: Corpus) -> DocumentMasks | None:
         """Return what keeps documents apart, where that is asked for."""
@@ -263,10 +229,10 @@ class PlainTraining:
         batches: TrialBatches,
         steps: int,
         device: torch.device,
-        setting: _PlainSetting,
+        evaluations: Evaluations,
         report: Callable[..., None],
     ) -> TrialResult:
-        started, reported = time.monotonic(), 0.0
+        started, reported, few = time.monotonic(), 0.0, evaluations.few
         model, shape = self._at_start(device), self._annealing
         optimizer = shape.optimizer(model, self._moments)
         rates, losses = shape.rates(steps), torch.zeros(steps, device=device)
@@ -279,14 +245,14 @@ class PlainTraining:
             rows_BW = torch.from_numpy(batches.block(taken, taken + 1)[0, 0]).to(device)
             losses[taken] = self._step(model, optimizer, rows_BW, rates[taken])
             tokens = (taken + 1) * shape.step_tokens
-            if setting.sample is not None and taken + 1 in setting.sample.steps:
-                sampled.append([self._evaluated(model, setting.sample.windows, tokens)])
-            if taken + 1 in setting.at or taken + 1 == steps:
+            if few is not None and taken + 1 in evaluations.few_at:
+                sampled.append([self._evaluated(model, few, tokens)])
+            if taken + 1 in evaluations.at:
                 report(taken + 1, "evaluating")
-                found = self._evaluated(model, setting.held_out, tokens)
-                curve.append(replace(found, tasks=self._scored(model, setting.tasks)))
-        if setting.sample is not None:
-            last = [self._evaluated(model, setting.sample.windows, steps * shape.step_tokens)]
+                found = self._evaluated(model, evaluations.windows, tokens)
+                curve.append(replace(found, tasks=self._scored(model, evaluations.tasks)))
+        if few is not None:
+            last = [self._evaluated(model, few, steps * shape.step_tokens)]
             curve = [*(p[0] for p in moved_to(curve[-1:], sampled, last)), *curve]
         course = MemberCourse(losses.cpu(), tuple(curve))
         seconds = time.monotonic() - started

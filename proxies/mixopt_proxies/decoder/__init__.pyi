@@ -16,15 +16,14 @@ from .devices import (
 )
 from .group_training import (
     GroupTraining as GroupTraining,
-    eval_steps as eval_steps,
     members_by_rule as members_by_rule,
-    steps_of as steps_of,
 )
 from .held_out_loss import (
-    CurveSample as CurveSample,
+    Evaluations as Evaluations,
     HeldOutTasks as HeldOutTasks,
     HeldOutWindows as HeldOutWindows,
     moved_to as moved_to,
+    steps_of as steps_of,
 )
 from .sizes import (
     Compile as Compile,

@@ -5,7 +5,6 @@ Trials begin with random weights, or where a checkpoint ended.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from mixopt_proxies.decoder.devices import (
     should_compile,
     thread_limit,
 )
-from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows
+from mixopt_proxies.decoder.held_out_loss import Evaluations, steps_of
 from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision, check_choices
 from mixopt_proxies.decoder.stack_trainer import (
     FIRST_STEPS,
@@ -100,22 +99,9 @@ class GroupTraining:
         size, steps = self.size, self._steps(training)
         self._check_rates(steps)
         setting = self._setting(len(trials), corpus, training)
-        batches = TrialBatches(
-            trials,
-            corpus,
-            steps=steps,
-            batch=size.batch,
-            length=size.sequence_length,
-            target_tokens=training.target_tokens,
-            inventory=training.inventory,
-        )
-        held_out = HeldOutWindows(
-            corpus, size.sequence_length, size.batch, training.eval_tokens, setting.device
-        )
-        tasks = HeldOutTasks(corpus, size.sequence_length, size.batch, setting.device)
-        sample = CurveSample.of(
-            corpus, size.sequence_length, size.batch, steps, training.curve_points, setting.device
-        )
+        shape = (size.sequence_length, size.batch)
+        batches = TrialBatches.of(trials, corpus, *shape, training)
+        evaluations = Evaluations.of(corpus, *shape, training, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(
                 trials,
@@ -126,8 +112,7 @@ class GroupTraining:
                 dtype=setting.dtype,
                 origin=self._origin,
             )
-            at = eval_steps(training, size.step_tokens)
-            courses = trainer.run(batches, held_out, tasks, at, report, sample)
+            courses = trainer.run(batches, evaluations, report)
         seconds = (time.monotonic() - started) / len(trials)
         parameters = size.parameters(setting.vocab_size)
         return [
@@ -142,13 +127,11 @@ class GroupTraining:
         dtype = resolve_precision(self._precision, device)
         ids, ends = self._ids(corpus.vocab_size), self._document_ends(corpus)
         setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
-        held_out = HeldOutWindows(
-            corpus, self.size.sequence_length, self.size.batch, training.eval_tokens, device
-        )
-        tasks = HeldOutTasks(corpus, self.size.sequence_length, self.size.batch, device)
+        shape = (self.size.sequence_length, self.size.batch)
+        evaluations = Evaluations.of(corpus, *shape, training, device)
         passes = self._passes_for(setting)
         with thread_limit(training.threads), memory_kept(device):
-            return untrained_losses(passes, setting.vocab_size, self._origin, held_out, tasks)
+            return untrained_losses(passes, setting.vocab_size, self._origin, evaluations)
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
@@ -207,19 +190,6 @@ class GroupTraining:
 
     def _steps(self, training: Training) -> int:
         return steps_of(training, self.size.step_tokens)
-
-
-def steps_of(training: Training, step_tokens: int) -> int:
-    """Return how many steps a trial takes."""
-    return max(1, math.ceil(training.tokens / step_tokens))
-
-
-def eval_steps(training: Training, step_tokens: int) -> set[int]:
-    """Return after how many steps held-out text is evaluated, besides at the end."""
-    if training.eval_every == 0:
-        return set()
-    every = max(1, round(training.eval_every / step_tokens))
-    return set(range(every, steps_of(training, step_tokens) + 1, every))
 
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}

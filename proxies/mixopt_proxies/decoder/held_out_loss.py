@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain, TaskBatches
-from mixopt.trials import Losses, in_bits_per_byte
+from mixopt.trials import Losses, Training, in_bits_per_byte
 from mixopt_proxies.decoder.devices import to_device
 from mixopt_proxies.decoder.trial_batches import long_enough
 
@@ -107,34 +107,43 @@ MIN_POINTS = 2  # points before the end, whatever they cost
 
 
 @dataclass(frozen=True)
-class CurveSample:
-    """What the curve is measured on, and when.
+class Evaluations:
+    """What trials are evaluated on, and after how many steps: `at`, which has the last one.
 
-    Attributes:
-        windows: A few of each evaluation domain.
-        steps: After how many steps; none of them is the last.
+    At `few_at` the curve is measured on `few` windows of each evaluation domain alone.
     """
 
     windows: HeldOutWindows
-    steps: frozenset[int]
+    tasks: HeldOutTasks
+    at: frozenset[int]
+    few: HeldOutWindows | None
+    few_at: frozenset[int]
 
     @classmethod
     def of(
-        cls,
-        corpus: Corpus,
-        length: int,
-        batch: int,
-        steps: int,
-        points: int,
-        device: torch.device,
-    ) -> CurveSample | None:
-        """Choose windows and steps; None where no points are asked for."""
-        if points == 0:
-            return None
-        windows, points = sample_size(len(corpus.evaluation), batch, steps, points)
-        few = HeldOutWindows(corpus, length, batch, windows * length, device)
+        cls, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
+    ) -> Evaluations:
+        """Read the held-out text of a corpus, for trials of sequences of a length."""
+        steps, few = steps_of(training, length * batch), None
+        windows, points = 0, training.curve_points
+        if points:
+            windows, points = sample_size(len(corpus.evaluation), batch, steps, points)
+            few = HeldOutWindows(corpus, length, batch, windows * length, device)
         places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
-        return cls(few, frozenset(places - {0, steps}))
+        every = max(1, round(training.eval_every / (length * batch))) if training.eval_every else 0
+        at = {*range(every, steps + 1, every)} if every else set[int]()
+        return cls(
+            HeldOutWindows(corpus, length, batch, training.eval_tokens, device),
+            HeldOutTasks(corpus, length, batch, device),
+            frozenset(at | {steps}),
+            few,
+            frozenset(places - {0, steps}),
+        )
+
+
+def steps_of(training: Training, step_tokens: int) -> int:
+    """Return how many steps a trial takes."""
+    return max(1, math.ceil(training.tokens / step_tokens))
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:

@@ -22,7 +22,12 @@ from mixopt.routing import ExpertCounts
 from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import AdamMoments, StackedWeights, StackOrigin
 from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed, shift_biases
-from mixopt_proxies.decoder.held_out_loss import CurveSample, HeldOutTasks, HeldOutWindows, moved_to
+from mixopt_proxies.decoder.held_out_loss import (
+    Evaluations,
+    HeldOutTasks,
+    HeldOutWindows,
+    moved_to,
+)
 from mixopt_proxies.decoder.sizes import DecoderSize
 from mixopt_proxies.decoder.training_passes import Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_generator
@@ -80,17 +85,14 @@ class StackTrainer:
     def run(
         self,
         batches: TrialBatches,
-        held_out: HeldOutWindows,
-        tasks: HeldOutTasks,
-        eval_steps: set[int],
+        evaluations: Evaluations,
         report: Callable[[Progress], None],
-        sample: CurveSample | None = None,
     ) -> list[MemberCourse]:
         """Take all steps."""
         curve: list[list[Losses]] = []
         sampled: list[list[Losses]] = []
         counter = ExpertCounter.of(batches, self._passes.size, self._device)
-        seen = HeldOutExperts()
+        seen, few = HeldOutExperts(), evaluations.few
         reported = time.monotonic()
         report(self._progress(0, "compiling" if self._passes.compiled else "training"))
         for taken, tokens_KBW in self.stream(batches):
@@ -100,19 +102,19 @@ class StackTrainer:
             if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
                 report(self._progress(taken + 1))
                 reported = time.monotonic()
-            if sample is not None and taken + 1 in sample.steps:
-                sampled.append(self._evaluate(sample.windows, taken + 1, HeldOutExperts(), report))
-            if taken + 1 in eval_steps or taken + 1 == self._steps:
+            if few is not None and taken + 1 in evaluations.few_at:
+                sampled.append(self._evaluate(few, taken + 1, HeldOutExperts(), report))
+            if taken + 1 in evaluations.at:
                 seen = HeldOutExperts()
-                losses = self._evaluate(held_out, taken + 1, seen, report)
-                scores = self._score(tasks, taken + 1, report)
+                losses = self._evaluate(evaluations.windows, taken + 1, seen, report)
+                scores = self._score(evaluations.tasks, taken + 1, report)
                 both = zip(losses, scores, strict=True)
                 curve.append([replace(one, tasks=found) for one, found in both])
-        if sample is not None:
-            last = self._evaluate(sample.windows, self._steps, HeldOutExperts(), report)
+        if few is not None:
+            last = self._evaluate(few, self._steps, HeldOutExperts(), report)
             curve = [*moved_to(curve[-1], sampled, last), *curve]
         report(self._progress(self._steps))
-        experts = self._experts(counter, seen, held_out)
+        experts = self._experts(counter, seen, evaluations.windows)
         return [
             MemberCourse(
                 losses_S, tuple(entry[k] for entry in curve), experts[k] if experts else None
@@ -184,20 +186,18 @@ class StackTrainer:
 
 
 def untrained_losses(
-    passes: Passes,
-    vocab_size: int,
-    origin: StackOrigin,
-    held_out: HeldOutWindows,
-    tasks: HeldOutTasks,
+    passes: Passes, vocab_size: int, origin: StackOrigin, evaluations: Evaluations
 ) -> Losses:
     """Return the held-out losses of an origin before any step, and what it scores."""
     weights = StackedWeights(
         passes.size, vocab_size, [0], device=passes.device, dtype=passes.dtype, origin=origin
     )
     leaves = weights.leaves
-    (losses,) = held_out.losses(lambda rows: passes.sequence_losses(leaves, rows), 1, 0)
-    (found,) = tasks.scores(lambda rows, place_P: passes.token_losses(leaves, rows, place_P), 1)
-    return replace(losses, tasks=found)
+    (losses,) = evaluations.windows.losses(lambda rows: passes.sequence_losses(leaves, rows), 1, 0)
+    (scores,) = evaluations.tasks.scores(
+        lambda rows, place_P: passes.token_losses(leaves, rows, place_P), 1
+    )
+    return replace(losses, tasks=scores)
 
 
 def initial_seed(trial: Trial) -> int:

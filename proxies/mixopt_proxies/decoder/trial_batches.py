@@ -12,10 +12,11 @@ Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T t
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading import Pool, SimulatedEpochs
 from mixopt.system import Array, IntArray
-from mixopt.trials import Trial
+from mixopt.trials import Training, Trial
 
 PAIRED = ("control", "anneal")  # roles of trials that share their seeds and their text
 
@@ -60,6 +61,21 @@ class TrialBatches:
         drawn = [self._draw(trial, steps * batch) for trial in trials]
         self.domain_KS = np.stack([domains for domains, _ in drawn])
         self._start_KS = np.stack([starts for _, starts in drawn])
+
+    @classmethod
+    def of(
+        cls, trials: Sequence[Trial], corpus: Corpus, length: int, batch: int, training: Training
+    ) -> TrialBatches:
+        """Draw what trials take with settings of training."""
+        return cls(
+            trials,
+            corpus,
+            steps=max(1, math.ceil(training.tokens / (length * batch))),
+            batch=batch,
+            length=length,
+            target_tokens=training.target_tokens,
+            inventory=training.inventory,
+        )
 
     def counts(self, k: int) -> IntArray:
         """Return how many sequences member `k` draws from each domain, shape (D,)."""
@@ -172,7 +188,7 @@ def long_enough(shards: TokenShards, what: str, length: int) -> TokenShards:
 Span = tuple[int, int]
 Read = Callable[[int, int], NDArray[np.int32]]
 
-BUFFERS = 2
+BUFFERS = 2  # blocks that are read ahead
 
 
 def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tuple[int, Tensor]]:
@@ -188,51 +204,18 @@ def blocks_ahead(
     read: Read, spans: list[Span], device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield blocks as `blocks` does, read by a thread that is up to two blocks ahead."""
-    buffers = [Buffer(device) for _ in range(BUFFERS)]
+
+    def host_block(span: Span) -> Tensor:
+        block = torch.from_numpy(read(*span))
+        return block.pin_memory() if device.type == "cuda" else block
+
     pool = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-    waiting: deque[Future[int]] = deque()
     try:
-        for buffer, span in zip(buffers, spans, strict=False):
-            waiting.append(pool.submit(buffer.fill, read, span))
+        waiting = deque(pool.submit(host_block, span) for span in spans[:BUFFERS])
         for i, (first, _) in enumerate(spans):
-            buffer = buffers[i % BUFFERS]
-            count = waiting.popleft().result()
-            block = buffer.sent(count)
+            block = waiting.popleft().result().to(device, non_blocking=True)
             if i + BUFFERS < len(spans):
-                waiting.append(pool.submit(buffer.fill, read, spans[i + BUFFERS]))
-            yield first, block
+                waiting.append(pool.submit(host_block, spans[i + BUFFERS]))
+            yield first, block.long()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class Buffer:
-    """Memory of a block on the host, page-locked where the device is a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        """Take no memory yet."""
-        self._device = device
-        self._host: Tensor | None = None
-        # PyTorch's own annotations leave the constructor out.
-        event: Callable[[], torch.cuda.Event] = torch.cuda.Event
-        self._copied = event() if device.type == "cuda" else None
-
-    def fill(self, read: Read, span: Span) -> int:
-        """Read a block, once what was here before has been copied; return its steps."""
-        block = torch.from_numpy(read(*span))
-        if self._copied is not None:
-            self._copied.synchronize()
-        if self._host is None:
-            self._host = torch.empty(
-                block.shape, dtype=block.dtype, pin_memory=self._copied is not None
-            )
-        # The last block may be shorter, never longer.
-        self._host[: len(block)].copy_(block)
-        return len(block)
-
-    def sent(self, count: int) -> Tensor:
-        """Queue the copy of the first `count` steps to the device, and return it there."""
-        assert self._host is not None, "filled before it is sent"
-        block = self._host[:count].to(self._device, non_blocking=True, copy=True)
-        if self._copied is not None:
-            self._copied.record()
-        return block.long()
