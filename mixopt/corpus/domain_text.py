@@ -13,16 +13,25 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
-from mixopt.corpus.sources import read_documents, read_validation
+from mixopt.corpus.sources import (
+    TextFile,
+    is_local,
+    read_documents,
+    read_validation,
+    text_files,
+)
 from mixopt.corpus.text_files import BadDocuments, Document
 from mixopt.errors import CorpusError
 from mixopt.system import writing
@@ -232,54 +241,105 @@ class DomainText:
         return f"{line} ({counted} left out)" if counted else line
 
 
-def read_domain(
-    name: str, source: SourceConfig, config: CorpusConfig, folder: Path, seed: int
-) -> DomainText:
-    """Read a training domain and split it."""
-    train, validation = Spool(folder / "train"), Spool(folder / "validation")
-    text = DomainText(name, train, validation, BadDocuments(config.on_bad_document))
-    seen: set[bytes] = set()
-    limit = source.max_bytes or config.max_bytes
-    most = limit or (None if source.environment is None else DOMAIN_BYTES)
-    with train, validation:
-        if source.validation is not None:
-            given = map(Document, read_validation(name, source, text.bad))
-            for _, spooled in _distinct(text, given, config.max_validation_bytes, seen):
-                validation.add(spooled)
-            _check_any(text, validation, "held-out ")
-        distinct = _distinct(text, _documents(name, source, text), most, seen)
-        if source.validation is not None:
-            for _, spooled in distinct:
-                train.add(spooled)
-        else:
-            split = HeldOutSplit(config.validation_fraction, config.max_validation_bytes, seed)
-            for document, spooled in distinct:
-                _add_all(split.add(document, spooled), train)
-            _add_all(split.finish(), train)
-            _add_all(split.kept, validation)
-    _check_enough(text, train, source, limit)
-    return text
+@dataclass(frozen=True)
+class ReadJob:
+    """A domain or target that is text, to be read, split and spooled."""
+
+    name: str
+    source: SourceConfig
+    is_target: bool
+    config: CorpusConfig
+    folder: Path
+    seed: int
+
+    @property
+    def what(self) -> str:
+        """What a message says where the process dies: what it was at."""
+        at = self.folder / AT
+        where = f": {at.read_text()}" if at.exists() else ""
+        return f"domain {self.name!r}{where}: the process that reads it"
+
+    @cached_property
+    def files(self) -> list[TextFile]:
+        """Its files, where it is files."""
+        has_files = self.source.environment is None and is_local(self.source)
+        return text_files(self.name, self.source) if has_files else []
+
+    @property
+    def most(self) -> int | None:
+        """How many bytes of text are read at most."""
+        if self.is_target:
+            most = self.config.max_validation_bytes
+            return min(most, self.source.max_bytes or most)
+        of_environment = None if self.source.environment is None else DOMAIN_BYTES
+        return self.source.max_bytes or self.config.max_bytes or of_environment
+
+    @property
+    def bytes(self) -> float:
+        """How many bytes are read, as far as is known before."""
+        known = DOMAIN_BYTES if self.source.environment is not None else math.inf
+        return min(self.most or math.inf, sum(file.bytes for file in self.files) or known)
+
+    def read(self) -> DomainText:
+        """Read its documents once, and keep them in files."""
+        config, validation = self.config, Spool(self.folder / "validation")
+        train = None if self.is_target else Spool(self.folder / "train")
+        text = DomainText(self.name, train, validation, BadDocuments(config.on_bad_document))
+        seen: set[bytes] = set()
+        own = _distinct(text, self._documents(text), self.most, seen)
+        with validation, nullcontext() if train is None else train:
+            if self.source.validation is not None:
+                given = map(Document, read_validation(self.name, self.source, text.bad))
+                most = self.most if train is None else config.max_validation_bytes
+                _add_all((one for _, one in _distinct(text, given, most, seen)), validation)
+                _check_any(text, validation, "" if train is None else "held-out ")
+                if train is not None:
+                    _add_all((one for _, one in own), train)
+            elif train is None:
+                _add_all((one for _, one in own), validation)
+                _check_any(text, validation, "")
+            else:
+                _hold_out(own, train, validation, config, self.seed)
+        if train is not None:
+            self._check_enough(text, train)
+        return text
+
+    def _documents(self, text: DomainText) -> Iterator[Document]:
+        if self.source.environment is not None:
+            return environment_documents(self.source.environment)
+        documents = read_documents(self.name, self.source, text.bad, self.folder / AT)
+        return map(Document, documents)
+
+    def _check_enough(self, text: DomainText, train: Spool) -> None:
+        total = train.bytes + text.validation.bytes
+        least = min(MIN_BYTES, self.source.max_bytes or self.config.max_bytes or MIN_BYTES)
+        if self.source.environment is not None and total < 0.99 * least:
+            raise CorpusError(
+                f"domain {self.name!r}: the installed packages have {total / 1e6:.2f} MB of"
+                f" {self.source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use"
+                f" it under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
+            )
+        if train.documents == 0 and text.validation.documents > 0:
+            raise CorpusError(
+                f"domain {self.name!r}: its {text.validation.documents} documents are all held"
+                " out, so none is left to train on; name files of held-out documents as"
+                " 'validation'"
+            )
+        _check_any(text, train, "")
 
 
-def read_target(name: str, source: SourceConfig, config: CorpusConfig, folder: Path) -> DomainText:
-    """Read a target, all of whose documents are held out, up to `max_validation_bytes`."""
-    validation = Spool(folder / "validation")
-    text = DomainText(name, None, validation, BadDocuments(config.on_bad_document))
-    documents = _documents(name, source, text)
-    if source.validation is not None:
-        documents = map(Document, read_validation(name, source, text.bad))
-    limit = min(config.max_validation_bytes, source.max_bytes or config.max_validation_bytes)
-    with validation:
-        _add_all((one for _, one in _distinct(text, documents, limit, set())), validation)
-    _check_any(text, validation, "")
-    return text
-
-
-def _documents(name: str, source: SourceConfig, text: DomainText) -> Iterator[Document]:
-    if source.environment is not None:
-        return environment_documents(source.environment)
-    at = text.validation.path.with_name(AT)
-    return map(Document, read_documents(name, source, text.bad, at))
+def _hold_out(
+    documents: Iterator[tuple[Document, Spooled]],
+    train: Spool,
+    validation: Spool,
+    config: CorpusConfig,
+    seed: int,
+) -> None:
+    split = HeldOutSplit(config.validation_fraction, config.max_validation_bytes, seed)
+    for document, spooled in documents:
+        _add_all(split.add(document, spooled), train)
+    _add_all(split.finish(), train)
+    _add_all(split.kept, validation)
 
 
 def _distinct(
@@ -314,20 +374,3 @@ def _check_any(text: DomainText, spool: Spool, what: str) -> None:
             f"domain {text.name!r}: no {what}documents{bad if text.bad.count else ''};"
             " give it some, or leave it out"
         )
-
-
-def _check_enough(text: DomainText, train: Spool, source: SourceConfig, limit: int | None) -> None:
-    total = train.bytes + text.validation.bytes
-    least = min(MIN_BYTES, limit or MIN_BYTES)
-    if source.environment is not None and total < 0.99 * least:
-        raise CorpusError(
-            f"domain {text.name!r}: the installed packages have {total / 1e6:.2f} MB of"
-            f" {source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use it"
-            f" under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
-        )
-    if train.documents == 0 and text.validation.documents > 0:
-        raise CorpusError(
-            f"domain {text.name!r}: its {text.validation.documents} documents are all held out, "
-            "so none is left to train on; name files of held-out documents as 'validation'"
-        )
-    _check_any(text, train, "")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,66 +29,46 @@ _READ = 1 << 20  # tokens at once
 _BLOCK = 1024  # tokens of a piece, where there are no documents
 
 
-@dataclass(frozen=True)
-class MixedShares:
-    """What a mixed domain was made of."""
-
-    tokens: dict[str, int]
-    epochs: dict[str, float]
-    whole: dict[str, dict[str, int]]
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of each part in the training tokens, as they came out."""
-        total = sum(self.tokens.values())
-        return {name: count / total for name, count in self.tokens.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for the index of the corpus."""
-        made = {"tokens": self.tokens, "epochs": self.epochs, "shares": self.shares}
-        return {**made, "whole": self.whole}
-
-
 def write_mixed(
     name: str, mixed: MixedConfig, corpus: Path, tokenizer: Tokenizer | None, tokenizer_name: str
-) -> MixedShares:
-    """Write the shards of a mixed domain from those of its parts."""
-    parts = {split: _opened(mixed, corpus, split) for split in _SPLITS}
+) -> dict[str, Any]:
+    """Write the shards of a mixed domain from those of its parts.
+
+    Returns:
+        Training tokens of each part, how often it is repeated, its share of all, and the size of
+        the whole part, for the index of the corpus.
+    """
+    parts = {split: _opened(mixed, corpus, split) for split in ("train", "validation")}
     shares = _shares(mixed, parts["train"])
     whole = _whole(name, mixed, shares, parts["train"])
-    ways = [_Way.of(source, tokenizer) for source in mixed.domains.values()]
-    counts: dict[str, list[int]] = {}
+    ends = [_end(source, tokenizer) for source in mixed.domains.values()]
+    texts = [
+        None if tokenizer is None else TokenText(tokenizer, source.document_end)
+        for source in mixed.domains.values()
+    ]
+    taken: dict[str, list[int]] = {}
     for split, shards in parts.items():
         tokens = whole if split == "train" else _most(shares, shards)
         kind = np.result_type(*(one.dtype for one in shards))
         with TokenWriter(corpus / name / split, dtype=kind, tokenizer=tokenizer_name) as writer:
-            counts[split] = _write(writer, shards, shares, tokens, ways)
-    taken = dict(zip(mixed.domains, counts["train"], strict=True))
-    here = dict(zip(mixed.domains, parts["train"], strict=True))
-    epochs = {part: count / here[part].tokens for part, count in taken.items()}
-    whole_parts = {p: {"tokens": s.tokens, "documents": s.documents} for p, s in here.items()}
-    return MixedShares(taken, epochs, whole_parts)
+            taken[split] = _write(writer, shards, shares, tokens, ends, texts)
+    made, here = dict(zip(mixed.domains, taken["train"], strict=True)), parts["train"]
+    pairs = zip(made.items(), here, strict=True)
+    return {
+        "tokens": made,
+        "epochs": {part: count / shards.tokens for (part, count), shards in pairs},
+        "shares": {part: count / sum(made.values()) for part, count in made.items()},
+        "whole": {
+            part: {"tokens": shards.tokens, "documents": shards.documents}
+            for part, shards in zip(made, here, strict=True)
+        },
+    }
 
 
-_SPLITS = ("train", "validation")
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How the tokens of a part are read."""
-
-    end: int | None
-    text: TokenText | None
-
-    @classmethod
-    def of(cls, source: SourceConfig, tokenizer: Tokenizer | None) -> _Way:
-        if tokenizer is None:
-            return cls(source.document_end, None)
-        own, stated = tokenizer.end_of_document, source.document_end
-        return cls(own if stated is None else stated, TokenText(tokenizer, stated))
-
-    def bytes(self, piece: NDArray[Any]) -> int:
-        return 0 if self.text is None else self.text.bytes(piece)
+def _end(source: SourceConfig, tokenizer: Tokenizer | None) -> int | None:
+    """Return the id that ends the documents of a part."""
+    own = None if tokenizer is None else tokenizer.end_of_document
+    return own if source.document_end is None else source.document_end
 
 
 def _opened(mixed: MixedConfig, corpus: Path, split: str) -> list[TokenShards]:
@@ -135,18 +114,21 @@ def _write(
     parts: Sequence[TokenShards],
     shares: Sequence[float],
     tokens: int,
-    ways: Sequence[_Way],
+    ends: Sequence[int | None],
+    texts: Sequence[TokenText | None],
 ) -> list[int]:
     """Write pieces until there are so many tokens; return how many are of each part."""
     taken = [0] * len(parts)
-    left = [_repeated(part, way.end) for part, way in zip(parts, ways, strict=True)]
+    left = [_repeated(part, end) for part, end in zip(parts, ends, strict=True)]
     while (total := sum(taken)) < tokens:
         behind = [share * (total + 1) - have for share, have in zip(shares, taken, strict=True)]
         place = behind.index(max(behind))
         piece, documents = next(left[place])
         if total and total + len(piece) / 2 > tokens:
             break
-        writer.write(piece, documents=documents, bytes=ways[place].bytes(piece))
+        text = texts[place]
+        length = 0 if text is None else text.bytes(piece)
+        writer.write(piece, documents=documents, bytes=length)
         taken[place] += len(piece)
     return taken
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import FORMAT, Corpus, corpus_files
-from mixopt.corpus.domain_text import DomainText, Spooled
+from mixopt.corpus.domain_text import DomainText, ReadJob, Spooled
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
 from mixopt.corpus.environment import installed_files
 from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, corpus_records
 from mixopt.corpus.mixed_domain import write_mixed
 from mixopt.corpus.tasks import task_file, write_tasks
-from mixopt.corpus.text_jobs import ReadJob, read_texts, write_texts
+from mixopt.corpus.text_jobs import read_texts, write_texts
 from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
     FastTokenizer,
@@ -64,7 +64,7 @@ def prepare_corpus(
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     _check_names(config, evaluation)
-    spools, workers = emptied(path), workers or usable_cores()
+    spools, workers = _emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)
     whole, config = config, config.model_copy(update={"domains": config.sources})
@@ -91,7 +91,7 @@ def prepare_corpus(
     index = {
         "format": FORMAT,
         "tokenizer": config.tokenizer,
-        "vocab_size": _vocab_size(tokenizer, tokens),
+        "vocab_size": tokenizer.vocab_size if tokenizer else max(d.vocab_size for d in tokens),
         "domains": list(whole.domains),
         "targets": [*evaluation, *whole.parts],
         "tasks": names,
@@ -115,19 +115,20 @@ def _write_mixed(
         made = write_mixed(name, mixed, path, tokenizer, config.tokenizer)
         for part in mixed.domains:
             shutil.rmtree(path / part / "train")
-        shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in made.shares.items())
-        progress(f"{name}: {sum(made.tokens.values()):,} training tokens, {shares}")
-        found[name] = made.to_json()
+        shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in made["shares"].items())
+        progress(f"{name}: {sum(made['tokens'].values()):,} training tokens, {shares}")
+        found[name] = made
     return found
 
 
-def emptied(path: Path) -> Path:
+def _emptied(path: Path) -> Path:
     """Make the folder no corpus, without what an interrupted preparation left there."""
     try:
         (path / INDEX).unlink(missing_ok=True)
         for file in TOKENIZER_FILES:
             (path / file).unlink(missing_ok=True)
-        for left in (path / ".text", path / TASK_FOLDER, *_left_behind(path)):
+        killed = [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]
+        for left in (path / ".text", path / TASK_FOLDER, *killed):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -135,11 +136,6 @@ def emptied(path: Path) -> Path:
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path / ".text"
-
-
-def _left_behind(path: Path) -> list[Path]:
-    """Return the temporary files and folders of a preparation that was killed."""
-    return [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]
 
 
 def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
@@ -207,17 +203,19 @@ def _say_written(
     domain: DomainText | DomainTokens, written: Mapping[str, int], least: int, progress: Say
 ) -> None:
     """Check that enough was written of each split, and say how much."""
+    dropped = domain.equal_to_evaluation
+    because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
     for what, tokens in written.items():
-        _check_enough(domain, what, tokens, least)
+        hint = "give it more text, or leave it out"
+        if what == "held-out" and not domain.is_target:
+            hint = "raise corpus.validation_fraction, or name files as 'validation'"
+        if tokens < least:
+            raise CorpusError(
+                f"domain {domain.name!r}: {tokens:,} {what} tokens{because}, fewer than one"
+                f" sequence of {least:,}; {hint}"
+            )
     counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
     progress(f"{domain.name}: {counts}")
-
-
-def _vocab_size(tokenizer: Tokenizer | None, tokens: list[DomainTokens]) -> int:
-    """Return the ids of the tokenizer; where it is not here, as many as its tokens have."""
-    if tokenizer is not None:
-        return tokenizer.vocab_size
-    return max(domain.vocab_size for domain in tokens)
 
 
 def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
@@ -227,20 +225,6 @@ def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], 
             if name in config.domains:
                 write_elsewhere(path / name / "train", source.tokens or 0, config.tokenizer)
             write_elsewhere(path / name / "validation", 0, config.tokenizer)
-
-
-def _check_enough(text: DomainText | DomainTokens, what: str, tokens: int, least: int) -> None:
-    if tokens >= least:
-        return
-    dropped = text.equal_to_evaluation
-    because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
-    hint = "give it more text, or leave it out"
-    if what == "held-out" and not text.is_target:
-        hint = "raise corpus.validation_fraction, or name files as 'validation'"
-    raise CorpusError(
-        f"domain {text.name!r}: {tokens:,} {what} tokens{because}, fewer than one sequence of"
-        f" {least:,}; {hint}"
-    )
 
 
 def _provenance(

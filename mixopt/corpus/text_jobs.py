@@ -9,17 +9,12 @@ end the process that reads it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.domain_text import AT, DomainText, Spool, Spooled, read_domain, read_target
-from mixopt.corpus.environment import DOMAIN_BYTES
-from mixopt.corpus.sources import TextFile, is_local, text_files
+from mixopt.corpus.domain_text import DomainText, ReadJob, Spool, Spooled
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
@@ -31,57 +26,12 @@ _BATCH_BYTES = 4_000_000
 _DEADLY = ("parquet", "arrow")  # builders whose libraries may die of a damaged file
 
 
-@dataclass(frozen=True)
-class ReadJob:
-    """A domain or target that is text, to be read."""
-
-    name: str
-    source: SourceConfig
-    is_target: bool
-    config: CorpusConfig
-    folder: Path
-    seed: int
-
-    @property
-    def what(self) -> str:
-        """What a message says where the process dies: what it was at."""
-        at = self.folder / AT
-        where = f": {at.read_text()}" if at.exists() else ""
-        return f"domain {self.name!r}{where}: the process that reads it"
-
-    @cached_property
-    def files(self) -> list[TextFile]:
-        """Its files, where it is files."""
-        has_files = self.source.environment is None and is_local(self.source)
-        return text_files(self.name, self.source) if has_files else []
-
-    @property
-    def is_deadly(self) -> bool:
-        """Whether a library that decodes its files may die of a damaged one."""
-        return any(file.builder in _DEADLY for file in self.files)
-
-    def bytes(self) -> float:
-        """Return how many bytes are read at most, as far as is known before."""
-        most = self.source.max_bytes or self.config.max_bytes or math.inf
-        if self.is_target:
-            most = min(most, self.config.max_validation_bytes)
-        if self.source.environment is not None:
-            return min(most, DOMAIN_BYTES)
-        return min(most, sum(file.bytes for file in self.files) or math.inf)
-
-    def read(self) -> DomainText:
-        """Read, split and spool it."""
-        if self.is_target:
-            return read_target(self.name, self.source, self.config, self.folder)
-        return read_domain(self.name, self.source, self.config, self.folder, self.seed)
-
-
 def read_texts(jobs: Sequence[ReadJob], workers: int, say: Say) -> list[DomainText]:
     """Read all domains and targets."""
-    sizes = [job.bytes() for job in jobs]
+    sizes = [job.bytes for job in jobs]
     is_worth_it = workers > 1 and len(jobs) > 1 and sum(sizes) >= MIN_BYTES
     largest_first = sorted(range(len(jobs)), key=lambda place: -sizes[place])
-    apart = [place for place in largest_first if is_worth_it or jobs[place].is_deadly]
+    apart = [place for place in largest_first if is_worth_it or _is_deadly(jobs[place])]
     here = [place for place in range(len(jobs)) if place not in apart]
     read = in_processes(_read, [jobs[place] for place in apart], workers, died=_died)
     texts = chain((jobs[place].read() for place in here), read)
@@ -95,6 +45,11 @@ def read_texts(jobs: Sequence[ReadJob], workers: int, say: Say) -> list[DomainTe
                 say(found[number].summary)
                 number += 1
     return [found[place] for place in range(len(jobs))]
+
+
+def _is_deadly(job: ReadJob) -> bool:
+    """Tell whether a library that decodes its files may die of a damaged one."""
+    return any(file.builder in _DEADLY for file in job.files)
 
 
 def _read(job: ReadJob) -> DomainText:
