@@ -81,7 +81,7 @@ def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFi
         raise index.error(
             f"{index.where}: format {shown_name(index.text('format'))}, expected {expected!r}"
         )
-    check_seal(index.content, index.where, mend=PREPARE_AGAIN, error=error)
+    check_seal(index.content, index.where, hint=PREPARE_AGAIN, error=error)
     return index
 
 

@@ -79,7 +79,7 @@ def read_content(path: Path) -> FitShape:
     given = content.get("format") if isinstance(content, dict) else None
     if given != FORMAT:
         raise RunError(f"{file}: format {given!r}, not {FORMAT!r}; {AGAIN}")
-    found: FitShape = read_sealed(file, FitShape, mend=AGAIN)
+    found: FitShape = read_sealed(file, FitShape, hint=AGAIN)
     for name, fault in Verifier(path).faults(found.files).items():
         raise RunError(f"{path / name}: {fault}; {AGAIN}")
     for name in TABLES if found.slopes is None else (*TABLES, PILOTS):
@@ -130,7 +130,7 @@ def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, p
 
 
 def _read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    table = read_table(path, mend=AGAIN)
+    table = read_table(path, hint=AGAIN)
     for name, kind in columns.items():
         if table.schema.get(name) != kind:
             raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")

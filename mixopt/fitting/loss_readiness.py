@@ -178,12 +178,12 @@ class FitReadiness:
             ratio = one.of_trials.ratio
             if ratio is None:
                 found = f"no regressor ranks held-out trials on it (Spearman {_ranked(one)})"
-                mend = "set design.replicates and objective.leave_out: noise"
+                hint = "set design.replicates and objective.leave_out: noise"
             else:
                 found = f"its signal is {ratio:.2f} times the noise between seeds"
-                mend = "set objective.leave_out: noise"
+                hint = "set objective.leave_out: noise"
             raise ConfigError(
-                f"objective: {one.name!r} is noise: {found}; {mend}, or objective.allow_noise: true"
+                f"objective: {one.name!r} is noise: {found}; {hint}, or objective.allow_noise: true"
             )
 
     def to_json(self) -> dict[str, Any]:

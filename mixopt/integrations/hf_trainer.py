@@ -312,4 +312,4 @@ def read_state(file: Path) -> Any:
             f"{file}: not found: the checkpoint was not made by such a Trainer; start with"
             " load_state_dict(state) and train() without it"
         )
-    return read_sealed(file, mend="train from another checkpoint", error=SamplerError)
+    return read_sealed(file, hint="train from another checkpoint", error=SamplerError)

@@ -242,7 +242,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def read_state(path: Path) -> CheckpointState:
     """Return what a checkpoint holds besides tensors."""
     file = path / STATE
-    state: CheckpointState = read_sealed(file, CheckpointState, mend=_HINT)
+    state: CheckpointState = read_sealed(file, CheckpointState, hint=_HINT)
     check_names(state.files, f"{file}: files", RunError)
     return state
 

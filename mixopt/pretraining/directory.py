@@ -114,7 +114,7 @@ def record_config(config: PretrainConfig, out: Path) -> None:
 
 def recorded_config(record: Path) -> dict[str, Any]:
     """Return the configuration that a run was begun with, as plain values."""
-    check_sealed_text(record, HEADER, mend="restore it from a copy; it is needed to resume")
+    check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
     recorded: dict[str, Any] = checked_as(
         dict[str, Any], read_yaml(record, error=RunError), str(record)
     )

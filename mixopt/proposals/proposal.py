@@ -126,7 +126,7 @@ def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, Stat
     content = read_yaml(path, error=RunError)
     if SEAL not in content:
         raise MixtureError(f"{path}: is a mixture but not a {what}; {hint}")
-    check_seal(content, str(path), mend=hint, error=MixtureError)
+    check_seal(content, str(path), hint=hint, error=MixtureError)
     return mixture, StateFields(content, str(path), MixtureError)
 
 

@@ -119,5 +119,5 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
         "edit the file that the run was made from, and rewrite this one: mixopt run CONFIG --out "
         f"{path}"
     )
-    check_sealed_text(record, HEADER, mend=hint)
+    check_sealed_text(record, HEADER, hint=hint)
     return Run(path, load_config(record, trust=trust), str(record), trust)

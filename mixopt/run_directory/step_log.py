@@ -309,7 +309,7 @@ class StepLog:
 def read_steps(directory: Path) -> dict[str, StepRecord]:
     """Read what is noted of the steps of a run, by name."""
     hint = "restore it from a copy, or make the run again in another folder"
-    shape: _StepsShape = read_sealed(directory / NAME, _StepsShape, mend=hint)
+    shape: _StepsShape = read_sealed(directory / NAME, _StepsShape, hint=hint)
     for record in shape.steps.values():
         for name in record.files:
             below(directory, name)

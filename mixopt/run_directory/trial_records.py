@@ -161,7 +161,7 @@ class StartRecord(BaseModel):
         """Read the record of a run directory; None where there is none."""
         file = folder / START_FILE
         hint = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
-        record: StartRecord | None = read_sealed(file, cls, mend=hint) if file.exists() else None
+        record: StartRecord | None = read_sealed(file, cls, hint=hint) if file.exists() else None
         return record
 
     def write(self, folder: Path) -> None:

@@ -165,7 +165,7 @@ def read_result(folder: Path) -> GroupResult | None:
         if RESULT not in os.listdir(folder):
             return None
     try:
-        result: GroupResult = read_sealed(folder / RESULT, GroupResult, mend="run it again")
+        result: GroupResult = read_sealed(folder / RESULT, GroupResult, hint="run it again")
     except MixoptError as error:
         return GroupResult(error=f"the worker's answer cannot be used: {error}")
     return result

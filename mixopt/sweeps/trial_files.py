@@ -115,7 +115,7 @@ def trial_paths(folder: Path) -> list[Path]:
 
 def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResult]:
     """Read a trial's file: the trial and what became of it."""
-    content = read_sealed(path, EntryShape, mend="delete it to train the trial again")
+    content = read_sealed(path, EntryShape, hint="delete it to train the trial again")
     if made_by not in (None, content.made_by):
         raise RunError(
             f"{path}: was trained by another configuration or on another corpus; use another --out,"

@@ -53,25 +53,25 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_sealed(
-    path: Path, shape: Any = None, *, mend: str, error: type[MixoptError] = RunError
+    path: Path, shape: Any = None, *, hint: str, error: type[MixoptError] = RunError
 ) -> Any:
     """Read what `write_sealed` wrote."""
     content = read_json(path, error=error)
     if not isinstance(content, dict):
-        raise error(f"{path}: expected fields, got {type(content).__name__}; {mend}")
-    check_seal(content, str(path), mend=mend, error=error)
+        raise error(f"{path}: expected fields, got {type(content).__name__}; {hint}")
+    check_seal(content, str(path), hint=hint, error=error)
     values = {name: value for name, value in content.items() if name != SEAL}
     return values if shape is None else checked_as(shape, values, str(path), error)
 
 
 def check_seal(
-    content: Mapping[str, Any], where: str, *, mend: str, error: type[MixoptError] = RunError
+    content: Mapping[str, Any], where: str, *, hint: str, error: type[MixoptError] = RunError
 ) -> None:
     """Check that values are those that were sealed."""
     if SEAL not in content:
-        raise error(f"{where}: {SEAL}: is missing; {mend}")
+        raise error(f"{where}: {SEAL}: is missing; {hint}")
     if not is_sealed(content):
-        raise error(f"{where}: has changed since it was written (its sha256 differs); {mend}")
+        raise error(f"{where}: has changed since it was written (its sha256 differs); {hint}")
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
@@ -87,12 +87,12 @@ def sealed_text(text: str, header: str) -> str:
     return f"# {header}\n{_LINE}{_hash(text.encode())}\n{text}"
 
 
-def check_sealed_text(path: Path, header: str, *, mend: str) -> None:
+def check_sealed_text(path: Path, header: str, *, hint: str) -> None:
     """Check that a file is what `sealed_text` made."""
     head, _, rest = read_bytes(path).partition(f"\n{_LINE}".encode())
     seal, _, text = rest.partition(b"\n")
     if head != f"# {header}".encode() or seal != _hash(text).encode():
-        raise RunError(f"{path}: has changed since it was written; {mend}")
+        raise RunError(f"{path}: has changed since it was written; {hint}")
 
 
 def _hash(content: bytes) -> str:
@@ -243,32 +243,32 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
     write_bytes(path, _sealed(stream.getvalue()))
 
 
-def read_table(path: Path, *, mend: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
+def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
     """Read a table; one that has a seal must be what was written."""
     import polars as pl
 
-    hint = f"; {mend}" if mend else ""
+    more = f"; {hint}" if hint else ""
     content = read_bytes(
-        path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{hint}")
+        path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{more}")
     )
     try:
         whole = _is_whole(content)
         if whole is False:
-            raise error(f"{path}: has changed since it was written (its sha256 differs){hint}")
-        return pl.read_parquet(content) if whole else _foreign(path, error, hint)
+            raise error(f"{path}: has changed since it was written (its sha256 differs){more}")
+        return pl.read_parquet(content) if whole else _foreign(path, error, more)
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
         text = " ".join(str(reason).split())[:300]
-        raise error(f"{path}: cannot be read: {text or type(reason).__name__}{hint}") from reason
+        raise error(f"{path}: cannot be read: {text or type(reason).__name__}{more}") from reason
 
 
-def _foreign(path: Path, error: type[MixoptError], hint: str) -> pl.DataFrame:
+def _foreign(path: Path, error: type[MixoptError], more: str) -> pl.DataFrame:
     """Decode somebody else's table in another process."""
     import polars as pl
 
-    damaged = error(f"{path}: cannot be read: it is damaged{hint}")
+    damaged = error(f"{path}: cannot be read: it is damaged{more}")
     (content,) = in_processes(_decoded, [path], 1, died=lambda _: damaged)
     if isinstance(content, str):
-        raise error(f"{path}: cannot be read: {content}{hint}")
+        raise error(f"{path}: cannot be read: {content}{more}")
     return pl.read_ipc(io.BytesIO(content))
 
 

@@ -60,8 +60,8 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
         found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
         missing = error.name or str(error)
-        mend = _ELSEWHERE if ":" in name else f"'mixopt[{EXTRAS[kind]}]'"
-        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {mend}") from error
+        hint = _ELSEWHERE if ":" in name else f"'mixopt[{EXTRAS[kind]}]'"
+        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {hint}") from error
     _check_methods(kind, name, found)
     return found
 

@@ -154,7 +154,7 @@ def write_design(trials: Sequence[Trial], path: Path) -> None:
 
 def read_design(path: Path) -> list[Trial]:
     """Read what `write_design` wrote, in the same order."""
-    table = read_table(path, mend="make it again with mixopt run --from design", error=DesignError)
+    table = read_table(path, hint="make it again with mixopt run --from design", error=DesignError)
     missing = [name for name in COLUMNS if name not in table.columns]
     domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
     if missing or not domains:

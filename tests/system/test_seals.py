@@ -32,13 +32,13 @@ TABLE = pl.DataFrame({"a": [1.0, 2.0, float("nan")], "b": ["x", None, "z"], "c":
 
 def test_sealed_values_come_back(tmp_path):
     write_sealed(tmp_path / "a.json", {"x": (1, 2), "y": {"3": 0.1}})
-    assert read_sealed(tmp_path / "a.json", mend="redo") == {"x": [1, 2], "y": {"3": 0.1}}
+    assert read_sealed(tmp_path / "a.json", hint="redo") == {"x": [1, 2], "y": {"3": 0.1}}
 
 
 def test_a_file_that_is_formatted_anew_says_the_same(tmp_path):
     write_sealed(tmp_path / "a.json", {"x": 1})
     (tmp_path / "a.json").write_text(json.dumps(json.loads((tmp_path / "a.json").read_text())))
-    assert read_sealed(tmp_path / "a.json", mend="redo") == {"x": 1}
+    assert read_sealed(tmp_path / "a.json", hint="redo") == {"x": 1}
 
 
 def test_every_flip_in_sealed_json_is_found_or_harmless(tmp_path):
@@ -50,7 +50,7 @@ def test_every_flip_in_sealed_json_is_found_or_harmless(tmp_path):
         flipped[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(flipped)
         try:
-            found = read_sealed(path, mend="redo")
+            found = read_sealed(path, hint="redo")
         except RunError:
             continue
         assert found == {"loss": 3.25, "name": "web"}
@@ -59,7 +59,7 @@ def test_every_flip_in_sealed_json_is_found_or_harmless(tmp_path):
 def test_values_without_a_seal_say_what_makes_them_again(tmp_path):
     (tmp_path / "a.json").write_text('{"x": 1}')
     with pytest.raises(RunError, match="sha256: is missing; run mixopt sweep"):
-        read_sealed(tmp_path / "a.json", mend="run mixopt sweep")
+        read_sealed(tmp_path / "a.json", hint="run mixopt sweep")
 
 
 def test_every_flip_in_a_sealed_table_is_found_or_harmless(tmp_path):
@@ -157,7 +157,7 @@ def test_a_damaged_table_of_somebody_elses_is_one_line_and_nothing_is_printed(tm
 def test_what_json_has_not_is_a_change(value):
     content = sealed({"a": 1}) | {"a": value}
     with pytest.raises(RunError, match=r"a\.yaml: has changed since it was written"):
-        check_seal(content, "a.yaml", mend="make it again")
+        check_seal(content, "a.yaml", hint="make it again")
 
 
 @pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.nightly)])

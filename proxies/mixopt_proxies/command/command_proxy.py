@@ -132,7 +132,7 @@ class _TrialRun:
 
     def _kept(self) -> TrialResult:
         """Return the result of an earlier run, if it is of this very trial and unchanged."""
-        done = read_sealed(self._path / DONE, mend="delete it to run the trial again")
+        done = read_sealed(self._path / DONE, hint="delete it to run the trial again")
         folder = inside(self._path, str(done.get("attempt")))
         file = inside(folder, str(done.get("file")))
         same = {name: done.get(name) for name in self._identity} == self._identity
