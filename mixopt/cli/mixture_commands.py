@@ -321,14 +321,15 @@ def read_risk(option: str | None) -> RiskConfig | None:
 
 def read_size(option: str | None) -> dict[str, float]:
     """Read `parameters=1e9,tokens=25e9`."""
-    found = {}
+    from mixopt.config import token_count
+
+    found: dict[str, float] = {}
     for part in option.split(",") if option else ():
         name, _, number = part.partition("=")
-        try:
-            found[name.strip()] = float(number)
-        except ValueError:
-            name = ""
-        if name.strip() not in ("parameters", "tokens"):
+        name = name.strip()
+        if name in ("parameters", "tokens") and (count := token_count(number, f"--at {name}")):
+            found[name] = count
+        else:
             raise ConfigError(
                 f"--at {part}: expected parameters=P or tokens=T, such as tokens=25e9"
             )

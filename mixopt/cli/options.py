@@ -115,7 +115,7 @@ SizesPath = Annotated[
     Option("--inventory", metavar="FILE", help="YAML of tokens by domain [default: the run's]."),
 ]
 FullLength = Annotated[
-    str | None, Option("--tokens", metavar="N", help="Tokens of the full run, such as 25e9.")
+    str | None, Option("--tokens", metavar="N", help="Tokens of the full run: 1T, 50B or 25e9.")
 ]
 Batch = Annotated[
     str | None,

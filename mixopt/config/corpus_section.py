@@ -436,7 +436,7 @@ def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -
             return source
         raise ConfigError(
             f"{where}: domain {name!r} is missing; add its tokens or bytes, as in"
-            f" `{name}: 5e9` (mixopt count CONFIG finds them)"
+            f" `{name}: 5e9` (mixopt check CONFIG --write FILE finds them)"
         )
     unit, value = size
     if source.is_tokens and unit == "bytes":
@@ -466,7 +466,7 @@ def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) ->
         if sized and corpus.inventory is None and not source.is_sized:
             message = (
                 f"its size is not stated, but that of {sized[0]!r} is: give tokens or bytes of "
-                "every domain, or of none (mixopt count CONFIG finds them)"
+                "every domain, or of none (mixopt check CONFIG --write FILE finds them)"
             )
             yield ("corpus", "domains", name), message
 

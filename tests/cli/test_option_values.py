@@ -46,8 +46,10 @@ def test_a_risk_is_deviations_or_a_quantile():
 
 
 def test_a_size_is_parameters_and_tokens():
-    assert read_size("parameters=1e9, tokens=25e9") == {"parameters": 1e9, "tokens": 25e9}
+    assert read_size("parameters=1B, tokens=25e9") == {"parameters": 1e9, "tokens": 25e9}
     assert read_size(None) == {}
-    for wrong in ("1e9", "layers=3", "tokens=much"):
+    with pytest.raises(MixoptError, match="--at tokens: 'much' is not a number of tokens"):
+        read_size("tokens=much")
+    for wrong in ("1e9", "layers=3"):
         with pytest.raises(MixoptError, match=f"--at {wrong}: expected parameters=P or tokens=T"):
             read_size(wrong)

@@ -26,13 +26,13 @@ def test_each_loss_has_its_weight_and_its_rank_correlation(fit):
 
 def test_it_is_said_in_lines_with_the_command_that_shows_more(fit):
     (line,) = readiness(fit).lines("runs/mine")
-    assert line == "readiness of 4 losses: 4 ready: mixopt readiness runs/mine"
+    assert line == "readiness of 4 losses: 4 ready: mixopt status runs/mine --readiness"
 
 
 def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
     found = readiness(fitted("linear", trials=make_trials(replicates=1)))
     (line,) = found.lines("D")
-    alone = "(without replicates, from held-out folds alone): mixopt readiness D"
+    alone = "(without replicates, from held-out folds alone): mixopt status D --readiness"
     assert line == f"readiness of 4 losses: 4 ready {alone}"
     text = readiness_text(found)
     heads = " ".join(text.partition("─")[0].split("\n\n")[1].split())

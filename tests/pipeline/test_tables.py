@@ -389,7 +389,8 @@ def test_options_that_do_not_go_together_are_one_line(arguments, message, tmp_pa
     ("options", "message"),
     [
         (["--target", "cod"], "unknown evaluation domain 'cod'; did you mean 'code'"),
-        (["--at", "tokens=0"], "--at parameters: is missing; the trials have no numbers"),
+        (["--at", "tokens=0"], "--at tokens: '0' is not a number of tokens"),
+        (["--at", "tokens=1T"], "--at parameters: is missing; the trials have no numbers"),
         (["--at", "layers=3"], "--at layers=3: expected parameters=P or tokens=T"),
     ],
 )
