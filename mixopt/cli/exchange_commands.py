@@ -31,6 +31,7 @@ from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.run_directory import CheckedPart
+    from mixopt.sampling import Schedule
 
 TABLES = {".csv", ".parquet"}
 # What export writes beside the forms of trainers: unit, needs.
@@ -178,25 +179,33 @@ def export_command(
         return
     if source is None or to is None:
         raise ConfigError("export: give MIXTURE --to TOOL; mixopt export --list shows the tools")
-    if to in ("corpus", "transformers-model") and out is None:
+    if to in OTHER_TOOLS and out is None:
         raise ConfigError(f"export: --to {to} needs --out, the place to write to")
     if to != "schedule" and (stages is not None or batch is not None):
         raise ConfigError("export: --stages and --batch are for --to schedule")
+    length = token_count(tokens, "--tokens")
     if to == "corpus":
         _publish(source, out or "", as_json)
     elif to == "transformers-model":
-        _export_model(source, Path(out or ""), checkpoint, trust, as_json)
+        from mixopt.pretraining import export_lines, export_model
+
+        model = export_model(source, Path(out or ""), step=checkpoint, trust=trust)
+        print_json(model.to_json()) if as_json else show("\n".join(export_lines(model)))
     elif to == "schedule":
-        _export_schedule(
-            source, out, token_count(tokens, "--tokens"), batch, stages, inventory, trust, as_json
+        from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
+
+        batch, stages = batch or BATCH, stages or ONE_STAGE
+        schedule = schedule_of(
+            source, tokens=length, batch=batch, stages=stages, inventory=inventory, trust=trust
         )
+        _write_schedule(schedule, str(out), as_json)
     else:
         from mixopt.pipeline import export
 
         texts = export(
             source,
             to,
-            tokens=token_count(tokens, "--tokens"),
+            tokens=length,
             inventory=inventory,
             paths=paths,
             sample_tokens=sample_tokens,
@@ -229,41 +238,13 @@ def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: b
             print_json({"tool": to, "files": files})
 
 
-def _export_schedule(
-    source: Path,
-    out: str | None,
-    tokens: int | None,
-    batch: str | None,
-    stages: str | None,
-    inventory: Path | None,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
-
-    if out is None:
-        raise ConfigError("export: --to schedule needs --out FILE")
-    schedule = schedule_of(
-        source,
-        tokens=tokens,
-        batch=batch or BATCH,
-        stages=stages or ONE_STAGE,
-        inventory=inventory,
-        trust=trust,
-    )
+def _write_schedule(schedule: Schedule, out: str, as_json: bool) -> None:
     schedule.to_file(Path(out))
     if as_json:
         print_json({"file": out, **schedule.to_json()})
         return
     show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
     show(f"{COMMAND}mixopt predict {out}")
-
-
-def _export_model(run: Path, out: Path, checkpoint: int | None, trust: bool, as_json: bool) -> None:
-    from mixopt.pretraining import export_lines, export_model
-
-    export = export_model(run, out, step=checkpoint, trust=trust)
-    print_json(export.to_json()) if as_json else show("\n".join(export_lines(export)))
 
 
 def _publish(run: Path, url: str, as_json: bool) -> None:
@@ -346,7 +327,14 @@ def pretrain_command(
     from mixopt.pretraining import pretrain, result_lines
 
     if score is not None:
-        _score(config, score, checkpoint, items, device, trust, as_json)
+        from mixopt.config import one_of
+        from mixopt.pretraining import score_tasks, scores_text
+
+        place = one_of("--device", device, ("auto", "cpu", "cuda"))
+        scores = score_tasks(
+            config, score, checkpoint=checkpoint, items=items, device=place, trust=trust
+        )
+        print_json(scores.to_json()) if as_json else show(scores_text(scores))
         return
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)
     if int(os.environ.get("RANK", "0")):
@@ -357,29 +345,6 @@ def pretrain_command(
         raise typer.Exit(130)  # which is answered with how to resume
     if not result.is_finished:
         say(f"pretrain: stopped at step {result.step}; the same command resumes")
-
-
-def _score(
-    run: Path,
-    tasks: Path,
-    checkpoint: str | None,
-    items: int | None,
-    device: str,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    from mixopt.config import one_of
-    from mixopt.pretraining import score_tasks, scores_text
-
-    scores = score_tasks(
-        run,
-        tasks,
-        checkpoint=checkpoint,
-        items=items,
-        device=one_of("--device", device, ("auto", "cpu", "cuda")),
-        trust=trust,
-    )
-    print_json(scores.to_json()) if as_json else show(scores_text(scores))
 
 
 @app.command("experts")

@@ -200,6 +200,7 @@ def run_command(
         retry_failed=retry_failed,
         trust=trust,
         say=say,
+        progress=True,
     )
     _print_run(run, until, as_json)
 

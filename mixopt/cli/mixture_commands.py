@@ -136,6 +136,9 @@ def propose_command(
             help="Penalise uncertainty: by standard deviations, or a quantile.",
         ),
     ] = None,
+    free: Annotated[
+        bool, Option("--free", help="Leave out the run's own limits; --constraints alone count.")
+    ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -154,6 +157,7 @@ def propose_command(
         "constraints": constraints,
         "inventory": inventory,
         "risk": read_risk(risk),
+        "free": free,
         "trust": trust,
     }
     if pareto:
@@ -166,10 +170,19 @@ def propose_command(
     proposal = propose(directory, target=chosen_objective(target, objective), **given)
     name = "-".join(re.sub(r"[*?\[\]]+", "_", one) for one in target or ())[:MAX_NAME]
     name = name or ("objective" if objective is None else objective.stem)
-    path = out or directory / "proposals" / f"{name}.yaml"
+    path = out or _unused(directory / "proposals" / f"{name}.yaml")
     proposal.to_file(path)
     print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
     say(f"proposal: {path}")
+
+
+def _unused(path: Path) -> Path:
+    """Return a path that no earlier answer has: `objective.yaml`, `objective-2.yaml`."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 def _trade_off(
@@ -186,7 +199,7 @@ def _trade_off(
 
     fit = load_fit(directory, trust=given["trust"])
     front = trade_off(directory, targets, points=points, **given)
-    folder = out or directory / "proposals" / "-".join(["front", *targets])
+    folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
     print_json(front.to_json()) if as_json else show(front_text(front))
@@ -244,7 +257,12 @@ def fit_command(
     if test:
         if out or regressor or target or objective or at or inventory:
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
-        _evaluate(first, tables, affine, ignore or (), drop_incomplete, trust, as_json)
+        from mixopt.pipeline import evaluate
+        from mixopt.reporting import evaluation_text
+
+        reading = {"drop_incomplete": drop_incomplete, "affine": affine}
+        found = evaluate(first, tables, ignore=ignore or (), trust=trust, **reading)
+        print_json(found) if as_json else show(evaluation_text(found))
         return
     if affine:
         raise ConfigError("fit: --affine is for --test")
@@ -278,29 +296,6 @@ def fit_command(
     for line in ready.lines(str(out)):
         show(f"fit: {line}")
     show(f"{COMMAND}{command}")
-
-
-def _evaluate(
-    directory: Path,
-    tables: list[Path],
-    affine: bool,
-    ignore: list[str] | tuple[str, ...],
-    drop_incomplete: bool,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    from mixopt.pipeline import evaluate
-    from mixopt.reporting import evaluation_text
-
-    found = evaluate(
-        directory,
-        tables,
-        affine=affine,
-        ignore=ignore,
-        drop_incomplete=drop_incomplete,
-        trust=trust,
-    )
-    print_json(found) if as_json else show(evaluation_text(found))
 
 
 def read_risk(option: str | None) -> RiskConfig | None:

@@ -108,7 +108,7 @@ ObjectivePath = Annotated[
 ]
 LimitsPath = Annotated[
     Path | None,
-    Option("--constraints", metavar="FILE", help="YAML of constraints, in the form of CONFIG."),
+    Option("--constraints", metavar="FILE", help="YAML of changes to the run's constraints."),
 ]
 SizesPath = Annotated[
     Path | None,

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mixopt.config import (
     ObjectiveConfig,
     RiskConfig,
+    read_constraints,
     read_inventory,
     stated_tokens,
 )
+from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
@@ -236,6 +238,7 @@ def propose(
     constraints: Path | None = None,
     inventory: Path | None = None,
     risk: RiskConfig | None = None,
+    free: bool = False,
     trust: bool = False,
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before.
@@ -244,9 +247,10 @@ def propose(
         directory: A run directory, or a folder with a fit (`load_fit`).
         target: What is minimised (`Fit.propose`); the fit's own objective when None.
         tokens: Length of the full run; the run's own when None.
-        constraints: YAML of what is allowed; the run's own when None.
+        constraints: YAML of changes to what the run allows.
         inventory: YAML of tokens by domain; the run's own when None.
         risk: How much being unsure counts; the run's own when None.
+        free: Whether the run's own limits are left out.
         trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
@@ -254,7 +258,9 @@ def propose(
         InfeasibleError: Constraints that no mixture meets.
     """
     directory = Path(directory)
-    request = _request(directory, target, tokens, constraints, inventory, risk, trust=trust)
+    request = _request(
+        directory, target, tokens, constraints, inventory, risk, free=free, trust=trust
+    )
     with steady_progress("propose", search_steps(request.search)) as update:
         found = propose_mixture(request, update=update)
     if not (directory / "config.yaml").exists():
@@ -271,10 +277,14 @@ def trade_off(
     constraints: Path | None = None,
     inventory: Path | None = None,
     risk: RiskConfig | None = None,
+    free: bool = False,
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets (`propose`)."""
-    request = _request(Path(directory), None, tokens, constraints, inventory, risk, trust=trust)
+    directory = Path(directory)
+    request = _request(
+        directory, None, tokens, constraints, inventory, risk, free=free, trust=trust
+    )
     with steady_progress("front", points) as update:
         return propose_front(request, targets, points=points, update=update)
 
@@ -324,6 +334,7 @@ def _request(
     inventory: Path | None,
     risk: RiskConfig | None,
     *,
+    free: bool = False,
     trust: bool,
 ) -> ProposalRequest:
     """Return what is asked of a fit; what is None is as the run has it."""
@@ -331,8 +342,14 @@ def _request(
     sizes = known_inventory(directory, inventory, fit.domains, trust)
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
+        changes: Constraints | Path | None = constraints
+        if free:
+            own = read_constraints(constraints or {})
+            length = tokens or run.config.propose.target_tokens
+            known = sizes or dict.fromkeys(fit.domains, 1)
+            changes = Constraints.from_config(own, known, target_tokens=length)
         return request_of(
-            run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
+            run, fit, target, tokens=tokens, constraints=changes, inventory=sizes, risk=risk
         )
     return ProposalRequest.of(
         fit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from mixopt.run_directory import (
     steps_from,
     working_in,
 )
-from mixopt.system import Say, check_links, check_trusted, duration, silent
+from mixopt.system import Say, check_links, check_trusted, duration, hidden_progress, silent
 from mixopt.tracking import Tracker, open_tracker, tracked
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def run(
     redo: str | None = None,
     retry_failed: bool = False,
     trust: bool = False,
-    say: Say = silent,
+    say: Say | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Run the steps in order: prepare, design, sweep, fit, propose, validate, report.
 
@@ -71,11 +73,13 @@ def run(
         trust: Where `config` is the record in the run directory itself: read, run and train what it
             names, follow links that lead out, and send to the server that it names.
         say: Called with a line about what happens.
+        progress: Whether progress is shown on standard error; where `say` is given, it is not.
 
     Raises:
         MixoptError: Something that was given cannot be right; one line says how to fix it.
     """
-    last = step_named(until)
+    hide = say is not None if progress is None else not progress
+    say, last = say or silent, step_named(until)
     if redo is not None and step_named(redo) not in (*steps_before(last), last):
         raise RunError(f"--from {redo} comes after --until {until}, and would delete it alone")
     planned = _planned(config, Path(out), overrides, trust=trust)
@@ -96,7 +100,7 @@ def run(
             _forget_failed(opened)
         if last is PREPARE and opened.is_done(PREPARE.name):
             _discard_altered_shards(opened, say)
-        with open_tracker(opened, say) as tracker:
+        with open_tracker(opened, say) as tracker, hidden_progress() if hide else nullcontext():
             for step in (*steps_before(last), last):
                 _do(opened, step, tracker, say)
     return opened

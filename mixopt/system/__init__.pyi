@@ -76,6 +76,7 @@ from .processes import (
 from .progress import (
     Say as Say,
     Update as Update,
+    hidden_progress as hidden_progress,
     no_progress as no_progress,
     progress as progress,
     silent as silent,

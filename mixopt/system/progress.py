@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from mixopt.system.text import duration
 
@@ -27,6 +28,19 @@ def silent(line: str) -> None:
     """Say nothing."""
 
 
+_is_hidden: ContextVar[bool] = ContextVar("_is_hidden", default=False)
+
+
+@contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Show no progress while the block runs: whoever calls has their own way to hear of it."""
+    before = _is_hidden.set(True)
+    try:
+        yield
+    finally:
+        _is_hidden.reset(before)
+
+
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Update]:
     """Show the progress of a step on standard error.
@@ -38,6 +52,9 @@ def progress(title: str, total: float) -> Iterator[Update]:
     Yields:
         A function that takes the amount done so far and a note to show beside it.
     """
+    if _is_hidden.get():
+        yield no_progress
+        return
     if not sys.stderr.isatty():
         lines = _Lines(title, total)
         yield lines
@@ -65,6 +82,9 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
     What was reported last is shown again each second with the time that has passed, so that a step
     of which nothing is heard for a minute is still seen to work. Arguments are as for `progress`.
     """
+    if _is_hidden.get():
+        yield no_progress
+        return
     last: list[tuple[float, str]] = [(0.0, "")]
     over = threading.Event()
 

@@ -228,6 +228,13 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
     assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
 
 
+def test_who_listens_hears_all_and_nothing_is_printed(config_path, tmp_path, capfd):
+    said: list[str] = []
+    steps.run(config_path, tmp_path / "run", until="sweep", say=said.append)
+    assert [line.split(":")[0] for line in said][-1] == "sweep"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_speed_of_any_proxy_is_measured():
     training = Training(40_000, eval_tokens=1_000, device="cpu")
     assert measured_speed(make_proxy("ngram", {}), 257, training)[0] > 0
