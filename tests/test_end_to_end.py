@@ -208,15 +208,6 @@ def test_nothing_is_deleted_where_a_redo_cannot_be_done(copy_of_run):
     assert (run / "validation.parquet").exists()
 
 
-def test_another_target_keeps_the_constraints_of_the_run(experiment, tmp_path):
-    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
-    config.write_text(experiment + "constraints: {bounds: {code: [0.3, 0.6]}}\n")
-    assert command("run", config, "--out", run, "--until", "fit").returncode == 0
-    assert command("propose", run, "--target", "prose").returncode == 0
-    mixture = mixopt.Mixture.from_file(run / "proposals" / "prose.yaml")
-    assert 0.3 - 1e-9 <= mixture["code"] <= 0.6 + 1e-9
-
-
 def test_another_objective_keeps_the_trials(copy_of_run):
     config, run = copy_of_run
     trials = (run / "trials.parquet").read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import yaml
@@ -11,8 +10,6 @@ from command_line import mixopt
 
 from mixopt import Proposal, load_run
 from mixopt.run_directory import STEPS
-from mixopt.run_directory.opening import HEADER
-from mixopt.system import sealed_text
 
 
 def answered(*arguments):
@@ -106,20 +103,6 @@ def test_propose_within_guardrails_of_one_word(run, limits, tmp_path):
         assert "allow targets: {" in ended.error
     else:
         assert max(json.loads(ended.out)["epochs"].values()) <= 4 + 1e-6
-
-
-def test_constraints_are_merged_into_those_of_the_run_unless_it_is_free(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
-    record = yaml.safe_load((copy / "config.yaml").read_text())
-    record["constraints"]["bounds"] = {"code": [0.3, 0.6]}
-    (copy / "config.yaml").write_text(sealed_text(yaml.safe_dump(record), HEADER))
-    (tmp_path / "more.yaml").write_text("bounds: {prose: [0.5, 1]}\n")
-    asked = ("propose", copy, "--target", "prose", "--constraints", tmp_path / "more.yaml")
-    found = parsed(*asked)["weights"]
-    assert 0.3 - 1e-9 <= found["code"] <= 0.5 + 1e-9
-    assert parsed(*asked, "--free")["weights"]["code"] < 0.25
-    names = sorted(path.name for path in (copy / "proposals").glob("prose*"))
-    assert names == ["prose-2.yaml", "prose.yaml"]
 
 
 def test_propose_a_front(run, tmp_path):

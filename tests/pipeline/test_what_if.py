@@ -1,0 +1,44 @@
+"""Other questions to a run start from its own limits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from command_line import mixopt as command
+
+import mixopt
+
+
+@pytest.fixture(scope="module")
+def bounded(experiment, tmp_path_factory):
+    """A run up to its fit, with bounds of its own."""
+    folder = tmp_path_factory.mktemp("bounded")
+    config = folder / "tiny.yaml"
+    config.write_text(experiment + "constraints: {bounds: {code: [0.3, 0.6]}}\n")
+    return mixopt.run(config, folder / "run", until="fit").path
+
+
+def weights(*words):
+    ended = command("propose", *words, "--json")
+    assert ended.code == 0, ended.error
+    return json.loads(ended.out)["weights"]
+
+
+def test_another_target_keeps_the_constraints_of_the_run(bounded):
+    assert 0.3 - 1e-9 <= weights(bounded, "--target", "prose")["code"] <= 0.6 + 1e-9
+
+
+def test_constraints_are_merged_into_those_of_the_run_unless_it_is_free(bounded, tmp_path):
+    (tmp_path / "more.yaml").write_text("bounds: {prose: [0.6, 1]}\n")
+    asked = (bounded, "--target", "prose", "--constraints", tmp_path / "more.yaml")
+    assert 0.3 - 1e-9 <= weights(*asked)["code"] <= 0.4 + 1e-9
+    assert weights(bounded, "--target", "code")["code"] <= 0.6 + 1e-9
+    assert weights(bounded, "--target", "code", "--free")["code"] > 0.7
+
+
+def test_an_answer_does_not_overwrite_another(bounded):
+    for _ in range(3):
+        weights(bounded, "--target", "help")
+    names = {path.name for path in (bounded / "proposals").glob("help*")}
+    assert names == {"help.yaml", "help-2.yaml", "help-3.yaml"}
