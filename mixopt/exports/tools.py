@@ -265,14 +265,6 @@ def _python(template: str, entries: Entries, facts: Facts) -> str:
     return "\n".join(written) + "\n"
 
 
-def _titan_source(entry: Entry, facts: Facts) -> str:
-    return repr((builder_of(entry.path), entry.path, entry.amount))
-
-
-def _amount(entry: Entry, facts: Facts) -> str:
-    return repr(entry.amount)
-
-
 def _loading_call(entry: Entry, facts: Facts) -> str:
     """Return the Python call that loads a domain: its files, or a folder or hub dataset by name."""
     builder = builder_of(entry.path)
@@ -342,9 +334,9 @@ def _swift(entries: Entries, facts: Facts) -> Any:
 
 
 _LINES: dict[str, Callable[[Entry, Facts], str]] = {
-    "SOURCE": _titan_source,
+    "SOURCE": lambda entry, facts: repr((builder_of(entry.path), entry.path, entry.amount)),
     "LOADS": _loading_call,
-    "CHANCES": _amount,
+    "CHANCES": lambda entry, facts: repr(entry.amount),
 }
 _BRIDGE_COMMAND = "process_config_with_overrides(recipe, config_filepath=FILE), then"
 _TOOLS = (

@@ -7,7 +7,6 @@ checkpoint, beside that of the batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from mixopt.errors import EstimatorError
 from mixopt.integrations.hf_trainer import MixtureTrainerMixin
 from mixopt.loading import NO_LOSS, MixtureLoader
 from mixopt.online import Driver
-
-MakesDriver = Callable[[Mapping[str, Any]], Driver]
 
 
 class OnlineTrainerMixin(MixtureTrainerMixin):

@@ -57,7 +57,7 @@ def export(
     Args:
         source: A file of a mixture or of a schedule, or a run directory, of which the
             recommendation is meant (before its validation, the proposal), and whose sizes are used.
-        to: The trainer, one of `mixopt.exports.EXPORT_TOOLS`.
+        to: The trainer, one of `mixopt.exports.exporter_names()`.
         tokens: Length of the full run; a schedule has its own.
         inventory: YAML of tokens by domain.
         paths: YAML of paths by domain.

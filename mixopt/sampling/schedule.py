@@ -320,15 +320,13 @@ class Schedule:
         most = self.max_epochs
         if most is not None and not 0 < most < math.inf:
             yield ("max_epochs",), f"{most:g} is not above 0"
-        if self.inventory is None:
-            return
-        for name, tokens in self.inventory.items():
+        for name, tokens in (self.inventory or {}).items():
             if name not in self.domains:
                 near = did_you_mean(name, self.domains)
                 yield ("inventory", name), f"domain {name!r} is in no stage{near}"
             if tokens < 0:
                 yield ("inventory", name), f"{tokens:,} is not a number of tokens"
-        fault = self._epoch_fault(self.inventory, most)
+        fault = None if self.inventory is None else self._epoch_fault(self.inventory, most)
         if fault is not None:
             yield ("stages",), fault
 
@@ -339,8 +337,7 @@ class Schedule:
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)
             if size is None:
-                near = did_you_mean(name, inventory)
-                return f"the inventory does not have domain {name!r}{near}"
+                return f"the inventory does not have domain {name!r}{did_you_mean(name, inventory)}"
             if not size and tokens:
                 return f"domain {name!r} has a share and no tokens; set it to 0"
             # What whole batches round up is ours, and no fault of the mixture.
