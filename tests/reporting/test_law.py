@@ -10,7 +10,8 @@ from made_run import make_run
 
 from mixopt.errors import PluginError
 from mixopt.reporting import law_data, packed_json
-from mixopt.reporting.what_if import what_if_data, what_if_section
+from mixopt.reporting.what_if import starts_of, what_if_data, what_if_section
+from mixopt.run_directory import request_of
 
 ATTACKS = ("</script><script>window.hit = 1</script>", "<!--<script>", "__proto__", "\u2028&amp;")
 
@@ -22,7 +23,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(run):
-    return what_if_data(run)
+    return what_if_data(request_of(run, run.fit), starts_of(run))
 
 
 def test_no_name_ends_the_script_that_holds_it():
@@ -72,7 +73,7 @@ def test_the_data_is_that_of_the_run(run, data):
     assert limits["target_tokens"] == 25_000_000_000
     assert limits["max_epochs"] == [4] * 4
     assert limits["inventory"].tolist() == [run.inventory[name] for name in domains]
-    assert {one["name"] for one in limits["groups"]} == {one.name for one in run.constraints.groups}
+    assert {one["name"] for one in limits["groups"]} == set(run.constraints.groups)
     assert data["trials"]["names"] == run.fit.trials.table["trial"].to_list()
     assert np.array_equal(data["trials"]["weights"], run.fit.data.weights_ND)
 
