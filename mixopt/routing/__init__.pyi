@@ -38,7 +38,6 @@ from .scalars import (
 from .summary import (
     Summary as Summary,
     domain_table as domain_table,
-    expert_ranks as expert_ranks,
     key_column as key_column,
     layer_table as layer_table,
 )
