@@ -287,19 +287,17 @@ def _all_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
 def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
     """Return the field that one of pydantic's errors is about, and what is wrong with it."""
     kind = details["type"]
-    section, location = _as_written(model, details["loc"])
-    name = str(location[-1]) if location else ""
+    section, location, field = _as_written(model, details["loc"])
     if kind == "extra_forbidden":
-        return location, f"unknown field{did_you_mean(name, _fields(section))}"
+        return location, f"unknown field{did_you_mean(str(location[-1]), _fields(section))}"
     if kind == "missing":
-        field = _fields(section).get(name)
         example = f"; for example {field.examples[0]}" if field and field.examples else ""
         return location, f"is missing{example}"
     message = details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
-    value, field = details["input"], _fields(section).get(name)
-    about = None if field is None or kind == "value_error" else field.description
+    value = details["input"]
     got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
+    about = None if field is None or kind == "value_error" else field.description
     return location, f"{message}{got}{f' ({about})' if about else ''}"
 
 
@@ -308,23 +306,25 @@ def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
-def _as_written(model: type[BaseModel], location: Location) -> tuple[type[BaseModel], Location]:
-    """Return the section that has the last part, and the location as the file has it."""
-    section, current = model, model
+def _as_written(
+    model: type[BaseModel], location: Location
+) -> tuple[type[BaseModel], Location, FieldInfo | None]:
+    """Return the section that has the last part, the location as in the file, and the field."""
+    section, current, field = model, model, None
     written: list[str | int] = []
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
-            section, fields = current, _fields(current)
+            section, field = current, _fields(current).get(str(part))
             written.append(part)
-            if part not in fields:
+            if field is None:
                 break
-            current = _plain(fields[str(part)].annotation)
+            current = _plain(field.annotation)
         elif get_origin(current) in (dict, list, tuple):
             written.append(part)
             current = _plain(get_args(current)[-1])
         else:
             break
-    return section, tuple(written)
+    return section, tuple(written), field
 
 
 def _plain(annotation: Any) -> Any:
