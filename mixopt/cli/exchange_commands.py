@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
 from mixopt.cli.options import (
     COMMAND,
@@ -15,13 +15,17 @@ from mixopt.cli.options import (
     Batch,
     Directory,
     DropIncomplete,
+    File,
     FullLength,
     Ignore,
     Overrides,
     SizesPath,
+    Text,
     Trusted,
+    Whole,
     app,
     directory_of,
+    option,
     print_json,
     say,
     show,
@@ -47,34 +51,19 @@ def import_command(
     files: Annotated[
         list[str], Argument(metavar="FILE...", help="Files, prefixes, globs or folders.")
     ],
-    out: Annotated[
-        Path,
-        Option("--out", metavar="PATH", help="trials.parquet, L.csv, or a folder of shards."),
-    ],
-    tokenizer: Annotated[
-        str | None, Option("--tokenizer", metavar="NAME", help="The files are tokens of this one.")
-    ] = None,
-    format: Annotated[
-        str | None,
-        Option("--format", help="megatron, datatrove, llmc, npy or raw [default: detected]."),
-    ] = None,
+    out: Annotated[Path, option("--out", "trials.parquet, L.csv, or a folder of shards.", "PATH")],
+    tokenizer: Annotated[Text, option("--tokenizer", "The files are tokens of it.", "NAME")] = None,
+    format: Annotated[Text, option("--format", "megatron, datatrove, llmc, npy or raw.")] = None,
     dtype: Annotated[
-        str | None, Option("--dtype", help="uint16, uint32, ...; required for raw tokens.")
+        Text, option("--dtype", "uint16, uint32, ...; required for raw tokens.")
     ] = None,
     document_end: Annotated[
-        int | None, Option("--document-end", help="Id of the end-of-document token.")
+        Whole, option("--document-end", "Id of the end-of-document token.")
     ] = None,
-    copy: Annotated[bool, Option("--copy", help="Copy files of tokens; do not link them.")] = False,
-    key: Annotated[
-        str | None,
-        Option("--key", metavar="COLUMN", help="Column that joins tables [default: detected]."),
-    ] = None,
-    unit: Annotated[
-        str, Option("--unit", help="Of the losses: nats_per_token or bits_per_byte.")
-    ] = "nats_per_token",
-    tolerance: Annotated[
-        float, Option("--tolerance", help="How far the sum of weights may be from 1.")
-    ] = 0.01,
+    copy: Annotated[bool, option("--copy", "Copy files of tokens; do not link them.")] = False,
+    key: Annotated[Text, option("--key", "Joins tables [default: detected].", "COLUMN")] = None,
+    unit: Annotated[str, option("--unit", "nats_per_token or bits_per_byte.")] = "nats_per_token",
+    tolerance: Annotated[float, option("--tolerance", "How far weights may miss 1.")] = 0.01,
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,
     as_json: AsJson = False,
@@ -134,39 +123,21 @@ def export_command(
             help="YAML of a mixture or a schedule, or a run directory.",
         ),
     ] = None,
-    to: Annotated[
-        str | None, Option("--to", metavar="TOOL", help="What to write; --list shows all.")
-    ] = None,
-    out: Annotated[
-        str | None, Option("--out", metavar="PATH", help="Write to this path [default: print].")
-    ] = None,
+    to: Annotated[Text, option("--to", "What to write; --list shows all.", "TOOL")] = None,
+    out: Annotated[Text, option("--out", "Write to this path.", "PATH")] = None,
     tokens: FullLength = None,
     inventory: SizesPath = None,
-    paths: Annotated[
-        Path | None, Option("--paths", metavar="FILE", help="YAML of paths by domain.")
-    ] = None,
+    paths: Annotated[File, option("--paths", "YAML of paths by domain.", "FILE")] = None,
     sample_tokens: Annotated[
-        str | None,
-        Option(
-            "--sample-tokens",
-            metavar="FILE|N",
-            help="Mean tokens of a sample: YAML by domain, or one number.",
-        ),
+        Text, option("--sample-tokens", "Mean tokens of a sample, by domain or one.", "FILE|N")
     ] = None,
-    stages: Annotated[
-        str | None,
-        Option(
-            "--stages",
-            help="PHASE:LENGTH[:[to:]MIXTURE], such as main:90%,anneal:10%:to:b.yaml.",
-        ),
-    ] = None,
+    stages: Annotated[Text, option("--stages", "Such as main:90%,anneal:10%:to:b.yaml.")] = None,
     batch: Batch = None,
     checkpoint: Annotated[
-        int | None,
-        Option("--checkpoint", metavar="STEP", help="Of a model [default: the newest]."),
+        Whole, option("--checkpoint", "Of a model [default: newest].", "STEP")
     ] = None,
     show_tools: Annotated[
-        bool, Option("--list", help="List what can be written, units and needs.")
+        bool, option("--list", "List what can be written, units and needs.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -290,24 +261,18 @@ def pretrain_command(
     config: Annotated[
         Path, Argument(metavar="CONFIG", help="The YAML file of the pretraining, or its directory.")
     ],
-    out: Annotated[
-        Path | None, Option("--out", help="The directory [default: runs/<name of CONFIG>].")
-    ] = None,
+    out: Annotated[File, option("--out", "The directory [default: runs/<name of CONFIG>].")] = None,
     overrides: Overrides = None,
     score: Annotated[
-        Path | None,
-        Option(
-            "--score", metavar="TASKS", help="Train nothing; score this folder of *.jsonl tasks."
-        ),
+        File, option("--score", "Score tasks/*.jsonl; train nothing.", "TASKS")
     ] = None,
     checkpoint: Annotated[
-        str | None,
-        Option("--checkpoint", metavar="NAME", help="With --score [default: the newest]."),
+        Text, option("--checkpoint", "With --score [default: newest].", "NAME")
     ] = None,
     items: Annotated[
-        int | None, Option("--items", min=1, help="With --score: N items of each task.")
+        Whole, option("--items", "With --score: N items of each task.", least=1)
     ] = None,
-    device: Annotated[str, Option("--device", help="With --score: auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, option("--device", "With --score: auto, cpu or cuda.")] = "auto",
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -350,17 +315,12 @@ def pretrain_command(
 @app.command("experts")
 def experts_command(
     directory: Directory,
-    ranks: Annotated[
-        int | None,
-        Option("--ranks", help="Ranks of expert parallelism [default: up to 8 that fit]."),
-    ] = None,
+    ranks: Annotated[Whole, option("--ranks", "Of expert parallelism [default: up to 8].")] = None,
     steps: Annotated[
-        str | None,
-        Option("--steps", metavar="A:B", help="Range of steps [default: the second half]."),
+        Text, option("--steps", "Of these steps [default: second half].", "A:B")
     ] = None,
     change: Annotated[
-        int | None,
-        Option("--change", metavar="STEP", help="Compare with before [default: largest change]."),
+        Whole, option("--change", "Compare before [default: largest].", "STEP")
     ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -382,7 +342,7 @@ def experts_command(
 def verify_command(
     directory: Directory,
     deep: Annotated[
-        bool, Option("--deep", help="Read large files again even if verified before.")
+        bool, option("--deep", "Read large files again even if verified before.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -421,11 +381,9 @@ def _verified(directory: Path, *, deep: bool, trust: bool) -> list[CheckedPart]:
 @app.command("sync")
 def sync_command(
     directory: Directory,
-    uri: Annotated[
-        str | None, Option("--uri", help="Server or database [default: MLFLOW_TRACKING_URI].")
-    ] = None,
+    uri: Annotated[Text, option("--uri", "Server [default: MLFLOW_TRACKING_URI].")] = None,
     trust: Annotated[
-        bool, Option("--trust", help="Send to the server that the run directory itself names.")
+        bool, option("--trust", "Send to the server that the run itself names.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

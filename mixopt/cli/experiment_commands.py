@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer import Argument, Option
+from typer import Argument
 
 from mixopt.cli.options import (
     COMMAND,
     AsJson,
     ConfigPath,
     Directory,
+    File,
     OutPath,
     Overrides,
+    Text,
     Trusted,
+    Whole,
     app,
     complain,
     complete_directory,
     config_of,
     directory_of,
+    option,
     print_json,
     say,
     show,
@@ -46,7 +50,7 @@ def init_command(
         list[Path],
         Argument(metavar="PATH...", help="A folder of domains, or a path for each domain."),
     ],
-    out: Annotated[Path, Option("--out", metavar="FILE", help="The YAML file to write.")] = Path(
+    out: Annotated[Path, option("--out", "The YAML file to write.", "FILE")] = Path(
         "experiment.yaml"
     ),
     as_json: AsJson = False,
@@ -76,12 +80,7 @@ def check_command(
     config: ConfigPath,
     out: OutPath = None,
     overrides: Overrides = None,
-    write: Annotated[
-        Path | None,
-        Option(
-            "--write", metavar="FILE", help="Count the domains; write their sizes to this file."
-        ),
-    ] = None,
+    write: Annotated[File, option("--write", "Count domains; write sizes here.", "FILE")] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -159,22 +158,11 @@ def run_command(
     config: ConfigPath,
     out: OutPath = None,
     overrides: Overrides = None,
-    until: Annotated[
-        str, Option("--until", metavar="STEP", help="The last step to run.")
-    ] = "report",
-    redo: Annotated[
-        str | None, Option("--from", metavar="STEP", help="Redo this step and those after it.")
-    ] = None,
-    executor: Annotated[
-        str | None,
-        Option("--executor", metavar="NAME", help="local, ray or slurm; sets sweep.executor."),
-    ] = None,
-    retry_failed: Annotated[
-        bool, Option("--retry-failed", help="Train failed trials again.")
-    ] = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Print the scheduler's script without submitting it.")
-    ] = False,
+    until: Annotated[str, option("--until", "The last step to run.", "STEP")] = "report",
+    redo: Annotated[Text, option("--from", "Redo this step and later ones.", "STEP")] = None,
+    executor: Annotated[Text, option("--executor", "local, ray or slurm.", "NAME")] = None,
+    retry_failed: Annotated[bool, option("--retry-failed", "Train failed trials again.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", "Print the scheduler's script alone.")] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -235,17 +223,15 @@ def status_command(
             autocompletion=complete_directory,
         ),
     ],
-    logs: Annotated[
-        str | None, Option("--logs", metavar="TRIAL", help="Print the log of this trial.")
-    ] = None,
+    logs: Annotated[Text, option("--logs", "Print the log of this trial.", "TRIAL")] = None,
     follow: Annotated[
-        bool, Option("--follow", "-f", help="With --logs: print new lines until the trial ends.")
+        bool, option("--follow", "With --logs: new lines until it ends.", short="-f")
     ] = False,
     lines: Annotated[
-        int | None, Option("--lines", "-n", min=0, help="With --logs: only the last N lines.")
+        Whole, option("--lines", "With --logs: the last N lines.", short="-n", least=0)
     ] = None,
     show_readiness: Annotated[
-        bool, Option("--readiness", help="Show how well trials tell mixtures apart, by loss.")
+        bool, option("--readiness", "Show how well losses tell mixtures apart.")
     ] = False,
     trust: Trusted = False,
     as_json: AsJson = False,

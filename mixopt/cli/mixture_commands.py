@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
 from mixopt.cli.options import (
     COMMAND,
     AsJson,
     Batch,
     DropIncomplete,
+    File,
     Fitted,
     FullLength,
     Ignore,
@@ -21,10 +22,13 @@ from mixopt.cli.options import (
     ObjectivePath,
     SizesPath,
     Targets,
+    Text,
     Trusted,
+    Words,
     app,
     chosen_objective,
     complete_directory,
+    option,
     print_json,
     say,
     show,
@@ -51,12 +55,7 @@ def predict_command(
         ),
     ],
     weights: Annotated[
-        str | None,
-        Option(
-            "--weights",
-            metavar="A=.5,B=.5|FILE",
-            help="Weights by domain [default: the run's recommendation].",
-        ),
+        Text, option("--weights", "[default: the recommendation]", "A=.5,B=.5|FILE")
     ] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
@@ -114,31 +113,18 @@ def predict_command(
 @app.command("propose")
 def propose_command(
     directory: Fitted,
-    out: Annotated[
-        Path | None,
-        Option("--out", metavar="FILE", help="The file to write, or folder of a front."),
-    ] = None,
+    out: Annotated[File, option("--out", "File to write, or folder of a front.", "FILE")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
     tokens: FullLength = None,
     constraints: LimitsPath = None,
     inventory: SizesPath = None,
     pareto: Annotated[
-        list[str] | None,
-        Option("--pareto", metavar="TARGET", help="Trade these targets off; give two or more."),
+        Words, option("--pareto", "Trade off two or more of these.", "TARGET")
     ] = None,
-    points: Annotated[int, Option("--points", min=2, help="Points on the Pareto front.")] = 9,
-    risk: Annotated[
-        str | None,
-        Option(
-            "--risk",
-            metavar="std=K|quantile=Q",
-            help="Penalise uncertainty: by standard deviations, or a quantile.",
-        ),
-    ] = None,
-    free: Annotated[
-        bool, Option("--free", help="Leave out the run's own limits; --constraints alone count.")
-    ] = False,
+    points: Annotated[int, option("--points", "Points on the Pareto front.", least=2)] = 9,
+    risk: Annotated[Text, option("--risk", "Penalise uncertainty.", "std=K|quantile=Q")] = None,
+    free: Annotated[bool, option("--free", "Leave out the run's own limits.")] = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -215,30 +201,17 @@ def fit_command(
             help="Tables of mixtures and losses, or of trials; with --test, a fit before them.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        Option("--out", metavar="DIR", help="The folder to write the fit of tables to."),
-    ] = None,
+    out: Annotated[File, option("--out", "Folder for the fit of tables.", "DIR")] = None,
     test: Annotated[
-        bool, Option("--test", help="Test the fit of a directory on the tables' runs.")
+        bool, option("--test", "Test the fit of a directory on the tables' runs.")
     ] = False,
     affine: Annotated[
-        bool, Option("--affine", help="With --test: rescale predictions to the runs.")
+        bool, option("--affine", "With --test: rescale predictions to the runs.")
     ] = False,
-    regressor: Annotated[
-        list[str] | None,
-        Option("--regressor", metavar="NAME", help="Use this regressor; repeatable: they compete."),
-    ] = None,
+    regressor: Annotated[Words, option("--regressor", "Repeatable: they compete.", "NAME")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
-    at: Annotated[
-        str | None,
-        Option(
-            "--at",
-            metavar="parameters=P,tokens=T",
-            help="Predict at this size (regressor: scaling).",
-        ),
-    ] = None,
+    at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
     inventory: SizesPath = None,
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,

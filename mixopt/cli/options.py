@@ -72,6 +72,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Text, Whole, File, Words = str | None, int | None, Path | None, list[str] | None
+
+
+def option(
+    name: str,
+    help: str,
+    metavar: str | None = None,
+    *,
+    short: str | None = None,
+    least: float | None = None,
+) -> Any:
+    """Return an option of a command."""
+    names = (name,) if short is None else (name, short)
+    return Option(*names, help=help, metavar=metavar, min=least)
+
+
 ConfigPath = Annotated[
     Path,
     Argument(
