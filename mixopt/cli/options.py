@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from typer import Argument, Option
@@ -72,7 +72,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Text, Whole, File, Words = str | None, int | None, Path | None, list[str] | None
+Text: TypeAlias = str | None
+Whole: TypeAlias = int | None
+File: TypeAlias = Path | None
+Words: TypeAlias = list[str] | None
 
 
 def option(
