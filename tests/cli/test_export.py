@@ -180,3 +180,11 @@ def test_a_run_that_is_not_there_yet_says_what_to_do(tmp_path):
     ended = mixopt("export", tmp_path, "--to", "nemo")
     assert ended.code == 2
     assert "has no config.yaml" in ended.error
+
+
+def test_a_length_is_read_as_people_write_it(folder):
+    given = ["export", folder / "mixture.yaml", "--to", "swift", "--tokens"]
+    sizes = ["--sample-tokens", "1000"]
+    written, plain = (mixopt(*given, tokens, *sizes) for tokens in ("25B", "25e9"))
+    assert (written.code, plain.code) == (0, 0), written.error
+    assert written.out.splitlines()[2:] == plain.out.splitlines()[2:]

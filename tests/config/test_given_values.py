@@ -17,6 +17,11 @@ def test_a_number_of_tokens_is_at_least_one_and_finite():
         with pytest.raises(ConfigError, match="is not a number of tokens from 1 to 1e18"):
             token_count(wrong)
     assert (token_count("25e9"), token_count(10**17 + 1)) == (25_000_000_000, 10**17 + 1)
+    assert (token_count("50B"), token_count("1T"), token_count("1.5m")) == (
+        50_000_000_000,
+        10**12,
+        1_500_000,
+    )
     with pytest.raises(
         ConfigError, match="--tokens: 'many' is not a number of tokens from 1 to 1e18, such as"
     ):
