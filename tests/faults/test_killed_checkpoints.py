@@ -42,10 +42,8 @@ def config(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=RANKS)
 def whole(request, context, config, tmp_path_factory) -> Job:
-    """An undisturbed run that writes while nothing else happens."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    overrides = ["checkpoint.asynchronous=false"]
-    return finished(context, config, out, request.param, overrides)
+    """An undisturbed run."""
+    return finished(context, config, tmp_path_factory.mktemp("whole") / "run", request.param)
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
