@@ -276,7 +276,7 @@ def test_a_forged_header_of_a_shard_is_one_line(header, config, whole, tmp_path,
         ("[]", "config.yaml: .*dict"),
         (
             "a: &a [*a]",
-            r"config.yaml:\d: not valid here: '\*a' is used inside the section that it names",
+            r"config.yaml:\d: not valid YAML: '\*a' is used inside the section that it names",
         ),
         ("name: run", "was started with seed absent, and here it is 0"),
         ("", "config.yaml: .*dict"),
