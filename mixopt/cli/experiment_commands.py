@@ -94,6 +94,8 @@ def check_command(
 
     _check_own(config, trust)
     source = config_of(config)
+    if write is not None and write.resolve() == source.resolve():
+        raise ConfigError(f"--write {write}: is the configuration itself; give another file")
     given = list(overrides or ())
     try:
         counts = None if write is None else _write_sizes(source, given, write, as_json)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from mixopt.config import (
     ObjectiveConfig,
     RiskConfig,
+    one_of,
     read_constraints,
     read_inventory,
     stated_tokens,
@@ -19,6 +20,7 @@ from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
+from mixopt.objective import Unit
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -43,7 +45,6 @@ from mixopt.system import check_links, checked_as, read_yaml, steady_progress, v
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, FitReadiness
-    from mixopt.objective import Unit
     from mixopt.trials import Trials
 
 FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
@@ -77,6 +78,8 @@ def read_tables(
     """
     from mixopt.trials import Trials
 
+    if unit is not None:
+        one_of("unit", unit, get_args(Unit))
     if len(paths) == 1:
         if ignore or drop_incomplete or key is not None:
             raise ConfigError(
