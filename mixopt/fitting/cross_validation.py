@@ -65,6 +65,19 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
+def rank_correlations(left_ND: Array, right_NM: Array) -> Array:
+    """Return `spearman` of each column with each column, shape (D, M); 0 where one is constant."""
+    from scipy.stats import rankdata
+
+    sides = []
+    for values in (left_ND, right_NM):
+        ranks = rankdata(np.round(values, 12), axis=0)
+        ranks = ranks - ranks.mean(axis=0)
+        length = np.sqrt((ranks**2).sum(axis=0))
+        sides.append(ranks / np.where(length > 0, length, 1.0))
+    return np.asarray(sides[0].T @ sides[1], dtype=np.float64)
+
+
 def spearman_within(
     predicted_N: ArrayLike, observed_N: ArrayLike, group_N: IntArray
 ) -> float | None:

@@ -26,7 +26,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.fitting.cross_validation import rmse, spearman, spearman_within, splits
+from mixopt.fitting.cross_validation import (
+    rank_correlations,
+    rmse,
+    spearman,
+    spearman_within,
+    splits,
+)
 from mixopt.fitting.fit_data import FitData
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
@@ -134,11 +140,13 @@ def _own_share(
     objective: Objective,
 ) -> HeldOutPredictions:
     predicted_NM = np.empty_like(losses_NM)
+    roots_ND = np.sqrt(weights_ND)
     for train_N, out_N in splits(fold_N):
+        strength_DM = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N]))
         for column, target in enumerate(objective.evaluation):
+            best = int(np.argmax(strength_DM[:, column]))
+            root_N = roots_ND[:, domains.index(target) if target in domains else best]
             losses_N = losses_NM[train_N, column]
-            domain = _domain_for(target, domains, weights_ND[train_N], losses_N)
-            root_N = np.sqrt(weights_ND[:, domain])
             predicted_NM[out_N, column] = _line(root_N[train_N], losses_N, root_N[out_N])
     ranks_NM = predicted_NM.copy()
     for column, target in enumerate(objective.evaluation):
@@ -149,14 +157,6 @@ def _own_share(
     only = objective.columns[0] if objective.kind == "target" else None
     ranks_N = objective_N if only is None else objective.signs[only] * ranks_NM[:, only]
     return HeldOutPredictions("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
-
-
-def _domain_for(target: str, domains: tuple[str, ...], weights_ND: Array, losses_N: Array) -> int:
-    """Return the domain of that name, else the one whose share ranks the losses best."""
-    if target in domains:
-        return domains.index(target)
-    strength = [abs(spearman(shares_N, losses_N) or 0.0) for shares_N in weights_ND.T]
-    return int(np.argmax(strength))
 
 
 def _from_uniform(

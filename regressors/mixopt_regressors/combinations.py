@@ -42,13 +42,12 @@ from mixopt.system import Array, IntArray, Update, check_trusted, no_progress
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 # All have gradients, so that a proposal is found by going downhill. Others can be named.
-CANDIDATES = ("gaussian_process", "skills", "power")
+CANDIDATES = ("gaussian_process", "skills")
 EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
 PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
 MIN_SHARE = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
-REFIT_ROWS = 128  # above so many rows, folds keep what the fit on all rows chose
 
 
 class AutoRegressor(MixtureRegressor):
@@ -238,12 +237,9 @@ class AutoRegressor(MixtureRegressor):
         fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
-            own: Learner = self._made(name)
-            # With many rows a fold keeps what the fit on all chose.
-            if len(weights_ND) > REFIT_ROWS and isinstance(fitted, MixtureRegressor):
-                own = fitted.chosen()
-            elif len(weights_ND) > REFIT_ROWS and supports(fitted, "tuned"):
-                own = fitted.tuned()
+            # What is chosen for all targets together hardly differs by fold.
+            mine = isinstance(fitted, MixtureRegressor)
+            own: Learner = fitted.chosen() if mine else self._made(name)
             return fit_regressor(name, own, rows, losses)
 
         return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)

@@ -127,8 +127,8 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return self._unfitted()
 
     def chosen(self) -> Self:
-        """Return a copy to fit to held-out folds: it keeps what is chosen for all targets alone."""
-        return self.tuned()
+        """Return a copy to fit to held-out folds: it keeps only what is one for all targets."""
+        return self._unfitted()
 
     def save(self, path: Path) -> None:
         """Write parameters as JSON and fitted arrays as npz into the folder `path`."""

@@ -130,7 +130,7 @@ def test_a_small_weight_is_left_out():
 
 def test_no_default_member_is_without_a_gradient():
     auto = AutoRegressor().fit(*data(rows=16))
-    assert auto.names == ("gaussian_process", "skills", "power")
+    assert auto.names == ("gaussian_process", "skills")
     assert auto.gradient(data()[0][0]).shape == (2, 3)
 
 

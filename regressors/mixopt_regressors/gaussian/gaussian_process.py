@@ -8,8 +8,9 @@ of a few dozen trials are too narrow:
 
 Above 256 trials hyperparameters are learned from 256 of them and polished on up to
 `learning_trials`; the posterior always has all. Hyperparameters that have seen a fold make the
-errors on it look far too small where trials are few, so each fold learns its own; with more than
-256 other trials ten steps from those of the whole fit come to the same.
+errors on it look far too small where trials are few, so each fold learns its own, from the centre
+of a prior that targets share where there is one; with more than 256 other trials a few steps from
+those of the whole fit come to the same.
 
 Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 """
@@ -17,7 +18,7 @@ Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -28,7 +29,17 @@ from scipy.linalg import lapack, solve_triangular
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import splits
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
-from mixopt_regressors.gaussian.hyperparameters import FIRST, cholesky, evidences
+from mixopt_regressors.gaussian.hyperparameters import (
+    FIRST,
+    MIN_POOLED,
+    POOLED_STEPS,
+    STEPS,
+    Evidence,
+    Prior,
+    cholesky,
+    evidences,
+    pooled,
+)
 from mixopt_regressors.gaussian.kernels import (
     CONSTANT,
     SHIFT,
@@ -176,7 +187,7 @@ class ProcessRegressor(MixtureRegressor):
     further: ClassVar[int]  # hyperparameters of a target beyond one for each column of a row
     curvature_trials: ClassVar[int]  # that tell how sure parameters are; more are scaled up to
     by_target = ("parameters_MP", "means_M", "units_M", "losses_MN", "dual_MN")
-    shared: ClassVar[tuple[str, ...]] = ("rows",)
+    shared: ClassVar[tuple[str, ...]] = ("rows", "prior_2P")
 
     def __init__(
         self,
@@ -191,7 +202,9 @@ class ProcessRegressor(MixtureRegressor):
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
         columns = [self.parameters_MP, self.means_M[:, None], self.units_M[:, None]]
-        return self._unfitted(hyperparameters=np.hstack(columns).tolist())
+        copy = self._unfitted(hyperparameters=np.hstack(columns).tolist())
+        copy.prior_2P = self.prior_2P
+        return copy
 
     @property
     def _reach_2(self) -> Array | None:
@@ -201,14 +214,20 @@ class ProcessRegressor(MixtureRegressor):
     def _fit_rows(self, rows: Array, losses_NM: Array, units_M: Array) -> None:
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
         if self.hyperparameters is not None:
+            self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
             self._condition(rows, losses_NM, *self._kept(losses_NM.shape[1]))
             return
         if self.learning_trials < 2:
             raise ConfigError(f"{self.title}: learning_trials is {self.learning_trials}; need >= 2")
         self.rows, means_M = rows, losses_NM.mean(axis=0)
         every = evidences(rows, (losses_NM - means_M) / units_M, self._reach_2)
-        order_N = self._order(len(losses_NM))
-        learned = [one.learned(order_N, self.learning_trials) for one in every]
+        order_N, most, steps = self._order(len(losses_NM)), self.learning_trials, STEPS
+        self.prior_2P = np.empty((2, 0))
+        if len(every) >= MIN_POOLED:
+            prior, steps = pooled(every, order_N, most), POOLED_STEPS
+            self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
+            every = [replace(one, prior=prior) for one in every]
+        learned = [one.learned(order_N, most, steps) for one in every]
         self._condition(rows, losses_NM, np.array(learned), means_M, units_M)
 
     def _kept(self, targets: int) -> tuple[Array, Array, Array]:
@@ -254,7 +273,7 @@ class ProcessRegressor(MixtureRegressor):
         """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
         trials = len(self.rows)
         some_K = self._order(trials)[: self.curvature_trials]
-        every = evidences(self.rows, self._standard(), self._reach_2)
+        every = self._evidences(self.rows, self._standard())
         most = min(trials, self.learning_trials)
         pairs = zip(every, self.parameters_MP, strict=True)
         return [one.some(some_K).spread(own_P, most) for one, own_P in pairs]
@@ -264,6 +283,13 @@ class ProcessRegressor(MixtureRegressor):
         """One for each target, kept because a search asks for one mixture thousands of times."""
         pairs = zip(self._kernels, self.dual_MN, strict=True)
         return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
+
+    def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
+        """Return the evidence of each target under the prior that was learned, if one was."""
+        every = evidences(rows, losses_NM, self._reach_2)
+        if not self.prior_2P.size:
+            return every
+        return [replace(one, prior=Prior(*self.prior_2P)) for one in every]
 
     def _standard(self) -> Array:
         """Return the losses in standard deviations from their mean, shape (N, M)."""
@@ -289,7 +315,7 @@ class ProcessRegressor(MixtureRegressor):
         }
 
 
-WARM = 10  # steps from the hyperparameters of the whole fit, where a fold leaves many trials
+WARM = 12  # steps of a fold: from the prior's centre, or where it leaves many trials the whole fit
 
 
 class GaussianProcessRegressor(ProcessRegressor):
@@ -369,14 +395,16 @@ class GaussianProcessRegressor(ProcessRegressor):
         if steps == 0:
             return self.tuned().fit(weights_KD, losses_KM)
         copy: Self = self._bare_copy().set_params(hyperparameters=None)
-        if steps is None and len(losses_KM) <= FIRST:
+        small = steps is None and len(losses_KM) <= FIRST
+        if small and not self.prior_2P.size:
             return copy.fit(weights_KD, losses_KM)
         means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
         some_N = self._order(len(losses_KM))[: self.learning_trials]
-        every = evidences(weights_KD, (losses_KM - means_M) / units_M)
+        every = self._evidences(weights_KD, (losses_KM - means_M) / units_M)
+        starts: Sequence[Array | None] = [None] * len(every) if small else list(self.parameters_MP)
         learned = [
             one.some(some_N).most_probable(start_P, steps or WARM)
-            for one, start_P in zip(every, self.parameters_MP, strict=True)
+            for one, start_P in zip(every, starts, strict=True)
         ]
         copy._condition(weights_KD, losses_KM, np.array(learned), means_M, units_M)
         return copy

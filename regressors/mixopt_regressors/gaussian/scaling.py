@@ -44,10 +44,8 @@ class ScalingRegressor(ProcessRegressor):
     title, further = "scaling", OWN + 1
     curvature_trials = 256
     uses_scale: ClassVar[bool] = True
-    shared: ClassVar[tuple[str, ...]] = (
-        "rows",
-        "largest_2",
-    )  # rows have the scales relative to the largest
+    # rows have the scales relative to the largest
+    shared: ClassVar[tuple[str, ...]] = ("rows", "prior_2P", "largest_2")
 
     def at(self, parameters: float, tokens: float) -> AtScale:
         """Return the fit for one scale: a predictor of mixtures alone."""

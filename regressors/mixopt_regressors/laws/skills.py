@@ -185,8 +185,8 @@ class UnitsFit:
         return value, slopes
 
 
-STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001)
-USUAL = 1  # the place of the strength that is tried first
+STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+USUAL = 2  # the place of the strength that is tried first
 STEPS, FOLD_STEPS = 260, 130
 WARM_STEPS = 100  # of a refit; it then moves .88 as far as a fit from scratch, with 20 a third
 MIN_UNITS, MAX_UNITS = 40, 128
@@ -213,7 +213,7 @@ class SkillsRegressor(MixtureRegressor):
         self,
         units: int | None = None,
         strength: float | None = None,
-        restarts: int = 3,
+        restarts: int = 6,
         folds: int = 3,
         optimism: float | None = None,
         random_state: int = 0,
