@@ -23,7 +23,7 @@ from mixopt.config import FitConfig
 from mixopt.fitting import Fit, conformal_quantile, fit_trials
 from mixopt.system import Array
 
-NAMES = ("auto", "gaussian_process", "power", "log_linear", "linear")
+NAMES = ("auto", "gaussian_process", "log_linear", "linear")
 WORLDS: tuple[Kind, ...] = ("plain", "interaction")
 BINS = {"within": (-np.inf, 0.0), "to 0.25": (0.0, 0.25), "to 0.5": (0.25, 0.5)}
 BINS |= {"to 1": (0.5, 1.0), "above 1": (1.0, np.inf)}

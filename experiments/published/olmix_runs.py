@@ -24,7 +24,7 @@ from mixopt.mixture import pairwise_total_variation
 from mixopt.system import Array
 from mixopt.trials import Trials
 
-NAMES = ("auto", "gaussian_process", "skills", "power", "log_linear")
+NAMES = ("auto", "gaussian_process", "skills", "log_linear")
 FITTED, RUNS = 96, 127
 
 

@@ -37,7 +37,7 @@ from mixopt.fitting import fit_trials, make_regressor
 from mixopt.system import Array
 from mixopt.trials import Trials
 
-NAMES = ("auto", "gaussian_process", "skills", "power", "lightgbm", "log_linear", "linear")
+NAMES = ("auto", "gaussian_process", "skills", "lightgbm", "log_linear", "linear")
 SIZES = (32, 64, 128, 512)
 TARGETS = {32: (0.972, 0.968), 64: (0.983, 0.979), 128: (0.987, 0.983), 512: (0.992, 0.987)}
 SPLITS = (

@@ -46,6 +46,7 @@ CANDIDATES = ("gaussian_process", "skills")
 EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
 PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
+MANY_ROWS = 48  # from which on a fold keeps what was chosen for all targets of all rows together
 MIN_SHARE = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
 
@@ -237,9 +238,9 @@ class AutoRegressor(MixtureRegressor):
         fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
-            # What is chosen for all targets together hardly differs by fold.
-            mine = isinstance(fitted, MixtureRegressor)
-            own: Learner = fitted.chosen() if mine else self._made(name)
+            own: Learner = self._made(name)
+            if len(weights_ND) >= MANY_ROWS and isinstance(fitted, MixtureRegressor):
+                own = fitted.chosen()
             return fit_regressor(name, own, rows, losses)
 
         return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)

@@ -197,7 +197,7 @@ def test_runs_of_the_pilots_size_are_of_the_fits_scale(fit, carried, unseen):
 
 
 def test_a_proposal_speaks_of_the_pilots_size(trials, pilots, tmp_path):
-    fitted = trials.fit(regressors="power", pilots=pilots)
+    fitted = trials.fit(regressors="log_linear", pilots=pilots)
     fitted.save(tmp_path)
     found = load_fit(tmp_path).propose()
     truth = float(large(found.mixture.over(DOMAINS).array[None]).mean())

@@ -17,7 +17,7 @@ def experiment(folder, **changes):
         "design": {"method": "anneals", "anneals": {"sources": SOURCES}},
         "constraints": {},
         "validate": {"seeds": 3, "rounds": 1, "max_seeds": 3, "baselines": ["control"]},
-        "fit": {"regressors": ["power"], "folds": 3},
+        "fit": {"regressors": ["log_linear"], "folds": 3},
     }
     path = folder / "made.yaml"
     path.write_text(yaml.safe_dump(content | changes))

@@ -6,7 +6,7 @@ from law_answers import ANSWER, browser_answers, law_page, mixtures, python_answ
 from made_fit import TARGETS, fitted, make_trials, objective
 from made_laws import TARGET_SIZE, one_size, pilot_runs, sized_trials, two_sizes
 from mixopt_regressors.gaussian import GaussianProcessRegressor
-from mixopt_regressors.laws import EpochsRegressor, PowerRegressor, SkillsRegressor
+from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
 
 from mixopt.fitting import ModelSize
 from mixopt.objective import Objective
@@ -51,7 +51,6 @@ def sized():
     "name",
     [
         "gaussian_process",
-        "power",
         "made_laws:few_units",
         "epochs",
         "made_laws:few_members",
@@ -87,7 +86,6 @@ def test_a_browser_carries_a_fit_at_a_size_to_that_of_pilots(open_page, sized):
     [
         GaussianProcessRegressor(learning_trials=40),
         SkillsRegressor(units=50, strength=0.1, optimism=1.5),
-        PowerRegressor(penalty=1e-2),
         EpochsRegressor(),
     ],
     ids=lambda one: type(one).__name__,

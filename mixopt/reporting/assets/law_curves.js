@@ -1,9 +1,9 @@
-// Laws of a formula: power means of domains' heights, of one loss or shared by all, and epochs.
+// Laws of a formula: power means of domains' heights, shared by all losses, and epochs.
 //
 // Standard deviations are by the delta method: noise * sqrt(1 + |L' j|^2), where j is the slope of
 // the loss by the parameters, and `roots_MT` (one for all losses, or one each) is L.
 
-Object.assign(LAW_KINDS, { power: powerLaw, skills: skillsLaw, epochs: epochsLaw });
+Object.assign(LAW_KINDS, { skills: skillsLaw, epochs: epochsLaw });
 
 const LARGEST_EXPONENT = 30;
 const nothingToPrepare = () => false;
@@ -23,31 +23,6 @@ function powerMeans(logs, logDecays) {
     const heights = logHeights.map((log) => Math.exp(Math.min(log, LARGEST_EXPONENT)));
     return { sums, heights, logHeights, terms };
   });
-}
-
-// A floor and a power mean for each loss. Parameters: floor, log decay, logs of the heights.
-function powerLaw(plain) {
-  const { floors_M: floors, scales_M: scales, noise_M: noise, logs_MD: logs, roots_MT: roots } = plain;
-  const at = powerMeans(logs, plain.log_decays_M);
-
-  function std(w, m) {
-    const { sums, heights, logHeights, terms } = at(w);
-    const j = new Float64Array(w.length + 2);
-    let turned = 0;
-    for (let d = 0, i = m * w.length; d < w.length; d++, i++) {
-      j[d + 2] = (w[d] * terms[i] * heights[m]) / sums[m];
-      turned += j[d + 2] * logs[i];
-    }
-    j[0] = 1;
-    j[1] = heights[m] * logHeights[m] - turned;
-    return noise[m] * Math.sqrt(1 + squared(timesRoot(j, roots, m)));
-  }
-
-  return {
-    means: (w) => at(w).heights.map((height, m) => floors[m] + scales[m] * height),
-    stds: (w) => floors.map((_, m) => std(w, m)),
-    prepare: nothingToPrepare,
-  };
 }
 
 // Power means that all losses share, each loss with loads of its own.

@@ -1,4 +1,3 @@
 from .epochs import EpochsRegressor as EpochsRegressor
 from .log_linear import LogLinearRegressor as LogLinearRegressor
-from .power import PowerRegressor as PowerRegressor
 from .skills import SkillsRegressor as SkillsRegressor

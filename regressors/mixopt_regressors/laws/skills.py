@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -31,7 +32,6 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import splits
 from mixopt.system import Array, IntArray
-from mixopt_regressors.laws.power import DECAYS, LOGS, PowerMeans
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
     plain_roots,
@@ -48,6 +48,67 @@ FAST = 3.0  # unit in which logs, decays and floors descend, next to roots of lo
 MEMORY = 10  # steps that L-BFGS remembers
 WALL = 10.0  # what a squared step outside of the bounds costs; bounds themselves are slow
 ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
+
+
+DECAYS = (0.05, 20.0)
+LOGS = (-12.0, 6.0)  # of heights in standard deviations; with least decays, sums stay normal
+MAX_LOG = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
+NOTHING = 1e-300  # a mixture without any weight has a finite mean
+
+
+@dataclass(frozen=True)
+class PowerMeans:
+    """Means of heights at mixtures, and their derivatives."""
+
+    weights_ND: Array
+    logs_KD: Array
+    log_decays_K: Array
+
+    @cached_property
+    def heights_NK(self) -> Array:
+        """The means."""
+        heights: Array = np.exp(np.minimum(self.logs_NK, MAX_LOG))
+        return heights
+
+    @cached_property
+    def logs_NK(self) -> Array:
+        """Logarithms of the means."""
+        _, top_K = self._terms
+        logs: Array = -self._decays_K * (np.log(self._sums_NK) + top_K)
+        return logs
+
+    def by_weight(self) -> Array:
+        """Return derivatives of the means by the weights, shape (N, K, D)."""
+        terms_KD, _ = self._terms
+        factors_NK = -self._decays_K * self.heights_NK / self._sums_NK
+        slopes: Array = factors_NK[:, :, None] * terms_KD
+        return slopes
+
+    def pull(self, slopes_NK: Array) -> tuple[Array, Array]:
+        """Return derivatives of a loss by the log decays, (K,), and by the logs, (K, D)."""
+        terms_KD, _ = self._terms
+        by_log_NK = slopes_NK * self.heights_NK
+        by_logs_KD = terms_KD * ((by_log_NK / self._sums_NK).T @ self.weights_ND)
+        by_decay_K = (by_log_NK * self.logs_NK).sum(axis=0) - (by_logs_KD * self.logs_KD).sum(
+            axis=1
+        )
+        return by_decay_K, by_logs_KD
+
+    @cached_property
+    def _decays_K(self) -> Array:
+        return np.asarray(np.exp(self.log_decays_K), dtype=np.float64)
+
+    @cached_property
+    def _terms(self) -> tuple[Array, Array]:
+        """Heights to the power -1/g over the greatest of them, and the logarithm of that."""
+        powers_KD = -self.logs_KD / self._decays_K[:, None]
+        top_K = powers_KD.max(axis=1)
+        return np.exp(powers_KD - top_K[:, None]), top_K
+
+    @cached_property
+    def _sums_NK(self) -> Array:
+        terms_KD, _ = self._terms
+        return np.asarray(self.weights_ND @ terms_KD.T + NOTHING, dtype=np.float64)
 
 
 @dataclass(frozen=True)
