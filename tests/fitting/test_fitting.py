@@ -98,7 +98,10 @@ def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
             self.seen = weights_ND
             return self
 
-    seen_NM, _ = out_of_fold(Remembers, weights_ND, row_N[:, None], fold_N)
+    def remembering(weights_ND, losses_NM):
+        return Remembers().fit(weights_ND, losses_NM)
+
+    seen_NM, _ = out_of_fold(remembering, weights_ND, row_N[:, None], fold_N)
     assert not seen_NM.any()
 
 
@@ -253,7 +256,7 @@ def test_trials_that_were_changed_after_the_fit_are_refused(tmp_path):
 
 def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps({"format": "other/1"}), encoding="utf-8")
-    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/2'; fit again"):
+    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/3'; fit again"):
         Fit.load(tmp_path)
 
 
