@@ -37,14 +37,14 @@ LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
 
 
-# Fixtures that start a cluster of Ray or Slurm, whose tests `make nightly` runs.
-CLUSTERS = {"nodes", "cluster", "ray_nodes", "slurm_nodes"}
+# Fixtures that start a cluster or a store, whose tests `make nightly` runs.
+SERVERS = {"nodes", "cluster", "ray_nodes", "slurm_nodes", "s3"}
 
 
 def pytest_collection_modifyitems(items):
-    """Leave what starts a cluster to `make nightly`."""
+    """Leave what starts a cluster or a store to `make nightly`."""
     for item in items:
-        if CLUSTERS & set(getattr(item, "fixturenames", ())):
+        if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.nightly)
 
 

@@ -57,7 +57,7 @@ def content(corpus: Corpus) -> dict[str, bytes]:
     return {str(path.relative_to(corpus.path)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+@pytest.mark.parametrize("tokenizer", [pytest.param("bytes", marks=pytest.mark.nightly), "bpe:300"])
 def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder, tokenizer):
     (one, said), (three, same) = (prepared(folder, k, tokenizer=tokenizer) for k in (1, 3))
     assert content(one) == content(three)

@@ -104,6 +104,7 @@ def test_a_corpus_that_is_prepared_with_the_tokenizer_of_another_has_the_same_id
     assert second.domains[0].train.tokens == first.domains[0].train.tokens
 
 
+@pytest.mark.nightly
 def test_what_has_no_tokenizer_is_told_what_to_give_in_a_whole_line(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(CorpusError) as caught:
@@ -130,6 +131,7 @@ def test_truncation_of_a_tokenizer_is_not_applied(bpe, tmp_path):
     assert len(open_tokenizer(str(path)).encode(TEXTS[:1])) > 10
 
 
+@pytest.mark.nightly
 def test_transformers_makes_a_fast_tokenizer_of_what_has_no_tokenizer_json(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"]))
@@ -141,6 +143,7 @@ def test_transformers_makes_a_fast_tokenizer_of_what_has_no_tokenizer_json(tmp_p
     assert again.encode(["a"]).tolist() == opened.encode(["a"]).tolist()
 
 
+@pytest.mark.nightly
 def test_a_tokenizer_in_python_alone_is_one_line(tmp_path):
     transformers = pytest.importorskip("transformers")
     transformers.ByT5Tokenizer().save_pretrained(tmp_path)

@@ -63,7 +63,11 @@ def mixopt(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "mixopt", *map(str, arguments)]
+    """Return a command; the name of a step before a configuration is a run until there."""
+    words = list(map(str, arguments))
+    if words[0] in STEPS and words[1].endswith(".yaml"):
+        words = ["run", *words[1:], "--until", words[0]]
+    return [sys.executable, "-m", "mixopt", *words]
 
 
 def variables(more: dict[str, str]) -> dict[str, str]:
