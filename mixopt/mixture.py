@@ -23,7 +23,7 @@ import yaml
 from numpy.typing import ArrayLike
 
 from mixopt.errors import EditedWarning, MixtureError, did_you_mean
-from mixopt.system import SEAL, Array, check_name, is_sealed, read_yaml, share_text
+from mixopt.system import SEAL, Array, check_name, html_table, is_sealed, read_yaml, share_text
 
 SUM_TOLERANCE = 1e-6
 MAX_WEIGHT = 1e15  # before weights are rescaled; sums of larger ones may overflow
@@ -216,6 +216,11 @@ class Mixture(Mapping[str, float]):
         shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in shown)
         others = len(self) - len(shown)
         return f"Mixture({shares} and {others} others)" if others else f"Mixture({shares})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of all shares, for notebooks."""
+        rows = [(name, share_text(weight)) for name, weight in self.items()]
+        return html_table(("domain", "share"), rows)
 
 
 def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:

@@ -114,3 +114,8 @@ def test_of_many_domains_the_largest_five_are_shown_and_all_are_in_the_mixture()
     shares = "d59 3.28%, d58 3.22%, d57 3.17%, d56 3.11%, d55 3.06%"
     assert repr(mixture) == f"Mixture({shares} and 55 others)"
     assert len(dict(mixture)) == 60
+
+
+def test_all_shares_are_a_table_in_a_notebook():
+    shown = Mixture({"a<b": 0.75, "code": 0.25})._repr_html_()
+    assert "<td>a&lt;b</td><td>75.0%</td>" in shown

@@ -210,7 +210,9 @@ class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
-        None, description="axial: one mixture a domain, then Dirichlet draws; anneals: one a source"
+        None,
+        description="axial: one mixture a domain, then Dirichlet draws (if omitted, from 2 trials a"
+        " domain and 2 on); anneals: one a source",
     )
     anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
     trials: Positive = Field(
@@ -385,7 +387,7 @@ class GuardrailsConfig(Section):
 
 
 class ConstraintsConfig(Section):
-    """Limits on mixtures; radius and guardrails apply to proposals, the rest to designs too."""
+    """Limits on mixtures; radius, entropy and guardrails hold proposals, the rest designs too."""
 
     bounds: dict[str, Bounds] = Field(
         default_factory=dict, description="minimum and maximum, or a fixed share, by domain or glob"
@@ -404,6 +406,9 @@ class ConstraintsConfig(Section):
         None, description="by domain; overrides max_epochs"
     )
     radius: RadiusConfig | None = None
+    min_entropy: Above | None = Field(
+        None, description="minimum entropy of the proposal in nats; log K is that of K equal shares"
+    )
     guardrails: GuardrailsConfig | None = None
 
     def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -5,6 +5,7 @@ from .guardrails import BASE as BASE, MISSED as MISSED, Guardrails as Guardrails
 from .limits import (
     ConvexLimit as ConvexLimit,
     LinearLimit as LinearLimit,
+    MinEntropy as MinEntropy,
     Radius as Radius,
     cap as cap,
     floor as floor,

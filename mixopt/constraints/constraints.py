@@ -24,10 +24,11 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.guardrails import Guardrails
+from mixopt.constraints.guardrails import SOURCE as GUARDRAILS, Guardrails
 from mixopt.constraints.limits import (
     ConvexLimit,
     LinearLimit,
+    MinEntropy,
     Proportions,
     Radius,
     cap,
@@ -37,7 +38,7 @@ from mixopt.constraints.limits import (
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.system import Array
+from mixopt.system import Array, html_table, share_text
 
 BINDING = 1e-4  # a weight this near its limit counts as held by it
 MAX_HINTS = 5
@@ -98,7 +99,7 @@ class Constraints:
         """Build the limits that a configuration states.
 
         Args:
-            config: Bounds of domains and groups, epochs, radius and guardrails.
+            config: Bounds of domains and groups, epochs, radius, entropy and guardrails.
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
             base: What the checkpoint loses that trials begin with; None where not measured.
@@ -168,6 +169,15 @@ class Constraints:
                 found[limit.group] = (limit.domains, *ends)
         return found
 
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """The fields that limits come from, each once: `constraints.max_epochs: 4`."""
+        linear = [limit.origin for limit in self.strictest if not limit.is_open]
+        others = [one.source for one in self.proportions]
+        others += [one.source for one in self.convex]
+        rails = [] if self.guardrails is None else [GUARDRAILS]
+        return tuple(dict.fromkeys([*linear, *others, *rails]))
+
     def violations(self, mixture: Mixture, *, tolerance: float = 1e-6) -> list[str]:
         """Return one line for each limit that a mixture violates by more than `tolerance`."""
         weights = mixture.over(self.domains)
@@ -191,6 +201,23 @@ class Constraints:
         ]
         convex = [one for one in self.convex if one.binds(weights.array)]
         return held + [f"{one.text} ({one.source})" for one in convex]
+
+    def _repr_html_(self) -> str:
+        """Return a table of the limits, for notebooks."""
+        rows = [(one.text, one.origin) for one in self.strictest if not one.is_open]
+        for fixed in self.proportions:
+            ratios = " : ".join(f"{name} {share_text(one)}" for name, one in fixed.ratios.items())
+            rows.append((ratios, fixed.source))
+        rows += [(one.text, one.source) for one in self.convex]
+        if self.guardrails is not None:
+            own = self.guardrails
+            worse = list(own.targets.items())
+            worse += [] if own.margin is None else [("every other loss", own.margin)]
+            words = [
+                f"{name} at most {margin:g} worse than {own.reference}" for name, margin in worse
+            ]
+            rows += [(one, GUARDRAILS) for one in words or ["experts do not collapse"]]
+        return html_table(("limit", "field"), rows)
 
     def _within(self, bounds: CappedSimplex, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
         rows = [
@@ -378,6 +405,8 @@ def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Ite
 
 
 def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
+    if config.min_entropy is not None:
+        yield MinEntropy.of(tuple(inventory), config.min_entropy)
     radius = config.radius
     if radius is None:
         return

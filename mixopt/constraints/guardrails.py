@@ -12,7 +12,7 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -123,7 +123,7 @@ class Guards:
         return excess
 
     def binding(self, excess_G: Array) -> list[str]:
-        """Name the active guardrails of a mixture: `law <= natural + 0.01 (constraints...)`."""
+        """Name the active guardrails: `loss of law <= that of natural + 0.01 (constraints...)`."""
         near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, MIN_MARGIN)
         return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
 
@@ -131,27 +131,53 @@ class Guards:
         """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
             f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g} "
-            f"worse than with {self.reference}; {SOURCE} allows {self.margins_G[place]:g}"
+            f"worse than with {self.reference}; {SOURCE} allows {self.margins_G[place]:g}; allow"
+            f" targets: {self._enough(place, excess_G[place])}"
             for place in np.flatnonzero(excess_G > tolerance).tolist()
         ]
 
-    def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
-        """Say that no allowed mixture satisfies the guardrails, and how to fix it."""
+    def only(self, places: Sequence[int]) -> Guards:
+        """Return some of the guardrails."""
+        rows = list(places)
+        return replace(
+            self,
+            names=tuple(self.names[g] for g in rows),
+            columns=tuple(self.columns[g] for g in rows),
+            signs_G=self.signs_G[rows],
+            margins_G=self.margins_G[rows],
+        )
+
+    def conflict(
+        self, excess_G: Array, held_by: Sequence[str], alone: Mapping[int, float] | None = None
+    ) -> str:
+        """Say that no allowed mixture satisfies the guardrails, and how to fix it.
+
+        Args:
+            excess_G: How far each is broken where the most broken one is broken least.
+            held_by: Limits that are active there.
+            alone: How far each one is broken, by position, where it alone gives way.
+        """
         broken = np.flatnonzero(excess_G > MISSED).tolist()
         worse_G = self.margins_G + excess_G
         worse = [f"{self.names[g]} {worse_G[g]:.4g}" for g in broken]
         allowed = [f"{self.names[g]} {self.margins_G[g]:g}" for g in broken]
-        needed = [f"{self.names[g]}: {up(float(worse_G[g]))}" for g in broken]
+        together = ", ".join(f"{self.names[g]}: {up(float(worse_G[g]))}" for g in broken)
+        needed = [self._enough(g, excess) for g, excess in (alone or {}).items()]
+        allow = ", or ".join(f"targets: {one}" for one in needed or [f"{{{together}}}"])
         held = f", within {'; '.join(held_by)}" if held_by else ""
         return (
             f"no mixture was found that satisfies {SOURCE} ({', '.join(allowed)} worse than "
             f"{self.reference}): the nearest is predicted to be worse by "
-            f"{', '.join(worse)}{held}; allow targets: {{{', '.join(needed)}}}, or widen the "
-            "other limits"
+            f"{', '.join(worse)}{held}; allow {allow}, or widen the other limits"
         )
+
+    def _enough(self, place: int, excess: float) -> str:
+        """Write the margin at which one guardrail would be kept."""
+        return f"{{{self.names[place]}: {up(float(self.margins_G[place] + excess))}}}"
 
     def _named(self, place: int) -> str:
         margin = self.margins_G[place]
         beyond = f" {'+' if self.signs_G[place] > 0 else '-'} {margin:.3g}" if margin else ""
         sign = "<=" if self.signs_G[place] > 0 else ">="
-        return f"{self.names[place]} {sign} that of {self.reference}{beyond} ({SOURCE})"
+        loss = "loss of " if self.signs_G[place] > 0 else ""
+        return f"{loss}{self.names[place]} {sign} that of {self.reference}{beyond} ({SOURCE})"

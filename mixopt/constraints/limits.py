@@ -12,6 +12,7 @@ Shapes: N mixtures, D domains, R rows.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -382,3 +383,47 @@ class Radius(ConvexLimit):
     @property
     def _safe_D(self) -> Array:
         return np.where(self.center_D > 0, self.center_D, 1.0)
+
+
+class MinEntropy(Radius):
+    """The least entropy of a mixture of D domains: log D less its divergence from uniform."""
+
+    source = "constraints.min_entropy"
+
+    @classmethod
+    def of(cls, domains: Sequence[str], least: float) -> MinEntropy:
+        """Return the limit of a least entropy in nats.
+
+        Raises:
+            ConfigError: Not even the uniform mixture has as much.
+        """
+        room = math.log(len(domains)) - least
+        if room <= 0:
+            raise ConfigError(
+                f"{cls.source}: {least:g} is not below {math.log(len(domains)):.4g}, the entropy"
+                f" of {len(domains)} equal shares"
+            )
+        return cls(Mixture.uniform(domains), "uniform", "kl", room)
+
+    @property
+    def least(self) -> float:
+        """The least entropy, in nats."""
+        return math.log(len(self.center_D)) - self.size
+
+    @property
+    def text(self) -> str:
+        """The limit in short."""
+        return f"entropy >= {self.least:.3g}"
+
+    def allow(self, value: float) -> str:
+        """Write the setting at which a divergence from uniform would be allowed."""
+        return f"min_entropy: {down(max(math.log(len(self.center_D)) - value, 0.0), 3)}"
+
+    def refusal(self, value: float) -> str:
+        """Say why a divergence from uniform is not allowed, and how to fix it."""
+        entropy = math.log(len(self.center_D)) - value
+        return (
+            f"the mixture's entropy is {entropy:.4g} ({math.exp(entropy):.3g} effective domains);"
+            f" {self.source} is {self.least:g}. Spread it more evenly, or allow"
+            f" {self.allow(value)}."
+        )

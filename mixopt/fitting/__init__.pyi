@@ -16,6 +16,7 @@ from .fit_data import (
     FitData as FitData,
     ModelSize as ModelSize,
     ObjectiveLike as ObjectiveLike,
+    objective_of as objective_of,
     objective_over as objective_over,
     requested_size as requested_size,
 )

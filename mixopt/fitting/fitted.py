@@ -53,6 +53,7 @@ from mixopt.system import (
     Trust,
     Update,
     check_trusted,
+    html_table,
     loss_text,
     no_progress,
     rank_text,
@@ -78,6 +79,7 @@ class Prediction:
         objective_N: The objective.
         objective_low_N: Lower ends of its 90% intervals.
         objective_high_N: Upper ends.
+        targets: Names of the evaluation domains.
     """
 
     losses_NM: Array
@@ -86,6 +88,7 @@ class Prediction:
     objective_N: Array
     objective_low_N: Array
     objective_high_N: Array
+    targets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
@@ -109,14 +112,40 @@ class Prediction:
         halves_NM[:, at] = half_N
         return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
 
+    @property
+    def frame(self) -> pl.DataFrame:
+        """A row for each mixture and number: `mixture`, `target`, `predicted`, `low`, `high`."""
+        rows, names = len(self.losses_NM), (OBJECTIVE, *self.targets)
+        ends = [
+            np.column_stack(pair).ravel()
+            for pair in (
+                (self.objective_N, self.losses_NM),
+                (self.objective_low_N, self.low_NM),
+                (self.objective_high_N, self.high_NM),
+            )
+        ]
+        place = np.repeat(np.arange(rows), len(names))
+        keys = {"mixture": place, "target": list(names) * rows}
+        return pl.DataFrame({**keys, **dict(zip(("predicted", "low", "high"), ends, strict=True))})
+
+    def _repr_html_(self) -> str:
+        """Return a table of the numbers with their 90% intervals, for notebooks."""
+        columns = ("mixture", "target", "predicted", "low", "high")
+        rows = [
+            (str(place), name, *(loss_text(one) for one in numbers))
+            for place, name, *numbers in self.frame.iter_rows()
+        ]
+        return html_table(columns, rows)
+
 
 def _as_weights(
-    weights: ArrayLike | Mixture | Sequence[Mixture], domains: tuple[str, ...]
+    weights: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]],
+    domains: tuple[str, ...],
 ) -> Array:
     """Return mixtures as an array, shape (N, D), in the order of `domains`."""
-    several = [weights] if isinstance(weights, Mixture) else weights
-    if isinstance(several, Sequence) and several and isinstance(several[0], Mixture):
-        mixtures = [one.over(domains) for one in several if isinstance(one, Mixture)]
+    several = [weights] if isinstance(weights, Mapping) else weights
+    if isinstance(several, Sequence) and several and isinstance(several[0], Mapping):
+        mixtures = [Mixture(one).over(domains) for one in several if isinstance(one, Mapping)]
         return np.stack([mixture.array for mixture in mixtures])
     return np.atleast_2d(np.asarray(weights, dtype=np.float64))
 
@@ -294,12 +323,14 @@ class Fit:
         return TrialReach(self.data.weights_ND)
 
     def predict(
-        self, weights: ArrayLike | Mixture | Sequence[Mixture], objective: Objective | None = None
+        self,
+        weights: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]],
+        objective: Objective | None = None,
     ) -> Prediction:
         """Predict losses and objective.
 
         Args:
-            weights: Mixtures: an array of shape (N, D), a `Mixture`, or several.
+            weights: Mixtures: an array of shape (N, D), shares by domain, or several of these.
             objective: The fit's own when None.
         """
         over, count = objective or self.objective, len(self.targets)
@@ -314,7 +345,8 @@ class Fit:
             aim.value(means),
             stretch_N * self.objective_calibration(over).halves(aim.spread(stds)),
         )
-        return found if self.pilots is None else found.agreeing(over)
+        found = found if self.pilots is None else found.agreeing(over)
+        return replace(found, targets=self.targets)
 
     def __repr__(self) -> str:
         """Say what was chosen, and how good it is on held-out folds."""

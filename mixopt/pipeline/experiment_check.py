@@ -221,7 +221,11 @@ def check(
         _check_design(config, sizes)
     with _noted(problems):
         scoring = scoring_cost(config)
-    warnings = [*_shared_text(config), *_warnings(config, sizes)]
+    warnings = [
+        *_shared_text(config),
+        *_warnings(config, sizes),
+        *_broken_by_baselines(config, sizes),
+    ]
     devices = _devices(config, problems, warnings)
     parts = training_parts(config)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
@@ -320,6 +324,30 @@ def _shared_text(config: Config) -> Iterator[str]:
     for file, names in list(shared.items())[:MAX_SHORTAGES]:
         both = " and ".join(map(repr, names))
         yield f"{file} is text of {both}; give each file to one domain"
+
+
+def _broken_by_baselines(config: Config, sizes: KnownSizes) -> Iterator[str]:
+    """Warn of baselines beyond the run's limits: they are trained, and may not be recommended."""
+    from mixopt.proposals import FullRun, known_baseline, named
+
+    known, _ = _as_far_as_known(config, sizes)
+    inventory = sizes.inventory or dict.fromkeys(config.corpus.domains, 1)
+    full = FullRun(inventory, config.propose.target_tokens, config.constraints.max_epochs)
+    try:
+        limits = _constraints(known, sizes.inventory)
+    except MixoptError:
+        return  # a problem already
+    for one in config.validation.baselines:
+        if sizes.inventory is None and one.weights is None:
+            continue
+        try:
+            mixture = known_baseline(one, full)
+        except MixoptError:
+            continue  # found when it is made
+        broken = [] if mixture is None else limits.violations(mixture)
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        if broken:
+            yield f"baseline {named(one.name)} breaks limits of this run: {broken[0]}{more}"
 
 
 def check_token_unit(config: Config) -> None:

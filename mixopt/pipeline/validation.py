@@ -89,6 +89,9 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         one.name: baseline_mixture(one, full, run.trials, objective) for one in config.baselines
     }
     _say_equal(baselines, say)
+    for name, mixture in baselines.items():
+        for line in run.constraints.violations(mixture):
+            say(f"validate: {named(name)} breaks a limit of this run: {line}")
     seeds = fresh_seeds(run.trials, config.most_seeds, run.config.seed)
     found = Validated(ValidationPlan(baselines, seeds), [], {})
     proposal: Proposal | None = run.proposal

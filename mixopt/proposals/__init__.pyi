@@ -38,6 +38,7 @@ from .validation import (
     ValidationPlan as ValidationPlan,
     baseline_mixture as baseline_mixture,
     fresh_seeds as fresh_seeds,
+    known_baseline as known_baseline,
     looks as looks,
     mixture_of as mixture_of,
     tempered as tempered,

@@ -35,7 +35,14 @@ from mixopt.proposals.proposal import (
     proposal_warnings,
 )
 from mixopt.proposals.request import EXPERTS, ProposalRequest
-from mixopt.proposals.search import Problem, SearchResult, least_broken, search, search_again
+from mixopt.proposals.search import (
+    Problem,
+    SearchResult,
+    least_alone,
+    least_broken,
+    search,
+    search_again,
+)
 from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread
 
 if TYPE_CHECKING:
@@ -264,8 +271,11 @@ def _check_guardrails(
     if problem.has_gradient:
         nearest_D = least_broken(problem, nearest_D)
     held = constraints.binding(Mixture.from_array(domains, nearest_D))
-    excess_G = problem.excess(nearest_D[None])[0]
-    raise InfeasibleError(problem.guards.conflict(excess_G, held))
+    excess_G, alone = problem.excess(nearest_D[None])[0], {}
+    broken = np.flatnonzero(excess_G > MISSED).tolist()
+    if problem.has_gradient and len(broken) > 1:
+        alone = least_alone(problem, nearest_D, broken)
+    raise InfeasibleError(problem.guards.conflict(excess_G, held, alone))
 
 
 def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
@@ -319,12 +329,14 @@ class Forecast:
 
     Attributes:
         predicted: Losses, objective, gains and epochs, in a proposal's words.
-        broken: Limits that the mixture breaks, a line each.
+        limits: Limits in force, by the fields that they come from.
+        broken: Limits that the mixture breaks, by how much, and what would allow it, a line each.
         costs: Predicted change against the natural mixture of each loss that the objective does
             not measure, above 0 where it gets worse, the largest first.
     """
 
     predicted: Proposal
+    limits: tuple[str, ...]
     broken: tuple[str, ...]
     costs: Mapping[str, Interval]
 
@@ -338,7 +350,8 @@ class Forecast:
         content = self.predicted.to_json()
         del content["stability"], content["optimism"]
         costs = {name: cost.to_json() for name, cost in self.costs.items()}
-        return {**content, "broken": list(self.broken), "costs": costs}
+        limits = {"limits": list(self.limits), "broken": list(self.broken)}
+        return {**content, **limits, "costs": costs}
 
 
 def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
@@ -360,7 +373,8 @@ def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
         provenance={**found.provenance, "method": GIVEN},
     )
     costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
-    return Forecast(forecast, (*request.constraints.violations(mixture), *guarded), costs)
+    limits = request.constraints
+    return Forecast(forecast, limits.in_force, (*limits.violations(mixture), *guarded), costs)
 
 
 def _broken_guards(fit: Fit, guards: Guards, mixture: Mixture) -> list[str]:

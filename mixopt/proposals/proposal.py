@@ -31,7 +31,15 @@ import yaml
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, largest_shares, pairwise_total_variation
 from mixopt.objective import UNITS, Objective, grouped_names
-from mixopt.system import SEAL, StateFields, check_seal, read_yaml, sealed, write_text
+from mixopt.system import (
+    SEAL,
+    StateFields,
+    check_seal,
+    read_yaml,
+    sealed,
+    share_text,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints
@@ -277,6 +285,7 @@ def _stability(fields: StateFields) -> Stability:
 
 
 AT_BOUND = 1e-4
+TRIED = 1e-3  # by which a share may leave the tried range without a word
 NAMED = 6  # domains that a warning names one by one
 MIN_EXPLAINED = 0.1  # of the variance on held-out folds
 
@@ -288,11 +297,9 @@ def proposal_warnings(
     fit, collapsed = request.fit, request.collapsed or ()
     found = [
         _uninformed(fit),
-        _no_gain(proposal),
-        _beaten(proposal),
+        "; ".join(filter(None, (_beaten(proposal), _optimistic(proposal), _unsure(proposal)))),
         _kept(kept),
         _unmeasured(request.objective, request.constraints, proposal.mixture, kept),
-        _optimistic(proposal),
         _far(fit, proposal.mixture),
         _collapsed(fit, proposal.mixture, collapsed),
     ]
@@ -326,7 +333,7 @@ def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
     )
 
 
-def _no_gain(proposal: Proposal) -> str | None:
+def _unsure(proposal: Proposal) -> str | None:
     unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
     if not unsure:
         return None
@@ -363,14 +370,14 @@ def _unmeasured(
     dropped = [
         name
         for name, weight in mixture.items()
-        if name not in (*objective.measured, *kept) and weight <= least[name] + AT_BOUND
+        if name not in (*objective.measured, *kept) and least[name] == 0 and weight <= AT_BOUND
     ]
     if not dropped:
         return None
     named = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
     return (
         f"no part of the objective measures {named}, and the proposal leaves"
-        f" {'it' if len(dropped) == 1 else 'each'} at the minimum weight allowed; set a floor in"
+        f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
         " constraints.bounds, or add an objective, for a domain that the model needs"
     )
 
@@ -386,14 +393,29 @@ def _optimistic(proposal: Proposal) -> str | None:
 
 
 def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
-    nearest = float(fit.reach.nearest(mixture.array[None])[0])
+    nearest, beyond = float(fit.reach.nearest(mixture.array[None])[0]), _untried(fit, mixture)
+    range_left = f"beyond the tried range of {beyond}"
     if nearest <= fit.reach.reach:
-        return None
+        return f"{what} is {range_left}: no trial was there" if beyond else None
     return (
         f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any trial"
-        f" is from its nearest neighbour ({fit.reach.reach:.2f}): the prediction is an"
-        " extrapolation"
+        f" is from its nearest neighbour ({fit.reach.reach:.2f}){beyond and f', and {range_left}'}:"
+        " the prediction is an extrapolation"
     )
+
+
+def _untried(fit: Fit, mixture: Mixture) -> str:
+    """Say which domains have a share that no trial came up or down to, with the tried ranges."""
+    tried_ND = fit.trials.weights()
+    found = [
+        f"{name} ({share_text(share)}; {share_text(least)} to {share_text(most)} tried)"
+        for (name, share), least, most in zip(
+            mixture.items(), tried_ND.min(axis=0), tried_ND.max(axis=0), strict=True
+        )
+        if not least - TRIED <= share <= most + TRIED
+    ]
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
 
 
 def _collapsed(

@@ -354,6 +354,21 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
     return nearest_D
 
 
+def least_alone(problem: Problem, start_D: Array, broken: Sequence[int]) -> dict[int, float]:
+    """Return how far a guardrail is broken if it alone gives way; of those where that is enough."""
+    guards, found = problem.guards, {}
+    assert guards is not None
+    for place in broken:
+        rest = [other for other in range(len(guards.names)) if other != place]
+        kept = [_guards(problem, guards.only(rest), room=ROOM)] if rest else []
+        own = _guards(problem, guards.only([place]), room=0.0)
+        end_D = problem.allowed.inside(_least_above(own, start_D, problem, kept)[None])
+        excess_G = problem.excess(end_D)[0]
+        if (excess_G[rest] <= MISSED).all():
+            found[place] = float(excess_G[place])
+    return found
+
+
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
     allowed = problem.allowed

@@ -24,7 +24,7 @@ Shapes: S seeds, D domains, M evaluation domains, R simulated validations, B bas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -317,6 +317,30 @@ class Validation:
                 own.setdefault(mixture_of(trial), {})[seed] = float(value)
         return found
 
+    def frame(self) -> pl.DataFrame:
+        """Return a row for each mixture, the best first.
+
+        Returns:
+            `mixture`, `seeds`, the mean `objective` and its `deviation` over seeds, the `gain` of
+            the leading proposal over it with the ends `low` and `high` of its 95% interval, above 0
+            where the proposal is better, and the mean of each loss.
+        """
+        unit, against = self.objective.unit, {one.baseline: one for one in self.comparisons}
+        rows = [
+            {
+                "mixture": name,
+                "seeds": len(self.values(name)),
+                "objective": self.mean(name),
+                "deviation": self.spread(name),
+                "gain": -one.mean if (one := against.get(name)) else None,
+                "low": -one.high if one else None,
+                "high": -one.low if one else None,
+                **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
+            }
+            for name in self.mixtures
+        ]
+        return pl.DataFrame(rows, infer_schema_length=None).sort("objective", nulls_last=True)
+
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""
         finished = (self.trials.table["status"] == "finished").any()
@@ -361,19 +385,22 @@ def baseline_mixture(
     baseline: BaselineConfig, full: FullRun, trials: Trials, objective: Objective
 ) -> Mixture:
     """Return the mixture of a baseline."""
+    found = known_baseline(baseline, full)
+    if found is None:
+        own = _control(trials) if baseline.name == "control" else best_trial(trials, objective)[1]
+        found = own.over(tuple(full.inventory))
+    return found
+
+
+def known_baseline(baseline: BaselineConfig, full: FullRun) -> Mixture | None:
+    """Return the mixture of a baseline that is known before the trials; None of another."""
     natural = Mixture.natural(full.inventory)
     if baseline.weights is not None:
         return Mixture(baseline.weights).over(natural.domains)
     if baseline.temperature is not None:
         return tempered(natural, baseline.temperature)
-    known: dict[str, Callable[[], Mixture]] = {
-        "natural": lambda: natural,
-        "uniform": lambda: Mixture.uniform(natural.domains),
-        "unimax": lambda: unimax(full),
-        "control": lambda: _control(trials).over(natural.domains),
-        "best_trial": lambda: best_trial(trials, objective)[1].over(natural.domains),
-    }
-    return known[baseline.name]()
+    known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
+    return unimax(full) if baseline.name == "unimax" else known.get(baseline.name)
 
 
 def _control(trials: Trials) -> Mixture:

@@ -225,6 +225,8 @@ def forecast_lines(forecast: Forecast) -> str:
     ]
     lines += [
         f"predicted: {value.value:.4f} {unit}, 90% interval {_ends(value)}",
+        *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
+        *(f"active constraint: {limit}" for limit in found.binding),
         *(f"broken constraint: {line}" for line in forecast.broken),
         *(f"warning: {warning}" for warning in found.warnings),
     ]

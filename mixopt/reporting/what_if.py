@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from mixopt.constraints import Guards, Radius
+from mixopt.constraints import Guards, MinEntropy, Radius
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports
 from mixopt.objective import Objective
@@ -95,7 +95,7 @@ def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> di
 def _constraints(question: ProposalRequest) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
-    radius = next((one for one in limits.convex if isinstance(one, Radius)), None)
+    around = [one for one in limits.convex if isinstance(one, Radius)]
     inventory = question.inventory
     epochs = {one.domains[0]: one.setting for one in limits.linear if one.target_tokens}
     return {
@@ -114,14 +114,16 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         # Without an inventory nothing is known of epochs, whatever the length.
         "target_tokens": None if inventory is None else question.search.target_tokens,
         "max_epochs": [epochs.get(name) for name in domains],
-        "radius": None
-        if radius is None
-        else {
-            "kind": radius.kind,
-            "size": radius.size,
-            "reference": radius.name,
-            "weights": radius.reference.over(domains).array,
-        },
+        "radii": [
+            {
+                "kind": "entropy" if isinstance(one, MinEntropy) else one.kind,
+                "size": one.least if isinstance(one, MinEntropy) else one.size,
+                "reference": one.name,
+                "weights": one.reference.over(domains).array,
+                "source": one.source,
+            }
+            for one in around
+        ],
         "guardrails": _guardrails(question),
     }
 

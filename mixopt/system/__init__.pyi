@@ -124,6 +124,7 @@ from .text import (
     count_text as count_text,
     difference_text as difference_text,
     duration as duration,
+    html_table as html_table,
     interval_text as interval_text,
     long_duration as long_duration,
     loss_text as loss_text,

@@ -9,11 +9,22 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
+from collections.abc import Iterable, Sequence
+from html import escape
 
 
 def share_text(value: float) -> str:
     """Write a share of the tokens as a percentage."""
     return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table for a notebook's cell."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def loss_text(value: float | None) -> str:

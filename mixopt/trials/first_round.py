@@ -9,7 +9,7 @@ points where rejection finds too few. With p the natural mixture:
 
 1. The cap of domain j is u_j = min(max_usage p_j, 1), from p before tempering. Further caps of
    the user lower it.
-2. The prior is tempered: q_j = p_j^temperature / sum_k p_k^temperature.
+2. The prior is tempered: q_j = p_j^(1/temperature) / sum_k p_k^(1/temperature).
 3. `multiplier` x N times, draw x ~ Dirichlet(s q), where s is one of 15 strengths, log-spaced from
    min_strength to max_strength, each as likely as another.
 4. A draw with any x_j > u_j is rejected.
@@ -24,7 +24,8 @@ Axial: few trials tell most where each of them moves one domain (Cornell, Experi
 Mixtures). With a share s and a centre c, the mixture of domain d has s + (1 - s) c_d of it and
 (1 - s) c_j of every other domain j. A domain whose cap is lower takes its cap, and the others share
 what is left in proportion to the centre. Where caps leave a domain nearly at the centre, there is
-no mixture for it.
+no mixture for it. A design of at least 2 D + 2 mixtures begins with them unless it says otherwise,
+so that each domain is tried up to its cap.
 
 Microanneals give each candidate source a fixed share of the tokens. With a share s and a base b,
 the anneal of source d has s of d and (1 - s) b of the rest; the control is b alone, so that the two
@@ -293,7 +294,8 @@ def _axial(
 ) -> Array:
     """Return the axial mixtures that the design has, shape (P, D)."""
     domains, most = natural.domains, config.first_round
-    if config.method != "axial":
+    is_default = config.method is None and config.trials >= 2 * len(domains) + 2
+    if config.method != "axial" and not (is_default and most > len(domains)):
         return np.empty((0, len(domains)))
     center = Mixture.uniform(domains)
     taken = [mixture.array for _, mixture, _ in references]
@@ -327,13 +329,14 @@ def draw_mixtures(
     *,
     draws: int,
     rng: np.random.Generator,
-    temperature: float = 0.5,
+    temperature: float = 2.0,
     min_strength: float = 0.1,
     max_strength: float = 5.0,
     minimum: float = MIN_WEIGHT,
 ) -> tuple[Array, int]:
     """Draw mixtures by steps 2 to 6 above, all that are distinct; count those that are allowed."""
-    prior_D = natural_D**temperature / (natural_D**temperature).sum()
+    tempered_D = natural_D ** (1.0 / temperature)
+    prior_D = tempered_D / tempered_D.sum()
     strengths = np.geomspace(min_strength, max_strength, STRENGTHS)
     drawn_RD = _dirichlet(rng.choice(strengths, size=draws)[:, None] * prior_D, rng)
     inside_RD = drawn_RD[_inside(drawn_RD, allowed)]

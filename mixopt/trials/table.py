@@ -223,6 +223,25 @@ class Trials(TrialRows):
         said = f"{len(self.domains)} domains, {len(self.targets)} losses"
         return f"Trials({counts_text(self)}; {said})"
 
+    def frame(self, objective: ObjectiveLike | None = None) -> pl.DataFrame:
+        """Return the finished trials, the best first, in the unit of the objective.
+
+        Args:
+            objective: What is minimised (`fit`), such as `run.objective`; the mean of all losses
+                when None.
+
+        Returns:
+            `trial`, `role`, `objective`, the share of each domain, and each loss.
+        """
+        from mixopt import fitting
+
+        unit, done = fitting.fit_unit(self, objective, None, "none", None), self.finished
+        aim = fitting.objective_of(done, objective, unit)
+        names = [WEIGHT + name for name in self.domains]
+        names += [loss_column(name, unit) for name in self.targets]
+        values = pl.Series("objective", aim.value(done.losses(unit)))
+        return done.table.select("trial", "role", values, *names).sort("objective")
+
     @property
     def plot(self) -> TrialPlots:
         """Their figures: `trials.plot.design()` (mixopt.reporting.plots)."""

@@ -45,8 +45,8 @@ def test_worse_is_above_the_reference_for_a_loss_and_below_it_for_a_score():
 def test_a_guardrail_holds_where_what_is_left_of_its_margin_is_next_to_nothing():
     one = guards(law=0.2, score=0.0, code=0.5)
     assert one.binding(np.array([4e-5, -1.9e-5, 9e-6])) == [
-        "code <= that of uniform + 0.5 (constraints.guardrails)",
-        "law <= that of uniform + 0.2 (constraints.guardrails)",
+        "loss of code <= that of uniform + 0.5 (constraints.guardrails)",
+        "loss of law <= that of uniform + 0.2 (constraints.guardrails)",
         "score >= that of uniform (constraints.guardrails)",
     ]
     assert one.binding(np.array([-6e-5, -2.1e-5, 1.1e-5])) == []
@@ -82,3 +82,9 @@ def test_targets_of_guardrails_are_globs_and_an_exact_name_wins():
     assert rails.margins(("mmlu_law", "mmlu_art", "code")) == {"mmlu_law": 0.0, "mmlu_art": 0.1}
     with pytest.raises(ConfigError, match=r"constraints.guardrails.targets: 'mlmu_\*' matches no"):
         Guardrails("natural", None, {"mlmu_*": 0.1}).margins(("mmlu_law", "code"))
+
+
+def test_a_conflict_names_each_margin_that_is_enough_alone():
+    one = guards(code=0.1, law=0.2, score=0.0)
+    said = one.conflict(np.array([0.05, -0.1, 0.0123]), [], {0: 0.1, 2: 0.03})
+    assert "; allow targets: {code: 0.2}, or targets: {score: 0.03}, or widen" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mixopt.config import ConstraintsConfig
@@ -178,3 +179,43 @@ def test_the_least_change_of_each_setting_in_a_conflict_is_said():
         "max_epochs: 1.25 (or a run of 88 tokens), or lower the minimum of "
         "constraints.groups.rare to 0.44"
     )
+
+
+def test_a_minimum_entropy_stands_beside_a_radius():
+    limits = constraints(min_entropy=0.9, radius={"tv": 0.35})
+    assert [one.text for one in limits.convex] == [
+        "entropy >= 0.9",
+        "total variation from natural <= 0.35",
+    ]
+    near = Mixture({"web": 0.65, "code": 0.25, "law": 0.1})
+    (said,) = limits.violations(near)
+    assert said == (
+        "the mixture's entropy is 0.8568 (2.36 effective domains); constraints.min_entropy is 0.9."
+        " Spread it more evenly, or allow min_entropy: 0.856."
+    )
+    for weights_D in limits.allowed.from_cube(np.random.default_rng(0).random((40, 2))):
+        mixture = Mixture.from_array(limits.domains, weights_D)
+        assert limits.violations(mixture) == []
+
+
+def test_a_minimum_entropy_that_bounds_leave_no_room_for_says_what_would_be_enough():
+    with pytest.raises(InfeasibleError, match=r"allow min_entropy: 0\.63[0-9]*") as refused:
+        constraints(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
+    assert "constraints.min_entropy: entropy >= 0.9" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"1\.2 is not below 1\.099, the entropy of 3 equal"):
+        constraints(min_entropy=1.2)
+
+
+def test_the_limits_in_force_are_named_by_their_fields():
+    limits = constraints(max_epochs=1.5, bounds={"web": (0.1, 1.0)}, guardrails="natural")
+    assert limits.in_force == (
+        "constraints.max_epochs: 1.5",
+        "constraints.bounds",
+        "constraints.guardrails",
+    )
+
+
+def test_limits_are_a_table_in_a_notebook():
+    shown = constraints(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
+    assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
+    assert "every other loss at most 0.02 worse than natural" in shown

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 from mixopt.config import FitConfig
-from mixopt.errors import PluginError, RunError, TrialsError
+from mixopt.errors import MixtureError, PluginError, RunError, TrialsError
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
@@ -355,3 +355,16 @@ def test_the_summary_says_what_was_chosen_over_what(fit):
     summary = fit.summary()
     assert summary.startswith("linear: error of the objective on held-out folds 0.0")
     assert "log_linear 0.0" in summary
+
+
+def test_shares_by_domain_are_predicted_as_mixtures_are():
+    fit, shares = fitted("linear"), dict(zip(DOMAINS, (0.5, 0.3, 0.2), strict=True))
+    ours, theirs = fit.predict(shares), fit.predict(Mixture(shares))
+    assert ours.losses_NM.tolist() == theirs.losses_NM.tolist()
+    assert fit.predict([shares, Mixture(shares)]).objective_N.shape == (2,)
+    frame = ours.frame
+    assert frame["target"].to_list() == [OBJECTIVE, *TARGETS]
+    assert frame["predicted"].to_list() == [ours.objective_N[0], *ours.losses_NM[0]]
+    assert f"<td>{TARGETS[0]}</td>" in ours._repr_html_()
+    with pytest.raises(MixtureError, match="unknown domain 'webb'"):
+        fit.predict({"webb": 1.0})

@@ -1,15 +1,20 @@
 """Baselines are what people would train on without a fit."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from places import PROJECT
 
 from mixopt.config import BaselineConfig, ObjectiveConfig
+from mixopt.constraints import CappedSimplex
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
 from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials.first_round import draw_mixtures
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)
@@ -87,3 +92,24 @@ def test_unimax_keeps_to_its_passes_where_there_is_text_enough(sizes, target, pa
     if passes * sum(sizes) >= target:
         epochs = found.array * target / np.array(sizes)
         assert (epochs <= passes * (1 + 1e-9)).all()
+
+
+def test_the_documented_temperature_flattens():
+    page = (PROJECT / "docs" / "explanations" / "decision.md").read_text(encoding="utf-8")
+    temperature = float(re.search(r"temperature: ([0-9.]+),", page)[1])
+    found = tempered(NATURAL, temperature)
+    assert found.effective_domains > NATURAL.effective_domains
+
+
+def test_a_temperature_of_a_design_is_that_of_a_baseline():
+    drawn_ND, _ = draw_mixtures(
+        NATURAL.array,
+        CappedSimplex.full(3),
+        draws=4_000,
+        rng=np.random.default_rng(0),
+        temperature=1.4,
+        min_strength=50.0,
+        max_strength=50.0,
+        minimum=0.0,
+    )
+    assert drawn_ND.mean(axis=0) == pytest.approx(tempered(NATURAL, 1.4).array, abs=0.01)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from made_fit import DOMAINS, fitted
 
+from mixopt.constraints.limits import up
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
 from mixopt.proposals import ProposalRequest, predict_mixture, predicted_costs
@@ -54,8 +55,9 @@ def test_a_guardrail_that_is_broken_says_by_how_much(fit):
     worse = at_NM[0, 2] - at_NM[1, 2]
     assert (
         f"law: predicted to be {worse:.4g} worse than with uniform; constraints.guardrails"
-        " allows 0.02"
+        f" allows 0.02; allow targets: {{law: {up(worse)}}}"
     ) in found.broken
+    assert found.limits == ("constraints.guardrails",)
     assert not any(line.startswith("code:") for line in found.broken)
 
 

@@ -196,7 +196,9 @@ def propose(fit, limits=None, **fields):
 
 def test_a_guardrail_that_holds_is_named_among_what_binds(fit):
     proposal = propose(fit, FIT_LIMITS)
-    assert any("law <= that of natural (constraints.guardrails)" in one for one in proposal.binding)
+    assert any(
+        "loss of law <= that of natural (constraints.guardrails)" in one for one in proposal.binding
+    )
     law = fit.predict([proposal.mixture, NATURAL]).losses_NM[:, 1]
     assert law[0] <= law[1] + MISSED
 
@@ -281,3 +283,13 @@ def test_a_search_with_everything_at_once_keeps_all_of_it(seed):
     inside = limits.allowed.contains(NATURAL.array[None])[0]
     if inside:  # then the reference itself keeps every guardrail
         assert asked.excess(best.weights_D[None]).max() <= MISSED
+
+
+def test_one_margin_is_advised_where_it_is_enough_alone(fit):
+    margins = {"law": 0.0, "math": 0.0}
+    limits = {"bounds": {"law": (0.0, 0.1)}, "guardrails": {"targets": margins}}
+    with pytest.raises(InfeasibleError) as caught:
+        propose(fit, limits, samples=50)
+    name, enough = re.findall(r"allow targets: \{(law|math): ([0-9.]+)\}", str(caught.value))[0]
+    margins[name] = float(enough) + 1e-3
+    propose(fit, limits, samples=50)

@@ -120,3 +120,38 @@ def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
     ):
         warnings = proposal_warnings(PROPOSAL, ProposalRequest(FIT, limits, None, goal=MATH), kept)
         assert any(line.startswith(said) for line in warnings)
+
+
+def test_a_share_beyond_what_was_tried_is_named_with_the_range():
+    fit = fit_with([(1, 0, 0, 0), (0.5, 0.25, 0.25, 0), (0.75, 0, 0.25, 0)])
+    assert warned(
+        "is beyond the tried range of law (30.0%; 0.0% to 25.0% tried): no trial was there",
+        at(0.7, 0, 0.3, 0),
+        fit,
+    )
+    assert not warned("tried range", at(0.75, 0, 0.25, 0), fit)
+    assert warned(
+        "and beyond the tried range of mail (50.0%; 0.0% to 0.0% tried)", at(0.5, 0, 0, 0.5), fit
+    )
+
+
+def test_what_is_said_of_a_gain_is_one_warning():
+    unsure = Interval(0.01, -0.1, 0.2)
+    proposal = made_proposal(
+        gains=dict.fromkeys(PROPOSAL.gains, unsure), optimism=0.5, best_observed=-9.0
+    )
+    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
+    lines = proposal_warnings(proposal, ProposalRequest(FIT, limits, None, goal=MATH))
+    (said,) = [line for line in lines if "gain" in line]
+    assert (
+        "not predicted to beat" in said and "no gain is expected" in said and "includes 0" in said
+    )
+
+
+def test_no_floor_is_advised_where_there_is_one():
+    floors = ConstraintsConfig(bounds={"mail": (0.1, 1.0)})
+    limits = Constraints.from_config(floors, dict.fromkeys(DOMAINS, 1))
+    request = ProposalRequest(FIT, limits, None, goal=MATH)
+    lines = proposal_warnings(at(0.5, 0.4, 0.0, 0.1), request)
+    (said,) = [line for line in lines if "set a floor" in line]
+    assert "law" in said and "mail" not in said

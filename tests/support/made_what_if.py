@@ -31,7 +31,7 @@ def no_limits() -> dict[str, Any]:
         "inventory": np.array([1e9, 4e9, 1e9]),
         "target_tokens": None,
         "max_epochs": [None] * 3,
-        "radius": None,
+        "radii": [],
         "guardrails": None,
     }
 
@@ -39,6 +39,7 @@ def no_limits() -> dict[str, Any]:
 def some_limits() -> dict[str, Any]:
     """Limits of every kind, all kept by the recommended mixture."""
     near = {"kind": "tv", "size": 0.3, "reference": "natural", "weights": NATURAL}
+    near["source"] = "constraints.radius"
     rails = {"reference": "natural", "weights": NATURAL, "targets": [1], "signs": np.ones(1)}
     return no_limits() | {
         "low": np.array([0.05, 0.0, 0.0]),
@@ -46,7 +47,7 @@ def some_limits() -> dict[str, Any]:
         "groups": [{"name": "text", "members": [1, 2], "low": 0.2, "high": 0.8}],
         "target_tokens": 10_000_000_000,
         "max_epochs": [5.0, None, 4.0],
-        "radius": near,
+        "radii": [near],
         "guardrails": {**rails, "margins": np.array([0.3])},
     }
 

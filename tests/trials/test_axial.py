@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import ConstraintsConfig, DesignConfig
-from mixopt.constraints import CappedSimplex, Constraints
+from mixopt.constraints import CappedSimplex, Constraints, cap
 from mixopt.errors import DesignError
 from mixopt.mixture import Mixture
 from mixopt.trials import make_design
@@ -143,3 +143,15 @@ def test_an_axial_design_does_not_depend_on_the_seed_but_its_trials_do():
     for ours, theirs in zip(roles(one, "axial"), roles(other, "axial"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert {trial.seed for trial in one}.isdisjoint({trial.seed for trial in other})
+
+
+def test_a_design_is_axial_from_two_trials_a_domain_and_two_on():
+    natural = Mixture({"a": 0.6, "b": 0.3, "c": 0.1})
+    config = DesignConfig(trials=8, max_usage=None)
+    trials = make_design(config, natural, None, 0)
+    assert [one.role for one in trials].count("axial") == 3
+    caps = Constraints(natural.domains, (cap("c", 0.4, "x"),))
+    most = max(one.mixture["c"] for one in make_design(config, natural, caps, 0))
+    assert most == pytest.approx(0.4)
+    for fewer in (DesignConfig(trials=7), DesignConfig(trials=8, method="dirichlet")):
+        assert "axial" not in [one.role for one in make_design(fewer, natural, None, 0)]

@@ -42,7 +42,8 @@ def capped(**most):
 
 def design(natural=NATURAL, constraints=None, seed=3, **fields):
     """Design one round: `trials` are all in it."""
-    return make_design(DesignConfig(rounds=[], **fields), natural, constraints, seed)
+    config = DesignConfig(rounds=[], **{"method": "dirichlet", **fields})
+    return make_design(config, natural, constraints, seed)
 
 
 def regmix_draws(natural, draws, rng):
@@ -111,9 +112,9 @@ def test_caps_hold_after_zeroing_and_rounding():
     # Rounding to twentieths carries 0.53 to 0.55, and zeroing 0.05 lifts 0.5 to 0.526.
     allowed = design_constraints(DesignConfig(), SMALL, capped(web=0.54)).simplex
     rng = np.random.default_rng(0)
-    weights = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng, minimum=0.05).weights_ND
-    assert len(weights) > 10
-    assert weights[:, 0].max() <= 0.54
+    weights_ND, _ = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng, minimum=0.05)
+    assert len(weights_ND) > 10
+    assert weights_ND[:, 0].max() <= 0.54
 
 
 def test_weights_are_zero_or_at_least_the_minimum():
@@ -156,8 +157,8 @@ def test_a_tiny_strength_does_not_underflow():
 def test_temperature_1_keeps_the_natural_shares_as_the_mean():
     options = dict(temperature=1.0, min_strength=50.0, max_strength=50.0)
     allowed, rng = CappedSimplex.full(3), np.random.default_rng(0)
-    weights = draw_mixtures(SMALL.array, allowed, draws=512, rng=rng, **options).weights_ND
-    np.testing.assert_allclose(weights.mean(axis=0), SMALL.array, atol=0.01)
+    weights_ND, _ = draw_mixtures(SMALL.array, allowed, draws=512, rng=rng, **options)
+    np.testing.assert_allclose(weights_ND.mean(axis=0), SMALL.array, atol=0.01)
 
 
 def test_a_domain_without_tokens_gets_no_weight_from_dirichlet_draws():
@@ -192,7 +193,7 @@ def test_an_anchor_stays_where_it_is_beyond_a_cap():
 @pytest.mark.parametrize("usage", [2.0, 1.33, 1.14])
 def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage):
     said: list[str] = []
-    config = DesignConfig(max_usage=usage, trials=64, rounds=[])
+    config = DesignConfig(max_usage=usage, trials=64, rounds=[], method="dirichlet")
     trials = make_design(config, NATURAL, None, 3, say=said.append)
     assert re.match(r"Dirichlet draws found [0-9] of 64 distinct mixtures \(\d+ of 6400 ", said[0])
     assert said[0].endswith("Sobol points are tried instead (design.method: sobol)")

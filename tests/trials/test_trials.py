@@ -384,3 +384,13 @@ def test_notes_are_kept_in_order_and_do_not_count():
     assert noted.notes == ("one", "two", "three")
     assert noted == table()
     assert noted.finished.notes == noted.notes
+
+
+def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
+    results = [result("t0", 3.0), result("t1", 2.0), result("t2", 4.0)]
+    objective = Objective(("web", "other"), "target", {"web": 1.0}, "bits_per_byte")
+    frame = table(results).frame(objective)
+    assert frame["trial"].to_list() == ["t1", "t0", "t2"]
+    assert frame["objective"].to_list() == [1.0, 1.5, 2.0]
+    assert "bpb/other" in frame.columns and "loss/other" not in frame.columns
+    assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]

@@ -122,7 +122,7 @@ function moveShare(weights, d, share, locked, natural) {
 
 /** All limits; `side` is 1 for at most and -1 for at least, `write` how its numbers are written. */
 function readLimits(data, law) {
-  const { radius, guardrails, groups } = data.constraints;
+  const { radii, guardrails, groups } = data.constraints;
   const found = data.domains.flatMap((_, d) => domainLimits(data, d));
   for (const { name, members, low, high } of groups) {
     const value = (w) => members.reduce((sum, d) => sum + w[d], 0);
@@ -130,11 +130,15 @@ function readLimits(data, law) {
     if (low > 0) found.push({ ...shared, side: -1, limit: low });
     if (high < 1) found.push({ ...shared, side: 1, limit: high });
   }
-  if (radius) {
-    const isKl = radius.kind === "kl";
-    found.push({ name: `distance from ${radius.reference}`, what: isKl ? "KL divergence" : "total variation", side: 1,
-      limit: radius.size, write: decimals(4), source: "constraints.radius",
-      value: (w) => (isKl ? divergence : totalVariation)(w, radius.weights) });
+  for (const { kind, size, reference, weights, source } of radii) {
+    const shared = { limit: size, write: decimals(4), source };
+    if (kind === "entropy") {
+      found.push({ ...shared, name: "entropy", what: "nats", side: -1, value: (w) => Math.log(w.length) - divergence(w, weights) });
+      continue;
+    }
+    const isKl = kind === "kl";
+    found.push({ ...shared, name: `distance from ${reference}`, what: isKl ? "KL divergence" : "total variation", side: 1,
+      value: (w) => (isKl ? divergence : totalVariation)(w, weights) });
   }
   if (guardrails) {
     const reference = guardrails.base || law.predict(guardrails.weights);
