@@ -98,7 +98,8 @@ def test_the_trials_of_all_rounds_are_in_both_tables(undisturbed):
     table = run.trials.table
     assert table["trial"].to_list()[3:] == [f"t{n:04d}" for n in range(12)]
     assert table["round"].to_list() == [0] * 9 + [1] * 3 + [2] * 3
-    assert table["role"].to_list()[3:] == ["sampled"] * 6 + ["chosen"] * 6
+    assert set(table["role"].to_list()[3:9]) <= {"axial", "sampled"}
+    assert table["role"].to_list()[9:] == ["chosen"] * 6
     assert table["status"].unique().to_list() == ["finished"]
     design = pl.read_parquet(run.path / "design.parquet")
     assert design["mixture"].to_list() == table["mixture"].to_list()
