@@ -392,5 +392,6 @@ def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
     frame = table(results).frame(objective)
     assert frame["trial"].to_list() == ["t1", "t0", "t2"]
     assert frame["objective"].to_list() == [1.0, 1.5, 2.0]
-    assert "bpb/other" in frame.columns and "loss/other" not in frame.columns
+    assert "bpb/other" in frame.columns
+    assert "loss/other" not in frame.columns
     assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]
