@@ -66,8 +66,6 @@ def main() -> None:
         if path.suffix in {".js", ".css"}
     )
     print(f"JavaScript and CSS: {script:,}")
-    if options.root == Path(__file__).parents[2]:
-        print_surface()
     if options.opened:
         print_opened(options.root, options.opened, options.run)
 
@@ -144,40 +142,6 @@ def targets(node: ast.AST, home: dict[tuple[str, str], str]) -> set[str]:
         return set()
     named = {(node.module, alias.name) for alias in node.names}
     return {node.module} | {home.get(one, ".".join(one)) for one in named}
-
-
-def print_surface() -> None:
-    """Print how many commands, options and fields a user meets, of this environment's product."""
-    from typer.main import get_command
-
-    from mixopt.cli.main import app
-    from mixopt.config import Config
-    from mixopt.pretraining.config import PretrainConfig
-
-    commands = get_command(app).commands
-    counts = {
-        name: sum(word.startswith("--") for one in command.params for word in one.opts)
-        for name, command in commands.items()
-    }
-    most = max(counts, key=counts.__getitem__)
-    print(f"commands: {len(commands)}; options: {sum(counts.values())}, {counts[most]} of {most}")
-    for what, model in (("experiment", Config), ("pretraining", PretrainConfig)):
-        print(f"fields of {what}'s file: {len(fields(model, set()))}")
-
-
-def fields(model: type, seen: set[type]) -> set[tuple[type, str]]:
-    """Return the fields of a section and of the sections in it, each once."""
-    found = set()
-    if model in seen:
-        return found
-    seen.add(model)
-    for name, field in model.model_fields.items():
-        sections = [one for one in parts(field.annotation) if hasattr(one, "model_fields")]
-        inner = set().union(*(fields(one, seen) for one in sections)) if sections else set()
-        found |= inner
-        if not sections or any(one in (str, int, float) for one in parts(field.annotation)):
-            found.add((model, name))
-    return found
 
 
 def parts(annotation: object) -> list[object]:
