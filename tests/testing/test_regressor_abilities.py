@@ -22,7 +22,7 @@ class Able(Ridge):
     def tuned(self):
         return clone(self)
 
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
         means_NM, stds_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
         for fold in np.unique(fold_N):
             out_N = fold_N == fold
@@ -166,52 +166,52 @@ class OneTarget(Able):
 
 
 class CrossFitsMeansAlone(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        return super().cross_fit(weights_ND, losses_NM, fold_N)[0]
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        return super().cross_fit(weights_ND, losses_NM, fold_N, update)[0]
 
 
 class CrossFitsOneDeviation(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         return means_NM, stds_NM[0]
 
 
 class CrossFitsWithHoles(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         return np.where(fold_N[:, None] == 1, np.nan, means_NM), stds_NM
 
 
 class CrossFitsBelowZero(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         return means_NM, -stds_NM
 
 
 class Peeks(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        _, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        _, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         return self.predict(weights_ND), stds_NM
 
 
 class StaysUnfitted(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
         return clone(self).cross_fit_of(weights_ND, losses_NM, fold_N)
 
     def cross_fit_of(self, weights_ND, losses_NM, fold_N):
-        return super().cross_fit(weights_ND, losses_NM, fold_N)
+        return super().cross_fit(weights_ND, losses_NM, fold_N, update)
 
 
 class MembersOfOneLoss(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        answer = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        answer = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         self.held_out_members = {"ridge": answer[0][:, 0]}
         return answer
 
 
 class MembersWithHoles(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N):
-        answer = super().cross_fit(weights_ND, losses_NM, fold_N)
+    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
+        answer = super().cross_fit(weights_ND, losses_NM, fold_N, update)
         self.held_out_members = {"ridge": np.where(fold_N[:, None] == 1, np.inf, answer[0])}
         return answer
 
