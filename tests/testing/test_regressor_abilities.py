@@ -196,9 +196,9 @@ class Peeks(Able):
 
 class StaysUnfitted(Able):
     def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        return clone(self).cross_fit_of(weights_ND, losses_NM, fold_N)
+        return clone(self).cross_fit_of(weights_ND, losses_NM, fold_N, update)
 
-    def cross_fit_of(self, weights_ND, losses_NM, fold_N):
+    def cross_fit_of(self, weights_ND, losses_NM, fold_N, update):
         return super().cross_fit(weights_ND, losses_NM, fold_N, update)
 
 
