@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.experiment_cost import (
-    VALIDATION,
     Costs,
     KnownSizes,
     ScoringCost,
     estimated_speed,
     evaluation_tokens,
     known_sizes,
+    largest_weights,
     measured_speed,
     proxy_parameters,
     scoring_cost,
+    shortage_line,
     training_parts,
     written_bytes,
 )
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mixopt.trials import Proxy
 
 LABEL_WIDTH = 14
-MAX_SHORTAGES, MAX_SHARES = 5, 4  # domains that a line names
+MAX_SHARES = 4  # domains that a line names
 MAX_BYTES_PER_TOKEN = 8  # of any tokenizer on any text, about
 
 
@@ -110,24 +111,19 @@ class Check:
         lines = [*self._domain_lines(), "", *(_labelled(*fact) for fact in facts)]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
-    def short_lines(self, out: Path, *, validates: bool) -> list[str]:
+    def short_lines(self, out: Path) -> list[str]:
         """Return the answer in at most five lines, for the beginning of a run."""
-        parts = [part for part in self.costs.parts if validates or part.part != VALIDATION]
-        written = sum(
-            size for name, size in self.costs.written.items() if validates or name != VALIDATION
-        )
-        least = sum(part.least * part.tokens for part in parts)
-        most = sum(part.most * part.tokens for part in parts)
+        costs = self.costs
         trials = ", ".join(
             f"{_range((part.least, part.most), str)} trials of {short_count(part.tokens)} tokens"
             f" ({part.part})"
-            for part in parts
+            for part in costs.parts
         )
-        total = f"{_range((least, most), short_count)} tokens"
+        written = bytes_text(sum(costs.written.values()))
         lines = [
             self._short_domains(),
-            f"{trials}: {total}{self._operations((least, most))}",
-            f"trains on {self._place()}; writes {out}, about {bytes_text(written)}",
+            f"{trials}: {_range(costs.tokens, short_count)} tokens{self._operations()}",
+            f"trains on {self._place()}; writes {out}, about {written}",
         ]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
@@ -158,12 +154,10 @@ class Check:
         total = short_count(sum((self.sizes.inventory or {}).values()))
         return f"{domains} of {total} tokens ({self.sizes.basis}): {shown}{more}"
 
-    def _operations(self, tokens: tuple[int, int] | None = None) -> str:
-        parameters = self.costs.parameters
-        if parameters is None:
+    def _operations(self) -> str:
+        flops, parameters = self.costs.flops, self.costs.parameters
+        if flops is None or parameters is None:
             return ""
-        least, most = tokens or self.costs.tokens
-        flops = (6.0 * parameters * least, 6.0 * parameters * most)
         shown = _range(flops, lambda value: f"{value:.1e}")
         return f", {shown} FLOPs at {short_count(parameters)} parameters"
 
@@ -184,7 +178,12 @@ def _labelled(label: str, text: str) -> str:
 
 
 def check(
-    config: Config, *, out: Path | None = None, source: str = "", probe: bool = False
+    config: Config,
+    *,
+    out: Path | None = None,
+    source: str = "",
+    probe: bool = False,
+    validates: bool = True,
 ) -> Check:
     """Check an experiment with no more than the first documents of each domain; write nothing.
 
@@ -194,6 +193,7 @@ def check(
         source: The file that messages name.
         probe: Whether to tell the speed of a trial here: of a decoder on CPUs from that of matrix
             products, else by training for a second.
+        validates: Whether the run will validate, for its costs.
 
     Returns:
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
@@ -227,7 +227,7 @@ def check(
         *_broken_by_baselines(config, sizes),
     ]
     devices = _devices(config, problems, warnings)
-    parts = training_parts(config)
+    parts = training_parts(config, validates=validates)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
     if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
@@ -287,8 +287,10 @@ def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], o
     if (prepared := corpus.prepared) is not None:
         yield lambda: check_prepared(prepared)
         return
-    yield lambda: check_tokenizer_name(corpus.tokenizer)
-    for name, source in {**corpus.sources, **config.evaluation}.items():
+    sources = {**corpus.sources, **config.evaluation}
+    if not all(source.is_tokens for source in sources.values()):
+        yield lambda: check_tokenizer_name(corpus.tokenizer)
+    for name, source in sources.items():
         placed = source.under(corpus.root)
         yield partial(_check_source, config, name, placed, is_sized=is_sized)
 
@@ -321,7 +323,7 @@ def _shared_text(config: Config) -> Iterator[str]:
         shared = {} if corpus.prepared else shared_files(corpus.sources, corpus.root)
     except MixoptError:
         return  # a problem already
-    for file, names in list(shared.items())[:MAX_SHORTAGES]:
+    for file, names in list(shared.items())[:MAX_SHARES]:
         both = " and ".join(map(repr, names))
         yield f"{file} is text of {both}; give each file to one domain"
 
@@ -480,57 +482,3 @@ def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
         line = shortage_line(config, sizes.sample, sizes.inventory, most)
         found += [] if line is None else [line]
     return found
-
-
-def shortage_line(
-    config: Config,
-    sample: Mapping[str, int],
-    inventory: Mapping[str, int],
-    most: Mapping[str, float],
-) -> str | None:
-    """Name the domains of whose sample a trial may read too much; None if there are none."""
-    corpus = config.corpus
-    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
-    found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
-    short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
-    if not short:
-        return None
-    names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
-    more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
-    return (
-        f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more often"
-        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
-        " constraints.bounds"
-    )
-
-
-def _shortage(
-    config: Config, name: str, sample: int, inventory: int, weight: float
-) -> tuple[float, str] | None:
-    """Return how often a trial may read a sample that is too small, and the domain in short."""
-    from mixopt.fitting import OFTEN
-
-    tokens, target = config.proxy.tokens, config.propose.target_tokens
-    epochs = weight * tokens / sample
-    if config.proxy.simulate_epochs and target is not None:
-        needed = min(inventory * min(tokens / target, 1.0), weight * tokens)
-        too_often = needed > 1.01 * sample  # rounding to whole steps moves it by less
-    else:
-        needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
-        too_often = epochs > OFTEN and needed > 1.01 * sample
-    if not too_often:
-        return None
-    short = short_count(round(needed))
-    return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"
-
-
-def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
-    """Return the largest weight of each domain that a design may have."""
-    from mixopt.trials import anneal_mixtures, design_constraints
-
-    design = config.design
-    if design.anneals is not None and len(design.planned_rounds) == 1:
-        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
-        return {name: max(mixture[name] for mixture in tried) for name in natural}
-    allowed = design_constraints(design, natural, constraints)
-    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ from mixopt.trials import Proxy, Training, Trial
 
 if TYPE_CHECKING:
     from mixopt.config import Config, SourceConfig
+    from mixopt.constraints import Constraints
 
 BYTES_PER_TOKEN = 4.0  # of a trained tokenizer on plain text, about; measured once it is prepared
 Basis = Literal["stated", "prepared", "estimated", "unknown"]
@@ -103,6 +105,7 @@ def _prepared(run: Run) -> Corpus | None:
 
 RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # of a trial's file; of the report and its figures
 VALIDATION = "validation"
+MAX_SHORTAGES = 5  # domains that a line names
 FORWARD = 3  # times less than a step of training
 
 
@@ -161,7 +164,7 @@ def evaluation_tokens(config: Config) -> float:
     return domains * proxy.eval_tokens * times / FORWARD
 
 
-def training_parts(config: Config) -> tuple[TrainingPart, ...]:
+def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
     """Return how many trials an experiment trains, by part."""
     design, proxy, validation = config.design, config.proxy, config.validation
     later = design.trials - design.first_round
@@ -173,7 +176,7 @@ def training_parts(config: Config) -> tuple[TrainingPart, ...]:
         TrainingPart("later rounds", 0 if design.stop_gain else later, later, proxy.tokens),
         TrainingPart(VALIDATION, least, most, validation.tokens or 2 * proxy.tokens),
     ]
-    return tuple(part for part in parts if part.most)
+    return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
 
 
 def written_bytes(parts: tuple[TrainingPart, ...], sizes: KnownSizes) -> dict[str, int]:
@@ -182,8 +185,8 @@ def written_bytes(parts: tuple[TrainingPart, ...], sizes: KnownSizes) -> dict[st
     corpus = {} if sizes.sample is None else {"corpus": width * sum(sizes.sample.values())}
     held = sum(part.most for part in parts if part.part == VALIDATION)
     trials = sum(part.most for part in parts) - held
-    results = {"trials": RESULT_BYTES * trials, VALIDATION: RESULT_BYTES * held}
-    return {**corpus, **results, "report": REPORT_BYTES}
+    validation = {VALIDATION: RESULT_BYTES * held} if held else {}
+    return {**corpus, "trials": RESULT_BYTES * trials, **validation, "report": REPORT_BYTES}
 
 
 @dataclass(frozen=True)
@@ -274,3 +277,57 @@ def _random_corpus(folder: Path, vocab_size: int) -> Corpus:
         writer.write(tokens, documents=1, bytes=CORPUS_TOKENS)
     shards = TokenShards.open(folder / "any")
     return Corpus(folder, (Domain("any", shards, shards),), (), "random", vocab_size, "random", {})
+
+
+def shortage_line(
+    config: Config,
+    sample: Mapping[str, int],
+    inventory: Mapping[str, int],
+    most: Mapping[str, float],
+) -> str | None:
+    """Name the domains of whose sample a trial may read too much; None if there are none."""
+    corpus = config.corpus
+    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
+    found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
+    short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
+    if not short:
+        return None
+    names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
+    more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
+    return (
+        f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more often"
+        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
+        " constraints.bounds"
+    )
+
+
+def _shortage(
+    config: Config, name: str, sample: int, inventory: int, weight: float
+) -> tuple[float, str] | None:
+    """Return how often a trial may read a sample that is too small, and the domain in short."""
+    from mixopt.fitting import OFTEN
+
+    tokens, target = config.proxy.tokens, config.propose.target_tokens
+    epochs = weight * tokens / sample
+    if config.proxy.simulate_epochs and target is not None:
+        needed = min(inventory * min(tokens / target, 1.0), weight * tokens)
+        too_often = needed > 1.01 * sample  # rounding to whole steps moves it by less
+    else:
+        needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
+        too_often = epochs > OFTEN and needed > 1.01 * sample
+    if not too_often:
+        return None
+    short = short_count(round(needed))
+    return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"
+
+
+def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
+    """Return the largest weight of each domain that a design may have."""
+    from mixopt.trials import anneal_mixtures, design_constraints
+
+    design = config.design
+    if design.anneals is not None and len(design.planned_rounds) == 1:
+        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
+        return {name: max(mixture[name] for mixture in tried) for name in natural}
+    allowed = design_constraints(design, natural, constraints)
+    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError, RunError
-from mixopt.pipeline.experiment_check import (
-    check,
-    check_token_unit,
-    fold_fault,
-    largest_weights,
-    shortage_line,
-)
+from mixopt.pipeline.experiment_check import check, check_token_unit, fold_fault
+from mixopt.pipeline.experiment_cost import largest_weights, shortage_line
 from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.pipeline.trial_training import means_of, sweep, with_start_hash
 from mixopt.run_directory import (
@@ -149,9 +144,10 @@ def _checked(planned: Run, last: Step) -> list[str]:
     if recorded is not None and recorded.fingerprint == fingerprint:
         return []
     planned.ask_trust("run")
-    found = check(planned.config, out=planned.path, source=planned.source)
+    validates = VALIDATE in training
+    found = check(planned.config, out=planned.path, source=planned.source, validates=validates)
     found.refuse()
-    return found.short_lines(planned.path, validates=VALIDATE in training)
+    return found.short_lines(planned.path)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
