@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mixopt.proposals import ProposalRequest
 
 # What `lawOf` in assets/law.js knows.
-KINDS = ("gaussian_process", "power", "skills", "epochs", "mean", "corrected", "aimed")
+KINDS = ("gaussian_process", "skills", "epochs", "mean", "corrected", "aimed")
 MARK = "$array"
 TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4"}
 MAX_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
@@ -52,7 +52,7 @@ def what_if_section(run: Run) -> Section:
         if len(packed) > MAX_BYTES:
             raise PluginError(
                 f"the what-if is left out: the fitted law takes {len(packed) / 1e6:.1f} MB, more"
-                f" than the {MAX_BYTES / 1e6:.1f} MB that a page may carry; regressor power has a"
+                f" than the {MAX_BYTES / 1e6:.1f} MB that a page may carry; regressor skills has a"
                 " small one"
             )
     except PluginError as error:

@@ -244,7 +244,7 @@ def test_the_data_of_the_buttons_cannot_end_a_script(page_file):
     assert set(json.loads(block)) >= {"yaml", "megatron"}
 
 
-@pytest.fixture(scope="module", params=["log_linear", "gaussian_process"])
+@pytest.fixture(scope="module", params=["skills", "gaussian_process"])
 def sixty(request, tmp_path_factory):
     """A run of sixty domains and 62 losses, with a small law and with a large one."""
     fit = {"regressors": [request.param], "folds": 3}

@@ -121,7 +121,7 @@ def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
             "eval_tokens": 1000,
         },
         "sweep": {"workers": 1},
-        "fit": {"regressors": ["log_linear"], "folds": 4},
+        "fit": {"regressors": ["skills"], "folds": 4},
         "objective": {"mean": {"exam": 2, "reading": 1}},
         "propose": {"bootstrap": 4, "samples": 2000, "target_tokens": 25_000_000_000},
         "constraints": {
