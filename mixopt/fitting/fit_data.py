@@ -150,7 +150,8 @@ class TrialSizes:
         if any(columns.null_count().row(0)):
             return cls(None, np.zeros(len(trials), dtype=np.int64))
         known_N2 = columns.to_numpy().astype(np.float64)
-        return cls(known_N2, _groups(known_N2))
+        runs = trials.table.select("mixture", *COLUMNS).n_unique()
+        return cls(known_N2, _groups(known_N2, runs))
 
     @property
     def count(self) -> int:
@@ -255,9 +256,9 @@ def requested_size(trials: Trials, parameters: float | None, tokens: float | Non
     return TrialSizes.of(trials).shared(parameters, tokens)
 
 
-def _groups(sizes_N2: Array) -> IntArray:
-    """Number the sizes; all are one where nearly each trial would have its own."""
-    if len(np.unique(sizes_N2, axis=0)) > max(len(sizes_N2) // 2, 1):
+def _groups(sizes_N2: Array, runs: int) -> IntArray:
+    """Number the sizes; all are one where nearly each run, replicates aside, has its own."""
+    if len(np.unique(sizes_N2, axis=0)) > max(runs // 2, 1):
         return np.zeros(len(sizes_N2), dtype=np.int64)
     steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]
     _, group_N = np.unique(np.column_stack(steps), axis=0, return_inverse=True)

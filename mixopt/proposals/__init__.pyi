@@ -1,4 +1,11 @@
 from .anneals import anneal_effects as anneal_effects, anneal_lines as anneal_lines
+from .baselines import (
+    FullRun as FullRun,
+    baseline_mixture as baseline_mixture,
+    known_baseline as known_baseline,
+    tempered as tempered,
+    unimax as unimax,
+)
 from .best_mixture import (
     Forecast as Forecast,
     predict_mixture as predict_mixture,
@@ -33,15 +40,10 @@ from .search import Problem as Problem, search as search
 from .validation import (
     VERDICTS as VERDICTS,
     Comparison as Comparison,
-    FullRun as FullRun,
     Validation as Validation,
     ValidationPlan as ValidationPlan,
-    baseline_mixture as baseline_mixture,
     fresh_seeds as fresh_seeds,
-    known_baseline as known_baseline,
     looks as looks,
     mixture_of as mixture_of,
-    tempered as tempered,
-    unimax as unimax,
     with_validated as with_validated,
 )

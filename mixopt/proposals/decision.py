@@ -31,6 +31,7 @@ import numpy as np
 from mixopt.constraints import BASE
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.objective import UNITS
+from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains
 from mixopt.proposals.proposal import (
     Interval,
@@ -43,7 +44,7 @@ from mixopt.proposals.proposal import (
     read_sealed_mixture,
     write_sealed_mixture,
 )
-from mixopt.proposals.validation import Comparison, FullRun, Validation
+from mixopt.proposals.validation import Comparison, Validation
 from mixopt.system import StateFields, __version__
 
 if TYPE_CHECKING:

@@ -1,0 +1,96 @@
+"""The mixtures that proposals are compared with: what people train on without a fit.
+
+`unimax` gives every domain the same share of the tokens of the full run, but none more than so many
+passes over its text (UniMax, Chung et al., 2023); `control` is the base of microanneals.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixopt.errors import TrialsError
+from mixopt.mixture import Mixture
+from mixopt.objective import Objective
+from mixopt.trials import Trials, best_trial
+
+if TYPE_CHECKING:
+    from mixopt.config import BaselineConfig
+
+PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs does not say
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """What baselines need to know of the run that the mixture is for.
+
+    Attributes:
+        inventory: Distinct tokens of each domain.
+        target_tokens: Length of the run; None where it is not known.
+        max_epochs: Passes over a domain that are allowed; None where nothing says.
+    """
+
+    inventory: Mapping[str, int]
+    target_tokens: int | None = None
+    max_epochs: float | None = None
+
+
+def baseline_mixture(
+    baseline: BaselineConfig, full: FullRun, trials: Trials, objective: Objective
+) -> Mixture:
+    """Return the mixture of a baseline."""
+    found = known_baseline(baseline, full)
+    if found is None:
+        own = _control(trials) if baseline.name == "control" else best_trial(trials, objective)[1]
+        found = own.over(tuple(full.inventory))
+    return found
+
+
+def known_baseline(baseline: BaselineConfig, full: FullRun) -> Mixture | None:
+    """Return the mixture of a baseline that is known before the trials; None of another."""
+    natural = Mixture.natural(full.inventory)
+    if baseline.weights is not None:
+        return Mixture(baseline.weights).over(natural.domains)
+    if baseline.temperature is not None:
+        return tempered(natural, baseline.temperature)
+    known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
+    return unimax(full) if baseline.name == "unimax" else known.get(baseline.name)
+
+
+def _control(trials: Trials) -> Mixture:
+    """Return the base mixture of microanneals, which is that of their controls."""
+    roles = trials.table["role"].to_list()
+    if "control" not in roles:
+        raise TrialsError("validate.baselines: control: no trial is a control of microanneals")
+    return Mixture.from_array(trials.domains, trials.weights()[roles.index("control")])
+
+
+def tempered(natural: Mixture, temperature: float) -> Mixture:
+    """Return natural shares to the power 1 / temperature, scaled to add up to 1."""
+    logs_D = np.log(np.maximum(natural.array, np.finfo(float).tiny)) / temperature
+    powers_D = np.exp(logs_D - logs_D.max())
+    powers_D[natural.array == 0] = 0.0
+    return Mixture.from_array(natural.domains, powers_D / powers_D.sum())
+
+
+def unimax(full: FullRun) -> Mixture:
+    """Return equal shares, but none of more passes than the run allows.
+
+    Where all domains together have less than the run takes, each gets its natural share.
+    """
+    domains = tuple(full.inventory)
+    if full.target_tokens is None:
+        return Mixture.uniform(domains)
+    passes = PASSES if full.max_epochs is None else full.max_epochs
+    most_D = passes * np.array([float(full.inventory[name]) for name in domains])
+    left, given_D = float(full.target_tokens), np.zeros(len(domains))
+    order = np.argsort(most_D, kind="stable")
+    for place, domain in enumerate(order):
+        given_D[domain] = min(left / (len(order) - place), most_D[domain])
+        left -= given_D[domain]
+    return Mixture.from_array(domains, given_D / given_D.sum())
