@@ -100,10 +100,15 @@ class FoundFiles:
         validation = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
         self.domains.append(
             FoundDomain(
-                self._free(name), used, _paths(used), column, rows[0], broken,
-                _paths(validation) if validation else (),
+                name=self._free(name),
+                files=used,
+                paths=_paths(used),
+                column=column,
+                rows=rows[0],
+                broken=broken,
+                validation=_paths(validation),
             )
-        )  # fmt: skip
+        )
 
     def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
         self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mixopt.errors import RunError
 from mixopt.system.files import remove_leftovers, writing
-from mixopt.system.processes import is_running, start_of
+from mixopt.system.processes import host_name, is_running, start_of
 
 Made = TypeVar("Made")
 LOCK = ".lock"
@@ -204,5 +204,8 @@ def _has_open(pid: int, lock: Path) -> bool:
 @cache
 def _this_host() -> str:
     """Return what filelock calls this host, containers of one name told apart."""
-    with TemporaryDirectory() as folder, _lease(Path(folder, LOCK)) as lease:
-        return str(lease.owner.hostname)
+    try:
+        with TemporaryDirectory() as folder, _lease(Path(folder, LOCK)) as lease:
+            return str(lease.owner.hostname)
+    except OSError:  # a full disk
+        return host_name()
