@@ -177,7 +177,9 @@ def test_a_hostile_name_of_a_domain_is_refused(corpus, field, name):
         lambda: MixtureDataset.from_corpus(corpus, length=8),
     ]
     for read in reads:
-        with pytest.raises(MixoptError, match=r"index.json: (domain |domains: |targets: )") as caught:
+        with pytest.raises(
+            MixoptError, match=r"index.json: (domain |domains: |targets: )"
+        ) as caught:
             read()
         assert "\n" not in str(caught.value)
 
