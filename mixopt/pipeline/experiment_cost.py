@@ -241,14 +241,15 @@ def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
 
 def estimated_speed(flops_per_token: float) -> float:
     """Estimate the tokens a second of a worker on one core from its speed at matrix products."""
-    side = np.random.default_rng(0).random((256, 256), dtype=np.float32)
-    products, start = 0, time.process_time()
+    side, products = np.random.default_rng(0).random((256, 256), dtype=np.float32), 0
     with one_blas_thread(len(side)):
+        np.matmul(side, side)  # its threads start
+        start = time.process_time()
         while products < 3 or time.process_time() - start < PRODUCT_SECONDS:
             np.matmul(side, side)
             products += 1
-    flops = 2 * products * len(side) ** 3 / (time.process_time() - start)
-    return PRODUCT_SHARE * flops / flops_per_token
+        seconds = time.process_time() - start
+    return PRODUCT_SHARE * 2 * products * len(side) ** 3 / seconds / flops_per_token
 
 
 def measured_speed(proxy: Proxy, vocab_size: int, training: Training) -> tuple[float, int | None]:

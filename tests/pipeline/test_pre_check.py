@@ -125,6 +125,28 @@ def test_a_tokenizer_or_a_size_that_cannot_be_is_a_problem(config_path, override
     assert "\n" not in problem
 
 
+def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
+    command = [sys.executable, "-c", SPEED]  # a fresh process, as a command is
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    estimated, product = map(float, ended.stdout.split())
+    assert 0.2 * product < estimated * 1e6 < 2 * product
+
+
+SPEED = """
+import time, numpy as np
+from mixopt.pipeline.experiment_cost import estimated_speed
+estimated = estimated_speed(1e6)
+from threadpoolctl import threadpool_limits
+side = np.ones((256, 256), np.float32)
+with threadpool_limits(1, user_api="blas"):
+    side @ side
+    start = time.process_time()
+    for _ in range(50):
+        side @ side
+print(estimated, 2 * 50 * 256**3 / (time.process_time() - start))
+"""
+
+
 def test_one_file_in_two_domains_is_a_warning(config_path, tmp_path):
     (tmp_path / "both.jsonl").write_bytes(ROWS)
     both = [f"corpus.domains.{name}.path={tmp_path}/both.jsonl" for name in ("code", "prose")]
