@@ -277,7 +277,7 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "mixopt tokens publish runs/mine s3://a/b --nope",
+        "mixopt export runs/mine --nope",
         "mixopt nope",
         "make nope",
         "pip install 'mixopt[nope]'",

@@ -186,8 +186,7 @@ def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Pa
     schedule = pipeline.schedule_of(
         path / "mixture.yaml",
         tokens=tokens,
-        batch=BATCH,
-        sequence_length=LENGTH,
+        batch=f"{BATCH}x{LENGTH}",
         stages=stages,
     )
     schedule.to_file(path / "schedule.yaml")

@@ -1,4 +1,4 @@
-"""`mixopt tasks score`: scores of a checkpoint against the slow way, and mistakes of users."""
+"""`mixopt pretrain --score`: scores of a checkpoint against the slow way, and mistakes of users."""
 
 import json
 import pydoc_data.topics
