@@ -26,10 +26,10 @@ from mixopt.pretraining import PretrainConfig
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fields.md"
 FILES: dict[str, type[BaseModel]] = {"An experiment": Config, "Pretraining": PretrainConfig}
 WORDS = {
-    "integer": "whole number",
+    "integer": "integer",
     "number": "number",
     "string": "text",
-    "boolean": "true or false",
+    "boolean": "boolean",
     "null": "null",
 }
 LIMITS = {
@@ -40,7 +40,7 @@ LIMITS = {
 }
 ABOUT = (
     "Made by `python experiments/checks/surface.py --write` from the models that check the files."
-    " Whole numbers may be written as `25e9`, `50B` or `1T`; a field without a default may be left"
+    " Integers may be written as `25e9`, `50B` or `1T`; a field without a default may be left"
     " out."
 )
 Schema = Mapping[str, Any]
@@ -117,11 +117,11 @@ def type_text(field: Schema) -> str:
 
 
 def default_text(section: Schema, name: str, field: Schema) -> str:
-    """Write a default as the file would have it."""
+    """Write a default as the file would have it, or that there is none."""
     if name in section.get("required", ()):
         return "required"
     value = field.get("default")
-    return "" if value in (None, [], {}) else f"`{json.dumps(value)}`"
+    return "" if value in (None, [], {}) else f"default `{json.dumps(value)}`"
 
 
 def page() -> str:
@@ -136,12 +136,11 @@ def page() -> str:
         for place, section, fields in sections(model):
             about = " ".join(str(section.get("description", "")).split())
             lines += ["", f"### `{place}`" if place else "### Top level", "", about, ""]
-            lines += ["| field | type | default | |", "|---|---|---|---|"] if fields else []
             for name, field in fields:
-                cells = (type_text(field), default_text(section, name, field))
-                about = str(field.get("description", ""))
-                row = " | ".join(cell.replace("|", "\\|") for cell in (*cells, about))
-                lines.append(f"| `{name}` | {row} |")
+                kind = ", ".join(
+                    filter(None, (type_text(field), default_text(section, name, field)))
+                )
+                lines.append(f"- `{name}` ({kind}): {field.get('description', '')}")
     return "\n".join(lines) + "\n"
 
 
