@@ -99,9 +99,9 @@ def check_command(
     given = list(overrides or ())
     try:
         counts = None if write is None else _write_sizes(source, given, write, as_json)
-        if write is not None:
-            given.append(f"corpus.inventory={write.absolute()}")
         experiment = load_config(source, given)
+        if write is not None and not any(s.is_sized for s in experiment.corpus.domains.values()):
+            experiment = load_config(source, [*given, f"corpus.inventory={write.absolute()}"])
     except ConfigError as error:
         _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
     directory = directory_of(source, out)
