@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from typer import Argument
 
@@ -38,6 +39,7 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
     from mixopt.mixture import Mixture
+    from mixopt.objective import Direction, Scale
 
 MAX_NAME = 120  # characters of a proposal's file name
 SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
@@ -205,14 +207,17 @@ def fit_command(
     test: Annotated[
         bool, option("--test", "Test the fit of a directory on the tables' runs.")
     ] = False,
-    affine: Annotated[
-        bool, option("--affine", "With --test: rescale predictions to the runs.")
-    ] = False,
     regressor: Annotated[Words, option("--regressor", "Repeatable: they compete.", "NAME")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
+    direction: Annotated[
+        Words,
+        option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher"),
+    ] = None,
+    scale: Annotated[
+        Text, option("--scale", "none, or spread: divide each loss by its spread.", "NAME")
+    ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
-    inventory: SizesPath = None,
     ignore: Ignore = None,
     drop_incomplete: DropIncomplete = False,
     trust: Trusted = False,
@@ -224,21 +229,20 @@ def fit_command(
 
     mixopt fit DIR --test W.csv L.csv   tests the fit of a run or of tables
 
-    The unit, the direction and the scale of losses are fields of --objective FILE.
+    The unit of losses and groups of them are fields of --objective FILE.
     """
     first, *tables = sources
     if test:
-        if out or regressor or target or objective or at or inventory:
+        if out or regressor or target or objective or direction or scale or at:
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
         from mixopt.pipeline import evaluate
         from mixopt.reporting import evaluation_text
 
-        reading = {"drop_incomplete": drop_incomplete, "affine": affine}
-        found = evaluate(first, tables, ignore=ignore or (), trust=trust, **reading)
+        found = evaluate(
+            first, tables, ignore=ignore or (), drop_incomplete=drop_incomplete, trust=trust
+        )
         print_json(found) if as_json else show(evaluation_text(found))
         return
-    if affine:
-        raise ConfigError("fit: --affine is for --test")
     if first.is_dir() or first.suffix in {".yaml", ".yml"}:
         raise ConfigError(
             f"fit: {first}: give tables, W.csv and L.csv; an experiment is fitted by mixopt run"
@@ -253,8 +257,9 @@ def fit_command(
         out,
         regressors=regressor or (),
         objective=chosen_objective(target, objective),
+        direction=read_directions(direction or ()),
+        scale=read_scale(scale),
         at=read_size(at),
-        inventory=inventory,
         ignore=ignore or (),
         drop_incomplete=drop_incomplete,
     )
@@ -285,6 +290,27 @@ def read_risk(option: str | None) -> RiskConfig | None:
             f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
             " and 1"
         ) from None
+
+
+def read_directions(options: Sequence[str]) -> dict[str, Direction]:
+    """Read `accuracy=higher` each."""
+    found: dict[str, Direction] = {}
+    for text in options:
+        name, _, which = text.rpartition("=")
+        if not name or which not in {"lower", "higher"}:
+            raise ConfigError(
+                f"--direction {text}: expected LOSS=higher or LOSS=lower, such as accuracy=higher"
+            )
+        found[name] = cast("Direction", which)
+    return found
+
+
+def read_scale(name: str | None) -> Scale:
+    """Check the name of a scale."""
+    from mixopt.config import one_of
+    from mixopt.objective import Scale
+
+    return cast("Scale", one_of("--scale", name or "none", get_args(Scale)))
 
 
 def read_size(option: str | None) -> dict[str, float]:

@@ -43,7 +43,7 @@ def leave_one_out_lines(
     count = len(predicted_NM)
     if count < MIN_RUNS:
         if affine:
-            raise TrialsError(f"--affine needs {MIN_RUNS} runs, but there are {count}")
+            raise TrialsError(f"affine needs {MIN_RUNS} runs, but there are {count}")
         return predicted_NM, np.ones_like(predicted_NM)
     centre_M = predicted_NM.mean(axis=0)
     x_NM = predicted_NM - centre_M
@@ -187,8 +187,8 @@ class _Test:
             about = (
                 "RMSE and coverage are after a linear correction fitted to the other runs"
                 if self.affine
-                else "ranks are comparable, RMSE and coverage are not; --affine corrects "
-                "predictions first"
+                else "ranks are comparable, RMSE and coverage are not; affine=True in Python"
+                " corrects predictions first"
             )
             lines.append(
                 "these runs are on another scale than the trials (a linear correction removes "

@@ -20,7 +20,7 @@ from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.objective import Unit
+from mixopt.objective import Direction, Scale, Unit
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -107,8 +107,9 @@ def fit_tables(
     *,
     regressors: Sequence[str] = (),
     objective: ObjectiveLike | None = None,
+    direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
     at: Mapping[str, float] | None = None,
-    inventory: Path | None = None,
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> tuple[Fit, FitReadiness]:
@@ -119,8 +120,9 @@ def fit_tables(
         out: The folder.
         regressors: Those that compete (`Trials.fit`).
         objective: What is minimised; the mean of all losses when None.
+        direction: `higher` for each loss, by name or glob, of which higher is better.
+        scale: `spread` divides each loss by its standard deviation over the trials.
         at: `parameters` and `tokens` to predict at, from trials of several sizes.
-        inventory: YAML of tokens by domain, for regressors that know of epochs.
         ignore: Columns that are neither weights nor losses.
         drop_incomplete: Leave out rows without all numbers.
 
@@ -141,7 +143,11 @@ def fit_tables(
     unit = objective.unit if is_stated and isinstance(objective, ObjectiveConfig) else None
     trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
     fit = trials.fit(
-        regressors=tuple(regressors), objective=objective, size=at or None, inventory=inventory
+        regressors=tuple(regressors),
+        objective=objective,
+        direction=direction,
+        scale=scale,
+        size=at or None,
     )
     ready = readiness(fit)
     if objective is not None and not getattr(objective, "allow_noise", None):
@@ -181,7 +187,6 @@ def evaluate(
     directory: str | Path,
     paths: Sequence[str | Path],
     *,
-    affine: bool = False,
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
     trust: bool = False,
@@ -190,7 +195,7 @@ def evaluate(
     fit = load_fit(directory, trust=trust)
     unit = fit.objective.unit
     unseen = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
-    return fit.evaluate(unseen, affine=affine)
+    return fit.evaluate(unseen)
 
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:

@@ -85,7 +85,7 @@ def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
     assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
     assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
     assert "another scale" in other["notes"][0]
-    assert "--affine corrects predictions first" in other["notes"][0]
+    assert "affine=True in Python corrects predictions first" in other["notes"][0]
 
 
 def test_a_line_through_the_other_runs_makes_numbers_comparable(fitted):
@@ -146,7 +146,7 @@ def test_what_cannot_be_tested_is_named(fitted):
     )
     with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
         evaluate(fitted, Trials(other, DOMAINS, tuple(f"{t}2" for t in TARGETS)))
-    with pytest.raises(TrialsError, match="--affine needs 4 runs, but there are 3"):
+    with pytest.raises(TrialsError, match="affine needs 4 runs, but there are 3"):
         evaluate(fitted, runs(3, 1), affine=True)
 
 

@@ -336,8 +336,6 @@ def test_the_command_evaluates_as_the_method_does(commanded, fit, unseen_tables,
     asked = ["fit", commanded[0], "--test", *unseen_tables, "--json"]
     ended = mixopt(*asked)
     assert json.loads(ended.out) == fit.evaluate(unseen), ended.error
-    affine = mixopt(*asked, "--affine")
-    assert json.loads(affine.out) == fit.evaluate(unseen, affine=True)
 
 
 def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path):
@@ -365,7 +363,8 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         (["fit", "W.csv", "L.csv", "T.csv", "--out", "o"], "give two tables"),
         (["fit", "C.yaml", "--out", "o"], "an experiment is fitted by mixopt run CONFIG --until"),
         (["fit", ".", "--out", "o"], "give tables, W.csv and L.csv"),
-        (["fit", "W.csv", "L.csv", "--out", "o", "--affine"], "--affine is for --test"),
+        (["fit", "W.csv", "L.csv", "--out", "o", "--direction", "a"], "expected LOSS=higher"),
+        (["fit", "W.csv", "L.csv", "--out", "o", "--direction", "b=higher"], "direction"),
         (["fit", ".", "--test", "L.csv", "--target", "a"], "--test takes a fit as it is"),
         (["fit", ".", "--test", "L.csv"], ".: contains no fit; make one"),
         (["propose", "C.yaml", "--risk", "std=1"], "C.yaml is not a directory"),
