@@ -46,4 +46,4 @@ def test_the_example_runs(here, setup, code, needs):
 
 def test_there_is_an_example_for_each_framework():
     titles = re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(titles) == len(list(examples())) == 6
+    assert len(titles) == len(list(examples())) == 5
