@@ -56,8 +56,10 @@ class SourceConfig(Section):
     environment: str | None = Field(None, description="a domain of the environment corpus")
     path: str | list[str] | None = Field(
         None,
-        description="folder, file, glob or list of them; hub id, or builder of `datasets` (json, "
-        "parquet, arrow, text, csv); a text file is one document",
+        description=(
+            "folder, file, glob or list of them; hub id, or builder of `datasets`; a text file is"
+            " one document"
+        ),
     )
     format: TokenFormat | None = Field(
         None, description="format of the tokens in `path`; text if omitted"

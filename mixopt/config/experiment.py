@@ -70,8 +70,10 @@ class CommandFields(Section):
 
     run: str | list[str] | None = Field(
         None,
-        description="command that trains one trial, run without a shell; {mixture} {trial} {seed} "
-        "{tokens} {out} {gpus} {corpus} are filled in",
+        description=(
+            "command that trains one trial, run without a shell; {mixture}, {out}, ... are filled"
+            " in"
+        ),
     )
     result: str | None = Field(
         None,
@@ -79,8 +81,10 @@ class CommandFields(Section):
     )
     losses: str | dict[str, str] | None = Field(
         None,
-        description="their names in the result: a pattern such as eval/{domain}/loss, or one for "
-        "each evaluation domain; the domain's own name if omitted",
+        description=(
+            "names in the result: a pattern such as eval/{domain}/loss, or one by domain; its own"
+            " if omitted"
+        ),
     )
     unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
         None, description="of the losses in the result; nats_per_token if omitted"
@@ -118,8 +122,10 @@ class ProxyConfig(CommandFields):
     start: str | None = Field(
         None,
         alias="from",
-        description="what trials begin with: a run or checkpoint of mixopt pretrain, a folder of "
-        "transformers, or the YAML file of a pretraining, which is trained first",
+        description=(
+            "a run or checkpoint of mixopt pretrain, a folder of transformers, or a pretraining's"
+            " YAML"
+        ),
     )
     start_hash: str | None = Field(
         None,
@@ -130,8 +136,9 @@ class ProxyConfig(CommandFields):
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = Field(
         None,
-        description="tokens between evaluations; 0: only at the end; if omitted, at the end, and "
-        "on a sample of the held-out text every 10% of a trial",
+        description=(
+            "tokens between evaluations; 0: only at the end; if omitted, every 10% on a sample too"
+        ),
     )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
@@ -166,8 +173,10 @@ class SweepConfig(Section):
     workers: Positive | None = Field(None, description="processes; one per core or GPU if omitted")
     patience: Duration = Field(
         600.0,
-        description="duration such as 10m: a worker without progress for this long, and for five "
-        "times its slowest step, is killed and its trials are retried",
+        description=(
+            "a worker without progress for this long (10m), and five times its slowest step, is"
+            " killed and its trials are retried"
+        ),
     )
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")

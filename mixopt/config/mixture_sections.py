@@ -182,7 +182,7 @@ class AnnealsConfig(Section):
     )
     seeds: Positive = Field(3, description="of the control and of every anneal")
     base: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(_from_file)] = Field(
-        "natural", description="natural: shares of the other domains; or their weights, or a file"
+        "natural", description="natural shares of the other domains, their weights, or a file"
     )
 
     @model_validator(mode="after")
@@ -229,8 +229,10 @@ class DesignConfig(Section):
     )
     rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
         None,
-        description="mixtures of each round, later ones chosen by a fit; off: one round; a half and"
-        " two quarters of `trials` if omitted and there are 24 or more",
+        description=(
+            "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials"
+            " on"
+        ),
     )
     stop_gain: Weight | None = Field(
         None, description="stop before a round whose expected gain in the objective is below this"

@@ -73,24 +73,25 @@ class ModelConfig(Section):
 
     name: str = Field(
         "",
-        description="decoder, a model type of Hugging Face (llama, olmoe, mixtral, qwen2_moe, "
-        "qwen3_moe, ...), or package.module:Name; the checkpoint's with from",
+        description=(
+            "decoder, a model type of Hugging Face (llama, ...), or package.module:Name; the"
+            " checkpoint's with from"
+        ),
     )
     start: str | None = Field(
         None,
         alias="from",
-        description="weights to start from: a folder of transformers (safetensors), the directory "
-        "of a mixopt pretrain or one of its checkpoints, or a name on the hub",
+        description=(
+            "a folder of transformers, a mixopt pretrain or its checkpoint, or a name on the hub"
+        ),
     )
     optimizer: bool | None = Field(
         None,
-        description="with from: whether the optimizer's state is taken over; where there is one, "
-        "if omitted",
+        description="with from: whether its state is taken over; where there is one, if omitted",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="fields of its configuration; vocabulary and positions are the corpus's and "
-        "training.sequence_length if omitted; with from, over those of the checkpoint",
+        description="fields of its configuration; with from, over those of the checkpoint",
     )
     origin: OriginConfig | None = Field(
         None, description="what the run began with; written by mixopt"
@@ -118,8 +119,9 @@ class TrainingConfig(Section):
     batch: Positive = Field(description="sequences of a step, over all ranks")
     micro_batch: Positive | None = Field(
         None,
-        description="sequences of one forward pass on one rank; gradients of the passes are "
-        "accumulated. If omitted, or more, all that a rank has of a batch",
+        description=(
+            "sequences of one forward pass on one rank; all that it has of a batch if omitted"
+        ),
     )
     sequence_length: Positive = Field(description="tokens predicted in a sequence")
     lr: Above = Field(description="peak learning rate of AdamW")
@@ -129,16 +131,17 @@ class TrainingConfig(Section):
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
     schedule: RateCurveName = Field(
         "cosine",
-        description="after the warm-up: cosine, linear, constant, wsd (stable, then decay) or "
-        "inverse_sqrt",
+        description="after the warm-up; wsd: stable, then decay",
     )
     lr_decay: Above | None = Field(
         None,
-        description="the last steps, or below 1 a fraction of all, in which the learning rate "
-        "falls to min_lr; wsd: 0.2 if omitted, cosine and linear: all after the warm-up",
+        description=(
+            "last steps, or fraction of all, of the decay to min_lr; if omitted, 0.2 (wsd) or all"
+            " after the warm-up"
+        ),
     )
     lr_decay_shape: RateShape | None = Field(
-        None, description="of a wsd's decay, or an inverse_sqrt's: linear, cosine or sqrt"
+        None, description="of a wsd's decay, or an inverse_sqrt's"
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: Above = Field(1e-8, description="AdamW's")
@@ -146,8 +149,7 @@ class TrainingConfig(Section):
     decay_embeddings: bool = Field(True, description="whether weight_decay holds for embeddings")
     mask_documents: bool = Field(
         False,
-        description="whether documents of one row do not see each other: attention is cut and "
-        "positions restart where one ends",
+        description="whether attention is cut and positions restart where a document ends",
     )
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -159,8 +161,7 @@ class TrainingConfig(Section):
     )
     max_skipped: Count = Field(
         10,
-        description="maximum number of skipped steps, whose loss or gradient is not finite; one "
-        "more ends the run",
+        description="maximum steps whose loss or gradient is not finite; one more ends the run",
     )
 
     @model_validator(mode="before")
@@ -250,8 +251,7 @@ class CheckpointConfig(Section):
     keep: Positive = Field(2, description="how many of the newest are kept")
     keep_every: Count = Field(
         0,
-        description="steps: checkpoints of multiples of it are kept for good, besides the newest; "
-        "itself a multiple of every",
+        description="steps: checkpoints of its multiples are kept for good; a multiple of every",
     )
 
     @model_validator(mode="after")
@@ -278,26 +278,26 @@ class ExpertsConfig(Section):
 
     enabled: Literal["auto"] | bool = Field(
         "auto",
-        description="whether experts are counted; auto: where the model has routers; true: an "
-        "error where it has none",
+        description="whether experts are counted; auto: where the model has routers",
     )
     every: Positive | None = Field(
         None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
     )
     balance: Balancing = Field(
         "auto",
-        description="how the load of experts is balanced: bias (DeepSeek-V3's rule), auxiliary "
-        "(a loss that the model returns), off; auto, as the model's family does",
+        description=(
+            "by a bias, by the model's auxiliary loss, or off; auto: as the model's family does"
+        ),
     )
     bias_rate: Rate | None = Field(
         None,
-        description="how much a step moves each bias; if omitted, at most 0.02, in proportion to "
-        "how uneven the load is",
+        description=(
+            "how much a step moves each bias; if omitted, in proportion to the load, at most 0.02"
+        ),
     )
     adapters: list[str] = Field(
         default_factory=list,
-        description="how to read routers that mixopt does not know: package.module:Name of a "
-        "RouterAdapter of yours, or of a list of some",
+        description="package.module:Name of RouterAdapters of yours",
     )
 
 
@@ -307,27 +307,30 @@ class PretrainConfig(Section):
     name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
     corpus: str = Field(
-        description="the text: a run of mixopt, a prepared corpus or its URL; or an experiment's "
-        "YAML, whose corpus and evaluation are then prepared in the run's directory"
+        description=(
+            "a run, a prepared corpus or its URL, or an experiment's YAML, whose text is prepared"
+            " first"
+        )
     )
     model: ModelConfig
     training: TrainingConfig
     parallel: Literal["none", "ddp", "fsdp", "hsdp"] = Field(
         "ddp",
-        description="over the ranks of torchrun: ddp, fsdp, or hsdp: sharded over shard_degree of "
-        "them, with a copy for each so many",
+        description="over the ranks; hsdp: sharded over shard_degree of them, and copied",
     )
     shard_degree: Positive | None = Field(
         None,
-        description="with hsdp: neighbouring ranks that share one copy of the weights; those of a "
-        "node if omitted",
+        description=(
+            "with hsdp: ranks that share one copy of the weights; those of a node if omitted"
+        ),
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
     schedule: dict[str, Any] | str | None = Field(
         None,
-        description="the file of a schedule, or its content, which has mixtures, steps, batch and "
-        "sequence length; in place of mixture",
+        description=(
+            "a schedule's file or content, in place of mixture, steps, batch and sequence length"
+        ),
     )
     max_epochs: Above | None = Field(
         None,
