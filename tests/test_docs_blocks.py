@@ -162,7 +162,9 @@ def test_a_configuration_is_read_by_its_loader(block, tmp_path, monkeypatch):
 
 def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
     """Return an experiment that has a block's sections, and what they need besides."""
-    names = ("web", "code", "books")
+    sources = content.get("design", {}).get("anneals", {}).get("sources", ())
+    dropped = content.get("constraints", {}).get("drop", ())
+    names = dict.fromkeys(["web", "code", "books", *sources, *dropped])
     full: dict[str, Any] = {
         "corpus": {"domains": {name: {"path": f"{name}.jsonl"} for name in names}},
         "evaluation": {name: {"path": "e.jsonl"} for name in ("exams", "law", "codex")},

@@ -21,7 +21,7 @@ INTRODUCTION = """# From a corpus to a model that answers
 
 Commands: `python experiments/story/story.py --data FOLDER --tasks TASKS --out runs/story`, then
 `python experiments/story/story.py --out runs/story --print`. The pages of the two decisions are
-[pretraining.html](pretraining.html) and [midtraining.html](midtraining.html).
+`report.html` of their run directories.
 
 A model of 0.12M weights is pretrained on {base:,} bytes of six domains and annealed on {anneal:,}
 more of ten, the six and four new sources; three seeds of initial weights and order. Bits per byte
