@@ -15,7 +15,6 @@ import sys
 import tokenize
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import get_args
 
 PACKAGES = {
     "mixopt": "mixopt",
@@ -142,12 +141,6 @@ def targets(node: ast.AST, home: dict[tuple[str, str], str]) -> set[str]:
         return set()
     named = {(node.module, alias.name) for alias in node.names}
     return {node.module} | {home.get(one, ".".join(one)) for one in named}
-
-
-def parts(annotation: object) -> list[object]:
-    """Return an annotation and all that it is made of."""
-    inner = [part for one in get_args(annotation) for part in parts(one)]
-    return [annotation, *inner]
 
 
 def print_opened(root: Path, config: str, run: Path | None) -> None:
