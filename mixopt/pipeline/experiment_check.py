@@ -233,7 +233,10 @@ def check(
     if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
         rate, counted = _speed(config, proxy, sizes.vocab_size, devices)
         parameters = parameters or counted
-    written, evaluation = written_bytes(parts, sizes), evaluation_tokens(config)
+    written, evaluation = (
+        written_bytes(parts, sizes, config.corpus.domains),
+        evaluation_tokens(config),
+    )
     costs = Costs(parts, parameters, rate, len(devices), written, evaluation)
     return Check(config, problems, warnings, sizes, costs, devices, scoring)
 

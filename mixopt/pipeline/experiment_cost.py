@@ -179,10 +179,15 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
 
 
-def written_bytes(parts: tuple[TrainingPart, ...], sizes: KnownSizes) -> dict[str, int]:
+def written_bytes(
+    parts: tuple[TrainingPart, ...], sizes: KnownSizes, sources: Mapping[str, SourceConfig]
+) -> dict[str, int]:
     """Return about how many bytes a run writes, by folder or file."""
     width = 2 if sizes.vocab_size <= 1 << 16 else 4
-    corpus = {} if sizes.sample is None else {"corpus": width * sum(sizes.sample.values())}
+    sample = sizes.sample or {}
+    # A trainer's own data has a size and no text here.
+    tokens = sum(n for name, n in sample.items() if name not in sources or sources[name].has_text)
+    corpus = {"corpus": width * tokens} if tokens else {}
     held = sum(part.most for part in parts if part.part == VALIDATION)
     trials = sum(part.most for part in parts) - held
     validation = {VALIDATION: RESULT_BYTES * held} if held else {}

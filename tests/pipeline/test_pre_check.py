@@ -371,12 +371,23 @@ def test_a_column_that_the_first_document_lacks_is_a_problem(config_path, tmp_pa
     ],
 )
 def test_a_trainer_that_is_not_there_is_found_before_a_trial(tmp_path, proxy, message):
+    found = check(load_config(own_trainer(tmp_path, proxy)))
+    assert message in [str(problem) for problem in found.problems]
+
+
+def test_a_trainers_own_data_is_not_written(tmp_path):
+    path = own_trainer(tmp_path, {"run": "env"})
+    out = steps.run(path, tmp_path / "run", until="prepare").path
+    assert "corpus" not in check(load_config(path), out=out).costs.written
+
+
+def own_trainer(folder, proxy):
+    """Write an experiment whose data is the trainer's own."""
     content = {
         "corpus": {"domains": {"web": {"tokens": 1e12}, "code": {"tokens": 4e11}}},
         "evaluation": {"exams": {}},
         "objective": {"target": "exams", "unit": "nats_per_token"},
         "proxy": {"name": "command", "result": "m.json", "tokens": 1000, **proxy},
     }
-    (tmp_path / "own.yaml").write_text(json.dumps(content))
-    found = check(load_config(tmp_path / "own.yaml"))
-    assert message in [str(problem) for problem in found.problems]
+    (folder / "own.yaml").write_text(json.dumps(content))
+    return folder / "own.yaml"
