@@ -381,6 +381,16 @@ def test_a_trainers_own_data_is_not_written(tmp_path):
     assert "corpus" not in check(load_config(path), out=out).costs.written
 
 
+def test_a_baseline_beyond_the_limits_is_a_warning(config_path):
+    limits = ["propose.target_tokens=1e7", "constraints.max_epochs=2"]
+    hand = "validate.baselines=[natural, {name: hand, weights: {code: 0.1, prose: 0.9}}]"
+    found = checked(config_path, *SIZES, *limits, hand)
+    assert not found.problems
+    (warning,) = [line for line in found.warnings if line.startswith("baseline ")]
+    assert "hand breaks limits of this run: " in warning
+    assert "prose" in warning
+
+
 def own_trainer(folder, proxy):
     """Write an experiment whose data is the trainer's own."""
     content = {
