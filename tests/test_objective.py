@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -57,11 +55,6 @@ def test_an_objective_over_its_measured_losses_alone_has_the_same_value(fields):
         asked.only_measured().value(LOSSES_NM[:, asked.columns]).tolist()
         == asked.value(LOSSES_NM).tolist()
     )
-
-
-def test_an_objective_survives_json():
-    asked = objective(mean={"code": 1, "law": 2}, unit="nats_per_token")
-    assert Objective.from_json(asked.to_json()) == asked
 
 
 def test_an_unknown_evaluation_domain_is_named_with_the_nearest():
@@ -145,12 +138,6 @@ def test_a_loss_that_does_not_vary_cannot_be_scaled():
 def test_only_a_mean_is_scaled():
     with pytest.raises(ValueError, match="scale: spread is for a mean of losses, not for worst"):
         objective(worst=["law"], scale="spread")
-
-
-def test_directions_and_spreads_survive_json():
-    asked = objective(mean={"code": 1, "law": 2}, direction={"law": "higher"}, scale="spread")
-    asked = asked.scaled({"code": 0.5, "law": 0.25})
-    assert Objective.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 
 @pytest.mark.parametrize(
@@ -264,7 +251,6 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
     assert asked.weights == pytest.approx(expected)
     assert asked.left_out == ("mmlu_art:rc", "lambada")
     assert asked.describe().endswith(", without mmlu_art:rc and lambada (noise)")
-    assert Objective.from_json(json.loads(json.dumps(asked.to_json()))) == asked
 
 
 def test_an_objective_of_which_nothing_is_left_is_refused():

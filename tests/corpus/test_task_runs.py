@@ -72,6 +72,7 @@ def config_file(folder, experiment):
         content["corpus"]["domains"][name] = {"path": str(folder / f"{name}_text.jsonl")}
     content["proxy"] |= {"tokens": 60_000, "eval_tokens": 16_384}
     content["objective"] = {"target": "family/coding"}
+    content["design"]["method"] = "dirichlet"  # shares all along the line
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

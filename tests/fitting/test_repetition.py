@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import mixopt
 from mixopt_regressors.combinations import AutoRegressor
 
 from mixopt.config import load_config
@@ -130,14 +129,3 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
 def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
     done = steps.run(load_config(config_path), tmp_path / "run", until="prepare")
     assert repetition_of(done).tokens == 20_000
-
-
-def test_the_command_line_reads_an_inventory(tmp_path):
-    paths = write_tables(tmp_path)
-    lines = [f"{name}: {tokens:.0f}" for name, tokens in INVENTORY.items()]
-    (tmp_path / "inventory.yaml").write_text("\n".join(lines))
-    asked = [*paths, "--out", tmp_path / "fit", "--regressor", "epochs"]
-    asked += ["--inventory", tmp_path / "inventory.yaml"]
-    ended = mixopt("fit", *asked)
-    assert ended.code == 0, ended.error
-    assert Fit.load(tmp_path / "fit" / "fit").repetition.tokens == TOKENS

@@ -364,7 +364,6 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         (["fit", "C.yaml", "--out", "o"], "an experiment is fitted by mixopt run CONFIG --until"),
         (["fit", ".", "--out", "o"], "give tables, W.csv and L.csv"),
         (["fit", "W.csv", "L.csv", "--out", "o", "--direction", "a"], "expected LOSS=higher"),
-        (["fit", "W.csv", "L.csv", "--out", "o", "--direction", "b=higher"], "direction"),
         (["fit", ".", "--test", "L.csv", "--target", "a"], "--test takes a fit as it is"),
         (["fit", ".", "--test", "L.csv"], ".: contains no fit; make one"),
         (["propose", "C.yaml", "--risk", "std=1"], "C.yaml is not a directory"),

@@ -172,6 +172,7 @@ def gain_ends(run):
     return gain.low, gain.high
 
 
+@pytest.mark.filterwarnings("ignore:.*was changed since mixopt wrote it")
 def test_a_mixture_that_was_edited_is_shown_as_ones_own_beside_no_others_evidence(run):
     path = run.path / "proposal.yaml"
     content = yaml.safe_load(path.read_text())
