@@ -285,7 +285,7 @@ def _stability(fields: StateFields) -> Stability:
 
 
 AT_BOUND = 1e-4
-TRIED = 1e-3  # by which a share may leave the tried range without a word
+TRIED = 0.01  # share of the tokens by which a domain may leave what was tried without a warning
 NAMED = 6  # domains that a warning names one by one
 MIN_EXPLAINED = 0.1  # of the variance on held-out folds
 
