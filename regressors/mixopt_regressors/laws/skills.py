@@ -274,7 +274,7 @@ class SkillsRegressor(MixtureRegressor):
         self,
         units: int | None = None,
         strength: float | None = None,
-        restarts: int = 6,
+        restarts: int = 3,
         folds: int = 3,
         optimism: float | None = None,
         random_state: int = 0,
