@@ -177,11 +177,6 @@ def planned_trials(run: Run) -> int:
     return len(trials) + sum(later) * (record.stopped is None)
 
 
-def noted_trials(run: Run) -> list[Trial]:
-    """Return the trials of the first round, and of the later rounds chosen so far."""
-    return _recorded(run)[0]
-
-
 def not_run(run: Run) -> int:
     """Count the planned trials that are not run because their expected gain is too small."""
     stopped = _read_record(run.path).stopped

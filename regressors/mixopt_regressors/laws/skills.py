@@ -3,10 +3,13 @@
     L_m(w) = c_m + sum_k B_mk (e_k + sum_j A_kj w_j)^(-g_k),  A, B >= 0
 
 Each unit is a skill that some domains teach, and each loss falls with the skills that it needs. The
-power law of a single target (mixopt_regressors.laws.power) is one unit; a sum of units can follow
-more than one domain at different speeds, and because units belong to all targets there are many
-more losses than trials to find them from. It is convex in the mixture. Several fits from different
-starts are averaged, which is again such a law, of all their units.
+first percent of a domain that matters lowers a loss more than the next ten. A sum of units can
+follow more than one domain at different speeds, and because units belong to all targets there are
+many more losses than trials to find them from. It is convex in the mixture. Several fits from
+different starts are averaged, which is again such a law, of all their units.
+
+e and the scale of a unit go into A, because weights add up to 1: what is left is a height h_j for
+each domain, that of the unit where it is all there is, h(w) = (sum_j w_j h_j^(-1/g))^(-g).
 
 The strength of the prior is chosen on held-out folds of the training rows, which also show how much
 larger errors are there than residuals. The standard deviation is that of a new trial: residuals
