@@ -8,6 +8,7 @@ error; nothing is guessed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -51,7 +52,7 @@ def export_mixture(
             tool's format cannot carry.
     """
     tool = exporter(to)
-    facts = Facts.checked(
+    facts = Facts(
         tool.name,
         mixture.domains,
         inventory=inventory,
@@ -71,11 +72,26 @@ def export_schedule(
     paths: Paths | None = None,
     sample_tokens: Mapping[str, float] | float | None = None,
 ) -> dict[str, str]:
-    """Write a schedule as fragments of a tool's configuration, in the tool's unit."""
+    """Write a schedule as fragments of a tool's configuration, in the tool's unit.
+
+    Args:
+        schedule: Mixtures by stage.
+        to: The tool, as for `export_mixture`.
+        steps_per_stage: Constant stages that a linear one is divided into.
+        inventory: Distinct tokens of each domain; those of the schedule where not given.
+        paths: Where each domain's data is.
+        sample_tokens: Mean tokens of a sample.
+
+    Returns:
+        Each stage's fragment by its number and name; one fragment by "" where the tool has stages.
+
+    Raises:
+        ConfigError: As for `export_mixture`, or a linear stage that is not divided.
+    """
     tool = exporter(to)
     stages = list(_constant_stages(schedule, tool, steps_per_stage))
     facts = [
-        Facts.checked(
+        Facts(
             tool.name,
             schedule.domains,
             inventory=schedule.inventory if inventory is None else inventory,
@@ -86,22 +102,19 @@ def export_schedule(
         for one in stages
     ]
     if tool.write_stages is None:
+        headers = [f"Stage {k} of {len(stages)}: {one.about}." for k, one in enumerate(stages, 1)]
         return {
-            f"{k}-{one.name}": _fragment(
-                tool, one.mixture, local, [f"Stage {k + 1} of {len(stages)}: {one.about}."]
-            )
-            for k, (one, local) in enumerate(zip(stages, facts, strict=True))
+            f"{k}-{one.name}": _fragment(tool, one.mixture, facts[k], [headers[k]])
+            for k, one in enumerate(stages)
         }
-    parts, zeros = [], set(schedule.domains)
-    for one, local in zip(stages, facts, strict=True):
-        entries, left_out = _entries(tool, one.mixture, local)
-        parts.append(StageEntries(one.name, one.start, entries))
-        zeros &= set(left_out)
-    divided = any(_is_divided(one.entries) for one in parts)
-    header = [
-        *(f"Stage {k}: {one.about}." for k, one in enumerate(stages)),
-        *tool.header([name for name in schedule.domains if name in zeros], divided=divided),
+    parts = [
+        StageEntries(one.name, one.start, _entries(tool, one.mixture, local))
+        for one, local in zip(stages, facts, strict=True)
     ]
+    entries = [entry for one in parts for entry in one.entries]
+    is_divided = any(_is_divided(one.entries) for one in parts)
+    header = [f"Stage {k}: {one.about}." for k, one in enumerate(stages)]
+    header += tool.header(_left_out(schedule.domains, entries), divided=is_divided)
     return {"": _text(tool, tool.write_stages(parts, facts[0], schedule.batch), header)}
 
 
@@ -131,8 +144,9 @@ def exporter(name: str) -> ExportTool:
 
 
 def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:
-    entries, zeros = _entries(tool, mixture, facts)
-    lines = [*header, *tool.header(zeros, divided=_is_divided(entries))]
+    entries = _entries(tool, mixture, facts)
+    left_out = _left_out(mixture.domains, entries)
+    lines = [*header, *tool.header(left_out, divided=_is_divided(entries))]
     return _text(tool, tool.write(entries, facts), lines)
 
 
@@ -152,19 +166,29 @@ def _is_divided(entries: Sequence[Entry]) -> bool:
     return len(entries) > len({entry.domain for entry in entries})
 
 
-def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> tuple[list[Entry], list[str]]:
-    """Return the entries of a fragment, and the domains of weight 0 that are left out."""
-    amounts = tool.unit.amounts(mixture, facts)
-    written = {name: amount for name, amount in amounts.items() if amount > 0 or tool.takes_zero}
+def _left_out(domains: Sequence[str], entries: Sequence[Entry]) -> list[str]:
+    written = {entry.domain for entry in entries}
+    return [name for name in domains if name not in written]
+
+
+def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
+    """Return the entries of a fragment; domains of weight 0 only where the tool takes them."""
+    unit = tool.unit
+    amounts = {
+        name: unit.amount(name, share, facts) if share > 0 else 0.0
+        for name, share in mixture.items()
+        if share > 0 or tool.takes_zero
+    }
+    total = math.fsum(amounts.values()) if unit.normalised else 1.0
     entries = [
         entry
-        for domain, amount in written.items()
-        for entry in _domain_entries(tool, domain, amount, facts)
+        for domain, amount in amounts.items()
+        for entry in _domain_entries(tool, domain, amount / total, facts)
     ]
     _check_distinct(tool, entries)
     for entry in entries:
         tool.check_texts(entry)
-    return entries, [name for name in amounts if name not in written]
+    return entries
 
 
 def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
@@ -214,9 +238,12 @@ def _constant_stages(
     schedule: Schedule, tool: ExportTool, pieces: int | None
 ) -> Iterator[_ConstantStage]:
     """Yield the stages in order, linear ones divided into constant steps."""
+    names = [one.name for one in schedule.stages]
     for k, stage in enumerate(schedule.stages):
         start, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
-        name = _stage_name(schedule, k)
+        name = str(k) if stage.name is None else stage.name
+        if stage.name is not None and names.count(name) > 1:
+            name = f"{name}-{k}"
         if stage.to is None:
             yield _stage(schedule, name, (start, start + steps), stage.mixture)
             continue
@@ -233,13 +260,6 @@ def _constant_stages(
             mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in stage.mixture.items()})
             note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
             yield _stage(schedule, f"{name}-{n}", (start + first, start + stop), mixture, note)
-
-
-def _stage_name(schedule: Schedule, k: int) -> str:
-    name = schedule.stages[k].name
-    if name is None:
-        return str(k)
-    return f"{name}-{k}" if [one.name for one in schedule.stages].count(name) > 1 else name
 
 
 def _stage(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
@@ -23,7 +23,6 @@ from mixopt.errors import ConfigError, did_you_mean
 Paths = Mapping[str, str | Sequence[str]]
 
 
-@dataclass(frozen=True)
 class Facts:
     """What is known of the domains besides their shares.
 
@@ -31,19 +30,12 @@ class Facts:
         tool: The tool that messages name.
         inventory: Distinct tokens of each domain.
         tokens: Length of the run in tokens; None where that is not known.
-        sample_tokens: Mean tokens of a sample (a document, a row) of each domain, or of all.
+        sample_tokens: Mean tokens of a sample (a document, a row) of each domain.
         paths: Where each domain's data is; a domain that is not there is named by itself.
     """
 
-    tool: str
-    inventory: Mapping[str, float] = field(default_factory=dict)
-    tokens: float | None = None
-    sample_tokens: Mapping[str, float] | float = field(default_factory=dict)
-    paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def checked(
-        cls,
+    def __init__(
+        self,
         tool: str,
         domains: Sequence[str],
         *,
@@ -51,57 +43,46 @@ class Facts:
         tokens: float | None,
         paths: Paths | None,
         sample_tokens: Mapping[str, float] | float | None,
-    ) -> Facts:
-        """Return what is known, checked."""
+    ) -> None:
+        """Check what is known."""
         for name in paths or {}:
             if name not in domains:
                 near = did_you_mean(str(name), domains)
                 raise ConfigError(f"paths: unknown domain {name!r}{near}")
-        is_one = sample_tokens is not None and not isinstance(sample_tokens, Mapping)
-        return cls(
-            tool,
-            _numbers("inventory", inventory or {}),
-            None if tokens is None else _number("tokens", tokens),
-            _number("sample_tokens", sample_tokens)
-            if is_one
-            else _numbers("sample_tokens", sample_tokens or {}),
-            {name: _paths(name, value) for name, value in (paths or {}).items()},
-        )
+        if sample_tokens is not None and not isinstance(sample_tokens, Mapping):
+            sample_tokens = dict.fromkeys(domains, _number("sample_tokens", sample_tokens))
+        self.tool = tool
+        self.inventory = _numbers("inventory", inventory)
+        self.tokens = None if tokens is None else _number("tokens", tokens)
+        self.sample_tokens = _numbers("sample_tokens", sample_tokens)
+        self.paths = {name: _paths(name, value) for name, value in (paths or {}).items()}
 
     def size(self, domain: str) -> float:
         """Return the distinct tokens of a domain."""
-        if domain not in self.inventory:
-            raise self._missing(
-                f"how many tokens domain {domain!r} has; give it in --inventory FILE"
-                " (in Python inventory=)"
-            )
-        return self.inventory[domain]
+        what = f"how many tokens domain {domain!r} has; give it in --inventory FILE"
+        return self._known(self.inventory.get(domain), f"{what} (in Python inventory=)")
 
     def sample(self, domain: str) -> float:
         """Return the mean tokens of a sample of a domain."""
-        if isinstance(self.sample_tokens, (int, float)):
-            return float(self.sample_tokens)
-        if domain not in self.sample_tokens:
-            raise self._missing(
-                f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens"
-                " FILE, or one number for all (in Python sample_tokens=)"
-            )
-        return self.sample_tokens[domain]
+        what = f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens FILE"
+        return self._known(
+            self.sample_tokens.get(domain),
+            f"{what}, or one number for all (in Python sample_tokens=)",
+        )
 
     def length(self) -> float:
         """Return the length of the run in tokens."""
-        if self.tokens is None:
-            raise self._missing(
-                "the length of the run; give --tokens, such as 25e9 (in Python tokens=)"
-            )
-        return self.tokens
+        what = "the length of the run; give --tokens, such as 25e9 (in Python tokens=)"
+        return self._known(self.tokens, what)
 
     def places(self, domain: str) -> tuple[str, ...]:
         """Return where a domain's data is; its name where no path is known."""
         return self.paths.get(domain, (domain,))
 
-    def _missing(self, what: str) -> ConfigError:
-        return ConfigError(f"{self.tool}: needs {what}")
+    def _known(self, value: float | None, what: str) -> float:
+        if value is None:
+            raise ConfigError(f"{self.tool}: needs {what}")
+        return value
 
 
 def _paths(domain: str, value: Any) -> tuple[str, ...]:
@@ -114,8 +95,8 @@ def _paths(domain: str, value: Any) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _numbers(where: str, values: Any) -> dict[str, float]:
-    return {name: _number(f"{where}: {name}", value) for name, value in values.items()}
+def _numbers(where: str, values: Mapping[str, float] | None) -> dict[str, float]:
+    return {name: _number(f"{where}: {name}", value) for name, value in (values or {}).items()}
 
 
 def _number(where: str, value: Any) -> float:
@@ -147,15 +128,6 @@ class WeightUnit:
     needs: tuple[str, ...] = ()
     normalised: bool = False
     divides: bool = True
-
-    def amounts(self, shares: Mapping[str, float], facts: Facts) -> dict[str, float]:
-        """Return the amount of each domain, 0 for a share of 0."""
-        amounts = {
-            name: self.amount(name, share, facts) if share > 0 else 0.0
-            for name, share in shares.items()
-        }
-        total = math.fsum(amounts.values()) if self.normalised else 1.0
-        return {name: amount / total for name, amount in amounts.items()}
 
 
 def _count(domain: str, share: float, facts: Facts) -> float:
@@ -288,16 +260,12 @@ class ExportTool:
 
     def check_texts(self, entry: Entry) -> None:
         """Refuse what the tool's reader would change."""
-        where = f"of domain {entry.domain!r}"
-        for text in (entry.label, *entry.paths):
-            if self.interpolates and "${" in text:
-                raise ConfigError(
-                    f"{self.name}: reads ${{...}} in {text!r} {where} as a variable; give another"
-                    " path with --paths"
-                )
-        for path in entry.paths:
-            if self.strips and path != path.strip():
-                raise ConfigError(
-                    f"{self.name}: strips the spaces around {path!r} {where}; give another path"
-                    " with --paths"
-                )
+        variables = [one for one in (entry.label, *entry.paths) if "${" in one]
+        spaced = [one for one in entry.paths if one != one.strip()]
+        for flag, texts, change in (
+            (self.interpolates, variables, "reads ${{...}} in {} as a variable"),
+            (self.strips, spaced, "strips the spaces around {}"),
+        ):
+            if flag and texts:
+                what = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
+                raise ConfigError(f"{self.name}: {what}; give another path with --paths")

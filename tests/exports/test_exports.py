@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
-
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
@@ -14,21 +11,6 @@ from mixopt import ConfigError, Mixture
 from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.system import name_fault
 
-TWELVE = {
-    "megatron",
-    "megatron-bridge",
-    "nemo",
-    "olmo-core",
-    "levanter",
-    "nanotron",
-    "torchtitan",
-    "transformers",
-    "axolotl",
-    "llamafactory",
-    "swift",
-    "datasets",
-}
-SEQUENCES = [name for name, tool in EXPORT_TOOLS.items() if not tool.unit.needs]
 COUNTED = ["axolotl", "swift"]
 ONE_PATH = [name for name, tool in EXPORT_TOOLS.items() if tool.single_path]
 
@@ -102,47 +84,6 @@ def test_a_mixture_comes_back_or_what_cannot_be_carried_is_named(tool, case):
         assert (found[name] == 0) == (mixture[name] == 0)
 
 
-@pytest.mark.parametrize("tool", SEQUENCES)
-@given(case=cases())
-@settings(max_examples=4, deadline=None)
-def test_shares_of_sequences_come_back_to_the_last_digit_and_need_nothing_else(tool, case):
-    mixture, _ = case
-    try:
-        text = export_mixture(mixture, tool)
-    except ConfigError:
-        return
-    assert dict(read_back(text, tool)) == pytest.approx(dict(mixture))
-
-
-@pytest.mark.parametrize("tool", EXPORT_TOOLS)
-def test_many_domains_come_back(tool):
-    names = [f"d{k}" for k in range(300)]
-    mixture = Mixture(dict.fromkeys(names, 1 / 300))
-    known = {"inventory": dict.fromkeys(names, 10**9), "sample_tokens": 100.0}
-    text = export_mixture(mixture, tool, tokens=3 * 10**9, **known)
-    found = read_back(text, tool, **known)
-    assert set(found) == set(names)
-    assert found.total_variation(mixture) < 1e-9
-
-
-@pytest.mark.parametrize("tool", EXPORT_TOOLS)
-def test_a_single_domain_comes_back(tool):
-    one = Mixture({"web": 1.0})
-    assert read_back(export_mixture(one, tool, **ALL), tool, **KNOWN).get("web") == 1.0
-
-
-@pytest.mark.parametrize("tool", EXPORT_TOOLS)
-def test_domains_of_weight_0_come_back_without_a_list_of_domains(tool):
-    mixture = Mixture({"web": 0.75, "code": 0.0, 'a\'b "c"': 0.25})
-    known = {"inventory": dict.fromkeys(mixture, 1000), "sample_tokens": 10}
-    text = export_mixture(mixture, tool, tokens=4000, **known)
-    if tool in {"megatron-bridge-sft", "axolotl"}:
-        known["inventory"] = dict.fromkeys(("web", 'a\'b "c"'), 1000)
-    found = read_back(text, tool, **known)
-    assert dict(found) == pytest.approx(dict(mixture))
-    assert found["code"] == 0
-
-
 @pytest.mark.parametrize("tool", EXPORT_TOOLS)
 def test_paths_with_odd_characters_are_carried_and_read_back_as_their_domains(tool):
     paths = {
@@ -179,30 +120,10 @@ def test_a_number_of_rows_is_divided_into_whole_ones():
 # Units, counted by hand.
 
 
-@pytest.mark.parametrize("tool", SEQUENCES)
-def test_a_sequence_s_probability_is_the_share_of_the_tokens(tool):
-    text = export_mixture(MIXTURE, tool)
-    for share in ("0.6", "0.3", "0.1"):
-        assert share in text
-
-
 def test_llamafactory_has_probabilities_of_rows():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
     found = content("llamafactory")["interleave_probs"].split(",")
     assert [float(x) for x in found] == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
-
-
-def test_datasets_has_probabilities_of_rows():
-    call = ast.parse(export_mixture(MIXTURE, "datasets", **ALL)).body[-1].value
-    (chances,) = [word.value for word in call.keywords if word.arg == "probabilities"]
-    expected = [0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095]
-    assert ast.literal_eval(chances) == pytest.approx(expected)
-
-
-def test_rows_of_one_length_have_the_probability_of_their_tokens():
-    text = export_mixture(MIXTURE, "llamafactory", sample_tokens=2048)
-    found = [float(x) for x in yaml.safe_load(text)["interleave_probs"].split(",")]
-    assert found == pytest.approx([0.6, 0.3, 0.1])
 
 
 def test_swift_has_numbers_of_rows():
@@ -236,61 +157,7 @@ def test_olmo_core_may_repeat_a_source_as_often_as_it_is_seen():
     assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
 
 
-def test_levanter_has_components_by_name_with_weights():
-    data = content("levanter")["data"]
-    assert data["train_weights"] == {"web": 0.6, "code": 0.3, "books": 0.1}
-    assert data["components"].keys() == data["train_weights"].keys()
-
-
-def test_megatron_has_weight_and_prefix_one_after_the_other():
-    found = json.loads(export_mixture(MIXTURE, "megatron"))
-    assert found["train"] == ["0.6", "web", "0.3", "code", "0.1", "books"]
-    assert found["valid"] is None is found["test"]
-
-
-@pytest.mark.parametrize("tool", EXPORT_TOOLS)
-def test_the_header_says_tool_version_unit_and_command(tool):
-    text, about = export_mixture(MIXTURE, tool, **ALL), EXPORT_TOOLS[tool]
-    plain = "\n".join(json.loads(text)["comment"]) if tool == "megatron" else text
-    for said in (about.title, about.version, about.unit.meaning, about.command):
-        assert said in plain
-
-
-def test_the_twelve_tools_are_there():
-    assert set(EXPORT_TOOLS) >= TWELVE
-
-
 # What is unknown, and what cannot be.
-
-NEEDS = [
-    ("megatron-bridge-sft", "tokens", "needs the length of the run; give --tokens"),
-    (
-        "megatron-bridge-sft",
-        "inventory",
-        "how many tokens domain 'web' has; give it in --inventory",
-    ),
-    ("axolotl", "tokens", "needs the length of the run; give --tokens"),
-    ("axolotl", "inventory", "how many tokens domain 'web' has; give it in --inventory"),
-    ("axolotl", "sample_tokens", "tokens of a sample of domain 'web'; give it in --sample-tokens"),
-    ("swift", "tokens", "needs the length of the run; give --tokens"),
-    ("swift", "sample_tokens", "tokens of a sample of domain 'web'; give it in --sample-tokens"),
-    ("llamafactory", "sample_tokens", "sample of domain 'web'; give it in --sample-tokens"),
-    ("datasets", "sample_tokens", "sample of domain 'web'; give it in --sample-tokens"),
-]
-
-
-@pytest.mark.parametrize(("tool", "unknown", "said"), NEEDS)
-def test_what_a_unit_needs_and_is_not_known_is_named(tool, unknown, said):
-    with pytest.raises(ConfigError, match=rf"^{tool}: ") as raised:
-        export_mixture(MIXTURE, tool, **{**ALL, unknown: None})
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_needs_that_are_said_are_those_that_are_missed():
-    missed = {(tool, "--" + unknown.replace("_", "-")) for tool, unknown, _ in NEEDS}
-    said = {(name, need) for name, tool in EXPORT_TOOLS.items() for need in tool.unit.needs}
-    assert missed == said
 
 
 def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none():
