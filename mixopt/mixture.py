@@ -23,7 +23,16 @@ import yaml
 from numpy.typing import ArrayLike
 
 from mixopt.errors import EditedWarning, MixtureError, did_you_mean
-from mixopt.system import SEAL, Array, check_name, html_table, is_sealed, read_yaml, share_text
+from mixopt.system import (
+    SEAL,
+    Array,
+    check_path,
+    html_table,
+    is_sealed,
+    read_yaml,
+    share_text,
+    tree_fault,
+)
 
 SUM_TOLERANCE = 1e-6
 MAX_WEIGHT = 1e15  # before weights are rescaled; sums of larger ones may overflow
@@ -60,7 +69,11 @@ class Mixture(Mapping[str, float]):
         """
         if not weights:
             raise MixtureError("a mixture needs at least one domain")
-        names = [check_name(str(name), "domain", MixtureError) for name in weights]
+        names = [check_path(str(name), "domain", MixtureError) for name in weights]
+        if (both := tree_fault(names)) is not None:
+            raise MixtureError(
+                f"{both[0]!r} is a domain and the branch of {both[1]!r}; rename one of them"
+            )
         values = {
             name: _number(name, value) for name, value in zip(names, weights.values(), strict=True)
         }
@@ -229,6 +242,18 @@ def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:
     text = ", ".join(f"{name} {share_text(mixture[name])}" for name in order[:count])
     more = len(order) - count
     return f"{text} and {more} more" if more > 0 else text
+
+
+def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Return what each branch of a tree has, such as `web/science`; nothing where none nests.
+
+    A branch is what is above domains; a domain on the top level counts as one of its own.
+    """
+    found: dict[str, float] = {}
+    for name, share in mixture.items():
+        branch = name.rpartition("/")[0] or name
+        found[branch] = found.get(branch, 0.0) + share
+    return found if len(found) < len(mixture) else {}
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from mixopt.config.domain_tree import flat_domains
 from mixopt.config.replayed_run import replayed_run
 from mixopt.config.sections import (
     FILES,
@@ -25,7 +26,7 @@ from mixopt.config.sections import (
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     is_url,
-    name_fault,
+    path_fault,
     shown_name,
     under_folder,
     url_fault,
@@ -39,7 +40,8 @@ Size = tuple[Literal["tokens", "bytes"], int]
 RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
-    "environment", "name", "data_files", "split", "revision", "streaming", "column", "max_bytes",
+    "environment", "name", "data_files", "split", "revision", "streaming", "column", "by",
+    "max_bytes",
 )  # fmt: skip
 _OF_TOKENS = ("dtype", "document_end", "max_tokens")
 _UNUSED = {
@@ -77,6 +79,11 @@ class SourceConfig(Section):
     revision: str | None = Field(None, description="revision on the hub")
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
+    by: dict[str, str] | list[str] | None = Field(
+        None,
+        description="columns whose values name domains, as `[topic, quality]`; or the values that"
+        " a row needs",
+    )
     validation: str | list[str] | None = Field(
         None, description="files of held-out documents; split from the training ones if omitted"
     )
@@ -99,6 +106,11 @@ class SourceConfig(Section):
     def is_tokens(self) -> bool:
         """Whether the source is tokens written by another tool rather than text."""
         return self.format is not None
+
+    @property
+    def cell(self) -> dict[str, str]:
+        """The values that a row needs by column, where the source is a part of its files."""
+        return self.by if isinstance(self.by, dict) else {}
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -253,6 +265,10 @@ class DomainConfig(SourceConfig):
         return self
 
 
+def _flat(given: Any, info: ValidationInfo) -> Any:
+    return flat_domains(given, info, DomainConfig.model_fields)
+
+
 class CorpusConfig(Section):
     """Domains, tokenizer and held-out text."""
 
@@ -262,7 +278,9 @@ class CorpusConfig(Section):
     prepared: str | None = Field(
         None, description="folder or URL of a corpus that another run prepared, instead of text"
     )
-    domains: dict[str, DomainConfig] = Field(description="training domains by name", min_length=1)
+    domains: Annotated[dict[str, DomainConfig], BeforeValidator(_flat)] = Field(
+        description="training domains by name; they may nest", min_length=1
+    )
     inventory: str | None = Field(
         None, description="YAML file of sizes, `web: 5B` (tokens) or `web: {bytes: 20B}` per line"
     )
@@ -340,7 +358,9 @@ def unusable_names(
 def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
     """Find names of domains that cannot be those of a corpus's folders."""
     for name in names:
-        fault = "the corpus uses a file of this name" if name in RESERVED else name_fault(name)
+        first, _, inner = str(name).partition("/")
+        taken = first in RESERVED or {"train", "validation"} & set(inner.split("/"))
+        fault = "the corpus uses a file of this name" if taken else path_fault(name)
         if fault is not None:
             what = f"{shown_name(name)} cannot be the name of a folder: {fault}; rename it"
             yield (*place, name), what

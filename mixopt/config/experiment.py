@@ -407,8 +407,10 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
     """Find names and globs of limits that choose nothing, and globs that disagree."""
     limits, rails = config.constraints, config.constraints.guardrails
     domains = list(config.corpus.domains)
+    sums = limits.branch_bounds(domains)
+    single = {name: ends for name, ends in limits.bounds.items() if name not in sums}
     for field, patterns, names, kind in (
-        ("bounds", limits.bounds, domains, "domain"),
+        ("bounds", single, domains, "domain"),
         ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
         ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
     ):

@@ -20,7 +20,7 @@ from mixopt.config.sections import (
     weights_in,
 )
 from mixopt.errors import MixoptError, did_you_mean
-from mixopt.system import one_value
+from mixopt.system import below_branch, is_glob, one_value
 
 Anchor = Literal["natural", "uniform"]
 KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
@@ -310,7 +310,7 @@ Bounds = Annotated[tuple[Share, Share], BeforeValidator(_both_ends)]
 class GroupConfig(Section):
     """Bounds on what some domains have together."""
 
-    domains: list[str] = Field(min_length=1, description="which domains")
+    domains: list[str] = Field(min_length=1, description="which domains; branches and globs work")
     bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
@@ -392,9 +392,10 @@ class ConstraintsConfig(Section):
     """Limits on mixtures; radius, entropy and guardrails hold proposals, the rest designs too."""
 
     bounds: dict[str, Bounds] = Field(
-        default_factory=dict, description="minimum and maximum, or a fixed share, by domain or glob"
+        default_factory=dict,
+        description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum)",
     )
-    drop: list[str] | None = Field(None, description="domains or globs that get nothing")
+    drop: list[str] | None = Field(None, description="domains, branches or globs that get nothing")
     groups: dict[str, GroupConfig] | None = Field(
         None, description="by name: domains, and the minimum and maximum of their total"
     )
@@ -405,7 +406,7 @@ class ConstraintsConfig(Section):
         None, description="how often a domain may be repeated; needs propose.target_tokens"
     )
     max_epochs_of: dict[str, Above] | None = Field(
-        None, description="by domain; overrides max_epochs"
+        None, description="by domain, branch or glob; overrides max_epochs"
     )
     radius: RadiusConfig | None = None
     min_entropy: Above | None = Field(
@@ -419,9 +420,19 @@ class ConstraintsConfig(Section):
         Raises:
             ConfigError: A name or glob that is of no domain; globs that disagree.
         """
-        bounds = one_value(self.bounds, domains, "constraints.bounds", "domain")
+        branches = self.branch_bounds(domains)
+        own = {name: ends for name, ends in self.bounds.items() if name not in branches}
+        bounds = one_value(own, domains, "constraints.bounds", "domain")
         gone = one_value(dict.fromkeys(self.drop or (), 0.0), domains, "constraints.drop", "domain")
         return bounds | dict.fromkeys(gone, (0.0, 0.0))
+
+    def branch_bounds(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """Return the minimum and the maximum of the sum of each branch that has bounds."""
+        return {
+            name: ends
+            for name, ends in self.bounds.items()
+            if name not in domains and not is_glob(name) and below_branch(name, domains)
+        }
 
     def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
         """Return these limits with those of a user in their place, where there are some.
@@ -436,4 +447,5 @@ class ConstraintsConfig(Section):
         for name, (least, most) in changes.bounds_of(domains).items():
             low, high = (0.0, 1.0) if name in changes.bounds else bounds.get(name, (0.0, 1.0))
             bounds[name] = max(least, low), min(most, high)
+        bounds |= self.branch_bounds(domains) | changes.branch_bounds(domains)
         return self.model_copy(update={**given, "bounds": bounds, "drop": None})

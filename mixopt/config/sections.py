@@ -266,7 +266,11 @@ def _override(content: dict[str, Any], override: str) -> Location:
 def _placed(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
     """Say what is wrong, where: the line of the file, or the override."""
     location, message = fault
-    inside = (location[:length] for length in range(len(location), 0, -1))
+    parts = tuple(
+        part for one in location for part in (str(one).split("/") if "/" in str(one) else [one])
+    )
+    places = [location, parts] if parts != location else [location]
+    inside = (one[:length] for one in reversed(places) for length in range(len(one), 0, -1))
     where = next((origins[place] for place in inside if place in origins), str(path))
     return f"{where}: {dotted(location) or 'the file'}: {message}"
 

@@ -38,7 +38,7 @@ from mixopt.constraints.limits import (
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.system import Array, html_table, share_text
+from mixopt.system import Array, below_branch, chosen, html_table, one_value, share_text
 
 BINDING = 1e-4  # a weight this near its limit counts as held by it
 MAX_HINTS = 5
@@ -117,7 +117,7 @@ class Constraints:
             (
                 *_bounds(config, tuple(inventory)),
                 *_epoch_caps(config, inventory, target_tokens),
-                *_groups(config),
+                *_groups(config, tuple(inventory)),
             ),
             tuple(_convex(config, inventory)),
             tuple(_proportions(config, inventory)),
@@ -364,7 +364,8 @@ def _epoch_caps(
     config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
 ) -> Iterator[LinearLimit]:
     """Yield a cap for each domain with a number of epochs; its own number wins."""
-    own = config.max_epochs_of or {}
+    domains, field = tuple(inventory), "constraints.max_epochs_of"
+    own = one_value(config.max_epochs_of or {}, domains, field, "domain")
     if config.max_epochs is None and not own:
         return
     name = "max_epochs" if config.max_epochs is not None else "max_epochs_of"
@@ -373,10 +374,6 @@ def _epoch_caps(
             f"constraints.{name}: needs the length of the full run; set propose.target_tokens"
             " (or --tokens 25e9)"
         )
-    for domain in own:
-        if domain not in inventory:
-            near = did_you_mean(domain, inventory)
-            raise ConfigError(f"constraints.max_epochs_of: unknown domain {domain!r}{near}")
     for domain, tokens in inventory.items():
         if domain in own:
             source = f"constraints.max_epochs_of.{domain}"
@@ -385,16 +382,22 @@ def _epoch_caps(
             yield epoch_cap(domain, tokens, config.max_epochs, target_tokens)
 
 
-def _groups(config: ConstraintsConfig) -> Iterator[LinearLimit]:
+def _groups(config: ConstraintsConfig, known: tuple[str, ...]) -> Iterator[LinearLimit]:
+    groups = [
+        (f"constraints.bounds.{branch}", f"{branch}/*", below_branch(branch, known), ends)
+        for branch, ends in config.branch_bounds(known).items()
+    ]
     for name, group in (config.groups or {}).items():
-        source, domains, (least, most) = f"constraints.groups.{name}", group.domains, group.bounds
+        members = [one for pattern in group.domains for one in chosen(pattern, known) or (pattern,)]
+        groups.append((f"constraints.groups.{name}", name, tuple(members), group.bounds))
+    for source, name, domains, (least, most) in groups:
         for domain in domains:
             if domains.count(domain) > 1:
                 raise ConfigError(f"{source}: domain {domain!r} is given twice")
         if least > most:
             raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
-        yield LinearLimit(tuple(domains), most, source, name)
-        yield LinearLimit(tuple(domains), least, source, name, is_floor=True)
+        yield LinearLimit(domains, most, source, name)
+        yield LinearLimit(domains, least, source, name, is_floor=True)
 
 
 def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Proportions]:

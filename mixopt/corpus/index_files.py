@@ -17,6 +17,7 @@ from mixopt.system import (
     StateFields,
     Verifier,
     check_name,
+    check_path,
     check_seal,
     folder_records,
     inside,
@@ -145,7 +146,7 @@ def _fields(folder: Path, error: type[MixoptError]) -> StateFields:
 def _names(folder: Path, names: list[str]) -> tuple[str, ...]:
     """Return the names of domains, each of which is a folder in the corpus."""
     for place, name in enumerate(names):
-        check_name(name, f"{folder / INDEX}: domain", CorpusError)
+        check_path(name, f"{folder / INDEX}: domain", CorpusError)
         inside(folder, name, CorpusError)
         if name in names[:place]:
             raise CorpusError(

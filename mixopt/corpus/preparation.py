@@ -36,7 +36,7 @@ from mixopt.corpus.tokenizer import (
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import (
     Say,
-    check_name,
+    check_path,
     is_url,
     local_path,
     silent,
@@ -127,7 +127,7 @@ def _emptied(path: Path) -> Path:
         (path / INDEX).unlink(missing_ok=True)
         for file in TOKENIZER_FILES:
             (path / file).unlink(missing_ok=True)
-        killed = [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]
+        killed = list(path.rglob(".*.tmp"))
         for left in (path / ".text", path / TASK_FOLDER, *killed):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
@@ -140,7 +140,7 @@ def _emptied(path: Path) -> Path:
 
 def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
     for name in (*config.domains, *config.parts, *evaluation):
-        check_name(name, "domain", CorpusError)
+        check_path(name, "domain", CorpusError)
         if name in RESERVED:
             raise CorpusError(f"domain {name!r}: the corpus uses a file of this name; rename it")
     for name in evaluation:

@@ -139,7 +139,7 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     files = text_files(domain, source)
     if not all(isinstance(file.place, Path) for file in files):
         return 0.0
-    reading = Reading(domain, source.column, BadDocuments(on_bad))
+    reading = Reading(domain, source.column, BadDocuments(on_bad), cell=source.cell)
     size = _of_files(files, reading, _Sample(), LOOK_BYTES)
     if size.text < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])
@@ -197,7 +197,10 @@ def _true_tokens(source: SourceConfig | None, corpus: Corpus, domain: Domain, pr
 def _count(
     name: str, source: SourceConfig, tokenizer: Tokenizer | None, is_bytes: bool
 ) -> DomainCount:
-    sample, reading = _Sample(), Reading(name, source.column, BadDocuments("skip"))
+    sample, reading = (
+        _Sample(),
+        Reading(name, source.column, BadDocuments("skip"), cell=source.cell),
+    )
     number = 0
     if source.environment is not None:
         texts = (document.text for document in environment_documents(source.environment))
@@ -265,7 +268,7 @@ def _of_dataset(source: SourceConfig, reading: Reading, sample: _Sample) -> _Siz
         for row in rows:
             reading.check_column(source.path, row)
             text = row[reading.column]
-            yield text if isinstance(text, str) else ""
+            yield text if isinstance(text, str) and reading.is_own(row, str(source.path)) else ""
 
     read, number, is_whole = sample.measure(islice(texts(), total), SAMPLE_BYTES)
     times = 1.0 if is_whole else total / number

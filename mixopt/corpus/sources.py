@@ -70,7 +70,7 @@ class TextFile:
             url = path.url
             path = _of_domain(self.domain, fetched, path)
             reading = replace(reading, copy=(str(path), url))
-        file = RowFile(path, self.builder, [reading.column], reading.check_column)
+        file = RowFile(path, self.builder, reading.columns, reading.check_column)
         return file, reading
 
     def documents(self, reading: Reading) -> Iterator[str]:
@@ -83,7 +83,7 @@ def read_documents(
     domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
 ) -> Iterator[str]:
     """Give the documents of a source that is not the environment, in order."""
-    reading = Reading(domain, source.column, bad)
+    reading = Reading(domain, source.column, bad, cell=source.cell)
     if is_local(source):
         for file in text_files(domain, source):
             if at is not None:
@@ -132,7 +132,7 @@ def shared_files(
     """Return the local files that more than one domain reads, with these domains."""
     readers: dict[Path, list[str]] = {}
     for name, source in sources.items():
-        if source.has_text and not source.is_tokens and is_local(source):
+        if source.has_text and not source.cell and not source.is_tokens and is_local(source):
             for file in text_files(name, source.under(root)):
                 if isinstance(file.place, Path):
                     readers.setdefault(file.place.resolve(), []).append(name)
@@ -184,7 +184,7 @@ def _dataset_documents(source: SourceConfig, reading: Reading) -> Iterator[str]:
     rows = load_rows(source, reading)
     if rows.column_names is not None:
         reading.check_column(source.path, rows.column_names)
-        rows = rows.select_columns([reading.column])
+        rows = rows.select_columns(reading.columns)
     return documents(_dataset_rows(rows, source, reading), source.path, reading)
 
 

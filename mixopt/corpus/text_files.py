@@ -16,7 +16,7 @@ import lzma
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
@@ -86,6 +86,23 @@ class Reading:
     column: str
     bad: BadDocuments
     copy: tuple[str, str] | None = None
+    cell: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read: of the text, and those that say which rows are its own."""
+        return [self.column, *self.cell]
+
+    def is_own(self, values: Values, where: str) -> bool:
+        """Tell whether a row has the values that the domain is of."""
+        for name, wanted in self.cell.items():
+            value = values.get(name)
+            if value is None or not str(value).strip():
+                self.is_bad(where, f"column {name!r} has no value, so its domain is unknown")
+                return False
+            if str(value) != wanted:
+                return False
+        return True
 
     def text(self, value: object, where: str) -> str | None:
         """Return the text of a value, None for a bad document."""
@@ -106,6 +123,11 @@ class Reading:
     def check_column(self, where: object, columns: Iterable[str]) -> None:
         """Check that the column of the text is there."""
         names = list(columns)
+        missing = next((name for name in self.cell if name not in names), None)
+        if missing is not None:
+            raise CorpusError(
+                f"domain {self.domain!r}: {self._named(where)}: by: no column {missing!r}"
+            )
         if self.column not in names:
             shown = sorted(name if name.isprintable() else repr(name) for name in map(str, names))
             more = f" and {len(shown) - _MAX_COLUMNS} more" if len(shown) > _MAX_COLUMNS else ""
@@ -258,6 +280,8 @@ def documents(rows: Iterable[Row], name: object, reading: Reading) -> Iterator[s
         for where, values, fault in rows:
             if values is None:
                 reading.is_bad(where, fault)
+            elif not reading.is_own(values, where):
+                continue
             elif column not in values:
                 reading.is_bad(where, f"no column {column!r}")
             else:

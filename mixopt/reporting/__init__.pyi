@@ -19,6 +19,7 @@ from .expert_plots import (
 from .exploring import explore as explore
 from .figure_style import figure_png as figure_png, figure_svg as figure_svg
 from .mixture_figures import (
+    plot_cells as plot_cells,
     plot_design as plot_design,
     plot_epochs as plot_epochs,
     plot_front as plot_front,

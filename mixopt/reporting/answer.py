@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from mixopt.errors import ConfigError
 from mixopt.exports import EXPORT_TOOLS, export_mixture
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import (
     PROPOSAL,
@@ -30,7 +30,7 @@ from mixopt.proposals import (
 from mixopt.reporting.page import json_text, template
 from mixopt.reporting.terminal import as_gains, broken_guardrails, in_order
 from mixopt.run_directory import LATER_PROPOSALS, Run
-from mixopt.system import short_count, without_folders
+from mixopt.system import below_branch, short_count, without_folders
 
 MAX_LOSSES = 5  # that the first screen and the terminal show
 FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
@@ -183,8 +183,12 @@ def _by_change(answer: PageAnswer) -> list[str]:
 
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
-    """Return the rows of each group, its own first; nothing without groups."""
+    """Return the rows of each group, its own first; of a tree without groups those of branches."""
     members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
+    if not members:
+        branches = branch_shares(answer.mixture)
+        below = {name: list(below_branch(name, answer.mixture)) for name in branches}
+        members = {name: own for name, own in below.items() if own}
     if not members:
         return []
     grouped = {name for own in members.values() for name in own}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 
 from mixopt.errors import ConfigError
+from mixopt.mixture import branch_shares
 from mixopt.reporting.figure_style import (
     ACCENT,
     FAINT,
@@ -120,6 +121,46 @@ def plot_epochs(
     axes.set_xlim(0, 1.15 * max(1.0, *(max(passes[n], most.get(n) or 0.0) for n in names)))
     label(axes, x=f"epochs: passes over the domain's text{of_all(names, passes)}")
     legend_above(axes)
+    return figure
+
+
+def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
+    """Show a tree of domains as a map: a row for each branch, a column for each last part.
+
+    Args:
+        mixture: A proposal, a recommendation, or shares by domain.
+        natural: Shares that it is compared with; those of a proposal or recommendation when None.
+
+    Raises:
+        ConfigError: The domains are no tree.
+    """
+    ((_, shares), *_) = _by_name(mixture).items()
+    if natural is None and not isinstance(mixture, Mapping):
+        natural = mixture.natural
+    cells = {tuple(name.rsplit("/", 1)): one for name, one in shares.items() if "/" in name}
+    if not branch_shares(shares):
+        raise ConfigError("a map of cells needs domains that nest, such as web/science/high")
+    levels = list(dict.fromkeys(level for _, level in cells))
+    sums = {name: one for name, one in branch_shares(shares).items() if name not in shares}
+    names = sorted(sums, key=lambda name: -sums[name])[:MAX_ROWS]
+    cells_BL = np.array([[cells.get((one, level), np.nan) for level in levels] for one in names])
+    figure, axes_RC = new_figure(1.2 + row_height(len(names)) * len(names))
+    axes = axes_RC[0, 0]
+    axes.grid(visible=False)
+    most = float(np.nanmax(cells_BL)) or 1.0
+    image = axes.imshow(cells_BL, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
+    name_rows(axes, names, row_letter(len(names)))
+    axes.set_xticks(range(len(levels)), [written(level, 12) for level in levels])
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=1), pad=0.02)
+    for (row, column), share in np.ndenumerate(cells_BL) if len(levels) <= FEW_ROWS // 2 else ():
+        if np.isfinite(share):
+            was = None if natural is None else natural.get("/".join((names[row], levels[column])))
+            text = share_text(share) if was is None else f"{share_text(share)} ({share_text(was)})"
+            ink = PAPER if share > 0.6 * most else INK
+            style = {"ha": "center", "va": "center", "fontsize": row_letter(len(names)) - 1}
+            axes.annotate(text, (column, row), color=ink, **style)
+    beside = "" if natural is None else ", natural in brackets"
+    label(axes, x=f"share of the training tokens{beside}{of_all(names, sums)}")
     return figure
 
 

@@ -21,7 +21,13 @@ from mixopt.reporting.evidence_figures import (
     plot_validation_curves,
 )
 from mixopt.reporting.figure_style import Figure, figure_png, figure_svg
-from mixopt.reporting.mixture_figures import plot_design, plot_epochs, plot_front, plot_mixtures
+from mixopt.reporting.mixture_figures import (
+    plot_cells,
+    plot_design,
+    plot_epochs,
+    plot_front,
+    plot_mixtures,
+)
 from mixopt.reporting.run_experts import plot_run_experts
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ __all__ = [
     "TrialPlots",
     "figure_png",
     "figure_svg",
+    "plot_cells",
     "plot_design",
     "plot_epochs",
     "plot_front",
@@ -65,6 +72,10 @@ class RunPlots(_Figures):
     def mixtures(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show the recommended or proposed mixture beside the natural one (`plot_mixtures`)."""
         return plot_mixtures(self._answer(), domains=domains)
+
+    def cells(self) -> Figure:
+        """Show the mixture of a tree of domains as a map, topic by quality (`plot_cells`)."""
+        return plot_cells(self._answer())
 
     def epochs(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show passes over each domain's text, and the maximum allowed (`plot_epochs`)."""

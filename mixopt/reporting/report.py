@@ -20,6 +20,7 @@ from markupsafe import Markup
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, mixture_of, named
 from mixopt.reporting.answer import answer_of, first_screen
@@ -29,7 +30,7 @@ from mixopt.reporting.evidence_figures import (
     plot_validation,
     plot_validation_curves,
 )
-from mixopt.reporting.mixture_figures import plot_design
+from mixopt.reporting.mixture_figures import plot_cells, plot_design
 from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.terminal import (
@@ -70,12 +71,16 @@ def write_report(run: Run) -> Path:
     """Write `report.html` and the figures of a run whose proposal is made."""
     run.log.require("propose")
     pictures = Pictures(run.path / "figures")
-    sections = [what_if_section(run)]
+    sections, answer = [what_if_section(run)], answer_of(run)
+    if branch_shares(answer.mixture):
+        drawn = plot_cells(answer.mixture, answer.natural)
+        figure = pictures.show("cells", drawn, f"Share of each cell, {answer.called}.")
+        sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
         sections.append(_validation(run, pictures))
     sections += [_fit(run, pictures), _trials(run, pictures), _corpus(run), _provenance(run)]
     path, name = run.path / "report.html", run.config.name
-    first = first_screen(run, answer_of(run))
+    first = first_screen(run, answer)
     write_text(path, page_html(name, f"{name}: data mixture", first, sections))
     return path
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixopt.constraints import BASE
 from mixopt.fitting import readiness
+from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import (
     Forecast,
@@ -31,6 +32,7 @@ from mixopt.system import (
 )
 
 MAX_SHARES = 4  # domains of a point of a front
+MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
 MAX_COSTS = 5  # losses beside the objective that the first screen names
 USUAL = ("uniform", "unimax", "best_trial")  # baselines that nobody wrote down
 CHECKPOINT = "before: the checkpoint"
@@ -264,6 +266,11 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:
     """Return the table of a mixture beside natural, the largest share first."""
+    sums, was = branch_shares(found.mixture), branch_shares(found.natural)
+    if sums and len(found.mixture) > MAX_LISTED:
+        order = sorted(sums, key=lambda branch: -sums[branch])
+        lines = [(one, f"{100 * was[one]:.1f}%", f"{100 * sums[one]:.1f}%") for one in order]
+        return table_text(f"{title}, by branch", ("branch", "natural", called), lines)
     columns = ["domain", "natural", called, *(["epochs"] if found.epochs is not None else [])]
     rows = []
     for domain, weight in sorted(found.mixture.items(), key=lambda item: -item[1]):

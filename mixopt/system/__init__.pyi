@@ -37,9 +37,11 @@ from .manifest import (
 )
 from .names import (
     below as below,
+    below_branch as below_branch,
     check_links as check_links,
     check_name as check_name,
     check_names as check_names,
+    check_path as check_path,
     choice_fault as choice_fault,
     chosen as chosen,
     given_by as given_by,
@@ -47,7 +49,9 @@ from .names import (
     is_glob as is_glob,
     name_fault as name_fault,
     one_value as one_value,
+    path_fault as path_fault,
     shown_name as shown_name,
+    tree_fault as tree_fault,
     value_fault as value_fault,
 )
 from .plugins import (

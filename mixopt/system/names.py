@@ -36,6 +36,37 @@ def name_fault(name: object) -> str | None:
     return _text_fault(name)
 
 
+def check_path(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
+    """Return the name of a domain that holds to the rule of `path_fault`."""
+    reason = path_fault(name)
+    if reason is not None:
+        raise error(f"{kind} {shown_name(name)}: {reason}; rename it")
+    return str(name)
+
+
+def path_fault(name: object) -> str | None:
+    """Return what is wrong with names joined by '/': `web/science/high`; None if nothing."""
+    if not isinstance(name, str) or len(name.encode(errors="replace")) > LONGEST_NAME:
+        return name_fault(name)
+    return next((fault for part in name.split("/") if (fault := name_fault(part))), None)
+
+
+def tree_fault(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return a name that is a domain and a branch of domains at once, and one below it."""
+    known = set(names)
+    for name in names:
+        parts = name.split("/")
+        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        if (branch := next((one for one in above if one in known), None)) is not None:
+            return branch, name
+    return None
+
+
+def below_branch(branch: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names below a branch of a tree: `web/science/high` is below `web`."""
+    return tuple(name for name in names if name.startswith(f"{branch}/"))
+
+
 @lru_cache(maxsize=4096)
 def _text_fault(name: str) -> str | None:
     if not name.strip():
@@ -111,10 +142,12 @@ def is_glob(pattern: str) -> bool:
 
 
 def chosen(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names that a pattern chooses, in their order; none where it fits none."""
+    """Return the names that a name, branch or glob chooses, in order; none where it fits none."""
     if pattern in names:
         return (pattern,)
-    return tuple(name for name in names if fnmatchcase(name, pattern)) if is_glob(pattern) else ()
+    if not is_glob(pattern):
+        return below_branch(pattern, names)
+    return tuple(name for name in names if fnmatchcase(name, pattern))
 
 
 def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:

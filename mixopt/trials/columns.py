@@ -12,7 +12,7 @@ import polars as pl
 
 from mixopt.config import TASK, task_metric
 from mixopt.errors import TrialsError
-from mixopt.system import Array, check_name
+from mixopt.system import Array, check_path
 from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
@@ -111,7 +111,7 @@ def check_losses(names: Iterable[str]) -> None:
     """Check the names of losses; of a metric of a task, those of the task and the metric."""
     for name in names:
         for part in task_metric(name) or (name,):
-            check_name(part, "evaluation domain", TrialsError)
+            check_path(part, "evaluation domain", TrialsError)
 
 
 def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:

@@ -54,7 +54,7 @@ from mixopt.system import (
     BoolArray,
     Say,
     check_name,
-    check_names,
+    check_path,
     read_table,
     shown_name,
     silent,
@@ -88,7 +88,7 @@ def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[s
     yield CONTROL, base
     for source in config.sources:
         rest = {name: (1.0 - config.share) * weight for name, weight in base.items()}
-        yield f"{ANNEAL}_{source}", Mixture({**rest, source: config.share})
+        yield f"{ANNEAL}_{source.replace('/', '.')}", Mixture({**rest, source: config.share})
 
 
 def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
@@ -160,7 +160,8 @@ def read_design(path: Path) -> list[Trial]:
     domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
     if missing or not domains:
         raise DesignError(f"{path}: not a design: no column {(missing or ['weight/...'])[0]!r}")
-    check_names(domains, f"{path}: domain", DesignError)
+    for name in domains:
+        check_path(name, f"{path}: domain", DesignError)
     for name, kind in COLUMNS.items():
         if table[name].dtype != kind or table[name].null_count():
             raise DesignError(f"{path}: {name}: expected {kind} in every row")

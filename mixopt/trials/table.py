@@ -28,7 +28,7 @@ import polars as pl
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import Array, check_names, read_table, write_table
+from mixopt.system import Array, check_names, check_path, read_table, write_table
 from mixopt.trials.columns import (
     MAX_LOSS,
     MAX_SIZE,
@@ -91,7 +91,8 @@ class Trials(TrialRows):
         except pl.exceptions.PolarsError as error:
             raise TrialsError(" ".join(str(error).split())[:300]) from error
         object.__setattr__(self, "table", table)
-        check_names(self.domains, "domain", TrialsError)
+        for name in self.domains:
+            check_path(name, "domain", TrialsError)
         check_losses(self.targets)
         check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")

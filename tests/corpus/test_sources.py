@@ -246,3 +246,16 @@ def test_held_out_files_beside_a_list_are_read_as_files(folder):
         (folder / f"{name}.jsonl").write_bytes(lines([name]))
     source = SourceConfig(path=["a.jsonl"], validation=["b.jsonl"])
     assert list(read_validation("web", source, BadDocuments())) == ["b"]
+
+
+def test_a_cell_reads_the_rows_that_have_its_values_alone(folder):
+    rows = [("a", "math"), ("b", "law"), ("c", "math")]
+    (folder / "t.jsonl").write_text(
+        "".join(json.dumps({"text": text, "topic": topic}) + "\n" for text, topic in rows)
+    )
+    assert read(path="t.jsonl", by={"topic": "math"}) == ["a", "c"]
+
+
+def test_a_row_without_the_column_of_a_cell_is_bad(folder):
+    (folder / "t.jsonl").write_text('{"text": "a", "topic": null}\n')
+    refused("column 'topic' has no value", path="t.jsonl", by={"topic": "math"})

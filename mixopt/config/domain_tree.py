@@ -1,0 +1,135 @@
+"""Domains as a tree: nested under `corpus.domains`, or the cells of columns of their data.
+
+A domain's name is its path, `web/science/high`; what is above it, `web` or `web/science`, is a
+branch. A source with `by: [topic, quality]` is a branch, with a domain for each pair of values that
+its rows have.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationInfo
+
+from mixopt.config.sections import FILES
+from mixopt.errors import did_you_mean
+from mixopt.system import is_url, local_path, name_fault, shown_name, tree_fault, under_folder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TABLES = {".parquet": "scan_parquet", ".jsonl": "scan_ndjson", ".csv": "scan_csv"}
+MAX_CELLS = 10_000
+
+
+def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> Any:
+    """Return domains by path, from domains that nest or are read from columns.
+
+    Args:
+        given: What stands under `domains`.
+        info: Of the section; its context says whether files are read.
+        fields: The fields of a domain, by which a domain is told from a branch.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        _add(found, str(name), value, fields)
+    root, reads = info.data.get("root"), (info.context or {}).get(FILES, True)
+    for name, value in list(found.items()):
+        if isinstance(value, Mapping) and isinstance(value.get("by"), list):
+            if not reads:
+                raise ValueError(f"{name}.by: a recorded configuration has the cells themselves")
+            found |= _cells(name, found.pop(name), root)
+    both = tree_fault(found)
+    if both is not None:
+        raise ValueError(f"{both[0]!r} is a domain and the branch of {both[1]!r}; rename one")
+    return found
+
+
+def _add(found: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
+    """Add a domain, or all that are below a branch."""
+    inner = value if isinstance(value, Mapping) else {}
+    own = [name for name in inner if name in fields]
+    parts = {n: one for n, one in inner.items() if n not in fields and isinstance(one, Mapping)}
+    if own and parts:
+        raise ValueError(
+            f"{path!r} is a domain (it has {own[0]!r}) and a branch (of {next(iter(parts))!r});"
+            " give its own text a name below it"
+        )
+    if parts and len(parts) == len(inner):
+        for name, one in parts.items():
+            _add(found, f"{path}/{name}", one, fields)
+    elif path in found:
+        raise ValueError(f"domain {path!r} is given twice")
+    else:
+        found[path] = value
+
+
+def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str, Any]:
+    """Return the domains of a source: one for each combination of values of its columns."""
+    columns = [str(name) for name in source["by"]]
+    for size in ("tokens", "bytes"):
+        if size in source:
+            raise ValueError(f"{branch}.{size}: is of each cell; give them in corpus.inventory")
+    values: set[tuple[str, ...]] = set()
+    for file in _tables(branch, source, root):
+        values |= _values(branch, file, columns)
+    for cell in sorted(values):
+        fault = next((f"{shown_name(v)}: {f}" for v in cell if (f := name_fault(v))), None)
+        if fault is not None:
+            raise ValueError(f"{branch}.by: a value cannot be part of a name: {fault}")
+    if len(values) > MAX_CELLS:
+        raise ValueError(f"{branch}.by: {len(values)} cells; the maximum is {MAX_CELLS}")
+    return {
+        "/".join((branch, *cell)): {**source, "by": dict(zip(columns, cell, strict=True))}
+        for cell in sorted(values)
+    }
+
+
+def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Path]:
+    """Return the files of a source whose columns are read."""
+    given = source.get("data_files") or source.get("path") or []
+    patterns = [given] if isinstance(given, str) else list(given)
+    if "data_files" in source and root is not None:
+        patterns = [under_folder(root, pattern) for pattern in patterns]
+    found: list[Path] = []
+    for pattern in patterns:
+        path = "" if is_url(pattern) else str(local_path(pattern))
+        files = f"{path}/**/*" if Path(path).is_dir() and path else path
+        matched = sorted(glob.glob(files, recursive=True))
+        found += [Path(one) for one in matched if Path(one).suffix in _TABLES]
+    if not found:
+        raise ValueError(
+            f"{branch}.by: {', '.join(patterns) or 'no path'}: no {', '.join(_TABLES)} file here to"
+            f" read columns from; name cells one by one, as {branch}/VALUE: {{by: {{COLUMN:"
+            " VALUE}}"
+        )
+    return found
+
+
+def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]:
+    """Return the combinations of values in a file, each of which has to be there."""
+    import polars as pl
+
+    try:
+        table: pl.LazyFrame = getattr(pl, _TABLES[file.suffix])(file)
+        known = table.collect_schema().names()
+        for name in columns:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise ValueError(f"{branch}.by: {file}: no column {name!r}{near}")
+        rows = table.select(pl.col(columns).cast(pl.String)).unique().collect().rows()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{branch}.by: {file}: {' '.join(str(error).split())[:200]}") from error
+    for row in rows:
+        for name, value in zip(columns, row, strict=True):
+            if value is None or not value.strip():
+                raise ValueError(
+                    f"{branch}.by: {file}: rows without a value in column {name!r}; fill them in,"
+                    " or leave these rows out"
+                )
+    return set(rows)

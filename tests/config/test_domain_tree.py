@@ -1,0 +1,139 @@
+"""Domains nest or are read from columns; limits hold on any level of the tree."""
+
+import json
+
+import pytest
+
+from mixopt import Mixture
+from mixopt.config import dump_config, load_config, read_constraints
+from mixopt.constraints import Constraints
+from mixopt.errors import ConfigError, MixtureError
+from mixopt.mixture import branch_shares
+
+TREE = """\
+corpus:
+  domains:
+    web:
+      science: {high: {path: a.jsonl}, low: {path: b.jsonl}}
+      news: {path: c.jsonl}
+    code: {path: d.jsonl}
+objective: {target: code}
+"""
+CELLS = ("web/science/high", "web/science/low", "web/news", "code")
+NATURAL = dict.fromkeys(CELLS, 100)
+
+
+@pytest.fixture
+def load(tmp_path):
+    def read(text):
+        (tmp_path / "experiment.yaml").write_text(text)
+        return load_config(tmp_path / "experiment.yaml")
+
+    return read
+
+
+def rows(path, *values):
+    cells = [{"topic": topic, "quality": quality, "text": "x"} for topic, quality in values]
+    path.write_text("".join(json.dumps(one) + "\n" for one in cells))
+
+
+def limits(**fields):
+    return Constraints.from_config(read_constraints(fields), NATURAL, target_tokens=1_000)
+
+
+def test_nested_domains_have_their_paths_as_names(load):
+    assert tuple(load(TREE).corpus.domains) == CELLS
+
+
+def test_paths_and_nesting_say_the_same(load):
+    flat = TREE.replace("    web:\n", "").replace("      science: {high: {path: a.jsonl}", "X")
+    flat = flat.replace("X, low: {path: b.jsonl}}", "    web/science/high: {path: a.jsonl}")
+    flat = flat.replace("      news:", "    web/science/low: {path: b.jsonl}\n    web/news:")
+    assert dump_config(load(flat)) == dump_config(load(TREE))
+
+
+def test_columns_make_a_domain_for_each_pair_of_values_that_is_there(load, tmp_path):
+    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", "low"), ("science", "high"))
+    config = load(
+        f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: [topic, quality]}}}}}}\n"
+        "objective: {target: web/news/low}\n"
+    )
+    assert list(config.corpus.domains) == ["web/news/low", "web/science/high"]
+    assert config.corpus.domains["web/news/low"].cell == {"topic": "news", "quality": "low"}
+
+
+def test_the_resolved_configuration_reads_no_columns_again(load, tmp_path):
+    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", "low"))
+    config = load(
+        f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: [topic]}}}}}}\n"
+        "objective: {target: web/news}\n"
+    )
+    (tmp_path / "a.jsonl").unlink()
+    (tmp_path / "again.yaml").write_text(json.dumps(dump_config(config)))
+    assert load_config(tmp_path / "again.yaml", trust=False).corpus == config.corpus
+
+
+def test_bounds_of_a_branch_hold_its_sum_and_a_glob_each_domain():
+    found = limits(bounds={"web": [0.2, 0.5], "*/low": 0.1})
+    assert found.groups == {"web/*": (CELLS[:3], 0.2, 0.5)}
+    assert found.upper_D.tolist() == [1.0, 0.1, 1.0, 1.0]
+
+
+def test_dropping_a_branch_drops_all_below_it():
+    assert limits(drop=["web/science"]).upper_D.tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_epochs_and_groups_of_a_branch_are_of_all_below_it():
+    found = limits(max_epochs_of={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
+    assert found.upper_D.tolist() == [0.2, 0.2, 0.2, 1.0]
+    assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)
+
+
+def test_changes_keep_the_bounds_of_other_branches():
+    own = read_constraints({"bounds": {"web": [0.2, 0.5]}})
+    both = own.with_changes(read_constraints({"bounds": {"code": 0.6}}), CELLS)
+    assert both.bounds == {"web": (0.2, 0.5), "code": (0.6, 0.6)}
+
+
+def test_shares_of_branches_add_up_and_a_flat_mixture_has_none():
+    mixture = Mixture({"web/a/x": 0.2, "web/a/y": 0.3, "code": 0.5})
+    assert branch_shares(mixture) == {"web/a": 0.5, "code": 0.5}
+    assert branch_shares({"web": 0.5, "code": 0.5}) == {}
+
+
+def test_a_domain_is_no_branch_of_another():
+    with pytest.raises(MixtureError, match="'web' is a domain and the branch of 'web/a'"):
+        Mixture({"web": 0.5, "web/a": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("news: {path: c.jsonl}", "path: c.jsonl", "'web' is a domain .* and a branch"),
+        ("code: {path", "web/news/old: {path", "'web/news' is a domain and the branch of"),
+        ("code: {path", "web/news: {path", "domain 'web/news' is given twice"),
+        ("news: {path", "train: {path", "the corpus uses a file of this name"),
+        ("high: {path: a.jsonl}", "high: {pth: a.jsonl}", "web/science/high.pth: unknown field"),
+    ],
+)
+def test_a_tree_that_cannot_be_right_is_one_line(load, old, new, message):
+    with pytest.raises(ConfigError, match=message) as told:
+        load(TREE.replace(old, new))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("[topic, quality]", "a.jsonl: rows without a value in column 'quality'; fill them in"),
+        ("[topc]", "no column 'topc'; did you mean 'topic'"),
+        ("[topic], tokens: 5", "web.tokens: is of each cell"),
+    ],
+)
+def test_columns_that_cannot_name_domains_are_one_line(load, tmp_path, by, message):
+    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", None))
+    with pytest.raises(ConfigError, match=message):
+        load(
+            f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: {by}}}}}}}\n"
+            "objective: {target: web/news}\n"
+        )
