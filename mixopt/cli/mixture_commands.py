@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument
 
@@ -39,7 +39,7 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
     from mixopt.mixture import Mixture
-    from mixopt.objective import Direction, Scale
+    from mixopt.objective import Direction
 
 MAX_NAME = 120  # characters of a proposal's file name
 SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
@@ -207,15 +207,15 @@ def fit_command(
     test: Annotated[
         bool, option("--test", "Test the fit of a directory on the tables' runs.")
     ] = False,
+    backtest: Annotated[
+        bool, option("--backtest", "Replay the tables: what fewer runs would have picked.")
+    ] = False,
     regressor: Annotated[Words, option("--regressor", "Repeatable: they compete.", "NAME")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
     direction: Annotated[
         Words,
         option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher"),
-    ] = None,
-    scale: Annotated[
-        Text, option("--scale", "none, or spread: divide each loss by its spread.", "NAME")
     ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
     ignore: Ignore = None,
@@ -229,11 +229,14 @@ def fit_command(
 
     mixopt fit DIR --test W.csv L.csv   tests the fit of a run or of tables
 
-    The unit of losses and groups of them are fields of --objective FILE.
+    mixopt fit W.csv L.csv --backtest   replays old runs: what fewer would have picked; --out for
+    its page
+
+    The unit of losses, their scale and groups of them are fields of --objective FILE.
     """
     first, *tables = sources
     if test:
-        if out or regressor or target or objective or direction or scale or at:
+        if out or regressor or target or objective or direction or at or backtest:
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
         from mixopt.pipeline import evaluate
         from mixopt.reporting import evaluation_text
@@ -248,21 +251,23 @@ def fit_command(
             f"fit: {first}: give tables, W.csv and L.csv; an experiment is fitted by mixopt run"
             " CONFIG --until fit, and tested with --test W.csv L.csv"
         )
+    given: dict[str, Any] = {
+        "regressors": regressor or (),
+        "objective": chosen_objective(target, objective),
+        "direction": read_directions(direction or ()),
+        "ignore": ignore or (),
+        "drop_incomplete": drop_incomplete,
+    }
+    if backtest:
+        if at:
+            raise ConfigError("fit: --backtest compares runs within their sizes; leave out --at")
+        _replay(sources, out, given, as_json)
+        return
     if out is None:
         raise ConfigError("fit: tables need --out DIR, for the fit")
     from mixopt.pipeline import fit_tables
 
-    fit, ready = fit_tables(
-        sources,
-        out,
-        regressors=regressor or (),
-        objective=chosen_objective(target, objective),
-        direction=read_directions(direction or ()),
-        scale=read_scale(scale),
-        at=read_size(at),
-        ignore=ignore or (),
-        drop_incomplete=drop_incomplete,
-    )
+    fit, ready = fit_tables(sources, out, at=read_size(at), **given)
     for note in fit.trials.notes:
         say(f"fit: {note}")
     command = f"mixopt propose {out}{' --trust' if ':' in fit.name else ''}"
@@ -274,6 +279,17 @@ def fit_command(
     for line in ready.lines(str(out)):
         show(f"fit: {line}")
     show(f"{COMMAND}{command}")
+
+
+def _replay(sources: list[Path], out: Path | None, given: dict[str, Any], as_json: bool) -> None:
+    from mixopt.pipeline import backtest_tables
+    from mixopt.reporting import backtest_text, write_backtest
+
+    found = backtest_tables(sources, **given)
+    print_json(found.to_json()) if as_json else show(backtest_text(found))
+    if out is not None:
+        write_backtest(found, out / "backtest.html")
+        say(f"page: {out / 'backtest.html'}")
 
 
 def read_risk(option: str | None) -> RiskConfig | None:
@@ -303,14 +319,6 @@ def read_directions(options: Sequence[str]) -> dict[str, Direction]:
             )
         found[name] = cast("Direction", which)
     return found
-
-
-def read_scale(name: str | None) -> Scale:
-    """Check the name of a scale."""
-    from mixopt.config import one_of
-    from mixopt.objective import Scale
-
-    return cast("Scale", one_of("--scale", name or "none", get_args(Scale)))
 
 
 def read_size(option: str | None) -> dict[str, float]:

@@ -1,3 +1,4 @@
+from .backtest import Backtest as Backtest, backtest_trials as backtest_trials
 from .competition import (
     fit_table as fit_table,
     fit_trials as fit_trials,

@@ -14,6 +14,7 @@ from .first_experiment import (
     start_experiment as start_experiment,
 )
 from .from_fit import (
+    backtest_tables as backtest_tables,
     evaluate as evaluate,
     fit_tables as fit_tables,
     load_fit as load_fit,

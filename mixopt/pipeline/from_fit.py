@@ -20,7 +20,7 @@ from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.objective import Direction, Scale, Unit
+from mixopt.objective import Direction, Unit
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -44,7 +44,7 @@ from mixopt.run_directory import (
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
 
 if TYPE_CHECKING:
-    from mixopt.fitting import Fit, FitReadiness
+    from mixopt.fitting import Backtest, Fit, FitReadiness
     from mixopt.trials import Trials
 
 FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
@@ -108,7 +108,6 @@ def fit_tables(
     regressors: Sequence[str] = (),
     objective: ObjectiveLike | None = None,
     direction: Mapping[str, Direction] | None = None,
-    scale: Scale = "none",
     at: Mapping[str, float] | None = None,
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
@@ -121,7 +120,6 @@ def fit_tables(
         regressors: Those that compete (`Trials.fit`).
         objective: What is minimised; the mean of all losses when None.
         direction: `higher` for each loss, by name or glob, of which higher is better.
-        scale: `spread` divides each loss by its standard deviation over the trials.
         at: `parameters` and `tokens` to predict at, from trials of several sizes.
         ignore: Columns that are neither weights nor losses.
         drop_incomplete: Leave out rows without all numbers.
@@ -139,14 +137,12 @@ def fit_tables(
     out = Path(out)
     if (out / "config.yaml").exists():
         raise RunError(f"{out}: is a run directory; use another --out")
-    is_stated = isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set
-    unit = objective.unit if is_stated and isinstance(objective, ObjectiveConfig) else None
+    unit = _stated_unit(objective)
     trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
     fit = trials.fit(
         regressors=tuple(regressors),
         objective=objective,
         direction=direction,
-        scale=scale,
         size=at or None,
     )
     ready = readiness(fit)
@@ -155,6 +151,27 @@ def fit_tables(
     trials.with_targets(fit.targets).write(out / "trials.parquet")
     fit.save(out / "fit")
     return fit, ready
+
+
+def backtest_tables(
+    paths: Sequence[str | Path],
+    *,
+    regressors: Sequence[str] = (),
+    objective: ObjectiveLike | None = None,
+    direction: Mapping[str, Direction] | None = None,
+    ignore: Sequence[str] = (),
+    drop_incomplete: bool = False,
+) -> Backtest:
+    """Replay tables (`Trials.backtest`); the arguments are those of `fit_tables`."""
+    unit = _stated_unit(objective)
+    trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
+    return trials.backtest(regressors=tuple(regressors), objective=objective, direction=direction)
+
+
+def _stated_unit(objective: ObjectiveLike | None) -> Unit | None:
+    """Return the unit that an objective of a file states."""
+    is_stated = isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set
+    return objective.unit if is_stated and isinstance(objective, ObjectiveConfig) else None
 
 
 def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:

@@ -82,8 +82,10 @@ COMMANDS = [
     ("fit {0} --test", ["contains no fit; make one"]),
     ("fit {0} --test {0}/large.csv --out f", ["--test takes a fit as it is"]),
     ("fit {0}/large.csv --out f --direction x", ["--direction x", "LOSS=higher"]),
-    ("fit {0}/large.csv --out f --scale big", ["scale", "big"]),
     ("fit {0}/large.csv {0}/losses.csv --out f --at layers=3", ["--at layers=3: expected"]),
+    ("fit {0}/few.csv {0}/losses.csv --backtest", ["9 finished runs of 9", "needs 11", "add runs"]),
+    ("fit {0}/few.csv {0}/losses.csv --backtest --at tokens=1e9", ["leave out --at"]),
+    ("fit {0} --test {0}/few.csv {0}/losses.csv --backtest", ["--test takes a fit as it is"]),
     ("import {0}/large.csv {0}/losses.csv --out t --unit bits", ["unit bits: unknown"]),
     ("import {0}/large.csv {0}/losses.csv --out t --key step", ["--key", "step"]),
     ("import nowhere.json --out L.csv", ["nowhere.json"]),
@@ -410,6 +412,8 @@ def folder(experiment, tmp_path_factory):
     (path / "large.yaml").write_text("weights: {a: 1.0e+308, b: 1.0e+308}\n")
     (path / "mixture.yaml").write_text("weights: {a: 0.5, b: 0.5}\n")
     (path / "large.csv").write_text("index,a,b\n" + "".join(f"{n},1e308,1e308\n" for n in range(9)))
+    shares = "".join(f"{n},{n / 10},{1 - n / 10}\n" for n in range(9))
+    (path / "few.csv").write_text("index,a,b\n" + shares)
     (path / "losses.csv").write_text("index,x\n" + "".join(f"{n},{n}\n" for n in range(9)))
     return path
 

@@ -1,0 +1,448 @@
+"""Replay a table of runs: what would have been picked from fewer of them, and how good was it.
+
+Each quarter of the mixtures is held out once, with all runs of a mixture (its seeds, its sizes) on
+one side. For each number of trials every predictor is fitted on the same runs of the other three
+quarters, more trials being the fewer and others. It then picks the held-out run whose objective it
+predicts best, and the rank and the regret are those of what this run really gave.
+
+Predictors are `auto`, what teams use without mixopt (`ridge` on square roots of the shares,
+RegMix's `lightgbm`, Olmix's log-linear law as `olmix`), and what knows no law: `own_share`, the
+`nearest` run, and the `mean`, which picks at random.
+
+Runs of several sizes are compared within a size, after each size's mean over the fitted runs is
+taken off.
+
+Shapes: N runs, K held-out runs, D domains, M losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from mixopt.config import FitConfig
+from mixopt.errors import MixoptError, TrialsError
+from mixopt.fitting.competition import fit_trials
+from mixopt.fitting.cross_validation import grouped_folds, spearman_within
+from mixopt.fitting.fit_data import TrialSizes
+from mixopt.fitting.held_out import OBJECTIVE, controls
+from mixopt.fitting.loss_readiness import LossReadiness
+from mixopt.fitting.regressor import Learner, fit_regressor, make_regressor
+from mixopt.objective import UNITS, Objective, Unit
+from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
+from mixopt.trials import Readiness, Trials, listed, loss_column, readiness_of, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OURS = "auto"
+PEERS = {"ridge": "", "lightgbm": "lightgbm", "olmix": "log_linear"}
+CONTROLS = {"own_share": "own_share", "nearest_trial": "nearest", "mean": "mean"}
+SPLITS = 4
+MIN_MIXTURES = 8  # to fit
+MAX_COUNTS = 5
+NEARLY = 0.02  # rank correlation by which fewer trials may be worse and still be enough
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What predictors would have picked, by number of trials.
+
+    Attributes:
+        rows: One for each number of `trials` and `predictor`, means over the splits:
+            `loss_spearman` (mean over losses) and `objective_spearman` on held-out runs, `coverage`
+            of 90% intervals of losses and half their `width` in standard deviations of the loss
+            (None for predictors without intervals), `pick_rank` of the run that it picks (1 is the
+            best held-out run) and its `regret`, in the unit of the objective.
+        losses: One for each loss at the most trials, the objective first: `loss`, `state` (`ready`,
+            `weak` or `noise`, as of a fit), `spearman`, its 95% lower bound `low`, and `own_share`.
+        runs: How many finished runs there are.
+        mixtures: How many different mixtures.
+        held_out: How many runs a split holds out, on average.
+        splits: How many splits there are.
+        enough: The fewest trials that rank and pick about as well as the most; None where the most
+            rank nothing.
+        unit: Unit of the regret, in words.
+        notes: What a reader should know first, a line each.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    losses: tuple[Mapping[str, Any], ...]
+    runs: int
+    mixtures: int
+    held_out: float
+    splits: int
+    enough: int | None
+    unit: str
+    notes: tuple[str, ...]
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The rows as a table."""
+        return pl.DataFrame([dict(row) for row in self.rows], infer_schema_length=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        plain = dict(vars(self))
+        plain |= {name: [dict(row) for row in plain[name]] for name in ("rows", "losses")}
+        return plain | {"notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class _Score:
+    """How one predictor did on one split."""
+
+    predictor: str
+    losses_M: Array
+    objective: float
+    coverage: float | None
+    width: float | None
+    pick_rank: float
+    regret: float
+
+
+def backtest_trials(
+    trials: Trials,
+    objective: Objective,
+    *,
+    regressors: Sequence[str] = (),
+    seed: int = 0,
+    update: Update = no_progress,
+) -> Backtest:
+    """Replay a table; see `Trials.backtest`, whose arguments these are."""
+    table = _Table(trials.finished, objective, seed)
+    counts, flat = table.counts()
+    if not counts:
+        return _without_flat(trials, objective, flat, regressors, seed, update)
+    names = list(dict.fromkeys(regressors)) or [OURS]
+    jobs = [(count, split) for count in counts for split in range(SPLITS)]
+    costs = np.cumsum([0] + [count + 20 for count, _ in jobs])  # about as fits take, for time left
+    costs = costs / costs[-1]
+    scores: dict[int, list[list[_Score]]] = {count: [] for count in counts}
+    absent: dict[str, str] = {}
+    for place, (count, split) in enumerate(jobs):
+        update(float(costs[place]), f"{table.runs(count)} trials, split {split + 1} of {SPLITS}")
+        scores[count].append(list(table.scores(count, split, names, absent)))
+    update(1.0, "")
+    rows = [row for count in counts for row in _rows(table.runs(count), scores[count])]
+    losses = table.verdicts(scores[counts[-1]])
+    enough = _enough(rows, names[0], losses[0])
+    notes = [
+        *trials.notes,
+        *table.notes(),
+        *(f"{n} is left out: {why}" for n, why in absent.items()),
+    ]
+    if flat:
+        notes.append(
+            f"no fewer trials than {table.runs(counts[0])}: then {listed(flat)} never changes"
+        )
+    notes += _verdict(rows, losses, names[0], enough, table)
+    return Backtest(
+        rows=tuple(rows),
+        losses=tuple(losses),
+        runs=len(table.trials),
+        mixtures=len(set(table.trials.mixtures)),
+        held_out=len(table.trials) / SPLITS,
+        splits=SPLITS,
+        enough=enough,
+        unit=UNITS.get(table.objective.value_unit, table.objective.value_unit),
+        notes=tuple(notes),
+    )
+
+
+class _Table:
+    """Finished runs, and who is fitted and who is held out in each split."""
+
+    def __init__(self, trials: Trials, objective: Objective, seed: int) -> None:
+        self.trials, self.seed = trials, seed
+        self.weights_ND, self.losses_NM = trials.weights(), trials.losses(objective.unit)
+        self.size_N: IntArray = TrialSizes.of(trials).group_N
+        every_N = np.ones(len(trials), dtype=bool)
+        alike = self._learned(every_N, self.losses_NM - self._levels(every_N), objective.unit)
+        self.objective = replace(settled(objective, alike), leave_out=None)
+        self.observed_N = self.objective.value(self.losses_NM)
+        mixtures = sorted(set(trials.mixtures))
+        least = -(-MIN_MIXTURES * SPLITS // (SPLITS - 1))
+        if len(mixtures) < least:
+            raise TrialsError(
+                f"backtest: {len(trials)} finished runs of {len(mixtures)} different mixtures;"
+                f" needs {least}, to fit {MIN_MIXTURES} and hold the others out: add runs"
+            )
+        if np.ptp(self.observed_N) <= 1e-12 * max(abs(float(self.observed_N[0])), 1e-12):
+            raise TrialsError(
+                f"backtest: the objective is {self.observed_N[0]:.6g} in all {len(trials)} runs, so"
+                " there is nothing to rank: choose another (--target LOSS)"
+            )
+        self.fold_N = grouped_folds(trials.mixtures, SPLITS, seed)
+        order = np.random.default_rng(seed).permutation(len(mixtures))
+        place = dict(zip(mixtures, order.tolist(), strict=True))
+        self._place_N = np.array([place[name] for name in trials.mixtures])
+
+    def counts(self) -> tuple[list[int], list[str]]:
+        """Return the numbers of mixtures to fit: the most, its half, and so on.
+
+        And the losses that are the same in all fitted runs of a split where they are fewer still.
+        """
+        found: list[int] = []
+        count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
+        while count >= MIN_MIXTURES and len(found) < MAX_COUNTS:
+            if flat := self._flat(count):
+                return found, flat
+            found.insert(0, count)
+            count //= 2
+        return found, []
+
+    def _flat(self, count: int) -> list[str]:
+        """Return the losses that are the same in all fitted runs of a split."""
+        flat_M = np.zeros(len(self.trials.targets), dtype=bool)
+        for split in range(SPLITS):
+            losses_NM = self.losses_NM[self.fitted(count, split)]
+            flat_M |= np.ptp(losses_NM, axis=0) <= 1e-9 * np.maximum(np.abs(losses_NM[0]), 1e-12)
+        return [name for name, flat in zip(self.trials.targets, flat_M, strict=True) if flat]
+
+    def fitted(self, count: int, split: int) -> BoolArray:
+        """Return which runs are fitted: those of the first mixtures that are not held out."""
+        free_N = self.fold_N != split
+        kept = np.unique(self._place_N[free_N])[:count]
+        return np.asarray(free_N & np.isin(self._place_N, kept))
+
+    def runs(self, count: int) -> int:
+        """Return how many runs so many mixtures are, on average over the splits."""
+        return round(float(np.mean([self.fitted(count, split).sum() for split in range(SPLITS)])))
+
+    def scores(
+        self, count: int, split: int, names: Sequence[str], absent: dict[str, str]
+    ) -> Iterator[_Score]:
+        """Score every predictor on one split; `absent` keeps why a peer is left out."""
+        fitted_N, out_N = self.fitted(count, split), self.fold_N == split
+        losses_NM = self.losses_NM - self._levels(fitted_N)
+        learned = self._learned(fitted_N, losses_NM, self.objective.unit)
+        weights_KD, seen_KM = self.weights_ND[out_N], losses_NM[out_N]
+        for name in names:
+            fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
+            found = fit.predict(weights_KD)
+            inside_KM = (found.low_NM <= seen_KM) & (seen_KM <= found.high_NM)
+            halves_M = (found.high_NM - found.low_NM).mean(axis=0) / 2
+            width = float((halves_M / np.maximum(seen_KM.std(axis=0), 1e-12)).mean())
+            ranks = found.losses_NM, found.objective_N
+            yield self._score(name, out_N, *ranks, float(inside_KM.mean()), width)
+        for name, regressor in PEERS.items():
+            if name in absent:
+                continue
+            try:
+                peer = make_regressor(regressor, self.seed) if regressor else _ridge()
+                law = fit_regressor(name, peer, learned.weights(), losses_NM[fitted_N])
+                predicted_KM = np.asarray(law.predict(weights_KD)).reshape(seen_KM.shape)
+            except MixoptError as error:
+                absent[name] = str(error)
+                continue
+            yield self._score(name, out_N, predicted_KM, self.objective.value(predicted_KM))
+        used_N = fitted_N | out_N
+        for one in controls(
+            self.weights_ND[used_N],
+            losses_NM[used_N],
+            out_N[used_N].astype(np.int64),
+            self.trials.domains,
+            self.objective,
+        ):
+            if one.name in CONTROLS:
+                own_N = out_N[used_N]
+                losses_KM = None if one.ranks_NM is None else one.ranks_NM[own_N]
+                value_K = None if one.ranks_N is None else one.ranks_N[own_N]
+                yield self._score(CONTROLS[one.name], out_N, losses_KM, value_K)
+
+    def _levels(self, fitted_N: BoolArray) -> Array:
+        """Return the mean of each run's size over the fitted runs; 0 of a single size."""
+        levels_NM = np.zeros_like(self.losses_NM)
+        if len(set(self.size_N.tolist())) > 1:
+            for size in np.unique(self.size_N):
+                own_N = self.size_N == size
+                known_N = own_N & fitted_N if (own_N & fitted_N).any() else own_N
+                levels_NM[own_N] = self.losses_NM[known_N].mean(axis=0)
+        return levels_NM
+
+    def _learned(self, fitted_N: BoolArray, losses_NM: Array, unit: Unit) -> Trials:
+        """Return the fitted runs, as runs of one size."""
+        targets = self.trials.targets
+        columns = [
+            pl.Series(loss_column(name, unit), losses_N)
+            for name, losses_N in zip(targets, losses_NM.T, strict=True)
+        ]
+        sizes = [pl.lit(None).alias(name) for name in ("parameters", "tokens")]
+        table = self.trials.table.with_columns(*columns, *sizes).filter(pl.Series(fitted_N))
+        return Trials(table, self.trials.domains, targets)
+
+    def _score(
+        self,
+        name: str,
+        out_N: BoolArray,
+        losses_KM: Array | None,
+        value_K: Array | None,
+        coverage: float | None = None,
+        width: float | None = None,
+    ) -> _Score:
+        """Compare predictions with what the held-out runs gave; None ranks nothing."""
+        seen_KM, seen_K, size_K = self.losses_NM[out_N], self.observed_N[out_N], self.size_N[out_N]
+        ranked_KM = np.zeros_like(seen_KM) if losses_KM is None else losses_KM
+        ranked_K = np.zeros_like(seen_K) if value_K is None else value_K
+        pairs = zip(ranked_KM.T, seen_KM.T, strict=True)
+        losses_M = np.array([spearman_within(*pair, size_K) or 0.0 for pair in pairs])
+        picks = [_pick(ranked_K[size_K == s], seen_K[size_K == s]) for s in np.unique(size_K)]
+        rank, regret = np.mean(picks, axis=0).tolist()
+        whole = spearman_within(ranked_K, seen_K, size_K) or 0.0
+        return _Score(name, losses_M, whole, coverage, width, rank, regret)
+
+    def verdicts(self, splits: Sequence[Sequence[_Score]]) -> list[dict[str, Any]]:
+        """Return how well each loss is ranked at the most trials, the objective first."""
+        names = self.trials.targets
+        found = readiness_of(self.trials, self.losses_NM, names)
+        (whole,) = readiness_of(self.trials, self.observed_N[:, None], [OBJECTIVE])
+        ours = [scores[0] for scores in splits]
+        shares = [one for scores in splits for one in scores if one.predictor == "own_share"]
+
+        def of(one: Readiness, ranks: Sequence[float], controls: Sequence[float]) -> dict[str, Any]:
+            rank, control = float(np.mean(ranks)), float(np.mean(controls))
+            mixtures = len(set(self.trials.mixtures))
+            ready = LossReadiness(one, 1.0, mixtures, rank, None, ("own_share", control), {})
+            return {
+                "loss": one.name,
+                "state": ready.state,
+                "spearman": rank,
+                "low": ready.spearman_low,
+                "own_share": control,
+            }
+
+        columns = [
+            of(one, [s.losses_M[place] for s in ours], [s.losses_M[place] for s in shares])
+            for place, one in enumerate(found)
+        ]
+        return [of(whole, [s.objective for s in ours], [s.objective for s in shares]), *columns]
+
+    def notes(self) -> Iterator[str]:
+        """Say what a reader of the figures should know of the runs."""
+        runs, mixtures = len(self.trials), len(set(self.trials.mixtures))
+        domains, sizes = len(self.trials.domains), len(set(self.size_N.tolist()))
+        if runs > mixtures:
+            yield f"{runs} runs are of {mixtures} mixtures; those of one are held out together"
+        if sizes > 1:
+            yield f"runs of {sizes} sizes are compared within a size; each size's mean is taken off"
+        if mixtures < domains:
+            yield (
+                f"fewer mixtures ({mixtures}) than domains ({domains}): merge domains that belong"
+                " together, or add runs"
+            )
+
+
+def _without_flat(
+    trials: Trials,
+    objective: Objective,
+    flat: Sequence[str],
+    regressors: Sequence[str],
+    seed: int,
+    update: Update,
+) -> Backtest:
+    """Replay the table without losses that nearly never change, where they are not measured."""
+    kept = [name for name in objective.evaluation if name not in flat]
+    if not kept or any(name in flat for name in objective.measured):
+        raise TrialsError(
+            f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can be"
+            " learned of it: choose other losses (--target LOSS, repeatable)"
+        )
+    left = trials.with_targets(kept).with_notes(f"left out {listed(flat)}: it nearly never changes")
+    return backtest_trials(
+        left, objective.over(kept), regressors=regressors, seed=seed, update=update
+    )
+
+
+def _ridge() -> Learner:
+    """Return ridge regression on square roots of the shares, its penalty from leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    penalties = np.logspace(-6, 2, 17)
+    made: Learner = make_pipeline(FunctionTransformer(np.sqrt), RidgeCV(penalties))
+    return made
+
+
+def _pick(ranked_K: Array, seen_K: Array) -> tuple[float, float]:
+    """Return the true rank and the regret of what is predicted best, ties averaged."""
+    best_K = ranked_K <= ranked_K.min() + 1e-12
+    rank_K = np.array([1 + int((seen_K < value).sum()) for value in seen_K])
+    return float(rank_K[best_K].mean()), float(seen_K[best_K].mean() - seen_K.min())
+
+
+def _rows(trials: int, splits: Sequence[Sequence[_Score]]) -> Iterator[dict[str, Any]]:
+    """Yield the means over splits, by predictor."""
+    for name in dict.fromkeys(one.predictor for one in splits[0]):
+        own = [one for scores in splits for one in scores if one.predictor == name]
+        is_sure = own[0].coverage is not None
+        yield {
+            "trials": trials,
+            "predictor": name,
+            "loss_spearman": float(np.mean([one.losses_M.mean() for one in own])),
+            "objective_spearman": float(np.mean([one.objective for one in own])),
+            "coverage": float(np.mean([one.coverage for one in own])) if is_sure else None,
+            "width": float(np.mean([one.width for one in own])) if is_sure else None,
+            "pick_rank": float(np.mean([one.pick_rank for one in own])),
+            "regret": float(np.mean([one.regret for one in own])),
+        }
+
+
+def _enough(rows: Sequence[Mapping[str, Any]], name: str, whole: Mapping[str, Any]) -> int | None:
+    """Return the fewest trials that are nearly as good as the most."""
+    if whole["state"] == "noise":
+        return None
+    own = [row for row in rows if row["predictor"] == name]
+    least = own[-1]["objective_spearman"] - NEARLY
+    return next(int(row["trials"]) for row in own if row["objective_spearman"] >= least)
+
+
+def _verdict(
+    rows: Sequence[Mapping[str, Any]],
+    losses: Sequence[Mapping[str, Any]],
+    name: str,
+    enough: int | None,
+    table: _Table,
+) -> Iterator[str]:
+    """Say what the figures tell, and what they do not."""
+    whole, most = losses[0], rows[-1]["trials"]
+    last = {row["predictor"]: row for row in rows if row["trials"] == most}
+    if enough is None:
+        yield f"this table cannot tell which mixture is better: {_why_not(whole, table)}"
+    else:
+        yield (
+            f"{enough} trials rank held-out runs about as well as {most} do"
+            if enough < most
+            else f"all {most} trials are needed: fewer rank worse, and more may rank better"
+        )
+    better = [
+        other
+        for other, row in last.items()
+        if other != name and row["objective_spearman"] > last[name]["objective_spearman"] + NEARLY
+    ]
+    if better:
+        yield f"at {most} trials {listed(better)} rank the objective better than {name} does"
+    noise = [one["loss"] for one in losses[1:] if one["state"] == "noise"]
+    if noise:
+        yield f"{len(noise)} of {len(losses) - 1} losses cannot be told apart: {listed(noise)}"
+
+
+def _why_not(whole: Mapping[str, Any], table: _Table) -> str:
+    (of,) = readiness_of(table.trials, table.observed_N[:, None], [OBJECTIVE])
+    if of.noise is not None and of.state == "noise":
+        return (
+            f"seeds of one mixture differ by {of.noise:.3g}, mixtures by {of.spread:.3g} (standard"
+            " deviations of the objective); take a less noisy objective, or longer runs"
+        )
+    mixtures = len(set(table.trials.mixtures))
+    low = "" if whole["low"] is None else f", lower bound {whole['low']:.2f}"
+    return (
+        f"the rank correlation of the objective on {mixtures} held-out mixtures is"
+        f" {whole['spearman']:.2f}{low}; add runs, repeat some mixtures with other seeds, or choose"
+        " another objective (--target LOSS)"
+    )

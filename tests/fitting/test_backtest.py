@@ -1,0 +1,148 @@
+"""A backtest picks among runs that it has not seen; losses here are of a known law, or noise."""
+
+import numpy as np
+import pytest
+
+from mixopt.errors import TrialsError
+from mixopt.mixture import Mixture
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+DOMAINS = ("web", "code", "books")
+PREDICTORS = ["linear", "ridge", "lightgbm", "olmix", "own_share", "nearest", "mean"]
+
+
+def runs(weights_ND, losses_NM, sizes_N=None):
+    """Finished runs with losses web, code, ..., each of its own or of a shared size."""
+    names = [f"r{n}" for n in range(len(weights_ND))]
+    trials = [
+        Trial(name, Mixture.from_array(DOMAINS, weights_D), seed=n)
+        for n, (name, weights_D) in enumerate(zip(names, weights_ND, strict=True))
+    ]
+    results = []
+    for n, (name, losses_M) in enumerate(zip(names, np.asarray(losses_NM).tolist(), strict=True)):
+        nats = dict(zip((*DOMAINS[:2], "exam"), losses_M, strict=False))
+        size = 10**6 if sizes_N is None else int(sizes_N[n])
+        results.append(TrialResult(name, "finished", size, size, 0.1, Losses(9, nats, nats)))
+    return Trials.from_results(trials, results, proxy="synthetic")
+
+
+def mixtures(count, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(3), count)
+
+
+def by_predictor(found):
+    """The rows at the most trials."""
+    most = found.rows[-1]["trials"]
+    return {row["predictor"]: row for row in found.rows if row["trials"] == most}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Without the peers that take seconds; one test has them."""
+    monkeypatch.setattr("mixopt.fitting.backtest.PEERS", {"ridge": ""})
+
+
+def linear_runs(count):
+    """Runs whose losses are exactly linear in the shares."""
+    weights_ND = mixtures(count)
+    return runs(weights_ND, 3 - weights_ND[:, :2] @ [[1.0, 0.2], [0.1, 2.0]])
+
+
+@pytest.fixture
+def straight():
+    return linear_runs(32).backtest(regressors="linear")
+
+
+def test_a_law_that_fits_exactly_picks_the_best_held_out_run(straight):
+    for row in straight.rows:
+        if row["predictor"] == "linear":
+            assert row["objective_spearman"] == pytest.approx(1)
+            assert (row["pick_rank"], row["regret"]) == (1, 0)
+    assert straight.enough == straight.rows[0]["trials"] == 12
+
+
+def test_every_predictor_has_a_row_at_every_number_of_trials(straight):
+    few = ["linear", "ridge", "own_share", "nearest", "mean"]
+    assert [row["predictor"] for row in straight.rows] == few * 2
+    assert [row["trials"] for row in straight.rows[:: len(few)]] == [12, 24]
+    assert straight.held_out == 8
+
+
+def test_what_teams_use_without_mixopt_is_among_the_predictors(monkeypatch):
+    monkeypatch.undo()
+    found = linear_runs(12).backtest(regressors="linear")
+    assert [row["predictor"] for row in found.rows] == PREDICTORS
+
+
+def test_the_mean_picks_at_random(straight):
+    mean = by_predictor(straight)["mean"]
+    assert mean["pick_rank"] == 4.5  # of 8
+    assert mean["loss_spearman"] == mean["objective_spearman"] == 0
+    assert mean["regret"] > 0
+
+
+def test_only_the_fit_has_intervals(straight):
+    rows = by_predictor(straight)
+    assert {name for name, row in rows.items() if row["coverage"] is not None} == {"linear"}
+    assert rows["linear"]["width"] < 0.01
+
+
+def test_runs_of_a_mixture_are_held_out_together():
+    """A loss that is the mixture's own and follows no law: only its other seeds could tell it."""
+    weights_ND = np.repeat(mixtures(24), 3, axis=0)
+    losses_NM = np.repeat(np.random.default_rng(5).normal(3, 1, (24, 2)), 3, axis=0)
+    found = runs(weights_ND, losses_NM).backtest(regressors="linear")
+    assert by_predictor(found)["nearest"]["objective_spearman"] < 0.6
+    assert any("72 runs are of 24 mixtures" in note for note in found.notes)
+
+
+def test_runs_of_several_sizes_are_compared_within_a_size():
+    weights_ND = np.repeat(mixtures(20), 2, axis=0)
+    sizes_N = np.tile([10**6, 10**8], 20)
+    losses_NM = 3 - weights_ND[:, :2] - 1.5 * (sizes_N == 10**8)[:, None]
+    found = runs(weights_ND, losses_NM, sizes_N).backtest(regressors="linear")
+    row = by_predictor(found)["linear"]
+    assert (row["pick_rank"], row["objective_spearman"]) == (1, pytest.approx(1))
+    assert row["regret"] == pytest.approx(0)
+
+
+def test_a_table_of_noise_cannot_tell_anything_and_says_why():
+    noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
+    found = runs(mixtures(40), noise_NM).backtest(regressors="linear")
+    assert found.enough is None
+    assert {one["state"] for one in found.losses} <= {"noise", "weak"}
+    assert any("cannot tell which mixture is better" in note for note in found.notes)
+
+
+def test_noise_between_seeds_is_the_reason_where_it_is_known():
+    weights_ND = np.repeat(mixtures(20), 2, axis=0)
+    noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
+    found = runs(weights_ND, noise_NM).backtest(regressors="linear")
+    assert found.enough is None
+    assert any("seeds of one mixture differ by" in note for note in found.notes)
+
+
+def test_a_loss_that_nearly_never_changes_is_left_out_unless_it_is_the_objective():
+    weights_ND = mixtures(24)
+    losses_NM = np.column_stack([3 - weights_ND[:, :2], np.eye(24)[0]])
+    table = runs(weights_ND, losses_NM)
+    found = table.backtest(regressors="linear", objective=["web", "code"])
+    assert [one["loss"] for one in found.losses] == ["(objective)", "web", "code"]
+    with pytest.raises(TrialsError, match="'exam': the same in all fitted runs of a split"):
+        table.backtest(regressors="linear", objective="exam")
+
+
+def test_too_few_runs_are_refused_with_the_number_that_is_needed():
+    weights_ND = mixtures(10)
+    with pytest.raises(TrialsError, match=r"10 finished runs of 10 .* needs 11"):
+        runs(weights_ND, 3 - weights_ND[:, :2]).backtest()
+
+
+def test_what_goes_to_json_is_plain(straight):
+    import json
+
+    content = json.loads(json.dumps(straight.to_json(), allow_nan=False))
+    assert content["rows"][0].keys() == {
+        *("trials", "predictor", "loss_spearman", "objective_spearman", "coverage", "width"),
+        *("pick_rank", "regret"),
+    }
