@@ -62,10 +62,11 @@ def read_tables(
     key: str | None = None,
     tolerance: float = 0.01,
 ) -> Trials:
-    """Read trials from a table of mixtures and one of losses, or from one that mixopt wrote.
+    """Read trials from a table of mixtures and one of losses, or from one of both.
 
     Args:
-        paths: The two tables, as CSV or Parquet; or one of trials.
+        paths: The two tables, as CSV or Parquet; a CSV that MLflow or W&B exported
+            (`Trials.from_csv`); or what mixopt wrote.
         unit: Of the losses of two tables; nats per token when None.
         ignore: Columns that are neither weights nor losses.
         drop_incomplete: Leave out rows without all numbers.
@@ -80,13 +81,13 @@ def read_tables(
 
     if unit is not None:
         one_of("unit", unit, get_args(Unit))
-    if len(paths) == 1:
+    if len(paths) == 1 and Path(paths[0]).suffix.lower() != ".csv":
         if ignore or drop_incomplete or key is not None:
             raise ConfigError(
                 f"{paths[0]}: one table of trials is read as it is; leave out options"
             )
         return Trials.read(paths[0])
-    if len(paths) != 2:
+    if not 1 <= len(paths) <= 2:
         raise ConfigError(
             "give two tables, W.csv of mixtures and L.csv of losses, or one of trials; got"
             f" {len(paths)}"

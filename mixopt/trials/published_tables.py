@@ -12,9 +12,10 @@ table with a column `schedule`, the share of its own schedule that each row has 
 are left out: a loss before the end is of a learning rate that has not come down.
 
 Rows are joined by their key. A key that is missing, there twice, or in one table alone is an error
-that names it; what is in one table alone may be left out if that is asked for. Weights that were
-rounded, so that a row misses 1 by no more than a tolerance, are rescaled. The notes of the result
-report this. Cells are read as text, so that errors name file, row and column.
+that names it; what is in one table alone may be left out if that is asked for. A row that repeats
+another one in all cells is read once. Weights in percent are divided by 100; rows that miss 1 by
+rounding are rescaled. Notes report this. Cells are read as text, so that errors name file, row and
+column.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -60,6 +61,7 @@ class CellTable:
     path: Path
     header: Cells
     rows: tuple[Cells, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> CellTable:
@@ -86,6 +88,13 @@ class CellTable:
         kept = [place for place, name in enumerate(self.header) if name not in columns]
         rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
         return replace(self, header=tuple(self.header[place] for place in kept), rows=rows)
+
+    def once(self) -> CellTable:
+        """Return the table without rows that repeat another one, cell by cell."""
+        rows = tuple(dict.fromkeys(self.rows))
+        gone = len(self.rows) - len(rows)
+        note = f"{self.path}: {gone} rows repeat another one, cell by cell; read once"
+        return replace(self, rows=rows, notes=(note,)) if gone else self
 
     def take(self, rows: Sequence[int]) -> CellTable:
         """Return some rows, in this order."""
@@ -180,6 +189,7 @@ def join_tables(
     notes: list[str] = []
     if drop_incomplete:
         left, right, notes = _in_both(left, right, found)
+    _check_numbering(left, right, found)
     try:
         check_same(left.column(found), right.column(found), str(left.path), str(right.path))
     except TrialsError as error:
@@ -227,6 +237,21 @@ def _check_unique(table: CellTable, key: str) -> None:
     if "" in counts:
         line = table.column(key).index("") + 1
         raise TrialsError(f"{table.path}: {key}: is empty in row {line} of the table; fill it in")
+
+
+def _check_numbering(left: CellTable, right: CellTable, key: str) -> None:
+    """Refuse tables of which one numbers its rows from 0 and the other from 1."""
+    ours, theirs = left.column(key), right.column(key)
+    if len(ours) != len(theirs) or not all(cell.isdecimal() for cell in (*ours, *theirs)):
+        return
+    one, other = sorted(map(int, ours)), sorted(map(int, theirs))
+    apart = other[0] - one[0]
+    if abs(apart) == 1 and [number + apart for number in one] == other:
+        raise TrialsError(
+            f"{right.path}: {key} goes from {other[0]} to {other[-1]}, and from {one[0]} to"
+            f" {one[-1]} in {left.path}: off by one? Number both alike, or mixopt import --key"
+            " COLUMN"
+        )
 
 
 def _in_both(left: CellTable, right: CellTable, key: str) -> tuple[CellTable, CellTable, list[str]]:
@@ -295,15 +320,16 @@ def run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list
     return seeds
 
 
-MIXTURE_PREFIXES = ("train_", WEIGHT)
-LOSS_PREFIXES = ("metric/", "valid_", LOSS)
+MAX_PHASES = 5
+MIXTURE_PREFIXES = ("train_", WEIGHT, "weight_", "ratio_", "w_")
+LOSS_PREFIXES = ("metric/", "metric_", "valid_", LOSS, "loss_")
 LOSS_SUFFIXES = ("_val_loss", "_loss")
 SHARED_PREFIXES = ("the_pile_",)
 
 
-def read_csv_trials(
-    mixtures: Path,
-    losses: Path,
+def joined_trials(
+    left: CellTable,
+    right: CellTable,
     *,
     tolerance: float = 0.01,
     key: str | None = None,
@@ -311,13 +337,14 @@ def read_csv_trials(
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> TrialRows:
-    """Read and join two files by their key."""
-    left, right = CellTable.read(mixtures), CellTable.read(losses)
+    """Return the trials of a table of mixtures and one of losses, joined by their key."""
     for name in ignore:
         if name not in left.header:
             right.require(name, "--ignore")
     left, right = left.without(ignore), right.without(ignore)
+    left, right = left.once(), right.once()
     key, left, right, notes = join_tables(left, right, key, drop_incomplete=drop_incomplete)
+    notes = [*left.notes, *right.notes, *notes]
     if drop_incomplete:
         left, right, dropped = _complete(left, right, key)
         notes += dropped
@@ -329,6 +356,8 @@ def read_csv_trials(
     domains, targets = _names(left, columns, right, loss_columns)
     keys = left.column(key)
     weights_ND, losses_NM = left.numbers(columns, keys), right.numbers(loss_columns, keys)
+    weights_ND, about = _as_shares(left, weights_ND, tolerance)
+    notes += about
     points = [
         _mixture(left, name, domains, weights_D, tolerance)
         for name, weights_D in zip(keys, weights_ND, strict=True)
@@ -414,6 +443,22 @@ def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
         )
     columns = sizes_NS.T
     return {name: column.astype(int).tolist() for name, column in zip(names, columns, strict=True)}
+
+
+def _as_shares(table: CellTable, weights_ND: Array, tolerance: float) -> tuple[Array, list[str]]:
+    """Return weights as shares of 1, from percent too; refuse what is a mixture for each phase."""
+    with np.errstate(over="ignore"):
+        sums_N = np.nan_to_num(weights_ND.sum(axis=1))
+    if (np.abs(sums_N - 100) <= 100 * tolerance).all():
+        return weights_ND / 100, [f"{table.path}: weights are in percent, and were divided by 100"]
+    phases = round(float(sums_N.mean()))
+    if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
+        raise TrialsError(
+            f"{table.path}: weights add up to {phases} in every row: a mixture for each of {phases}"
+            " phases? Leave out the columns of all but one (--ignore COLUMN), or give the mean of"
+            " the phases by their tokens"
+        )
+    return weights_ND, []
 
 
 def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:

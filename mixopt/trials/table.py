@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,8 +51,9 @@ from mixopt.trials.columns import (
     schema,
     table_of,
 )
+from mixopt.trials.exported_runs import split_export
 from mixopt.trials.proxy import Trial, TrialResult
-from mixopt.trials.published_tables import read_csv_trials
+from mixopt.trials.published_tables import CellTable, joined_trials
 from mixopt.trials.reindexing import joined, reindexed
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Trials(TrialRows):
     def from_csv(
         cls,
         mixtures: str | Path,
-        losses: str | Path,
+        losses: str | Path | None = None,
         *,
         tolerance: float = 0.01,
         key: str | None = None,
@@ -144,16 +145,36 @@ class Trials(TrialRows):
         ignore: Sequence[str] = (),
         drop_incomplete: bool = False,
     ) -> Trials:
-        """Read published tables of mixtures and losses (published_tables.read_csv_trials)."""
-        rows = read_csv_trials(
-            Path(mixtures),
-            Path(losses),
+        """Read tables of mixtures and losses as others publish them, CSV or Parquet.
+
+        Args:
+            mixtures: The mixtures; or, without `losses`, one table of both as MLflow and W&B
+                export it (mixopt.trials.exported_runs).
+            losses: The losses.
+            tolerance: How far from 1 weights may add up.
+            key: The column to join by; found when None.
+            unit: Of the losses.
+            ignore: Columns that are neither weights nor losses.
+            drop_incomplete: Leave out rows without all numbers.
+
+        Raises:
+            TrialsError: A table that cannot be read; file, row and column are named.
+        """
+        left, notes = CellTable.read(Path(mixtures)), list[str]()
+        if losses is None:
+            left, right, notes = split_export(left.without(ignore))
+        else:
+            right = CellTable.read(Path(losses))
+        rows = joined_trials(
+            left,
+            right,
             tolerance=tolerance,
             key=key,
             unit=unit,
-            ignore=ignore,
+            ignore=() if losses is None else ignore,
             drop_incomplete=drop_incomplete,
         )
+        rows = replace(rows, notes=(*notes, *rows.notes))
         return cls._of(rows)
 
     @classmethod

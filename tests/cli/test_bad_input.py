@@ -103,6 +103,19 @@ COMMANDS = [
 ]
 
 
+# Tables of mixtures and of losses, the options of fit, and what the message must have.
+ROWS = "".join(f"{n},{n / 20},{1 - n / 20}\n" for n in range(20))
+LOSSES = "index,x\n" + "".join(f"{n},{n % 7}\n" for n in range(20))
+TABLES = [
+    ("index,a,b\n" + ROWS.replace("3,0.15,", "3,0.5,"), LOSSES, ["row 3: weights add up to 1.35"]),
+    ("index,a,b\n" + ROWS, LOSSES.replace(",6", ","), ["row 6: x: is empty", "--drop-incomplete"]),
+    ("index,a,b\n" + ROWS, LOSSES.replace("\n19,5", ""), ["lack '19'", "--drop-incomplete"]),
+    ("index,a,b\n" + ROWS, LOSSES.replace("\n19,5", "\n20,5\n19,5"), ["lacks '20'"]),
+    ("index,a,b\n" + ROWS, LOSSES.replace("\n0,0", "") + "20,1\n", ["off by one?", "--key"]),
+    ("index,a,b\n" + ROWS, "index,x\n" + "".join(f"{n},2\n" for n in range(20)), ["in all 20"]),
+]
+
+
 # YAML below the base (or what takes the place of a part of it), and what the message must have.
 BASE = """\
 corpus:
@@ -429,6 +442,19 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, wo
     for one in expected:
         assert one in ended.error
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(("mixtures", "losses", "expected"), TABLES, ids=range(len(TABLES)))
+def test_a_table_that_cannot_be_replayed_is_one_line(
+    tmp_path, monkeypatch, mixtures, losses, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "W.csv").write_text(mixtures)
+    (tmp_path / "L.csv").write_text(losses)
+    ended = mixopt("fit", "W.csv", "L.csv", "--backtest")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.error.count("\n") == 1
+    assert all(part in ended.error for part in expected), ended.error
 
 
 def refused(path, text, *options):

@@ -169,3 +169,79 @@ def test_a_line_end_inside_a_quoted_cell_is_kept_as_it_is(tmp_path):
     (tmp_path / "t.csv").write_bytes(b'run,a\r\n"x\r\ny",1\r\n')
     table = CellTable.read(tmp_path / "t.csv")
     assert (table.header, table.rows) == (("run", "a"), (("x\r\ny", "1"),))
+
+
+def test_weights_in_percent_are_divided_by_100(read):
+    found = read("run,web,code\na,50,50\nb,25,75\nc,90.4,10\n")
+    assert found.weights()[:2].tolist() == [[0.5, 0.5], [0.25, 0.75]]
+    assert any("in percent" in note for note in found.notes)
+
+
+def test_percent_in_some_rows_only_is_refused(read):
+    with pytest.raises(TrialsError, match="row b: weights add up to 100"):
+        read(MIXTURES.replace("b,0.25,0.75", "b,25,75"))
+
+
+def test_a_row_that_is_there_twice_is_read_once_and_said(read):
+    found = read(MIXTURES + "b,0.25,0.75\n")
+    assert found == read()
+    assert any("1 rows repeat another one" in note for note in found.notes)
+    with pytest.raises(TrialsError, match="more than one row for 'b'"):
+        read(MIXTURES + "b,0.5,0.5\n")
+
+
+def test_tables_that_number_their_rows_from_0_and_from_1_are_refused(read):
+    mixtures = "index,web,code\n0,0.5,0.5\n1,0.25,0.75\n2,0.9,0.1\n"
+    losses = "index,web_loss,code_loss\n1,1.0,2.0\n2,1.5,1.25\n3,1.75,1.0\n"
+    with pytest.raises(TrialsError, match="from 1 to 3, and from 0 to 2 in .*: off by one"):
+        read(mixtures, losses)
+    joined = read(mixtures, losses.replace("3,1.75", "0,1.75"))
+    assert joined.losses()[:, 0].tolist() == [1.75, 1.0, 1.5]
+
+
+def test_a_mixture_for_each_phase_is_refused_with_what_to_do(read):
+    mixtures = "run,one/web,one/code,two/web,two/code\na,.5,.5,.1,.9\nb,.2,.8,.3,.7\nc,.9,.1,1,0\n"
+    with pytest.raises(TrialsError, match="add up to 2 in every row: a mixture for each of 2 phas"):
+        read(mixtures)
+    one = read(mixtures, ignore=["two/web", "two/code"])
+    assert one.weights().tolist() == [[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]]
+
+
+# As `mlflow.search_runs().to_csv()`, MLflow's page and W&B's page write them.
+MLFLOW = """\
+run_id,experiment_id,status,metrics.code_loss,metrics.lr,params.weight/web,params.weight/code
+a1,1,FINISHED,1.5,0.1,0.5,0.5
+b2,1,FAILED,,,0.4,0.6
+c3,1,FINISHED,1.25,0.1,0.9,0.1
+"""
+MLFLOW_PAGE = """\
+Start Time,Run ID,Name,Status,seed,w_web,w_code,loss/code
+2026-01-01,a1,run,FINISHED,3,0.5,0.5,1.5
+2026-01-01,c3,run,FINISHED,3,0.9,0.1,1.25
+"""
+WANDB = """\
+"Name","ID","State","Tags","weight_web","weight_code","eval/code_loss"
+"run","a1","finished","x","0.5","0.5","1.5"
+"run","b2","crashed","x","0.4","0.6","9"
+"run","c3","finished","","0.9","0.1","1.25"
+"""
+
+
+@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB])
+def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(export)
+    found = Trials.from_csv(path)
+    assert found.domains == ("web", "code")
+    assert found.weights().tolist() == [[0.5, 0.5], [0.9, 0.1]]
+    assert found.losses()[:, 0].tolist() == [1.5, 1.25]
+    assert found.table["trial"].to_list() == ["a1", "c3"]
+    left_out = [note for note in found.notes if "left out 1 of 3 runs" in note]
+    assert len(left_out) == (export is not MLFLOW_PAGE)
+
+
+def test_a_single_table_without_weights_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("run,web,code_loss\na,0.5,1\n")
+    with pytest.raises(TrialsError, match="no column of a weight, such as weight/web.*W.csv of"):
+        Trials.from_csv(path)
