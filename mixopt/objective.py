@@ -125,6 +125,11 @@ class Objective:
     Raises:
         ConfigError: An evaluation domain that is not there, losses and metrics of which higher
             is better in one worst, or a spread that is not above 0.
+
+    Example:
+        >>> objective = Objective(("code", "prose"), "mean", {"code": 0.75, "prose": 0.25})
+        >>> objective.values([[2.0, 4.0]])
+        array([2.5])
     """
 
     evaluation: tuple[str, ...]

@@ -332,7 +332,7 @@ def experts_command(
     found = experts(directory, options, trust=trust)
     files = draw_experts(found)
     if as_json:
-        print_json({**found.as_dict(), "figures": [str(file) for file in files]})
+        print_json({**found.to_json(), "figures": [str(file) for file in files]})
         return
     show(found)
     say(f"figures: {', '.join(str(file) for file in files)}")

@@ -62,6 +62,12 @@ class Constraints:
     Raises:
         ConfigError: A limit of a domain that is not there.
         InfeasibleError: No mixture meets the limits.
+
+    Example:
+        >>> from mixopt.constraints import Constraints, cap
+        >>> limits = Constraints(("code", "prose"), (cap("code", 0.5, "a cap of mine"),))
+        >>> print(*limits.violations(mixopt.Mixture({"code": 0.6, "prose": 0.4})))
+        domain 'code': a weight of 0.6 is above 0.5, the maximum set by a cap of mine. ...
     """
 
     domains: tuple[str, ...]

@@ -73,7 +73,14 @@ class Domain:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The domains that can be trained on, and the targets that are only evaluated."""
+    """The domains that can be trained on, and the targets that are only evaluated.
+
+    Example:
+        >>> run.corpus
+        Corpus('runs/mine/corpus': 2 domains, 1 target, ... tokens, tokenizer bytes)
+        >>> run.corpus.domain_names
+        ('code', 'prose')
+    """
 
     path: Path
     domains: tuple[Domain, ...]

@@ -80,6 +80,13 @@ class Prediction:
         objective_low_N: Lower ends of its 90% intervals.
         objective_high_N: Upper ends.
         targets: Names of the evaluation domains.
+
+    Example:
+        >>> found = run.fit.predict([{"code": 0.4, "prose": 0.6}, run.natural])
+        >>> found.objective_N.shape
+        (2,)
+        >>> bool((found.objective_low_N < found.objective_N).all())
+        True
     """
 
     losses_NM: Array
@@ -166,6 +173,13 @@ class Fit:
         size: What it predicts at, where the trials are of several sizes.
         growth: Of intervals, for a unit of log size beyond the trials'.
         pilots: What carries it to the target size.
+        inventory: Distinct tokens of each domain; a run's fit has those of its run.
+
+    Example:
+        >>> run.fit
+        Fit('linear': 12 trials, 2 domains, 3 losses; held out: ...)
+        >>> run.fit.domains, run.fit.targets
+        (('code', 'prose'), ('code', 'prose', 'help'))
     """
 
     name: str
@@ -176,6 +190,7 @@ class Fit:
     size: ModelSize | None = None
     growth: float = 0.0
     pilots: Pilots | None = None
+    inventory: Mapping[str, int] | None = None
 
     @property
     def objective(self) -> Objective:
@@ -332,6 +347,10 @@ class Fit:
         Args:
             weights: Mixtures: an array of shape (N, D), shares by domain, or several of these.
             objective: The fit's own when None.
+
+        Example:
+            >>> run.fit.predict({"code": 0.4, "prose": 0.6}).losses_NM.shape
+            (1, 3)
         """
         over, count = objective or self.objective, len(self.targets)
         regressor, aim = aimed(self.regressor, over)
@@ -415,8 +434,9 @@ class Fit:
             target: A loss by name or glob, several, or weights; the fit's own objective when None.
             constraints: What is allowed: `Constraints`, the fields of an experiment's
                 `constraints:`, or a YAML file of them.
-            inventory: Distinct tokens of each domain, or a YAML file of them; without, nothing is
-                known of epochs, and the natural mixture is taken to be the uniform one.
+            inventory: Distinct tokens of each domain, or a YAML file of them; those of the fit's
+                run when None. Without any, nothing is known of epochs, and the natural mixture is
+                taken to be the uniform one.
             tokens: Length of the full run, such as 25e9, for epochs and `max_epochs`.
             risk: How much being unsure counts: `{"std": K}` or `{"quantile": Q}`.
             search: How the best mixture is searched; the fields of an experiment's `propose:`.
@@ -426,6 +446,10 @@ class Fit:
         Raises:
             ConfigError: An unknown loss or domain, or an argument that cannot be right.
             InfeasibleError: Constraints that no mixture meets.
+
+        Example:
+            >>> run.fit.propose(target="code", constraints={"bounds": {"code": [0, 0.5]}}).mixture
+            Mixture(code 50%, prose 50%)
         """
         from mixopt.proposals import ProposalRequest, propose_mixture, search_steps
 
@@ -433,7 +457,7 @@ class Fit:
             self,
             target,
             constraints=constraints,
-            inventory=inventory,
+            inventory=self.inventory if inventory is None else inventory,
             tokens=tokens,
             risk=risk,
             search=search,

@@ -65,14 +65,14 @@ def model_inputs(
     takes_all = any(one.kind is one.VAR_KEYWORD for one in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
     kept = {name: value for name, value in batch.items() if name not in left_out}
-    told: dict[str, Any] = {}
+    packing: dict[str, Any] = {}
     if "position_ids" in batch:
-        told["position_ids"] = batch["position_ids"]
+        packing["position_ids"] = batch["position_ids"]
     if "cu_seqlens" in batch and "max_seqlen" in batch:
         longest = int(batch["max_seqlen"])
-        told |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
-        told |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
-    return kept | {name: value for name, value in told.items() if takes_all or name in forward}
+        packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
+        packing |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
+    return kept | {name: value for name, value in packing.items() if takes_all or name in forward}
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:

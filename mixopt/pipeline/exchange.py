@@ -69,6 +69,10 @@ def export(
 
     Raises:
         ConfigError: An unknown trainer, or something that its unit needs is not known.
+
+    Example:
+        >>> print(*mixopt.export("runs/mine", to="megatron").values())
+        ...
     """
     source = Path(source)
     if source.is_file() and is_schedule(source):

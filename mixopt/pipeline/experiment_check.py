@@ -197,6 +197,11 @@ def check(
 
     Returns:
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
+
+    Example:
+        >>> found = mixopt.check(run.config)
+        >>> found.problems, found.costs.tokens
+        ([], ...)
     """
     problems: list[MixoptError] = []
     try:

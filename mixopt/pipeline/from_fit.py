@@ -13,7 +13,6 @@ from mixopt.config import (
     one_of,
     read_constraints,
     read_inventory,
-    stated_tokens,
 )
 from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus, tokens_per_byte
@@ -186,6 +185,10 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
     Raises:
         RunError: There is none, or it is not what was written.
         PluginError: It names code and is not trusted.
+
+    Example:
+        >>> mixopt.load_fit("runs/mine").name
+        'linear'
     """
     from mixopt.fitting import Fit
 
@@ -282,6 +285,10 @@ def propose(
     Raises:
         ConfigError: An unknown target, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
+
+    Example:
+        >>> mixopt.propose("runs/mine", target="prose").objective
+        'prose'
     """
     directory = Path(directory)
     request = _request(
@@ -341,6 +348,10 @@ def predict(
         MixtureError: The weights do not add up to 1, or are of other domains than the fit.
         ConfigError: An unknown target, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
+
+    Example:
+        >>> mixopt.predict("runs/mine", {"code": 0.4, "prose": 0.6}, tokens=10_000_000).broken
+        ()
     """
     if mixture is None:
         mixture = load_run(directory, trust=trust).outcome.result.mixture
@@ -399,13 +410,7 @@ def known_inventory(
         return read_inventory(file, domains, tokens_per_byte=rates)
     if not (directory / "config.yaml").exists():
         return None if corpus is None else corpus.inventory
-    run = load_run(directory, trust=trust)
-    known = stated_tokens(run.config.corpus.domains) if corpus is None else run.inventory
-    if known is None:
-        raise RunError(
-            f"{path}: missing, so the tokens of the domains are unknown; give --inventory FILE"
-        )
-    return known
+    return load_run(directory, trust=trust).inventory
 
 
 def parts_of(run: Run) -> dict[str, dict[str, float]]:

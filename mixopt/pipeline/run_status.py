@@ -51,7 +51,12 @@ NODE_COLUMNS = ("node", "device", "workers", "running", "done", "lost", "tokens/
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Return what a run recommends, each step's state, and counts of trials where a step trains."""
+    """Return what a run recommends, each step's state, and counts of trials where a step trains.
+
+    Example:
+        >>> mixopt.status(run)["steps"]["sweep"]["finished"]
+        12
+    """
     in_use = is_in_use(run.path)
     steps = {step.name: _step_status(run, step, in_use=in_use) for step in STEPS}
     running = in_use or any(entry.get("going_on") for entry in steps.values())
@@ -142,7 +147,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
 
 
 def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, Any]:
-    """Return counts of trials, why some failed, and hours and nodes by the sweep's own ledger."""
+    """Return counts of trials, why some failed, and hours and nodes by the log of attempts."""
     folder = step.trial_folder(run.path)
     total, missing = sum(len(names) for names in read_groups(folder)), 0
     if step is SWEEP:

@@ -370,14 +370,14 @@ def _check_batch(config: PretrainConfig, ranks: int) -> None:
 def _check_epochs(
     config: PretrainConfig, limit: float, sizes: Mapping[str, int], mixture: Mixture
 ) -> None:
-    """Check that a domain is long enough for its share of the run, to a sample."""
+    """Check that a domain is long enough for its share of the run, to a batch."""
     samples, length = config.training.steps * config.training.batch, config.training.sequence_length
     drawn = {name: samples * share for name, share in mixture.items()}
     if config.plan is not None:
         drawn = {name: tokens / length for name, tokens in config.plan.domain_tokens().items()}
     for name, rows in drawn.items():
-        allowed = int(limit * sizes[name])
-        if rows >= allowed + 1:
+        allowed, rounding = int(limit * sizes[name]), config.training.batch * rows / samples
+        if rows >= allowed + 1 + rounding:  # what whole batches round up is no fault of the mixture
             epochs = math.ceil(1000 * rows / sizes[name]) / 1000
             share = math.floor(1000 * allowed / samples) / 1000
             raise MixtureError(

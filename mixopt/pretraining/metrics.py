@@ -371,7 +371,7 @@ class ExpertWatch:
     def state(self) -> bytes:
         """Return the windows that are not at their end, as the content of a file."""
         self._collect()
-        counts = {"line": self._line.as_dict(), "part": self._part.as_dict()}
+        counts = {"line": self._line.to_json(), "part": self._part.to_json()}
         return json.dumps({"begun": self._begun, **counts}).encode()
 
     def resume(self, checkpoint: Path, step: int) -> None:

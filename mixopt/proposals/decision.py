@@ -112,6 +112,12 @@ class Recommendation:
         epochs: Passes over each domain's tokens in the full run; None where that is not known.
         warnings: What to know before training on it, a line each.
         provenance: What it was made from.
+
+    Example:
+        >>> run.recommendation.chosen in run.validation.mixtures
+        True
+        >>> sorted(run.recommendation.gains)
+        [...]
     """
 
     mixture: Mixture
@@ -291,13 +297,16 @@ class Decision:
         found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
         worse = [one for one in found if one.verdict == "loses"]
         not_better = [one for one in found if one.verdict == "not significant" and one.mean > 0]
-        lines = [f"is significantly worse: {self._said(proposal, one)}" for one in worse[:1]]
+        lines = [
+            f"is significantly worse: {self._comparison_text(proposal, one)}" for one in worse[:1]
+        ]
         lines += [
-            f"is not significantly better: {self._said(proposal, one)}" for one in not_better[:1]
+            f"is not significantly better: {self._comparison_text(proposal, one)}"
+            for one in not_better[:1]
         ]
         return lines + self._barred.get(proposal, [])
 
-    def _said(self, proposal: str, found: Comparison) -> str:
+    def _comparison_text(self, proposal: str, found: Comparison) -> str:
         """Return a difference in the objective, with what is subtracted and which way is worse."""
         names = (named(name).removeprefix("the ") for name in (proposal, found.baseline))
         unit = UNITS[self.validation.objective.value_unit]

@@ -177,6 +177,12 @@ class Proposal:
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
             parts of its mixed domains.
+
+    Example:
+        >>> run.proposal
+        Proposal(code ..., prose ...; predicted ... bits per byte)
+        >>> mixopt.Proposal.from_file("runs/mine/proposal.yaml").mixture == run.proposal.mixture
+        True
     """
 
     mixture: Mixture

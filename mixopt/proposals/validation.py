@@ -140,6 +140,10 @@ class Validation:
         trials: A row for each mixture and seed.
         objective: What is compared.
         level: Nominal level of each interval; all looks together have 95%.
+
+    Example:
+        >>> run.validation
+        Validation(... mixtures, ... runs: ...)
     """
 
     trials: Trials

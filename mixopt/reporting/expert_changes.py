@@ -116,7 +116,7 @@ class ExpertChange:
                 rows.append({**key, "measure": name, **_difference(place_W, value_W, is_before_W)})
         return pl.DataFrame(rows, schema_overrides=_COMPARED, infer_schema_length=None)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "step": self.step,

@@ -165,15 +165,15 @@ class PretrainingExperts:
             figures["experts_before_after"] = plot_expert_change(largest)
         return figures
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return what is said as plain values."""
         return {
             "directory": str(self.path),
             "kind": "pretraining",
             "steps": [self.settled[0].start, self.settled[-1].end],
-            **self.summary.as_dict(),
+            **self.summary.to_json(),
             "collapsed": self.summary.collapsed,
-            "changes": [change.as_dict() for change in self.changes],
+            "changes": [change.to_json() for change in self.changes],
             "changes_of_weights": len(self.logged),
         }
 
@@ -247,7 +247,7 @@ class SweepExperts:
         """Draw the figures of the trial that is shown, by name."""
         return still_figures(self.counts.train, self.counts.held_out)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return what is said as plain values."""
         return {
             "directory": str(self.path),
@@ -255,7 +255,7 @@ class SweepExperts:
             "trials": self.trials.by_trial().to_dicts(),
             "collapsed": list(self.trials.collapsed),
             "shown": self.shown,
-            **self.summary.as_dict(),
+            **self.summary.to_json(),
             "specialisation": self.specialisation,
         }
 
@@ -300,7 +300,7 @@ def experts(
         trust: Follow links that lead out of the directory.
 
     Returns:
-        Something that prints as a summary, and has `as_dict()`, `summary` and `figures()`.
+        Something that prints as a summary, and has `to_json()`, `summary` and `figures()`.
 
     Raises:
         RoutingError: There is no such directory, nothing in it is about experts, a file cannot be

@@ -8,7 +8,10 @@ from .assignments import (
     LayerAssignments as LayerAssignments,
 )
 from .diagnoses import diagnose as diagnose
-from .expert_biases import ExpertBiases as ExpertBiases, towards_even as towards_even
+from .expert_biases import (
+    ExpertBiases as ExpertBiases,
+    bias_update_direction as bias_update_direction,
+)
 from .finding import (
     RouterFamily as RouterFamily,
     coefficient_of as coefficient_of,

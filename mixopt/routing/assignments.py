@@ -135,7 +135,7 @@ class Assignments:
                     f" here it has {_size_text(ours.get(key))}"
                 )
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the counts as plain values: each array is one line of text."""
         layers = [
             {
@@ -152,7 +152,7 @@ class Assignments:
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Assignments:
-        """Read what `as_dict` returned."""
+        """Read what `to_json` returned."""
         fields: Any = content
         try:
             domains = tuple(str(name) for name in fields["domains"])

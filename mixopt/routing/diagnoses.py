@@ -100,7 +100,7 @@ class Diagnosis:
         """Return it as one line."""
         return f"layer {self.key}: {self.kind}: {self.what}; {self.advice}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return {**asdict(self), "experts": list(self.experts)}
 
@@ -130,7 +130,7 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits)
     numbers = {
         "effective": measures.effective(load_E),
         "dead": float(measures.dead(load_E).mean()),
-        "busiest": measures.busiest(load_E),
+        "busiest": measures.max_load(load_E),
         "overflow": measures.overflow(load_E),
         "crowded": float(crowded_E.sum()),
         "chosen": float(chosen_E.max()),
@@ -228,7 +228,7 @@ def _underfitting(
     """Return a diagnosis of each rare domain that goes to experts of all kinds."""
     shares_D = measures.load_shares(layer.tokens_D)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
-    apart_D = measures.apartness(layer.counts_HDE)
+    apart_D = measures.separation(layer.counts_HDE)
     distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
     is_seen_D = (shares_D > 0) & np.isfinite(apart_D)
     found = []

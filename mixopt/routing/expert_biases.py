@@ -26,7 +26,7 @@ from torch import Tensor
 from mixopt.routing.adapters import FoundRouter
 
 
-def towards_even(loads: Tensor, *, in_proportion: bool = False) -> Tensor:
+def bias_update_direction(loads: Tensor, *, in_proportion: bool = False) -> Tensor:
     """Return 1 for experts below the mean load of their router, -1 for those above, else 0."""
     total = loads.sum(-1, keepdim=True)
     off = total - loads * loads.shape[-1]
@@ -66,7 +66,10 @@ class ExpertBiases:
         for router, load_E in zip(self._routers, loads, strict=True):
             if router.bias is None:
                 continue
-            bias, direction_E = router.bias(), towards_even(load_E, in_proportion=in_proportion)
+            bias, direction_E = (
+                router.bias(),
+                bias_update_direction(load_E, in_proportion=in_proportion),
+            )
             moved = torch.zeros(bias.shape, device=bias.device, dtype=bias.dtype)
             moved.view(-1)[: router.experts] = rate * direction_E
             if isinstance(bias, DTensor):  # FSDP shards a bias that is a parameter

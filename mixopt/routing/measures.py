@@ -39,7 +39,7 @@ def effective(shares_E: Array) -> float:
     return float(len(shares_E) ** (entropy(shares_E) - 1))
 
 
-def busiest(shares_E: Array) -> float:
+def max_load(shares_E: Array) -> float:
     """Return the busiest expert's load over the even one: 1 is even."""
     return float(shares_E.max() * len(shares_E))
 
@@ -85,7 +85,7 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
     return np.asarray(load_E >= (falling_E[found[-1]] if len(found) else np.inf))
 
 
-def apartness(counts_HDE: IntArray) -> Array:
+def separation(counts_HDE: IntArray) -> Array:
     """Return how far each domain's experts are from those of the other domains together."""
     profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
     others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE

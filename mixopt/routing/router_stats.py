@@ -202,8 +202,8 @@ class RouterStats:
         """Return the counts as text, to keep in a checkpoint; errors as `total`."""
         total = self.total()
         return {
-            "total": json.dumps(total.as_dict()),
-            "window": json.dumps(self._window.as_dict()),
+            "total": json.dumps(total.to_json()),
+            "window": json.dumps(self._window.to_json()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -126,12 +126,12 @@ class Summary:
             pl.col("own", "distance").mean(),
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
         return {
             "layers": self.layers.to_dicts(),
             "domains": self.by_domain().to_dicts(),
-            "diagnoses": [diagnosis.as_dict() for diagnosis in self.diagnoses],
+            "diagnoses": [diagnosis.to_json() for diagnosis in self.diagnoses],
             "undiagnosed": list(self.undiagnosed),
         }
 
@@ -266,8 +266,8 @@ def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
         **about,
         "load_entropy": measures.entropy(load_E),
         "effective": measures.effective(load_E),
-        "busiest": measures.busiest(load_E),
-        "max_violation": measures.busiest(load_E) - 1,
+        "busiest": measures.max_load(load_E),
+        "max_violation": measures.max_load(load_E) - 1,
         "overflow": measures.overflow(load_E),
         "worst_rank": measures.worst_rank(load_E, ranks),
         "dead": int(measures.dead(load_E).sum()),

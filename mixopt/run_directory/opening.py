@@ -64,6 +64,8 @@ def working_in(path: Path) -> Iterator[None]:
     odd = next((one for one in text if one in "?#%" or is_control(one)), None)
     if odd is not None:  # a database or a URL with this path would name another one
         raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path}: is a file, not a run directory; use another --out")
     entries = path.iterdir() if path.is_dir() else ()
     others = [one for one in entries if not (is_leftover(one.name) or _is_of_mlflow(one))]
     if others and not (path / RECORD).exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +147,10 @@ class Run:
 
         self.log.require(FIT.name)
         own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
-        return Fit.load(self.path / "fit", trust=self.trust or own)
+        found = Fit.load(self.path / "fit", trust=self.trust or own)
+        with suppress(MixoptError):  # without sizes it answers all that needs none
+            found = replace(found, inventory=self.inventory)
+        return found
 
     @cached_property
     def proposal(self) -> Proposal:
@@ -285,9 +289,19 @@ class Run:
 
         Raises:
             ConfigError: A domain is stated to be smaller than what was prepared of it.
+            RunError: Nothing is prepared here, and not all sizes are stated.
         """
+        from mixopt.config import stated_tokens
         from mixopt.corpus import true_inventory
 
+        if not (self.path / "corpus").exists():
+            stated = stated_tokens(self.config.corpus.domains)
+            if stated is None:
+                raise RunError(
+                    f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"
+                    " give --inventory FILE"
+                )
+            return stated
         return true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
 
     @property

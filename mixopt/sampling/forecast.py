@@ -123,6 +123,12 @@ def simulate_schedule(
 
     Raises:
         SamplerError: A domain without a size, or more epochs than the schedule allows.
+
+    Example:
+        >>> stage = Stage(mixopt.Mixture({"code": 0.25, "prose": 0.75}), steps=10)
+        >>> schedule = Schedule((stage,), batch=8, sequence_length=100)
+        >>> simulate_schedule(schedule, {"code": 10_000, "prose": 3_000}).drawn
+        {'code': 2000, 'prose': 6000}
     """
     schedule.check_epochs(inventory)
     sizes = {name: inventory[name] for name in schedule.domains}

@@ -105,6 +105,13 @@ class MixtureSampler:
         rank_batch: Samples of one rank in a global batch.
         order: The order of samples with the weights as they are known now; another object once
             weights change. For loaders.
+
+    Example:
+        >>> sizes, weights = {"code": 100, "prose": 50}, {"code": 0.25, "prose": 0.75}
+        >>> sampler = MixtureSampler(sizes, weights, batch_size=8, rank=0, world_size=1)
+        >>> rows = next(iter(sampler))
+        >>> sum(row < 100 for row in rows), sum(row >= 100 for row in rows)
+        (2, 6)
     """
 
     order: SampleOrder

@@ -112,6 +112,14 @@ class Schedule:
         max_epochs: How often a domain may be seen over all stages; None for any.
         inventory: Distinct tokens of each domain; None where that is not stated.
         provenance: What it was made from.
+
+    Example:
+        >>> even = mixopt.Mixture.uniform(("code", "prose"))
+        >>> code = mixopt.Mixture({"code": 1.0, "prose": 0.0})
+        >>> stages = Stage(even, steps=90), Stage(even, steps=10, to=code, name="anneal")
+        >>> schedule = Schedule(stages, batch=8, sequence_length=1024)
+        >>> schedule.steps, schedule.tokens
+        (100, 819200)
     """
 
     stages: tuple[Stage, ...]

@@ -99,7 +99,7 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
             del losses["tasks"]
     if result.experts is not None:
         sides = {"train": result.experts.train, "held_out": result.experts.held_out}
-        content["experts"] = {name: counts.as_dict() for name, counts in sides.items()}
+        content["experts"] = {name: counts.to_json() for name, counts in sides.items()}
     return content
 
 

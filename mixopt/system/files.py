@@ -36,6 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the place of `path` when the block ends."""
     if not path.name:
         raise RunError(f"{str(path)!r}: cannot be written: it is not a file name")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise RunError(f"{path}: cannot be written: it is a device or a pipe, not a file")
     temporary = temporary_path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,10 +79,10 @@ def _plans(
     factory: Factory, setting: Setting | None = None, change: Change | None = None
 ) -> list[Plan]:
     """Run to the end, and return the plans."""
-    return [copy.deepcopy(plan) for plan in _told(_run(factory, setting, change))]
+    return [copy.deepcopy(plan) for plan in _checked_plans(_run(factory, setting, change))]
 
 
-def _told(
+def _checked_plans(
     run: SimulatedRun,
     until: int = STEPS,
     before: Callable[[Observation], None] = lambda observation: None,
@@ -206,7 +206,7 @@ def _check_names(factory: Factory) -> None:
         estimator.load_state_dict(_saved(here.estimator))
         there = replace(here, estimator=estimator, setting=turned)
         there.tokens = dict(here.tokens)
-        for one, other in zip(_told(here), _told(there), strict=False):
+        for one, other in zip(_checked_plans(here), _checked_plans(there), strict=False):
             same = np.allclose(one.weights_D[order], other.weights_D, rtol=1e-5, atol=1e-7)
             what = "domains go by name: in another order the plans are the same"
             promise(same and one.steps == other.steps, what, f"{one} and {other} in the order")
@@ -223,7 +223,7 @@ def _check_other_domains(factory: Factory) -> None:
             estimator.load_state_dict(state)
         except EstimatorError:
             continue
-        for _ in _told(SimulatedRun(estimator, changed, step=step)):
+        for _ in _checked_plans(SimulatedRun(estimator, changed, step=step)):
             pass
         fresh = _started(factory, strangers)
         what = "a state that shares no domain with the run is an EstimatorError"
@@ -233,7 +233,7 @@ def _check_other_domains(factory: Factory) -> None:
 def _half(factory: Factory, step: int) -> Any:
     """Return a run that has been told of everything up to a step."""
     run = _run(factory)
-    for _ in _told(run, step):
+    for _ in _checked_plans(run, step):
         pass
     return run
 
@@ -252,7 +252,7 @@ def _check_refusals(factory: Factory) -> None:
                 what = "an observation that is refused changes nothing"
                 promise(_saved(estimator) == state, what, f"the state differs after {name}")
 
-        for _ in _told(run, STEPS // 2, refuse):
+        for _ in _checked_plans(run, STEPS // 2, refuse):
             pass
 
 

@@ -428,8 +428,8 @@ def _mixture(
     try:
         return Mixture.from_array(domains, weights_D, tolerance=tolerance)
     except MixtureError as error:
-        said = str(error).replace("pass tolerance=", "allow it: mixopt import --tolerance ")
-        raise TrialsError(f"{table.path}: row {key}: {said}") from error
+        error_text = str(error).replace("pass tolerance=", "allow it: mixopt import --tolerance ")
+        raise TrialsError(f"{table.path}: row {key}: {error_text}") from error
 
 
 def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
@@ -476,8 +476,8 @@ def _constant(
     if len(values) < 2:
         return []
     same = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
-    said = f"{table.path}: the same {what} in every row: {listed(same)}; {so}"
-    return [said] if same else []
+    note = f"{table.path}: the same {what} in every row: {listed(same)}; {so}"
+    return [note] if same else []
 
 
 def _table(

@@ -94,7 +94,7 @@ class _DomainChange:
 
     old: tuple[str, ...]
     new: Shares
-    said: str
+    text: str
     inner: Shares | None = None
     limited: bool = False
 
@@ -113,7 +113,7 @@ class _DomainChange:
 
 def _split(old: str, shares: Shares) -> _DomainChange:
     return _DomainChange(
-        (old,), shares, f"split {old!r}: assumed to have been drawn as {_said(shares)}"
+        (old,), shares, f"split {old!r}: assumed to have been drawn as {_shares_text(shares)}"
     )
 
 
@@ -122,8 +122,8 @@ def _merge(new: str, old: Sequence[str]) -> _DomainChange:
 
 
 def _freeze(new: str, inner: Shares) -> _DomainChange:
-    said = f"freeze {listed(list(inner))} into {new!r} at {_said(inner)}"
-    return _DomainChange(tuple(inner), {new: 1.0}, said, inner, limited=True)
+    text = f"freeze {listed(list(inner))} into {new!r} at {_shares_text(inner)}"
+    return _DomainChange(tuple(inner), {new: 1.0}, text, inner, limited=True)
 
 
 def _remove(old: str) -> _DomainChange:
@@ -144,7 +144,7 @@ def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
         return {part: tokens / total for part, tokens in parts.items()}
     total = sum(parts.values())
     if not parts or min(parts.values()) < 0 or abs(total - 1) > 1e-6:
-        raise TrialsError(f"{name!r}: shares {_said(parts)} must be >= 0 and add up to 1")
+        raise TrialsError(f"{name!r}: shares {_shares_text(parts)} must be >= 0 and add up to 1")
     return {part: share / total for part, share in parts.items()}
 
 
@@ -191,11 +191,11 @@ def _kept(
             kept_N &= ~out_N
             left = f"{int(out_N.sum())} of {len(trials)} trials were more than {tolerance:g} off it"
             most = float(moved_N[~out_N].max(initial=0.0))
-            notes.append(f"{change.said}; {left} and are left out, the others at most {most:.3g}")
+            notes.append(f"{change.text}; {left} and are left out, the others at most {most:.3g}")
         elif len(change.old) > 1:
-            notes.append(f"{change.said}: {_apart(trials, change.old)}")
+            notes.append(f"{change.text}: {_apart(trials, change.old)}")
         else:
-            notes.append(change.said)
+            notes.append(change.text)
     return kept_N, notes
 
 
@@ -207,7 +207,7 @@ def _apart(trials: TrialRows, merged: Sequence[str]) -> str:
     mean = replace(_merge("", merged), inner=shares).moved(trials)
     return (
         f"trials drew them in their own proportions, {float(mean.mean()):.3g} from the mean"
-        f" {_said(shares)} on average, which counts as noise"
+        f" {_shares_text(shares)} on average, which counts as noise"
     )
 
 
@@ -231,5 +231,5 @@ def _columns(trials: TrialRows, names: Sequence[str]) -> Array:
     return trials.weights()[:, [trials.domains.index(name) for name in names]]
 
 
-def _said(shares: Shares) -> str:
+def _shares_text(shares: Shares) -> str:
     return ", ".join(f"{name} {share:.3g}" for name, share in shares.items())

@@ -83,6 +83,12 @@ class Trials(TrialRows):
         TrialsError: A column is missing or of another type, a name that cannot be one, a trial
             appears twice, weights are not a mixture, or a finished trial has a loss that is missing
             or not finite.
+
+    Example:
+        >>> run.trials
+        Trials(12 finished; 2 domains, 3 losses)
+        >>> run.trials.finished.weights().shape
+        (12, 2)
     """
 
     def __post_init__(self) -> None:
@@ -289,8 +295,8 @@ class Trials(TrialRows):
 
     def __repr__(self) -> str:
         """Count the trials by what became of them, the domains and the losses."""
-        said = f"{len(self.domains)} domains, {len(self.targets)} losses"
-        return f"Trials({counts_text(self)}; {said})"
+        counts = f"{len(self.domains)} domains, {len(self.targets)} losses"
+        return f"Trials({counts_text(self)}; {counts})"
 
     def frame(self, objective: ObjectiveLike | None = None) -> pl.DataFrame:
         """Return the finished trials, the best first, in the unit of the objective.
@@ -301,6 +307,10 @@ class Trials(TrialRows):
 
         Returns:
             `trial`, `role`, `objective`, the share of each domain, and each loss.
+
+        Example:
+            >>> run.trials.frame(run.objective).columns[:2]
+            ['trial', 'objective']
         """
         from mixopt import fitting
 

@@ -13,6 +13,7 @@ from places import SUPPORT
 from mixopt import Mixture
 from mixopt.errors import EditedWarning
 
+LONG = "x" * 300
 # The words of a command, and what its message must have; {0} is a folder with the files below.
 COMMANDS = [
     ("status nowhere", ["nowhere", "has no config.yaml", "mixopt run CONFIG --out nowhere"]),
@@ -24,6 +25,13 @@ COMMANDS = [
     ("run {0}/tiny.yaml --out {0}/a%20b", ["cannot have '%'", "use another --out"]),
     ("run {0}/tiny.yaml --out {0}/a#b", ["cannot have '#'", "use another --out"]),
     ("run {0}/tiny.yaml --out {0}", ["is not empty and not a run directory", "another --out"]),
+    ("run {0}/tiny.yaml --out {0}/tiny.yaml", ["is a file, not a run directory", "another --out"]),
+    ("run {0}/tiny.yaml --out {0}/tiny.yaml/x", ["/tiny.yaml/x", "cannot be written"]),
+    (f"run {{0}}/tiny.yaml --out {LONG}", [LONG, "File name too long"]),
+    ("run {0}/tiny.yaml --out /proc/none", ["/proc/none", "cannot be written"]),
+    ("init {0} --out {0}/pipe", ["/pipe already exists"]),
+    ("export {0}/mixture.yaml --to megatron --out {0}/pipe", ["it is a device or a pipe"]),
+    ("export {0}/mixture.yaml --to megatron --out {0}/tiny.yaml/x", ["cannot be written"]),
     ("run {0}/tiny.yaml --from swep", ["no such step: 'swep'", "did you mean 'sweep'?"]),
     ("run {0}/tiny.yaml --set design.trails=3", ["design.trails", "did you mean 'trials'?"]),
     ("run {0}/tiny.yaml --set design.trials=many", ["design.trials", "integer", "'many'"]),
@@ -424,6 +432,7 @@ def folder(experiment, tmp_path_factory):
     (path / "own.yaml").write_text(OWN.replace("run: train", "run: no_trainer"))
     (path / "large.yaml").write_text("weights: {a: 1.0e+308, b: 1.0e+308}\n")
     (path / "mixture.yaml").write_text("weights: {a: 0.5, b: 0.5}\n")
+    os.mkfifo(path / "pipe")
     (path / "large.csv").write_text("index,a,b\n" + "".join(f"{n},1e308,1e308\n" for n in range(9)))
     shares = "".join(f"{n},{n / 10},{1 - n / 10}\n" for n in range(9))
     (path / "few.csv").write_text("index,a,b\n" + shares)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixopt import pretrain
+from mixopt import Corpus, MixtureDataset, pretrain
 from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.system import write_sealed
@@ -72,6 +72,25 @@ def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
         pretrain(config, tmp_path / "run", [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("wanted", "is_taken"), [(13, True), (9, False)])
+def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(
+    config, tmp_path, wanted, is_taken
+):
+    """The run of 4 batches of 4 is one of `wanted` sequences, half of them code, at its cap."""
+    code = next(
+        domain.train
+        for domain in Corpus.open(yaml.safe_load(config.read_text())["corpus"]).domains
+        if domain.name == "code"
+    )
+    rows = MixtureDataset({"code": code}, length=33).sizes["code"]
+    cap = [f"max_epochs={wanted / 2 / rows!r}", "mixture={weights: {code: 0.5, manual: 0.5}}"]
+    if is_taken:
+        assert pretrain(config, tmp_path / "run", cap).is_finished
+    else:
+        with pytest.raises(MixoptError, match="domain 'code': 8 of 16 sequences are"):
+            pretrain(config, tmp_path / "run", cap)
 
 
 def test_a_mistake_before_the_first_checkpoint_is_mended_in_the_same_directory(config, tmp_path):

@@ -123,7 +123,7 @@ def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
     for result in results:
         ours, theirs = result.experts, found[result.trial].experts
         for one, other in ((ours.train, theirs.train), (ours.held_out, theirs.held_out)):
-            assert one.as_dict() == other.as_dict()
+            assert one.to_json() == other.to_json()
 
 
 @pytest.mark.nightly

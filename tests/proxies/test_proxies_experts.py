@@ -227,7 +227,7 @@ def test_a_bias_moves_towards_the_experts_that_got_too_little():
     assert biases.tolist() == [pytest.approx([-0.01, 0.01, 0, 0.01]), [0, 0, 0, 0]]
 
 
-def busiest(trainer, seeds, steps=STEPS):
+def max_load(trainer, seeds, steps=STEPS):
     """Return the load of the busiest expert in the last steps; 1 is even."""
     loads = []
     for tokens in tokens_of(seeds)[:steps]:
@@ -243,8 +243,8 @@ def test_a_bias_evens_the_load_without_a_gradient():
     for layer in range(2):
         assert not biased.weights.leaves[f"{layer}.bias"].requires_grad
     start = biased.weights.master.clone()
-    assert busiest(free, [1, 2]) > 1.4
-    assert busiest(biased, [1, 2]) < 1.25
+    assert max_load(free, [1, 2]) > 1.4
+    assert max_load(biased, [1, 2]) < 1.25
     torch.testing.assert_close(biased.weights.master, start, rtol=0, atol=1e-4)
     assert biased.weights.biases_LKE.abs().max() > 0
 
@@ -252,7 +252,7 @@ def test_a_bias_evens_the_load_without_a_gradient():
 def test_the_auxiliary_loss_evens_the_load():
     free = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance="none"))
     pulled = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance_weight=0.3))
-    assert busiest(pulled, [1, 2]) < busiest(free, [1, 2]) - 0.2
+    assert max_load(pulled, [1, 2]) < max_load(free, [1, 2]) - 0.2
 
 
 def test_a_pytorch_without_grouped_products_is_named(monkeypatch):

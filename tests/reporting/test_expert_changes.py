@@ -115,7 +115,7 @@ def test_a_change_that_is_not_there_or_has_no_windows_is_one_line(changed):
 
 def test_steps_are_whole_windows_of_those_asked_for_or_such_as_have_some(changed):
     def steps(text):
-        return mixopt.experts(changed, ExpertOptions.parsed(steps=text)).as_dict()["steps"]
+        return mixopt.experts(changed, ExpertOptions.parsed(steps=text)).to_json()["steps"]
 
     assert steps("11:30") == [10, 30]
     assert steps("15:44") == [20, 40]

@@ -214,4 +214,4 @@ def test_no_diagnosis_that_names_a_domain_proposes_a_share(counts_DE, limits, ki
     assert one.domain is not None
     assert one.advice.endswith("experts tell no more about a domain than its share does")
     assert "%" not in one.advice
-    assert "change" not in one.as_dict()
+    assert "change" not in one.to_json()

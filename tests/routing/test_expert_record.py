@@ -25,7 +25,7 @@ def assignments(seed=0):
 
 
 def same(one, other):
-    return one.as_dict() == other.as_dict()
+    return one.to_json() == other.to_json()
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ def clustered(profile_DE, sequences, rng, spread=3.0, assignments=1024):
 
 def test_an_even_load_has_entropy_1_and_no_violation():
     assert measures.entropy(EVEN) == pytest.approx(1)
-    assert measures.busiest(EVEN) == pytest.approx(1)
+    assert measures.max_load(EVEN) == pytest.approx(1)
 
 
 def test_one_expert_for_all_has_entropy_0_and_the_largest_violation():
     one = np.eye(8)[0]
     assert measures.entropy(one) == 0
-    assert measures.busiest(one) == 8
+    assert measures.max_load(one) == 8
     assert measures.dead(one).sum() == 7
 
 

@@ -90,7 +90,7 @@ def test_a_summary_is_text_and_plain_values():
     text = str(summary)
     assert "2 routers: 3  7" in text
     assert len(text.splitlines()) < 30
-    plain = json.loads(json.dumps(summary.as_dict()))
+    plain = json.loads(json.dumps(summary.to_json()))
     assert set(plain) == {"layers", "domains", "diagnoses", "undiagnosed"}
 
 

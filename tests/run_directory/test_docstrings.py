@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import doctest
+import operator
 import shutil
+import sys
 
 import pytest
 
 import mixopt
-from mixopt.run_directory import Run
+from mixopt import constraints, fitting, objective, proposals, sampling  # noqa: F401
 
-NAMES = {
-    "Mixture": mixopt.Mixture,
-    "load_run": mixopt.load_run,
-    "Run": Run,
-    "Run.predict": Run.predict,
-    "Run.propose": Run.propose,
-}
+NAMES = [
+    *("Mixture", "load_run", "Run", "Run.predict", "Run.propose", "Trials", "Trials.frame"),
+    *("fitting.Fit", "fitting.Fit.predict", "fitting.Fit.propose", "fitting.Prediction"),
+    *("constraints.Constraints", "objective.Objective", "Proposal", "proposals.Recommendation"),
+    *("proposals.Validation", "Corpus", "MixtureSampler", "sampling.Schedule"),
+    *("sampling.simulate_schedule", "load_fit", "predict", "propose", "export", "status", "check"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,10 @@ def place(finished, tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_gives_what_it_shows(name, place, monkeypatch):
     monkeypatch.chdir(place)
-    known = {"mixopt": mixopt, "run": mixopt.load_run("runs/mine")}
-    (test,) = doctest.DocTestFinder(recurse=False).find(NAMES[name], name, globs=known)
+    documented = operator.attrgetter(name)(mixopt)
+    own = vars(sys.modules[documented.__module__])
+    known = {**own, "mixopt": mixopt, "run": mixopt.load_run("runs/mine")}
+    (test,) = doctest.DocTestFinder(recurse=False).find(documented, name, globs=known)
     assert test.examples, "no example"
     said: list[str] = []
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)

@@ -49,7 +49,7 @@ def test_experts_survive_json():
     result = TrialResult("t0", "finished", 100, 5, 1.5, LOSSES, experts=experts)
     again = result_from_json(json.loads(json.dumps(result_to_json(result))))
     for read in (again.experts.train, again.experts.held_out):
-        assert read.as_dict() == counts.as_dict()
+        assert read.to_json() == counts.to_json()
 
 
 def test_a_folder_keeps_results_by_trial(tmp_path):

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt.errors import ConfigError
-from mixopt.routing import Assignments, LayerAssignments, towards_even
+from mixopt.routing import Assignments, LayerAssignments, bias_update_direction
 from mixopt_proxies.decoder.sizes import DecoderSize, Experts
 from mixopt_proxies.decoder.trial_batches import TrialBatches
 
@@ -168,7 +168,7 @@ def z_loss(routed: Routed, tokens: int) -> Tensor:
 @torch.no_grad()
 def shift_biases(biases: Tensor, counts: Tensor, rate: float) -> None:
     """Move biases, in place, towards experts that got less than an even share."""
-    biases.add_(towards_even(counts), alpha=rate)
+    biases.add_(bias_update_direction(counts), alpha=rate)
 
 
 class ExpertCounter:
