@@ -128,7 +128,7 @@ class Objective:
 
     Example:
         >>> objective = Objective(("code", "prose"), "mean", {"code": 0.75, "prose": 0.25})
-        >>> objective.values([[2.0, 4.0]])
+        >>> objective.value([[2.0, 4.0]])
         array([2.5])
     """
 
@@ -170,7 +170,7 @@ class Objective:
             found.higher,
             config.scale,
             families=found.families,
-            leave_out=config.leave_out,
+            leave_out="noise" if config.noise == "leave_out" else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class Objective:
             return self
         if not kept:
             raise ConfigError(
-                f"objective.leave_out: this leaves nothing of {self._combined()}: choose another "
+                f"objective.noise: leave_out leaves nothing of {self._combined()}: choose another "
                 "objective, or run longer trials"
             )
         families = {name: tuple(n for n in own if n in kept) for name, own in self.families.items()}

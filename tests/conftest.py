@@ -109,7 +109,7 @@ proxy:
 sweep: {{workers: 2}}
 fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
-propose: {{samples: 2000, average: 16, bootstrap: 3}}
+propose: {{samples: 2000, bootstrap: 3}}
 validate: {{max_seeds: 3, rounds: 1}}
 tracking: {{enabled: false}}
 """

@@ -34,7 +34,7 @@ proxy: {name: ngram, tokens: 100000, eval_tokens: 4096}
 sweep: {workers: 2}
 fit: {folds: 3}
 objective: {target: family/coding}
-propose: {samples: 2000, average: 16, bootstrap: 3}
+propose: {samples: 2000, bootstrap: 3}
 validate: {max_seeds: 3, rounds: 1}
 tracking: {enabled: false}
 """

@@ -254,7 +254,7 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
 
 
 def test_an_objective_of_which_nothing_is_left_is_refused():
-    with pytest.raises(ConfigError, match="objective.leave_out: this leaves nothing of lambada: "):
+    with pytest.raises(ConfigError, match="objective.noise: leave_out leaves nothing of lambada: "):
         of_tasks(target="lambada").without(TASKS)
 
 

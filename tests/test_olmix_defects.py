@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from mixopt.config import ConstraintsConfig, DesignConfig, load_config
+from mixopt.config import ConstraintsConfig, DesignConfig
 from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, InfeasibleError, RunError
+from mixopt.errors import InfeasibleError, RunError
 from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
 from mixopt.pipeline import load_fit, steps
@@ -122,14 +122,6 @@ def test_the_same_seed_gives_the_same_names_and_mixtures():
     assert one == again
     assert [t.name for t in one] == [t.name for t in other]
     assert [t.mixture for t in one] != [t.mixture for t in other]
-
-
-def test_a_method_that_a_regressor_cannot_do_is_refused_before_anything_is_fitted(config_path):
-    options = ["propose.method=gradient", "fit.regressors=[log_linear, lightgbm]"]
-    message = "gradient: regressor 'lightgbm', which cross-validation may choose, has none"
-    with pytest.raises(ConfigError, match=message):
-        load_config(config_path, options)
-    load_config(config_path, [options[0], "fit.regressors=[log_linear, linear]"])
 
 
 CAPS = (2.0, 1.33, 1.14)  # times the natural share; all feasible

@@ -40,7 +40,7 @@ Size = tuple[Literal["tokens", "bytes"], int]
 RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
-    "environment", "name", "data_files", "split", "revision", "streaming", "column", "by",
+    "environment", "name", "data_files", "split", "streaming", "column", "by",
     "max_bytes",
 )  # fmt: skip
 _OF_TOKENS = ("dtype", "document_end", "max_tokens")
@@ -76,7 +76,6 @@ class SourceConfig(Section):
     name: str | None = Field(None, description="configuration of the data set")
     data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
     split: str = Field("train", description="split of the data set")
-    revision: str | None = Field(None, description="revision on the hub")
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
     by: dict[str, str] | list[str] | None = Field(

@@ -54,7 +54,6 @@ from mixopt.system import (
     ServerUri,
     choice_fault,
     is_url,
-    load_plugin,
     name_fault,
     plugin_names,
     shown_name,
@@ -184,7 +183,6 @@ class SweepConfig(Section):
         None, description="GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
     )
     nodes: Positive = Field(1, description="nodes per worker, under Slurm")
-    retries: Count = Field(3, description="how many times trials of a lost node are retried")
 
 
 class FitConfig(Section):
@@ -269,7 +267,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
         Config,
         overrides,
         example="'corpus:' and 'objective:'",
-        faults=lambda config: _faults(config, trust),
+        faults=_faults,
         files=trust,
     )
     if config.proxy.folder is not None:  # relative to the file, whoever runs it from where
@@ -325,7 +323,7 @@ def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
 _DOMAINS: Location = ("corpus", "domains")
 
 
-def _faults(config: Config, trust: bool) -> Iterable[Fault]:
+def _faults(config: Config) -> Iterable[Fault]:
     """Find what cannot be right of sections that are right on their own."""
     corpus, design, proxy = config.corpus, config.design, config.proxy
     yield from unusable_names(list(corpus.domains), list(config.evaluation))
@@ -340,9 +338,9 @@ def _faults(config: Config, trust: bool) -> Iterable[Fault]:
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
     if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
-    if config.objective.leave_out == "noise" and design.replicates == 0:
+    if config.objective.noise == "leave_out" and design.replicates == 0:
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
-        yield ("objective", "leave_out"), f"{message} more, or leave this out"
+        yield ("objective", "noise"), f"{message} more, or leave this out"
     yield from _command_faults(proxy)
     yield from _start_faults(config)
     yield from _text_faults(config)
@@ -357,7 +355,6 @@ def _faults(config: Config, trust: bool) -> Iterable[Fault]:
     if design.anneals is not None and set(corpus.domains) <= set(design.anneals.sources):
         message = "every domain is a source, so that none is left for the base"
         yield ("design", "anneals", "sources"), message
-    yield from _without_gradient(config, trust)
 
 
 def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[str]]]:
@@ -500,14 +497,3 @@ def _epoch_faults(config: Config) -> Iterable[Fault]:
         if most is not None and tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
             yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
-
-
-def _without_gradient(config: Config, trust: bool) -> Iterable[Fault]:
-    """Find regressors that the search could not use, which would show after the fit only."""
-    for name in config.fit.regressors if config.propose.method == "gradient" else ():
-        if ":" in name and not trust:
-            continue
-        regressor = load_plugin("regressor", name)
-        if isinstance(regressor, type) and not hasattr(regressor, "gradient"):
-            message = f"gradient: regressor {name!r}, which cross-validation may choose, has none"
-            yield ("propose", "method"), f"{message}; use auto, or leave it out of fit.regressors"

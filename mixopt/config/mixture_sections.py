@@ -156,13 +156,7 @@ class RiskConfig(Section):
 class ProposeConfig(Section):
     """Settings of the search for the best mixture."""
 
-    method: Literal["auto", "simulation", "gradient"] = Field(
-        "auto", description="how mixtures are searched; auto: by gradient where the fit has one"
-    )
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
-    average: Positive = Field(
-        128, description="best mixtures that are averaged; fewer where that is worse"
-    )
     target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
     bootstrap: Count = Field(20, description="refits on resampled trials")
     risk: RiskConfig | None = Field(
@@ -234,9 +228,6 @@ class DesignConfig(Section):
             " on"
         ),
     )
-    stop_gain: Weight | None = Field(
-        None, description="stop before a round whose expected gain in the objective is below this"
-    )
 
     @property
     def first_trials(self) -> int:
@@ -293,8 +284,6 @@ class DesignConfig(Section):
                 f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
             )
         self._set(trials=total)
-        if self.stop_gain is not None and len(self.planned_rounds) < 2:
-            raise ValueError("stop_gain is for rounds after the first: give design.rounds")
         return self
 
 

@@ -112,11 +112,10 @@ class ObjectiveConfig(Section):
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
-    leave_out: Literal["noise"] | None = Field(
-        None, description="noise: without losses that vary less over trials than over replicates"
-    )
-    allow_noise: bool | None = Field(
-        None, description="true: minimise tasks even where the differences between trials are noise"
+    noise: Literal["leave_out", "allow"] | None = Field(
+        None,
+        description="losses that vary less over trials than over replicates: leave_out or allow;"
+        " tasks among them are refused if omitted",
     )
 
     @property

@@ -281,7 +281,7 @@ def _published_rows(source: SourceConfig, reading: Reading) -> int:
 
     try:
         builder = datasets.load_dataset_builder(
-            source.one_path, source.name, data_files=source.data_files, revision=source.revision
+            source.one_path, source.name, data_files=source.data_files
         )
         rows = builder.info.splits[source.split].num_examples
         if not rows:

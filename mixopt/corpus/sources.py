@@ -169,7 +169,7 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
             return _split(saved, source, reading) if isinstance(saved, dict) else saved
         return datasets.load_dataset(
             path, source.name, data_files=source.data_files, split=source.split,
-            revision=source.revision, streaming=source.streaming,
+            streaming=source.streaming,
         )  # fmt: skip
     except ConnectionError as error:
         raise CorpusError(

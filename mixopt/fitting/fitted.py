@@ -82,7 +82,7 @@ class Prediction:
         targets: Names of the evaluation domains.
 
     Example:
-        >>> found = run.fit.predict([{"code": 0.4, "prose": 0.6}, run.natural])
+        >>> found = run.fit.predict([run.natural, run.proposal.mixture])
         >>> found.objective_N.shape
         (2,)
         >>> bool((found.objective_low_N < found.objective_N).all())

@@ -165,7 +165,7 @@ class FitReadiness:
         if self.replicates.trials:
             yield (
                 "the objective has losses that vary less between mixtures than between seeds: "
-                f"{names}; objective.leave_out: noise leaves them out"
+                f"{names}; objective.noise: leave_out leaves them out"
             )
         else:
             yield f"the objective has losses that held-out folds cannot rank: {names}"
@@ -178,12 +178,12 @@ class FitReadiness:
             ratio = one.of_trials.ratio
             if ratio is None:
                 found = f"no regressor ranks held-out trials on it (Spearman {_ranked(one)})"
-                hint = "set design.replicates and objective.leave_out: noise"
+                hint = "set design.replicates and objective.noise: leave_out"
             else:
                 found = f"its signal is {ratio:.2f} times the noise between seeds"
-                hint = "set objective.leave_out: noise"
+                hint = "set objective.noise: leave_out"
             raise ConfigError(
-                f"objective: {one.name!r} is noise: {found}; {hint}, or objective.allow_noise: true"
+                f"objective: {one.name!r} is noise: {found}; {hint}, or objective.noise: allow"
             )
 
     def to_json(self) -> dict[str, Any]:

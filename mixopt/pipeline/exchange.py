@@ -71,8 +71,9 @@ def export(
         ConfigError: An unknown trainer, or something that its unit needs is not known.
 
     Example:
-        >>> print(*mixopt.export("runs/mine", to="megatron").values())
-        ...
+        >>> text = mixopt.export("runs/mine", to="megatron")[""]
+        >>> "prose" in text
+        True
     """
     source = Path(source)
     if source.is_file() and is_schedule(source):

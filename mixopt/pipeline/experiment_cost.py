@@ -173,7 +173,7 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     most = (validation.rounds + baselines) * validation.most_seeds
     parts = [
         TrainingPart("first round", design.first_trials, design.first_trials, proxy.tokens),
-        TrainingPart("later rounds", 0 if design.stop_gain else later, later, proxy.tokens),
+        TrainingPart("later rounds", later, later, proxy.tokens),
         TrainingPart(VALIDATION, least, most, validation.tokens or 2 * proxy.tokens),
     ]
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)

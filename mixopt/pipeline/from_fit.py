@@ -146,7 +146,7 @@ def fit_tables(
         size=at or None,
     )
     ready = readiness(fit)
-    if objective is not None and not getattr(objective, "allow_noise", None):
+    if objective is not None and getattr(objective, "noise", None) != "allow":
         ready.refuse_noise()
     trials.with_targets(fit.targets).write(out / "trials.parquet")
     fit.save(out / "fit")

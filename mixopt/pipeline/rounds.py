@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -17,44 +17,29 @@ from mixopt.trials import Trial, TrialResult, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config
-    from mixopt.objective import Objective
     from mixopt.proposals import Batch
     from mixopt.run_directory import Run
     from mixopt.trials import Trials
-
-_Number = Annotated[int, Field(ge=1, lt=10**9)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class _ChosenBy(_Part):
-    objective: dict[str, Any]
-    fit: dict[str, Any]
-
-
 class _Round(_Part):
-    round: _Number
-    trials: _Number
+    round: Annotated[int, Field(ge=1, lt=10**9)]
+    trials: Annotated[int, Field(ge=1, lt=10**9)]
     regressor: str
     proposal: dict[str, FiniteFloat]
     predicted: FiniteFloat
     expected_gain: FiniteFloat
 
 
-class _Stopped(_Part):
-    round: _Number
-    expected_gain: FiniteFloat
-    not_run: _Number
-
-
 class _Record(_Part):
-    """What `rounds.json` holds."""
+    """What `rounds.json` holds: the rounds so far, and by which objective and fit."""
 
-    chosen_by: _ChosenBy | None = None
+    chosen_by: dict[Literal["objective", "fit"], dict[str, Any]] = {}
     rounds: list[_Round] = []
-    stopped: _Stopped | None = None
 
     def add(self, run: Run, number: int, batch: Batch) -> _Record:
         """Return the record with a further round."""
@@ -68,26 +53,16 @@ class _Record(_Part):
         )
         return _Record(chosen_by=_chosen_by(run.config), rounds=[*self.rounds, entry])
 
-    def stop(self, number: int, gain: float, missing: int) -> _Record:
-        """Return the record of rounds that end before one."""
-        stopped = _Stopped(round=number, expected_gain=gain, not_run=missing)
-        return self.model_copy(update={"stopped": stopped})
-
     def check(self, run: Run) -> None:
         """Check that the rounds so far were chosen by what the next one will be."""
-        now = _chosen_by(run.config)
-        for name in ("objective", "fit"):
-            before, after = getattr(self.chosen_by or now, name), getattr(now, name)
-            if before != after:
+        for name, now in _chosen_by(run.config).items():
+            before = self.chosen_by.get(name, now)
+            if before != now:
                 raise RunError(
                     f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
-                    f" {_short(before)}, now {_short(after)}; finish it with that one, use"
+                    f" {_short(before)}, now {_short(now)}; finish it with that one, use"
                     f" another --out, or redo it: {run.command('--from', 'sweep')}"
                 )
-
-    def write(self, path: Path) -> None:
-        """Write the record."""
-        write_json(path / "trials" / ROUNDS, self.model_dump())
 
 
 def _read_record(path: Path) -> _Record:
@@ -114,25 +89,26 @@ Train = Callable[[Sequence[Trial], int], list[TrialResult]]
 
 
 def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
-    """Train the first round, then choose and train the others; resumes."""
-    rounds = run.config.design.planned_rounds
-    trials, record = _resumed(run)
+    """Train the first round, then choose and train the others; resumes.
+
+    A round that is in the design and not yet noted is dropped, and chosen again.
+    """
+    rounds, design = run.config.design.planned_rounds, run.path / "design.parquet"
+    trials, record = _recorded(run)
+    if len(trials) < len(read_design(design)):
+        write_design(trials, design)
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
-        if record.stopped is not None:
-            break
         record.check(run)
         batch = choose_round(run, trials, results, number)
-        if _is_enough(run.config, batch):
-            record = record.stop(number, batch.gain, sum(rounds[number:]))
-            say(_why_stopped(run, batch, sum(rounds[number:])))
-        else:
-            new = _named(run, trials, batch, number)
-            trials = [*trials, *new]
-            write_design(trials, run.path / "design.parquet")
-            record = record.add(run, number, batch)
-            say(_chosen(run, batch, number))
-        record.write(run.path)
+        trials = [*trials, *_named(run, trials, batch, number)]
+        write_design(trials, design)
+        record = record.add(run, number, batch)
+        say(
+            f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen"
+            f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
+        )
+        write_json(run.path / "trials" / ROUNDS, record.model_dump())
         results = train(trials, planned_trials(run))
     return trials, results
 
@@ -141,17 +117,22 @@ def choose_round(
     run: Run, trials: Sequence[Trial], results: Sequence[TrialResult], number: int
 ) -> Batch:
     """Choose the mixtures of a round by a fit on the trials before it."""
+    from mixopt.objective import Objective
     from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
-    from mixopt.trials import MIN_WEIGHT, design_constraints
+    from mixopt.trials import MIN_WEIGHT, Trials, design_constraints, settled
 
     config, seed = run.config, run.config.seed + number
-    table = _table(run, trials, results)
+    table = usable_trials(
+        run,
+        Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses),
+    )
+    objective = settled(Objective.from_config(config.aim, config.losses), table)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
     with steady_progress(f"choosing round {number + 1}", steps) as update:
         surrogate = fit_surrogate(
             table,
-            _objective(run, table),
+            objective,
             config.fit,
             seed=config.seed,
             repetition=repetition_of(run),
@@ -173,14 +154,7 @@ def choose_round(
 def planned_trials(run: Run) -> int:
     """Count all planned trials, including later rounds."""
     trials, record = _recorded(run)
-    later = run.config.design.planned_rounds[len(record.rounds) + 1 :]
-    return len(trials) + sum(later) * (record.stopped is None)
-
-
-def not_run(run: Run) -> int:
-    """Count the planned trials that are not run because their expected gain is too small."""
-    stopped = _read_record(run.path).stopped
-    return 0 if stopped is None else stopped.not_run
+    return len(trials) + sum(run.config.design.planned_rounds[len(record.rounds) + 1 :])
 
 
 def _recorded(run: Run) -> tuple[list[Trial], _Record]:
@@ -188,14 +162,6 @@ def _recorded(run: Run) -> tuple[list[Trial], _Record]:
     record = _read_record(run.path)
     trials = read_design(run.path / "design.parquet")
     return [trial for trial in trials if trial.round <= len(record.rounds)], record
-
-
-def _resumed(run: Run) -> tuple[list[Trial], _Record]:
-    """Return the recorded trials; drop a round from the design that has to be chosen again."""
-    trials, record = _recorded(run)
-    if len(trials) < len(read_design(run.path / "design.parquet")):
-        write_design(trials, run.path / "design.parquet")
-    return trials, record
 
 
 def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
@@ -213,13 +179,6 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
     ]
 
 
-def _table(run: Run, trials: Sequence[Trial], results: Sequence[TrialResult]) -> Trials:
-    from mixopt.trials import Trials
-
-    name, targets = run.config.proxy.name, run.config.losses
-    return usable_trials(run, Trials.from_results(trials, results, proxy=name, targets=targets))
-
-
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
     """Check that enough trials finished to choose a round by."""
     least = run.config.fit.folds
@@ -235,39 +194,10 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     )
 
 
-def _objective(run: Run, table: Trials) -> Objective:
-    """Return the objective, with spreads of the trials so far where it divides by them."""
-    from mixopt.objective import Objective
-    from mixopt.trials import settled
-
-    return settled(Objective.from_config(run.config.aim, run.config.losses), table)
-
-
-def _chosen_by(config: Config) -> _ChosenBy:
+def _chosen_by(config: Config) -> dict[Literal["objective", "fit"], dict[str, Any]]:
     """Return what decides a choice, beside what the sweep's fingerprint has."""
     objective = config.objective.model_dump(mode="json", exclude_defaults=True)
-    return _ChosenBy(objective=objective, fit=config.fit.model_dump(mode="json"))
-
-
-def _is_enough(config: Config, batch: Batch) -> bool:
-    least = config.design.stop_gain
-    return least is not None and batch.gain < least
-
-
-def _chosen(run: Run, batch: Batch, number: int) -> str:
-    rounds = run.config.design.planned_rounds
-    return (
-        f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen by"
-        f" {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
-    )
-
-
-def _why_stopped(run: Run, batch: Batch, missing: int) -> str:
-    return (
-        f"sweep: stopped early, {missing} planned trials are not run: the expected gain"
-        f" of the next {len(batch.weights_BD)} over the current proposal is {batch.gain:.3g}, below"
-        f" design.stop_gain: {run.config.design.stop_gain:g}"
-    )
+    return {"objective": objective, "fit": config.fit.model_dump(mode="json")}
 
 
 def _short(value: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError, RunError
-from mixopt.pipeline.rounds import not_run, planned_trials
+from mixopt.pipeline.rounds import planned_trials
 from mixopt.pipeline.trial_training import prefix_progress
 from mixopt.reporting import headline_of
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
@@ -137,7 +137,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
         found["running"] = sum(len(group.trials) for group in left)
         found["workers"] = [asdict(group) for group in left]
     if workers:
-        to_go = found.get("trials", 0) - found.get("not_run", 0) - found.get("ended", 0)
+        to_go = found.get("trials", 0) - found.get("ended", 0)
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
         known = seconds_left(read_attempts(folder), workers, to_go)
         return found | _running(workers, to_go * each, known)
@@ -149,20 +149,18 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
 def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, Any]:
     """Return counts of trials, why some failed, and hours and nodes by the log of attempts."""
     folder = step.trial_folder(run.path)
-    total, missing = sum(len(names) for names in read_groups(folder)), 0
+    total = sum(len(names) for names in read_groups(folder))
     if step is SWEEP:
-        total, missing = planned_trials(run), not_run(run)
+        total = planned_trials(run)
     results = [read_entry(path)[1] for path in step.trial_files(run.path)]
     finished = sum(result.status == "finished" for result in results)
     counts = {"trials": total, "ended": len(results), "finished": finished}
     found: dict[str, Any] = {**counts, "failed": len(results) - finished}
-    if missing:
-        found["not_run"] = missing
     if reasons := _failures(results):
         found["reasons"] = reasons
     attempts = read_attempts(folder)
     if attempts or workers:
-        left = max(0, total - missing - len(results))
+        left = max(0, total - len(results))
         totals = _rounded(sweep_totals(attempts, workers, left))
         found |= {name: value for name, value in totals.items() if value is not None}
     return found
@@ -267,9 +265,9 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
     yield f"{entry['ended']} of {entry['trials']} trials"
     if entry["ended"] > entry["finished"]:
         yield f"{entry['ended'] - entry['finished']} failed or diverged"
-    for name in ("running", "lost", "retried", "not_run"):
+    for name in ("running", "lost", "retried"):
         if entry.get(name):
-            yield f"{entry[name]} {name.replace('_', ' ')}"
+            yield f"{entry[name]} {name}"
     if entry.get("tokens_per_second"):
         yield f"{short_count(entry['tokens_per_second'])} tokens/s"
     if entry.get("left"):

@@ -252,7 +252,7 @@ def _fit(run: Run, say: Say) -> None:
 
     chosen = fit_of(run, run.trials)
     ready = readiness(chosen)
-    if not run.config.objective.allow_noise:
+    if run.config.objective.noise != "allow":
         ready.refuse_noise()
     chosen.save(run.path / "fit")
     say(f"fit: {chosen.summary()}")

@@ -68,7 +68,6 @@ def means_of(run: Run) -> Means:
         request.patience,
         request.gpus,
         request.nodes,
-        request.retries,
     )
 
 

@@ -335,8 +335,9 @@ def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int
     """Return the batches of this rank, one a step."""
     _check_batch(config, ranks)
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
-    if config.max_epochs is not None:
-        _check_epochs(config, config.max_epochs, dataset.sizes, known[0][1])
+    epochs = config.max_epochs and _allowed_epochs(
+        config, config.max_epochs, dataset.sizes, known[0][1]
+    )
     sampler = MixtureSampler(
         dataset.sizes,
         known[0][1],
@@ -344,7 +345,7 @@ def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int
         seed=config.seed,
         batches=config.training.steps,
         schedule=[] if config.plan is None else config.plan.entries,
-        max_epochs=config.max_epochs,
+        max_epochs=epochs,
     )
     return MixtureLoader(dataset, sampler)
 
@@ -367,17 +368,20 @@ def _check_batch(config: PretrainConfig, ranks: int) -> None:
         )
 
 
-def _check_epochs(
+def _allowed_epochs(
     config: PretrainConfig, limit: float, sizes: Mapping[str, int], mixture: Mixture
-) -> None:
-    """Check that a domain is long enough for its share of the run, to a batch."""
+) -> dict[str, float]:
+    """Return how often each domain may be drawn; check that its share of the run is within that.
+
+    What whole batches round up is no fault of the mixture, and is drawn too.
+    """
     samples, length = config.training.steps * config.training.batch, config.training.sequence_length
     drawn = {name: samples * share for name, share in mixture.items()}
     if config.plan is not None:
         drawn = {name: tokens / length for name, tokens in config.plan.domain_tokens().items()}
     for name, rows in drawn.items():
         allowed, rounding = int(limit * sizes[name]), config.training.batch * rows / samples
-        if rows >= allowed + 1 + rounding:  # what whole batches round up is no fault of the mixture
+        if rows >= allowed + 1 + rounding:
             epochs = math.ceil(1000 * rows / sizes[name]) / 1000
             share = math.floor(1000 * allowed / samples) / 1000
             raise MixtureError(
@@ -385,3 +389,5 @@ def _check_epochs(
                 f" its {sizes[name]:,}, and max_epochs is {limit:g}. Lower its share to {share:g},"
                 f" or allow max_epochs: {epochs:g}"
             )
+    needed = {name: (math.ceil(rows) + 0.5) / max(sizes[name], 1) for name, rows in drawn.items()}
+    return {name: max(limit, needed.get(name, 0.0)) for name in sizes}

@@ -230,7 +230,6 @@ def _origin(request: ProposalRequest, found: SearchResult) -> dict[str, Any]:
         "regressor": request.fit.name,
         "method": found.method,
         "samples": config.samples,
-        "average": config.average,
         "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
         "target_tokens": config.target_tokens,
         "trials": request.fit.fingerprint,

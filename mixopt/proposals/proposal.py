@@ -180,7 +180,7 @@ class Proposal:
 
     Example:
         >>> run.proposal
-        Proposal(code ..., prose ...; predicted ... bits per byte)
+        Proposal(prose ..., code ...; predicted ... bits per byte)
         >>> mixopt.Proposal.from_file("runs/mine/proposal.yaml").mixture == run.proposal.mixture
         True
     """

@@ -118,9 +118,7 @@ class Problem:
             deviations=0.0 if risk is None else risk.std or 0.0,
             quantile=None if risk is None else risk.quantile,
             refits=refits,
-            method=search.method,
             samples=search.samples,
-            average=search.average,
             seed=request.seed,
         )
 
@@ -209,11 +207,6 @@ STARTING = 2_000  # draws at most where a descent continues from them
 
 def search(problem: Problem) -> SearchResult:
     """Find the allowed mixture with the best predicted objective."""
-    if problem.method == "gradient" and not problem.has_gradient:
-        raise ConfigError(
-            f"propose.method: gradient: {type(problem.regressor).__name__} has no gradient;"
-            " use simulation, or auto"
-        )
     if problem.method == "simulation" or not problem.has_gradient:
         return simulate(problem)
     few = min(problem.samples, STARTING)

@@ -125,6 +125,7 @@ def simulate_schedule(
         SamplerError: A domain without a size, or more epochs than the schedule allows.
 
     Example:
+        >>> from mixopt.sampling import Schedule, Stage
         >>> stage = Stage(mixopt.Mixture({"code": 0.25, "prose": 0.75}), steps=10)
         >>> schedule = Schedule((stage,), batch=8, sequence_length=100)
         >>> simulate_schedule(schedule, {"code": 10_000, "prose": 3_000}).drawn

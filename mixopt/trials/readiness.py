@@ -116,7 +116,7 @@ def without_noise(objective: Objective, trials: Trials) -> Objective:
     done = trials.finished
     if not Replicates.of(done).trials:
         raise ConfigError(
-            "objective.leave_out: noise: no mixture was trained twice, so the noise of a trial is"
+            "objective.noise: leave_out: no mixture was trained twice, so the noise of a trial is"
             " not known; set design.replicates, or give tables with replicates"
         )
     losses_NM = done.with_targets(objective.measured).losses(objective.unit)

@@ -309,8 +309,8 @@ class Trials(TrialRows):
             `trial`, `role`, `objective`, the share of each domain, and each loss.
 
         Example:
-            >>> run.trials.frame(run.objective).columns[:2]
-            ['trial', 'objective']
+            >>> run.trials.frame(run.objective).columns[:3]
+            ['trial', 'role', 'objective']
         """
         from mixopt import fitting
 

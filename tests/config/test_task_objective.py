@@ -128,7 +128,7 @@ def test_what_is_wrong_of_tasks_is_said_with_file_and_line(load, change, said):
 def test_without_tasks_fingerprints_are_what_they_were(load):
     plain = dump_config(load("{target: web}", ""))
     assert "tasks" not in plain
-    assert "allow_noise" not in plain["objective"]
+    assert "noise" not in plain["objective"]
     assert step_fingerprints(plain)["prepare"] == "2b844009bd774161"
 
 

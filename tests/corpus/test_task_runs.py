@@ -146,7 +146,7 @@ def test_a_task_that_is_noise_is_refused_as_an_objective_unless_told(experiment,
     with pytest.raises(ConfigError, match="objective: 'task/noise/bits_per_byte' is noise: its s"):
         fitted(path, tmp_path / "run")
     assert not (tmp_path / "run" / "fit").exists()
-    told = ["objective.allow_noise=true"]
+    told = ["objective.noise=allow"]
     steps.run(path, tmp_path / "run", overrides=told, until="fit")
     assert (tmp_path / "run" / "fit").exists()
 

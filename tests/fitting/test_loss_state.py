@@ -105,7 +105,7 @@ def fit_with_tasks(names, replicates, **fields):
     [
         (
             12,
-            r"its signal is 0[.]\d\d times the noise between seeds; set objective.leave_out: "
+            r"its signal is 0[.]\d\d times the noise between seeds; set objective.noise: "
             r"noise, or",
         ),
         (1, "no regressor ranks held-out trials on it .Spearman .*; set design.replicates and"),
@@ -116,7 +116,7 @@ def test_an_objective_that_measures_a_task_that_is_noise_is_refused(replicates, 
     assert found.named("noise") == [TASK_NAMES[1]]
     with pytest.raises(ConfigError, match=f"objective: '{TASK_NAMES[1]}' is noise: {said}") as one:
         found.refuse_noise()
-    assert "objective.allow_noise: true" in str(one.value)
+    assert "objective.noise: allow" in str(one.value)
 
 
 def test_a_task_that_is_ready_or_not_measured_is_not_refused():

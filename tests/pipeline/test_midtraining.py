@@ -31,7 +31,7 @@ def experiment(help_file, replay, start, **more) -> dict:
         "fit": {"folds": 3, "regressors": ["linear"]},
         "objective": {"target": "help"},
         "constraints": {"guardrails": {"reference": "base", "margin": 0.3}},
-        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "propose": {"samples": 500, "bootstrap": 2},
         "validate": {"max_seeds": 3, "rounds": 1},
         "tracking": {"enabled": False},
     }

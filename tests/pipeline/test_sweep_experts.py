@@ -47,7 +47,7 @@ def config(tmp_path_factory) -> Path:
         "sweep": {"workers": 1},
         "fit": {"regressors": ["linear"], "folds": 3},
         "objective": {"target": "code"},
-        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "propose": {"samples": 500, "bootstrap": 2},
         "validate": {"seeds": 3, "baselines": ["natural"]},
         "tracking": {"enabled": False},
     }

@@ -31,7 +31,7 @@ proxy: {name: ngram, tokens: 4000, eval_tokens: 2000, options: {order: 2}}
 sweep: {workers: 1}
 fit: {regressors: [linear], folds: 2}
 objective: {mean: {web: 1, code: 1, news: 1}}
-propose: {samples: 300, average: 8, bootstrap: 2}
+propose: {samples: 300, bootstrap: 2}
 validate: {rounds: 1, max_seeds: 3}
 tracking: {enabled: false}
 """

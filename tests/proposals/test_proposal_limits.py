@@ -133,7 +133,7 @@ def test_no_constraint_is_violated_over_a_hundred_random_sets():
         bowl = Bowl(rng.dirichlet(np.full(4, 0.3)))
         # A descent is the costly part; simulation alone keeps to the limits in the same way.
         method = "gradient" if seed % 40 == 0 else "simulation"
-        options = {"method": method, "samples": 40, "average": 8, "seed": seed}
+        options = {"method": method, "samples": 40, "seed": seed}
         best = search(problem(bowl, limits, **options))
         mixture = Mixture.from_array(DOMAINS, best.weights_D)
         assert limits.violations(mixture, tolerance=1e-8) == [], seed

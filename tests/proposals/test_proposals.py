@@ -355,8 +355,8 @@ def test_constraints_on_other_domains_than_the_fits_are_refused():
 
 
 def test_a_proposal_says_what_it_was_made_from():
-    made = propose(bootstrap=0, samples=300, average=8, tokens=1000).provenance
-    assert (made["regressor"], made["samples"], made["average"]) == ("linear", 300, 8)
+    made = propose(bootstrap=0, samples=300, tokens=1000).provenance
+    assert (made["regressor"], made["samples"]) == ("linear", 300)
     assert (made["target_tokens"], made["seed"], made["risk"]) == (1000, 0, None)
     assert (made["trials"], made["finished_trials"]) == (FIT.fingerprint, 34)
 

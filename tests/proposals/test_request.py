@@ -21,7 +21,7 @@ DOMAINS = ("code", "law", "mail")
 TARGETS = ("math", "quiz")
 INVENTORY = {"code": 500, "law": 300, "mail": 200}
 SLOPES_MD = np.array([[-2.0, 0.0, 1.0], [0.0, -3.0, 1.0]])
-QUICK = ProposeConfig(samples=200, average=8, bootstrap=0)
+QUICK = ProposeConfig(samples=200, bootstrap=0)
 
 
 @pytest.fixture(scope="module")

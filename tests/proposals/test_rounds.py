@@ -17,7 +17,7 @@ from places import DATA
 import mixopt
 from mixopt.config import DesignConfig, load_config
 from mixopt.errors import ConfigError, RunError
-from mixopt.pipeline import status as run_status, status_lines
+from mixopt.pipeline import status as run_status
 from mixopt.run_directory import Run, load_run
 from mixopt.run_directory.step_log import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
@@ -197,7 +197,6 @@ def rewind(path: Path, *, rounds: int, keep: int) -> None:
     [
         ("rounds", 7, "rounds: should be a valid list, got 7"),
         ("rounds", [{}], "rounds.0.round: is missing"),
-        ("stopped", {"round": 1, "expected_gain": 0.1}, "stopped.not_run: is missing"),
         ("chosen_by", 3, "chosen_by: should be a valid dictionary"),
         ("extra", 3, "extra: unknown field"),
     ],
@@ -245,23 +244,6 @@ def test_a_sweep_that_is_done_again_begins_with_the_first_round(undisturbed, at_
     assert len(pl.read_parquet(at_sweep / "design.parquet")) == 15
     mixopt.run(run.config, at_sweep, until="sweep")
     assert_same(at_sweep, undisturbed[0])
-
-
-def test_a_round_that_would_gain_too_little_is_not_run(config, designed, tmp_path):
-    said: list[str] = []
-    content = load_config(config, ["design.stop_gain=10"])
-    path = prepared(designed, tmp_path / "run")
-    mixopt.run(content, path, until="design")
-    run = mixopt.run(content, path, say=said.append, until="sweep")
-    assert len(run.trials) == len(pl.read_parquet(path / "design.parquet")) == 9
-    stopped = read_json(path / "trials/rounds.json")["stopped"]
-    assert (stopped["round"], stopped["not_run"]) == (1, 6)
-    said = [line for line in said if not line.startswith("check:")]
-    assert said[0].startswith("sweep: stopped early, 6 planned trials are not run: the expected ga")
-    assert "below design.stop_gain: 10" in said[0]
-    status = run_status(run)["steps"]["sweep"]
-    assert (status["trials"], status["not_run"]) == (9, 6)
-    assert any("9 of 9 trials, 6 not run" in line for line in status_lines(run_status(run)))
 
 
 def test_another_objective_keeps_a_sweep_that_is_finished(undisturbed, config, at_sweep):
@@ -352,7 +334,6 @@ def test_rounds_are_switched_off():
         (["design.trials=9"], "design: rounds add up to 12, and trials is 9: leave trials out"),
         (["design.rounds=[6, 0]"], r"design.rounds.1: .*greater than 0, got 0"),
         (["design.rounds=true"], "design.rounds: should be a valid list, got True"),
-        (["design.stop_gain=-1"], "design.stop_gain: .*greater than or equal to 0"),
     ],
 )
 def test_rounds_that_cannot_be_meant_are_refused(config, overrides, message):

@@ -12,7 +12,6 @@ from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.laws import LogLinearRegressor
 
 from mixopt.constraints import CappedSimplex
-from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, search
 from mixopt.proposals.search import CHUNK
@@ -86,11 +85,6 @@ def test_auto_takes_the_better_of_both_methods():
     both = search(bowls)
     assert both.method == "gradient"
     assert both.value <= search(replace(bowls, method="simulation")).value
-
-
-def test_the_gradient_method_needs_a_gradient():
-    with pytest.raises(ConfigError, match="Blind has no gradient; use simulation, or auto"):
-        search(problem(Blind(Bowls([0.2, 0.5, 0.3])), method="gradient"))
 
 
 def test_one_seed_gives_one_answer():

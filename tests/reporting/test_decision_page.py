@@ -248,7 +248,7 @@ def test_the_data_of_the_buttons_cannot_end_a_script(page_file):
 def sixty(request, tmp_path_factory):
     """A run of sixty domains and 62 losses, with a small law and with a large one."""
     fit = {"regressors": [request.param], "folds": 3}
-    propose = {"bootstrap": 2, "samples": 500, "average": 8, "target_tokens": 25_000_000_000}
+    propose = {"bootstrap": 2, "samples": 500, "target_tokens": 25_000_000_000}
     return make_run(tmp_path_factory.mktemp("sixty"), 60, 64, fit=fit, propose=propose)
 
 

@@ -50,7 +50,7 @@ def done(tmp_path_factory):
         "proxy": {"name": "ngram", "tokens": 4000, "eval_every": 2000, "eval_tokens": 2000},
         "fit": {"regressors": ["linear"], "folds": 3},
         "objective": {"target": "target"},
-        "propose": {"samples": 500, "average": 8, "bootstrap": 2},
+        "propose": {"samples": 500, "bootstrap": 2},
         "validate": {"max_seeds": 3, "rounds": 1},
         "tracking": {"enabled": False},
     }

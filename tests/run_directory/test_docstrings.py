@@ -14,7 +14,7 @@ from mixopt import constraints, fitting, objective, proposals, sampling  # noqa:
 
 NAMES = [
     *("Mixture", "load_run", "Run", "Run.predict", "Run.propose", "Trials", "Trials.frame"),
-    *("fitting.Fit", "fitting.Fit.predict", "fitting.Fit.propose", "fitting.Prediction"),
+    *("fitting.Fit", "fitting.Fit.predict", "fitting.Fit.propose", "fitting.fitted.Prediction"),
     *("constraints.Constraints", "objective.Objective", "Proposal", "proposals.Recommendation"),
     *("proposals.Validation", "Corpus", "MixtureSampler", "sampling.Schedule"),
     *("sampling.simulate_schedule", "load_fit", "predict", "propose", "export", "status", "check"),

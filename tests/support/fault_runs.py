@@ -44,7 +44,7 @@ proxy: {{name: ngram, tokens: 4000, eval_tokens: 2048}}
 sweep: {{workers: 2}}
 fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
-propose: {{samples: 500, average: 8, bootstrap: 3}}
+propose: {{samples: 500, bootstrap: 3}}
 validate: {{max_seeds: 5}}
 tracking: {{enabled: false}}
 """

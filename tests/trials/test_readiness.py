@@ -81,9 +81,9 @@ def test_losses_that_are_noise_are_left_out_once():
 
 
 def test_noise_cannot_be_left_out_without_replicates_or_where_all_is_noise():
-    with pytest.raises(ConfigError, match="objective.leave_out: noise: no mixture was trained tw"):
+    with pytest.raises(ConfigError, match="objective.noise: leave_out: no mixture was trained tw"):
         settled(objective(), made(replicates=1))
     with pytest.raises(
-        ConfigError, match="objective.leave_out: this leaves nothing of the mean of"
+        ConfigError, match="objective.noise: leave_out leaves nothing of the mean of"
     ):
         settled(objective(), made(signals=np.zeros(4)))
