@@ -45,7 +45,6 @@ from .text_files import (
     BadDocuments as BadDocuments,
     FirstRows as FirstRows,
     builder_of as builder_of,
-    column_pairs as column_pairs,
     first_rows as first_rows,
 )
 from .token_import import import_tokens as import_tokens

@@ -331,15 +331,6 @@ def first_rows(path: Path, builder: str) -> FirstRows:
     return FirstRows(tuple(found), len(rows) - len(found))
 
 
-def column_pairs(path: Path, builder: str, first: str, second: str) -> Iterator[tuple[str, str]]:
-    """Give the values of two columns, of each row in which both are text."""
-    with _readable(f"{path}: "):
-        for row in RowFile(path, builder, [first, second]):
-            one, other = ((row.values or {}).get(name) for name in (first, second))
-            if isinstance(one, str) and isinstance(other, str):
-                yield one, other
-
-
 @contextmanager
 def _readable(before: str = "") -> Iterator[None]:
     try:

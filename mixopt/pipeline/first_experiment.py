@@ -6,23 +6,18 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import count_domains
 from mixopt.errors import ConfigError
-from mixopt.pipeline.found_domains import (
-    FoundDomain,
-    SplitSource,
-    find_domains,
-    source_column,
-    split_by_column,
-)
+from mixopt.pipeline.found_domains import FoundDomain, find_domains, source_column
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
@@ -34,17 +29,14 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A domain or a target of the new experiment."""
+    """A domain or a target of the new experiment, of the fields that its line has."""
 
     name: str
-    path: tuple[str, ...]
-    files: int
-    format: str
-    column: str
+    found: FoundDomain
+    fields: dict[str, Any]
     bytes: int
     is_target: bool
-    token_bytes: int = TOKEN_BYTES
-    validation: tuple[str, ...] = ()
+    token_bytes: int
 
     @property
     def tokens(self) -> int:
@@ -53,8 +45,18 @@ class FoundSource:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        lists = {"path": list(self.path), "validation": list(self.validation)}
-        return {**vars(self), **lists, "estimated_tokens": self.tokens}
+        return {
+            "name": self.name,
+            "path": list(self.found.paths),
+            "files": len(self.found.files),
+            "format": self.found.formats,
+            "column": self.found.column,
+            "bytes": self.bytes,
+            "is_target": self.is_target,
+            "token_bytes": self.token_bytes,
+            "validation": list(self.found.validation),
+            "estimated_tokens": self.tokens,
+        }
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,13 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     for line in found.left_out:
         say(f"left out: {line}")
     notes: list[str] = []
-    sources = _measured(found.domains)
-    if len(sources) == 1:
-        sources = _split(found.domains[0], out, notes)
-    sources = _with_token_sizes(_with_domains(sources, paths))
+    sources = _measured(found.domains, notes)
+    if len(sources) < 2:
+        count = f"1 domain ({sources[0].name})" if sources else "no text"
+        raise ConfigError(
+            f"init: {count} found in {' '.join(map(str, paths))}; a mixture needs two domains: give"
+            " several files or folders, or a folder with a subfolder for each domain"
+        )
     has_broken = any(domain.broken for domain in found.domains)
     if has_broken:
         notes.append("some rows cannot be read; on_bad_document: skip leaves them out")
@@ -96,15 +101,55 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     return FirstExperiment(out, tuple(sources), tuple(found.left_out), tuple(notes))
 
 
+def _measured(domains: Sequence[FoundDomain], notes: list[str]) -> list[FoundSource]:
+    """Return the domains with the bytes of their text; of one alone the sources of its rows."""
+    if not domains:
+        return []
+    by_name = {domain.name: domain for domain in domains}
+    given = {name: _fields(domain) for name, domain in by_name.items()}
+    column = source_column(domains[0]) if len(domains) == 1 else None
+    if column is not None:
+        try:
+            cells = CorpusConfig.model_validate(
+                {"domains": {domains[0].name: {**given[domains[0].name], "by": [column]}}}
+            ).domains
+        except ValidationError:  # its files are not read by column
+            column = None
+        else:
+            given = {n: {**_fields(domains[0]), "by": one.cell} for n, one in cells.items()}
+            by_name = dict.fromkeys(cells, domains[0])
+            notes.append(f"the column {column!r} names {len(cells)} domains")
+    checked = {name: DomainConfig(**fields) for name, fields in given.items()}
+    sizes = [one.bytes for one in count_domains(CorpusConfig(domains=checked, tokenizer="bytes"))]
+    training = [one for one in domains if not one.is_target]
+    targets = {one.name for one in domains if one.is_target and len(training) >= 2}
+    total = sum(n for name, n in zip(given, sizes, strict=True) if name not in targets)
+    each = 1 if _tokenizer(total) == "bytes" else TOKEN_BYTES
+    return [
+        FoundSource(name, by_name[name], given[name], size, name in targets, each)
+        for name, size in zip(given, sizes, strict=True)
+    ]
+
+
+def _fields(domain: FoundDomain) -> dict[str, Any]:
+    """Return the fields of a domain as a file has them."""
+    fields: dict[str, Any] = {"path": _one_or_list(domain.paths)}
+    if domain.validation:
+        fields["validation"] = _one_or_list(domain.validation)
+    if domain.column != "text":
+        fields["column"] = domain.column
+    return fields
+
+
 def found_text(found: FirstExperiment) -> str:
     """Return the table of what was found, for a terminal."""
     rows = [
         (
             source.name,
             "target" if source.is_target else "domain",
-            str(source.files),
-            source.format,
-            source.column,
+            str(len(source.found.files)),
+            source.found.formats,
+            source.found.column,
             bytes_text(source.bytes),
             short_count(source.tokens),
         )
@@ -116,79 +161,13 @@ def found_text(found: FirstExperiment) -> str:
     return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
 
-def _with_token_sizes(sources: list[FoundSource]) -> list[FoundSource]:
-    """Return sources that know how long a token of the chosen tokenizer is."""
-    each = 1 if _tokenizer(_trained_on(sources)) == "bytes" else TOKEN_BYTES
-    return [replace(source, token_bytes=each) for source in sources]
-
-
-def _trained_on(sources: Sequence[FoundSource]) -> int:
-    """Return the bytes of text of all domains."""
-    return sum(source.bytes for source in sources if not source.is_target)
-
-
-def _measured(domains: Sequence[FoundDomain]) -> list[FoundSource]:
-    """Return the domains with the bytes of their text."""
-    if not domains:
-        return []
-    given = {
-        domain.name: SourceConfig(path=list(domain.paths), column=domain.column)
-        for domain in domains
-    }
-    counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
-    return [
-        FoundSource(
-            domain.name,
-            domain.paths,
-            len(domain.files),
-            domain.formats,
-            domain.column,
-            count.bytes,
-            domain.is_target,
-            validation=domain.validation,
-        )
-        for domain, count in zip(domains, counts, strict=True)
-    ]
-
-
-def _split(domain: FoundDomain, out: Path, notes: list[str]) -> list[FoundSource]:
-    """Return a domain for each source that the rows of one domain name; else that domain."""
-    column = source_column(domain)
-    if column is None:
-        return _measured([domain])
-    folder = out.with_name(f"{out.stem}_domains")
-    found = split_by_column(domain, column, folder)
-    notes.append(f"split by the column {column!r} into {folder}")
-    return [_of_split(name, one) for name, one in found.items()]
-
-
-def _of_split(name: str, one: SplitSource) -> FoundSource:
-    return FoundSource(
-        name, (one.file.as_posix(),), 1, ".jsonl", "text", one.bytes, is_target=False
-    )
-
-
-def _with_domains(sources: Sequence[FoundSource], paths: Sequence[str | Path]) -> list[FoundSource]:
-    """Check for two domains; where too few are left to train on, targets are domains."""
-    if len(sources) < 2:
-        count = f"1 domain ({sources[0].name})" if sources else "no text"
-        raise ConfigError(
-            f"init: {count} found in {' '.join(map(str, paths))}; a mixture needs two domains: give"
-            " several files or folders, or a folder with a subfolder for each domain"
-        )
-    training = sum(not source.is_target for source in sources)
-    if training >= 2:
-        return list(sources)
-    return [FoundSource(**{**vars(source), "is_target": False}) for source in sources]
-
-
 def experiment_text(
     sources: Sequence[FoundSource], paths: Sequence[str | Path], out: Path, *, skip: bool
 ) -> str:
     """Return the YAML of an experiment, with comments."""
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
-    total = _trained_on(sources)
+    total = sum(source.bytes for source in domains)
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(domains)))
     quoted = shlex.quote(str(out))
     lines = [
@@ -252,13 +231,7 @@ def _objective(domains: Sequence[FoundSource], targets: Sequence[FoundSource]) -
 
 
 def _source_line(source: FoundSource, *, sized: bool) -> str:
-    fields: dict[str, Any] = {"path": _one_or_list(source.path)}
-    if source.validation:
-        fields["validation"] = _one_or_list(source.validation)
-    if source.column != "text":
-        fields["column"] = source.column
-    if sized:
-        fields["bytes"] = source.bytes
+    fields = source.fields | ({"bytes": source.bytes} if sized else {})
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
     about = f"  # about {short_count(source.tokens)} tokens" if sized else ""
     indent = "    " if sized else "  "
@@ -272,6 +245,8 @@ def _one_or_list(paths: Sequence[str]) -> str | list[str]:
 def _value(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_scalar, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(k)}: {_value(v)}" for k, v in value.items()) + "}"
     return _scalar(value) if isinstance(value, str) else str(value)
 
 

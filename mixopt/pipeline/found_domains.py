@@ -8,18 +8,15 @@ text. Files about the data, such as a README or a licence, are left out.
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from mixopt.corpus import FirstRows, builder_of, column_pairs, first_rows
+from mixopt.corpus import FirstRows, builder_of, first_rows
 from mixopt.errors import ConfigError, CorpusError, is_control
-from mixopt.system import name_fault, steady_progress
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
@@ -321,60 +318,3 @@ def _paths(files: Sequence[Path]) -> tuple[str, ...]:
         if len(files) > 1 and len(globs) <= MAX_LISTED and matched == names:
             return tuple(globs)
     return tuple(glob.escape(name) for name in sorted(names))
-
-
-SAMPLE = 50_000_000  # bytes of text of a source that are written
-
-
-@dataclass
-class SplitSource:
-    """One source of the rows."""
-
-    file: Path
-    bytes: int = 0
-    written: int = 0
-    documents: int = 0
-
-
-def split_by_column(domain: FoundDomain, column: str, folder: Path) -> dict[str, SplitSource]:
-    """Write a sample of each source that the rows name, and count the text of all."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(
-            f"init: {folder} already exists; move it, or choose another --out"
-        ) from None
-    found: dict[str, SplitSource] = {}
-    with ExitStack() as files:
-        streams: dict[str, IO[str]] = {}
-        for source, text in _rows(domain, column):
-            if source not in found:
-                found[source] = _source(source, folder, column, len(found))
-                opened = found[source].file.open("w", encoding="utf-8")
-                streams[source] = files.enter_context(opened)
-            one, size = found[source], len(text.encode())
-            one.bytes, one.documents = one.bytes + size, one.documents + 1
-            if one.written < SAMPLE:
-                one.written += size
-                streams[source].write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    return found
-
-
-def _rows(domain: FoundDomain, column: str) -> Iterator[tuple[str, str]]:
-    total = sum(file.stat().st_size for file in domain.files)
-    done = 0
-    with steady_progress("splitting by source", max(1, total)) as update:
-        for file in domain.files:
-            builder = builder_of(file) or ""
-            yield from column_pairs(file, builder, column, domain.column)
-            done += file.stat().st_size
-            update(done, f"{file.name}")
-
-
-def _source(source: str, folder: Path, column: str, known: int) -> SplitSource:
-    fault = name_fault(source)
-    if fault is not None:
-        raise ConfigError(f"init: column {column!r} has the value {source!r}: {fault}")
-    if known == MAX_SOURCES:
-        raise ConfigError(f"init: column {column!r} has more than {MAX_SOURCES} values")
-    return SplitSource(folder / f"{source}.jsonl")

@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_text(folder):
     found = start_experiment(["data"], folder.parent / "new.yaml")
-    columns = {source.name: source.column for source in found.sources}
+    columns = {source.name: source.found.column for source in found.sources}
     assert columns == {
         "code": "content",
         "forum": "body",
@@ -60,7 +60,8 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
         "wiki": "text",
     }
     web = next(source for source in found.sources if source.name == "web")
-    assert (web.files, web.format, web.path) == (2, ".jsonl.gz", ("data/web/*.jsonl.gz",))
+    assert (len(web.found.files), web.found.formats) == (2, ".jsonl.gz")
+    assert web.fields == {"path": "data/web/*.jsonl.gz"}
     assert web.bytes == sum(len(text) for text in (*texts("web"), *texts("more")))
 
 
@@ -112,7 +113,7 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
     (tmp_path / "data" / "LICENSES" / "web.txt").write_text("Permission is granted to anyone.")
     (tmp_path / "data" / "code" / "LICENSE").write_text("Permission is granted to anyone.")
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.path, one.validation) for one in found.sources] == [
+    assert [(one.name, one.found.paths, one.found.validation) for one in found.sources] == [
         (name, (f"data/{name}/train.jsonl",), (f"data/{name}/validation.jsonl",))
         for name in ("code", "web")
     ]
@@ -134,11 +135,11 @@ def test_files_that_are_named_after_a_split_are_of_the_folder_that_they_are_in(
     for name in names:
         jsonl(tmp_path / name, [{"text": t} for t in texts(name)])
     found = start_experiment(["a/train.jsonl", "b/train.jsonl"], tmp_path / "one.yaml")
-    assert [(one.name, one.path) for one in found.sources] == [
+    assert [(one.name, one.found.paths) for one in found.sources] == [
         ("a", ("a/train.jsonl",)), ("b", ("b/train.jsonl",)),
     ]  # fmt: skip
     found = start_experiment(names, tmp_path / "two.yaml")
-    assert [(one.name, one.validation) for one in found.sources] == [
+    assert [(one.name, one.found.validation) for one in found.sources] == [
         ("a", ("a/valid.jsonl",)), ("b", ("b/valid.jsonl",)),
     ]  # fmt: skip
 
@@ -152,7 +153,7 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
                 [{"text": t} for t in texts(name)],
             )
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.path, one.validation) for one in found.sources] == [
+    assert [(one.name, one.found.paths, one.found.validation) for one in found.sources] == [
         (name, (f"data/train/{name}-00001.jsonl",), (f"data/dev/{name}-00001.jsonl",))
         for name in ("code", "web")
     ]
@@ -162,13 +163,11 @@ def test_rows_that_name_their_source_are_split(folder, tmp_path):
     rows = [{"text": t, "source": ("a b", "c")[n % 2]} for n, t in enumerate(texts("row"))]
     jsonl(tmp_path / "all.jsonl", rows)
     found = start_experiment(["all.jsonl"], tmp_path / "split.yaml")
-    assert [source.name for source in found.sources] == ["a b", "c"]
-    written = (tmp_path / "split_domains" / "c.jsonl").read_text().splitlines()
-    assert [json.loads(line)["text"] for line in written] == texts("row")[1::2]
+    assert [source.name for source in found.sources] == ["all/a b", "all/c"]
+    assert [source.bytes for source in found.sources] == [
+        sum(map(len, texts("row")[place::2])) for place in (0, 1)
+    ]
     assert check(load_config(tmp_path / "split.yaml")).problems == []
-    (tmp_path / "split.yaml").unlink()
-    with pytest.raises(ConfigError, match="split_domains already exists"):
-        start_experiment(["all.jsonl"], tmp_path / "split.yaml")
 
 
 ODD = {
