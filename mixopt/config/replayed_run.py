@@ -1,4 +1,4 @@
-"""What a base was trained on, as parts of a mixed domain: its shards, and its mean mixture."""
+"""What a base was trained on, as parts of a mixed domain: its shards, and the shares it drew."""
 
 from __future__ import annotations
 
@@ -15,36 +15,18 @@ from mixopt.system import checked_as, local_path, parse_json, read_json, read_te
 _WHAT = "give the directory of a mixopt pretrain, or one of its checkpoints"
 
 
-class _Stage(BaseModel):
-    steps: int | None = None
-    tokens: int = 0
-    to: dict[str, float] | None = None
-
-
-class _Schedule(BaseModel):
-    batch: int = Field(gt=0)
-    sequence_length: int = Field(gt=0)
-    stages: list[_Stage]
-
-
-class _Training(BaseModel):
-    steps: int
-
-
 class _Record(BaseModel):
     """What is read of `config.yaml` of a run."""
 
-    training: _Training
     corpus: str = ""
-    schedule: _Schedule | None = None
 
 
-class _Change(BaseModel):
-    """A line of `mixture_log.jsonl`: the first step of a mixture."""
+class _Line(BaseModel):
+    """What is read of a line of `metrics.jsonl`: tokens so far, and shares since the last line."""
 
     step: int
-    weights: dict[str, float]
-    shadow: bool | None = None
+    tokens: int
+    realised: dict[str, float]
 
 
 class _Index(BaseModel):
@@ -91,7 +73,7 @@ def replayed_run(given: str) -> dict[str, Any]:
         corpus = corpus / "corpus" if (corpus / "corpus").is_dir() else corpus
     index = _read(corpus / "index.json", _Index)
     domains = {name: _part(corpus / name, index.document_end(name)) for name in index.domains}
-    mixture = mean_mixture(run, record, index.domains, _last_step(path))
+    mixture = drawn_mixture(run, index.domains, _last_step(path))
     return {"domains": domains, "mixture": mixture}
 
 
@@ -130,47 +112,22 @@ def _last_token(file: str, dtype: str) -> int:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def mean_mixture(
-    run: Path, record: _Record, names: Sequence[str], until: int | None
-) -> dict[str, float]:
-    """Return the mean mixture over the steps of a run up to one, which have the same tokens."""
-    last = record.training.steps if until is None else min(record.training.steps, until)
-    changes = _changes(run / "mixture_log.jsonl", last)
-    stops = [*(change.step for change in changes[1:]), last + 1]
-    ramps = {} if record.schedule is None else _ramps(record.schedule)
-    sums_D = np.zeros(len(names))
-    for change, stop in zip(changes, stops, strict=True):
-        steps, (length, to) = stop - change.step, ramps.get(change.step, (0, None))
-        held_D = end_D = np.array([change.weights.get(name, 0.0) for name in names])
-        if to is not None and steps <= length:  # what the ramp has come to
-            to_D = np.array([to.get(name, 0.0) for name in names])
-            end_D = held_D + (to_D - held_D) * steps / length
-        sums_D += steps * (held_D + end_D) / 2
-    return dict(zip(names, (sums_D / (sums_D.sum() or 1.0)).tolist(), strict=True))
-
-
-def _changes(log: Path, last: int) -> list[_Change]:
-    """Return the mixtures that a run trained on up to a step, by when each began."""
-    lines = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}")).splitlines()
-    changes = [checked_as(_Change, parse_json(line, str(log)), str(log)) for line in lines]
-    trained = [one for one in changes if one.step <= last and not one.shadow]
-    if not trained:
-        raise ConfigError(f"{log}: has no mixture up to step {last}; {_WHAT} that has trained")
-    return trained
-
-
-def _ramps(schedule: _Schedule) -> dict[int, tuple[int, dict[str, float] | None]]:
-    """Return the steps of each stage of a schedule and the mixture that it goes to, by its start.
-
-    Tokens are rounded to steps as mixopt.sampling.schedule does it.
-    """
-    found, asked, given, size = {}, 0, 0, schedule.batch * schedule.sequence_length
-    for stage in schedule.stages:
-        asked += stage.tokens if stage.steps is None else stage.steps * size
-        steps = (2 * (asked - given) + size) // (2 * size) if stage.steps is None else stage.steps
-        found[given // size + 1] = (steps, stage.to)
-        given += steps * size
-    return found
+def drawn_mixture(run: Path, names: Sequence[str], until: int | None) -> dict[str, float]:
+    """Return the share of each domain in what a run has trained on, up to a step."""
+    log, before, sums_D = run / "metrics.jsonl", 0, np.zeros(len(names))
+    text = read_text(log, missing=lambda: ConfigError(f"{log}: not found; {_WHAT}"))
+    for place, line in enumerate(text.splitlines(), start=1):
+        content = parse_json(line, f"{log}:{place}")
+        if not isinstance(content, dict) or not content.get("realised"):
+            continue
+        one: _Line = checked_as(_Line, content, f"{log}:{place}", ConfigError)
+        if until is not None and before and one.step > until:
+            break
+        shares_D = np.array([one.realised.get(name, 0.0) for name in names])
+        before, sums_D = one.tokens, sums_D + (one.tokens - before) * shares_D
+    if not before:
+        raise ConfigError(f"{log}: has no step that was trained; {_WHAT} that has trained")
+    return dict(zip(names, (sums_D / sums_D.sum()).tolist(), strict=True))
 
 
 def _read(file: Path, shape: type[Any]) -> Any:

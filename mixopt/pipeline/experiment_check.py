@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,14 @@ from mixopt.pipeline.experiment_cost import (
     Costs,
     KnownSizes,
     ScoringCost,
-    estimated_speed,
     evaluation_tokens,
     known_sizes,
     largest_weights,
-    measured_speed,
     proxy_parameters,
     scoring_cost,
     shortage_line,
     training_parts,
+    trial_speed,
     written_bytes,
 )
 from mixopt.pipeline.trial_training import check_start
@@ -75,7 +74,7 @@ class Check:
             "natural": None if self.natural is None else dict(self.natural),
             "training": [asdict(part) for part in costs.parts],
             "tokens": costs.tokens,
-            "scoring": None if self.scoring is None else self.scoring.to_json(),
+            "scoring": None if self.scoring is None else asdict(self.scoring),
             "parameters": costs.parameters,
             "flops": costs.flops,
             "tokens_per_second": costs.tokens_per_second,
@@ -94,9 +93,8 @@ class Check:
         facts = []
         for part in costs.parts:
             count = _range((part.least, part.most), str)
-            text = f"{count} trials, {short_count(part.tokens)} tokens each"
-            facts.append((part.part, text))
-        facts.append(("total", f"{_range(costs.tokens, short_count)} tokens{self._operations()}"))
+            facts.append((part.part, f"{count} trials, {short_count(part.tokens)} tokens each"))
+        facts.append(("total", self._total()))
         if self.scoring is not None:
             facts.append(("scores", self.scoring.describe()))
         facts.append(("trains on", self._place()))
@@ -108,21 +106,32 @@ class Check:
         facts.append(("writes", f"{out}: about {written}"))
         if any(True for _ in experiment_urls(self.config)):
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
-        lines = [*self._domain_lines(), "", *(_labelled(*fact) for fact in facts)]
-        return lines + [f"warning: {warning}" for warning in self.warnings]
+        hanging = " " * (LABEL_WIDTH + 1)
+        shown = [wrapped(f"{f'{label}:':{LABEL_WIDTH}} {text}", hanging) for label, text in facts]
+        return [*self._domain_lines(), "", *shown, *(f"warning: {one}" for one in self.warnings)]
 
     def short_lines(self, out: Path) -> list[str]:
-        """Return the answer in at most five lines, for the beginning of a run."""
-        costs = self.costs
+        """Return the answer in a few lines, for the beginning of a run."""
+        inventory, natural = self.sizes.inventory, self.natural
+        count = len(self.config.corpus.domains)
+        domains = "1 domain" if count == 1 else f"{count} domains"
+        if inventory is None or natural is None:
+            domains += ", sizes not given"
+        else:
+            largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
+            shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
+            total = short_count(sum(inventory.values()))
+            domains += f" of {total} tokens ({self.sizes.basis}): {shown}"
+            domains += ", ..." if count > MAX_SHARES else ""
         trials = ", ".join(
             f"{_range((part.least, part.most), str)} trials of {short_count(part.tokens)} tokens"
             f" ({part.part})"
-            for part in costs.parts
+            for part in self.costs.parts
         )
-        written = bytes_text(sum(costs.written.values()))
+        written = bytes_text(sum(self.costs.written.values()))
         lines = [
-            self._short_domains(),
-            f"{trials}: {_range(costs.tokens, short_count)} tokens{self._operations()}",
+            domains,
+            f"{trials}: {self._total()}",
             f"trains on {self._place()}; writes {out}, about {written}",
         ]
         return lines + [f"warning: {warning}" for warning in self.warnings]
@@ -143,23 +152,13 @@ class Check:
                 row.append(f"{natural[name] * target / inventory[name]:.2g}")
         return table_text(title, columns, rows).rstrip("\n").split("\n")
 
-    def _short_domains(self) -> str:
-        natural, count = self.natural, len(self.config.corpus.domains)
-        domains = "1 domain" if count == 1 else f"{count} domains"
-        if natural is None:
-            return f"{domains}, sizes not given"
-        largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
-        shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
-        more = ", ..." if count > MAX_SHARES else ""
-        total = short_count(sum((self.sizes.inventory or {}).values()))
-        return f"{domains} of {total} tokens ({self.sizes.basis}): {shown}{more}"
-
-    def _operations(self) -> str:
+    def _total(self) -> str:
         flops, parameters = self.costs.flops, self.costs.parameters
+        text = f"{_range(self.costs.tokens, short_count)} tokens"
         if flops is None or parameters is None:
-            return ""
+            return text
         shown = _range(flops, lambda value: f"{value:.1e}")
-        return f", {shown} FLOPs at {short_count(parameters)} parameters"
+        return f"{text}, {shown} FLOPs at {short_count(parameters)} parameters"
 
     def _place(self) -> str:
         kinds = dict.fromkeys(self.devices)
@@ -170,11 +169,6 @@ class Check:
 def _range(values: tuple[Any, Any], shown: Callable[[Any], str]) -> str:
     least, most = map(shown, values)
     return least if least == most else f"{least} to {most}"
-
-
-def _labelled(label: str, text: str) -> str:
-    """Return a line whose further lines are below its text."""
-    return wrapped(f"{label + ':':{LABEL_WIDTH}} {text}", hanging=" " * (LABEL_WIDTH + 1))
 
 
 def check(
@@ -203,6 +197,8 @@ def check(
         >>> found.problems, found.costs.tokens
         ([], ...)
     """
+    from mixopt.objective import Objective
+
     problems: list[MixoptError] = []
     try:
         sizes = known_sizes(config, out, source)
@@ -213,36 +209,27 @@ def check(
     proxy = scoring = None
     with _noted(problems):
         proxy = _checked_proxy(config)
-    for one in _source_checks(config, is_sized=is_sized):
+    for one in (
+        *_source_checks(config, is_sized=is_sized),
+        partial(check_token_unit, config),
+        partial(Objective.from_config, config.aim, config.losses),
+        partial(_check_guardrails, config),
+        partial(_check_design, config, sizes),
+    ):
         with _noted(problems):
             one()
     with _noted(problems):
-        check_token_unit(config)
-    with _noted(problems):
-        _check_objective(config)
-    with _noted(problems):
-        _check_guardrails(config)
-    with _noted(problems):
-        _check_design(config, sizes)
-    with _noted(problems):
         scoring = scoring_cost(config)
-    warnings = [
-        *_shared_text(config),
-        *_warnings(config, sizes),
-        *_broken_by_baselines(config, sizes),
-    ]
+    warnings = [*_shared_text(config), *_size_warnings(config, sizes)]
     devices = _devices(config, problems, warnings)
     parts = training_parts(config, validates=validates)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
     if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
-        rate, counted = _speed(config, proxy, sizes.vocab_size, devices)
+        rate, counted = trial_speed(config, proxy, sizes.vocab_size, devices)
         parameters = parameters or counted
-    written, evaluation = (
-        written_bytes(parts, sizes, config.corpus.domains),
-        evaluation_tokens(config),
-    )
-    costs = Costs(parts, parameters, rate, len(devices), written, evaluation)
+    written = written_bytes(parts, sizes, config.corpus.domains)
+    costs = Costs(parts, parameters, rate, len(devices), written, evaluation_tokens(config))
     return Check(config, problems, warnings, sizes, costs, devices, scoring)
 
 
@@ -272,19 +259,6 @@ def _checked_proxy(config: Config) -> Proxy:
     if callable(check_here) and config.sweep.executor == "local":
         check_here()
     return proxy
-
-
-def _speed(
-    config: Config, proxy: Proxy, vocab_size: int, devices: list[str]
-) -> tuple[float, int | None]:
-    from mixopt.trials import Training
-
-    flops: Any = getattr(proxy, "flops_per_token", None)
-    if callable(flops) and set(devices) == {"cpu"}:
-        return estimated_speed(flops(vocab_size)), None
-    request = config.proxy
-    training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
-    return measured_speed(proxy, vocab_size, training)
 
 
 def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], object]]:
@@ -336,30 +310,6 @@ def _shared_text(config: Config) -> Iterator[str]:
         yield f"{file} is text of {both}; give each file to one domain"
 
 
-def _broken_by_baselines(config: Config, sizes: KnownSizes) -> Iterator[str]:
-    """Warn of baselines beyond the run's limits: they are trained, and may not be recommended."""
-    from mixopt.proposals import FullRun, known_baseline, named
-
-    known, _ = _as_far_as_known(config, sizes)
-    inventory = sizes.inventory or dict.fromkeys(config.corpus.domains, 1)
-    full = FullRun(inventory, config.propose.target_tokens, config.constraints.max_epochs)
-    try:
-        limits = _constraints(known, sizes.inventory)
-    except MixoptError:
-        return  # a problem already
-    for one in config.validation.baselines:
-        if sizes.inventory is None and one.weights is None:
-            continue
-        try:
-            mixture = known_baseline(one, full)
-        except MixoptError:
-            continue  # found when it is made
-        broken = [] if mixture is None else limits.violations(mixture)
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        if broken:
-            yield f"baseline {named(one.name)} breaks limits of this run: {broken[0]}{more}"
-
-
 def check_token_unit(config: Config) -> None:
     """Check for a tokenizer to tell the bytes of tokens, where the objective needs them."""
     sources = {**config.corpus.sources, **config.evaluation}
@@ -377,17 +327,9 @@ def check_token_unit(config: Config) -> None:
         )
 
 
-def _check_objective(config: Config) -> None:
-    from mixopt.objective import Objective
-
-    Objective.from_config(config.aim, config.losses)
-
-
 def _check_guardrails(config: Config) -> None:
-    from mixopt.constraints import Constraints
-
     only = type(config.constraints)(guardrails=config.constraints.guardrails)
-    guardrails = Constraints.from_config(only, dict.fromkeys(config.corpus.domains, 1)).guardrails
+    guardrails = _limits(config.model_copy(update={"constraints": only}), None).guardrails
     if guardrails is not None:
         guardrails.margins(config.losses)
 
@@ -398,7 +340,7 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
 
     known, natural = _as_far_as_known(config, sizes)
     try:
-        constraints = _constraints(known, sizes.inventory)
+        constraints = _limits(known, sizes.inventory)
         design_constraints(known.design, natural, constraints)
         mixtures = known.design.first_round + len(known.design.anchors)
         if sizes.inventory is not None:
@@ -408,21 +350,18 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
         if sizes.is_exact or sizes.inventory is None:
             raise
         return
-    fault = None if config.design.anneals else fold_fault(config, mixtures)
-    if fault is not None:
-        raise ConfigError(fault)
+    check_folds(config, mixtures)
 
 
-def fold_fault(config: Config, mixtures: int) -> str | None:
-    """Say what is wrong where a first round has fewer mixtures than there are folds."""
+def check_folds(config: Config, mixtures: int) -> None:
+    """Check that a first round has as many mixtures as there are folds."""
     folds = config.fit.folds
-    if mixtures >= folds:
-        return None
-    name = "the first of design.rounds" if config.design.rounds else "design.trials"
-    return (
-        f"fit.folds: {folds} folds need at least {folds} different mixtures, and the design has"
-        f" {mixtures}; raise {name}, or lower fit.folds"
-    )
+    if mixtures < folds and config.design.anneals is None:
+        name = "the first of design.rounds" if config.design.rounds else "design.trials"
+        raise ConfigError(
+            f"fit.folds: {folds} folds need at least {folds} different mixtures, and the design has"
+            f" {mixtures}; raise {name}, or lower fit.folds"
+        )
 
 
 def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
@@ -440,7 +379,7 @@ def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture
     return config.model_copy(update=known), Mixture.uniform(tuple(config.corpus.domains))
 
 
-def _constraints(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
+def _limits(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
     from mixopt.constraints import Constraints
 
     return Constraints.from_config(
@@ -469,24 +408,41 @@ def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -
     return [str(one) for one in devices]
 
 
-def _warnings(config: Config, sizes: KnownSizes) -> list[str]:
-    found = []
-    if sizes.inventory is None and config.propose.target_tokens is not None:
-        found.append(
+def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
+    """Warn of sizes that are not known, of baselines beyond limits, and of samples too small.
+
+    A baseline beyond the run's limits is trained, and may not be recommended.
+    """
+    from mixopt.proposals import FullRun, known_baseline, named
+
+    inventory = sizes.inventory
+    if inventory is None and config.propose.target_tokens is not None:
+        yield (
             "the sizes of the domains are not given, so shares and epochs refer to the prepared"
             " text: run mixopt check CONFIG --write inventory.yaml, and set corpus.inventory"
         )
     if sizes.basis == "estimated":
-        found.append(
+        yield (
             "sizes in bytes are converted at 4 bytes per token until the text is prepared;"
             " constraints that depend on them are checked then"
         )
-    if sizes.inventory is not None and sizes.sample is not None:
-        try:
-            limits = _constraints(config, sizes.inventory)
-            most = largest_weights(config, Mixture.natural(sizes.inventory), limits)
-        except MixoptError:
-            return found  # a problem already
-        line = shortage_line(config, sizes.sample, sizes.inventory, most)
-        found += [] if line is None else [line]
-    return found
+    short = None
+    with suppress(MixoptError):  # a problem already
+        if inventory is not None and sizes.sample is not None:
+            most = largest_weights(config, Mixture.natural(inventory), _limits(config, inventory))
+            short = shortage_line(config, sizes.sample, inventory, most)
+    if short is not None:
+        yield short
+    known, _ = _as_far_as_known(config, sizes)
+    tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
+    full = FullRun(tokens, config.propose.target_tokens, config.constraints.max_epochs)
+    for one in config.validation.baselines:
+        if inventory is None and one.weights is None:
+            continue
+        broken: list[str] = []
+        with suppress(MixoptError):  # limits are a problem already, a baseline is when it is made
+            mixture = known_baseline(one, full)
+            broken = [] if mixture is None else _limits(known, inventory).violations(mixture)
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        if broken:
+            yield f"baseline {named(one.name)} breaks limits of this run: {broken[0]}{more}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,7 +139,9 @@ class Costs:
     @property
     def flops(self) -> Range | None:
         """Operations of all trials, at least and at most; None without parameters."""
-        return None if self.parameters is None else self._scaled(6.0 * self.parameters)
+        least, most = self.tokens
+        per_token = 6.0 * (self.parameters or 0)
+        return None if self.parameters is None else (least * per_token, most * per_token)
 
     @property
     def seconds(self) -> Range | None:
@@ -150,10 +152,6 @@ class Costs:
         least = sum(part.least * (part.tokens + self.evaluation) for part in self.parts)
         most = sum(part.most * (part.tokens + self.evaluation) for part in self.parts)
         return least / rate, most / rate
-
-    def _scaled(self, factor: float) -> Range:
-        least, most = self.tokens
-        return least * factor, most * factor
 
 
 def evaluation_tokens(config: Config) -> float:
@@ -204,10 +202,6 @@ class ScoringCost:
     times: int
     share: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
-        return asdict(self)
-
     def describe(self) -> str:
         """Say what it is in a line."""
         times = "once" if self.times == 1 else f"{self.times} times"
@@ -242,6 +236,18 @@ def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
     """Return the weights of a trial; None where the proxy does not say before it trains."""
     count: Any = getattr(proxy, "parameters", None)
     return int(count(vocab_size)) if callable(count) else None
+
+
+def trial_speed(
+    config: Config, proxy: Proxy, vocab_size: int, devices: Sequence[str]
+) -> tuple[float, int | None]:
+    """Return the tokens a second of a trial here, and the weights that it had if it was trained."""
+    flops: Any = getattr(proxy, "flops_per_token", None)
+    if callable(flops) and set(devices) == {"cpu"}:
+        return estimated_speed(flops(vocab_size)), None
+    request = config.proxy
+    training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
+    return measured_speed(proxy, vocab_size, training)
 
 
 def estimated_speed(flops_per_token: float) -> float:

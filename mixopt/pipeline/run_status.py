@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.pipeline.rounds import planned_trials
@@ -47,7 +48,6 @@ MAX_NAMED = 3  # trials that a reason names
 MAX_REASON = 300  # characters
 NAME_WIDTH = 9  # columns of a step's name
 LOCAL = "local"  # the executor whose work ends with its owner
-NODE_COLUMNS = ("node", "device", "workers", "running", "done", "lost", "tokens/s")
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -123,35 +123,35 @@ def _step_status(run: Run, step: Step, *, in_use: bool) -> dict[str, Any]:
 def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
     folder, is_running = step.trial_folder(run.path), step_state == "running"
-    workers = read_progress(folder) if is_running else []
     # What outlives its owner, or never had one, has no one else to speak for it.
     alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
     left = left_running(run, folder) if alone else []
+    workers = read_progress(folder) if is_running else left
     found: dict[str, Any] = {}
     if (folder / GROUPS).exists():
-        found = _counted(run, step, left or workers)
+        found = _counted(run, step, workers)
     if alone and (unknown := not_asked(run)) is not None:
         found["not_asked"] = unknown
     if left:
         found["going_on"] = len(left)
-        found["running"] = sum(len(group.trials) for group in left)
-        found["workers"] = [asdict(group) for group in left]
     if workers:
+        found["running"] = sum(len(group.trials) for group in workers)
+        found["workers"] = [asdict(group) for group in workers]
+    rate = sum(group.tokens_per_second or 0.0 for group in workers)
+    if rate and is_running:
         to_go = found.get("trials", 0) - found.get("ended", 0)
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
+        by_tokens = max(0.0, (to_go * each - sum(group.done for group in workers)) / rate)
         known = seconds_left(read_attempts(folder), workers, to_go)
-        return found | _running(workers, to_go * each, known)
-    if is_running and found and (seconds := _left(run, step, found["trials"])) is not None:
-        found["left"] = seconds
+        found["tokens_per_second"] = round(rate, 1)
+        found["left"] = round(by_tokens if known is None else known, 1)
     return found
 
 
 def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, Any]:
     """Return counts of trials, why some failed, and hours and nodes by the log of attempts."""
     folder = step.trial_folder(run.path)
-    total = sum(len(names) for names in read_groups(folder))
-    if step is SWEEP:
-        total = planned_trials(run)
+    total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
     results = [read_entry(path)[1] for path in step.trial_files(run.path)]
     finished = sum(result.status == "finished" for result in results)
     counts = {"trials": total, "ended": len(results), "finished": finished}
@@ -160,18 +160,9 @@ def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, A
         found["reasons"] = reasons
     attempts = read_attempts(folder)
     if attempts or workers:
-        left = max(0, total - len(results))
-        totals = _rounded(sweep_totals(attempts, workers, left))
+        totals = sweep_totals(attempts, workers, max(0, total - len(results)))
         found |= {name: value for name, value in totals.items() if value is not None}
     return found
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -180,37 +171,14 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     for result in sorted(results, key=lambda one: one.trial):
         if result.status != "finished":
             groups.setdefault(failure_kind(result), []).append(result)
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
     return [
         {
             "reason": group[0].reason or group[0].status,
             "status": group[0].status,
             "trials": [result.trial for result in group],
         }
-        for group in ordered
+        for group in sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
     ]
-
-
-def _running(workers: Sequence[GroupState], tokens: int, left: float | None) -> dict[str, Any]:
-    """Return what only a running sweep knows; without a time left, by the tokens to train."""
-    known: dict[str, Any] = {"running": sum(len(group.trials) for group in workers)}
-    rate = sum(group.tokens_per_second or 0.0 for group in workers)
-    if rate:
-        known["tokens_per_second"] = round(rate, 1)
-        by_tokens = max(0.0, (tokens - sum(group.done for group in workers)) / rate)
-        known["left"] = round(by_tokens if left is None else left, 1)
-    return {**known, "workers": [asdict(group) for group in workers]}
-
-
-def _left(run: Run, step: Step, total: int) -> float | None:
-    """Return the seconds left, by the trials since groups were last formed; None below two."""
-    begun = (step.trial_folder(run.path) / GROUPS).stat().st_mtime
-    files = step.trial_files(run.path)
-    times = sorted(t for t in (path.stat().st_mtime for path in files) if t >= begun)
-    if len(times) < 2 or len(files) >= total:
-        return None
-    each = (times[-1] - begun) / len(times)
-    return max(0.0, round(each * (total - len(files)) - (time.time() - times[-1]), 1))
 
 
 def left_running(run: Run, folder: Path) -> list[GroupState]:
@@ -311,8 +279,7 @@ def _hours(value: float) -> str:
     """Return hours with two digits, never as a power of ten."""
     if value >= 10:
         return f"{value:,.0f}"
-    text = f"{value:.2g}"
-    return f"{float(text):.10f}".rstrip("0") if "e" in text else text
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]:
@@ -321,27 +288,18 @@ def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         text = reason["reason"][:MAX_REASON]
         yield f"{len(names)} {state}: {text} ({', '.join(names[:MAX_NAMED])}{more})"
-    others = reasons[MAX_REASONS:]
-    if others:
-        count = sum(len(reason["trials"]) for reason in others)
-        yield f"{count} for {len(others)} other reasons; --json lists all"
+    if len(reasons) > MAX_REASONS:
+        yield f"and {len(reasons) - MAX_REASONS} other reasons; --json lists all"
     if reasons:
         yield f"log: mixopt status {path} --logs {reasons[0]['trials'][0]}"
 
 
 def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
     unit = "gpu" if any(node["gpu_hours"] for node in nodes) else "cpu"
-    rows = [(*NODE_COLUMNS, f"{unit.upper()} hours")]
     for node in nodes[:MAX_NODES]:
-        counts = [str(node[name]) for name in ("workers", "running", "done", "lost")]
-        rate = node["tokens_per_second"]
-        speed, hours = "" if rate is None else short_count(rate), _hours(node[f"{unit}_hours"])
-        rows.append((node["node"], node["kind"], *counts, speed, hours))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        left = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
-        right = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
-        yield "  ".join((*left, *right))
+        counts = ", ".join(f"{node[name]} {name}" for name in ("running", "done", "lost"))
+        hours = f"{_hours(node[f'{unit}_hours'])} {unit.upper()} hours"
+        yield f"{node['node']} ({node['kind']}, {node['workers']} workers): {counts}, {hours}"
     if len(nodes) > MAX_NODES:
         yield f"and {len(nodes) - MAX_NODES} more nodes; --json lists all"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError, RunError
-from mixopt.pipeline.experiment_check import check, check_token_unit, fold_fault
+from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_line
 from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.pipeline.trial_training import means_of, sweep, with_start_hash
@@ -225,10 +225,7 @@ def _design(run: Run, say: Say) -> None:
         run.config.seed,
         say=lambda line: say(f"design: {line}"),
     )
-    of_anneals = run.config.design.anneals is not None
-    fault = None if of_anneals else fold_fault(run.config, len({trial.mixture for trial in trials}))
-    if fault is not None:
-        raise ConfigError(fault)
+    check_folds(run.config, len({trial.mixture for trial in trials}))
     write_design(trials, run.path / "design.parquet")
     most = largest_weights(run.config, run.natural, run.constraints)
     short = shortage_line(run.config, run.corpus.inventory, run.inventory, most)

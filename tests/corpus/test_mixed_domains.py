@@ -232,13 +232,13 @@ def test_documents_whose_end_is_no_id_are_taken_in_blocks(tmp_path):
 
 
 def replayed(files, folder, **stated):
-    """What was made of a base's tokens: its corpus, and the two files that say its mixture."""
+    """What was made of a base's tokens: its corpus, and the two files that say what it drew."""
     sources = {n: s | {"document_end": 0} | stated for n, s in token_files(folder).items()}
     content = {"corpus": {"domains": sources}, "objective": {"target": "web"}}
     base = prepared(folder, content).path.parent
     (base / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 1}}))
-    line = {"step": 1, "weights": {"web": 0.5, "code": 0.5}}
-    (base / "mixture_log.jsonl").write_text(json.dumps(line) + "\n")
+    line = {"step": 1, "tokens": 64, "realised": {"web": 0.5, "code": 0.5}}
+    (base / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     (folder / "run").mkdir()
     mixed = {"from": str(base), "tokens": 8_000}
     return prepared(folder / "run", experiment(files, mixed)).provenance["mixed"]["replay"]
