@@ -21,7 +21,6 @@ from mixopt.cli.options import (
     Whole,
     app,
     complain,
-    complete_directory,
     config_of,
     directory_of,
     option,
@@ -222,13 +221,9 @@ def status_command(
         Argument(
             metavar="RUN|FOLDER",
             help="A run directory, or a folder of several.",
-            autocompletion=complete_directory,
         ),
     ],
     logs: Annotated[Text, option("--logs", "Print the log of this trial.", "TRIAL")] = None,
-    follow: Annotated[
-        bool, option("--follow", "With --logs: new lines until it ends.", short="-f")
-    ] = False,
     lines: Annotated[
         Whole, option("--lines", "With --logs: the last N lines.", short="-n", least=0)
     ] = None,
@@ -242,10 +237,10 @@ def status_command(
 
     Of a folder, show the runs in it.
     """
-    if logs is None and (follow or lines is not None):
-        raise ConfigError("--follow and --lines need --logs TRIAL, such as t0007")
+    if logs is None and lines is not None:
+        raise ConfigError("--lines needs --logs TRIAL, such as t0007")
     if logs is not None:
-        _print_log(directory, logs, follow, lines, trust, as_json)
+        _print_log(directory, logs, lines, trust, as_json)
     elif show_readiness:
         _print_readiness(directory, trust, as_json)
     elif directory.is_dir() and not (directory / "config.yaml").exists():
@@ -289,30 +284,21 @@ def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
     print_json(found.to_json()) if as_json else show(readiness_text(found))
 
 
-def _print_log(
-    directory: Path, trial: str, follow: bool, lines: int | None, trust: bool, as_json: bool
-) -> None:
-    from mixopt.pipeline import find_log, follow_log, log_lines, missing_log, not_asked
+def _print_log(directory: Path, trial: str, lines: int | None, trust: bool, as_json: bool) -> None:
+    from mixopt.pipeline import find_log, log_lines, missing_log
     from mixopt.run_directory import load_run
 
-    if follow and as_json:
-        raise ConfigError("--follow and --json do not go together; give one of them")
     run = load_run(directory, trust=trust)
     log = find_log(run, trial)
     if as_json:
         content = None if log is None else list(log_lines(log, lines))
         print_json({"trial": trial, "log": log and str(log.path), "lines": content})
-        return
-    if log is not None:
-        say(f"{log.path}:")
-    if follow and (unknown := not_asked(run)) is not None:
-        say(unknown)
-    if log is None and not follow:
+    elif log is None:
         show(missing_log(run, trial))
-        return
-    found = follow_log(run, trial, lines) if follow or log is None else log_lines(log, lines)
-    for line in found:
-        show_as_is(line)
+    else:
+        say(f"{log.path}:")
+        for line in log_lines(log, lines):
+            show_as_is(line)
 
 
 @app.command("stop")

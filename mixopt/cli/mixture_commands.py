@@ -28,7 +28,6 @@ from mixopt.cli.options import (
     Words,
     app,
     chosen_objective,
-    complete_directory,
     option,
     print_json,
     say,
@@ -53,7 +52,6 @@ def predict_command(
         Argument(
             metavar="RUN|FIT|SCHEDULE|MIXTURE",
             help="A run directory, a folder with a fit, or YAML of what a job draws from.",
-            autocompletion=complete_directory,
         ),
     ],
     weights: Annotated[

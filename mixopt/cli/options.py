@@ -22,29 +22,6 @@ if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
 RUNS = "runs"  # where run directories are by default
-MAX_COMPLETIONS = 200
-
-
-def complete_directory(incomplete: str) -> list[str]:
-    """Return the run directories under `runs/` and the paths that begin with what is typed."""
-    folder = Path(incomplete).parent if incomplete else Path(RUNS)
-    if incomplete.endswith("/"):
-        folder = Path(incomplete)
-    places = [folder] if folder == Path(RUNS) else [Path(RUNS), folder]
-    found = dict.fromkeys(path for place in places for path in _completions(place))
-    return [text for text in found if text.startswith(incomplete)][:MAX_COMPLETIONS]
-
-
-def _completions(folder: Path) -> list[str]:
-    """Return the runs of a folder, else its folders and YAML files."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return []
-    runs = [str(path) for path in entries if (path / "config.yaml").is_file()]
-    others = [f"{path}/" for path in entries if path.is_dir() and str(path) not in runs]
-    files = [str(path) for path in entries if path.suffix in {".yaml", ".yml"}]
-    return [text for text in (*runs, *files, *others) if not Path(text).name.startswith(".")]
 
 
 COMMAND = "next: "  # begins a line with a command to copy
@@ -96,18 +73,14 @@ ConfigPath = Annotated[
     Argument(
         metavar="CONFIG|RUN",
         help="The experiment's YAML file, or the directory of its run.",
-        autocompletion=complete_directory,
     ),
 ]
-Directory = Annotated[
-    Path, Argument(metavar="RUN", help="A run directory.", autocompletion=complete_directory)
-]
+Directory = Annotated[Path, Argument(metavar="RUN", help="A run directory.")]
 Fitted = Annotated[
     Path,
     Argument(
         metavar="RUN|FIT",
         help="A run directory, or a folder with a fit.",
-        autocompletion=complete_directory,
     ),
 ]
 OutPath = Annotated[

@@ -26,7 +26,6 @@ from .from_fit import (
 )
 from .run_status import (
     Stopped as Stopped,
-    not_asked as not_asked,
     status as status,
     status_lines as status_lines,
     status_of_folder as status_of_folder,
@@ -37,7 +36,6 @@ from .steps import run as run, sweep_script as sweep_script
 from .trial_logs import (
     failed_trials as failed_trials,
     find_log as find_log,
-    follow_log as follow_log,
     log_lines as log_lines,
     missing_log as missing_log,
 )

@@ -1,18 +1,15 @@
-"""The log of a trial, wherever it trained: find it, print it, follow it."""
+"""The log of a trial, wherever it trained: find it and print it."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mixopt.errors import RunError, did_you_mean
-from mixopt.pipeline.run_status import left_running
 from mixopt.run_directory import STEPS, Run, Step
 from mixopt.sweeps import (
     FILES,
@@ -24,12 +21,11 @@ from mixopt.sweeps import (
     read_entry,
     read_groups,
 )
-from mixopt.system import check_name, is_in_use
+from mixopt.system import check_name
 
 LOG = "log.txt"
 MAX_DEPTH = 3  # folders below that of a trial
 MAX_LINE = 1 << 16  # bytes
-POLL_SECONDS = 0.5  # between two looks at a log that is followed
 
 
 def find_log(run: Run, trial: str) -> LogPart | None:
@@ -50,26 +46,6 @@ def missing_log(run: Run, trial: str) -> str:
     result = read_entry(path)[1]
     why = f": {result.reason}" if result.reason else ""
     return f"{trial}: {result.status}{why}; no log found here{where}"
-
-
-def follow_log(
-    run: Run, trial: str, last: int | None = None, wait: Callable[[float], None] = time.sleep
-) -> Iterator[str]:
-    """Yield the lines of a trial's log, and those that are added until the trial has ended."""
-    folder, before = _step_of(run, trial).trial_folder(run.path), LogPart(Path())
-    while True:
-        over = not (is_in_use(run.path) or left_running(run, folder))
-        over = (folder / f"{trial}.json").exists() or over
-        part = find_log(run, trial)
-        if part is not None:
-            fresh = (part.path, part.begun) != (before.path, before.begun)
-            rest = part if fresh else replace(part, start=before.start)
-            rest = replace(rest, stop=_whole_lines(rest, to_the_end=over))
-            yield from log_lines(rest, last if fresh else None)
-            before = replace(part, start=rest.stop or 0)
-        if over:
-            return
-        wait(POLL_SECONDS)
 
 
 def log_lines(part: LogPart, last: int | None = None) -> Iterator[str]:
@@ -132,15 +108,3 @@ def _own_logs(folder: Path) -> list[Path]:
 def _attempt(path: Path) -> tuple[list[int], float]:
     numbers = re.findall(r"attempt-(\d{1,9})", path.parent.name)
     return [int(number) for number in numbers], path.stat().st_mtime
-
-
-def _whole_lines(part: LogPart, *, to_the_end: bool) -> int:
-    """Return where the last whole line of a part ends; the end where the rest counts too."""
-    size = part.path.stat().st_size if part.stop is None else part.stop
-    if to_the_end or size <= part.start:
-        return max(size, part.start)
-    back = min(size - part.start, MAX_LINE)
-    with part.path.open("rb") as stream:
-        stream.seek(size - back)
-        at = stream.read(back).rfind(b"\n")
-    return size - back + at + 1 if at >= 0 else part.start

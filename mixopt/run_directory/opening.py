@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 HEADER = "The resolved configuration of this run; written by mixopt."
 MAX_RUNS = 20  # that a message lists
-_SQLITE = b"SQLite format 3\0"
 
 
 def open_run(
@@ -67,25 +66,16 @@ def working_in(path: Path) -> Iterator[None]:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file, not a run directory; use another --out")
     entries = path.iterdir() if path.is_dir() else ()
-    others = [one for one in entries if not (is_leftover(one.name) or _is_of_mlflow(one))]
+    of_mlflow = ("mlartifacts", "mlruns", "mlflow.db")
+    others = [
+        one
+        for one in entries
+        if not (is_leftover(one.name) or one.name.partition("-")[0] in of_mlflow)
+    ]
     if others and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):
         yield
-
-
-def _is_of_mlflow(path: Path) -> bool:
-    """Tell whether a file or folder is one that MLflow makes; links are none."""
-    if path.is_symlink() or path.is_dir():
-        return path.name in ("mlartifacts", "mlruns") and not path.is_symlink()
-    name, _, end = path.name.partition("-")
-    if name != "mlflow.db" or end not in ("", "wal", "shm", "journal"):
-        return False
-    try:
-        with path.with_name(name).open("rb") as file:
-            return file.read(len(_SQLITE)) in (_SQLITE, b"")  # one that is not begun is empty
-    except OSError:
-        return False
 
 
 def load_run(path: str | Path, *, trust: bool = False) -> Run:

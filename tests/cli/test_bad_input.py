@@ -73,7 +73,7 @@ COMMANDS = [
     ("run {0}/tiny.yaml --from fit --until design", ["--from fit comes after --until design"]),
     ("run {0}/tiny.yaml --dry-run", ["'local' submits no script"]),
     ("status {0}", ["has no config.yaml, and no run in it"]),
-    ("status {0} --follow", ["--follow and --lines need --logs TRIAL"]),
+    ("status {0} --lines 3", ["--lines needs --logs TRIAL"]),
     ("status {0} --logs t0001 --lines -1", ["--lines", "greater than or equal to 0"]),
     ("status {0} --readiness", ["contains no fit"]),
     ("predict nowhere --weights a=1", ["contains no fit"]),

@@ -8,8 +8,8 @@ from command_line import mixopt
 from places import SUPPORT
 
 from mixopt import run as run_experiment
-from mixopt.pipeline import find_log, follow_log, log_lines
-from mixopt.run_directory import load_run
+from mixopt.pipeline import log_lines
+from mixopt.sweeps import LogPart
 from mixopt.system import host_name
 
 TALKING = '''
@@ -113,8 +113,7 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
     [
         (("--logs", "t9999"), "no trial 't9999'; known: natural, t0000"),
         (("--logs", "../steps"), "trial '../steps': a name has no '/'"),
-        (("--follow",), "--follow and --lines need --logs"),
-        (("--logs", "t0003", "--follow", "--json"), "give one of them"),
+        (("--lines", 3), "--lines needs --logs"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):
@@ -150,65 +149,8 @@ def test_a_link_that_leads_out_is_not_followed_unless_trusted(run, tmp_path):
         (folder / "log.txt").unlink()
 
 
-class Writer:
-    """Writes a log piece by piece, one each time that the follower waits."""
-
-    def __init__(self, path, pieces, at_the_end):
-        self.path, self.pieces, self.at_the_end = path, list(pieces), at_the_end
-
-    def __call__(self, seconds):
-        if self.pieces:
-            with self.path.open("a") as stream:
-                stream.write(self.pieces.pop(0))
-        else:
-            self.at_the_end()
-
-
-@pytest.fixture
-def training(run, monkeypatch):
-    """The same run, as if a command trained t0000 now."""
-    result = run / "trials" / "t0000.json"
-    kept = result.read_bytes()
-    result.unlink()
-    log = run / "trials" / "files" / "t0000" / "attempt-1" / "log.txt"
-    log.parent.mkdir(parents=True)
-    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: True)
-    yield log, lambda: result.write_bytes(kept)
-    result.write_bytes(kept)
-    log.unlink()
-    log.parent.rmdir()
-
-
-def test_a_log_is_followed_by_whole_lines_until_the_trial_ends(run, training):
-    log, end = training
-    log.write_text("zero\none\ntw")
-    wait = Writer(log, ["o\nthr", "ee\n", "four"], end)
-    assert list(follow_log(load_run(run), "t0000", 2, wait)) == [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-    ]
-
-
-def test_a_trial_that_does_not_train_yet_is_waited_for(run, training):
-    log, end = training
-    log.write_text("")
-    wait = Writer(log, ["one\n"], end)
-    assert list(follow_log(load_run(run), "t0000", None, wait)) == ["one"]
-
-
-def test_following_ends_with_the_owner(run, training, monkeypatch):
-    log, _ = training
-    log.write_text("one\ntw")
-    monkeypatch.setattr("mixopt.pipeline.trial_logs.is_in_use", lambda path: False)
-    assert list(follow_log(load_run(run), "t0000")) == ["one", "tw"]
-
-
-def test_a_long_line_is_given_in_pieces(run, training):
-    log, _ = training
-    log.write_text("x" * 200_000 + "\nend\n")
-    lines = list(log_lines(find_log(load_run(run), "t0000")))
+def test_a_long_line_is_given_in_pieces(tmp_path):
+    (tmp_path / "log.txt").write_text("x" * 200_000 + "\nend\n")
+    lines = list(log_lines(LogPart(tmp_path / "log.txt")))
     assert max(map(len, lines)) <= 1 << 16
     assert lines[-1] == "end"
