@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -141,10 +142,20 @@ def chosen_objective(
 
 
 def directory_of(config: Path, out: Path | None) -> Path:
-    """Return the run directory, `runs/<name of CONFIG>` where none is given."""
-    if out is None and config.name == "config.yaml" and (config.parent / "steps.json").exists():
+    """Return the run directory: `runs/<name of CONFIG>` where none is given, else its file's."""
+    from mixopt.errors import MixoptError
+    from mixopt.system import name_fault, read_yaml
+
+    if out is not None:
+        return out
+    if config.name == "config.yaml" and (config.parent / "steps.json").exists():
         return config.parent
-    return out if out is not None else Path(RUNS) / config.stem
+    content = None
+    with suppress(MixoptError):  # which the reader of the configuration reports
+        content = read_yaml(config)
+    name = content.get("name") if isinstance(content, dict) else None
+    is_name = isinstance(name, str) and name_fault(name) is None
+    return Path(RUNS) / (str(name) if is_name else config.stem)
 
 
 def config_of(source: Path) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mixopt.cli.mixture_commands import read_mixture, read_risk, read_size
+from mixopt.cli.options import directory_of
 from mixopt.errors import MixoptError
 
 
@@ -53,3 +56,12 @@ def test_a_size_is_parameters_and_tokens():
     for wrong in ("1e9", "layers=3"):
         with pytest.raises(MixoptError, match=f"--at {wrong}: expected parameters=P or tokens=T"):
             read_size(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("name: web", "web"), ("seed: 3", "a"), ("name: ../b", "a"), ("[", "a")]
+)
+def test_a_run_is_in_the_folder_of_the_name_that_the_file_has(tmp_path, text, expected):
+    (tmp_path / "a.yaml").write_text(text)
+    assert directory_of(tmp_path / "a.yaml", None) == Path("runs") / expected
+    assert directory_of(tmp_path / "a.yaml", Path("mine")) == Path("mine")
