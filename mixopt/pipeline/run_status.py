@@ -57,9 +57,8 @@ def status(run: Run) -> dict[str, Any]:
         >>> mixopt.status(run)["steps"]["sweep"]["finished"]
         12
     """
-    in_use = is_in_use(run.path)
-    steps = {step.name: _step_status(run, step, in_use=in_use) for step in STEPS}
-    running = in_use or any(entry.get("going_on") for entry in steps.values())
+    steps = {step.name: _step_status(run, step) for step in STEPS}
+    running = is_in_use(run.path) or any(entry.get("going_on") for entry in steps.values())
     recommended = None
     if steps[VALIDATE.name]["state"] == "done":
         found = run.recommendation
@@ -104,15 +103,15 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"{'':<{NAME_WIDTH}} {line}"
 
 
-def _step_status(run: Run, step: Step, *, in_use: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"state": "waiting"}
-    if run.is_done(step.name):
-        entry = {"state": "done", "seconds": run.log.seconds[step.name]}
-    elif (fault := run.log.fault(step.name)) is not None:
-        entry = {"state": run.log.state(step.name).state, "fault": fault}
-    elif run.log.state(step.name).state == "unfinished":
-        entry = {"state": "interrupted", "resume": run.command()}
-        entry = {"state": "running"} if in_use else entry
+def _step_status(run: Run, step: Step) -> dict[str, Any]:
+    state, fault = run.log.standing(step.name)
+    entry: dict[str, Any] = {"state": state}
+    if state == "done":
+        entry["seconds"] = run.log.seconds[step.name]
+    elif state == "interrupted":
+        entry["resume"] = run.command()
+    if fault:
+        entry["fault"] = fault
     if step.trains:
         entry |= _trials(run, step, entry["state"])
     if step is SWEEP and (prefix := prefix_progress(run)) is not None:

@@ -23,11 +23,7 @@ from mixopt.run_directory.steps import (
     VALIDATE,
     step_named,
 )
-from mixopt.system import (
-    Trust,
-    git_commit,
-    is_in_use,
-)
+from mixopt.system import Trust, git_commit
 
 if TYPE_CHECKING:
     import polars as pl
@@ -367,27 +363,19 @@ class Run:
 
     def __repr__(self) -> str:
         """Say which steps are done and what comes next; of a damaged run what is wrong."""
-        texts = {step.name: self._state_text(step.name) for step in STEPS}
-        text = f"{list(texts.values()).count('')} of {len(texts)} steps done"
-        following = next((name for name, state in texts.items() if state), None)
-        if following is not None:
-            text += f"; next: {following}{texts[following].removeprefix('waiting')}"
-        return f"Run({plain_line(str(self.path))!r}: {text})"
-
-    def _state_text(self, step: str) -> str:
-        """Return nothing for a step that is done, `waiting`, or what else it is after a comma."""
-        try:
-            if self.is_done(step):
-                return ""
-            fault, part = self.log.fault(step), self.log.state(step)
-        except (MixoptError, OSError) as error:
-            return f", cannot be used: {plain_line(str(error))}"
-        if fault is not None:
-            return f", cannot be used: {fault}"
-        if part.state != "unfinished":
-            return "waiting"
-        trials = f", {part.files} trials ended" if part.files else ""
-        return f", {'running' if is_in_use(self.path) else 'interrupted'}{trials}"
+        done, following = 0, ""
+        for step in STEPS:
+            try:
+                state, fault = self.log.standing(step.name)
+            except (MixoptError, OSError) as error:
+                state, fault = "damaged", plain_line(str(error))
+            done += state == "done"
+            if state != "done" and not following:
+                trials = len(step.trial_files(self.path))
+                about = f", cannot be used: {fault}" if fault else f", {state}"
+                about += f", {trials} trials ended" if trials and not fault else ""
+                following = f"; next: {step.name}{'' if state == 'waiting' else about}"
+        return f"Run({plain_line(str(self.path))!r}: {done} of {len(STEPS)} steps done{following})"
 
 
 def request_of(

@@ -32,6 +32,7 @@ from mixopt.system import (
     below,
     file_record,
     folder_records,
+    is_in_use,
     read_sealed,
     read_yaml,
     visible_files,
@@ -146,6 +147,15 @@ class StepLog:
             return part
         what = f"is for another mixture than {PROPOSAL}, which has changed"
         return self._part(asked, replace(part, state="outdated", faults={step: what}))
+
+    def standing(self, step: str) -> tuple[str, str]:
+        """Return how a step stands in a word of `mixopt status`, and what is wrong with it."""
+        if self.is_done(step):
+            return "done", ""
+        part, fault = self.state(step), self.fault(step)
+        if fault is None and part.state == "unfinished":
+            return ("running" if is_in_use(self.path) else "interrupted"), ""
+        return ("waiting" if fault is None else part.state), fault or ""
 
     def fault(self, step: str) -> str | None:
         """Say what is wrong with what a finished step left; None where all is whole."""
