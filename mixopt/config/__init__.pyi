@@ -23,7 +23,6 @@ from .experiment import (
     plugins_named as plugins_named,
     read_constraints as read_constraints,
     read_objective as read_objective,
-    with_stated_sizes as with_stated_sizes,
 )
 from .mixture_sections import (
     Anchor as Anchor,

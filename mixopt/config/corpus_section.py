@@ -297,6 +297,25 @@ class CorpusConfig(Section):
         "error", description="what to do with invalid UTF-8 or a broken line"
     )
 
+    @model_validator(mode="after")
+    def _sizes_of_file(self, info: ValidationInfo) -> CorpusConfig:
+        """Take the sizes of the file, so that the resolved configuration needs no file."""
+        if self.inventory is None:
+            return self
+        fault = url_fault(self.inventory) if is_url(self.inventory) else None
+        if not (info.context or {}).get(FILES, True):
+            fault = "a recorded configuration has the sizes themselves; state them by domain"
+        if fault is not None:
+            raise ValueError(f"inventory: {without_secrets(self.inventory)}: {fault}")
+        try:
+            where, sizes = _sizes(self.inventory, self.domains)
+        except MixoptError as error:
+            raise ValueError(str(error)) from error
+        domains = {n: _with_size(n, one, sizes.get(n), where) for n, one in self.domains.items()}
+        object.__setattr__(self, "domains", domains)
+        object.__setattr__(self, "inventory", None)
+        return self
+
     @property
     def mixed(self) -> dict[str, MixedConfig]:
         """The domains that are made of others."""
@@ -433,44 +452,26 @@ def _size(value: Any, where: str) -> Size:
             raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {found}")
 
 
-def with_file_of_sizes(corpus: CorpusConfig, *, trust: bool) -> CorpusConfig:
-    """Return the corpus with the sizes of its inventory file in its sources."""
-    if corpus.inventory is None:
-        return corpus
-    if not trust:
-        raise ConfigError(
-            f"corpus.inventory: {corpus.inventory}: a recorded configuration contains the "
-            "sizes themselves; state tokens or bytes of each domain"
-        )
-    where, sizes = _sizes(corpus.inventory, corpus.domains)
-    domains = {
-        name: _with_size(name, source, sizes.get(name), where)
-        for name, source in corpus.domains.items()
-    }
-    return corpus.model_copy(update={"domains": domains, "inventory": None})
-
-
 def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -> DomainConfig:
     """Return a source with the size that a file has for it, which may repeat what it states."""
-    if size is None:
-        if source.is_sized:
-            return source
-        raise ConfigError(
-            f"{where}: domain {name!r} is missing; add its tokens or bytes, as in"
-            f" `{name}: 5e9` (mixopt check CONFIG --write FILE finds them)"
+    if size is None and not source.is_sized:
+        raise ValueError(
+            f"{where}: domain {name!r} is missing; add its tokens or bytes, as in `{name}: 5e9`"
+            " (mixopt check CONFIG --write FILE finds them)"
         )
+    if size is None:
+        return source
     unit, value = size
     if source.is_tokens and unit == "bytes":
-        raise ConfigError(
+        raise ValueError(
             f"{where}: domain {name!r}: bytes are a size of text, but this domain is tokens; "
             f"give `{name}: 5e9`, its tokens"
         )
     own = "tokens" if source.tokens is not None else "bytes"
-    stated = getattr(source, own)
-    if source.is_sized and (own, stated) != size:
-        raise ConfigError(
-            f"corpus.domains.{name}.{own}: {stated}, and {where} has {unit}: {value} for it; "
-            "keep one of them"
+    if source.is_sized and (own, getattr(source, own)) != size:
+        raise ValueError(
+            f"domains.{name}.{own}: {getattr(source, own)}, and {where} has {unit}: {value} for it;"
+            " keep one of them"
         )
     return source.model_copy(update={unit: value})
 
@@ -484,7 +485,7 @@ def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) ->
                 yield ("evaluation", name, field), message
     sized = [name for name, source in corpus.domains.items() if source.is_sized]
     for name, source in corpus.domains.items():
-        if sized and corpus.inventory is None and not source.is_sized:
+        if sized and not source.is_sized:
             message = (
                 f"its size is not stated, but that of {sized[0]!r} is: give tokens or bytes of "
                 "every domain, or of none (mixopt check CONFIG --write FILE finds them)"

@@ -18,7 +18,6 @@ from mixopt.config.corpus_section import (
     source_urls,
     unusable_names,
     url_faults,
-    with_file_of_sizes,
 )
 from mixopt.config.mixture_sections import (
     CONTROL,
@@ -274,18 +273,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
         folder = Path(path).resolve().parent.joinpath(Path(config.proxy.folder).expanduser())
         proxy = config.proxy.model_copy(update={"folder": str(folder)})
         config = config.model_copy(update={"proxy": proxy})
-    return with_stated_sizes(config, trust=trust)
+    return config
 
 
 def dump_config(config: Config) -> dict[str, Any]:
     """Return the resolved configuration as plain values, defaults included but for null ones."""
     content: dict[str, Any] = dump_sections(config)
     return content
-
-
-def with_stated_sizes(config: Config, *, trust: bool = True) -> Config:
-    """Return the experiment with the sizes of the inventory file in its sources."""
-    return config.model_copy(update={"corpus": with_file_of_sizes(config.corpus, trust=trust)})
 
 
 def read_constraints(source: str | Path | Mapping[str, Any]) -> ConstraintsConfig:
@@ -313,7 +307,7 @@ def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     corpus, tasks = config.corpus, config.tasks
     items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
     fields: list[tuple[Location, object]] = [
-        *((("corpus", name), getattr(corpus, name)) for name in ("root", "inventory", "prepared")),
+        *((("corpus", name), getattr(corpus, name)) for name in ("root", "prepared")),
         *((("tasks", "sets", name, "path"), path) for name, path in items.items()),
     ]
     yield from ((place, str(value)) for place, value in fields if is_url(value))
@@ -469,7 +463,7 @@ def _text_faults(config: Config) -> Iterable[Fault]:
         **{(*_DOMAINS, n, "mixed", "domains"): one.domains for n, one in corpus.mixed.items()},
     }
     absent = [] if corpus.prepared is not None else list(absent_texts(places))
-    unsized = () if corpus.inventory else [n for n, s in corpus.domains.items() if not s.tokens]
+    unsized = [n for n, s in corpus.domains.items() if not s.tokens]
     for location in absent:
         if not own:
             need = f"only a trainer of your own (proxy.name: {COMMAND}) needs no text"

@@ -119,7 +119,7 @@ def sweep_script(
 
 def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, trust: bool) -> Run:
     """Return the run of a configuration, of which nothing is written yet."""
-    from mixopt.config import load_config, plugins_named, with_stated_sizes
+    from mixopt.config import load_config, plugins_named
 
     source = str(config) if isinstance(config, (str, Path)) else ""
     recorded = bool(source) and Path(source).resolve() == (out / "config.yaml").resolve()
@@ -128,7 +128,6 @@ def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, tr
         check_links(out)
     if isinstance(config, (str, Path)):
         config = load_config(config, overrides, trust=not is_foreign)
-    config = with_stated_sizes(config)
     if not is_foreign:
         return Run(out, with_start_hash(config), source, trust)
     for _, kind, name in plugins_named(config):

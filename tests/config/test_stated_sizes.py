@@ -50,7 +50,7 @@ def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp
 def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
     with pytest.raises(
-        ConfigError, match=r"corpus.inventory: .*: a recorded configuration contains the sizes"
+        ConfigError, match=r"corpus: inventory: .*: a recorded configuration has the sizes"
     ):
         load_config(config_path, [f"corpus.inventory={file}"], trust=False)
 
@@ -77,12 +77,12 @@ def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
         (
             "code: 2e9\nprose: 1e9\n",
             TOKENS,
-            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has tokens: 2000000000",
+            r"domains.code.tokens: 3000000000, and .*sizes.yaml has tokens: 2000000000",
         ),
         (
             "code: {bytes: 3e9}\nprose: 1e9\n",
             TOKENS,
-            r"corpus.domains.code.tokens: 3000000000, and .*sizes.yaml has bytes: 3000000000 for",
+            r"domains.code.tokens: 3000000000, and .*sizes.yaml has bytes: 3000000000 for",
         ),
     ],
 )
