@@ -209,13 +209,14 @@ def check(
     proxy = scoring = None
     with _noted(problems):
         proxy = _checked_proxy(config)
-    for one in (
+    checks: tuple[Callable[[], object], ...] = (
         *_source_checks(config, is_sized=is_sized),
         partial(check_token_unit, config),
         partial(Objective.from_config, config.aim, config.losses),
         partial(_check_guardrails, config),
         partial(_check_design, config, sizes),
-    ):
+    )
+    for one in checks:
         with _noted(problems):
             one()
     with _noted(problems):

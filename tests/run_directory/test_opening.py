@@ -66,7 +66,6 @@ def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkey
 
     def change(content):
         content["fit"]["regressors"] = ["linear", "evil_parts:R"]
-        content["propose"]["method"] = "gradient"
         content["proxy"]["name"] = "evil_parts:R"
 
     forge(copied, change)

@@ -76,7 +76,7 @@ def fake_slurm(tmp_path, monkeypatch):
     return log
 
 
-LOOKING = (["status"], ["status", "--logs", TRIALS[0]], ["stop"])
+LOOKING = (["status"], ["stop"])
 
 
 @pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
