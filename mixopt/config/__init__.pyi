@@ -33,6 +33,7 @@ from .mixture_sections import (
     ProposeConfig as ProposeConfig,
     RiskConfig as RiskConfig,
     ValidateConfig as ValidateConfig,
+    best_place as best_place,
 )
 from .objective_section import (
     ObjectiveConfig as ObjectiveConfig,

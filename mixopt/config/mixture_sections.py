@@ -69,6 +69,33 @@ def _baseline(given: Any, info: ValidationInfo) -> Any:
     return {"name": name, "weights": _from_file(value, info)} if is_weights else given
 
 
+MAX_BEST = 9  # trials that may be baselines
+
+
+def best_place(name: str) -> int | None:
+    """Return 2 for the baseline `best_trial_2`, the second best trial; None for another name."""
+    place = name.removeprefix("best_trial_")
+    return (
+        int(place) if place != name and place.isdecimal() and 1 < int(place) <= MAX_BEST else None
+    )
+
+
+def _spread_best(given: Any) -> Any:
+    """Return baselines with `{best_trial: 3}` as three of them: the best trials, each trained."""
+    if not isinstance(given, list):
+        return given
+    found: list[Any] = []
+    for one in given:
+        if not isinstance(one, dict) or set(one) != {"best_trial"}:
+            found.append(one)
+            continue
+        count = one["best_trial"]
+        if type(count) is not int or not 1 <= count <= MAX_BEST:
+            raise ValueError(f"best_trial: should be a number from 1 to {MAX_BEST}, got {count!r}")
+        found += ["best_trial", *(f"best_trial_{place}" for place in range(2, count + 1))]
+    return found
+
+
 class BaselineConfig(Section):
     """One baseline: a known one, the natural mixture at a temperature, or weights of your own."""
 
@@ -81,11 +108,11 @@ class BaselineConfig(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> BaselineConfig:
         known, is_plain = get_args(KnownBaseline), self.temperature is None and self.weights is None
-        if is_plain and self.name not in known:
+        if is_plain and self.name not in known and best_place(self.name) is None:
             raise ValueError(
                 f"unknown baseline {self.name!r}{did_you_mean(self.name, known)}; known:"
-                f" {', '.join(known)}, {{temperature: T}}, or {{NAME: FILE}} for a mixture of"
-                " your own"
+                f" {', '.join(known)}, {{best_trial: N}}, {{temperature: T}}, or {{NAME: FILE}} for"
+                " a mixture of your own"
             )
         if self.weights is not None and self.name in known:
             raise ValueError(f"{self.name!r} is already a baseline: choose another name")
@@ -119,9 +146,9 @@ class ValidateConfig(Section):
     tokens: Positive | None = Field(
         None, description="tokens of one run; twice the trials' if omitted"
     )
-    baselines: list[Annotated[BaselineConfig, BeforeValidator(_baseline)]] = Field(
-        default_factory=_usual_baselines, description="mixtures to compare proposals with"
-    )
+    baselines: Annotated[
+        list[Annotated[BaselineConfig, BeforeValidator(_baseline)]], BeforeValidator(_spread_best)
+    ] = Field(default_factory=_usual_baselines, description="mixtures to compare proposals with")
 
     @property
     def most_seeds(self) -> int:

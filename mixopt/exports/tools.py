@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Any
 
 from mixopt.errors import ConfigError
+from mixopt.exports.row_trainers import ROW_TOOLS
 from mixopt.exports.units import (
+    BUILDERS,
     COUNTS,
     EPOCHS,
     ROW_SLICES,
@@ -25,31 +26,14 @@ from mixopt.exports.units import (
     Facts,
     Noted,
     StageEntries,
+    builder_of,
 )
 
 LEVANTER_BLOCK = 2048  # sequences; Levanter's mixture_block_size where nothing else is said
 MAX_AXOLOTL_PASSES = 1000
-# Builders of `datasets` by the suffix of their files.
-BUILDERS = {
-    ".jsonl": "json",
-    ".json": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".csv": "csv",
-    ".txt": "text",
-}
-COMPRESSED = {".gz", ".zst", ".xz", ".bz2"}
 INDEXED = "A path is the prefix of a .bin and an .idx file."
 
 Entries = Sequence[Entry]
-
-
-def builder_of(path: str) -> str | None:
-    """Return the builder of `datasets` for a file, by its suffix; None for a folder or a name."""
-    suffixes = PurePosixPath(path).suffixes
-    last = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
-    return BUILDERS.get(last)
 
 
 def _pairs(entries: Entries) -> list[str]:
@@ -400,7 +384,11 @@ _TOOLS = (
         command="SourceMixtureDatasetConfig(source_list=SourceMixtureList.from_yaml(FILE))",
         write=_olmo_core,
         takes_zero=True,
-        notes=("max_repetition_ratio is written where --tokens and --inventory are known.",),
+        notes=(
+            "max_repetition_ratio is written where --tokens and --inventory are known.",
+            "Files are rounded down to whole sequences: where less is selected than asked for, the",
+            "last steps are of a second epoch; end the run at what is selected.",
+        ),
     ),
     ExportTool(
         name="levanter",
@@ -493,4 +481,4 @@ _TOOLS = (
         suffix=".py",
     ),
 )
-EXPORT_TOOLS: Mapping[str, ExportTool] = {tool.name: tool for tool in _TOOLS}
+EXPORT_TOOLS: Mapping[str, ExportTool] = {tool.name: tool for tool in (*_TOOLS, *ROW_TOOLS)}

@@ -16,11 +16,23 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
 
 Paths = Mapping[str, str | Sequence[str]]
+# Builders of `datasets` by the suffix of their files.
+BUILDERS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".txt": "text",
+}
+COMPRESSED = {".gz", ".zst", ".xz", ".bz2"}
 
 
 class Facts:
@@ -189,6 +201,13 @@ class Entry:
     def path(self) -> str:
         """The first path, the only one where a tool takes one path an entry."""
         return self.paths[0]
+
+
+def builder_of(path: str) -> str | None:
+    """Return the builder of `datasets` for a file, by its suffix; None for a folder or a name."""
+    suffixes = PurePosixPath(path).suffixes
+    last = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
+    return BUILDERS.get(last)
 
 
 class StageEntries(NamedTuple):

@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import polars as pl
+
+from mixopt.fitting import OBJECTIVE, replicate_spread
 from mixopt.mixture import Mixture
+from mixopt.objective import Objective
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.trial_training import job_of, keep_experts, say_unfinished, train_trials
 from mixopt.proposals import (
@@ -29,9 +34,12 @@ from mixopt.system import Say
 from mixopt.trials import TrialResult, Trials
 
 if TYPE_CHECKING:
+    from mixopt.fitting import Fit
     from mixopt.trials import Trial
 
 Train = Callable[[Sequence["Trial"]], list[TrialResult]]
+MIN_SEEDS = 3  # of the recommendation, for a noise of its own
+SURE = 2.33  # standard errors by which squared errors must grow, 99% of one side
 SAME = 0.005  # total variation below which a further proposal is none
 
 
@@ -61,6 +69,35 @@ def validate(run: Run, say: Say) -> None:
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
+    if noise := noise_text(found.table(run), run.objective, recommendation.mixture):
+        say(f"validate: {noise}")
+
+
+def noise_text(trials: Trials, objective: Objective, mixture: Mixture) -> str | None:
+    """Say how much seeds of a mixture differ beside those of the others; None of too few seeds.
+
+    A pooled noise is no guide where one mixture is far noisier than the rest.
+    """
+    from scipy.stats import f as f_distribution
+
+    done = trials.finished
+    runs = dict(
+        zip(zip(done.mixtures, done.table["seed"], strict=True), range(len(done)), strict=True)
+    )
+    rows = list(runs.values())  # a mixture of two names is trained once
+    values_N, prints = objective.value(done.losses(objective.unit))[rows], [k[0] for k in runs]
+    own_N = np.array([one == mixture.fingerprint for one in prints])
+    others = [one for one in prints if one != mixture.fingerprint]
+    pooled, own = replicate_spread(values_N[~own_N], others), values_N[own_N]
+    if pooled is None or len(own) < MIN_SEEDS or pooled[0] == 0:
+        return None
+    noise = float(own.std(ddof=1))
+    text = (
+        f"seeds of the recommendation differ by {noise:.3g}, those of the others by {pooled[0]:.3g}"
+    )
+    if (noise / pooled[0]) ** 2 > f_distribution.ppf(0.95, len(own) - 1, pooled[1]):
+        return f"{text} (standard deviations), significantly more: raise validate.seeds"
+    return f"{text} (standard deviations)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +178,36 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
     """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
     trials = with_validated(run.trials, validation, run.fit)
     say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
-    proposal = proposal_of(run, fit_of(run, trials))
+    fit = fit_of(run, trials)
+    if worse := worse_text(run.fit, fit):
+        say(f"validate: {worse}")
+    proposal = proposal_of(run, fit)
     for name in validation.mixtures:
         if validation.mixture(name).total_variation(proposal.mixture) < SAME:
             say(f"validate: the new fit proposes {named(name)} again")
             return None
     return proposal
+
+
+def worse_text(before: Fit, after: Fit) -> str | None:
+    """Say that further runs made held-out predictions of the earlier trials worse; else None."""
+    known = before.data.trials.table["trial"].to_list()
+    squares = []
+    for fit in (before, after):
+        rows = fit.held_out.filter(
+            pl.col("predictor") == fit.name,
+            pl.col("target") == OBJECTIVE,
+            pl.col("trial").is_in(known),
+        )
+        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
+    more_N = squares[1] - squares[0]
+    if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
+        return None
+    errors = [float(np.sqrt(one_N.mean())) for one_N in squares]
+    return (
+        f"with these runs the fit predicts the earlier trials worse on held-out folds (error"
+        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, such as longer"
+    )
 
 
 def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixopt.config import best_place
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -46,7 +47,12 @@ def baseline_mixture(
     """Return the mixture of a baseline."""
     found = known_baseline(baseline, full)
     if found is None:
-        own = _control(trials) if baseline.name == "control" else best_trial(trials, objective)[1]
+        place = best_place(baseline.name) or 1
+        own = (
+            _control(trials)
+            if baseline.name == "control"
+            else best_trial(trials, objective, place)[1]
+        )
         found = own.over(tuple(full.inventory))
     return found
 

@@ -166,6 +166,11 @@ YAML = [
     ("validate: {tokens: 0}", "validate.tokens: should be greater than 0"),
     ("validate: {baselines: [natral]}", "unknown baseline 'natral'; did you mean 'natural'"),
     ("validate: {baselines: [natural, natural]}", "baselines: 'natural' is given twice"),
+    (
+        "validate: {baselines: [{best_trial: 0}]}",
+        "best_trial: should be a number from 1 to 9, got 0",
+    ),
+    ("validate: {baselines: [best_trial, {best_trial: 2}]}", "'best_trial' is given twice"),
     ("validate: {baselines: [{temperature: 0}]}", "temperature: should be greater than 0"),
     ("validate: {baselines: [{ours: none.yaml}]}", "none.yaml: not found"),
     ("validate: {baselines: [{ours: {web: 0.5, code: 0.6}}]}", "weights add up to 1.1, not to 1"),

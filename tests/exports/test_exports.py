@@ -1,4 +1,4 @@
-"""A mixture as twelve trainers have it: units by hand, round trips, and what cannot be carried."""
+"""A mixture as each trainer has it: units by hand, round trips, and what cannot be carried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mixopt import ConfigError, Mixture
 from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.system import name_fault
 
-COUNTED = ["axolotl", "swift"]
+COUNTED = ["axolotl", "swift", "open-instruct", "verl"]
 ONE_PATH = [name for name, tool in EXPORT_TOOLS.items() if tool.single_path]
 
 # web 60%, code 30%, books 10% of 1,000 tokens; books has 25 tokens, so that it is seen four times.
@@ -124,6 +124,56 @@ def test_llamafactory_has_probabilities_of_rows():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
     found = content("llamafactory")["interleave_probs"].split(",")
     assert [float(x) for x in found] == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
+
+
+def test_trl_and_energon_have_shares_of_rows():
+    shares = [0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095]
+    found = [one["fraction"] for one in content("trl")["datasets"]]
+    assert found == pytest.approx(shares)
+    blend = content("energon")["splits"]["train"]["blend"]
+    assert [one["weight"] for one in blend] == pytest.approx(shares)
+
+
+def test_open_instruct_has_rows_without_a_point_which_it_would_read_as_a_part():
+    assert content("open-instruct")["dataset_mixer_list"] == [
+        *("web", "60", "code", "15", "books", "20")
+    ]
+
+
+def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monkeypatch):
+    """The class runs on a stand-in of RLHFDataset that has what verl's has."""
+    import sys
+    import types
+
+    import datasets
+
+    class RLHFDataset:
+        def __init__(self, files):
+            self.data_files, self.original_data_files = list(files), list(files)
+            self._read_files_and_tokenize()
+
+        def _read_files_and_tokenize(self):
+            self.dataframe = "whole"
+
+        def maybe_filter_out_long_prompts(self, dataframe):
+            return dataframe
+
+    paths = {}
+    for name, rows in (("web", 90), ("code", 4), ("books", 20)):
+        paths[name] = str(tmp_path / f"{name}.parquet")
+        datasets.Dataset.from_dict({"prompt": [f"{name}{n}" for n in range(rows)]}).to_parquet(
+            paths[name]
+        )
+    for name in ("verl", "verl.utils", "verl.utils.dataset", "verl.utils.dataset.rl_dataset"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["verl.utils.dataset.rl_dataset"].RLHFDataset = RLHFDataset
+    names = {}
+    exec(export_mixture(MIXTURE, "verl", paths=paths, **ALL), names)
+    drawn = names["MixtureDataset"](list(paths.values())).dataframe["prompt"]
+    counts = [sum(one.startswith(name) for one in drawn) for name in paths]
+    assert counts == [60, 15, 20]
+    assert len({one for one in drawn if one.startswith("web")}) == 60
+    assert names["MixtureDataset"]([str(tmp_path / "held_out.parquet")]).dataframe == "whole"
 
 
 def test_swift_has_numbers_of_rows():

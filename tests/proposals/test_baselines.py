@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, strategies as st
 from places import PROJECT
 
-from mixopt.config import BaselineConfig, ObjectiveConfig
+from mixopt.config import BaselineConfig, ObjectiveConfig, ValidateConfig
 from mixopt.constraints import CappedSimplex
-from mixopt.errors import MixtureError
+from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
@@ -40,6 +40,19 @@ def test_known_baselines_are_what_they_are_called():
     assert mixture_of(name="uniform") == Mixture.uniform(NATURAL.domains)
     assert mixture_of(name="best_trial")["code"] == 0.5
     assert mixture_of(name="unimax") == unimax(FullRun(SIZES, 1000))
+
+
+def test_the_second_best_trial_is_a_baseline_too_and_a_third_that_is_not_there_is_named():
+    assert mixture_of(name="best_trial_2") == NATURAL
+    with pytest.raises(TrialsError, match="best_trial: 3: the trials have 2 different mixtures"):
+        mixture_of(name="best_trial_3")
+
+
+def test_best_trial_3_stands_for_three_baselines():
+    config = ValidateConfig(baselines=["natural", {"best_trial": 3}])
+    names = [one.name for one in config.baselines]
+    assert names == ["natural", "best_trial", "best_trial_2", "best_trial_3"]
+    assert ValidateConfig(**config.model_dump()) == config
 
 
 def test_a_mixture_of_ones_own_is_of_the_domains():

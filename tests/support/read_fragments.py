@@ -35,10 +35,10 @@ def _comment(text):
     return "\n".join(json.loads(text)["comment"]) if text.startswith("{") else text
 
 
-def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911
+def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911, PLR0912
     if tool == "megatron":
         return _pairs(json.loads(text)["train"])
-    if tool in {"torchtitan", "transformers", "datasets"}:
+    if tool in {"torchtitan", "transformers", "datasets", "verl"}:
         return _python(tool, ast.parse(text))
     content = yaml.safe_load(text)
     if tool == "megatron-bridge":
@@ -61,6 +61,15 @@ def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911
     if tool == "swift":
         parts = [one.rpartition("#") for one in content["dataset"]]
         return [(name, float(count)) for name, _, count in parts]
+    if tool == "trl":
+        sources = content["datasets"]
+        names = [one.get("data_files", [one["path"]])[0] for one in sources]
+        return [(name, one["fraction"]) for name, one in zip(names, sources, strict=True)]
+    if tool == "open-instruct":
+        return _pairs(content["dataset_mixer_list"][::-1])[::-1]
+    if tool == "energon":
+        blend = content["splits"]["train"]["blend"]
+        return [(one["path"], one["weight"]) for one in blend]
     assert tool == "axolotl"
     return [
         (one["path"], _rows(one, inventory, sample_tokens, by_path)) for one in content["datasets"]
@@ -91,6 +100,9 @@ def _python(tool, tree):
     if tool == "torchtitan":
         (sources,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
         return [(path, weight) for _, path, weight in ast.literal_eval(sources)]
+    if tool == "verl":
+        (rows,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+        return list(ast.literal_eval(rows).items())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
     named = [(ast.unparse(call.func), call) for call in calls]
