@@ -185,7 +185,7 @@ class ProposeConfig(Section):
 
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
     target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
-    bootstrap: Count = Field(20, description="refits on resampled trials")
+    bootstrap: Count = Field(10, description="refits on resampled trials")
     risk: RiskConfig | None = Field(
         None, description="how uncertainty is weighed; ignored if omitted"
     )

@@ -22,7 +22,7 @@ from .fit_data import (
     requested_size as requested_size,
 )
 from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
-from .fitted import Fit as Fit
+from .fitted import SAME as SAME, Fit as Fit
 from .held_out import (
     CEILING as CEILING,
     OBJECTIVE as OBJECTIVE,

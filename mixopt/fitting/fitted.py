@@ -1,7 +1,8 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds,
-wider beyond the trials (mixopt.fitting.intervals). With pilots predictions and intervals are of
+wider beyond the trials; an objective better than every trial's is held back
+(mixopt.fitting.intervals). With pilots predictions and intervals are of
 runs at their size; with a size, at that one.
 
 Shapes: N trials, D domains, M evaluation domains.
@@ -31,7 +32,13 @@ from mixopt.fitting.fit_files import (
     write_content,
 )
 from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line
-from mixopt.fitting.intervals import Calibration, TrialReach, calibrate
+from mixopt.fitting.intervals import (
+    Calibration,
+    TrialReach,
+    calibrate,
+    conformal_quantile,
+    held_back,
+)
 from mixopt.fitting.pilot_correction import PilotLines
 from mixopt.fitting.pilots import CarriedRegressor, Pilots, aimed, aligned, carried_values
 from mixopt.fitting.regressor import (
@@ -46,7 +53,7 @@ from mixopt.fitting.regressor import (
     supports_saving,
     supports_sizes,
 )
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import UNITS, Objective
 from mixopt.system import (
     Array,
@@ -66,6 +73,10 @@ if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
     from mixopt.reporting import FitPlots
+
+SAME = 1e-3  # total variation within which a trial is of the same mixture
+# Of the quantile of held-out errors: those are of one seed, and of fits that lack a fold.
+GAIN_WIDTH = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,8 +336,47 @@ class Fit:
         if self.pilots is not None:
             return self.pilots.calibration
         over = objective or self.objective
-        errors_N = over.value(self.data.losses_NM) - over.value(self.held_out_losses())
-        return self._calibrated(errors_N, over.spread(self.held_out_stds()))
+        return self._calibrated(self.objective_errors(over), over.spread(self.held_out_stds()))
+
+    def objective_errors(self, objective: Objective) -> Array:
+        """Return an objective observed less predicted of held-out trials, shape (N,)."""
+        errors_N: Array = objective.value(self.data.losses_NM) - objective.value(
+            self.held_out_losses()
+        )
+        return errors_N
+
+    def tried_best(self, objective: Objective) -> tuple[float, float] | None:
+        """Return the best observed objective and the held-out error, which hold predictions back.
+
+        None where it predicts at another size than the trials', whose losses are others.
+        """
+        if self.is_carried:
+            return None
+        errors_N = self.objective_errors(objective)
+        best = float(objective.value(self.data.losses_NM).min())
+        return best, float(np.sqrt((errors_N**2).mean()))
+
+    def gain_half(self, mixture: Mixture, objective: Objective) -> float:
+        """Return half of the width of the 90% interval of a gain over what was observed."""
+        if self.is_carried:
+            found = self.predict(mixture, objective)
+            return float(found.objective_high_N[0] - found.objective_N[0])
+        half = GAIN_WIDTH * conformal_quantile(np.abs(self.objective_errors(objective)))
+        return half * float(self.reach.stretch(mixture.array[None])[0])
+
+    def baseline(self, mixture: Mixture, objective: Objective) -> tuple[float, float]:
+        """Return the objective that gains are measured from, and half of its interval.
+
+        It is the mean of the mixture's own trials, which a fit smooths. Without any it is the
+        prediction, and for the best trial too, which was lucky.
+        """
+        if not self.is_carried:
+            apart_N1 = pairwise_total_variation(self.data.weights_ND, mixture.array[None])
+            values_N, same_N = objective.value(self.data.losses_NM), apart_N1[:, 0] < SAME
+            if same_N.any() and not same_N[values_N.argmin()]:
+                return float(values_N[same_N].mean()), 0.0
+        value = float(self.predict(mixture, objective).objective_N[0])
+        return value, self.gain_half(mixture, objective)
 
     def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
         far = 0.0 if self.size is None else self.growth * self.data.sizes.beyond(self.size)
@@ -358,14 +408,14 @@ class Fit:
         means, stds = predict_with_std(regressor, points_ND)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
+        values_N, tried = aim.value(means), self.tried_best(over)
         found = Prediction.of(
             means[:, :count],
             np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
-            aim.value(means),
+            values_N if tried is None else held_back(values_N, *tried),
             stretch_N * self.objective_calibration(over).halves(aim.spread(stds)),
         )
-        found = found if self.pilots is None else found.agreeing(over)
-        return replace(found, targets=self.targets)
+        return replace(found.agreeing(over), targets=self.targets)
 
     def __repr__(self) -> str:
         """Say what was chosen, and how good it is on held-out folds."""

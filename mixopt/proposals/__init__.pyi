@@ -20,6 +20,7 @@ from .proposal import (
     PROPOSAL as PROPOSAL,
     Interval as Interval,
     Proposal as Proposal,
+    Region as Region,
     is_proposal as is_proposal,
     listed as listed,
     named as named,

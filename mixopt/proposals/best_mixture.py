@@ -1,11 +1,11 @@
 """Propose a mixture, or predict any: what it gives, how sure that is, and what it costs.
 
-Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). For a gain,
-half-widths of both mixtures are added in quadrature, since both are predicted. To the objective and
-the gains, the spread over refits on resampled trials is added in quadrature. They speak of trials
-like those that were fitted, one seed each, not of another size or length; beyond the trials they
-are wider, which is a warning. What nobody searched for has no spread over refits, and limits that
-it breaks are shown with the number, and refuse nothing.
+Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). A gain is measured
+from what a baseline's own trials had, on the mean, since a fit smooths them; where it was not
+trained, from its prediction, and half-widths of both are added in quadrature. The best trial was
+chosen for its luck too, so its prediction counts. All of it speaks of trials like those that were
+fitted, not of another size or length; beyond the trials intervals are wider, which is a warning.
+Limits that a mixture of nobody's search breaks are shown with the number, and refuse nothing.
 
 A domain that no loss measures is kept at a share of its natural weight, unless it is told not to:
 any regressor sees no benefit in it, though there may be one.
@@ -23,13 +23,14 @@ import numpy as np
 
 from mixopt.constraints import MISSED, Guards, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
-from mixopt.fitting import ResampledFits, aimed
+from mixopt.fitting import SAME, ResampledFits, aimed, replicate_spread
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import (
     EDITED_BY_HAND,
     Interval,
     Proposal,
+    Region,
     Stability,
     prediction_warnings,
     proposal_warnings,
@@ -40,6 +41,7 @@ from mixopt.proposals.search import (
     SearchResult,
     least_alone,
     least_broken,
+    near_best,
     search,
     search_again,
 )
@@ -50,12 +52,9 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
-LEVEL = 0.9
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
-BEST = 0.1  # share of the held-out trials that count as predicted best
-MIN_BEST = 3
 
 
 def propose_mixture(
@@ -83,25 +82,40 @@ def propose_mixture(
     _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _stable(fit.domains, found.weights_D)
     update(done, SEARCHING_AGAIN)
-    stability = values_BK = None
-    if problem.refits:
-        compared = (mixture, *request.compared.values())
-        with one_blas_thread(rows):
-            optima_BD, values_BK = search_again(
+    stability = None
+    with one_blas_thread(rows):
+        if problem.refits:
+            optima_BD = search_again(
                 problem,
                 problem.refits,
-                np.stack([one.array for one in compared]),
+                mixture.array,
                 lambda searched, _: update(done + searched, SEARCHING_AGAIN),
             )
-        stability = _stability(mixture, optima_BD)
+            stability = Stability.of(total_variation(optima_BD, mixture.array))
+        region = _region(problem, request, mixture)
     proposal = replace(
-        predicted_proposal(request, mixture, values_BK),
+        predicted_proposal(request, mixture),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
         stability=stability,
-        optimism=_optimism(request),
+        region=region,
         provenance=_origin(request, found),
     )
     return replace(proposal, warnings=proposal_warnings(proposal, request, kept))
+
+
+def _region(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
+    """Return which mixtures are predicted as good, up to the noise of a trial where it is known."""
+    fit, objective = request.fit, request.objective
+    spread = replicate_spread(objective.value(fit.data.losses_NM), fit.data.mixtures)
+    errors_N = fit.objective_errors(objective)
+    noise = float(np.sqrt((errors_N**2).mean())) if spread is None else spread[0]
+    low_D, high_D = near_best(problem, mixture.array, noise)
+    ends = zip(low_D.round(4).tolist(), high_D.round(4).tolist(), strict=True)
+    return Region(
+        round(noise, 6),
+        "held-out error" if spread is None else "seeds",
+        dict(zip(mixture.domains, ends, strict=True)),
+    )
 
 
 def search_steps(config: ProposeConfig) -> int:
@@ -109,24 +123,21 @@ def search_steps(config: ProposeConfig) -> int:
     return 2 * config.bootstrap + 1
 
 
-def predicted_proposal(
-    request: ProposalRequest, mixture: Mixture, values_BK: Array | None = None
-) -> Proposal:
+def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
     """Return what a fit says of any mixture; of how it was found, nothing."""
     fit, compared, objective = request.fit, request.compared, request.objective
-    points_KD = np.stack([mixture.array, *(one.array for one in compared.values())])
-    value, gains = predicted_gains(fit, objective, points_KD, values_BK)
     losses = fit.predict(mixture, objective)
+    value, high = losses.objective_N[0], losses.objective_high_N[0]
     ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
     return Proposal(
         mixture=mixture,
         natural=compared["natural"],
         objective=objective.describe(),
         unit=objective.value_unit,
-        predicted_objective=value,
-        gains=dict(zip(compared, gains, strict=True)),
+        predicted_objective=Interval.around(value, high - value),
+        gains=predicted_gains(fit, objective, mixture, compared),
         best_trial=request.best_trial[0],
-        best_observed=round(float(_observed(request).min()), 6),
+        best_observed=round(float(_observed_values(request).min()), 6),
         losses={
             name: Interval.around(loss, high - loss)
             for name, (loss, high) in zip(fit.targets, ends, strict=True)
@@ -136,33 +147,17 @@ def predicted_proposal(
 
 
 def predicted_gains(
-    fit: Fit, objective: Objective, points_KD: Array, values_BK: Array | None = None
-) -> tuple[Interval, list[Interval]]:
-    """Return the objective of the first mixture, and its gain over each of the others.
-
-    Args:
-        fit: The fit.
-        objective: The objective.
-        points_KD: The mixtures.
-        values_BK: What refits predict of them.
-    """
-    predicted = fit.predict(points_KD, objective)
-    values_K, halves_K = predicted.objective_N, predicted.objective_high_N - predicted.objective_N
-    if values_BK is None:
-        values_BK = np.zeros((1, len(points_KD)))
-    gains = []
-    for place in range(1, len(points_KD)):
-        error = float(np.hypot(halves_K[0], halves_K[place]))
-        moved = _spread(values_BK[:, place] - values_BK[:, 0])
-        gain = values_K[place] - values_K[0]
-        gains.append(Interval.around(gain, float(np.hypot(error, moved))))
-    moved = _spread(values_BK[:, 0])
-    return Interval.around(values_K[0], float(np.hypot(halves_K[0], moved))), gains
-
-
-def _spread(values_B: Array) -> float:
-    """Return how far from their median 90% of the refits' predictions are."""
-    return float(np.quantile(np.abs(values_B - np.median(values_B)), LEVEL))
+    fit: Fit, objective: Objective, mixture: Mixture, compared: Mapping[str, Mixture]
+) -> dict[str, Interval]:
+    """Return the gain of a mixture over each of others, above 0 where it is better."""
+    value = float(fit.predict(mixture, objective).objective_N[0])
+    half, gains = fit.gain_half(mixture, objective), {}
+    for name, other in compared.items():
+        base, error = fit.baseline(other, objective)
+        is_same = total_variation(mixture.array, other.array) < SAME
+        gain = (0.0, 0.0) if is_same else (base - value, float(np.hypot(half, error)))
+        gains[name] = Interval.around(*gain)
+    return gains
 
 
 def unmeasured(domains: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
@@ -188,28 +183,9 @@ def keeping_unmeasured(
         return constraints, ()
 
 
-def _observed(request: ProposalRequest) -> Array:
+def _observed_values(request: ProposalRequest) -> Array:
     fit, objective = request.fit, request.objective
     return fit.carried_values(fit.trials.losses(objective.unit), objective)
-
-
-def _stability(mixture: Mixture, optima_BD: Array) -> Stability:
-    moved_B = total_variation(optima_BD, mixture.array)
-    high = float(np.quantile(moved_B, LEVEL))
-    return Stability(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
-
-
-def _optimism(request: ProposalRequest) -> float:
-    fit = request.fit
-    predicted_N = fit.carried_values(fit.held_out_losses(), request.objective)
-    return estimate_optimism(predicted_N, _observed(request))
-
-
-def estimate_optimism(predicted_N: Array, observed_N: Array) -> float:
-    """Return by how much the held-out trials that were predicted best are worse than that."""
-    count = max(MIN_BEST, int(np.ceil(BEST * len(predicted_N))))
-    best = np.argsort(predicted_N, kind="stable")[:count]
-    return round(float((observed_N[best] - predicted_N[best]).mean()), 6)
 
 
 def epochs_of(
@@ -347,7 +323,7 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         content = self.predicted.to_json()
-        del content["stability"], content["optimism"]
+        del content["stability"], content["region"]
         costs = {name: cost.to_json() for name, cost in self.costs.items()}
         limits = {"limits": list(self.limits), "broken": list(self.broken)}
         return {**content, **limits, "costs": costs}

@@ -399,13 +399,12 @@ class Decision:
 
     def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
         """Return what the fit predicts for each gain; as the proposal has it, where it has."""
-        points_KD = np.stack([self._weights(name) for name in (chosen, *others)])
-        _, gains = predicted_gains(self.fit, self.validation.objective, points_KD)
-        known = self.proposals[chosen].gains if chosen in self.proposals else {}
-        return {name: known.get(name, gain) for name, gain in zip(others, gains, strict=True)}
-
-    def _weights(self, name: str) -> np.ndarray:
-        return self.validation.mixture(name).over(self.fit.domains).array
+        domains = self.fit.domains
+        compared = {name: self.validation.mixture(name).over(domains) for name in others}
+        mixture = self.validation.mixture(chosen).over(domains)
+        gains = predicted_gains(self.fit, self.validation.objective, mixture, compared)
+        own = self.proposals[chosen].gains if chosen in self.proposals else {}
+        return {**gains, **own}
 
     def _costs(self, chosen: str) -> dict[str, Interval]:
         """Return how each loss that the objective does not measure changes, the worst first."""

@@ -12,7 +12,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
     binding:            active constraints
     effective_domains:  the exponential of the weights' entropy
     stability:          how far it moves when the trials are resampled
-    optimism:           by how much the predicted objective is optimistic
+    region:             shares at which mixtures are predicted as good, up to noise
     warnings:           what to know before training on it
     provenance:         what it was made from
     sha256:             the seal of all that: an edited file is not a proposal
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import yaml
 
 from mixopt.errors import MixtureError, RunError
@@ -33,6 +34,7 @@ from mixopt.mixture import Mixture, largest_shares, pairwise_total_variation
 from mixopt.objective import UNITS, Objective, grouped_names
 from mixopt.system import (
     SEAL,
+    Array,
     StateFields,
     check_seal,
     read_yaml,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.proposals.request import ProposalRequest
 
+LEVEL = 0.9  # of quantiles
 EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
@@ -152,6 +155,41 @@ class Stability:
     mean: float
     high: float  # the 90% quantile
 
+    @classmethod
+    def of(cls, moved_B: Array) -> Self:
+        """Sum up by how much the optimum of each refit is elsewhere."""
+        high = float(np.quantile(moved_B, LEVEL))
+        return cls(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Mixtures that are predicted no worse than the proposal by more than noise.
+
+    Attributes:
+        noise: What counts as no difference, in the unit of the objective.
+        source: Where that is from: `seeds` of one mixture, or `held-out error`.
+        shares: Lowest and highest share of each domain among them.
+    """
+
+    noise: float
+    source: str
+    shares: Mapping[str, tuple[float, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the region as plain values."""
+        shares = {name: list(ends) for name, ends in self.shares.items()}
+        return {"noise": self.noise, "source": self.source, "shares": shares}
+
+    @classmethod
+    def read(cls, fields: StateFields, mixture: Mixture) -> Self:
+        """Read what `to_json` returns."""
+        shares, ends = fields.part("shares"), {}
+        for name in mixture.domains:
+            low, high = shares.numbers(name, 2, least=0.0, most=1.0)
+            ends[name] = (low, high)
+        return cls(fields.number("noise", least=0.0), fields.text("source"), ends)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -172,8 +210,7 @@ class Proposal:
             not known.
         binding: Limits that hold the proposal back.
         stability: How far it moves under resampled trials; None where that was not tried.
-        optimism: By how much the predicted objective of an optimum is optimistic; None without a
-            search.
+        region: Mixtures that are predicted as good up to noise; None without a search.
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
             parts of its mixed domains.
@@ -197,7 +234,7 @@ class Proposal:
     epochs: Mapping[str, float] | None
     binding: tuple[str, ...] = ()
     stability: Stability | None = None
-    optimism: float | None = None
+    region: Region | None = None
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -248,7 +285,7 @@ class Proposal:
             "binding": list(self.binding),
             "effective_domains": self.effective_domains,
             "stability": None if self.stability is None else asdict(self.stability),
-            "optimism": self.optimism,
+            "region": None if self.region is None else self.region.to_json(),
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
         }
@@ -274,7 +311,7 @@ class Proposal:
             epochs=read_epochs(fields, mixture),
             binding=tuple(fields.texts("binding")),
             stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
-            optimism=fields.maybe("optimism", fields.number),
+            region=fields.maybe("region", lambda name: Region.read(fields.part(name), mixture)),
             warnings=tuple(fields.texts("warnings")),
             provenance=provenance.content,
         )
@@ -303,7 +340,7 @@ def proposal_warnings(
     fit, collapsed = request.fit, request.collapsed or ()
     found = [
         _uninformed(fit),
-        "; ".join(filter(None, (_beaten(proposal), _optimistic(proposal), _unsure(proposal)))),
+        "; ".join(filter(None, (_beaten(proposal), _unsure(proposal)))),
         _kept(kept),
         _unmeasured(request.objective, request.constraints, proposal.mixture, kept),
         _far(fit, proposal.mixture),
@@ -385,16 +422,6 @@ def _unmeasured(
         f"no part of the objective measures {named}, and the proposal leaves"
         f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
         " constraints.bounds, or add an objective, for a domain that the model needs"
-    )
-
-
-def _optimistic(proposal: Proposal) -> str | None:
-    gain, optimism = proposal.gains["best_trial"].value, proposal.optimism
-    if optimism is None or optimism <= max(gain, 0.0):
-        return None
-    return (
-        f"the prediction is optimistic by about {optimism:.4f}, and the predicted gain over the "
-        f"best trial is {gain:.4f}, which is smaller than the optimism: no gain is expected"
     )
 
 

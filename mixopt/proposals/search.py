@@ -20,7 +20,7 @@ high quantile over refits are minimised, which prefers a mixture that the trials
 With refits on resampled trials the search runs again on fewer draws: how far their optima are from
 the proposal says how far the trials determine it.
 
-Shapes: N mixtures, D domains, M losses, G guarded losses, K trials or compared mixtures, B refits.
+Shapes: N mixtures, D domains, M losses, G guarded losses, B refits, K drawn directions.
 """
 
 from __future__ import annotations
@@ -223,29 +223,54 @@ REFIT_DESCENTS = 2
 def search_again(
     problem: Problem,
     refits: Sequence[Predictor],
-    compared_KD: Array,
+    proposed_D: Array,
     update: Update = no_progress,
-) -> tuple[Array, Array]:
-    """Search with each refit as the proposal was searched, on fewer draws.
-
-    Returns:
-        The optimum of each refit, shape (B, D), and what it predicts of the compared mixtures, of
-        which the first is the proposal, shape (B, K).
-    """
-    optima, values = [], []
+) -> Array:
+    """Return the optimum of each refit, shape (B, D), searched on fewer draws than a proposal."""
+    optima = []
     plain = replace(problem, deviations=0.0, quantile=None, descents=REFIT_DESCENTS)
     for regressor in refits:
         again = replace(plain, regressor=regressor)
         if again.has_gradient:
             # From the proposal too, near which the optimum of a refit often is.
-            again = replace(again, known_ND=np.vstack([compared_KD[:1], problem.known_ND]))
+            again = replace(again, known_ND=np.vstack([proposed_D, problem.known_ND]))
         most = FEWER if again.has_gradient and problem.method != "simulation" else SAMPLES
         few = min(problem.samples, most)
         kept = max(problem.average * few // problem.samples, 1)
         optima.append(search(replace(again, samples=few, average=kept)).weights_D)
-        values.append(again.value(compared_KD))
         update(len(optima), "")
-    return np.array(optima), np.array(values)
+    return np.array(optima)
+
+
+DIRECTIONS = 256
+BISECTIONS = 8
+
+
+def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
+    """Return the lowest and highest share of each domain, shape (2, D), of mixtures as good.
+
+    From the best one towards each domain, away from each, and towards random allowed mixtures, as
+    far as the score is within `noise` of the best.
+    """
+    domains = len(best_D)
+    cube_KD = np.random.default_rng(problem.seed).random((DIRECTIONS, problem.allowed.dimensions))
+    without_DD = np.where(np.eye(domains, dtype=bool), 0.0, best_D)
+    corners_KD = np.vstack([np.eye(domains), without_DD])
+    ends_KD = np.vstack([problem.allowed.project(corners_KD), problem.allowed.from_cube(cube_KD)])
+    limit = problem.score(best_D[None])[0] + noise
+
+    def is_good(parts_K: Array) -> Array:
+        good_K: Array = problem.score(best_D + parts_K[:, None] * (ends_KD - best_D)) <= limit
+        return good_K
+
+    good_K, bad_K = np.zeros(len(ends_KD)), np.ones(len(ends_KD))
+    good_K[is_good(bad_K)] = 1.0
+    for _ in range(BISECTIONS):
+        middle_K = (good_K + bad_K) / 2
+        within_K = is_good(middle_K)
+        good_K, bad_K = np.where(within_K, middle_K, good_K), np.where(within_K, bad_K, middle_K)
+    reached_KD = np.vstack([best_D, best_D + good_K[:, None] * (ends_KD - best_D)])
+    return np.stack([reached_KD.min(axis=0), reached_KD.max(axis=0)])
 
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture

@@ -17,6 +17,7 @@ from mixopt.proposals import (
     Interval,
     Proposal,
     Recommendation,
+    Region,
     Validation,
     is_proposal,
     named,
@@ -31,7 +32,7 @@ from mixopt.system import (
     wrapped,
 )
 
-MAX_SHARES = 4  # domains of a point of a front
+MAX_SHARES = 4  # domains of a point of a front, and of a region
 MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
 MAX_COSTS = 5  # losses beside the objective that the first screen names
 USUAL = ("uniform", "unimax", "best_trial")  # baselines that nobody wrote down
@@ -253,15 +254,26 @@ def front_text(front: Front) -> str:
 
 
 def sureness_lines(proposal: Proposal) -> Iterator[str]:
-    """Say how many domains a proposal is of, how far it moves, and how optimistic it is."""
+    """Say how many domains a proposal is of, how far it moves, and which mixtures are as good."""
     yield f"Effective domains: {proposal.effective_domains:.1f}."
-    if proposal.is_own or proposal.optimism is None:
+    if proposal.is_own or proposal.region is None:
         yield "Not found by a search."
         return
     if proposal.stability is not None:
         moved = share_text(proposal.stability.mean)
         yield f"Stability: {moved} of the mixture moves when trials are resampled."
-    yield f"Optimism of the best predictions: {difference_text(proposal.optimism)}."
+    yield f"As good, up to {_noise_text(proposal.region)}: {_ranges(proposal.region)}."
+
+
+def _noise_text(region: Region) -> str:
+    source = "noise of a trial" if region.source == "seeds" else "error on held-out trials"
+    return f"the {source} ({loss_text(region.noise)})"
+
+
+def _ranges(region: Region) -> str:
+    """Name the domains whose share is least certain, with their ranges."""
+    widest = sorted(region.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_SHARES]
+    return ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:

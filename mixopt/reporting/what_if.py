@@ -86,6 +86,10 @@ def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> di
         "targets": list(fit.targets),
         "natural": question.natural.over(domains).array,
         "starts": [[name, mixture.over(domains).array] for name, mixture in starts.items()],
+        "values": [
+            fit.baseline(mixture.over(domains), fit.objective)[0]
+            for mixture in (question.natural, next(iter(starts.values())))
+        ],
         **law_data(fit),
         "constraints": _constraints(question),
         "trials": {"names": fit.trials.table["trial"].to_list(), "weights": fit.data.weights_ND},
@@ -165,12 +169,13 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                 "floors": np.array([one.floor for one in calibrations]),
                 "locals": [one.local for one in calibrations],
                 "value": asdict(own),
+                "tried": fit.tried_best(objective),
                 "reach": {
                     "weights": fit.data.weights_ND,
                     "reach": fit.reach.reach,
                     "radius": fit.reach.radius,
                 },
-                "agrees": _agrees(fit, objective),
+                "agrees": _agrees(objective),
             },
         },
         "objective": {
@@ -203,9 +208,9 @@ def _kinds(model: Any) -> Iterator[str]:
             yield from _kinds(part)
 
 
-def _agrees(fit: Fit, objective: Objective) -> dict[str, Any] | None:
+def _agrees(objective: Objective) -> dict[str, Any] | None:
     """Return which loss is predicted as the objective is, and its sign (`Prediction.agreeing`)."""
-    if fit.pilots is None or objective.kind != "target":
+    if objective.kind != "target":
         return None
     column = objective.columns[0]
     return {"column": column, "sign": float(objective.signs[column])}

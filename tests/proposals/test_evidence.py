@@ -1,4 +1,4 @@
-"""How sure a proposal is: intervals, stability and optimism, from numbers that are made up."""
+"""How sure a proposal is: gains, what is held back, stability, and mixtures that are as good."""
 
 from __future__ import annotations
 
@@ -7,77 +7,88 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mixopt.config import ConstraintsConfig, FitConfig
+from mixopt.constraints import Constraints
+from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting.intervals import held_back
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval
-from mixopt.proposals.best_mixture import (
-    _stability as stability_of,
-    epochs_of,
-    estimate_optimism,
-    predicted_gains,
-)
+from mixopt.proposals.best_mixture import epochs_of, predicted_gains
 from mixopt.proposals.proposal import Stability
+from mixopt.proposals.search import Problem, near_best
+from mixopt.trials import Losses, Trial, TrialResult, Trials
 
-OBJECTIVE = Objective(("a", "b"), "target", {"a": 1.0})
-
-
-class Gains:
-    """The objective of the first mixture and gains over others, of a fit that predicts these."""
-
-    def __init__(self, values_K, halves_K, values_BK=None):
-        high_N = np.array(values_K) + np.array(halves_K)
-        predicted = SimpleNamespace(objective_N=np.array(values_K), objective_high_N=high_N)
-        fit = SimpleNamespace(predict=lambda points_KD, objective: predicted)
-        again = None if values_BK is None else np.array(values_BK, dtype=float)
-        found = predicted_gains(fit, OBJECTIVE, np.eye(len(values_K)), again)
-        self.own, self.gains = found
-
-    def proposal(self):
-        return self.own
-
-    def gain(self, place):
-        return self.gains[place - 1]
+DOMAINS = ("a", "b", "c")
+TARGET = Objective(("loss",), "target", {"loss": 1.0})
+NATURAL = Mixture({"a": 0.5, "b": 0.3, "c": 0.2})
+NOISE = 0.02
 
 
-confidence = Gains
+def made_fit() -> Fit:
+    """Fit a law that is linear, with trials of the natural mixture that were all unlucky."""
+    rng = np.random.default_rng(3)
+    weights_ND = np.vstack([rng.dirichlet(np.ones(3), 20), np.tile(NATURAL.array, (3, 1))])
+    values_N = 2.0 - weights_ND[:, 0] + NOISE * rng.standard_normal(23)
+    values_N[-3:] = 1.55
+    trials, results = [], []
+    for row, (weights_D, value) in enumerate(zip(weights_ND, values_N.tolist(), strict=True)):
+        trials.append(Trial(f"t{row}", Mixture.from_array(DOMAINS, weights_D), row))
+        losses = Losses(1000, {"loss": value}, {"loss": value})
+        results.append(TrialResult(f"t{row}", "finished", 1000, 10, 1.0, losses))
+    table = Trials.from_results(trials, results, proxy="synthetic")
+    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), TARGET, 0)
 
 
-def test_a_gain_is_the_other_mixtures_objective_less_the_proposals():
-    gain = confidence([1.0, 1.5, 0.8], [0.3, 0.4, 0.0]).gain(1)
-    assert gain == Interval(0.5, 0.0, 1.0)
-    assert confidence([1.0, 1.5, 0.8], [0.3, 0.4, 0.0]).gain(2) == Interval(-0.2, -0.5, 0.1)
+FIT = made_fit()
+BETTER = Mixture({"a": 0.7, "b": 0.2, "c": 0.1})
 
 
-def test_the_interval_of_the_objective_is_that_of_the_proposal():
-    assert confidence([1.0, 1.5], [0.3, 0.4]).proposal() == Interval(1.0, 0.7, 1.3)
+def test_a_gain_is_measured_from_what_the_trials_of_a_baseline_had():
+    (gain,) = predicted_gains(FIT, TARGET, BETTER, {"natural": NATURAL}).values()
+    (value,) = FIT.predict(BETTER, TARGET).objective_N
+    assert gain.value == pytest.approx(1.55 - value, abs=1e-6)
+    assert FIT.predict(NATURAL, TARGET).objective_N[0] < 1.55 - NOISE / 4
 
 
-def test_the_spread_of_refits_is_added_in_quadrature():
-    # Half of the refits are 0.4 above the median of the proposal, half below; 0.3-0.4-0.5.
-    values_BK = [[0.6, 1.0], [1.4, 1.8], [0.6, 1.0], [1.4, 1.8]]
-    one = confidence([1.0, 1.5], [0.3, 0.0], values_BK)
-    assert one.proposal() == Interval(1.0, 0.5, 1.5)
-    # The refits agree on the gain, so it has the held-out errors alone.
-    assert one.gain(1) == Interval(0.5, 0.2, 0.8)
+def test_a_baseline_without_a_trial_is_predicted_and_its_gain_is_less_sure():
+    even = Mixture.uniform(DOMAINS)
+    gains = predicted_gains(FIT, TARGET, BETTER, {"natural": NATURAL, "even": even})
+    own, other = (FIT.predict(one, TARGET).objective_N[0] for one in (BETTER, even))
+    assert gains["even"].value == pytest.approx(other - own, abs=1e-6)
+    known, unknown = (one.high - one.low for one in gains.values())
+    assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
 
 
-def test_refits_that_disagree_on_a_gain_widen_its_interval():
-    values_BK = [[1.0, 1.1], [1.0, 1.9], [1.0, 1.1], [1.0, 1.9]]
-    assert confidence([1.0, 1.5], [0.3, 0.0], values_BK).gain(1) == Interval(0.5, 0.0, 1.0)
+def test_the_best_trial_was_lucky_so_its_prediction_counts():
+    row = int(FIT.data.losses_NM[:, 0].argmin())
+    best = Mixture.from_array(DOMAINS, FIT.data.weights_ND[row])
+    assert FIT.baseline(best, TARGET)[0] == FIT.predict(best, TARGET).objective_N[0]
 
 
-def test_the_spread_holds_nine_tenths_of_the_refits():
-    values_BK = np.concatenate([np.zeros(9), np.full(2, 7.0)])[:, None]
-    assert confidence([0.0], [0.0], values_BK).proposal().high == pytest.approx(7.0)
-    values_BK = np.concatenate([np.zeros(19), np.full(1, 7.0)])[:, None]
-    assert confidence([0.0], [0.0], values_BK).proposal().high == 0.0
+def test_a_mixture_has_no_gain_over_itself():
+    (gain,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()
+    assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_predictions_beyond_the_best_trial_keep_their_order_and_lose_half_of_the_error_at_most():
+    values_N = np.linspace(0.0, 2.0, 200)
+    shown_N = held_back(values_N, best=1.0, error=0.1)
+    assert (np.diff(shown_N) > 0).all()
+    assert (shown_N[values_N >= 1.0] == values_N[values_N >= 1.0]).all()
+    assert 0.04 < shown_N[0] - values_N[0] < 0.05
+
+
+def test_what_is_predicted_beyond_the_trials_is_held_back_in_the_objective_and_its_loss():
+    only = Mixture({"a": 1.0, "b": 0.0, "c": 0.0})
+    found, (plain,) = FIT.predict(only, TARGET), FIT.regressor.predict(only.array[None])
+    best, error = FIT.tried_best(TARGET)
+    assert plain < best
+    assert found.objective_N[0] == held_back(np.array(plain), best, error)
+    assert found.losses_NM[0, 0] == found.objective_N[0]
 
 
 def test_stability_is_the_total_variation_to_the_optimum_of_each_refit():
-    mixture = Mixture({"a": 0.5, "b": 0.5})
-    optima_BD = [[0.5, 0.5]] * 8 + [[0.6, 0.4]] + [[1.0, 0.0]]
-    moved = stability_of(mixture, np.array(optima_BD))
-    assert moved == Stability(10, 0.06, 0.14)
+    assert Stability.of(np.array([0.0] * 8 + [0.1, 0.5])) == Stability(10, 0.06, 0.14)
 
 
 def test_epochs_are_those_of_domains_that_are_used():
@@ -87,10 +98,14 @@ def test_epochs_are_those_of_domains_that_are_used():
     assert epochs_of(mixture, {"a": 10, "b": 50, "c": 1}, None) is None
 
 
-def test_optimism_looks_at_a_tenth_of_the_trials_and_at_three_at_least():
-    predicted_N = np.arange(50.0)
-    observed_N = predicted_N + np.where(np.arange(50) < 5, 1.0, 9.0)
-    assert estimate_optimism(predicted_N, observed_N) == 1.0
-    few_N = np.arange(6.0)
-    observed_N = few_N + np.array([3.0, 3.0, 0.0, 9.0, 9.0, 9.0])
-    assert estimate_optimism(few_N, observed_N) == 2.0
+@pytest.mark.parametrize("most_a", [1.0, 0.55])
+def test_a_region_reaches_as_far_as_noise_and_limits_allow(most_a):
+    best_D = np.array([0.5, 0.3, 0.2])
+    bowl = SimpleNamespace(predict=lambda w_ND: ((w_ND - best_D) ** 2).sum(axis=1))
+    limits = ConstraintsConfig(bounds={"a": (0.0, most_a)})
+    allowed = Constraints.from_config(limits, dict.fromkeys(DOMAINS, 1)).allowed
+    problem = Problem(bowl, TARGET, allowed, best_D, best_D[None])
+    low_D, high_D = near_best(problem, best_D, noise=0.015)
+    # One share moves by 0.1 where the two others make room evenly.
+    assert low_D == pytest.approx(best_D - 0.1, abs=0.01)
+    assert high_D == pytest.approx([min(0.6, most_a), 0.4, 0.3], abs=0.01)

@@ -43,7 +43,7 @@ def test_its_losses_are_those_that_the_fit_predicts_for_it(fit):
 def test_nothing_is_said_of_a_search_that_was_not_made(fit):
     found = predicted(fit)
     assert found.stability is None
-    assert found.optimism is None
+    assert found.region is None
     assert found.provenance["method"] == "edited by hand"
     assert found.warnings[0] == EDITED
 

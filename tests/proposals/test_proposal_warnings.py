@@ -53,21 +53,6 @@ def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
         assert warned("is not predicted to beat the best trial", proposal) == said
 
 
-def test_a_prediction_that_is_not_too_good_is_no_warning_however_small_the_gain():
-    for gain in (0.0, -1.0):
-        gains = {**PROPOSAL.gains, "best_trial": Interval(gain, gain, gain)}
-        for moved, said in ((0.0, False), (-0.5, False), (0.001, True)):
-            proposal = made_proposal(gains=gains, optimism=moved)
-            assert warned("no gain is expected", proposal) == said
-
-
-def test_a_gain_is_called_smaller_than_the_optimism_only_where_it_is():
-    gains = {**PROPOSAL.gains, "best_trial": Interval(0.01, 0.0, 0.02)}
-    for moved, said in ((0.009, False), (0.01, False), (0.011, True)):
-        proposal = made_proposal(gains=gains, optimism=moved)
-        assert warned("is 0.0100, which is smaller than the optimism", proposal) == said
-
-
 def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
     for weight, said in ((1e-4, True), (1.01e-4, False)):
         mixture = Mixture({"code": 1 - weight, "prose": 0.0, "law": 0.0, "mail": weight})
@@ -137,14 +122,11 @@ def test_a_share_beyond_what_was_tried_is_named_with_the_range():
 
 def test_what_is_said_of_a_gain_is_one_warning():
     unsure = Interval(0.01, -0.1, 0.2)
-    proposal = made_proposal(
-        gains=dict.fromkeys(PROPOSAL.gains, unsure), optimism=0.5, best_observed=-9.0
-    )
+    proposal = made_proposal(gains=dict.fromkeys(PROPOSAL.gains, unsure), best_observed=-9.0)
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     lines = proposal_warnings(proposal, ProposalRequest(FIT, limits, None, goal=MATH))
     (said,) = [line for line in lines if "gain" in line]
     assert "not predicted to beat" in said
-    assert "no gain is expected" in said
     assert "includes 0" in said
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mixopt.mixture import Mixture
-from mixopt.proposals import Interval, Proposal
+from mixopt.proposals import Interval, Proposal, Region
 from mixopt.proposals.proposal import Stability
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -24,7 +24,7 @@ PROPOSAL = Proposal(
     epochs={"code": 0.5, "prose": 1.25, "law": 0.75, "mail": 0.0},
     binding=(),
     stability=Stability(5, 0.1, 0.2),
-    optimism=0.02,
+    region=Region(0.01, "seeds", dict.fromkeys(DOMAINS, (0.0, 0.5))),
     warnings=(),
     provenance={"seed": 0},
 )

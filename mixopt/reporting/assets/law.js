@@ -9,6 +9,7 @@
 //
 // w: shares of the D domains, adding up to 1. Nothing here changes its arguments.
 
+const HELD_BACK = 0.5;
 const LAW_KINDS = { mean: meanLaw }; // each file enters its own
 
 function lawOf(plain) {
@@ -38,10 +39,10 @@ function makeLaw(data) {
   const [M, D] = [data.targets.length, data.domains.length];
   const law = lawOf(data.law.model);
   const { pieces } = data.objective;
-  const { factors, floors, locals, value: ofValue, agrees, reach } = data.law.intervals;
+  const { factors, floors, locals, value: ofValue, tried, agrees, reach } = data.law.intervals;
   const means = rememberLast(law.means);
   const stds = rememberLast(law.stds);
-  const value = (w) => Math.max(...pieces.map((piece) => dot(piece, means(w))));
+  const value = (w) => heldBack(Math.max(...pieces.map((piece) => dot(piece, means(w)))), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
   // Errors are taken to go together, which is the most that they can add up to.
   const spread = (w) => Math.max(...pieces.map((piece) => dot(piece.map(Math.abs), stds(w))));
@@ -77,6 +78,13 @@ function makeLaw(data) {
 
   // Call `prepare` when idle until it returns false: then the first `halves` is as quick as others.
   return { predict, value, halves, valueHalf, stds: (w) => stds(w).slice(0, M), prepare: law.prepare };
+}
+
+// What is predicted better than every trial is held back (mixopt/fitting/intervals.py).
+function heldBack(value, tried) {
+  const [best, error] = tried ?? [-Infinity, 0];
+  const beyond = Math.max(best - value, 0);
+  return beyond > 0 ? value + HELD_BACK * error * beyond / (beyond + error) : value;
 }
 
 // A function of a mixture that remembers its last answer: all is asked of one mixture in turn.

@@ -8,6 +8,7 @@
 // A mixture is a Float64Array of D weights that add up to 1. D domains, M targets, G guardrails.
 
 const TOLERANCE = 1e-6; // by which a limit may be missed, as in Python
+const SAME = 1e-3; // total variation within which two mixtures count as one
 const FEW = 12; // rows that are shown before "Show all"
 const RESTING = 120; // milliseconds without a move after which intervals are computed
 let whatIfCount = 0;
@@ -79,8 +80,8 @@ function whatIfModel(data, id) {
     signs: data.objective.signs,
     limits: readLimits(data, law),
     trials: trials.names.map((name, n) => [name, trials.weights.subarray(n * domains.length, (n + 1) * domains.length)]),
-    naturalLosses: law.predict(natural), naturalValue: law.value(natural),
-    baseLosses: law.predict(base), baseValue: law.value(base),
+    naturalLosses: law.predict(natural), baseLosses: law.predict(base),
+    bases: [[natural, data.values[0]], [base, data.values[1]]],
   };
 }
 
@@ -97,7 +98,9 @@ function predicted(model, { weights }, withHalves) {
   }
   const { reach } = model.data.law.intervals;
   const halves = withHalves ? law.halves(weights) : null;
-  return { weights, losses, broken, nearest, value: law.value(weights), halves,
+  const value = law.value(weights);
+  const gains = model.bases.map(([base, of]) => (totalVariation(weights, base) < SAME ? 0 : of - value));
+  return { weights, losses, broken, nearest, value, gains, halves,
     valueHalf: withHalves ? law.valueHalf(weights) : 0, isFar: nearest.distance > reach.reach };
 }
 
@@ -191,8 +194,8 @@ function summaryBar(model) {
   return { node, update(now) {
     setText(value, lossText(now.value));
     setText(half, `\u00b1 ${now.halves ? lossText(now.valueHalf) : "\u2026"} (90%)`);
-    writeGain(natural, model.naturalValue - now.value);
-    writeGain(base, model.baseValue - now.value);
+    writeGain(natural, now.gains[0]);
+    writeGain(base, now.gains[1]);
     setText(nearest, (now.isFar ? `\u26a0 ${farText(model, now)} ` : "") + nearestText(now));
     nearest.classList.toggle("wi-far", now.isFar);
     const lines = now.broken.map(limitText), count = model.limits.length;
@@ -217,7 +220,7 @@ function farText(model, now) {
 function spoken(model, now) {
   const half = now.halves ? ` plus or minus ${lossText(now.valueHalf)}` : "";
   const broken = now.broken.map(limitText).join("; ");
-  return `Objective ${lossText(now.value)}${half}, gain over natural ${changeText(model.naturalValue - now.value)}. `
+  return `Objective ${lossText(now.value)}${half}, gain over natural ${changeText(now.gains[0])}. `
     + `${now.isFar ? farText(model, now) : ""} ${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
@@ -287,7 +290,7 @@ function targetList(model) {
 
 function targetRow(model, t) {
   const name = t < 0 ? "Objective" : model.targets[t], isHigher = t >= 0 && model.signs[t] < 0;
-  const from = t < 0 ? [model.naturalValue, model.baseValue] : [model.naturalLosses[t], model.baseLosses[t]];
+  const from = [model.naturalLosses[t], model.baseLosses[t]];
   const label = element("span", { class: "wi-name" }, name, ...(isHigher ? [element("small", {}, " higher is better")] : []));
   const value = element("span", { class: "wi-value" });
   const changes = ["natural", model.baseName].map((other) => element("span", { class: "wi-change", "data-from": `over ${other} ` }));
@@ -298,7 +301,7 @@ function targetRow(model, t) {
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
     setText(value, `${lossText(loss)} \u00b1 ${half ? lossText(half) : "\u2026"}`);
-    changes.forEach((cell, i) => writeGain(cell, (isHigher ? -1 : 1) * (from[i] - loss)));
+    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss)));
   } };
 }
 
