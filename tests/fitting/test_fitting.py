@@ -14,7 +14,6 @@ from sklearn.preprocessing import PolynomialFeatures
 
 from mixopt.config import FitConfig
 from mixopt.errors import MixtureError, PluginError, RunError, TrialsError
-from mixopt.fitting.intervals import held_back
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
@@ -29,6 +28,7 @@ from mixopt.fitting import (
     spearman,
 )
 from mixopt.fitting.held_out import best_spearman
+from mixopt.fitting.intervals import held_back
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.trials import Trials
@@ -182,7 +182,9 @@ def test_losses_that_vary_no_more_than_noise_have_no_ceiling():
 def test_the_objective_is_predicted_from_the_losses_by_domain(fit):
     predicted = fit.predict(make_trials(seed=1).weights())
     values_N = predicted.losses_NM[:, [0, 2]] @ [0.5, 0.5]
-    assert np.array_equal(predicted.objective_N, held_back(values_N, *fit.tried_best(fit.objective)))
+    assert np.array_equal(
+        predicted.objective_N, held_back(values_N, *fit.tried_best(fit.objective))
+    )
 
 
 def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):

@@ -111,7 +111,9 @@ def test_gains_are_over_natural_uniform_and_the_best_trial():
 
 def test_each_gain_is_the_predicted_objective_of_that_mixture_less_the_proposals():
     best_D = TRIALS.weights()[TRIALS.losses()[:, 2].argmin()]
-    own, natural, best = FIT.predict([PROPOSAL.mixture.array, NATURAL.array, best_D], MATH).objective_N
+    own, natural, best = FIT.predict(
+        [PROPOSAL.mixture.array, NATURAL.array, best_D], MATH
+    ).objective_N
     uniform = TRIALS.losses()[-4:, 2].mean()  # trained four times
     gains = [gain.value for gain in PROPOSAL.gains.values()]
     assert gains == pytest.approx([natural - own, uniform - own, best - own], abs=2e-6)
