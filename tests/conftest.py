@@ -123,6 +123,36 @@ def config_path(experiment, tmp_path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def finished(experiment, text_files, tmp_path_factory) -> Path:
+    """The directory of a run, not to be changed, whose file is beside it.
+
+    Its law can be drawn in a page; it has a length, limits, and a mixture by hand that breaks one.
+    """
+    import mixopt
+
+    folder = tmp_path_factory.mktemp("finished")
+    text = experiment.replace("[linear]", "[skills]").replace("bootstrap: 3", "bootstrap: 2")
+    for name in ("code", "prose"):
+        path = f"{{path: {text_files[name]}}}"
+        text = text.replace(f"{name}: {path}", f"{name}: {{tokens: 20e9, {path[1:]}")
+    text = text.replace("{samples: 2000,", "{target_tokens: 25e9, samples: 2000,")
+    hand = "baselines: [natural, uniform, best_trial, {hand: {code: 0.9, prose: 0.1}}]"
+    text = text.replace("rounds: 1}", f"rounds: 1, {hand}}}")
+    text += "constraints: {bounds: {code: [0, 0.8]}, max_epochs: 4}\n"
+    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+    mixopt.run(folder / "tiny.yaml", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the run that a test may change, with its configuration beside it."""
+    shutil.copy(finished.parent / "tiny.yaml", tmp_path / "tiny.yaml")
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Let torch use one thread, as the ranks do."""

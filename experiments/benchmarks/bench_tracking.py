@@ -16,7 +16,8 @@ from pathlib import Path
 from mixopt import Mixture
 from mixopt.config import TrackingConfig
 from mixopt.sweeps import TrialFolder
-from mixopt.tracking import MetricLines, Tracker, sync
+from mixopt.tracking import Tracker, sync
+from mixopt.tracking.record import LineFile
 from mixopt.trials import Losses, Trial, TrialResult
 
 
@@ -37,10 +38,12 @@ def main() -> None:
 
 def writing(path: Path, steps: int) -> float:
     """Return the seconds that writing a line takes."""
-    lines = MetricLines(path / "metrics.jsonl")
+    lines = LineFile(path / "metrics.jsonl")
     start = time.perf_counter()
     for step in range(steps):
-        lines.write({f"loss/d{n}": step / (n + 1) for n in range(20)}, step)
+        lines.append(
+            {"step": step, "time": start, **{f"loss/d{n}": step / (n + 1) for n in range(20)}}
+        )
     lines.close()
     return (time.perf_counter() - start) / steps
 

@@ -30,7 +30,7 @@ PROMISES = {
     "regressors": "from mixopt import Trials; import sklearn, lightgbm, matplotlib",
     "proxies": "from mixopt_proxies.decoder import DecoderProxy; import mixopt; mixopt.Corpus",
     "pretraining": "import mixopt; mixopt.pretrain; import transformers",
-    "mlflow": "from mixopt.tracking import RunLog; import mlflow",
+    "mlflow": "from mixopt.tracking import sync; import mlflow",
     "ray": "from mixopt.sweeps import RayExecutor; import ray",
     "remote": "import fsspec, s3fs, gcsfs, huggingface_hub",
     "notebooks": "import mixopt, jupyterlab, anywidget",

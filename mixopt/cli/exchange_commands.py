@@ -326,10 +326,9 @@ def experts_command(
     as_json: AsJson = False,
 ) -> None:
     """Show which experts serve which domain; draw the figures."""
-    from mixopt.reporting import ExpertOptions, draw_experts, experts
+    from mixopt.reporting import draw_experts, experts
 
-    options = ExpertOptions.parsed(ranks, steps, change)
-    found = experts(directory, options, trust=trust)
+    found = experts(directory, ranks=ranks, steps=steps, change=change, trust=trust)
     files = draw_experts(found)
     if as_json:
         print_json({**found.to_json(), "figures": [str(file) for file in files]})

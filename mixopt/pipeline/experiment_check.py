@@ -414,7 +414,7 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
 
     A baseline beyond the run's limits is trained, and may not be recommended.
     """
-    from mixopt.proposals import FullRun, known_baseline, named
+    from mixopt.proposals import FullRun, baseline_breaks, known_baseline
 
     inventory = sizes.inventory
     if inventory is None and config.propose.target_tokens is not None:
@@ -440,10 +440,10 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     for one in config.validation.baselines:
         if inventory is None and one.weights is None:
             continue
-        broken: list[str] = []
+        line = None
         with suppress(MixoptError):  # limits are a problem already, a baseline is when it is made
             mixture = known_baseline(one, full)
-            broken = [] if mixture is None else _limits(known, inventory).violations(mixture)
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        if broken:
-            yield f"baseline {named(one.name)} breaks limits of this run: {broken[0]}{more}"
+            if mixture is not None:
+                line = baseline_breaks(one.name, mixture, _limits(known, inventory))
+        if line is not None:
+            yield line

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -339,7 +339,6 @@ class ExpertWatch:
         self._named = ScalarNames.within_budget(layers, domains, others)
         self._line = self._part = self._nothing
         self._begun = 0
-        self.on_window: Callable[[int], None] = lambda step: None
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
@@ -410,7 +409,6 @@ class ExpertWatch:
             self.record.write_scalars(step, values)
         if part:
             self.record.write_window(self._begun, step, self._part)
-            self.on_window(step)
 
 
 def watch_of(

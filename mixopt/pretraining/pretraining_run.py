@@ -28,7 +28,7 @@ from mixopt.pretraining.parallel import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
 from mixopt.system import Say, StateFields, git_commit, is_worker, short_count, silent
-from mixopt.tracking import IMAGES, NOTE, Tracker, code_tags
+from mixopt.tracking import NOTE, Tracker, code_tags
 
 _CHARTS = """
 - `loss`, `train_loss/DOMAIN`: cross-entropy since the last line, nats per token
@@ -216,38 +216,33 @@ def _tracked(
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
-        if loop.experts is None:
-            yield
-        else:
-            with _experts_tracked(loop.experts, loop, out, tracker, warn):
-                yield
+        if loop.experts is not None:
+            _track_experts(loop.experts, tracker)
+        yield
+        if loop.experts is not None and loop.experts.record.last_step:
+            _draw_experts(out, tracker, warn)
         tracker.files("pretrain", [out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
 
 
-@contextmanager
-def _experts_tracked(
-    experts: ExpertWatch, loop: Loop, out: Path, tracker: Tracker, warn: Say
-) -> Iterator[None]:
-    """Keep a record of a model's experts, with figures of each window while the block runs."""
+def _track_experts(experts: ExpertWatch, tracker: Tracker) -> None:
+    """Send the numbers and the counts of a model's experts as they are written."""
     tracker.follow("pretrain", experts.record.path / SCALARS)
     windows = [experts.record.part(step) for step in experts.window_ends]
     tracker.files("pretrain", windows, "moe/counts")
-    if importlib.util.find_spec("matplotlib") is None:
-        yield
-        return
-    from mixopt.reporting import ExpertDrawing, draw_step, drawn_files
 
-    figures, pictures = drawn_files(out, experts.window_ends)
-    tracker.files("pretrain", figures)
-    tracker.files("pretrain", pictures, IMAGES)
-    last = experts.window_ends[-1]
-    with ExpertDrawing(out, warn) as drawing:
-        experts.on_window = lambda step: None if step == last else drawing.draw(step)
-        yield
-        drawing.close(waits=loop.is_finished)
-        draw_step(out, loop.step)
+
+def _draw_experts(out: Path, tracker: Tracker, warn: Say) -> None:
+    """Draw what the experts did, where there is something to draw."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from mixopt.reporting import draw_experts, experts
+
+    try:
+        tracker.files("pretrain", draw_experts(experts(out)))
+    except MixoptError as error:
+        warn(f"experts are not drawn: {error}")
 
 
 def _description(config: PretrainConfig, *, has_experts: bool) -> str:

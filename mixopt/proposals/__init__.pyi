@@ -21,6 +21,7 @@ from .proposal import (
     Interval as Interval,
     Proposal as Proposal,
     Region as Region,
+    baseline_breaks as baseline_breaks,
     is_proposal as is_proposal,
     listed as listed,
     named as named,

@@ -84,6 +84,14 @@ def listed(mixtures: Iterable[str], joined: str = "and") -> str:
     return f"{', '.join(first)} {joined} {last}" if first else last
 
 
+def baseline_breaks(name: str, mixture: Mixture, limits: Constraints) -> str | None:
+    """Say which limits a baseline breaks: it is trained, and is no rival of a proposal."""
+    broken = limits.violations(mixture)
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    what = f"baseline {named(name)} breaks limits of this run"
+    return f"{what}: {broken[0].partition('. ')[0]}{more}" if broken else None
+
+
 @dataclass(frozen=True)
 class Interval:
     """A predicted number and the bounds of its 90% interval, to six decimals."""

@@ -4,12 +4,6 @@ from .evidence_figures import (
     plot_held_out as plot_held_out,
     plot_responses as plot_responses,
     plot_validation as plot_validation,
-    plot_validation_curves as plot_validation_curves,
-)
-from .expert_drawing import (
-    ExpertDrawing as ExpertDrawing,
-    draw_step as draw_step,
-    drawn_files as drawn_files,
 )
 from .expert_plots import (
     plot_domain_experts as plot_domain_experts,
@@ -17,8 +11,7 @@ from .expert_plots import (
     plot_load as plot_load,
     plot_windows as plot_windows,
 )
-from .exploring import explore as explore
-from .figure_style import figure_png as figure_png, figure_svg as figure_svg
+from .figure_style import figure_svg as figure_svg
 from .mixture_figures import (
     plot_cells as plot_cells,
     plot_design as plot_design,
@@ -30,7 +23,6 @@ from .page import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
 from .report import write_report as write_report
 from .run_experts import (
-    ExpertOptions as ExpertOptions,
     draw_experts as draw_experts,
     experts as experts,
     plot_run_experts as plot_run_experts,
@@ -54,6 +46,7 @@ from .terminal import (
     summary_text as summary_text,
 )
 from .what_if import (
+    explore as explore,
     law_data as law_data,
     packed_json as packed_json,
     view_script as view_script,

@@ -28,7 +28,7 @@ from mixopt.proposals import (
     predicted_costs,
 )
 from mixopt.reporting.page import json_text, template
-from mixopt.reporting.terminal import as_gains, broken_guardrails, in_order
+from mixopt.reporting.terminal import as_gains, broken_by_baselines, broken_guardrails, in_order
 from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import below_branch, short_count, without_folders
 
@@ -76,7 +76,7 @@ def answer_of(run: Run) -> PageAnswer:
         gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
         losses=as_gains(costs),
         broken=(),
-        warnings=proposal.warnings,
+        warnings=(*proposal.warnings, *broken_by_baselines(run)),
         limits=proposal.binding,
     )
 
@@ -90,6 +90,7 @@ def _recommended(run: Run) -> PageAnswer:
         sentence = "Keep the natural mixture"
     else:
         sentence = f"Train on {name}"
+    warnings = (*found.warnings, *(chosen.warnings if chosen else ()), *broken_by_baselines(run))
     breaks = f", which breaks {_counted(len(broken), 'guardrail')}" if broken else ""
     return PageAnswer(
         sentence=f"{sentence}{breaks}{_moves(found.mixture, found.natural)}.",
@@ -102,7 +103,7 @@ def _recommended(run: Run) -> PageAnswer:
         gains=in_order(found.gains),
         losses=as_gains(found.costs),
         broken=broken,
-        warnings=tuple(dict.fromkeys((*found.warnings, *(chosen.warnings if chosen else ())))),
+        warnings=tuple(dict.fromkeys(warnings)),
         limits=chosen.binding if chosen else (),
     )
 

@@ -26,7 +26,6 @@ from mixopt.reporting.figure_style import (
     MAX_PANELS,
     Axes,
     Figure,
-    FuncFormatter,
     Look,
     MaxNLocator,
     PercentFormatter,
@@ -40,7 +39,7 @@ from mixopt.reporting.figure_style import (
     shown_domains,
     written,
 )
-from mixopt.system import Array, name_text, rank_text, short_count
+from mixopt.system import Array, name_text, rank_text
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 NINETY = 1.645  # standard deviations to either side that hold 90% of a normal distribution
 POINTS = 41  # of a slice
-EARLY = 0.2  # of the tokens of a run: what falls before is not what the axis is made for
 
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
@@ -163,45 +161,6 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
         axes.set_ylim(len(names) - 0.5, -0.75)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     right.tick_params(labelleft=False)
-    return figure
-
-
-def plot_validation_curves(
-    curves: Mapping[str, Sequence[tuple[Array, Array]]],
-    unit: str,
-    mixtures: Sequence[str] = (),
-) -> Figure:
-    """Show the objective while the validation runs train, a thin line for each seed.
-
-    Args:
-        curves: Tokens and objective of each seed, by mixture.
-        unit: Unit of the objective.
-        mixtures: All that were validated, so that colours are those of their other figures.
-    """
-    look = looks({*curves, *mixtures})
-    figure, axes_RC = new_figure(3.6)
-    axes = axes_RC[0, 0]
-    for name, lines in curves.items():
-        for number, (tokens, objective) in enumerate(lines):
-            axes.plot(
-                tokens,
-                objective,
-                color=look[name].colour,
-                linewidth=1.3,
-                alpha=0.8,
-                markersize=3.5,
-                marker=look[name].marker,
-                label=written(named(name)) if number == 0 else None,
-            )
-    every = [line for lines in curves.values() for line in lines]
-    last = max(float(tokens[-1]) for tokens, _ in every)
-    late = np.concatenate([objective[tokens > EARLY * last] for tokens, objective in every])
-    low, high = float(late.min()), float(late.max())
-    margin = 0.05 * (high - low) or 0.01
-    axes.set_ylim(low - margin, high + margin)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    label(axes, x="training tokens", y=unit)
-    legend(axes, loc="upper right")
     return figure
 
 

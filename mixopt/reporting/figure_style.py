@@ -183,10 +183,3 @@ def figure_svg(figure: Figure) -> str:
         # The resolution is that of maps inside, of which every cell is to be seen.
         figure.savefig(stream, format="svg", metadata=about, dpi=200)
     return stream.getvalue()
-
-
-def figure_png(figure: Figure) -> bytes:
-    """Return a figure as PNG, for viewers that have no letters of their own."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
-    return stream.getvalue()

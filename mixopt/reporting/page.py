@@ -37,14 +37,12 @@ from mixopt.reporting.figure_style import (
     INK,
     PAPER,
     Figure,
-    figure_png,
     figure_svg,
 )
 from mixopt.system import (
     __version__,
     difference_text,
     interval_text,
-    replacing,
     share_text,
     write_text,
 )
@@ -188,11 +186,9 @@ class Pictures:
         self._folder = folder
 
     def show(self, name: str, drawn: Figure, description: str) -> Markup:
-        """Write the figure to `<name>.svg` and `<name>.png`; return it with its description."""
+        """Write the figure to `<name>.svg`; return it with its description."""
         svg = figure_svg(drawn)
         write_text(self._folder / f"{name}.svg", svg)
-        with replacing(self._folder / f"{name}.png") as temporary:
-            temporary.write_bytes(figure_png(drawn))
         element = Markup(page_svg(svg, name, description))
         return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(element, description)
 

@@ -18,9 +18,8 @@ from mixopt.reporting.evidence_figures import (
     plot_held_out,
     plot_responses,
     plot_validation,
-    plot_validation_curves,
 )
-from mixopt.reporting.figure_style import Figure, figure_png, figure_svg
+from mixopt.reporting.figure_style import Figure, figure_svg
 from mixopt.reporting.mixture_figures import (
     plot_cells,
     plot_design,
@@ -42,7 +41,6 @@ __all__ = [
     "FitPlots",
     "RunPlots",
     "TrialPlots",
-    "figure_png",
     "figure_svg",
     "plot_cells",
     "plot_design",
@@ -52,7 +50,6 @@ __all__ = [
     "plot_mixtures",
     "plot_responses",
     "plot_validation",
-    "plot_validation_curves",
 ]
 
 

@@ -22,14 +22,9 @@ from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
-from mixopt.proposals import Comparison, is_proposal, mixture_of, named
+from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, first_screen
-from mixopt.reporting.evidence_figures import (
-    plot_held_out,
-    plot_responses,
-    plot_validation,
-    plot_validation_curves,
-)
+from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
 from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
@@ -44,10 +39,7 @@ from mixopt.reporting.terminal import (
 )
 from mixopt.reporting.what_if import what_if_section
 from mixopt.run_directory import Run, commit_of
-from mixopt.sweeps import read_entry
 from mixopt.system import (
-    Array,
-    bytes_text,
     count_text,
     difference_text,
     duration,
@@ -63,7 +55,7 @@ from mixopt.system import (
 )
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
-MAX_SHARES = 3  # domains of a trial that its row names
+MAX_SHARES = 2  # domains of a trial that its row names
 MIN_COMPARED = 2  # mixtures that each loss is compared with, natural and the user's own first
 
 
@@ -77,7 +69,7 @@ def write_report(run: Run) -> Path:
         figure = pictures.show("cells", drawn, f"Share of each cell, {answer.called}.")
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
-        sections.append(_validation(run, pictures))
+        sections.append(_validation(run))
     sections += [_fit(run, pictures), _trials(run, pictures), _corpus(run), _provenance(run)]
     path, name = run.path / "report.html", run.config.name
     first = first_screen(run, answer)
@@ -85,7 +77,7 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _validation(run: Run, pictures: Pictures) -> Section:
+def _validation(run: Run) -> Section:
     """Show all mixtures that were trained, their prediction, and every loss."""
     validation, found = run.validation, run.recommendation
     unit, objective = UNITS[found.unit], run.objective.describe()
@@ -93,13 +85,7 @@ def _validation(run: Run, pictures: Pictures) -> Section:
     if validation.means_note:
         about += f" {validation.means_note}"
     body = table(GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
-    drawn = plot_validation(validation, found.chosen)
-    body += pictures.show("validation", drawn, f"{objective}, {unit}: runs, means, gains.")
     body += _by_loss(run)
-    curves = _curves(run)
-    if curves:
-        drawn = plot_validation_curves(curves, unit, validation.mixtures)
-        body += pictures.show("validation_curves", drawn, "The objective during training.")
     mixtures, rows = forgetting_rows(run)
     if rows:
         columns = ("loss", CHECKPOINT, *mixtures, "gain", "95% interval")
@@ -133,23 +119,6 @@ def _gain_text(found: Comparison | None) -> str:
         return ""
     half = loss_text((found.high - found.low) / 2)
     return f"{difference_text(-found.mean)} \N{PLUS-MINUS SIGN} {half}"
-
-
-def _curves(run: Run) -> dict[str, list[tuple[Array, Array]]]:
-    """Return tokens and objective of each run that was evaluated while it trained."""
-    found: dict[str, list[tuple[Array, Array]]] = {}
-    for trial in run.validation.trials.finished.table["trial"]:
-        file = run.path / "validation" / f"{trial}.json"
-        curve = read_entry(file)[1].curve if file.exists() else ()
-        unit = run.objective.unit
-        known = [(one.tokens, getattr(one, unit) | one.tasks) for one in curve]
-        # A trainer may measure tasks at the end alone; losses that do not count change nothing.
-        whole = [one for one in known if set(run.objective.measured) <= set(one[1])]
-        if len(whole) > 1:
-            losses_NM = np.array([[one.get(n, 0.0) for n in run.config.losses] for _, one in whole])
-            tokens = np.array([at for at, _ in whole], dtype=np.float64)
-            found.setdefault(mixture_of(trial), []).append((tokens, run.objective.value(losses_NM)))
-    return found
 
 
 def _fit(run: Run, pictures: Pictures) -> Section:
@@ -243,11 +212,10 @@ def _corpus(run: Run) -> Section:
     sources = {**config.domains, **config.parts, **run.config.evaluation}
     order = sorted(corpus.evaluation, key=lambda domain: -run.natural.get(domain.name, 0.0))
     rows = [_corpus_row(run, domain, sources[domain.name]) for domain in order]
-    prepared = ("documents", "tokens", "text", "held-out tokens")
-    columns = ("domain", "share", "whole domain", *prepared, "source")
+    columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
     caption = f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries."
-    body = table(columns, rows, caption=caption, texts=[7], styles=styles)
+    body = table(columns, rows, caption=caption, texts=[5], styles=styles)
     return Section("corpus", "Corpus", body)
 
 
@@ -256,13 +224,11 @@ def _corpus_row(run: Run, domain: Domain, config: SourceConfig) -> tuple[str, ..
     is_here = not domain.validation.is_elsewhere
     held_out = count_text(domain.validation.tokens) if is_here else ""
     if train is None:
-        return (domain.name, "target", "", "", "", "", held_out, source)
-    share = share_text(run.natural.get(domain.name) or 0.0)
+        return (domain.name, "target", "", "", held_out, source)
     whole = short_count(run.inventory[domain.name])
-    documents = count_text(train.documents) if train.documents else ""
-    length = bytes_text(train.bytes) if train.bytes else ""
-    text = (documents, count_text(train.tokens), length) if is_here else ("", "", "")
-    return (domain.name, share, whole, *text, held_out, source)
+    documents = count_text(train.documents) if train.documents and is_here else ""
+    tokens = count_text(train.tokens) if is_here else ""
+    return (domain.name, whole, documents, tokens, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:
@@ -284,7 +250,7 @@ def _provenance(run: Run) -> Section:
     unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
     entries: Iterable[tuple[str, str]] = [
         *(
-            (f"step {step}, {duration(took)}", run.log.fingerprint(step))
+            (f"{step}, {duration(took)}", run.log.fingerprint(step))
             for step, took in run.log.seconds.items()
             if step != "report"
         ),

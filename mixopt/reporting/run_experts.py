@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
-from mixopt.proposals import PROPOSAL, mixture_of
+from mixopt.proposals import mixture_of
 from mixopt.reporting.expert_changes import ExpertChange, expert_changes
 from mixopt.reporting.expert_plots import (
     plot_domain_experts,
@@ -51,42 +52,22 @@ DESCRIPTIONS = {
 SHOWN = 12  # trials that are listed
 
 
-@dataclass(frozen=True)
-class ExpertOptions:
-    """What is asked of a run's experts.
-
-    Attributes:
-        ranks: Of expert parallelism; None for up to 8 that divide the experts.
-        steps: The first and the last step, counted from 1; None for no bound. None for the second
-            half of the run.
-        change: The first step on new weights; None for the largest changes of the log.
-    """
-
-    ranks: int | None = None
-    steps: tuple[int | None, int | None] | None = None
-    change: int | None = None
-
-    @classmethod
-    def parsed(
-        cls, ranks: int | None = None, steps: str | None = None, change: int | None = None
-    ) -> ExpertOptions:
-        """Read options as they are typed: steps `100:200`, `100:` or `:200`."""
-        if steps is None:
-            return cls(ranks, None, change)
-        found = re.fullmatch(r"(\d*):(\d*)", steps)
-        if found is None:
-            raise RoutingError(
-                f"--steps {steps}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
-            )
-        low, high = (int(one) if one else None for one in found.groups())
-        if high == 0 or (low is not None and high is not None and low > high):
-            raise RoutingError(
-                f"--steps {steps}: steps count from 1, and the first is not after the last"
-            )
-        return cls(ranks, (low, high), change)
+Steps = tuple[int | None, int | None]
 
 
-DEFAULTS = ExpertOptions()
+def _steps_of(text: str) -> Steps:
+    """Read steps as they are typed: `100:200`, `100:` or `:200`, counted from 1."""
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    if found is None:
+        raise RoutingError(
+            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
+        )
+    low, high = (int(one) if one else None for one in found.groups())
+    if high == 0 or (low is not None and high is not None and low > high):
+        raise RoutingError(
+            f"--steps {text}: steps count from 1, and the first is not after the last"
+        )
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +82,22 @@ class PretrainingExperts:
         path: The run directory.
         windows: Since the domains last changed, at least one; they stay on disk.
         logged: Changes of weights.
-        options: What is asked.
+        ranks: Of expert parallelism; None for up to 8 that divide the experts.
+        steps: The first and the last step; None for no bound, or for the second half of the run.
+        change: The first step on new weights; None for the largest changes.
     """
 
     path: Path
     windows: tuple[Window, ...]
     logged: tuple[LoggedChange, ...]
-    options: ExpertOptions
+    ranks: int | None
+    steps: Steps | None
+    change: int | None
 
     @classmethod
-    def read(cls, path: Path, options: ExpertOptions = DEFAULTS) -> PretrainingExperts | None:
+    def read(
+        cls, path: Path, ranks: int | None, steps: Steps | None, change: int | None
+    ) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded."""
         windows = ExpertRecord(path / EXPERTS).windows()
         if not windows:
@@ -119,15 +106,16 @@ class PretrainingExperts:
         alike = tuple(window for window in windows if window.empty.domains == last.domains)
         for window in alike:
             last.check_sizes(last.domains, window.empty.sizes, f"{path}: an earlier window")
-        return cls(path, alike, tuple(read_changes(path / MIXTURE_LOG)), options)
+        logged = tuple(read_changes(path / MIXTURE_LOG))
+        return cls(path, alike, logged, ranks, steps, change)
 
     @cached_property
     def settled(self) -> tuple[Window, ...]:
         """The windows of the steps that are asked for, or of the second half."""
         end = self.windows[-1].end
-        if self.options.steps is None:
+        if self.steps is None:
             return tuple(window for window in self.windows if 2 * window.end > end)
-        low, high = self.options.steps
+        low, high = self.steps
         first, last = low or 1, end if high is None else high
         within = [w for w in self.windows if w.start + 1 >= first and w.end <= last]
         found = within or [w for w in self.windows if w.end >= first and w.start + 1 <= last]
@@ -146,12 +134,12 @@ class PretrainingExperts:
     @cached_property
     def summary(self) -> Summary:
         """What that says, with the diagnoses."""
-        return Summary.of(self.train, self.options.ranks)
+        return Summary.of(self.train, self.ranks)
 
     @cached_property
     def changes(self) -> tuple[ExpertChange, ...]:
         """What the largest changes of weights did, or the one that is asked for."""
-        return expert_changes(self.windows, self.logged, self.options.change)
+        return expert_changes(self.windows, self.logged, self.change)
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
@@ -192,60 +180,53 @@ class PretrainingExperts:
 class SweepExperts:
     """The experts of a sweep.
 
-    One trial is shown in full: that of the proposal where it was validated, else the best one.
+    One trial is shown in full: of the recommended mixture where it is validated, else the best one.
 
     Attributes:
         path: The run directory.
         trials: The table of the sweep's trials.
+        counts: By trial, those of a validation last.
         shown: The trial that is shown in full.
-        counts: Of that trial.
-        options: What is asked of that trial.
+        ranks: Of expert parallelism; None for up to 8 that divide the experts.
     """
 
     path: Path
     trials: TrialExperts
+    counts: Mapping[str, ExpertCounts]
     shown: str
-    counts: ExpertCounts
-    options: ExpertOptions
+    ranks: int | None
 
     @classmethod
     def read(
-        cls, path: Path, options: ExpertOptions = DEFAULTS, *, trust: bool = False
+        cls, path: Path, ranks: int | None = None, *, trust: bool = False
     ) -> SweepExperts | None:
         """Read a run directory; None where no trial has experts."""
-        results = [read_entry(file)[1] for file in sorted(SWEEP.trial_files(path))]
-        trials = TrialExperts.of(results)
+        swept, validated = (
+            [read_entry(file)[1] for file in sorted(step.trial_files(path))]
+            for step in (SWEEP, VALIDATE)
+        )
+        trials = TrialExperts.of(swept)
         if trials is None:
             return None
-        if options.steps is not None or options.change is not None:
-            raise RoutingError(
-                f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
-                " half alone is counted"
-            )
-        for file in sorted(VALIDATE.trial_files(path)):
-            if mixture_of(file.stem) == PROPOSAL:
-                result = read_entry(file)[1]
-                if result.experts is not None:
-                    return cls(path, trials, result.trial, result.experts, options)
-        counts = {one.trial: one.experts for one in results if one.experts is not None}
-        best = _best(path, trust=trust)
-        shown = best if best in counts else next(iter(counts))
-        return cls(path, trials, shown, counts[shown], options)
+        every = (*swept, *validated)
+        counts = {one.trial: one.experts for one in every if one.experts is not None}
+        return cls(path, trials, counts, _shown(path, counts, trust=trust), ranks)
 
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        return Summary.of(self.counts.train, self.options.ranks)
+        return Summary.of(self.counts[self.shown].train, self.ranks)
 
     @cached_property
     def specialisation(self) -> dict[str, float | None]:
         """What the expert says about the domain on held-out text, by layer; 1 is all."""
-        table = layer_table(self.counts.held_out).select(key_column(), "specialisation")
+        table = layer_table(self.counts[self.shown].held_out).select(key_column(), "specialisation")
         return dict(table.iter_rows())
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures of the trial that is shown, by name."""
-        return still_figures(self.counts.train, self.counts.held_out)
+        counts = self.counts[self.shown]
+        return still_figures(counts.train, counts.held_out)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is said as plain values."""
@@ -290,13 +271,21 @@ RunExperts = PretrainingExperts | SweepExperts
 
 
 def experts(
-    directory: str | Path, options: ExpertOptions = DEFAULTS, *, trust: bool = False
+    directory: str | Path,
+    *,
+    ranks: int | None = None,
+    steps: str | None = None,
+    change: int | None = None,
+    trust: bool = False,
 ) -> RunExperts:
     """Read what a run recorded of its experts.
 
     Args:
         directory: Of a sweep or of a pretraining, also while it runs.
-        options: Other ranks or steps, or one change of weights.
+        ranks: Of expert parallelism; up to 8 that divide the experts when None.
+        steps: Of a pretraining: the first and the last, counted from 1, such as `100:200`, `100:`
+            or `:200`; the second half when None.
+        change: Of a pretraining: the first step on new weights; the largest changes when None.
         trust: Follow links that lead out of the directory.
 
     Returns:
@@ -306,59 +295,49 @@ def experts(
         RoutingError: There is no such directory, nothing in it is about experts, a file cannot be
             read, or what is asked cannot be.
     """
-    path = Path(directory)
+    path, within = Path(directory), None if steps is None else _steps_of(steps)
     if not path.is_dir():
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
     if not trust:
         check_links(path, RoutingError)
-    found: RunExperts | None = PretrainingExperts.read(path, options)
-    found = found or SweepExperts.read(path, options, trust=trust)
+    found: RunExperts | None = PretrainingExperts.read(path, ranks, within, change)
+    if found is not None:
+        return found
+    found = SweepExperts.read(path, ranks, trust=trust)
     if found is None:
         raise RoutingError(
             f"{path}: nothing is recorded about experts: the model has none, or no trial or window"
             " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
             " pretraining with a model such as olmoe"
         )
+    if steps is not None or change is not None:
+        raise RoutingError(
+            f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
+            " half alone is counted"
+        )
     return found
 
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     """Show how each domain's held-out tokens fall on the experts of one trial."""
-    found = _counts_of(run)
-    if not found:
+    found = SweepExperts.read(run.path, trust=True)
+    if found is None:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
             " trained yet; a sweep has them with proxy.options.size: moe-tiny"
         )
-    if trial is None:
-        chosen = run.recommendation.chosen if run.is_done("validate") else None
-        own = [name for name in found if mixture_of(name) == chosen]
-        best = best_trial(run.trials, run.objective)[0]
-        trial = next(name for name in (*own, best, *found) if name in found)
-    if trial not in found:
-        raise ConfigError(f"trial {trial!r} recorded no experts{did_you_mean(trial, found)}")
-    return plot_domain_experts(found[trial].held_out)
-
-
-def _counts_of(run: Run) -> dict[str, ExpertCounts]:
-    """Return the counts of the trials that have some, those of the sweep first."""
-    files = [file for step in (SWEEP, VALIDATE) for file in sorted(step.trial_files(run.path))]
-    results = [read_entry(file)[1] for file in files]
-    return {one.trial: one.experts for one in results if one.experts is not None}
+    name = found.shown if trial is None else trial
+    if name not in found.counts:
+        raise ConfigError(f"trial {name!r} recorded no experts{did_you_mean(name, found.counts)}")
+    return plot_domain_experts(found.counts[name].held_out)
 
 
 def draw_experts(found: RunExperts) -> list[Path]:
     """Write the figures into the folder `figures` of the run directory; return the files."""
-    return write_figures(found.figures(), found.path / FIGURES)
-
-
-def write_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write figures as SVG, and return the files."""
-    files = []
-    for name, figure in figures.items():
-        files.append(folder / f"{name}.svg")
-        write_text(files[-1], figure_svg(figure))
-    return files
+    figures = {found.path / FIGURES / f"{name}.svg": one for name, one in found.figures().items()}
+    for file, figure in figures.items():
+        write_text(file, figure_svg(figure))
+    return list(figures)
 
 
 def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
@@ -369,10 +348,13 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
     }
 
 
-def _best(path: Path, *, trust: bool) -> str | None:
-    """Return the trial with the lowest objective; None before the sweep is finished."""
-    try:
+def _shown(path: Path, counts: Mapping[str, ExpertCounts], *, trust: bool) -> str:
+    """Return the trial of the recommended mixture, or the best one; before a sweep's end, any."""
+    order = list(counts)
+    with suppress(MixoptError):
         run = load_run(path, trust=trust)
-        return best_trial(run.trials, run.objective)[0]
-    except MixoptError:
-        return None
+        order = [best_trial(run.trials, run.objective)[0], *order]
+        if run.is_done("validate"):
+            chosen = run.recommendation.chosen
+            order = [*(name for name in counts if mixture_of(name) == chosen), *order]
+    return next(name for name in order if name in counts)

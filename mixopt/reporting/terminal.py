@@ -8,7 +8,7 @@ from typing import Any
 
 from mixopt.constraints import BASE
 from mixopt.fitting import readiness
-from mixopt.mixture import branch_shares
+from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import (
     Forecast,
@@ -19,6 +19,7 @@ from mixopt.proposals import (
     Recommendation,
     Region,
     Validation,
+    baseline_breaks,
     is_proposal,
     named,
 )
@@ -128,7 +129,7 @@ def recommendation_text(run: Run) -> str:
         table_text(title, GAIN_COLUMNS, gain_rows(found, validation), texts=("verdict",)),
         *([wrapped(validation.means_note), ""] if validation.means_note else []),
         *_other_losses(as_gains(found.costs), 95),
-        *(wrapped(f"warning: {warning}") for warning in found.warnings),
+        *(wrapped(f"warning: {one}") for one in (*found.warnings, *broken_by_baselines(run))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -174,6 +175,19 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
             allowed = f"{-margin:g}".replace("-", "\N{MINUS SIGN}")
             lines.append(f"{target}: gain over {reference} {gain}, allowed {allowed}")
     return tuple(lines)
+
+
+def broken_by_baselines(run: Run) -> tuple[str, ...]:
+    """Return a line for each baseline of a run that breaks its limits."""
+    mixtures = {"natural": run.natural}
+    for one in run.config.validation.baselines:
+        if one.weights is not None:
+            mixtures[one.name] = Mixture(one.weights)
+    if run.is_done("validate"):
+        names = [name for name in in_order(run.recommendation.gains) if not is_proposal(name)]
+        mixtures = {name: run.validation.mixture(name) for name in names}
+    found = (baseline_breaks(*item, run.constraints) for item in mixtures.items())
+    return tuple(line for line in found if line is not None)
 
 
 def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:

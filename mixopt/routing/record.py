@@ -5,7 +5,6 @@
                                   for what none computes: tokens of one window of steps, from after
                                   `step_start` to `step_end`
       scalars.jsonl               a line for each step that has numbers (mixopt.routing.scalars)
-      images/<figure>/<step>.png  pictures of what was there after so many steps
 
 Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
 at all. A run that resumes from a checkpoint drops what was written after it.
@@ -30,7 +29,7 @@ from mixopt.routing.summary import COUNTS_SCHEMA, counts_table, domain_table, la
 from mixopt.system import parse_json, read_table, write_table, write_text
 
 EXPERTS = "experts"  # the folder in a run directory
-COUNTS, SCALARS, IMAGES = "counts", "scalars.jsonl", "images"
+COUNTS, SCALARS = "counts", "scalars.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +81,6 @@ class ExpertRecord:
         """Return the file of the window that ends after so many steps."""
         return self.path / COUNTS / f"part-{end:08d}.parquet"
 
-    def image(self, figure: str, step: int) -> Path:
-        """Return the file of a picture of what was there after so many steps."""
-        return self.path / IMAGES / figure / f"{step:08d}.png"
-
     @property
     def last_step(self) -> int:
         """The end of the last window; 0 where there is none."""
@@ -113,10 +108,9 @@ class ExpertRecord:
 
     def cut(self, step: int) -> None:
         """Resume after so many steps: drop all that is of later ones."""
-        for folder in (self.path / COUNTS, *(self.path / IMAGES).glob("*")):
-            for file in folder.glob("*"):
-                if not file.name.startswith(".") and _step(file) > step:
-                    file.unlink()
+        for file in self._parts():
+            if _step(file) > step:
+                file.unlink()
         lines = self._lines()
         whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half of one
         kept = [line for line in whole if self._numbers(line)["step"] <= step]

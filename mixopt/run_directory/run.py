@@ -229,11 +229,11 @@ class Run:
             RunError: The run has no fit yet.
 
         Example:
-            >>> forecast = run.predict({"code": 0.4, "prose": 0.6}, tokens="10M")
+            >>> forecast = run.predict({"code": 0.4, "prose": 0.6}, tokens="25B")
             >>> forecast.mixture
             Mixture(code 40%, prose 60%)
             >>> forecast.predicted.epochs["code"]
-            6.1582
+            0.5
             >>> narrower = {"bounds": {"code": [0.5, 1]}}
             >>> print(*run.predict(forecast.mixture, constraints=narrower).broken)
             domain 'code': a weight of 0.4 is below 0.5, the minimum set by constraints.bounds. ...

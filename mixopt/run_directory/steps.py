@@ -104,7 +104,7 @@ SWEEP = Step(
     artifacts=(
         *("config.yaml", "design.parquet", "trials.parquet", "experts.parquet"),
         *("trials/attempts.jsonl", "fit/fit.json", "fit/report.parquet", "fit/held_out.parquet"),
-        *(PROPOSAL, "figures/[!v]*.svg", "figures/[!v]*.png", "report.html", RECOMMENDATION),
+        *(PROPOSAL, "figures/*.svg", "report.html", RECOMMENDATION),
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
@@ -119,7 +119,6 @@ VALIDATE = Step(
     artifacts=(
         *(RECOMMENDATION, f"{LATER_PROPOSALS}/*.yaml", "validation.parquet"),
         *("validation_experts.parquet", "validation/attempts.jsonl"),
-        *("figures/v*.svg", "figures/v*.png"),
     ),
 )
 REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -23,6 +23,8 @@ from mixopt.config import dump_config
 from mixopt.corpus import corpus_hash
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_tables
+from mixopt.mixture import Mixture
+from mixopt.proposals import Interval
 from mixopt.run_directory import (
     FIT,
     PROPOSE,
@@ -46,7 +48,7 @@ from mixopt.system import (
     silent,
 )
 from mixopt.tracking.record import FINGERPRINT, JOURNAL, wanted_runs
-from mixopt.tracking.sender import IMAGES, LOCAL, LOG, MAX_VALUE, check_own, sent_now
+from mixopt.tracking.sender import LOCAL, LOG, MAX_VALUE, NOTE, check_own, sent_now
 from mixopt.tracking.tracker import (
     ADVISED,
     Tracker,
@@ -57,14 +59,10 @@ from mixopt.tracking.tracker import (
     wait_for_sender,
 )
 
-if TYPE_CHECKING:
-    from mixopt.proposals import Interval
-
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-NATURAL, BEST_TRIAL = "natural", "best_trial"
+NATURAL = "natural"
 FLOPS_PER_WEIGHT = 6  # of training, a parameter and token
 NOT_NEURAL = ("ngram",)  # proxies whose parameters are not weights
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 MAX_NOTE = 4_800  # characters; MLflow's limit of a tag is 8000 bytes
 MAX_PARAMS = 400  # a configuration of hundreds of domains has more
 WITH_OUTCOMES = (SWEEP, FIT, PROPOSE, VALIDATE)  # steps after which more is known of a run
@@ -135,10 +133,7 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
             if places:
                 tracker.tags(step.name, {tag: ", ".join(sorted(places))})
         files = [file for pattern in step.artifacts for file in sorted(run.path.glob(pattern))]
-        pictures = [file for file in files if file.suffix == ".png"]
-        tracker.files(step.name, [file for file in files if file not in pictures])
-        if pictures:
-            tracker.files(step.name, pictures, IMAGES)
+        tracker.files(step.name, files)
         tracker.end(step.name)
 
 
@@ -193,7 +188,7 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
 def run_outcome(run: Run) -> dict[str, float]:
     """Return what is known of a whole run, for the sweep's parent run."""
     values: dict[str, float] = {}
-    mixture = None
+    mixture: Mixture | None = None
     if run.is_done(SWEEP.name):
         done = run.trials.finished
         losses_NM = done.losses(run.objective.unit)
@@ -205,21 +200,17 @@ def run_outcome(run: Run) -> dict[str, float]:
         values |= _held_out(run)
     if run.is_done(PROPOSE.name):
         mixture = run.proposal.mixture
-        for other, end in ((NATURAL, ""), (BEST_TRIAL, "_over_best_trial")):
-            values |= _spread(run.proposal.gains.get(other), f"outcome/predicted_gain{end}")
+        values |= _spread(run.proposal.gains.get(NATURAL), "outcome/predicted_gain")
     if run.is_done(VALIDATE.name):
         decision = run.recommendation
-        mixture = decision.mixture
-        for other, end in ((NATURAL, ""), (BEST_TRIAL, "_over_best_trial")):
-            gain = decision.gains.get(other)
-            if gain is not None:
-                values |= _spread(gain.validated, f"outcome/validated_gain{end}")
-                values |= _spread(gain.predicted, f"outcome/predicted_gain{end}")
-            elif other == decision.chosen:  # which gains nothing over itself
-                ends = ("", "_low", "_high")
-                values |= {f"outcome/validated_gain{end}{bound}": 0.0 for bound in ends}
-    shares = dict(mixture) if mixture is not None else {}
-    return values | {f"recommended/{name}": share for name, share in shares.items()}
+        mixture, gain = decision.mixture, decision.gains.get(NATURAL)
+        if gain is not None:
+            values |= _spread(gain.validated, "outcome/validated_gain")
+            values |= _spread(gain.predicted, "outcome/predicted_gain")
+        elif decision.chosen == NATURAL:  # which gains nothing over itself
+            values |= _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
+    shares = dict(mixture or {})
+    return values | {f"recommended/{name}": round(share, 6) for name, share in shares.items()}
 
 
 def validation_outcome(run: Run) -> dict[str, float]:

@@ -2,18 +2,15 @@
 
 A line of `tracking.jsonl` is all that MLflow shall have of a parent run (`WantedRun`); the last one
 of each step counts. A line of metrics, in any file that is followed, is
-`{step, time, <key>: number, <key>: {<name>: number}}`; JSON has no NaN, so "nan", "inf" and "-inf"
-stand for them. A line is one write to a file that stays open, so that a killed process loses none;
-half a line is ended by whoever writes next, and left out by readers.
+`{step, time, <key>: number, <key>: {<name>: number}}`. Half a line, left by a killed process, is
+ended by whoever writes next, and left out by readers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +22,6 @@ from mixopt.system import checked_as
 
 JOURNAL = "tracking.jsonl"
 FINGERPRINT = "mixopt.fingerprint"  # the tag of what results depend on; another is another run
-NOT_FINITE = {"nan", "inf", "-inf"}
 MAX_INTEGER = 1 << 63  # of MLflow's steps and times
 TAIL_BYTES = 256  # before a position; they tell whether the file is still the one that was read
 
@@ -61,23 +57,6 @@ class LineFile:
                 os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
-
-
-class MetricLines:
-    """Lines of metrics in a file, for `Tracker.follow` to send."""
-
-    def __init__(self, path: Path) -> None:
-        """Name the file; it is made with the first line."""
-        self._lines = LineFile(path)
-
-    def write(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Write the metrics of a step."""
-        values = {key: _spelled(value) for key, value in metrics.items()}
-        self._lines.append({"step": int(step), "time": round(time.time(), 3), **values})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
 
 
 class MetricPoint(NamedTuple):
@@ -131,7 +110,7 @@ def points_of(line: bytes) -> Iterator[MetricPoint]:
     for key, value in content.items():
         members = value.items() if isinstance(value, Mapping) else [("", value)]
         for name, number in members:
-            if number in NOT_FINITE if isinstance(number, str) else _is_number(number):
+            if _is_number(number):
                 full = f"{key}/{name}" if name else key
                 yield MetricPoint(full, float(number), int(seconds * 1000), step)
 
@@ -180,13 +159,6 @@ def wanted_runs(path: Path) -> dict[str, WantedRun]:
                 if 0 <= wanted.started < MAX_INTEGER and 0 <= (wanted.ended or 0) < MAX_INTEGER:
                     runs[wanted.step] = wanted
     return runs
-
-
-def _spelled(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _spelled(member) for name, member in value.items()}
-    number = float(value)
-    return number if math.isfinite(number) else str(number)
 
 
 def _is_number(value: Any) -> bool:

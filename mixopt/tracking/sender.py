@@ -53,8 +53,12 @@ if TYPE_CHECKING:
 SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
 LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
 SQLITE = "sqlite:///"
-IMAGES = "images"  # a folder of pictures that MLflow shows among the charts, with a slider of steps
-FOLDERS = {".parquet": "tables", ".svg": "figures", ".png": "figures"}
+FOLDERS = {".parquet": "tables", ".svg": "figures"}
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+EXPERIMENT_NOTE = (
+    "`NAME/sweep` stands for a whole run: its description is the answer. Its children are the"
+    " trials: sort them by `objective`, where lower is better."
+)
 # MLflow's limits for one call, and lengths of keys, values and tags.
 MAX_METRICS, MAX_PARAMS, MAX_KEY, MAX_VALUE, MAX_TAG = 900, 90, 250, 500, 5000
 MAX_RUNS = 50_000  # that one search of MLflow returns
@@ -130,7 +134,10 @@ class Sender:
         self._experiment_id = ""
         self._found: set[str] = set()  # steps whose runs were seen by this process
         self._noted = time.monotonic()
-        self.sent = Sent(path, name.address)
+        # The directory's own database is one server, by whatever name it is reached.
+        file, local = _database(name.address), path.resolve() / LOCAL
+        is_local = file is not None and file.resolve() == local
+        self.sent = Sent(path, f"{SQLITE}{LOCAL}" if is_local else name.address)
         self.trouble: str | None = None
 
     def run(self, ended: threading.Event) -> None:
@@ -181,8 +188,8 @@ class Sender:
         if found is not None:
             return str(found.experiment_id)
         place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-        # Without, MLflow 3 opens an experiment as one of prompts and traces.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
+        # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
         try:
             return str(client.create_experiment(self._experiment, place, tags))
         except MlflowException as error:  # another process may have made it
@@ -277,10 +284,7 @@ class Sender:
             return
         if self._own and _database(self._login.uri) is not None:
             _check_artifacts_inside(client, sent.run, self._path)
-        if folder == IMAGES:
-            _send_picture(client, sent, self._path, file)
-        else:
-            client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
+        client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
         sent.files[name] = mark
         self._note("files", 1)
 
@@ -371,11 +375,7 @@ def _log_batch(
     """Write metrics, parameters and tags of a run, in calls that MLflow takes."""
     from mlflow.entities import Metric, Param, RunTag
 
-    # MLflow would make infinities 1.8e308, which ruins a chart.
-    points = [
-        Metric(key_of(key), math.nan if math.isinf(value) else value, when, step)
-        for key, value, when, step in metrics
-    ]
+    points = [Metric(key_of(key), value, when, step) for key, value, when, step in metrics]
     pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
     facts = [RunTag(name, value) for name, value in _short(tags or {}).items()]
     calls = max(-(-len(points) // MAX_METRICS), -(-len(pairs) // MAX_PARAMS), bool(facts))
@@ -397,27 +397,6 @@ def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, s
     condition = f"tags.`mlflow.parentRunId` = '{parent}'"
     found = client.search_runs([experiment], condition, max_results=MAX_RUNS)
     return {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in found}
-
-
-def _send_picture(client: MlflowClient, sent: SentRun, directory: Path, file: Path) -> None:
-    """Send `figures/<name>.png`, which is of step 0, or `<name>/<step>.png`.
-
-    MLflow opens pictures at step 0, so the first one of some steps is there too.
-    """
-    from PIL import Image
-
-    of_step = file.stem.isdecimal()
-    name, steps = (file.parent.name, [int(file.stem)]) if of_step else (file.stem, [0])
-    folder = file.parent.relative_to(directory).as_posix()
-    if of_step and not any(one.startswith(f"{folder}/") for one in sent.files):
-        steps = [0, *steps]
-    try:
-        with Image.open(file, formats=["PNG"]) as picture:
-            picture.load()
-            for step in steps:
-                client.log_image(sent.run, picture, key=key_of(name), step=step)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        _log(f"{file}: is not a picture (.png): {error}")
 
 
 def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -21,8 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mixopt.errors import MixoptError
-from mixopt.system import Say, ServerUri, file_record, replacing, silent
-from mixopt.tracking.record import JOURNAL, LineFile, MetricLines, WantedRun, wanted_runs
+from mixopt.system import Say, ServerUri, silent
+from mixopt.tracking.record import JOURNAL, LineFile, WantedRun, wanted_runs
 from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
 AFTER_ERROR_SECONDS = 5.0
 ADVISED = "with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
-STEP, METRICS, COPIES = "log", "metrics.jsonl", "artifacts"  # of a RunLog
 
 
 class Tracker:
@@ -183,98 +181,6 @@ class Tracker:
         return file.resolve().relative_to(self._path.resolve()).as_posix()
 
 
-class RunLog:
-    """A run of MLflow that a loop logs to without waiting for it, or failing with it.
-
-        with RunLog("runs/mine", experiment="mine", params={"lr": 3e-4}) as log:
-            for step, batch in enumerate(batches):
-                log.log({"loss": train(batch)}, step)
-
-    What is logged is in the directory at once: a killed process loses nothing. A process of its own
-    sends it; what a server that is down misses is sent by the next RunLog of the directory, which
-    continues the same run, or by `mixopt sync`.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        experiment: str,
-        uri: str | None = None,
-        name: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        warn: Say = silent,
-    ) -> None:
-        """Begin, or resume what is in the directory.
-
-        Args:
-            path: A directory for this run alone.
-            experiment: MLflow's experiment.
-            uri: Tracking server or database; a SQLite file in the directory when None.
-            name: What the run is called; as the directory when None.
-            params: Settings; they never change afterwards.
-            tags: Further facts.
-            warn: Called with one line if the record cannot be kept.
-        """
-        from mixopt.config import TrackingConfig
-
-        self._path = Path(path)
-        server = None if uri is None else ServerUri(uri)
-        config = TrackingConfig(uri=server, experiment=experiment)
-        self._tracker = Tracker(config, experiment, self._path, warn)
-        self._lines = MetricLines(self._path / METRICS)
-        self._tracker.start(STEP, params or {}, tags, name=name or self._path.resolve().name)
-        self._tracker.follow(STEP, self._path / METRICS)
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Log the metrics of a step: numbers, or numbers by name; NaN and infinities too.
-
-        Charts are in sections by what is before the last `/` of a key, and `{"loss": {"web": 2.0}}`
-        is `loss/web`.
-
-        Raises:
-            OSError: The directory cannot be written.
-        """
-        self._lines.write(metrics, step)
-
-    def artifact(self, file: str | Path, folder: str | None = None) -> None:
-        """Keep a file with the run; one from elsewhere is copied to the directory.
-
-        Raises:
-            RunError: It cannot be read, or not be copied.
-        """
-        self._tracker.files(STEP, [_within(Path(file), self._path)], folder)
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Add facts, or change them."""
-        self._tracker.tags(STEP, tags)
-
-    def close(self, *, patience: float | None = None) -> None:
-        """Finish the run; wait while it is sent, and leave the rest on disk if that fails.
-
-        Args:
-            patience: Seconds without a sign of life after which the rest is left.
-        """
-        self._lines.close()
-        self._tracker.end(STEP)
-        self._tracker.close(patience=patience)
-
-    def __enter__(self) -> Self:
-        """Return the log."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Finish; after an error the run is killed in MLflow, and less is waited for."""
-        if kind is None:
-            self.close()
-        else:
-            self._lines.close()
-            self._tracker.close(patience=AFTER_ERROR_SECONDS)
-
-
 def absolute_uri(uri: str) -> str:
     """Return the name of a store that holds in any working directory."""
     if not uri.startswith(SQLITE):
@@ -357,14 +263,3 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _within(file: Path, directory: Path) -> Path:
-    """Return a file in the directory: itself, or a copy of it under its own name."""
-    if file.resolve().is_relative_to(directory.resolve()):
-        return directory / file.resolve().relative_to(directory.resolve())
-    copy = directory / COPIES / file_record(file).sha256[:12] / file.name
-    if not copy.exists():
-        with replacing(copy) as temporary:
-            shutil.copyfile(file, temporary)
-    return copy

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 from odd_servers import closed_port, odd_server
+from run_log import RunLog
 
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
-from mixopt.tracking import RunLog, Tracker, sync
+from mixopt.tracking import Tracker, sync
 from mixopt.tracking.record import JOURNAL, WantedRun
 
 pytest.importorskip("mlflow")
@@ -230,8 +231,9 @@ def test_a_password_of_the_environment_goes_to_the_server_that_was_hidden(tmp_pa
 def test_a_password_of_a_database_is_in_no_file_and_no_message(tmp_path):
     run, warnings = tmp_path / "run", list[str]()
     uri = f"postgresql://somebody:{WORD}@127.0.0.1:{closed_port()}/db?password={WORD}"
-    with RunLog(run, experiment="toy", uri=uri, warn=warnings.append) as log:
-        log.log({"loss": 1.0}, 0)
+    log = RunLog(run, experiment="toy", uri=uri, warn=warnings.append)
+    log.log({"loss": 1.0}, 0)
+    log.close()
     assert warnings
     result = sync(run, uri)
     assert result.trouble is not None

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 from odd_servers import closed_port, odd_server
+from run_log import RunLog
 
-from mixopt.tracking import RunLog, sync
+from mixopt.tracking import sync
 from mixopt.tracking.record import Position
 
 pytest.importorskip("mlflow")
@@ -38,7 +39,7 @@ def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
 
 
 def test_sync_gives_a_server_that_drips_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixopt.tracking.syncing.ANSWER_SECONDS", 8.0)
+    monkeypatch.setattr("mixopt.tracking.outcomes.ANSWER_SECONDS", 8.0)
     with odd_server(200, drips=True) as server:
         uri = f"http://{server.address}"
         log = RunLog(tmp_path, experiment="toy", uri=f"http://127.0.0.1:{closed_port()}")

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from made_fit import DOMAINS, TARGETS, fitted
 from made_validation import made_validation
-from matplotlib.colors import to_rgb
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
+from mixopt.proposals import named
 from mixopt.reporting import (
     figure_svg,
     plot_held_out,
     plot_responses,
     plot_validation,
-    plot_validation_curves,
 )
 from mixopt.reporting.evidence_figures import along_domain, near_trials
 
@@ -60,16 +59,6 @@ def test_a_response_shows_every_trial_where_it_was_observed(fit):
     np.testing.assert_allclose(dots[:, 1], fit.data.losses_NM[:, TARGETS.index("math")])
 
 
-def test_no_slice_leaves_its_panel(fit):
-    figure = plot_responses(fit, AT)
-    low, high = figure.axes[0].get_ylim()
-    for axes in figure.axes[:3]:
-        assert axes.get_ylim() == (low, high)
-        _, middle_K = line(axes, "predicted")
-        assert low <= middle_K.min()
-        assert middle_K.max() <= high
-
-
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -95,23 +84,11 @@ def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
     assert f"{1.645 * noise['rmse'][0]:.3g}" in words(figure)
 
 
-def test_without_replicates_there_is_no_band():
-    from made_fit import make_trials
-
-    bare = fitted("linear", trials=make_trials(replicates=0))
-    assert "noise of a trial" not in words(plot_held_out(bare, target="math"))
-
-
 def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
     best = int(np.argmin(fit.predict(fit.trials.weights()).objective_N))
     (dashed,) = {one.get_xdata()[0] for one in fit.plot.responses().axes[0].lines[1:]}
     assert dashed == pytest.approx(fit.trials.weights()[best, 0])
     assert "responses()" in repr(fit.plot)
-
-
-def test_the_trials_own_figure_is_their_design(fit):
-    axes = fit.trials.plot.design().axes[0]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(DOMAINS)
 
 
 def test_an_interval_far_wider_than_the_trials_does_not_set_the_axis_of_the_slices():
@@ -141,39 +118,14 @@ def test_a_gain_is_drawn_with_its_interval_in_the_row_of_its_baseline():
     assert left.get_ylim() == right.get_ylim()
 
 
-def test_a_validation_without_a_finished_seed_is_drawn_without_it():
-    shown = words(plot_validation(made_validation({**VALUES, "uniform": [None, None, None]})))
-    assert "uniform" in shown
-
-
-def test_curves_have_a_line_for_each_seed():
-    line = (np.array([1e6, 2e6]), np.array([2.0, 1.5]))
-    curves = {"proposal": [line, line], "natural": [line]}
-    figure = plot_validation_curves(curves, "bits per byte")
-    assert len(figure.axes[0].lines) == 3
-    assert "2M" in words(figure)
-
-
-def test_the_early_drop_does_not_hide_what_differs_at_the_end():
-    tokens = np.linspace(1e5, 1e6, 10)
-    first, second = (end + 3.0 * np.exp(-tokens / 8e4) for end in (1.50, 1.49))
-    curves = {"proposal": [(tokens, second)], "natural": [(tokens, first)]}
-    axes = plot_validation_curves(curves, "bits per byte").axes[0]
-    low, high = axes.get_ylim()
-    assert first[0] > high
-    assert low < second[-1] < first[2] < high
-
-
 def test_a_mixture_has_one_colour_in_all_figures_of_a_run_whatever_is_beside_it():
     values = {**VALUES, "ours": [1.1, 1.1, 1.1], "proposal_2": [0.9, 0.9, 0.9]}
     validation = made_validation(values)
     left, _ = plot_validation(validation, "proposal_2").axes
     rows = {one.get_text(): n for n, one in enumerate(left.get_yticklabels())}
     dots = {name: left.collections[row].get_facecolor()[0, :3] for name, row in rows.items()}
-    line = (np.array([1e6, 2e6]), np.array([2.0, 1.5]))
-    curves = {"proposal_2": [line], "natural": [line]}  # the others have no curve
-    lines = plot_validation_curves(curves, "", validation.mixtures).axes[0].lines
-    found = {one.get_label(): to_rgb(one.get_color()) for one in lines}
-    for name, colour in found.items():
-        assert tuple(dots[name]) == pytest.approx(colour)
+    fewer = made_validation({name: values[name] for name in ("proposal", "natural")})
+    alone = plot_validation(fewer, "proposal").axes[0].collections
+    for name, drawn in zip(("proposal", "natural"), alone, strict=True):
+        assert tuple(dots[named(name)]) == pytest.approx(tuple(drawn.get_facecolor()[0, :3]))
     assert len({tuple(one) for one in dots.values()}) == len(values)

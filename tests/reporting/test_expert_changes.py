@@ -13,7 +13,6 @@ from made_experts import counted
 import mixopt
 from mixopt.errors import RoutingError, RunError
 from mixopt.online import MIXTURE_LOG, MixtureLog, read_changes
-from mixopt.reporting import ExpertOptions
 from mixopt.routing import ExpertRecord
 
 EVERY = 10
@@ -94,7 +93,7 @@ def test_with_two_windows_before_nothing_is_called_a_difference(tmp_path):
 def test_of_changes_that_are_near_each_other_the_nearest_windows_are_taken(tmp_path):
     log_of(tmp_path, {1: 0.5, 55: 0.9, **{60 + n: 0.5 + n / 100 for n in range(1, 40)}})
     run_of(tmp_path, [1.5] * 12)
-    (change,) = mixopt.experts(tmp_path, ExpertOptions(change=70)).changes
+    (change,) = mixopt.experts(tmp_path, change=70).changes
     assert [w.end for w in change.windows_before] == [30, 40, 50, 60]
     assert [w.start for w in change.windows_after] == [70, 80, 90, 100]
     assert change.between == 39
@@ -107,15 +106,15 @@ def test_of_changes_that_are_near_each_other_the_nearest_windows_are_taken(tmp_p
 
 def test_a_change_that_is_not_there_or_has_no_windows_is_one_line(changed):
     with pytest.raises(RoutingError, match="--change 54: weights did not change .*; 55 did"):
-        mixopt.experts(changed, ExpertOptions(change=54)).changes  # noqa: B018
+        mixopt.experts(changed, change=54).changes  # noqa: B018
     log_of(changed, {1: 0.5, 5: 0.4})
     with pytest.raises(RoutingError, match="step 5: no window of counts before the change"):
-        mixopt.experts(changed, ExpertOptions(change=5)).changes  # noqa: B018
+        mixopt.experts(changed, change=5).changes  # noqa: B018
 
 
 def test_steps_are_whole_windows_of_those_asked_for_or_such_as_have_some(changed):
     def steps(text):
-        return mixopt.experts(changed, ExpertOptions.parsed(steps=text)).to_json()["steps"]
+        return mixopt.experts(changed, steps=text).to_json()["steps"]
 
     assert steps("11:30") == [10, 30]
     assert steps("15:44") == [20, 40]
@@ -127,17 +126,17 @@ def test_steps_are_whole_windows_of_those_asked_for_or_such_as_have_some(changed
 
 
 @pytest.mark.parametrize("text", ["10", "a:b", "-1:5", "5:1", "0:0"])
-def test_steps_of_another_form_are_one_line(text):
+def test_steps_of_another_form_are_one_line(tmp_path, text):
     with pytest.raises(RoutingError, match=f"--steps {text}: "):
-        ExpertOptions.parsed(steps=text)
+        mixopt.experts(tmp_path, steps=text)
 
 
 def test_the_worst_of_so_many_ranks_is_told(changed):
     assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [8, 8]
-    layers = mixopt.experts(changed, ExpertOptions(ranks=2)).summary.layers
+    layers = mixopt.experts(changed, ranks=2).summary.layers
     assert layers["worst_rank"][1] == pytest.approx((3 + 3 * 5 / 7) / 4, abs=0.02)
     with pytest.raises(RoutingError, match="3 ranks do not divide the 8 experts of layer 0; these"):
-        mixopt.experts(changed, ExpertOptions(ranks=3)).summary  # noqa: B018
+        mixopt.experts(changed, ranks=3).summary  # noqa: B018
 
 
 def test_the_command_tells_of_a_change_as_text_and_json(changed):

@@ -43,10 +43,6 @@ def test_all_colours_differ_to_those_without_green_receptors():
     assert min(apart) > 8  # 2.3 is just noticed
 
 
-def test_the_two_mixtures_that_stand_side_by_side_differ_in_grey():
-    assert abs(in_grey(LOOKS["proposal"].colour) - in_grey(LOOKS["natural"].colour)) > 20
-
-
 def test_colours_that_are_alike_in_grey_have_other_markers_and_hatches():
     looks = [*LOOKS.values(), *FURTHER]
     assert len({one.marker for one in looks}) == len({one.hatch for one in looks}) == len(ALL)
@@ -63,22 +59,6 @@ def test_the_scale_of_loads_falls_in_lightness_all_the_way():
 
 
 STEPS = np.linspace(0, 1, 21)
-
-
-def test_pyplot_is_not_used():
-    code = "import sys, mixopt.reporting.plots, mixopt.reporting.report as _\n"
-    code += "print('matplotlib.pyplot' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_the_figures_are_found_below_mixopt_and_nothing_is_loaded_for_it():
-    code = (
-        "import sys, mixopt; print('mixopt.reporting' in sys.modules, 'plots' in dir(mixopt));"
-        "print(mixopt.plots.plot_mixtures.__name__)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "plot_mixtures"]
 
 
 def test_equal_figures_give_equal_svg():

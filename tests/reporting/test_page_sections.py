@@ -8,14 +8,11 @@ import pytest
 from made_proposal import made_proposal
 from made_validation import MIXTURES, made_validation
 
-from mixopt.objective import Objective
 from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
 from mixopt.reporting.answer import answer_of
-from mixopt.reporting.report import _by_loss, _curves
+from mixopt.reporting.report import _by_loss
 from mixopt.reporting.terminal import gain_rows, in_order, recommendation_text
-from mixopt.sweeps import TrialFolder
-from mixopt.trials import Losses, Trial, TrialResult
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -77,6 +74,10 @@ def second(tmp_path):
         gains=gains("proposal", "natural", "ours"),
         costs={"code": Interval(0.2, 0.1, 0.3)},
     )
+
+    def violations(mixture):
+        return ["code: share 60.0%, at most 40.0%", "x"] if mixture == MIXTURES["ours"] else []
+
     rails = SimpleNamespace(reference="natural", margins=lambda names: {"code": 0.1, "help": 0.1})
     return SimpleNamespace(
         path=tmp_path,
@@ -84,7 +85,10 @@ def second(tmp_path):
         recommendation=recommendation,
         validation=validation,
         proposal=made_proposal(),
-        constraints=SimpleNamespace(guardrails=rails),
+        constraints=SimpleNamespace(guardrails=rails, violations=violations),
+        is_done=lambda step: True,
+        natural=MIXTURES["natural"],
+        config=SimpleNamespace(validation=SimpleNamespace(baselines=())),
         objective=validation.objective,
     )
 
@@ -101,6 +105,13 @@ def test_a_second_proposal_is_no_baseline_and_a_broken_guardrail_is_in_the_headl
     assert said.startswith("BREAKS guardrail code: gain over natural \N{MINUS SIGN}0.2000,")
 
 
+def test_a_baseline_beyond_the_limits_is_named_on_the_page_and_in_the_terminal(second):
+    line = "baseline ours breaks limits of this run: code: share 60.0%, at most 40.0% (and 1 more)"
+    assert answer_of(second).warnings[-1] == line
+    assert f"warning: {line}" in words(recommendation_text(second))
+    assert "breaks limits" not in str(answer_of(second).warnings[:-1])
+
+
 def test_status_says_a_broken_guardrail_first(second, monkeypatch):
     monkeypatch.setattr(run_status, "_step_status", lambda *_, **__: {"state": "done"})
     said = run_status.status(second)["recommendation"]["headline"]
@@ -113,41 +124,6 @@ def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_termin
     said = recommendation_text(second)
     assert "code \N{MINUS SIGN}0.2000" in words(said)
     assert "above 0 is worse" not in said
-
-
-TASK = "task/arc/bits_per_byte"
-
-
-def curves(path, tasks_of):
-    """Return the curves of a validation of one mixture, whose runs measured these tasks."""
-    names = [f"natural-s{seed}" for seed in range(3)]
-    trials = [Trial(name, MIXTURES["natural"], 0, role="validation") for name in names]
-    curve = tuple(
-        Losses(tokens, {"help": 9.0}, {"help": 8.0}, tasks)
-        for tokens, tasks in zip((100, 200, 400), tasks_of, strict=True)
-    )
-    ended = [TrialResult(name, "finished", 400, 1, 0.0, curve[-1], curve) for name in names]
-    TrialFolder(path / "validation").write(trials, ended)
-    run = SimpleNamespace(
-        path=path,
-        validation=made_validation({"natural": [1.0, 1.0, 1.0]}),
-        objective=Objective(("help", TASK), "target", {TASK: 1.0}),
-        config=SimpleNamespace(losses=("help", TASK)),
-    )
-    return _curves(run)
-
-
-def test_learning_curves_of_an_objective_over_tasks_are_those_of_the_tasks(tmp_path):
-    found = curves(tmp_path, [{TASK: 3.0}, {TASK: 2.5}, {TASK: 2.25}])
-    assert list(found) == ["natural"]
-    assert len(found["natural"]) == 3
-    for tokens, objective in found["natural"]:
-        assert tokens.tolist() == [100, 200, 400]
-        assert objective.tolist() == [3.0, 2.5, 2.25]
-
-
-def test_tasks_that_were_measured_at_the_end_alone_have_no_learning_curve(tmp_path):
-    assert curves(tmp_path, [{}, {}, {TASK: 2.25}]) == {}
 
 
 OTHER_SEEDS = {
@@ -174,8 +150,14 @@ def of_best_trial():
 
 
 def run_of(recommendation, validation):
-    limits = SimpleNamespace(guardrails=None)
-    return SimpleNamespace(recommendation=recommendation, validation=validation, constraints=limits)
+    return SimpleNamespace(
+        recommendation=recommendation,
+        validation=validation,
+        constraints=SimpleNamespace(guardrails=None, violations=lambda mixture: []),
+        is_done=lambda step: True,
+        natural=recommendation.natural,
+        config=SimpleNamespace(validation=SimpleNamespace(baselines=())),
+    )
 
 
 def words(text):

@@ -61,33 +61,12 @@ def test_61_layers_of_256_experts_and_20_domains_have_at_most_400_names_in_all(r
     assert len({*names_of(named), *others}) <= 400
 
 
-def test_no_value_has_a_name_that_was_not_announced():
-    rng = np.random.default_rng(0)
-    window = counted(1000 * rng.integers(1, 50, size=(48, 20, 128)), top_k=8)
-    named = ScalarNames.within_budget(list(window.sizes), window.domains)
-    assert set(training_scalars(window, named)) == set(names_of(named))
-
-
 def test_what_is_not_known_has_no_number():
     window = counted([np.array([[400, 0, 0, 0], [0, 0, 0, 0]])])
     values = training_scalars(window, ScalarNames(("0",), ("d0", "d1")))
     assert "moe/max_vio_domain/d1" not in values
     assert "moe/specialisation/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
-
-
-def test_16_layers_and_8_domains_all_have_names():
-    domains = [f"d{d}" for d in range(8)]
-    others = len(line_names(domains, domains))
-    named = ScalarNames.within_budget([str(n) for n in range(16)], domains, others)
-    assert named == ScalarNames(tuple(map(str, range(16))), tuple(domains))
-
-
-def test_layers_that_have_names_are_spread_over_the_model():
-    named = ScalarNames.within_budget([str(n) for n in range(3, 203)], ["web", "code"])
-    assert named.layers[0] == "3"
-    assert named.layers[-1] == "202"
-    assert set(np.diff([int(one) for one in named.layers])) <= {2, 3, 4}
 
 
 # --- Values -------------------------------------------------------------------------------------
@@ -126,12 +105,6 @@ def test_a_window_of_few_assignments_is_diagnosed_by_a_wider_one():
     assert values["moe/diagnoses/undiagnosed"] == 0
 
 
-def test_of_layers_some_of_which_can_be_diagnosed_the_others_are_counted():
-    one_DE, few_DE = np.tile([4000, 0, 0, 0], (2, 1)), np.full((2, 4), 10)
-    values = training_scalars(counted([one_DE, few_DE]), ScalarNames((), ()))
-    assert values["moe/diagnoses/collapse"] == values["moe/diagnoses/undiagnosed"] == 1
-
-
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])
@@ -139,15 +112,6 @@ def test_a_domain_is_told_by_its_worst_layer():
     assert values["moe/max_vio_domain/d0"] == pytest.approx(0.0)
     assert values["moe/max_vio_domain/d1"] == pytest.approx(3.0)
     assert values["moe/starved_experts/d1"] == 3
-
-
-def test_starved_experts_of_a_domain_are_of_all_layers():
-    counts_DE = np.array([[9_000, 9_000, 9_000, 9_000], [9_000, 9_000, 100, 100]])
-    window = counted([counts_DE, counts_DE, 9_000 * np.ones((2, 4), int)])
-    named = ScalarNames((), ("d0", "d1"))
-    values = training_scalars(window, named)
-    assert values["moe/starved_experts/d0"] == 0
-    assert values["moe/starved_experts/d1"] == 2 * 2
 
 
 def test_load_is_of_training_and_what_compares_domains_of_held_out_text():

@@ -163,13 +163,6 @@ def test_an_adapter_a_tap_or_the_name_of_an_argument_makes_them_known():
     assert [router.name for router in routers] == ["layers.0.experts", "layers.1.tap"]
 
 
-def test_an_adapter_goes_before_experts_of_the_same_layer():
-    both = {"gate": NewTopKRouter(), "experts": KnownExperts()}
-    adapter = RouterAdapter("NewTopKRouter", read=lambda output: output)
-    assert [router.name for router in find_routers(model(both))] == ["layers.0.experts"]
-    assert [router.name for router in find_routers(model(both), [adapter])] == ["layers.0.gate"]
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -212,14 +205,6 @@ def test_a_configuration_with_experts_and_no_module_that_shows_them_is_refused()
     assert has_experts(made)
     with pytest.raises(RoutingError, match=r"family 'new_moe'\): its configuration has experts"):
         find_routers(made)
-
-
-@pytest.mark.parametrize(
-    "config", [{"num_experts": 1}, {"num_local_experts": 0}, {"num_experts_per_tok": 16}, {}]
-)
-def test_a_dense_model_has_no_experts(config):
-    made = model({"mlp": nn.Linear(2, 2), "gate": nn.Linear(2, 2)}, **config)
-    assert not has_experts(made)
 
 
 def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from counted_by_hand import arrays, by_hand, counted, hooks, run, same
+from counted_by_hand import by_hand, counted, hooks, run, same
 from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
@@ -50,33 +50,6 @@ def test_a_state_goes_on_where_it_was(tmp_path):
     run(model, again, data[2:])
     assert again.window().tokens_D.sum() == sum(int(mask.sum()) for _, _, mask in data[1:])
     assert counted(again) == by_hand(model, data)
-
-
-def test_nothing_is_counted_after_detaching_and_another_may_attach():
-    model, data = tiny(), batches(1)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data)
-    stats.detach()
-    other = RouterStats.attach(model, DOMAINS)
-    run(model, other, data)
-    assert same(stats.total(), other.total())
-
-
-def test_counters_begin_from_nothing_after_each_reduction_and_when_a_state_is_loaded():
-    model, data = tiny(), batches(3)
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data[:1])
-    state = stats.state_dict()
-    kept = [array.copy() for array in arrays(stats.total())]
-    run(model, stats, data[1:2])  # is not in the state, and not reduced
-    stats.load_state_dict(state)
-    for counter in stats._counters:
-        assert not counter.counts.any()
-        assert not counter.passes.any()
-    for now, then in zip(arrays(stats.total()), kept, strict=True):
-        assert np.array_equal(now, then)
-    run(model, stats, data[2:])
-    assert counted(stats) == by_hand(model, [data[0], data[2]])
 
 
 def test_a_state_of_other_experts_or_domains_is_refused():

@@ -26,10 +26,6 @@ def made(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1):
     return Assignments(NAMES, tuple(made_layer(2 * half_DE, n, top_k) for n in layers))
 
 
-def mixed(weight, one=OWN, other=EVEN):
-    return weight * one + (1 - weight) * other
-
-
 def test_the_table_has_each_domain_layer_and_expert():
     table = counts_table(made(OWN))
     assert table.columns == list(COUNTS_SCHEMA)
@@ -73,11 +69,6 @@ def test_assignments_of_other_experts_do_not_add_up():
         made(OWN).layer(5)
 
 
-def test_what_is_healthy_is_not_diagnosed():
-    assert diagnose(made(EVEN)) == []
-    assert "no collapse" in str(Summary.of(made(EVEN)))
-
-
 def test_a_layer_with_few_tokens_is_not_diagnosed():
     one_expert = np.tile(np.eye(8)[0], (4, 1))
     assert diagnose(made(one_expert, tokens=7_900)) == []
@@ -92,24 +83,6 @@ def test_a_summary_is_text_and_plain_values():
     assert len(text.splitlines()) < 30
     plain = json.loads(json.dumps(summary.to_json()))
     assert set(plain) == {"layers", "domains", "diagnoses", "undiagnosed"}
-
-
-def test_of_each_kind_three_diagnoses_are_printed_and_the_rest_counted():
-    one_expert = np.tile(np.eye(8)[2], (4, 1))
-    for layers, lines in ((range(3), 3), (range(5), 4)):
-        text = str(Summary.of(made(one_expert, layers=layers)))
-        about = [line for line in text.splitlines() if ": collapse:" in line or "more" in line]
-        assert len(about) == lines
-        assert ("collapse in 2 more" in text) is (len(layers) == 5)
-
-
-def test_the_least_and_the_most_of_a_number_are_printed_with_their_layers():
-    even, own = made(EVEN, layers=(3,)), made(OWN, layers=(7,))
-    both = Assignments(NAMES, (*even.layers, *own.layers))
-    (line,) = [one for one in str(Summary.of(both)).splitlines() if one.startswith("busiest")]
-    worst = max(SHARES) / 2 * 8
-    assert line.split()[-5:] == [f"{(worst + 1) / 2:.3f}", "1.000", "3", f"{worst:.3f}", "7"]
-    assert Summary.of(both).by_domain()["max_violation"].to_list() == [3.0] * 4
 
 
 def test_a_domain_in_a_layer_has_its_starved_leading_and_dropped_experts():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import torch
 from routing_job import Mixture
 from torch import nn
@@ -56,19 +53,6 @@ class TinyExperts(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.head(x)
-
-
-class Waiting(TinyExperts):
-    """Takes some steps, and the next when a file is there."""
-
-    def __init__(self, vocab_size: int, sequence_length: int, steps: int, file: str) -> None:
-        super().__init__(vocab_size, sequence_length)
-        self._steps, self._file = steps, Path(file)
-
-    def forward(self, input_ids):
-        while self.training and self._passes >= self._steps and not self._file.exists():
-            time.sleep(0.05)
-        return super().forward(input_ids)
 
 
 class Skipping(TinyExperts):

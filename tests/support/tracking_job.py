@@ -1,6 +1,5 @@
 """What the tests of tracking start as processes of their own.
 
-train DIR URI STEPS        log STEPS steps, print `logged`, and wait to be killed
 senders DIR URI COUNT      COUNT processes send from a directory each, all at once
 watched DIR                log 20 steps, and print what this process did for it beside writing
 """
@@ -8,21 +7,12 @@ watched DIR                log 20 steps, and print what this process did for it 
 import json
 import os
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mixopt.tracking import MetricLines, RunLog
+from run_log import RunLog
+
 from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
-
-
-def train(path: Path, uri: str, steps: int) -> None:
-    log = RunLog(path, experiment="toy", uri=uri)
-    for step in range(steps):
-        log.log({"loss": 1 / (step + 1)}, step)
-    sys.stdout.write("logged\n")
-    sys.stdout.flush()
-    time.sleep(600)
 
 
 def senders(path: Path, uri: str, count: int) -> None:
@@ -41,13 +31,13 @@ def senders(path: Path, uri: str, count: int) -> None:
 def _sent(path: Path, uri: str) -> bool:
     from mixopt.tracking.sender import Sender
 
-    journal, lines = LineFile(path / JOURNAL), MetricLines(path / "metrics.jsonl")
+    journal, lines = LineFile(path / JOURNAL), LineFile(path / "metrics.jsonl")
     wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
     journal.append(asdict(wanted))
     sender = Sender(path, uri, "toy", own=False)
     good = True
     for step in range(5):
-        lines.write({f"metric/{n}": step * n for n in range(20)}, step)
+        lines.append({"step": step, "time": 1.0, **{f"metric/{n}": step * n for n in range(20)}})
         good = sender.attempt(last=False) and good
     return good
 
@@ -86,5 +76,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "watched":
         watched(Path(sys.argv[2]))
     else:
-        job = {"train": train, "senders": senders}[sys.argv[1]]
-        job(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+        senders(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

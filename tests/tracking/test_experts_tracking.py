@@ -19,7 +19,7 @@ from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.testing import tiny_corpus
 from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
-from mixopt.tracking.sender import Sender, _trial_metrics
+from mixopt.tracking.sender import Sender
 from mixopt.trials import Losses, Trial, TrialResult
 
 pytest.importorskip("mlflow")
@@ -90,31 +90,6 @@ def counts_of_a_trial() -> ExpertCounts:
     even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
     train = counted([even, one], names=("web", "code"))
     return ExpertCounts(train, train)
-
-
-def test_the_numbers_of_a_trial_have_the_names_of_a_runs():
-    values = trial_scalars(counts_of_a_trial())
-    assert values["moe/max_vio/layer_01"] == pytest.approx(3.0)
-    assert values["moe/diagnoses/collapse"] == 1
-    assert values["moe/specialisation/mean"] == pytest.approx(0.0)
-    assert values["moe/js_mean/web"] == pytest.approx(0.0, abs=1e-6)
-
-
-def test_a_trial_of_many_layers_and_domains_has_at_most_400_names():
-    window = counted(np.ones((61, 60, 8), int))
-    each = dict.fromkeys(window.domains, 1.0)
-    result = TrialResult(
-        "t0",
-        "finished",
-        1000,
-        42,
-        2.0,
-        Losses(1000, each, each),
-        experts=ExpertCounts(window, window),
-    )
-    names = {name for name, *_ in _trial_metrics(result, 0, None)}
-    assert {"loss/d59", "bpb/d59", "moe/max_vio/max", "moe/max_vio/layer_60"} <= names
-    assert len(names) <= 400
 
 
 def test_a_trials_child_run_has_them(uri, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from mixopt import load_run, run
 from mixopt.fitting import OBJECTIVE
+from mixopt.system import host_name
 
 pytest.importorskip("mlflow")
 
@@ -69,6 +70,23 @@ def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(decided, parents):
     assert "spent/flops" not in metrics  # an n-gram model's parameters are no weights
 
 
+def test_the_sweep_s_run_has_its_progress_and_where_it_trained(decided, parents):
+    _, client, _ = decided
+    sweep = parents["sweep"]
+    assert (sweep.data.metrics["trials/failed"], sweep.data.metrics["trials/running"]) == (0, 0)
+    assert sweep.data.metrics["trials/tokens_per_second"] > 0
+    assert sweep.data.tags["mixopt.executor"] == "local"
+    assert sweep.data.tags["mixopt.nodes"] == host_name()
+    assert "attempts.jsonl" in {one.path for one in client.list_artifacts(sweep.info.run_id)}
+
+
+def test_the_experiment_says_which_run_to_open_and_what_to_sort_by(decided):
+    _, client, experiment = decided
+    note = client.get_experiment(experiment).tags["mlflow.note.content"]
+    assert "NAME/sweep" in note
+    assert "`objective`" in note
+
+
 def test_what_is_a_number_is_no_line(decided, parents):
     _, client, _ = decided
     for step, parent in parents.items():
@@ -127,6 +145,3 @@ def test_report_recommendation_and_figures_are_artifacts(decided, parents):
     assert {"report.html", "recommendation.yaml", "config.yaml"} <= top
     figures = {one.path for one in client.list_artifacts(identity, "figures")}
     assert "figures/design.svg" in figures
-    pictures = [one.path for one in client.list_artifacts(identity, "images")]
-    assert any(name.startswith("images/design+step+0") for name in pictures)
-    assert parents["sweep"].data.tags["mlflow.loggedImages"] == "True"

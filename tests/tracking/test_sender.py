@@ -1,7 +1,6 @@
 """The record in MLflow: complete, sent once, and never in the way."""
 
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -13,13 +12,14 @@ from dataclasses import asdict, replace
 import pytest
 from places import SUPPORT
 from ranks import free_port
+from run_log import RunLog
 
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.sweeps import TrialFolder
-from mixopt.tracking import MetricLines, RunLog, Tracker, sync
+from mixopt.tracking import Tracker, sync
 from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
 from mixopt.tracking.sender import SENT, Sender, check_own
 from mixopt.trials import Losses, Trial, TrialResult
@@ -144,8 +144,8 @@ def test_nothing_is_sent_twice_with_or_without_what_was_noted(run_path):
 
 
 def write(path, metrics, step):
-    lines = MetricLines(path / "all.jsonl")
-    lines.write(metrics, step)
+    lines = LineFile(path / "all.jsonl")
+    lines.append({"step": step, "time": 1.0, **metrics})
     lines.close()
 
 
@@ -181,20 +181,6 @@ def test_files_are_kept_in_folders_and_renewed_when_they_change(run_path):
     kept = list((run_path / "mlartifacts").rglob("trials.parquet"))
     assert [file.read_bytes() for file in kept] == [b"two"]
     assert kept[0].parent.name == "tables"
-
-
-def test_a_picture_of_a_step_is_shown_among_the_charts_which_open_at_step_0(run_path):
-    from PIL import Image
-
-    (run_path / "loads").mkdir()
-    Image.new("RGB", (8, 8)).save(run_path / "loads" / "60.png")
-    (run_path / "loads" / "80.png").write_bytes(b"no picture")
-    want(run_path, files={"loads/60.png": "images", "loads/80.png": "images"})
-    assert send(run_path) is None
-    client, runs, _ = runs_of(run_path)
-    names = [file.path for file in client.list_artifacts(runs["sweep"].info.run_id, "images")]
-    shown = {name.partition("+timestamp")[0] for name in names}
-    assert shown == {"images/loads+step+0", "images/loads+step+60"}
 
 
 @pytest.mark.parametrize("name", ["../secret.txt", "/etc/hostname", "link.txt"])
@@ -240,17 +226,6 @@ def test_a_broken_database_is_one_line(run_path):
     assert "\n" not in trouble
 
 
-def test_numbers_that_are_not_finite_keep_their_place(run_path):
-    want(run_path, lines=["all.jsonl"])
-    for step, value in enumerate((1.0, math.nan, math.inf)):
-        write(run_path, {"loss": value}, step)
-    send(run_path)
-    client, runs, _ = runs_of(run_path)
-    values = [p.value for p in client.get_metric_history(runs["sweep"].info.run_id, "loss")]
-    assert values[0] == 1.0
-    assert [math.isnan(value) for value in values[1:]] == [True, True]
-
-
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {f"p{n}": str(n) for n in range(300)}
     want(run_path, params=params, lines=["all.jsonl"])
@@ -294,11 +269,12 @@ def test_the_process_records_while_the_caller_goes_on(run_path):
 @pytest.mark.parametrize("name", ["q?mode=ro", "100%", "a b#c"])
 @pytest.mark.nightly
 def test_a_directory_may_have_any_name(tmp_path, name):
-    with RunLog(tmp_path / name, experiment="toy") as log:
-        log.log({"loss": 1.0}, 0)
-        (tmp_path / "note.txt").write_text("here")
-        log.artifact(tmp_path / "note.txt")
-    assert {file.name for file in tmp_path.iterdir()} == {name, "note.txt"}
+    log = RunLog(tmp_path / name, experiment="toy")
+    log.log({"loss": 1.0}, 0)
+    (tmp_path / name / "note.txt").write_text("here")
+    log.tracker.files("log", [tmp_path / name / "note.txt"])
+    log.close()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
     assert list((tmp_path / name / "mlartifacts").rglob("note.txt"))
 
 

@@ -25,6 +25,7 @@ from mixopt.tracking.sender import Sender
 
 pytest.importorskip("mlflow")
 pytestmark = [
+    pytest.mark.nightly,  # whole pretrainings
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
@@ -98,7 +99,6 @@ def killed_at(step: int):
     return saving
 
 
-@pytest.mark.nightly
 def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(run):
     client, only, out = run
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
