@@ -26,7 +26,7 @@ def words(figure):
 def test_all_figures_are_found_by_completion(run):
     found = {name for name in dir(run.plot) if not name.startswith("_")}
     assert found == {
-        "mixtures", "epochs", "design", "held_out", "responses", "validation", "experts",
+        "mixtures", "cells", "epochs", "design", "held_out", "responses", "validation", "experts",
     }  # fmt: skip
     assert "epochs()" in repr(run.plot)
 
