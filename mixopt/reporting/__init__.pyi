@@ -11,6 +11,7 @@ from .expert_plots import (
     plot_load as plot_load,
     plot_windows as plot_windows,
 )
+from .exploring import explore as explore
 from .figure_style import figure_svg as figure_svg
 from .mixture_figures import (
     plot_cells as plot_cells,
@@ -46,7 +47,6 @@ from .terminal import (
     summary_text as summary_text,
 )
 from .what_if import (
-    explore as explore,
     law_data as law_data,
     packed_json as packed_json,
     view_script as view_script,

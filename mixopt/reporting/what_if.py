@@ -17,14 +17,13 @@ import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
 from mixopt.constraints import Guards, MinEntropy, Radius
-from mixopt.errors import ConfigError, PluginError
+from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports
 from mixopt.objective import Objective
 from mixopt.proposals import ProposalRequest
@@ -32,9 +31,7 @@ from mixopt.reporting.page import Section, asset, json_text, paragraph
 from mixopt.run_directory import Run, request_of
 
 if TYPE_CHECKING:
-    from mixopt.config import ConstraintsConfig
     from mixopt.mixture import Mixture
-    from mixopt.reporting.explorer import Explorer
 
 # What `lawOf` in assets/law.js knows.
 KINDS = ("gaussian_process", "skills", "epochs", "mean", "corrected", "aimed")
@@ -67,49 +64,6 @@ def what_if_section(run: Run) -> Section:
     )
     script = f'(() => {{\n"use strict";\n{view_script()}{START}}})();\n'
     return Section("what-if", "What if", body, asset("what_if.css"), script)
-
-
-def explore(
-    source: Run | Fit,
-    *,
-    constraints: ConstraintsConfig | Mapping[str, Any] | str | Path | None = None,
-    inventory: Mapping[str, float] | str | Path | None = None,
-    tokens: float | str | None = None,
-) -> Explorer:
-    """Show the what-if in a notebook: turn a mixture, see its losses, intervals and limits.
-
-    The widget predicts in the page, as `report.html` does. The next cell has `widget.mixture`, and
-    may observe it.
-
-    Args:
-        source: A run with a proposal, or a fit.
-        constraints: The fields of an experiment's `constraints:`, or a YAML file of them; they
-            are merged into the run's.
-        inventory: Distinct tokens of each domain, or a YAML file of them; the run's when None.
-            Of a fit without, nothing is known of epochs.
-        tokens: Length of the full run, such as 25e9; as the run has it when None.
-
-    Raises:
-        PluginError: anywidget is not installed, or the fit's regressor has no plain law.
-        ConfigError: Something cannot be read, or cannot be right.
-        InfeasibleError: Constraints that no mixture meets.
-        RunError: The run has no proposal yet.
-    """
-    try:
-        from mixopt.reporting.explorer import Explorer
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "mixopt":
-            raise
-        raise PluginError(f"explore: needs {error.name}: pip install 'mixopt[notebooks]'") from None
-    changes: dict[str, Any] = {"constraints": constraints, "inventory": inventory, "tokens": tokens}
-    if isinstance(source, Run):
-        return Explorer(request_of(source, source.fit, **changes), starts_of(source))
-    if not isinstance(source, Fit):
-        raise ConfigError(
-            f"explore: expected a run (mixopt.load_run) or a fit, got {type(source).__name__}"
-        )
-    question = ProposalRequest.of(source, **changes)
-    return Explorer(question, {"Natural": question.natural})
 
 
 def view_script() -> str:
