@@ -125,12 +125,6 @@ class ProxyConfig(CommandFields):
             " YAML"
         ),
     )
-    start_hash: str | None = Field(
-        None,
-        alias="from_hash",
-        pattern=r"^[a-z0-9:]{1,80}$",
-        description="hash of the weights that `from` names; written by mixopt",
-    )
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = Field(
         None,
@@ -148,6 +142,11 @@ class ProxyConfig(CommandFields):
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the proxy")
 
     @property
+    def start_hash(self) -> str:
+        """The hash of the weights that `from` names, which mixopt records among the options."""
+        return str(self.options.get("start_hash") or "")
+
+    @property
     def all_options(self) -> dict[str, Any]:
         """What the proxy is made with; a path is the same one wherever a worker runs."""
         given = self.options | self.command_fields
@@ -155,8 +154,6 @@ class ProxyConfig(CommandFields):
             path = Path(self.start).expanduser()
             is_name = is_url(self.start) or not path.exists()  # a name on the hub stays
             given["start"] = self.start if is_name else str(path.absolute())
-        if self.start_hash is not None:
-            given["start_hash"] = self.start_hash
         return given
 
 
@@ -438,8 +435,6 @@ def _start_faults(config: Config) -> Iterable[Fault]:
     if proxy.name in _FROM_NOTHING and proxy.start is not None:
         message = f"trials of proxy {proxy.name!r} begin with random weights: give name:"
         yield ("proxy", "from"), f"{message} {CONTINUED}, or leave it out"
-    if proxy.start_hash is not None and proxy.start is None:
-        yield ("proxy", "from_hash"), "is written by mixopt, beside 'from'; leave it out"
     if rails is not None and rails.reference == "base" and proxy.start is None:
         message = "base is the checkpoint that trials begin with, and these begin with none: give"
         place = ("constraints", "guardrails", "reference")

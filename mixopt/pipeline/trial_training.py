@@ -160,8 +160,8 @@ def with_start_hash(config: Config) -> Config:
     if proxy.start is None:
         return config
     begun = _starting_proxy(proxy.name, proxy.all_options | {"start_hash": None})
-    update = {"start_hash": str(begun.start_hash())}
-    return config.model_copy(update={"proxy": proxy.model_copy(update=update)})
+    options = proxy.options | {"start_hash": str(begun.start_hash())}
+    return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
 
 
 def check_start(config: Config, proxy: Any) -> None:
@@ -176,7 +176,7 @@ def prefix_progress(run: Run) -> dict[str, int] | None:
     """Return how far the prefix of a run has come, `step` of `steps`; None where it has none."""
     folder = _prefix_folder(run)
     begun = (folder / "config.yaml").exists()
-    if not (run.config.proxy.start_hash or "").startswith(_RECIPE) or not begun:
+    if not run.config.proxy.start_hash.startswith(_RECIPE) or not begun:
         return None
     config = checked_as(dict[str, Any], read_yaml(folder / "config.yaml"), str(folder))
     steps = checked_as(int, config.get("training", {}).get("steps"), f"{folder}: training.steps")
@@ -200,7 +200,7 @@ def _start_options(run: Run) -> dict[str, Any]:
 
 def _prefix_folder(run: Run) -> Path:
     """Return where the prefix of a run is trained; another recipe has another folder."""
-    return run.path / PREFIX / (run.config.proxy.start_hash or "").partition(":")[2]
+    return run.path / PREFIX / run.config.proxy.start_hash.partition(":")[2]
 
 
 def _make_start(run: Run, say: Say) -> None:

@@ -222,7 +222,7 @@ def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     values = _fields(proxy, lambda field: field not in PATIENCE)
     if values.get("eval_every") is None:
         values["eval_every"] = 0  # results of trials are those of evaluating at the end alone
-    if values.get("from_hash") is not None:
+    if _section(values, "options.start_hash") is not None:
         values.pop("from", None)  # a checkpoint that was moved is the same one
     return values
 

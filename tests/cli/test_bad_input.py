@@ -214,7 +214,6 @@ YAML = [
     ("proxy: {simulate_epochs: true, tokens: 9}\npropose: {target_tokens: 5}", "is longer than"),
     ("proxy: {name: continued}", "proxy.from: is missing: name: continued needs"),
     ("proxy: {name: decoder, from: runs/base}", "trials of proxy 'decoder' begin with random"),
-    ("proxy: {from_hash: ab}", "proxy.from_hash: is written by mixopt"),
     ("proxy: {name: ngram, run: train}", "proxy.run: is for a trainer of your own: give name:"),
     ("proxy: {name: ngram, timeout: 3}", "proxy.timeout: is for a trainer of your own"),
     ("proxy: {name: command, run: train}", "proxy.result: is missing: name: command needs 'run'"),

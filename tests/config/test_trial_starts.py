@@ -21,16 +21,16 @@ def fingerprints(tmp_path, **proxy):
 
 
 def test_another_hash_makes_the_sweep_another_one(tmp_path):
-    one = fingerprints(tmp_path, **{"from": "a", "from_hash": "11"})
-    other = fingerprints(tmp_path, **{"from": "a", "from_hash": "22"})
+    one = fingerprints(tmp_path, **{"from": "a", "options": {"start_hash": "11"}})
+    other = fingerprints(tmp_path, **{"from": "a", "options": {"start_hash": "22"}})
     assert one["design"] == other["design"]
     assert one["sweep"] != other["sweep"]
 
 
 def test_the_path_of_the_same_weights_changes_nothing(tmp_path):
-    one = fingerprints(tmp_path, **{"from": "a", "from_hash": "11"})
-    assert one == fingerprints(tmp_path, **{"from": "b", "from_hash": "11"})
+    one = fingerprints(tmp_path, **{"from": "a", "options": {"start_hash": "11"}})
+    assert one == fingerprints(tmp_path, **{"from": "b", "options": {"start_hash": "11"}})
 
 
 def test_experiments_from_random_weights_record_no_start(tmp_path):
-    assert not {"from", "from_hash"} & dump_config(load(tmp_path))["proxy"].keys()
+    assert not {"from"} & dump_config(load(tmp_path))["proxy"].keys()

@@ -102,7 +102,7 @@ def test_another_checkpoint_makes_the_trials_stale(folder, text_files, tmp_path)
     content["proxy"]["from"] = str(tmp_path / "base")
     shutil.copytree(folder / "run", tmp_path / "run")
     with pytest.raises(
-        RunError, match=r"'sweep' was made from another .*: proxy.from_hash is .* redo"
+        RunError, match=r"'sweep' was made from another .*: proxy.options.start_hash is .* redo"
     ):
         run(write(tmp_path / "run.yaml", content), tmp_path / "run")
 
