@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer import Argument
@@ -34,6 +34,7 @@ from mixopt.cli.options import (
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mixopt.objective import Unit
     from mixopt.run_directory import CheckedPart
     from mixopt.sampling import Schedule
 
@@ -76,7 +77,7 @@ def import_command(
 
     mixopt import data/web_* --tokenizer gpt2 --out corpus/web/train   token shards of one domain
     """
-    from mixopt.pipeline import import_results, import_trials
+    from mixopt.pipeline import import_results, read_tables
 
     if tokenizer is not None:
         from mixopt.corpus import import_tokens
@@ -94,15 +95,15 @@ def import_command(
     elif format or dtype or copy or document_end is not None:
         raise ConfigError("import: tokens need --tokenizer NAME, which is kept in their index")
     elif all(Path(file).suffix in TABLES for file in files):
-        trials = import_trials(
+        trials = read_tables(
             files,
-            out,
             key=key,
-            unit=unit,
+            unit=cast("Unit", unit),
             tolerance=tolerance,
             ignore=ignore or (),
             drop_incomplete=drop_incomplete,
         )
+        trials.write(out)
         content = {"trials": len(trials), "domains": len(trials.domains)}
         content["losses"] = len(trials.targets)
     else:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 MAX_NAME = 120  # characters of a proposal's file name
 SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
-MAX_SHARE = 1e15  # sums of larger ones may overflow
 
 
 @app.command("predict")
@@ -290,49 +289,52 @@ def _replay(sources: list[Path], out: Path | None, given: dict[str, Any], as_jso
         say(f"page: {out / 'backtest.html'}")
 
 
+def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
+    """Read `NAME=VALUE,NAME=VALUE`."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.rpartition("=")
+        if not name.strip():
+            raise ConfigError(f"{option} {part.strip()}: expected {expected}")
+        if name.strip() in found:
+            raise ConfigError(f"{option}: {name.strip()!r} is given twice")
+        found[name.strip()] = value.strip()
+    return found
+
+
 def read_risk(option: str | None) -> RiskConfig | None:
     """Read `std=1` or `quantile=0.9`."""
     from mixopt.config import RiskConfig
 
     if option is None:
         return None
-    name, _, number = option.partition("=")
+    expected = "std=K with K above 0, or quantile=Q with Q between 0.5 and 1"
     try:
-        return RiskConfig.model_validate({name: float(number)})
+        return RiskConfig.model_validate(_pairs("--risk", option, expected))
     except ValueError:
-        raise ConfigError(
-            f"--risk {option}: expected std=K with K above 0, or quantile=Q with Q between 0.5"
-            " and 1"
-        ) from None
+        raise ConfigError(f"--risk {option}: expected {expected}") from None
 
 
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:
     """Read `accuracy=higher` each."""
-    found: dict[str, Direction] = {}
-    for text in options:
-        name, _, which = text.rpartition("=")
-        if not name or which not in {"lower", "higher"}:
-            raise ConfigError(
-                f"--direction {text}: expected LOSS=higher or LOSS=lower, such as accuracy=higher"
-            )
-        found[name] = cast("Direction", which)
-    return found
+    expected = "LOSS=higher or LOSS=lower, such as accuracy=higher"
+    found = _pairs("--direction", ",".join(options), expected) if options else {}
+    for name, which in found.items():
+        if which not in {"lower", "higher"}:
+            raise ConfigError(f"--direction {name}={which}: expected {expected}")
+    return cast("dict[str, Direction]", found)
 
 
 def read_size(option: str | None) -> dict[str, float]:
     """Read `parameters=1e9,tokens=25e9`."""
     from mixopt.config import token_count
 
+    expected = "parameters=P or tokens=T, such as tokens=25e9"
     found: dict[str, float] = {}
-    for part in option.split(",") if option else ():
-        name, _, number = part.partition("=")
-        name = name.strip()
-        if name in ("parameters", "tokens") and (count := token_count(number, f"--at {name}")):
-            found[name] = count
-        else:
-            raise ConfigError(
-                f"--at {part}: expected parameters=P or tokens=T, such as tokens=25e9"
-            )
+    for name, number in (_pairs("--at", option, expected) if option else {}).items():
+        if name not in ("parameters", "tokens"):
+            raise ConfigError(f"--at {name}={number}: expected {expected}")
+        found[name] = float(token_count(number, f"--at {name}") or 0)
     return found
 
 
@@ -344,20 +346,14 @@ def read_mixture(option: str | None) -> Mixture | None:
         return None
     if "=" not in option and (Path(option).suffix or Path(option).exists()):
         return Mixture.from_file(option)
-    found: dict[str, float] = {}
-    for part in option.split(","):
-        name, _, number = part.rpartition("=")
+    expected, found = "DOMAIN=SHARE, such as web=.5, or a file", {}
+    for name, number in _pairs("--weights", option, expected).items():
         try:
-            share = float(number)
+            found[name] = float(number)
         except ValueError:
-            share = math.nan
-        if not name.strip() or not 0 <= share < MAX_SHARE:
-            raise ConfigError(
-                f"--weights {part.strip()}: expected DOMAIN=SHARE, such as web=.5, or a file"
-            )
-        if name.strip() in found:
-            raise ConfigError(f"--weights: domain {name.strip()!r} is given twice")
-        found[name.strip()] = share
+            found[name] = math.nan
+        if not 0 <= found[name] <= 1:
+            raise ConfigError(f"--weights {name}={number}: expected {expected}")
     total = math.fsum(found.values())
     if abs(total - 1.0) > SUM_TOLERANCE:
         fix = f"; divide each by {total:.6g}" if total > 0 else ""

@@ -4,7 +4,6 @@ from .exchange import (
     draws as draws,
     export as export,
     import_results as import_results,
-    import_trials as import_trials,
     schedule_of as schedule_of,
 )
 from .experiment_check import Check as Check, check as check

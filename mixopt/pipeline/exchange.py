@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
@@ -24,7 +24,6 @@ from mixopt.pipeline.from_fit import (
     known_inventory,
     parts_in,
     parts_of,
-    read_tables,
     spread_out,
     spread_samples,
     spread_sizes,
@@ -32,9 +31,6 @@ from mixopt.pipeline.from_fit import (
 from mixopt.run_directory import Run, load_run
 from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule
 from mixopt.system import __version__, read_json, read_yaml, write_text
-
-if TYPE_CHECKING:
-    from mixopt.trials import Trials
 
 BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
 ONE_STAGE = "main:rest"
@@ -141,13 +137,6 @@ def schedule_of(
             **({"note": known["note"]} if known["note"] else {}),
         },
     )
-
-
-def import_trials(files: Sequence[str | Path], out: str | Path, **options: Any) -> Trials:
-    """Write the trials of two tables, or of one, as a table of mixopt (`read_tables`)."""
-    trials = read_tables(files, **options)
-    trials.write(out)
-    return trials
 
 
 def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, int]:

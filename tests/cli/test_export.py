@@ -132,34 +132,6 @@ def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "export: give MIXTURE --to TOOL; mixopt export --list shows the tools"),
-        (["M"], "export: give MIXTURE --to TOOL"),
-        (["M", "--to", "nemoo"], "unknown tool 'nemoo'; did you mean 'nemo'?"),
-        (["M", "--to", "swift", "--tokens", "x1"], ""),
-        (["M", "--to", "swift", "--tokens", "0"], "--tokens: '0' is not a number of tokens from 1"),
-        (["M", "--to", "swift"], "swift: needs the length of the run; give --tokens"),
-        (
-            ["M", "--to", "axolotl", "--tokens", "9", "--sample-tokens", "3"],
-            "axolotl: needs how many tokens domain 'web' has; give it in --inventory FILE",
-        ),
-        (["none.yaml", "--to", "nemo"], "none.yaml: not found"),
-        (["M", "--to", "datasets", "--sample-tokens", "no.yaml"], "no.yaml: not found"),
-        (["M", "--to", "datasets", "--sample-tokens", "-3"], "sample_tokens: -3.0 is not a number"),
-    ],
-)
-def test_what_cannot_be_is_one_line(folder, arguments, message):
-    given = [folder / "mixture.yaml" if word == "M" else word for word in arguments]
-    ended = mixopt("export", *given)
-    assert ended.code == 2
-    assert ended.out == ""
-    if message:
-        assert ended.error.startswith(f"mixopt: {message}")
-        assert ended.error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
     ("option", "content", "message"),
     [
         ("--paths", "[1]", "expected a path, or a list of paths, for each domain, one line each"),

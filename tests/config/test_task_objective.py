@@ -112,19 +112,6 @@ def test_bits_per_byte_of_tasks_and_of_domains_are_one_unit(aimed):
     assert aimed("{mean: {task/lambada: 1, web: 1}}").weights == {LAMBADA: 0.5, "web": 0.5}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (("arc: {path", "a/c: {path"), "task 'a/c': a name has no '/'"),
-        (("family: coding", "family: co/ding"), "family 'co/ding': a name has no '/'"),
-        (("lambada.jsonl", "{pth: lambada.jsonl}"), "pth: unknown field; did you mean 'path'"),
-    ],
-)
-def test_what_is_wrong_of_tasks_is_said_with_file_and_line(load, change, said):
-    with pytest.raises(ConfigError, match=rf"e\.yaml:\d+: tasks.*{said}"):
-        load("{target: web}", TASKS.replace(*change))
-
-
 def test_without_tasks_fingerprints_are_what_they_were(load):
     plain = dump_config(load("{target: web}", ""))
     assert "tasks" not in plain

@@ -6,7 +6,7 @@ import yaml
 from made_run import made_config, made_importable
 
 from mixopt import load_run, run
-from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.errors import InfeasibleError
 
 SOURCES = ["code_news", "maths_news", "books_news"]
 
@@ -56,20 +56,6 @@ def test_a_run_of_mixtures_has_no_anneals(tmp_path):
         made = run(experiment(tmp_path, **plain), tmp_path / "run", until="design")
     with pytest.raises(Exception, match="method: anneals makes some"):
         _ = made.anneals
-
-
-@pytest.mark.parametrize(
-    ("anneals", "text"),
-    [
-        ({"sources": ["nothing"]}, "unknown domain 'nothing'"),
-        ({"sources": SOURCES, "share": 1.5}, "share"),
-        ({"sources": SOURCES, "seeds": 0}, "seeds"),
-    ],
-)
-def test_what_cannot_be_right_is_one_line(tmp_path, anneals, text):
-    path = experiment(tmp_path, design={"method": "anneals", "anneals": anneals})
-    with pytest.raises(ConfigError, match=text):
-        run(path, tmp_path / "run", until="sweep")
 
 
 def test_a_source_without_tokens_enough_is_refused(tmp_path):

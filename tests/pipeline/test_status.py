@@ -13,7 +13,7 @@ from mixopt.pipeline import status, status_lines
 from mixopt.pipeline.run_status import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
-from mixopt.sweeps import ATTEMPTS, METRICS, Job, Place, TrialFolder, read_entry
+from mixopt.sweeps import ATTEMPTS, Job, Place, TrialFolder, read_entry
 from mixopt.sweeps.group_folder import HANDLE, Beat, Group, write_beat
 from mixopt.trials import Training, read_design
 
@@ -116,18 +116,6 @@ def test_five_reasons_are_shown_and_the_others_counted(run):
     assert sum(line.startswith("1 failed: reason ") for line in said) == 5
     assert "and 2 other reasons; --json lists all" in said
     assert len(sweep_of(run)["reasons"]) == 7
-
-
-def test_a_run_of_an_earlier_version_is_shown_without(run):
-    steps, new = read_steps(run), (f"trials/{ATTEMPTS}", f"trials/{METRICS}")
-    for name in new:
-        (run / name).unlink()
-    files = {name: record for name, record in steps["sweep"].files.items() if name not in new}
-    write_steps(run, {**steps, "sweep": steps["sweep"].model_copy(update={"files": files})})
-    found = sweep_of(run)
-    assert (found["state"], found["ended"]) == ("done", 12)
-    assert not {"lost", "nodes", "gpu_hours"} & set(found)
-    assert not any("hours" in line for line in lines_of(run))
 
 
 def test_a_damaged_ledger_is_as_good_as_what_can_be_read_of_it(run):

@@ -141,23 +141,6 @@ def test_check_names_every_source_of_tokens_that_is_not_sound(experiment):
     assert any("data/train.bin: " in one and "not a whole number" in one for one in found)
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("corpus.tokenizer=bpe:300", "corpus.tokenizer: bpe:300 is trained by the run"),
-        ("corpus.domains.code.dtype=uint17", "corpus.domains.code.dtype"),
-        ("corpus.domains.web.dtype=float32", "corpus.domains.web.dtype"),
-        ("corpus.domains.web.format=megatorn", "corpus.domains.web.format"),
-        ("corpus.domains.web.column=text2", "column: applies to text"),
-    ],
-)
-def test_wrong_fields_name_their_place_in_the_file(experiment, override, message):
-    with pytest.raises(ConfigError) as caught:
-        load_config(experiment, [override])
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_an_inventory_that_states_bytes_of_tokens_is_refused(experiment, tmp_path):
     (tmp_path / "sizes.yaml").write_text("web: {bytes: 2e6}\ncode: 5e5\ntext: 5e5\n")
     with pytest.raises(ConfigError, match="domain 'web': bytes are a size of text"):
