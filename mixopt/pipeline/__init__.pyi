@@ -25,6 +25,10 @@ from .from_fit import (
 )
 from .run_status import (
     Stopped as Stopped,
+    failed_trials as failed_trials,
+    find_log as find_log,
+    log_lines as log_lines,
+    missing_log as missing_log,
     status as status,
     status_lines as status_lines,
     status_of_folder as status_of_folder,
@@ -32,9 +36,3 @@ from .run_status import (
     stop_lines as stop_lines,
 )
 from .steps import run as run, sweep_script as sweep_script
-from .trial_logs import (
-    failed_trials as failed_trials,
-    find_log as find_log,
-    log_lines as log_lines,
-    missing_log as missing_log,
-)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -85,16 +85,15 @@ class FoundFiles:
         """Look at the files of a domain; use those that have its text."""
         known = self._known(name, files)
         first = {file: self._look(file) for file in _spread(known)}
-        columns = {file: _text_column(rows) for file, rows in first.items() if rows is not None}
-        column = _commonest(one for one in columns.values() if one is not None)
-        wrong = {file for file, rows in first.items() if rows is None}
-        wrong |= {file for file in columns if not self._has(column, file, first[file])}
+        counted = Counter(_text_column(rows) for rows in first.values() if rows is not None)
+        del counted[None]
+        column = counted.most_common(1)[0][0] if counted else None
+        wrong = {file for file, rows in first.items() if not self._has(column, file, rows)}
         used = tuple(file for file in known if file not in wrong)
         if column is None or not used:
             return
         rows = [one for file, one in first.items() if file not in wrong and one is not None]
-        broken = sum(one.broken for one in rows)
-        validation = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
+        held = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
         self.domains.append(
             FoundDomain(
                 name=self._free(name),
@@ -102,31 +101,17 @@ class FoundFiles:
                 paths=_paths(used),
                 column=column,
                 rows=rows[0],
-                broken=broken,
-                validation=_paths(validation),
+                broken=sum(one.broken for one in rows),
+                validation=_paths(held),
             )
         )
 
     def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
+        """Return the files of a known format that are not empty."""
         self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])
-        return [file for file in files if self._is_known(file)]
-
-    def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
-        """Tell whether the first rows of a file have the column of the text; else say why not."""
-        if rows is None:
-            return False
-        if _text_column(rows) is not None and column in rows.columns:
-            return True
-        self.left_out.append(f"{file}: {_why(rows, column)}")
-        return False
-
-    def _is_known(self, file: Path) -> bool:
-        if builder_of(file) is None:
-            return False
-        if file.stat().st_size == 0:
-            self.left_out.append(f"{file}: empty file")
-            return False
-        return True
+        known = [file for file in files if builder_of(file) is not None]
+        self.left_out += [f"{file}: empty file" for file in known if not file.stat().st_size]
+        return [file for file in known if file.stat().st_size]
 
     def _look(self, file: Path) -> FirstRows | None:
         try:
@@ -139,6 +124,15 @@ class FoundFiles:
             self.left_out.append(f"{file}: {what}")
             return None
         return rows
+
+    def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
+        """Tell whether the first rows of a file have the column of the text; else say why not."""
+        own = None if rows is None else _text_column(rows)
+        if rows is None or (own is not None and column in rows.columns):
+            return rows is not None
+        what = "of text" if own is None else f"{column!r}, which the other files have"
+        self.left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
+        return False
 
     def _free(self, name: str) -> str:
         """Return a name that may be a domain's, and is not one's already."""
@@ -280,18 +274,6 @@ def _text_column(found: FirstRows) -> str | None:
     words = {name for name in lengths if any(" " in text for text in found.texts(name))}
     longest = max(words, key=lambda name: lengths[name], default=None)
     return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
-
-
-def _commonest(columns: Iterable[str]) -> str | None:
-    counted = Counter(columns).most_common(1)
-    return counted[0][0] if counted else None
-
-
-def _why(rows: FirstRows | None, chosen: str | None) -> str:
-    columns = ", ".join((() if rows is None else rows.columns)[:8])
-    if chosen is None or rows is None or _text_column(rows) is None:
-        return f"no column of text (columns: {columns})"
-    return f"no column {chosen!r}, which the other files have (columns: {columns})"
 
 
 def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
