@@ -451,7 +451,7 @@ def _as_shares(table: CellTable, weights_ND: Array, tolerance: float) -> tuple[A
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
     if (np.abs(sums_N - 100) <= 100 * tolerance).all():
         return weights_ND / 100, [f"{table.path}: weights are in percent, and were divided by 100"]
-    phases = round(float(sums_N.mean()))
+    phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
         raise TrialsError(
             f"{table.path}: weights add up to {phases} in every row: a mixture for each of {phases}"
