@@ -3,7 +3,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
 USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
 
-.PHONY: quickstart test nightly check bench fuzz notebooks wheel parsers trainers test-trainers release lowest docs
+.PHONY: quickstart test nightly check bench gpu fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)
 	$(USER_RUN) mixopt run experiments/quickstart.yaml --out runs/quickstart
 
@@ -24,6 +24,10 @@ check: $(UV)
 
 bench: $(UV)
 	OMP_NUM_THREADS=1 $(RUN) python experiments/benchmarks/bench_proxies.py
+
+# The quickstart, stacked proxies, the sampler under a Llama of 1B weights and experts, on this machine's GPU.
+gpu: $(UV)
+	$(RUN) python experiments/benchmarks/gpu.py
 
 SECONDS := 900
 fuzz: $(UV)

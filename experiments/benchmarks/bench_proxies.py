@@ -83,10 +83,31 @@ ROWS = (
 )
 
 
+# Sequences are of 1,024 tokens.
+WIDTHS = {
+    width: {
+        "layers": 4,
+        "width": width,
+        "heads": width // 64,
+        "ff": 2 * width,
+        "sequence_length": 1024,
+    }
+    for width in (128, 256, 512)
+}
 GPU_ROWS = (
     Row("1m, 4k tokens, vocabulary 4096", make_size("1m", batch=2), 4096, ratio=6.0),
     Row("1m, 2k tokens, vocabulary 2048", make_size("1m", batch=1), 2048, ratio=12.0),
     Row("1m, 16k tokens, vocabulary 50432", make_size("1m"), 50_432, ratio=3.0),
+    *(
+        Row(
+            f"width {width}, {batch}k tokens",
+            make_size("1m", batch=batch, **sizes),
+            4096,
+            ratio=1.0,
+        )
+        for width, sizes in WIDTHS.items()
+        for batch in (2, 4)
+    ),
 )
 
 

@@ -1,0 +1,224 @@
+"""Replay published swarms with `Trials.backtest`; write docs/evidence.md and results_evidence.md.
+
+    OMP_NUM_THREADS=1 python experiments/published/evidence.py --data ../shared/data
+
+Each answer is kept in runs/evidence, so that a second call only writes the page. The folder holds
+
+    regmix/      {train_1m,test_60m,test_1B}_{mixture,loss}.csv of github.com/sail-sg/regmix
+    olmix/       dclm_{ratios,metrics}.csv, a swarm of AI2's Olmix
+    mixinglaws/  mixinglaws_{5mix,redpajama}_final.csv, last losses of github.com/yegcjs/mixinglaws
+    slimpajama/  data/dmsl_llm_slimpajama.csv of meiqwq/Explaining-Data-Mixing-Scaling-Laws
+    admire/      admire_ift_runs/admire_ift_runs.csv of github.com/xo28/ADMIRE-BayesOpt
+
+What is not there is left out of the page. The 7B runs of ADMIRE are kept for judging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from published_data import mixing_laws, regmix
+
+from mixopt.mixture import Mixture
+from mixopt.objective import Direction
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+PAGE = Path(__file__).parents[2] / "docs" / "evidence.md"
+RESULTS = Path(__file__).parent / "results_evidence.md"
+HEAD = (
+    "`OMP_NUM_THREADS=1 python experiments/published/evidence.py --data FOLDER`: means over four"
+    " splits, a quarter of\nthe mixtures held out in each; bold is the best of a row."
+)
+SHOWN = {
+    "auto": "auto", "ridge": "ridge", "lightgbm": "RegMix", "olmix": "Olmix",
+    "own_share": "own share", "nearest": "nearest", "mean": "at random",
+}  # fmt: skip
+
+
+def long_table(table: pl.DataFrame, weights: str, losses: list[str], size: str = "") -> Trials:
+    """Return runs of a table with a row a run; rows without all losses are left out."""
+    table = table.drop_nulls(losses)
+    names = [name for name in table.columns if name.startswith(weights)]
+    trials, results = [], []
+    for number, row in enumerate(table.iter_rows(named=True)):
+        weights_D = np.array([row[name] for name in names])
+        short = [name.removeprefix(weights) for name in names]
+        mixture = Mixture.from_array(short, weights_D / weights_D.sum())
+        trials.append(Trial(f"r{number}", mixture, number))
+        values = Losses(0, {name: float(row[name]) for name in losses}, {})
+        parameters = int(row[size]) if size else 0
+        results.append(TrialResult(f"r{number}", "finished", 0, parameters, 0.0, values))
+    return Trials.from_results(trials, results, proxy="published")
+
+
+def slimpajama(folder: Path) -> Trials:
+    """Return the last checkpoints of 61 mixtures at six sizes."""
+    table = pl.read_csv(folder / "dmsl_llm_slimpajama.csv")
+    weights = [name for name in table.columns if name.startswith("weight_")]
+    losses = [name for name in table.columns if name.endswith("_loss")]
+    last = table.sort("n_tokens").group_by([*weights, "model_size"], maintain_order=True).last()
+    return long_table(last.sort("model_size", *weights), "weight_", losses, "model_size")
+
+
+def all_sizes(folder: Path) -> Trials:
+    """Return the 26 mixtures of five domains at four sizes of Data Mixing Laws."""
+    table = pl.read_csv(folder / "mixinglaws_5mix_final.csv").drop("w_sum_raw")
+    millions = pl.col("size").str.strip_suffix("M").cast(pl.Int64)
+    losses = [name for name in table.columns if name.startswith("loss_")]
+    return long_table(table.with_columns(millions), "w_", losses, "size")
+
+
+def fine_tuning(folder: Path, model: str) -> Trials:
+    """Return the fine-tuning runs of one model, with 17 metrics of which higher is better."""
+    table = pl.read_csv(folder / "admire_ift_runs.csv").filter(pl.col("model") == model)
+    metrics = [n for n in table.columns if n.startswith("metric_") and "::" in n]
+    return long_table(table, "ratio_", metrics)
+
+
+Swarm = tuple[str, str, Callable[[Path], Trials], bool]
+SWARMS: tuple[Swarm, ...] = (
+    ("RegMix 1M", "regmix", lambda f: regmix(f, "train_1m"), False),
+    ("RegMix 60M", "regmix", lambda f: regmix(f, "test_60m"), False),
+    ("RegMix 1B", "regmix", lambda f: regmix(f, "test_1B"), False),
+    (
+        "Olmix DCLM 30M",
+        "olmix",
+        lambda f: Trials.from_csv(f / "dclm_ratios.csv", f / "dclm_metrics.csv"),
+        False,
+    ),
+    ("SlimPajama 122M to 2.7B", "slimpajama", slimpajama, False),
+    ("Mixing Laws 70M to 410M", "mixinglaws", all_sizes, False),
+    (
+        "RedPajama 70M",
+        "mixinglaws",
+        lambda f: mixing_laws(f / "mixinglaws_redpajama_final.csv", "70M"),
+        False,
+    ),
+    ("fine-tuning 0.5B", "admire", lambda f: fine_tuning(f, "Qwen2.5-0.5B"), True),
+    ("fine-tuning 3B", "admire", lambda f: fine_tuning(f, "Qwen2.5-3B"), True),
+)
+
+
+def main() -> None:
+    """Replay what is not replayed yet, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--answers", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    given.answers.mkdir(parents=True, exist_ok=True)
+    answers = {}
+    for name, folder, read, is_higher in SWARMS:
+        path = given.answers / f"{name.replace(' ', '_')}.json"
+        if not path.exists() and (given.data / folder).exists():
+            _replay(read(given.data / folder), is_higher, path)
+        if path.exists():
+            answers[name] = json.loads(path.read_text())
+    before, _, after = given.page.read_text().partition("<!-- table -->")
+    rest = after.partition("<!-- end of table -->")[2]
+    table = f"<!-- table -->\n\n{_short(answers)}\n\n<!-- end of table -->"
+    given.page.write_text(before + table + rest)
+    parts = (_table(answers, *one) for one in (("objective_spearman", 3), ("regret", 4)))
+    text = "\n\n".join((f"# Backtests of published runs\n\n{HEAD}", *parts, _summary(answers)))
+    given.results.write_text(text + "\n")
+
+
+def _replay(trials: Trials, is_higher: bool, path: Path) -> None:
+    start = time.process_time()
+    higher: dict[str, Direction] = dict.fromkeys(trials.targets, "higher")
+    found = trials.backtest(direction=higher if is_higher else None)
+    content = {**found.to_json(), "domains": len(trials.domains)}
+    path.write_text(json.dumps(content | {"cpu_seconds": time.process_time() - start}))
+    print(
+        path.stem, f"{time.process_time() - start:.0f} CPU s", *found.notes, sep="\n  ", flush=True
+    )
+
+
+def _short(answers: Mapping[str, Any]) -> str:
+    """Return a row a swarm: `auto` and the best of the others, with few trials and with most."""
+    columns = ("swarm: runs, domains, losses", "trials", "auto", "best other", "intervals")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, found in answers.items():
+        counts = _shown(found)
+        cells: dict[str, list[str]] = {column: [] for column in columns[1:]}
+        for count in counts:
+            own = {row["predictor"]: row for row in found["rows"] if row["trials"] == count}
+            ours = own.pop("auto")
+            best = max(own.values(), key=lambda row: float(row["objective_spearman"]))
+            cells["trials"].append(str(count))
+            cells["auto"].append(_pair(ours))
+            cells["best other"].append(f"{SHOWN[best['predictor']]} {_pair(best)}")
+            cells["intervals"].append(f"{ours['coverage']:.2f}")
+        size = f"{name}: {found['runs']}, {found['domains']}, {len(found['losses']) - 1}"
+        lines.append(f"| {' | '.join([size, *('; '.join(one) for one in cells.values())])} |")
+    return "\n".join(lines)
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return f"{row['objective_spearman']:.3f} ({row['regret']:.4f})"
+
+
+def _shown(found: Mapping[str, Any]) -> list[int]:
+    """Return two numbers of trials: a quarter of the most, and the most."""
+    counts = list(dict.fromkeys(row["trials"] for row in found["rows"]))
+    return list(dict.fromkeys((counts[-min(3, len(counts))], counts[-1])))
+
+
+def _table(answers: Mapping[str, Any], column: str, digits: int) -> str:
+    heads = {
+        "objective_spearman": "rank correlation of the objective",
+        "regret": "regret of the pick",
+    }
+    lines = [
+        f"| {heads[column]} | trials | {' | '.join(SHOWN.values())} |",
+        "|---|---|" + "---|" * len(SHOWN),
+    ]
+    for name, found in answers.items():
+        for count in _shown(found):
+            own = {row["predictor"]: row for row in found["rows"] if row["trials"] == count}
+            values = {key: own[key][column] for key in SHOWN if key in own}
+            best = (max if column == "objective_spearman" else min)(values.values())
+            cells = [_cell(values.get(key), best, digits) for key in SHOWN]
+            lines.append(f"| {name} | {count} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, best: float, digits: int) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return f"**{text}**" if text == f"{best:.{digits}f}" else text
+
+
+def _summary(answers: Mapping[str, Any]) -> str:
+    columns = (
+        *("swarm", "runs, mixtures, domains, losses", "enough trials"),
+        *("90% intervals hold, half width", "losses ready, weak, noise", "CPU s"),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, found in answers.items():
+        last = [row for row in found["rows"] if row["predictor"] == "auto"][-1]
+        losses = found["losses"][1:]
+        states = [sum(one["state"] == s for one in losses) for s in ("ready", "weak", "noise")]
+        size = f"{found['runs']}, {found['mixtures']}, {found['domains']}, {len(losses)}"
+        cells = (
+            *(name, size, str(found["enough"] or "cannot tell")),
+            f"{last['coverage']:.3f}, {last['width']:.2f} sd",
+            *(", ".join(map(str, states)), f"{found['cpu_seconds']:.0f}"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Every example is checked as it stands, and `make nightly` runs those that need no cluster."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixopt import check
+from mixopt.config import load_config
+
+HOUSE = Path(__file__).parents[2]
+PAGE = (HOUSE / "examples" / "README.md").read_text()
+COMMANDS = re.findall(r"`(mixopt [^`]+)`", PAGE)
+EXPERIMENTS = [words.split()[2] for words in COMMANDS if words.startswith("mixopt run")]
+SMALL = (
+    *("corpus.max_bytes=100000", "validate.seeds=3", "validate.rounds=1", "validate.max_seeds=3"),
+    *("validate.baselines=[natural]", "tracking.enabled=false"),
+)
+HERE = ["examples/tasks.yaml", "examples/slurm.yaml"]
+
+
+def test_every_example_stands_on_the_page_with_its_own_command():
+    for words in COMMANDS:
+        text = (HOUSE / words.split()[2]).read_text()
+        assert words in " ".join(text.split()), words
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("example", EXPERIMENTS)
+def test_an_example_is_a_right_experiment(example, monkeypatch):
+    monkeypatch.chdir(HOUSE)
+    assert not check(load_config(example)).problems
+
+
+def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
+    monkeypatch.chdir(HOUSE)
+    words = [sys.executable, "-m", "mixopt", "run", "examples/slurm.yaml", "--dry-run"]
+    sets = [part for one in SMALL[:1] for part in ("--set", one)]
+    done = subprocess.run(
+        [*words, "--out", str(tmp_path / "run"), *sets], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --mem=4G" in done.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("example", HERE)
+def test_an_example_runs_to_its_recommendation(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(HOUSE)
+    sets = [part for one in SMALL for part in ("--set", one)]
+    words = [sys.executable, "-m", "mixopt", "run", example, "--out", str(tmp_path / "run")]
+    small = ["--executor", "local", "--set", "proxy.tokens=20000", *sets]
+    done = subprocess.run([*words, *small], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "recommendation.yaml").exists()
