@@ -1,0 +1,305 @@
+"""Which faults do the default tests notice? Seeded mutants, killed or survived.
+
+`python experiments/checks/mutants.py --out FOLDER [--tree DIR] [--mutants 200] [--seed 0] [--json]`
+
+FOLDER gets a copy of the tree, a map of the lines that each passing test runs (coverage contexts,
+recorded once) and a line for each mutant. A mutant is judged by the tests that run its line, those
+of its room and quick ones first, at most `--seconds` of them. A second call goes on where the first
+one was stopped. `--list` prints the mutants and runs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGES = ("mixopt", "proxies/mixopt_proxies", "regressors/mixopt_regressors")
+LEFT_OUT = (".git", ".venv", ".tools", "runs", "dist", "__pycache__", ".*_cache", ".hypothesis")
+COMPARED = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+COMPUTED = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
+}  # fmt: skip
+ENDS = {0: "survived", 5: "not reached"}
+
+
+class Mutant(NamedTuple):
+    """One change: bytes of a file, what replaces them, and the lines whose tests judge it."""
+
+    file: str
+    line: int
+    operator: str
+    before: str
+    after: str
+    start: int
+    lines: tuple[int, ...]  # empty: code that runs when the module is imported
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others."""
+        return (
+            f"{self.file}:{self.line} {self.operator}: {self.before} -> {self.after} @{self.start}"
+        )
+
+
+def main() -> None:
+    """Copy, record, run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="where copy, map and results lie")
+    parser.add_argument("--tree", type=Path, default=Path(__file__).parents[2])
+    parser.add_argument("--mutants", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=60, help="recorded time of one's tests")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    out = options.out.resolve()
+    if options.record:
+        sys.exit(record(out))
+    if not (out / "tree").exists():
+        kept = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(options.tree, out / "unfinished", ignore=kept, dirs_exist_ok=True)
+        (out / "unfinished").rename(out / "tree")
+    mutants = draw(out / "tree", options.mutants, options.seed)
+    if options.list:
+        print("\n".join(one.name for one in mutants))
+        return
+    python = options.tree.resolve() / ".venv/bin/python"
+    python = str(python if python.exists() else sys.executable)
+    if not (out / "recorded").exists():
+        command = [python, str(Path(__file__).resolve()), "--record", "--out", str(out)]
+        if start(command, out / "tree") > 1:
+            sys.exit("mutants: pytest did not come to its end; call it again to go on")
+        (out / "recorded").touch()
+    results = run(mutants, out, python, options.seconds)
+    print(json.dumps(results, indent=1) if options.json else table(results))
+
+
+def draw(tree: Path, count: int, seed: int) -> list[Mutant]:
+    """Draw files in proportion to their lines, and a mutant of each without replacement."""
+    left = {}
+    for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if found := list(candidates(ast.parse(source), source, str(path.relative_to(tree)))):
+            left[path] = (source.count("\n"), found)
+    chance, drawn = random.Random(seed), []
+    while len(drawn) < count and left:
+        path = chance.choices(list(left), [lines for lines, _ in left.values()])[0]
+        found = left[path][1]
+        drawn.append(found.pop(chance.randrange(len(found))))
+        if not found:
+            del left[path]
+    return drawn
+
+
+def candidates(module: ast.Module, source: str, file: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module, in the order of its code."""
+    text = source.encode()
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node, statement, inside in places(module, module, inside=False):
+        for old, operator, new in changes(node):
+            start = starts[old.lineno - 1] + old.col_offset
+            end = starts[old.end_lineno - 1] + old.end_col_offset
+            after = ast.unparse(ast.fix_missing_locations(new))
+            after = f"({after})" if isinstance(new, ast.expr) else after
+            run = {statement.lineno, *range(old.lineno, old.end_lineno + 1)} if inside else ()
+            before = text[start:end].decode()
+            yield Mutant(file, old.lineno, operator, before, after, start, tuple(run))
+
+
+def places(node: ast.AST, statement: ast.AST, *, inside: bool) -> Iterator[tuple]:
+    """Yield nodes with their statement and whether a function has them; no hints, no f-strings."""
+    yield node, statement, inside
+    for field, value in ast.iter_fields(node):
+        if field in {"annotation", "returns", "decorator_list"}:
+            continue
+        body = field == "body" and isinstance(node, (ast.FunctionDef, ast.Lambda))
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
+                nearest = child if isinstance(child, ast.stmt) else statement
+                yield from places(child, nearest, inside=inside or body)
+
+
+def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str, ast.AST]]:
+    """Yield what is replaced, the operator and the replacement, for each operator of a node."""
+    changed = copy.deepcopy(node)
+    match node:
+        case ast.Compare(ops=[kind]) if type(kind) in COMPARED:
+            changed.ops = [COMPARED[type(kind)]()]
+            yield node, "comparison", changed
+        case ast.Constant(value=bool(value)):
+            yield node, "boolean", ast.Constant(not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield node, "constant", ast.Constant(value + 1)
+        case ast.BinOp(op=kind) | ast.AugAssign(op=kind) if type(kind) in COMPUTED:
+            changed.op = COMPUTED[type(kind)]()
+            yield node, "arithmetic", changed
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+            yield node, "return", ast.Return(ast.Constant(None))
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+            if ast.unparse(test) != "TYPE_CHECKING":
+                yield test, "condition", ast.UnaryOp(ast.Not(), changed.test)
+
+
+class Recorder:
+    """A plug-in of pytest: a coverage context for each test, and the time of those that pass."""
+
+    def __init__(self, out: Path) -> None:
+        import coverage
+
+        self._notes, self._test, self._passed = out / "tests.jsonl", "", False
+        self.done = {note["test"] for note in lines(self._notes)}
+        source = [str(Path(package).resolve()) for package in PACKAGES]
+        self.coverage = coverage.Coverage(data_file=str(out / "map.coverage"), source=source)
+        self.coverage.load()
+        self.coverage.start()
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        """Leave out what an earlier call recorded."""
+        items[:] = [item for item in items if item.nodeid not in self.done]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Open the test's context."""
+        self.coverage.switch_context(nodeid)
+        self._seconds, self._passed = 0.0, True
+
+    def pytest_runtest_logreport(self, report) -> None:
+        """Add up set-up, call and tear-down."""
+        self._seconds += report.duration
+        self._passed &= report.passed
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Note a test that passed."""
+        self.coverage.switch_context("")
+        if self._passed:
+            note(self._notes, {"test": nodeid, "seconds": self._seconds})
+
+
+def record(out: Path) -> int:
+    """Run the default tests in this process, with the recorder."""
+    import pytest
+
+    recorder = Recorder(out)
+    code = pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider"], plugins=[recorder])
+    recorder.coverage.stop()
+    recorder.coverage.save()
+    return int(code)
+
+
+def run(mutants: list[Mutant], out: Path, python: str, most: float) -> list[dict]:
+    """Run the mutants that have no result yet, and return the results of all."""
+    import coverage
+
+    data = coverage.CoverageData(str(out / "map.coverage"))
+    data.read()
+    seconds = {line["test"]: line["seconds"] for line in lines(out / "tests.jsonl")}
+    done = {line["mutant"]: line for line in lines(out / "results.jsonl")}
+    for mutant in mutants:
+        if mutant.name in done:
+            continue
+        by_line = data.contexts_by_lineno(str(out / "tree" / mutant.file))
+        tests = {test for line in mutant.lines or by_line for test in by_line.get(line, ())}
+        parts = mutant.file.split("/")
+        room = f"tests/{parts[1] if parts[0] == 'mixopt' else parts[0]}/"
+        total, chosen = 0.0, []
+        for test in sorted(
+            tests & set(seconds), key=lambda name: (room not in name, seconds[name])
+        ):
+            if not chosen or total + seconds[test] <= most:
+                total += seconds[test]
+                chosen.append(test)
+        status = judge(mutant, chosen, out, python, total) if chosen else "not reached"
+        done[mutant.name] = {"mutant": mutant.name, "status": status, "tests": len(chosen)}
+        note(out / "results.jsonl", done[mutant.name])
+    return [done[mutant.name] for mutant in mutants]
+
+
+def judge(mutant: Mutant, tests: list[str], out: Path, python: str, seconds: float) -> str:
+    """Change the copy, run the tests until one fails, and change it back."""
+    path = out / "tree" / mutant.file
+    source = path.read_bytes()
+    end = mutant.start + len(mutant.before.encode())
+    (out / "chosen.txt").write_text("\n".join(tests), encoding="utf-8")
+    command = ["-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    command += ["--hypothesis-seed=0", f"@{out / 'chosen.txt'}"]
+    try:
+        path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[end:])
+        code = start([python, *command], out / "tree", seconds=30 + 5 * seconds)
+    except subprocess.TimeoutExpired:
+        return "killed (time)"
+    finally:
+        path.write_bytes(source)
+    return ENDS.get(code, "killed")
+
+
+def start(command: list[str], tree: Path, seconds: float | None = None) -> int:
+    """Run a command in the copy, for so many seconds of a processor or ten times that long."""
+    paths = [str(tree), *(str((tree / package).parent) for package in PACKAGES[1:])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+    def limit() -> None:
+        if seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+
+    ended = subprocess.run(
+        command,
+        cwd=tree,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.DEVNULL if seconds else sys.stderr,
+        stderr=subprocess.STDOUT if seconds else None,
+        preexec_fn=limit,
+        timeout=seconds and 10 * seconds,
+        check=False,
+    )
+    return ended.returncode
+
+
+def table(results: list[dict]) -> str:
+    """Return counts by package, and the mutants that no test killed."""
+    counts: dict[str, Counter] = {}
+    for result in results:
+        package = result["mutant"].split("/")[:2]
+        for row in ("/".join(package), "all"):
+            counts.setdefault(row, Counter())[result["status"].split()[0]] += 1
+    rows = [f"{'package':34}{'killed':>8}{'survived':>10}{'not reached':>13}"]
+    for row, count in sorted(counts.items(), key=lambda item: (item[0] == "all", item[0])):
+        rows.append(f"{row:34}{count['killed']:8}{count['survived']:10}{count['not']:13}")
+    left = [result for result in results if not result["status"].startswith("killed")]
+    share = 1 - len(left) / max(1, len(results))
+    return "\n".join(
+        [*rows, f"killed: {share:.0%}", *(f"{r['status']}: {r['mutant']}" for r in left)]
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    """Read a file of JSON lines that may not be there yet."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def note(path: Path, line: dict) -> None:
+    """Append a line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
