@@ -222,7 +222,6 @@ class _Runs:
             evaluations=list(self._text.evaluations),
             objective=dict(self._job.objective),
             evaluate=self._sums(k),
-            inventory=self._inventory,
             observe_every=5,
             lead=0,
             seed=self._job.seeds[k],

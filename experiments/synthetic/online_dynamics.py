@@ -201,8 +201,7 @@ class Simulation:
         rate = float(self._rates[min(self.step, world.steps - 1)])
         losses_M = world.losses(self.seen_D, self.late_D, rate)
         losses_M = (losses_M + world.jitter * rate * self._wander_M)[world.watched]
-        errors_M = np.full(len(losses_M), world.noise / np.sqrt(world.held_out))
-        return HeldOut(losses_M, errors_M, world.held_out * SEQUENCE * len(losses_M))
+        return HeldOut(losses_M, world.held_out * SEQUENCE * len(losses_M))
 
     def _counts(self, weights_D: Array) -> Array:
         """Split a batch; what rounding owes each domain is carried over."""

@@ -16,7 +16,6 @@ from .loss_sums import (
     UNIT as UNIT,
     DomainLosses as DomainLosses,
     Reduction as Reduction,
-    gradient_alignment as gradient_alignment,
     held_out_losses as held_out_losses,
     is_first as is_first,
 )

@@ -24,10 +24,10 @@ Shapes: D domains, M evaluation domains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -35,20 +35,10 @@ from mixopt.errors import EstimatorError, did_you_mean
 from mixopt.sampling import MixtureSampler
 from mixopt.system import Array, build_plugin
 
-Need = Literal["training_loss", "held_out", "excess_loss", "alignment"]
+Need = Literal["training_loss", "held_out"]
 Lengths = float | Mapping[str, float]
 Bounds = Mapping[str, tuple[float, float]]
-Evaluate = Callable[[], Mapping[str, tuple[float, ...]]]
-
-_HOW: dict[str, str] = {
-    "held_out": "held-out losses: DriverOptions(evaluate=), which returns"
-    " {name: (loss_sum, tokens)} of this rank",
-    "excess_loss": "the losses of a reference model: record(..., reference_losses=), declared by "
-    "DriverOptions(gives=['excess_loss'])",
-    "alignment": "inner products of gradients: record_alignment(values_D), declared by "
-    "DriverOptions(gives=['alignment'])",
-}
-_GIVABLE = ("excess_loss", "alignment")
+Evaluate = Callable[[], Mapping[str, tuple[float, int]]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,6 @@ class Setting:
         objective_M: Weight of each evaluation domain's loss in what is minimised; adds up to 1.
         lower_D: Least share of each domain.
         upper_D: Most share of each domain.
-        inventory_D: Distinct training tokens of each domain, where known.
         seed: Of whatever the estimator draws.
     """
 
@@ -79,7 +68,6 @@ class Setting:
     objective_M: Array
     lower_D: Array
     upper_D: Array
-    inventory_D: Array | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -92,12 +80,11 @@ class Setting:
         _check_shares("reference_D", self.reference_D, domains)
         _check_shares("natural_D", self.natural_D, domains)
         _check_shares("objective_M", self.objective_M, len(self.evaluations))
-        for name in ("lower_D", "upper_D", "inventory_D"):
+        for name in ("lower_D", "upper_D"):
             array = getattr(self, name)
-            if array is not None:
-                _check_shape(name, array, domains)
-                if name != "inventory_D" and np.isnan(array).any():
-                    raise EstimatorError(f"{name}: {np.asarray(array).tolist()} has no number")
+            _check_shape(name, array, domains)
+            if np.isnan(array).any():
+                raise EstimatorError(f"{name}: {np.asarray(array).tolist()} has no number")
         if self.lower_D.sum() > 1 + 1e-9 or self.upper_D.sum() < 1 - 1e-9:
             raise EstimatorError(
                 f"no mixture is within the bounds: the leasts add up to {self.lower_D.sum():.4g},"
@@ -150,12 +137,10 @@ class HeldOut:
 
     Attributes:
         losses_M: Mean loss of each evaluation domain, nats per token.
-        errors_M: Standard error of each, nats per token; 0 where unknown.
         tokens: Tokens that were evaluated, over all ranks.
     """
 
     losses_M: Array
-    errors_M: Array
     tokens: int = 0
 
 
@@ -169,10 +154,6 @@ class Observation:
         loss_sum_D: Sum of the training losses of each domain's tokens, nats.
         loss_count_D: Tokens in that sum; 0 for a domain that was not seen.
         held_out: Held-out losses after the last step, where they were asked for or are at hand.
-        excess_sum_D: Sum over the same tokens of max(loss - reference model's loss, 0), nats, for
-            an estimator that needs `excess_loss`.
-        alignment_D: Inner product of each domain's gradient with the objective's over the mean
-            norm of the domains' gradients, for one that needs `alignment`.
         learning_rate: In force at the last step; 0 where unknown.
     """
 
@@ -181,8 +162,6 @@ class Observation:
     loss_sum_D: Array
     loss_count_D: Array
     held_out: HeldOut | None = None
-    excess_sum_D: Array | None = None
-    alignment_D: Array | None = None
     learning_rate: float = 0.0
 
 
@@ -221,15 +200,14 @@ class Estimator(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state after `start`, made of what JSON has; domains go by name."""
+        """Return the state after `start`, made of what JSON has."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, after `start`; domains are mapped by name.
+        """Resume from a state, after `start`.
 
         Raises:
-            EstimatorError: The state is of another estimator, other options, or of domains
-                between which nothing can be carried over.
+            EstimatorError: The state is of another estimator, other options or other domains.
         """
         ...
 
@@ -252,7 +230,7 @@ def make_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estim
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DriverOptions:
-    """The run that is driven, what its loop gives, and how the driver goes about it.
+    """The run that is driven, and how the driver goes about it.
 
     Attributes:
         steps: Optimiser steps of the whole run.
@@ -261,13 +239,10 @@ class DriverOptions:
         evaluations: Names of the evaluation domains; the domains if not given.
         objective: Weight of each evaluation domain's loss; all alike if not given.
         natural: Share of each domain in the corpus; by default of the sampler's rows.
-        inventory: Distinct tokens of each domain; by default those of the sampler's rows.
         bounds: Least and most share of domains; 0 and 1 where not given.
         seed: Of what the estimator draws.
         evaluate: Evaluates held-out text: for each evaluation domain the sum of this rank's
-            losses in nats, how many tokens they are of, and optionally the sum of their
-            squares. Called on every rank.
-        gives: What the loop records besides losses: 'excess_loss', 'alignment'.
+            losses in nats and how many tokens they are of. Called on every rank.
         observe_every: Steps between sums over ranks.
         lead: Steps that a sum has until it is waited for.
         spike: Rise of losses in nats per token that freezes the mixture; None for any.
@@ -281,11 +256,9 @@ class DriverOptions:
     evaluations: Sequence[str] | None = None
     objective: Mapping[str, float] | None = None
     natural: Mapping[str, float] | None = None
-    inventory: Mapping[str, float] | None = None
     bounds: Bounds | None = None
     seed: int = 0
     evaluate: Evaluate | None = None
-    gives: Collection[Need] = ()
     observe_every: int = 10
     lead: int = 1
     spike: float | None = 1.0
@@ -297,9 +270,6 @@ class DriverOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise EstimatorError(f"{name}: {value!r} is not a whole number >= {least}")
-        for need in self.gives:
-            if need not in _GIVABLE:
-                raise EstimatorError(f"gives: {need!r}{did_you_mean(need, _GIVABLE)}")
 
     def check_needs(self, estimator: Estimator) -> None:
         """Check that the loop gives an estimator what it needs.
@@ -307,12 +277,15 @@ class DriverOptions:
         Raises:
             EstimatorError: Something is missing; the message says how to give it.
         """
-        held_out = [] if self.evaluate is None else ["held_out"]
-        given = {"training_loss", *self.gives, *held_out}
-        for need in sorted(estimator.needs):
-            if need not in given:
-                how = _HOW.get(need, f"{need!r}, which this driver does not provide")
-                raise EstimatorError(f"{type(estimator).__name__} needs {how}")
+        name = type(estimator).__name__
+        if "held_out" in estimator.needs and self.evaluate is None:
+            raise EstimatorError(
+                f"{name} needs held-out losses: DriverOptions(evaluate=), which returns"
+                " {name: (loss_sum, tokens)} of this rank"
+            )
+        if unknown := estimator.needs - set(get_args(Need)):
+            needs = ", ".join(map(repr, sorted(unknown)))
+            raise EstimatorError(f"{name} needs {needs}, which this driver does not provide")
 
     def setting(self, sampler: MixtureSampler) -> Setting:
         """Return the setting; the reference is the mixture of the sampler's next batch.
@@ -328,7 +301,6 @@ class DriverOptions:
         reference_D = sampler.mixture_at(sampler.batch).array
         mean_length = 1.0 / (reference_D / lengths_D).sum()
         lower_D, upper_D = _bounds(self.bounds, domains)
-        inventory = self.inventory
         tokens = max(round(sampler.batch_size * self.accumulation * mean_length), 1)
         return Setting(
             domains=domains,
@@ -340,7 +312,6 @@ class DriverOptions:
             objective_M=_shares("objective", self.objective, names, np.ones(len(names))),
             lower_D=lower_D,
             upper_D=upper_D,
-            inventory_D=tokens_D if inventory is None else _values("inventory", inventory, domains),
             seed=self.seed,
         )
 
@@ -348,7 +319,11 @@ class DriverOptions:
 def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
     """Return the tokens of a sample of each domain, shape (D,)."""
     if isinstance(tokens_per_sample, Mapping):
-        lengths_D = _values("tokens_per_sample", tokens_per_sample, domains)
+        _check_names("tokens_per_sample", tokens_per_sample, domains)
+        for name in domains:
+            if name not in tokens_per_sample:
+                raise EstimatorError(f"tokens_per_sample: domain {name!r} is left out")
+        lengths_D = np.array([float(tokens_per_sample[name]) for name in domains])
     else:
         lengths_D = np.full(len(domains), float(tokens_per_sample))
     if not (lengths_D > 0).all():
@@ -368,14 +343,6 @@ def _shares(
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
         raise EstimatorError(f"{field}: {dict(given)}; weights must be >= 0, and at least one > 0")
     return np.asarray(values / values.sum())
-
-
-def _values(field: str, given: Mapping[str, float], domains: Sequence[str]) -> Array:
-    _check_names(field, given, domains)
-    for name in domains:
-        if name not in given:
-            raise EstimatorError(f"{field}: domain {name!r} is left out")
-    return np.array([float(given[name]) for name in domains])
 
 
 def _bounds(bounds: Bounds | None, domains: Sequence[str]) -> tuple[Array, Array]:

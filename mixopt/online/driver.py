@@ -72,7 +72,7 @@ class Driver:
         Args:
             estimator: Changes the mixture; made on every rank, run on rank 0.
             mixture: Where the batches come from. Its next batch's mixture is the reference.
-            options: The run, what its loop gives, and how the driver goes about it.
+            options: The run, and how the driver goes about it.
 
         Raises:
             EstimatorError: The estimator needs what the loop does not give, cannot work in this
@@ -93,7 +93,7 @@ class Driver:
         self.steps_done, self.frozen, self.cost = 0, None, Cost()
         self._since = time.perf_counter()
         on_first(lambda: estimator.start(self.setting))
-        self._hold_reference()
+        self._plan = self._before = self._steady = StandingPlan.reference(self.setting)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -123,8 +123,6 @@ class Driver:
         losses: torch.Tensor,
         domain: torch.Tensor,
         mask: torch.Tensor | None = None,
-        *,
-        reference_losses: torch.Tensor | None = None,
     ) -> None:
         """Add the training losses of a batch of this rank; they stay on their device.
 
@@ -132,31 +130,12 @@ class Driver:
             losses: Of each token, shape (B, T), or the mean of each sequence, shape (B,); nats.
             domain: Domain number of each sequence, shape (B,): the batch's `domain`.
             mask: Which tokens count, shape (B, T); none, where a loop skips a step.
-            reference_losses: Of a reference model, in the shape of `losses`.
 
         Raises:
-            EstimatorError: Shapes that do not fit, or no reference losses though the loop is
-                said to give them.
-        """
-        if self.frozen is not None:
-            return
-        if reference_losses is None and "excess_loss" in self._options.gives:
-            raise EstimatorError(
-                "record: reference_losses= is missing, but DriverOptions(gives=) names it"
-            )
-        self._windows.record(losses, domain, mask, reference_losses)
-
-    def record_alignment(self, values_D: Any) -> None:
-        """Add the inner product of each domain's gradient with the objective's.
-
-        Args:
-            values_D: The same on every rank (mixopt.online.loss_sums), shape (D,).
-
-        Raises:
-            EstimatorError: Another shape.
+            EstimatorError: Shapes that do not fit.
         """
         if self.frozen is None:
-            self._windows.add_alignment(values_D)
+            self._windows.record(losses, domain, mask)
 
     def step(self, *, learning_rate: float = 0.0) -> None:
         """Note an optimiser step; on every rank.
@@ -185,15 +164,6 @@ class Driver:
         self._tell_due()
         if self.frozen is None:
             self._open_if_time()
-
-    def thaw(self) -> None:
-        """Let the estimator resume after a freeze, between two steps; on every rank.
-
-        What was seen meanwhile is lost to it, but for the tokens consumed.
-        """
-        if self.frozen is not None:
-            self.frozen = self._trouble = None
-            self._decide(self._next_free(), self.steps_done + 1)
 
     def _start_from(self, here: int, *, first: int, now: int) -> None:
         """Write the reference, which holds from a step on, and ask for a plan after it."""
@@ -308,9 +278,6 @@ class Driver:
 
     # What holds -----------------------------------------------------------------------------
 
-    def _hold_reference(self) -> None:
-        self._plan = self._before = self._steady = StandingPlan.reference(self.setting)
-
     def _apply(self, plan: StandingPlan) -> None:
         """Let a plan hold; weights that are what they were are neither set nor written."""
         if plan.weights != self._plan.weights:
@@ -380,46 +347,40 @@ class Driver:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, on any number of ranks; load the loader's state too.
 
-        The estimator maps domains by name. Where they are not those of the state, the reference
-        is the sampler's mixture from here on, and the next plan is requested again.
-
         Raises:
-            EstimatorError: The state is of another run or damaged, or the estimator cannot resume
-                from it; nothing is changed.
+            EstimatorError: The state is of another run or of other domains, it is damaged, or the
+                estimator cannot resume from it; nothing is changed.
         """
         fields = StateFields(state, _WHERE, EstimatorError)
         fields.check_format(FORMAT)
-        domains, step = fields.texts("domains"), fields.whole("step")
-        same, plans = tuple(domains) == self.setting.domains, fields.part("plans")
+        domains, step = self.setting.domains, fields.whole("step")
+        if tuple(fields.texts("domains")) != domains:
+            fields.refuse("domains", f"not those of this run, {', '.join(domains)}")
+        plans = fields.part("plans")
         own: dict[str, Any] = {
             "steps_done": step,
             "frozen": fields.maybe("frozen", fields.text),
             "cost": read_record(Cost, fields.part("cost")),
             "_learning_rate": fields.number("learning_rate"),
-            "_started": fields.flag("started") and same,
+            "_started": fields.flag("started"),
             "_trouble": fields.maybe("trouble", fields.text),
             "_observed": fields.whole("observed", 0, step),
         }
         for name in ("plan", "before", "steady"):
             own[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
-        evaluations = len(self.setting.evaluations) if same else -1
+        evaluations = len(self.setting.evaluations)
         use_windows = self._windows.read(fields.part("windows"), len(domains), evaluations)
-        use_stream = self._stream.read(fields.part("stream"), step, same=same)
+        use_stream = self._stream.read(fields.part("stream"), step)
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
         with self._as_it_was_on_error():
-            if same:
-                self.setting = replace(self.setting, reference_D=reference_D)
-                on_first(lambda: self._estimator.start(self.setting))
+            self.setting = replace(self.setting, reference_D=reference_D)
+            on_first(lambda: self._estimator.start(self.setting))
             on_first(lambda: self._load_estimator(fields.get("estimator")))
             on_first(lambda: self._log.cut(size))
         self._log.size = size
         vars(self).update(own)
         use_stream()
-        if same:
-            use_windows()
-        else:
-            self._hold_reference()
-            self._windows.clear()
+        use_windows()
 
     def _load_estimator(self, state: Any) -> None:
         """Let the estimator resume; an error that is not ours becomes one line."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,42 +24,35 @@ from torch import Tensor
 
 from mixopt.errors import EstimatorError
 from mixopt.online.contract import Evaluate, HeldOut
-from mixopt.system import Array, IntArray
+from mixopt.system import IntArray
 
 UNIT = 1 << 20  # of a nat
-LOSS, COUNT, BROKEN, EXCESS = range(4)
-ROWS = 4
+LOSS, COUNT, BROKEN = range(3)
+ROWS = 3
 MAX_LOSS = float(1 << 20)
 
 
 class DomainLosses:
-    """Sums of one rank since they were last taken: losses, tokens, broken losses, excess."""
+    """Sums of one rank since they were last taken: losses, tokens, broken losses."""
 
     def __init__(self, lengths_D: Sequence[float]) -> None:
         self._totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
         self._lengths_D = torch.tensor(lengths_D).round().long()
 
-    def add(
-        self,
-        losses: Tensor,
-        domain_B: Tensor,
-        mask: Tensor | None,
-        reference: Tensor | None,
-    ) -> None:
+    def add(self, losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:
         """Add losses; it is done on their device, and nothing is waited for."""
-        _check_shapes(losses, domain_B, mask, reference)
+        _check_shapes(losses, domain_B, mask)
         with torch.no_grad():
             losses = losses.detach()
             self._follow(losses.device)
             domain_B = _beside(losses, domain_B).long()
             mask = None if mask is None else _beside(losses, mask).bool()
             if losses.ndim == 2:
-                rows_RB = _rows(losses, mask, reference)
+                rows_RB = _rows(losses, mask)
             else:
                 tokens_B = self._lengths_D[domain_B] if mask is None else mask.sum(dim=1)
-                one = losses[:, None], None if reference is None else reference[:, None]
-                rows_RB = _rows(one[0], None, one[1]) * tokens_B
-            self._totals_RD[: len(rows_RB)].index_add_(1, domain_B, rows_RB)
+                rows_RB = _rows(losses[:, None], None) * tokens_B
+            self._totals_RD.index_add_(1, domain_B, rows_RB)
 
     def _follow(self, device: torch.device) -> None:
         """Keep the sums where the losses are."""
@@ -82,26 +75,18 @@ class DomainLosses:
         return self._totals_RD.clone()
 
 
-def _rows(losses: Tensor, mask: Tensor | None, reference: Tensor | None) -> Tensor:
-    """Return the sums of each sequence; without a reference the row of excess is left out."""
+def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the sums of each sequence, shape (R, B), in whole units.
+
+    A power of two times a float is exact, so nothing but the unit rounds.
+    """
     whole = losses.abs() < MAX_LOSS
-    if reference is not None:
-        reference = _beside(losses, reference)
-        whole &= reference.abs() < MAX_LOSS
     if mask is not None:
         whole &= mask
     count_B = whole.sum(dim=1)
     asked_B = losses.shape[1] if mask is None else mask.sum(dim=1)
-    rows = [_units(losses, whole), count_B, asked_B - count_B]
-    if reference is not None:
-        rows.append(_units((losses - reference).clamp(min=0), whole))
-    return torch.stack(rows)
-
-
-def _units(losses: Tensor, whole: Tensor) -> Tensor:
-    """Return whole units; a power of two times a float is exact, so nothing but the unit rounds."""
-    finite = torch.where(whole, losses.float(), 0.0)
-    return finite.mul_(UNIT).round_().long().sum(dim=1)
+    units = torch.where(whole, losses.float(), 0.0).mul_(UNIT).round_().long()
+    return torch.stack([units.sum(dim=1), count_B, asked_B - count_B])
 
 
 def _beside(losses: Tensor, other: Tensor) -> Tensor:
@@ -109,18 +94,11 @@ def _beside(losses: Tensor, other: Tensor) -> Tensor:
     return other.detach().to(losses.device, non_blocking=True)
 
 
-def _check_shapes(
-    losses: Tensor, domain_B: Tensor, mask: Tensor | None, reference: Tensor | None
-) -> None:
+def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:
     if losses.ndim not in {1, 2} or domain_B.shape != losses.shape[:1]:
         raise EstimatorError(
             f"record: losses of shape {tuple(losses.shape)} and domains of shape"
             f" {tuple(domain_B.shape)}; they are (B, T) or (B,), and (B,)"
-        )
-    if reference is not None and reference.shape != losses.shape:
-        raise EstimatorError(
-            f"record: reference_losses of shape {tuple(reference.shape)} for losses of shape"
-            f" {tuple(losses.shape)}"
         )
     if mask is not None and (mask.ndim != 2 or mask.shape[: losses.ndim] != losses.shape):
         raise EstimatorError(
@@ -230,8 +208,8 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
     """Evaluate on every rank; all of them have to call it."""
     evaluated = evaluate()
     parts = [_part(evaluated.get(name)) for name in names]
-    sums_M4 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()
-    for name, (broken, _, tokens, _) in zip(names, sums_M4.tolist(), strict=True):
+    sums_M3 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()
+    for name, (broken, _, tokens) in zip(names, sums_M3.tolist(), strict=True):
         if broken:
             return f"held-out loss of {name!r} is not finite"
         if tokens < 1:
@@ -239,63 +217,15 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
                 f"evaluation domain {name!r} has no held-out tokens: evaluate() returned"
                 f" {sorted(evaluated)}; give it held-out text, or leave it out of evaluations"
             )
-    sums, tokens_M, squares = sums_M4[:, 1] / UNIT, sums_M4[:, 2], sums_M4[:, 3] / UNIT
-    losses_M = sums / tokens_M
-    spread_M = np.maximum(squares / tokens_M - losses_M**2, 0.0)
-    return HeldOut(losses_M, np.sqrt(spread_M / tokens_M), int(tokens_M.sum()))
+    tokens_M = sums_M3[:, 2]
+    return HeldOut(sums_M3[:, 1] / UNIT / tokens_M, int(tokens_M.sum()))
 
 
-def _part(sums: tuple[float, ...] | None) -> tuple[int, int, int, int]:
-    """Return broken, loss, tokens and squares as whole numbers, so that ranks add up exactly."""
+def _part(sums: tuple[float, int] | None) -> tuple[int, int, int]:
+    """Return broken, loss and tokens as whole numbers, so that ranks add up exactly."""
     if sums is None:
-        return (0, 0, 0, 0)
-    loss, tokens, squares = (*sums, 0.0)[:3]
-    if not all(math.isfinite(value) and abs(value) < MAX_SUM for value in (loss, squares)):
-        return (1, 0, int(tokens), 0)
-    return (0, round(loss * UNIT), int(tokens), round(squares * UNIT))
-
-
-def gradient_alignment(
-    losses: Sequence[Tensor | None], objective: Tensor, parameters: Iterable[Tensor]
-) -> Array:
-    """Return what `Driver.record_alignment` takes; every rank has to call it.
-
-    Args:
-        losses: Mean loss of each domain in this rank's batch, before `backward`; None for a
-            domain that is not in it.
-        objective: The loss that is to fall, of the same parameters.
-        parameters: Of the model, not of its DDP wrapper; those that need no gradient are left out.
-
-    Returns:
-        Inner product of each domain's gradient, averaged over ranks, with the objective's, over
-        the mean norm of the domains' gradients; 0 for a domain that no rank has, shape (D,).
-    """
-    kept = [parameter for parameter in parameters if parameter.requires_grad]
-    goal_P = _gradient(objective, kept)
-    products, norms = [], []
-    for loss in losses:
-        one_P = _gradient(loss, kept)
-        products.append(torch.dot(one_P, goal_P))
-        norms.append(one_P.norm())
-    products_D, norms_D = (torch.stack(each).double().cpu().numpy() for each in (products, norms))
-    seen_D = norms_D > 0
-    mean = norms_D[seen_D].mean() if seen_D.any() else 1.0
-    return np.asarray(products_D / mean)
-
-
-def _gradient(loss: Tensor | None, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the mean gradient over ranks, shape (P,)."""
-    if loss is None:
-        parts: Sequence[Tensor | None] = [None] * len(parameters)
-    else:
-        parts = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    flat_P = torch.cat(
-        [
-            (torch.zeros_like(parameter) if part is None else part).flatten().float()
-            for parameter, part in zip(parameters, parts, strict=True)
-        ]
-    )
-    if ranks() > 1:
-        dist.all_reduce(flat_P)
-        flat_P /= ranks()
-    return flat_P
+        return (0, 0, 0)
+    loss, tokens = sums
+    if not (math.isfinite(loss) and abs(loss) < MAX_SUM):
+        return (1, 0, int(tokens))
+    return (0, round(loss * UNIT), int(tokens))

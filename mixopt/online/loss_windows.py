@@ -25,7 +25,6 @@ from mixopt.online.contract import HeldOut, Observation
 from mixopt.online.loss_sums import (
     BROKEN,
     COUNT,
-    EXCESS,
     LOSS,
     ROWS,
     UNIT,
@@ -52,7 +51,6 @@ class LossWindow:
         tokens_D: Tokens of each domain that were consumed.
         learning_rate: At its last step.
         held_out: Held-out losses after its last step, if they were asked for.
-        alignment_D: Mean alignment of each domain's gradient, where the loop records it.
     """
 
     step: int
@@ -62,7 +60,6 @@ class LossWindow:
     tokens_D: Array
     learning_rate: float
     held_out: HeldOut | None = None
-    alignment_D: Array | None = None
 
     def observation(self) -> Observation:
         """Return what the estimator is told."""
@@ -73,8 +70,6 @@ class LossWindow:
             loss_sum_D=sums_RD[LOSS] / UNIT,
             loss_count_D=sums_RD[COUNT].astype(np.float64),
             held_out=self.held_out,
-            excess_sum_D=sums_RD[EXCESS] / UNIT,
-            alignment_D=self.alignment_D,
             learning_rate=self.learning_rate,
         )
 
@@ -96,10 +91,8 @@ class LossWindow:
             sums=lambda: sums_RD,
             tokens_D=fields.array("tokens_D", (domains,), least=0),
             learning_rate=fields.number("learning_rate"),
-            held_out=None if held_out is None else _held_out(held_out, evaluations),
-            alignment_D=fields.maybe(
-                "alignment_D", lambda name: fields.array(name, (domains,), nan=True)
-            ),
+            held_out=held_out
+            and HeldOut(held_out.array("losses_M", (evaluations,)), held_out.whole("tokens")),
         )
 
 
@@ -112,7 +105,6 @@ class LossWindows:
         self._losses = DomainLosses(stream.lengths_D.tolist())
         self._recorded, self._without_losses = False, -1
         self._means_D: list[float | None] = [None] * len(self._domains)
-        self._alignments: list[Array] = []
         self._waiting: deque[LossWindow] = deque()
 
     @property
@@ -120,25 +112,10 @@ class LossWindows:
         """Whether the end of a plan is under way, so that the next is not decided yet."""
         return any(window.ends_plan for window in self._waiting)
 
-    def record(
-        self,
-        losses: torch.Tensor,
-        domain: torch.Tensor,
-        mask: torch.Tensor | None,
-        reference_losses: torch.Tensor | None,
-    ) -> None:
+    def record(self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Add the losses of a batch of this rank; of a step that was skipped, none are counted."""
-        self._losses.add(losses, domain, mask, reference_losses)
+        self._losses.add(losses, domain, mask)
         self._recorded = True
-
-    def add_alignment(self, values_D: Any) -> None:
-        """Add alignments, the same on every rank, shape (D,)."""
-        values = np.asarray(values_D, np.float64)
-        if values.shape != (len(self._domains),):
-            raise EstimatorError(
-                f"record_alignment: shape {values.shape}; it takes ({len(self._domains)},)"
-            )
-        self._alignments.append(values)
 
     def open(self, step: int, due: int, *, ends_plan: bool, learning_rate: float) -> LossWindow:
         """End a window with a step; its sums are under way from here on."""
@@ -146,7 +123,6 @@ class LossWindows:
         if self._needs_losses and not self._recorded and tokens_D.any():
             self._without_losses = step
         self._recorded = False
-        alignments, self._alignments = self._alignments, []
         return LossWindow(
             step=step,
             due=due,
@@ -154,7 +130,6 @@ class LossWindows:
             sums=Reduction(self._losses.take()).result,
             tokens_D=tokens_D,
             learning_rate=learning_rate,
-            alignment_D=np.mean(alignments, axis=0) if alignments else None,
         )
 
     def wait_for(self, window: LossWindow) -> None:
@@ -204,7 +179,6 @@ class LossWindows:
     def clear(self) -> None:
         """Forget what was seen; nothing more need be recorded before the next window."""
         self._waiting.clear()
-        self._alignments.clear()
         self._losses.take()
         self._recorded = True
 
@@ -213,7 +187,6 @@ class LossWindows:
         return {
             "waiting": [window.to_json() for window in self._waiting],
             "sums": Reduction(self._losses.peek()).result().tolist(),
-            "alignments": [values.tolist() for values in self._alignments],
             "means": self._means_D,
         }
 
@@ -221,15 +194,14 @@ class LossWindows:
         """Check a state; return what resumes from it. Rank 0 keeps what all of them had seen."""
         waiting = [LossWindow.read(one, domains, evaluations) for one in fields.parts("waiting")]
         sums_RD = _sums(fields, domains)
-        alignments = _by_place(fields, "alignments")
-        aligned = [alignments.array(k, (domains,), nan=True) for k in alignments.content]
-        means = _by_place(fields, "means", domains)
-        means_D = [means.maybe(k, means.number) for k in means.content]
+        listed = {str(d): value for d, value in enumerate(fields.listed("means", domains))}
+        means = StateFields(listed, f"{fields.where}: means", EstimatorError)
+        means_D = [means.maybe(d, means.number) for d in listed]
 
         def use() -> None:
             self.clear()
             self._waiting.extend(waiting)
-            self._alignments, self._means_D = aligned, means_D
+            self._means_D = means_D
             if is_first():
                 self._losses.put(torch.from_numpy(sums_RD))
 
@@ -242,15 +214,3 @@ def _listed(value: Any) -> Any:
 
 def _sums(fields: StateFields, domains: int) -> IntArray:
     return fields.int_array("sums", (ROWS, domains), least=-_MAX_SUM)
-
-
-def _by_place(fields: StateFields, name: str, length: int | None = None) -> StateFields:
-    """Return the values of a list as fields that are called by their places."""
-    values = {str(k): value for k, value in enumerate(fields.listed(name, length))}
-    return StateFields(values, f"{fields.where}: {name}", EstimatorError)
-
-
-def _held_out(fields: StateFields, evaluations: int) -> HeldOut:
-    losses_M = fields.array("losses_M", (evaluations,))
-    errors_M = fields.array("errors_M", losses_M.shape, least=0)
-    return HeldOut(losses_M, errors_M, fields.whole("tokens"))

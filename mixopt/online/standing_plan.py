@@ -207,13 +207,13 @@ class StreamSteps:
             "counts": self._counts_before(),
         }
 
-    def read(self, state: StateFields, step: int, *, same: bool) -> Callable[[], None]:
-        """Check a state; return what resumes from it, of other domains from the step on."""
+    def read(self, state: StateFields, step: int) -> Callable[[], None]:
+        """Check a state; return what resumes from it."""
         base, lag = state.whole("base"), state.whole("lag", 0, _MAX_LAG)
         samples, since = state.whole("step_samples", 1), state.whole("since", 0, step)
         part = state.maybe("counts", state.part)
         counts = None if part is None else {name: part.whole(name) for name in part.content}
-        if same and counts is not None and set(counts) != set(self.sampler.domains):
+        if counts is not None and set(counts) != set(self.sampler.domains):
             state.refuse("counts", "not of the domains")
         if samples != self._step_samples:
             raise EstimatorError(
@@ -223,7 +223,7 @@ class StreamSteps:
 
         def use() -> None:
             self._base, self._lag = base, max(self._lag, lag)
-            self._since, self._counts = (since, counts) if same else (step, None)
+            self._since, self._counts = since, counts
 
         return use
 

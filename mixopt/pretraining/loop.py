@@ -167,7 +167,6 @@ class Loop:
             objective=chosen.objective or dict.fromkeys(corpus.domain_names, 1.0),
             evaluate=self._held_out.sums,
             natural=corpus.natural,
-            inventory=corpus.inventory,
             bounds=chosen.bounds,
             observe_every=chosen.observe_every,
             lead=chosen.lead,

@@ -70,7 +70,7 @@ _MIN_UNITS = -(1 << 62)
 EXPERTS_STATE = "experts.json"  # in a checkpoint
 WINDOWS = 20  # of a run
 
-Sums = dict[str, tuple[float, int, float]]
+Sums = dict[str, tuple[float, int]]
 
 
 class MetricsFile:
@@ -142,7 +142,7 @@ class Meter:
             units = [round(one * UNIT) for one in outcome.added_P.tolist()]
             self._added += [sum(units) * sequences, len(units) * sequences]
         for losses, domain in outcome.parts:
-            self._losses.add(losses, domain, None, None)
+            self._losses.add(losses, domain, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
@@ -262,7 +262,7 @@ class HeldOutText:
         self._sums: Sums | None = None
 
     def sums(self) -> Sums:
-        """Return losses, tokens and squares of losses of this rank, by evaluation domain."""
+        """Return losses and tokens of this rank, by evaluation domain."""
         if self._sums is None:
             self._sums = self._evaluate()
         return self._sums
@@ -282,21 +282,20 @@ class HeldOutText:
         return {"step": step, "held_out_loss": losses, "held_out_bits_per_byte": bits}
 
     def _evaluate(self) -> Sums:
-        sums_3M = torch.zeros(3, len(self.names), dtype=torch.float64, device=self._device)
+        sums_2M = torch.zeros(2, len(self.names), dtype=torch.float64, device=self._device)
         for tokens, domain, counts in self._passes:
             tokens_BW = torch.from_numpy(tokens).to(self._device)
             output = self._model.evaluate(tokens_BW[:, :-1])
             exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
-            ones_BT = torch.ones_like(exact_BT)
-            parts = (exact_BT, ones_BT, exact_BT.square())
+            parts = (exact_BT, torch.ones_like(exact_BT))
             # In whole units row by row, so that they add up alike however many ranks have them.
-            sums_3B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
+            sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
             domain_B = torch.from_numpy(domain).to(self._device)
             counts_B = torch.from_numpy(counts).to(self._device)
-            sums_3M.index_add_(1, domain_B[counts_B], sums_3B[:, counts_B])
+            sums_2M.index_add_(1, domain_B[counts_B], sums_2B[:, counts_B])
         return {
-            name: (loss, int(count), square)
-            for name, (loss, count, square) in zip(self.names, sums_3M.T.tolist(), strict=True)
+            name: (loss, int(count))
+            for name, (loss, count) in zip(self.names, sums_2M.T.tolist(), strict=True)
         }
 
 

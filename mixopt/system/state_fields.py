@@ -132,13 +132,10 @@ class StateFields:
         """Return a list of finite numbers in [least, most]."""
         return self._each(name, length, lambda v: _number(v, least, most), _not_number(least, most))
 
-    def array(
-        self, name: str, shape: tuple[int, ...], least: float = -math.inf, *, nan: bool = False
-    ) -> Array:
+    def array(self, name: str, shape: tuple[int, ...], least: float = -math.inf) -> Array:
         """Return finite numbers of a shape, each >= least."""
         array: Array = self._shaped(name, shape, np.float64)
-        good = np.isfinite(array) & (array >= least)
-        if not (good | (np.isnan(array) & nan)).all():
+        if not (np.isfinite(array) & (array >= least)).all():
             self.refuse(
                 name, _not_number(least, math.inf).replace("a finite number", "finite numbers")
             )

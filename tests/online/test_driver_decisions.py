@@ -94,11 +94,6 @@ def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
 # What it tells --------------------------------------------------------------------------------
 
 
-def test_in_the_middle_of_a_plan_it_tells_every_few_steps():
-    loop = Loop(Asked(9), observe_every=4, lead=2).go(14)
-    assert [told.step for told in loop.estimator.told] == [4, 8, 9, 12]
-
-
 def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
     estimator = Asked(5, held_out=True)
     Loop(estimator, observe_every=2, lead=0, evaluate=held_out_of()).go(10)
@@ -169,23 +164,6 @@ def test_a_frozen_plan_never_ends_and_asks_for_nothing():
         assert (plan.first, plan.last, plan.held_out, plan.perturbs) == (6, 0, False, False)
         assert plan.why == "frozen: ZeroDivisionError in plan: no share"
         assert plan.weights == tuple(START)  # turn 0 perturbs
-
-
-def test_a_thaw_asks_for_a_plan_from_the_next_step_on():
-    loop = frozen()
-    loop.estimator.error = None
-    loop.driver.thaw()
-    assert loop.driver.frozen is None
-    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (9, 10, 10)
-    assert loop.state()["trouble"] is None
-    assert loop.go(20).driver.frozen is None
-
-
-def test_a_plan_after_a_long_freeze_has_a_step_at_least():
-    loop = frozen(until=20)
-    loop.estimator.error = None
-    loop.driver.thaw()
-    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (21, 21, 10)
 
 
 def test_a_shadow_that_freezes_changes_nothing(tmp_path):

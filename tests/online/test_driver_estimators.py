@@ -31,7 +31,6 @@ class Run:
             steps=STEPS,
             tokens_per_sample=TOKENS,
             evaluate=self.evaluate,
-            gives=sorted(estimator.needs & {"excess_loss", "alignment"}),
             observe_every=4,
             log=log,
         )
@@ -60,8 +59,7 @@ class Run:
                 waiting.append(np.array(next(batches)))
             rows = waiting.popleft()
             losses, domain = self.losses(rows), torch.from_numpy(rows // ROWS)
-            self.driver.record(losses, domain, reference_losses=losses * 0.9)
-            self.driver.record_alignment([0.3, 0.1, 0.2])
+            self.driver.record(losses, domain)
             self.driver.step(learning_rate=1e-3)
         order = self.order.state_at(self.driver.steps_done)
         state = {"order": order, "driver": self.driver.state_dict()}

@@ -10,11 +10,9 @@ import torch
 from driver_parts import (
     DOMAIN_OF_ROW,
     NAMES,
-    ROWS,
     START,
     Turning,
     driver_over,
-    held_from,
     held_out_of,
     lines,
     losses_of,
@@ -23,7 +21,6 @@ from driver_parts import (
     train,
 )
 
-from mixopt import MixtureSampler
 from mixopt.online import Plan
 
 
@@ -156,19 +153,6 @@ def test_a_plan_beyond_what_a_domain_may_be_drawn_freezes(tmp_path):
     assert lines(log)[-1]["weights"] == dict(zip(NAMES, START, strict=True))
 
 
-def test_a_thawed_mixture_goes_on_with_the_next_plan(tmp_path):
-    order, log = sampler(), tmp_path / "log.jsonl"
-    estimator = Broken(no_plan)
-    driver = driver_over(order, estimator, log=log)
-    train(driver, order, until=20)
-    assert driver.frozen == "ZeroDivisionError in plan: no share"
-    estimator.then = None
-    driver.thaw()
-    train(driver, order, until=40)
-    assert driver.frozen is None
-    assert held_from(log)[-5:] == [20, 22, 27, 32, 37]  # told again at once
-
-
 def test_a_frozen_run_stays_frozen_when_it_goes_on(tmp_path):
     def go(until, state=None):
         return run(tmp_path / "log.jsonl", until, state=state, estimator=Broken(no_plan))
@@ -177,14 +161,3 @@ def test_a_frozen_run_stays_frozen_when_it_goes_on(tmp_path):
     again, order, _ = go(30, state)
     assert again.frozen == driver.frozen == "ZeroDivisionError in plan: no share"
     assert len(order.log) == 2
-
-
-def test_a_frozen_run_stays_frozen_with_other_domains(tmp_path):
-    _, _, state = run(tmp_path / "log.jsonl", 20, estimator=Broken(no_plan))
-    order = MixtureSampler({"a": ROWS, "b": ROWS}, [0.5, 0.5], batch_size=8)
-    order.load_state_dict(state["order"], map_domains={"c": None})
-    driver = driver_over(order, Turning(3))
-    driver.load_state_dict(state["driver"])
-    driver.start()
-    assert driver.frozen == "ZeroDivisionError in plan: no share"
-    assert driver.weights == {"a": 0.5, "b": 0.5}

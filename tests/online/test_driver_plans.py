@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,6 @@ from driver_parts import (
     lines,
     loader_over_rows,
     losses_of,
-    run,
     sampler,
     train,
 )
@@ -43,12 +40,6 @@ def test_plans_keep_their_pace_and_hold_lead_steps_after_what_they_are_made_of(
         "why": "start",
     }
     assert [line["why"] for line in lines(log)[1:]] == [f"turn {k}" for k in range(4)]
-
-
-def test_a_plan_a_step_changes_the_mixture_at_each_step(tmp_path):
-    order, log = sampler(), tmp_path / "log.jsonl"
-    train(driver_over(order, Turning(1), log=log), order, until=6)
-    assert held_from(log) == [0, 2, 3, 4, 5, 6]
 
 
 def test_without_start_the_first_plan_holds_after_the_first_step(tmp_path):
@@ -165,7 +156,13 @@ def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):
     assert driver.cost.perturbed_steps == 0
 
 
-def test_plans_of_a_run_never_go_back(tmp_path):
-    log = tmp_path / "log.jsonl"
-    run(log, 30)
-    assert all(a["batch"] <= b["batch"] for a, b in pairwise(lines(log)))
+def test_the_learning_rate_is_0_where_it_is_not_given():
+    order, estimator = sampler(), Turning(1)
+    driver = driver_over(order, estimator, lead=0)
+    driver.start()
+    for rate in ({}, {"learning_rate": np.float32(0.5)}):
+        rows = np.array(next(iter(order)))
+        driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
+        driver.step(**rate)
+    assert [told.learning_rate for told in estimator.told] == [0, 0.5]
+    assert isinstance(driver.state_dict()["learning_rate"], float)

@@ -7,10 +7,7 @@ import time
 
 import driver_job
 import pytest
-import torch
 from ranks import finish, kill, start_ranks
-
-from mixopt.online import gradient_alignment
 
 JOB = driver_job.__file__
 
@@ -77,12 +74,3 @@ def test_what_the_estimator_raises_on_rank_0_freezes_all_ranks(others, said):
 def test_an_estimator_that_refuses_is_an_error_on_all_ranks(said):
     assert said[0]["refused"] == "too few domains"
     assert said[1]["refused"] == "EstimatorError on rank 0: too few domains"
-
-
-def test_alignment_is_of_the_mean_gradients_over_ranks(said):
-    assert said[0]["alignment"] == said[1]["alignment"]
-    weight = torch.linspace(-1, 1, 6).requires_grad_()
-    rows = torch.arange(24.0).reshape(4, 6)
-    one, other = (weight * rows).sum() / 2, (weight**2 * rows).sum() / 2
-    alone = gradient_alignment([one, None, other], one - other, [weight])
-    assert said[0]["alignment"] == pytest.approx(alone.tolist(), rel=1e-5)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 from driver_parts import (
     ROWS,
     START,
-    TOKENS,
     Turning,
     driver_over,
     lines,
-    losses_of,
     run,
     sampler,
     train,
@@ -62,47 +58,6 @@ def test_a_fresh_run_begins_its_log_anew(tmp_path):
     assert [line["batch"] for line in lines(log)] == [0, 0]
 
 
-def test_other_domains_go_on_by_name_and_ask_for_a_plan(tmp_path):
-    log = tmp_path / "log.jsonl"
-    _, _, state = run(log, 10)
-    sizes = {"c": ROWS, "a": ROWS, "new": ROWS}
-    order = MixtureSampler(sizes, [0.4, 0.4, 0.2], batch_size=8)
-    estimator = Turning(3)
-    driver = driver_over(order, estimator, log=log)
-    order.load_state_dict(state["order"], map_domains={"b": None})
-    driver.load_state_dict(state["driver"])
-    before = lines(log)
-    driver.start()
-    assert estimator.heat[2] == 0
-    assert (estimator.heat[:2] > 0).all()
-    assert lines(log)[: len(before)] == before
-    added = lines(log)[len(before) :]
-    assert [line["batch"] for line in added] == [10, 10]
-    assert added[0]["weights"] == {"c": 0.4, "a": 0.4, "new": 0.2}
-    rows = np.array(next(iter(order)))
-    driver.record(losses_of(rows, 0), torch.from_numpy(rows // ROWS))
-    driver.step()
-    state = driver.state_dict()
-    assert (state["step"], state["stream"]["base"]) == (11, 0)
-
-
-def test_what_was_consumed_of_other_domains_counts_from_the_resume(tmp_path):
-    _, _, state = run(tmp_path / "log.jsonl", 11)  # a step after it was last counted
-    order = MixtureSampler({"a": ROWS, "b": ROWS}, [0.5, 0.5], batch_size=8)
-    estimator = Turning(2)
-    driver = driver_over(order, estimator, lead=0, observe_every=2)
-    driver.load_state_dict(state["driver"])  # in any order
-    order.load_state_dict(state["order"], map_domains={"c": None})
-    driver.start()
-    batches = iter(order)
-    for _ in range(3):
-        rows = np.array(next(batches))
-        driver.record(losses_of(rows, 0), torch.from_numpy(rows // ROWS))
-        driver.step()
-    assert driver.frozen is None
-    assert sum(o.tokens_D.sum() for o in estimator.told) == 3 * 8 * TOKENS
-
-
 def test_a_driver_that_is_made_after_the_loader_went_on_knows_the_reference_still(tmp_path):
     _, order, state = run(tmp_path / "log.jsonl", 10)
     assert order.mixture_at(10).array.tolist() != START
@@ -119,6 +74,9 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
         EstimatorError, match=r"not a state of format 'mixopt-driver/2': it has no format"
     ):
         driver_over(sampler(), Turning()).load_state_dict({})
+    other = MixtureSampler({"c": ROWS, "a": ROWS, "b": ROWS}, START, batch_size=8)
+    with pytest.raises(EstimatorError, match=r"domains: .* not those of this run, c, a, b"):
+        driver_over(other, Turning()).load_state_dict(state["driver"])
     with pytest.raises(EstimatorError, match=r"a step had 8 samples, here it has 16: keep"):
         driver_over(sampler(), Turning(), accumulation=2).load_state_dict(state["driver"])
     log.write_text("")

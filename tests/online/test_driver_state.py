@@ -6,10 +6,9 @@ import json
 
 import pytest
 from changed_state import replaced
-from driver_parts import NAMES, Turning, driver_over, held_out_of, run, sampler, train
-from hypothesis import given, settings, strategies as st
+from driver_parts import Turning, driver_over, held_out_of, run, sampler, train
 
-from mixopt.errors import EstimatorError, MixoptError, RunError
+from mixopt.errors import EstimatorError, MixoptError
 from mixopt.online import make_estimator
 
 ABSURD = [2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
@@ -77,8 +76,8 @@ def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(value, state)
         (("plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
         (
             ("windows", "waiting", 0, "sums"),
-            [[0] * 3] * 3,
-            r"sums: has shape \(3, 3\), not \(4, 3\)",
+            [[0] * 3] * 4,
+            r"sums: has shape \(4, 3\), not \(3, 3\)",
         ),
         (("stream", "lag"), -1, "stream: lag: -1 is not a whole number from 0"),
         (("estimator",), 7, "estimator: 7 is not a mapping"),
@@ -103,23 +102,13 @@ def test_an_estimator_that_cannot_go_on_is_as_it_was(state):
     }
 
 
-def test_a_log_that_is_too_short_changes_nothing(state, tmp_path):
-    one = driver(log=tmp_path / "log.jsonl")
-    before = json.dumps(one.state_dict())
-    with pytest.raises(RunError, match="has 0 bytes"):
-        one.load_state_dict(state)
-    assert json.dumps(one.state_dict()) == before
-
-
 # --- Our estimators -----------------------------------------------------------------------------
 
 
 def ours(name):
     """Return a driver of one of our estimators that has seen something."""
-    gives = [need for need in ("excess_loss", "alignment") if need in make_estimator(name).needs]
     order = sampler()
-    one = driver_over(order, make_estimator(name), **HELD_OUT | {"gives": gives, "steps": 40})
-    return one, order
+    return driver_over(order, make_estimator(name), **HELD_OUT), order
 
 
 @pytest.mark.parametrize("name", ["odm", "ado", "aioli", "skill_it", "robust"])
@@ -141,30 +130,3 @@ def test_an_estimators_state_with_an_absurd_value_goes_on_or_is_one_line(name):
         else:
             stream.load_state_dict(order.state_dict())
             train(again, stream, until=16)
-
-
-def test_weights_that_are_no_mixture_are_refused():
-    one, order = ours("odm")
-    train(one, order, until=6)
-    state = one.state_dict()
-    state["estimator"]["run"]["weights_D"] = [0.5, 0.5, 0.5]
-    with pytest.raises(EstimatorError, match="odm: state: run: 'weights_D' is not a mixture"):
-        ours("odm")[0].load_state_dict(state)
-
-
-SCALARS = st.one_of(st.integers(), st.floats(), st.text(max_size=3), st.none(), st.booleans())
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state, data):
-    place = data.draw(st.sampled_from(list(places(state))))
-    value = data.draw(SCALARS | st.lists(SCALARS, max_size=4))
-    one, order = driver(), sampler()
-    before = json.dumps(one.state_dict())
-    try:
-        one.load_state_dict(replaced(state, place, value))
-    except MixoptError:
-        assert json.dumps(one.state_dict()) == before
-    assert set(one.weights) == set(NAMES)
-    assert order.batch == 0

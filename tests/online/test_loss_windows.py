@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from driver_parts import TOKENS, sampler
 
 from mixopt.online import UNIT
@@ -20,26 +19,10 @@ def windows(order=None, *, spike=None, needs_losses=False):
 
 def window(step=1, *, losses=NONE, counts=NONE, broken=NONE, due=None, ends_plan=False, **fields):
     """A window of mean losses in nats."""
-    sums = np.array([np.multiply(losses, counts) * UNIT, counts, broken, NONE], np.int64)
+    sums = np.array([np.multiply(losses, counts) * UNIT, counts, broken], np.int64)
     due = step if due is None else due
     fields = {"tokens_D": np.ones(3), "learning_rate": 0.0} | fields
     return LossWindow(step, due, ends_plan, lambda: sums, **fields)
-
-
-def opened(seen, step, **fields):
-    fields = {"ends_plan": False, "learning_rate": 0.0} | fields
-    return seen.open(step, fields.pop("due", step), **fields)
-
-
-def recorded(seen, loss=2.0):
-    """Record a sequence of each domain, of TOKENS tokens."""
-    seen.record(torch.full((3, TOKENS), loss), torch.arange(3), None, None)
-
-
-def trained(order, seen, batches):
-    for _ in range(batches):
-        next(iter(order))
-    recorded(seen)
 
 
 # What is wrong with it ------------------------------------------------------------------------
@@ -77,10 +60,3 @@ def test_a_rise_counts_each_domain_by_its_tokens():
 def test_a_domain_is_compared_with_its_mean_over_earlier_windows():
     assert "rose by 0.7 nats" in rise([1, 1, 1], [0, 0, 0], [1.4, 1.4, 1.4])  # mean 0.7
     assert "rose by 0.91 nats" in rise(*([[x] * 3 for x in (1, 0, 0, 1.4)]))  # mean 0.49
-
-
-def test_a_domain_that_was_not_seen_hides_no_other():
-    seen = windows(spike=0.5)
-    assert seen.trouble(window(1, losses=[0, 1, 1], counts=[0, 4, 4])) is None
-    assert seen.trouble(window(2, losses=[9, 1, 1], counts=[4, 4, 4])) is None
-    assert "rose by 1 nats" in seen.trouble(window(3, losses=[0, 2, 2], counts=[0, 4, 4]))

@@ -1,4 +1,4 @@
-"""The mixture log: what a line has, what is cut off, and what cannot be written."""
+"""The mixture log, and the history of weights and losses that is read from it and the metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.online import MixtureLog, loss_sums
+from mixopt.online import MixtureLog, loss_sums, read_history
 
 WEIGHTS = {"web": 0.75, "livres é": 0.25}
 
@@ -39,14 +39,6 @@ def test_lines_are_added_and_counted_in_bytes(tmp_path):
     assert log.size == len(content)
 
 
-def test_without_a_path_lines_are_counted_all_the_same(tmp_path):
-    log, other = MixtureLog(None), MixtureLog(tmp_path / "log")
-    log.cut(0)
-    written(log)
-    written(other)
-    assert log.size == other.size
-
-
 def test_what_comes_after_so_many_bytes_is_cut_off(tmp_path):
     (tmp_path / "log").write_bytes(b"one\ntwo\n")
     log = MixtureLog(tmp_path / "log")
@@ -54,14 +46,6 @@ def test_what_comes_after_so_many_bytes_is_cut_off(tmp_path):
     assert (log.size, (tmp_path / "log").read_bytes()) == (4, b"one\n")
     log.cut(4)
     assert (tmp_path / "log").read_bytes() == b"one\n"
-
-
-def test_folders_are_made_for_a_log(tmp_path):
-    path = tmp_path / "runs" / "one" / "log"
-    log = MixtureLog(path)
-    log.cut(0)
-    log.cut(0)
-    assert path.read_bytes() == b""
 
 
 def test_a_log_that_is_too_short_is_refused_and_left_as_it_is(tmp_path):
@@ -86,3 +70,67 @@ def test_another_rank_counts_and_writes_nothing(tmp_path, monkeypatch):
     written(log)
     assert log.size > 0
     assert not (tmp_path / "log").exists()
+
+
+# The history ----------------------------------------------------------------------------------
+
+MIXTURES = ({"code": 0.5, "prose": 0.5}, {"code": 0.2, "prose": 0.8})
+
+
+def write(path, lines, rest=""):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + rest)
+
+
+def write_log(folder, rest=""):
+    entries = [
+        {"batch": step - 1, "step": step, "weights": weights, "why": "odm"}
+        for step, weights in zip((1, 11), MIXTURES, strict=True)
+    ]
+    write(folder / "mixture_log.jsonl", entries, rest)
+
+
+def write_metrics(folder):
+    lines = [
+        {"step": 10, "weight": MIXTURES[0], "train_loss": {"code": 3.0, "prose": 2.5}},
+        {"step": 10, "held_out_loss": {"code": 3.1}},
+        {"step": 20, "weight": MIXTURES[1], "train_loss": {"code": 2.0}},
+    ]
+    write(folder / "metrics.jsonl", lines)
+
+
+def test_weights_are_those_of_the_log_and_losses_those_of_the_metrics(tmp_path):
+    write_log(tmp_path)
+    write_metrics(tmp_path)
+    found = read_history(tmp_path)
+    assert found.weights == ((1, MIXTURES[0]), (11, MIXTURES[1]))
+    assert found.held_out == {"code": ([10], [3.1])}
+    assert found.trained == {"code": ([10, 20], [3.0, 2.0]), "prose": ([10], [2.5])}
+    assert found.last == 20
+
+
+def test_without_a_log_the_weights_are_those_of_the_metrics(tmp_path):
+    write_metrics(tmp_path)
+    assert read_history(tmp_path).weights == ((10, MIXTURES[0]), (20, MIXTURES[1]))
+
+
+def test_the_log_of_a_driver_in_another_loop_is_read_alone(tmp_path):
+    write_log(tmp_path)
+    (tmp_path / "mixture_log.jsonl").rename(tmp_path / "own.jsonl")
+    found = read_history(tmp_path / "own.jsonl")
+    assert (found.weights[-1], found.held_out) == ((11, MIXTURES[1]), {})
+
+
+def test_a_line_that_is_half_written_is_left_out(tmp_path):
+    write_log(tmp_path, rest='{"batch": 20, "st')
+    assert len(read_history(tmp_path).weights) == 2
+
+
+def test_a_directory_without_either_is_refused_with_what_to_give(tmp_path):
+    with pytest.raises(RunError, match="give the directory of `mixopt pretrain`"):
+        read_history(tmp_path)
+
+
+def test_a_line_that_is_none_of_theirs_is_named(tmp_path):
+    write(tmp_path / "metrics.jsonl", [{"step": "ten"}])
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 1"):
+        read_history(tmp_path)

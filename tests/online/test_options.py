@@ -31,12 +31,6 @@ def test_counts_are_whole_numbers_from_the_least_on(field, least):
             options(**{field: value})
 
 
-def test_what_no_loop_can_give_is_refused():
-    assert options(gives=["alignment", "excess_loss"]).gives == ["alignment", "excess_loss"]
-    with pytest.raises(EstimatorError, match=r"gives: 'held_out'"):
-        options(gives=["alignment", "held_out"])
-
-
 def test_a_setting_follows_from_the_sampler():
     one = setting(seed=7)
     assert (one.domains, one.steps, one.tokens_per_step, one.seed) == (NAMES, 40, 8 * 16, 7)
@@ -44,18 +38,12 @@ def test_a_setting_follows_from_the_sampler():
     assert one.evaluations == NAMES
     assert one.objective_M.tolist() == [1 / 3] * 3
     assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
-    assert one.inventory_D.tolist() == [16000.0] * 3
 
 
-def test_shares_and_inventory_of_the_corpus_are_of_tokens():
+def test_shares_of_the_corpus_and_tokens_of_a_step_follow_from_the_lengths():
     order = MixtureSampler({"a": 100, "b": 300, "c": 50}, START, batch_size=8)
-    one = setting(order, tokens_per_sample=LENGTHS)
-    assert one.inventory_D.tolist() == [1000, 6000, 2000]
+    one = setting(order, tokens_per_sample=LENGTHS, accumulation=2)
     assert one.natural_D.tolist() == [1 / 9, 6 / 9, 2 / 9]
-
-
-def test_tokens_of_a_step_are_of_samples_of_the_mean_length():
-    one = setting(tokens_per_sample=LENGTHS, accumulation=2)
     assert one.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
 
 
@@ -64,13 +52,11 @@ def test_what_is_said_of_a_run_is_told():
         evaluations=["x", "y"],
         objective={"y": 0.5},
         natural={"a": 1.0, "c": 3.0},
-        inventory={"a": 1, "b": 2, "c": 3},
         bounds={"b": (0.1, 0.9)},
     )
     assert one.evaluations == ("x", "y")
     assert one.objective_M.tolist() == [0, 1]
     assert one.natural_D.tolist() == [0.25, 0, 0.75]
-    assert one.inventory_D.tolist() == [1, 2, 3]
     assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0.1, 0], [1, 0.9, 1])
 
 
@@ -86,8 +72,6 @@ def test_what_is_said_of_a_run_is_told():
         ({"natural": {"a": np.inf}}, r"natural: .*; weights must be >= 0"),
         ({"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation domain"),
         ({"objective": {"a": 0.0}}, r"objective: .*; weights must be >= 0"),
-        ({"inventory": {"a": 1, "c": 3}}, r"inventory: domain 'b' is left out"),
-        ({"inventory": {"a": 1, "b": 2, "c": 3, "d": 4}}, r"inventory: 'd' is not a domain of the"),
         ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ({"tokens_per_sample": {"a": 1.0, "b": 1.0}}, r"tokens_per_sample: domain 'c' is left"),
         ({"tokens_per_sample": LENGTHS | {"d": 1.0}}, r"tokens_per_sample: 'd' is not a domain of"),

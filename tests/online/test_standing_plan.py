@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from driver_parts import START, sampler
+from hypothesis import given, settings, strategies as st
 
 from mixopt.online import DriverOptions, Plan
 from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible, rounded_shares
@@ -47,11 +48,6 @@ def test_a_plan_does_not_end_before_it_is_decided():
 def test_a_plan_with_an_evaluation_has_all_its_steps():
     plan = standing(held_out=True)
     assert (plan.first, plan.last, plan.until, plan.held_out) == (13, 17, 15, True)
-
-
-@pytest.mark.parametrize(("steps", "is_question"), [(0, True), (1, False)])
-def test_a_plan_of_no_steps_is_a_question(steps, is_question):
-    assert standing(steps=steps, held_out=True).is_question is is_question
 
 
 # Why it cannot be -----------------------------------------------------------------------------
@@ -136,10 +132,6 @@ def shares(weights, reference=START, lower=NONE, upper=ALL):
     return rounded_shares(*arrays).tolist()
 
 
-def test_shares_are_multiples_of_a_ten_thousandth():
-    assert shares([0.12344, 0.37651, 0.50005]) == [0.1234, 0.3765, 0.5001]
-
-
 def test_remainders_that_are_even_go_in_order():
     assert shares([0.25005, 0.25005, 0.4999]) == [0.2501, 0.25, 0.4999]
     assert shares([0.2500501, 0.2500503, 0.4998996]) == [0.2501, 0.25, 0.4999]
@@ -170,3 +162,28 @@ def test_shares_are_finer_where_the_multiples_do_not_add_up():
 def test_what_bounds_add_is_taken_from_the_smallest_remainders():
     weights = [0.25001, 0.25001, 0.49998]
     assert shares(weights, lower=[0.25001, 0.25001, 0]) == [0.2501, 0.2501, 0.4998]
+
+
+@settings(max_examples=50)
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.booleans())
+def test_rounded_shares_are_a_mixture_within_the_bounds_and_near(domains, seed, bounded):
+    random = np.random.default_rng(seed)
+    weights = random.dirichlet(np.ones(domains))
+    room = random.uniform(0, 0.5, domains) if bounded else np.ones(domains)
+    lower, upper = np.maximum(weights - room, 0), np.minimum(weights + room, 1)
+    shares = rounded_shares(weights, np.full(domains, 1 / domains), lower, upper)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+    assert (shares >= lower - 1e-9).all()
+    assert (shares <= upper + 1e-9).all()
+    assert np.abs(shares - weights).max() < 1e-4 + 1e-9
+
+
+def test_rounding_hides_the_last_digits_and_keeps_small_domains():
+    even, noise = np.full(3, 1 / 3), np.array([-1e-8, 2e-8, -1e-8])
+    none, all_ = np.zeros(3), np.ones(3)
+    assert rounded_shares(even, even, none, all_).tolist() == [0.3334, 0.3333, 0.3333]
+    assert rounded_shares(even + noise, even, none, all_).tolist() == [0.3334, 0.3333, 0.3333]
+    small = np.array([2e-5, 0.5, 0.5 - 2e-5])
+    assert rounded_shares(small, small, none, all_)[0] == pytest.approx(2e-5)
+    third = rounded_shares(even, even, even, even)  # no multiple is within such bounds
+    assert np.abs(third - 1 / 3).max() <= 1e-9

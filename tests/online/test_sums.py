@@ -1,62 +1,90 @@
-"""Sums of losses by domain in one process: units, masks, references, and what is broken."""
+"""Sums of losses by domain: exact, in any parts; held-out means; what one rank hears of another."""
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from mixopt.errors import EstimatorError
-from mixopt.online import UNIT, DomainLosses, loss_sums as module
+from mixopt.online import UNIT, DomainLosses, held_out_losses, loss_sums as module
 from mixopt.online.loss_sums import on_first
 
-FIRST = torch.tensor([0])
+
+def test_the_contract_is_there_without_torch():
+    code = "import sys, mixopt.online; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def added(losses, *, domain=FIRST, mask=None, reference=None, lengths=(2.0, 2.0)):
-    """Return sums of losses, counts, broken losses and excess, each by domain."""
-    sums = DomainLosses(list(lengths))
-    sums.add(torch.as_tensor(losses), domain, mask, reference)
-    return sums.take().tolist()
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7))
+def test_sums_are_exact_in_any_order_and_any_parts(seed, parts):
+    random = np.random.default_rng(seed)
+    losses = torch.from_numpy(random.exponential(4, (12, 9)).astype(np.float32))
+    domain = torch.from_numpy(random.integers(0, 3, 12))
+    whole, split = DomainLosses([9.0] * 3), DomainLosses([9.0] * 3)
+    whole.add(losses, domain, None)
+    order = random.permutation(12)
+    for part in np.array_split(order, parts):
+        split.add(losses[part], domain[part], None)
+    assert torch.equal(whole.peek(), split.peek())
+    units = sum(
+        round(Fraction(loss) * UNIT) for row in losses[domain == 0].tolist() for loss in row
+    )
+    assert whole.peek()[0, 0] == units
 
 
-@pytest.mark.parametrize("number", [2.0**20, -(2.0**20), torch.nan])
-def test_a_loss_without_a_reference_beside_it_is_broken(number):
-    sums = added([[1.0, 3.0]], reference=torch.tensor([[number, 1.0]]))
-    assert [row[0] for row in sums] == [3 * UNIT, 1, 1, 2 * UNIT]
+def test_losses_that_are_not_finite_are_counted_and_not_summed():
+    sums = DomainLosses([3.0, 3.0])
+    losses = torch.tensor([[1.0, torch.nan, 2.0], [torch.inf, 4.0, torch.nan]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    sums.add(losses, torch.tensor([0, 1]), mask)
+    loss, count, broken = sums.take().tolist()
+    assert loss == [3 * UNIT, 4 * UNIT]
+    assert (count, broken) == ([2, 1], [1, 1])
+    assert not sums.peek().any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_losses_of_any_precision_are_exact(dtype):
-    assert added(torch.tensor([[1.5, 2.25]], dtype=dtype))[0][0] == 3.75 * UNIT
-
-
-def test_losses_are_not_changed_and_keep_their_graph():
-    losses = torch.tensor([[1.5, 2.5]], requires_grad=True)
-    added(losses, reference=torch.ones(1, 2, requires_grad=True))
-    assert losses.tolist() == [[1.5, 2.5]]
-    losses.sum().backward()
-    assert losses.grad.tolist() == [[1, 1]]
+def test_means_of_sequences_count_for_their_tokens():
+    sums = DomainLosses([16.0, 8.0])
+    sums.add(torch.tensor([2.0, 3.0]), torch.tensor([0, 1]), None)
+    assert sums.take()[:2].tolist() == [[32 * UNIT, 24 * UNIT], [16, 8]]
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    sums.add(torch.tensor([2.0, 3.0]), torch.tensor([0, 1]), mask)
+    assert sums.take()[:2].tolist() == [[4 * UNIT, 3 * UNIT], [2, 1]]
 
 
 @pytest.mark.parametrize(
-    ("losses", "domain", "mask", "reference", "said"),
+    ("losses", "domain", "mask", "said"),
     [
-        ((), (), None, None, r"losses of shape \(\) and domains of shape \(\)"),
-        ((2, 3), (2,), None, (2,), r"reference_losses of shape \(2,\) for losses of shape \(2, 3"),
-        ((2, 3), (2,), (2, 4), None, r"a mask of shape \(2, 4\) for losses of shape \(2, 3\)"),
-        ((2,), (2,), (3, 4), None, r"a mask of shape \(3, 4\) for losses of shape \(2,\)"),
-        ((2, 3), (2,), (2, 3, 1), None, r"a mask of shape \(2, 3, 1\)"),
+        ((), (), None, r"losses of shape \(\) and domains of shape \(\)"),
+        ((2, 3), (3,), None, r"losses of shape \(2, 3\) and domains of shape \(3,\)"),
+        ((2, 3, 4), (2,), None, r"they are \(B, T\) or \(B,\)"),
+        ((2, 3), (2,), (2,), r"a mask of shape \(2,\)"),
+        ((2, 3), (2,), (2, 4), r"a mask of shape \(2, 4\) for losses of shape \(2, 3\)"),
+        ((2,), (2,), (2,), r"\(B, T\) for means"),
+        ((2,), (2,), (3, 4), r"a mask of shape \(3, 4\) for losses of shape \(2,\)"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(losses, domain, mask, reference, said):
-    mask = None if mask is None else torch.ones(mask)
-    reference = None if reference is None else torch.ones(reference)
-    sums = DomainLosses([2.0])
+def test_shapes_that_do_not_fit_are_named(losses, domain, mask, said):
+    mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
     with pytest.raises(EstimatorError, match=said):
-        sums.add(torch.ones(losses), torch.zeros(domain, dtype=torch.long), mask, reference)
+        DomainLosses([3.0]).add(torch.ones(losses), torch.zeros(domain, dtype=torch.long), mask)
 
 
-# One rank -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_losses_of_any_precision_are_exact_and_keep_their_graph(dtype):
+    losses, sums = torch.tensor([[1.5, 2.25]], dtype=dtype, requires_grad=True), DomainLosses([2.0])
+    sums.add(losses, torch.tensor([0]), None)
+    assert sums.take()[0].tolist() == [3.75 * UNIT]
+    losses.sum().backward()
+    assert losses.grad.tolist() == [[1, 1]]
 
 
 def test_another_rank_does_not_call_and_hears_what_went_wrong(monkeypatch):
@@ -65,9 +93,6 @@ def test_another_rank_does_not_call_and_hears_what_went_wrong(monkeypatch):
     monkeypatch.setattr(module, "from_first", lambda said: "KeyError on rank 0: 'web'")
     with pytest.raises(EstimatorError, match=r"^KeyError on rank 0: 'web'$"):
         on_first(lambda: 1 / 0)
-
-
-# Where sums and messages are ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,3 +112,27 @@ def test_sums_are_on_the_device_of_nccl_and_messages_beside_it(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     assert module._device_of_sums() == torch.device(of_sums)
     assert module._device_of_messages() == torch.device(of_messages)
+
+
+def test_losses_are_means_in_the_order_of_the_names():
+    found = {"b": (9.0, 2), "a": (6.0, 4), "unasked": (1.0, 1)}
+    held_out = held_out_losses(lambda: found, ["a", "b"])
+    assert held_out.losses_M.tolist() == [1.5, 4.5]
+    assert held_out.tokens == 6
+
+
+@pytest.mark.parametrize("found", [{"a": (1.0, 1)}, {"a": (1.0, 1), "b": (1.0, 0)}])
+def test_a_domain_without_tokens_is_an_error_that_names_it(found):
+    with pytest.raises(EstimatorError, match=r"evaluation domain 'b' has no held-out tokens"):
+        held_out_losses(lambda: found, ["a", "b"])
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 2.0**42, -(2.0**42)])
+def test_a_loss_that_is_not_finite_or_too_large_is_said(loss):
+    found = {"a": (1.0, 1), "b": (loss, 1)}
+    assert held_out_losses(lambda: found, ["a", "b"]) == "held-out loss of 'b' is not finite"
+
+
+def test_a_loss_that_is_just_small_enough_is_kept():
+    held_out = held_out_losses(lambda: {"a": (2.0**42 - 1, 1)}, ["a"])
+    assert held_out.losses_M.tolist() == [2.0**42 - 1]

@@ -57,7 +57,6 @@ def config(tmp_path_factory):
             "estimator={name: robust, bounds: {code: [0.7, 0.8], manual: [0.5, 0.6]}}",
             "no mixture is within the bounds: the leasts add up to 1.2",
         ),
-        ("estimator={name: doremi}", "DoReMiEstimator needs the losses of a reference model"),
         ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
         ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
         ("mixture={file: nope.yaml}", "mixture.file: nope.yaml: not found"),

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +55,7 @@ class Loop:
         held_out = None
         if plan.held_out and steps == plan.steps:
             losses_M = self.losses_NM[self.told]
-            held_out = HeldOut(losses_M, np.zeros(len(losses_M)))
+            held_out = HeldOut(losses_M)
             self.told += 1
         self.step += steps
         tokens_D = self.consumed(plan.weights_D) * steps * self.setting.tokens_per_step
@@ -225,7 +224,7 @@ def linear_world(domains, matrix_MD, consumed=lambda weights_D: weights_D, **opt
         losses_M = losses_M - plan.steps * matrix_MD @ consumed(plan.weights_D)
         step += plan.steps
         tokens_D = 1000.0 * plan.steps * consumed(plan.weights_D)
-        held_out = HeldOut(losses_M, np.zeros(len(losses_M)))
+        held_out = HeldOut(losses_M)
         none_D = np.zeros(domains)
         estimator.observe(Observation(step, tokens_D, none_D, none_D, held_out=held_out))
     return estimator
@@ -288,7 +287,7 @@ def test_sweeps_keep_within_bounds_and_still_find_the_law():
         losses_M = losses_M - plan.steps * matrix_MD @ plan.weights_D
         step += plan.steps
         none_D = np.zeros(3)
-        held_out = HeldOut(losses_M, none_D)
+        held_out = HeldOut(losses_M)
         estimator.observe(Observation(step, none_D, none_D, none_D, held_out=held_out))
     assert max(weights_D.max() for weights_D in swept) == pytest.approx(0.5)
     np.testing.assert_allclose(estimator.matrix_MD / 5, matrix_MD, atol=1e-12)
@@ -318,25 +317,6 @@ def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_b
         plan = loop.advance(most=1)
         stepped.append((plan.weights_D.tolist(), plan.tag))
     assert stepped == undisturbed
-
-
-def test_in_a_sweep_that_other_domains_interrupt_it_trains_until_the_next_round():
-    setting = run_of(3, steps=300)
-    loop = Loop(AioliEstimator(update_steps=100, sweep_steps=3), setting, recorded_losses(3))
-    loop.estimator.start(setting)
-    while loop.step < 107:
-        loop.advance(most=1)
-    assert "sweep 3 of 6" in loop.estimator.plan().tag
-    changed = replace(setting, domains=("code", "law", "web"))
-    estimator = AioliEstimator(update_steps=100, sweep_steps=3)
-    estimator.start(changed)
-    estimator.load_state_dict(loop.estimator.state_dict())
-    plan = estimator.plan()
-    assert (plan.tag, plan.steps, plan.held_out) == ("round 2", 82, True)
-    loop = Loop(estimator, changed, recorded_losses(3))
-    loop.step = 107
-    tags = Counter(plan.tag.split(",")[0] for plan in loop.finish())
-    assert tags == {"round 2": 1, "round 3": 7}
 
 
 # What it cannot work in ---------------------------------------------------------------------------

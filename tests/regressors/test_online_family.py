@@ -1,4 +1,4 @@
-"""Skill-It, DoReMi, DoGE, ODM and ADO make the published updates."""
+"""Skill-It, ODM and ADO make the published updates."""
 
 import json
 import math
@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from mixopt_regressors.online import (
     ADOEstimator,
-    DoGEEstimator,
-    DoReMiEstimator,
     ODMEstimator,
     SkillItEstimator,
 )
@@ -61,7 +59,7 @@ def normalised(weights):
 
 
 def evaluate(estimator, step, losses):
-    held_out = HeldOut(np.array(losses), np.zeros(len(losses)))
+    held_out = HeldOut(np.array(losses))
     none_D = np.zeros(3)
     estimator.observe(Observation(step, none_D, none_D, none_D, held_out=held_out))
     return estimator.plan().weights_D
@@ -116,85 +114,6 @@ def test_skill_it_names_the_domains_that_its_graph_lacks():
         started(SkillItEstimator(graph=graph))
 
 
-# DoReMi -----------------------------------------------------------------------------------------
-
-
-def test_doremi_moves_by_the_mean_excess_and_averages_its_mixtures():
-    estimator = started(DoReMiEstimator(eta=0.7, smoothing=0.01))
-    assert estimator.plan().weights_D.tolist() == REFERENCE_D.tolist()
-    excesses = np.array([[0.5, 0.1, 0.0], [0.4, 0.2, 0.1], [0.1, 0.6, 0.3]])
-    counts = np.array([[10.0, 20.0, 30.0], [30.0, 20.0, 10.0], [20.0, 20.0, 20.0]])
-    alpha_D, mixtures = REFERENCE_D, []
-    for step in range(3):
-        excess_D, count_D = excesses[step], counts[step]
-        estimator.observe(told(step + 1, [3.0] * 3, count_D, excess_sum_D=excess_D * count_D))
-        alpha_D = 0.99 * normalised(alpha_D * np.exp(0.7 * excess_D)) + 0.01 / 3
-        mixtures.append(alpha_D)
-        np.testing.assert_allclose(estimator.plan().weights_D, alpha_D)
-    np.testing.assert_allclose(estimator.average_D, np.mean(mixtures, axis=0))
-    assert estimator.updates == 3
-
-
-def test_doremi_keeps_the_last_score_of_a_domain_that_was_not_seen():
-    estimator = started(DoReMiEstimator(smoothing=0.0))
-    estimator.observe(told(1, [3.0] * 3, [0, 10, 10], excess_sum_D=np.array([0.0, 2.0, 4.0])))
-    first_D = normalised(REFERENCE_D * np.exp([0.3, 0.2, 0.4]))  # the mean of the others'
-    np.testing.assert_allclose(estimator.plan().weights_D, first_D)
-    estimator.observe(told(2, [3.0] * 3, [10, 0, 10], excess_sum_D=np.array([5.0, 0.0, 1.0])))
-    second_D = normalised(first_D * np.exp([0.5, 0.2, 0.1]))
-    np.testing.assert_allclose(estimator.plan().weights_D, second_D)
-
-
-def test_doremi_stays_where_nothing_was_seen():
-    estimator = started(DoReMiEstimator())
-    estimator.observe(told(1, [3.0] * 3, [0, 0, 0], excess_sum_D=np.zeros(3)))
-    assert estimator.plan().weights_D.tolist() == REFERENCE_D.tolist()
-    assert estimator.updates == 0
-
-
-def test_a_longer_plan_scores_all_tokens_of_it():
-    estimator = started(DoReMiEstimator(smoothing=0.0, update_steps=2))
-    estimator.observe(told(1, [3.0] * 3, [10, 10, 10], excess_sum_D=np.array([1.0, 2.0, 3.0])))
-    assert estimator.plan().steps == 1
-    estimator.observe(told(2, [3.0] * 3, [30, 30, 30], excess_sum_D=np.array([9.0, 2.0, 3.0])))
-    expected_D = normalised(REFERENCE_D * np.exp([0.25, 0.1, 0.15]))
-    np.testing.assert_allclose(estimator.plan().weights_D, expected_D)
-
-
-# DoGE -------------------------------------------------------------------------------------------
-
-
-def test_doge_moves_by_the_clipped_alignment_times_the_learning_rate_over_mu():
-    estimator = started(DoGEEstimator(mu=0.01))
-    alpha_D = REFERENCE_D
-    for step, alignment in enumerate([[0.5, 9.0, -1.0], [0.2, 0.3, 0.4]], start=1):
-        estimator.observe(
-            told(step, [3.0] * 3, [9] * 3, alignment_D=np.array(alignment), learning_rate=0.002)
-        )
-        alpha_D = normalised(alpha_D * np.exp(0.2 * np.clip(alignment, 0.0, 5.0)))
-        np.testing.assert_allclose(estimator.plan().weights_D, alpha_D)
-    first_D = normalised(REFERENCE_D * np.exp(0.2 * np.array([0.5, 5.0, 0.0])))
-    np.testing.assert_allclose(estimator.average_D, (first_D + alpha_D) / 2)
-
-
-def test_doge_keeps_the_last_alignment_of_a_domain_that_was_not_seen():
-    estimator = started(DoGEEstimator(mu=1.0))
-    for step, count, alignment in ((1, [9, 9, 9], [1, 2, 3]), (2, [9, 0, 9], [3, math.nan, 1])):
-        alignment_D = np.array(alignment, np.float64)
-        estimator.observe(told(step, [3.0] * 3, count, alignment_D=alignment_D, learning_rate=0.1))
-    expected_D = normalised(REFERENCE_D * np.exp(0.1 * np.array([4.0, 4.0, 4.0])))
-    np.testing.assert_allclose(estimator.plan().weights_D, expected_D)
-
-
-def test_doge_asks_for_the_learning_rate_once_a_warm_up_can_have_begun():
-    estimator = started(DoGEEstimator())
-    estimator.observe(told(1, [3.0] * 3, [9] * 3, alignment_D=np.ones(3)))
-    before = estimator.state_dict()
-    with pytest.raises(EstimatorError, match="doge: step 2: it needs the learning rate, which is"):
-        estimator.observe(told(2, [3.0] * 3, [9] * 3, alignment_D=np.ones(3)))
-    assert estimator.state_dict() == before
-
-
 # ODM --------------------------------------------------------------------------------------------
 
 
@@ -242,10 +161,6 @@ def test_odm_gives_each_domain_of_a_batch_its_share_of_the_reward():
     estimator = started(ODMEstimator(warmup_steps=0))
     estimator.observe(told(1, [2.0, 4.0, 3.0], [500, 0, 500]))
     np.testing.assert_allclose(estimator.rewards_D, [0.2, 0.0, 0.5 * 0.3 / 0.2])
-
-
-def test_odm_warms_up_for_2_percent_of_the_run():
-    assert started(ODMEstimator()).plan().steps == 20
 
 
 # ADO --------------------------------------------------------------------------------------------
@@ -362,9 +277,3 @@ def test_ado_stays_natural_until_every_domain_has_a_law():
         natural = estimator.plan().weights_D.tolist() == NATURAL_D.tolist()
         assert natural == (step < 60)
     assert np.isnan(estimator.losses_BD[:20, 2]).all()
-
-
-def test_ado_warms_up_and_refits_in_twentieths_of_the_run():
-    estimator = started(ADOEstimator())
-    assert estimator.plan().steps == 50
-    assert estimator.next_fit == 100

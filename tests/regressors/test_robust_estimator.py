@@ -120,7 +120,7 @@ def test_a_target_that_is_a_training_domain_gets_most_of_the_tokens_without_eval
 
 def outside(tokens_D):
     """Held-out loss of a target that learns from domain c alone."""
-    return HeldOut(2 + 3 * (1 + tokens_D[2:] / 20_000) ** -0.3, np.zeros(1), tokens=2000)
+    return HeldOut(2 + 3 * (1 + tokens_D[2:] / 20_000) ** -0.3, tokens=2000)
 
 
 def test_a_target_that_is_none_is_found_by_perturbing_and_its_source_gets_more():
@@ -139,7 +139,7 @@ def test_a_target_that_no_share_moves_leaves_the_mixture_about_where_it_is():
 
         def unmoved(tokens_D, rng=rng):
             loss = 2 + 3 * (1 + tokens_D.sum() / 60_000) ** -0.3
-            return HeldOut(loss + 0.03 * rng.standard_normal(1), np.full(1, 0.03), tokens=2000)
+            return HeldOut(loss + 0.03 * rng.standard_normal(1), tokens=2000)
 
         weights, _ = run(RobustEstimator(), setting((1.0,), ("exam",)), held_out=unmoved)
         far.append(np.abs(weights[STEPS // 2 :].mean(axis=0) - 1 / 3).max())
@@ -154,7 +154,7 @@ class Fresh:
 
     def __call__(self, tokens_D):
         latest_D, self.before_D = tokens_D - self.before_D, tokens_D
-        return HeldOut(2 - 0.3 * latest_D[2:] / latest_D.sum(), np.zeros(1), tokens=2000)
+        return HeldOut(2 - 0.3 * latest_D[2:] / latest_D.sum(), tokens=2000)
 
 
 def test_an_evaluation_is_explained_by_the_tokens_before_it_and_not_by_the_plan_before_them():

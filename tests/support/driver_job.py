@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import Driver, DriverOptions, Plan, gradient_alignment
+from mixopt.online import Driver, DriverOptions, Plan
 from mixopt.system import write_json
 
 NAMES = ("web", "code", "books")
@@ -123,18 +123,9 @@ def steer(out, steps, estimator, *, pause=0.0):
     raise AssertionError("the stream ended")
 
 
-def align():
-    """Return the alignment of a batch that is split over the ranks."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    weight = torch.linspace(-1, 1, 6).requires_grad_()
-    rows = torch.arange(24.0).reshape(4, 6)[rank::world]
-    one, other = (weight * rows).sum(), (weight**2 * rows).sum()
-    return gradient_alignment([one, None, other], one - other, [weight]).tolist()
-
-
 def others(out, steps):
-    """Write what this rank says of estimators that do not work, and its alignment."""
-    said = {"frozen": steer(out, steps, Broken()).frozen, "alignment": align()}
+    """Write what this rank says of estimators that do not work."""
+    said = {"frozen": steer(out, steps, Broken()).frozen}
     try:
         steer(out, steps, Refused())
     except EstimatorError as error:

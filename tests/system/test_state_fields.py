@@ -80,7 +80,6 @@ def test_an_array_that_cannot_be_is_refused(value, message):
 
 def test_an_array_is_of_the_shape_that_was_asked_for():
     assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
-    assert np.isnan(fields(a=[np.nan, 1.0]).array("a", (2,), nan=True)[0])
     assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
     with pytest.raises(SamplerError, match="not whole numbers >= 0"):
         fields(a=[-1]).int_array("a", (1,))

@@ -1,8 +1,6 @@
 from .ado import ADOEstimator as ADOEstimator
 from .aioli import AioliEstimator as AioliEstimator
 from .reweighting import (
-    DoGEEstimator as DoGEEstimator,
-    DoReMiEstimator as DoReMiEstimator,
     NaturalEstimator as NaturalEstimator,
     ODMEstimator as ODMEstimator,
     SkillItEstimator as SkillItEstimator,

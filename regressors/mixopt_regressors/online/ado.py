@@ -119,7 +119,6 @@ class ADOEstimator(OnlineEstimator):
         "samples", "samples_B", "losses_BD", "laws_DP", "next_fit", "recent_D", "mean_rho_D",
         "block_start", "block_samples", "block_sum_D", "block_count_D",
     )  # fmt: skip
-    mixtures: ClassVar[tuple[str, ...]] = ("recent_D", "mean_rho_D")
 
     warmup_steps: int | None = option(None, least=0)
     fit_steps: int | None = option(None, least=1)

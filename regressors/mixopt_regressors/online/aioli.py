@@ -234,13 +234,6 @@ class AioliEstimator(OnlineEstimator):
         weights_D = self.bounded(softmax(self.log_weights_D))
         return Plan(weights_D, rest if another else left, f"round {self.round}", another)
 
-    def _remapped(self) -> None:
-        """Give up the sweeps of a round that was being swept, and train until the next."""
-        super()._remapped()
-        if self.to_sweep:
-            self._forget_sweeps()
-            self._adopt(self._train())
-
 
 def _places(names: Sequence[str], among: Sequence[str]) -> list[int]:
     return [among.index(name) for name in names]

@@ -1,8 +1,8 @@
 """The base of our estimators: one plan at a time, checked observations, state by name.
 
-A leaf says its first plan (`_first`) and, from all that was seen under a plan, the next one
+A leaf returns its first plan (`_first`) and, from all that was seen under a plan, the next one
 (`_next`); its options are the fields of a dataclass, and `saved` names the attributes that are its
-state. `plan` changes nothing: in the middle of a plan it says what is left of it, so that a run
+state. `plan` changes nothing: in the middle of a plan it returns what is left of it, so that a run
 that resumes from a checkpoint makes the same plans.
 
 Bounds on shares hold for the plan alone: a method that accumulates log weights keeps them as they
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -30,9 +29,6 @@ from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import HeldOut, Need, Observation, Plan, Setting
 from mixopt.system import Array, StateFields, shown_value
-
-Names = Mapping[str, Sequence[str]]  # of the domains, under D, and of the evaluation domains, M
-_SUFFIX = re.compile(r"_([A-Z]+)$")
 
 
 def option(default: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -63,23 +59,28 @@ def check_option(
 
 def pack(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them: arrays as lists, NaN as null."""
-    return {name: _listed(value) if _axes(name) else value for name, value in values.items()}
+    return {
+        name: np.where(np.isnan(value), None, value.astype(object)).tolist()
+        if isinstance(value, np.ndarray)
+        else value
+        for name, value in values.items()
+    }
 
 
-def unpack(
-    packed: Mapping[str, Any], before: Names, here: Names, at_start: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the values of a state, their named axes in the order that is here."""
-    values, grown = dict[str, Any](), dict[str, int]()
+def unpack(packed: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a state, of the kinds and shapes that they have at the start of a run.
+
+    An axis that is empty then may have grown; those of one name (`losses_BD`) have grown alike.
+    """
+    state, grown, values = StateFields(packed, "state", EstimatorError), dict[str, int](), {}
     for name, start in at_start.items():
-        if name not in packed:
-            raise EstimatorError(f"state: it has no {name!r}")
-        axes, value = _axes(name), packed[name]
-        values[name] = (
-            _array(name, value, before, here, start) if axes else _plain(name, value, start)
-        )
-        # Axes of one letter that grow have grown alike, as mixtures and their losses do.
-        for letter, begun, now in zip(axes, np.shape(start), np.shape(values[name]), strict=False):
+        if not isinstance(start, np.ndarray):
+            values[name] = _plain(state, name, start)
+            continue
+        values[name] = array = _array(state, name, start)
+        for letter, begun, now in zip(
+            name.rpartition("_")[2], start.shape, array.shape, strict=True
+        ):
             if begun == 0 and grown.setdefault(letter, now) != now:
                 raise EstimatorError(
                     f"state: {name!r} has {now} along {letter}, others have {grown[letter]}"
@@ -87,18 +88,7 @@ def unpack(
     return values
 
 
-def _axes(name: str) -> str:
-    suffix = _SUFFIX.search(name)
-    return suffix[1] if suffix else ""
-
-
-def _listed(value: Array) -> Any:
-    return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
-
-
-def _plain(name: str, value: Any, at_start: Any) -> Any:
-    """Return what is not an array, of the kind that it is of at the start of a run."""
-    state = StateFields({name: value}, "state", EstimatorError)
+def _plain(state: StateFields, name: str, at_start: Any) -> Any:
     if isinstance(at_start, (bool, np.bool_)):
         return state.flag(name)
     if isinstance(at_start, (int, np.integer)):
@@ -108,38 +98,20 @@ def _plain(name: str, value: Any, at_start: Any) -> Any:
     return state.text(name) if isinstance(at_start, str) else state.texts(name)
 
 
-def _array(name: str, value: Any, before: Names, here: Names, at_start: Any) -> Array:
-    """Return an array mapped by name; axes are as long as their names, or as at the start."""
-    if isinstance(value, (list, tuple)) and not value and not np.size(at_start):
-        return np.array(at_start, np.float64)  # an empty list has lost its other axes
+def _array(state: StateFields, name: str, at_start: Array) -> Array:
+    value = state.get(name)
+    if value == [] and not at_start.size:
+        return at_start.copy()  # an empty list has lost its other axes
     try:
         array = np.array(value, np.float64)  # null becomes NaN
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EstimatorError(f"state: {name!r} is not an array of numbers") from error
-    wanted = [
-        len(before[letter]) if letter in before else length or -1
-        for letter, length in zip(_axes(name), np.shape(at_start), strict=True)
-    ]
-    if array.ndim != len(wanted) or any(
-        size not in {-1, length} for size, length in zip(wanted, array.shape, strict=True)
-    ):
+    sizes = zip(at_start.shape, array.shape, strict=False)
+    if array.ndim != at_start.ndim or any(size not in {0, now} for size, now in sizes):
         raise EstimatorError(f"state: {name!r} has shape {array.shape}, not that of its domains")
     if np.isinf(array).any():
         raise EstimatorError(f"state: {name!r} has a number that is not finite")
-    return _mapped(array, _axes(name), before, here, at_start)
-
-
-def _mapped(array: Array, axes: str, before: Names, here: Names, at_start: Any) -> Array:
-    new = np.zeros((1,) * array.ndim, bool)
-    for axis, letter in enumerate(axes):
-        if letter in here:
-            places = {name: place for place, name in enumerate(before[letter])}
-            source = np.array([places.get(name, -1) for name in here[letter]])
-            array = np.take(array, source, axis=axis)
-            new = new | np.expand_dims(source < 0, tuple(set(range(array.ndim)) - {axis}))
-    start = at_start if np.shape(at_start) == array.shape else np.nan
-    mapped: Array = np.where(new, start, array)
-    return mapped
+    return array
 
 
 # Observations -------------------------------------------------------------------------------------
@@ -153,8 +125,6 @@ class Seen:
     tokens_D: Array
     loss_sum_D: Array
     loss_count_D: Array
-    excess_sum_D: Array
-    alignment_D: Array
     learning_rate: float = 0.0
     held_out: HeldOut | None = None
 
@@ -162,31 +132,22 @@ class Seen:
     def nothing(cls, domains: int, step: int) -> Self:
         """Return what was seen at the beginning of a plan."""
         none_D = np.zeros(domains)
-        return cls(step, none_D, none_D, none_D, none_D, alignment_D=np.full(domains, np.nan))
+        return cls(step, none_D, none_D, none_D)
 
     @property
     def mean_loss_D(self) -> Array:
         """Mean training loss of each domain; NaN where none was seen."""
         return means(self.loss_sum_D, self.loss_count_D)
 
-    @property
-    def mean_excess_D(self) -> Array:
-        """Mean excess loss of each domain; NaN where none was seen."""
-        return means(self.excess_sum_D, self.loss_count_D)
-
     def add(self, new: Observation) -> Self:
         """Return both in one."""
         counted_D = np.asarray(new.loss_count_D) > 0
-        excess_D = 0.0 if new.excess_sum_D is None else np.where(counted_D, new.excess_sum_D, 0.0)
-        aligned_D = self.alignment_D if new.alignment_D is None else new.alignment_D
         return replace(
             self,
             step=int(new.step),
             tokens_D=self.tokens_D + new.tokens_D,
             loss_sum_D=self.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
             loss_count_D=self.loss_count_D + new.loss_count_D,
-            excess_sum_D=self.excess_sum_D + excess_D,
-            alignment_D=np.where(counted_D, aligned_D, self.alignment_D),
             learning_rate=float(new.learning_rate),
             held_out=new.held_out,
         )
@@ -216,7 +177,7 @@ FORMAT = "mixopt-estimator/1"
 ROUNDING = 1e-12  # how far from 1 a mixture may add up to
 MIN_SHARE = 1e-300  # stands for a share of 0, which no multiplicative update moves
 _RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
-_SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "excess_sum_D", "alignment_D", "learning_rate")
+_SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "learning_rate")
 
 
 class OnlineEstimator(ABC):
@@ -225,9 +186,7 @@ class OnlineEstimator(ABC):
     Attributes:
         name: Of its entry point.
         needs: What the loop must tell it.
-        saved: Attributes that are its state, also those of a dataclass (`curves.sums_D`); a
-            suffix of axes says that they are arrays.
-        mixtures: Those of them that add up to 1, also once domains are mapped.
+        saved: Attributes that are its state, also those of a dataclass (`curves.sums_D`).
         step: Optimiser steps that it was told of.
         weights_D: The mixture of the plan in force.
     """
@@ -235,7 +194,6 @@ class OnlineEstimator(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     saved: ClassVar[tuple[str, ...]] = ()
-    mixtures: ClassVar[tuple[str, ...]] = ()
     step: int
     until: int  # the step at which the plan in force ends
     tag: str
@@ -268,28 +226,13 @@ class OnlineEstimator(ABC):
         count_D = observation.loss_count_D
         _check(f"{where}: tokens", observation.tokens_D, setting.domains, least=0.0)
         _check(f"{where}: loss counts", count_D, setting.domains, least=0.0)
-        for what, given_D, need in (
-            ("loss sums", observation.loss_sum_D, None),
-            ("excess loss sums", observation.excess_sum_D, "excess_loss"),
-            ("alignment", observation.alignment_D, "alignment"),
-        ):
-            if given_D is not None:  # it says nothing of a domain that was not counted
-                has_shape = np.shape(given_D) == np.shape(count_D)
-                counted_D = np.where(count_D > 0, given_D, 0.0) if has_shape else given_D
-                _check(f"{where}: {what}", counted_D, setting.domains)
-            elif need in self.needs:
-                raise EstimatorError(f"{where}: {what}: needed and missing")
+        sum_D = observation.loss_sum_D
+        if np.shape(sum_D) == np.shape(count_D):  # nothing is read of a domain without tokens
+            sum_D = np.where(count_D > 0, sum_D, 0.0)
+        _check(f"{where}: loss sums", sum_D, setting.domains)
         held_out, names = observation.held_out, setting.evaluations
         if held_out is not None:
             _check(f"{where}: held-out losses", held_out.losses_M, names)
-            _check(f"{where}: errors of held-out losses", held_out.errors_M, names, least=0.0)
-
-    def _remapped(self) -> None:
-        """Adjust a state that was loaded into a run with other domains or evaluations."""
-        self.weights_D = self.bounded(self.weights_D)
-        for name in self.mixtures:
-            mixture_D = getattr(self, name)
-            setattr(self, name, mixture_D / mixture_D.sum())
 
     @property
     def setting(self) -> Setting:
@@ -351,7 +294,7 @@ class OnlineEstimator(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, after `start`; domains go by name, new ones begin as at start."""
+        """Resume from a state, after `start`."""
         self._check_state(state)
         loaded = copy(self)
         loaded.start(self.setting)
@@ -359,21 +302,17 @@ class OnlineEstimator(ABC):
         vars(self).update(vars(loaded))
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
-        before = {"D": list(state["domains"]), "M": list(state["evaluations"])}
-        here = {"D": self.setting.domains, "M": self.setting.evaluations}
         whole = StateFields(state, f"{self.name}: state", EstimatorError)
         run, seen, own = (
-            unpack(whole.part(part).content, before, here, values)
-            for part, values in self._parts().items()
+            unpack(whole.part(part).content, values) for part, values in self._parts().items()
         )
         for name, value in (run | own).items():
             holder, _, inner = name.partition(".")
             held = replace(getattr(self, holder), **{inner: value}) if inner else value
             setattr(self, holder, held)
-        self._check_loaded(same=set(before["D"]) == set(here["D"]))
+        if not (self.weights_D >= 0).all() or abs(self.weights_D.sum() - 1.0) > 1e-6:
+            raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
         self._seen = Seen(step=self.step, **seen)
-        if any(set(before[axis]) != set(here[axis]) for axis in here):
-            self._remapped()
 
     def bounded(self, weights_D: Array) -> Array:
         """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1."""
@@ -419,19 +358,9 @@ class OnlineEstimator(ABC):
                     f" {shown_value(saved.get(name))}, not {value!r}"
                 )
         for names in ("domains", "evaluations"):
-            if len(set(whole.texts(names))) != len(whole.texts(names)):
-                whole.refuse(names, "not a list of names, each once")
-        if not set(state["domains"]) & set(self.setting.domains):
-            raise EstimatorError(
-                f"{self.name}: the state has none of the domains {list(self.setting.domains)}"
-            )
-
-    def _check_loaded(self, *, same: bool) -> None:
-        """Check that the weights are a mixture; where domains differ they are made one again."""
-        total, least = float(np.nansum(self.weights_D)), float(np.nanmin(self.weights_D))
-        is_short = np.isnan(self.weights_D).any() or abs(total - 1.0) > 1e-6
-        if (same and is_short) or not total > 0 or least < 0:
-            raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
+            here = getattr(self.setting, names)
+            if tuple(whole.texts(names)) != here:
+                whole.refuse(names, f"not those of this run, {', '.join(here)}")
 
 
 def log_shares(weights_D: Array) -> Array:

@@ -99,7 +99,6 @@ class RobustEstimator(OnlineEstimator):
         "moved.variance", "moved.count",
         "unmoved.trend_T", "unmoved.trend_TT", "unmoved.variance", "unmoved.count",
     )  # fmt: skip
-    mixtures: ClassVar[tuple[str, ...]] = ("late_D",)
 
     eta: float = option(0.1, least=0.0)
     least: float = option(0.8, least=0.0, most=1.0)
@@ -109,16 +108,11 @@ class RobustEstimator(OnlineEstimator):
     perturb: float = option(0.05, least=0.0, most=1.0)
     evaluate: float = option(0.05, least=0.0, most=1.0)
 
-    def _forget_interaction(self) -> None:
-        """Know nothing of what shares do to the target, nor of a target that no share moves."""
-        self.moved = Interaction.unknown(len(self.setting.domains))
-        self.unmoved = Interaction.unknown(0)
-        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
-
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
         self.curves = Curves.empty(domains)
-        self._forget_interaction()
+        self.moved, self.unmoved = Interaction.unknown(domains), Interaction.unknown(0)
+        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
         self.total_D, self.fastest = np.zeros(domains), 0.0
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
         self.perturbations_done = self.evaluated_tokens = 0
@@ -326,12 +320,6 @@ class RobustEstimator(OnlineEstimator):
         tag = f"perturbation {self.perturbations_done} of {count}"
         weights_D = self._within(weights_D, self.keep, FREE)
         return Plan(weights_D, length, tag, held_out=True, perturbs=True)
-
-    def _remapped(self) -> None:
-        """Forget the interaction, which was of other domains."""
-        super()._remapped()
-        self._forget_interaction()
-        self.base_D = self.bounded(np.nan_to_num(self.base_D))
 
 
 def _signs(number: int, names: Sequence[str]) -> Array:
