@@ -205,11 +205,9 @@ class MixtureLoader:
             )
         return self.sampler.state_at(consumed)
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; the next iteration starts there."""
-        self.sampler.load_state_dict(state, map_domains=map_domains)
+        self.sampler.load_state_dict(state)
 
     def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
         """Begin to read."""

@@ -104,8 +104,6 @@ class OrderLayout(NamedTuple):
         stops: Whether the stream ends at a limit; else the others take the domain's share.
         unit: What a domain is owed.
         lengths: Of each domain the tokens of each row, or of all, where tokens are owed.
-        row_keys: What each order of rows depends on besides the seed.
-        shift: How often each domain was drawn before, where counts do not have it.
     """
 
     names: tuple[str, ...]
@@ -116,8 +114,6 @@ class OrderLayout(NamedTuple):
     stops: bool
     unit: Unit
     lengths: tuple[int | IntArray, ...]
-    row_keys: tuple[str, ...]
-    shift: tuple[int, ...]
 
     def start(self) -> Place:
         """Return the place before the first window."""
@@ -133,17 +129,14 @@ class SampleOrder:
         self.changes = tuple(changes)
         self.start = start
         self._begins = [change.window for change in changes]
-        self._rows = RowOrder(
-            layout.sizes, [domain_key(layout.seed, key) for key in layout.row_keys]
-        )
+        keys = [domain_key(layout.seed, name) for name in layout.names]
+        self._rows = RowOrder(layout.sizes, keys)
         self._offsets = np.array([*accumulate(layout.sizes, initial=0)][:-1], np.int64)
-        self._shift = np.array(layout.shift, np.int64)
         self._shuffle = domain_key(layout.seed, "\nwindows")
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = np.array(limits, np.int64)
         self._has_limits = any(limit is not None for limit in layout.limits)
         self._known = {start.window: Stretch.one(start, start)}  # has the place before a window
-        self._had: dict[int, IntArray] = {}
         self._end: int | None = None
         self._due: tuple[Any, _Due | None] = (None, None)
 
@@ -153,7 +146,6 @@ class SampleOrder:
         other.changes = tuple(changes)
         other._begins = [change.window for change in changes]
         other._known = {b: one for b, one in list(self._known.items()) if b <= window}
-        other._had = {b: had for b, had in list(self._had.items()) if b < window}
         other._end = self._end if self._end is not None and self._end < window else None
         other._due = (None, None)
         return other
@@ -193,11 +185,6 @@ class SampleOrder:
             window += 1
         return self._end
 
-    def had(self, window: int) -> IntArray | None:
-        """Return what each domain had before a window in which shares changed; None: not known."""
-        known = self._known.get(window)
-        return self._had.get(window) if known is None else known.place(window).had_D
-
     def _forget(self, window: int) -> None:
         """Drop most places of long before a window; from those that are left others follow."""
         old = sorted(b for b in list(self._known) if b < window - _KEPT)
@@ -212,8 +199,8 @@ class SampleOrder:
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
         domain_KW, ordinal_KW = self._laid_out(window, most)
-        domain, ordinal = domain_KW.ravel(), ordinal_KW.ravel() + self._shift[domain_KW.ravel()]
-        rows = self._rows.rows(domain, ordinal) + self._offsets[domain]
+        domain = domain_KW.ravel()
+        rows = self._rows.rows(domain, ordinal_KW.ravel()) + self._offsets[domain]
         return self._shuffled(window, rows.reshape(domain_KW.shape))
 
     def domains(self, window: int) -> IntArray:
@@ -248,8 +235,6 @@ class SampleOrder:
         if stretch is None:
             self._end = place.window
             return None
-        if self.change_at(place.window).window == place.window or stretch.out != place.out:
-            self._had[place.window] = place.had_D
         last = place.window + len(stretch.counts_KD)
         self._known.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
         if place.window // _KEPT_FOREVER != last // _KEPT_FOREVER:
@@ -364,8 +349,7 @@ class TokenOrder(SampleOrder):
         number, place = divmod(ordinal, _LENGTHS_AHEAD)
         known, ahead = self._ahead[domain]
         if known != number:
-            first = number * _LENGTHS_AHEAD + self.layout.shift[domain]
-            ordinals = np.arange(first, first + _LENGTHS_AHEAD)
+            ordinals = np.arange(number * _LENGTHS_AHEAD, (number + 1) * _LENGTHS_AHEAD)
             rows = self._rows.rows(np.full(_LENGTHS_AHEAD, domain), ordinals)
             ahead = lengths[rows].tolist()
             self._ahead[domain] = number, ahead

@@ -50,8 +50,6 @@ class LogEntry:
         batch: The global batch with which (where a domain ran out: in which) they begin to hold.
         mixture: Shares of tokens.
         reason: `start`, `set`, or `exhausted: DOMAIN`.
-        realised: Shares of what was delivered while they held, in the sampler's unit; None where
-            nothing was, or where it is not known any more.
         end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
         end_mixture: Shares of tokens there.
     """
@@ -59,7 +57,6 @@ class LogEntry:
     batch: int
     mixture: Mixture
     reason: str
-    realised: dict[str, float] | None = None
     end_batch: int | None = None
     end_mixture: Mixture | None = None
 
@@ -186,8 +183,6 @@ class MixtureSampler:
             stops=exhausted == "stop",
             unit=unit,
             lengths=sample_lengths(unit, lengths, named),
-            row_keys=tuple(named),
-            shift=(0,) * len(named),
         )
         self._mixtures: dict[tuple[int, ...], Mixture] = {}
         self._accumulation = 1
@@ -268,7 +263,6 @@ class MixtureSampler:
                 self._batch_of(change.window),
                 self._mixture(change.shares),
                 "set" if k else "start",
-                None,
                 None if change.end_window is None else self._batch_of(change.end_window),
                 None if change.end_shares is None else self._mixture(change.end_shares),
             )
@@ -282,12 +276,7 @@ class MixtureSampler:
             entries.append(
                 LogEntry(self._batch_of(window), left, f"exhausted: {self.domains[domain]}")
             )
-        entries.sort(key=lambda entry: entry.batch)
-        ends = [*(entry.batch for entry in entries[1:]), self._batch]
-        return [
-            LogEntry(**{**vars(one), "realised": self._realised(one.batch, min(end, self._batch))})
-            for one, end in zip(entries, ends, strict=True)
-        ]
+        return sorted(entries, key=lambda entry: entry.batch)
 
     def mixture_at(self, batch: int) -> Mixture:
         """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
@@ -367,22 +356,17 @@ class MixtureSampler:
         """
         return write_state(self.order, self._place(batch), batch * self.batch_size)
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], *, map_domains: Mapping[str, str | None] | None = None
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, on any number of ranks.
 
         Args:
             state: What `state_dict` returned.
-            map_domains: For domains that were changed on purpose: the state's name to the name
-                here, or to None for one that is gone. Domains that the state does not have start
-                from scratch, and the weights of this sampler hold from here on.
 
         Raises:
             SamplerError: The state is of another seed, other sizes, domains or settings (all are
                 named), in the middle of a batch of this size, or damaged. Nothing is changed.
         """
-        order, position = read_state(state, self.order, map_domains)
+        order, position = read_state(state, self.order)
         if position % self.batch_size:
             raise SamplerError(
                 f"the state is at sample {position}, in the middle of a batch of"
@@ -465,14 +449,6 @@ class MixtureSampler:
         if known is None:
             known = Mixture.from_array(self.domains, [share / UNIT for share in shares])
         return known
-
-    def _realised(self, start: int, stop: int) -> dict[str, float] | None:
-        before, after = (self.order.had(self._window_of(batch)) for batch in (start, stop))
-        if stop <= start or before is None or after is None:
-            return None
-        had = (after - before).tolist()
-        total = sum(had)
-        return {n: one / total if total else 0.0 for n, one in zip(self.domains, had, strict=True)}
 
 
 def _of_schedule(

@@ -1,11 +1,7 @@
 """What a sampler saves and how it resumes from it: small, global, plain numbers.
 
 The state is a place of the order (what each domain gave and is owed), what the order is laid out
-over, and the weights of late and to come. It says nothing of ranks and workers.
-
-A state's domains may be renamed, removed, added or grown: what was drawn of a domain and what it is
-owed go with it, and one with another number of rows begins its next epoch, because its old order of
-rows is gone.
+over, and the weights of late and to come. It has nothing of ranks and workers.
 
 Shapes: D domains.
 """
@@ -17,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.errors import SamplerError, did_you_mean
+from mixopt.errors import SamplerError
 from mixopt.sampling.order import OrderLayout, Place, SampleOrder, order_of
 from mixopt.sampling.sampler_input import MAX_BATCH, MAX_LENGTH, MAX_ROWS, UNITS
 from mixopt.sampling.shares import UNIT, ShareChange
 from mixopt.system import StateFields, shown_value
 
-FORMAT = "mixopt-sampler/3"
+FORMAT = "mixopt-sampler/4"
 MAX_SEED = 1 << 128
 MAX_POSITION = 1 << 53
 _MAX_OWED = UNIT << 10  # samples to a domain; a few are ever owed
@@ -45,8 +41,6 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
         "seed": layout.seed,
         "domains": list(layout.names),
         "sizes": list(layout.sizes),
-        "row_keys": None if layout.row_keys == layout.names else list(layout.row_keys),
-        "shift": list(layout.shift) if any(layout.shift) else None,
         "limits": None if set(layout.limits) == {None} else list(layout.limits),
         "stops": layout.stops,
         "lengths": None if counts_in_samples else _sums(layout),
@@ -58,10 +52,8 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     }
 
 
-def read_state(
-    state: Mapping[str, Any], here: SampleOrder, map_domains: Mapping[str, str | None] | None
-) -> tuple[SampleOrder, int]:
-    """Check a state against the order that is to resume from it."""
+def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder, int]:
+    """Check a state against the order that resumes from it; return one that does, and where."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
     layout, place, changes, lengths = _read(fields)
@@ -70,14 +62,6 @@ def read_state(
         raise SamplerError(
             f"the state owes each domain {layout.unit}, here unit={here.layout.unit!r}"
         )
-    if map_domains is not None:
-        if position % layout.window_size:
-            raise SamplerError(
-                f"map_domains: the state is at sample {position}, in the middle of a window of "
-                f"{layout.window_size}, which was shuffled with the old domains; resume without "
-                "map_domains until its end first"
-            )
-        return _mapped(layout, place, here, map_domains), position
     differing = _differences(layout, lengths, here.layout)
     if differing:
         raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
@@ -106,8 +90,6 @@ def _read(
         stops=state.flag("stops"),
         unit=unit,
         lengths=(),
-        row_keys=tuple(state.maybe("row_keys", lambda name: state.texts(name, count)) or names),
-        shift=tuple(state.maybe("shift", wholes) or [0] * count),
     )
     counts, had = wholes("counts"), state.maybe("had", lambda name: wholes(name, 0, 1 << 62))
     if sum(counts) > position:
@@ -204,8 +186,7 @@ def _differences(
         gone = [f"it has {n!r}, which is not here" for n in theirs.names if n not in ours.names]
         new = [f"it does not have {n!r}" for n in ours.names if n not in theirs.names]
         order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
-        hint = "load_state_dict(state, map_domains={...}) for intended changes"
-        return [*(gone + new or [order]), hint]
+        return gone + new or [order]
     differing = []
     if theirs.seed != ours.seed:
         differing.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
@@ -221,71 +202,3 @@ def _differences(
         if then != here:
             differing.append(f"the lengths of domain {name!r} add up to {then:,}, here to {here:,}")
     return differing
-
-
-def _mapped(
-    saved: OrderLayout, place: Place, here: SampleOrder, map_domains: Mapping[str, str | None]
-) -> SampleOrder:
-    """Return what resumes with the domains that are here, and with the weights that are here."""
-    pairs = map_domains.items() if isinstance(map_domains, Mapping) else ((None, None),)
-    if not all(isinstance(old, str) and isinstance(new, str | None) for old, new in pairs):
-        raise SamplerError(
-            f"map_domains: {shown_value(map_domains)} is not a mapping of the state's names of "
-            "domains to names here, or to None"
-        )
-    ours = here.layout
-    sources = _sources(saved.names, ours.names, map_domains)
-    if saved.seed != ours.seed:
-        raise SamplerError(f"the state's seed is {saved.seed}, here it is {ours.seed}")
-    if ours.window_size != saved.window_size and len(here.changes) > 1:
-        raise SamplerError(
-            f"map_domains: the state's windows have {saved.window_size} samples, here"
-            f" {ours.window_size}: use the batch_size of the state with a schedule"
-        )
-    before = [sources.get(name) for name in ours.names]
-    counts_D, owed_D, had_D = (
-        np.array([0 if d is None else values_D[d] for d in before], values_D.dtype)
-        for values_D in (place.counts_D, place.owed_D, place.had_D)
-    )
-    keys, shift = [], []
-    for name, d, size, count in zip(ours.names, before, ours.sizes, counts_D.tolist(), strict=True):
-        keys.append(name if d is None else saved.row_keys[d])
-        drawn = 0 if d is None else _next_row(count + saved.shift[d], saved.sizes[d], size)
-        shift.append(drawn - count)
-    layout = ours._replace(window_size=saved.window_size, row_keys=tuple(keys), shift=tuple(shift))
-    out = ((window, before.index(d)) for window, d in place.out if d in before)
-    still_out = tuple((w, d) for w, d in out if counts_D[d] >= (ours.limits[d] or MAX_ROWS))
-    return order_of(layout, here.changes, Place(place.window, counts_D, owed_D, had_D, still_out))
-
-
-def _next_row(drawn: int, before: int, now: int) -> int:
-    """Return how many rows count as drawn, now that a domain has other rows."""
-    if before in {0, now}:
-        return int(drawn)
-    return -(-int(drawn) // before) * now
-
-
-def _sources(
-    theirs: tuple[str, ...], ours: tuple[str, ...], map_domains: Mapping[str, str | None]
-) -> dict[str, int]:
-    """Return which domain of the state each domain here continues."""
-    sources: dict[str, int] = {}
-    for name in map_domains:
-        if name not in theirs:
-            near = did_you_mean(name, theirs)
-            raise SamplerError(f"map_domains: the state has no {name!r}{near}")
-    for k, name in enumerate(theirs):
-        target = map_domains.get(name, name)
-        if target is None:
-            continue
-        if target not in ours:
-            raise SamplerError(
-                f"map_domains: the state's domain {name!r} would continue as {target!r}, which is "
-                f"not here; map it to a domain or to None{did_you_mean(target, ours)}"
-            )
-        if target in sources:
-            raise SamplerError(
-                f"map_domains: {theirs[sources[target]]!r} and {name!r} both go to {target!r}"
-            )
-        sources[target] = k
-    return sources

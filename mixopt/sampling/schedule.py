@@ -51,7 +51,7 @@ from mixopt.system import (
 )
 
 FORMAT = "mixopt-schedule/1"
-STAGE_FIELDS = ("name", "tokens", "steps", "start", "mixture", "to")
+STAGE_FIELDS = ("name", "tokens", "steps", "mixture", "to")
 _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages", "provenance")
 _HEADER = "# Mixtures by stage; docs/schedules.md lists the fields.\n"
 
@@ -84,8 +84,6 @@ class Stage:
         steps: Its length in global batches.
         to: The mixture at its end, which is gone to linearly; None where it is constant.
         name: What people call it.
-        start: Tokens before it, or steps where its length is in steps, to be checked; None where
-            that is not stated.
     """
 
     mixture: Mixture
@@ -93,7 +91,6 @@ class Stage:
     steps: int | None = None
     to: Mixture | None = None
     name: str | None = None
-    start: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the stage as plain values; what is None is left out."""
@@ -307,22 +304,14 @@ class Schedule:
         yield from self._limit_faults()
 
     def _extent_faults(self) -> Iterator[Fault]:
-        """Find stages of no batch, and stated starts with a gap or an overlap before them."""
-        given = 0
+        """Find stages of no batch, and runs that are too long."""
         for k, stage in enumerate(self.stages):
-            here = self.starts[k]
-            if self.starts[k + 1] <= here:
+            if self.starts[k + 1] <= self.starts[k]:
                 size = f"{self.step_tokens:,} tokens each"
                 message = f"{stage.tokens:,} are not a whole number of batches, of {size}"
                 yield ("stages", k, "tokens"), message
-            unit, before = ("tokens", given) if stage.steps is None else ("steps", here)
-            if stage.start is not None and stage.start != before:
-                what = "a gap" if stage.start > before else "an overlap"
-                message = f"{stage.start:,} {unit}, and the stages before it have {before:,}"
-                yield ("stages", k, "start"), f"{message}: {what} of {abs(stage.start - before):,}"
-            given += self._given(stage)
-        if given > MAX_TOKENS:
-            yield ("stages",), f"{given:,} tokens in all; at most {MAX_TOKENS:,}"
+        if self.asked_tokens > MAX_TOKENS:
+            yield ("stages",), f"{self.asked_tokens:,} tokens in all; at most {MAX_TOKENS:,}"
 
     def _limit_faults(self) -> Iterator[Fault]:
         most = self.max_epochs
@@ -434,7 +423,7 @@ def _stage(
         mixture = before["to"] or before["mixture"]
     if not isinstance(fields.get("name", ""), str):
         raise ScheduleFieldError((*place, "name"), f"{shown_value(fields['name'])} is not text")
-    counts = {name: _maybe(_whole, fields, name, place) for name in ("tokens", "steps", "start")}
+    counts = {name: _maybe(_whole, fields, name, place) for name in ("tokens", "steps")}
     to = _mixture(fields.get("to"), (*place, "to"), folder)
     return {"mixture": mixture, "to": to, "name": fields.get("name"), **counts}
 

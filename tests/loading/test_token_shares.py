@@ -134,19 +134,6 @@ def test_worker_processes_give_the_same_order():
     assert rows == [batch["row"].tolist() for batch, _ in zip(plain, range(12), strict=False)]
 
 
-def test_the_log_says_what_was_realised():
-    given = sources()
-    one = loader(given, lengths=length_lists(given))
-    for k, _ in zip(range(60), one, strict=False):
-        if k == 29:
-            one.set_weights([0.1, 0.1, 0.8])
-    first, second = one.sampler.log
-    assert first.realised["web"] == pytest.approx(0.5, abs=0.05)
-    assert second.realised["books"] == pytest.approx(0.8, abs=0.05)
-    one.set_weights([0.2, 0.2, 0.6], batch=70)
-    assert one.sampler.log[-1].realised is None
-
-
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():
     lengths = length_lists(sources()) | {"web": [7] * 60}
     message = "lengths: domain 'web', row .* tokens, but lengths has 7"

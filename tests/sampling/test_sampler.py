@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
-from mixopt.sampling import BatchRows, RowOrder, domain_key
+from mixopt.sampling import BatchRows
 
 SIZES = {"web": 1000, "code": 300, "books": 77}
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -276,82 +276,6 @@ def test_a_batch_size_in_the_middle_of_which_the_state_is_gets_refused():
         sampler(batch_size=48).load_state_dict(one.state_dict())
 
 
-def test_a_renamed_domain_goes_on_with_its_rows():
-    one = sampler(max_epochs=1)
-    seen = {row - 1300 for batch in take(one, 6) for row in batch if row >= 1300}
-    sizes = {"web": 1000, "novels": 77, "new": 50}
-    other = sampler(sizes, {"web": 0.5, "novels": 0.3, "new": 0.2}, max_epochs=1)
-    other.load_state_dict(one.state_dict(), map_domains={"books": "novels", "code": None})
-    assert other.batch == 6
-    assert other.counts() == {"web": one.counts()["web"], "novels": len(seen), "new": 0}
-    rows = [row - 1000 for batch in other for row in batch if 1000 <= row < 1077]
-    assert sorted([*rows, *seen]) == list(range(77))
-
-
-def test_a_state_after_a_map_is_itself_a_state():
-    one = sampler()
-    take(one, 6)
-    sizes = {"web": 1000, "books": 90}
-    weights = {"web": 0.5, "books": 0.5}
-    other, third = sampler(sizes, weights), sampler(sizes, weights)
-    other.load_state_dict(one.state_dict(), map_domains={"code": None})
-    take(other, 3)
-    third.load_state_dict(json.loads(json.dumps(other.state_dict())))
-    assert take(third, 20) == take(other, 20)
-
-
-def test_a_renamed_domain_keeps_the_order_of_its_rows_in_states_to_come():
-    one = sampler()
-    take(one, 6)
-    sizes = {"web": 1000, "code": 300, "novels": 77}
-    other, third = (sampler(sizes, list(WEIGHTS.values())) for _ in range(2))
-    other.load_state_dict(one.state_dict(), map_domains={"books": "novels"})
-    assert other.state_dict()["row_keys"] == ["web", "code", "books"]
-    third.load_state_dict(json.loads(json.dumps(other.state_dict())))
-    expected = take(one, 20)
-    assert take(other, 20) == expected
-    assert take(third, 20) == expected
-
-
-@pytest.mark.parametrize("batch_size", [24, 12])
-def test_a_map_of_nothing_leaves_the_stream_as_it_is(batch_size):
-    one = sampler()
-    take(one, 6)
-    other = sampler(batch_size=batch_size)
-    other.load_state_dict(one.state_dict(), map_domains={})
-    assert joined(take(other, 20)) == joined(take(one, 20))[: 20 * batch_size]
-
-
-def test_a_domain_with_other_rows_begins_its_next_epoch():
-    one = sampler()
-    take(one, 6)
-    other = sampler({**SIZES, "books": 90})
-    other.load_state_dict(one.state_dict(), map_domains={})
-    rows = [row - 1300 for batch in take(other, 15) for row in batch if row >= 1300]
-    assert len(set(rows)) == len(rows) == 72
-
-
-def test_a_domain_added_later_starts_its_first_epoch_at_row_0():
-    one = sampler()
-    take(one, 6)
-    other = sampler({**SIZES, "new": 50}, {"web": 0.5, "code": 0.1, "books": 0.1, "new": 0.3})
-    other.load_state_dict(one.state_dict(), map_domains={})
-    assert other.counts()["new"] == 0
-    rows = [row - 1377 for batch in take(other, 3) for row in batch if row >= 1377]
-    order = RowOrder([50], [domain_key(0, "new")]).rows(np.zeros(50, int), np.arange(50))
-    assert sorted(rows) == sorted(order[: len(rows)].tolist())
-    assert 20 <= len(rows) <= 23
-
-
-def test_the_next_epoch_has_the_order_of_that_epoch():
-    one = MixtureSampler({"a": 10}, [1.0], batch_size=4)
-    take(one, 1)
-    other = MixtureSampler({"a": 12}, [1.0], batch_size=4)
-    other.load_state_dict(one.state_dict(), map_domains={})
-    second = take(MixtureSampler({"a": 12}, [1.0], batch_size=4), 6)[3:]
-    assert [sorted(batch) for batch in take(other, 3)] == [sorted(batch) for batch in second]
-
-
 REFUSED_STATES = {
     "its seed is 0, here it is 1": {"seed": 1},
     "domain 'web' had 1000 rows, here it has 999": {"sizes": {**SIZES, "web": 999}},
@@ -384,22 +308,9 @@ def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
 )
 def test_what_is_not_a_state_is_refused(state, message):
     with pytest.raises(
-        SamplerError, match=f"not a state of format 'mixopt-sampler/3': .*{message}"
+        SamplerError, match=f"not a state of format 'mixopt-sampler/4': .*{message}"
     ):
         sampler().load_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    ("map_domains", "message"),
-    [
-        ({"boks": None}, "the state has no 'boks'; did you mean 'books'"),
-        ({"web": "code", "books": None}, "'web' and 'code' both go to 'code'"),
-        ({"web": "wob"}, "'web' would continue as 'wob', which is not here"),
-    ],
-)
-def test_a_map_of_domains_that_cannot_be_is_refused(map_domains, message):
-    with pytest.raises(SamplerError, match=message):
-        sampler().load_state_dict(sampler().state_dict(), map_domains=map_domains)
 
 
 REFUSED_WEIGHTS = [
