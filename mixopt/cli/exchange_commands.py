@@ -54,7 +54,7 @@ def import_command(
     ],
     out: Annotated[Path, option("--out", "trials.parquet, L.csv, or a folder of shards.", "PATH")],
     tokenizer: Annotated[Text, option("--tokenizer", "The files are tokens of it.", "NAME")] = None,
-    format: Annotated[Text, option("--format", "megatron, datatrove, llmc, npy or raw.")] = None,
+    format: Annotated[Text, option("--format", "megatron, datatrove, npy or raw.")] = None,
     dtype: Annotated[
         Text, option("--dtype", "uint16, uint32, ...; required for raw tokens.")
     ] = None,

@@ -33,7 +33,7 @@ from mixopt.system import (
     without_secrets,
 )
 
-TokenFormat = Literal["megatron", "datatrove", "llmc", "npy", "raw"]
+TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 Size = tuple[Literal["tokens", "bytes"], int]
 
@@ -48,7 +48,6 @@ _UNUSED = {
     ("megatron", "document_end"): "its index says where documents end",
     ("datatrove", "document_end"): "its .index says where documents end",
     ("npy", "dtype"): "a .npy says its type",
-    ("llmc", "dtype"): "its header says the type",
 }
 
 

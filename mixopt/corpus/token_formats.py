@@ -2,7 +2,6 @@
 
     megatron    PREFIX.bin and PREFIX.idx (version 1); the index says type and documents
     datatrove   NAME.ds with its .index and .metadata, which say documents and type
-    llmc        a .bin with the header of llm.c and modded-nanogpt, which says the type
     npy         numpy's array of integers, in C order; its header says the type
     raw         integers alone, as nanoGPT, OLMo-core, dolma and `tofile` write; needs `dtype`
 
@@ -38,9 +37,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 PART = 1 << 20  # tokens that are in memory at a time
 BLOCK = 4096  # tokens of a piece, where it is not known where documents end
 _NUMPY = b"\x93NUMPY"
-_LLMC_HEADER = 1024
-_LLMC_TYPES = {(20240520, 1): "uint16", (20240801, 7): "uint32"}  # magic and version
-_LLMC_MAGIC = tuple(magic.to_bytes(4, "little") for magic, _ in _LLMC_TYPES)
+_LLMC = (20240520, 20240801)  # how files of llm.c and modded-nanogpt begin
 _DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
 _ENDS = np.dtype("<u8")
 _MEGATRON = b"MMIDIDX\x00\x00"
@@ -58,7 +55,7 @@ _HEADERS = {  # how files begin that hold more than tokens
     b"\xfd7zXZ": "xz: unpack it",
     b"\x89HDF": "HDF5: write its tokens alone",
     b"MMIDIDX": "Megatron's index: name the .bin beside it",
-    **dict.fromkeys(_LLMC_MAGIC, "llm.c's: use format 'llmc'"),
+    **{m.to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out" for m in _LLMC},
 }
 
 
@@ -168,8 +165,6 @@ def _kind(path: Path) -> str | None:
     if path.suffix == ".idx":
         return "megatron"
     if path.suffix == ".bin":
-        if _first_bytes(path, 4) in _LLMC_MAGIC:
-            return "llmc"
         return "megatron" if path.with_suffix(".idx").exists() else "raw"
     if path.suffix == ".npy":
         return "npy" if _first_bytes(path, len(_NUMPY)) == _NUMPY else "raw"
@@ -257,17 +252,6 @@ def _raw(path: Path, dtype: str | None) -> TokenFile:
             " or dtype='uint32'"
         )
     return TokenFile(path, (path,), TYPES[dtype], _count(path, TYPES[dtype]))
-
-
-def _llmc(path: Path, dtype: str | None) -> TokenFile:
-    header = np.frombuffer(_first_bytes(path, 12).ljust(12, b"\0"), "<i4")
-    found = _LLMC_TYPES.get(tuple(header[:2].tolist()))
-    if found is None:
-        raise CorpusError(f"{path}: not llm.c's format: its header begins {header.tolist()}")
-    _check_type(path, found, dtype)
-    tokens = _count(path, TYPES[found], _LLMC_HEADER)
-    _check_count(path, tokens, int(header[2]), "its header has")
-    return TokenFile(path, (path,), TYPES[found], tokens, _LLMC_HEADER)
 
 
 def _npy(path: Path, dtype: str | None) -> TokenFile:
@@ -447,7 +431,6 @@ def _at_blocks(parts: Iterator[NDArray[Any]]) -> Iterator[_Cut]:
 FORMATS: dict[str, Callable[[Path, str | None], TokenFile]] = {
     "megatron": _megatron,
     "datatrove": _datatrove,
-    "llmc": _llmc,
     "npy": _npy,
     "raw": _raw,
 }

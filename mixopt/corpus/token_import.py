@@ -110,7 +110,6 @@ def import_tokens(
     format: str | None = None,
     tokenizer: str,
     document_end: int | None = None,
-    copy: bool = False,
     dtype: str | None = None,
     vocab_size: int | None = None,
 ) -> TokenShards:
@@ -119,10 +118,9 @@ def import_tokens(
     Args:
         source: Files, Megatron's prefixes, globs and folders, one or many; all of one format.
         out: The folder of shards, such as `corpus/web/train`; it must not be there.
-        format: megatron, datatrove, llmc, npy or raw; found by looking at the files if not given.
+        format: megatron, datatrove, npy or raw; found by looking at the files if not given.
         tokenizer: Name of the tokenizer, kept in the index.
         document_end: The end-of-document id, to count documents where the format does not.
-        copy: Copy also where a link would do.
         dtype: The type of a stored token, uint8, uint16, uint32, int32 or int64; needed where the
             files do not say it.
         vocab_size: Ids of the tokenizer, >= 1; known without it for `bytes`, `bpe:<ids>` and a
@@ -151,7 +149,7 @@ def import_tokens(
     )
     known = sum(one.documents or 0 for one in files.files)
     is_linked = False
-    if files.can_be_linked and not copy:
+    if files.can_be_linked:
         ended = sum(_ended(files, one, part) for one in files.files for part in files.parts(one))
         is_linked = files.link(out, tokenizer, documents=known + ended)
     if not is_linked:

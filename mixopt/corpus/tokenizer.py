@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,12 +28,10 @@ END_OF_DOCUMENT = "<|endoftext|>"
 MIN_BPE = 257
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
-_MAX_REASON = 160  # characters of what transformers says
 _LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
 # What tokenizers without a configuration call the end of a document.
 _USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no download"
-_GIVE = f"give a folder with its {FILE}, that of a prepared corpus, or a name on the hub"
 
 
 class Spans(NamedTuple):
@@ -186,8 +183,7 @@ def open_tokenizer(name: str) -> Tokenizer:
     made_with = prepared_tokenizer(name)
     if made_with is not None:
         return saved_tokenizer(Path(name).expanduser(), made_with)
-    path = _tokenizer_file(name)
-    return _converted(name) if path is None else FastTokenizer.from_file(path, name)
+    return FastTokenizer.from_file(_tokenizer_file(name), name)
 
 
 def check_tokenizer_name(name: str) -> None:
@@ -233,39 +229,24 @@ def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
         raise CorpusError(f"{where}: cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _converted(name: str) -> FastTokenizer:
-    """Let transformers make a fast tokenizer of one that has no `tokenizer.json`."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise PluginError(
-            f"tokenizer {name!r} has no {FILE} and needs transformers: pip install transformers"
-        ) from error
-    try:
-        slow: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = shorten(str(error), _MAX_REASON, placeholder=" ...")
-        raise CorpusError(f"tokenizer {name!r}: {reason}; {_GIVE}") from error
-    inner, end = getattr(slow, "backend_tokenizer", None), slow.eos_token or slow.sep_token
-    if inner is None:
-        raise CorpusError(f"tokenizer {name!r}: transformers makes no {FILE} of it; {_GIVE}")
-    if end is None:
-        raise CorpusError(f"tokenizer {name!r} has no end-of-sequence token; set its eos_token")
-    return FastTokenizer(inner, end)
-
-
-def _tokenizer_file(name: str) -> Path | None:
-    """Return the `tokenizer.json` that a name stands for, None where transformers is needed."""
+def _tokenizer_file(name: str) -> Path:
+    """Return the `tokenizer.json` that a name stands for."""
     local = Path(name).expanduser()
     if local.is_file():
         return local
+    path: Path | None
     if local.is_dir():
-        return local / FILE if (local / FILE).exists() else None
-    if _is_path(name):
+        path = local / FILE if (local / FILE).exists() else None
+    elif _is_path(name):
         raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
-    path = _fetch(name, FILE)
-    if path is not None:
+    else:
+        path = _fetch(name, FILE)
         _fetch(name, CONFIG)
+    if path is None:
+        raise CorpusError(
+            f"tokenizer {name!r} has no {FILE}: write one, AutoTokenizer.from_pretrained(...)"
+            f".save_pretrained(FOLDER), and name the folder, or {_OTHERWISE}"
+        )
     return path
 
 

@@ -28,7 +28,6 @@ from mixopt.corpus.tokenizer import (
     FastTokenizer,
     Tokenizer,
     bpe_vocabulary,
-    open_tokenizer,
     plain_name,
     read_inner,
 )
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 _MAX_IDS = 1 << 32  # ids that a shard can have
 _USUAL = 50_000  # ids of a tokenizer of which nothing is known
-# Files of which any says that a folder has a tokenizer.
-_SLOW_FILES = (CONFIG, "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 class Vocabulary(NamedTuple):
@@ -109,13 +106,10 @@ def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
 
 def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
     """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
-    if (folder / FILE).is_file():
-        inner = read_inner(folder / FILE, str(folder / FILE))
-        ids = inner.get_vocab(with_added_tokens=True)
-        return _identity(str(folder), ids, max(ids.values(), default=-1) + 1)
-    if not any((folder / name).is_file() for name in _SLOW_FILES):
+    if not (folder / FILE).is_file():
         return None
-    return identity_of(str(folder), open_tokenizer(str(folder)))
+    ids = read_inner(folder / FILE, str(folder / FILE)).get_vocab(with_added_tokens=True)
+    return _identity(str(folder), ids, max(ids.values(), default=-1) + 1)
 
 
 def byte_tokens() -> list[str]:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from token_writers import write_llmc, write_megatron, write_nanogpt
+from token_writers import write_megatron, write_nanogpt
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, count_domains, prepare_corpus, tokens_per_byte
@@ -105,12 +105,12 @@ def test_the_same_documents_are_held_out_of_every_format_that_knows_documents(fo
     tokens = [encode(text) for text in TEXTS]
     write_megatron(folder / "web", tokens)
     write_nanogpt(folder / "train.bin", tokens)
-    write_llmc(folder / "shard.bin", [token for document in tokens for token in document])
+    np.save(folder / "shard.npy", np.concatenate(tokens).astype(np.uint16))
     raw = {"path": "train.bin", "format": "raw", "dtype": "uint16", "document_end": END}
-    llmc = {"path": "shard.bin", "format": "llmc", "document_end": END}
+    npy = {"path": "shard.npy", "format": "npy", "document_end": END}
     held = [
         documents(prepared(folder, {"web": source}, name=f"c{k}").domains[0].validation)
-        for k, source in enumerate((MEGATRON, raw, llmc))
+        for k, source in enumerate((MEGATRON, raw, npy))
     ]
     assert held[0] == held[1] == held[2]
 

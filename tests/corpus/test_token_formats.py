@@ -6,7 +6,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-from token_writers import write_llmc, write_megatron, write_nanogpt, write_olmo
+from token_writers import write_megatron, write_nanogpt, write_olmo
 
 from mixopt.corpus import token_formats
 from mixopt.corpus.token_formats import (
@@ -50,13 +50,9 @@ def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path, dtype, name):
     assert documents(found, 0) == DOCUMENTS
 
 
-def test_tokens_that_nanogpt_llmc_and_olmo_write_are_read(tmp_path):
+def test_tokens_that_nanogpt_and_olmo_write_are_read(tmp_path):
     write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
     assert tokens(read(tmp_path / "train.bin", "raw", dtype="uint16")) == TOKENS
-    write_llmc(tmp_path / "a.bin", TOKENS)
-    write_llmc(tmp_path / "b.bin", [70_000, *TOKENS], "llama-3")
-    assert tokens(read(tmp_path / "a.bin", "llmc")) == TOKENS
-    assert tokens(read(tmp_path / "b.bin", "llmc")) == [70_000, *TOKENS]
     write_olmo(tmp_path / "part-0-00000.npy", TOKENS)
     assert tokens(read(tmp_path / "part-0-00000.npy", "raw", dtype="uint16")) == TOKENS
 
@@ -203,13 +199,13 @@ def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch)
 
 def test_a_folder_with_the_tokens_of_two_tools_is_refused_with_both_names(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
-    write_llmc(tmp_path / "shard_000.bin", TOKENS)
+    write_nanogpt(tmp_path / "shard_000.bin", DOCUMENTS)
     (tmp_path / "README.md").write_text("what it is")
-    for format in (None, "megatron", "llmc"):
+    for format in (None, "megatron", "raw"):
         with pytest.raises(CorpusError) as caught:
             find_token_files([str(tmp_path)], format)
-        assert "has tokens of llmc (shard_000.bin) and megatron (web.bin)" in str(caught.value)
-    assert [p.name for p in find_token_files([str(tmp_path / "shard*")], "llmc")] == [
+        assert "has tokens of raw (shard_000.bin) and megatron (web.bin)" in str(caught.value)
+    assert [p.name for p in find_token_files([str(tmp_path / "shard*")], "raw")] == [
         "shard_000.bin"
     ]
 
@@ -220,8 +216,8 @@ def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
         find_token_files([str(tmp_path)], "raw")
     write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
     assert [p.name for p in find_token_files([str(tmp_path)], "raw")] == ["train.bin"]
-    with pytest.raises(CorpusError, match=r"its tokens are raw, such as train.bin, not llmc"):
-        find_token_files([str(tmp_path)], "llmc")
+    with pytest.raises(CorpusError, match=r"its tokens are raw, such as train.bin, not npy"):
+        find_token_files([str(tmp_path)], "npy")
 
 
 def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):

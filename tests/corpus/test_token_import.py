@@ -28,13 +28,6 @@ def test_megatrons_files_are_linked_not_copied(tmp_path, dtype, code, ours):
     assert MixtureDataset({"web": TokenShards.open(tmp_path / "out")}, length=4).sizes == {"web": 2}
 
 
-def test_a_prefix_names_megatrons_files(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    shards = import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="gpt2", copy=True)
-    assert shards.read(0, 4).tolist() == [5, 6, 7, 0]
-    assert not (tmp_path / "out" / "00000.bin").samefile(tmp_path / "web.bin")
-
-
 def test_a_linked_file_that_changes_is_found_out(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="gpt2")
@@ -64,9 +57,8 @@ def test_raw_tokens_need_a_type(tmp_path):
 @pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
 def test_raw_tokens_of_each_type_are_read(tmp_path, dtype):
     np.array(TOKENS, dtype).tofile(tmp_path / "train.bin")
-    for copy in (False, True):
-        shards = imported(tmp_path, "train.bin", dtype=dtype, copy=copy)
-        assert shards.read(0, len(shards)).tolist() == TOKENS
+    shards = imported(tmp_path, "train.bin", dtype=dtype)
+    assert shards.read(0, len(shards)).tolist() == TOKENS
 
 
 def test_an_unknown_type_is_refused(tmp_path):
@@ -86,15 +78,11 @@ def test_other_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     refused("it is a zip archive, as .npz is", tmp_path, "a.npz", dtype="uint16")
     (tmp_path / "a.bin.gz").write_bytes(gzip.compress(b"tokens"))
     refused("it is gzip: unpack it", tmp_path, "a.bin.gz", dtype="uint16")
-    (tmp_path / "a.bin").write_bytes(llmc())
-    refused("it is llm.c's: use format 'llmc'", tmp_path, "a.bin",
-            format="raw", dtype="uint16")  # fmt: skip
+    (tmp_path / "a.bin").write_bytes((20240520).to_bytes(4, "little") + bytes(2044))
+    refused("it is llm.c's: leave its first 1,024 bytes out", tmp_path, "a.bin", dtype="uint16")
 
 
 def test_a_type_that_contradicts_the_file_is_refused(tmp_path):
-    (tmp_path / "a.bin").write_bytes(llmc())
-    refused("its tokens are uint16, not 'uint32'; leave out dtype", tmp_path, "a.bin",
-            dtype="uint32")  # fmt: skip
     write_megatron(tmp_path / "web", DOCUMENTS)
     refused("web.idx: its tokens are uint16, not 'int32'", tmp_path, "web", dtype="int32")
 
@@ -107,13 +95,10 @@ def test_a_type_that_contradicts_the_file_is_refused(tmp_path):
         ({"tokenizer": "mine", "vocab_size": 400}, "'mine' has the ids 0 to 399"),
     ],
 )
-@pytest.mark.parametrize("copy", [False, True])
-def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(
-    tmp_path, options, reason, copy
-):
+def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(tmp_path, options, reason):
     np.array([*TOKENS, 400, 5], "<u2").tofile(tmp_path / "train.bin")
     refused(f"train.bin: token 11 is 400: {reason}; is this its tokenizer", tmp_path, "train.bin",
-            dtype="uint16", copy=copy, **options)  # fmt: skip
+            dtype="uint16", **options)  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
@@ -147,20 +132,6 @@ def refused(message, tmp_path, name, *, tokenizer="gpt2", **options):
     assert "\n" not in str(caught.value)
 
 
-def llmc(dtype="<u2", magic=20240520, version=1):
-    header = np.zeros(256, "<i4")
-    header[:3] = magic, version, len(TOKENS)
-    return header.tobytes() + np.array(TOKENS, dtype).tobytes()
-
-
-def test_llmcs_tokens_of_32_bits_are_read_by_their_header(tmp_path):
-    (tmp_path / "a.bin").write_bytes(llmc("<u4", 20240801, 7))
-    shards = imported(tmp_path, "a.bin")
-    assert (shards.dtype.name, shards.read(0, 11).tolist()) == ("uint32", TOKENS)
-    (tmp_path / "b.bin").write_bytes(llmc("<u4", 20240801, 8))
-    refused("not llm.c's format: its header begins [20240801, 8, 11]", tmp_path, "b.bin")
-
-
 def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     content = (tmp_path / "web.idx").read_bytes()
@@ -181,18 +152,6 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
         except CorpusError:
             continue
         assert (found.documents, found.dtype.name) == (3, "uint16")
-
-
-def test_llmcs_tokens_are_copied_without_the_header(tmp_path):
-    header = np.zeros(256, "<i4")
-    header[:3] = 20240520, 1, len(TOKENS)
-    content = header.tobytes() + np.array(TOKENS, "<u2").tobytes()
-    (tmp_path / "train.bin").write_bytes(content)
-    shards = import_tokens(tmp_path / "train.bin", tmp_path / "out", tokenizer="gpt2")
-    assert shards.read(0, len(shards)).tolist() == TOKENS
-    (tmp_path / "train.bin").write_bytes(content[:-4])
-    with pytest.raises(CorpusError, match="truncated or altered: 9 tokens, but its header has 11"):
-        import_tokens(tmp_path / "train.bin", tmp_path / "other", tokenizer="gpt2")
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -240,8 +199,3 @@ def test_a_folder_without_a_name_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match="the path is empty"):
         import_tokens("", tmp_path / "out", tokenizer="gpt2")
-
-
-def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(CorpusError, match="'megatrn'; did you mean 'megatron'"):
-        import_tokens(tmp_path / "x", tmp_path / "out", tokenizer="t", format="megatrn")

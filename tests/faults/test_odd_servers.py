@@ -7,7 +7,6 @@ import pytest
 from odd_servers import closed_port, odd_server
 from run_log import RunLog
 
-from mixopt.tracking import sync
 from mixopt.tracking.record import Position
 
 pytest.importorskip("mlflow")
@@ -36,17 +35,3 @@ def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
     assert warnings[0].endswith(f"or by: mixopt sync {tmp_path} --uri http://{address}")
     assert "\n" not in warnings[0]
     assert len(Position().take(tmp_path / "metrics.jsonl", 1000)) == 200
-
-
-def test_sync_gives_a_server_that_drips_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixopt.tracking.outcomes.ANSWER_SECONDS", 8.0)
-    with odd_server(200, drips=True) as server:
-        uri = f"http://{server.address}"
-        log = RunLog(tmp_path, experiment="toy", uri=f"http://127.0.0.1:{closed_port()}")
-        log.log({"loss": 1.0}, 0)
-        log.close()
-        began = time.monotonic()
-        result = sync(tmp_path, uri)
-        assert result.trouble == f"{uri}: no answer for 8 s"
-        assert time.monotonic() - began < 8.0 + SECONDS
-        assert server.asked

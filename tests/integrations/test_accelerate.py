@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from itertools import islice
 
 import pytest
-from places import SUPPORT
-from ranks import finish, start_ranks
+from ranks import on_ranks
 from sampler_rows import located
 from torch.utils.data import DataLoader
 from trainer_parts import random_rows
 
-from mixopt import MixtureSampler
+from mixopt import MixtureLoader, MixtureSampler, MixtureStream, SamplerError
 
 pytest.importorskip("accelerate", reason="accelerate is absent")
+from accelerate import Accelerator, DataLoaderConfiguration
+
 pytestmark = pytest.mark.nightly
 
-JOB = SUPPORT / "accelerate_job.py"
 BATCHES = 7
 MESSAGE = (
     "accelerate's prepare() would split each batch over the ranks a second time: do not prepare "
@@ -25,17 +25,68 @@ MESSAGE = (
 )
 
 
+WEIGHTS = [0.5, 0.3, 0.2]
+
+
+def loader(dataset):
+    """Ours."""
+    return MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8))
+
+
+def plain(dataset):
+    """A DataLoader of torch's over our sampler."""
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20)
+    return DataLoader(dataset, batch_sampler=order)
+
+
+def whole(dataset):
+    """One over a sampler that gives all ranks' rows, for accelerate to split."""
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20, rank=0, world_size=1)
+    return DataLoader(dataset, batch_sampler=order)
+
+
+def stream(_):
+    """One over our stream."""
+    rows = {name: [{"row": k} for k in range(99)] for name in ("web", "code", "books")}
+    return DataLoader(MixtureStream(rows, WEIGHTS, batch_size=8, batches=20), batch_size=None)
+
+
+def outcome(accelerator, make):
+    """Rows of the first batches of this rank, or what was said."""
+    made = make(random_rows())
+    try:
+        prepared = accelerator.prepare(made)
+        rows = [
+            list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True))
+            for b in islice(prepared, BATCHES)
+        ]
+    except SamplerError as error:
+        return str(error)
+    return {"same": prepared is made, "rows": rows}
+
+
+def outcomes():
+    """Try each, dispatched by rank 0 and not."""
+    found = {}
+    for dispatches in (False, True):
+        for make in (loader, plain, whole, stream):
+            setting = DataLoaderConfiguration(
+                dispatch_batches=dispatches, split_batches=make is whole
+            )
+            accelerator = Accelerator(cpu=True, dataloader_config=setting)
+            found[f"{make.__name__} {dispatches}"] = outcome(accelerator, make)
+    return found
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    out = tmp_path_factory.mktemp("accelerate")
-    finish(start_ranks(2, JOB, out))
-    return [json.loads((out / f"found.{rank}").read_text()) for rank in range(2)]
+def found():
+    return on_ranks(2, __file__, "outcomes")
 
 
 def expected():
     order = MixtureSampler(random_rows().sizes, [0.5, 0.3, 0.2], batch_size=8)
     pairs = [located(order, k, k + 1) for k in range(BATCHES)]
-    return [[list(p) for p in zip(d.tolist(), r.tolist(), strict=True)] for d, r in pairs]
+    return [list(zip(d.tolist(), r.tolist(), strict=True)) for d, r in pairs]
 
 
 @pytest.mark.parametrize("dispatches", [False, True])
@@ -60,8 +111,6 @@ def test_accelerate_may_split_what_is_not_split_yet(found, dispatches):
 
 
 def test_one_process_may_prepare_what_it_likes():
-    from accelerate import Accelerator
-
     order = MixtureSampler(random_rows().sizes, [0.5, 0.3, 0.2], batch_size=8, batches=3)
     prepared = Accelerator(cpu=True).prepare(DataLoader(random_rows(), batch_sampler=order))
     assert len(list(prepared)) == 3

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from places import SUPPORT
-from ranks import finish, kill, start_ranks
 from sampler_rows import located
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
@@ -29,7 +25,6 @@ pytestmark = [
 LENGTH = 16
 WEIGHTS = [0.5, 0.3, 0.2]
 OTHER = [0.0, 0.1, 0.9]
-JOB = SUPPORT / "sampler_job.py"
 
 
 @pytest.fixture(scope="module")
@@ -365,45 +360,3 @@ def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, 
 def test_a_loader_is_stateful_as_torchtitan_asks(dataset):
     assert isinstance(loader(dataset), Stateful)
     assert isinstance(sampler(dataset), Stateful)
-
-
-# --- a real job on two ranks -------------------------------------------------------------------
-
-
-def batches_of(out, world_size, start, stop):
-    """Rows of each batch over all ranks, from what the ranks wrote."""
-    parts = []
-    for rank in range(world_size):
-        lines = [json.loads(line) for line in (out / f"rows.{rank}").read_text().splitlines()]
-        parts.append({batch: [tuple(pair) for pair in rows] for batch, rows in lines})
-    return [[pair for part in parts for pair in part[k]] for k in range(start, stop)]
-
-
-def steered(dataset, steps):
-    """Global batches of the job's rule for weights, in one process and undisturbed."""
-    order, batches = sampler(dataset), []
-    for step in range(1, steps + 1):
-        domain, row = located(order, step - 1, step)
-        batches.append(list(zip(domain.tolist(), row.tolist(), strict=True)))
-        order.received(step)
-        if step % 7 == 0:
-            seen = np.bincount(domain, minlength=3) + 1.0
-            order.set_weights((seen / seen.sum()).tolist())
-    return batches
-
-
-def test_a_killed_job_of_two_ranks_goes_on_with_the_same_stream(corpus, dataset, tmp_path):
-    ranks = start_ranks(2, JOB, corpus, tmp_path, 40)
-    state = tmp_path / "state.json"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (
-        state.exists() and json.loads(state.read_text())["position"] >= 15 * 8
-    ):
-        time.sleep(0.01)
-    kill(ranks)
-    reached = json.loads(state.read_text())["position"] // 8
-    assert 15 <= reached < 40
-    before = batches_of(tmp_path, 2, 0, reached)
-    finish(start_ranks(1, JOB, corpus, tmp_path, 40))
-    after = batches_of(tmp_path, 1, reached, 40)
-    assert before + after == steered(dataset, 40)

@@ -5,19 +5,18 @@ These run in the environment that `make trainers` makes: `make test-trainers`.
 
 from __future__ import annotations
 
-import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
-from places import SUPPORT
-from ranks import finish, start_ranks
+from ranks import on_ranks
 from sampler_rows import located
 from torch.utils.data import DataLoader
 
 from mixopt import MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus import TokenShards, TokenWriter
-from mixopt.sampling import Schedule
+from mixopt.sampling import Schedule, check_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
@@ -194,14 +193,33 @@ def test_a_schedule_says_weights_and_batch(rows):
     assert found == [domain for domain, _ in places(rows.sizes, 240, (9, OTHER))]
 
 
+def parted():
+    """Return what a sampler of Megatron's parallel state, 2 x 2, says, takes and gives."""
+    warnings.simplefilter("ignore")
+    from megatron.core import parallel_state
+
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=2, create_gloo_process_groups=False
+    )
+    sizes = {"web": 90, "code": 41, "books": 17}
+    with pytest.raises(SamplerError) as refused:
+        MixtureSampler(sizes, WEIGHTS, batch_size=8)
+    part = {
+        "rank": parallel_state.get_data_parallel_rank(),
+        "world_size": parallel_state.get_data_parallel_world_size(),
+    }
+    order = MixtureSampler(sizes, WEIGHTS, batch_size=8, **part)
+    check_ranks(order)
+    return str(refused.value), list(part.values()), next(iter(order))
+
+
 @pytest.mark.nightly
-def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(tmp_path):
-    finish(start_ranks(4, SUPPORT / "megatron_job.py", tmp_path))
-    said = [json.loads((tmp_path / f"said.{rank}").read_text()) for rank in range(4)]
-    assert [one["part"] for one in said] == [[0, 2], [0, 2], [1, 2], [1, 2]]
-    assert said[0]["rows"] == said[1]["rows"] != said[2]["rows"] == said[3]["rows"]
-    for one in said:
-        assert one["refused"] == (
+def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank():
+    refused, parts, rows = zip(*on_ranks(4, __file__, "parted"), strict=True)
+    assert parts == ([0, 2], [0, 2], [1, 2], [1, 2])
+    assert rows[0] == rows[1] != rows[2] == rows[3]
+    for message in refused:
+        assert message == (
             "2 processes share a replica of the model (Megatron's TENSOR_MODEL_PARALLEL_GROUP) and"
             " need the same rows: give rank=parallel_state.get_data_parallel_rank() and"
             " world_size=parallel_state.get_data_parallel_world_size()"

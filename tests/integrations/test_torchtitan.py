@@ -7,11 +7,10 @@ the barrier of its time limits, which asks for a numbered device.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-from places import PROJECT, SUPPORT
+import titan_job
+from places import PROJECT
 from ranks import finish, start_ranks
 
 from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
@@ -41,9 +40,8 @@ def corpus(tmp_path_factory):
 def trained(library, corpus, out, steps, *, replicas=1, tensor=1):
     """Run the trainer; return the parts and what each process was fed."""
     sizes = library, corpus, out, steps, replicas, tensor
-    finish(start_ranks(replicas * tensor, SUPPORT / "titan_job.py", *sizes))
-    files = [out / f"fed.{steps}.{rank}" for rank in range(replicas * tensor)]
-    return [json.loads(file.read_text()) for file in files]
+    ranks = start_ranks(replicas * tensor, titan_job.__file__, "trained", *sizes, group=None)
+    return finish(ranks)
 
 
 def rows_fed(ranks):

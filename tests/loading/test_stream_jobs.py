@@ -11,13 +11,59 @@ from itertools import islice
 
 import pytest
 import torch
-from places import SUPPORT
-from ranks import finish, kill, start_ranks
-from stream_job import AHEAD, lines, other_weights, stream
+import torch.distributed as dist
+from ranks import kill, on_ranks, start_ranks
+from stream_sources import SIZES, hub, numbered, tokens_of
 
 from mixopt import MixtureStream, SamplerError
+from mixopt.system import write_json
 
 BATCHES = 24
+AHEAD = 4  # batches from a decision to where it holds: more than workers are asked for
+
+
+def stream(**options):
+    sources = {
+        "web": hub(numbered("web"), 6),
+        "code": numbered("code"),
+        "books": hub(numbered("books"), 1).shuffle(seed=1, buffer_size=30),
+    }
+    rows = {"length": 16, "tokenize": tokens_of, "batch_size": 8, "buffer": 40}
+    return MixtureStream(sources, dict.fromkeys(SIZES, 1 / 3), **rows, **options)
+
+
+def other_weights(seen_D):
+    return ((seen_D + 1) / (seen_D + 1).sum()).tolist()
+
+
+def lines(batch):
+    """What a batch has, for a file: domain and tokens of each sample."""
+    return list(zip(batch["domain"].tolist(), batch["input_ids"].tolist(), strict=True))
+
+
+def trained(out, workers):
+    """Train to the last batch, from where the state is; write what is delivered."""
+    one = stream(workers=workers, prefetch=AHEAD - 1)
+    state = out / "state.json"
+    if state.exists():
+        one.load_state_dict(json.loads(state.read_text()))
+    with (out / f"rows.{dist.get_rank()}").open("a") as log:
+        for batch in one:
+            log.write(json.dumps([batch["batch"], batch["position"], lines(batch)]) + "\n")
+            log.flush()
+            seen = torch.bincount(batch["domain"], minlength=3).double()
+            dist.all_reduce(seen)
+            done = batch["batch"] + 1
+            if done % 7 == 0:  # every rank computes the same weights from the same counts
+                one.set_weights(other_weights(seen), done + AHEAD - 1)
+            if done % 5 == 0:
+                found = one.state_dict()
+                if dist.get_rank() == 0:
+                    write_json(state, found)
+                dist.barrier()
+            if done == BATCHES:
+                break
+            time.sleep(0.01)
 
 
 def undisturbed(batches):
@@ -44,14 +90,14 @@ def delivered(out):
 
 @pytest.mark.nightly
 def test_killed_ranks_and_workers_go_on_as_other_numbers_sample_by_sample(tmp_path):
-    ranks = start_ranks(2, SUPPORT / "stream_job.py", tmp_path, BATCHES, 2)
+    ranks = start_ranks(2, __file__, "trained", tmp_path, 2)
     end = time.monotonic() + 120
     while not state_of(tmp_path) >= 10:
         assert time.monotonic() < end
         time.sleep(0.02)
     kill(ranks)
     assert len(delivered(tmp_path)) < BATCHES
-    finish(start_ranks(1, SUPPORT / "stream_job.py", tmp_path, BATCHES, 3))
+    on_ranks(1, __file__, "trained", tmp_path, 3)
     batches = delivered(tmp_path)
     assert [len(batch) for batch in batches] == [8] * BATCHES
     assert batches == list(undisturbed(BATCHES))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ from driver_parts import (
 )
 
 from mixopt import MixtureSampler
-from mixopt.online import Driver, DriverOptions, driver as module
+from mixopt.online import Driver, DriverOptions
 
 
 class Asked(Turning):
@@ -86,11 +84,6 @@ def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
     assert loop.estimator.asked == asked
 
 
-def test_a_plan_that_is_late_ends_with_the_step_that_decides_it():
-    loop = Loop(Asked(1), lead=3).go(4)
-    assert (loop.plan().first, loop.plan().last, loop.plan().until) == (5, 4, 2)
-
-
 # What it tells --------------------------------------------------------------------------------
 
 
@@ -98,53 +91,6 @@ def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
     estimator = Asked(5, held_out=True)
     Loop(estimator, observe_every=2, lead=0, evaluate=held_out_of()).go(10)
     assert [told.step for told in estimator.told] == [2, 4, 5, 6, 8, 10]
-
-
-def test_an_estimator_that_raised_is_told_no_more(caplog):
-    loop = Loop(observe_every=1, lead=0).go(2)
-    loop.estimator.deaf = KeyError("web")
-    loop.go(3)
-    loop.estimator.deaf = None
-    loop.go(6)
-    assert loop.driver.frozen == "KeyError in observe: 'web'"
-    assert [told.step for told in loop.estimator.told] == [1, 2]
-    assert loop.estimator.asked == 1
-    assert caplog.record_tuples == [
-        ("mixopt.online", logging.WARNING, "the mixture is frozen: KeyError in observe: 'web'")
-    ]
-
-
-def test_time_is_counted_where_it_is_spent(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-
-    def spend(seconds, then=None):
-        now[0] += seconds
-        return then
-
-    class Slow(Asked):
-        def observe(self, observation):
-            spend(1000)
-            super().observe(observation)
-
-    evaluate = held_out_of()
-    loop = Loop(
-        Slow(3, held_out=True),
-        evaluate=lambda: spend(10, evaluate()),
-        observe_every=2,  # told at step 3, before the evaluation
-        lead=1,
-    )
-    spend(100)
-    loop.driver.start()
-    for step in range(1, 4):
-        spend(1)
-        rows = np.array(next(iter(loop.order)))
-        domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-        loop.driver.record(losses_of(rows, step), domain)
-        loop.driver.step()
-    spent = loop.driver.cost
-    assert (spent.perturbed_steps, spent.perturbed_seconds) == (3, 3)
-    assert (spent.evaluations, spent.evaluation_seconds) == (1, 10)
 
 
 # Where it freezes -----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driver_parts import Turning, driver_over, loader_over_rows, sampler, train
+from driver_parts import Turning, driver_over, loader_over_rows, sampler
 
 from mixopt.errors import EstimatorError
 
@@ -19,17 +19,6 @@ from mixopt.errors import EstimatorError
 def test_what_an_estimator_cannot_work_with_is_said_at_once(needs, options, said):
     with pytest.raises(EstimatorError, match=said):
         driver_over(sampler(), Turning(needs=(needs,)), **options)
-
-
-def test_an_evaluation_that_misses_a_domain_is_an_error_that_names_it():
-    order = sampler()
-    driver = driver_over(
-        order,
-        Turning(3, held_out=True),
-        evaluate=lambda: {"a": (1.0, 1), "b": (1.0, 0), "c": (1.0, 1)},
-    )
-    with pytest.raises(EstimatorError, match=r"'b' has no held-out tokens: evaluate\(\) returned"):
-        train(driver, order, until=5)
 
 
 def test_a_loop_that_records_nothing_is_told():

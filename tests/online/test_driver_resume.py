@@ -39,32 +39,11 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
         assert states[0] == states[1]
 
 
-def test_asking_for_the_state_changes_nothing(tmp_path):
-    logs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    for log, asks in zip(logs, (False, True), strict=True):
-        order = sampler()
-        driver = driver_over(order, Turning(3), log=log, lead=2, observe_every=2)
-        for step in range(1, 20):
-            train(driver, order, until=step)
-            if asks:
-                driver.state_dict()
-    assert logs[0].read_bytes() == logs[1].read_bytes()
-
-
 def test_a_fresh_run_begins_its_log_anew(tmp_path):
     log = tmp_path / "log.jsonl"
     run(log, 9)
     run(log, 1)
     assert [line["batch"] for line in lines(log)] == [0, 0]
-
-
-def test_a_driver_that_is_made_after_the_loader_went_on_knows_the_reference_still(tmp_path):
-    _, order, state = run(tmp_path / "log.jsonl", 10)
-    assert order.mixture_at(10).array.tolist() != START
-    estimator = Turning()
-    driver = driver_over(order, estimator)
-    driver.load_state_dict(state["driver"])
-    assert estimator.setting.reference_D.tolist() == START
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path):

@@ -89,19 +89,6 @@ def test_the_field_and_the_value_are_in_the_message(place, value, message, state
         driver().load_state_dict(replaced(state, place, value))
 
 
-def test_an_estimator_that_cannot_go_on_is_as_it_was(state):
-    one = driver()
-    one.start()
-    before = dict(vars(one._estimator))
-    broken = replaced(state, ("estimator",), {"count": 3})
-    message = "Turning cannot resume from the driver's state: KeyError: 'pace'"
-    with pytest.raises(EstimatorError, match=message):
-        one.load_state_dict(broken)
-    assert {k: str(v) for k, v in vars(one._estimator).items()} == {
-        k: str(v) for k, v in before.items()
-    }
-
-
 # --- Our estimators -----------------------------------------------------------------------------
 
 

@@ -24,11 +24,6 @@ def test_a_line_has_batch_step_weights_and_why(tmp_path):
     )
 
 
-def test_a_line_of_a_shadow_says_so(tmp_path):
-    written(MixtureLog(tmp_path / "log"), shadow=True)
-    assert json.loads((tmp_path / "log").read_bytes())["shadow"] is True
-
-
 def test_lines_are_added_and_counted_in_bytes(tmp_path):
     log = MixtureLog(tmp_path / "log")
     assert log.size == 0
@@ -106,11 +101,6 @@ def test_weights_are_those_of_the_log_and_losses_those_of_the_metrics(tmp_path):
     assert found.held_out == {"code": ([10], [3.1])}
     assert found.trained == {"code": ([10, 20], [3.0, 2.0]), "prose": ([10], [2.5])}
     assert found.last == 20
-
-
-def test_without_a_log_the_weights_are_those_of_the_metrics(tmp_path):
-    write_metrics(tmp_path)
-    assert read_history(tmp_path).weights == ((10, MIXTURES[0]), (20, MIXTURES[1]))
 
 
 def test_the_log_of_a_driver_in_another_loop_is_read_alone(tmp_path):

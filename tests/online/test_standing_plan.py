@@ -41,15 +41,6 @@ def test_a_plan_ends_so_many_steps_after_the_last_that_was_seen():
     }
 
 
-def test_a_plan_does_not_end_before_it_is_decided():
-    assert (standing(steps=1, now=14).last, standing(steps=1, now=14).until) == (14, 11)
-
-
-def test_a_plan_with_an_evaluation_has_all_its_steps():
-    plan = standing(held_out=True)
-    assert (plan.first, plan.last, plan.until, plan.held_out) == (13, 17, 15, True)
-
-
 # Why it cannot be -----------------------------------------------------------------------------
 
 
@@ -102,15 +93,6 @@ def test_what_was_drawn_before_a_step_is_not_left():
     assert why_not([0.4, 0.4, 0.2], steps=1, first=2, order=order) is None
 
 
-@pytest.mark.parametrize("first", [1, 3])
-def test_only_the_steps_that_the_run_has_left_are_drawn(first):
-    order = limited(50 * first)
-    left = 50 * first - order.counts(first - 1)["a"]
-    assert why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first) is None
-    said = why_not([0.4, 0.4, 0.2], 9, first, order=order, run=first + 1)
-    assert said == f"domain 'a': it takes 80 samples, but only {left} are left (max_epochs)"
-
-
 def test_long_samples_are_fewer():
     lengths = {"a": 4.0, "b": 1.0, "c": 1.0}
     options = {"steps": 1, "order": limited(40), "tokens_per_sample": lengths}
@@ -130,11 +112,6 @@ def test_a_stream_that_ends_before_a_step_is_said():
 def shares(weights, reference=START, lower=NONE, upper=ALL):
     arrays = (np.array(one, np.float64) for one in (weights, reference, lower, upper))
     return rounded_shares(*arrays).tolist()
-
-
-def test_remainders_that_are_even_go_in_order():
-    assert shares([0.25005, 0.25005, 0.4999]) == [0.2501, 0.25, 0.4999]
-    assert shares([0.2500501, 0.2500503, 0.4998996]) == [0.2501, 0.25, 0.4999]
 
 
 @pytest.mark.parametrize(
@@ -157,11 +134,6 @@ def test_shares_are_finer_where_the_multiples_do_not_add_up():
     weights = [0.33335, 0.33335, 0.3333]
     assert shares(weights, lower=[0.33332, 0.33332, 0.33325]) == weights
     assert shares(weights, upper=[0.33338, 0.33338, 0.33335]) == weights
-
-
-def test_what_bounds_add_is_taken_from_the_smallest_remainders():
-    weights = [0.25001, 0.25001, 0.49998]
-    assert shares(weights, lower=[0.25001, 0.25001, 0]) == [0.2501, 0.2501, 0.4998]
 
 
 @settings(max_examples=50)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import resource
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from pretrain_runs import write_config
-from ranks import finish, start_ranks
+from ranks import on_ranks
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn, optim
 
 from mixopt.config import dump_sections
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining import Checkpoints, joined, load_pretraining
+from mixopt.pretraining.checkpoints import _Writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-JOB = Path(__file__).parents[1] / "support" / "checkpoint_job.py"
 STATE = {
     "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
 }  # fmt: skip
@@ -169,6 +167,23 @@ def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
 
 
+def failing(where, rank, out):
+    """Write a checkpoint that one rank fails at: its shard, or what rank 0 puts beside it."""
+    files = {"experts.npz": None} if where == "beside" else {}  # which is no content
+    with joined("cpu") as ranks:
+        if where == "shard" and rank == ranks.rank:
+            _Writer.write_data = no_memory
+        try:
+            with Checkpoints(out, ranks) as checkpoints:
+                checkpoints.save(*filled(1.0), 1, STATE, files=files)
+        except MixoptError as error:
+            return type(error).__name__, str(error)
+
+
+def no_memory(*_):
+    raise MemoryError("no memory for a buffer")
+
+
 @pytest.mark.parametrize(
     ("where", "rank", "why"),
     [
@@ -178,11 +193,9 @@ def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_
     ],
 )
 def test_whatever_ends_the_thread_of_one_rank_ends_all_with_a_line(where, rank, why, tmp_path):
-    finish(start_ranks(2, JOB, where, rank, tmp_path))
-    said = [json.loads((tmp_path / f"said.{one}").read_text()) for one in range(2)]
-    line = f"{tmp_path}/checkpoints/.step-00000001.tmp: cannot be written: {why}"
-    assert said[0] == {"error": line, "kind": "RunError"}
-    assert said[1] == {"error": line, "kind": "OtherRankError"}
+    line = f"{tmp_path}/.step-00000001.tmp: cannot be written: {why}"
+    said = on_ranks(2, __file__, "failing", where, rank, tmp_path)
+    assert said == [("RunError", line), ("OtherRankError", line)]
 
 
 def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):

@@ -6,10 +6,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import sharded_start_job
 import torch
 from made_models import SMALL, made_model
 from pretrain_runs import write_config
-from ranks import finish, start_ranks
+from ranks import on_ranks
 from sharded_start_job import alone
 
 from mixopt.testing import tiny_corpus
@@ -17,7 +18,6 @@ from mixopt.testing import tiny_corpus
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-JOB = Path(__file__).parents[1] / "support" / "sharded_start_job.py"
 TINY = {"layers": 2, "width": 32, "heads": 2, "ff": 48}
 MODELS = {
     "decoder": {"name": "decoder", "options": TINY},
@@ -71,7 +71,7 @@ def started(models):
     def of(ranks: int, kind: str, name: str) -> list[dict]:
         if (ranks, kind, name) not in found:
             kinds, names = JOBS[ranks]
-            finish(start_ranks(ranks, JOB, models, ",".join(kinds), *names))
+            on_ranks(ranks, sharded_start_job.__file__, "start_all", models, kinds, names)
             for one, model in product(kinds, names):
                 files = [models / f"{model}.{one}.{rank}.pt" for rank in range(ranks)]
                 found[ranks, one, model] = [torch.load(f, weights_only=False) for f in files]

@@ -158,23 +158,6 @@ def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():
     assert all(plan.perturbs == ("sweep " in plan.tag) for plan in plans)
 
 
-def test_another_seed_sweeps_in_another_order():
-    orders = {
-        tuple(
-            plan.tag
-            for plan in finished(run_of(7, seed=seed), recorded_losses(7), update_steps=300)[1]
-        )
-        for seed in (0, 0, 1, 2)
-    }
-    assert len(orders) == 3
-
-
-def test_a_single_round_is_the_static_variant():
-    _, plans = finished(run_of(3), recorded_losses(3), update_steps=600, sweeps=2, sweep_steps=5)
-    assert [plan.steps for plan in plans] == [0, *[5] * 6, 570]
-    assert not plans[-1].held_out
-
-
 def test_a_last_round_without_room_for_its_sweeps_is_not_begun():
     setting = run_of(3, steps=250)
     _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)
@@ -190,12 +173,6 @@ def test_left_to_itself_it_sweeps_in_15_percent_of_the_steps():
         sweeps = sum(plan.steps for plan in plans if "sweep " in plan.tag)
         assert 0.1 < sweeps / steps <= 0.15
         assert len(of_rounds(plans)) == 20
-
-
-def test_without_a_step_size_it_sweeps_and_stays():
-    _, plans = finished(run_of(3), recorded_losses(3), eta=0.0, update_steps=100)
-    assert sum("sweep " in plan.tag for plan in plans) == 36
-    np.testing.assert_allclose(of_rounds(plans), np.full((6, 3), 1 / 3), rtol=1e-15)
 
 
 def test_the_learned_prior_is_kept():
@@ -250,22 +227,6 @@ def test_realised_counts_find_it_when_batches_are_not_what_was_planned():
     np.testing.assert_allclose(realised.matrix_MD / 2, matrix_MD, atol=1e-12)
     planned = linear_world(7, matrix_MD, in_eights, **options)
     assert np.abs(planned.matrix_MD / 2 - matrix_MD).max() > 1e-3
-
-
-def test_a_target_that_is_not_trained_on_moves_the_mixture_along_its_row():
-    target = ("exam",)
-    setting = run_of(3, target)
-    losses_NM = recorded_losses(1)
-    _, plans = finished(setting, losses_NM, update_steps=600, sweep_steps=2, eta=0.9)
-    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
-    falls_D = np.zeros(3)
-    for place, j in enumerate(hot):
-        falls_D[j] += (losses_NM[place, 0] - losses_NM[place + 1, 0]) / 2
-    mix = np.full((3, 3), 0.125) + 0.625 * np.eye(3)
-    row_D = np.linalg.solve(mix, falls_D)
-    row_D = row_D - min(row_D.min(), 0)
-    weights_D = np.exp(0.9 * row_D / row_D.sum())
-    np.testing.assert_allclose(plans[-1].weights_D, weights_D / weights_D.sum(), rtol=1e-12)
 
 
 def test_evaluations_that_the_objective_leaves_out_do_not_count():

@@ -89,12 +89,6 @@ def test_bounded_weights_are_a_mixture_within_the_bounds(weights):
     assert (bounded_D <= upper_D).all()
 
 
-def test_weights_within_the_bounds_stay_as_they_are_to_the_last_bit():
-    estimator = started(StratifiedEstimator())
-    weights_D = np.array([0.1, 0.2, 0.7])
-    assert np.array_equal(estimator.bounded(weights_D), weights_D / weights_D.sum())
-
-
 def test_held_out_losses_may_come_after_the_last_step_of_a_plan():
     estimator = started(SkillItEstimator(update_steps=10))
     estimator.observe(told(10))
@@ -105,23 +99,11 @@ def test_held_out_losses_may_come_after_the_last_step_of_a_plan():
     assert estimator.plan().weights_D[0] > estimator.plan().weights_D[2]
 
 
-def test_a_plan_that_the_loop_held_for_longer_ends_with_its_held_out_losses():
-    estimator = started(SkillItEstimator(update_steps=10))
-    estimator.observe(told(12, [3.0, 2.0, 1.0]))
-    assert estimator.plan().steps == 10
-    assert estimator.plan().tag == "losses at step 12"
-
-
 def test_training_on_without_the_held_out_losses_that_were_asked_for_is_an_error():
     estimator = started(SkillItEstimator(update_steps=10))
     estimator.observe(told(10))
     with pytest.raises(EstimatorError, match="held-out losses were asked for after step 10"):
         estimator.observe(told(15))
-
-
-def test_a_run_must_be_started():
-    with pytest.raises(EstimatorError, match=r"odm: no run is started; call start\(setting\)"):
-        ODMEstimator().plan()
 
 
 # Observations -----------------------------------------------------------------------------------

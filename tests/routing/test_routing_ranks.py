@@ -2,44 +2,56 @@
 
 import numpy as np
 import pytest
-import routing_job
-import torch
-from ranks import finish, start_ranks
+import torch.distributed as dist
+from ranks import on_ranks
 from routing_job import DOMAINS, batches, tiny
+from torch import nn
 
+from mixopt.errors import RoutingError
 from mixopt.routing import RouterStats
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("ranks")
-    finish(start_ranks(2, routing_job.__file__, out))
-    return out
+def wrapped(kind, model):
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(model)
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.layers:
+        fully_shard(layer)
+    return fully_shard(model)
 
 
-@pytest.fixture(scope="module")
-def alone():
-    model, data = tiny(), batches()
+def counted(kind):
+    """Count on this rank; return what is said before the sum, and the state after it."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    model = wrapped(kind, tiny())
     stats = RouterStats.attach(model, DOMAINS)
-    for tokens, ids, mask in [*data, data[-1]]:
-        with stats.domains(ids, mask):
-            model(tokens)
-    return stats.total()
+    for tokens, ids, mask in batches():
+        mine = slice(rank, None, world)
+        with stats.domains(ids[mine], mask[mine]):
+            loss = model(tokens[mine]).square().mean()
+        loss.backward()
+        stats.reduce()
+    with stats.domains(ids[mine], mask[mine]):
+        model(tokens[mine])
+    try:
+        message = str(stats.table())
+    except RoutingError as error:
+        message = str(error)
+    stats.reduce()
+    return message, stats.state_dict()
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_ranks_together_count_what_one_counts(kind, folder, alone):
-    first, second = (
-        torch.load(folder / f"{kind}.{rank}.pt", weights_only=True) for rank in range(2)
-    )
-    assert first == second
-    together = RouterStats.attach(tiny(), DOMAINS)
-    together.load_state_dict(first)
-    for one, two in zip(alone.layers, together.total().layers, strict=True):
-        assert np.array_equal(one.counts_DE, two.counts_DE)
-
-
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_a_rank_does_not_tell_its_own_counts_for_those_of_all(kind, folder):
-    message = (folder / f"{kind}.0.txt").read_text()
+def test_two_ranks_together_count_what_one_counts(kind):
+    (message, first), (_, second) = on_ranks(2, __file__, "counted", kind)
     assert message.startswith("1 batches of this rank are not reduced: call stats.reduce()")
+    assert first == second
+    model, data = tiny(), batches()
+    alone, together = (RouterStats.attach(one, DOMAINS) for one in (model, tiny()))
+    for tokens, ids, mask in [*data, data[-1]]:
+        with alone.domains(ids, mask):
+            model(tokens)
+    together.load_state_dict(first)
+    for one, two in zip(alone.total().layers, together.total().layers, strict=True):
+        assert np.array_equal(one.counts_DE, two.counts_DE)

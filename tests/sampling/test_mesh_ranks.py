@@ -2,22 +2,119 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-from mesh_job import OTHER, SIZES, WEIGHTS
-from ranks import finish, start_ranks
+import torch.distributed as dist
+from ranks import on_ranks
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mixopt import MixtureSampler, SamplerError
+from mixopt import MixtureSampler, MixtureStream
+from mixopt.errors import MixoptError, SamplerError
+from mixopt.sampling import check_ranks
 
 pytestmark = pytest.mark.nightly
-JOB = Path(__file__).parents[1] / "support" / "mesh_job.py"
+
+SIZES = {"web": 90, "code": 41, "books": 17}
+WEIGHTS = [0.5, 0.3, 0.2]
+OTHER = [0.2, 0.3, 0.5]
 
 
-def said_by(kind, out):
-    finish(start_ranks(4, JOB, kind, out))
-    return [json.loads((out / f"said.{rank}").read_text()) for rank in range(4)]
+def over(**options):
+    return MixtureSampler(SIZES, WEIGHTS, batch_size=8, **options)
+
+
+def mesh_of(names, *sizes):
+    return init_device_mesh("cpu", sizes, mesh_dim_names=names)
+
+
+def error_of(act):
+    try:
+        act()
+    except MixoptError as error:
+        return str(error)
+    return None
+
+
+def taken(order, stop):
+    """Rows of the batches up to one, with a change of weights on the way."""
+    rows = []
+    for part in order:
+        rows.append(part)
+        if order.batch == 11:
+            order.set_weights(OTHER, 14)
+        if order.batch == stop:
+            return rows
+    return rows
+
+
+def trained():
+    """Train on 2 x 2 processes."""
+    order = over(mesh=mesh_of(("dp", "tp"), 2, 2))
+    rows = taken(order, 40)
+    check_ranks(order)
+    return [order.rank, order.world_size], rows, order.state_dict()
+
+
+def resumed(state):
+    """Go on from a state on 4 x 1."""
+    order = over(mesh=mesh_of(("dp", "tp"), 4, 1))
+    order.load_state_dict(state)
+    return [order.rank, order.world_size], taken(order, 70)
+
+
+def parts():
+    """The parts that meshes of other names and shapes give."""
+    whole = mesh_of(("pp", "dp_replicate", "dp_shard", "tp"), 1, 2, 2, 1)
+    two = mesh_of(("data", "pp"), 2, 2)
+    orders = {
+        "replicate, shard": over(mesh=whole),
+        "shard alone": over(mesh=whole["dp_shard"]),
+        "flattened": over(mesh=whole["dp_replicate", "dp_shard"]._flatten("batch")),
+        "data": over(mesh=two),
+        "named by its user": over(mesh=mesh_of(("rows", "tp"), 2, 2)["rows"]),
+        "unnamed": over(mesh=init_device_mesh("cpu", (4,))),
+    }
+    found = {name: [order.rank, order.world_size] for name, order in orders.items()}
+    texts = {"web": ["a b"] * 9}
+    stream = MixtureStream(texts, [1.0], batch_size=8, tokenize=str.split, mesh=two)
+    return {**found, "position of a stream": next(iter(stream))["position"]}
+
+
+def refused():
+    """What is said of meshes that do not say along what data are split."""
+    model = mesh_of(("tp", "pp"), 2, 2)
+    return {
+        "none": error_of(lambda: over(mesh=model)),
+        "model": error_of(lambda: over(mesh=model["tp"])),
+        "unknown": error_of(lambda: over(mesh=mesh_of(("dp", "ep"), 2, 2))),
+        "unnamed": error_of(lambda: over(mesh=init_device_mesh("cpu", (2, 2)))),
+        "both": error_of(lambda: over(mesh=model, rank=0, world_size=2)),
+        "object": error_of(lambda: over(mesh="dp")),
+        "nothing given": error_of(over),
+        "numbers": error_of(lambda: over(rank=0, world_size=1)),
+        "part of the job": error_of(
+            lambda: over(mesh=DeviceMesh("cpu", [0, 1], mesh_dim_names=("dp",)))
+        ),
+    }
+
+
+def one_peer_changed():
+    """One process of a replica changes the weights, and a checkpoint is written."""
+    order = over(mesh=mesh_of(("dp", "tp"), 2, 2))
+    if dist.get_rank() == 3:
+        order.set_weights(OTHER, 22)
+    return error_of(lambda: check_ranks(order))
+
+
+def wrong_numbers():
+    """Numbers that are no ranks along data parallelism."""
+    uneven = over(rank=[0, 0, 0, 1][dist.get_rank()], world_size=2)
+    mesh = mesh_of(("dp", "tp"), 2, 2)
+    sizes = over(mesh=mesh) if dist.get_rank() else over(rank=0, world_size=4)
+    return {
+        "uneven": error_of(lambda: check_ranks(uneven)),
+        "sizes": error_of(lambda: check_ranks(sizes)),
+        "peers": error_of(lambda: check_ranks(over(mesh=mesh))),
+    }
 
 
 def expected(stop):
@@ -27,25 +124,22 @@ def expected(stop):
     return order.order.rows(0, stop).tolist()
 
 
-def test_peers_take_the_same_rows_and_a_job_of_another_shape_goes_on_with_the_rest(tmp_path):
-    said = said_by("trained", tmp_path)
-    assert [one["part"] for one in said] == [[0, 2], [0, 2], [1, 2], [1, 2]]
-    assert said[0]["rows"] == said[1]["rows"]
-    assert said[2]["rows"] == said[3]["rows"]
-    halves = zip(said[0]["rows"], said[2]["rows"], strict=True)
-    assert [one + other for one, other in halves] == expected(40)
+def test_peers_take_the_same_rows_and_a_job_of_another_shape_goes_on_with_the_rest():
+    said = on_ranks(4, __file__, "trained")
+    assert [part for part, _, _ in said] == [[0, 2], [0, 2], [1, 2], [1, 2]]
+    _, rows, states = zip(*said, strict=True)
+    assert (rows[0], rows[2]) == (rows[1], rows[3])
+    assert [one + other for one, other in zip(rows[0], rows[2], strict=True)] == expected(40)
+    assert states == (states[0],) * 4
 
-    states = {(tmp_path / f"state.{rank}").read_text() for rank in range(4)}
-    assert len(states) == 1
-
-    said = said_by("resumed", tmp_path)
-    assert [one["part"] for one in said] == [[rank, 4] for rank in range(4)]
-    quarters = zip(*(one["rows"] for one in said), strict=True)
+    said = on_ranks(4, __file__, "resumed", states[0])
+    assert [part for part, _ in said] == [[rank, 4] for rank in range(4)]
+    quarters = zip(*(rows for _, rows in said), strict=True)
     assert [[*a, *b, *c, *d] for a, b, c, d in quarters] == expected(70)[40:]
 
 
-def test_the_rank_is_that_along_the_dimensions_that_split_data(tmp_path):
-    said = said_by("parts", tmp_path)
+def test_the_rank_is_that_along_the_dimensions_that_split_data():
+    said = on_ranks(4, __file__, "parts")
     by_rank = [[rank, 4] for rank in range(4)]
     halves = [[0, 2], [0, 2], [1, 2], [1, 2]]
     assert {name: [one[name] for one in said] for name in said[0]} == {
@@ -59,10 +153,8 @@ def test_the_rank_is_that_along_the_dimensions_that_split_data(tmp_path):
     }
 
 
-def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_dimensions(
-    tmp_path,
-):
-    said = said_by("refused", tmp_path)
+def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_dimensions():
+    said = on_ranks(4, __file__, "refused")
     begins = {
         "none": "the mesh has the dimensions 'tp', 'pp', of which none splits data; give the one",
         "model": "the mesh has the dimensions 'tp', of which none splits data",
@@ -80,14 +172,14 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
     assert [one["part of the job"] for one in said] == [None, None, missing, missing]
 
 
-def test_weights_that_one_peer_alone_changed_are_found_at_a_checkpoint(tmp_path):
-    said = said_by("one_peer_changed", tmp_path)
-    assert "rank 3 has a different order of samples from rank 0" in said[0]["error"]
-    assert len({one["error"] for one in said}) == 1
+def test_weights_that_one_peer_alone_changed_are_found_at_a_checkpoint():
+    said = on_ranks(4, __file__, "one_peer_changed")
+    assert "rank 3 has a different order of samples from rank 0" in said[0]
+    assert said == [said[0]] * 4
 
 
-def test_numbers_that_are_no_ranks_along_data_parallelism_are_found(tmp_path):
-    said = said_by("wrong_numbers", tmp_path)
+def test_numbers_that_are_no_ranks_along_data_parallelism_are_found():
+    said = on_ranks(4, __file__, "wrong_numbers")
     for one in said:
         assert one["peers"] is None
         assert one["uneven"].startswith(

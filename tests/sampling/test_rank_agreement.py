@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-from ranks import finish, start_ranks
+import torch.distributed as dist
+from ranks import on_ranks
 
-from mixopt import MixtureSampler
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt.errors import SamplerError
+from mixopt.integrations import MixtureState
 from mixopt.sampling import check_ranks
 
-JOB = Path(__file__).parents[1] / "support" / "agreement_job.py"
+SIZES = {"web": 500, "code": 500, "books": 500}
+WEIGHTS, OTHER = [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]
 
 
-def said_by(ranks, kind, out):
-    finish(start_ranks(ranks, JOB, kind, out))
-    return [json.loads((out / f"said.{rank}").read_text()) for rank in range(ranks)]
+def over(**options):
+    return MixtureSampler(SIZES, WEIGHTS, **{"batch_size": 12} | options)
 
 
-def sampler(**options):
-    given = {"batch_size": 8, "rank": 0, "world_size": 2} | options
-    return MixtureSampler({"web": 100, "code": 50}, [0.5, 0.5], **given)
+def trained(kind):
+    """Take 30 batches, and write a checkpoint; return what was raised."""
+    last = dist.get_rank() == dist.get_world_size() - 1
+    order = over(seed=int(last)) if kind == "seed" else over()
+    if kind == "apart":
+        before = over()
+        before.received(40 + last)
+        order.load_state_dict(before.state_dict())
+    if kind == "part":
+        order = over(rank=0, world_size=dist.get_world_size())
+    rows = {name: [{"x": k} for k in range(size)] for name, size in SIZES.items()}
+    mixture = MixtureLoader(MixtureDataset(rows), order) if kind != "sampler" else order
+    for _ in mixture:
+        if order.batch == 20 and kind in {"sampler", "loader", "alike"}:
+            mixture.set_weights(OTHER if last or kind == "alike" else WEIGHTS, 22)
+        if order.batch >= 30:
+            break
+    try:
+        MixtureState(mixture).state_dict()
+    except SamplerError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("kind", ["sampler", "loader"])
-def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint(kind, tmp_path):
-    said = said_by(3, kind, tmp_path)
-    assert len({one["error"] for one in said}) == 1
-    assert said[0]["error"].startswith(
+def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint(kind):
+    first, *others = on_ranks(3, __file__, "trained", kind)
+    assert others == [first] * 2
+    assert first.startswith(
         "rank 2 has a different order of samples from rank 0: its weights differ from batch 22 on"
     )
-    assert "\n" not in said[0]["error"]
+    assert "\n" not in first
 
 
 @pytest.mark.parametrize(
@@ -42,35 +61,30 @@ def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint(kind, tmp
         ("apart", "its position is 504, there it is 492"),
     ],
 )
-def test_another_seed_part_or_checkpoint_on_one_rank_is_found(kind, text, tmp_path):
-    said = said_by(2, kind, tmp_path)
-    assert text in said[0]["error"]
-    assert said[0]["error"] == said[1]["error"]
+def test_another_seed_part_or_checkpoint_on_one_rank_is_found(kind, text):
+    first, second = on_ranks(2, __file__, "trained", kind)
+    assert text in first
+    assert first == second
 
 
 @pytest.mark.nightly
-def test_weights_that_all_ranks_changed_alike_are_no_error(tmp_path):
-    assert said_by(2, "alike", tmp_path) == [{"error": None, "batches": 30}] * 2
+def test_weights_that_all_ranks_changed_alike_are_no_error():
+    assert on_ranks(2, __file__, "trained", "alike") == [None] * 2
 
 
-@pytest.mark.nightly
-def test_the_state_of_a_driver_finds_them(tmp_path):
-    said = said_by(2, "driver", tmp_path)
-    assert said[0]["batches"] == 11
-    assert "its weights differ from batch 90 on" in said[1]["error"]
+def sampler(**options):
+    given = {"batch_size": 8, "rank": 0, "world_size": 2} | options
+    return MixtureSampler({"web": 100, "code": 50}, [0.5, 0.5], **given)
 
 
 def test_without_other_processes_there_is_nothing_to_check():
     check_ranks(sampler())
 
 
-def test_the_fingerprint_is_the_same_on_every_rank():
-    assert sampler(rank=0).fingerprint == sampler(rank=1).fingerprint
-
-
-def test_the_fingerprint_tells_weights_seed_batch_size_and_place_apart():
+def test_the_fingerprint_tells_weights_seed_batch_size_and_place_apart_and_not_ranks():
     changed, further = sampler(), sampler()
     changed.set_weights([0.4, 0.6], 7)
     next(iter(further))
     every = [sampler(), changed, further, sampler(seed=1), sampler(batch_size=4)]
     assert len({one.fingerprint for one in every}) == len(every)
+    assert sampler(rank=0).fingerprint == sampler(rank=1).fingerprint

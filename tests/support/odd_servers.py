@@ -1,11 +1,11 @@
-"""HTTP servers on 127.0.0.1 that hang, drip, refuse, or answer with a status alone, for tests."""
+"""HTTP servers on 127.0.0.1 that hang, refuse, or answer with a status alone, for tests."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -14,9 +14,9 @@ class OddServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, status: int | None, *, hello: bool, drips: bool = False) -> None:
+    def __init__(self, status: int | None, *, hello: bool) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.status, self.hello, self.drips = status, hello, drips
+        self.status, self.hello = status, hello
         self.asked: list[tuple[str, str | None]] = []
         self.closing = threading.Event()
 
@@ -37,23 +37,10 @@ class _Handler(BaseHTTPRequestHandler):
         if status is None:
             self.server.closing.wait(60)
             return
-        if self.server.drips:
-            self._drip()
-            return
         self.send_response(status)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
-
-    def _drip(self) -> None:
-        """Answer with a byte now and then, so that no read takes long."""
-        self.send_response(200)
-        self.send_header("Content-Length", "10000")
-        self.end_headers()
-        with suppress(OSError):
-            while not self.server.closing.wait(0.2):
-                self.wfile.write(b" ")
-                self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_PATCH = _answer
 
@@ -62,17 +49,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def odd_server(
-    status: int | None, *, hello: bool = False, drips: bool = False
-) -> Iterator[OddServer]:
+def odd_server(status: int | None, *, hello: bool = False) -> Iterator[OddServer]:
     """Give a server.
 
     Args:
         status: What it answers; None where it hangs.
         hello: Whether it answers well when it is knocked at.
-        drips: Whether its answers never end.
     """
-    server = OddServer(status, hello=hello, drips=drips)
+    server = OddServer(status, hello=hello)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import runpy
 import socket
-import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,54 +37,67 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Rank:
-    """A process, and what went wrong in it."""
+    """A process, and what it returns, or what went wrong in it."""
 
     process: BaseProcess
     said: Connection
 
 
-def start_ranks(count, script, *arguments) -> list[Rank]:
-    """Start a script of this folder, which finds its rank in the environment."""
-    job = {
+def start_ranks(count, file, job, *arguments, group="gloo") -> list[Rank]:
+    """Start a function of a file on so many ranks; what it returns can be pickled."""
+    place = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": "1",
     }
-    return [_started(list(map(str, (script, *arguments))), job, rank) for rank in range(count)]
+    return [_started((str(file), job, arguments, group), place, rank) for rank in range(count)]
 
 
-def _started(command, job, rank) -> Rank:
+def on_ranks(count, file, job, *arguments) -> list:
+    """Return what a function of a file returns on each of so many ranks."""
+    return finish(start_ranks(count, file, job, *arguments))
+
+
+def _started(call, place, rank) -> Rank:
     context = forked()
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(command, job | {"RANK": str(rank)}, theirs))
+    environment = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    process = context.Process(target=_run, args=(*call, environment, theirs))
     process.start()
     theirs.close()
     return Rank(process, ours)
 
 
-def _run(command, environment, said) -> None:
-    """Run a script as a process of its own would."""
+def _run(file, job, arguments, group, environment, said) -> None:
+    """Be one rank."""
     import torch
+    import torch.distributed as dist
 
     os.environ |= environment
     multiprocessing.set_start_method(None, force=True)  # else its workers import all again
     torch.set_num_threads(1)
-    sys.argv = command
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        if group is not None:
+            dist.init_process_group(group)
+        said.send(runpy.run_path(file, run_name="job")[job](*arguments))
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
     except BaseException:
         said.send(traceback.format_exc())
         raise
+    os._exit(0)
 
 
-def finish(ranks) -> None:
-    """Wait until all have ended well; none is left where one has not."""
+def finish(ranks) -> list:
+    """Wait until all have ended well, and return what each returned; none is left otherwise."""
     try:
-        for rank in ranks:
-            rank.process.join(300)
-            errors = rank.said.recv() if rank.process.exitcode == 1 else ""
-            assert rank.process.exitcode == 0, errors[-2000:]
+        found = [rank.said.recv() for rank in ranks if rank.said.poll(300)]
+        for rank, text in zip(ranks, found, strict=True):
+            rank.process.join(60)
+            assert rank.process.exitcode == 0, str(text)[-2000:]
+        return found
     finally:
         kill(ranks)
 

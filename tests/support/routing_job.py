@@ -1,21 +1,12 @@
-"""A tiny model with experts, and a job of several ranks that counts them, for the tests of routing.
-
-python routing_job.py OUT    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
-"""
+"""A tiny model with experts, for the tests of routing."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mixopt.errors import RoutingError
-from mixopt.routing import RouterStats, RouterTap
+from mixopt.routing import RouterTap
 
 DOMAINS = ["web", "code", "books"]
 EXPERTS, TOP_K, WIDTH, VOCABULARY = 4, 2, 8, 32
@@ -74,46 +65,3 @@ def batches(count=3, size=4, length=6, seed=1):
         mask[0, length // 2 :] = 0
         out.append((tokens, ids, mask))
     return out
-
-
-def wrapped(kind, model):
-    if kind == "ddp":
-        return nn.parallel.DistributedDataParallel(model)
-    from torch.distributed.fsdp import fully_shard
-
-    for layer in model.layers:
-        fully_shard(layer)
-    return fully_shard(model)
-
-
-def count(kind, out):
-    rank, world = dist.get_rank(), dist.get_world_size()
-    model = wrapped(kind, tiny())
-    stats = RouterStats.attach(model, DOMAINS)
-    for tokens, ids, mask in batches():
-        mine = slice(rank, None, world)
-        with stats.domains(ids[mine], mask[mine]):
-            loss = model(tokens[mine]).square().mean()
-        loss.backward()
-        stats.reduce()
-    with stats.domains(ids[mine], mask[mine]):
-        model(tokens[mine])
-    try:
-        stats.table()
-    except RoutingError as error:
-        (out / f"{kind}.{rank}.txt").write_text(str(error))
-    stats.reduce()
-    torch.save(stats.state_dict(), out / f"{kind}.{rank}.pt")
-
-
-def main(out):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    for kind in ("ddp", "fsdp"):
-        count(kind, out)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    os._exit(0)

@@ -1,16 +1,8 @@
-"""Models for the tests of how a sharded run starts, and a rank that starts with them.
-
-python sharded_start_job.py OUT KINDS MODEL...    with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT
-
-KINDS are fsdp and hsdp, with commas; each MODEL is a file OUT/MODEL.yaml. A rank writes what it has
-after the start to OUT/MODEL.KIND.RANK.pt, and how many bytes it had for that at most.
-"""
+"""Models for the tests of how a sharded run starts, and a rank that starts with them."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -149,15 +141,7 @@ def alone(out: Path, name: str) -> dict:
     }
 
 
-def main(out: Path, kinds: str, names: list[str]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    for kind, name in product(kinds.split(","), names):
-        found = started(out, kind, name)
-        torch.save(found, out / f"{name}.{kind}.{dist.get_rank()}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
-    os._exit(0)
+def start_all(out: Path, kinds: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Write what this rank has after a start with OUT/MODEL.yaml to OUT/MODEL.KIND.RANK.pt."""
+    for kind, name in product(kinds, names):
+        torch.save(started(out, kind, name), out / f"{name}.{kind}.{dist.get_rank()}.pt")

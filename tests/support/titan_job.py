@@ -1,22 +1,12 @@
-"""torchtitan's own trainer on a CPU, for test_torchtitan.
-
-python titan_job.py LIBRARY CORPUS OUT STEPS REPLICAS TENSOR    with RANK, WORLD_SIZE, ...
-
-LIBRARY is the folder of another torchtitan, "" for the one that is installed.
-
-Each process writes what the trainer's step was given to OUT/fed.STEPS.RANK.
-"""
+"""torchtitan's own trainer on a CPU, for test_torchtitan."""
 
 from __future__ import annotations
 
 import collections
 import importlib
-import json
-import os
 import sys
 import types
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 
@@ -120,12 +110,14 @@ def config_of(corpus, out, steps, replicas, tensor):
     )
 
 
-def main(corpus, out, steps, replicas, tensor):
-    masks = []
+def trained(library, *sizes):
+    """Train; return this rank's part, what each step was given, and masks."""
+    if library:  # the folder of another torchtitan
+        sys.path.insert(0, str(library))
+    masks, fed = [], []
     on_cpu()
     dense_attention(masks)
-    trainer = config_of(corpus, out, steps, replicas, tensor).build()
-    fed = []
+    trainer = config_of(*sizes).build()
     step = trainer.forward_backward_step
 
     def seen(*, input_dict, labels, **rest):
@@ -135,18 +127,6 @@ def main(corpus, out, steps, replicas, tensor):
 
     trainer.forward_backward_step = seen
     trainer.train()
-    part = [trainer.dataloader.mixture.sampler.rank, trainer.dataloader.mixture.sampler.world_size]
-    rank = os.environ["RANK"]
-    (out / f"fed.{steps}.{rank}").write_text(
-        json.dumps({"part": part, "fed": fed, "masks": masks[:2]})
-    )
+    sampler = trainer.dataloader.mixture.sampler
     trainer.close()
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("LOCAL_RANK", os.environ["RANK"])
-    if sys.argv[1]:
-        sys.path.insert(0, sys.argv[1])
-    main(Path(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))
-    os._exit(0)
+    return {"part": [sampler.rank, sampler.world_size], "fed": fed, "masks": masks[:2]}

@@ -1,8 +1,7 @@
-"""Token files in the layouts of nanoGPT, llm.c, OLMo-core and Megatron-LM, in a few lines of numpy.
+"""Token files in the layouts of nanoGPT, OLMo-core and Megatron-LM, in a few lines of numpy.
 
-nanoGPT's and OLMo-core's are integers alone. llm.c's begin with 256 integers: a magic number, a
-version and the number of tokens. Megatron's index is written here for what its own writer does not
-do: a version, type or length that is wrong.
+nanoGPT's and OLMo-core's are integers alone. Megatron's index is written here for what its own
+writer does not do: a version, type or length that is wrong.
 """
 
 from __future__ import annotations
@@ -11,18 +10,9 @@ import struct
 
 import numpy as np
 
-LLMC = {"gpt-2": (20240520, 1, "<u2"), "llama-3": (20240801, 7, "<u4")}
-
 
 def write_nanogpt(path, documents):
     np.concatenate(documents).astype("<u2").tofile(path)
-
-
-def write_llmc(path, tokens, kind="gpt-2"):
-    magic, version, dtype = LLMC[kind]
-    header = np.zeros(256, "<i4")
-    header[:3] = magic, version, len(tokens)
-    path.write_bytes(header.tobytes() + np.asarray(tokens, dtype).tobytes())
 
 
 def write_olmo(path, tokens, dtype="<u2"):
