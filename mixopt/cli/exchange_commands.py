@@ -61,7 +61,6 @@ def import_command(
     document_end: Annotated[
         Whole, option("--document-end", "Id of the end-of-document token.")
     ] = None,
-    copy: Annotated[bool, option("--copy", "Copy files of tokens; do not link them.")] = False,
     key: Annotated[Text, option("--key", "Joins tables [default: detected].", "COLUMN")] = None,
     unit: Annotated[str, option("--unit", "nats_per_token or bits_per_byte.")] = "nats_per_token",
     tolerance: Annotated[float, option("--tolerance", "How far weights may miss 1.")] = 0.01,
@@ -88,11 +87,10 @@ def import_command(
             format=format,
             tokenizer=tokenizer,
             document_end=document_end,
-            copy=copy,
             dtype=dtype,
         )
         content: dict[str, Any] = {"tokens": shards.tokens, "documents": shards.documents}
-    elif format or dtype or copy or document_end is not None:
+    elif format or dtype or document_end is not None:
         raise ConfigError("import: tokens need --tokenizer NAME, which is kept in their index")
     elif all(Path(file).suffix in TABLES for file in files):
         trials = read_tables(

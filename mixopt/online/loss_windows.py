@@ -83,7 +83,12 @@ class LossWindow:
     @classmethod
     def read(cls, fields: StateFields, domains: int, evaluations: int) -> LossWindow:
         """Return the window of a state."""
-        sums_RD, held_out = _sums(fields, domains), fields.maybe("held_out", fields.part)
+        sums_RD = _sums(fields, domains)
+
+        def held_out(name: str) -> HeldOut:
+            part = fields.part(name)
+            return HeldOut(part.array("losses_M", (evaluations,)), part.whole("tokens"))
+
         return cls(
             step=fields.whole("step"),
             due=fields.whole("due"),
@@ -91,8 +96,7 @@ class LossWindow:
             sums=lambda: sums_RD,
             tokens_D=fields.array("tokens_D", (domains,), least=0),
             learning_rate=fields.number("learning_rate"),
-            held_out=held_out
-            and HeldOut(held_out.array("losses_M", (evaluations,)), held_out.whole("tokens")),
+            held_out=fields.maybe("held_out", held_out),
         )
 
 

@@ -59,12 +59,11 @@ def check_option(
 
 def pack(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them: arrays as lists, NaN as null."""
-    return {
-        name: np.where(np.isnan(value), None, value.astype(object)).tolist()
-        if isinstance(value, np.ndarray)
-        else value
-        for name, value in values.items()
-    }
+    return {n: _listed(v) if isinstance(v, np.ndarray) else v for n, v in values.items()}
+
+
+def _listed(value: Array) -> Any:
+    return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
 
 
 def unpack(packed: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, Any]:
