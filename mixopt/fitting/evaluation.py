@@ -25,9 +25,10 @@ import numpy as np
 
 from mixopt.errors import TrialsError
 from mixopt.fitting.cross_validation import rmse, spearman
-from mixopt.fitting.fitted import Fit, Prediction
+from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import best_spearman, controls, replicate_spread
 from mixopt.fitting.intervals import conformal_quantile
+from mixopt.fitting.prediction import Prediction
 from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials

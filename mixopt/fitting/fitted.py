@@ -31,7 +31,7 @@ from mixopt.fitting.fit_files import (
     read_trials,
     write_content,
 )
-from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line
+from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line, thin_evidence
 from mixopt.fitting.intervals import (
     Calibration,
     TrialReach,
@@ -41,6 +41,7 @@ from mixopt.fitting.intervals import (
 )
 from mixopt.fitting.pilot_correction import PilotLines
 from mixopt.fitting.pilots import CarriedRegressor, Pilots, aimed, aligned, carried_values
+from mixopt.fitting.prediction import Prediction, as_weights
 from mixopt.fitting.regressor import (
     Learner,
     Predictor,
@@ -60,7 +61,6 @@ from mixopt.system import (
     Trust,
     Update,
     check_trusted,
-    html_table,
     loss_text,
     no_progress,
     rank_text,
@@ -77,95 +77,6 @@ if TYPE_CHECKING:
 SAME = 1e-3  # total variation within which a trial is of the same mixture
 # Of the quantile of held-out errors: those are of one seed, and of fits that lack a fold.
 GAIN_WIDTH = 0.85
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What is predicted for some mixtures.
-
-    Attributes:
-        losses_NM: Losses by evaluation domain.
-        low_NM: Lower ends of their 90% intervals.
-        high_NM: Upper ends.
-        objective_N: The objective.
-        objective_low_N: Lower ends of its 90% intervals.
-        objective_high_N: Upper ends.
-        targets: Names of the evaluation domains.
-
-    Example:
-        >>> found = run.fit.predict([run.natural, run.proposal.mixture])
-        >>> found.objective_N.shape
-        (2,)
-        >>> bool((found.objective_low_N < found.objective_N).all())
-        True
-    """
-
-    losses_NM: Array
-    low_NM: Array
-    high_NM: Array
-    objective_N: Array
-    objective_low_N: Array
-    objective_high_N: Array
-    targets: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
-        """Return a prediction from its middles and half of the widths of its intervals."""
-        return cls(
-            losses_NM=losses_NM,
-            low_NM=losses_NM - halves_NM,
-            high_NM=losses_NM + halves_NM,
-            objective_N=value_N,
-            objective_low_N=value_N - half_N,
-            objective_high_N=value_N + half_N,
-        )
-
-    def agreeing(self, objective: Objective) -> Prediction:
-        """Return the same, where a loss that is the objective is predicted as the objective is."""
-        if objective.kind != "target":
-            return self
-        at, half_N = objective.columns[0], self.objective_high_N - self.objective_N
-        losses_NM, halves_NM = self.losses_NM.copy(), self.high_NM - self.losses_NM
-        losses_NM[:, at] = objective.signs[at] * self.objective_N
-        halves_NM[:, at] = half_N
-        return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """A row for each mixture and number: `mixture`, `target`, `predicted`, `low`, `high`."""
-        rows, names = len(self.losses_NM), (OBJECTIVE, *self.targets)
-        ends = [
-            np.column_stack(pair).ravel()
-            for pair in (
-                (self.objective_N, self.losses_NM),
-                (self.objective_low_N, self.low_NM),
-                (self.objective_high_N, self.high_NM),
-            )
-        ]
-        place = np.repeat(np.arange(rows), len(names))
-        keys = {"mixture": place, "target": list(names) * rows}
-        return pl.DataFrame({**keys, **dict(zip(("predicted", "low", "high"), ends, strict=True))})
-
-    def _repr_html_(self) -> str:
-        """Return a table of the numbers with their 90% intervals, for notebooks."""
-        columns = ("mixture", "target", "predicted", "low", "high")
-        rows = [
-            (str(place), name, *(loss_text(one) for one in numbers))
-            for place, name, *numbers in self.frame.iter_rows()
-        ]
-        return html_table(columns, rows)
-
-
-def _as_weights(
-    weights: ArrayLike | Mapping[str, float] | Sequence[Mapping[str, float]],
-    domains: tuple[str, ...],
-) -> Array:
-    """Return mixtures as an array, shape (N, D), in the order of `domains`."""
-    several = [weights] if isinstance(weights, Mapping) else weights
-    if isinstance(several, Sequence) and several and isinstance(several[0], Mapping):
-        mixtures = [Mixture(one).over(domains) for one in several if isinstance(one, Mapping)]
-        return np.stack([mixture.array for mixture in mixtures])
-    return np.atleast_2d(np.asarray(weights, dtype=np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,7 +315,7 @@ class Fit:
         """
         over, count = objective or self.objective, len(self.targets)
         regressor, aim = aimed(self.regressor, over)
-        points_ND = _as_weights(weights, self.domains)
+        points_ND = as_weights(weights, self.domains)
         means, stds = predict_with_std(regressor, points_ND)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
@@ -437,7 +348,13 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        return "; ".join([summary_line(self.report, self.name), *self.carried_by()])
+        thin = self.thin_evidence()
+        ends = [] if thin is None else [thin]
+        return "; ".join([summary_line(self.report, self.name), *self.carried_by(), *ends])
+
+    def thin_evidence(self) -> str | None:
+        """Say what fewer mixtures than domains can tell; None where there are as many."""
+        return thin_evidence(self.data.weights_ND, self.domains)
 
     def carried_by(self) -> list[str]:
         """Say at which size it predicts, where that is not the trials'."""

@@ -266,3 +266,28 @@ def _ceiling(data: FitData) -> list[Row]:
             best = best_spearman(values_N, spread[0], data.seed)
             rows.append((CEILING, "ceiling", target, best, spread[0]))
     return rows
+
+
+APART = 0.9  # of a share's differences, from which on trials hold it apart from others
+NAMED = 6  # domains that a line names one by one
+
+
+def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
+    """Say what fewer mixtures than domains can tell; None where there are as many.
+
+    A domain is measured where the trials' differences hold its share apart from all others.
+    """
+    different_KD = np.unique(weights_ND.round(4), axis=0)
+    count = len(domains)
+    if len(different_KD) >= count:
+        return None
+    centred_KD = different_KD - different_KD.mean(axis=0)
+    contrasts_DD = (count * np.eye(count) - 1.0) / np.sqrt(count * (count - 1.0))
+    seen_D = ((contrasts_DD @ np.linalg.pinv(centred_KD) @ centred_KD) ** 2).sum(axis=1)
+    apart = [name for name, seen in zip(domains, seen_D, strict=True) if seen >= APART]
+    more = f" and {len(apart) - NAMED} more" if len(apart) > NAMED else ""
+    measured = f"{', '.join(apart[:NAMED])}{more} alone" if apart else "no domain alone"
+    return (
+        f"{len(different_KD)} mixtures cannot tell {count} domains apart: they measure"
+        f" {measured}, and the rest is what domains usually do for their own losses"
+    )

@@ -348,6 +348,7 @@ def proposal_warnings(
     fit, collapsed = request.fit, request.collapsed or ()
     found = [
         _uninformed(fit),
+        fit.thin_evidence(),
         "; ".join(filter(None, (_beaten(proposal), _unsure(proposal)))),
         _kept(kept),
         _unmeasured(request.objective, request.constraints, proposal.mixture, kept),
@@ -364,6 +365,7 @@ def prediction_warnings(
     whose = "the mixture"
     found = [
         _uninformed(fit, "the prediction"),
+        fit.thin_evidence(),
         _far(fit, mixture, whose),
         _collapsed(fit, mixture, collapsed, whose),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,15 +25,17 @@ NATURAL = Mixture({"a": 0.5, "b": 0.3, "c": 0.2})
 NOISE = 0.02
 
 
-def made_fit() -> Fit:
-    """Fit a law that is linear, with trials of the natural mixture that were all unlucky."""
-    rng = np.random.default_rng(3)
-    weights_ND = np.vstack([rng.dirichlet(np.ones(3), 20), np.tile(NATURAL.array, (3, 1))])
-    values_N = 2.0 - weights_ND[:, 0] + NOISE * rng.standard_normal(23)
+RNG = np.random.default_rng(3)
+DRAWN_ND = np.vstack([RNG.dirichlet(np.ones(3), 20), np.tile(NATURAL.array, (3, 1))])
+
+
+def made_fit(weights_ND: np.ndarray = DRAWN_ND, domains: Sequence[str] = DOMAINS) -> Fit:
+    """Fit a law that is linear; the last three trials, of one mixture, were all unlucky."""
+    values_N = 2.0 - weights_ND[:, 0] + NOISE * RNG.standard_normal(len(weights_ND))
     values_N[-3:] = 1.55
     trials, results = [], []
     for row, (weights_D, value) in enumerate(zip(weights_ND, values_N.tolist(), strict=True)):
-        trials.append(Trial(f"t{row}", Mixture.from_array(DOMAINS, weights_D), row))
+        trials.append(Trial(f"t{row}", Mixture.from_array(domains, weights_D), row))
         losses = Losses(1000, {"loss": value}, {"loss": value})
         results.append(TrialResult(f"t{row}", "finished", 1000, 10, 1.0, losses))
     table = Trials.from_results(trials, results, proxy="synthetic")
@@ -85,6 +88,15 @@ def test_what_is_predicted_beyond_the_trials_is_held_back_in_the_objective_and_i
     assert plain < best
     assert found.objective_N[0] == held_back(np.array(plain), best, error)
     assert found.losses_NM[0, 0] == found.objective_N[0]
+
+
+def test_fewer_mixtures_than_domains_say_which_domains_they_measure():
+    shares_N = np.linspace(0.1, 0.7, 7)
+    rest_ND = np.outer(1 - shares_N, np.full(9, 1 / 9))
+    fit = made_fit(np.column_stack([shares_N, rest_ND]), "abcdefghij")
+    assert "7 mixtures cannot tell 10 domains apart: they measure a alone" in fit.thin_evidence()
+    assert fit.thin_evidence() in fit.summary()
+    assert FIT.thin_evidence() is None
 
 
 def test_stability_is_the_total_variation_to_the_optimum_of_each_refit():

@@ -31,7 +31,8 @@ def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespa
     weights_ND = np.array(rows, dtype=float)
     trials = SimpleNamespace(table=table, weights=lambda: weights_ND)
     reach = TrialReach(weights_ND)
-    return SimpleNamespace(name="linear", report=report, trials=trials, reach=reach)
+    numbers = {"report": report, "trials": trials, "reach": reach}
+    return SimpleNamespace(name="linear", thin_evidence=lambda: None, **numbers)
 
 
 FIT = fit_with()
