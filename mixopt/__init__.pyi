@@ -20,7 +20,7 @@ from .loading import (
     MixtureStream as MixtureStream,
     PackedDocuments as PackedDocuments,
 )
-from .mixture import Mixture as Mixture
+from .mixture import Mixture as Mixture, Phases as Phases
 from .pipeline import (
     check as check,
     export as export,

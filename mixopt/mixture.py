@@ -13,10 +13,12 @@ Shapes: N and K mixtures, D domains.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -26,6 +28,7 @@ from mixopt.errors import EditedWarning, MixtureError, did_you_mean
 from mixopt.system import (
     SEAL,
     Array,
+    below_branch,
     check_path,
     html_table,
     is_sealed,
@@ -35,6 +38,7 @@ from mixopt.system import (
 )
 
 SUM_TOLERANCE = 1e-6
+PHASE_TOLERANCE = 1e-4  # of the sum of a phase, which limits hold to rounding
 MAX_WEIGHT = 1e15  # before weights are rescaled; sums of larger ones may overflow
 
 
@@ -254,6 +258,99 @@ def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
         branch = name.rpartition("/")[0] or name
         found[branch] = found.get(branch, 0.0) + share
     return found if len(found) < len(mixture) else {}
+
+
+class Phases(Mapping[str, float]):
+    """The phases of a training, by name, and the share of the tokens of each.
+
+    A mixture by phase is one mixture of cells `<phase>/<domain>`, of which each has its share of
+    all tokens: what is known of designs, limits and searches of mixtures holds for it as it is.
+
+    Example:
+        >>> phases = mixopt.Phases({"1": 0.8, "2": 0.2})
+        >>> phases.tied({"web": 0.75, "code": 0.25})
+        Mixture(1/web 60%, 1/code 20%, 2/web 15%, 2/code 5%)
+    """
+
+    def __init__(self, lengths: Mapping[str, float]) -> None:
+        """Check the lengths; see `Mixture`."""
+        self._lengths = Mixture(lengths)
+
+    @classmethod
+    def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
+        """Return the phases of a table whose first parts of names are phases; None of another.
+
+        A phase has the domains of every other one, and the same total in all rows.
+        """
+        by_phase: dict[str, list[int]] = {}
+        for place, name in enumerate(cells):
+            by_phase.setdefault(name.partition("/")[0], []).append(place)
+        domains = [[cells[k].partition("/")[2] for k in own] for own in by_phase.values()]
+        if len(by_phase) < 2 or any(one != domains[0] or not all(one) for one in domains):
+            return None
+        totals_NP = np.array([weights_NC[:, own].sum(axis=1) for own in by_phase.values()]).T
+        if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE:
+            return None
+        return cls(dict(zip(by_phase, totals_NP.mean(axis=0).tolist(), strict=True)))
+
+    def cells(self, domains: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of cells, phase by phase."""
+        names = list(domains)
+        return tuple(f"{phase}/{name}" for phase in self for name in names)
+
+    def domains(self, cells: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the domains that cells are of."""
+        first = f"{next(iter(self))}/"
+        return tuple(name.removeprefix(first) for name in cells if name.startswith(first))
+
+    def joined(self, parts: Mapping[str, Mapping[str, float]]) -> Mixture:
+        """Return the mixture of cells of a mixture for each phase."""
+        return Mixture(
+            {f"{p}/{name}": self[p] * share for p in self for name, share in parts[p].items()}
+        )
+
+    def tied(self, mixture: Mapping[str, float]) -> Mixture:
+        """Return the mixture of cells that has one mixture in all phases."""
+        return self.joined(dict.fromkeys(self, mixture))
+
+    def split(self, cells: Mapping[str, float]) -> dict[str, Mixture]:
+        """Return the mixture of each phase."""
+        found: dict[str, Mixture] = {}
+        for phase, length in self.items():
+            own = below_branch(phase, cells)
+            shares = {name.removeprefix(f"{phase}/"): cells[name] / length for name in own}
+            found[phase] = Mixture(shares, tolerance=PHASE_TOLERANCE)
+        return found
+
+    def whole(self, cells: Mapping[str, float]) -> Mixture:
+        """Return each domain's share of all tokens."""
+        return Mixture(
+            {name: sum(cells[f"{p}/{name}"] for p in self) for name in self.domains(cells)}
+        )
+
+    def content(self, cells: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Return a mixture of cells as files have it: name, end and weights of each phase."""
+        ends = itertools.accumulate(self.values())
+        return [
+            {"name": phase, "until": round(end, 9), "weights": dict(mixture)}
+            for end, (phase, mixture) in zip(ends, self.split(cells).items(), strict=True)
+        ]
+
+    def __getitem__(self, phase: str) -> float:
+        """Return the share of the tokens of a phase."""
+        return self._lengths[phase]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, in order."""
+        return iter(self._lengths)
+
+    def __len__(self) -> int:
+        """Count the phases."""
+        return len(self._lengths)
+
+    def __repr__(self) -> str:
+        """Show the lengths."""
+        return f"Phases({dict(self)})"
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:

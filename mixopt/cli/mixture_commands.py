@@ -123,7 +123,14 @@ def propose_command(
     ] = None,
     points: Annotated[int, option("--points", "Points on the Pareto front.", least=2)] = 9,
     risk: Annotated[Text, option("--risk", "Penalise uncertainty.", "std=K|quantile=Q")] = None,
-    free: Annotated[bool, option("--free", "Leave out the run's own limits.")] = False,
+    free: Annotated[
+        Words,
+        option(
+            "--free",
+            "Move only these; the rest as recommended, or as in FILE.",
+            "DOMAIN|BRANCH[=FILE]",
+        ),
+    ] = None,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -142,7 +149,7 @@ def propose_command(
         "constraints": constraints,
         "inventory": inventory,
         "risk": read_risk(risk),
-        "free": free,
+        **read_free(free or ()),
         "trust": trust,
     }
     if pareto:
@@ -313,6 +320,15 @@ def read_risk(option: str | None) -> RiskConfig | None:
         return RiskConfig.model_validate(_pairs("--risk", option, expected))
     except ValueError:
         raise ConfigError(f"--risk {option}: expected {expected}") from None
+
+
+def read_free(options: Sequence[str]) -> dict[str, Any]:
+    """Read `web` or `web=mixture.yaml` each: what may move, and what holds the rest."""
+    pairs = [text.partition("=") for text in options]
+    files = dict.fromkeys(file for _, sign, file in pairs if sign)
+    if len(files) > 1:
+        raise ConfigError(f"--free: the rest is held at one mixture, not at {' and '.join(files)}")
+    return {"free": [name for name, _, _ in pairs], "reference": next(iter(files), None)}
 
 
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:

@@ -32,6 +32,7 @@ from .mixture_sections import (
     DesignConfig as DesignConfig,
     ProposeConfig as ProposeConfig,
     RiskConfig as RiskConfig,
+    Stage as Stage,
     ValidateConfig as ValidateConfig,
     best_place as best_place,
 )

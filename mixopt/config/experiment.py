@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixopt.config.corpus_section import (
     WHERE,
@@ -225,6 +225,13 @@ class Config(Section):
     validation: ValidateConfig = Field(ValidateConfig(), alias="validate")
     tracking: TrackingConfig = TrackingConfig()
 
+    @model_validator(mode="after")
+    def _law_of_phases(self) -> Config:
+        if self.design.phases is not None and "regressors" not in self.fit.model_fields_set:
+            fit = self.fit.model_copy(update={"regressors": ["phases", *self.fit.regressors]})
+            object.__setattr__(self, "fit", fit)
+        return self
+
     @property
     def losses(self) -> tuple[str, ...]:
         """Names of all losses of a trial: evaluation domains, then tasks' metrics."""
@@ -343,6 +350,17 @@ def _faults(config: Config) -> Iterable[Fault]:
         missing = [n for n in corpus.domains if n not in (baseline.weights or corpus.domains)]
         if missing:
             yield location, f"{baseline.name}: no weight of {', '.join(missing)}; 0 is allowed"
+    if design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format is not None):
+        why = (
+            "counts, whatever the order of its text" if proxy.name == "ngram" else "has one mixture"
+        )
+        field = "name" if proxy.name == "ngram" else "mixture_format"
+        yield ("proxy", field), f"{getattr(proxy, field)} {why}, and design.phases differ in time"
+    if design.stages and len({name.rpartition("/")[0] or name for name in corpus.domains}) == len(
+        corpus.domains
+    ):
+        message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
+        yield ("design", "stages"), message
     if design.anneals is not None and set(corpus.domains) <= set(design.anneals.sources):
         message = "every domain is a source, so that none is left for the base"
         yield ("design", "anneals", "sources"), message

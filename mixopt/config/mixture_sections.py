@@ -27,6 +27,7 @@ KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
 CONTROL: KnownBaseline = "control"  # of microanneals (mixopt.trials.first_round)
 Compared = Literal["natural", "uniform", "best_trial", "base"]
 Margin = Weight
+Stage = Literal["within", "between", "all"]
 
 MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says otherwise
 # In the unit of the losses, where guardrails are one word. Of a proxy's loss of 1 to 2 bits per
@@ -222,6 +223,15 @@ class AnnealsConfig(Section):
         return self
 
 
+class PhaseConfig(Section):
+    """A phase of the training, with a mixture of its own."""
+
+    until: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="share of the tokens at which it ends; 1 for the last"
+    )
+    name: str | None = Field(None, description="1, 2, ... if omitted")
+
+
 def _none_if_off(rounds: Any) -> Any:
     """Read `off`, which YAML reads as false, as a list without rounds."""
     return [] if rounds is False or rounds == "off" else rounds
@@ -255,6 +265,27 @@ class DesignConfig(Section):
             " on"
         ),
     )
+    stages: list[Stage] | None = Field(
+        None,
+        description="what moves in each round: within branches, between them, all (a radius around"
+        " what was found)",
+    )
+    phases: list[PhaseConfig] | None = Field(
+        None, description="phases of the training; each has a mixture of its own"
+    )
+    stage_radius: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2, description="total variation from what was found in a stage `all`"
+    )
+
+    @property
+    def phase_lengths(self) -> dict[str, float] | None:
+        """The share of the tokens of each phase, by name; None without phases."""
+        if self.phases is None:
+            return None
+        ends = [phase.until or 1.0 for phase in self.phases]
+        names = [phase.name or str(place) for place, phase in enumerate(self.phases, start=1)]
+        starts = [0.0, *ends[:-1]]
+        return {n: end - start for n, start, end in zip(names, starts, ends, strict=True)}
 
     @property
     def first_trials(self) -> int:
@@ -268,6 +299,10 @@ class DesignConfig(Section):
         """Mixtures of each round, not counting anchors and replicates."""
         if self.rounds:
             return tuple(self.rounds)
+        if self.stages:
+            later = self.trials // (2 * max(len(self.stages) - 1, 1))
+            more = [later] * (len(self.stages) - 1)
+            return (self.trials - sum(more), *more)
         if self.rounds is not None or self.trials < MIN_TRIALS_IN_ROUNDS:
             return (self.trials,)
         quarter = self.trials // 4
@@ -311,7 +346,43 @@ class DesignConfig(Section):
                 f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
             )
         self._set(trials=total)
+        self._check_stages()
+        self._check_phases()
         return self
+
+    def _check_phases(self) -> None:
+        if self.phases is None:
+            return
+        open_ended = [k for k, phase in enumerate(self.phases[:-1], start=1) if not phase.until]
+        lengths = self.phase_lengths or {}
+        if len(self.phases) < 2:
+            raise ValueError("phases: one phase is a training without phases; leave it out")
+        if open_ended:
+            raise ValueError(f"phases: phase {open_ended[0]} does not end: give its until, as 0.8")
+        if (self.phases[-1].until or 1.0) != 1.0:
+            raise ValueError(
+                f"phases: the last ends at {self.phases[-1].until:g} of the training; leave its"
+                " until out"
+            )
+        if min(lengths.values()) <= 0:
+            raise ValueError("phases: each until has to be above the one before")
+        if len(lengths) < len(self.phases) or any("/" in name for name in lengths):
+            raise ValueError("phases: names have to differ, and to be without '/'")
+        if self.anneals is not None or self.stages is not None or self.method == "axial":
+            raise ValueError("phases: leave stages, anneals and method: axial out beside them")
+
+    def _check_stages(self) -> None:
+        if self.stages is None:
+            return
+        if self.anneals is not None or self.method in ("axial", "sobol"):
+            raise ValueError(f"stages: mixtures of method: {self.method} move all; leave one out")
+        if not self.stages or self.stages[0] == "all":
+            raise ValueError("stages: the first is within or between; nothing is found before it")
+        if len(self.stages) != len(self.planned_rounds) or 0 in self.planned_rounds:
+            raise ValueError(
+                f"stages: {len(self.stages)} stages and {len(self.planned_rounds)} rounds of"
+                f" {self.planned_rounds}; give design.rounds a number for each stage"
+            )
 
 
 def _both_ends(given: Any) -> Any:

@@ -1,11 +1,12 @@
 from .capped_simplex import CappedSimplex as CappedSimplex
 from .constraints import Constraints as Constraints
-from .convex_set import Allowed as Allowed, limits_of as limits_of
+from .convex_set import Allowed as Allowed, ConvexSet as ConvexSet, limits_of as limits_of
 from .guardrails import BASE as BASE, MISSED as MISSED, Guardrails as Guardrails, Guards as Guards
 from .limits import (
     ConvexLimit as ConvexLimit,
     LinearLimit as LinearLimit,
     MinEntropy as MinEntropy,
+    Proportions as Proportions,
     Radius as Radius,
     cap as cap,
     floor as floor,

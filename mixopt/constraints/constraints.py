@@ -37,9 +37,19 @@ from mixopt.constraints.limits import (
 )
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
-from mixopt.mixture import Mixture
-from mixopt.system import Array, below_branch, chosen, html_table, one_value, share_text
+from mixopt.mixture import Mixture, Phases
+from mixopt.system import (
+    Array,
+    below_branch,
+    choice_fault,
+    chosen,
+    html_table,
+    one_value,
+    share_text,
+)
 
+FREE = "--free"  # begins the source of limits that hold all other domains
+PHASES = "design.phases"
 BINDING = 1e-4  # a weight this near its limit counts as held by it
 MAX_HINTS = 5
 
@@ -101,6 +111,7 @@ class Constraints:
         inventory: Mapping[str, int],
         target_tokens: int | None = None,
         base: Mapping[str, float] | None = None,
+        phases: Phases | None = None,
     ) -> Constraints:
         """Build the limits that a configuration states.
 
@@ -109,6 +120,7 @@ class Constraints:
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
             base: What the checkpoint loses that trials begin with; None where not measured.
+            phases: Phases of the run, whose mixtures are of cells; limits are of domains over all.
 
         Raises:
             ConfigError: An unknown domain, a least above its most, `max_epochs` without
@@ -118,7 +130,7 @@ class Constraints:
         rails = config.guardrails
         if rails is not None:
             parts = (rails.reference, rails.margin, rails.targets, rails.experts is not None, base)
-        return cls(
+        found = cls(
             tuple(inventory),
             (
                 *_bounds(config, tuple(inventory)),
@@ -129,6 +141,41 @@ class Constraints:
             tuple(_proportions(config, inventory)),
             None if rails is None else Guardrails(*parts),
         )
+        return found if phases is None else found._by_phase(phases)
+
+    def _by_phase(self, phases: Phases) -> Constraints:
+        """Return limits of cells: those of domains hold their shares over all phases."""
+        linear = [
+            replace(one, domains=phases.cells(one.domains), group=one.group or one.domains[0])
+            for one in self.linear
+        ]
+        for phase, length in phases.items():
+            own = tuple(f"{phase}/{name}" for name in self.domains)
+            held = LinearLimit(own, length, PHASES, f"phase {phase}")
+            linear += [held, replace(held, is_floor=True)]
+        radii = [one for one in self.convex if isinstance(one, Radius)]
+        if len(radii) < len(self.convex):
+            raise ConfigError("constraints.min_entropy: is not for phases; use a radius or bounds")
+        fixed = [
+            Proportions({f"{phase}/{name}": r for name, r in one.ratios.items()}, one.source)
+            for one in self.proportions
+            for phase in phases
+        ]
+        return Constraints(
+            phases.cells(self.domains),
+            tuple(linear),
+            tuple(replace(one, reference=phases.tied(one.reference)) for one in radii),
+            tuple(fixed),
+            self.guardrails,
+        )
+
+    def tied(self, phases: Phases) -> Constraints:
+        """Return the same limits on mixtures of cells that are the same in all phases."""
+        ties = [
+            Proportions({f"{phase}/{name}": phases[phase] for phase in phases}, PHASES)
+            for name in phases.domains(self.domains)
+        ]
+        return replace(self, proportions=(*self.proportions, *ties))
 
     def with_limits(self, limits: Iterable[LinearLimit]) -> Constraints:
         """Return the same limits and further ones.
@@ -137,6 +184,33 @@ class Constraints:
             InfeasibleError: No mixture meets them together.
         """
         return replace(self, linear=(*self.linear, *limits))
+
+    def frozen_but(self, free: Sequence[str], reference: Mixture, name: str) -> Constraints:
+        """Return the same limits with all domains but some held at their shares in a mixture.
+
+        Args:
+            free: Domains, branches or globs that may move.
+            reference: The mixture.
+            name: What messages call it.
+
+        Raises:
+            ConfigError: A pattern that chooses no domain, or fewer than two domains are free.
+            InfeasibleError: No mixture meets the limits with these shares.
+        """
+        for pattern in free:
+            fault = choice_fault(pattern, self.domains, "domain")
+            if fault is not None:
+                raise ConfigError(f"{FREE} {pattern}: {fault}")
+        moving = {one for pattern in free for one in chosen(pattern, self.domains)}
+        if len(moving) < 2:
+            raise ConfigError(
+                f"{FREE} {' '.join(free)}: one domain alone has what the others leave; free two or"
+                " more, such as a branch"
+            )
+        source = f"{FREE}, at the shares of {name}"
+        fixed = {n: w for n, w in reference.over(self.domains).items() if n not in moving}
+        caps = [cap(domain, weight, source) for domain, weight in fixed.items()]
+        return self.with_limits([*caps, *(floor(n, w, source) for n, w in fixed.items())])
 
     @cached_property
     def simplex(self) -> Allowed:
@@ -203,8 +277,11 @@ class Constraints:
         held = [
             f"{limit.text} ({limit.origin})"
             for limit in self.strictest
-            if not limit.is_open and abs(limit.share(weights) - limit.value) <= tolerance
+            if not (limit.is_open or limit.source == PHASES or limit.source.startswith(FREE))
+            and abs(limit.share(weights) - limit.value) <= tolerance
         ]
+        frozen = [one.source for one in self.linear if one.is_floor and one.source.startswith(FREE)]
+        held += [f"{frozen.count(one)} domains are fixed ({one})" for one in dict.fromkeys(frozen)]
         convex = [one for one in self.convex if one.binds(weights.array)]
         return held + [f"{one.text} ({one.source})" for one in convex]
 

@@ -235,6 +235,8 @@ def fit_table(
             f" {regressors!r}"
         )
     usual = FitConfig() if size is None else FitConfig(regressors=["scaling"])
+    if size is None and trials.phases is not None:
+        usual = FitConfig(regressors=["phases", *usual.regressors])
     config = FitConfig(regressors=list(names)) if names else usual
     if size is not None and not isinstance(size, ModelSize):
         if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):

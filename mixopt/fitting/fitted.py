@@ -430,6 +430,7 @@ class Fit:
             search=search,
             seed=seed,
             collapsed=collapsed,
+            phases=self.trials.phases,
         )
         with steady_progress("propose", search_steps(request.search)) as update:
             return propose_mixture(request, update=update)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
 from mixopt.errors import (
     ConfigError,
+    MixtureError,
     SamplerError,
     TrialsError,
     UnvalidatedWarning,
     did_you_mean,
 )
 from mixopt.exports import export_mixture, export_schedule
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.from_fit import (
     known_inventory,
     parts_in,
@@ -28,12 +30,14 @@ from mixopt.pipeline.from_fit import (
     spread_samples,
     spread_sizes,
 )
+from mixopt.proposals import read_phases
 from mixopt.run_directory import Run, load_run
 from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule
-from mixopt.system import __version__, read_json, read_yaml, write_text
+from mixopt.system import StateFields, __version__, read_json, read_yaml, write_text
 
 BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
 ONE_STAGE = "main:rest"
+PHASES = "phases"  # field of a proposal, and of what is known of a mixture
 STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
 PIECES = 8  # constant stages in place of a linear one, which no trainer has
 
@@ -84,6 +88,9 @@ def export(
         ]
         return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
     mixture, known = _known_mixture(source, inventory is None, trust=trust)
+    if PHASES in known:
+        planned = schedule_of(source, tokens=tokens, inventory=inventory, trust=trust)
+        return export_schedule(planned, to, **_given(mixture.domains, None, paths, sample_tokens))
     known.pop("max_epochs", None)
     known |= _given(mixture.domains, inventory, paths, sample_tokens)
     if tokens is not None:
@@ -124,8 +131,12 @@ def schedule_of(
     if inventory is not None:
         sizes = read_inventory(inventory, own.domains)
     sequences, length = _batch(batch)
+    planned = _stages(stages, whole, own, trust=trust)
+    if PHASES in known and stages == ONE_STAGE:
+        phases, cells = known[PHASES]
+        planned = _by_phase(phases, cells, whole)
     return Schedule(
-        stages=tuple(_stages(stages, whole, own, trust=trust)),
+        stages=tuple(planned),
         batch=sequences,
         sequence_length=length,
         max_epochs=known.get("max_epochs"),
@@ -243,18 +254,27 @@ def _known_mixture(
     source: Path, with_sizes: bool, *, mixture: Mixture | None = None, trust: bool
 ) -> tuple[Mixture, dict[str, Any]]:
     """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
+    phases = None
     if source.is_dir():
         run, folder = load_run(source, trust=trust), source
         note, parts = "", parts_of(run)
         if mixture is None:
-            mixture, note = run.outcome.result.mixture, run.outcome.note
+            result, note = run.outcome.result, run.outcome.note
+            mixture, phases = result.mixture, result.phases
     else:
+        phases = None if mixture is not None else _phases_of(source, read_yaml(source))
         mixture, parts = mixture or Mixture.from_file(source), parts_in(source)
         folder, note = source.parent, ""
+    cells = mixture
+    if phases is not None:
+        mixture = phases.whole(cells)
+        if parts:
+            raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
     known = _known(folder, mixture.domains, trust=trust, with_sizes=with_sizes)
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
-    return spread_out(mixture, parts), known | {"note": note}
+    by_phase = {} if phases is None else {PHASES: (phases, cells)}
+    return spread_out(mixture, parts), known | {"note": note} | by_phase
 
 
 def _known(
@@ -349,6 +369,22 @@ def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[St
         mixture = first if to is None else to
         found.append(Stage(mixture=first, to=to, tokens=length, name=part[0].strip()))
     return found
+
+
+def _phases_of(source: Path, content: Mapping[str, Any] | None) -> Phases | None:
+    """Return the phases of a file of a mixture, where it has some."""
+    if not isinstance(content, dict):
+        return None
+    return read_phases(StateFields(content, str(source), MixtureError))
+
+
+def _by_phase(phases: Phases, cells: Mixture, tokens: int) -> list[Stage]:
+    """Return a stage for each phase."""
+    ends = [0, *(round(end * tokens) for end in itertools.accumulate(phases.values()))]
+    return [
+        Stage(mixture=mixture, tokens=ends[k + 1] - ends[k], name=name)
+        for k, (name, mixture) in enumerate(phases.split(cells).items())
+    ]
 
 
 def _lengths(texts: Sequence[str], tokens: int) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_cost import (
     Costs,
     KnownSizes,
@@ -368,7 +368,7 @@ def check_folds(config: Config, mixtures: int) -> None:
 def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
     """Return the experiment without the constraints that need unknown sizes."""
     if sizes.inventory is not None:
-        return config, Mixture.natural(sizes.inventory)
+        return config, _by_phase(config, Mixture.natural(sizes.inventory))
     limits: dict[str, Any] = {"max_epochs": None, "max_epochs_of": None}
     radius = config.constraints.radius
     if radius is not None and radius.reference == "natural":
@@ -377,16 +377,24 @@ def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture
         "constraints": config.constraints.model_copy(update=limits),
         "design": config.design.model_copy(update={"max_usage": None}),
     }
-    return config.model_copy(update=known), Mixture.uniform(tuple(config.corpus.domains))
+    uniform = _by_phase(config, Mixture.uniform(tuple(config.corpus.domains)))
+    return config.model_copy(update=known), uniform
+
+
+def _by_phase(config: Config, mixture: Mixture) -> Mixture:
+    lengths = config.design.phase_lengths
+    return mixture if lengths is None else Phases(lengths).tied(mixture)
 
 
 def _limits(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
     from mixopt.constraints import Constraints
 
+    lengths = config.design.phase_lengths
     return Constraints.from_config(
         config.constraints,
         inventory or dict.fromkeys(config.corpus.domains, 1),
         target_tokens=config.propose.target_tokens,
+        phases=None if lengths is None else Phases(lengths),
     )
 
 
@@ -430,13 +438,17 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     short = None
     with suppress(MixoptError):  # a problem already
         if inventory is not None and sizes.sample is not None:
-            most = largest_weights(config, Mixture.natural(inventory), _limits(config, inventory))
+            most = largest_weights(
+                config, _by_phase(config, Mixture.natural(inventory)), _limits(config, inventory)
+            )
             short = shortage_line(config, sizes.sample, inventory, most)
     if short is not None:
         yield short
     known, _ = _as_far_as_known(config, sizes)
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
-    full = FullRun(tokens, config.propose.target_tokens, config.constraints.max_epochs)
+    lengths = config.design.phase_lengths
+    phases = None if lengths is None else Phases(lengths)
+    full = FullRun(tokens, config.propose.target_tokens, config.constraints.max_epochs, phases)
     for one in config.validation.baselines:
         if inventory is None and one.weights is None:
             continue

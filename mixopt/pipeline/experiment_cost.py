@@ -26,7 +26,7 @@ from mixopt.corpus import (
     true_inventory,
 )
 from mixopt.errors import CorpusError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.run_directory import PREPARE, Run
 from mixopt.system import one_blas_thread, share_text, short_count
 from mixopt.trials import Proxy, Training, Trial
@@ -342,4 +342,9 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
         tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
         return {name: max(mixture[name] for mixture in tried) for name in natural}
     allowed = design_constraints(design, natural, constraints)
-    return dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+    most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+    lengths = design.phase_lengths
+    if lengths is None:
+        return most
+    names = Phases(lengths).domains(most)
+    return {n: min(1.0, sum(min(most[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names}

@@ -11,10 +11,8 @@ from mixopt.config import (
     ObjectiveConfig,
     RiskConfig,
     one_of,
-    read_constraints,
     read_inventory,
 )
-from mixopt.constraints import Constraints
 from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
@@ -267,7 +265,8 @@ def propose(
     constraints: Path | None = None,
     inventory: Path | None = None,
     risk: RiskConfig | None = None,
-    free: bool = False,
+    free: Sequence[str] = (),
+    reference: Mixture | str | Path | None = None,
     trust: bool = False,
 ) -> Proposal:
     """Propose a mixture from a fit, for another target, length or constraints than before.
@@ -279,7 +278,8 @@ def propose(
         constraints: YAML of changes to what the run allows.
         inventory: YAML of tokens by domain; the run's own when None.
         risk: How much being unsure counts; the run's own when None.
-        free: Whether the run's own limits are left out.
+        free: Domains, branches or globs that may move; all others are held. All when empty.
+        reference: The mixture that the others are held at; what the run recommends when None.
         trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
@@ -291,9 +291,8 @@ def propose(
         'prose'
     """
     directory = Path(directory)
-    request = _request(
-        directory, target, tokens, constraints, inventory, risk, free=free, trust=trust
-    )
+    request = _request(directory, target, tokens, constraints, inventory, risk, trust=trust)
+    request = _freed(request, directory, free, reference, trust)
     with steady_progress("propose", search_steps(request.search)) as update:
         found = propose_mixture(request, update=update)
     if not (directory / "config.yaml").exists():
@@ -310,14 +309,14 @@ def trade_off(
     constraints: Path | None = None,
     inventory: Path | None = None,
     risk: RiskConfig | None = None,
-    free: bool = False,
+    free: Sequence[str] = (),
+    reference: Mixture | str | Path | None = None,
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets (`propose`)."""
     directory = Path(directory)
-    request = _request(
-        directory, None, tokens, constraints, inventory, risk, free=free, trust=trust
-    )
+    request = _request(directory, None, tokens, constraints, inventory, risk, trust=trust)
+    request = _freed(request, directory, free, reference, trust)
     with steady_progress("front", points) as update:
         return propose_front(request, targets, points=points, update=update)
 
@@ -371,7 +370,6 @@ def _request(
     inventory: Path | None,
     risk: RiskConfig | None,
     *,
-    free: bool = False,
     trust: bool,
 ) -> ProposalRequest:
     """Return what is asked of a fit; what is None is as the run has it."""
@@ -379,14 +377,8 @@ def _request(
     sizes = known_inventory(directory, inventory, fit.domains, trust)
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
-        changes: Constraints | Path | None = constraints
-        if free:
-            own = read_constraints(constraints or {})
-            length = tokens or run.config.propose.target_tokens
-            known = sizes or dict.fromkeys(fit.domains, 1)
-            changes = Constraints.from_config(own, known, target_tokens=length)
         return request_of(
-            run, fit, target, tokens=tokens, constraints=changes, inventory=sizes, risk=risk
+            run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
         )
     return ProposalRequest.of(
         fit,
@@ -396,7 +388,31 @@ def _request(
         tokens=tokens,
         risk=risk,
         collapsed=collapsed_trials(directory),
+        phases=fit.trials.phases,
     )
+
+
+def _freed(
+    request: ProposalRequest,
+    directory: Path,
+    free: Sequence[str],
+    reference: Mixture | str | Path | None,
+    trust: bool,
+) -> ProposalRequest:
+    """Return a request in which some domains may move, and the others are held."""
+    if not free:
+        return request
+    name = "the mixture" if isinstance(reference, Mixture) else str(reference)
+    if reference is None:
+        if not (directory / "config.yaml").exists():
+            raise ConfigError(
+                f"--free {free[0]}: {directory} recommends no mixture to hold the others at; give"
+                f" one: --free {free[0]}=FILE"
+            )
+        reference, name = load_run(directory, trust=trust).outcome.result.mixture, "the run"
+    elif not isinstance(reference, Mixture):
+        reference = Mixture.from_file(reference)
+    return replace(request, constraints=request.constraints.frozen_but(free, reference, name))
 
 
 def known_inventory(

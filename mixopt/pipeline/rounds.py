@@ -33,6 +33,7 @@ class _Round(_Part):
     proposal: dict[str, FiniteFloat]
     predicted: FiniteFloat
     expected_gain: FiniteFloat
+    held: dict[str, FiniteFloat] | None = None
 
 
 class _Record(_Part):
@@ -41,7 +42,7 @@ class _Record(_Part):
     chosen_by: dict[Literal["objective", "fit"], dict[str, Any]] = {}
     rounds: list[_Round] = []
 
-    def add(self, run: Run, number: int, batch: Batch) -> _Record:
+    def add(self, run: Run, number: int, batch: Batch, held: Mixture | None) -> _Record:
         """Return the record with a further round."""
         entry = _Round(
             round=number,
@@ -50,8 +51,15 @@ class _Record(_Part):
             proposal=dict(zip(run.natural.domains, batch.proposal_D.tolist(), strict=True)),
             predicted=batch.predicted,
             expected_gain=batch.gain,
+            held=None if held is None else dict(held),
         )
         return _Record(chosen_by=_chosen_by(run.config), rounds=[*self.rounds, entry])
+
+    @property
+    def held(self) -> Mixture | None:
+        """What the last stage that was chosen holds."""
+        given = self.rounds[-1].held if self.rounds else None
+        return None if given is None else Mixture(given)
 
     def check(self, run: Run) -> None:
         """Check that the rounds so far were chosen by what the next one will be."""
@@ -100,10 +108,10 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
         record.check(run)
-        batch = choose_round(run, trials, results, number)
+        batch, held = choose_round(run, trials, results, number, record.held)
         trials = [*trials, *_named(run, trials, batch, number)]
         write_design(trials, design)
-        record = record.add(run, number, batch)
+        record = record.add(run, number, batch, held)
         say(
             f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen"
             f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
@@ -114,12 +122,31 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
 
 
 def choose_round(
-    run: Run, trials: Sequence[Trial], results: Sequence[TrialResult], number: int
-) -> Batch:
-    """Choose the mixtures of a round by a fit on the trials before it."""
+    run: Run,
+    trials: Sequence[Trial],
+    results: Sequence[TrialResult],
+    number: int,
+    held: Mixture | None = None,
+) -> tuple[Batch, Mixture | None]:
+    """Choose the mixtures of a round by a fit on the trials before it; and what its stage holds.
+
+    Args:
+        run: The run.
+        trials: The trials so far.
+        results: Their results.
+        number: The round, from 1.
+        held: What the stage before held, where it was chosen.
+    """
     from mixopt.objective import Objective
-    from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
-    from mixopt.trials import MIN_WEIGHT, Trials, design_constraints, settled
+    from mixopt.proposals import best_candidate, choose_batch, draw_candidates, fit_surrogate
+    from mixopt.trials import (
+        MIN_WEIGHT,
+        Trials,
+        design_constraints,
+        first_stage,
+        settled,
+        stage_limits,
+    )
 
     config, seed = run.config, run.config.seed + number
     table = usable_trials(
@@ -138,17 +165,25 @@ def choose_round(
             repetition=repetition_of(run),
             update=update,
         )
-    allowed = design_constraints(config.design, run.natural, run.constraints).simplex
-    candidates_KD = draw_candidates(
-        surrogate, allowed, run.natural.array, minimum=MIN_WEIGHT, seed=seed
-    )
-    return choose_batch(
+    limits = design_constraints(config.design, run.natural, run.constraints)
+    natural_D, stages = run.natural.array, config.design.stages
+    if stages:
+        before = first_stage(config.design, run.natural, limits)
+        if held is not None:
+            before = stage_limits(stages[number - 1], held, limits, config.design.stage_radius)
+        found_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
+        held = Mixture.from_array(run.natural.domains, found_D)
+        limits = stage_limits(stages[number], held, limits, config.design.stage_radius)
+    allowed = limits.allowed if stages else limits.simplex
+    candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
+    batch = choose_batch(
         surrogate,
         candidates_KD,
         config.design.planned_rounds[number],
         taken_ND=table.weights(),
         seed=seed,
     )
+    return batch, held
 
 
 def planned_trials(run: Run) -> int:

@@ -150,7 +150,9 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
 def _full_run(run: Run) -> FullRun:
     """Return what baselines need to know of the run that the mixture is for."""
     config = run.config
-    return FullRun(run.inventory, config.propose.target_tokens, config.constraints.max_epochs)
+    return FullRun(
+        run.inventory, config.propose.target_tokens, config.constraints.max_epochs, run.phases
+    )
 
 
 def _validate_one(

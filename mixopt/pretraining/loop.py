@@ -44,7 +44,7 @@ from mixopt.pretraining.parallel import (
 )
 from mixopt.pretraining.training_step import StepOutcome, TrainingStep, balance_of, make_optimizer
 from mixopt.sampling import MixtureSampler, check_ranks
-from mixopt.system import StateFields, no_progress, progress
+from mixopt.system import StateFields, no_progress, progress, read_yaml
 
 _Mixtures = list[tuple[int, Mixture, str]]  # first step of a mixture, the mixture, its source
 
@@ -322,6 +322,11 @@ def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
     if source.anchor is not None:
         names = corpus.domain_names
         return corpus.natural if source.anchor == "natural" else Mixture.uniform(names)
+    if source.file is not None and "phases" in (read_yaml(Path(source.file)) or {}):
+        raise MixtureError(
+            f"mixture.file: {source.file} has phases; write them as stages with mixopt export"
+            f" {source.file} --to schedule --out schedule.yaml, and give schedule: schedule.yaml"
+        )
     try:
         given = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
         return given.over(corpus.domain_names)

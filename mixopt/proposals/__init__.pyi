@@ -26,6 +26,7 @@ from .proposal import (
     listed as listed,
     named as named,
     proposal_name as proposal_name,
+    read_phases as read_phases,
 )
 from .request import (
     ConstraintsLike as ConstraintsLike,
@@ -34,6 +35,7 @@ from .request import (
 )
 from .rounds import (
     Batch as Batch,
+    best_candidate as best_candidate,
     choose_batch as choose_batch,
     draw_candidates as draw_candidates,
     fit_surrogate as fit_surrogate,

@@ -16,7 +16,7 @@ import numpy as np
 
 from mixopt.config import best_place
 from mixopt.errors import TrialsError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
 from mixopt.trials import Trials, best_trial
 
@@ -34,11 +34,22 @@ class FullRun:
         inventory: Distinct tokens of each domain.
         target_tokens: Length of the run; None where it is not known.
         max_epochs: Passes over a domain that are allowed; None where nothing says.
+        phases: Phases of the run, which baselines have one mixture in; None without.
     """
 
     inventory: Mapping[str, int]
     target_tokens: int | None = None
     max_epochs: float | None = None
+    phases: Phases | None = None
+
+    @property
+    def natural(self) -> Mixture:
+        """Each domain's share of the available tokens."""
+        return self.by_phase(Mixture.natural(self.inventory))
+
+    def by_phase(self, mixture: Mixture) -> Mixture:
+        """Return a mixture of domains as one of cells, where the run has phases."""
+        return mixture if self.phases is None else self.phases.tied(mixture)
 
 
 def baseline_mixture(
@@ -53,7 +64,7 @@ def baseline_mixture(
             if baseline.name == "control"
             else best_trial(trials, objective, place)[1]
         )
-        found = own.over(tuple(full.inventory))
+        found = own.over(full.natural.domains)
     return found
 
 
@@ -61,11 +72,12 @@ def known_baseline(baseline: BaselineConfig, full: FullRun) -> Mixture | None:
     """Return the mixture of a baseline that is known before the trials; None of another."""
     natural = Mixture.natural(full.inventory)
     if baseline.weights is not None:
-        return Mixture(baseline.weights).over(natural.domains)
+        return full.by_phase(Mixture(baseline.weights).over(natural.domains))
     if baseline.temperature is not None:
-        return tempered(natural, baseline.temperature)
+        return full.by_phase(tempered(natural, baseline.temperature))
     known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
-    return unimax(full) if baseline.name == "unimax" else known.get(baseline.name)
+    found = unimax(full) if baseline.name == "unimax" else known.get(baseline.name)
+    return None if found is None else full.by_phase(found)
 
 
 def _control(trials: Trials) -> Mixture:

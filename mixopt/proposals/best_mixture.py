@@ -36,6 +36,7 @@ from mixopt.proposals.proposal import (
     proposal_warnings,
 )
 from mixopt.proposals.request import EXPERTS, ProposalRequest
+from mixopt.proposals.rounds import Surrogate
 from mixopt.proposals.search import (
     Problem,
     SearchResult,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
+QUANTILE = 1.645  # deviations to either side of a 90% interval
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
@@ -79,6 +81,9 @@ def propose_mixture(
     rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         found = search(problem)
+        note = None
+        if request.phases is not None:
+            found, note = _untied_if_better(problem, found, constraints, request)
     _check_guardrails(problem, found, constraints, fit.domains)
     mixture = _stable(fit.domains, found.weights_D)
     update(done, SEARCHING_AGAIN)
@@ -100,7 +105,37 @@ def propose_mixture(
         region=region,
         provenance=_origin(request, found),
     )
-    return replace(proposal, warnings=proposal_warnings(proposal, request, kept))
+    notes = [] if note is None else [note]
+    return replace(proposal, warnings=(*notes, *proposal_warnings(proposal, request, kept)))
+
+
+def _untied_if_better(
+    problem: Problem, untied: SearchResult, constraints: Constraints, request: ProposalRequest
+) -> tuple[SearchResult, str]:
+    """Return a mixture for each phase, or one for all where its gain is not beyond doubt."""
+    assert request.phases is not None
+    tied = search(replace(problem, allowed=constraints.tied(request.phases).allowed))
+    done, objective = request.fit.trials.finished, problem.objective
+    surrogate = Surrogate(
+        request.fit.name,
+        problem.regressor,
+        objective,
+        done.weights(),
+        done.losses(objective.unit)[:, request.needed_columns],
+        done.mixtures,
+        request.seed,
+    )
+    belief = surrogate.believe(np.stack([untied.weights_D, tied.weights_D]))
+    gain = float(belief.means_K[1] - belief.means_K[0])
+    half = QUANTILE * float(np.linalg.norm(belief.directions_RK @ [1.0, -1.0]))
+    interval = Interval.around(gain, half)
+    text = f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+    if interval.low > 0:
+        return untied, f"phases: different mixtures are predicted better than one by {text}"
+    return tied, (
+        f"phases: the predicted gain of different mixtures over one, {text}, includes 0: one"
+        " mixture is proposed for all phases"
+    )
 
 
 def _region(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
@@ -143,6 +178,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
             for name, (loss, high) in zip(fit.targets, ends, strict=True)
         },
         epochs=epochs_of(mixture, request.inventory, request.search.target_tokens),
+        phases=request.phases,
     )
 
 
@@ -194,7 +230,9 @@ def epochs_of(
     """Return the passes over each domain's tokens in the full run; None where not known."""
     if inventory is None or target_tokens is None:
         return None
-    passes = {n: w * target_tokens / inventory[n] if w else 0.0 for n, w in mixture.items()}
+    # A cell of a phase, `2/web`, has passes over the text of its domain.
+    sizes = {n: inventory[n if n in inventory else n.partition("/")[2]] for n in mixture}
+    passes = {n: w * target_tokens / sizes[n] if w else 0.0 for n, w in mixture.items()}
     return {name: round(value, 4) for name, value in passes.items()}
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mixopt.constraints import BASE
-from mixopt.mixture import Mixture, largest_shares
+from mixopt.mixture import Mixture, Phases, largest_shares
 from mixopt.objective import UNITS
 from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains
@@ -41,7 +41,9 @@ from mixopt.proposals.proposal import (
     named,
     read_epochs,
     read_intervals,
+    read_phases,
     read_sealed_mixture,
+    weights_content,
     write_sealed_mixture,
 )
 from mixopt.proposals.validation import Comparison, Validation
@@ -112,6 +114,7 @@ class Recommendation:
         epochs: Passes over each domain's tokens in the full run; None where that is not known.
         warnings: What to know before training on it, a line each.
         provenance: What it was made from.
+        phases: Phases of the training, of whose cells the mixture is; None without.
 
     Example:
         >>> run.recommendation.chosen in run.validation.mixtures
@@ -133,6 +136,7 @@ class Recommendation:
     epochs: Mapping[str, float] | None
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
+    phases: Phases | None = None
 
     @property
     def headline(self) -> str:
@@ -157,7 +161,7 @@ class Recommendation:
     def to_json(self) -> dict[str, Any]:
         """Return the recommendation as plain values, in the order of the file."""
         return {
-            "weights": dict(self.mixture),
+            **weights_content(self.mixture, self.phases),
             "recommended": {"mixture": self.chosen, "standing": self.standing, "why": self.why},
             "natural": dict(self.natural),
             "objective": {"minimised": self.objective, "unit": self.unit, "tokens": self.tokens},
@@ -190,6 +194,7 @@ class Recommendation:
             epochs=read_epochs(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
+            phases=read_phases(fields),
         )
 
 
@@ -235,7 +240,7 @@ class Decision:
             chosen=chosen,
             standing=standing,
             why=why,
-            natural=Mixture.natural(self.full.inventory).over(mixture.domains),
+            natural=self.full.natural.over(mixture.domains),
             objective=objective.describe(),
             unit=objective.value_unit,
             tokens=self.tokens,
@@ -244,6 +249,7 @@ class Decision:
             epochs=epochs_of(mixture, self.full.inventory, self.full.target_tokens),
             warnings=(*self.validation.problems, *self._passed_over(chosen), *self._unsure(chosen)),
             provenance=self._provenance(),
+            phases=self.full.phases,
         )
 
     def _choice(self) -> tuple[str, Standing, str]:

@@ -3,7 +3,8 @@
 proposal.yaml starts with `weights:`, so that whatever reads a mixture reads it. A bare install
 reads and shows a proposal: nothing here needs more than numpy and a YAML reader.
 
-    weights:            share of each domain
+    weights:            share of each domain; with phases of each cell <phase>/<domain>
+    phases:             name, end and weights of each phase, where the training has phases
     natural:            each domain's share of the available tokens
     objective:          what was minimised, and the value that is predicted
     gain:               how much lower that is than for other mixtures
@@ -30,7 +31,7 @@ import numpy as np
 import yaml
 
 from mixopt.errors import MixtureError, RunError
-from mixopt.mixture import Mixture, largest_shares, pairwise_total_variation
+from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
 from mixopt.objective import UNITS, Objective, grouped_names
 from mixopt.system import (
     SEAL,
@@ -133,6 +134,24 @@ def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | Non
     return {name: own.number(name, least=0.0) for name in mixture.domains}
 
 
+def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
+    """Return the first fields of a file: weights, and with phases those of each."""
+    by_phase = {} if phases is None else {"phases": phases.content(mixture)}
+    return {"weights": dict(mixture), **by_phase}
+
+
+def read_phases(fields: StateFields) -> Phases | None:
+    """Read the lengths of phases from the field `phases`."""
+    if fields.get("phases") is None:
+        return None
+    lengths, begin = {}, 0.0
+    for phase in fields.parts("phases"):
+        end = phase.number("until")
+        lengths[phase.text("name")] = end - begin
+        begin = end
+    return Phases(lengths)
+
+
 def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, StateFields]:
     """Read a file of weights that mixopt sealed: the mixture and all fields.
 
@@ -222,6 +241,7 @@ class Proposal:
         warnings: What to know before training on it, a line each.
         provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
             parts of its mixed domains.
+        phases: Phases of the training, of whose cells the mixture is; None without.
 
     Example:
         >>> run.proposal
@@ -245,6 +265,7 @@ class Proposal:
     region: Region | None = None
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    phases: Phases | None = None
 
     @property
     def effective_domains(self) -> float:
@@ -284,7 +305,7 @@ class Proposal:
         best = {"trial": self.best_trial, "observed": self.best_observed}
         gains = {name: gain.to_json() for name, gain in self.gains.items()}
         return {
-            "weights": dict(self.mixture),
+            **weights_content(self.mixture, self.phases),
             "natural": dict(self.natural),
             "objective": {"minimised": self.objective, **predicted},
             "gain": {**gains, "best_trial": {**best, **gains["best_trial"]}},
@@ -322,6 +343,7 @@ class Proposal:
             region=fields.maybe("region", lambda name: Region.read(fields.part(name), mixture)),
             warnings=tuple(fields.texts("warnings")),
             provenance=provenance.content,
+            phases=read_phases(fields),
         )
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ from mixopt.config import (
 from mixopt.constraints import Constraints, Guards
 from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, objective_over
-from mixopt.mixture import Mixture, pairwise_total_variation
+from mixopt.mixture import Mixture, Phases, pairwise_total_variation
 from mixopt.objective import Direction, Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, best_trial, settled
@@ -101,6 +101,7 @@ class ProposalRequest:
         collapsed: Trials whose experts collapsed; None where trials have no experts.
         trials: Among which the best observed one is found; those of the fit when None.
         goal: What is minimised; the fit's own objective when None.
+        phases: Phases of the run, of whose cells the fit is; None without.
     """
 
     fit: Fit
@@ -112,6 +113,7 @@ class ProposalRequest:
     collapsed: Collection[str] | None = None
     trials: Trials | None = None
     goal: Objective | None = None
+    phases: Phases | None = None
 
     @classmethod
     def of(
@@ -127,6 +129,7 @@ class ProposalRequest:
         seed: int = 0,
         collapsed: Collection[str] | None = None,
         base: Mapping[str, float] | None = None,
+        phases: Phases | None = None,
     ) -> Self:
         """Check the arguments; see `Fit.propose`."""
         if risk is not None and not isinstance(risk, RiskConfig):
@@ -135,15 +138,18 @@ class ProposalRequest:
         search = (search or ProposeConfig()).model_copy(
             update={name: one for name, one in given.items() if one is not None}
         )
-        known = None if inventory is None else read_inventory(inventory, fit.domains)
+        domains = fit.domains if phases is None else phases.domains(fit.domains)
+        known = None if inventory is None else read_inventory(inventory, domains)
+        natural = Mixture.natural(known) if known else Mixture.uniform(domains)
         request = cls(
             fit,
-            _allowed(constraints, fit.domains, known, search.target_tokens, base),
-            Mixture.natural(known) if known else Mixture.uniform(fit.domains),
+            _allowed(constraints, domains, known, search.target_tokens, base, phases),
+            natural if phases is None else phases.tied(natural),
             known,
             search,
             seed,
             collapsed,
+            phases=phases,
         )
         return request.aimed_at(target)
 
@@ -173,9 +179,12 @@ class ProposalRequest:
     @cached_property
     def compared(self) -> dict[str, Mixture]:
         """What a proposal is compared with, by name."""
+        uniform = Mixture.uniform(self.fit.domains)
+        if self.phases is not None:
+            uniform = self.phases.tied(Mixture.uniform(self.phases.domains(self.fit.domains)))
         return {
             "natural": self.natural.over(self.fit.domains),
-            "uniform": Mixture.uniform(self.fit.domains),
+            "uniform": uniform,
             "best_trial": self.best_trial[1],
         }
 
@@ -201,6 +210,7 @@ def _allowed(
     inventory: dict[str, int] | None,
     tokens: int | None,
     base: Mapping[str, float] | None,
+    phases: Phases | None,
 ) -> Constraints:
     if isinstance(given, Constraints):
         return given
@@ -211,4 +221,6 @@ def _allowed(
             "with lines such as `web: 5e9`: --inventory FILE (in Python: inventory=)"
         )
     known = inventory or dict.fromkeys(domains, 1)
-    return Constraints.from_config(config, inventory=known, target_tokens=tokens, base=base)
+    return Constraints.from_config(
+        config, inventory=known, target_tokens=tokens, base=base, phases=phases
+    )

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.config import FitConfig
-from mixopt.constraints import Allowed
+from mixopt.constraints import Allowed, ConvexSet
 from mixopt.errors import DesignError
 from mixopt.fitting import (
     Learner,
@@ -229,6 +229,7 @@ TINY = 1e-300  # a trial of what is known without noise moves nothing
 CHUNK = 2**20  # numbers at once: what a processor's cache holds
 SAMPLES, AVERAGE = 4_000, 32  # of the search for the predicted optimum
 CENTERS = 4  # best trials that candidates are drawn around
+MAX_PROJECTED = 64  # domains up to which the nearest mixture within rows is found one by one
 KNOWN = 128  # trained mixtures that count, the best by prediction
 SPREAD = 128  # candidates spread over all that is allowed
 WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
@@ -369,24 +370,14 @@ def draw_candidates(
     """Draw distinct allowed mixtures that are worth considering."""
     rng = np.random.default_rng([seed, 3])
     best_ND = _best(surrogate)[:CENTERS]
-    problem = Problem(
-        surrogate.regressor,
-        surrogate.objective,
-        allowed,
-        natural_D,
-        best_ND,
-        samples=SAMPLES,
-        average=AVERAGE,
-        seed=seed,
-    )
-    found = search(problem)
+    found_D = best_candidate(surrogate, allowed, natural_D, seed=seed)
     uniform_D = np.full_like(natural_D, 1.0 / len(natural_D))
     drawn_KD = np.vstack(
         [
-            found.weights_D,
+            found_D,
             allowed.from_cube(rng.random((SPREAD, allowed.dimensions))),
             _around([natural_D, uniform_D], WIDE, rng),
-            _around([found.weights_D, *best_ND], NARROW, rng),
+            _around([found_D, *best_ND], NARROW, rng),
         ]
     )
     inside_KD = _cleaned(drawn_KD, allowed, minimum)
@@ -395,6 +386,23 @@ def draw_candidates(
         children_KD = _cleaned(_moved(parents_PD, rng), allowed, minimum)
         inside_KD = _distinct(np.vstack([inside_KD, children_KD]))
     return inside_KD
+
+
+def best_candidate(
+    surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, seed: int = 0
+) -> Array:
+    """Return the mixture that is predicted best, shape (D,)."""
+    problem = Problem(
+        surrogate.regressor,
+        surrogate.objective,
+        allowed,
+        natural_D,
+        _best(surrogate)[:CENTERS],
+        samples=SAMPLES,
+        average=AVERAGE,
+        seed=seed,
+    )
+    return search(problem).weights_D
 
 
 def _best(surrogate: Surrogate) -> Array:
@@ -445,7 +453,9 @@ def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
 
 
 def _cleaned(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
-    return _distinct(_without_crumbs(allowed.project(weights_KD), allowed, minimum))
+    is_slow = isinstance(allowed, ConvexSet) and len(allowed.lower_D) > MAX_PROJECTED
+    near_KD = allowed.inside(weights_KD) if is_slow else allowed.project(weights_KD)
+    return _distinct(_without_crumbs(near_KD, allowed, minimum))
 
 
 def _distinct(weights_KD: Array) -> Array:

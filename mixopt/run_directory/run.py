@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.corpus import Corpus
     from mixopt.fitting import Fit, ObjectiveLike, Repetition
-    from mixopt.mixture import Mixture
+    from mixopt.mixture import Mixture, Phases
     from mixopt.objective import Objective
     from mixopt.proposals import (
         ConstraintsLike,
@@ -302,10 +302,19 @@ class Run:
 
     @property
     def natural(self) -> Mixture:
-        """Each domain's share of the available tokens."""
+        """Each domain's share of the available tokens; with phases the same in each."""
         from mixopt.mixture import Mixture
 
-        return Mixture.natural(self.inventory)
+        natural = Mixture.natural(self.inventory)
+        return natural if self.phases is None else self.phases.tied(natural)
+
+    @property
+    def phases(self) -> Phases | None:
+        """The phases of the training, whose mixtures are of cells `<phase>/<domain>`."""
+        from mixopt.mixture import Phases
+
+        lengths = self.config.design.phase_lengths
+        return None if lengths is None else Phases(lengths)
 
     @property
     def objective(self) -> Objective:
@@ -327,6 +336,7 @@ class Run:
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
             base=base_losses(self),
+            phases=self.phases,
         )
 
     @property
@@ -411,6 +421,7 @@ def request_of(
         seed=config.seed,
         collapsed=collapsed_trials(run.path),
         base=base_losses(run),
+        phases=run.phases,
     )
     request = replace(request, trials=run.trials, goal=run.objective)
     return request.aimed_at(target)
@@ -440,9 +451,15 @@ def base_losses(run: Run) -> dict[str, float] | None:
     return None if record is None else record.losses(run.config.objective.unit)
 
 
-def repetition_of(run: Run) -> Repetition:
-    """Return what trials repeat: the prepared text, or with simulated epochs pools of it."""
+def repetition_of(run: Run) -> Repetition | None:
+    """Return what trials repeat: the prepared text, or with simulated epochs pools of it.
+
+    With phases None: what a cell repeats is not its own.
+    """
     from mixopt.fitting import Repetition
+
+    if run.phases is not None:
+        return None
 
     proxy, target = run.config.proxy, run.config.propose.target_tokens
     sample, whole = run.corpus.inventory, run.inventory

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.sweeps.contract import PATIENCE, RETRIES, Executor, Job, Site, make_executor
 from mixopt.sweeps.group_folder import pending
 from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner
@@ -139,6 +139,8 @@ def run_trials(
 def _check_short_trial(job: Job, folder: Path, executor: Executor, means: Means, say: Say) -> None:
     """Train one short trial, and a whole one if that fails: a trainer may need some length."""
     mixture, tokens = Mixture.uniform(Corpus.open(job.corpus).domain_names), job.training.tokens
+    if job.training.phases is not None:
+        mixture = Phases(job.training.phases).tied(mixture)
     for length in (max(1, tokens // SHORT), tokens):
         say(f"trains one trial of {short_count(length)} tokens before the others")
         short = replace(job, training=replace(job.training, tokens=length))

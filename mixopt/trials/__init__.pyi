@@ -15,6 +15,7 @@ from .first_round import (
     SAME_MIXTURE as SAME_MIXTURE,
     anneal_mixtures as anneal_mixtures,
     design_constraints as design_constraints,
+    first_stage as first_stage,
     make_design as make_design,
     read_design as read_design,
     sample_mixtures as sample_mixtures,
@@ -46,4 +47,5 @@ from .readiness import (
     trials_fingerprint as trials_fingerprint,
     without_flat_tasks as without_flat_tasks,
 )
+from .stages import stage_limits as stage_limits
 from .table import Trials as Trials, best_trial as best_trial

@@ -48,7 +48,7 @@ import polars as pl
 from mixopt.config import AnnealsConfig, DesignConfig
 from mixopt.constraints import Allowed, CappedSimplex, Constraints, cap
 from mixopt.errors import ConfigError, DesignError, InfeasibleError, MixtureError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.system import (
     Array,
     BoolArray,
@@ -62,6 +62,7 @@ from mixopt.system import (
 )
 from mixopt.trials.columns import WEIGHT
 from mixopt.trials.proxy import Role, Trial
+from mixopt.trials.stages import stage_limits, stage_mixtures
 
 CONTROL = "control"
 ANNEAL = "anneal"
@@ -194,6 +195,8 @@ def make_design(
 ) -> list[Trial]:
     """Return the trials: anchors, replicates, axial and sampled mixtures, in this order."""
     allowed = design_constraints(config, natural, constraints)
+    if config.stages:
+        allowed = first_stage(config, natural, allowed)
     if config.anneals is not None:
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
         return make_anneals(config.anneals, natural, allowed, list(seeds.values()))
@@ -210,6 +213,13 @@ def make_design(
     ]
     seeds = trial_seeds([name for name, _, _ in trials], seed=seed)
     return [Trial(n, mixture, seeds[n], role) for n, mixture, role in trials]
+
+
+def first_stage(config: DesignConfig, natural: Mixture, allowed: Constraints) -> Constraints:
+    """Return what the first stage may try: what it holds is as in the natural mixture."""
+    assert config.stages
+    nearest = Mixture.from_array(natural.domains, allowed.simplex.project(natural.array))
+    return stage_limits(config.stages[0], nearest, allowed, config.stage_radius)
 
 
 def design_constraints(
@@ -245,6 +255,12 @@ def sample_mixtures(
         )
     if count == 0:
         return np.empty((0, len(natural.domains)))
+    if config.stages:
+        strengths_N = rng.choice(np.geomspace(*STAGE_STRENGTHS, STRENGTHS), size=count)
+        nearest = Mixture.from_array(natural.domains, allowed.project(natural.array))
+        return allowed.inside(stage_mixtures(config.stages[0], nearest, strengths_N, rng))
+    if (lengths := config.phase_lengths) is not None:
+        return allowed.inside(_by_phase(Phases(lengths), natural, count, rng))
     if config.method == "sobol":
         return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
     found_ND, accepted = draw_mixtures(
@@ -261,6 +277,22 @@ def sample_mixtures(
         " Sobol points are tried instead (design.method: sobol)"
     )
     return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
+
+
+def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Generator) -> Array:
+    """Draw mixtures by phase, of which every third is the same in all phases, shape (N, D)."""
+    domains, found = phases.whole(natural).domains, []
+    prior_D = phases.whole(natural).array ** 0.5
+    for place in range(count):
+        strengths = rng.choice(np.geomspace(*STAGE_STRENGTHS, STRENGTHS), size=len(phases))
+        drawn_PD = np.array(
+            [rng.dirichlet(np.maximum(s * prior_D / prior_D.sum(), 1e-3)) for s in strengths]
+        )
+        if place % 3 == 0:
+            drawn_PD[:] = drawn_PD[0]
+        mixtures = [Mixture.from_array(domains, drawn_D) for drawn_D in drawn_PD]
+        found.append(phases.joined(dict(zip(phases, mixtures, strict=True))).array)
+    return np.array(found)
 
 
 def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
@@ -280,6 +312,9 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
         if config.anchors.count(anchor) > 1:
             raise ConfigError(f"design.anchors: {anchor!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
+    if (lengths := config.phase_lengths) is not None:
+        phases = Phases(lengths)
+        uniform = phases.tied(Mixture.uniform(phases.whole(natural).domains))
     mixtures = {"natural": natural, "uniform": uniform}
     anchors: list[tuple[str, Mixture, Role]] = [(n, mixtures[n], "anchor") for n in config.anchors]
     repeats = range(1, config.replicates + 1)
@@ -295,7 +330,8 @@ def _axial(
 ) -> Array:
     """Return the axial mixtures that the design has, shape (P, D)."""
     domains, most = natural.domains, config.first_round
-    is_default = config.method is None and config.trials >= 2 * len(domains) + 2
+    is_plain = config.stages is None and config.phases is None
+    is_default = is_plain and config.method is None and config.trials >= 2 * len(domains) + 2
     if config.method != "axial" and not (is_default and most > len(domains)):
         return np.empty((0, len(domains)))
     center = Mixture.uniform(domains)
@@ -319,6 +355,7 @@ def _axial(
 
 
 STRENGTHS = 15
+STAGE_STRENGTHS = (0.5, 10.0)
 MULTIPLIER = 100
 MIN_WEIGHT = 2e-4  # smaller weights are set to 0
 SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture

@@ -139,6 +139,8 @@ class Training:
         curve_points: Held-out losses before the end, at equal distances and on a sample of the
             held-out text, so that they cost next to nothing; 0 with `eval_every`. A proxy that
             cannot is free to leave them out.
+        phases: Share of the tokens of each phase, by name and in order, where trials have phases:
+            a trial's mixture is then of cells `<phase>/<domain>` (mixopt.mixture.Phases).
     """
 
     tokens: int
@@ -150,6 +152,7 @@ class Training:
     inventory: dict[str, int] | None = None
     files: str | None = None
     curve_points: int = 0
+    phases: dict[str, float] | None = None
 
 
 class Proxy(Protocol):

@@ -176,6 +176,8 @@ def _cell(value: object) -> str:
 KEYS = ("trial", "run", "run_id", "index", "name", "id")  # the first in both tables and unique
 SIZE = ("parameters", "tokens")  # of the trial, in either table: neither weight nor loss
 SCHEDULE = "schedule"  # share of its own schedule that a row has run
+SAME_SUM = 1e-6
+PHASE = "phase/"  # begins the column of a phase's share of the tokens
 ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
 
 
@@ -204,7 +206,7 @@ def join_tables(
 def data_columns(table: CellTable, key: str) -> list[str]:
     """Return the columns that hold weights or losses."""
     others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, key)
-    columns = [name for name in table.header if name not in others]
+    columns = [n for n in table.header if n not in others and not n.startswith(PHASE)]
     if not columns:
         raise TrialsError(f"{table.path}: no column besides {', '.join(table.header)}")
     return columns
@@ -356,7 +358,7 @@ def joined_trials(
     domains, targets = _names(left, columns, right, loss_columns)
     keys = left.column(key)
     weights_ND, losses_NM = left.numbers(columns, keys), right.numbers(loss_columns, keys)
-    weights_ND, about = _as_shares(left, weights_ND, tolerance)
+    weights_ND, about = _as_shares(left, domains, weights_ND, tolerance)
     notes += about
     points = [
         _mixture(left, name, domains, weights_D, tolerance)
@@ -445,20 +447,37 @@ def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
     return {name: column.astype(int).tolist() for name, column in zip(names, columns, strict=True)}
 
 
-def _as_shares(table: CellTable, weights_ND: Array, tolerance: float) -> tuple[Array, list[str]]:
-    """Return weights as shares of 1, from percent too; refuse what is a mixture for each phase."""
+def _as_shares(
+    table: CellTable, names: Sequence[str], weights_ND: Array, tolerance: float
+) -> tuple[Array, list[str]]:
+    """Return weights as shares of 1, from percent too, and from a mixture for each phase."""
     with np.errstate(over="ignore"):
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
     if (np.abs(sums_N - 100) <= 100 * tolerance).all():
         return weights_ND / 100, [f"{table.path}: weights are in percent, and were divided by 100"]
     phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
-        raise TrialsError(
-            f"{table.path}: weights add up to {phases} in every row: a mixture for each of {phases}"
-            " phases? Leave out the columns of all but one (--ignore COLUMN), or give the mean of"
-            " the phases by their tokens"
-        )
+        return weights_ND * _phase_lengths(table, names, phases), []
     return weights_ND, []
+
+
+def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
+    """Return the share of the tokens of the phase of each column, `<phase>/<domain>`."""
+    phase_of = [name.partition("/")[0] for name in names]
+    columns = [f"{PHASE}{phase}" for phase in dict.fromkeys(phase_of)]
+    if len(columns) != count or any(name not in table.header for name in columns):
+        raise TrialsError(
+            f"{table.path}: weights add up to {count} in every row: a mixture for each of {count}"
+            f" phases? Name columns PHASE/DOMAIN and add columns {PHASE}PHASE with each phase's"
+            " share of the tokens, or leave out the columns of all but one (--ignore COLUMN)"
+        )
+    lengths_NP = table.numbers(columns, [str(row) for row in range(1, len(table.rows) + 1)])
+    if np.ptp(lengths_NP, axis=0).max() > 0 or abs(lengths_NP[0].sum() - 1.0) > SAME_SUM:
+        raise TrialsError(
+            f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
+        )
+    lengths = dict(zip(columns, lengths_NP[0].tolist(), strict=True))
+    return np.array([lengths[f"{PHASE}{phase}"] for phase in phase_of])
 
 
 def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:

@@ -26,7 +26,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
 from mixopt.system import (
     Array,
@@ -397,6 +397,11 @@ class Trials(TrialRows):
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""
         return Trials(self.table, self.domains, self.targets, (*self.notes, *notes))
+
+    @property
+    def phases(self) -> Phases | None:
+        """The phases of trials whose mixtures are of cells `<phase>/<domain>`; None of others."""
+        return Phases.found(self.domains, self.weights()) if len(self) > 1 else None
 
     @property
     def mixtures(self) -> list[str]:

@@ -25,11 +25,10 @@ def test_another_target_keeps_the_constraints_of_the_run(bounded):
     assert 0.7 < weights(bounded, "--target", "code")["code"] <= 0.8 + 1e-9
 
 
-def test_constraints_are_merged_into_those_of_the_run_unless_it_is_free(bounded, tmp_path):
+def test_constraints_are_merged_into_those_of_the_run(bounded, tmp_path):
     (tmp_path / "more.yaml").write_text("bounds: {prose: [0.6, 1]}\n")
     asked = (bounded, "--target", "code", "--constraints", tmp_path / "more.yaml")
     assert 0.3 < weights(*asked)["code"] <= 0.4 + 1e-9
-    assert weights(bounded, "--target", "code", "--free")["code"] > 0.85
 
 
 def test_an_answer_does_not_overwrite_another(bounded):
@@ -37,3 +36,19 @@ def test_an_answer_does_not_overwrite_another(bounded):
         weights(bounded, "--target", "help")
     names = {path.name for path in (bounded / "proposals").glob("help*")}
     assert names == {"help.yaml", "help-2.yaml", "help-3.yaml"}
+
+
+def test_what_is_not_free_keeps_its_share_of_a_mixture(bounded, tmp_path):
+    domains = list(weights(bounded))
+    held = dict.fromkeys(domains, 1 / len(domains))
+    (tmp_path / "ours.yaml").write_text(json.dumps(held))
+    first, second, *others = domains
+    found = weights(bounded, "--free", f"{first}={tmp_path}/ours.yaml", "--free", second)
+    assert {name: found[name] for name in others} == pytest.approx({n: held[n] for n in others})
+
+
+def test_a_run_holds_the_rest_at_what_it_recommends(bounded):
+    first, *_ = weights(bounded)
+    ended = command("propose", bounded, "--free", first)
+    assert ended.code == 2
+    assert f"--free {first}: one domain alone has what the others leave" in ended.error

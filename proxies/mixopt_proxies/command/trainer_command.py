@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
+
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.exports import export_mixture, exporter, exporter_names
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.system import write_json, write_text
 from mixopt.trials import Training, Trial
 from mixopt_proxies.command.result_file import UNITS, check_losses
@@ -157,7 +159,11 @@ class TrainerCommand:
         self, mixture: Mixture, corpus: Corpus, training: Training, out: Path
     ) -> Path:
         """Write a mixture, and return the file that the trainer reads."""
-        mixture.to_file(out / MIXTURE)
+        if training.phases is None:
+            mixture.to_file(out / MIXTURE)
+        else:
+            content = {"phases": Phases(training.phases).content(mixture)}
+            write_text(out / MIXTURE, yaml.safe_dump(content, sort_keys=False))
         if self.mixture_format is None:
             return out / MIXTURE
         path = out / f"mixture_{self.mixture_format}{exporter(self.mixture_format).suffix}"

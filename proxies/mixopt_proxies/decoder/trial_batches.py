@@ -26,6 +26,7 @@ from torch import Tensor
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading import Pool, SimulatedEpochs
+from mixopt.mixture import Phases
 from mixopt.system import Array, IntArray
 from mixopt.trials import Training, Trial
 
@@ -50,8 +51,10 @@ class TrialBatches:
         length: int,
         target_tokens: int | None = None,
         inventory: Mapping[str, int] | None = None,
+        phases: Mapping[str, float] | None = None,
     ) -> None:
         """Draw every trial's sequences; no text is read yet."""
+        self._phases = None if phases is None else Phases(phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
         self._pools = make_pools(corpus, steps * batch * length, length, target_tokens, inventory)
@@ -75,6 +78,7 @@ class TrialBatches:
             length=length,
             target_tokens=training.target_tokens,
             inventory=training.inventory,
+            phases=training.phases,
         )
 
     def counts(self, k: int) -> IntArray:
@@ -93,15 +97,30 @@ class TrialBatches:
         return np.ascontiguousarray(by_step.swapaxes(0, 1))
 
     def _draw(self, trial: Trial, sequences: int) -> tuple[IntArray, IntArray]:
-        counts_D = realised_counts(trial.mixture.over(self.domains).array, sequences)
-        domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
-        random_generator(trial.seed, "order").shuffle(domain_S)
+        domain_S = self._domains_of(trial, sequences)
+        counts_D = np.bincount(domain_S, minlength=len(self.domains))
         start_S = np.empty(sequences, np.int64)
         nested = trial.role in PAIRED
         for d, count in enumerate(counts_D.tolist()):
             generator = random_generator(trial.seed, f"rows of {self.domains[d]}")
             start_S[domain_S == d] = self._starts(d, count, generator, nested=nested)
         return domain_S, start_S
+
+    def _domains_of(self, trial: Trial, sequences: int) -> IntArray:
+        """Return the domain of each sequence, phase after phase in whole steps, shape (S,)."""
+        parts, ends = {"": trial.mixture}, [sequences]
+        if self._phases is not None:
+            parts = self._phases.split(trial.mixture)
+            steps = np.cumsum(list(self._phases.values())) * sequences / self._batch
+            ends = (np.rint(steps).astype(int) * self._batch).tolist()
+        drawn, begin = [], 0
+        for (phase, mixture), end in zip(parts.items(), ends, strict=True):
+            counts_D = realised_counts(mixture.over(self.domains).array, end - begin)
+            domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
+            random_generator(trial.seed, f"order {phase}".strip()).shuffle(domain_S)
+            drawn.append(domain_S)
+            begin = end
+        return np.concatenate(drawn)
 
     def _starts(
         self, d: int, count: int, generator: np.random.Generator, *, nested: bool

@@ -1,0 +1,186 @@
+"""Worlds of 40 topics x 5 quality levels: what is proposed, and what that takes.
+
+    python experiments/published/cells.py stages --worlds 3
+    python experiments/published/cells.py speed
+
+The losses are those of known_worlds.py over 200 cells. What a cell is worth to a loss is what its
+topic is worth, times what its quality is worth in that topic. `additive` has no more; in `within`
+pairs of levels of one topic help only together; in `between` pairs of topics do, cell by cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+from known_worlds import NOISE, KnownWorld, _objective, _Terms
+
+from mixopt.config import DesignConfig, FitConfig, Stage
+from mixopt.constraints import Constraints
+from mixopt.fitting import fit_trials
+from mixopt.mixture import Mixture
+from mixopt.proposals import (
+    ProposalRequest,
+    best_candidate,
+    choose_batch,
+    draw_candidates,
+    fit_surrogate,
+    propose_mixture,
+)
+from mixopt.system import Array
+from mixopt.trials import Trials, first_stage, make_design, stage_limits
+
+Kind = Literal["additive", "within", "between"]
+TOPICS, LEVELS, LOSSES = 40, 5, 20
+RADIUS = 0.2
+CONDITIONAL: list[Stage] = ["within", "between", "all"]
+
+
+def cells_world(kind: Kind, seed: int, topics: int = TOPICS, levels: int = LEVELS) -> KnownWorld:
+    """Draw a world of cells."""
+    rng = np.random.default_rng([seed, 31, get_args(Kind).index(kind)])
+    count = topics * levels
+    domains = tuple(f"t{t:02}/q{q}" for t in range(topics) for q in range(levels))
+    topic_MT = rng.gamma(0.4, 0.4, (LOSSES, topics))
+    order_TL = np.sort(rng.lognormal(0.0, 0.7, (topics, levels)), axis=1)
+    worth_MD = (topic_MT[:, :, None] * order_TL[None]).reshape(LOSSES, count)
+    if kind == "within":
+        pairs = [
+            (t * levels + a, t * levels + b)
+            for t in range(topics)
+            for a, b in [(levels - 1, 0), (levels - 2, 1)]
+        ]
+    else:
+        tops = rng.permutation(topics).reshape(-1, 2)
+        pairs = [(a * levels + q, b * levels + q) for a, b in tops for q in range(levels)]
+    together = 0.0 if kind == "additive" else 1.0
+    pairs_P2 = np.array(pairs)
+    terms = _Terms(
+        floor_M=rng.uniform(1.0, 2.0, LOSSES),
+        height_M=rng.uniform(0.6, 1.4, LOSSES),
+        rest_M=rng.uniform(0.03, 0.1, LOSSES),
+        decay_M=rng.uniform(0.25, 0.6, LOSSES),
+        bend=float(rng.uniform(0.65, 0.85)),
+        worth_MD=worth_MD,
+        pairs_P2=pairs_P2,
+        together_MP=together * rng.gamma(0.7, 0.6, (LOSSES, len(pairs_P2))),
+        rivals_Q2=np.empty((0, 2), int),
+        against_MQ=np.empty((LOSSES, 0)),
+        tired_M=np.zeros(LOSSES),
+    )
+    sizes_T = np.exp(rng.normal(0.0, 1.0, topics))
+    sizes_D = (sizes_T[:, None] * rng.dirichlet(np.full(levels, 5.0), topics)).ravel()
+    natural = Mixture.from_array(domains, sizes_D / sizes_D.sum())
+    return KnownWorld(
+        kind,  # type: ignore[arg-type]
+        seed,
+        domains,
+        natural,
+        _objective(LOSSES, rng),
+        Constraints(domains),
+        NOISE,
+        None,
+        None,
+        terms,
+    )
+
+
+def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: int) -> Trials:
+    """Train a design round by round, flat or in stages, as a run does."""
+    config = DesignConfig(trials=trials, stages=stages, max_usage=None, stage_radius=RADIUS)
+    design = make_design(config, world.natural, world.constraints, seed)
+    table = world.train(np.array([one.mixture.array for one in design]), seed)
+    held = None
+    for number, count in enumerate(config.planned_rounds[1:], start=1):
+        surrogate = fit_surrogate(table, world.objective, FitConfig(), seed=seed)
+        limits, natural_D = world.constraints, world.natural.array
+        if stages:
+            before = first_stage(config, world.natural, limits)
+            if held is not None:
+                before = stage_limits(stages[number - 1], held, limits, RADIUS)
+            found_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
+            held = Mixture.from_array(world.domains, found_D)
+            limits = stage_limits(stages[number], held, limits, RADIUS)
+        candidates_KD = draw_candidates(surrogate, limits.allowed, natural_D, seed=seed + number)
+        batch = choose_batch(surrogate, candidates_KD, count, taken_ND=table.weights(), seed=seed)
+        more = world.train(batch.weights_BD, seed, first=len(table))
+        table = table.joined(more)
+    return table
+
+
+def proposed(world: KnownWorld, table: Trials, near: float | None = None) -> Array:
+    """Return the proposal of a fit of all trials; within a radius of the best trial if given."""
+    fit = fit_trials(table, FitConfig(), world.objective, seed=0)
+    request = ProposalRequest(fit, world.constraints, world.natural)
+    request = replace(request, search=request.search.model_copy(update={"bootstrap": 0}))
+    if near is not None:
+        middle = request.best_trial[1]
+        request = replace(request, constraints=stage_limits("all", middle, world.constraints, near))
+    return propose_mixture(request).mixture.over(world.domains).array
+
+
+def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
+    """Print the share of the gain over natural that each way keeps, of the optimum's."""
+    print("| world | seed | way | trials | gain, share of the optimum's | CPU s |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for kind in get_args(Kind):
+        for seed in range(worlds):
+            world = cells_world(kind, seed, topics, levels)
+            most = float(world.values(world.natural.array[None])[0]) - world.best
+            for way, count, plan in (
+                ("flat", trials, None),
+                ("flat", 2 * trials, None),
+                ("within, between, all", trials, CONDITIONAL),
+            ):
+                start = time.process_time()
+                table = rounds_of(world, count, plan, seed)
+                weights_D = proposed(world, table)
+                kept = 1.0 - world.regret(weights_D) / most
+                best = 1.0 - (float(world.values(table.weights()).min()) - world.best) / most
+                spent = time.process_time() - start
+                print(
+                    f"| {kind} | {seed} | {way} | {count} | {kept:.3f} (best trial {best:.3f}) |"
+                    f" {spent:.0f} |",
+                    flush=True,
+                )
+
+
+def speed(trials: int = 256) -> None:
+    """Print the CPU seconds of design, fit and proposal."""
+    world = cells_world("additive", 0)
+    start = time.process_time()
+    design = make_design(
+        DesignConfig(trials=trials, rounds=[]), world.natural, world.constraints, 0
+    )
+    table = world.train(np.array([one.mixture.array for one in design])[:trials], 0)
+    print(f"design: {time.process_time() - start:.1f} CPU s", flush=True)
+    start = time.process_time()
+    fit = fit_trials(table, FitConfig(), world.objective, seed=0)
+    print(f"fit: {time.process_time() - start:.1f} CPU s; {fit.summary()}", flush=True)
+    start = time.process_time()
+    found = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
+    print(f"propose: {time.process_time() - start:.1f} CPU s")
+    most = float(world.values(world.natural.array[None])[0]) - world.best
+    print(f"gain kept: {1 - world.regret(found.mixture.array) / most:.3f}")
+
+
+def main() -> None:
+    """Run a part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["stages", "speed"])
+    parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=128)
+    parser.add_argument("--topics", type=int, default=TOPICS)
+    parser.add_argument("--levels", type=int, default=LEVELS)
+    given = parser.parse_args()
+    if given.part == "speed":
+        speed()
+    else:
+        stages(given.worlds, given.trials, given.topics, given.levels)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""A mixture for each phase of a training: designs, limits, tables, and files."""
+
+import numpy as np
+import pytest
+
+import mixopt
+from mixopt import Mixture, Phases, Trials
+from mixopt.config import DesignConfig, read_constraints
+from mixopt.constraints import Constraints
+from mixopt.errors import MixtureError, TrialsError
+from mixopt.pipeline import schedule_of
+from mixopt.trials import make_design
+
+PHASES = Phases({"1": 0.8, "2": 0.2})
+NATURAL = Mixture({"web": 0.75, "code": 0.25})
+UNTIED = PHASES.joined({"1": {"web": 0.5, "code": 0.5}, "2": {"web": 0.1, "code": 0.9}})
+
+
+def test_a_mixture_by_phase_is_one_of_cells_and_back():
+    assert dict(UNTIED) == pytest.approx(
+        {"1/web": 0.4, "1/code": 0.4, "2/web": 0.02, "2/code": 0.18}
+    )
+    assert dict(PHASES.split(UNTIED)["2"]) == pytest.approx({"web": 0.1, "code": 0.9})
+    assert dict(PHASES.whole(UNTIED)) == pytest.approx({"web": 0.42, "code": 0.58})
+    assert dict(PHASES.whole(PHASES.tied(NATURAL))) == pytest.approx(dict(NATURAL))
+
+
+def test_phases_are_found_in_a_table_that_has_one_total_for_each():
+    cells_NC = np.array([UNTIED.array, PHASES.tied(NATURAL).array])
+    assert dict(Phases.found(UNTIED.domains, cells_NC)) == pytest.approx(dict(PHASES))
+    assert Phases.found(("a/x", "a/y", "b/x", "b/y"), np.eye(4)) is None
+    assert Phases.found(("web", "code"), np.full((2, 2), 0.5)) is None
+
+
+def test_caps_and_epochs_count_over_all_phases():
+    own = read_constraints({"max_epochs_of": {"code": 2}, "bounds": {"web": [0.3, 1]}})
+    limits = Constraints.from_config(own, {"web": 900, "code": 100}, 1_000, phases=PHASES)
+    (line,) = limits.violations(UNTIED)
+    assert "group 'code': a share of 0.58 of 1k tokens needs 5.8 epochs" in line
+    lean = PHASES.joined({"1": {"web": 1, "code": 0}, "2": {"web": 0.0, "code": 1.0}})
+    assert limits.violations(lean) == []
+
+
+def test_phases_of_another_length_are_not_allowed():
+    limits = Constraints.from_config(read_constraints({}), {"web": 1, "code": 1}, phases=PHASES)
+    other = Phases({"1": 0.5, "2": 0.5}).tied(NATURAL)
+    assert "phase 1" in limits.violations(other)[0]
+
+
+def test_a_design_by_phase_has_tied_and_untied_mixtures_of_the_right_lengths():
+    config = DesignConfig(trials=12, phases=[{"until": 0.8}, {}], rounds=[], max_usage=None)
+    limits = Constraints.from_config(read_constraints({}), {"web": 3, "code": 1}, phases=PHASES)
+    trials = make_design(config, PHASES.tied(NATURAL), limits, 0)
+    apart = []
+    for trial in trials:
+        parts = PHASES.split(trial.mixture)
+        apart.append(parts["1"].total_variation(parts["2"]))
+    assert sum(one < 1e-6 for one in apart) == 4 + 5  # every third, anchors and replicates
+    assert max(apart) > 0.1
+
+
+def table(tmp_path, *, lengths):
+    head = ",".join(f"weight/{cell}" for cell in UNTIED.domains)
+    more = ",phase/1,phase/2" if lengths else ""
+    end = ",0.8,0.2" if lengths else ""
+    rows = [f"r{k},0.5,0.5,0.{k},0.{10 - k}{end}" for k in range(1, 10)]
+    (tmp_path / "w.csv").write_text("\n".join([f"run,{head}{more}", *rows]) + "\n")
+    losses = [f"r{k},{1 + k / 100}" for k in range(1, 10)]
+    (tmp_path / "l.csv").write_text("\n".join(["run,loss/a", *losses]) + "\n")
+    return tmp_path / "w.csv", tmp_path / "l.csv"
+
+
+def test_a_table_of_shares_in_each_phase_becomes_shares_of_all_tokens(tmp_path):
+    trials = Trials.from_csv(*table(tmp_path, lengths=True))
+    assert trials.domains == UNTIED.domains
+    assert trials.weights()[0].tolist() == pytest.approx([0.4, 0.4, 0.02, 0.18])
+    assert dict(trials.phases) == pytest.approx(dict(PHASES))
+
+
+def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
+    message = "w.csv: weights add up to 2 in every row.* add columns phase/PHASE with each"
+    with pytest.raises(TrialsError, match=message) as told:
+        Trials.from_csv(*table(tmp_path, lengths=False))
+    assert "tolerance" not in str(told.value)
+
+
+def answer(tmp_path):
+    content = {"weights": dict(UNTIED), "phases": PHASES.content(UNTIED)}
+    path = tmp_path / "ours.yaml"
+    path.write_text(str(content))
+    return path
+
+
+def test_phases_of_a_file_become_stages_of_a_schedule(tmp_path):
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("web: 1e6\ncode: 1e6\n")
+    found = schedule_of(answer(tmp_path), tokens=10_000, batch="10x10", inventory=sizes)
+    assert [stage.tokens for stage in found.stages] == [8_000, 2_000]
+    assert dict(found.stages[1].mixture) == pytest.approx({"web": 0.1, "code": 0.9})
+    assert found.domain_tokens() == pytest.approx({"web": 4_200, "code": 5_800})
+
+
+def test_phases_are_exported_as_a_schedule_to_trainers(tmp_path):
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("web: 1e9\ncode: 1e9\n")
+    found = mixopt.export(answer(tmp_path), "nemo", tokens=10**9, inventory=sizes)
+    assert len(found) == 2
+
+
+def test_a_phase_that_is_not_whole_is_refused():
+    with pytest.raises(MixtureError, match="add up to"):
+        PHASES.split(Mixture({"1/web": 0.5, "1/code": 0.4, "2/web": 0.05, "2/code": 0.05}))

@@ -1,0 +1,92 @@
+"""Conditional rounds hold what was found while the rest moves."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mixopt
+from mixopt import Mixture
+from mixopt.config import DesignConfig
+from mixopt.constraints import Constraints
+from mixopt.mixture import branch_shares
+from mixopt.trials import make_design, stage_limits
+
+DOMAINS = ("web/a", "web/b", "code/a", "code/b", "law")
+NATURAL = Mixture.from_array(DOMAINS, [0.3, 0.2, 0.1, 0.1, 0.3])
+RNG = np.random.default_rng(0)
+
+
+def drawn(stage, radius=0.1):
+    allowed = stage_limits(stage, NATURAL, Constraints(DOMAINS), radius).allowed
+    return allowed.inside(RNG.dirichlet(np.ones(5), 50))
+
+
+def test_within_branches_their_totals_are_held():
+    for weights_D in drawn("within"):
+        found = branch_shares(dict(zip(DOMAINS, weights_D, strict=True)))
+        assert found == pytest.approx({"web": 0.5, "code": 0.2, "law": 0.3})
+    assert np.ptp(drawn("within")[:, 0]) > 0.1
+
+
+def test_between_branches_their_inner_shares_are_held():
+    weights_ND = drawn("between")
+    np.testing.assert_allclose(weights_ND[:, 0] * 0.4, weights_ND[:, 1] * 0.6, atol=1e-9)
+    np.testing.assert_allclose(weights_ND[:, 2], weights_ND[:, 3], atol=1e-9)
+    assert np.ptp(weights_ND[:, 4]) > 0.1
+
+
+def test_a_branch_that_was_found_to_get_nothing_stays_without():
+    reference = Mixture.from_array(DOMAINS, [0.5, 0.5, 0, 0, 0])
+    found = stage_limits("between", reference, Constraints(DOMAINS), 0.1)
+    assert found.upper_D[2:].tolist() == [0, 0, 0]
+
+
+def test_the_last_stage_moves_all_within_the_radius():
+    away_N = 0.5 * np.abs(drawn("all", 0.1) - NATURAL.array).sum(axis=1)
+    assert away_N.max() == pytest.approx(0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["within", "between"])
+def test_the_first_stage_is_drawn_as_it_holds(stage):
+    config = DesignConfig(trials=16, stages=[stage, "all"], rounds=[8, 8], max_usage=None)
+    trials = [t for t in make_design(config, NATURAL, None, 0) if t.role == "sampled"]
+    held = stage_limits(stage, NATURAL, Constraints(DOMAINS), 0.1).simplex
+    assert len(trials) == 8
+    assert held.contains(np.array([one.mixture.array for one in trials]), tolerance=1e-6).all()
+
+
+def test_a_design_without_rounds_of_its_own_has_half_of_its_trials_in_the_first_stage():
+    assert DesignConfig(trials=64, stages=["within", "between", "all"]).planned_rounds == (
+        32,
+        16,
+        16,
+    )
+
+
+@pytest.mark.nightly
+def test_stages_of_a_run_are_one_table(tmp_path):
+    for name in "abcd":
+        rows = (f'{{"text": "text {n} of {name} with some words {n % 7}"}}' for n in range(300))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    files = {name: {"path": f"{tmp_path}/{name}.jsonl"} for name in "abcd"}
+    tree = {"x": {n: files[n] for n in "ab"}, "y": {n: files[n] for n in "cd"}}
+    design = {"rounds": [8, 4, 4], "stages": ["within", "between", "all"], "stage_radius": 0.1}
+    content = {
+        "corpus": {"domains": tree},
+        "objective": {"mean": {"*": 1}},
+        "design": design,
+        "proxy": {"name": "ngram", "tokens": 2000},
+    }
+    (tmp_path / "a.yaml").write_text(json.dumps(content))
+    run = mixopt.run(tmp_path / "a.yaml", tmp_path / "run", until="sweep")
+    first = [t for t in run.design if t.role == "sampled"]
+    assert len(run.trials) == 16 + 5
+    for trial in first:
+        assert branch_shares(trial.mixture) == pytest.approx(branch_shares(run.natural))
+    inner = {
+        round(trial.mixture["x/a"] / branch_shares(trial.mixture)["x"], 6)
+        for trial in run.design
+        if trial.round == 1 and branch_shares(trial.mixture)["x"] > 0.01
+    }
+    assert len(inner) == 1
