@@ -17,7 +17,7 @@ from mixopt import Mixture
 from mixopt.config import TrackingConfig
 from mixopt.sweeps import TrialFolder
 from mixopt.tracking import Tracker, sync
-from mixopt.tracking.record import LineFile
+from mixopt.tracking.record import append_line
 from mixopt.trials import Losses, Trial, TrialResult
 
 
@@ -38,13 +38,12 @@ def main() -> None:
 
 def writing(path: Path, steps: int) -> float:
     """Return the seconds that writing a line takes."""
-    lines = LineFile(path / "metrics.jsonl")
     start = time.perf_counter()
     for step in range(steps):
-        lines.append(
-            {"step": step, "time": start, **{f"loss/d{n}": step / (n + 1) for n in range(20)}}
+        append_line(
+            path / "metrics.jsonl",
+            {"step": step, "time": start, **{f"loss/d{n}": step / (n + 1) for n in range(20)}},
         )
-    lines.close()
     return (time.perf_counter() - start) / steps
 
 

@@ -37,7 +37,7 @@ from mixopt.run_directory import (
     is_sent,
     load_run,
 )
-from mixopt.sweeps import METRICS, read_attempts, sweep_totals
+from mixopt.sweeps import METRICS, read_attempts
 from mixopt.system import (
     ANSWER_SECONDS,
     Say,
@@ -61,8 +61,6 @@ from mixopt.tracking.tracker import (
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL = "natural"
-FLOPS_PER_WEIGHT = 6  # of training, a parameter and token
-NOT_NEURAL = ("ngram",)  # proxies whose parameters are not weights
 MAX_NOTE = 4_800  # characters; MLflow's limit of a tag is 8000 bytes
 MAX_PARAMS = 400  # a configuration of hundreds of domains has more
 WITH_OUTCOMES = (SWEEP, FIT, PROPOSE, VALIDATE)  # steps after which more is known of a run
@@ -193,7 +191,6 @@ def run_outcome(run: Run) -> dict[str, float]:
         done = run.trials.finished
         losses_NM = done.losses(run.objective.unit)
         values["outcome/best_trial"] = float(run.objective.value(losses_NM).min())
-        values |= _spent(run)
         if run.config.design.anneals is not None:
             values |= _anneals(run)
     if run.is_done(FIT.name):
@@ -234,31 +231,6 @@ def _anneals(run: Run) -> dict[str, float]:
             ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
             found |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
     return found
-
-
-def _spent(run: Run) -> dict[str, float]:
-    """Return what all trials cost, those of the validation included."""
-    steps = [(SWEEP, run.trials)]
-    if run.is_done(VALIDATE.name):
-        steps.append((VALIDATE, run.validation.trials))
-    table = pl.concat(
-        [trials.table.select("status", "tokens", "parameters") for _, trials in steps]
-    )
-    totals = [sweep_totals(read_attempts(step.trial_folder(run.path)), (), 0) for step, _ in steps]
-    finished = table.filter(status="finished").height
-    tokens_N = table["tokens"].fill_null(0).cast(pl.Float64)
-    spent = {
-        "trials_done": finished,
-        "trials_failed": table.height - finished,
-        "tokens": float(tokens_N.sum()),
-        "gpu_hours": sum(one["gpu_hours"] for one in totals),
-        "cpu_hours": sum(one["cpu_hours"] for one in totals),
-    }
-    if run.config.proxy.name not in NOT_NEURAL:
-        spent["flops"] = FLOPS_PER_WEIGHT * float(
-            (tokens_N * table["parameters"].fill_null(0)).sum()
-        )
-    return {f"spent/{name}": value for name, value in spent.items()}
 
 
 def _held_out(run: Run) -> dict[str, float]:

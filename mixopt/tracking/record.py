@@ -26,37 +26,16 @@ MAX_INTEGER = 1 << 63  # of MLflow's steps and times
 TAIL_BYTES = 256  # before a position; they tell whether the file is still the one that was read
 
 
-class LineFile:
-    """Appends lines to a file, which is made with the first line and stays open."""
-
-    def __init__(self, path: Path) -> None:
-        """Name the file."""
-        self._path = path
-        self._descriptor: int | None = None
-        self._torn = False
-
-    def append(self, content: Mapping[str, Any]) -> None:
-        """Write a line in one piece."""
-        line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        if self._descriptor is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            self._descriptor = os.open(self._path, flags, 0o644)
-            size = os.fstat(self._descriptor).st_size
-            self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        data = b"\n" + line if self._torn else line
-        self._torn = True
-        self._torn = os.write(self._descriptor, data) < len(data)
-        if self._torn:
-            raise OSError(f"{self._path}: the disk is full")
-
-    def close(self) -> None:
-        """Close the file; what was written is on the disk then."""
-        if self._descriptor is not None:
-            with suppress(OSError):
-                os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None
+def append_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Append a line in one piece; half a line, left by a killed process, is ended first."""
+    line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        is_torn = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
+        if (stream.write(b"\n" + line if is_torn else line) or 0) < len(line):
+            raise OSError(f"{path}: the disk is full")
 
 
 class MetricPoint(NamedTuple):

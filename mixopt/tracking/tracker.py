@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mixopt.errors import MixoptError
 from mixopt.system import Say, ServerUri, silent
-from mixopt.tracking.record import JOURNAL, LineFile, WantedRun, wanted_runs
+from mixopt.tracking.record import JOURNAL, WantedRun, append_line, wanted_runs
 from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Tracker:
         self._path, self._warn, self._sends = path, warn, sends
         self._uri = None if config.uri is None else ServerUri(absolute_uri(config.uri.given))
         self._experiment = config.experiment or run_name
-        self._lines = LineFile(path / JOURNAL)
         self._runs: dict[str, WantedRun] = {}
         self._process: subprocess.Popen[str] | None = None
         self._before, self._warned = 0, False
@@ -114,7 +113,6 @@ class Tracker:
 
     def close(self, *, patience: float | None = None) -> None:
         """Wait until all is sent; end a process that is silent for `patience` seconds."""
-        self._lines.close()
         process, self._process = self._process, None
         if process is None:
             return
@@ -173,7 +171,7 @@ class Tracker:
         wanted = replace(wanted, **changes)
         self._runs[step] = wanted
         try:
-            self._lines.append(asdict(wanted))
+            append_line(self._path / JOURNAL, asdict(wanted))
         except OSError as error:
             self.complain(f"the record cannot be written: {error}")
 

@@ -18,7 +18,7 @@ from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.testing import tiny_corpus
-from mixopt.tracking.record import JOURNAL, LineFile, WantedRun
+from mixopt.tracking.record import JOURNAL, WantedRun, append_line
 from mixopt.tracking.sender import Sender
 from mixopt.trials import Losses, Trial, TrialResult
 
@@ -98,9 +98,7 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     losses = Losses(1000, {"web": 2.0}, {"web": 1.0})
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
     TrialFolder(path / "trials").write([trial], [result])
-    journal = LineFile(path / JOURNAL)
-    journal.append(asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
-    journal.close()
+    append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
     Sender(path, uri, "toy", own=False).attempt(last=True)
     _, runs = runs_at(uri)
     metrics = runs["t0"].data.metrics

@@ -43,7 +43,7 @@ def parents(decided):
 def test_experiments_sort_by_outcome(decided):
     _, client, experiment = decided
     only = "tags.`mixopt.step` = 'sweep'"
-    for key in ("outcome/validated_gain", "outcome/held_out_rmse", "spent/tokens"):
+    for key in ("outcome/validated_gain", "outcome/held_out_rmse"):
         found = client.search_runs([experiment], only, order_by=[f"metrics.`{key}` DESC"])
         values = [one.data.metrics[key] for one in found]
         assert len(values) == 2
@@ -63,11 +63,6 @@ def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(decided, parents):
         assert [metrics[f"outcome/{name}"] for name in names] == pytest.approx(list(own))
     for name, share in decision.mixture.items():
         assert metrics[f"recommended/{name}"] == pytest.approx(share)
-    assert metrics["spent/trials_failed"] == 0
-    validated = found.validation.trials.table.height
-    assert metrics["spent/trials_done"] == found.trials.table.height + validated
-    assert metrics["spent/cpu_hours"] > 0
-    assert "spent/flops" not in metrics  # an n-gram model's parameters are no weights
 
 
 def test_the_sweep_s_run_has_its_progress_and_where_it_trained(decided, parents):

@@ -10,9 +10,9 @@ from mixopt.config import TrackingConfig
 from mixopt.tracking import Tracker
 from mixopt.tracking.record import (
     JOURNAL,
-    LineFile,
     Position,
     WantedRun,
+    append_line,
     points_of,
     wanted_runs,
 )
@@ -22,10 +22,8 @@ LIMIT = 1000
 
 
 def write(path, steps, **metrics):
-    lines = LineFile(path)
     for step in steps:
-        lines.append({"step": step, "time": 1.0, **(metrics or {"loss": float(step)})})
-    lines.close()
+        append_line(path, {"step": step, "time": 1.0, **(metrics or {"loss": float(step)})})
 
 
 def taken(position, path, limit=LIMIT):
@@ -107,10 +105,9 @@ def test_names_that_begin_alike_have_keys_of_their_own():
 
 def want(path, **fields):
     """Append what a run shall be to the record."""
-    lines = LineFile(path / JOURNAL)
-    lines.append({"step": "sweep", "server": None, "experiment": "toy", "name": "a", "started": 1})
-    lines.append(asdict(WantedRun("sweep", None, "toy", "sweep", 1, **fields)))
-    lines.close()
+    first = {"step": "sweep", "server": None, "experiment": "toy", "name": "a", "started": 1}
+    append_line(path / JOURNAL, first)
+    append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 1, **fields)))
 
 
 def test_a_step_that_starts_again_keeps_what_it_was_started_with(tmp_path):
