@@ -92,17 +92,9 @@ class Backtest:
         return plain | {"notes": list(self.notes)}
 
 
-@dataclass(frozen=True)
-class _Score:
-    """How one predictor did on one split."""
-
-    predictor: str
-    losses_M: Array
-    objective: float
-    coverage: float | None
-    width: float | None
-    pick_rank: float
-    regret: float
+# Of one predictor on one split: the numbers of a row, `predictor`, and `losses` (Spearman by loss).
+_Score = dict[str, Any]
+FIGURES = ("loss_spearman", "objective_spearman", "coverage", "width", "pick_rank", "regret")
 
 
 def backtest_trials(
@@ -131,15 +123,8 @@ def backtest_trials(
     rows = [row for count in counts for row in _rows(table.runs(count), scores[count])]
     losses = table.verdicts(scores[counts[-1]])
     enough = _enough(rows, names[0], losses[0])
-    notes = [
-        *trials.notes,
-        *table.notes(),
-        *(f"{n} is left out: {why}" for n, why in absent.items()),
-    ]
-    if flat:
-        notes.append(
-            f"no fewer trials than {table.runs(counts[0])}: then {listed(flat)} never changes"
-        )
+    notes = [*trials.notes, *table.notes()]
+    notes += [f"{name} is left out: {why}" for name, why in absent.items()]
     notes += _verdict(rows, losses, names[0], enough, table)
     return Backtest(
         rows=tuple(rows),
@@ -294,7 +279,8 @@ class _Table:
         picks = [_pick(ranked_K[size_K == s], seen_K[size_K == s]) for s in np.unique(size_K)]
         rank, regret = np.mean(picks, axis=0).tolist()
         whole = spearman_within(ranked_K, seen_K, size_K) or 0.0
-        return _Score(name, losses_M, whole, coverage, width, rank, regret)
+        figures = (float(losses_M.mean()), whole, coverage, width, rank, regret)
+        return {"predictor": name, "losses": losses_M, **dict(zip(FIGURES, figures, strict=True))}
 
     def verdicts(self, splits: Sequence[Sequence[_Score]]) -> list[dict[str, Any]]:
         """Return how well each loss is ranked at the most trials, the objective first."""
@@ -302,7 +288,7 @@ class _Table:
         found = readiness_of(self.trials, self.losses_NM, names)
         (whole,) = readiness_of(self.trials, self.observed_N[:, None], [OBJECTIVE])
         ours = [scores[0] for scores in splits]
-        shares = [one for scores in splits for one in scores if one.predictor == "own_share"]
+        shares = [one for scores in splits for one in scores if one["predictor"] == "own_share"]
 
         def of(one: Readiness, ranks: Sequence[float], controls: Sequence[float]) -> dict[str, Any]:
             rank, control = float(np.mean(ranks)), float(np.mean(controls))
@@ -317,10 +303,11 @@ class _Table:
             }
 
         columns = [
-            of(one, [s.losses_M[place] for s in ours], [s.losses_M[place] for s in shares])
+            of(one, [s["losses"][place] for s in ours], [s["losses"][place] for s in shares])
             for place, one in enumerate(found)
         ]
-        return [of(whole, [s.objective for s in ours], [s.objective for s in shares]), *columns]
+        ranks, controls = ([s["objective_spearman"] for s in side] for side in (ours, shares))
+        return [of(whole, ranks, controls), *columns]
 
     def notes(self) -> Iterator[str]:
         """Say what a reader of the figures should know of the runs."""
@@ -378,19 +365,13 @@ def _pick(ranked_K: Array, seen_K: Array) -> tuple[float, float]:
 
 def _rows(trials: int, splits: Sequence[Sequence[_Score]]) -> Iterator[dict[str, Any]]:
     """Yield the means over splits, by predictor."""
-    for name in dict.fromkeys(one.predictor for one in splits[0]):
-        own = [one for scores in splits for one in scores if one.predictor == name]
-        is_sure = own[0].coverage is not None
-        yield {
-            "trials": trials,
-            "predictor": name,
-            "loss_spearman": float(np.mean([one.losses_M.mean() for one in own])),
-            "objective_spearman": float(np.mean([one.objective for one in own])),
-            "coverage": float(np.mean([one.coverage for one in own])) if is_sure else None,
-            "width": float(np.mean([one.width for one in own])) if is_sure else None,
-            "pick_rank": float(np.mean([one.pick_rank for one in own])),
-            "regret": float(np.mean([one.regret for one in own])),
-        }
+    for name in dict.fromkeys(one["predictor"] for one in splits[0]):
+        own = [one for scores in splits for one in scores if one["predictor"] == name]
+        found: dict[str, Any] = {"trials": trials, "predictor": name}
+        for figure in FIGURES:
+            values = [one[figure] for one in own]
+            found[figure] = None if None in values else float(np.mean(values))
+        yield found
 
 
 def _enough(rows: Sequence[Mapping[str, Any]], name: str, whole: Mapping[str, Any]) -> int | None:
