@@ -27,8 +27,8 @@ from .trained_model import (
     scores_text as scores_text,
 )
 from .training_step import (
-    ExpertBalance as ExpertBalance,
-    balance_alone as balance_alone,
+    added_loss as added_loss,
+    auxiliary_coefficient as auxiliary_coefficient,
     decay_groups as decay_groups,
     token_losses as token_losses,
 )

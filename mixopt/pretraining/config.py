@@ -41,16 +41,9 @@ def _number(value: Any) -> Any:
         return as_count(value)
 
 
-def _word(value: Any) -> Any:
-    """Read `off`, which YAML takes for false, as the word that it is."""
-    return "off" if value is False else value
-
-
 Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
 Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
-Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Balancing = Annotated[Literal["auto", "bias", "auxiliary", "off"], BeforeValidator(_word)]
 
 
 class OriginConfig(Section):
@@ -146,7 +139,6 @@ class TrainingConfig(Section):
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: Above = Field(1e-8, description="AdamW's")
     weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
-    decay_embeddings: bool = Field(True, description="whether weight_decay holds for embeddings")
     mask_documents: bool = Field(
         False,
         description="whether attention is cut and positions restart where a document ends",
@@ -274,7 +266,7 @@ class MetricsConfig(Section):
 
 
 class ExpertsConfig(Section):
-    """How the experts of a mixture-of-experts model are balanced, and counted by domain."""
+    """How the experts of a mixture-of-experts model are counted by domain."""
 
     enabled: Literal["auto"] | bool = Field(
         "auto",
@@ -282,18 +274,6 @@ class ExpertsConfig(Section):
     )
     every: Positive | None = Field(
         None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
-    )
-    balance: Balancing = Field(
-        "auto",
-        description=(
-            "by a bias, by the model's auxiliary loss, or off; auto: as the model's family does"
-        ),
-    )
-    bias_rate: Rate | None = Field(
-        None,
-        description=(
-            "how much a step moves each bias; if omitted, in proportion to the load, at most 0.02"
-        ),
     )
     adapters: list[str] = Field(
         default_factory=list,
@@ -314,15 +294,8 @@ class PretrainConfig(Section):
     )
     model: ModelConfig
     training: TrainingConfig
-    parallel: Literal["none", "ddp", "fsdp", "hsdp"] = Field(
-        "ddp",
-        description="over the ranks; hsdp: sharded over shard_degree of them, and copied",
-    )
-    shard_degree: Positive | None = Field(
-        None,
-        description=(
-            "with hsdp: ranks that share one copy of the weights; those of a node if omitted"
-        ),
+    parallel: Literal["none", "ddp", "fsdp"] = Field(
+        "ddp", description="over the ranks: a copy on each, or sharded over all"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
@@ -395,8 +368,6 @@ def load_pretraining(path: str | Path, overrides: Sequence[str] = ()) -> Pretrai
 
 
 def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
-    if config.shard_degree is not None and config.parallel != "hsdp":
-        yield ("shard_degree",), f"belongs to parallel: hsdp, and it is {config.parallel}"
     if config.plan is None:
         return
     if config.estimator is not None:

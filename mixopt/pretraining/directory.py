@@ -76,7 +76,6 @@ _FREE = (
     "model.vocabulary",
     "corpus",
     "parallel",
-    "shard_degree",
     "device",
     "held_out.every",
     "checkpoint",
@@ -89,8 +88,6 @@ _FREE = (
     "training.activation_checkpointing",
     "training.max_skipped",
 )
-# Of the sections in _FREE: what results do depend on.
-_HELD = ("experts.balance", "experts.bias_rate")
 
 
 def open_directory(config: PretrainConfig, out: Path) -> None:
@@ -273,6 +270,4 @@ def _line(value: object) -> str:
 
 def _is_free(name: str) -> bool:
     """Whether no result depends on a field."""
-    return name not in _HELD and any(
-        name == field or name.startswith(f"{field}.") for field in _FREE
-    )
+    return any(name == field or name.startswith(f"{field}.") for field in _FREE)

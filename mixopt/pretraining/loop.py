@@ -6,6 +6,7 @@ came of its steps.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, OtherRankError, RunError, SamplerError
@@ -39,10 +40,15 @@ from mixopt.pretraining.parallel import (
     Interruption,
     ParallelModel,
     Ranks,
-    StartingModel,
+    is_sharded,
     starting_model,
 )
-from mixopt.pretraining.training_step import StepOutcome, TrainingStep, balance_of, make_optimizer
+from mixopt.pretraining.training_step import (
+    StepOutcome,
+    TrainingStep,
+    auxiliary_coefficient,
+    make_optimizer,
+)
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, no_progress, progress, read_yaml
 
@@ -66,18 +72,25 @@ class Loop:
         self._optimizer = make_optimizer(self._model.plain, config.training)
         self._held_out = HeldOutText(corpus, config, ranks, self._model)
         self.experts = ranks.each(lambda: watch_of(self._model, corpus, config, ranks, out))
-        stats, counting = None, None
-        if self.experts is not None:
-            stats, counting = self.experts.stats, self.experts.counting
-        balance = ranks.each(lambda: balance_of(self._model.plain, config, ranks, stats))
+        counting = None if self.experts is None else self.experts.counting
+        coefficient = ranks.each(lambda: auxiliary_coefficient(self._model.plain))
+        balances = coefficient > 0 or hasattr(self._model.plain, "own_loss")
+        if self.experts is not None and ranks.is_first and not balances:
+            logging.getLogger("mixopt.pretraining").warning(
+                "%s: no auxiliary loss balances its experts, so a few may end up serving all"
+                " tokens; check with `mixopt experts`",
+                config.model.name,
+            )
         self._mixture: Driver | FixedMixture = ranks.each(
             lambda: self._driver(corpus, known, out / MIXTURE_LOG)
         )
         one = config.metrics.peak_flops or peak_flops(ranks.device)
         peak = None if one is None else one * ranks.count
-        self._meter = Meter(corpus.domain_names, config, balance, flops=self._flops, peak=peak)
+        self._meter = Meter(corpus.domain_names, config, flops=self._flops, peak=peak)
         self._metrics = MetricsFile(out / METRICS if ranks.is_first else None)
-        self._trainer = TrainingStep(self._model, self._optimizer, config, ranks, balance, counting)
+        self._trainer = TrainingStep(
+            self._model, self._optimizer, config, ranks, coefficient, counting
+        )
 
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
@@ -142,13 +155,13 @@ class Loop:
         if config.training.mask_documents:
             masks = ranks.each(lambda: self._masks(corpus, start))
         length = config.training.sequence_length
-        self._flops = ranks.first(lambda: flops_per_token(start.module, length))
+        self._flops = ranks.first(lambda: flops_per_token(start, length))
         return ParallelModel(start, config, ranks, masks)
 
-    def _masks(self, corpus: Corpus, start: StartingModel) -> DocumentMasks:
-        masks = DocumentMasks(start.module, document_ends(corpus))
-        if self._ranks.is_first or not start.held_by_first:
-            masks.check(start.module, self._config.training.sequence_length, corpus.vocab_size)
+    def _masks(self, corpus: Corpus, start: nn.Module) -> DocumentMasks:
+        masks = DocumentMasks(start, document_ends(corpus))
+        if self._ranks.is_first or not is_sharded(self._config.parallel, self._ranks):
+            masks.check(start, self._config.training.sequence_length, corpus.vocab_size)
         return masks
 
     def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | FixedMixture:

@@ -36,7 +36,7 @@ from mixopt.online import (
 )
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel, Ranks
-from mixopt.pretraining.training_step import ExpertBalance, StepOutcome, token_losses
+from mixopt.pretraining.training_step import StepOutcome, token_losses
 from mixopt.routing import (
     EXPERTS,
     Assignments,
@@ -117,7 +117,6 @@ class Meter:
         self,
         domains: tuple[str, ...],
         config: PretrainConfig,
-        balance: ExpertBalance,
         *,
         flops: float,
         peak: float | None,
@@ -126,7 +125,6 @@ class Meter:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._balance, self._biases_N = balance, balance.biases()
         self._added = np.zeros(2, np.int64)  # units of the loss that balances, and sequences
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
@@ -146,12 +144,10 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
-        biases = {} if self._biases_N is None else {"biases": self._biases_N.tolist()}
         return {
             "skipped": self.skipped,
             "sums": Reduction(self._losses.peek()).result().tolist(),
             "added": self._all_added().tolist(),
-            **biases,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,11 +155,7 @@ class Meter:
         fields = StateFields(state, "the meter's state", RunError)
         sums_RD = fields.int_array("sums", (ROWS, len(self._domains)))
         added = fields.int_array("added", self._added.shape, least=_MIN_UNITS)
-        now_N, before = self._balance.biases(), None
-        if now_N is not None:
-            before = fields.maybe("biases", lambda name: fields.array(name, tuple(now_N.shape)))
         self.skipped = fields.whole("skipped")
-        self._biases_N = now_N if before is None else torch.from_numpy(before).float()
         if is_first():
             self._added = added
             self._losses.put(torch.from_numpy(sums_RD))
@@ -189,7 +181,6 @@ class Meter:
             "tokens": self._tokens_before(step),
             "loss": float(units_D.sum() / (UNIT * total)) if total else None,
             "auxiliary_loss": self._take_added(),
-            "expert_bias": self._take_biases(),
             "learning_rate": outcome.learning_rate,
             "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
@@ -207,14 +198,6 @@ class Meter:
         units, count = self._all_added().tolist()
         self._added[:] = 0
         return units / (UNIT * count) if count else None
-
-    def _take_biases(self) -> dict[str, float] | None:
-        biases_N, before_N = self._balance.biases(), self._biases_N
-        if biases_N is None or before_N is None:
-            return None
-        self._biases_N = biases_N
-        moved = float((biases_N - before_N).abs().mean())
-        return {"largest": float(biases_N.abs().max()), "moved": moved}
 
     def _speed(self, step: int) -> dict[str, float | None]:
         with self.paused():
@@ -427,7 +410,7 @@ def watch_of(
 def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
     """Return the names that lines of a run can have, as MLflow has them."""
     single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
-    balance = ("mfu", "auxiliary_loss", "expert_bias/largest", "expert_bias/moved")
+    balance = ("mfu", "auxiliary_loss")
     by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]
     measures = ("held_out_loss", "held_out_bits_per_byte")
     return [*single, *balance, *by_domain, *(f"{n}/{e}" for n in measures for e in evaluations)]

@@ -6,7 +6,6 @@ returns logits of shape (B, T, V) or an object that has them; with `training.mas
 given `position_ids` of shape (B, T) too, which begin at 0 with each document. It may have
 
 - `own_loss`: what its last forward pass in training adds to the cross-entropy;
-- `step_taken(sum_over_ranks, *, moved)`, called on every rank after a step;
 - `transformers_form()`: the fields of an equal model's configuration in transformers, `model_type`
   among them, and its weights by their names there, for the export.
 

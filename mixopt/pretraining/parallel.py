@@ -1,4 +1,4 @@
-"""The processes of a job, what stops them, and the model over them: DDP, FSDP2 or HSDP.
+"""The processes of a job, what stops them, and the model over them: DDP or FSDP2.
 
 Without torchrun there is one process, with a process group of its own, so that the loop has one
 path. Where weights are sharded, rank 0 builds or reads the model as a single process does; the
@@ -8,7 +8,6 @@ others build it on torch's meta device and are sent its weights one by one.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
@@ -189,68 +188,47 @@ def _handled(kind: signal.Signals, handler: Callable[..., None]) -> Iterator[Non
         signal.signal(kind, before)
 
 
-@dataclass(frozen=True, eq=False)
-class StartingModel:
-    """A model before it is on its devices; on the meta device where rank 0 alone holds it."""
-
-    module: nn.Module
-    held_by_first: bool
-
-
 def starting_model(
     build: Callable[[], nn.Module], outline: Callable[[], nn.Module], parallel: str, ranks: Ranks
-) -> StartingModel:
-    """Build or read what a run starts from, whole on as few ranks as can be."""
-    if ranks.count == 1 or parallel not in ("fsdp", "hsdp"):
-        return StartingModel(ranks.each(build), held_by_first=False)
+) -> nn.Module:
+    """Build or read what a run starts from; of a sharded run rank 0 alone has its weights."""
+    if not is_sharded(parallel, ranks):
+        return ranks.each(build)
     model = ranks.each(lambda: build() if ranks.is_first else None)
     known = ranks.first(lambda: None if model is None else _shapes(model))
-    fault = None
-    if model is None:
-        try:
-            model = outline()
-            fault = _outline_fault(model, known)
-        except Exception as error:  # whatever a constructor raises that wants values
-            fault = first_line(error)
-    faults = [one for one in ranks.gathered(fault) if one is not None]
-    if not faults and model is not None:
-        return StartingModel(model, held_by_first=True)
-    if ranks.is_first:
-        logging.getLogger("mixopt.pretraining").warning(
-            "every rank holds the whole model at the start, for it cannot be built on torch's meta"
-            " device: %s",
-            faults[0],
-        )
-    whole = ranks.each(lambda: model if ranks.is_first and model is not None else build())
-    return StartingModel(whole, held_by_first=False)
+    return ranks.each(lambda: _outlined(outline, known) if model is None else model)
+
+
+def is_sharded(parallel: str, ranks: Ranks) -> bool:
+    """Whether each rank has a part of the weights."""
+    return parallel == "fsdp" and ranks.count > 1
 
 
 def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
     return [(name, tuple(one.shape), str(one.dtype)) for name, one in model.state_dict().items()]
 
 
-def _outline_fault(model: nn.Module, known: Any) -> str | None:
-    """Return why a model without weights is not the one that has them."""
+def _outlined(outline: Callable[[], nn.Module], known: Any) -> nn.Module:
+    """Build a model without weights, and check that it is the one that has them."""
+    try:
+        model = outline()
+    except Exception as error:  # whatever a constructor raises that wants values
+        raise _needs_values(first_line(error)) from error
     here = _shapes(model)
     if here != known:
         odd = next((one for one in here if one not in known), ("one is missing",))
-        return f"its tensors are others there: {odd[0]}"
+        raise _needs_values(f"its tensors are others there: {odd[0]}")
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            registered = name in ("_parameters", "_buffers", "_modules")
-            if not registered and _has_meta_tensor(value):
-                return f"{path or type(model).__name__}.{name} has tensors of its own"
-    return None
+            if isinstance(value, Tensor) and value.is_meta:
+                raise _needs_values(f"{path or type(model).__name__}.{name} is a tensor of its own")
+    return model
 
 
-def _has_meta_tensor(value: Any, depth: int = 4) -> bool:
-    """Whether a value, or what is in it where it is a container, is a tensor without values."""
-    if isinstance(value, Tensor):
-        return value.is_meta
-    if not depth or not isinstance(value, (list, tuple, set, dict)):
-        return False
-    inside = value.values() if isinstance(value, dict) else value
-    return any(_has_meta_tensor(one, depth - 1) for one in inside)
+def _needs_values(why: str) -> ConfigError:
+    return ConfigError(
+        f"parallel: fsdp: the model cannot be built on torch's meta device: {why}; give ddp"
+    )
 
 
 class ParallelModel:
@@ -258,7 +236,7 @@ class ParallelModel:
 
     def __init__(
         self,
-        start: StartingModel,
+        model: nn.Module,
         config: PretrainConfig,
         ranks: Ranks,
         masks: DocumentMasks | None = None,
@@ -266,15 +244,19 @@ class ParallelModel:
         """Move, compile and wrap the model as the configuration says."""
         self._ranks, self._masks = ranks, masks
         self._half = _is_half(config.training.precision, ranks.device)
-        mesh, model = _mesh(config, ranks), start.module
+        if config.parallel == "none" and ranks.count > 1:
+            raise ConfigError(
+                f"parallel: none, but there are {ranks.count} ranks; give ddp or fsdp"
+            )
         for block in blocks_of(model):
             if config.training.activation_checkpointing:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        whole = _tensors(model) if start.held_by_first and ranks.is_first else {}
-        self.plain = model.to(ranks.device) if mesh is None else self._shard(model, mesh)
-        if start.held_by_first:
+        sharded = is_sharded(config.parallel, ranks)
+        whole = _tensors(model) if sharded and ranks.is_first else {}
+        self.plain = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
+        if sharded:
             if not ranks.is_first:
                 self.plain.to_empty(device=ranks.device)
             _send(whole, _tensors(self.plain), ranks)
@@ -310,7 +292,8 @@ class ParallelModel:
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
 
-    def _shard(self, model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    def _shard(self, model: nn.Module) -> nn.Module:
+        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
         half = torch.bfloat16 if self._half else None
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         for block in (*blocks_of(model), model):
@@ -370,23 +353,3 @@ def _is_half(precision: str, device: torch.device) -> bool:
     # Older releases of PyTorch cannot say; they get float32.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _mesh(config: PretrainConfig, ranks: Ranks) -> DeviceMesh | None:
-    """Return over which ranks weights are sharded, in the last dimension, if they are."""
-    if config.parallel == "none" and ranks.count > 1:
-        raise ConfigError(
-            f"parallel: none, but there are {ranks.count} ranks; give ddp, fsdp or hsdp"
-        )
-    kind = ranks.device.type
-    if config.parallel == "fsdp":
-        return init_device_mesh(kind, (ranks.count,))
-    if config.parallel != "hsdp":
-        return None
-    degree = config.shard_degree or int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))
-    if ranks.count % degree:
-        raise ConfigError(
-            f"shard_degree: {degree} does not divide the {ranks.count} ranks; give a divisor"
-        )
-    names = ("replicate", "shard")
-    return init_device_mesh(kind, (ranks.count // degree, degree), mesh_dim_names=names)

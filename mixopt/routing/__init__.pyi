@@ -8,14 +8,8 @@ from .assignments import (
     LayerAssignments as LayerAssignments,
 )
 from .diagnoses import diagnose as diagnose
-from .expert_biases import (
-    ExpertBiases as ExpertBiases,
-    bias_update_direction as bias_update_direction,
-)
 from .finding import (
-    RouterFamily as RouterFamily,
     coefficient_of as coefficient_of,
-    family_of as family_of,
     find_routers as find_routers,
     has_experts as has_experts,
     named_adapters as named_adapters,

@@ -110,8 +110,6 @@ class FoundRouter(NamedTuple):
         read: From the arguments of a call, by name, and what it returns to the ids; -1 stands for
             an assignment that no expert computes.
         router: Names it in its layer, where layers have several.
-        bias: Returns what is added to choose, to balance the load, as the model has it now; None
-            where nothing is.
     """
 
     name: str
@@ -122,7 +120,6 @@ class FoundRouter(NamedTuple):
     parameters: Sequence[str]
     read: Callable[[dict[str, Any], Any], Tensor]
     router: str = ""
-    bias: Callable[[], Tensor] | None = None
 
     @property
     def key(self) -> str:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from functools import partial
-from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -50,7 +47,6 @@ _SIZES = (
     "num_routed_experts",
     "num_moe_experts",
 )
-_BIASES = ("e_score_correction_bias", "expert_bias", "balancing_biases")
 _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_weight")
 _NO_ROUTER = (
     "nothing that chooses among them is known: call them with the ids as `top_k_index`, or write an"
@@ -58,23 +54,6 @@ _NO_ROUTER = (
     " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]); where"
     " the choice is made inside a larger forward, put a RouterTap there"
 )
-
-
-@dataclass(frozen=True)
-class RouterFamily:
-    """How a family of transformers balances its experts.
-
-    Attributes:
-        balance: "auxiliary" where the model returns a loss, whether it has a bias or not; "bias"
-            where it has a bias alone; else "none".
-        coefficient: Path in the configuration of what the auxiliary loss is multiplied by; None
-            where there is no auxiliary loss.
-        bias: Whether its routers add a bias to choose.
-    """
-
-    balance: Literal["auxiliary", "bias", "none"]
-    coefficient: str | None
-    bias: bool
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
@@ -116,27 +95,12 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
     return tuple(adapters)
 
 
-def family_of(model: nn.Module) -> RouterFamily | None:
-    """Return how a model of transformers with experts balances them; None for any other model."""
-    if not any(_is_of_transformers(module) for module in model.modules()):
-        return None
-    found = _sources(model, ())
-    if not found:
-        return None
-    path = _coefficient_at(model)[1]
-    has_bias = any(_bias_of(model, name) is not None for name, _, _ in found)
-    balance: Any = "auxiliary" if path else "bias" if has_bias else "none"
-    return RouterFamily(balance, path, has_bias)
+def coefficient_of(model: nn.Module) -> tuple[str, Any]:
+    """Return what a model of transformers multiplies its auxiliary loss by, and where that stands.
 
-
-def coefficient_of(model: nn.Module) -> Any:
-    """Return what a model's auxiliary loss is multiplied by, unchecked; None where it has none."""
-    config, path = _coefficient_at(model)
-    return attrgetter(path)(config) if path else None
-
-
-def _coefficient_at(model: nn.Module) -> tuple[Any, str | None]:
-    """Return the configuration and the path of the coefficient of an auxiliary loss."""
+    Returns:
+        The path in the model's configuration, and the value, unchecked; None where it has none.
+    """
     for module in model.modules():
         config = getattr(module, "config", None)
         if config is None or not _is_of_transformers(module):
@@ -145,8 +109,8 @@ def _coefficient_at(model: nn.Module) -> tuple[Any, str | None]:
         if any(hasattr(source, "load_balancing_loss_func") for source in sources):
             for path in _COEFFICIENTS:
                 if _at(config, path) is not None:
-                    return config, path
-    return None, None
+                    return path, _at(config, path)
+    return "", None
 
 
 def _sources(
@@ -223,7 +187,6 @@ def _router(
         parameters=_parameters(module),
         read=read,
         router=router,
-        bias=_bias_of(model, name),
     )
 
 
@@ -244,15 +207,6 @@ def _config_size(model: nn.Module, name: str) -> int | None:
         if config is not None:
             size = getattr(config, "top_k_experts", None)
             return size if is_count(size) else None
-    return None
-
-
-def _bias_of(model: nn.Module, name: str) -> Callable[[], Tensor] | None:
-    """Return how to get the bias beside some experts; a model that is moved has another tensor."""
-    for module in model.get_submodule(name.rpartition(".")[0]).modules():
-        for bias in _BIASES:
-            if isinstance(getattr(module, bias, None), Tensor):
-                return partial(getattr, module, bias)
     return None
 
 

@@ -146,19 +146,6 @@ class RouterStats:
         self._total += counted
         self._window += counted
 
-    def loads(self) -> Tensor:
-        """Return the assignments to each expert on this rank that were not reduced yet.
-
-        It waits for nothing. The difference of two of them is the load of the batches between, for
-        rules that balance experts (`ExpertBiases`).
-
-        Returns:
-            Integers on the device, router after router; padding and what no expert computes left
-            out.
-        """
-        loads = [counter.load() for counter in self._counters]
-        return torch.cat([load.to(loads[0].device) for load in loads])
-
     def total(self) -> Assignments:
         """Return all assignments since the beginning.
 

@@ -27,7 +27,7 @@ from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pretraining import TrainedModel, load_pretraining
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import DocumentMasks, build_model, document_positions
-from mixopt.pretraining.parallel import ParallelModel, StartingModel, joined
+from mixopt.pretraining.parallel import ParallelModel, joined
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,7 +168,6 @@ def test_a_document_gives_what_it_gives_alone(name):
         "activation_checkpointing",
         "ddp",
         "fsdp",
-        "hsdp",
         "bfloat16",
     ],
 )
@@ -178,7 +177,6 @@ def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):
         "plain": [],
         "ddp": ["parallel=ddp"],
         "fsdp": ["parallel=fsdp"],
-        "hsdp": ["parallel=hsdp"],
         "bfloat16": ["training.precision=bfloat16"],
     }
     path = write_config(tmp_path, corpus="x", parallel="none")
@@ -186,7 +184,7 @@ def test_gradients_do_not_cross_however_the_model_is_run(name, way, tmp_path):
     model = made(name)
     with joined("cpu") as ranks:
         masks = DocumentMasks(model, [END])
-        parallel = ParallelModel(StartingModel(model, False), config, ranks, masks)
+        parallel = ParallelModel(model, config, ranks, masks)
         logits = logits_of(parallel.train(ROWS_BT)).float()
         targets = ROWS_BT[:, 1:]
         losses = functional.cross_entropy(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from mixopt_proxies.decoder import CausalLM
 from pretrain_runs import (
     CONFIG,
     STEPS,
@@ -32,7 +31,6 @@ OPTIONS = {
     "lr_decay_shape": "sqrt",
     "warmup": 3,
     "eps": 1e-6,
-    "decay_embeddings": False,
 }
 
 
@@ -115,21 +113,8 @@ def decays(model, **options):
     }
 
 
-def test_embeddings_decay_unless_they_are_left_out():
+def test_matrices_and_embeddings_decay_and_vectors_do_not():
     assert decays(Tables()) == {"table.weight": 0.1, "linear.weight": 0.1, "linear.bias": 0.0}
-    spared = decays(Tables(), decay_embeddings=False)
-    assert spared == {"table.weight": 0.0, "linear.weight": 0.1, "linear.bias": 0.0}
-
-
-def test_the_embedding_of_our_decoder_is_one():
-    found = decays(CausalLM(64, 8, size="tiny", layers=1), decay_embeddings=False)
-    assert found["embedding"] == 0.0
-    assert found["layers.0.qkv"] == 0.1
-
-
-def test_a_model_without_embeddings_has_none_to_leave_out():
-    with pytest.raises(ConfigError, match=r"training\.decay_embeddings: false, and the model has"):
-        make_optimizer(nn.Linear(2, 2), training(decay_embeddings=False))
 
 
 def test_betas_and_eps_are_adamw_s():

@@ -8,16 +8,15 @@ from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
-from mixopt.pretraining import token_losses
-from mixopt.pretraining.training_step import ExpertBalance
+from mixopt.pretraining import added_loss, token_losses
 from mixopt.routing import RouterStats
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = {"size": "moe-tiny", "width": 32, "experts": 4, "expert_ff": 24, "shared_experts": 1}
+SMALL = {"size": "moe-tiny", "width": 32, "experts": 4, "expert_ff": 24}
 VOCAB, LENGTH, SEQUENCES = 61, 16, 6
 CONFIG = {
-    "model": {"name": "decoder", "options": {**SMALL, "balance": "bias", "bias_rate": 0.01}},
+    "model": {"name": "decoder", "options": SMALL},
     "training": {**RUN["training"], "steps": 6, "sequence_length": LENGTH},
     "held_out": {"every": 6, "tokens": 256},
 }
@@ -81,9 +80,7 @@ def test_router_stats_count_what_a_loop_over_tokens_counts():
 
 
 def test_the_model_is_one_member_of_the_stack():
-    model, tokens = model_of(balance="bias", tied=False), tokens_of()
-    with torch.no_grad():
-        model.layers[1].bias += torch.tensor([0.3, 0, -0.3, 0])
+    model, tokens = model_of(tied=False), tokens_of()
     leaves = {f"{n}.{k}": v for n, b in enumerate(model.layers) for k, v in b.state_dict().items()}
     leaves |= {name: getattr(model, name) for name in ("embedding", "head", "norm")}
     leaves = {name: leaf.detach()[None] for name, leaf in leaves.items()}
@@ -98,45 +95,27 @@ def test_the_model_is_one_member_of_the_stack():
 
 
 def test_what_experts_add_is_beside_the_losses_of_tokens_and_has_a_gradient():
-    model = model_of(balance_weight=0.5, z_loss=0.25)
+    model = model_of(balance_weight=0.5)
     seen, tokens = listened(model), tokens_of()
     output = model(tokens[:, :-1])
     routed = Routed(*map(torch.stack, zip(*(added_up(choice, 1) for choice in seen), strict=True)))
     expected = own_loss(routed, SEQUENCES * LENGTH, model.size.experts)[0]
-    found = ExpertBalance(model).added_loss(output)
+    found = added_loss(model, output, 0.0)
     torch.testing.assert_close(found, expected)
     assert found > 0.5
     found.backward()
     assert model.layers[0].router.grad.abs().max() > 0
 
 
-def test_evaluation_adds_nothing_and_counts_nothing():
-    model = model_of(balance="bias").eval()
+def test_evaluation_adds_nothing():
+    model = model_of().eval()
     model(tokens_of()[:, :-1])
     assert model.own_loss is None
-    model.step_taken(lambda counts: None, moved=True)
-    assert model.layers[0].bias.abs().max() == 0
-
-
-def test_biases_move_by_the_load_of_all_passes_of_a_step_and_not_when_it_was_skipped():
-    model = model_of(balance="bias", bias_rate=0.01)
-    seen = listened(model)
-    for moved in (False, True):
-        seen.clear()
-        for batch in range(2):
-            model(tokens_of(batch)[:, :-1])
-        model.step_taken(lambda counts: None, moved=moved)
-        load = sum(torch.bincount(choice.ids_KNS.flatten(), minlength=4) for choice in seen[::2])
-        expected = 0.01 * (load.float().mean() - load).sign() * moved
-        torch.testing.assert_close(model.layers[0].bias, expected)
 
 
 @pytest.mark.nightly
-def test_two_ranks_move_biases_and_weights_as_one(context, config, alone, tmp_path):
+def test_two_ranks_move_weights_as_one(context, config, alone, tmp_path):
     finished(context, config, tmp_path / "run", ranks=2)
-    biases = [value for name, value in alone.items() if name.endswith(".bias")]
-    assert len(biases) == 2
-    assert all(bias.abs().max() > 0.01 for bias in biases)
     assert_same_weights(weights_of(tmp_path / "run"), alone)
 
 
@@ -146,5 +125,5 @@ def test_recomputed_blocks_train_the_same(config, alone, tmp_path):
 
 
 def test_an_option_that_cannot_be_right_is_named(config, tmp_path):
-    with pytest.raises(ConfigError, match=r"^model.options.top_k: 5 must be from 1 to 4"):
+    with pytest.raises(ConfigError, match=r"^model.options.top_k: 5 must be from 2 to 4"):
         pretrain(config, tmp_path / "run", ["model.options.top_k=5"])

@@ -87,44 +87,31 @@ def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimiz
         assert found == pytest.approx(wanted, abs=2e-4)
 
 
-def test_a_stack_has_the_eps_and_the_decay_of_a_plain_loop(base, corpus):
-    options = {"eps": 1e-2, "decay_embeddings": False, "weight_decay": 20.0}
+def test_a_stack_has_the_eps_of_a_plain_loop(base, corpus):
+    options = {"eps": 1e-2, "weight_decay": 20.0}
     start = proxy_of(base)
     found = losses_of(trained(proxy_of(base, **options), corpus, TRIALS[:1]))
     plain = PlainTraining(start._module, start._moments, proxy_of(base, **options)._annealing)
     assert found[0] == pytest.approx(losses_of(trained(plain, corpus, TRIALS[:1]))[0], abs=2e-4)
-    for name, other in (("eps", 1e-8), ("decay_embeddings", True)):
-        changed = proxy_of(base, **(options | {name: other}))
-        assert (
-            abs(losses_of(trained(changed, corpus, TRIALS[:1]))[0]["code"] - found[0]["code"])
-            > 2e-3
-        )
+    changed = proxy_of(base, **(options | {"eps": 1e-8}))
+    other = losses_of(trained(changed, corpus, TRIALS[:1]))
+    assert abs(other[0]["code"] - found[0]["code"]) > 2e-3
 
 
-def test_what_decays_in_a_stack_is_all_but_norms_and_embeddings_where_asked():
+def test_what_decays_in_a_stack_is_all_but_norms():
     size = make_size("moe-tiny", layers=1)
     weights = StackedWeights(size, 64, [0, 1], device=CPU, dtype=torch.float32)
-    for embeddings in (True, False):
-        spans = weights.decay_spans(embeddings=embeddings)
-        assert [of.start for of, _ in spans[1:]] == [of.stop for of, _ in spans[:-1]]
-        weights.master.zero_()
-        for of, decays in spans:
-            weights.master[of] = float(decays)
-        for weight in weights.weights:
-            spared = weight.kind == "norm" or (weight.kind == "embedding" and not embeddings)
-            values = weights.view(weights.master, weight)
-            assert values.unique().tolist() == [float(not spared)], weight.name
+    weights.master.zero_()
+    weights.master[: weights.decayed] = 1
+    for weight in weights.weights:
+        values = weights.view(weights.master, weight)
+        assert values.unique().tolist() == [float(weight.kind != "norm")], weight.name
 
 
-def test_eps_and_decay_of_embeddings_are_those_of_the_base(texts, tmp_path):
-    told = {"steps": 2, "eps": 1e-5, "decay_embeddings": False}
-    base = make_base(tmp_path, texts, **told)
-    annealing = proxy_of(base)._annealing
-    assert (annealing.eps, annealing.decay_embeddings) == (1e-5, False)
+def test_eps_is_that_of_the_base(texts, tmp_path):
+    base = make_base(tmp_path, texts, steps=2, eps=1e-5)
+    assert proxy_of(base)._annealing.eps == 1e-5
     assert proxy_of(base, eps=1e-7)._annealing.eps == 1e-7
-    few = Training(tokens=512, eval_tokens=512, device="cpu")
-    (result,) = trained(proxy_of(base), Corpus.open(base / "corpus"), TRIALS[:1], few)
-    assert result.status == "finished"
 
 
 def test_moments_of_adam_change_the_first_steps(base, corpus):

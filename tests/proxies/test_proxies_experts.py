@@ -19,7 +19,6 @@ from mixopt_proxies.decoder.experts import (
     choose,
     places,
     route,
-    shift_biases,
     swiglu,
     z_loss,
 )
@@ -61,7 +60,7 @@ def trajectory(trainer, seeds, steps=STEPS):
     return trainer._losses_SK[:steps]
 
 
-def leaves_of(members=3, *, bias=False, width=16, experts=4, ff=8):
+def leaves_of(members=3, *, width=16, experts=4, ff=8):
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape):
@@ -73,8 +72,6 @@ def leaves_of(members=3, *, bias=False, width=16, experts=4, ff=8):
         "experts_down": drawn(experts, ff, width),
     }
     leaves = {name: leaf.float().requires_grad_() for name, leaf in leaves.items()}
-    if bias:
-        leaves["bias"] = drawn(experts).float()
     return leaves, drawn(20, width).float().requires_grad_()
 
 
@@ -84,9 +81,8 @@ def loop(leaves, rows_KNC, top_k):
     for k, rows in enumerate(rows_KNC):
         for n, row in enumerate(rows):
             probability = (row @ leaves["router"][k]).softmax(0)
-            bias = leaves["bias"][k] if "bias" in leaves else 0
-            ids = (probability + bias).argsort(descending=True)[:top_k]
-            total = probability[ids].sum() if top_k > 1 else 1.0
+            ids = probability.argsort(descending=True)[:top_k]
+            total = probability[ids].sum()
             for expert in ids:
                 gate, up = (row @ leaves["experts_gate_up"][k, expert]).chunk(2)
                 said = (silu(gate) * up) @ leaves["experts_down"][k, expert]
@@ -95,10 +91,10 @@ def loop(leaves, rows_KNC, top_k):
 
 
 @pytest.mark.parametrize("multiple", [1, 32])
-@pytest.mark.parametrize(("top_k", "bias"), [(1, False), (2, False), (2, True), (4, False)])
-def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, multiple, top_k, bias):
+@pytest.mark.parametrize("top_k", [2, 4])
+def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, multiple, top_k):
     monkeypatch.setattr(experts_module, "rounding", lambda device, dtype: multiple)
-    leaves, rows = leaves_of(bias=bias)
+    leaves, rows = leaves_of()
     found, expected = route(leaves, "", rows, top_k)[0], loop(leaves, rows, top_k)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     inputs = [rows, *(leaf for leaf in leaves.values() if leaf.requires_grad)]
@@ -106,17 +102,6 @@ def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, mult
     gradients = torch.autograd.grad(found, inputs, upstream)
     for one, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-
-
-def test_a_bias_chooses_and_does_not_weigh():
-    leaves, rows = leaves_of()
-    bias = torch.zeros(3, 4)
-    bias[:, 2] = 9.0
-    choice = choose(rows, leaves["router"], bias, 2)
-    assert (choice.ids_KNS == 2).any(-1).all()
-    probability = (rows @ leaves["router"]).softmax(-1).gather(-1, choice.ids_KNS)
-    expected = probability / probability.sum(-1, keepdim=True)
-    torch.testing.assert_close(choice.weights_KNS, expected)
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
@@ -141,8 +126,8 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero():
 
 
 def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
-    for balance in ("auxiliary", "bias", "none"):
-        size = make_size("moe-tiny", **SMALL, clip=0.1, balance=balance, shared_experts=1)
+    for weight in (0.01, 0.0):
+        size = make_size("moe-tiny", **SMALL, clip=0.1, balance_weight=weight)
         seeds = [1, 2]
         stacked = trajectory(trainer_of(seeds, size), seeds)
         for k, seed in enumerate(seeds):
@@ -173,7 +158,7 @@ def test_bfloat16_stays_close_to_float32():
 @pytest.mark.nightly
 @pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
 def test_compiled_code_gives_the_losses_of_eager_code():
-    size = make_size("moe-tiny", **SMALL, layers=1, balance="bias")
+    size = make_size("moe-tiny", **SMALL, layers=1)
     trainer = trainer_of([1, 2], size, compiled=True)
     compiled, eager = trajectory(trainer, [1, 2]), trajectory(trainer_of([1, 2], size), [1, 2])
     assert not trainer._passes._run.failed
@@ -182,7 +167,7 @@ def test_compiled_code_gives_the_losses_of_eager_code():
 
 def choice_of(logits_KNE, top_k):
     router = torch.eye(logits_KNE.shape[-1]).expand(len(logits_KNE), -1, -1)
-    return choose(logits_KNE, router, None, top_k)
+    return choose(logits_KNE, router, top_k)
 
 
 def routed_of(logits_KNE, top_k, sequences=1):
@@ -221,12 +206,6 @@ def test_sums_are_those_of_each_sequences_tokens():
             assert sums[k, b].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_bias_moves_towards_the_experts_that_got_too_little():
-    biases = torch.zeros(2, 4)
-    shift_biases(biases, torch.tensor([[10, 2, 5, 3], [5, 5, 5, 5]]), 0.01)
-    assert biases.tolist() == [pytest.approx([-0.01, 0.01, 0, 0.01]), [0, 0, 0, 0]]
-
-
 def max_load(trainer, seeds, steps=STEPS):
     """Return the load of the busiest expert in the last steps; 1 is even."""
     loads = []
@@ -236,21 +215,8 @@ def max_load(trainer, seeds, steps=STEPS):
     return torch.stack(loads[-10:]).mean(0).max().item()
 
 
-def test_a_bias_evens_the_load_without_a_gradient():
-    options = {**SMALL, "lr": 1e-6, "z_loss": 0.0}  # so small that weights do not move
-    free = trainer_of([1, 2], make_size("moe-tiny", **options, balance="none"))
-    biased = trainer_of([1, 2], make_size("moe-tiny", **options, balance="bias", bias_rate=0.02))
-    for layer in range(2):
-        assert not biased.weights.leaves[f"{layer}.bias"].requires_grad
-    start = biased.weights.master.clone()
-    assert max_load(free, [1, 2]) > 1.4
-    assert max_load(biased, [1, 2]) < 1.25
-    torch.testing.assert_close(biased.weights.master, start, rtol=0, atol=1e-4)
-    assert biased.weights.biases_LKE.abs().max() > 0
-
-
 def test_the_auxiliary_loss_evens_the_load():
-    free = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance="none"))
+    free = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance_weight=0.0))
     pulled = trainer_of([1, 2], make_size("moe-tiny", **SMALL, balance_weight=0.3))
     assert max_load(pulled, [1, 2]) < max_load(free, [1, 2]) - 0.2
 
@@ -281,36 +247,17 @@ def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
 
 def test_experts_on_a_dense_size_have_as_many_products_as_its_feed_forward():
     assert make_size("tiny", experts=4).experts.expert_ff == 96
-    assert make_size("tiny", experts=4, top_k=1).experts.expert_ff == 192
-    assert make_size("moe-tiny").experts.balance == "auxiliary"
+    assert make_size("tiny", experts=4, top_k=4).experts.expert_ff == 48
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 1 to 8, the number of experts"),
+        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
         ({"experts": 1}, "experts: 1 must be at least 2"),
         ({"size": "moe-tiny", "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
-        ({"size": "moe-tiny", "shared_experts": -1}, "shared_experts: -1 must be at least 0"),
-        (
-            {"size": "moe-tiny", "balance": "even"},
-            "balance: 'even' must be auxiliary, bias or none",
-        ),
-        (
-            {"balance": "bias"},
-            "balance: 'bias' has no effect without experts: give experts, or size",
-        ),
         ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
-        (
-            {"size": "moe-tiny", "bias_rate": 0.1},
-            "bias_rate: 0.1 has no effect with balance: auxiliary; it is of balance: bias",
-        ),
-        (
-            {"size": "moe-tiny", "balance": "none", "balance_weight": 0.1},
-            "balance_weight: 0.1 has no effect with balance: none; it is of balance: auxiliary",
-        ),
-        ({"size": "moe-tiny", "balance_weight": 0}, "balance_weight: 0.0 must be above 0"),
-        ({"size": "moe-tiny", "z_loss": -1}, "z_loss: -1.0 must be at least 0"),
+        ({"size": "moe-tiny", "balance_weight": -1}, "balance_weight: -1.0 must be at least 0"),
         ({"size": "moe-tiny", "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
         ({"size": "moe-tiny", "width": 36, "heads": 1}, "width: 36 must be a multiple of 8"),
         ({"size": "moe-tiny", "experts": "8"}, "experts: '8' must be a int"),

@@ -12,7 +12,7 @@ from reached_experts import counted, wrong_counts
 from tiny_experts import FAMILIES, NOT_RECOMPUTED, tiny_experts
 
 from mixopt.errors import RoutingError
-from mixopt.routing import coefficient_of, family_of
+from mixopt.routing import coefficient_of
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,16 +27,13 @@ BY_SHAPE = [
 ]
 # Configurations of families that cannot be counted, or whose experts are of images.
 NOT_COUNTED = {"dots3_note_vision_encoder", "inkling2_loop_text", "nllb-moe", "vitpose_backbone"}
-# How some families balance their experts: by what, the coefficient, whether they have a bias.
-BALANCE = {
-    "mixtral": ("auxiliary", 0.001, False),
-    "deepseek_v3": ("bias", None, True),
-    "deepseek_v4": ("auxiliary", 0.001, True),
-    "dbrx": ("auxiliary", 0.01, False),
-    "jetmoe": ("auxiliary", 0.01, False),
-    "longcat_flash": ("bias", None, True),
-    "zaya": ("bias", None, True),
-    "llama4_text": ("none", None, False),
+# What some families multiply their auxiliary loss by, and the path in the configuration.
+COEFFICIENTS = {
+    "mixtral": ("router_aux_loss_coef", 0.001),
+    "dbrx": ("ffn_config.moe_loss_weight", 0.01),
+    "jetmoe": ("aux_loss_coef", 0.01),
+    "deepseek_v3": ("", None),
+    "llama4_text": ("", None),
 }
 
 
@@ -56,12 +53,9 @@ def test_layers_that_are_computed_again_are_counted_once(family):
     assert wrong_counts(*counted(family, checkpointed=True)) == 0
 
 
-@pytest.mark.parametrize("family", BALANCE)
-def test_what_balances_a_family_is_found(family):
-    model = tiny_experts(family)
-    known = family_of(model)
-    assert (known.balance, coefficient_of(model), known.bias) == BALANCE[family]
-    assert (known.coefficient is None) == (coefficient_of(model) is None)
+@pytest.mark.parametrize("family", COEFFICIENTS)
+def test_the_coefficient_of_a_family_is_found(family):
+    assert coefficient_of(tiny_experts(family)) == COEFFICIENTS[family]
 
 
 def test_every_family_of_the_installed_transformers_has_a_test():

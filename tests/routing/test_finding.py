@@ -214,14 +214,3 @@ def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
         find_routers(made)
     monkeypatch.setattr(NewExperts, "__module__", "transformers.models.new.modeling_new")
     assert [router.name for router in find_routers(made)] == ["layers.0.experts"]
-
-
-def test_a_bias_is_found_in_the_block_around_its_experts_and_read_as_it_is_now():
-    layer = nn.ModuleDict({"gate": NewTopKRouter(), "experts": KnownExperts()})
-    layer.register_buffer("e_score_correction_bias", torch.zeros(4))
-    made = nn.ModuleDict({"layers": nn.ModuleList([layer])})
-    (router,) = find_routers(made)
-    layer.e_score_correction_bias = torch.ones(4)  # as moving a model to a device does
-    assert router.bias().tolist() == [1, 1, 1, 1]
-    del layer.e_score_correction_bias
-    assert find_routers(made)[0].bias is None

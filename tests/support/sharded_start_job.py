@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,9 +12,10 @@ from mixopt_proxies.decoder import CausalLM
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from mixopt.errors import MixoptError
 from mixopt.pretraining import joined, load_pretraining
 from mixopt.pretraining.model_start import initial_model, with_origin
-from mixopt.pretraining.parallel import ParallelModel, StartingModel, starting_model
+from mixopt.pretraining.parallel import ParallelModel, starting_model
 
 VOCAB, LENGTH = 257, 32
 TOKENS_BT = torch.arange(2 * LENGTH).view(2, LENGTH)
@@ -32,10 +31,10 @@ class Odd(CausalLM):
         self.scale = nn.Parameter(torch.rand(3))
         self.again = self.layers[0].again = nn.Buffer(torch.rand(5), persistent=False)
         self.count = nn.Buffer(torch.tensor(7))
-        self.alias, self.plain = self.again, torch.rand(4)
+        self.alias = self.again
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        more = self.again.sum() + self.alias[0] + self.plain.sum() + self.count
+        more = self.again.sum() + self.alias[0] + self.count
         return super().forward(input_ids) + more + self.scale.sum()
 
 
@@ -47,12 +46,12 @@ class Valued(CausalLM):
         self.largest = self.embedding.max().item()
 
 
-class Listed(CausalLM):
-    """Has a tensor where nobody looks."""
+class Held(CausalLM):
+    """Has a tensor that is no weight and no buffer."""
 
     def __init__(self, vocab_size: int, sequence_length: int) -> None:
         super().__init__(vocab_size, sequence_length, **SMALL)
-        self.shifts = {"all": [torch.rand(1)]}
+        self.plain = torch.rand(4)
 
 
 class Wider(CausalLM):
@@ -61,17 +60,6 @@ class Wider(CausalLM):
     def __init__(self, vocab_size: int, sequence_length: int) -> None:
         bare = torch.empty(1).is_meta
         super().__init__(vocab_size, sequence_length, **SMALL | {"ff": 64 if bare else 48})
-
-
-class Said(logging.Handler):
-    """Keeps what is warned of."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 def most_bytes(measured: profile) -> int:
@@ -84,16 +72,13 @@ def most_bytes(measured: profile) -> int:
     return most
 
 
-def has_weights(start: StartingModel) -> bool:
-    return not any(weight.is_meta for weight in start.module.parameters())
+def has_weights(model: nn.Module) -> bool:
+    return not any(weight.is_meta for weight in model.parameters())
 
 
-def started(out: Path, kind: str, name: str) -> dict:
+def started(out: Path, name: str) -> dict:
     """Start with a model, and return what this rank has then."""
-    copies = ["shard_degree=2"] if kind == "hsdp" else []
-    config = load_pretraining(out / f"{name}.yaml", [f"parallel={kind}", *copies])
-    said = Said()
-    logging.getLogger("mixopt.pretraining").addHandler(said)
+    config = load_pretraining(out / f"{name}.yaml", ["parallel=fsdp"])
     with joined("cpu") as ranks:
         config = ranks.first(lambda: with_origin(config, out / "run")[0])
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as p:
@@ -101,17 +86,15 @@ def started(out: Path, kind: str, name: str) -> dict:
             start = starting_model(
                 partial(initial_model, *parts),
                 partial(initial_model, *parts, outline=True),
-                kind,
+                "fsdp",
                 ranks,
             )
             whole = has_weights(start)
             model = ParallelModel(start, config, ranks)
-        logging.getLogger("mixopt.pretraining").removeHandler(said)
         plain, places = model.plain, dict(model.plain.named_parameters(remove_duplicate=False))
         return {
             "most": most_bytes(p),
             "whole": whole,
-            "said": said.lines,
             "weights": {n: w.detach().full_tensor() for n, w in plain.named_parameters()},
             "frozen": {n for n, w in plain.named_parameters() if not w.requires_grad},
             "tied": {n for n, w in places.items() if n not in dict(plain.named_parameters())},
@@ -141,7 +124,11 @@ def alone(out: Path, name: str) -> dict:
     }
 
 
-def start_all(out: Path, kinds: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """Write what this rank has after a start with OUT/MODEL.yaml to OUT/MODEL.KIND.RANK.pt."""
-    for kind, name in product(kinds, names):
-        torch.save(started(out, kind, name), out / f"{name}.{kind}.{dist.get_rank()}.pt")
+def start_all(out: Path, names: tuple[str, ...]) -> None:
+    """Write what this rank has after a start with OUT/MODEL.yaml to OUT/MODEL.RANK.pt."""
+    for name in names:
+        try:
+            found = started(out, name)
+        except MixoptError as error:
+            found = {"error": str(error)}
+        torch.save(found, out / f"{name}.{dist.get_rank()}.pt")

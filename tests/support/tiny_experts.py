@@ -7,6 +7,7 @@ import torch
 
 from mixopt.routing import find_routers
 
+BIASES = {"e_score_correction_bias", "expert_bias", "balancing_biases"}
 _NAMES = """
 afmoe aria_text axk1 axk2 bailing_hybrid beam cohere2_moe dbrx deepseek_ocr2_text deepseek_v2
 deepseek_v3 deepseek_v32 deepseek_v4 diffusion_gemma_text doge dots1 dots3_note_text
@@ -226,8 +227,9 @@ def _decide(model):
                 is_router = not any(part in name for part in ("experts", "embed", "shared"))
                 if is_router and name.endswith("weight") and weight.dim() == 2:
                     weight.normal_(0, 0.5)
-            if router.bias is not None:
-                router.bias().uniform_(-0.3, 0.3)
+            for name, bias in (*block.named_parameters(), *block.named_buffers()):
+                if name.rpartition(".")[2] in BIASES:
+                    bias.uniform_(-0.3, 0.3)
             for module in block.modules():
                 for row in getattr(module, "tid2eid", ()):
                     row.copy_(torch.randperm(router.experts)[: router.top_k])

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import torch
 from torch import Tensor, nn
 
 from mixopt.config import is_recipe
@@ -26,7 +25,6 @@ from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.pretraining import (
     ModelOrigin,
     PretrainConfig,
-    balance_alone,
     build_model,
     load_pretraining,
     open_origin,
@@ -69,7 +67,6 @@ class AnnealingOptions(TypedDict, total=False):
     clip: float | None
     mask_documents: bool | None
     eps: float | None
-    decay_embeddings: bool | None
 
 
 _KINDS: dict[str, type] = {
@@ -78,7 +75,6 @@ _KINDS: dict[str, type] = {
     "batch": int,
     "betas": tuple,
     "mask_documents": bool,
-    "decay_embeddings": bool,
 }  # the others are float
 
 
@@ -242,8 +238,7 @@ class ContinuedProxy:
     def _trainer_of(self, model: nn.Module) -> GroupTraining | PlainTraining:
         if isinstance(model, CausalLM):
             return _stacked_from(model, self._moments, self._annealing, self._compile)
-        run = self._origin.run if self._recipe is None else self._recipe
-        return PlainTraining(model, self._moments, self._annealing, partial(balance_alone, run=run))
+        return PlainTraining(model, self._moments, self._annealing)
 
     @cached_property
     def _annealing(self) -> Annealing:
@@ -287,7 +282,6 @@ class ContinuedProxy:
             "clip": training.clip,
             "mask_documents": training.mask_documents,
             "eps": training.eps,
-            "decay_embeddings": training.decay_embeddings,
         }
 
 
@@ -307,15 +301,7 @@ def _stacked_from(
         clip=annealing.clip,
     )
     weights = {n.removeprefix(_LAYERS): w.detach() for n, w in model.named_parameters()}
-    biases = [bias for name, bias in model.named_buffers() if name.endswith(".bias")]
-    origin = StackOrigin(
-        weights,
-        annealing.rates,
-        torch.stack(biases) if biases else None,
-        _stacked_moments(moments),
-        annealing.eps,
-        annealing.decay_embeddings,
-    )
+    origin = StackOrigin(weights, annealing.rates, _stacked_moments(moments), annealing.eps)
     return GroupTraining(
         size,
         precision=annealing.precision,

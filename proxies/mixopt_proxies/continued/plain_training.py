@@ -1,8 +1,8 @@
 """Train trials of any causal language model, one after the other, each from the same checkpoint.
 
 What a model of the decoder's own kind does in a stack, a torch loop does here: the same sequences
-in the same order for a trial, AdamW that decays matrices alone, clipping, one learning rate a step.
-Experts are balanced as `mixopt pretrain` balances them, by a loss that is added or by biases.
+in the same order for a trial, AdamW that decays matrices alone, clipping, one learning rate a step,
+and the auxiliary loss of a model with experts.
 
 Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn, optim
 from mixopt.corpus import Corpus, document_ends
 from mixopt.pretraining import (
     DocumentMasks,
-    ExpertBalance,
-    balance_alone,
+    added_loss,
+    auxiliary_coefficient,
     decay_groups,
     token_losses,
 )
@@ -61,13 +61,12 @@ class Annealing:
         warmup: Steps before the decay; below 1, a fraction of all steps.
         sequence_length: Tokens predicted in a row.
         batch: Sequences of a step.
-        weight_decay: On matrices, and on embeddings where `decay_embeddings` is set.
+        weight_decay: On matrices and embeddings.
         betas: AdamW's.
         clip: Largest gradient norm; 0 does not clip.
         precision: Of matrix products.
         mask_documents: Whether documents of a sequence do not see each other.
         eps: AdamW's.
-        decay_embeddings: Whether the weight decay holds for embeddings.
     """
 
     lr: float
@@ -82,7 +81,6 @@ class Annealing:
     precision: Precision
     mask_documents: bool = False
     eps: float = 1e-8
-    decay_embeddings: bool = True
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -117,8 +115,8 @@ class Annealing:
         return [curve.rate(step) for step in range(steps)]
 
     def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
-        """Return AdamW; matrices decay, embeddings where that is so, vectors do not."""
-        groups = decay_groups(model, self.weight_decay, embeddings=self.decay_embeddings)
+        """Return AdamW; matrices decay, vectors do not."""
+        groups = decay_groups(model, self.weight_decay)
         adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         for name, weight in model.named_parameters() if moments else ():
             found = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
@@ -134,12 +132,10 @@ class PlainTraining:
         model: nn.Module,
         moments: Mapping[str, Tensor],
         annealing: Annealing,
-        balanced: Callable[[nn.Module], ExpertBalance] = balance_alone,
     ) -> None:
         """Keep the weights that all trials begin with."""
         self._model, self._moments, self._annealing = model, moments, annealing
-        self._balanced, self._balance = balanced, ExpertBalance(model)
-        self._balanced_on: torch.device | None = None
+        self._coefficient = auxiliary_coefficient(model)
         self._first = {name: value.clone() for name, value in model.state_dict().items()}
         self._masks: DocumentMasks | None = None
 
@@ -218,9 +214,6 @@ class PlainTraining:
     def _at_start(self, device: torch.device) -> nn.Module:
         model = self._model.to(device)
         model.load_state_dict(self._first)
-        if self._balanced_on != device:
-            self._balance.release()
-            self._balance, self._balanced_on = self._balanced(model), device
         return model
 
     def _trained(
@@ -262,11 +255,9 @@ class PlainTraining:
         self, model: nn.Module, optimizer: optim.Optimizer, rows_BW: Tensor, rate: float
     ) -> Tensor:
         model.train()
-        self._balance.step_begins()
-        with self._balance.counting(rows_BW[:, :-1].long()):
-            output = self._output(model, rows_BW)
+        output = self._output(model, rows_BW)
         loss = token_losses(output, rows_BW[:, 1:].long()).mean()
-        added = self._balance.added_loss(output)
+        added = added_loss(model, output, self._coefficient)
         total = loss if added is None else loss + added
         total.backward()  # type: ignore[no-untyped-call]
         if self._annealing.clip > 0:
@@ -275,7 +266,6 @@ class PlainTraining:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
-        self._balance.step_taken(moved=True)
         return loss.detach()
 
     def _evaluated(self, model: nn.Module, held_out: HeldOutWindows, tokens: int) -> Losses:

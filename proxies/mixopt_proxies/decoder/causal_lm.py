@@ -3,15 +3,14 @@
 The computation is that of the stack (mixopt_proxies.decoder.decoder_stack) with a single member,
 and so are names, shapes and initial weights: what a proxy says of a mixture is said of this model.
 
-With experts, `own_loss` is what the last forward pass in training adds to the cross-entropy, and
-`step_taken` moves the biases that balance them.
+With experts, `own_loss` is what the last forward pass in training adds to the cross-entropy.
 
 Shapes: B sequences, T tokens, V vocabulary, C width, L layers, E experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import torch
@@ -28,7 +27,7 @@ from mixopt_proxies.decoder.decoder_stack import (
     embed,
     layout,
 )
-from mixopt_proxies.decoder.experts import Routed, added_up, own_loss, shift_biases
+from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
 from mixopt_proxies.decoder.sizes import (
     DecoderSize,
     Experts,
@@ -69,8 +68,6 @@ class CausalLM(nn.Module):
         )
         self._decoders: dict[torch.device, Decoder] = {}
         self.own_loss: Tensor | None = None
-        # No buffer: it is of this rank alone and of no use once the step is taken.
-        self._counts_LE: Tensor | None = None
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """Return the logits of the next token after each, shape (B, T, V)."""
@@ -88,7 +85,8 @@ class CausalLM(nn.Module):
             stream, counts, sums = block(decoder, stream, length, documents)
             routed.append((counts, sums))
         if self.size.experts is not None and self.training:
-            self._add(Routed(*map(torch.stack, zip(*routed, strict=True))), input_ids.numel())
+            all_routed = Routed(*map(torch.stack, zip(*routed, strict=True)))
+            self.own_loss = own_loss(all_routed, input_ids.numel(), self.size.experts)[0]
         hidden = decoder.norm(self.norm[None], stream)[0]
         head = self.embedding if self.head is None else self.head
         return hidden.view(sequences, length, -1) @ head.T
@@ -103,27 +101,9 @@ class CausalLM(nn.Module):
         """Return the configuration and the weights of a model of transformers that is equal."""
         with torch.no_grad():
             weights = {name: weight.detach() for name, weight in self.named_parameters()}
-            weights |= {name: buffer.detach() for name, buffer in self.named_buffers()}
             return transformers_form(
                 self.size, {name.removeprefix("layers."): one for name, one in weights.items()}
             )
-
-    def step_taken(self, sum_over_ranks: Callable[[Tensor], None], *, moved: bool) -> None:
-        """Move the biases that balance experts after a step of the optimiser."""
-        counts_LE, self._counts_LE = self._counts_LE, None
-        experts = self.size.experts
-        if counts_LE is None or experts is None or experts.balance != "bias" or not moved:
-            return
-        sum_over_ranks(counts_LE)
-        for block, counts_E in zip(self.layers, counts_LE, strict=True):
-            shift_biases(block.get_buffer("bias"), counts_E, experts.bias_rate)
-
-    def _add(self, routed: Routed, tokens: int) -> None:
-        """Keep what a pass of a step adds to the loss, and to the load of the step."""
-        assert self.size.experts is not None, "only experts are balanced"
-        self.own_loss = own_loss(routed, tokens, self.size.experts)[0]
-        counts_LE = routed.counts_LKBE.sum((1, 2))
-        self._counts_LE = counts_LE if self._counts_LE is None else self._counts_LE + counts_LE
 
     def _decoder(self, device: torch.device) -> Decoder:
         if device not in self._decoders:
@@ -141,15 +121,12 @@ class Block(nn.Module):
         self.tap = None
         if experts is not None:
             self.tap = RouterTap(experts=experts.experts, top_k=experts.top_k)
-            if experts.balance == "bias":
-                self.register_buffer("bias", torch.zeros(experts.experts))
 
     def forward(
         self, decoder: Decoder, stream: Tensor, length: int, documents: RowDocuments | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the residual stream after this layer, shape (1, B * T, C)."""
-        named = (*self.named_parameters(), *self.named_buffers())
-        leaves = {name: weight[None] for name, weight in named}
+        leaves = {name: weight[None] for name, weight in self.named_parameters()}
         stream, choice = decoder.block(leaves, "", stream, length, documents)
         if choice is None or self.tap is None:
             return stream, None, None
@@ -180,7 +157,7 @@ def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
     for layer in range(size.layers):
         prefix = f"{layer}."
         own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        for name, weight in _layer(size, own, config["model_type"]).items():
+        for name, weight in _layer(own).items():
             named[f"model.layers.{layer}.{name}"] = weight
     return config, {name: weight.contiguous() for name, weight in named.items()}
 
@@ -202,40 +179,19 @@ def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
     experts = size.experts
     if experts is None:
         return {"model_type": "llama", "intermediate_size": size.ff, **shared}
-    if _is_mixtral(experts):
-        return {
-            "model_type": "mixtral",
-            "intermediate_size": experts.expert_ff,
-            "num_local_experts": experts.experts,
-            "num_experts_per_tok": experts.top_k,
-            "sliding_window": None,
-            **shared,
-        }
     return {
-        "model_type": "ernie4_5_moe",
+        "model_type": "mixtral",
         "intermediate_size": experts.expert_ff,
-        "moe_intermediate_size": experts.expert_ff,
-        "moe_num_experts": experts.experts,
-        "moe_k": experts.top_k,
-        "moe_num_shared_experts": experts.shared_experts,
-        "moe_layer_start_index": 0,
-        "moe_layer_end_index": size.layers - 1,
-        "moe_layer_interval": 1,
-        "moe_norm_min": 1.0 if experts.top_k == 1 else 1e-12,
-        "use_bias": False,
+        "num_local_experts": experts.experts,
+        "num_experts_per_tok": experts.top_k,
+        "sliding_window": None,
         **shared,
     }
 
 
-def _is_mixtral(experts: Experts) -> bool:
-    return experts.top_k > 1 and not experts.shared_experts and experts.balance != "bias"
-
-
-def _layer(size: DecoderSize, own: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+def _layer(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a layer by the names of transformers."""
     query, key, value = own["qkv"].T.chunk(3)
-    if kind == "ernie4_5_moe":
-        query, key = (_neighbours(rows, size) for rows in (query, key))
     named = {
         "self_attn.q_proj.weight": query,
         "self_attn.k_proj.weight": key,
@@ -244,49 +200,14 @@ def _layer(size: DecoderSize, own: Mapping[str, Tensor], kind: str) -> dict[str,
         "input_layernorm.weight": own["attention_norm"],
         "post_attention_layernorm.weight": own["ff_norm"],
     }
-    if kind == "llama":
-        return named | _swiglu("mlp.", own["gate_up"], own["down"])
-    return named | (_mixtral(own) if kind == "mixtral" else _ernie(own))
-
-
-def _neighbours(rows: Tensor, size: DecoderSize) -> Tensor:
-    """Place the channels that turn together, halves of a head, beside each other."""
-    halves = rows.view(size.heads, 2, size.head_width // 2, -1)
-    return halves.transpose(1, 2).reshape(rows.shape)
-
-
-def _mixtral(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    named = {"block_sparse_moe.gate.weight": own["router"].T}
-    for e, (gate_up, down) in enumerate(_experts(own)):
+    if "router" not in own:
+        gate, up = own["gate_up"].T.chunk(2)
+        mlp = {"gate_proj": gate, "up_proj": up, "down_proj": own["down"].T}
+        return named | {f"mlp.{name}.weight": weight for name, weight in mlp.items()}
+    named["block_sparse_moe.gate.weight"] = own["router"].T
+    experts = zip(own["experts_gate_up"], own["experts_down"], strict=True)
+    for number, (gate_up, down) in enumerate(experts):
         gate, up = gate_up.T.chunk(2)
-        prefix = f"block_sparse_moe.experts.{e}."
-        named |= {f"{prefix}w1.weight": gate, f"{prefix}w3.weight": up}
-        named[f"{prefix}w2.weight"] = down.T
+        for name, weight in {"w1": gate, "w2": down.T, "w3": up}.items():
+            named[f"block_sparse_moe.experts.{number}.{name}.weight"] = weight
     return named
-
-
-def _ernie(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    router = own["router"].T
-    bias_E = own.get("bias", torch.zeros(len(router)))
-    named = {
-        "mlp.gate.weight": router,
-        "mlp.moe_statics.e_score_correction_bias": bias_E[None],
-    }
-    for e, (gate_up, down) in enumerate(_experts(own)):
-        named |= _swiglu(f"mlp.experts.{e}.", gate_up, down)
-    if "gate_up" in own:
-        named |= _swiglu("mlp.shared_experts.", own["gate_up"], own["down"])
-    return named
-
-
-def _experts(own: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(own["experts_gate_up"], own["experts_down"], strict=True))
-
-
-def _swiglu(prefix: str, gate_up: Tensor, down: Tensor) -> dict[str, Tensor]:
-    gate, up = gate_up.T.chunk(2)
-    return {
-        f"{prefix}gate_proj.weight": gate,
-        f"{prefix}up_proj.weight": up,
-        f"{prefix}down_proj.weight": down.T,
-    }

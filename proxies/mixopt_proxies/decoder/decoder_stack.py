@@ -2,7 +2,7 @@
 
 Written as products over a leading member axis: `torch.func.vmap` has no batching rule for
 fused attention on a CPU and is slower everywhere else. One member is the same path. A size with
-experts has them in place of the feed-forward, or beside one, which is then the shared experts.
+experts has them in place of the feed-forward.
 
 The residual stream and the norms are fp32, the products run in the compute precision.
 
@@ -70,10 +70,8 @@ class Decoder:
         """Return the residual stream after one block, whose weights have names with `prefix`."""
         stream = stream + self._attend(leaves, prefix, stream, length, documents)
         normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
-        if f"{prefix}gate_up" in leaves:
-            stream = stream + self._feed_forward(leaves, prefix, normed)
         if self.size.experts is None:
-            return stream, None
+            return stream + self._feed_forward(leaves, prefix, normed), None
         output, choice = route(leaves, prefix, normed, self.size.experts.top_k)
         return stream + output, choice
 
@@ -265,9 +263,7 @@ class StackedWeights:
     """Weights of K decoders, their copy in the compute precision, and their gradients.
 
     Attributes:
-        leaves: What the decoder reads, by name; `head` is there also when it is tied, and
-            `<layer>.bias`, which needs no gradient, where experts are balanced so.
-        biases_LKE: What is added to the routers' probabilities for choosing; None without it.
+        leaves: What the decoder reads, by name; `head` is there also when it is tied.
         master: All weights in fp32, flat.
         gradient: Their gradients, flat, in the same order.
     """
@@ -300,9 +296,6 @@ class StackedWeights:
         self._copied = max(self._end(weight) for weight in self.weights if weight.kind == last)
         low = dtype != torch.float32
         self._copy = self.master[: self._copied].to(dtype) if low else self.master
-        self.biases_LKE = _no_biases(size, self.members, device)
-        if self.biases_LKE is not None and origin is not None and origin.biases_LE is not None:
-            self.biases_LKE.copy_(origin.biases_LE[:, None])
         self.leaves = self._make_leaves()
 
     @property
@@ -315,16 +308,10 @@ class StackedWeights:
         if self._copy is not self.master:
             self._copy.copy_(self.master[: self._copied])
 
-    def decay_spans(self, *, embeddings: bool) -> list[tuple[slice, bool]]:
-        """Return parts of the buffer, one after another, and whether each decays; norms do not."""
-        kept = {"norm"} if embeddings else {"norm", "embedding"}
-        found: list[tuple[slice, bool]] = []
-        for weight in self.weights:
-            start, decays = self._starts[weight.name], weight.kind not in kept
-            if found and found[-1][1] == decays:
-                start = found.pop()[0].start
-            found.append((slice(start, self._end(weight)), decays))
-        return found
+    @property
+    def decayed(self) -> int:
+        """Where the part of the buffer ends that decays; norms come after it, and do not."""
+        return max(self._end(weight) for weight in self.weights if weight.kind != "norm")
 
     def member(self, k: int) -> dict[str, Tensor]:
         """Return views of one member's fp32 weights by name; call `refresh` after a change."""
@@ -352,8 +339,6 @@ class StackedWeights:
             if weight.kind == "embedding" and self.tied:
                 head = self.view(self._copy, weight)
                 leaves["head"] = head.detach().requires_grad_()
-        if self.biases_LKE is not None:
-            leaves |= {f"{layer}.bias": bias for layer, bias in enumerate(self.biases_LKE)}
         return leaves
 
     def _fill(self, seeds: Sequence[int]) -> None:
@@ -370,32 +355,18 @@ class StackedWeights:
 
 def _feed_forward(size: DecoderSize, layer: int, narrow: float) -> list[Weight]:
     width, experts = size.width, size.experts
-    dense = size.ff if experts is None else experts.shared_ff
-    found = []
-    if dense:
-        found += [
-            _matrix(f"{layer}.gate_up", width, 2 * dense, 1.0),
-            _matrix(f"{layer}.down", dense, width, narrow),
+    if experts is None:
+        return [
+            _matrix(f"{layer}.gate_up", width, 2 * size.ff, 1.0),
+            _matrix(f"{layer}.down", size.ff, width, narrow),
         ]
-    if experts is not None:
-        shape = (experts.experts, width, 2 * experts.expert_ff)
-        inner = experts.expert_ff
-        found += [
-            Weight(f"{layer}.experts_gate_up", shape, 1.0 / math.sqrt(width), "matrix"),
-            Weight(
-                f"{layer}.experts_down",
-                (experts.experts, inner, width),
-                narrow / math.sqrt(inner),
-                "matrix",
-            ),
-        ]
-    return found
-
-
-def _no_biases(size: DecoderSize, members: int, device: torch.device) -> Tensor | None:
-    if size.experts is None or size.experts.balance != "bias":
-        return None
-    return torch.zeros(size.layers, members, size.experts.experts, device=device)
+    count, inner = experts.experts, experts.expert_ff
+    shapes = (count, width, 2 * inner), (count, inner, width)
+    deviations = 1.0 / math.sqrt(width), narrow / math.sqrt(inner)
+    return [
+        Weight(f"{layer}.experts_gate_up", shapes[0], deviations[0], "matrix"),
+        Weight(f"{layer}.experts_down", shapes[1], deviations[1], "matrix"),
+    ]
 
 
 def _matrix(name: str, inputs: int, outputs: int, scale: float) -> Weight:
@@ -427,15 +398,11 @@ class StackOrigin:
     Attributes:
         weights: Of one member, by the names of `layout`.
         rates: From how many steps there are to the learning rate of each.
-        biases_LE: What balances experts by a bias; None without it.
         moments: Adam's; None begins with none.
         eps: AdamW's.
-        decay_embeddings: Whether the weight decay holds for embeddings.
     """
 
     weights: Mapping[str, Tensor]
     rates: Callable[[int], list[float]]
-    biases_LE: Tensor | None = None
     moments: AdamMoments | None = None
     eps: float = 1e-8
-    decay_embeddings: bool = True

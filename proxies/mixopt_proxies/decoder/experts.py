@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixopt.errors import ConfigError
-from mixopt.routing import Assignments, LayerAssignments, bias_update_direction
+from mixopt.routing import Assignments, LayerAssignments
 from mixopt_proxies.decoder.sizes import DecoderSize, Experts
 from mixopt_proxies.decoder.trial_batches import TrialBatches
+
+Z_LOSS = 0.001  # weight of the mean square of the router's log-sum-exp
 
 
 def check_grouped_products() -> None:
@@ -41,7 +43,7 @@ def route(
 ) -> tuple[Tensor, Choice]:
     """Give each token to its experts and add up what they say."""
     router_KCE = leaves[f"{prefix}router"]
-    choice = choose(normed_KNC, router_KCE, leaves.get(f"{prefix}bias"), top_k)
+    choice = choose(normed_KNC, router_KCE, top_k)
     dtype = product_dtype(normed_KNC)
     multiple = rounding(normed_KNC.device, dtype)
     place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
@@ -119,17 +121,14 @@ class Routed(NamedTuple):
         return Routed(self.counts_LKBE, self.sums_LKBF.detach())
 
 
-def choose(normed_KNC: Tensor, router_KCE: Tensor, bias_KE: Tensor | None, top_k: int) -> Choice:
+def choose(normed_KNC: Tensor, router_KCE: Tensor, top_k: int) -> Choice:
     """Choose each token's experts, in fp32."""
     with torch.autocast(normed_KNC.device.type, enabled=False):
         logits = torch.bmm(normed_KNC.float(), router_KCE.float())
     probability = logits.softmax(-1)
-    wanted = probability if bias_KE is None else probability + bias_KE[:, None]
-    ids = wanted.detach().topk(top_k, dim=-1).indices
+    ids = probability.detach().topk(top_k, dim=-1).indices
     weights = probability.gather(-1, ids)
-    if top_k > 1:
-        weights = weights / weights.sum(-1, keepdim=True)
-    return Choice(ids, weights, logits, probability)
+    return Choice(ids, weights / weights.sum(-1, keepdim=True), logits, probability)
 
 
 def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
@@ -145,10 +144,7 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
 def own_loss(routed: Routed, tokens: int, options: Experts) -> Tensor:
     """Return what each member's loss has besides the cross-entropy, shape (K,)."""
     balance_K = balance_loss(routed, tokens, options.top_k)
-    loss_K = options.z_loss * z_loss(routed, tokens)
-    if options.balance == "auxiliary":
-        loss_K = loss_K + options.balance_weight * balance_K
-    return loss_K
+    return Z_LOSS * z_loss(routed, tokens) + options.balance_weight * balance_K
 
 
 def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
@@ -163,12 +159,6 @@ def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
 def z_loss(routed: Routed, tokens: int) -> Tensor:
     """Return the mean over layers and tokens of the squared log-sum-exp of logits, shape (K,)."""
     return routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens
-
-
-@torch.no_grad()
-def shift_biases(biases: Tensor, counts: Tensor, rate: float) -> None:
-    """Move biases, in place, towards experts that got less than an even share."""
-    biases.add_(bias_update_direction(counts), alpha=rate)
 
 
 class ExpertCounter:

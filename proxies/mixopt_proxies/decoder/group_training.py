@@ -287,7 +287,7 @@ def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     """Estimate the memory of one member: five fp32 copies of the weights, and activations."""
     inner, copies = size.ff, 0
     if size.experts is not None:
-        inner = size.experts.top_k * size.experts.expert_ff + size.experts.shared_ff
+        inner = size.experts.top_k * size.experts.expert_ff
         copies = 4 * size.experts.top_k * size.width
     # Weights, two moments, gradients as they come and in one piece, and a copy in bf16.
     states = 22 * size.parameters(vocab_size)

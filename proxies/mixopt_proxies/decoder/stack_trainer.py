@@ -21,7 +21,7 @@ from torch import Tensor
 from mixopt.routing import ExpertCounts
 from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
 from mixopt_proxies.decoder.decoder_stack import AdamMoments, StackedWeights, StackOrigin
-from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed, shift_biases
+from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed
 from mixopt_proxies.decoder.held_out_loss import (
     Evaluations,
     HeldOutTasks,
@@ -141,9 +141,6 @@ class StackTrainer:
         # Steps beyond the last, as a tuner takes them, are written over it.
         self._place.add_(1).clamp_(max=self._steps - 1)
         self._optimizer.step(gradients)
-        experts, biases_LKE = self._passes.size.experts, self.weights.biases_LKE
-        if biases_LKE is not None and routed is not None and experts is not None:
-            shift_biases(biases_LKE, routed.counts_LKBE.sum(2), experts.bias_rate)
         return routed
 
     def _evaluate(
@@ -263,11 +260,12 @@ class StackedAdamW:
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
         self._names = [w.name for w in weights.weights]
-        self._spans = weights.decay_spans(embeddings=origin is None or origin.decay_embeddings)
-        self._parts = [_part(weights.master[of], weights.gradient[of]) for of, _ in self._spans]
+        self._spans = slice(weights.decayed), slice(weights.decayed, None)
+        self._parts = [_part(weights.master[of], weights.gradient[of]) for of in self._spans]
+        decays = (size.weight_decay, 0.0)
         groups = [
-            {"params": [part], "weight_decay": size.weight_decay if decays else 0.0}
-            for part, (_, decays) in zip(self._parts, self._spans, strict=True)
+            {"params": [part], "weight_decay": decay}
+            for part, decay in zip(self._parts, decays, strict=True)
         ]
         self._adam = torch.optim.AdamW(
             groups,
@@ -299,7 +297,7 @@ class StackedAdamW:
         flat = {"exp_avg": torch.empty_like(master), "exp_avg_sq": torch.empty_like(master)}
         self._weights.give_all(flat["exp_avg"], moments.first)
         self._weights.give_all(flat["exp_avg_sq"], moments.second)
-        for part, (of, _) in zip(self._parts, self._spans, strict=True):
+        for part, of in zip(self._parts, self._spans, strict=True):
             state = {name: values[of] for name, values in flat.items()}
             self._adam.state[part] = {"step": step.clone(), **state}
 
