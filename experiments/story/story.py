@@ -170,11 +170,11 @@ class Story:
         scored = path / "run" if start is None else path / "model"
         found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
         tasks = {
-            one.name: {
-                "family": FAMILIES[one.name],
-                "metrics": {"bits_per_byte": one.bits_per_byte},
+            name: {
+                "family": FAMILIES[name],
+                "metrics": {"bits_per_byte": one["bits_per_byte"]},
             }
-            for one in found.tasks
+            for name, one in found.tasks.items()
         }
         write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
 

@@ -10,7 +10,7 @@ from .packed_documents import (
     PackedDocuments as PackedDocuments,
     PackingSummary as PackingSummary,
 )
-from .packing import NO_LOSS as NO_LOSS, cut as cut, positions_in as positions_in
+from .packing import NO_LOSS as NO_LOSS, positions_in as positions_in
 from .simulated_epochs import (
     Pool as Pool,
     SimulatedEpochs as SimulatedEpochs,

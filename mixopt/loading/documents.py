@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mixopt.corpus import TokenShards
 from mixopt.errors import CorpusError
@@ -48,7 +48,6 @@ PIECE = np.dtype(
         for name in ("row", "start", "document", "before", "length", "after", "supervised")
     ]
 )
-UNKNOWN = -1
 Pieces = NDArray[np.void]
 
 
@@ -57,7 +56,6 @@ class Scanned(NamedTuple):
 
     lengths_D: IntArray
     carries_T: BoolArray | None = None  # whether a token carries loss; None where all do
-    is_counted: bool = True  # whether that is known
 
 
 class TokenDocument(NamedTuple):
@@ -183,16 +181,12 @@ class ShardDocuments:
 class SampleDocuments:
     """Samples of a map-style dataset; a sample is a document."""
 
-    def __init__(self, source: Any, tokenize: Tokenize | None, lengths: ArrayLike | None) -> None:
+    def __init__(self, source: Any, tokenize: Tokenize | None) -> None:
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
-        self._lengths = None if lengths is None else _checked_lengths(lengths, len(source))
 
     def scan(self) -> Iterator[Scanned]:
-        """Yield lengths of documents: those that were given, or of offsets, or by reading all."""
-        if self._lengths is not None:
-            yield Scanned(self._lengths, is_counted=False)
-            return
+        """Yield lengths of documents, of offsets or by reading all."""
         arrow, samples = self._arrow, len(self._source)
         for start in range(0, samples, SCAN_SAMPLES):
             stop = min(start + SCAN_SAMPLES, samples)
@@ -221,7 +215,7 @@ class SampleDocuments:
 
 
 def documents_in(
-    source: Any, document_end: int | None, tokenize: Tokenize | None, lengths: ArrayLike | None
+    source: Any, document_end: int | None, tokenize: Tokenize | None
 ) -> ShardDocuments | SampleDocuments:
     """Return the documents of a source."""
     if isinstance(source, TokenShards):
@@ -230,8 +224,8 @@ def documents_in(
                 f"{source.path}: give the id that ends a document, document_end=; rows of tokens "
                 "whose documents are not known are cut, MixtureDataset(length=)"
             )
-        if tokenize is not None or lengths is not None:
-            raise CorpusError(f"{source.path}: are tokens; tokenize= and lengths= are for samples")
+        if tokenize is not None:
+            raise CorpusError(f"{source.path}: are tokens; tokenize= is for samples")
         return ShardDocuments(source, document_end)
     if document_end is not None:
         raise CorpusError("document_end= is for token shards; each sample is a document")
@@ -239,9 +233,9 @@ def documents_in(
     if not is_indexable(source):
         raise CorpusError(
             f"{type(source).__name__} has no length and index; a stream is packed by"
-            " MixtureStream(packing='best_fit')"
+            " MixtureStream(length=)"
         )
-    return SampleDocuments(source, tokenize, lengths)
+    return SampleDocuments(source, tokenize)
 
 
 def _scanned(documents: Sequence[TokenDocument]) -> Scanned:
@@ -261,19 +255,7 @@ def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
     if len(tokens) != before + length + after:
         raise CorpusError(
             f"document {number} has {len(tokens)} tokens, but {before + length + after} when rows "
-            "were planned: lengths= is wrong, or tokenize= does not always give the same"
+            "were planned: tokenize= does not always give the same"
         )
     here = slice(before, before + length)
     return TokenDocument(tokens[here], None if labels is None else labels[here])
-
-
-def _checked_lengths(lengths: ArrayLike, samples: int) -> IntArray:
-    array = np.asarray(lengths)
-    if array.shape != (samples,) or array.dtype.kind not in "iu":
-        raise CorpusError(
-            f"lengths: {array.dtype} of shape {array.shape} for {samples} samples; give a whole"
-            " number of tokens for each"
-        )
-    if samples and array.min() < 0:
-        raise CorpusError(f"lengths: {array.min()} tokens of sample {int(array.argmin())}")
-    return array.astype(np.int64)

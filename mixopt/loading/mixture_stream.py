@@ -1,9 +1,9 @@
 """MixtureStream: exact shares over domains that can only be streamed, resumable anywhere.
 
 Which domain each global sample is from follows the same order as MixtureSampler's. The samples come
-from a fixed number of lanes (mixopt.loading.stream_lanes), which are shared among ranks and their
-workers; so the batches of all ranks together do not depend on how many there are, and a run
-continues exactly on other numbers. The state has the place of every lane.
+from a fixed number of lanes (mixopt.loading.stream_lanes), each with shards of every source, which
+are shared among ranks and their workers; so the batches of all ranks together do not depend on how
+many there are, and a run continues exactly on other numbers. The state has the place of every lane.
 
 This module needs torch. Shapes: B samples of a global batch, G lanes of this rank, S samples of a
 lane in a batch.
@@ -26,16 +26,7 @@ import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, count_samples, field_names, label, stack_samples
-from mixopt.loading.stream_lanes import (
-    DividedSource,
-    LanePlace,
-    LanePlan,
-    LaneReader,
-    Mark,
-    Packing,
-    Places,
-    deal,
-)
+from mixopt.loading.stream_lanes import LanePlace, LanePlan, LaneReader, Places, deal, shards_of
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
 from mixopt.system import IntArray, StateFields, shown_value
 
@@ -47,7 +38,7 @@ except ImportError as error:
 
 UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
 LANES = 16
-FORMAT = "mixopt-stream/4"
+FORMAT = "mixopt-stream/5"
 _WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
 
 
@@ -61,7 +52,6 @@ class MixtureStream(IterableDataset[Batch]):
         *,
         batch_size: int | None = None,
         length: int | None = None,
-        packing: Packing = "cut",
         tokenize: Callable[[Any], Any] | None = None,
         padding: int = 0,
         buffer: int = 4096,
@@ -83,14 +73,15 @@ class MixtureStream(IterableDataset[Batch]):
                 documents, or a function that returns one.
             weights: Share of the samples of each domain (of the tokens, with `length`).
             batch_size: Samples of a global batch, over all ranks.
-            length: Tokens of a row that documents are packed into; None where documents are rows.
-            packing: `cut` their concatenation, or `best_fit` whole documents and pad.
+            length: Tokens of a row that documents are packed into, whole but for longer ones;
+                None where documents are rows.
             tokenize: Turns a document into tokens that end with the end-of-document id.
             padding: Token id where a row is not full.
             buffer: Documents of a domain that are shuffled together, over all lanes.
-            lanes: How many streams the sources are divided into, which ranks and workers share:
-                it divides `batch_size`, and any number of ranks that divides it can resume from a
-                state. By default the largest up to 16.
+            lanes: How many streams the sources are divided into by their shards, which ranks and
+                workers share: it divides `batch_size`, and any number of ranks that divides it can
+                resume from a state. By default the largest up to 16 for which each source has
+                shards; a source that is not a streaming data set has one.
             workers: Processes of this rank that read, at most its lanes; 0 reads in this one.
             prefetch: Batches that workers are asked for ahead.
             seed: Of the shuffles.
@@ -115,7 +106,7 @@ class MixtureStream(IterableDataset[Batch]):
             batches=batches,
             schedule=schedule,
         )
-        self._total = _lanes(lanes, self._sampler)
+        self._total = _lanes(lanes, self._sampler, {n: shards_of(n, s) for n, s in sources.items()})
         count = self._total // self._sampler.world_size
         self._lanes = range(self._sampler.rank * count, (self._sampler.rank + 1) * count)
         if at_least(0, "workers", workers) > count:
@@ -125,14 +116,11 @@ class MixtureStream(IterableDataset[Batch]):
         self._workers = workers
         self._prefetch = at_least(1, "prefetch", prefetch)
         block = max(1, at_least(1, "buffer", buffer) // self._total)
-        divided = {n: DividedSource(n, s, self._total, block) for n, s in sources.items()}
-        self._plan = LanePlan(divided, seed, block, length, packing, tokenize, padding)
+        self._plan = LanePlan(sources, self._total, seed, block, length, tokenize, padding)
         self.collate = collate
         self._columns: set[str] = set()
         self._inline: LaneReader | None = None
-        self._places: Places = {}
-        for source in divided.values():
-            self._places |= source.at_start(self._lanes)
+        self._places: Places = {(n, lane): LanePlace() for n in sources for lane in self._lanes}
 
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
@@ -246,11 +234,8 @@ class MixtureStream(IterableDataset[Batch]):
     def rank_state(self) -> dict[str, Any]:
         """Return the state of this rank's lanes; it resumes only with this number of ranks."""
         domains = {
-            name: {
-                "parts": source.parts,
-                "lanes": {str(k): _listed(self._places[name, k]) for k in self._lanes},
-            }
-            for name, source in self._plan.sources.items()
+            name: {str(lane): list(self._places[name, lane]) for lane in self._lanes}
+            for name in self._plan.sources
         }
         state = {"format": FORMAT, **self._settings(), "sampler": self._sampler.state_dict()}
         return {**state, "domains": domains}
@@ -271,21 +256,17 @@ class MixtureStream(IterableDataset[Batch]):
                     f" {shown_value(here)}"
                 )
         domains = fields.part("domains")
-        places: Places = {}
-        for name, source in self._plan.sources.items():
-            places |= _read_places(domains.part(name), source, self._lanes)
+        places = {
+            (name, lane): _read_place(domains.part(name), lane)
+            for name in self._plan.sources
+            for lane in self._lanes
+        }
         self._sampler.load_state_dict(fields.part("sampler").content)
         self._places, self._inline = places, None
 
     def _settings(self) -> dict[str, Any]:
         """Return what the batches follow from besides sources and sampler."""
-        plan = self._plan
-        return {
-            "lanes": self._total,
-            "block": plan.block,
-            "length": plan.length,
-            "packing": plan.packing,
-        }
+        return {"lanes": self._total, "block": self._plan.block, "length": self._plan.length}
 
     def _start_workers(self) -> _Workers:
         """Start processes that read neighbouring lanes each, from where those are."""
@@ -400,82 +381,59 @@ def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     given = list(states)
     first = {name: value for name, value in given[0].items() if name != "domains"}
-    domains: dict[str, dict[str, Any]] = {}
+    domains: dict[str, dict[str, Any]] = {name: {} for name in given[0]["domains"]}
     for k, state in enumerate(given):
         for name, value in first.items():
             if state.get(name) != value:
                 raise SamplerError(
                     f"the stream's state {k} of {len(given)}: {name}: is not that of the first"
                 )
-        for name, one in state["domains"].items():
-            known = domains.setdefault(name, {"parts": one["parts"], "lanes": {}})
-            known["lanes"] |= one["lanes"]
-    for name, one in domains.items():
-        missing = set(map(str, range(first["lanes"]))) - set(one["lanes"])
+        for name, lanes in state["domains"].items():
+            domains.setdefault(name, {}).update(lanes)
+    every = list(map(str, range(first["lanes"])))
+    for name, lanes in domains.items():
+        missing = set(every) - set(lanes)
         if missing:
             raise SamplerError(
                 f"the stream's states: domain {name!r}: lane {min(missing, key=int)} of"
                 f" {first['lanes']} is in none of them; join those of all ranks"
             )
-        one["lanes"] = dict(sorted(one["lanes"].items(), key=lambda pair: int(pair[0])))
+        domains[name] = {lane: lanes[lane] for lane in every}
     return {**first, "domains": domains}
 
 
-def _lanes(given: int | None, sampler: MixtureSampler) -> int:
+def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
     """Return the number of lanes, which divides the batch and which ranks can share."""
     size, ranks = sampler.batch_size, sampler.world_size
+    fewest = min(shards, key=lambda name: shards[name])
+    most = shards[fewest]
     lanes = given
     if lanes is None:
-        lanes = next(n for n in range(min(LANES, size), 0, -1) if size % n == 0)
-    at_least(1, "lanes", lanes)
+        lanes = next(n for n in range(min(LANES, size, most), 0, -1) if size % n == 0)
+    if at_least(1, "lanes", lanes) > most or most < ranks:
+        raise SamplerError(
+            f"domain {fewest!r}: its source has {most} shards for {max(lanes, ranks)} lanes of"
+            f" {ranks} ranks, each of which reads its own: divide it into more files, or use a"
+            " MixtureDataset"
+        )
     if size % lanes or lanes % ranks:
-        good = [n for n in range(ranks, size + 1, ranks) if size % n == 0]
+        good = [n for n in range(ranks, min(size, most) + 1, ranks) if size % n == 0]
         raise SamplerError(
             f"lanes {lanes}: {ranks} ranks share the lanes, which divide batch_size {size}; lanes="
-            f" can be {', '.join(map(str, good[:8]))}"
+            f" can be {', '.join(map(str, good[:8])) or 'none'}"
         )
     return lanes
 
 
-def _read_places(fields: StateFields, source: DividedSource, lanes: Iterable[int]) -> Places:
-    """Take the places of some lanes of a domain from a state."""
-    parts = fields.whole("parts", 1)
-    if parts != source.parts:
+def _read_place(fields: StateFields, lane: int) -> LanePlace:
+    """Take the place of a lane of a domain from a state."""
+    name = str(lane)
+    if name not in fields.content:
         raise SamplerError(
-            f"{fields.where}: its source was read in {parts} parts, here it has shards for "
-            f"{source.parts}: it has changed"
+            f"{fields.where}: {lane}: is missing; join the states of all ranks by"
+            " join_stream_states before other ranks resume from it"
         )
-    records, places = fields.part("lanes"), Places()
-    for lane in lanes:
-        name = str(lane)
-        if name not in records.content:
-            raise SamplerError(
-                f"{records.where}: {lane}: is missing; join the states of all ranks by "
-                "join_stream_states before other ranks resume from it"
-            )
-        *numbers, mark = records.listed(name, len(LanePlace._fields))
-        numbers = StateFields({name: numbers}, records.where, SamplerError).wholes(name)
-        place = LanePlace._make([*numbers, _read_mark(mark, f"{records.where}: {name}")])
-        if place.left > 1 << 31 or (place.left > 0) != (place.carried > 0):
-            records.refuse(name, "no place: tokens are left of documents that are carried")
-        if place.mark[:2] > place[:2] or place.document % source.lanes != lane % source.lanes:
-            records.refuse(name, f"no place of lane {lane} after its mark")
-        places[source.domain, lane] = place
-    return places
-
-
-def _read_mark(values: Any, where: str) -> Mark:
-    """Return a mark; one without a fourth value has no state of the source."""
-    listed = StateFields({"mark": values}, where, SamplerError).listed("mark")
-    named = {"source": None, **dict(zip(Mark._fields, listed, strict=False))}
-    one = StateFields(named, f"{where}: mark", SamplerError)
-    source = one.maybe("source", lambda name: one.part(name).content)
-    mark = Mark(one.whole("epoch"), one.whole("document"), one.whole("last_pass"), source)
-    if source is None and mark.document:
-        one.refuse("source", "no state, in the middle of a pass")
-    return mark
-
-
-def _listed(place: LanePlace) -> list[Any]:
-    mark = place.mark
-    return [*place[:-1], list(mark if mark.source is not None else mark[:3])]
+    *numbers, source = fields.listed(name, len(LanePlace._fields))
+    named = StateFields({name: numbers, "source": source}, fields.where, SamplerError)
+    state = named.maybe("source", lambda field: named.part(field).content)
+    return LanePlace(*named.wholes(name), state)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,13 +19,13 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch
-from mixopt.loading.documents import PIECE, UNKNOWN, Pieces, Scanned, documents_in
+from mixopt.loading.documents import PIECE, Pieces, Scanned, documents_in
 from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields
 from mixopt.loading.sources import CountedUnit
 from mixopt.sampling import at_least, domain_key, window_order
-from mixopt.system import IntArray, replacing
+from mixopt.system import IntArray
 
-Long = Literal["split", "truncate", "error"]
+Long = Literal["split", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -62,43 +61,37 @@ class PackedDocuments:
         length: int,
         document_end: int | None = None,
         tokenize: Callable[[Any], Any] | None = None,
-        lengths: ArrayLike | None = None,
         long: Long = "split",
         padding: int = 0,
         seed: int = 0,
         window: int = 1 << 16,
-        plan: str | Path | None = None,
     ) -> None:
         """Plan the rows.
 
         Args:
             source: TokenShards, or a dataset with a length and an index whose samples are lists of
                 tokens or have `input_ids` and, if you like, `labels`, `attention_mask`,
-                `assistant_masks`, `completion_mask`.
+                `assistant_masks`, `completion_mask`. All samples are read once for their lengths
+                (of a `datasets.Dataset` of `input_ids` alone, the offsets of its column).
             length: Tokens of a row.
             document_end: The id that ends a document of token shards.
             tokenize: Turns a sample into such a one.
-            lengths: Tokens of each sample; without them all samples are read once (of a
-                `datasets.Dataset` of `input_ids` alone, the offsets of its column).
-            long: What becomes of documents that are longer than a row: `split` into pieces,
-                `truncate`, or `error`.
+            long: What becomes of documents that are longer than a row: `split` into pieces, or
+                `truncate`.
             padding: Token id where a row is not full.
             seed: Of the shuffles.
             window: Documents that are put into rows together.
-            plan: A file (.npy) for the plan of a large source: written where it is not there, else
-                mapped. It belongs to this source and these settings; delete it when they change.
 
         Raises:
-            CorpusError: A source without documents, samples that are no tokens, a document that is
-                longer than a row, with `long="error"`, or a plan of rows of another length.
+            CorpusError: A source without documents, or samples that are no tokens.
         """
         if long not in get_args(Long):
             raise CorpusError(f"long={long!r}; it is one of {', '.join(get_args(Long))}")
         self.length = at_least(1, "length", length)
         self.padding = at_least(0, "padding", padding)
         self._long, self._seed, self._window = long, seed, at_least(1, "window", window)
-        self._documents = documents_in(source, document_end, tokenize, lengths)
-        self._pieces = self._planned(None if plan is None else Path(plan))
+        self._documents = documents_in(source, document_end, tokenize)
+        self._pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
         if not len(self._pieces):
             raise CorpusError("the source has no tokens: there is nothing to pack")
         rows = self._pieces["row"]
@@ -146,15 +139,9 @@ class PackedDocuments:
             (int(p["document"]), int(p["before"]), int(p["before"] + p["length"])) for p in pieces
         ]
 
-    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray | None:
-        """Return the tokens of each row without padding, or those that carry loss.
-
-        Returns:
-            Shape (rows,); None where that is not known before rows are read.
-        """
+    def lengths(self, unit: CountedUnit = "tokens", /) -> IntArray:
+        """Return the tokens of each row without padding, or those with loss, shape (rows,)."""
         each = self._pieces["length" if unit == "tokens" else "supervised"]
-        if each[0] == UNKNOWN:
-            return None
         counts: IntArray = np.add.reduceat(each, self._firsts)
         return counts
 
@@ -180,26 +167,13 @@ class PackedDocuments:
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return self._pieces[np.repeat(self._firsts[rows], counts) + within], counts
 
-    def _planned(self, file: Path | None) -> Pieces:
-        """Return all pieces in the order of their rows: planned, or from a file."""
-        if file is not None and file.exists():
-            planned: Pieces = np.load(file, mmap_mode="r")
-            if planned.dtype != PIECE or planned["length"].max(initial=0) > self.length:
-                raise CorpusError(f"{file}: not a plan of rows of {self.length}; delete it")
-            return planned
-        pieces = np.concatenate([np.empty(0, PIECE), *self._windows()])
-        if file is not None:
-            with replacing(file) as part, part.open("wb") as stream:
-                np.save(stream, pieces)
-        return pieces
-
     def _windows(self) -> Iterator[Pieces]:
         """Yield the pieces of one window after the other, however much was scanned at once."""
         number = rows = 0
         waiting = np.empty(0, PIECE)
         document = start = 0
         for some in self._documents.scan():
-            pieces = self._cut(some, document)
+            pieces = self._cut(some)
             pieces["start"] += start
             pieces["document"] += document
             document, start = document + len(some.lengths_D), start + int(some.lengths_D.sum())
@@ -211,15 +185,9 @@ class PackedDocuments:
         if len(waiting):
             yield self._fitted(number, waiting, rows)
 
-    def _cut(self, some: Scanned, before_these: int) -> Pieces:
+    def _cut(self, some: Scanned) -> Pieces:
         """Return the pieces of documents, numbered and placed from the first of them."""
         lengths = some.lengths_D
-        if self._long == "error" and (lengths > self.length).any():
-            place = int(np.argmax(lengths > self.length))
-            raise CorpusError(
-                f"document {before_these + place} has {lengths[place]} tokens, a row"
-                f" {self.length}: give long='split' or 'truncate', or longer rows"
-            )
         counts = -(-lengths // self.length)
         if self._long == "truncate":
             counts = np.minimum(counts, 1)
@@ -240,16 +208,12 @@ class PackedDocuments:
         opened = best_fit_rows(pieces["length"], self.length)
         _, begins, inverse = np.unique(opened, return_index=True, return_inverse=True)
         pieces["row"] = np.argsort(np.argsort(begins))[inverse] + first
-        if (pieces["supervised"] == UNKNOWN).any():
-            pieces["supervised"] = UNKNOWN
         ordered: Pieces = pieces[np.argsort(pieces["row"], kind="stable")]
         return ordered
 
 
 def _supervised(pieces_P: Pieces, scanned: Scanned) -> IntArray:
     """Count the tokens of each piece that carry loss; its first has nothing before it."""
-    if not scanned.is_counted:
-        return np.full(len(pieces_P), UNKNOWN)
     if scanned.carries_T is None:
         return np.asarray(pieces_P["length"] - 1, np.int64)
     before = np.append(0, np.cumsum(scanned.carries_T, dtype=np.int64))

@@ -1,8 +1,7 @@
-"""Turn documents into rows of one length: cut their concatenation, or fit them whole.
+"""Turn documents into rows of one length, whole where they are not longer than a row.
 
-`cut` wastes nothing and splits documents at row ends. `best_fit` keeps a document whole where it
-is not longer than a row, and pads what is left. What a model needs to keep the documents of a row
-apart is made of the numbers of documents alone, so that it is the same however rows were made.
+What a model needs to keep the documents of a row apart is made of the numbers of documents alone,
+so that it is the same for rows that were cut elsewhere.
 
 Shapes: R rows, L tokens of a row, P documents or pieces of them, T tokens of all of them.
 """
@@ -36,30 +35,6 @@ class Packed(NamedTuple):
     labels_RL: NDArray[np.int64] | None = None
 
 
-def cut(documents: Iterable[ArrayLike], length: int, left: ArrayLike = ()) -> tuple[Packed, Any]:
-    """Concatenate documents and cut them into rows.
-
-    Args:
-        documents: Tokens of each document, ended by the end-of-document id.
-        length: Tokens of a row.
-        left: What was left over before.
-
-    Returns:
-        The rows, and the tokens that do not fill one, which go into the next call.
-    """
-    pieces = [np.asarray(piece) for piece in (left, *documents)]
-    pieces = [piece for piece in pieces if len(piece)]
-    if not pieces:
-        return _empty(length), np.empty(0, np.int64)
-    tokens = np.concatenate(pieces)
-    number = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
-    rows = len(tokens) // length
-    document = number[: rows * length].reshape(rows, length)
-    document = document - document[:, :1]
-    packed = Packed(tokens[: rows * length].reshape(rows, length), document.astype(np.int32))
-    return packed, tokens[rows * length :]
-
-
 def best_fit(
     documents: Sequence[ArrayLike],
     length: int,
@@ -70,7 +45,7 @@ def best_fit(
     """Put each document, or each piece of a longer one, into the fullest row that has room."""
     pieces = _pieces(documents, length)
     if not pieces:
-        return _empty(length)
+        return Packed(np.empty((0, length), np.int64), np.empty((0, length), np.int32))
     lengths_P = np.array([len(piece) for piece in pieces])
     row_P = best_fit_rows(lengths_P, length)
     order = np.argsort(row_P, kind="stable")
@@ -242,7 +217,3 @@ def _rows(values_T: NDArray[Any], stops_R: Sequence[int], length: int, fill: int
         row[: stop - start] = values_T[start:stop]
         start = stop
     return rows
-
-
-def _empty(length: int) -> Packed:
-    return Packed(np.empty((0, length), np.int64), np.empty((0, length), np.int32))

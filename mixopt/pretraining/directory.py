@@ -42,7 +42,6 @@ from mixopt.corpus import (
     Corpus,
     corpus_hash,
     identity_of,
-    known_tokenizer,
     prepare_corpus,
     read_corpus_index,
     saved_tokenizer,
@@ -199,18 +198,6 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
                     " leave it out"
                 )
     return corpus
-
-
-def expected_vocabulary(config: PretrainConfig, out: Path) -> VocabularyConfig | None:
-    """Return what the ids of a run's text will stand for; None where only its text can tell."""
-    if not is_recipe(config.corpus):
-        return text_vocabulary(corpus_folder(config, out))
-    name = _text_of(config).corpus.tokenizer
-    tokenizer = known_tokenizer(name)
-    if tokenizer is None:
-        return None
-    known = identity_of(name, tokenizer)
-    return VocabularyConfig(tokenizer=name, ids=known.size, sha256=known.sha256)
 
 
 def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:

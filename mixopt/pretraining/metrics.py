@@ -313,14 +313,13 @@ class ExpertWatch:
             evaluation=True,
         )
         self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
-        self._steps, self._every_line = config.training.steps, config.metrics.every
-        self._every_part = config.experts.every or -(-self._steps // WINDOWS)
+        self._steps = config.training.steps
+        self._every = config.experts.every or -(-self._steps // WINDOWS)
         self._nothing = self.stats.total()
         layers = [layer.key for layer in self._nothing.layers]
         others = len(line_names(domains, corpus.evaluation_names))
         self._named = ScalarNames.within_budget(layers, domains, others)
-        self._line = self._part = self._nothing
-        self._begun = 0
+        self._window, self._begun = self._nothing, 0
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
@@ -338,59 +337,45 @@ class ExpertWatch:
         self._ranks.first(lambda: self.record.cut(0))
 
     def step(self, step: int) -> None:
-        """Write what is due after so many steps."""
-        line, part = (self._is_due(step, every) for every in (self._every_line, self._every_part))
-        if not (line or part):
-            return
-        self._collect()
-        self._ranks.first(lambda: self._write(step, line=line, part=part))
-        if line:
-            self._line = self._nothing
-        if part:
-            self._part, self._begun = self._nothing, step
+        """Write the window that ends after so many steps, if one does."""
+        if self._is_due(step):
+            self._collect()
+            self._ranks.first(lambda: self._write(step))
+            self._window, self._begun = self._nothing, step
 
     def state(self) -> bytes:
-        """Return the windows that are not at their end, as the content of a file."""
+        """Return the window that is not at its end, as the content of a file."""
         self._collect()
-        counts = {"line": self._line.to_json(), "part": self._part.to_json()}
-        return json.dumps({"begun": self._begun, **counts}).encode()
+        return json.dumps({"begun": self._begun, "counts": self._window.to_json()}).encode()
 
     def resume(self, checkpoint: Path, step: int) -> None:
         """Resume from a checkpoint; what was recorded after it is dropped."""
         self._ranks.first(lambda: self.record.cut(step))
-        self._line = self._part = self._nothing
-        self._begun = step
+        self._window, self._begun = self._nothing, step
         path = checkpoint / EXPERTS_STATE
         if not path.exists():  # experts were not counted before it
             return
         fields = StateFields(read_json(path, error=RoutingError), str(path), RoutingError)
         self._begun = fields.whole("begun")
-        self._line, self._part = (
-            Assignments.from_dict(fields.get(name), f"{path}: {name}") for name in ("line", "part")
-        )
-        for counts in (self._line, self._part):
-            self._nothing.check_sizes(self._nothing.domains, counts.sizes, str(path))
+        self._window = Assignments.from_dict(fields.get("counts"), f"{path}: counts")
+        self._nothing.check_sizes(self._nothing.domains, self._window.sizes, str(path))
 
     @property
     def window_ends(self) -> list[int]:
         """The steps after which a window of counts ends."""
         steps = range(1, self._steps + 1)
-        return [step for step in steps if self._is_due(step, self._every_part)]
+        return [step for step in steps if self._is_due(step)]
 
-    def _is_due(self, step: int, every: int) -> bool:
-        return step == self._steps or step % every == 0
+    def _is_due(self, step: int) -> bool:
+        return step == self._steps or step % self._every == 0
 
     def _collect(self) -> None:
         self.stats.reduce()
-        counted = self.stats.window()
-        self._line, self._part = self._line + counted, self._part + counted
+        self._window = self._window + self.stats.window()
 
-    def _write(self, step: int, *, line: bool, part: bool) -> None:
-        if line:  # of the steps of a line alone there may be too little to diagnose
-            values = training_scalars(self._line, self._named, wider=self._part)
-            self.record.write_scalars(step, values)
-        if part:
-            self.record.write_window(self._begun, step, self._part)
+    def _write(self, step: int) -> None:
+        self.record.write_scalars(step, training_scalars(self._window, self._named))
+        self.record.write_window(self._begun, step, self._window)
 
 
 def watch_of(

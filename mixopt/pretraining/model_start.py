@@ -1,7 +1,7 @@
 """What a model starts from, as `model.from` says: found, checked, recorded and loaded.
 
 The resolved configuration has all that builds the model, so that a run that has a checkpoint of its
-own resumes even when its origin is gone; while that is there, it must not have changed.
+own resumes even when its origin is gone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from mixopt.pretraining.config import ModelConfig, OriginConfig, PretrainConfig,
 from mixopt.pretraining.directory import (
     TOKENIZER,
     corpus_folder,
-    expected_vocabulary,
     recorded_config,
     recorded_pretraining,
     run_fingerprint,
@@ -145,9 +144,6 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
         return config, None
     origin = open_origin(config.model.start, trust=(config.model.name,))
     _check(config, origin)
-    text = expected_vocabulary(config, out)
-    if text is not None:  # before text is read for hours
-        _check_vocabulary(origin, text)
     model = origin.model.model_copy(update={"options": origin.model.options | config.model.options})
     record_of_it = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
     return _with_model(config, model, origin=record_of_it), replace(origin, model=model)
@@ -322,26 +318,8 @@ def _resumed(config: PretrainConfig, before: ModelConfig) -> PretrainConfig:
     model = config.model
     if model.start is None:
         return _with_model(config, model, vocabulary=before.vocabulary)
-    if before.origin is not None:
-        _check_unchanged(before.origin, model)
     named = ModelConfig(name=model.name or before.name, options={**before.options, **model.options})
     return _with_model(config, named, origin=before.origin, vocabulary=before.vocabulary)
-
-
-def _check_unchanged(origin: OriginConfig, model: ModelConfig) -> None:
-    """Refuse weights that are still there and are others than those that a run began with."""
-    if not local_path(origin.checkpoint).exists():
-        return
-    hint = "restore it, or move it away to resume without it"
-    try:
-        now = open_origin(origin.checkpoint, trust=(model.name,))
-    except MixoptError as error:
-        raise RunError(f"{error}; this run started from it: {hint}") from error
-    if now.sha256 != origin.sha256:
-        raise RunError(
-            f"{origin.checkpoint}: has other weights ({now.sha256[:8]}) than when this run started"
-            f" from it ({origin.sha256[:8]}): {hint}"
-        )
 
 
 def _check(config: PretrainConfig, origin: ModelOrigin) -> None:

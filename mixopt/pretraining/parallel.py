@@ -311,7 +311,8 @@ class ParallelModel:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return weights and buffers; some of the latter are in no state dictionary."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    buffers = model.named_buffers(remove_duplicate=False)  # shared ones part on the way
+    return {**dict(model.named_parameters()), **dict(buffers)}
 
 
 @torch.no_grad()

@@ -146,32 +146,25 @@ def _checkpoint(run: Path, name: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class ScoredTask:
-    """What a model scored in a task."""
-
-    name: str
-    items: int
-    bits_per_byte: float
-    contexts_cut: int
-    answers_in_pieces: int
-
-
-@dataclass(frozen=True)
 class TaskScores:
-    """What a checkpoint scored."""
+    """What a checkpoint scored.
+
+    Attributes:
+        checkpoint: Its folder.
+        step: Steps that were taken.
+        length: Tokens that the model reads at once.
+        tasks: By name `items`, `bits_per_byte`, `contexts_cut` (items whose context was cut to the
+            length) and `answers_in_pieces` (whose answer is longer than that).
+    """
 
     checkpoint: Path
     step: int
     length: int
-    tasks: tuple[ScoredTask, ...]
+    tasks: dict[str, dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        tasks = {
-            task.name: {n: v for n, v in asdict(task).items() if n != "name"} for task in self.tasks
-        }
-        about = {"checkpoint": str(self.checkpoint), "step": self.step, "length": self.length}
-        return {**about, "tasks": tasks}
+        return {**asdict(self), "checkpoint": str(self.checkpoint)}
 
 
 def score_tasks(
@@ -192,26 +185,32 @@ def score_tasks(
     with progress("scoring tasks", 1.0) as update:
         found_R = model.score(rows, lambda done, all: update(done / all, f"{done} of {all}"))
     parts = np.split(found_R, np.cumsum([task.rows for task in tasks])[:-1])
-    scored = (_scored_task(*pair, model.length) for pair in zip(tasks, parts, strict=True))
-    return TaskScores(model.checkpoint, model.step, model.length, tuple(scored))
+    scored = {
+        task.name: _scored_task(task, part, model.length)
+        for task, part in zip(tasks, parts, strict=True)
+    }
+    return TaskScores(model.checkpoint, model.step, model.length, scored)
 
 
-def _scored_task(task: EncodedTask, log_probability_R: Array, length: int) -> ScoredTask:
+def _scored_task(task: EncodedTask, log_probability_R: Array, length: int) -> dict[str, Any]:
     sizes_R = np.diff(task.start_R)
     is_long_R = sizes_R - task.scored_R > length
-    is_cut_R = (sizes_R - 1 > length) & ~is_long_R
-    bits = task.bits_per_byte(log_probability_R)
-    return ScoredTask(task.name, task.rows, bits, int(is_cut_R.sum()), int(is_long_R.sum()))
+    return {
+        "items": task.rows,
+        "bits_per_byte": task.bits_per_byte(log_probability_R),
+        "contexts_cut": int(((sizes_R - 1 > length) & ~is_long_R).sum()),
+        "answers_in_pieces": int(is_long_R.sum()),
+    }
 
 
 def scores_text(scores: TaskScores) -> str:
     """Return a table for a terminal."""
     title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
+    kinds = {"contexts_cut": "contexts", "answers_in_pieces": "answers in pieces"}
     rows = []
-    for task in scores.tasks:
-        counts = ((task.contexts_cut, "contexts"), (task.answers_in_pieces, "answers in pieces"))
-        cut = ", ".join(f"{count:,} {what}" for count, what in counts if count)
-        rows.append((task.name, f"{task.bits_per_byte:.4f}", f"{task.items:,}", cut))
+    for name, task in scores.tasks.items():
+        cut = ", ".join(f"{task[kind]:,} {what}" for kind, what in kinds.items() if task[kind])
+        rows.append((name, f"{task['bits_per_byte']:.4f}", f"{task['items']:,}", cut))
     return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
@@ -224,19 +223,12 @@ class ModelExport:
     architecture: str
     parameters: int
     files: tuple[str, ...]
-    difference: float
+    largest_logit_difference: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        fields = asdict(self)
-        difference = fields.pop("difference")
         texts = {"path": str(self.path), "checkpoint": str(self.checkpoint)}
-        return {
-            **fields,
-            **texts,
-            "files": list(self.files),
-            "largest_logit_difference": difference,
-        }
+        return {**asdict(self), **texts, "files": list(self.files)}
 
 
 def export_model(
@@ -251,20 +243,18 @@ def export_model(
     What was written is loaded again, and its logits are compared with the run's before the folder
     gets its name, so that it is a whole and equal model, or absent.
     """
+    name = None if step is None else f"step-{step:08d}"
     out = Path(out).expanduser()
     _check_absent(out)
-    name = None if step is None else f"step-{step:08d}"
-    trained = TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust)
-    return write_export(trained, out)
+    return write_export(TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust), out)
 
 
-def write_export(trained: TrainedModel, out: Path, *, shard: str = _SHARD) -> ModelExport:
+def write_export(trained: TrainedModel, out: Path) -> ModelExport:
     """Write a model that is open, on the CPU; see `export_model`."""
     from transformers import GenerationConfig
 
-    _check_absent(out)
     with _whole_or_not(out) as folder:
-        kind = _write_model(trained, folder, shard)
+        kind = _write_model(trained, folder)
         export_tokenizer(trained.tokenizer, folder, length=trained.length)
         end = trained.tokenizer.end_of_document
         GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
@@ -279,7 +269,7 @@ def export_lines(export: ModelExport) -> list[str]:
     size = f"{export.architecture}, {export.parameters:,} parameters"
     return [
         f"{export.path}: {size}, from {export.checkpoint.name}",
-        f"logits equal the run's: largest difference {export.difference:.1e}",
+        f"logits equal the run's: largest difference {export.largest_logit_difference:.1e}",
         f'AutoModelForCausalLM.from_pretrained("{export.path}")',
     ]
 
@@ -304,7 +294,7 @@ def _whole_or_not(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig:
+def _write_model(trained: TrainedModel, folder: Path) -> ModelConfig:
     """Write configuration and weights; return what the model is."""
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
@@ -313,7 +303,7 @@ def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig
     if isinstance(model, PreTrainedModel):
         _adapt(model.config, end)
         with quietly():
-            model.save_pretrained(folder, max_shard_size=shard)
+            model.save_pretrained(folder, max_shard_size=_SHARD)
         return ModelConfig(name=model.config.model_type)
     form = getattr(model, "transformers_form", None)
     if form is None:
@@ -329,7 +319,7 @@ def _write_model(trained: TrainedModel, folder: Path, shard: str) -> ModelConfig
     config.architectures = [causal_models()[1][kind.name]]
     config.dtype = "float32"
     config.save_pretrained(folder)
-    save_torch_state_dict(weights, folder, max_shard_size=shard)
+    save_torch_state_dict(weights, folder, max_shard_size=_SHARD)
     return kind
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from mixopt.errors import MixoptError, PluginError, RunError, did_you_mean
+from mixopt.errors import MixoptError, RunError, did_you_mean
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import causal_models, error_line, hugging_face_config
 from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
@@ -131,29 +131,21 @@ def is_hub_name(text: str) -> bool:
 
 def hub_folder(text: str) -> Path:
     """Return the folder of the hub's cache with a model, downloaded if need be; no code of it."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise PluginError(
-            f"model.from: {text!r} needs huggingface_hub: pip install 'mixopt[pretraining]'"
-        ) from error
     found = _HUB_NAME.fullmatch(text)
     assert found is not None, "a name of the hub"
     try:
+        from huggingface_hub import snapshot_download
+
         path = snapshot_download(
             found["name"],
             revision=found["revision"],
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
             ignore_patterns=["consolidated*", "original/*", "onnx/*"],
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        if isinstance(error, LocalEntryNotFoundError):
-            reason = "it is not in the hub's cache, and the hub cannot be reached"
+    except (ImportError, OSError, ValueError) as error:  # those of the hub are OSErrors
         raise RunError(
-            f"model.from: {text!r}: no such folder, and no model of the hub: {reason}; give a"
-            " folder with config.json and safetensors, or the directory of a mixopt pretrain"
+            f"model.from: {text!r}: no such folder, and no model that the hub gives:"
+            f" {error_line(error)}; give a folder with config.json and safetensors"
         ) from error
     return Path(path)
 

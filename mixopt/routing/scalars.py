@@ -78,16 +78,12 @@ class ScalarNames:
         return cls(tuple(layers[place] for place in places), shown)
 
 
-def training_scalars(
-    window: Assignments,
-    named: ScalarNames,
-    wider: Assignments | None = None,
-) -> dict[str, float]:
+def training_scalars(window: Assignments, named: ScalarNames) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out."""
     layers = layer_table(window)
     values = _of_layers(layers, {**_BY_LAYER, **_OVER_LAYERS}, named)
     values |= _of_domains(window, tuple(_BY_DOMAIN), named)
-    return _known(values | _diagnoses(window, wider))
+    return _known(values | _diagnoses(window))
 
 
 def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
@@ -132,20 +128,14 @@ def _of_domains(
     }
 
 
-def _diagnoses(window: Assignments, wider: Assignments | None) -> dict[str, float | None]:
+def _diagnoses(window: Assignments) -> dict[str, float | None]:
     """Count diagnoses by kind, and layers of which nothing can be said."""
-    few = _undiagnosed(window)
-    if few and wider is not None and (of_wider := _undiagnosed(wider)) < few:
-        window, few = wider, of_wider
+    few = sum(not enough(layer) for layer in window.layers)
     if few == len(window.layers):
         return {"diagnoses/undiagnosed": few}
     kinds = Counter(one.kind for one in diagnose(window))
     counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
     return {**counts, "diagnoses/undiagnosed": few}
-
-
-def _undiagnosed(window: Assignments) -> int:
-    return sum(not enough(layer) for layer in window.layers)
 
 
 def _layer(key: str) -> str:

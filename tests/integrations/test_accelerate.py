@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 from ranks import on_ranks
 from sampler_rows import located
+from stream_sources import hub
 from torch.utils.data import DataLoader
 from trainer_parts import random_rows
 
@@ -47,7 +48,7 @@ def whole(dataset):
 
 def stream(_):
     """One over our stream."""
-    rows = {name: [{"row": k} for k in range(99)] for name in ("web", "code", "books")}
+    rows = {name: hub([{"row": k} for k in range(99)], 8) for name in ("web", "code", "books")}
     return DataLoader(MixtureStream(rows, WEIGHTS, batch_size=8, batches=20), batch_size=None)
 
 

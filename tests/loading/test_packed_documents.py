@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 
 import datasets
 import numpy as np
@@ -15,7 +14,6 @@ from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, P
 from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
 from mixopt.loading import stack_samples
-from mixopt.loading.documents import ShardDocuments
 
 END = 0
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_size=25)
@@ -184,21 +182,6 @@ def test_a_dataset_with_a_transform_is_read_through_it():
     assert unpacked(PackedDocuments(dataset, length=8)) == {0: [1, 2, 9], 1: [3, 9]}
 
 
-def test_a_column_of_lengths_spares_reading_all_samples():
-    seen = []
-
-    def tokenize(sample):
-        seen.append(sample)
-        return [*sample.encode(), END]
-
-    texts = ["abc", "de", "fghij"]
-    packed = PackedDocuments(texts, length=6, tokenize=tokenize, lengths=[4, 3, 6])
-    assert not seen
-    assert packed.lengths("tokens").sum() == 13
-    assert packed.lengths("supervised") is None
-    assert unpacked(packed) == {k: [*text.encode(), END] for k, text in enumerate(texts)}
-
-
 # Inside a MixtureDataset.
 
 
@@ -218,22 +201,6 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
             else:
                 expected = sources["chat"][int(row)]["input_ids"]
             assert batch["input_ids"][k].tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_workers_and_threads_give_the_same_packed_batches(tmp_path, workers):
-    packed = PackedDocuments(
-        shards_of(tmp_path / "t", random_documents(60)), length=16, document_end=END
-    )
-    dataset = MixtureDataset({"web": packed})
-
-    def batches(workers):
-        sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=4, batches=3)
-        return list(MixtureLoader(dataset, sampler, workers=workers))
-
-    for one, other in zip(batches(workers), batches(0), strict=True):
-        assert one.keys() == other.keys()
-        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_torchs_loader_takes_packed_rows():
@@ -290,33 +257,13 @@ def test_what_a_loader_counts_is_what_its_labels_say(tmp_path):
         assert sum(realised.tokens.values()) == tokens
 
 
-# The plan of a large domain in a file.
-
-
-def tokens_of(packed):
-    return [packed[k]["input_ids"].tolist() for k in range(len(packed))]
-
-
-def test_a_plan_is_made_once_and_read_from_its_file(tmp_path, monkeypatch):
-    shards = shards_of(tmp_path / "a", random_documents(50))
-    options = {"length": 16, "document_end": END, "window": 8, "plan": tmp_path / "plan.npy"}
-    made = PackedDocuments(shards, **options)
-    monkeypatch.setattr(ShardDocuments, "scan", None)  # not scanned again
-    found = PackedDocuments(shards, **options)
-    assert tokens_of(found) == tokens_of(made)
-    assert tokens_of(pickle.loads(pickle.dumps(found))) == tokens_of(made)
-    with pytest.raises(CorpusError, match=r"plan.npy: not a plan of rows of 8; delete it"):
-        PackedDocuments(shards, **options | {"length": 8})
-
-
 # Bad input, in one line.
 
 
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ([[1], [2] * 9], {"long": "error"}, r"document 1 has 9 tokens, a row 4: give long='split'"),
-        ([[1]], {"long": "cut"}, r"long='cut'; it is one of split, truncate, error"),
+        ([[1]], {"long": "cut"}, r"long='cut'; it is one of split, truncate"),
         (
             [{"input_ids": [1, 2], "labels": [1]}],
             {},
@@ -338,8 +285,6 @@ def test_a_plan_is_made_once_and_read_from_its_file(tmp_path, monkeypatch):
         ([{"text": "a"}], {}, r"document 0: has no input_ids, but text; tokenise it"),
         ([], {}, r"the source has no tokens: there is nothing to pack"),
         ([[], []], {}, r"the source has no tokens"),
-        ([[1]], {"lengths": [1, 2]}, r"lengths: int64 of shape \(2,\) for 1 samples"),
-        ([[1]], {"lengths": [-1]}, r"lengths: -1 tokens of sample 0"),
         ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
         (iter([[1]]), {}, r"list_iterator has no length and index; a stream is packed by"),
         (
@@ -353,12 +298,6 @@ def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
     with pytest.raises(CorpusError, match=message) as error:
         PackedDocuments(source, length=4, **options)
     assert "\n" not in str(error.value)
-
-
-def test_lengths_that_lie_are_found_when_the_row_is_read():
-    packed = PackedDocuments([[1, 2, 3], [4]], length=8, lengths=[3, 2])
-    with pytest.raises(CorpusError, match=r"document 1 has 1 tokens, but 2 when rows were planned"):
-        packed[0]
 
 
 def test_shards_need_the_id_that_ends_their_documents(tmp_path):

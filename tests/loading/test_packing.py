@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from mixopt.loading import cut
 from mixopt.loading.packing import (
     batch_bounds,
     best_fit,
@@ -16,23 +15,6 @@ from mixopt.loading.packing import (
 )
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=40), max_size=12)
-
-
-@given(documents=DOCUMENTS, length=st.integers(1, 16), split=st.integers(0, 12))
-@settings(max_examples=60, deadline=None)
-def test_cutting_keeps_every_token_in_order_also_over_calls(documents, length, split):
-    first, left = cut(documents[:split], length)
-    second, left = cut(documents[split:], length, left)
-    tokens = [*first.tokens_RL.ravel(), *second.tokens_RL.ravel(), *left]
-    assert tokens == [token for document in documents for token in document]
-    assert len(left) < length
-
-
-def test_cutting_numbers_the_documents_of_a_row_from_zero():
-    packed, left = cut([[1, 1, 0], [2, 0], [3, 3, 3, 0]], 4)
-    assert packed.tokens_RL.tolist() == [[1, 1, 0, 2], [0, 3, 3, 3]]
-    assert packed.document_RL.tolist() == [[0, 0, 0, 1], [0, 1, 1, 1]]
-    assert left.tolist() == [0]
 
 
 @given(documents=DOCUMENTS, length=st.integers(1, 16))

@@ -1,4 +1,4 @@
-"""MixtureStream: exact shares over streams, which do not depend on workers, and exact resume."""
+"""MixtureStream: exact shares, the same batches for any ranks and workers, exact resume."""
 
 from __future__ import annotations
 
@@ -8,38 +8,30 @@ from itertools import islice
 import datasets
 import numpy as np
 import pytest
+from datasets.distributed import split_dataset_by_node
+from stream_sources import SIZES, Resumable, hub, numbered, tokens_of
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureStream, SamplerError
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 OTHER = {"web": 0.0, "code": 0.2, "books": 0.8}
-SIZES = {"web": 300, "code": 120, "books": 60}
-
-
-def numbered(name):
-    """Documents that say which they are: one token by domain, number and end."""
-    first = {"web": 1000, "code": 2000, "books": 3000}[name]
-    return [{"id": first + k} for k in range(SIZES[name])]
-
-
-def streamed(name, shards=4):
-    table = datasets.Dataset.from_list(numbered(name))
-    return table.to_iterable_dataset(num_shards=shards)
+SHARES = np.array([0.5, 0.3, 0.2])
 
 
 def lists(**options):
-    options.setdefault("batch_size", 8)
-    options.setdefault("buffer", 16)
-    return MixtureStream({name: numbered(name) for name in SIZES}, WEIGHTS, **options)
+    return MixtureStream(
+        {name: numbered(name) for name in SIZES}, WEIGHTS, batch_size=8, buffer=16, **options
+    )
 
 
-def hub(**options):
-    options.setdefault("batch_size", 8)
-    options.setdefault("buffer", 16)
-    return MixtureStream({name: streamed(name) for name in SIZES}, WEIGHTS, **options)
+def sharded(**options):
+    sources = {name: hub(numbered(name), 8) for name in SIZES}
+    return MixtureStream(sources, WEIGHTS, batch_size=8, buffer=16, **options)
+
+
+def made(source, **options):
+    return MixtureStream({"web": source}, [1.0], **{"batch_size": 4, "buffer": 8, **options})
 
 
 def ids(batches):
@@ -50,49 +42,33 @@ def counts(batches):
     return np.bincount(np.concatenate([batch["domain"] for batch in batches]), minlength=3)
 
 
-@pytest.mark.parametrize("make", [lists, hub])
+# --- Order --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lists, sharded])
 def test_shares_are_exact_at_every_batch(make):
     batches = list(islice(make(), 50))
     for k in range(1, 50):
-        assert np.abs(counts(batches[:k]) - k * 8 * np.array([0.5, 0.3, 0.2])).max() < 2
+        assert np.abs(counts(batches[:k]) - k * 8 * SHARES).max() < 2
 
 
-@pytest.mark.parametrize("make", [lists, hub])
 @pytest.mark.parametrize("lanes", [1, 2, 8])
-def test_every_document_of_a_lane_comes_once_before_any_comes_twice(make, lanes):
-    rows = [i for batch in ids(islice(make(lanes=lanes), 70)) for i in batch]
-    shards = {1: 1, 2: 2, 8: 4}[lanes] if make is hub else 1
-    for first, size in ((1000, 300), (2000, 120), (3000, 60)):
-        mine = [i - first for i in rows if first <= i < first + 1000]
+def test_every_document_of_a_lane_comes_once_before_any_comes_twice(lanes):
+    rows = [i for batch in ids(islice(sharded(lanes=lanes), 70)) for i in batch]
+    for name, size in SIZES.items():
+        first = numbered(name)[0]["id"]
+        bounds = [k * (size // 8) + min(k, size % 8) for k in range(9)]  # as datasets has it
         for lane in range(lanes):
-            own = documents_of_lane(lane, lanes, shards, size)
-            seen = [own.index(i) for i in mine if i in own]
+            shards = [range(bounds[k], bounds[k + 1]) for k in range(lane, 8, lanes)]
+            own = [first + k for shard in shards for k in shard]
+            seen = [own.index(i) for i in rows if i in own]
             full = len(seen) // len(own) * len(own)
-            counts = np.bincount(np.array(seen[:full], int), minlength=len(own))
-            assert counts.tolist() == [full // len(own)] * len(own)
-
-
-def documents_of_lane(lane, lanes, shards, size):
-    """The shards of a part one after the other, dealt to the part's lanes."""
-    shared = lanes // shards
-    bounds = np.linspace(0, size, 5).astype(int)
-    part = [
-        k
-        for shard in range(lane // shared, 4, shards)
-        for k in range(bounds[shard], bounds[shard + 1])
-    ]
-    own = part if shards > 1 else list(range(size))
-    return own[lane % shared :: shared]
-
-
-def test_lanes_come_to_the_end_of_their_documents_together():
-    rows = np.array([i for batch in ids(islice(lists(), 70)) for i in batch]) - 1000
-    web = rows[rows < 1000][:270]  # nine tenths of a pass
-    assert len(set(web.tolist())) >= 266
+            found = np.bincount(np.array(seen[:full], int), minlength=len(own))
+            assert found.tolist() == [full // len(own)] * len(own)
 
 
 def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
-    one = MixtureStream({"web": numbered("web")}, [1.0], batch_size=20, buffer=100, lanes=1)
+    one = made(numbered("web"), batch_size=20, buffer=100)
     rows = [i for batch in ids(islice(one, 30)) for i in batch]
     assert rows[:100] != sorted(rows[:100])
     assert sorted(rows[:100]) == list(range(1000, 1100))
@@ -100,59 +76,38 @@ def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
     assert rows[300:] != rows[:300]
 
 
-@pytest.mark.parametrize("make", [lists, hub])
-def test_ranks_draw_other_documents_and_exact_shares_together(make):
-    ranks = [list(islice(make(rank=rank, world_size=2), 20)) for rank in range(2)]
-    first, second = ({i for batch in ids(rank) for i in batch} for rank in ranks)
-    assert not first & second
-    assert np.abs(counts([*ranks[0], *ranks[1]]) - 160 * np.array([0.5, 0.3, 0.2])).max() < 2
+def test_documents_that_fit_are_whole_in_rows_with_their_fields():
+    batch = next(iter(made(numbered("web"), length=40, tokenize=tokens_of)))
+    texts = {tuple(tokens_of(document)) for document in numbered("web")}
+    for tokens, document in zip(batch["input_ids"], batch["document"], strict=True):
+        for number in range(int(document.max()) + 1):
+            assert tuple(tokens[document == number].tolist()) in texts
+    assert batch["tokens"].tolist() == [int((batch["document"] >= 0).sum())]
+    assert batch["supervised"].tolist() == [int((batch["labels"] >= 0).sum())]
 
 
-@pytest.mark.parametrize("make", [lists, hub])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_batches_do_not_depend_on_workers(make, workers):
-    batches = list(islice(make(workers=workers), 20))
-    for mine, other in zip(batches, islice(make(), 20), strict=True):
+def test_batches_do_not_depend_on_workers(workers):
+    batches = list(islice(sharded(workers=workers), 20))
+    for mine, other in zip(batches, islice(sharded(), 20), strict=True):
         assert mine.keys() == other.keys()
         assert all(np.array_equal(mine[name], other[name]) for name in mine)
 
 
-@pytest.mark.parametrize("make", [lists, hub])
-@pytest.mark.parametrize("stop", [0, 1, 7, 25, 60])
-def test_a_stream_goes_on_exactly_from_its_state(make, stop):
-    whole = ids(islice(make(), 75))
-    one = make()
-    taken = ids(islice(one, stop))
-    state = json.loads(json.dumps(one.state_dict()))
-    other = make()
-    other.load_state_dict(state)
-    assert taken + ids(islice(other, 75 - stop)) == whole
+def test_a_pass_has_a_length():
+    one = lists(batches=5)
+    assert len(one) == len(ids(one)) == 5
+    assert ids(islice(lists(), 10))[5:] == ids(one)
 
 
-@pytest.mark.parametrize("packing", ["cut", "best_fit"])
-def test_packed_documents_go_on_exactly_from_a_state(packing):
-    def packed():
-        documents = {
-            n: [{"text": str(d["id"]) * (d["id"] % 5 + 1)} for d in numbered(n)] for n in SIZES
-        }
-        return MixtureStream(
-            documents,
-            WEIGHTS,
-            batch_size=4,
-            buffer=10,
-            length=16,
-            packing=packing,
-            tokenize=lambda document: [*document["text"].encode(), 0],
-        )
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
+    assert ids(islice(DataLoader(lists(), batch_size=None), 5)) == ids(islice(lists(), 5))
+    with pytest.raises(SamplerError, match=r"give MixtureStream\(workers=\)"):
+        next(iter(DataLoader(lists(), batch_size=None, num_workers=1)))
 
-    whole = list(islice(packed(), 40))
-    assert whole[0]["input_ids"].shape == (4, 16)
-    one, other = packed(), packed()
-    list(islice(one, 13))
-    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
-    for before, after in zip(whole[13:], islice(other, 27), strict=True):
-        assert np.array_equal(before["input_ids"], after["input_ids"])
-        assert np.array_equal(before["document"], after["document"])
+
+# --- Weights ------------------------------------------------------------------------------------
 
 
 def test_weights_change_between_batches_of_this_process():
@@ -166,15 +121,9 @@ def test_weights_change_between_batches_of_this_process():
     assert abs(counts(second)[2] - 0.8 * 160) < 2
 
 
-def test_weights_known_beforehand_reach_workers():
-    batches = list(islice(lists(schedule=[(10, OTHER)], workers=2), 30))
-    assert counts(batches[:10])[0] == 40
-    assert counts(batches[10:])[0] == 0
-
-
 @pytest.mark.parametrize("prefetch", [1, 3])
 def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_for(prefetch):
-    one = lists(workers=2, prefetch=prefetch)
+    one = sharded(workers=2, prefetch=prefetch)
     iterator = iter(one)
     first = [next(iterator) for _ in range(5)]
     with pytest.raises(SamplerError, match=f"comes too late: {5 + prefetch} is the next"):
@@ -182,36 +131,137 @@ def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_fo
     held = one.set_weights(OTHER)
     assert held == 5 + prefetch
     batches = first + [next(iterator) for _ in range(10)]
-    planned = lists(schedule=[(held, OTHER)])
-    assert ids(batches) == ids(islice(planned, 15))
+    assert ids(batches) == ids(islice(sharded(schedule=[(held, OTHER)]), 15))
     iterator.close()
     assert one.set_weights(WEIGHTS) == 15
 
 
-def test_a_worker_of_a_dataloader_is_refused():
-    with pytest.raises(SamplerError, match=r"give MixtureStream\(workers=\)"):
-        next(iter(DataLoader(lists(), batch_size=None, num_workers=1)))
+# --- Sources that shrink, vanish or cannot go on ------------------------------------------------
 
 
-def test_a_dataloader_without_workers_hands_the_batches_on():
-    assert ids(islice(DataLoader(lists(), batch_size=None), 5)) == ids(islice(lists(), 5))
+@pytest.mark.parametrize("kind", [list, lambda documents: hub(documents, 1)])
+def test_a_source_that_has_shrunk_since_the_state_is_one_line(kind):
+    one = made(kind(numbered("web", 40)))
+    list(islice(one, 8))
+    other = made(kind(numbered("web", 20)))
+    other.load_state_dict(one.state_dict())
+    with pytest.raises(CorpusError, match=r"^domain 'web': .* (part of it is missing|has changed)"):
+        list(islice(other, 8))
 
 
-def test_a_pass_has_a_length():
-    one = lists(batches=5)
-    assert len(one) == 5
-    assert len(ids(one)) == 5
-    assert ids(islice(lists(), 10))[5:] == ids(one)
+def test_a_pass_that_is_shorter_than_the_one_before_is_one_line():
+    passes = iter([numbered("web", 40), numbered("web", 39)])
+    with pytest.raises(CorpusError, match=r"after 39 .* in pass 1; the pass before had 40: part"):
+        list(islice(made(lambda: next(passes)), 30))
 
 
-def test_a_lane_without_documents_says_so():
-    few = MixtureStream({"a": [{"id": 0}]}, [1.0], batch_size=4, rank=1, world_size=2)
-    with pytest.raises(CorpusError, match="'a': its source, or a part of it, has 1 documents for"):
-        next(iter(few))
+def test_a_shard_that_vanishes_between_passes_is_one_line(tmp_path):
+    files = [tmp_path / f"{k}.jsonl" for k in range(4)]
+    for k, file in enumerate(files):
+        file.write_text("".join(json.dumps({"id": 10 * k + i}) + "\n" for i in range(10)))
+    names = [str(file) for file in files]
+    source = datasets.load_dataset("json", data_files=names, split="train", streaming=True)
+    one = iter(made(source, lanes=1))
+    list(islice(one, 9))
+    files[2].unlink()
+    with pytest.raises(CorpusError, match=r"^domain 'web': after document \d+ of pass 1 .*FileNot"):
+        list(islice(one, 20))
 
 
-def test_what_is_not_a_state_is_refused():
-    with pytest.raises(
-        SamplerError, match="not a state of format 'mixopt-stream/4': it has no format"
-    ):
-        lists().load_state_dict({})
+class Stubborn(Resumable):
+    def load_state_dict(self, state):
+        raise KeyError("place")
+
+
+def test_a_source_that_cannot_go_on_is_one_line():
+    documents = numbered("web", 40)
+    one = made(lambda: Resumable(documents))
+    list(islice(one, 8))
+    other = made(lambda: Stubborn(documents))
+    other.load_state_dict(one.state_dict())
+    with pytest.raises(CorpusError, match=r"source: cannot be resumed: KeyError: 'place'"):
+        next(iter(other))
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_resume_tokenises_a_block_and_reads_up_to_it_what_has_no_state(resumable):
+    class Source(Resumable):
+        read = 0
+
+        def __iter__(self):
+            for document in super().__iter__():
+                Source.read += 1
+                yield document
+
+    documents, seen = numbered("web", 300), []
+    options = {"length": 16, "tokenize": lambda one: seen.append(one["id"]) or tokens_of(one)}
+
+    def source():
+        return Source(documents) if resumable else iter(Source(documents))
+
+    one = made(source, **options)
+    list(islice(one, 30))
+    last = max(seen)
+    seen.clear()
+    Source.read = 0
+    other = made(source, **options)
+    other.load_state_dict(one.state_dict())
+    next(iter(other))
+    assert last - 8 < min(seen) <= max(seen) <= last + 8
+    assert (Source.read <= 16) is resumable
+
+
+def test_the_state_is_small_and_does_not_grow_with_what_was_read():
+    one = made(numbered("web"), length=512, tokenize=tokens_of)
+    sizes = []
+    for _ in range(3):
+        list(islice(one, 3))
+        sizes.append(len(json.dumps(one.state_dict()["domains"])))
+    assert max(sizes) < 60
+
+
+def test_columns_of_the_users_keep_their_names():
+    batch = next(iter(made([{"domain": "mine", "id": k} for k in range(40)])))
+    assert batch["domain"] == ["mine"] * 4
+    assert batch["mixopt_domain"].tolist() == [0] * 4
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        (None, CorpusError, "domain 'web': NoneType cannot be iterated over"),
+        ({"train": [1]}, CorpusError, r"several datasets; give one.*source\['train'\]"),
+        (
+            split_dataset_by_node(hub(numbered("web"), 4), 0, 2),
+            SamplerError,
+            "given to ranks by split_dataset_by_node",
+        ),
+    ],
+)
+def test_what_is_no_source_is_refused(source, error, says):
+    with pytest.raises(error, match=says):
+        made(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
+        ({"lanes": 0}, "lanes 0 is not a whole number >= 1"),
+        ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
+        ({"lanes": 16}, "domain 'web': its source has 8 shards for 16 lanes of 1 ranks"),
+        ({"workers": 9}, "a rank has 8 lanes to share"),
+        ({"prefetch": 0}, "prefetch 0 is not a whole number >= 1"),
+    ],
+)
+def test_settings_that_cannot_be_right_are_refused(options, says):
+    with pytest.raises(SamplerError, match=says):
+        sharded(**options)
+
+
+def test_ranks_that_share_a_source_without_shards_are_refused():
+    with pytest.raises(SamplerError, match="domain 'web': its source has 1 shards for 2 lanes"):
+        lists(rank=0, world_size=2)

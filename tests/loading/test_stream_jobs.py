@@ -25,8 +25,8 @@ AHEAD = 4  # batches from a decision to where it holds: more than workers are as
 def stream(**options):
     sources = {
         "web": hub(numbered("web"), 6),
-        "code": numbered("code"),
-        "books": hub(numbered("books"), 1).shuffle(seed=1, buffer_size=30),
+        "code": hub(numbered("code"), 8),
+        "books": hub(numbered("books"), 6).shuffle(seed=1, buffer_size=30),
     }
     rows = {"length": 16, "tokenize": tokens_of, "batch_size": 8, "buffer": 40}
     return MixtureStream(sources, dict.fromkeys(SIZES, 1 / 3), **rows, **options)

@@ -71,7 +71,7 @@ def test_the_loss_of_a_family_is_added_times_its_own_coefficient(name, options):
 def test_what_is_added_is_beside_the_loss_of_tokens(tmp_path):
     config = config_of(tmp_path)
     pretrain(config, tmp_path / "run")
-    pretrain(config, tmp_path / "off", ["model.options.router_aux_loss_coef=0"])
+    pretrain(config, tmp_path / "off", ["model.options.router_aux_loss_coef=0.0"])
     line, off = (metrics_of(tmp_path / name)[-1] for name in ("run", "off"))
     # Hugging Face's loss is the number of experts of a token where the load is even, and no less.
     assert 0.5 * TOP_K <= line["auxiliary_loss"] < 0.5 * TOP_K * 1.2

@@ -96,15 +96,6 @@ def test_where_nothing_can_be_diagnosed_there_is_no_number_of_diagnoses():
     assert not {f"moe/diagnoses/{kind}" for kind in KINDS} & set(values)
 
 
-def test_a_window_of_few_assignments_is_diagnosed_by_a_wider_one():
-    all_on_one_DE = np.zeros((2, 256), int)
-    all_on_one_DE[:, 0] = 16_000
-    few, many = counted([all_on_one_DE]), counted([10 * all_on_one_DE])
-    values = training_scalars(few, ScalarNames((), ()), wider=many)
-    assert values["moe/diagnoses/collapse"] == 1
-    assert values["moe/diagnoses/undiagnosed"] == 0
-
-
 def test_a_domain_is_told_by_its_worst_layer():
     balanced = np.full((2, 4), 100)
     skewed = np.array([[100, 100, 100, 100], [400, 0, 0, 0]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch.distributed as dist
 from ranks import on_ranks
+from stream_sources import hub
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mixopt import MixtureSampler, MixtureStream
@@ -74,8 +75,8 @@ def parts():
         "unnamed": over(mesh=init_device_mesh("cpu", (4,))),
     }
     found = {name: [order.rank, order.world_size] for name, order in orders.items()}
-    texts = {"web": ["a b"] * 9}
-    stream = MixtureStream(texts, [1.0], batch_size=8, tokenize=str.split, mesh=two)
+    texts = {"web": hub([{"id": k} for k in range(16)], 8)}
+    stream = MixtureStream(texts, [1.0], batch_size=8, mesh=two)
     return {**found, "position of a stream": next(iter(stream))["position"]}
 
 

@@ -46,14 +46,14 @@ KINDS = {
     "resumable": lambda documents: lambda: Resumable(documents),
     "one shard": lambda documents: hub(documents, 1),
     "shards": lambda documents: hub(documents, 8),
-    "mapped": lambda documents: hub(documents, 3).map(lambda row: {**row, "seen": True}),
+    "mapped": lambda documents: hub(documents, 8).map(lambda row: {**row, "seen": True}),
     "mapped tables": lambda documents: (
-        hub(documents, 3)
+        hub(documents, 8)
         .with_format("arrow")
         .map(lambda table: table, batched=True, batch_size=10)
         .with_format(None)
     ),
-    "shuffled": lambda documents: hub(documents).shuffle(seed=5, buffer_size=20),
+    "shuffled": lambda documents: hub(documents, 8).shuffle(seed=5, buffer_size=20),
 }
 
 
