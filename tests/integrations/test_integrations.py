@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sampler_rows import located
-from torch.distributed.checkpoint.stateful import Stateful
-from torch.utils.data import DataLoader
 from trainer_parts import Tiny, lightning_trainer, trainer_arguments
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
@@ -81,35 +79,6 @@ def test_a_stateful_dataloader_resumes_the_sampler_exactly(dataset, workers):
     other = make()
     other.load_state_dict(one.state_dict())
     assert rows_of([*batches, *other]) == expected(dataset, 30)
-
-
-def test_a_stateful_dataloaders_state_misses_a_change_that_ours_holds(dataset):
-    """It takes the sampler's state when it asks workers for a batch, not when one arrives."""
-    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is absent")
-    order = sampler(dataset)
-    theirs = stateful.StatefulDataLoader(dataset, batch_sampler=order, num_workers=2)
-    iterator = iter(theirs)
-    for _ in range(5):
-        next(iterator)
-    held = order.set_weights(OTHER)
-    next(iterator)
-    state = theirs.state_dict()
-    again = sampler(dataset)
-    resumed = stateful.StatefulDataLoader(dataset, batch_sampler=again, num_workers=2)
-    resumed.load_state_dict(state)
-    first = rows_of(islice(resumed, 1))
-    assert first == expected(dataset, 7, (held, OTHER))[6:]
-    assert [entry.batch for entry in again.log] == [0]  # lost, though 6 < 9 = held
-
-    ours = loader(dataset, workers=2)
-    for k, _ in enumerate(ours):
-        if k == 4:
-            held = ours.set_weights(OTHER)
-        if k == 5:
-            break
-    other = sampler(dataset)
-    other.load_state_dict(ours.state_dict())
-    assert [entry.batch for entry in other.log] == [0, held]
 
 
 @pytest.mark.parametrize(("workers", "every"), [(0, 1), (2, 1), (2, 4)])
@@ -234,24 +203,6 @@ def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
     assert rows_of([*seen, *islice(other, 9)]) == expected(dataset, 18, (4, OTHER))
 
 
-def test_accelerates_look_ahead_delays_a_plain_dataloader_by_one_batch(dataset):
-    """Why a loader of ours is not to be a torch DataLoader: prepared, it is one batch ahead."""
-    accelerate = pytest.importorskip("accelerate", reason="accelerate is absent")
-    accelerator = accelerate.Accelerator(cpu=True)
-    order = sampler(dataset, batches=20)
-    prepared = accelerator.prepare(DataLoader(dataset, batch_sampler=order))
-    iterator = iter(prepared)
-    for _ in range(5):
-        next(iterator)
-    assert order.set_weights(OTHER) == 6
-
-    ours = accelerator.prepare(loader(dataset))
-    iterator = iter(ours)
-    for _ in range(5):
-        next(iterator)
-    assert ours.set_weights(OTHER) == 5
-
-
 # --- Lightning ----------------------------------------------------------------------------------
 
 
@@ -290,19 +241,6 @@ def lightning_fit(
     trainer.fit(Model(), module(mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return seen
-
-
-@pytest.mark.nightly
-def test_lightning_resumes_exactly(dataset, tmp_path):
-    pytest.importorskip("lightning", reason="lightning is absent")
-    from mixopt.integrations import MixtureDataModule
-
-    first = lightning_fit(MixtureDataModule, dataset, tmp_path, 10, swap_at=5)
-    second = lightning_fit(
-        MixtureDataModule, dataset, tmp_path, 22, checkpoint=str(tmp_path / "10.ckpt")
-    )
-    assert len(second) == 12
-    assert rows_of([*first, *second]) == expected(dataset, 22, (6, OTHER))
 
 
 def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_middle(
@@ -355,8 +293,3 @@ def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, 
     other = loader(dataset)
     dcp.load({"mixture": MixtureState(other)}, checkpoint_id=str(tmp_path), no_dist=True)
     assert rows_of(islice(other, 9)) == expected(dataset, 18, (6, OTHER))[9:]
-
-
-def test_a_loader_is_stateful_as_torchtitan_asks(dataset):
-    assert isinstance(loader(dataset), Stateful)
-    assert isinstance(sampler(dataset), Stateful)

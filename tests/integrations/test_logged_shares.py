@@ -9,10 +9,10 @@ import pytest
 import torch
 from chat_parts import llama, tokenizer
 from torch import nn
-from trainer_parts import Tiny, trainer_arguments
+from trainer_parts import Tiny
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
-from mixopt.integrations.hf_trainer import MixtureTrainer, MixtureTrainerMixin
+from mixopt.integrations.hf_trainer import MixtureTrainerMixin
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -64,34 +64,6 @@ def shares_of(tokens_ND):
 def near_the_mixture(tokens_ND, batch_tokens):
     owed = tokens_ND.sum(axis=1, keepdims=True) * list(WEIGHTS.values())
     return np.abs(tokens_ND - owed).max() <= batch_tokens
-
-
-@pytest.mark.nightly
-def test_the_trainer_logs_shares_of_tokens_to_mlflow(packed, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is absent")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    options = {"report_to": ["mlflow"], "logging_strategy": "steps", "logging_steps": 2}
-    args = trainer_arguments(
-        tmp_path / "out", max_steps=STEPS, gradient_accumulation_steps=2, **options
-    )
-    trainer = type("Own", (Seeing, MixtureTrainer), {})(model=llama(), args=args, mixture=packed)
-    try:
-        trainer.train()
-    finally:
-        mlflow.end_run()
-        mlflow.set_tracking_uri(None)
-    client = mlflow.MlflowClient(uri)
-    (run,) = client.search_runs(["0"])
-    logged = [client.get_metric_history(run.info.run_id, f"mixture/{name}") for name in WEIGHTS]
-    assert [metric.step for metric in logged[0]] == [2, 4, 6, 8]
-    tokens = counted(trainer.seen)
-    assert list(zip(*([m.value for m in one] for one in logged), strict=True)) == [
-        pytest.approx(share) for share in shares_of(tokens[3::4])
-    ]
-    assert near_the_mixture(tokens, 8 * LENGTH)
-    assert packed.realised().tokens == dict(zip(WEIGHTS, tokens[-1].astype(int), strict=True))
 
 
 def test_packed_rows_reach_trls_model_apart_and_in_their_shares(packed, tmp_path):

@@ -256,13 +256,6 @@ def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_lightning_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
-    log = tmp_path / "log.jsonl"
-    driver, _ = driver_over(dataset, log, batch_size=4, accumulation=2)
-    assert len(lightning_fit(driver, tmp_path, 8, accumulate=2)) == 16
-    assert held_from(log) == [0, 0, 8, 14]
-
-
 def test_lightning_with_several_optimizers_is_refused(dataset):
     pytest.importorskip("lightning", reason="lightning is absent")
     from mixopt.integrations.lightning import OnlineCallback

@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-import threading
 from itertools import islice
 
 import datasets
@@ -19,7 +18,6 @@ from torch.utils.data import DataLoader
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import ShardError
-from mixopt.loading import stack_samples
 from mixopt.system import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -183,14 +181,6 @@ def test_samples_of_different_lengths_ask_for_a_collate_function():
     assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
 
 
-def test_a_plain_dataloader_can_hand_out_batches_as_they_were_read(dataset):
-    order = sampler(dataset, batches=6)
-    plain = DataLoader(dataset, batch_sampler=order, num_workers=2, collate_fn=stack_samples)
-    batches = list(plain)
-    assert rows_of(batches) == expected(dataset, 6)
-    assert batches[0]["input_ids"].dtype == np.uint16
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_plain_dataloader_gives_the_samplers_order(dataset, workers):
     plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=workers)
@@ -239,31 +229,6 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
     assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
 
 
-def test_no_thread_reads_ahead_while_weights_change_with_every_batch(dataset):
-    one = loader(dataset)
-    changes = [(k, (OTHER, WEIGHTS)[k % 2]) for k in range(1, 12)]
-    before, seen, reading = len(threading.enumerate()), [], []
-    for batch in one:
-        seen.append(batch)
-        if len(seen) <= len(changes):
-            one.set_weights(changes[len(seen) - 1][1])
-        reading.append(len(threading.enumerate()) - before)
-        if len(seen) == 20:
-            break
-    assert rows_of(seen) == expected(dataset, 20, changes=changes)
-    assert reading[2:12] == [0] * 10
-    assert reading[-1] == 1
-
-
-def test_a_change_on_the_sampler_itself_is_heard_by_the_thread(dataset):
-    one = loader(dataset)
-    iterator = iter(one)
-    seen = [next(iterator) for _ in range(5)]
-    one.sampler.set_weights(OTHER)
-    seen += [next(iterator) for _ in range(5)]
-    assert rows_of(seen) == expected(dataset, 10, changes=[(5, OTHER)])
-
-
 def test_weights_for_batches_that_workers_were_asked_for_come_too_late(dataset):
     one = loader(dataset, workers=2)
     for k, _ in enumerate(one):
@@ -302,15 +267,6 @@ def test_a_stream_that_ends_ends_the_loop(dataset):
         one = loader(dataset, workers=workers, exhausted="redistribute")
         assert len(list(one)) == len(one) == (90 + 41 + 17) // 8
         assert list(one) == []
-
-
-def test_a_state_can_be_loaded_while_a_loop_runs(dataset):
-    one = loader(dataset)
-    iterator = iter(one)
-    state = one.state_dict()
-    first = next(iterator)
-    one.load_state_dict(state)
-    assert next(iterator)["row"].tolist() == first["row"].tolist()
 
 
 class Broken(list):

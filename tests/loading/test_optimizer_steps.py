@@ -87,21 +87,6 @@ def test_a_change_begins_both_a_step_and_a_window(steps, begin, received, smalle
     assert held - begin - received < steps * 8 // smaller
 
 
-def test_steps_that_never_begin_with_a_window_say_so():
-    sampler = MixtureSampler(SIZES, WEIGHTS, batch_size=4)
-    sampler.load_state_dict(sampler_of().state_dict())
-    sampler.received(1)
-    sampler.accumulate(2)
-    with pytest.raises(SamplerError, match=r"steps of 2 batches from batch 1 on never begin with"):
-        sampler.set_weights(OTHER)
-
-
-@pytest.mark.parametrize("steps", [0, 1.5, "2"])
-def test_an_accumulation_that_is_no_count_is_refused(steps):
-    with pytest.raises(SamplerError, match=r"accumulation .* is not a whole number >= 1"):
-        loader_of(accumulation=steps)
-
-
 def test_another_accumulation_than_the_trainers_is_refused():
     with pytest.raises(SamplerError, match=r"accumulation=2\), but the trainer .* over 4 batches;"):
         loader_of(accumulation=2).accumulate(4)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.corpus import TokenShards, TokenWriter
@@ -96,31 +93,12 @@ def test_the_seed_decides_which_documents_meet():
     assert rows[0] == rows[1] != rows[2]
 
 
-def test_a_row_begins_with_any_of_its_documents_not_with_the_longest():
-    packed = PackedDocuments(random_documents(300), length=64)
-    firsts = [packed.documents(k) for k in range(len(packed))]
-    sizes = [[stop - start for _, start, stop in row] for row in firsts if len(row) > 1]
-    longest_first = np.mean([row[0] == max(row) for row in sizes])
-    assert 0.1 < longest_first < 0.6
-
-
 def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
     packed = PackedDocuments([[1] * 3, list(range(1, 12))], length=4, long="truncate")
     assert unpacked(packed) == {0: [1] * 3, 1: [1, 2, 3, 4]}
     summary = packed.summary
     assert (summary.truncated, summary.left_out, summary.split, summary.tokens) == (1, 7, 0, 7)
     assert summary.fill == 7 / 8
-
-
-def test_padding_counts_as_nothing():
-    packed = PackedDocuments([[7, 7, 7]], length=5, padding=9)
-    row = packed[0]
-    assert row["input_ids"].tolist() == [7, 7, 7, 9, 9]
-    assert row["labels"].tolist() == [-100, 7, 7, -100, -100]
-    assert row["document"].tolist() == [0, 0, 0, -1, -1]
-    assert row["position_ids"].tolist() == [0, 1, 2, 0, 1]
-    assert packed.lengths("tokens").tolist() == [3]
-    assert packed.lengths("supervised").tolist() == [2]
 
 
 # Samples with labels and masks.
@@ -201,12 +179,6 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
             else:
                 expected = sources["chat"][int(row)]["input_ids"]
             assert batch["input_ids"][k].tolist() == expected.tolist()
-
-
-def test_torchs_loader_takes_packed_rows():
-    packed = PackedDocuments(SAMPLES, length=8)
-    batch = next(iter(DataLoader(packed, batch_size=2)))
-    assert batch["position_ids"].shape == (2, 8)
 
 
 def test_cut_rows_have_packed_fields_on_request(tmp_path):
@@ -319,17 +291,3 @@ def test_domains_of_different_fields_do_not_go_into_one_batch(tmp_path):
         list(MixtureLoader(dataset, sampler))
     with pytest.raises(SamplerError, match=r"sample 1: no column 'b', which sample 0 has"):
         stack_samples([{"a": 1, "b": 2}, {"a": 1}])
-
-
-def test_a_row_that_is_not_there_is_an_index_error():
-    packed = PackedDocuments([[1]], length=4)
-    with pytest.raises(IndexError, match="rows 1 to 1 of 1"):
-        packed[1]
-
-
-def test_a_summary_is_plain_values():
-    summary = PackedDocuments([[1] * 5], length=4).summary
-    assert dataclasses.asdict(summary) == {
-        "documents": 1, "tokens": 5, "rows": 2, "fill": 5 / 8, "split": 1, "truncated": 0,
-        "left_out": 0,
-    }  # fmt: skip

@@ -84,22 +84,6 @@ def test_rows_whose_documents_see_each_other_have_another_loss(model, samples):
     assert abs(found - expected) / tokens > 1e-2
 
 
-def test_bounds_of_the_concatenated_rows_keep_the_documents_apart(model, samples):
-    dataset = MixtureDataset({"chat": PackedDocuments(samples, length=LENGTH)})
-    sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=8, batches=1)
-    batch = next(iter(MixtureLoader(dataset, sampler)))
-    bounds, ids, labels = batch["cu_seqlens"], batch["input_ids"].ravel(), batch["labels"].ravel()
-    parts = [
-        {"input_ids": ids[a:b][None], "labels": labels[a:b][None]}
-        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    ]
-    alone = [summed_loss(model, part)[0] for part in parts]
-    fields = {name: batch[name] for name in ("input_ids", "labels", "position_ids")}
-    assert summed_loss(model, fields)[0] == pytest.approx(sum(alone), rel=1e-9)
-    assert batch["max_seqlen"] == max(part["input_ids"].shape[1] for part in parts)
-    assert batch["cu_seqlens"].dtype == torch.int32
-
-
 def test_models_own_loss_leaves_out_padding_and_first_tokens(model, samples):
     dataset = MixtureDataset({"chat": PackedDocuments(samples, length=LENGTH)})
     sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=8, batches=1)

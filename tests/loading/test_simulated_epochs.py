@@ -1,13 +1,11 @@
 """With simulated epochs a proxy repeats each domain as often as the full run will."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.decoder import DecoderProxy, TrialBatches
-from mixopt_proxies.decoder.trial_batches import random_generator, window_starts
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import draw_tokens
 
@@ -91,13 +89,6 @@ def test_epochs_are_exact_to_one_sequence_however_small_the_pool(sequences, coun
     assert abs(whole.mean() - count / sequences) <= 1
 
 
-def test_an_epoch_has_no_sequence_twice():
-    pool = Pool(7.0, np.arange(7))
-    drawn = pool.draw(21, np.random.default_rng(0)).reshape(3, 7)
-    assert (np.sort(drawn) == np.arange(7)).all()
-    assert (drawn[0] != drawn[1]).any()
-
-
 def test_a_shorter_trial_draws_from_a_part_of_what_a_longer_one_does(corpus):
     weights = {"a": 0.4, "b": 0.3, "c": 0.3}
     short = starts_of(batches_of(corpus, weights, 400_000, steps=200), steps=200)
@@ -106,43 +97,11 @@ def test_a_shorter_trial_draws_from_a_part_of_what_a_longer_one_does(corpus):
         assert set(short[name]) < set(long[name])
 
 
-def test_a_longer_trial_has_the_same_epochs(corpus):
-    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
-    for steps in (200, 400):
-        counts = starts_of(batches_of(corpus, weights, 400_000, steps=steps), steps=steps)
-        assert epochs_of(counts["b"]) == pytest.approx(0.3 * 400_000 / 9_000, rel=0.01)
-
-
 def test_all_trials_share_the_pools_and_draw_them_in_orders_of_their_own(corpus):
     weights = {"a": 0.4, "b": 0.3, "c": 0.3}
     one, other = (batches_of(corpus, weights, 400_000, seed=seed) for seed in (1, 2))
     assert set(starts_of(one)["c"]) == set(starts_of(other)["c"])
     assert (one.block(0, 9) != other.block(0, 9)).any()
-
-
-def test_the_same_trial_draws_the_same(corpus):
-    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
-    blocks = [batches_of(corpus, weights, 400_000).block(0, 400) for _ in range(2)]
-    np.testing.assert_array_equal(*blocks)
-
-
-def test_another_corpus_has_other_pools(corpus):
-    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
-    other = replace(corpus, fingerprint="another")
-    pools = [set(starts_of(batches_of(c, weights, 400_000))["c"]) for c in (corpus, other)]
-    assert pools[0] != pools[1]
-
-
-def test_a_full_run_that_is_no_longer_than_the_trial_draws_from_everything(corpus):
-    counts = starts_of(batches_of(corpus, {"a": 0.0, "b": 0.0, "c": 1.0}, 32_000))["c"]
-    assert len(counts) == (2_500 - 1) // LENGTH
-
-
-def test_off_it_draws_as_it_did_before(corpus):
-    drawn = batches_of(corpus, {"a": 0.0, "b": 0.0, "c": 1.0}, None).block(0, 400)
-    generator = random_generator(1, "rows of c")
-    expected = window_starts(2_500, LENGTH + 1, 3_200, generator) + 49_000
-    assert drawn[:, 0, :, 0].ravel().tolist() == expected.tolist()
 
 
 def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
@@ -182,11 +141,6 @@ def test_a_pool_that_is_repeated_teaches_less_than_fresh_text(text):
     fresh, repeated = losses(text, None), losses(text, 400_000)
     assert repeated["code"] > fresh["code"] + 0.1
     assert repeated["manual"] > fresh["manual"] + 0.1
-
-
-def test_more_repetition_is_worse(text):
-    found = [losses(text, times * 20_000)["code"] for times in (4, 8, 16)]
-    assert found == sorted(found)
 
 
 def test_the_ngram_proxy_refuses_a_pool_below_one_window_before_it_trains(text):

@@ -99,16 +99,6 @@ def test_realised_shares_are_those_of_the_mixture(unit):
     assert control.realised().shares["books"] > 0.5
 
 
-def test_a_loop_that_reads_ahead_goes_on_from_what_it_has_trained_on():
-    given = sources()
-    lengths = length_lists(given)
-    one = loader(given, lengths=lengths)
-    rows = [batch["row"].tolist() for _, batch in zip(range(30), one, strict=False)]
-    other = loader(given, lengths=lengths)
-    other.load_state_dict(one.state_dict(consumed=27))
-    assert [b["row"].tolist() for _, b in zip(range(3), other, strict=False)] == rows[27:]
-
-
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_loader_that_fetches_ahead_has_the_state_of_what_was_received(prefetch):
     given = sources()
@@ -123,15 +113,6 @@ def test_a_loader_that_fetches_ahead_has_the_state_of_what_was_received(prefetch
     other = loader(given, lengths=lengths, prefetch=2)
     other.load_state_dict(state)
     assert rest == [batch["row"].tolist() for batch, _ in zip(other, range(20), strict=False)]
-
-
-def test_worker_processes_give_the_same_order():
-    given = sources()
-    lengths = length_lists(given)
-    one = loader(given, lengths=lengths, workers=2)
-    rows = [batch["row"].tolist() for batch, _ in zip(one, range(12), strict=False)]
-    plain = loader(given, lengths=lengths, prefetch=0)
-    assert rows == [batch["row"].tolist() for batch, _ in zip(plain, range(12), strict=False)]
 
 
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():

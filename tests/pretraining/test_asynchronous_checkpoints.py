@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 from contextlib import contextmanager
 
 import pytest
 import torch
-from pretrain_runs import write_config
 from ranks import on_ranks
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn, optim
 
-from mixopt.config import dump_sections
-from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.pretraining import Checkpoints, joined, load_pretraining
+from mixopt.errors import MixoptError, RunError
+from mixopt.pretraining import Checkpoints, joined
 from mixopt.pretraining.checkpoints import _Writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,45 +80,6 @@ def test_one_that_is_due_while_another_is_written_waits_for_it(ranks, tmp_path):
         assert checkpoints.newest_whole()[1].step == 3
 
 
-def test_every_type_of_tensor_is_read_as_it_was(ranks, tmp_path):
-    model, optimizer = filled(1.0)
-    buffers = {
-        "brief": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
-        "truth": torch.tensor([True, False, True]),
-        "count": torch.tensor(7),
-        "empty": torch.empty(0, 3),
-        "turned": torch.arange(6.0).view(2, 3).T,
-    }
-    for name, value in buffers.items():
-        model.register_buffer(name, value)
-    with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(model, optimizer, 1, STATE)
-    (shard,) = (tmp_path / "step-00000001").glob("*.safetensors")
-    read = load_file(shard)
-    for name, value in buffers.items():
-        assert torch.equal(read[f"model.{name}"], value), name
-        assert read[f"model.{name}"].dtype == value.dtype
-
-
-def test_the_manifest_has_the_hash_of_the_file(ranks, tmp_path):
-    with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(*filled(0.5, width=3000), 1, STATE)  # more than one piece
-        checkpoints.wait()
-        path, state = checkpoints.newest_whole()
-    ((name, record),) = state.files.items()
-    assert record.sha256 == hashlib.sha256((path / name).read_bytes()).hexdigest()
-    assert record.bytes == (path / name).stat().st_size > 1 << 26
-
-
-def test_shards_are_read_by_safetensors_without_torch_distributed(ranks, tmp_path):
-    with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(*filled(0.25), 1, STATE)
-    (shard,) = tmp_path.rglob("*.safetensors")
-    with safe_open(shard, framework="pt") as file:
-        assert file.metadata()["format"] == "pt"
-        assert "model.weight" in file.keys()  # noqa: SIM118
-
-
 # --- What stays ---------------------------------------------------------------------------------
 
 
@@ -133,15 +90,6 @@ def test_checkpoints_of_every_n_steps_stay_besides_the_last(ranks, tmp_path):
             checkpoints.save(*parts, step, STATE)
     steps = [int(path.name.removeprefix("step-")) for path in sorted(tmp_path.iterdir())]
     assert steps == [4, 8, 10, 11]
-
-
-def test_what_is_kept_for_good_is_a_multiple_of_what_is_written(tmp_path):
-    path = write_config(tmp_path, corpus="x", checkpoint={"every": 4, "keep_every": 6})
-    message = r"run\.yaml:\d+: checkpoint: keep_every 6 is not a multiple of every 4"
-    with pytest.raises(ConfigError, match=message):
-        load_pretraining(path)
-    good = load_pretraining(path, ["checkpoint.keep_every=8"])
-    assert dump_sections(good)["checkpoint"]["keep_every"] == 8
 
 
 # --- What goes wrong ----------------------------------------------------------------------------
@@ -206,15 +154,6 @@ def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path
 
     with no_file_above(1 << 20), pytest.raises(KeyboardInterrupt):
         interrupted()
-
-
-def test_an_error_of_the_thread_is_raised_at_the_end_of_the_block(ranks, tmp_path):
-    def ended():
-        with made(tmp_path, ranks) as checkpoints:
-            checkpoints.save(*filled(1.0, width=1024), 1, STATE)
-
-    with no_file_above(1 << 20), pytest.raises(RunError, match="File too large"):
-        ended()
 
 
 def test_an_interrupted_run_ends_with_the_checkpoint_that_was_being_written(ranks, tmp_path):

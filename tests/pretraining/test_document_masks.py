@@ -11,8 +11,6 @@ import yaml
 from pretrain_runs import (
     CONFIG,
     Job,
-    assert_same_weights,
-    checkpoints,
     finished,
     metrics_of,
     weights_of,
@@ -23,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from mixopt import Corpus, pretrain
-from mixopt.errors import ConfigError, CorpusError, RunError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.pretraining import TrainedModel, load_pretraining
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import DocumentMasks, build_model, document_positions
@@ -107,11 +105,6 @@ def test_positions_restart_where_an_end_is_read():
     tokens = torch.tensor([[5, 6, END, 7, 8, END, END, 9], [END, 5, 6, 7, 8, 9, 9, END]])
     expected = [[0, 1, 0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5, 6, 0]]
     assert document_positions(tokens, [END]).tolist() == expected
-
-
-def test_every_id_that_ends_a_document_counts():
-    tokens = torch.tensor([[5, END, 7, 60, 8]])
-    assert document_positions(tokens, [END, 60]).tolist() == [[0, 0, 1, 0, 1]]
 
 
 # --- Gradients and outputs ----------------------------------------------------------------------
@@ -261,27 +254,6 @@ def test_two_ranks_are_one(context, config, masked, tmp_path, parallel):
     found = whole_weights_of(job.out)
     for name, value in weights_of(masked.out).items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
-
-
-def test_micro_batches_do_not_matter(context, config, masked, tmp_path):
-    job = finished(context, config, tmp_path / "run", 1, ["training.micro_batch=2"])
-    for name, value in weights_of(masked.out).items():
-        torch.testing.assert_close(weights_of(job.out)[name], value, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.nightly
-def test_a_killed_run_resumes_with_its_masks(context, config, masked, tmp_path):
-    first = Job(context, config, tmp_path / "run", 1, ["checkpoint.every=2"])
-    first.until_true(lambda: bool(checkpoints(tmp_path / "run")))
-    first.kill()
-    finished(context, config, tmp_path / "run")
-    assert_same_weights(weights_of(tmp_path / "run"), weights_of(masked.out))
-
-
-def test_a_run_does_not_resume_without_its_masks(config, masked):
-    message = r"was started with training\.mask_documents True, and here it is False"
-    with pytest.raises(RunError, match=message):
-        pretrain(config, masked.out, ["training.mask_documents=false"])
 
 
 # --- What cannot mask ---------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from mixopt.pretraining import (
     open_origin,
 )
 from mixopt.pretraining.models import causal_models, hugging_face_config
-from mixopt.pretraining.transformers_folder import _ABOUT, folder_model, is_hub_name
+from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -37,13 +37,12 @@ DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, 
 
 @pytest.fixture(scope="module")
 def folder(context, tmp_path_factory):
-    """A corpus; a run of it on one rank and one on two, sharded; folders of transformers."""
+    """A corpus; a run of it; folders of transformers."""
     folder = tmp_path_factory.mktemp("from")
     corpus = tiny_corpus(folder / "corpus")
     training = {**CONFIG["training"], "steps": 6}
     config = write_config(folder, corpus=str(corpus.path), model=DECODER, training=training)
     finished(context, config, folder / "alone")
-    finished(context, config, folder / "sharded", 2, ["parallel=fsdp"])
     export_model(folder / "alone", folder / "exported", trust=True)
     made_model("llama", {}).save_pretrained(folder / "llama")
     made_model("llama", {}).save_pretrained(folder / "shards", max_shard_size="20KB")
@@ -75,13 +74,6 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
 def test_the_losses_before_a_step_are_those_of_the_checkpoint(folder, tmp_path, start):
     found, _ = started(folder, tmp_path, folder / start)
     assert found == pytest.approx(losses_of(folder / "alone"), abs=1e-5)
-
-
-def test_a_run_that_two_ranks_wrote_is_read_by_one(folder, tmp_path):
-    assert len(list((folder / "sharded" / "checkpoints").glob("*6/*.safetensors"))) == 2
-    found, _ = started(folder, tmp_path, folder / "sharded")
-    assert found == pytest.approx(losses_of(folder / "sharded"), abs=1e-5)
-    assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == 7
 
 
 @pytest.mark.nightly
@@ -408,26 +400,6 @@ def test_a_model_that_is_not_that_of_the_checkpoint_is_refused(folder, tmp_path,
 def test_what_a_folder_of_transformers_lacks_is_not_asked_of_it(folder, tmp_path, parts, message):
     with pytest.raises(ConfigError, match=message):
         started(folder, tmp_path, folder / "llama", **parts)
-
-
-def test_positions_that_are_asked_are_given(folder, tmp_path):
-    longer = {
-        "training": {**STANDSTILL, "sequence_length": 64},
-        "model": {"options": {"max_position_embeddings": 64}},
-    }
-    found, _ = started(folder, tmp_path, folder / "llama", **longer)
-    assert found
-
-
-def test_a_model_needs_a_name_or_a_start(folder, tmp_path):
-    config = write_config(tmp_path, corpus=str(folder / "corpus"), model={"options": {}})
-    with pytest.raises(ConfigError, match="model: give name, or from"):
-        pretrain(config, tmp_path / "run")
-
-
-@pytest.mark.parametrize("name", ["a/b", "a/b@main", "a/b@step1000-tokens4B", "a/b@refs/pr/1"])
-def test_a_revision_of_the_hub_is_part_of_a_name(name):
-    assert is_hub_name(name)
 
 
 # --- Nothing is executed ------------------------------------------------------------------------

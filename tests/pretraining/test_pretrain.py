@@ -129,10 +129,6 @@ def test_a_finished_run_does_no_work(scheduled, config):
     assert result.weights == {"code": 0.1, "manual": 0.9}
 
 
-def test_only_the_last_checkpoints_are_kept(scheduled):
-    assert [path.name for path in checkpoints(scheduled.out)] == ["step-00000020", "step-00000024"]
-
-
 # --- Killed, stopped, moved ---------------------------------------------------------------------
 
 

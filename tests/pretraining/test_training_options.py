@@ -18,7 +18,7 @@ from pretrain_runs import (
 )
 from torch import nn
 
-from mixopt import ConfigError, Corpus, pretrain
+from mixopt import Corpus, pretrain
 from mixopt.pretraining import load_pretraining
 from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import make_optimizer
@@ -117,32 +117,7 @@ def test_matrices_and_embeddings_decay_and_vectors_do_not():
     assert decays(Tables()) == {"table.weight": 0.1, "linear.weight": 0.1, "linear.bias": 0.0}
 
 
-def test_betas_and_eps_are_adamw_s():
-    optimizer = make_optimizer(Tables(), training(eps=1e-5, betas=(0.8, 0.99)))
-    assert {(g["eps"], g["betas"]) for g in optimizer.param_groups} == {(1e-5, (0.8, 0.99))}
-
-
 # --- The file -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"schedule": "wsd", "lr_decay": 40}, "lr_decay: 40 steps of decay after 0.48 of warm-up"),
-        ({"schedule": "cosin"}, "training.schedule: should be 'cosine', 'constant', 'linear',"),
-        ({"schedule": "constant", "lr_decay": 0.1}, "lr_decay: a constant rate has no decay; give"),
-        ({"schedule": "inverse_sqrt"}, "warmup: 0.48 steps, and an inverse_sqrt falls by the"),
-        ({"eps": 0}, "training.eps: should be greater than 0"),
-    ],
-)
-def test_what_cannot_be_right_is_one_line(options, message, corpus, tmp_path):
-    section = {**CONFIG["training"], **options}
-    file = write_config(tmp_path, corpus=str(corpus.path), training=section)
-    with pytest.raises(ConfigError) as error:
-        load_pretraining(file)
-    assert message in str(error.value)
-    assert str(file) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_numbers_may_be_written_as_people_do(corpus, tmp_path):

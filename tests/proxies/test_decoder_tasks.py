@@ -161,17 +161,6 @@ def test_tasks_change_nothing_of_training(corpus):
     assert all(one.tasks == {} for one in without)
 
 
-@pytest.mark.nightly
-def test_scoring_compiles_nothing(corpus):
-    size = SIZES["dense"]
-    passes = Passes(size, 300, device=CPU, dtype=torch.float32, compiled=True)
-    weights = StackedWeights(size, 300, [0], device=CPU, dtype=torch.float32)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        found = scored(corpus, size, passes, weights)
-    eager = scored(corpus, size, *stack(size, 1))
-    assert found == eager
-
-
 @pytest.mark.parametrize("options", [SMALL, EXPERTS], ids=["dense", "experts"])
 def test_the_decoder_keeps_the_promises_of_a_proxy_that_scores_tasks(options):
     check_proxy(lambda: DecoderProxy(**options, precision="float32", compile=False), tokens=8192)

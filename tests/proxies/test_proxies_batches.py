@@ -95,11 +95,6 @@ def test_windows_of_an_epoch_do_not_overlap(tokens, window, count, seed):
     assert (np.diff(first) >= window).all()
 
 
-def test_a_later_epoch_has_another_order(corpus):
-    starts = window_starts(1000, 10, 300, np.random.default_rng(0))
-    assert (starts[:99] != starts[100:199]).any()
-
-
 def test_the_domains_of_a_mixture_may_be_in_any_order(corpus):
     one = batches_of(corpus, [3], {"a": 0.5, "b": 0.3, "c": 0.2}).block(0, 5)
     other = batches_of(corpus, [3], {"c": 0.2, "a": 0.5, "b": 0.3}).block(0, 5)
@@ -133,9 +128,3 @@ def test_an_anneal_reads_the_first_of_its_control_s_text_in_the_same_order(corpu
         control, anneal = by_domain(batches, 0, d), by_domain(batches, 1, d)
         assert 2 * len(anneal) == len(control)
         assert anneal == control[: len(anneal)]
-
-
-def test_trials_of_other_roles_draw_as_they_did(corpus):
-    batches = paired(corpus, lambda name: "sampled")
-    control, anneal = by_domain(batches, 0, 0), by_domain(batches, 1, 0)
-    assert anneal != control[: len(anneal)]

@@ -13,8 +13,6 @@ from mixopt_proxies.decoder.decoder_stack import Attention, embed, explicit_atte
 from mixopt_proxies.decoder.training_passes import (
     HeadLoss,
     dense_losses,
-    tile_width,
-    write_exponentials,
 )
 
 CPU = torch.device("cpu")
@@ -93,21 +91,6 @@ def test_a_member_that_is_not_finite_spoils_no_other_members_loss(problem, head_
     assert spoiled.loss_K[0].isnan()
     for before, after in zip(healthy, spoiled, strict=True):
         torch.testing.assert_close(after[1], before[1], rtol=0, atol=0)
-
-
-def test_exponentials_are_relative_to_the_largest_of_the_row():
-    logits, out = torch.tensor([[1.0, 3.0, 2.0]]), torch.empty(1, 3)
-    largest, total = write_exponentials(logits, out)
-    torch.testing.assert_close(out, (logits - 3).exp())
-    assert (largest.item(), total.item()) == (3.0, pytest.approx(float(out.sum())))
-
-
-@pytest.mark.parametrize(("tokens", "vocab"), [(512, 50_432), (7, 2048), (100_000, 50_257), (1, 3)])
-def test_tiles_are_even_and_no_larger_than_the_vocabulary(tokens, vocab):
-    width = tile_width(tokens, vocab, CPU)
-    last = vocab % width or width
-    assert width <= vocab
-    assert width - last <= 64 * -(-vocab // width)
 
 
 def test_a_large_vocabulary_trains_the_same_in_chunks_and_dense(monkeypatch):

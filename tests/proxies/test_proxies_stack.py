@@ -134,18 +134,6 @@ def test_gradients_are_clipped_member_by_member():
     torch.testing.assert_close(norms_K, torch.tensor([1.0, 0.1 * 8**0.5]), rtol=1e-5, atol=0)
 
 
-def test_norm_weights_do_not_decay():
-    size = make_size("tiny", **{**vars(SIZE), "weight_decay": 0.5})
-    trainer = trainer_of([0], size)
-    trainer._optimizer.step(
-        {name: torch.zeros_like(x) for name, x in trainer.weights.leaves.items()}
-    )
-    after = trainer.weights.member(0)
-    assert (after["norm"] == 1).all()
-    assert (after["0.ff_norm"] == 1).all()
-    assert after["0.qkv"].norm() < trainer_of([0], size).weights.member(0)["0.qkv"].norm()
-
-
 def test_bfloat16_stays_close_to_float32():
     single = trajectory(trainer_of([1]), [1])
     half = trajectory(trainer_of([1], dtype=torch.bfloat16), [1])
