@@ -46,7 +46,7 @@ from mixopt_proxies.decoder import (
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
-from mixopt.trials import Trial
+from mixopt.trials import Training, Trial
 
 CPU = torch.device("cpu")
 # Before steps are timed: ours are recorded as a CUDA graph after the first ones.
@@ -242,7 +242,11 @@ def stacked_step(
     passes = Passes(size, row.vocab_size, device=device, dtype=dtype, compiled=compiled)
     trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=device, dtype=dtype)
     batches = TrialBatches(
-        trials, corpus, steps=steps, batch=size.batch, length=size.sequence_length
+        trials,
+        corpus,
+        Training(steps * size.step_tokens),
+        batch=size.batch,
+        length=size.sequence_length,
     )
     stream = trainer.stream(batches)
 

@@ -13,6 +13,6 @@ from .packed_documents import (
 from .packing import NO_LOSS as NO_LOSS, positions_in as positions_in
 from .simulated_epochs import (
     Pool as Pool,
-    SimulatedEpochs as SimulatedEpochs,
+    make_pools as make_pools,
     simulated_target as simulated_target,
 )

@@ -58,46 +58,51 @@ class Pool:
         return math.floor(epoch * self.sequences + 1e-9)
 
 
-@dataclass(frozen=True)
-class SimulatedEpochs:
-    """How a proxy limits a corpus to pools.
+def make_pools(
+    corpus: Corpus,
+    sequences: Mapping[str, int],
+    *,
+    tokens: int,
+    target_tokens: int | None,
+    length: int,
+    option: str,
+    inventory: Mapping[str, int] | None = None,
+) -> dict[str, Pool]:
+    """Return the pool of each domain; none where no epochs are simulated.
 
-    Attributes:
+    Args:
+        corpus: What is trained on.
+        sequences: How many each domain has.
         tokens: Tokens that one trial trains on, rounding to whole steps included.
-        target_tokens: Tokens of the full run.
+        target_tokens: Tokens of the full run; None where it is not simulated.
         length: Tokens of a sequence that are trained on.
         option: The proxy's option that sets `length`, for messages.
         inventory: Distinct tokens of each whole domain, where the corpus is a sample of it.
+
+    Raises:
+        CorpusError: A pool would be smaller than a sequence.
     """
-
-    tokens: int
-    target_tokens: int
-    length: int
-    option: str
-    inventory: Mapping[str, int] | None = None
-
-    def pool(self, corpus: Corpus, name: str, sequences: int) -> Pool:
-        """Return the pool of a domain."""
-        inventory = (self.inventory or corpus.inventory)[name]
-        share = min(self.tokens / self.target_tokens, 1.0)
-        wanted = inventory * share / self.length
-        if min(wanted, sequences) < 1:
-            raise CorpusError(self._too_small(name, inventory, share))
-        size = min(wanted, float(sequences))
+    if target_tokens is None:
+        return {}
+    share, pools = min(tokens / target_tokens, 1.0), dict[str, Pool]()
+    seed = zlib.crc32(corpus.fingerprint.encode())
+    for name, count in sequences.items():
+        whole = (inventory or corpus.inventory)[name]
+        wanted = whole * share / length
+        if min(wanted, count) < 1:
+            pool = int(whole * share)
+            needed = math.ceil(length * target_tokens / max(whole, 1))
+            shorter = f", set {option} to {pool} or less" if pool > 1 else ""
+            raise CorpusError(
+                f"domain {name!r}: a trial of {tokens} of the full run's {target_tokens} tokens"
+                f" leaves a pool of {pool} of its {whole} tokens, but one sequence takes {length}:"
+                f" raise proxy.tokens to {needed}{shorter}, or leave out proxy.simulate_epochs"
+            )
+        size = min(wanted, float(count))
         ordinal_P = np.arange(math.ceil(size - 1e-9), dtype=np.int64)
-        order = RowOrder([sequences], [domain_key(zlib.crc32(corpus.fingerprint.encode()), name)])
-        return Pool(size, order.rows(np.zeros_like(ordinal_P), ordinal_P))
-
-    def _too_small(self, name: str, inventory: int, share: float) -> str:
-        pool = int(inventory * share)
-        needed = math.ceil(self.length * self.target_tokens / max(inventory, 1))
-        shorter = f", set {self.option} to {pool} or less" if pool > 1 else ""
-        return (
-            f"domain {name!r}: a trial of {self.tokens} of the full run's {self.target_tokens} "
-            f"tokens leaves a pool of {pool} of its {inventory} tokens, but one sequence takes "
-            f"{self.length}: raise proxy.tokens to {needed}{shorter}, or leave out "
-            "proxy.simulate_epochs"
-        )
+        order = RowOrder([count], [domain_key(seed, name)])
+        pools[name] = Pool(size, order.rows(np.zeros_like(ordinal_P), ordinal_P))
+    return pools
 
 
 def simulated_target(simulate: bool, tokens: int, target_tokens: int | None) -> int | None:

@@ -44,8 +44,8 @@ def text(tmp_path_factory) -> Corpus:
 
 def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> TrialBatches:
     trials = [Trial("t", Mixture(weights), seed=seed)]
-    sizes = {"steps": steps, "batch": BATCH, "length": LENGTH}
-    return TrialBatches(trials, corpus, **sizes, target_tokens=target_tokens)
+    training = Training(steps * BATCH * LENGTH, target_tokens=target_tokens)
+    return TrialBatches(trials, corpus, training, batch=BATCH, length=LENGTH)
 
 
 def starts_of(batches, steps=400) -> dict[str, Counter]:
@@ -120,8 +120,8 @@ def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
 
 def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
     mixture, target = Mixture({"a": 0.5, "b": 0.3, "c": 0.2}), 400_000
-    rng = np.random.default_rng(0)
-    tokens, _ = draw_tokens(corpus, mixture, 32_000, window=20, rng=rng, target_tokens=target)
+    rng, training = np.random.default_rng(0), Training(32_000, target_tokens=target)
+    tokens, _ = draw_tokens(corpus, mixture, training, window=20, rng=rng)
     repeats = np.bincount(tokens, minlength=sum(INVENTORY.values()))
     edges = np.cumsum([0, *INVENTORY.values()])
     for d, name in enumerate(INVENTORY):

@@ -194,7 +194,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 def draw(corpus, mixture, tokens, window=64, seed=0):
     rng = np.random.default_rng(seed)
-    return draw_tokens(corpus, mixture, tokens, window=window, rng=rng)
+    return draw_tokens(corpus, mixture, Training(tokens), window=window, rng=rng)
 
 
 @settings(deadline=None)

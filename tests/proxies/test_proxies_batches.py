@@ -9,7 +9,7 @@ from mixopt_proxies.decoder.trial_batches import realised_counts, window_starts
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
-from mixopt.trials import Trial
+from mixopt.trials import Training, Trial
 
 LENGTH = 9
 
@@ -35,7 +35,8 @@ def corpus(tmp_path_factory) -> Corpus:
 def batches_of(corpus, seeds, weights, steps=20, batch=4, length=LENGTH) -> TrialBatches:
     mixture = Mixture(weights)
     trials = [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
-    return TrialBatches(trials, corpus, steps=steps, batch=batch, length=length)
+    training = Training(steps * batch * length)
+    return TrialBatches(trials, corpus, training, batch=batch, length=length)
 
 
 @given(
@@ -119,7 +120,7 @@ def by_domain(batches, k, d):
 def paired(corpus, role):
     mixtures = {"control": {"a": 0.6, "b": 0.4, "c": 0.0}, "anneal": {"a": 0.3, "b": 0.2, "c": 0.5}}
     trials = [Trial(name, Mixture(own), 5, role(name)) for name, own in mixtures.items()]
-    return TrialBatches(trials, corpus, steps=20, batch=4, length=LENGTH)
+    return TrialBatches(trials, corpus, Training(80 * LENGTH), batch=4, length=LENGTH)
 
 
 def test_an_anneal_reads_the_first_of_its_control_s_text_in_the_same_order(corpus):

@@ -124,9 +124,9 @@ def _retrained(proxy, passes, corpus, steps):
 
     trials = trials_of(1)
     trainer = StackTrainer(trials, 256, passes, steps=steps, device=CPU, dtype=torch.float32)
-    for _taken, tokens in trainer.stream(
-        TrialBatches(trials, corpus, steps=steps, batch=4, length=64)
-    ):
+    training = Training(steps * 4 * 64)
+    batches = TrialBatches(trials, corpus, training, batch=4, length=64)
+    for _taken, tokens in trainer.stream(batches):
         trainer.step(tokens)
     return trainer
 

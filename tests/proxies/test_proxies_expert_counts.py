@@ -41,7 +41,7 @@ def brute_force(trials, corpus):
     """Train again by hand, and count the second half of the steps token by token."""
     trainer = trainer_of(trials, corpus)
     passes = trainer._passes
-    batches = TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
+    batches = TrialBatches(trials, corpus, Training(STEPS * 64), batch=4, length=16)
     seen, block = [], passes._decoder.block
 
     def listening(*given):
@@ -84,9 +84,8 @@ def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
     trials, results = trained
     trainer = trainer_of(trials, corpus)
     passes = trainer._passes
-    for _step, tokens in trainer.stream(
-        TrialBatches(trials, corpus, steps=STEPS, batch=4, length=16)
-    ):
+    batches = TrialBatches(trials, corpus, Training(STEPS * 64), batch=4, length=16)
+    for _step, tokens in trainer.stream(batches):
         trainer.step(tokens)
     rows = torch.from_numpy(corpus.domains[1].validation.rows([16 * i for i in range(4)], 17) * 1)
     _, routed = passes.evaluated(trainer.weights.leaves, rows.long().expand(2, -1, -1).contiguous())

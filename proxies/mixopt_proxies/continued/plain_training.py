@@ -36,14 +36,13 @@ from mixopt_proxies.decoder import (
     Precision,
     TrialBatches,
     check,
-    make_pools,
     moved_to,
+    pools_of,
     resolve_device,
     resolve_precision,
     result_of,
     steps_of,
     thread_limit,
-    training_shards,
 )
 
 _REPORT_SECONDS = 0.5
@@ -142,11 +141,8 @@ class PlainTraining:
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: these models are not stacked."""
         shape = self._annealing
-        for domain in corpus.domains:
-            training_shards(domain, shape.sequence_length)
         tokens = steps_of(training, shape.step_tokens) * shape.step_tokens
-        target, inventory = training.target_tokens, training.inventory
-        make_pools(corpus, tokens, shape.sequence_length, target, inventory)
+        pools_of(corpus, tokens, shape.sequence_length, training)  # which checks the texts
         return 1
 
     def train(
@@ -170,7 +166,8 @@ class PlainTraining:
                 def note(taken: int, doing: Any = "training", before: int = before) -> None:
                     report(Progress(before + taken * shape.step_tokens, total, doing))
 
-                batches = TrialBatches.of([trial], corpus, *shape.row_shape, training)
+                length, batch = shape.row_shape
+                batches = TrialBatches([trial], corpus, training, batch=batch, length=length)
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     torch.manual_seed(trial.seed)  # of dropout, where a model has some
                     results.append(self._trained(trial, batches, steps, device, evaluations, note))

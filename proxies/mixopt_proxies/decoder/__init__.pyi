@@ -49,6 +49,5 @@ from .training_passes import (
 )
 from .trial_batches import (
     TrialBatches as TrialBatches,
-    make_pools as make_pools,
-    training_shards as training_shards,
+    pools_of as pools_of,
 )

@@ -31,7 +31,7 @@ from mixopt_proxies.decoder.stack_trainer import (
     untrained_losses,
 )
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
-from mixopt_proxies.decoder.trial_batches import TrialBatches, make_pools, training_shards
+from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,8 @@ class GroupTraining:
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together."""
         self._check_rates(self._steps(training))
-        for domain in corpus.domains:
-            training_shards(domain, self.size.sequence_length)
-        tokens, length = self._steps(training) * self.size.step_tokens, self.size.sequence_length
-        make_pools(corpus, tokens, length, training.target_tokens, training.inventory)
+        tokens = self._steps(training) * self.size.step_tokens
+        pools_of(corpus, tokens, self.size.sequence_length, training)  # which checks the texts
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
         setting = self._setting(rule, corpus, training)
@@ -100,7 +98,9 @@ class GroupTraining:
         self._check_rates(steps)
         setting = self._setting(len(trials), corpus, training)
         shape = (size.sequence_length, size.batch)
-        batches = TrialBatches.of(trials, corpus, *shape, training)
+        batches = TrialBatches(
+            trials, corpus, training, batch=size.batch, length=size.sequence_length
+        )
         evaluations = Evaluations.of(corpus, *shape, training, setting.device)
         with thread_limit(training.threads), memory_kept(setting.device):
             trainer = StackTrainer(

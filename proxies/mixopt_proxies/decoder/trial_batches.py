@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading import Pool, SimulatedEpochs
+from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Phases
 from mixopt.system import Array, IntArray
 from mixopt.trials import Training, Trial
@@ -45,41 +45,23 @@ class TrialBatches:
         self,
         trials: Sequence[Trial],
         corpus: Corpus,
+        training: Training,
         *,
-        steps: int,
         batch: int,
         length: int,
-        target_tokens: int | None = None,
-        inventory: Mapping[str, int] | None = None,
-        phases: Mapping[str, float] | None = None,
     ) -> None:
         """Draw every trial's sequences; no text is read yet."""
-        self._phases = None if phases is None else Phases(phases)
+        steps = max(1, math.ceil(training.tokens / (length * batch)))
+        self._phases = None if training.phases is None else Phases(training.phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
-        self._pools = make_pools(corpus, steps * batch * length, length, target_tokens, inventory)
+        self._pools = pools_of(corpus, steps * batch * length, length, training)
         self.domains = corpus.domain_names
         self._batch = batch
         self._window = length + 1
         drawn = [self._draw(trial, steps * batch) for trial in trials]
         self.domain_KS = np.stack([domains for domains, _ in drawn])
         self._start_KS = np.stack([starts for _, starts in drawn])
-
-    @classmethod
-    def of(
-        cls, trials: Sequence[Trial], corpus: Corpus, length: int, batch: int, training: Training
-    ) -> TrialBatches:
-        """Draw what trials take with settings of training."""
-        return cls(
-            trials,
-            corpus,
-            steps=max(1, math.ceil(training.tokens / (length * batch))),
-            batch=batch,
-            length=length,
-            target_tokens=training.target_tokens,
-            inventory=training.inventory,
-            phases=training.phases,
-        )
 
     def counts(self, k: int) -> IntArray:
         """Return how many sequences member `k` draws from each domain, shape (D,)."""
@@ -133,20 +115,18 @@ class TrialBatches:
         return pool.draw(count, generator) * self._length
 
 
-def make_pools(
-    corpus: Corpus,
-    tokens: int,
-    length: int,
-    target_tokens: int | None,
-    inventory: Mapping[str, int] | None = None,
-) -> dict[str, Pool]:
-    """Return each domain's pool, or none where no epochs are simulated."""
-    if target_tokens is None:
-        return {}
-    option = "proxy.options.sequence_length"
-    simulated = SimulatedEpochs(tokens, target_tokens, length, option, inventory)
+def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> dict[str, Pool]:
+    """Return each domain's pool for trials of so many tokens."""
     counts = {d.name: (training_shards(d, length).tokens - 1) // length for d in corpus.domains}
-    return {name: simulated.pool(corpus, name, count) for name, count in counts.items()}
+    return make_pools(
+        corpus,
+        counts,
+        tokens=tokens,
+        target_tokens=training.target_tokens,
+        length=length,
+        option="proxy.options.sequence_length",
+        inventory=training.inventory,
+    )
 
 
 def realised_counts(weights_D: Array, sequences: int) -> IntArray:

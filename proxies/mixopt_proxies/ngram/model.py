@@ -20,7 +20,7 @@ Shapes: T tokens, G distinct grams of an order, C distinct contexts, V vocabular
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,9 +28,10 @@ import numpy as np
 
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading import Pool, SimulatedEpochs
+from mixopt.loading import Pool, make_pools
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray, IntArray
+from mixopt.trials import Training
 
 NONE = -1  # no gram: not seen in training, or the row starts too late for it
 
@@ -289,16 +290,14 @@ class HeldOutCounts:
 def draw_tokens(
     corpus: Corpus,
     mixture: Mixture,
-    tokens: int,
+    training: Training,
     *,
     window: int,
     rng: np.random.Generator,
-    target_tokens: int | None = None,
-    inventory: Mapping[str, int] | None = None,
 ) -> tuple[IntArray, BoolArray]:
     """Draw the training tokens of one trial."""
-    weights_D = mixture.over(corpus.domain_names).array
-    pools = make_pools(corpus, tokens, window, target_tokens, inventory)
+    weights_D, tokens = mixture.over(corpus.domain_names).array, training.tokens
+    pools = pools_of(corpus, window, training)
     pieces: list[IntArray] = []
     lengths: list[IntArray] = []
     for domain, count in zip(corpus.domains, split_tokens(weights_D, tokens), strict=True):
@@ -313,20 +312,18 @@ def draw_tokens(
     return _shuffled(np.concatenate(pieces), np.concatenate(lengths), rng)
 
 
-def make_pools(
-    corpus: Corpus,
-    tokens: int,
-    window: int,
-    target_tokens: int | None,
-    inventory: Mapping[str, int] | None = None,
-) -> dict[str, Pool]:
-    """Return the pool of each domain that has tokens, or none where no epochs are simulated."""
-    if target_tokens is None:
-        return {}
-    option = "proxy.options.window"
-    simulated = SimulatedEpochs(tokens, target_tokens, window, option, inventory)
+def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]:
+    """Return the pool of each domain that has tokens."""
     filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
-    return {name: simulated.pool(corpus, name, count // window) for name, count in filled}
+    return make_pools(
+        corpus,
+        {name: count // window for name, count in filled},
+        tokens=training.tokens,
+        target_tokens=training.target_tokens,
+        length=window,
+        option="proxy.options.window",
+        inventory=training.inventory,
+    )
 
 
 def split_tokens(weights_D: Array, tokens: int) -> IntArray:

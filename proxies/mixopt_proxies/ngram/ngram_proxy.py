@@ -26,7 +26,7 @@ from mixopt_proxies.ngram.model import (
     NgramModel,
     draw_tokens,
     log_probabilities_on_the_way,
-    make_pools,
+    pools_of,
 )
 
 SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
@@ -49,8 +49,7 @@ class NgramProxy:
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1: counting one mixture gains nothing from another beside it."""
-        target, inventory = training.target_tokens, training.inventory
-        make_pools(corpus, training.tokens, self.window, target, inventory)
+        pools_of(corpus, self.window, training)
         return 1
 
     def train(
@@ -84,13 +83,7 @@ class NgramProxy:
         started = time.perf_counter()
         rng = np.random.default_rng(trial.seed)
         tokens_T, starts_T = draw_tokens(
-            corpus,
-            trial.mixture,
-            training.tokens,
-            window=self.window,
-            rng=rng,
-            target_tokens=training.target_tokens,
-            inventory=training.inventory,
+            corpus, trial.mixture, training, window=self.window, rng=rng
         )
         curve = []
         for end in _ends(training):
