@@ -1,6 +1,5 @@
 from .dcp import MixtureState as MixtureState
-from .hf_online import OnlineTrainer as OnlineTrainer
-from .hf_trainer import MixtureTrainer as MixtureTrainer
+from .hf_trainer import MixtureTrainer as MixtureTrainer, OnlineTrainer as OnlineTrainer
 from .lightning import MixtureDataModule as MixtureDataModule
 from .megatron import MegatronMixture as MegatronMixture, epochs_of as epochs_of
 from .torchdata import StatefulMixtureLoader as StatefulMixtureLoader

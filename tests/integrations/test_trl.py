@@ -17,8 +17,7 @@ trl = pytest.importorskip("trl", reason="trl is absent: make trainers")
 
 from datasets import Dataset  # noqa: E402
 
-from mixopt.integrations.hf_online import OnlineTrainerMixin  # noqa: E402
-from mixopt.integrations.hf_trainer import MixtureTrainerMixin  # noqa: E402
+from mixopt.integrations.hf_trainer import MixtureTrainerMixin, OnlineTrainerMixin  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
