@@ -252,7 +252,7 @@ def test_what_is_no_source_is_refused(source, error, says):
         ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
         ({"lanes": 0}, "lanes 0 is not a whole number >= 1"),
         ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
-        ({"lanes": 16}, "domain 'web': its source has 8 shards for 16 lanes of 1 ranks"),
+        ({"lanes": 16}, "'web': its source can be divided into 8, and 16 lanes"),
         ({"workers": 9}, "a rank has 8 lanes to share"),
         ({"prefetch": 0}, "prefetch 0 is not a whole number >= 1"),
     ],
@@ -263,5 +263,5 @@ def test_settings_that_cannot_be_right_are_refused(options, says):
 
 
 def test_ranks_that_share_a_source_without_shards_are_refused():
-    with pytest.raises(SamplerError, match="domain 'web': its source has 1 shards for 2 lanes"):
+    with pytest.raises(SamplerError, match="'web': its source can be divided into 1, and 2 lanes"):
         lists(rank=0, world_size=2)
