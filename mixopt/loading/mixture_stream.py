@@ -412,8 +412,8 @@ def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]
         lanes = next(n for n in range(min(LANES, size, most), 0, -1) if size % n == 0)
     if at_least(1, "lanes", lanes) > most or most < ranks:
         raise SamplerError(
-            f"domain {fewest!r}: its source can be divided into {most}, and {max(lanes, ranks)} lanes"
-            f" of {ranks} ranks read a part each: give it more files, or use a MixtureDataset"
+            f"domain {fewest!r}: its source can be divided into {most}, and {max(lanes, ranks)}"
+            f" lanes of {ranks} ranks read a part each: give it more files, or use a MixtureDataset"
         )
     if size % lanes or lanes % ranks:
         good = [n for n in range(ranks, min(size, most) + 1, ranks) if size % n == 0]
