@@ -435,4 +435,4 @@ def _read_place(fields: StateFields, lane: int) -> LanePlace:
     *numbers, source = fields.listed(name, len(LanePlace._fields))
     named = StateFields({name: numbers, "source": source}, fields.where, SamplerError)
     state = named.maybe("source", lambda field: named.part(field).content)
-    return LanePlace(*named.wholes(name), state)
+    return LanePlace._make([*named.wholes(name), state])
