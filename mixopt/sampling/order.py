@@ -1,13 +1,13 @@
 """The order of samples: how many of each domain a window has, and which rows.
 
 A window is the global batch of the sampler with which a stream began. A domain is owed its share of
-each. The window gives what is whole of that, whoever is owed most gets what is left, and what is
-owed is carried, so that the error never grows: at the end of a window a domain is within one sample
-of the integral of its shares. (That is measured. No rule can promise it for every change: whoever
-sees which half was rounded down can move all weight there, again and again.) With samples of
-several lengths tokens are owed, and samples are taken one by one (mixopt.sampling.shares).
-Samples of a window are shuffled; rows come in a fresh permutation each epoch
-(mixopt.sampling.permutation).
+each. The window gives what is whole of that, those get what is left whose next sample is due first,
+and what is owed is carried, so that the error never grows: while shares stay as they are, a domain
+is within one sample of their integral at the end of every window. (No rule can promise it for every
+change: whoever sees which half was rounded down can move all weight there, again and again.) With
+samples of several lengths tokens are owed, and samples are taken one by one
+(mixopt.sampling.shares). Samples of a window are shuffled; rows come in a fresh permutation each
+epoch (mixopt.sampling.permutation).
 
 A window follows from what is owed and drawn before it and from the shares then: not from ranks,
 workers, restarts, or how many windows are laid out at once. Integers decide everything.
@@ -37,8 +37,9 @@ _KEPT = 256  # places of the past, and every so many of those long past
 _KEPT_FOREVER = 1024
 _LENGTHS_AHEAD = 64
 _DEALT_AT_ONCE = 256  # windows
-_NUMBER_BITS = 13  # of a domain
-_FEW = 64  # samples that a domain may be owed in 64 bits beside its number
+_FINER_BITS = 14
+_FEW = 16  # samples that a domain may be owed in 64 bits with finer units
+_NEVER = 1 << 62
 
 
 class Place(NamedTuple):
@@ -449,24 +450,35 @@ class _Due(NamedTuple):
 
 
 def _dealt(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
-    """Return counts and what is owed after each of some windows of one share, shape (K, D)."""
+    """Return counts and what is owed after each of some windows of one share, shape (K, D).
+
+    A domain's next sample is open once it is owed a part of it, and due with the window that would
+    leave it owed a whole one. Whoever is due first gets what is left of a window; a domain may get
+    two, so each has two places below. Its shares alone would fill all windows so, each sample
+    between its opening and its due time, and the earliest due time first does if anything does: no
+    domain that starts with nothing owed is ever off by a sample.
+    """
     here = due.drawn_from
     is_small = np.abs(place.owed_D).max() < _FEW * UNIT
     kind: Any = np.int64 if is_small else object
-    number = np.arange(len(here)).astype(kind)
-    behind = number - (place.owed_D[here].astype(kind) << _NUMBER_BITS)
-    rest, unit = due.rest_D[here].astype(kind) << _NUMBER_BITS, UNIT << _NUMBER_BITS
-    behind_K = np.empty((windows, len(here)), kind)
-    most_K = np.empty((windows, due.missing), np.int64)
+    owed, rest = place.owed_D[here].astype(kind), due.rest_D[here].astype(kind)
+    # By how much two samples of each are not yet due, in finer units than the shares have.
+    ahead = np.concatenate([UNIT - 1 - owed, 2 * UNIT - 1 - owed]) << _FINER_BITS
+    step, unit = np.concatenate([rest, rest]) << _FINER_BITS, UNIT << _FINER_BITS
+    pace = np.maximum(np.concatenate([rest, rest]), 1)
+    other = np.roll(np.arange(2 * len(here)), len(here))
+    most_K, time, closed = np.empty((windows, due.missing), np.int64), pace.copy(), unit - 1
     for k in range(windows):
-        behind -= rest
-        most = behind.argsort()[: due.missing]
-        behind[most] += unit
-        behind_K[k] = behind
+        ahead -= step
+        np.floor_divide(ahead, pace, out=time)
+        np.putmask(time, ahead >= closed, _NEVER)
+        most = time.argsort(kind="stable")[: due.missing]
+        ahead[most] += unit
+        ahead[other[most]] += unit
         most_K[k] = most
-    domains, owed_KD = len(due.whole_D), np.tile(place.owed_D, (windows, 1))
-    owed_KD[:, here] = (number - behind_K) >> _NUMBER_BITS
-    places = here[most_K] + np.arange(windows)[:, None] * domains
+    domains, number = len(due.whole_D), np.arange(windows)[:, None]
+    places = here[most_K % len(here)] + number * domains
     extra_KD = np.bincount(places.ravel(), minlength=windows * domains).reshape(windows, domains)
     counts_KD = place.counts_D + np.cumsum(extra_KD + due.whole_D, axis=0)
+    owed_KD = place.owed_D + (number + 1) * due.rest_D - np.cumsum(extra_KD, axis=0) * UNIT
     return counts_KD, owed_KD

@@ -11,15 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from places import DATA
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, saved_tokenizer
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, RunError, ShardError
-
-RESEARCH = DATA / "corpus"
 
 
 def write(path, texts):
@@ -73,29 +70,11 @@ def test_the_wanted_share_of_the_bytes_is_held_out(tmp_path, sources):
         assert share == pytest.approx(0.1, abs=1 / 60)
 
 
-def test_shards_count_tokens_documents_and_bytes(tmp_path, sources):
-    train = prepare(tmp_path, sources).domains[0].train
-    assert train.tokens == train.bytes + train.documents
-
-
-def test_the_natural_mixture_is_by_training_tokens(tmp_path, sources):
-    corpus = prepare(tmp_path, sources)
-    total = sum(corpus.inventory.values())
-    assert corpus.natural["a"] == pytest.approx(corpus.inventory["a"] / total)
-
-
 def test_the_same_inputs_and_seed_give_the_same_bytes(tmp_path, sources):
     for tokenizer in ("bytes", "bpe:300"):
         for run in ("1", "2"):
             prepare(tmp_path / run, sources, tokenizer=tokenizer)
         assert files(tmp_path / "1") == files(tmp_path / "2")
-
-
-def test_another_seed_holds_out_other_documents(tmp_path, sources):
-    first = prepare(tmp_path / "1", sources)
-    second = prepare(tmp_path / "2", sources, seed=1)
-    held_out = [set(texts(c, c.domains[0].validation)) for c in (first, second)]
-    assert held_out[0] != held_out[1]
 
 
 def test_duplicates_up_to_white_space_are_dropped(tmp_path):
@@ -144,13 +123,6 @@ def test_max_validation_bytes_bounds_what_is_held_out(tmp_path, sources):
     assert corpus.targets[0].validation.bytes == 300
 
 
-def test_bpe_is_kept_with_the_corpus(tmp_path, sources):
-    corpus = prepare(tmp_path, sources, tokenizer="bpe:300")
-    assert corpus.vocab_size == 300
-    assert saved_tokenizer(corpus.path, corpus.tokenizer).vocab_size == 300
-    assert corpus.domains[0].train.bytes > 1.2 * corpus.domains[0].train.tokens
-
-
 def test_bpe_learns_from_equal_bytes_of_each_domain(tmp_path, monkeypatch):
     from mixopt.corpus import preparation as corpus_preparation
 
@@ -181,31 +153,11 @@ def test_bad_documents_are_counted_in_the_index(tmp_path):
     assert "1 bad left out" in lines[0]
 
 
-def test_progress_has_a_line_for_each_domain(tmp_path, sources):
-    lines = []
-    prepare(tmp_path, sources, progress=lines.append)
-    assert lines[0].startswith("a: 60 documents, ")
-    assert lines[-1].startswith("b: ")
-    assert "training tokens" in lines[-1]
-
-
 def test_an_environment_domain_records_the_versions(tmp_path):
     corpus = prepare(tmp_path, {"docs": {"environment": "docstrings", "max_bytes": 50_000}})
     domain = corpus.domains[0]
     assert domain.train.bytes + domain.validation.bytes == 50_000
     assert corpus.provenance["environment"]["numpy"] == np.__version__
-
-
-def test_all_pieces_of_a_group_are_on_one_side():
-    documents = [Document(f"{k}", f"group {k % 20}") for k in range(200)]
-    held_out = HeldOutSplit(0.2, 60, seed=0)
-    groups = {spooled(document): document.group for document in documents}
-    train = [one for document in documents for one in held_out.add(document, spooled(document))]
-    train += held_out.finish()
-    sides = [{groups[one] for one in side} for side in (train, held_out.kept)]
-    assert len(train) + len(held_out.kept) == 200
-    assert not sides[0] & sides[1]
-    assert sides[1]
 
 
 def spooled(document):
@@ -271,10 +223,6 @@ def test_too_little_environment_text_says_how_much_there_is(tmp_path):
     refused("domain 'a': the installed packages have 0.", tmp_path, {"a": {"environment": "legal"}})
 
 
-def test_a_target_with_the_name_of_a_domain_is_refused(tmp_path, sources):
-    refused("evaluation: 'a' is a training domain", tmp_path, sources, {"a": sources["a"]})
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -324,13 +272,6 @@ def test_an_altered_shard_is_refused_when_the_corpus_is_opened(tmp_path, sources
         Corpus.open(corpus.path)
 
 
-def test_a_corpus_is_opened_as_it_was_prepared(tmp_path, sources):
-    prepared = prepare(tmp_path, sources)
-    opened = Corpus.open(prepared.path)
-    assert opened == prepared
-    assert opened.fingerprint == "f00d"
-
-
 def test_no_corpus_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(CorpusError, match=r"index.json: not found; .*mixopt run CONFIG"):
         Corpus.open(tmp_path)
@@ -360,22 +301,6 @@ prepare_corpus(CorpusConfig.model_validate({{"domains": domains}}), {{}},
     with pytest.raises(CorpusError, match="not found"):
         Corpus.open(tmp_path / "corpus")
     assert files(prepare(tmp_path, sources).path) == whole
-
-
-@pytest.mark.skipif(not RESEARCH.exists(), reason="../shared/data/corpus is not here")
-def test_parquet_files_of_a_corpus_are_prepared_with_their_held_out_files(tmp_path):
-    domains = {
-        name: {
-            "path": "parquet",
-            "data_files": str(RESEARCH / name / "train.parquet"),
-            "validation": str(RESEARCH / name / "validation.parquet"),
-            "max_bytes": 300_000,
-        }
-        for name in ("man_en", "code_c")
-    }
-    corpus = prepare(tmp_path, domains)
-    assert corpus.inventory.keys() == domains.keys()
-    assert all(domain.train.bytes == 300_000 for domain in corpus.domains)
 
 
 def test_relative_files_are_under_the_root(text_files, tmp_path):

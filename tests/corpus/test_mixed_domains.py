@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mixopt.config import ConstraintsConfig, dump_config, load_config
+from mixopt.config import ConstraintsConfig, load_config
 from mixopt.constraints import Constraints
-from mixopt.corpus import Corpus, TokenShards, prepare_corpus, true_inventory
-from mixopt.corpus.mixed_domain import _pieces
-from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus import Corpus, prepare_corpus, true_inventory
 from mixopt.errors import ConfigError, CorpusError
 
 WEB, CODE = 0.7, 0.3
@@ -81,18 +79,6 @@ def test_a_mixed_domain_has_its_parts_in_their_shares_to_a_document(files, tmp_p
     assert sum(made["tokens"].values()) == train.tokens
 
 
-def test_a_long_stretch_of_it_has_the_same_shares(files, tmp_path):
-    corpus = prepared(
-        tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
-    )
-    half = corpus.domains[1].train
-    tokens = half.read(0, half.tokens // 2)
-    web = np.count_nonzero(tokens == ord("w")) / np.count_nonzero(
-        np.isin(tokens, [ord("w"), ord("c")])
-    )
-    assert web == pytest.approx(WEB * 94 / (WEB * 94 + CODE * 194 / 2), abs=0.03)
-
-
 def test_it_is_as_large_as_no_part_has_to_be_repeated_for(files, tmp_path):
     corpus = prepared(
         tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
@@ -100,12 +86,6 @@ def test_it_is_as_large_as_no_part_has_to_be_repeated_for(files, tmp_path):
     made = corpus.provenance["mixed"]["replay"]
     assert max(made["epochs"].values()) == pytest.approx(1, abs=0.03)
     assert max(made["epochs"].values()) <= 1
-
-
-def test_natural_is_by_the_tokens_of_each_part(files, tmp_path):
-    corpus = prepared(tmp_path, experiment(files, parts_of(files)))
-    made = corpus.provenance["mixed"]["replay"]
-    assert made["epochs"] == pytest.approx({"web": 1.0, "code": 1.0}, abs=0.03)
 
 
 def test_parts_are_targets_and_are_not_trained_on_by_themselves(files, tmp_path):
@@ -116,11 +96,6 @@ def test_parts_are_targets_and_are_not_trained_on_by_themselves(files, tmp_path)
     assert not (tmp_path / "corpus" / "web" / "train").exists()
 
 
-def test_an_experiment_knows_the_losses_of_parts(files, tmp_path):
-    config = load(tmp_path, experiment(files, parts_of(files)))
-    assert config.losses == ("math", "replay", "web", "code")
-
-
 def test_what_is_held_out_of_a_part_is_not_trained_on(files, tmp_path):
     corpus = prepared(tmp_path, experiment(files, parts_of(files)))
     train = corpus.domains[1].train
@@ -128,13 +103,6 @@ def test_what_is_held_out_of_a_part_is_not_trained_on(files, tmp_path):
     held = corpus.targets[0].validation
     out = bytes(t if t < 256 else 10 for t in held.read(0, held.tokens).tolist()).split(b"\n")
     assert not (set(rows) & set(out)) - {b""}
-
-
-def test_a_file_of_weights_is_kept_in_the_configuration(files, tmp_path):
-    (tmp_path / "w.yaml").write_text(yaml.safe_dump({"weights": {"web": 0.5, "code": 0.5}}))
-    mixed = parts_of(files, mixture={"file": str(tmp_path / "w.yaml")})
-    config = load(tmp_path, experiment(files, mixed))
-    assert config.corpus.mixed["replay"].shares == {"web": 0.5, "code": 0.5}
 
 
 def test_a_share_that_takes_more_epochs_than_allowed_is_refused_with_the_epochs(files, tmp_path):
@@ -170,20 +138,6 @@ def test_the_name_of_a_part_must_be_free(files, tmp_path):
     mixed = {"domains": {"math": {"path": str(files["web"])}}}
     with pytest.raises(ConfigError, match="is already the name of a training domain"):
         load(tmp_path, experiment(files, mixed))
-
-
-def test_a_configuration_that_a_run_records_is_read_again(files, tmp_path):
-    mixed = parts_of(files, mixture={"web": WEB, "code": CODE})
-    config = load(tmp_path, experiment(files, mixed))
-    (tmp_path / "record.yaml").write_text(yaml.safe_dump(dump_config(config)))
-    assert load_config(tmp_path / "record.yaml", trust=False) == config
-
-
-def test_a_mixed_domain_has_no_text_of_its_own(files, tmp_path):
-    content = experiment(files, parts_of(files))
-    content["corpus"]["domains"]["replay"]["path"] = "x.jsonl"
-    with pytest.raises(ConfigError, match="path: a mixed domain has its text from its parts"):
-        load(tmp_path, content)
 
 
 def token_files(folder) -> dict[str, dict]:
@@ -224,13 +178,6 @@ def test_parts_without_a_known_end_of_documents_are_taken_in_blocks(files, tmp_p
     assert made["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
 
 
-def test_documents_whose_end_is_no_id_are_taken_in_blocks(tmp_path):
-    with TokenWriter(tmp_path / "part", dtype=np.dtype(np.uint16), tokenizer="bytes") as writer:
-        writer.write(np.full(5_000, 7, np.uint16), documents=5, bytes=0)
-    pieces = list(_pieces(TokenShards.open(tmp_path / "part"), 256))
-    assert [len(piece) for piece, _ in pieces] == [1024, 1024, 1024, 1024, 904]
-
-
 def replayed(files, folder, **stated):
     """What was made of a base's tokens: its corpus, and the two files that say what it drew."""
     sources = {n: s | {"document_end": 0} | stated for n, s in token_files(folder).items()}
@@ -267,13 +214,6 @@ def test_text_that_is_repeated_is_counted_once(files, tmp_path):
     assert corpus.natural["replay"] == pytest.approx(once / (once + math))
     sources = load(tmp_path, content).corpus.domains
     assert true_inventory(sources, corpus) == corpus.inventory
-
-
-def test_a_stated_size_is_compared_with_the_text_that_is_counted_once(files, tmp_path):
-    content, corpus, once = repeated(files, tmp_path, replay=20_000, math=20_000)
-    assert once < 20_000 < corpus.domains[1].train.tokens
-    sources = load(tmp_path, content).corpus.domains
-    assert true_inventory(sources, corpus)["replay"] == 20_000
 
 
 def test_max_epochs_limits_a_domain_by_the_text_that_is_counted_once(files, tmp_path):

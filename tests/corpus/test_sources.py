@@ -131,12 +131,6 @@ def test_a_folder_gives_the_files_of_its_split(folder):
     refused("no files of the split 'dev'", path=str(folder), split="dev")
 
 
-def test_files_are_below_the_folder_that_is_given(folder):
-    (folder / "data").mkdir()
-    (folder / "data" / "a.jsonl").write_bytes(lines(TEXTS))
-    assert read(path="data", data_files="a.*") == TEXTS
-
-
 def test_another_column_is_read(folder):
     (folder / "a.jsonl").write_bytes(lines(TEXTS, column="body"))
     assert read(path="a.jsonl", column="body") == TEXTS
@@ -156,10 +150,6 @@ def test_a_missing_file_is_named(folder):
 def test_a_suffix_that_nothing_reads_is_named(folder):
     (folder / "a.doc").write_text("x")
     refused("a.doc: no reader for '.doc'; name one as path: arrow, csv, json", data_files="a.doc")
-
-
-def test_a_builder_without_files_is_refused():
-    refused("path: parquet needs data_files", path="parquet")
 
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(folder):
@@ -209,13 +199,6 @@ def test_invalid_utf8_is_named_in_parquet(folder):
     refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
 
 
-def test_a_file_is_read_no_further_than_is_asked_for(folder):
-    (folder / "a.jsonl").write_bytes(lines(["good"]) + b"broken\n")
-    documents = read_documents("web", SourceConfig(path="a.jsonl"), BadDocuments())
-    assert next(documents) == "good"
-    documents.close()
-
-
 def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
     import datasets
     import huggingface_hub.constants
@@ -239,13 +222,6 @@ def test_a_list_in_which_one_glob_matches_nothing_is_refused(folder):
     (folder / "a.jsonl").write_bytes(lines(TEXTS))
     refused("domain 'web': z*.jsonl: the glob matches no file", path=["a.jsonl", "z*.jsonl"])
     refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
-
-
-def test_held_out_files_beside_a_list_are_read_as_files(folder):
-    for name in ("a", "b"):
-        (folder / f"{name}.jsonl").write_bytes(lines([name]))
-    source = SourceConfig(path=["a.jsonl"], validation=["b.jsonl"])
-    assert list(read_validation("web", source, BadDocuments())) == ["b"]
 
 
 def test_a_cell_reads_the_rows_that_have_its_values_alone(folder):

@@ -2,11 +2,10 @@
 
 import json
 
-import fsspec
 import pytest
 import yaml
 
-from mixopt.config import CorpusConfig, TasksConfig, load_config
+from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import Corpus, count_domains, prepare_corpus
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline import check, run as run_experiment
@@ -96,23 +95,6 @@ def test_an_experiment_on_s3_prepares_the_same_corpus_as_on_a_disk(s3, files, tm
     assert remote.inventory == {"web": 10**6, "code": 2 * 10**6, "prose": 3 * 10**6}
 
 
-def test_the_memory_file_system_has_folders_and_splits_too(files, tmp_path, monkeypatch):
-    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
-    for name, content in files.items():
-        store.pipe(f"/corpus/{name}", content)
-    domains = {
-        "web": {"path": "memory://corpus/web"},
-        "url": {"path": f"file://{tmp_path}/a.parquet"},
-    }
-    config = CorpusConfig.model_validate({"domains": domains})
-    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
-    read = {name: source["read"] for name, source in corpus.provenance["sources"].items()}
-    for counts in read.values():
-        assert counts["train_documents"] + counts["validation_documents"] == 60
-    store.rm("/corpus", recursive=True)
-
-
 def test_objects_are_counted_as_files_are(s3, files):
     stored(s3, files)
     config = load_config_of(experiment("s3://texts"))
@@ -145,18 +127,6 @@ def test_what_is_wrong_with_an_object_names_its_url(s3, tmp_path, name, content,
     assert str(cache_folder()) not in str(caught.value)
 
 
-def test_a_bad_document_that_is_skipped_is_noted_by_its_url(s3, tmp_path):
-    rows = [{"text": t} for t in texts("web")]
-    url = s3.put("web.jsonl", lines([*rows, {"text": None}]))
-    config = CorpusConfig.model_validate(
-        {"domains": {"web": {"path": url}}, "on_bad_document": "skip"}
-    )
-    corpus = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
-    assert corpus.provenance["sources"]["web"]["read"]["first_bad"].startswith(
-        f"domain 'web': {url}:61: column"
-    )
-
-
 def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
     stored(s3, files)
     content = experiment("s3://texts")
@@ -165,15 +135,6 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
     assert [str(one) for one in found.problems] == [
         "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
     ]
-
-
-def test_a_check_says_where_objects_are_kept(s3, files, tmp_path):
-    stored(s3, files)
-    found = check(load_config(written(tmp_path / "x.yaml", experiment("s3://texts"))))
-    (line,) = [one for one in found.lines(tmp_path) if "downloads:" in one]
-    assert line.endswith(f"objects from stores, to {cache_folder()}")
-    # What scoring costs is in the items; no text is fetched.
-    assert [path.name for path in cache_folder().rglob("*.jsonl")] == ["sums.jsonl"]
 
 
 def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
@@ -210,8 +171,3 @@ def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):
     assert s3.log.read_text().count("/texts") == asked
     run_experiment(run / "config.yaml", run, trust=True, until="prepare")
     assert shards(Corpus.open(run / "corpus")) == made
-
-
-def test_tasks_of_a_store_are_those_of_the_file(s3, files):
-    url = s3.put("tasks/sums.jsonl", files["tasks/sums.jsonl"])
-    assert TasksConfig.model_validate({"sets": {"sums": url}}).sets["sums"].path == url

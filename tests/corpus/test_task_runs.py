@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from mixopt import load_run
-from mixopt.config import load_config
-from mixopt.corpus import Corpus, prepare_corpus
+from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, CorpusError
-from mixopt.fitting import readiness, spearman
+from mixopt.fitting import spearman
 from mixopt.pipeline import steps
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
@@ -110,12 +109,6 @@ def test_a_planted_task_ranks_mixtures_by_its_domain(run):
         assert spearman(-shares.to_numpy(), values.to_numpy()) > 0.9
 
 
-def test_the_fit_knows_which_domain_a_task_goes_with(run):
-    found = {one.name: one for one in readiness(run.fit).losses}
-    assert found["task/code/bits_per_byte"].nearest[0] in ("code", "prose")
-    assert found["task/code/bits_per_byte"].domains["code"] > 0.9
-
-
 def test_a_sweep_that_is_stopped_and_resumed_gives_the_same_table(run, config_file, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(run.path, again)
@@ -163,24 +156,3 @@ def test_a_damaged_or_missing_file_of_a_task_is_refused(run, tmp_path):
     path.unlink()
     with pytest.raises(CorpusError, match=r"tasks/code\.npz: is missing"):
         Corpus.open(corpus)
-
-
-def test_prepare_leaves_no_task_of_before(folder, config_file, tmp_path):
-    config = load_config(config_file)
-
-    def prepared(tasks):
-        return prepare_corpus(config.corpus, {}, tmp_path, tasks=tasks, fingerprint="x")
-
-    assert len(prepared(config.tasks).tasks) == 3
-    assert prepared(None).tasks == ()
-    assert not (tmp_path / "tasks").exists()
-
-
-@pytest.mark.nightly
-def test_the_decoder_ranks_mixtures_by_a_planted_task_too(config_file, tmp_path):
-    told = ["proxy={name: decoder, tokens: 60000, options: {size: tiny}}", "design.trials=6"]
-    fitted(config_file, tmp_path / "run", "sweep", overrides=told)
-    table = load_run(tmp_path / "run").trials.table
-    for domain in ("code", "prose"):
-        shares, values = table[f"weight/{domain}"], table[f"task/{domain}/bits_per_byte"]
-        assert spearman(-shares.to_numpy(), values.to_numpy()) > 0.8

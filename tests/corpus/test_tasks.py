@@ -93,17 +93,6 @@ def test_a_broken_line_is_refused(tmp_path, content, message):
         list(read_items(path))
 
 
-def test_a_file_without_items_or_none_at_all_is_refused(tmp_path):
-    (tmp_path / "t.jsonl").write_text("\n\n")
-    for name, message in (
-        ("t.jsonl", "has no items"),
-        ("u.jsonl", "no such file"),
-        ("", "no such file"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            list(read_items(tmp_path / name))
-
-
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
     items = [Item(str(n), "c", " a") for n in range(500)]
     first = chosen_items(iter(items), 50)
@@ -169,15 +158,6 @@ def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, con
         assert task.bytes_R[0] == len(found.encode())
 
 
-def test_a_character_that_is_cut_by_tokens_is_counted_in_bytes(bpe):
-    task = encoded("漢", "\u6f23", bpe)  # their first byte is the same
-    lengths = [len(bpe.inner.id_to_token(one)) for one in task.row(0)[1:].tolist()]
-    first = int(task.scored_R[0]) - 1
-    assert sum(lengths) == 6
-    assert task.bytes_R[0] == sum(lengths[first:])
-    assert sum(lengths[:first]) <= 3
-
-
 def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters(metaspace):
     for text, ends in (("b é", [1, 2, 4]), ("é b", [2, 4]), ("漢 b", [3, 5])):
         (spans,) = metaspace.spans([text])
@@ -225,14 +205,6 @@ def test_windows_score_each_token_once_and_fit_the_model(before, answer, length)
         assert window.scored >= 1
         found += window.tokens[window.scored :].tolist()
     assert found == scored(task).tolist()
-
-
-def test_a_long_context_is_cut_from_the_left_and_a_long_continuation_goes_in_pieces():
-    short, long = (encoded("c" * 50, end, ByteTokenizer()) for end in ("ab", "d" * 50))
-    (window,) = row_windows(0, short.row(0), int(short.scored_R[0]), 10)
-    assert bytes(window.tokens.tolist()) == b"c" * 9 + b"ab"
-    windows = list(row_windows(0, long.row(0), int(long.scored_R[0]), 20))
-    assert [len(one.tokens) - one.scored for one in windows][:2] == [10, 10]
 
 
 def test_an_encoded_task_is_read_back(tmp_path):

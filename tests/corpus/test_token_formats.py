@@ -220,15 +220,6 @@ def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
         find_token_files([str(tmp_path)], "npy")
 
 
-def test_empty_files_and_odd_numbers_of_bytes_are_refused(tmp_path):
-    (tmp_path / "a.bin").write_bytes(b"")
-    refused("a.bin: has no tokens", tmp_path / "a.bin", "raw", dtype="uint16")
-    (tmp_path / "a.bin").write_bytes(b"abc")
-    refused(
-        "3 bytes are not a whole number of uint16 tokens", tmp_path / "a.bin", "raw", dtype="uint16"
-    )
-
-
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(token_formats, "PART", 4)
     np.arange(20_000, dtype=np.uint16).tofile(tmp_path / "a.bin")
@@ -257,8 +248,3 @@ def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkey
         found = read(tmp_path / "web.bin", "raw", dtype="uint16")
         assert documents(found, 0) == DOCUMENTS
         assert documents(found._replace(ends=None), 7) == [TOKENS[:3], TOKENS[3:]]
-
-
-def test_a_last_document_without_its_end_is_a_document(tmp_path):
-    np.array([1, 2, 0, 3, 4], "<u2").tofile(tmp_path / "a.bin")
-    assert documents(read(tmp_path / "a.bin", "raw", "uint16"), 0) == [[1, 2, 0], [3, 4]]

@@ -1,8 +1,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 from functools import lru_cache
 
 import numpy as np
@@ -35,15 +33,6 @@ def test_what_was_written_is_read(shards, tokens):
     np.testing.assert_array_equal(shards.read(0, 95), tokens)
 
 
-def test_the_index_counts_tokens_documents_and_bytes(shards):
-    assert (len(shards), shards.documents, shards.bytes) == (95, 14, 42)
-    assert shards.tokenizer == "bytes"
-
-
-def test_tokens_are_split_into_shards_of_the_stated_size(shards):
-    assert [shard.tokens for shard in shards.shards] == [10] * 9 + [5]
-
-
 @settings(deadline=None, max_examples=40)
 @given(size=st.integers(1, 60), shard=st.integers(1, 25), data=st.data())
 def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard, data):
@@ -58,11 +47,6 @@ def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard
     np.testing.assert_array_equal(shards.rows(starts, length), expected)
 
 
-def test_rows_are_a_copy_that_may_be_written_to(shards):
-    assert shards.rows([0], 5).flags.writeable
-    assert shards.read(0, 5).flags.writeable
-
-
 def test_tokens_are_little_endian_on_disk(tmp_path):
     written(tmp_path / "train", np.array([1, 258]))
     assert (tmp_path / "train" / "00000.bin").read_bytes() == b"\x01\x00\x02\x01"
@@ -72,10 +56,6 @@ def test_large_vocabularies_take_uint32(tmp_path):
     shards = written(tmp_path / "train", np.array([70_000, 1]), dtype="uint32")
     assert shards.dtype == np.uint32
     assert shards.read(0, 2).tolist() == [70_000, 1]
-
-
-def test_no_tokens_are_no_shards(tmp_path):
-    assert written(tmp_path / "train", np.array([], dtype=np.uint16)).read(0, 0).size == 0
 
 
 def test_another_process_gets_the_path_and_not_the_tokens(shards, tokens):
@@ -88,11 +68,6 @@ def test_another_process_gets_the_path_and_not_the_tokens(shards, tokens):
 def test_a_token_that_does_not_fit_is_refused(tmp_path, token):
     with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
         written(tmp_path / "train", np.array([5, token, 6]))
-
-
-def test_tokens_that_are_no_integers_are_refused(tmp_path):
-    with pytest.raises(ShardError, match="tokens of dtype float64; integers are expected"):
-        written(tmp_path / "train", np.array([5.0]))
 
 
 def test_a_dtype_that_is_not_for_tokens_is_refused(tmp_path):
@@ -169,15 +144,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/train: cannot be written: Not a directory"):
         written(tmp_path / "file" / "train", np.arange(3))
-
-
-def test_nothing_heavy_is_imported():
-    code = (
-        "import sys, mixopt.corpus.token_shards;"
-        "print([m for m in ('torch','polars','datasets','pydantic') if m in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
 
 
 def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, tokens, monkeypatch):
