@@ -223,7 +223,6 @@ class _Runs:
             objective=dict(self._job.objective),
             evaluate=self._sums(k),
             observe_every=5,
-            lead=0,
             seed=self._job.seeds[k],
         )
         estimator = make_estimator(self._job.estimator, self._job.options)

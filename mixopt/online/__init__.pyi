@@ -15,9 +15,9 @@ from .loss_sums import (
     ROWS as ROWS,
     UNIT as UNIT,
     DomainLosses as DomainLosses,
-    Reduction as Reduction,
     held_out_losses as held_out_losses,
     is_first as is_first,
+    summed as summed,
 )
 from .mixture_log import (
     MIXTURE_LOG as MIXTURE_LOG,

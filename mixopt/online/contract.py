@@ -14,8 +14,8 @@ not seen has count 0, never loss 0. An estimator is a function of its settings a
 told, so that a state that is loaded leads to the same plans, bit for bit. Asking for a plan
 changes nothing: asked in the middle of one, it says what is left of it.
 
-A loop may be some steps behind: what is made of all that was seen up to one step holds from a
-later one on, and the tokens that the estimator is told of say what was trained on. A plan's steps
+A loop may be some steps behind, where batches were fetched ahead: the tokens that the estimator is
+told of say what was trained on. A plan's steps
 count from the last that it was told of; those of a plan that ends in an evaluation count from
 where it holds, so that it is evaluated after as many steps on its weights.
 
@@ -244,7 +244,6 @@ class DriverOptions:
         evaluate: Evaluates held-out text: for each evaluation domain the sum of this rank's
             losses in nats and how many tokens they are of. Called on every rank.
         observe_every: Steps between sums over ranks.
-        lead: Steps that a sum has until it is waited for.
         spike: Rise of losses in nats per token that freezes the mixture; None for any.
         shadow: Log what would be done, and change nothing.
         log: The mixture log, JSON lines, written by rank 0.
@@ -260,16 +259,15 @@ class DriverOptions:
     seed: int = 0
     evaluate: Evaluate | None = None
     observe_every: int = 10
-    lead: int = 1
     spike: float | None = 1.0
     shadow: bool = False
     log: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("accumulation", 1), ("observe_every", 1), ("lead", 0)):
+        for name in ("steps", "accumulation", "observe_every"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise EstimatorError(f"{name}: {value!r} is not a whole number >= {least}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise EstimatorError(f"{name}: {value!r} is not a whole number >= 1")
 
     def check_needs(self, estimator: Estimator) -> None:
         """Check that the loop gives an estimator what it needs.

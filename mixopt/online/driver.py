@@ -8,12 +8,10 @@
         ...
         driver.step(learning_rate=rate)  # once an optimiser step, on every rank
 
-Losses are added up on the device as whole numbers and summed over ranks while training continues:
-the sum is asked for every `observe_every` steps and at the end of a plan, and waited for `lead`
-steps later. The estimator runs on rank 0; what it decides goes to all ranks, with the batch from
-which it holds. A plan made of what was seen up to step s holds from step s + 1 + lead; where
-worker processes fetch ahead, as many steps later as they are ahead. After an evaluation, which
-holds all ranks up anyway, nothing is in hand to wait for, and it holds without `lead`.
+Losses are added up on the device as whole numbers, and summed over ranks every `observe_every`
+steps and at the end of a plan. The estimator runs on rank 0; what it decides goes to all ranks,
+with the batch from which it holds. A plan made of what was seen up to step s holds from step s + 1;
+where worker processes fetch ahead, as many steps later as they are ahead.
 
 The mixture freezes, and training continues, where losses are not finite or jump up, a held-out loss
 is not finite, the estimator raises, or a plan cannot be: outside its bounds, or beyond what a
@@ -37,13 +35,13 @@ from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.loading import MixtureLoader
 from mixopt.online.contract import DriverOptions, Estimator, HeldOut, Setting
 from mixopt.online.loss_sums import from_first, held_out_losses, is_first, on_first
-from mixopt.online.loss_windows import LossWindow, LossWindows
+from mixopt.online.loss_windows import LossWindows
 from mixopt.online.mixture_log import MixtureLog
 from mixopt.online.standing_plan import Cost, StandingPlan, StreamSteps, impossible, read_record
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, shown_value
 
-FORMAT = "mixopt-driver/2"
+FORMAT = "mixopt-driver/3"
 _WHERE = "the driver's state"
 
 
@@ -161,9 +159,8 @@ class Driver:
             )
         if not self._started:
             self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
-        self._tell_due()
         if self.frozen is None:
-            self._open_if_time()
+            self._observe_if_due()
 
     def _start_from(self, here: int, *, first: int, now: int) -> None:
         """Write the reference, which holds from a step on, and ask for a plan after it."""
@@ -185,26 +182,32 @@ class Driver:
 
     # What is told ---------------------------------------------------------------------------
 
-    def _open_if_time(self) -> None:
-        """Open a window where a plan ends, and every few steps in the middle of one."""
+    def _observe_if_due(self) -> None:
+        """Tell the estimator where a plan ends, and every few steps in the middle of one."""
         step, plan = self.steps_done, self._plan
         ends = step == plan.last
-        evaluates = ends and plan.held_out
-        waits = self._windows.has_ended_plan or (plan.held_out and step >= plan.until)
+        waits = plan.held_out and step >= plan.until
         if ends or (step % self._options.observe_every == 0 and not waits):
-            due = step if evaluates else step + self._options.lead
-            self._open(due, ends=ends, evaluates=evaluates)
-            self._tell_due()
+            self._observe(evaluates=ends and plan.held_out)
+            if ends and self.frozen is None:
+                self._decide(self._next_free(), step)
 
-    def _open(self, due: int, *, ends: bool, evaluates: bool) -> None:
-        window = self._windows.open(
-            self.steps_done, due, ends_plan=ends, learning_rate=self._learning_rate
-        )
+    def _observe(self, *, evaluates: bool) -> None:
+        """Tell the estimator what was seen since it was last told, or freeze."""
+        seen = self._windows.close(self.steps_done, self._learning_rate)
+        if isinstance(seen, str):
+            self._freeze(seen)
+            return
         held_out = self._evaluated() if evaluates else None
         if isinstance(held_out, str):
             self._freeze(held_out)
-        else:
-            self._windows.wait_for(replace(window, held_out=held_out))
+            return
+        self._observed = self.steps_done
+        if is_first() and self._trouble is None:
+            try:
+                self._estimator.observe(replace(seen, held_out=held_out))
+            except Exception as error:
+                self._trouble = f"{type(error).__name__} in observe: {error}"
 
     def _evaluated(self) -> HeldOut | str:
         evaluate = self._options.evaluate
@@ -219,25 +222,6 @@ class Driver:
             evaluation_seconds=self.cost.evaluation_seconds + self._lap(),
         )
         return held_out
-
-    def _tell_due(self) -> None:
-        while self.frozen is None and (window := self._windows.next_due(self.steps_done)):
-            trouble = self._windows.trouble(window)
-            if trouble is not None:
-                self._freeze(trouble)
-                return
-            self._tell(window)
-            if window.ends_plan:
-                self._decide(self._next_free(), self.steps_done)
-
-    def _tell(self, window: LossWindow) -> None:
-        self._observed = window.step
-        observation = window.observation()
-        if is_first() and self._trouble is None:
-            try:
-                self._estimator.observe(observation)
-            except Exception as error:
-                self._trouble = f"{type(error).__name__} in observe: {error}"
 
     # What is decided ------------------------------------------------------------------------
 
@@ -255,8 +239,7 @@ class Driver:
         elif again:
             self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
         else:
-            self._open(self.steps_done, ends=False, evaluates=True)
-            self._tell_due()
+            self._observe(evaluates=True)
             if self.frozen is None:
                 self._decide(first, now, again=True)
 
@@ -368,8 +351,7 @@ class Driver:
         }
         for name in ("plan", "before", "steady"):
             own[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
-        evaluations = len(self.setting.evaluations)
-        use_windows = self._windows.read(fields.part("windows"), len(domains), evaluations)
+        use_windows = self._windows.read(fields.part("windows"))
         use_stream = self._stream.read(fields.part("stream"), step)
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
         with self._as_it_was_on_error():

@@ -117,40 +117,13 @@ def is_first() -> bool:
     return not _is_on() or dist.get_rank() == 0
 
 
-class Reduction:
-    """A sum over all ranks that is under way while training continues."""
-
-    def __init__(self, totals: Tensor) -> None:
-        self._work: Any = None
-        self._arrived: Any = None
-        self._totals = totals
-        if ranks() > 1:
-            self._totals = totals.to(_device_of_sums())
-            self._work = dist.all_reduce(self._totals, async_op=True)
-        if self._totals.is_cuda:
-            self._copy_to_host()
-
-    def _copy_to_host(self) -> None:
-        """Queue the copy behind the sum, so that nothing has to be waited for later."""
-        if self._work is not None:
-            self._work.wait()  # the stream waits, not this process
-            self._work = None
-        device = self._totals.device
-        host = torch.empty(self._totals.shape, dtype=torch.int64, pin_memory=True)
-        host.copy_(self._totals, non_blocking=True)
-        self._totals = host
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call,unused-ignore]
-        self._arrived.record(torch.cuda.current_stream(device))
-
-    def result(self) -> IntArray:
-        """Wait for the sum and return it, the same on every rank."""
-        if self._work is not None:
-            self._work.wait()
-            self._work = None
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        result: IntArray = self._totals.cpu().numpy()
-        return result
+def summed(totals: Tensor) -> IntArray:
+    """Return the sum over all ranks, the same on every rank; all of them have to call it."""
+    if ranks() > 1:
+        totals = totals.to(_device_of_sums())
+        dist.all_reduce(totals)
+    result: IntArray = totals.cpu().numpy()
+    return result
 
 
 def from_first(value: Any) -> Any:
@@ -208,7 +181,7 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
     """Evaluate on every rank; all of them have to call it."""
     evaluated = evaluate()
     parts = [_part(evaluated.get(name)) for name in names]
-    sums_M3 = Reduction(torch.tensor(parts, dtype=torch.int64)).result()
+    sums_M3 = summed(torch.tensor(parts, dtype=torch.int64))
     for name, (broken, _, tokens) in zip(names, sums_M3.tolist(), strict=True):
         if broken:
             return f"held-out loss of {name!r} is not finite"

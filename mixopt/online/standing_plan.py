@@ -71,8 +71,8 @@ class StandingPlan:
     """What holds from one step on, the same on every rank.
 
     A plan of n steps ends n steps after the last that the estimator saw before it made it, so
-    that plans keep their pace whatever the lead is. One that ends in an evaluation ends n steps
-    after it began to hold, so that it is n steps of its weights that are evaluated.
+    that plans keep their pace however far workers are ahead. One that ends in an evaluation ends n
+    steps after it began to hold, so that it is n steps of its weights that are evaluated.
 
     Attributes:
         weights: Share of each domain, rounded.

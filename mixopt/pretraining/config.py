@@ -223,9 +223,6 @@ class EstimatorConfig(Section):
         default_factory=dict, description="minimum and maximum share by domain"
     )
     observe_every: Positive = Field(10, description="steps between observations")
-    lead: Positive = Field(
-        1, description="batches between a decision and the first batch it applies to"
-    )
     shadow: bool = Field(False, description="log what it would do, and change nothing")
 
 

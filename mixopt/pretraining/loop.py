@@ -182,7 +182,6 @@ class Loop:
             natural=corpus.natural,
             bounds=chosen.bounds,
             observe_every=chosen.observe_every,
-            lead=chosen.lead,
             shadow=chosen.shadow,
             log=log,
             seed=config.seed,

@@ -30,9 +30,9 @@ from mixopt.online import (
     UNIT,
     DomainLosses,
     HeldOut,
-    Reduction,
     held_out_losses,
     is_first,
+    summed,
 )
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel, Ranks
@@ -146,7 +146,7 @@ class Meter:
         """Return what was seen since the last line, over all ranks; every rank calls it."""
         return {
             "skipped": self.skipped,
-            "sums": Reduction(self._losses.peek()).result().tolist(),
+            "sums": summed(self._losses.peek()).tolist(),
             "added": self._all_added().tolist(),
         }
 
@@ -169,7 +169,7 @@ class Meter:
 
     def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
         """Return the line of the steps since the last; all ranks call it together."""
-        sums_RD = Reduction(self._losses.take()).result()
+        sums_RD = summed(self._losses.take())
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
         total, norm = int(counts_D.sum()), outcome.gradient_norm
         seen = [
@@ -192,7 +192,7 @@ class Meter:
         return {name: value for name, value in line.items() if value is not None}
 
     def _all_added(self) -> Any:
-        return Reduction(torch.from_numpy(self._added.copy())).result()
+        return summed(torch.from_numpy(self._added.copy()))
 
     def _take_added(self) -> float | None:
         units, count = self._all_added().tolist()

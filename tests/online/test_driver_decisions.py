@@ -80,7 +80,7 @@ def test_a_start_asks_once():
 
 @pytest.mark.parametrize(("steps", "asked"), [(20, 4), (21, 5)])
 def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
-    loop = Loop(steps=steps, lead=0).go(20)
+    loop = Loop(steps=steps).go(20)
     assert loop.estimator.asked == asked
 
 
@@ -89,7 +89,7 @@ def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
 
 def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
     estimator = Asked(5, held_out=True)
-    Loop(estimator, observe_every=2, lead=0, evaluate=held_out_of()).go(10)
+    Loop(estimator, observe_every=2, evaluate=held_out_of()).go(10)
     assert [told.step for told in estimator.told] == [2, 4, 5, 6, 8, 10]
 
 
@@ -99,7 +99,7 @@ def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
 def frozen(*, held_out=False, until=8, **options):
     """A loop that froze at step 8, in the middle of a plan that perturbs."""
     options = {"evaluate": held_out_of()} | options
-    loop = Loop(Asked(5, held_out=held_out), observe_every=1, lead=0, **options).go(4)
+    loop = Loop(Asked(5, held_out=held_out), observe_every=1, **options).go(4)
     loop.estimator.error = ZeroDivisionError("no share")
     return loop.go(until)
 
@@ -121,7 +121,7 @@ def test_a_shadow_that_freezes_changes_nothing(tmp_path):
 
 
 def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
-    loop = Loop(steps=12, lead=0, observe_every=1).go(11)  # turn 2 perturbs
+    loop = Loop(steps=12, observe_every=1).go(11)  # turn 2 perturbs
     loop.go(12, loss=9.0)
     assert "losses rose" in loop.driver.frozen
     assert [entry.batch for entry in loop.order.log] == [0, 5, 10]
@@ -144,7 +144,7 @@ def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
 
 @pytest.mark.parametrize("step", [0, 3, 5, 6, 11, 13])
 def test_a_state_that_is_loaded_is_the_same(step):
-    made = {"evaluate": held_out_of(), "observe_every": 3, "lead": 2}
+    made = {"evaluate": held_out_of(), "observe_every": 3}
     first = Loop(Asked(5, held_out=True), **made).go(step)
     again = Loop(Asked(5, held_out=True), **made)
     again.order.load_state_dict(first.order.state_dict())
@@ -155,10 +155,10 @@ def test_a_state_that_is_loaded_is_the_same(step):
 
 
 def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
-    first = Loop(observe_every=1, lead=0).go(2)
+    first = Loop(observe_every=1).go(2)
     first.estimator.deaf = KeyError("web")
     state = first.go(3).state()
-    again = Loop(observe_every=1, lead=0)
+    again = Loop(observe_every=1)
     again.order.load_state_dict(first.order.state_dict())
     again.driver.load_state_dict(state)
     assert again.driver.frozen is None

@@ -56,15 +56,15 @@ def test_losses_that_are_not_finite_freeze_the_mixture_and_training_goes_on(tmp_
     assert "losses up to step 10 are not finite" in last["why"]
     assert last["why"] == f"frozen: {driver.frozen}"
     assert [f"the mixture is {last['why']}"] == caplog.messages
-    assert last["batch"] == 11
+    assert last["batch"] == 10
     assert last["weights"] == lines(log)[2]["weights"]  # turn 1 is no perturbation, and stays
-    assert [entry.batch for entry in order.log] == [0, 6]
+    assert [entry.batch for entry in order.log] == [0, 5]
     assert driver.steps_done == 30
 
 
 def test_a_freeze_in_a_perturbation_goes_back_to_the_weights_before_it(tmp_path):
     def record(step, losses):
-        return losses + 5 * (step > 13)  # turn 2, which perturbs, holds from step 12
+        return losses + 5 * (step > 12)  # turn 2, which perturbs, holds from step 11
 
     order, log = sampler(), tmp_path / "log.jsonl"
     driver = driver_over(order, Turning(5), log=log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from driver_parts import (
     DOMAIN_OF_ROW,
@@ -23,16 +22,11 @@ from driver_parts import (
 from mixopt.online import Plan
 
 
-@pytest.mark.parametrize(
-    ("lead", "batches"), [(0, [0, 5, 10, 15]), (1, [0, 6, 11, 16]), (3, [0, 8, 13, 18])]
-)
-def test_plans_keep_their_pace_and_hold_lead_steps_after_what_they_are_made_of(
-    tmp_path, lead, batches
-):
+def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_of(tmp_path):
     order, log = sampler(), tmp_path / "log.jsonl"
-    train(driver_over(order, Turning(5), lead=lead, log=log), order, until=19)
-    assert held_from(log) == batches
-    assert [entry.batch for entry in order.log] == batches
+    train(driver_over(order, Turning(5), log=log), order, until=19)
+    assert held_from(log) == [0, 5, 10, 15]
+    assert [entry.batch for entry in order.log] == [0, 5, 10, 15]
     assert lines(log)[0] == {
         "batch": 0,
         "step": 1,
@@ -77,7 +71,7 @@ def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(t
     assert [o.step for o in estimator.told if o.held_out] == [3, 10]
     # Between the step at which the estimator takes its plan to be over and the evaluation it is
     # told nothing, as it would miss the held-out losses.
-    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11]
+    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11, 12]
 
 
 def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
@@ -91,15 +85,7 @@ def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
         driver.step()
         if driver.steps_done == 9:
             break
-    assert held_from(log) == [0, 9, 13]  # after step 4, lead 1, and 4 batches ahead
-
-
-def test_nothing_is_told_while_the_next_plan_is_decided():
-    order, estimator = sampler(), Turning(5)
-    train(driver_over(order, estimator, lead=3, observe_every=1), order, until=16)
-    # Plans end at 5 and 10; what is seen meanwhile is told once the next is there.
-    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 8, 9, 10, 13]
-    assert estimator.told[5].tokens_D.sum() == 3 * 8 * TOKENS
+    assert held_from(log) == [0, 8, 12]  # after step 4, and 4 batches ahead
 
 
 def test_a_step_of_several_batches_holds_from_the_first_of_them(tmp_path):
@@ -112,12 +98,12 @@ def test_a_step_of_several_batches_holds_from_the_first_of_them(tmp_path):
             rows = next(batches)
             driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
         driver.step()
-    assert held_from(log) == [0, 12, 22]
+    assert held_from(log) == [0, 10, 20]
 
 
 def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
     order, estimator = sampler(), Turning(7)
-    train(driver_over(order, estimator, observe_every=4, lead=0), order, until=28)
+    train(driver_over(order, estimator, observe_every=4), order, until=28)
     consumed = np.array(list(order.counts(28).values())) * TOKENS
     assert sum(o.tokens_D for o in estimator.told).tolist() == consumed.tolist()
     assert sum(o.loss_count_D for o in estimator.told).tolist() == consumed.tolist()
@@ -151,14 +137,14 @@ def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):
     driver = driver_over(order, Turning(5), log=log, shadow=True)
     train(driver, order, until=12)
     assert [entry.batch for entry in order.log] == [0]
-    assert held_from(log) == [0, 6, 11]
+    assert held_from(log) == [0, 5, 10]
     assert all(line["shadow"] for line in lines(log))
     assert driver.cost.perturbed_steps == 0
 
 
 def test_the_learning_rate_is_0_where_it_is_not_given():
     order, estimator = sampler(), Turning(1)
-    driver = driver_over(order, estimator, lead=0)
+    driver = driver_over(order, estimator)
     driver.start()
     for rate in ({}, {"learning_rate": np.float32(0.5)}):
         rows = np.array(next(iter(order)))
