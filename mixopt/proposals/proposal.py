@@ -142,7 +142,7 @@ def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
 
 def read_phases(fields: StateFields) -> Phases | None:
     """Read the lengths of phases from the field `phases`."""
-    if fields.get("phases") is None:
+    if "phases" not in fields.content:
         return None
     lengths, begin = {}, 0.0
     for phase in fields.parts("phases"):

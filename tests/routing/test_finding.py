@@ -177,12 +177,6 @@ def test_an_adapter_that_cannot_be_is_one_line(given, said):
         RouterAdapter(**{"router": "My", "read": lambda output: output, **given})
 
 
-@pytest.mark.parametrize("sizes", [(0, 1), (4, 0), (4, 5), (4.0, 2)])
-def test_a_tap_has_possible_numbers(sizes):
-    with pytest.raises(RoutingError, match="RouterTap: "):
-        RouterTap(experts=sizes[0], top_k=sizes[1])
-
-
 @pytest.mark.parametrize(
     ("router", "said"),
     [

@@ -181,15 +181,6 @@ def test_a_mask_that_is_neither_0_nor_1_is_refused_not_read_the_other_way(mask, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
-def test_a_mask_of_0_and_1_may_be_of_any_kind(dtype):
-    tap = RouterTap(experts=2, top_k=1)
-    stats = RouterStats.attach(tap, ["web"])
-    with stats.domains([0, 0], torch.tensor([[1, 0], [0, 0]]).to(dtype)):
-        tap(torch.tensor([[0], [1], [1], [1]]))
-    assert stats.total().layers[0].counts_DE.tolist() == [[1, 0]]
-
-
 def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
     model, (tokens, _, _) = tiny(), batches(1)[0]
     stats = RouterStats.attach(model, DOMAINS)

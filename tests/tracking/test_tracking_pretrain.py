@@ -6,16 +6,11 @@ Most is sent from this process, which has MLflow already; one run has its own pr
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-from places import PROJECT
 
 from mixopt import pretrain
 from mixopt.errors import MixoptError
@@ -115,38 +110,6 @@ def test_each_metric_has_each_step_once_though_the_run_was_killed_and_went_on(ru
     assert only.info.status == "FINISHED"
 
 
-def test_a_run_that_was_stopped_is_killed_until_it_goes_on(
-    config, empty_database, tmp_path, monkeypatch
-):
-    from mixopt.pretraining.loop import Loop
-
-    out = tmp_path / "run"
-    out.mkdir()
-    shutil.copy(empty_database, out / "mlflow.db")
-    (out / "config.yaml").touch()
-    observe = Loop._observe
-
-    def observing(loop, outcome):
-        observe(loop, outcome)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._begin", lambda tracker: None)
-    with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_observe", observing)
-        assert pretrain(config, out).step == 2
-    send(out)
-    assert status(out) == "KILLED"
-    assert pretrain(config, out).is_finished
-    send(out)
-    assert status(out) == "FINISHED"
-
-
-def status(out: Path) -> str:
-    with closing(sqlite3.connect(out / "mlflow.db")) as database:
-        ((found,),) = database.execute("select status from runs").fetchall()
-    return str(found)
-
-
 def test_a_run_says_what_made_it(run, monkeypatch):
     client, only, out = run
     monkeypatch.chdir(out)  # artifacts are beside the database
@@ -157,12 +120,6 @@ def test_a_run_says_what_made_it(run, monkeypatch):
     kept = {file.path for file in client.list_artifacts(only.info.run_id)}
     assert kept == {"config.yaml", "mixture_log.jsonl"}
     assert f"torch {package_versions()['torch']}" in only.data.tags["mixopt.versions"]
-
-
-@pytest.mark.skipif(not (PROJECT / ".git").exists(), reason="needs a checkout by git")
-def test_a_run_from_a_checkout_says_which_commit_it_was(run):
-    _, only, _ = run
-    assert set(only.data.tags) >= {"mixopt.git_commit", "mixopt.git_dirty"}
 
 
 def test_a_run_that_never_began_is_not_in_mlflow(config, tmp_path):
