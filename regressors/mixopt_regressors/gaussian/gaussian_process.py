@@ -315,7 +315,8 @@ class ProcessRegressor(MixtureRegressor):
         }
 
 
-WARM = 12  # steps of a fold: from the prior's centre, or where it leaves many trials the whole fit
+WARM = 12  # steps of a fold from the prior's centre
+AGAIN = 4  # steps of a fold that leaves many trials, from the whole fit
 
 
 class GaussianProcessRegressor(ProcessRegressor):
@@ -403,7 +404,7 @@ class GaussianProcessRegressor(ProcessRegressor):
         every = self._evidences(weights_KD, (losses_KM - means_M) / units_M)
         starts: Sequence[Array | None] = [None] * len(every) if small else list(self.parameters_MP)
         learned = [
-            one.some(some_N).most_probable(start_P, steps or WARM)
+            one.some(some_N).most_probable(start_P, steps or (WARM if small else AGAIN))
             for one, start_P in zip(every, starts, strict=True)
         ]
         copy._condition(weights_KD, losses_KM, np.array(learned), means_M, units_M)

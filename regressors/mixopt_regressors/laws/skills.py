@@ -272,6 +272,7 @@ class SkillsRegressor(MixtureRegressor):
 
     by_target = ("floors_M", "loads_MU", "scales_M", "noise_M")
     shared = ("logs_UD", "log_decays_U", "inverse_QQ", "strength_", "optimism_")
+    _steps = STEPS
 
     def __init__(
         self,
@@ -323,8 +324,10 @@ class SkillsRegressor(MixtureRegressor):
         return copy
 
     def chosen(self) -> Self:
-        """Return a copy to fit again with the strength and the optimism that this one found."""
-        return self._unfitted(strength=float(self.strength_), optimism=float(self.optimism_))
+        """Return a copy for folds, with the strength and the optimism that this one found."""
+        copy = self._unfitted(strength=float(self.strength_), optimism=float(self.optimism_))
+        copy._steps = FOLD_STEPS
+        return copy
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         centres_M, scales_M = losses_NM.mean(axis=0), losses_NM.std(axis=0)
@@ -337,7 +340,7 @@ class SkillsRegressor(MixtureRegressor):
             UnitsFit(weights_ND, scaled_NM, strength, start).descend(WARM_STEPS).units
             for start in starts
         ] or [
-            self._reached(weights_ND, scaled_NM, strength, restart, STEPS)
+            self._reached(weights_ND, scaled_NM, strength, restart, self._steps)
             for restart in range(self.restarts)
         ]
         self._keep(fits, weights_ND, scaled_NM, centres_M)
