@@ -21,6 +21,7 @@ from mixopt.config.corpus_section import (
 )
 from mixopt.config.mixture_sections import (
     CONTROL,
+    AnnealsConfig,
     ConstraintsConfig,
     DesignConfig,
     ProposeConfig,
@@ -46,6 +47,7 @@ from mixopt.config.sections import (
     dump_sections,
     given_content,
     read_sections,
+    share_fault,
 )
 from mixopt.errors import did_you_mean
 from mixopt.system import (
@@ -345,45 +347,52 @@ def _faults(config: Config) -> Iterable[Fault]:
     yield from _epoch_faults(config)
     for place, baseline in enumerate(config.validation.baselines):
         location = ("validate", "baselines", place)
+        fault = baseline.weights and share_fault(baseline.weights, corpus.domains)
         if baseline.name == CONTROL and design.anneals is None:
             yield location, f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
-        missing = [n for n in corpus.domains if n not in (baseline.weights or corpus.domains)]
-        if missing:
-            yield location, f"{baseline.name}: no weight of {', '.join(missing)}; 0 is allowed"
-    if design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format is not None):
-        why = (
-            "counts, whatever the order of its text" if proxy.name == "ngram" else "has one mixture"
-        )
-        field = "name" if proxy.name == "ngram" else "mixture_format"
-        yield ("proxy", field), f"{getattr(proxy, field)} {why}, and design.phases differ in time"
-    if design.stages and len({name.rpartition("/")[0] or name for name in corpus.domains}) == len(
-        corpus.domains
-    ):
-        message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
-        yield ("design", "stages"), message
-    if design.anneals is not None and set(corpus.domains) <= set(design.anneals.sources):
-        message = "every domain is a source, so that none is left for the base"
-        yield ("design", "anneals", "sources"), message
+        if fault:
+            yield location, f"{baseline.name}: {fault}"
+    yield from _design_faults(config)
+    if design.anneals is not None:
+        yield from _anneal_faults(design.anneals, corpus.domains)
 
 
 def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[str]]]:
     """Yield each name that stands for something: where, what it names, and the known names."""
-    domains = list(config.corpus.domains)
-    places: list[tuple[Location, Iterable[str]]] = []
-    for place, baseline in enumerate(config.validation.baselines):
-        places.append((("validate", "baselines", place), baseline.weights or ()))
-    if config.design.anneals is not None:
-        base = config.design.anneals.base
-        places.append((("design", "anneals", "sources"), config.design.anneals.sources))
-        places.append((("design", "anneals", "base"), base if isinstance(base, dict) else ()))
-    for location, names in places:
-        yield from (((*location, name), "domain", name, domains) for name in names)
     losses = config.proxy.losses if config.proxy.name == COMMAND else None
     for name in losses if isinstance(losses, dict) else ():
-        yield ("proxy", "losses", name), KIND, name, [*domains, *config.targets]
+        yield ("proxy", "losses", name), KIND, name, [*config.corpus.domains, *config.targets]
     for location, kind, name in plugins_named(config):
         if ":" not in name:
             yield location, kind, name, plugin_names(kind)
+
+
+def _design_faults(config: Config) -> Iterable[Fault]:
+    """Find phases that a proxy does not know, and stages of domains that do not nest."""
+    proxy, names = config.proxy, list(config.corpus.domains)
+    if config.design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format):
+        is_counting = proxy.name == "ngram"
+        why = "counts, whatever the order of its text" if is_counting else "has one mixture"
+        field = "name" if is_counting else "mixture_format"
+        yield ("proxy", field), f"{getattr(proxy, field)} {why}, and design.phases differ in time"
+    if config.design.stages and len({n.rpartition("/")[0] or n for n in names}) == len(names):
+        message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
+        yield ("design", "stages"), message
+
+
+def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[Fault]:
+    """Find sources that are no domain, and a base that is no mixture of the others."""
+    place, names = ("design", "anneals"), list(domains)
+    for name in anneals.sources:
+        if name not in names:
+            message = f"unknown domain {name!r}{did_you_mean(name, names)}"
+            yield (*place, "sources", name), message
+    if set(names) <= set(anneals.sources):
+        yield (*place, "sources"), "every domain is a source, so that none is left for the base"
+    if isinstance(anneals.base, dict):
+        fault = share_fault(dict.fromkeys(anneals.sources, 0.0) | anneals.base, names)
+        if fault is not None:
+            yield (*place, "base"), fault
 
 
 def _task_names(config: Config) -> Iterable[Fault]:

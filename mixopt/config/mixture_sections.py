@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.sections import (
     FILES,
-    SUM_TOLERANCE,
     Above,
     Count,
     Positive,
@@ -117,17 +116,9 @@ class BaselineConfig(Section):
             )
         if self.weights is not None and self.name in known:
             raise ValueError(f"{self.name!r} is already a baseline: choose another name")
-        if self.weights is not None:
-            _check_sum(self.weights, f"{self.name!r}: ")
         if self.name.startswith("proposal"):
             raise ValueError(f"{self.name!r}: names of proposals begin with 'proposal': rename it")
         return self
-
-
-def _check_sum(weights: dict[str, float], where: str) -> None:
-    total = sum(weights.values())
-    if abs(total - 1) > SUM_TOLERANCE:
-        raise ValueError(f"{where}weights add up to {total:.6g}, not to 1")
 
 
 def _usual_baselines() -> list[BaselineConfig]:
@@ -213,7 +204,6 @@ class AnnealsConfig(Section):
         if twice is not None:
             raise ValueError(f"sources: {twice!r} is given twice")
         if isinstance(self.base, dict):
-            _check_sum(self.base, "base: ")
             for name in self.sources:
                 if self.base.get(name, 0.0) > 0:
                     raise ValueError(
