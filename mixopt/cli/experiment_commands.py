@@ -58,7 +58,7 @@ def init_command(
 
     Of one folder, each subfolder and each file is a domain; of several paths, each path. Reads
     JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Where one file names the source of
-    each row, its rows are split by source. Existing files are never overwritten.
+    each row, each source is a domain. Existing files are never overwritten.
     """
     from mixopt.pipeline import found_text, start_experiment
 

@@ -17,7 +17,12 @@ from pydantic import ValidationError
 from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import count_domains
 from mixopt.errors import ConfigError
-from mixopt.pipeline.found_domains import FoundDomain, find_domains, source_column
+from mixopt.pipeline.found_domains import (
+    MAX_SOURCES,
+    FoundDomain,
+    find_domains,
+    source_column,
+)
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
@@ -108,17 +113,11 @@ def _measured(domains: Sequence[FoundDomain], notes: list[str]) -> list[FoundSou
     by_name = {domain.name: domain for domain in domains}
     given = {name: _fields(domain) for name, domain in by_name.items()}
     column = source_column(domains[0]) if len(domains) == 1 else None
-    if column is not None:
-        try:
-            cells = CorpusConfig.model_validate(
-                {"domains": {domains[0].name: {**given[domains[0].name], "by": [column]}}}
-            ).domains
-        except ValidationError:  # its files are not read by column
-            column = None
-        else:
-            given = {n: {**_fields(domains[0]), "by": one.cell} for n, one in cells.items()}
-            by_name = dict.fromkeys(cells, domains[0])
-            notes.append(f"the column {column!r} names {len(cells)} domains")
+    cells = {} if column is None else _cells(domains[0], column)
+    if cells:
+        given = {n: {**_fields(domains[0]), "by": one.cell} for n, one in cells.items()}
+        by_name = dict.fromkeys(cells, domains[0])
+        notes.append(f"the column {column!r} names {len(cells)} domains")
     checked = {name: DomainConfig(**fields) for name, fields in given.items()}
     sizes = [one.bytes for one in count_domains(CorpusConfig(domains=checked, tokenizer="bytes"))]
     training = [one for one in domains if not one.is_target]
@@ -129,6 +128,16 @@ def _measured(domains: Sequence[FoundDomain], notes: list[str]) -> list[FoundSou
         FoundSource(name, by_name[name], given[name], size, name in targets, each)
         for name, size in zip(given, sizes, strict=True)
     ]
+
+
+def _cells(domain: FoundDomain, column: str) -> dict[str, DomainConfig]:
+    """Return a domain for each source that a column names; none where these are not to be used."""
+    given = {domain.name: {**_fields(domain), "by": [column]}}
+    try:
+        found = CorpusConfig.model_validate({"domains": given}).domains
+    except ValidationError:  # its files are not read by column, or a value is no name
+        return {}
+    return found if len(found) <= MAX_SOURCES else {}
 
 
 def _fields(domain: FoundDomain) -> dict[str, Any]:
