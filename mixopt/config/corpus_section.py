@@ -18,10 +18,11 @@ from mixopt.config.sections import (
     Location,
     Positive,
     Section,
+    Weight,
     counted,
+    from_file,
     given_content,
     share_fault,
-    weights_in,
 )
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
@@ -185,8 +186,8 @@ class MixedConfig(Section):
     domains: dict[str, SourceConfig] = Field(
         default_factory=dict, description="the parts, as domains are given"
     )
-    mixture: Literal["natural"] | dict[str, Any] = Field(
-        "natural", description="share of the tokens by part; `file: recommendation.yaml`; natural"
+    mixture: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
+        "natural", description="share of the tokens by part; a file such as recommendation.yaml"
     )
     tokens: Positive | None = Field(
         None, description="tokens to prepare; if omitted, as many as need no part twice"
@@ -194,34 +195,25 @@ class MixedConfig(Section):
     max_epochs: Above = Field(1.0, description="how often a part may be repeated")
 
     @property
-    def file(self) -> str | None:
-        """The file that has the mixture, if one has."""
-        given = self.mixture.get("file") if isinstance(self.mixture, dict) else None
-        return given if isinstance(given, str) else None
-
-    @property
     def shares(self) -> dict[str, float] | None:
-        """Share of each part; None where it is natural, or still in a file."""
-        if not isinstance(self.mixture, dict) or self.file is not None:
+        """Share of each part; None where it is natural."""
+        if isinstance(self.mixture, str):
             return None
-        return {name: float(self.mixture[name]) for name in self.domains}
+        return {name: self.mixture[name] for name in self.domains}
 
     @model_validator(mode="before")
     @classmethod
     def _read(cls, values: Any, info: ValidationInfo) -> Any:
-        """Take what other files say, so that the resolved configuration needs none of them."""
-        if not isinstance(values, dict) or not (info.context or {}).get(FILES, True):
+        """Take what a run says of its text, so that the resolved configuration needs no run."""
+        run = values.get("from") if isinstance(values, dict) else None
+        is_read = isinstance(run, str) and (info.context or {}).get(FILES, True)
+        if not is_read or {"domains", "mixture"} & values.keys():
             return values
-        given, run = values.get("mixture"), values.get("from")
+        rest = {name: value for name, value in values.items() if name != "from"}
         try:
-            if isinstance(run, str) and not ({"domains", "mixture"} & values.keys()):
-                rest = {name: value for name, value in values.items() if name != "from"}
-                return rest | replayed_run(run)
-            if isinstance(given, dict) and isinstance(given.get("file"), str):
-                return {**values, "mixture": weights_in(given["file"])}
+            return rest | replayed_run(str(run))
         except MixoptError as error:
             raise ValueError(str(error)) from error
-        return values
 
     @model_validator(mode="after")
     def _parts(self) -> MixedConfig:
@@ -229,7 +221,7 @@ class MixedConfig(Section):
             raise ValueError("give the parts under 'domains', or a run as 'from'")
         if self.start is not None and self.mixture != "natural":
             raise ValueError(f"mixture: is that of {self.start}; leave it out, or give domains")
-        if isinstance(self.mixture, dict) and self.file is None:
+        if isinstance(self.mixture, dict):
             fault = share_fault(self.mixture, self.domains)
             if fault is not None:
                 raise ValueError(f"mixture: {fault}")

@@ -8,17 +8,16 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.sections import (
-    FILES,
     Above,
     Count,
     Positive,
     Section,
     Share,
     Weight,
+    from_file,
     one_given,
-    weights_in,
 )
-from mixopt.errors import MixoptError, did_you_mean
+from mixopt.errors import did_you_mean
 from mixopt.system import below_branch, is_glob, one_value
 
 Anchor = Literal["natural", "uniform"]
@@ -34,20 +33,6 @@ MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says ot
 # (0.056 bits per byte), and 2 points of an accuracy: little enough for an owner to sign, and
 # beyond what a few dozen trials cannot tell apart.
 MARGIN = 0.02
-
-
-def _from_file(given: Any, info: ValidationInfo) -> Any:
-    """Read the weights of a mixture that is given as a file; anything else stays as it is."""
-    if not isinstance(given, str) or given == "natural":
-        return given
-    if not (info.context or {}).get(FILES, True):
-        raise ValueError(
-            f"{given!r} is a file; a recorded configuration has the weights themselves"
-        )
-    try:
-        return weights_in(given)
-    except MixoptError as error:
-        raise ValueError(str(error)) from error
 
 
 def _twice(names: Sequence[str]) -> str | None:
@@ -66,7 +51,7 @@ def _baseline(given: Any, info: ValidationInfo) -> Any:
         shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
         return {"name": f"temperature_{shown}", "temperature": value}
     is_weights = isinstance(value, (str, dict))
-    return {"name": name, "weights": _from_file(value, info)} if is_weights else given
+    return {"name": name, "weights": from_file(value, info)} if is_weights else given
 
 
 MAX_BEST = 9  # trials that may be baselines
@@ -194,7 +179,7 @@ class AnnealsConfig(Section):
         0.5, gt=0, lt=1, description="share of the tokens that an anneal takes from its source"
     )
     seeds: Positive = Field(3, description="of the control and of every anneal")
-    base: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(_from_file)] = Field(
+    base: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
         "natural", description="natural shares of the other domains, their weights, or a file"
     )
 

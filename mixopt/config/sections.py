@@ -10,7 +10,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.fields import FieldInfo
 
 from mixopt.errors import ConfigError, MixoptError, did_you_mean, nearest
@@ -142,6 +149,20 @@ def weights_in(path: str) -> dict[str, Any]:
     if not isinstance(weights, dict):
         raise ConfigError(f"{path}: expected 'weights:' with a number for each domain")
     return weights
+
+
+def from_file(given: Any, info: ValidationInfo) -> Any:
+    """Read the weights of a mixture that is given as a file; anything else stays as it is."""
+    if not isinstance(given, str) or given == "natural":
+        return given
+    if not (info.context or {}).get(FILES, True):
+        raise ValueError(
+            f"{given!r} is a file; a recorded configuration has the weights themselves"
+        )
+    try:
+        return weights_in(given)
+    except MixoptError as error:
+        raise ValueError(str(error)) from error
 
 
 def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
