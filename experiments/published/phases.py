@@ -96,7 +96,7 @@ def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]
     )
     fit_config = FitConfig()
     if by_phase:
-        lengths = [{"until": 0.8}, {}]
+        lengths = {"1": 0.8, "2": 0.2}
         config = DesignConfig(trials=trials, rounds=[], max_usage=None, phases=lengths)
         natural, allowed = world.natural, world.constraints
         fit_config = FitConfig(regressors=["phases", "auto", "linear"])

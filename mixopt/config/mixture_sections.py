@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.sections import (
+    SUM_TOLERANCE,
     Above,
     Count,
     Positive,
@@ -18,7 +19,7 @@ from mixopt.config.sections import (
     one_given,
 )
 from mixopt.errors import did_you_mean
-from mixopt.system import below_branch, is_glob, one_value
+from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_name
 
 Anchor = Literal["natural", "uniform"]
 KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
@@ -198,15 +199,6 @@ class AnnealsConfig(Section):
         return self
 
 
-class PhaseConfig(Section):
-    """A phase of the training, with a mixture of its own."""
-
-    until: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="share of the tokens at which it ends; 1 for the last"
-    )
-    name: str | None = Field(None, description="1, 2, ... if omitted")
-
-
 def _none_if_off(rounds: Any) -> Any:
     """Read `off`, which YAML reads as false, as a list without rounds."""
     return [] if rounds is False or rounds == "off" else rounds
@@ -245,22 +237,14 @@ class DesignConfig(Section):
         description="what moves in each round: within branches, between them, all (a radius around"
         " what was found)",
     )
-    phases: list[PhaseConfig] | None = Field(
-        None, description="phases of the training; each has a mixture of its own"
+    phases: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+        None,
+        description="phases of the training by name, and their share of its tokens; each has a"
+        " mixture of its own",
     )
     stage_radius: Annotated[float, Field(gt=0, le=1)] = Field(
         0.2, description="total variation from what was found in a stage `all`"
     )
-
-    @property
-    def phase_lengths(self) -> dict[str, float] | None:
-        """The share of the tokens of each phase, by name; None without phases."""
-        if self.phases is None:
-            return None
-        ends = [phase.until or 1.0 for phase in self.phases]
-        names = [phase.name or str(place) for place, phase in enumerate(self.phases, start=1)]
-        starts = [0.0, *ends[:-1]]
-        return {n: end - start for n, start, end in zip(names, starts, ends, strict=True)}
 
     @property
     def first_trials(self) -> int:
@@ -328,21 +312,14 @@ class DesignConfig(Section):
     def _check_phases(self) -> None:
         if self.phases is None:
             return
-        open_ended = [k for k, phase in enumerate(self.phases[:-1], start=1) if not phase.until]
-        lengths = self.phase_lengths or {}
         if len(self.phases) < 2:
             raise ValueError("phases: one phase is a training without phases; leave it out")
-        if open_ended:
-            raise ValueError(f"phases: phase {open_ended[0]} does not end: give its until, as 0.8")
-        if (self.phases[-1].until or 1.0) != 1.0:
-            raise ValueError(
-                f"phases: the last ends at {self.phases[-1].until:g} of the training; leave its"
-                " until out"
-            )
-        if min(lengths.values()) <= 0:
-            raise ValueError("phases: each until has to be above the one before")
-        if len(lengths) < len(self.phases) or any("/" in name for name in lengths):
-            raise ValueError("phases: names have to differ, and to be without '/'")
+        total = sum(self.phases.values())
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise ValueError(f"phases: their shares add up to {total:.6g}, not to 1")
+        fault = next((f"{shown_name(n)}: {f}" for n in self.phases if (f := name_fault(n))), None)
+        if fault is not None:
+            raise ValueError(f"phases: {fault}")
         if self.anneals is not None or self.stages is not None or self.method == "axial":
             raise ValueError("phases: leave stages, anneals and method: axial out beside them")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError
-from mixopt.mixture import Mixture, Phases
+from mixopt.mixture import Mixture
 from mixopt.pipeline.experiment_cost import (
     Costs,
     KnownSizes,
@@ -26,6 +26,7 @@ from mixopt.pipeline.experiment_cost import (
     written_bytes,
 )
 from mixopt.pipeline.trial_training import check_start
+from mixopt.run_directory import phases_of
 from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
 
 if TYPE_CHECKING:
@@ -382,19 +383,18 @@ def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture
 
 
 def _by_phase(config: Config, mixture: Mixture) -> Mixture:
-    lengths = config.design.phase_lengths
-    return mixture if lengths is None else Phases(lengths).tied(mixture)
+    phases = phases_of(config)
+    return mixture if phases is None else phases.tied(mixture)
 
 
 def _limits(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
     from mixopt.constraints import Constraints
 
-    lengths = config.design.phase_lengths
     return Constraints.from_config(
         config.constraints,
         inventory or dict.fromkeys(config.corpus.domains, 1),
         target_tokens=config.propose.target_tokens,
-        phases=None if lengths is None else Phases(lengths),
+        phases=phases_of(config),
     )
 
 
@@ -438,17 +438,15 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     short = None
     with suppress(MixoptError):  # a problem already
         if inventory is not None and sizes.sample is not None:
-            most = largest_weights(
-                config, _by_phase(config, Mixture.natural(inventory)), _limits(config, inventory)
-            )
-            short = shortage_line(config, sizes.sample, inventory, most)
+            natural = _by_phase(config, Mixture.natural(inventory))
+            largest = largest_weights(config, natural, _limits(config, inventory))
+            short = shortage_line(config, sizes.sample, inventory, largest)
     if short is not None:
         yield short
     known, _ = _as_far_as_known(config, sizes)
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
-    lengths = config.design.phase_lengths
-    phases = None if lengths is None else Phases(lengths)
-    full = FullRun(tokens, config.propose.target_tokens, config.constraints.max_epochs, phases)
+    most, phases = config.constraints.max_epochs, phases_of(config)
+    full = FullRun(tokens, config.propose.target_tokens, most, phases)
     for one in config.validation.baselines:
         if inventory is None and one.weights is None:
             continue

@@ -343,8 +343,7 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
         return {name: max(mixture[name] for mixture in tried) for name in natural}
     allowed = design_constraints(design, natural, constraints)
     most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
-    lengths = design.phase_lengths
-    if lengths is None:
+    if (lengths := design.phases) is None:
         return most
     names = Phases(lengths).domains(most)
     return {n: min(1.0, sum(min(most[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names}

@@ -89,7 +89,7 @@ def job_of(run: Run, step: Step) -> Job:
         target_tokens=target,
         inventory=None if target is None and proxy.mixture_format is None else run.inventory,
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
-        phases=run.config.design.phase_lengths,
+        phases=run.config.design.phases,
     )
     corpus = run.path / "corpus"
     return Job(

@@ -29,7 +29,7 @@ from mixopt.proposals import (
     proposal_name,
     with_validated,
 )
-from mixopt.run_directory import LATER_PROPOSALS, RECOMMENDATION, VALIDATE, Run
+from mixopt.run_directory import LATER_PROPOSALS, RECOMMENDATION, VALIDATE, Run, phases_of
 from mixopt.system import Say
 from mixopt.trials import TrialResult, Trials
 
@@ -151,7 +151,10 @@ def _full_run(run: Run) -> FullRun:
     """Return what baselines need to know of the run that the mixture is for."""
     config = run.config
     return FullRun(
-        run.inventory, config.propose.target_tokens, config.constraints.max_epochs, run.phases
+        run.inventory,
+        config.propose.target_tokens,
+        config.constraints.max_epochs,
+        phases_of(config),
     )
 
 

@@ -306,15 +306,8 @@ class Run:
         from mixopt.mixture import Mixture
 
         natural = Mixture.natural(self.inventory)
-        return natural if self.phases is None else self.phases.tied(natural)
-
-    @property
-    def phases(self) -> Phases | None:
-        """The phases of the training, whose mixtures are of cells `<phase>/<domain>`."""
-        from mixopt.mixture import Phases
-
-        lengths = self.config.design.phase_lengths
-        return None if lengths is None else Phases(lengths)
+        phases = phases_of(self.config)
+        return natural if phases is None else phases.tied(natural)
 
     @property
     def objective(self) -> Objective:
@@ -336,7 +329,7 @@ class Run:
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
             base=base_losses(self),
-            phases=self.phases,
+            phases=phases_of(self.config),
         )
 
     @property
@@ -421,10 +414,17 @@ def request_of(
         seed=config.seed,
         collapsed=collapsed_trials(run.path),
         base=base_losses(run),
-        phases=run.phases,
+        phases=phases_of(run.config),
     )
     request = replace(request, trials=run.trials, goal=run.objective)
     return request.aimed_at(target)
+
+
+def phases_of(config: Config) -> Phases | None:
+    """Return the phases of the training, whose mixtures are of cells `<phase>/<domain>`."""
+    from mixopt.mixture import Phases
+
+    return None if config.design.phases is None else Phases(config.design.phases)
 
 
 def stated_objective(run: Run) -> Objective:
@@ -458,7 +458,7 @@ def repetition_of(run: Run) -> Repetition | None:
     """
     from mixopt.fitting import Repetition
 
-    if run.phases is not None:
+    if phases_of(run.config) is not None:
         return None
 
     proxy, target = run.config.proxy, run.config.propose.target_tokens

@@ -259,7 +259,7 @@ def sample_mixtures(
         strengths_N = rng.choice(np.geomspace(*STAGE_STRENGTHS, STRENGTHS), size=count)
         nearest = Mixture.from_array(natural.domains, allowed.project(natural.array))
         return allowed.inside(stage_mixtures(config.stages[0], nearest, strengths_N, rng))
-    if (lengths := config.phase_lengths) is not None:
+    if (lengths := config.phases) is not None:
         return allowed.inside(_by_phase(Phases(lengths), natural, count, rng))
     if config.method == "sobol":
         return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
@@ -312,7 +312,7 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
         if config.anchors.count(anchor) > 1:
             raise ConfigError(f"design.anchors: {anchor!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
-    if (lengths := config.phase_lengths) is not None:
+    if (lengths := config.phases) is not None:
         phases = Phases(lengths)
         uniform = phases.tied(Mixture.uniform(phases.whole(natural).domains))
     mixtures = {"natural": natural, "uniform": uniform}

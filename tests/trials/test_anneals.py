@@ -91,7 +91,6 @@ def test_a_base_without_tokens_is_refused():
         ({"share": 0.0}, "greater than 0"),
         ({"seeds": 0}, "greater than 0"),
         ({"sources": ["code", "code"]}, "'code' is given twice"),
-        ({"base": {"web": 0.5}}, "add up to 0.5"),
         ({"base": {"web": 0.5, "code": 0.5}}, "'code' is a source and has a weight of 0.5"),
     ],
 )

@@ -48,7 +48,7 @@ def test_phases_of_another_length_are_not_allowed():
 
 
 def test_a_design_by_phase_has_tied_and_untied_mixtures_of_the_right_lengths():
-    config = DesignConfig(trials=12, phases=[{"until": 0.8}, {}], rounds=[], max_usage=None)
+    config = DesignConfig(trials=12, phases={"1": 0.8, "2": 0.2}, rounds=[], max_usage=None)
     limits = Constraints.from_config(read_constraints({}), {"web": 3, "code": 1}, phases=PHASES)
     trials = make_design(config, PHASES.tied(NATURAL), limits, 0)
     apart = []
