@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixopt.config import token_count
+from mixopt.config import MixedConfig, token_count
 from mixopt.errors import ConfigError
 
 
@@ -26,3 +26,10 @@ def test_a_number_of_tokens_is_at_least_one_and_finite():
         ConfigError, match="--tokens: 'many' is not a number of tokens from 1 to 1e18, such as"
     ):
         token_count("many", "--tokens")
+
+
+def test_a_file_of_a_mixture_is_kept_as_its_weights(tmp_path):
+    (tmp_path / "w.yaml").write_text("weights: {web: 0.25, code: 0.75}\n")
+    parts = {name: {"path": f"{name}.jsonl"} for name in ("code", "web")}
+    mixed = MixedConfig(domains=parts, mixture=str(tmp_path / "w.yaml"))
+    assert mixed.shares == {"code": 0.75, "web": 0.25}
