@@ -121,6 +121,7 @@ class Objective:
         families: Names of measured evaluation domains by family, where a mean is of families.
         leave_out: `noise` where losses that the trials cannot tell apart are left out.
         left_out: These losses; they come from trials (`without`).
+        items: Questions behind each metric that is the share of them that was answered right.
 
     Raises:
         ConfigError: An evaluation domain that is not there, losses and metrics of which higher
@@ -142,9 +143,11 @@ class Objective:
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     leave_out: LeaveOut | None = None
     left_out: tuple[str, ...] = ()
+    items: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for place, names in ((self.kind, self.weights), ("direction", self.higher)):
+        named = ((self.kind, self.weights), ("direction", self.higher), ("items", self.items))
+        for place, names in named:
             for name in names:
                 if name not in self.evaluation:
                     near = did_you_mean(name, self.evaluation)
@@ -171,6 +174,7 @@ class Objective:
             config.scale,
             families=found.families,
             leave_out="noise" if config.noise == "leave_out" else None,
+            items=found.items,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -210,7 +214,9 @@ class Objective:
 
     def of(self, kind: Kind, weights: Mapping[str, float], scale: Scale = "none") -> Objective:
         """Return another objective over the same losses, in the same unit and directions."""
-        return Objective(self.evaluation, kind, weights, self.unit, self.higher, scale)
+        return Objective(
+            self.evaluation, kind, weights, self.unit, self.higher, scale, items=self.items
+        )
 
     @property
     def needs_trials(self) -> bool:
@@ -234,7 +240,19 @@ class Objective:
     def over(self, evaluation: Sequence[str]) -> Objective:
         """Return the same objective over some evaluation domains, the measured ones among them."""
         higher = tuple(name for name in self.higher if name in evaluation)
-        return replace(self, evaluation=tuple(evaluation), higher=higher)
+        items = {name: count for name, count in self.items.items() if name in evaluation}
+        return replace(self, evaluation=tuple(evaluation), higher=higher, items=items)
+
+    def item_errors(self, values_NM: ArrayLike) -> Array:
+        """Return the binomial deviation of each share of right answers; nan of other losses.
+
+        It is that of another draw of the questions. Runs that answer the same questions differ by
+        less: what makes a question hard is the same for all of them.
+        """
+        counts_M = np.array([self.items.get(name, np.nan) for name in self.evaluation])
+        shares_NM = np.asarray(values_NM, dtype=np.float64)
+        spread: Array = np.sqrt(np.maximum(shares_NM * (1.0 - shares_NM), 0.0) / counts_M)
+        return spread
 
     @property
     def signs(self) -> Array:

@@ -428,6 +428,7 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
         ("bounds", single, domains, "domain"),
         ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
         ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
+        ("floors", limits.floors, config.losses, KIND),
     ):
         place: Location = ("constraints", *field.split("."))
         faults = [(pattern, choice_fault(pattern, names, kind)) for pattern in patterns]

@@ -400,8 +400,10 @@ class GuardrailsConfig(Section):
     """By how much losses may be predicted worse than a reference mixture makes them."""
 
     reference: Compared = Field("natural", description="mixture that losses are compared with")
-    margin: Margin | None = Field(
-        None, description="for every evaluation domain, in objective.unit"
+    margin: Margin | Literal["noise"] | None = Field(
+        None,
+        description="for every evaluation domain, in objective.unit; noise: what the seed and the"
+        " questions of one run change",
     )
     targets: dict[str, Margin] = Field(
         default_factory=dict, description="by evaluation domain or glob; overrides margin"
@@ -452,6 +454,11 @@ class ConstraintsConfig(Section):
         None, description="minimum entropy of the proposal in nats; log K is that of K equal shares"
     )
     guardrails: GuardrailsConfig | None = None
+    floors: dict[str, float] = Field(
+        default_factory=dict,
+        description="worst prediction that is allowed, by evaluation domain or glob; of a loss"
+        " the most",
+    )
 
     def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
         """Return the minimum and the maximum of each domain that has bounds or is dropped.

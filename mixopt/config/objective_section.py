@@ -109,6 +109,10 @@ class ObjectiveConfig(Section):
     direction: dict[str, Literal["lower", "higher"]] = Field(
         default_factory=dict, description="what is better, by evaluation domain or glob; lower"
     )
+    items: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="questions behind a metric that is the share answered right, by name or glob",
+    )
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
@@ -182,22 +186,27 @@ class ChosenLosses:
     weights: Mapping[str, float]
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     higher: tuple[str, ...] = ()
+    items: Mapping[str, int] = field(default_factory=dict)
 
 
 def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenLosses:
     """Return the losses that an objective's names and globs choose, and their weights."""
     for place, message in objective_faults(config, evaluation):
         raise ConfigError(f"{dotted(place)}: {message}")
+    items = one_value(config.items, evaluation, "objective.items", KIND)
     directions = {name: _usual_direction(name) for name in evaluation}
+    directions |= dict.fromkeys(items, "higher")
     directions |= one_value(config.direction, evaluation, "objective.direction", KIND)
     higher = tuple(name for name, which in directions.items() if which == "higher")
     if config.target is not None:
-        return ChosenLosses("target", {chosen(config.target, evaluation)[0]: 1.0}, higher=higher)
+        weights = {chosen(config.target, evaluation)[0]: 1.0}
+        return ChosenLosses("target", weights, {}, higher, items)
     if config.worst is not None:
         worst = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
-        return ChosenLosses("worst", dict.fromkeys(worst, 1.0), higher=higher)
+        return ChosenLosses("worst", dict.fromkeys(worst, 1.0), {}, higher, items)
     if config.mean is not None:
-        return ChosenLosses("mean", _shares(_weights(config.mean, evaluation)), higher=higher)
+        weights = _shares(_weights(config.mean, evaluation))
+        return ChosenLosses("mean", weights, {}, higher, items)
     members = _members(config, evaluation)
     shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
     weights = {
@@ -206,7 +215,7 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
         for name, share in _shares(inner).items()
     }
     families = {family: tuple(inner) for family, inner in members.items()}
-    return ChosenLosses("mean", weights, families, higher)
+    return ChosenLosses("mean", weights, families, higher, items)
 
 
 def _usual_direction(loss: str) -> str:
@@ -217,8 +226,9 @@ def _usual_direction(loss: str) -> str:
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
     """Find names that are not there, globs that match nothing, and what two globs disagree on."""
     unmatched = False
-    directions = [(("objective", "direction"), name, True) for name in config.direction]
-    for place, pattern, is_key in (*_patterns(config), *directions):
+    values: dict[str, Mapping[str, Any]] = {"direction": config.direction, "items": config.items}
+    keys = [(("objective", field), name, True) for field, own in values.items() for name in own]
+    for place, pattern, is_key in (*_patterns(config), *keys):
         fault = choice_fault(pattern, evaluation, KIND)
         if fault is not None:
             unmatched = True
@@ -232,9 +242,10 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
             f" {found[1]!r}; for their mean: mean: {{{config.target!r}: 1}}"
         )
         yield ("objective", "target"), message
-    fault = value_fault(config.direction, evaluation)
-    if fault is not None:
-        yield ("objective", "direction"), fault
+    for field_name, own in values.items():
+        fault = value_fault(own, evaluation)
+        if fault is not None:
+            yield ("objective", field_name), fault
     yield from _family_faults(config, evaluation)
 
 

@@ -1,7 +1,13 @@
 from .capped_simplex import CappedSimplex as CappedSimplex
 from .constraints import Constraints as Constraints
 from .convex_set import Allowed as Allowed, ConvexSet as ConvexSet, limits_of as limits_of
-from .guardrails import BASE as BASE, MISSED as MISSED, Guardrails as Guardrails, Guards as Guards
+from .guardrails import (
+    BASE as BASE,
+    FLOOR as FLOOR,
+    MISSED as MISSED,
+    Guardrails as Guardrails,
+    Guards as Guards,
+)
 from .limits import (
     ConvexLimit as ConvexLimit,
     LinearLimit as LinearLimit,

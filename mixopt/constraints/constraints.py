@@ -127,9 +127,6 @@ class Constraints:
                 `target_tokens`, or a reference that cannot be read.
             InfeasibleError: No mixture meets the limits.
         """
-        rails = config.guardrails
-        if rails is not None:
-            parts = (rails.reference, rails.margin, rails.targets, rails.experts is not None, base)
         found = cls(
             tuple(inventory),
             (
@@ -139,7 +136,7 @@ class Constraints:
             ),
             tuple(_convex(config, inventory)),
             tuple(_proportions(config, inventory)),
-            None if rails is None else Guardrails(*parts),
+            _guardrails(config, base),
         )
         return found if phases is None else found._by_phase(phases)
 
@@ -294,10 +291,11 @@ class Constraints:
         rows += [(one.text, one.source) for one in self.convex]
         if self.guardrails is not None:
             own = self.guardrails
-            worse = list(own.targets.items())
+            worse: list[tuple[str, float | str]] = list(own.targets.items())
             worse += [] if own.margin is None else [("every other loss", own.margin)]
-            words = [
-                f"{name} at most {margin:g} worse than {own.reference}" for name, margin in worse
+            words = [f"{name}: floor {value:g}" for name, value in own.floors.items()]
+            words += [
+                f"{name} at most {margin} worse than {own.reference}" for name, margin in worse
             ]
             rows += [(one, GUARDRAILS) for one in words or ["experts do not collapse"]]
         return html_table(("limit", "field"), rows)
@@ -428,6 +426,15 @@ class _System:
             np.ones(domains),
             np.array(gives),
         )
+
+
+def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
+    """Return what holds predictions: guardrails, floors, or both."""
+    rails, floors = config.guardrails, config.floors
+    if rails is None:
+        return Guardrails("natural", floors=floors) if floors else None
+    has_experts = rails.experts is not None
+    return Guardrails(rails.reference, rails.margin, rails.targets, has_experts, base, floors)
 
 
 def _bounds(config: ConstraintsConfig, domains: tuple[str, ...]) -> Iterator[LinearLimit]:

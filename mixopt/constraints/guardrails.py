@@ -3,6 +3,7 @@
 What is worse follows the objective's directions. Both sides are predictions of one regressor, so
 that what it gets wrong everywhere cancels. The exception is `base`, the checkpoint that all trials
 begin with: its losses are measured, and what is held against them is what training forgets.
+A floor is the worst value that a loss or a metric may be predicted to have, whatever the reference.
 Guardrails hold a proposal, and only a search can tell whether they can be kept: they are limits on
 predictions, not on weights.
 
@@ -20,11 +21,14 @@ import numpy as np
 from mixopt.constraints.limits import up
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
-from mixopt.system import Array, one_value
+from mixopt.system import Array, BoolArray, one_value
 
 Reference = Literal["natural", "uniform", "best_trial", "base"]
 BASE: Reference = "base"
 SOURCE = "constraints.guardrails"
+FLOORS = "constraints.floors"
+FLOOR = "the floor"
+NOISE: Literal["noise"] = "noise"  # a margin: what a run's seed and its questions may change
 MISSED = 1e-7  # by which a guardrail may be missed
 NEAR = 1e-4  # of its margin within which a guardrail counts as holding
 MIN_MARGIN = 1e-5  # in the unit of the losses, where the margin is small; a search keeps some room
@@ -36,19 +40,24 @@ class Guardrails:
 
     Attributes:
         reference: The mixture that is compared with.
-        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none.
+        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none;
+            `noise` for each loss's own, which trials tell (`with_noise`).
         targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
             (mixopt.proposals.request).
         base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
             None where that is not measured yet.
+        floors: The worst value, by evaluation domain or glob; of a loss the most.
+        noise: What `noise` stands for, by evaluation domain; none before there are trials.
     """
 
     reference: Reference
-    margin: float | None = None
+    margin: float | Literal["noise"] | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     experts: bool = False
     base: Mapping[str, float] | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mixture(self) -> str:
@@ -72,7 +81,19 @@ class Guardrails:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
         own = one_value(self.targets, evaluation, f"{SOURCE}.targets", "evaluation domain")
         margins = {name: own.get(name, self.margin) for name in evaluation}
-        return {name: margin for name, margin in margins.items() if margin is not None}
+        known = {name: margin for name, margin in margins.items() if margin is not None}
+        return {
+            name: self.noise.get(name, 0.0) if margin == NOISE else float(margin)
+            for name, margin in known.items()
+        }
+
+    def floors_of(self, evaluation: Sequence[str]) -> dict[str, float]:
+        """Return the floor of each evaluation domain that has one, in the order of `evaluation`."""
+        return one_value(self.floors, evaluation, FLOORS, "evaluation domain")
+
+    def with_noise(self, noise: Mapping[str, float]) -> Guardrails:
+        """Return the guardrails with what trials tell of the noise of each loss."""
+        return replace(self, noise=dict(noise)) if self.margin == NOISE else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +101,15 @@ class Guards:
     """Guardrails on the predictions of a regressor.
 
     Attributes:
-        names: Guarded evaluation domains.
+        names: Guarded evaluation domains; those with floors come last.
         columns: Their positions among the regressor's losses.
         signs_G: 1 where lower is better, -1 where higher is.
         margins_G: The most by which each may be worse.
         reference_D: The mixture that is compared with.
         reference: What it is called.
-        base_M: Measured losses that are compared with in its place; None where there are none.
+        fixed_G: What is compared with where that is no prediction: what the checkpoint loses,
+            and floors; nan elsewhere.
+        floors_G: Which are floors.
     """
 
     names: tuple[str, ...]
@@ -95,30 +118,40 @@ class Guards:
     margins_G: Array
     reference_D: Array
     reference: str
-    base_M: Array | None = None
+    fixed_G: Array
+    floors_G: BoolArray
 
     @classmethod
     def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
         """Return guardrails on the losses that an objective is over."""
         margins = rails.margins(objective.evaluation)
-        columns = tuple(objective.evaluation.index(name) for name in margins)
+        floors = rails.floors_of(objective.evaluation)
+        names = (*margins, *floors)
+        columns = tuple(objective.evaluation.index(name) for name in names)
+        base_M = rails.base_losses(objective.evaluation)
+        guarded = columns[: len(margins)]
+        base_G = np.full(len(margins), np.nan) if base_M is None else base_M[list(guarded)]
         return cls(
-            tuple(margins),
+            names,
             columns,
             objective.signs[list(columns)],
-            np.array(list(margins.values())),
+            np.array([*margins.values(), *[0.0] * len(floors)]),
             reference_D,
             rails.reference,
-            rails.base_losses(objective.evaluation),
+            np.array([*base_G, *floors.values()]),
+            np.arange(len(names)) >= len(margins),
         )
 
     def compared(self, predict: Callable[[Array], Array]) -> Array:
-        """Return the losses that others are compared with, shape (M,)."""
-        return predict(self.reference_D[None])[0] if self.base_M is None else self.base_M
+        """Return what each guarded loss is compared with, shape (G,)."""
+        if not np.isnan(self.fixed_G).any():
+            return self.fixed_G
+        reference_G = predict(self.reference_D[None])[0][list(self.columns)]
+        return np.where(np.isnan(self.fixed_G), reference_G, self.fixed_G)
 
-    def excess(self, losses_NM: Array, reference_M: Array) -> Array:
+    def excess(self, losses_NM: Array, compared_G: Array) -> Array:
         """Return how far beyond its margin each is, shape (N, G); below 0 where it is within."""
-        worse_NG = (losses_NM - reference_M)[:, list(self.columns)] * self.signs_G
+        worse_NG = (losses_NM[:, list(self.columns)] - compared_G) * self.signs_G
         excess: Array = worse_NG - self.margins_G
         return excess
 
@@ -130,8 +163,12 @@ class Guards:
     def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:
         """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
-            f"{self.names[place]}: predicted to be {self.margins_G[place] + excess_G[place]:.4g} "
-            f"worse than with {self.reference}; {SOURCE} allows {self.margins_G[place]:g}; allow"
+            f"{self.names[place]}: predicted to be {self._reached(place, excess_G[place]):.4g};"
+            f" {FLOORS} asks for {self._asked(place)}"
+            if self.floors_G[place]
+            else f"{self.names[place]}: predicted to be"
+            f" {self.margins_G[place] + excess_G[place]:.4g} worse than with {self.reference};"
+            f" {SOURCE} allows {self.margins_G[place]:g}; allow"
             f" targets: {self._enough(place, excess_G[place])}"
             for place in np.flatnonzero(excess_G > tolerance).tolist()
         ]
@@ -145,6 +182,8 @@ class Guards:
             columns=tuple(self.columns[g] for g in rows),
             signs_G=self.signs_G[rows],
             margins_G=self.margins_G[rows],
+            fixed_G=self.fixed_G[rows],
+            floors_G=self.floors_G[rows],
         )
 
     def conflict(
@@ -157,6 +196,15 @@ class Guards:
             held_by: Limits that are active there.
             alone: How far each one is broken, by position, where it alone gives way.
         """
+        held = f", within {'; '.join(held_by)}" if held_by else ""
+        low = np.flatnonzero((excess_G > MISSED) & self.floors_G).tolist()
+        if low:
+            asked = [f"{self.names[g]} {self._asked(g)}" for g in low]
+            reached = [f"{self.names[g]} {self._reached(g, excess_G[g]):.4g}" for g in low]
+            return (
+                f"no mixture was found that satisfies {FLOORS} ({', '.join(asked)}): the nearest is"
+                f" predicted to reach {', '.join(reached)}{held}; set floors that trials reach"
+            )
         broken = np.flatnonzero(excess_G > MISSED).tolist()
         worse_G = self.margins_G + excess_G
         worse = [f"{self.names[g]} {worse_G[g]:.4g}" for g in broken]
@@ -164,7 +212,6 @@ class Guards:
         together = ", ".join(f"{self.names[g]}: {up(float(worse_G[g]))}" for g in broken)
         needed = [self._enough(g, excess) for g, excess in (alone or {}).items()]
         allow = ", or ".join(f"targets: {one}" for one in needed or [f"{{{together}}}"])
-        held = f", within {'; '.join(held_by)}" if held_by else ""
         return (
             f"no mixture was found that satisfies {SOURCE} ({', '.join(allowed)} worse than "
             f"{self.reference}): the nearest is predicted to be worse by "
@@ -175,7 +222,17 @@ class Guards:
         """Write the margin at which one guardrail would be kept."""
         return f"{{{self.names[place]}: {up(float(self.margins_G[place] + excess))}}}"
 
+    def _reached(self, place: int, excess: float) -> float:
+        return float(self.fixed_G[place] + self.signs_G[place] * excess)
+
+    def _asked(self, place: int) -> str:
+        side = "at most" if self.signs_G[place] > 0 else "at least"
+        return f"{side} {self.fixed_G[place]:g}"
+
     def _named(self, place: int) -> str:
+        if self.floors_G[place]:
+            sign = "<=" if self.signs_G[place] > 0 else ">="
+            return f"{self.names[place]} {sign} {self.fixed_G[place]:g} ({FLOORS})"
         margin = self.margins_G[place]
         beyond = f" {'+' if self.signs_G[place] > 0 else '-'} {margin:.3g}" if margin else ""
         sign = "<=" if self.signs_G[place] > 0 else ">="

@@ -8,11 +8,13 @@ from .competition import (
 from .cross_validation import (
     grouped_folds as grouped_folds,
     out_of_fold as out_of_fold,
+    rank_correlations as rank_correlations,
     row_groups as row_groups,
     spearman as spearman,
     splits as splits,
 )
 from .evaluation import evaluate as evaluate
+from .factors import Factor as Factor, Offer as Offer
 from .fit_data import (
     FitData as FitData,
     ModelSize as ModelSize,
@@ -30,12 +32,8 @@ from .held_out import (
     replicate_spread as replicate_spread,
 )
 from .intervals import conformal_quantile as conformal_quantile
-from .loss_readiness import (
-    FitReadiness as FitReadiness,
-    LossReadiness as LossReadiness,
-    readiness as readiness,
-)
 from .pilots import aimed as aimed, aligned as aligned
+from .power import ArmPower as ArmPower, power as power
 from .regressor import (
     OFTEN as OFTEN,
     Abilities as Abilities,
@@ -56,4 +54,10 @@ from .regressor import (
     supports_repetition as supports_repetition,
     supports_saving as supports_saving,
     supports_sizes as supports_sizes,
+)
+from .signal import (
+    FitReadiness as FitReadiness,
+    LossReadiness as LossReadiness,
+    noise_of as noise_of,
+    readiness as readiness,
 )

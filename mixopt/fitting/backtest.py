@@ -30,8 +30,8 @@ from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.cross_validation import grouped_folds, spearman_within
 from mixopt.fitting.fit_data import TrialSizes
 from mixopt.fitting.held_out import OBJECTIVE, controls
-from mixopt.fitting.loss_readiness import LossReadiness
 from mixopt.fitting.regressor import Learner, fit_regressor, make_regressor
+from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import Readiness, Trials, listed, loss_column, readiness_of, settled

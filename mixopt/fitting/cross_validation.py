@@ -8,6 +8,7 @@ Shapes: N trials, D domains, M targets.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -63,6 +64,24 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     if any(np.ptp(rank) == 0 for rank in ranks):
         return None
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+LEVEL = 1.6449  # standard deviations below which 5% of a normal distribution lies
+
+
+def fisher(rank: float) -> float:
+    """Return the correlation on Fisher's scale, where its error is nearly normal."""
+    return math.atanh(min(max(rank, -1 + 1e-12), 1 - 1e-12))
+
+
+def rank_error(rank: float, mixtures: int) -> float:
+    """Return a rank correlation's standard error on Fisher's scale (Bonett and Wright 2000)."""
+    return math.sqrt((1 + rank**2 / 2) / (mixtures - 3))
+
+
+def lower_bound(rank: float, mixtures: int) -> float:
+    """Return the 95% lower bound of a rank correlation over at least 4 mixtures."""
+    return math.tanh(fisher(rank) - LEVEL * rank_error(rank, mixtures))
 
 
 def rank_correlations(left_ND: Array, right_NM: Array) -> Array:

@@ -69,6 +69,7 @@ def objective_over(
     unit: Unit,
     direction: Mapping[str, Direction] | None = None,
     scale: Scale = "none",
+    items: Mapping[str, int] | None = None,
 ) -> Objective:
     """Return an objective over the available losses."""
     if isinstance(given, Objective):
@@ -87,6 +88,7 @@ def objective_over(
     weights = requested_patterns(given) or dict.fromkeys(evaluation, 1.0)
     plain = _combination(weights, evaluation, scale)
     plain |= {"unit": unit, "direction": dict(direction or {}), "scale": scale}
+    plain["items"] = dict(items or {})
     return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
 
 

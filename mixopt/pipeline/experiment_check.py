@@ -18,6 +18,7 @@ from mixopt.pipeline.experiment_cost import (
     evaluation_tokens,
     known_sizes,
     largest_weights,
+    planned_arms,
     proxy_parameters,
     scoring_cost,
     shortage_line,
@@ -76,6 +77,7 @@ class Check:
             "training": [asdict(part) for part in costs.parts],
             "tokens": costs.tokens,
             "scoring": None if self.scoring is None else asdict(self.scoring),
+            "arms": {name: asdict(one) for name, (_, one) in planned_arms(self.config).items()},
             "parameters": costs.parameters,
             "flops": costs.flops,
             "tokens_per_second": costs.tokens_per_second,
@@ -98,6 +100,7 @@ class Check:
         facts.append(("total", self._total()))
         if self.scoring is not None:
             facts.append(("scores", self.scoring.describe()))
+        facts += [("arms", line) for line, _ in planned_arms(self.config).values()]
         facts.append(("trains on", self._place()))
         if costs.seconds is not None:
             speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s per worker"

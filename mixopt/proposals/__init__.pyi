@@ -32,6 +32,7 @@ from .request import (
     ConstraintsLike as ConstraintsLike,
     ProposalRequest as ProposalRequest,
     RiskLike as RiskLike,
+    with_noise as with_noise,
 )
 from .rounds import (
     Batch as Batch,

@@ -15,7 +15,7 @@ Shapes: D domains, B refits, K compared mixtures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -346,12 +346,14 @@ class Forecast:
         broken: Limits that the mixture breaks, by how much, and what would allow it, a line each.
         costs: Predicted change against the natural mixture of each loss that the objective does
             not measure, above 0 where it gets worse, the largest first.
+        shares: Metrics that are shares of right answers, which are written in points.
     """
 
     predicted: Proposal
     limits: tuple[str, ...]
     broken: tuple[str, ...]
     costs: Mapping[str, Interval]
+    shares: Collection[str] = ()
 
     @property
     def mixture(self) -> Mixture:
@@ -387,7 +389,8 @@ def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
     )
     costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
     limits = request.constraints
-    return Forecast(forecast, limits.in_force, (*limits.violations(mixture), *guarded), costs)
+    broken = (*limits.violations(mixture), *guarded)
+    return Forecast(forecast, limits.in_force, broken, costs, tuple(fit.objective.items))
 
 
 def _broken_guards(fit: Fit, guards: Guards, mixture: Mixture) -> list[str]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mixopt.constraints import BASE
+from mixopt.constraints import BASE, FLOOR
 from mixopt.mixture import Mixture, Phases, largest_shares
 from mixopt.objective import UNITS
 from mixopt.proposals.baselines import FullRun
@@ -46,6 +46,7 @@ from mixopt.proposals.proposal import (
     weights_content,
     write_sealed_mixture,
 )
+from mixopt.proposals.request import with_noise
 from mixopt.proposals.validation import Comparison, Validation
 from mixopt.system import StateFields, __version__
 
@@ -354,13 +355,19 @@ class Decision:
 
     def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
         """Return each guarded domain, its margin, and the difference from the reference."""
-        rails = self.constraints.guardrails
-        known = [*self.validation.mixtures, *([BASE] if rails and rails.base else [])]
-        if rails is None or rails.reference not in known:
+        rails = with_noise(self.constraints, self.fit).guardrails
+        if rails is None:
             return []
+        evaluation = self.validation.objective.evaluation
+        known = [*self.validation.mixtures, *([BASE] if rails.base else [])]
+        margins = rails.margins(evaluation) if rails.reference in known else {}
         pairs = [
             (target, margin, self._compared(rails, target, name))
-            for target, margin in rails.margins(self.validation.objective.evaluation).items()
+            for target, margin in margins.items()
+        ]
+        pairs += [
+            (target, 0.0, self.validation.compare_with(FLOOR, floor, target, of=name))
+            for target, floor in rails.floors_of(evaluation).items()
         ]
         return [
             (target, margin, one)

@@ -25,7 +25,7 @@ from mixopt.config import (
 )
 from mixopt.constraints import Constraints, Guards
 from mixopt.errors import ConfigError
-from mixopt.fitting import ObjectiveLike, objective_over
+from mixopt.fitting import ObjectiveLike, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
 from mixopt.objective import Direction, Objective
 from mixopt.system import Array
@@ -115,6 +115,9 @@ class ProposalRequest:
     goal: Objective | None = None
     phases: Phases | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "constraints", with_noise(self.constraints, self.fit))
+
     @classmethod
     def of(
         cls,
@@ -192,16 +195,26 @@ class ProposalRequest:
     def needed_columns(self) -> list[int]:
         """Positions of the losses that the objective and guardrails depend on."""
         rails, evaluation = self.constraints.guardrails, self.objective.evaluation
-        guarded = [] if rails is None else rails.margins(evaluation)
+        guarded = (
+            [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
+        )
         names = dict.fromkeys([*self.objective.measured, *guarded])
         return [evaluation.index(name) for name in names]
 
     def guards(self, objective: Objective) -> Guards | None:
         """Return the guardrails on the losses that an objective is over; None for none."""
-        rails = self.constraints.guardrails
-        if rails is None or not rails.margins(self.objective.evaluation):
+        rails, evaluation = self.constraints.guardrails, self.objective.evaluation
+        if rails is None or not (rails.margins(evaluation) or rails.floors_of(evaluation)):
             return None
         return Guards.on(objective, rails, self.compared[rails.mixture].array)
+
+
+def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
+    """Return constraints whose guardrails know the noise of the trials where they ask for it."""
+    rails = constraints.guardrails
+    if rails is None or rails.margin != "noise" or rails.noise:
+        return constraints
+    return replace(constraints, guardrails=rails.with_noise(noise_of(fit)))
 
 
 def _allowed(

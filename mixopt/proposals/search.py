@@ -154,8 +154,8 @@ class Problem:
         """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
         if self.guards is None:
             return np.zeros((len(weights_ND), 0))
-        reference_M = self.guards.compared(self.losses)
-        return self.guards.excess(self.losses(weights_ND), reference_M)
+        compared_G = self.guards.compared(self.losses)
+        return self.guards.excess(self.losses(weights_ND), compared_G)
 
     def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
         """Return values, and the most by which a guardrail is broken, shape (N,) each."""
@@ -172,8 +172,8 @@ class Problem:
         if self.avoided is not None:
             excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
         if self.guards is not None:
-            reference_M = self.guards.compared(self.losses)
-            broken_NG = self.guards.excess(losses_NM, reference_M)
+            compared_G = self.guards.compared(self.losses)
+            broken_NG = self.guards.excess(losses_NM, compared_G)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
         return value_N, excess_N
 
@@ -440,10 +440,10 @@ def _of_weights(smooth: DifferentiableFunction, domains: int) -> DifferentiableF
 
 def _guards(problem: Problem, guards: Guards, room: float) -> DifferentiableFunction:
     """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
-    reference_M = guards.compared(problem.losses)
+    compared_G = guards.compared(problem.losses)
     signs_G1 = guards.signs_G[:, None]
     return DifferentiableFunction(
-        lambda w: -guards.excess(problem.losses(w[None]), reference_M)[0] - room,
+        lambda w: -guards.excess(problem.losses(w[None]), compared_G)[0] - room,
         lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
     )
 

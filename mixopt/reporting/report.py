@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
-from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, named
@@ -28,6 +28,7 @@ from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
 from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
+from mixopt.reporting.tables import signal_tables
 from mixopt.reporting.terminal import (
     CHECKPOINT,
     GAIN_COLUMNS,
@@ -128,11 +129,33 @@ def _fit(run: Run, pictures: Pictures) -> Section:
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit)
+    body += _signal(fit)
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
     body += pictures.show("responses", plot_responses(fit, run.proposal), about)
     return Section("fit", "What the fit knows", body)
+
+
+def _signal(fit: Fit) -> Markup:
+    """Show which metrics follow the mixture, and other objectives that could be ranked by."""
+    found = readiness(fit)
+    rows = [
+        (
+            "the objective" if one is found.objective else one.name,
+            "" if one.noise_share is None else share_text(one.noise_share),
+            share_text(one.followed),
+            rank_text(one.spearman),
+            one.verdict,
+        )
+        for one in (found.objective, *found.losses)
+    ]
+    columns = ("loss", "noise, of variance", "follows the mixture", "Spearman", "arms")
+    caption = "What of each loss the mixture decides, held out."
+    body = heading("What can be ranked") + table(columns, rows, caption=caption, texts=[4])
+    for title, names, lines in signal_tables(found):
+        body += table(names, lines, caption=f"{title}.", texts=[len(names) - 1])
+    return body
 
 
 def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:

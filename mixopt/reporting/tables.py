@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 MIN_NAME = 20  # columns of a word that is never cut
 GAP = 2  # spaces between columns
 MARGIN = "  "
+MAX_LOADINGS = 6  # metrics that a factor's row names
 MAX_STAGES = 6  # stages whose shares are shown side by side; of more the first and the last
 READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 READINESS_COLUMNS = (
     "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
-    "Spearman, lower bound", "control", "most correlated with", "state",
+    "Spearman, lower bound", "control", "most correlated with", "noise, of variance",
+    "follows the mixture", "adds to own share", "state", "arms",
 )  # fmt: skip
 READINESS_MEANING = (
     "weight: in the objective; Spearman: rank correlation on held-out folds, lower bound: 95%",
@@ -41,6 +43,10 @@ READINESS_MEANING = (
     "ratio: the spread beyond the noise, divided by the noise; lower bound: 95%",
     "control: the best Spearman among own share, distance from uniform and nearest trial",
     "most correlated with: the training domain whose own loss correlates most",
+    "noise, of variance: by seeds; by the number of questions it is the most that it can be",
+    "follows the mixture: share of the variance that held-out predictions explain",
+    "adds to own share: in how many of 100 resamples the fit ranks better than one domain's share",
+    "arms: ranked (two are in the right order 3 times in 4), only the ends of them, or not at all",
 )
 OF_RATIOS = (
     "ready: the lower bound is 1 or more, and no control ranks held-out trials better",
@@ -253,10 +259,30 @@ def readiness_text(found: FitReadiness) -> str:
     columns = [READINESS_COLUMNS[place] for place in known]
     table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
     meaning = (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
+    others = [table_text(*one, texts=one[1][-1:]) for one in signal_tables(found)]
     gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
     return "\n".join(
-        [table, found.replicates.describe(), *meaning, *(gone if found.left_out else [])]
+        [table, found.replicates.describe(), *meaning, *(gone if found.left_out else []), *others]
     )
+
+
+def signal_tables(found: FitReadiness) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Yield factors of the metrics and objectives that are offered: title, columns, rows."""
+    rows = []
+    for number, factor in enumerate(found.factors, 1):
+        largest = sorted(factor.loadings.items(), key=lambda one: -abs(one[1]))[:MAX_LOADINGS]
+        loads = ", ".join(f"{name} {load:+.2f}" for name, load in largest)
+        rows.append([str(number), share_text(factor.share), rank_text(factor.spearman), loads])
+    if rows:
+        columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
+        yield "What the metrics have in common, most of the mixture first", columns, rows
+    rows = [
+        [one.name, rank_text(one.spearman), rank_text(one.ranks_current), one.reason]
+        for one in found.offers
+    ]
+    if rows:
+        columns = ("objective", "Spearman", "Spearman with the present one", "why")
+        yield "Objectives that these trials could be ranked by, on held-out folds", columns, rows
 
 
 def _readiness_row(one: LossReadiness) -> list[str]:
@@ -272,5 +298,9 @@ def _readiness_row(one: LossReadiness) -> list[str]:
         *ranks,
         rank_text(one.control and one.control[1]),
         f"{nearest[0]} {nearest[1]:.2f}" if nearest and one.domains else "",
+        "" if one.noise_share is None else share_text(one.noise_share),
+        share_text(one.followed),
+        "" if one.better is None else f"{100 * one.better:.0f}",
         one.state,
+        one.verdict,
     ]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mixopt.constraints import BASE
+from mixopt.constraints import BASE, FLOOR
 from mixopt.fitting import readiness
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
@@ -22,6 +22,7 @@ from mixopt.proposals import (
     baseline_breaks,
     is_proposal,
     named,
+    with_noise,
 )
 from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses
@@ -158,12 +159,17 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
-    rails = run.constraints.guardrails
+    rails = with_noise(run.constraints, run.fit).guardrails
     if rails is None:
         return ()
     validation, chosen = run.validation, run.recommendation.chosen
-    lines = []
-    for target, margin in rails.margins(validation.objective.evaluation).items():
+    evaluation = validation.objective.evaluation
+    lines = [
+        f"{target}: {loss_text(validation.mean(chosen, target))}, {FLOOR} is {floor:g}"
+        for target, floor in rails.floors_of(evaluation).items()
+        if (one := validation.compare_with(FLOOR, floor, target, of=chosen)) and one.mean > 0
+    ]
+    for target, margin in rails.margins(evaluation).items():
         if rails.reference in validation.mixtures:
             one = validation.compare(rails.reference, target, of=chosen)
         elif rails.base is not None:
@@ -224,7 +230,12 @@ def forecast_lines(forecast: Forecast) -> str:
     """Return the tables of a mixture, its losses and gains, and the constraints that it breaks."""
     found = forecast.predicted
     unit, value = UNITS[found.unit], found.predicted_objective
-    losses = [(name, f"{loss.value:.4f}", _ends(loss)) for name, loss in found.losses.items()]
+    losses = [
+        (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
+        if name in forecast.shares
+        else (name, f"{loss.value:.4f}", _ends(loss))
+        for name, loss in found.losses.items()
+    ]
     gains = [
         (
             f"best trial ({found.best_trial})" if name == "best_trial" else name,

@@ -142,7 +142,8 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     return {
         "reference": guards.reference,
         "weights": guards.reference_D,
-        "base": None if guards.base_M is None else np.nan_to_num(guards.base_M),
+        "fixed": [None if np.isnan(one) else one for one in guards.fixed_G.tolist()],
+        "floors": guards.floors_G.tolist(),
         "targets": list(guards.columns),
         "signs": guards.signs_G,
         "margins": guards.margins_G,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
 WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
+ITEMS = "items/"  # in tables of others: questions behind a metric
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
 MAX_LOSS = 1e100  # either sign; a metric may be any number whose square is one
 MAX_SIZE = 1 << 53  # tokens or parameters
@@ -45,6 +46,7 @@ class TrialRows:
     domains: tuple[str, ...]
     targets: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    items: Mapping[str, int] = field(default_factory=dict)
 
     def weights(self) -> Array:
         """Return the mixtures, shape (N, D); rows add up to 1."""

@@ -37,6 +37,7 @@ from mixopt.errors import MixtureError, TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array, BoolArray, read_table
 from mixopt.trials.columns import (
+    ITEMS,
     LOSS,
     MAX_SIZE,
     WEIGHT,
@@ -354,7 +355,8 @@ def joined_trials(
     left, right, unfinished = finished_rows(left, right, key)
     notes += unfinished
     columns = data_columns(left, key)
-    loss_columns = sorted(data_columns(right, key), key=lambda name: name.startswith(TASK))
+    others = [name for name in data_columns(right, key) if not name.startswith(ITEMS)]
+    loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
     keys = left.column(key)
     weights_ND, losses_NM = left.numbers(columns, keys), right.numbers(loss_columns, keys)
@@ -372,7 +374,8 @@ def joined_trials(
         counts = sizes.get("parameters", [None] * len(keys))
         sizes["seed"] = run_seeds([one.fingerprint for one in points], counts)
     table = _table(keys, points, losses_NM, targets, unit, sizes)
-    return TrialRows(table, domains, targets, tuple(notes))
+    items = _items(right, keys, dict(zip(loss_columns, targets, strict=True)))
+    return TrialRows(table, domains, targets, tuple(notes), items)
 
 
 def without_affixes(
@@ -478,6 +481,25 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
         )
     lengths = dict(zip(columns, lengths_NP[0].tolist(), strict=True))
     return np.array([lengths[f"{PHASE}{phase}"] for phase in phase_of])
+
+
+def _items(table: CellTable, keys: Sequence[str], targets: Mapping[str, str]) -> dict[str, int]:
+    """Return the questions behind each metric, from columns `items/<metric>`."""
+    found = {}
+    for column in (name for name in table.header if name.startswith(ITEMS)):
+        metric = column.removeprefix(ITEMS)
+        name = targets.get(metric, metric)
+        if name not in targets.values():
+            near = did_you_mean(metric, targets.values())
+            raise TrialsError(f"{table.path}: {column}: no metric {metric!r}{near}")
+        counts_N = table.numbers([column], keys)[:, 0]
+        if np.ptp(counts_N) or counts_N[0] < 1 or counts_N[0] % 1:
+            raise TrialsError(
+                f"{table.path}: {column}: is {counts_N.min():g} to {counts_N.max():g}; need one"
+                " whole number, the questions that every run was asked"
+            )
+        found[name] = int(counts_N[0])
+    return found
 
 
 def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:

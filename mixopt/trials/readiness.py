@@ -174,6 +174,7 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
     _check_targets(trials, objective)
     _check_count(trials, folds)
     _check_losses(trials, objective)
+    _check_shares(trials, objective)
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
@@ -257,3 +258,24 @@ def _check_losses(trials: Trials, objective: Objective) -> None:
                 " mixture is better than another on it: check its held-out text, or drop it from"
                 " the evaluation domains"
             )
+
+
+def _check_shares(trials: Trials, objective: Objective) -> None:
+    """Check that metrics with a number of questions are shares of right answers."""
+    names = trials.table["trial"].to_list()
+    for column, target in enumerate(objective.evaluation):
+        if target not in objective.items:
+            continue
+        values_N = trials.losses(objective.unit)[:, column]
+        most = float(values_N.max())
+        row = int(np.argmax(values_N if most > 1.0 else -values_N))
+        if 0.0 <= values_N[row] <= 1.0:
+            continue
+        questions = objective.items[target]
+        counts = bool((values_N % 1.0 == 0.0).all()) and most <= questions
+        hint = "divide by 100 if it is in percent"
+        hint = f"divide counts by {questions}" if counts else hint
+        raise TrialsError(
+            f"objective.items: {target!r} is {values_N[row]:g} in trial {names[row]!r} of"
+            f" {questions} questions; a share of right answers is from 0 to 1: {hint}"
+        )

@@ -65,7 +65,9 @@ def reindexed(
         )
     table = _table(trials, kept_N, new_domains, weights_NE[kept_N])
     added = [f"add {listed(add)}: no trial so far has any, so its effect is unknown"] if add else []
-    return TrialRows(table, new_domains, trials.targets, (*trials.notes, *notes, *added))
+    return TrialRows(
+        table, new_domains, trials.targets, (*trials.notes, *notes, *added), trials.items
+    )
 
 
 def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
@@ -81,7 +83,8 @@ def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
     columns = list(schema(trials.domains, targets))
     table = pl.concat([trials.table.select(columns), other.table.select(columns)])
     every = (*trials.notes, *other.notes, *notes)
-    return TrialRows(table, trials.domains, tuple(targets), every)
+    items = {name: trials.items[name] for name in targets if name in trials.items}
+    return TrialRows(table, trials.domains, tuple(targets), every, items)
 
 
 @dataclass(frozen=True)

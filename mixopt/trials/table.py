@@ -78,6 +78,8 @@ class Trials(TrialRows):
         domains: Names of the domains, in order.
         targets: Names of the evaluation domains, in order.
         notes: What a reader should know of how the table came to be, a line each.
+        items: Questions behind each metric that is a share of right answers, where a table of
+            others has columns `items/<metric>`.
 
     Raises:
         TrialsError: A column is missing or of another type, a name that cannot be one, a trial
@@ -241,7 +243,12 @@ class Trials(TrialRows):
         unit = fitting.fit_unit(self, objective, direction, scale, unit)
         trials = fitting.informative(self, objective, unit)
         aim = fitting.objective_over(
-            trials.targets, objective, unit=unit, direction=direction, scale=scale
+            trials.targets,
+            objective,
+            unit=unit,
+            direction=direction,
+            scale=scale,
+            items=trials.items,
         )
         return fitting.fit_table(
             trials,
@@ -338,7 +345,7 @@ class Trials(TrialRows):
         kept = self.table.filter(pl.col("status") == "finished")
         if kept.is_empty():
             raise TrialsError(self._why_none_finished())
-        return Trials(kept, self.domains, self.targets, self.notes)
+        return replace(self, table=kept)
 
     @property
     def unit(self) -> Unit:
@@ -360,7 +367,8 @@ class Trials(TrialRows):
             if name not in self.targets:
                 near = did_you_mean(name, self.targets)
                 raise TrialsError(f"the trials have no evaluation domain {name!r}{near}")
-        return Trials(self.table, self.domains, tuple(targets), self.notes)
+        items = {name: self.items[name] for name in targets if name in self.items}
+        return replace(self, targets=tuple(targets), items=items)
 
     def joined(self, other: Trials) -> Trials:
         """Return these trials and others on the same domains, over the targets of both.
@@ -396,7 +404,7 @@ class Trials(TrialRows):
 
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""
-        return Trials(self.table, self.domains, self.targets, (*self.notes, *notes))
+        return replace(self, notes=(*self.notes, *notes))
 
     @property
     def phases(self) -> Phases | None:
@@ -428,7 +436,7 @@ class Trials(TrialRows):
 
     @classmethod
     def _of(cls, rows: TrialRows) -> Trials:
-        return cls(rows.table, rows.domains, rows.targets, rows.notes)
+        return cls(rows.table, rows.domains, rows.targets, rows.notes, rows.items)
 
     def _why_none_finished(self) -> str:
         first = self.table.row(0, named=True) if len(self) else {}

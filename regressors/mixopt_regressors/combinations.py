@@ -4,7 +4,9 @@ Every candidate predicts the same folds, in which a mixture and its replicates a
 together. The weights of a target minimise the squared error of the weighted mean on those
 predictions ("stacking": Breiman; van der Laan); they are at least 0 and add up to 1. A few dozen
 trials say little about one target, so each target's errors are pooled with those of all targets,
-which count as `PRIOR` trials. Held-out predictions of the whole (which the intervals are made from)
+which count as `PRIOR` trials, and its weights are pulled towards those that are best for the other
+targets: on noisy ones the members' errors hardly differ, and a pull towards equal weights would
+keep the worse member. Held-out predictions of the whole (which the intervals are made from)
 use weights from the errors of the other folds' trials.
 
 Where inventory and tokens are given and enough trials repeat a domain, the law of epochs is a
@@ -45,7 +47,7 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 CANDIDATES = ("gaussian_process", "skills")
 EPOCHS = "epochs"
 PRIOR = 64.0  # trials that the errors pooled over targets count as
-PULL = 16.0  # chosen on synthetic worlds: more costs accuracy at the size of the trials
+PULL = 16.0  # trials that agreeing with the other targets counts as
 MANY_ROWS = 48  # from which on a fold keeps what was chosen for all targets of all rows together
 MIN_SHARE = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
@@ -310,7 +312,7 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
 def stacking_weights(
     errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
 ) -> Array:
-    """Return convex combinations of least squared error, pulled towards the plain mean."""
+    """Return convex combinations of least squared error, pulled towards those of the others."""
     trials = errors_CNM.shape[1]
     products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials
     squares_MC = np.einsum("mcc->mc", products_MCC)
@@ -318,7 +320,12 @@ def stacking_weights(
     scaled_MCC = products_MCC / scale_M[:, None, None]
     pooled_CC = scaled_MCC.mean(axis=0)
     both_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
-    both_MCC += pull / trials * np.eye(len(pooled_CC))
+    equal_CC = pull / trials * np.eye(len(pooled_CC))
+    others_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
+    shared_MC = np.stack([_least_on_simplex(one_CC + equal_CC) for one_CC in others_MCC])
+    # Times weights that add up to 1, this is what they are apart from those of the others.
+    apart_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
+    both_MCC += pull / trials * np.swapaxes(apart_MCC, 1, 2) @ apart_MCC
     return np.stack([_kept(_least_on_simplex(both_CC), least) for both_CC in both_MCC])
 
 

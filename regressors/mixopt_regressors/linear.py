@@ -1,4 +1,4 @@
-"""Losses as a linear function of the mixture: ordinary least squares on the simplex.
+"""Losses as a linear function: of the mixture by least squares, or of one domain's share.
 
 Weights add up to 1, so an intercept and the weights are collinear. Centred on the trials' mean,
 the solution of least norm is unique, and it exists with fewer trials than domains too. The
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mixopt.fitting import rank_correlations
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
@@ -58,4 +59,40 @@ class LinearRegressor(MixtureRegressor):
         leverage_N = np.einsum("nd,de,ne->n", centered_ND, self.inverse_DD, centered_ND)
         factor_N = np.sqrt(1.0 + 1.0 / self.trials + np.maximum(leverage_N, 0.0))
         std: Array = factor_N[:, None] * self.noise_M
+        return std
+
+
+STEEPEST = 1e-4  # below this share the slope of its root counts as it is here
+
+
+class OwnShareRegressor(LinearRegressor):
+    """A line in the square root of one domain's share: what a fit must beat to add anything.
+
+    The domain of a target is the one whose share ranks its losses best.
+    """
+
+    def gradient(self, weights_D: ArrayLike) -> Array:
+        """Return the slope of each loss by each weight, shape (M, D)."""
+        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
+        slopes: Array = self.slopes_MD / (2.0 * np.sqrt(np.maximum(weights, STEEPEST)))
+        return slopes
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        best_M = np.abs(rank_correlations(weights_ND, losses_NM)).argmax(axis=0)
+        roots_ND = np.sqrt(weights_ND)
+        self.trials = np.array(len(weights_ND))
+        self.center_D, self.means_M = roots_ND.mean(axis=0), losses_NM.mean(axis=0)
+        squares_D = ((roots_ND - self.center_D) ** 2).sum(axis=0)
+        self.inverse_DD = np.diag(1.0 / np.where(squares_D > 0, squares_D, np.inf))
+        slopes_DM = self.inverse_DD @ (roots_ND - self.center_D).T @ (losses_NM - self.means_M)
+        self.slopes_MD = np.where(np.arange(len(slopes_DM)) == best_M[:, None], slopes_DM.T, 0.0)
+        self.noise_M = self._noise(losses_NM, self._predict(weights_ND), rank=1)
+
+    def _predict(self, weights_ND: Array) -> Array:
+        return super()._predict(np.sqrt(np.maximum(weights_ND, 0.0)))
+
+    def _std(self, weights_ND: Array) -> Array:
+        apart_ND = (np.sqrt(np.maximum(weights_ND, 0.0)) - self.center_D) ** 2
+        used_MD = (self.slopes_MD != 0) * np.diag(self.inverse_DD)
+        std: Array = np.sqrt(1.0 + 1.0 / self.trials + apart_ND @ used_MD.T) * self.noise_M
         return std

@@ -96,6 +96,11 @@ COMMANDS = [
     ("propose {0} --pareto a --target b", ["--target and --objective give one proposal"]),
     ("fit {0} --test {0}/large.csv --out f", ["--test takes a fit as it is"]),
     ("fit {0}/large.csv --out f --direction x", ["--direction x", "LOSS=higher"]),
+    ("fit {0}/few.csv {0}/percent.csv --out f", ["'qa' is 54 in", "divide by 100"]),
+    ("fit {0}/few.csv {0}/counts.csv --out f", ["'qa' is 12 in", "divide counts by 20"]),
+    ("fit {0}/few.csv {0}/above.csv --out f", ["'qa' is 54 in", "of 20 questions"]),
+    ("fit {0}/few.csv {0}/other.csv --out f", ["items/aq: no metric 'aq'; known: qa, x"]),
+    ("fit {0}/few.csv {0}/flat.csv --out f --target qa", ["'qa' is 0.5 in all 9 trials"]),
     ("fit {0}/large.csv {0}/losses.csv --out f --at layers=3", ["--at layers=3: expected"]),
     ("fit {0}/few.csv {0}/losses.csv --backtest", ["9 finished runs of 9", "needs 11", "add runs"]),
     ("fit {0}/few.csv {0}/losses.csv --backtest --at tokens=1e9", ["leave out --at"]),
@@ -184,6 +189,8 @@ YAML = [
     ("tasks: {sets: {t: {pth: t.jsonl}}}", "pth: unknown field; did you mean 'path'"),
     ("tasks: {sets: {a/c: t.jsonl}}", "task 'a/c': a name has no '/'"),
     ("tasks: {sets: {t: {path: t.jsonl, family: a/c}}}", "family 'a/c': a name has no '/'"),
+    ("constraints: {floors: {exma: 0.5}}", "constraints.floors.exma: unknown evaluation domain"),
+    ("constraints: {guardrails: {margin: nosie}}", "constraints.guardrails.margin"),
     ("fit: {folds: 1}", "a.yaml:8: fit.folds: should be greater than or equal to 2, got 1"),
     ("fit: {regressors: []}", "fit.regressors: "),
     ("fit: {regressors: [linaer]}", "a.yaml:8: fit.regressors.0: unknown regressor 'linaer'"),
@@ -303,6 +310,12 @@ CHANGED = [
         "a.yaml:7: objective.direction: 'exam' is matched by 'e*' (higher) and by '*m'",
     ),
     ("{target: exam}", "{target: exam, direction: {exam: up}}", "objective.direction.exam: should"),
+    ("{target: exam}", "{target: exam, items: {exma: 9}}", "'exma'; did you mean 'exam'?"),
+    (
+        "{target: exam}",
+        "{target: exam, items: {exam: 0}}",
+        "objective.items.exam: should be greater",
+    ),
     ("{target: exam}", "{target: exam, unit: bits}", "objective.unit: should be"),
     ("{target: exam}", "{target: exam, scale: spread}", "scale: spread is for a mean of losses"),
     (
@@ -453,6 +466,16 @@ PRETRAINING_SETTINGS = [
 ]
 
 
+# Tables of arms: a name, the column of questions, the metric of a row, how many questions.
+ARMS = [
+    ("percent", "items/qa", lambda n: 54 - n + 0.5 * (n > 0), 1000),
+    ("counts", "items/qa", lambda n: 12 - n, 20),
+    ("above", "items/qa", lambda n: 54 - n, 20),
+    ("other", "items/aq", lambda n: n / 10, 20),
+    ("flat", "items/qa", lambda n: 0.5, 20),
+]
+
+
 @pytest.fixture(scope="module")
 def folder(experiment, tmp_path_factory):
     path = tmp_path_factory.mktemp("input")
@@ -464,6 +487,9 @@ def folder(experiment, tmp_path_factory):
     (path / "large.csv").write_text("index,a,b\n" + "".join(f"{n},1e308,1e308\n" for n in range(9)))
     shares = "".join(f"{n},{n / 10},{1 - n / 10}\n" for n in range(9))
     (path / "few.csv").write_text("index,a,b\n" + shares)
+    for name, column, value, items in ARMS:
+        rows = "".join(f"{n},{value(n)},{n}.5,{items}\n" for n in range(9))
+        (path / f"{name}.csv").write_text(f"index,qa,x,{column}\n" + rows)
     (path / "losses.csv").write_text("index,x\n" + "".join(f"{n},{n}\n" for n in range(9)))
     return path
 

@@ -38,7 +38,7 @@ def test_worse_is_above_the_reference_for_a_loss_and_below_it_for_a_score():
     assert one.names == ("law", "score")
     assert one.columns == (1, 2)
     losses_NM = np.array([[9.0, 1.5, 0.5], [0.0, 1.0, 1.0]])
-    excess_NG = one.excess(losses_NM, np.array([0.0, 1.0, 0.7]))
+    excess_NG = one.excess(losses_NM, np.array([1.0, 0.7]))
     np.testing.assert_allclose(excess_NG, [[0.3, 0.1], [-0.2, -0.4]])
 
 

@@ -98,6 +98,26 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
     assert [len(result.curve) for result in results] == [1] * 3
 
 
+@pytest.mark.nightly
+def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_floor(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("trl", reason="trl is absent: make trainers")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    monkeypatch.setenv("PATH", path)
+    config = HOUSE / "examples" / "finetuning" / "finetuning.yaml"
+    small = [one for one in SMALL if "max_bytes" not in one]
+    small += ["constraints.floors={echo_right: 0.01}", "objective.noise=allow"]
+    found = run(config, tmp_path / "run", overrides=small)
+    table = losses(tmp_path / "run")
+    assert table["loss/echo_right"].is_between(0, 1).all()
+    assert table["loss/echo_right"].max() > 0.2
+    assert set(found.objective.higher) == {"echo_right", "next_right"}
+    assert found.fit.objective.items == {"echo_right": 40, "next_right": 40}
+    assert set(found.recommendation.mixture) == {"echo", "next", "chat"}
+    assert found.constraints.guardrails.floors == {"echo_right": 0.01}
+
+
 def test_the_examples_are_as_long_as_they_say():
     text = (HOUSE / "examples" / "own_trainer" / "train.py").read_text()
     assert len(text.splitlines()) <= 60

@@ -144,10 +144,14 @@ function readLimits(data, law) {
       value: (w) => (isKl ? divergence : totalVariation)(w, weights) });
   }
   if (guardrails) {
-    const reference = guardrails.base || law.predict(guardrails.weights);
-    guardrails.targets.forEach((target, g) => found.push({ name: data.targets[target], side: 1,
-      what: `worse than ${guardrails.reference.replace("_", " ")}`, limit: guardrails.margins[g], write: decimals(4),
-      source: "constraints.guardrails", value: (w, losses) => guardrails.signs[g] * (losses[target] - reference[target]) }));
+    const reference = law.predict(guardrails.weights);
+    guardrails.targets.forEach((target, g) => {
+      const compared = guardrails.fixed[g] ?? reference[target];
+      const worse = guardrails.floors[g] ? "the floor" : guardrails.reference.replace("_", " ");
+      found.push({ name: data.targets[target], side: 1, what: `worse than ${worse}`, limit: guardrails.margins[g],
+        write: decimals(4), source: guardrails.floors[g] ? "constraints.floors" : "constraints.guardrails",
+        value: (w, losses) => guardrails.signs[g] * (losses[target] - compared) });
+    });
   }
   return found;
 }

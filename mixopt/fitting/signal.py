@@ -1,4 +1,4 @@
-"""Losses that a fit can predict: readiness from trials and from held-out folds.
+"""What a fit can tell of each metric: noise, what follows the mixture, verdicts, other objectives.
 
 With replicates a loss is `ready` where the signal is at least the noise (95% lower bound) and the
 chosen regressor ranks held-out trials no worse than controls that know no law; `weak` where only
@@ -9,34 +9,49 @@ observed is signal and noise, so that even a predictor of the true losses correl
 ratio / sqrt(1 + ratio^2) at most, which is sqrt(1/2) where noise equals signal. A loss is `ready`
 where the correlation's 95% lower bound is at least that, `weak` where the bound is above 0, and
 `noise` otherwise. The bound is Fisher's, with the variance of a rank correlation of Bonett and
-Wright (2000), (1 + r^2 / 2) / (N - 3) for N mixtures.
+Wright (2000), (1 + r^2 / 2) / (N - 3) for N mixtures. The verdict says the same of the arms: at
+sqrt(1/2) two of them are in the right order three times in four ("ranked"); above 0 the best are
+told from the worst ("only the ends").
 
-Beside that stand the most that noise lets any predictor have, and the training domain whose own
-loss goes most with it: a task that is one domain's loss again adds little to a fit.
+The variance over trials has three parts: noise, by replicates or at most by the number of
+questions; what the regressor explains of held-out trials; and the rest (mixopt.fitting.factors).
+
+Shapes: N trials, M metrics, Q columns: the objective and the metrics.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
-from mixopt.fitting.cross_validation import spearman_within
-from mixopt.fitting.held_out import CEILING, OBJECTIVE
+from mixopt.fitting.cross_validation import (
+    LEVEL,
+    fisher,
+    lower_bound,
+    rank_correlations,
+    rank_error,
+    spearman_within,
+)
+from mixopt.fitting.factors import Factor, Offer, factors, offers
+from mixopt.fitting.held_out import CEILING, OBJECTIVE, controls
 from mixopt.objective import grouped_names
-from mixopt.system import Array
+from mixopt.system import Array, IntArray
 from mixopt.trials import Readiness, Replicates, State, readiness_of
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
 
 EQUAL = math.sqrt(0.5)  # the most that one can correlate with what is half noise
-LEVEL = 1.6449  # standard deviations below which 5% of a normal distribution lies
+OWN_SHARE = "own_share"  # a control, and a regressor
+SURE = 0.9  # of resamples in which a regressor that adds something ranks better than own share
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,10 @@ class LossReadiness:
         ceiling: The rank correlation of a predictor that knew the truth.
         control: The control that ranks best, and its rank correlation.
         domains: Rank correlation over the trials with the own loss of each training domain.
+        followed: Share of the variance over trials that held-out predictions explain.
+        item_error: Binomial deviation from the number of questions; None where none is given.
+        better: Probability that the regressor ranks better than own share, over resampled
+            mixtures; None where trials are of several sizes.
     """
 
     of_trials: Readiness
@@ -60,6 +79,9 @@ class LossReadiness:
     ceiling: float | None
     control: tuple[str, float] | None
     domains: dict[str, float]
+    followed: float = 0.0
+    item_error: float | None = None
+    better: float | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +93,7 @@ class LossReadiness:
         """The 95% lower bound of the rank correlation on held-out folds."""
         if self.spearman is None or self.mixtures < 4:
             return None
-        return math.tanh(_fisher(self.spearman) - LEVEL * self._error(self.spearman))
+        return lower_bound(self.spearman, self.mixtures)
 
     @property
     def state(self) -> State:
@@ -83,6 +105,32 @@ class LossReadiness:
                 return "noise"
             found = "ready" if low >= EQUAL else "weak"
         return "weak" if found == "ready" and self._is_beaten else found
+
+    @property
+    def noise_share(self) -> float | None:
+        """Share of the variance over trials that is noise; the most that it is, by questions.
+
+        Trials that answer the same questions differ by less than the binomial error.
+        """
+        of = self.of_trials
+        if of.spread <= 0 or (of.noise is None and self.item_error is None):
+            return None
+        if of.noise is not None:
+            return min((of.noise / of.spread) ** 2, 1.0)
+        return min(((self.item_error or 0.0) / of.spread) ** 2, 1.0 - self.followed)
+
+    @property
+    def verdict(self) -> str:
+        """Whether arms are `ranked`, `only the ends` of them are, or `not at all`."""
+        low = self.spearman_low
+        if low is None or low <= 0:
+            return "not at all"
+        return "ranked" if low >= EQUAL else "only the ends"
+
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether own share ranks held-out trials as well as the regressor."""
+        return self.better is not None and self.better < SURE
 
     @property
     def nearest(self) -> tuple[str, float] | None:
@@ -104,6 +152,11 @@ class LossReadiness:
             "control": name,
             "control_spearman": best,
             "domains": dict(self.domains),
+            "followed": self.followed,
+            "item_error": self.item_error,
+            "noise_share": self.noise_share,
+            "verdict": self.verdict,
+            "better_than_own_share": self.better,
         }
 
     @property
@@ -111,15 +164,8 @@ class LossReadiness:
         """Whether the regressor ranks nothing, or a control ranks better beyond doubt."""
         if self.spearman is None or self.control is None:
             return self.spearman is None
-        apart = _fisher(self.control[1]) - _fisher(self.spearman)
-        return self.mixtures > 3 and apart > LEVEL * self._error(self.spearman)
-
-    def _error(self, rank: float) -> float:
-        return math.sqrt((1 + rank**2 / 2) / (self.mixtures - 3))
-
-
-def _fisher(rank: float) -> float:
-    return math.atanh(min(max(rank, -1 + 1e-12), 1 - 1e-12))
+        apart = fisher(self.control[1]) - fisher(self.spearman)
+        return self.mixtures > 3 and apart > LEVEL * rank_error(self.spearman, self.mixtures)
 
 
 STATES = ("ready", "weak", "noise")
@@ -134,12 +180,16 @@ class FitReadiness:
         objective: The objective itself, as a loss.
         losses: The losses, in the order of the fit's.
         left_out: Losses that the objective left out as noise.
+        factors: Of the standardised metrics, the one that follows the mixture most first.
+        offers: The objective, and others that could be minimised instead.
     """
 
     replicates: Replicates
     objective: LossReadiness
     losses: tuple[LossReadiness, ...]
     left_out: tuple[str, ...]
+    factors: tuple[Factor, ...] = ()
+    offers: tuple[Offer, ...] = ()
 
     def only(self, prefix: str) -> FitReadiness:
         """Return the same of the losses whose names begin so."""
@@ -158,6 +208,12 @@ class FitReadiness:
         yield f"readiness of {len(self.losses)} losses: {counts}{alone}: {show}"
         if self.left_out:
             yield f"left out of the objective as noise: {grouped_names(self.left_out)}"
+        if self.objective.adds_nothing:
+            yield (
+                "the fit adds nothing: a domain's own share ranks held-out trials as well"
+                f" (verdict on the arms: {self.objective.verdict}); recommend by it:"
+                f" fit.regressors: [{OWN_SHARE}]"
+            )
         noisy = [one.name for one in self.losses if one.weight and one.state == "noise"]
         if not noisy:
             return
@@ -196,6 +252,8 @@ class FitReadiness:
             "objective": self.objective.to_json(),
             "left_out": list(self.left_out),
             "losses": [one.to_json() for one in self.losses],
+            "factors": [asdict(one) for one in self.factors],
+            "offers": [one.to_json() for one in self.offers],
         }
 
 
@@ -205,21 +263,79 @@ def readiness(fit: Fit) -> FitReadiness:
     mixtures = len(set(data.mixtures))
     ranks, ceilings = _spearman(fit.report, fit.name), _spearman(fit.report, CEILING)
     best = _best_controls(fit.report)
-    found = readiness_of(fit.trials, data.losses_NM, fit.targets)
-    (whole,) = readiness_of(fit.trials, data.observed_N[:, None], ["the objective"])
+    predicted_NM = fit.held_out_losses()
+    error_NM = objective.item_errors(data.losses_NM)
+    seen_NQ = np.column_stack([data.observed_N, data.losses_NM])
+    told_NQ = np.column_stack([objective.value(predicted_NM), predicted_NM])
+    of_objective_NP = np.nan_to_num(error_NM) ** 2 @ objective.pieces().T ** 2
+    errors_NQ = np.column_stack([np.sqrt(of_objective_NP.max(axis=1)), error_NM])
+    better = _better_than_own_share(fit, seen_NQ, told_NQ)
+    rows = []
+    for column, name in enumerate((OBJECTIVE, *fit.targets)):
+        seen_N = seen_NQ[:, column]
+        (one,) = readiness_of(
+            fit.trials, seen_N[:, None], ["the objective" if not column else name]
+        )
+        error = float(np.sqrt((errors_NQ[:, column] ** 2).mean()))
+        rows.append(
+            LossReadiness(
+                one,
+                objective.weights.get(name, 0.0) if column else 1.0,
+                mixtures,
+                ranks.get(name),
+                ceilings.get(name),
+                best.get(name),
+                _of_domains(fit, name, seen_N),
+                _explained(seen_N, told_NQ[:, column], data.sizes.group_N),
+                error if error > 0 else None,
+                None if better is None else float(better[column]),
+            )
+        )
+    whole, *losses = rows
+    found = FitReadiness(Replicates.of(fit.trials), whole, tuple(losses), objective.left_out)
+    if data.sizes.count > 1 or fit.is_carried:
+        return found
+    scored = factors(objective, data.losses_NM, predicted_NM)
+    return replace(found, factors=scored, offers=offers(fit, predicted_NM))
 
-    def of(one: Readiness, name: str, weight: float, values_N: Array) -> LossReadiness:
-        rank, ceiling = ranks.get(name), ceilings.get(name)
-        others = _of_domains(fit, name, values_N)
-        return LossReadiness(one, weight, mixtures, rank, ceiling, best.get(name), others)
 
-    columns = zip(found, data.losses_NM.T, strict=True)
-    return FitReadiness(
-        Replicates.of(fit.trials),
-        of(whole, OBJECTIVE, 1.0, data.observed_N),
-        tuple(of(o, o.name, objective.weights.get(o.name, 0.0), values) for o, values in columns),
-        objective.left_out,
-    )
+def noise_of(fit: Fit) -> dict[str, float]:
+    """Return the standard deviation of a run about its mixture's metric, by name.
+
+    By replicates; where there are none the most that it can be: the binomial error of the number
+    of questions, or the error on held-out trials where that is less.
+    """
+    found = readiness_of(fit.trials, fit.data.losses_NM, fit.targets)
+    most_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
+    items_M = np.sqrt((fit.objective.item_errors(fit.data.losses_NM) ** 2).mean(axis=0))
+    most_M = np.fmin(most_M, items_M)
+    return {
+        one.name: float(most) if one.noise is None else one.noise
+        for one, most in zip(found, most_M, strict=True)
+    }
+
+
+def _explained(seen_N: Array, told_N: Array, group_N: IntArray) -> float:
+    """Return the share of the variance within sizes that predictions explain, >= 0."""
+    own = [seen_N[group_N == group] for group in np.unique(group_N)]
+    total = sum(float(((one - one.mean()) ** 2).sum()) for one in own)
+    return max(1.0 - float(((seen_N - told_N) ** 2).sum()) / total, 0.0) if total > 0 else 0.0
+
+
+def _better_than_own_share(fit: Fit, seen_NQ: Array, told_NQ: Array) -> Array | None:
+    """Return in which share of resamples the fit ranks better than own share, for each column."""
+    data = fit.data
+    if data.sizes.count > 1 or fit.name == OWN_SHARE:
+        return None
+    own, *_ = controls(data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective)
+    own_NQ = np.column_stack([one for one in (own.ranks_N, own.ranks_NM) if one is not None])
+    rng, wins_Q = np.random.default_rng(data.seed), np.zeros(seen_NQ.shape[1])
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, len(seen_NQ), len(seen_NQ))
+        ranks = [np.diag(rank_correlations(one[rows], seen_NQ[rows])) for one in (told_NQ, own_NQ)]
+        wins_Q += ranks[0] > ranks[1]
+    better_Q: Array = wins_Q / RESAMPLES
+    return better_Q
 
 
 def _spearman(report: pl.DataFrame, predictor: str) -> dict[str, float | None]:

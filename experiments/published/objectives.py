@@ -1,0 +1,58 @@
+"""Objectives that trials can rank: held-out correlation before and after, on published tables.
+
+    OMP_NUM_THREADS=1 python experiments/published/objectives.py W.csv L.csv --trials 64 --splits 5
+
+A fit sees some of the runs and offers objectives (mixopt.fitting.factors), chosen on these alone.
+All other runs are predicted: the rank correlation of each objective with itself, and with the mean
+that the fit began with.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mixopt.fitting import readiness, spearman
+from mixopt.trials import Trials
+
+
+def main() -> None:
+    """Print the mean over splits for each objective."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mixtures", type=Path)
+    parser.add_argument("losses", type=Path)
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--regressor", default="auto")
+    parser.add_argument("--higher", action="store_true", help="higher is better in all columns")
+    asked = parser.parse_args()
+    table = Trials.from_csv(asked.mixtures, asked.losses)
+    direction = dict.fromkeys(table.targets, "higher") if asked.higher else {}
+    scores: dict[str, list[list[float]]] = {}
+    for split in range(asked.splits):
+        order = np.random.RandomState(split).permutation(len(table)).tolist()
+        known, unseen = (
+            replace(table, table=table.table[rows])
+            for rows in (order[: asked.trials], order[asked.trials :])
+        )
+        own = {name: direction[name] for name in known.targets if name in direction}
+        fit = known.fit(regressors=[asked.regressor], direction=own)
+        told_NM = fit.predict(unseen.weights()).losses_NM
+        seen_NM = unseen.with_targets(fit.targets).losses(fit.objective.unit)
+        now_N = fit.objective.value(seen_NM)
+        for offer in readiness(fit).offers:
+            told_N = offer.objective.value(told_NM)
+            itself = spearman(told_N, offer.objective.value(seen_NM)) or 0.0
+            row = [offer.spearman or 0.0, itself, spearman(told_N, now_N) or 0.0]
+            scores.setdefault(offer.name, []).append(row)
+    print("| objective | held-out folds say | unseen runs: itself | the mean |\n|---|---|---|---|")
+    for name, rows in scores.items():
+        shown = " | ".join(f"{mean:.3f}" for mean in np.mean(rows, axis=0))
+        print(f"| {name} | {shown} |")
+
+
+if __name__ == "__main__":
+    main()

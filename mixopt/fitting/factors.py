@@ -1,0 +1,212 @@
+"""Factors of metrics, and other objectives that trials could be ranked by.
+
+Metrics share noise: an average of many may hear a common factor that has nothing to do with the
+mixture (Marin's mean of 20 tasks) more than the mixture itself. Factors of the standardised metrics
+are turned so that the first is what follows the mixture most. Objectives are offered with their own
+held-out correlation, and with how well they rank trials by the present one; what they leave out is
+chosen on other folds than it is judged on. None is ever taken silently.
+
+Sources: maximum likelihood factors, Joreskog (1967); their number, Horn's parallel analysis (1965).
+
+Shapes: N trials, M metrics, F factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixopt.fitting.cross_validation import lower_bound, spearman, splits
+from mixopt.objective import Objective, grouped_names
+from mixopt.system import Array
+
+if TYPE_CHECKING:
+    from mixopt.fitting.fitted import Fit
+
+MAX_FACTORS = 4
+MIN_METRICS = 4  # from which on metrics have factors
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What several metrics have in common over the trials.
+
+    Attributes:
+        share: Of the variance of all standardised metrics.
+        spearman: Rank correlation on held-out folds of its score with that of the predictions.
+        loadings: Correlation with each metric, turned so that higher is better.
+        weights: Of each standardised metric in the score; those above 0 make an objective.
+    """
+
+    share: float
+    spearman: float | None
+    loadings: dict[str, float]
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An objective that the trials could be ranked by.
+
+    Attributes:
+        name: What it is, as a configuration or in words.
+        objective: It, settled by the trials.
+        spearman: Rank correlation of its held-out predictions with itself.
+        ranks_current: With the present objective.
+        reason: What it leaves out, and why.
+    """
+
+    name: str
+    objective: Objective
+    spearman: float | None
+    ranks_current: float | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers and the weights as plain values."""
+        own = {"name": self.name, "spearman": self.spearman, "reason": self.reason}
+        return {
+            **own,
+            "ranks_current": self.ranks_current,
+            "mean": dict(self.objective.weights),
+            "scale": self.objective.scale,
+        }
+
+
+def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tuple[Factor, ...]:
+    """Return the factors of the standardised metrics, and how much each follows the mixture.
+
+    Args:
+        objective: Whose directions metrics are turned by.
+        losses_NM: What trials measured.
+        predicted_NM: What was predicted for them, held out.
+    """
+    scale_M = losses_NM.std(axis=0)
+    varied = np.flatnonzero(scale_M > 0)
+    if len(varied) < MIN_METRICS or len(losses_NM) <= len(varied):
+        return ()
+    turn_M = -objective.signs[varied] / scale_M[varied]
+    mean_M = losses_NM[:, varied].mean(axis=0)
+    seen_NM, told_NM = ((one[:, varied] - mean_M) * turn_M for one in (losses_NM, predicted_NM))
+    loadings_MF = _loadings(seen_NM)
+    if not loadings_MF.shape[1]:
+        return ()
+    unique_M = np.maximum(1.0 - (loadings_MF**2).sum(axis=1), MIN_UNIQUE)
+    scaled_MF = loadings_MF / unique_M[:, None]
+    inner_FF = np.eye(loadings_MF.shape[1]) + loadings_MF.T @ scaled_MF
+    weights_MF = np.linalg.solve(inner_FF, scaled_MF.T).T
+    shared_FF = (seen_NM @ weights_MF).T @ (told_NM @ weights_MF)
+    _, turn_FF = np.linalg.eigh(shared_FF + shared_FF.T)
+    loadings_MF, weights_MF = loadings_MF @ turn_FF[:, ::-1], weights_MF @ turn_FF[:, ::-1]
+    upright_F = np.where(loadings_MF.sum(axis=0) < 0, -1.0, 1.0)
+    names = [objective.evaluation[place] for place in varied]
+    return tuple(
+        Factor(
+            float((loads_M**2).mean()),
+            spearman(told_NM @ weights_M, seen_NM @ weights_M),
+            dict(zip(names, loads_M.tolist(), strict=True)),
+            dict(zip(names, weights_M.tolist(), strict=True)),
+        )
+        for loads_M, weights_M in zip(
+            (loadings_MF * upright_F).T, (weights_MF * upright_F).T, strict=True
+        )
+    )
+
+
+MIN_UNIQUE = 0.05  # of a metric's variance that no factor takes
+SIMULATED = 50  # tables of noise, whose largest eigenvalues a factor must exceed
+
+
+def _loadings(seen_NM: Array) -> Array:
+    """Return the loadings of the factors that stand out of noise, shape (M, F)."""
+    count, metrics = seen_NM.shape
+    matrix_MM = np.corrcoef(seen_NM.T)
+    rng = np.random.default_rng(0)
+    noise = [
+        np.linalg.eigvalsh(np.corrcoef(rng.standard_normal((metrics, count))))
+        for _ in range(SIMULATED)
+    ]
+    beyond_M = np.linalg.eigvalsh(matrix_MM)[::-1] > np.quantile(noise, 0.95, axis=0)[::-1]
+    number = min(int(np.argmin(beyond_M)) if not beyond_M.all() else metrics, MAX_FACTORS)
+    unique_M, loadings_MF = np.full(metrics, 0.5), np.zeros((metrics, number))
+    for _ in range(100):
+        root_M = np.sqrt(unique_M)
+        values_M, vectors_MM = np.linalg.eigh(matrix_MM / np.outer(root_M, root_M))
+        top_F = np.sqrt(np.maximum(values_M[::-1][:number] - 1.0, 0.0))
+        loadings_MF = root_M[:, None] * vectors_MM[:, ::-1][:, :number] * top_F
+        unique_M = np.maximum(1.0 - (loadings_MF**2).sum(axis=1), MIN_UNIQUE)
+    return loadings_MF
+
+
+Choice = Callable[[Objective, Array, Array], tuple[Mapping[str, float], str]]
+
+
+def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
+    """Return the objective and others, each judged on folds that did not choose it."""
+    objective, data = fit.objective, fit.data
+    if objective.kind != "mean" or len(objective.weights) < MIN_METRICS:
+        return ()
+    choices: dict[str, Choice] = {} if objective.scale == "spread" else {"scale: spread": _all}
+    choices |= {"ranked metrics": _ranked_metrics, "first factor": _first_factor}
+    told_N = objective.value(predicted_NM)
+    rank = spearman(told_N, data.observed_N)
+    found = [Offer("the objective", objective, rank, rank, "")]
+    for name, choose in choices.items():
+        told_N, seen_N = np.empty(len(data.losses_NM)), np.empty(len(data.losses_NM))
+        for rest_N, out_N in splits(data.fold_N):
+            own, _ = _offered(objective, data.losses_NM[rest_N], predicted_NM[rest_N], choose)
+            told_N[out_N], seen_N[out_N] = (
+                own.value(one[out_N] - data.losses_NM[rest_N].mean(axis=0))
+                for one in (predicted_NM, data.losses_NM)
+            )
+        own, reason = _offered(objective, data.losses_NM, predicted_NM, choose)
+        ranks = spearman(told_N, seen_N), spearman(told_N, data.observed_N)
+        found.append(Offer(name, own, *ranks, reason))
+    return tuple(found)
+
+
+def _offered(
+    objective: Objective, losses_NM: Array, predicted_NM: Array, choose: Choice
+) -> tuple[Objective, str]:
+    """Return the objective that these trials choose, each metric by its spread, and the reason."""
+    weights, reason = choose(objective, losses_NM, predicted_NM)
+    total = sum(weights.values())
+    shares = {name: weight / total for name, weight in weights.items()}
+    spreads_M = np.maximum(losses_NM.std(axis=0), np.finfo(float).tiny)
+    spreads = dict(zip(objective.evaluation, spreads_M.tolist(), strict=True))
+    return objective.of("mean", shares).scaled(spreads), reason
+
+
+def _all(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tuple[Any, str]:
+    return objective.weights, "each metric counts in its own standard deviations"
+
+
+def _ranked_metrics(
+    objective: Objective, losses_NM: Array, predicted_NM: Array
+) -> tuple[Mapping[str, float], str]:
+    """Return the metrics whose held-out rank correlation is above 0 beyond doubt."""
+    count = len(losses_NM)
+    kept = {}
+    for name, column in zip(objective.weights, objective.columns, strict=True):
+        rank = spearman(predicted_NM[:, column], losses_NM[:, column]) or 0.0
+        if count > 3 and lower_bound(rank, count) > 0:
+            kept[name] = objective.weights[name]
+    gone = [name for name in objective.weights if name not in kept]
+    if not kept or not gone:
+        return objective.weights, "no metric is left out"
+    return kept, f"without {grouped_names(gone)}: their arms are not ranked at all"
+
+
+def _first_factor(
+    objective: Objective, losses_NM: Array, predicted_NM: Array
+) -> tuple[Mapping[str, float], str]:
+    """Return the metrics that the factor counts which follows the mixture most."""
+    found = factors(objective, losses_NM, predicted_NM)
+    own = {n: w for n, w in (found[0].weights if found else {}).items() if n in objective.weights}
+    kept = {name: weight for name, weight in own.items() if weight > 0}
+    if not kept:
+        return objective.weights, "no factor stands out of noise"
+    return kept, "metrics weigh as in the factor that follows the mixture most"

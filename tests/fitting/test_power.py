@@ -1,0 +1,44 @@
+"""Whether arms can be told apart before they are trained."""
+
+import numpy as np
+import pytest
+
+from mixopt.errors import ConfigError
+from mixopt.fitting import power
+from mixopt.fitting.power import critical_difference
+
+
+@pytest.mark.parametrize(("arms", "seeds", "spread"), [(1, 1, 0.03), (12, 1, 0.02), (24, 3, 0.01)])
+def test_what_is_claimed_is_realised_in_simulated_sweeps(arms, seeds, spread):
+    rng, noise, worlds = np.random.default_rng(0), 0.012, 4000
+    true = spread * rng.standard_normal((worlds, arms + 1))
+    true[:, 0] = 0.0
+    runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
+    told = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
+    assert power(noise, spread, arms, seeds=seeds).power == pytest.approx(told.mean(), abs=0.03)
+
+
+def test_without_a_spread_the_power_is_the_level():
+    assert power(0.01, 0.0, 8).power == pytest.approx(0.05, abs=1e-6)
+    assert power(0.01, 0.0, 8).seeds is None
+
+
+def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_not():
+    found = power(0.02, 0.03, 12, items=500)
+    assert power(0.02, 0.03, found.arms).power >= 0.8 > power(0.02, 0.03, found.arms - 1).power
+    fewer = power(0.02, 0.03, 12, seeds=found.seeds - 1).power
+    assert power(0.02, 0.03, 12, seeds=found.seeds).power >= 0.8 > fewer
+    assert found.items == 500 * found.seeds
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((-1.0, 0.1, 8), "noise is -1.0"),
+        ((0.1, float("nan"), 8), "spread is nan"),
+        ((1, 1, 0), "arms"),
+    ],
+)
+def test_arguments_out_of_range_are_named(given, message):
+    with pytest.raises(ConfigError, match=message):
+        power(*given)

@@ -1,0 +1,118 @@
+"""What a fit says of how ready its losses are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from made_fit import TARGETS, fitted, make_trials, objective, table
+
+from mixopt.fitting import readiness
+from mixopt.fitting.factors import factors
+from mixopt.objective import Objective
+from mixopt.reporting import readiness_text
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return fitted("linear", trials=make_trials(replicates=4))
+
+
+def test_each_loss_has_its_weight_and_its_rank_correlation(fit):
+    found = {one.name: one for one in readiness(fit).losses}
+    assert list(found) == list(TARGETS)
+    assert [one.weight for one in found.values()] == [0.5, 0.0, 0.5, 0.0]
+    assert found["code"].spearman > 0.9
+    assert found["code"].ceiling > 0.9
+
+
+def test_it_is_said_in_lines_with_the_command_that_shows_more(fit):
+    (line,) = readiness(fit).lines("runs/mine")
+    assert line == "readiness of 4 losses: 4 ready: mixopt status runs/mine --readiness"
+
+
+def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
+    found = readiness(fitted("linear", trials=make_trials(replicates=1)))
+    (line,) = found.lines("D")
+    alone = "(without replicates, from held-out folds alone): mixopt status D --readiness"
+    assert line == f"readiness of 4 losses: 4 ready {alone}"
+    text = readiness_text(found)
+    heads = " ".join(text.partition("─")[0].split("\n\n")[1].split())
+    for name in ("loss", "weight", "spread", "Spearman", "control", "state"):
+        assert name in heads
+    for word in ("lower", "bound", "most", "correlated", "with"):
+        assert word in heads
+    assert "the state comes from the rank correlation on held-out folds alone" in text
+
+
+def test_the_table_has_the_objective_first_and_says_what_its_columns_mean(fit):
+    lines = readiness_text(readiness(fit)).splitlines()
+    assert lines[4].split()[:2] == ["the", "objective"]
+    assert any(line.startswith("ready: the lower bound is 1 or more, and no") for line in lines)
+    assert any(line.startswith("most correlated with: the training domain") for line in lines)
+    assert "noise from 4 trials of one mixture" in lines
+
+
+def test_it_is_json(fit):
+    content = json.loads(json.dumps(readiness(fit).to_json(), allow_nan=False))
+    assert content["replicates"] == {"trials": 4, "mixtures": 1}
+    assert content["losses"][0]["state"] == "ready"
+
+
+def noisy_mean(weights_ND):
+    """Math has 6 times the spread of the others, and none of it is the mixture's."""
+    rng = np.random.default_rng(1)
+    losses_NM = 3.0 - weights_ND @ np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0.0]])
+    return losses_NM + [0, 0, 0, 1] * rng.standard_normal((len(weights_ND), 1))
+
+
+def test_noise_and_what_follows_the_mixture_are_shares_of_the_variance(fit):
+    found = {one.name: one for one in readiness(fit).losses}
+    assert found["code"].followed > 0.95
+    assert found["code"].noise_share < 0.05
+    assert found["code"].verdict == "ranked"
+
+
+def test_what_the_mixture_does_not_move_is_not_ranked_and_the_offer_leaves_it_out():
+    asked = objective(*TARGETS)
+    found = readiness(fitted("linear", trials=make_trials(noisy_mean, count=40), asked=asked))
+    assert found.losses[-1].verdict == "not at all"
+    now, _, ranked, _ = found.offers
+    assert "math" in ranked.reason
+    assert ranked.spearman > 0.9 > now.spearman + 0.3
+
+
+def test_the_first_factor_is_what_follows_the_mixture_and_the_noise_has_its_own():
+    rng = np.random.default_rng(0)
+    law_N, common_N = rng.standard_normal((2, 200))
+    seen = np.outer(law_N, [1, 1, 1, 0, 0, 0]) + np.outer(common_N, [0, 0, 0, 2, 2, 2])
+    told = np.outer(law_N, [1, 1, 1, 0, 0, 0])
+    seen += 0.3 * rng.standard_normal(seen.shape)
+    aim = Objective(tuple("abcdef"), "mean", dict.fromkeys("abcdef", 1 / 6))
+    first, second = factors(aim, seen, told)
+    assert first.spearman > 0.9 > abs(second.spearman) + 0.6
+    assert [abs(load) > 0.8 for load in first.loadings.values()] == [True] * 3 + [False] * 3
+
+
+def test_a_fit_that_own_share_equals_is_said_to_add_nothing():
+    def own(weights_ND):
+        return 3.0 - np.sqrt(weights_ND[:, [0, 0, 0, 0]])
+
+    noisy = readiness(fitted("linear", trials=make_trials(own), asked=objective("math")))
+    assert noisy.objective.adds_nothing
+    assert any("the fit adds nothing" in line for line in noisy.lines("D"))
+
+
+def test_questions_say_the_most_that_noise_can_be():
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 60)
+    truth_NM = 0.2 + 0.5 * np.column_stack([weights_ND, weights_ND[:, 0]])
+    trials = table(weights_ND, rng.binomial(200, truth_NM) / 200)
+    names = dict.fromkeys(TARGETS, 1 / 4)
+    asked = Objective(TARGETS, "mean", names, higher=TARGETS, items=dict.fromkeys(TARGETS, 200))
+    found = readiness(fitted("linear", trials=trials, asked=asked))
+    true = (truth_NM * (1 - truth_NM) / 200).mean(axis=0)
+    for one, variance, values in zip(found.losses, true, truth_NM.T, strict=True):
+        expected = variance / (variance + values.var())
+        assert one.noise_share == pytest.approx(expected, rel=0.25)
