@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import TrialsError
-from mixopt.fitting.cross_validation import rmse, spearman
+from mixopt.fitting.cross_validation import SURE, rmse, share_better, spearman
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import best_spearman, controls, replicate_spread
 from mixopt.fitting.intervals import conformal_quantile
@@ -83,7 +83,8 @@ def evaluate(fit: Fit, unseen: Trials, *, affine: bool = False) -> dict[str, Any
         `mean_spearman`, and `mean_controls` likewise; `scale`, `same` or `other`; by target, and
         for `mean` and `mean_scaled`: `spearman`, its controls and `ceiling`, `rmse`, `coverage90`
         (share of the runs within the 90% interval), and of the run that the fit would pick its
-        `rank` (1 is the best) and `regret` (how much worse it is than the best); and `notes`.
+        `rank` (1 is the best) and `regret` (how much worse it is than the best); for `mean` also
+        `better_than_own_share`, in which share of resampled runs it ranks better; and `notes`.
 
     Raises:
         TrialsError: Other domains than the fit's, none of its targets, another unit, or too few
@@ -159,7 +160,18 @@ class _Test:
         observed_N, known_K = value(self._observed_NM), value(self._known_KM)
         ranks = self._ranks(predicted_N, observed_N, self._mean_controls, known_K)
         accuracy = self._accuracy(observed_N - predicted_N, halves_N)
-        return {**ranks, **accuracy, **_pick(predicted_N, observed_N)}
+        added = {"better_than_own_share": self._better}
+        return {**ranks, **accuracy, **_pick(predicted_N, observed_N), **added}
+
+    @cached_property
+    def _better(self) -> float | None:
+        """In which share of resampled runs the fit ranks the mean better than own share."""
+        own_N = self._mean_controls.get("own_share")
+        if own_N is None or len(own_N) < MIN_RUNS:
+            return None
+        seen_N = self._objective.value(self._observed_NM)
+        ours_N1, own_N1, seen_N1 = (one[:, None] for one in (self._together[0], own_N, seen_N))
+        return float(share_better(ours_N1, own_N1, seen_N1, self.fit.data.seed)[0])
 
     def score_scaled(self) -> dict[str, Any] | None:
         """Score the mean of losses over their standard deviations; None where one is 0."""
@@ -194,6 +206,11 @@ class _Test:
             lines.append(
                 "these runs are on another scale than the trials (a linear correction removes "
                 f"most of the error): {about}"
+            )
+        if self._better is not None and self._better < SURE:
+            lines.append(
+                "the fit adds nothing: a domain's own share ranks the mean of these runs as well"
+                f" (the fit is better in {self._better:.0%} of resamples)"
             )
         return lines
 

@@ -33,10 +33,11 @@ from mixopt.config import TASK
 from mixopt.errors import ConfigError
 from mixopt.fitting.cross_validation import (
     LEVEL,
+    SURE,
     fisher,
     lower_bound,
-    rank_correlations,
     rank_error,
+    share_better,
     spearman_within,
 )
 from mixopt.fitting.factors import Factor, Offer, factors, offers
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 
 EQUAL = math.sqrt(0.5)  # the most that one can correlate with what is half noise
 OWN_SHARE = "own_share"  # a control, and a regressor
-SURE = 0.9  # of resamples in which a regressor that adds something ranks better than own share
-RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -329,13 +328,7 @@ def _better_than_own_share(fit: Fit, seen_NQ: Array, told_NQ: Array) -> Array | 
         return None
     own, *_ = controls(data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective)
     own_NQ = np.column_stack([one for one in (own.ranks_N, own.ranks_NM) if one is not None])
-    rng, wins_Q = np.random.default_rng(data.seed), np.zeros(seen_NQ.shape[1])
-    for _ in range(RESAMPLES):
-        rows = rng.integers(0, len(seen_NQ), len(seen_NQ))
-        ranks = [np.diag(rank_correlations(one[rows], seen_NQ[rows])) for one in (told_NQ, own_NQ)]
-        wins_Q += ranks[0] > ranks[1]
-    better_Q: Array = wins_Q / RESAMPLES
-    return better_Q
+    return share_better(told_NQ, own_NQ, seen_NQ, data.seed)
 
 
 def _spearman(report: pl.DataFrame, predictor: str) -> dict[str, float | None]:

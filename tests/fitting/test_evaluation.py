@@ -207,3 +207,12 @@ def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
 def test_a_scale_for_one_target_is_refused():
     with pytest.raises(ConfigError, match="scale: spread: is for a mean of targets, but 'web' is"):
         runs(9, 0).fit(objective="web", scale="spread")
+
+
+def test_it_is_said_where_own_share_ranks_the_mean_as_well(fitted):
+    unseen = runs(40, 1)
+    found = evaluate(fitted, unseen)
+    assert found["mean"]["better_than_own_share"] > 0.9
+    assert not any("adds nothing" in line for line in found["notes"])
+    own = runs(40, 0, noise=0.5).fit(regressors="own_share")
+    assert any("adds nothing" in line for line in evaluate(own, unseen)["notes"])
