@@ -15,9 +15,9 @@ told, so that a state that is loaded leads to the same plans, bit for bit. Askin
 changes nothing: asked in the middle of one, it says what is left of it.
 
 A loop may be some steps behind, where batches were fetched ahead: the tokens that the estimator is
-told of say what was trained on. A plan's steps
-count from the last that it was told of; those of a plan that ends in an evaluation count from
-where it holds, so that it is evaluated after as many steps on its weights.
+told of say what was trained on. A plan's steps count from the last that it was told of; those of a
+plan that ends in an evaluation count from where it holds, so that it is evaluated after as many
+steps on its weights.
 
 Shapes: D domains, M evaluation domains.
 """

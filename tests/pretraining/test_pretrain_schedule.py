@@ -79,10 +79,6 @@ def test_what_was_begun_does_not_depend_on_the_file(corpus, tmp_path):
         ({"training": {"steps": 20}}, "training.steps: 20, and the schedule has 24; leave it out"),
         ({"training": {"sequence_length": 16}}, "16, and the schedule has 32; leave it out"),
         (
-            {"stages": STAGES.replace("- {steps: 5,", "- {steps: 5, start: 9,")},
-            "stages.2.start: 9 steps, and the stages before it have 10: an overlap of 1",
-        ),
-        (
             {"mixture": {"anchor": "uniform"}},
             "mixture: the schedule has the mixtures; leave it out",
         ),
