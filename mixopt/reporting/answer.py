@@ -134,7 +134,6 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     is_validated = answer.called == "recommended"
     is_in_full_run = answer.epochs is not None and tokens
     fragments = weight_fragments(run, answer.mixture)
-    titles = {"yaml": "YAML", **{name: tool.title for name, tool in EXPORT_TOOLS.items()}}
     checks = [_capital(line) for line in answer.warnings]
     counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
     return template(
@@ -151,11 +150,21 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         others=list(answer.gains.items())[1:],
         place=_axis(list(answer.gains.values())[1:]),
         losses=list(answer.losses.items())[:MAX_LOSSES],
-        copies=[(name, title, "why" in fragments[name]) for name, title in titles.items()],
+        copies=[(name, "why" in found) for name, found in fragments.items()],
         fragments=json_text(fragments),
         to_check=", ".join(_counted(number, what) for number, what in counts if number),
-        checks=checks + ([f"Active: {'; '.join(answer.limits)}"] if answer.limits else []),
+        checks=[*checks, *_active(answer.limits)],
     )
+
+
+def _active(limits: Sequence[str]) -> list[str]:
+    """Return a line of the active constraints, those of one source together."""
+    by_source: dict[str, list[str]] = {}
+    for line in limits:
+        text, _, source = line.rpartition(" (")
+        by_source.setdefault(source, []).append(text)
+    parts = [f"{', '.join(texts)} ({source}" for source, texts in by_source.items()]
+    return [f"Active: {'; '.join(parts)}"] if parts else []
 
 
 def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:

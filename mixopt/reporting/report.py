@@ -184,7 +184,7 @@ def _trials(run: Run, pictures: Pictures) -> Section:
         f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters."
     )
     drawn = plot_design(trials, run.natural)
-    body += pictures.show("design", drawn, "The shares of each domain that the trials tried.")
+    body += pictures.show("design", drawn, "What the trials tried.")
     body += _finished(run) + _unfinished(rows) + _experts(run, pictures)
     return Section("trials", "Trials", body)
 

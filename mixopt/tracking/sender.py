@@ -56,8 +56,7 @@ SQLITE = "sqlite:///"
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 EXPERIMENT_NOTE = (
-    "`NAME/sweep` is a whole run: its description is the answer, its children are the trials."
-    " Sort them by `objective`, where lower is better. `NAME/pretrain` is a training."
+    "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
 )
 # MLflow's limits for one call, and lengths of keys, values and tags.
 MAX_METRICS, MAX_PARAMS, MAX_KEY, MAX_VALUE, MAX_TAG = 900, 90, 250, 500, 5000

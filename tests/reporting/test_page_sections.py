@@ -10,7 +10,7 @@ from made_validation import MIXTURES, made_validation
 
 from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
-from mixopt.reporting.answer import answer_of
+from mixopt.reporting.answer import _active, answer_of
 from mixopt.reporting.report import _by_loss
 from mixopt.reporting.terminal import gain_rows, in_order, recommendation_text
 
@@ -117,6 +117,12 @@ def test_status_says_a_broken_guardrail_first(second, monkeypatch):
     said = run_status.status(second)["recommendation"]["headline"]
     assert said.startswith("BREAKS guardrail code: gain over natural")
     assert said.endswith(second.recommendation.headline)
+
+
+def test_active_constraints_of_one_source_stand_together():
+    limits = ("a <= 0.4 (bounds)", "b <= 0.1 (max_epochs: 4)", "c >= 0.2 (bounds)")
+    assert _active(limits) == ["Active: a <= 0.4, c >= 0.2 (bounds); b <= 0.1 (max_epochs: 4)"]
+    assert _active(()) == []
 
 
 def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_terminal(second):

@@ -9,6 +9,7 @@ import numpy as np
 from made_fit import fitted, objective
 
 from mixopt.fitting import Fit
+from mixopt.mixture import Mixture
 from mixopt.reporting import law_data, packed_json, view_script
 from mixopt.reporting.page import asset
 
@@ -59,6 +60,10 @@ def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str,
         "targets": list(fit.targets),
         "natural": NATURAL,
         "starts": [["Recommended", RECOMMENDED], ["Natural", NATURAL]],
+        "values": [
+            fit.baseline(Mixture.from_array(fit.domains, one), fit.objective)[0]
+            for one in (NATURAL, RECOMMENDED)
+        ],
         **law_data(fit),
         "constraints": limits or no_limits(),
         "trials": {
@@ -125,6 +130,7 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "targets": tasks,
         "natural": natural_D,
         "starts": [["Proposal", moved_D], ["Natural", natural_D]],
+        "values": [3.0, 3.0],
         "law": {"model": model, "intervals": intervals},
         "objective": {**words, "signs": np.ones(targets), "pieces": [share]},
         "constraints": {**no_limits(), "low": low, "high": high, "groups": groups}
