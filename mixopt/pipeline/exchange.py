@@ -34,11 +34,13 @@ from mixopt.proposals import read_phases
 from mixopt.run_directory import Run, load_run
 from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule
 from mixopt.system import StateFields, __version__, read_json, read_yaml, write_text
+from mixopt.trials import ITEMS
 
 BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
 ONE_STAGE = "main:rest"
 PHASES = "phases"  # field of a proposal, and of what is known of a mixture
 STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
+SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # of right answers, in lm-eval
 PIECES = 8  # constant stages in place of a linear one, which no trainer has
 
 
@@ -155,7 +157,8 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
 
     Args:
         files: A file a run; a run is named by the first folder in which their paths differ.
-        out: The CSV: a column `trial`, and `task/<task>/<metric>` for each metric.
+        out: The CSV: a column `trial`, `task/<task>/<metric>` for each metric, and
+            `items/task/<task>/<metric>` where lm-eval says how many questions it is a share of.
 
     Returns:
         The numbers of runs and of metrics.
@@ -178,7 +181,7 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
         writer.writerow(["trial", *columns])
         writer.writerows([name, *(row[c] for c in columns)] for name, row in rows.items())
         write_text(Path(out), text.getvalue())
-    return len(rows), len(columns)
+    return len(rows), sum(not column.startswith(ITEMS) for column in columns)
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:
@@ -200,12 +203,18 @@ def _metrics(path: Path) -> dict[str, float]:
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
             " .csv or .parquet, and tokens need --tokenizer NAME"
         )
-    return {
+    found = {
         f"task/{task}/{name.removesuffix(',none')}": float(value)
         for task, metrics in results.items()
         for name, value in metrics.items()
         if isinstance(value, (int, float)) and "stderr" not in name
     }
+    asked = content.get("n-samples")
+    for task, counts in (asked if isinstance(asked, dict) else {}).items():
+        for share in (f"task/{task}/{name}" for name in SHARES):
+            if share in found and isinstance(counts, dict) and "effective" in counts:
+                found[ITEMS + share] = float(counts["effective"])
+    return found
 
 
 def draws(

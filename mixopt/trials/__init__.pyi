@@ -1,4 +1,5 @@
 from .columns import (
+    ITEMS as ITEMS,
     LOSS as LOSS,
     MAX_LOSS as MAX_LOSS,
     PREFIX as PREFIX,

@@ -66,6 +66,21 @@ def test_results_of_tasks_become_a_table_of_losses(tmp_path):
     assert lines == ["trial,task/arc/acc", "t1,0.5", "t2,0.625", "t3,0.25"]
 
 
+def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_path):
+    for run, accuracy in (("t1", 0.5), ("t2", 0.625)):
+        asked = {"original": 9, "effective": 8}
+        metrics = {"acc,none": accuracy, "perplexity,none": 3.5}
+        content = {"results": {"arc": metrics}, "n-samples": {"arc": asked}}
+        (tmp_path / f"{run}.json").write_text(json.dumps(content))
+    files = sorted(tmp_path.rglob("*.json"))
+    ended = mixopt("import", *files, "--out", tmp_path / "L.csv", "--json")
+    assert json.loads(ended.out)["metrics"] == 2, ended.error
+    (tmp_path / "W.csv").write_text("trial,a,b\nt1,1,0\nt2,0,1\n")
+    trials = Trials.from_csv(tmp_path / "W.csv", tmp_path / "L.csv")
+    assert trials.items == {"task/arc/acc": 8}
+    assert trials.targets == ("task/arc/acc", "task/arc/perplexity")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

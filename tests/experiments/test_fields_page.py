@@ -38,5 +38,5 @@ def test_a_value_of_a_mapping_has_the_line_of_its_field(config_path):
     with pytest.raises(ConfigError) as caught:
         load_config(config_path, ["constraints.bounds={max_epochs: [0, 2]}"])
     assert str(caught.value).endswith(
-        "got 2 (minimum and maximum, or a fixed share, by domain or glob)"
+        "got 2 (minimum and maximum, or a fixed share, by domain, glob or branch (its sum))"
     )
