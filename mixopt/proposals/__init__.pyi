@@ -2,6 +2,7 @@ from .anneals import anneal_effects as anneal_effects, anneal_lines as anneal_li
 from .baselines import (
     FullRun as FullRun,
     baseline_mixture as baseline_mixture,
+    best_trial as best_trial,
     known_baseline as known_baseline,
     tempered as tempered,
     unimax as unimax,

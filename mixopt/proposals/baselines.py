@@ -18,7 +18,7 @@ from mixopt.config import best_place
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
-from mixopt.trials import Trials, best_trial
+from mixopt.trials import Trials
 
 if TYPE_CHECKING:
     from mixopt.config import BaselineConfig
@@ -86,6 +86,31 @@ def _control(trials: Trials) -> Mixture:
     if "control" not in roles:
         raise TrialsError("validate.baselines: control: no trial is a control of microanneals")
     return Mixture.from_array(trials.domains, trials.weights()[roles.index("control")])
+
+
+def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[str, Mixture]:
+    """Return the name and the mixture of the finished trial with the lowest observed objective.
+
+    Args:
+        trials: The trials.
+        objective: What is minimised.
+        place: 2 for the best trial of another mixture than the best one's, and so on.
+
+    Raises:
+        TrialsError: There are fewer different mixtures.
+    """
+    finished = trials.finished
+    values_N = objective.value(finished.losses(objective.unit))
+    best: dict[str, int] = {}
+    for row in np.argsort(values_N, kind="stable").tolist():
+        best.setdefault(finished.mixtures[row], row)
+    if place > len(best):
+        raise TrialsError(
+            f"best_trial: {place}: the trials have {len(best)} different mixtures; ask for fewer"
+        )
+    row = list(best.values())[place - 1]
+    weights_D = finished.weights()[row]
+    return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)
 
 
 def tempered(natural: Mixture, temperature: float) -> Mixture:

@@ -28,8 +28,9 @@ from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
 from mixopt.objective import Direction, Objective
+from mixopt.proposals.baselines import best_trial
 from mixopt.system import Array
-from mixopt.trials import Trials, best_trial, settled
+from mixopt.trials import Trials, settled
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
-from mixopt.proposals import mixture_of
+from mixopt.proposals import best_trial, mixture_of
 from mixopt.reporting.expert_changes import ExpertChange, expert_changes
 from mixopt.reporting.expert_plots import (
     plot_domain_experts,
@@ -35,7 +35,6 @@ from mixopt.routing import (
 from mixopt.run_directory import SWEEP, VALIDATE, TrialExperts, load_run
 from mixopt.sweeps import read_entry
 from mixopt.system import check_links, write_text
-from mixopt.trials import best_trial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

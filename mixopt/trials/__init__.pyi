@@ -49,4 +49,4 @@ from .readiness import (
     without_flat_tasks as without_flat_tasks,
 )
 from .stages import stage_limits as stage_limits
-from .table import Trials as Trials, best_trial as best_trial
+from .table import Trials as Trials

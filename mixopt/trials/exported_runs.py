@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from mixopt.config import TASK
 from mixopt.errors import TrialsError
+from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import BPB, LOSS, WEIGHT, listed
-from mixopt.trials.published_tables import SCHEDULE, SIZE, CellTable
+from mixopt.trials.published_tables import PHASE, SCHEDULE, SIZE
 
 TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
 WEIGHTS = (
@@ -73,7 +74,7 @@ def _plain(name: str) -> str:
 
 
 def _kind(name: str) -> str:
-    if name in (*SIZE, SCHEDULE):
+    if name in (*SIZE, SCHEDULE) or name.startswith(PHASE):
         return "size"
     if name.startswith(WEIGHTS):
         return "weight"

@@ -26,8 +26,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.mixture import Mixture, Phases
-from mixopt.objective import Objective
+from mixopt.mixture import Phases
 from mixopt.system import (
     Array,
     check_names,
@@ -36,6 +35,7 @@ from mixopt.system import (
     steady_progress,
     write_table,
 )
+from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     MAX_LOSS,
     MAX_SIZE,
@@ -53,7 +53,7 @@ from mixopt.trials.columns import (
 )
 from mixopt.trials.exported_runs import split_export
 from mixopt.trials.proxy import Trial, TrialResult
-from mixopt.trials.published_tables import CellTable, joined_trials
+from mixopt.trials.published_tables import joined_trials
 from mixopt.trials.reindexing import joined, reindexed
 
 if TYPE_CHECKING:
@@ -498,28 +498,3 @@ class Trials(TrialRows):
                     f" {self.targets[target]!r} is {columns[int(row), int(target)]}; a trial"
                     " without losses is 'failed' or 'diverged'"
                 )
-
-
-def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[str, Mixture]:
-    """Return the name and the mixture of the finished trial with the lowest observed objective.
-
-    Args:
-        trials: The trials.
-        objective: What is minimised.
-        place: 2 for the best trial of another mixture than the best one's, and so on.
-
-    Raises:
-        TrialsError: There are fewer different mixtures.
-    """
-    finished = trials.finished
-    values_N = objective.value(finished.losses(objective.unit))
-    best: dict[str, int] = {}
-    for row in np.argsort(values_N, kind="stable").tolist():
-        best.setdefault(finished.mixtures[row], row)
-    if place > len(best):
-        raise TrialsError(
-            f"best_trial: {place}: the trials have {len(best)} different mixtures; ask for fewer"
-        )
-    row = list(best.values())[place - 1]
-    weights_D = finished.weights()[row]
-    return finished.table["trial"][row], Mixture.from_array(finished.domains, weights_D)

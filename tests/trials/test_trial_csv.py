@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from mixopt.errors import TrialsError
 from mixopt.trials import Trials
-from mixopt.trials.published_tables import CellTable
+from mixopt.trials.cell_table import CellTable
 
 MIXTURES = "run,web,code\na,0.5,0.5\nb,0.25,0.75\nc,0.9,0.1\n"
 LOSSES = "run,web_loss,code_loss\nc,1.0,2.0\na,1.5,1.25\nb,1.75,1.0\n"
