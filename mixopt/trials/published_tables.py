@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.config import TASK
-from mixopt.errors import MixtureError, TrialsError
+from mixopt.errors import MixtureError, TrialsError, did_you_mean
 from mixopt.mixture import Mixture
 from mixopt.system import Array
 from mixopt.trials.cell_table import CellTable
