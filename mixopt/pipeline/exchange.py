@@ -228,13 +228,7 @@ def draws(
 ) -> ScheduleForecast:
     """Count what a job draws of each domain, on the order of samples itself.
 
-    Args:
-        source: A schedule, which has its own length and batch; or as in `schedule_of`.
-        tokens: Length of the run; a run's `propose.target_tokens` when None.
-        batch: Sequences of a global batch and tokens of a sequence, such as 1024x4096.
-        mixture: What is trained on in place of the recommendation.
-        inventory: YAML of tokens by domain.
-        trust: Whether a run directory is trusted.
+    Of a schedule, which has its own length and batch; or of what `schedule_of` makes.
 
     Raises:
         SamplerError: The sizes of the domains are not known.

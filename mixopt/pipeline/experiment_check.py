@@ -87,8 +87,8 @@ class Check:
             "written_bytes": costs.written,
         }
 
-    def lines(self, out: Path) -> list[str]:
-        """Return the answer for a terminal."""
+    def lines(self, out: Path, *, with_table: bool = True) -> list[str]:
+        """Return the answer for a terminal; without the table for the beginning of a run."""
         from mixopt.config import experiment_urls
         from mixopt.system import cache_folder
 
@@ -112,33 +112,19 @@ class Check:
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
         hanging = " " * (LABEL_WIDTH + 1)
         shown = [wrapped(f"{f'{label}:':{LABEL_WIDTH}} {text}", hanging) for label, text in facts]
-        return [*self._domain_lines(), "", *shown, *(f"warning: {one}" for one in self.warnings)]
+        domains = [*self._domain_lines(), ""] if with_table else [self._domains()]
+        return [*domains, *shown, *(f"warning: {one}" for one in self.warnings)]
 
-    def short_lines(self, out: Path) -> list[str]:
-        """Return the answer in a few lines, for the beginning of a run."""
-        inventory, natural = self.sizes.inventory, self.natural
-        count = len(self.config.corpus.domains)
+    def _domains(self) -> str:
+        natural, count = self.natural, len(self.config.corpus.domains)
         domains = "1 domain" if count == 1 else f"{count} domains"
-        if inventory is None or natural is None:
-            domains += ", sizes not given"
-        else:
-            largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
-            shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
-            total = short_count(sum(inventory.values()))
-            domains += f" of {total} tokens ({self.sizes.basis}): {shown}"
-            domains += ", ..." if count > MAX_SHARES else ""
-        trials = ", ".join(
-            f"{_range((part.least, part.most), str)} trials of {short_count(part.tokens)} tokens"
-            f" ({part.part})"
-            for part in self.costs.parts
-        )
-        written = bytes_text(sum(self.costs.written.values()))
-        lines = [
-            domains,
-            f"{trials}: {self._total()}",
-            f"trains on {self._place()}; writes {out}, about {written}",
-        ]
-        return lines + [f"warning: {warning}" for warning in self.warnings]
+        if natural is None:
+            return f"{domains}, sizes not given"
+        largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
+        shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
+        more = ", ..." if count > MAX_SHARES else ""
+        total = short_count(sum((self.sizes.inventory or {}).values()))
+        return f"{domains} of {total} tokens ({self.sizes.basis}): {shown}{more}"
 
     def _domain_lines(self) -> list[str]:
         from mixopt.reporting import table_text

@@ -146,7 +146,7 @@ def _checked(planned: Run, last: Step) -> list[str]:
     validates = VALIDATE in training
     found = check(planned.config, out=planned.path, source=planned.source, validates=validates)
     found.refuse()
-    return found.short_lines(planned.path)
+    return found.lines(planned.path, with_table=False)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
