@@ -122,17 +122,12 @@ class ProxyConfig(CommandFields):
     start: str | None = Field(
         None,
         alias="from",
-        description=(
-            "a run or checkpoint of mixopt pretrain, a folder of transformers, or a pretraining's"
-            " YAML"
-        ),
+        description="a run, checkpoint or YAML of mixopt pretrain, or a folder of transformers",
     )
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = Field(
         None,
-        description=(
-            "tokens between evaluations; 0: only at the end; if omitted, every 10% on a sample too"
-        ),
+        description="tokens between evaluations; 0: at the end; every 10% on a sample if omitted",
     )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
@@ -328,20 +323,14 @@ def _faults(config: Config) -> Iterable[Fault]:
     corpus, design, proxy = config.corpus, config.design, config.proxy
     yield from unusable_names(list(corpus.domains), list(config.evaluation))
     yield from part_faults(corpus, config.evaluation)
-    yield from _task_names(config)
     yield from url_faults(experiment_urls(config))
     yield from _objective_faults(config)
     yield from _pattern_faults(config)
     yield from size_faults(corpus, config.evaluation)
-    for location, kind, name, known in _references(config):
-        if name not in known:
+    for location, kind, name in plugins_named(config):
+        if ":" not in name and name not in (known := plugin_names(kind)):
             yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
-    if config.constraints.max_epochs is not None and config.propose.target_tokens is None:
-        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
-    if config.objective.noise == "leave_out" and design.replicates == 0:
-        message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
-        yield ("objective", "noise"), f"{message} more, or leave this out"
-    yield from _command_faults(proxy)
+    yield from _command_faults(proxy, [*corpus.domains, *config.targets])
     yield from _start_faults(config)
     yield from _text_faults(config)
     yield from _epoch_faults(config)
@@ -355,16 +344,6 @@ def _faults(config: Config) -> Iterable[Fault]:
     yield from _design_faults(config)
     if design.anneals is not None:
         yield from _anneal_faults(design.anneals, corpus.domains)
-
-
-def _references(config: Config) -> Iterable[tuple[Location, str, str, Sequence[str]]]:
-    """Yield each name that stands for something: where, what it names, and the known names."""
-    losses = config.proxy.losses if config.proxy.name == COMMAND else None
-    for name in losses if isinstance(losses, dict) else ():
-        yield ("proxy", "losses", name), KIND, name, [*config.corpus.domains, *config.targets]
-    for location, kind, name in plugins_named(config):
-        if ":" not in name:
-            yield location, kind, name, plugin_names(kind)
 
 
 def _design_faults(config: Config) -> Iterable[Fault]:
@@ -395,17 +374,13 @@ def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[F
             yield (*place, "base"), fault
 
 
-def _task_names(config: Config) -> Iterable[Fault]:
-    """Find names of tasks and families that cannot be part of a column's name."""
+def _objective_faults(config: Config) -> Iterable[Fault]:
+    """Find what cannot be right of tasks' names, and of the objective over all losses."""
     for name, task in ({} if config.tasks is None else config.tasks.sets).items():
         for kind, given in (("task", name), ("family", task.family)):
             fault = None if given is None else name_fault(given)
             if fault is not None:
                 yield ("tasks", "sets", name), f"{kind} {shown_name(given)}: {fault}; rename it"
-
-
-def _objective_faults(config: Config) -> Iterable[Fault]:
-    """Find what cannot be right of the objective over evaluation domains and tasks."""
     try:
         aim = config.aim
     except ValueError as error:
@@ -416,6 +391,9 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
     mixed = None if faults else mixed_units(aim, chosen_losses(aim, config.losses).weights)
     if mixed is not None:
         yield ("objective",), mixed
+    if config.objective.noise == "leave_out" and config.design.replicates == 0:
+        message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
+        yield ("objective", "noise"), f"{message} more, or leave this out"
 
 
 def _pattern_faults(config: Config) -> Iterable[Fault]:
@@ -431,16 +409,16 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
         ("floors", limits.floors, config.losses, KIND),
     ):
         place: Location = ("constraints", *field.split("."))
-        faults = [(pattern, choice_fault(pattern, names, kind)) for pattern in patterns]
-        unknown = [((*place, pattern), fault) for pattern, fault in faults if fault is not None]
+        faults = {(*place, pattern): choice_fault(pattern, names, kind) for pattern in patterns}
+        unknown = [(where, fault) for where, fault in faults.items() if fault is not None]
         disagreement = None if unknown else value_fault(patterns, names)
         yield from unknown
         if disagreement is not None:
             yield place, disagreement
 
 
-def _command_faults(proxy: ProxyConfig) -> Iterable[Fault]:
-    """Find fields of a trainer of one's own that are missing, or for another proxy."""
+def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault]:
+    """Find fields of a trainer of one's own that are missing, unknown, or for another proxy."""
     given = proxy.command_fields
     if proxy.name != COMMAND:
         for name in given:
@@ -450,6 +428,9 @@ def _command_faults(proxy: ProxyConfig) -> Iterable[Fault]:
     for name in ("run", "result"):
         if name not in given:
             yield ("proxy", name), f"is missing: name: {COMMAND} needs 'run' and 'result'"
+    for name in proxy.losses if isinstance(proxy.losses, dict) else ():
+        if name not in losses:
+            yield ("proxy", "losses", name), f"unknown {KIND} {name!r}{did_you_mean(name, losses)}"
     for option in proxy.options:
         yield ("proxy", "options", option), f"stands directly under 'proxy' with name: {COMMAND}"
 
@@ -505,12 +486,14 @@ def _text_faults(config: Config) -> Iterable[Fault]:
 
 
 def _epoch_faults(config: Config) -> Iterable[Fault]:
-    """Find runs whose epochs cannot be simulated."""
-    most = config.propose.target_tokens
-    lengths = {"proxy": config.proxy.tokens, "validate": config.validation_tokens}
-    if config.proxy.simulate_epochs and most is None:
+    """Find runs whose epochs cannot be limited or simulated."""
+    most, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
+    if most is None and config.constraints.max_epochs is not None:
+        yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
+    if most is None and simulates:
         yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
-    for section, tokens in lengths.items() if config.proxy.simulate_epochs and most else ():
-        if most is not None and tokens > most:
+    lengths = {"proxy": config.proxy.tokens, "validate": config.validation_tokens}
+    for section, tokens in lengths.items():
+        if simulates and most is not None and tokens > most:
             message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
             yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"
