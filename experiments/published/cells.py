@@ -35,7 +35,6 @@ from mixopt.trials import Trials, first_stage, make_design, stage_limits
 
 Kind = Literal["additive", "within", "between"]
 TOPICS, LEVELS, LOSSES = 40, 5, 20
-RADIUS = 0.2
 CONDITIONAL: list[Stage] = ["within", "between", "all"]
 
 
@@ -90,7 +89,7 @@ def cells_world(kind: Kind, seed: int, topics: int = TOPICS, levels: int = LEVEL
 
 def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: int) -> Trials:
     """Train a design round by round, flat or in stages, as a run does."""
-    config = DesignConfig(trials=trials, stages=stages, max_usage=None, stage_radius=RADIUS)
+    config = DesignConfig(trials=trials, stages=stages, max_usage=None)
     design = make_design(config, world.natural, world.constraints, seed)
     table = world.train(np.array([one.mixture.array for one in design]), seed)
     held = None
@@ -100,10 +99,10 @@ def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: 
         if stages:
             before = first_stage(config, world.natural, limits)
             if held is not None:
-                before = stage_limits(stages[number - 1], held, limits, RADIUS)
+                before = stage_limits(stages[number - 1], held, limits)
             found_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
             held = Mixture.from_array(world.domains, found_D)
-            limits = stage_limits(stages[number], held, limits, RADIUS)
+            limits = stage_limits(stages[number], held, limits)
         candidates_KD = draw_candidates(surrogate, limits.allowed, natural_D, seed=seed + number)
         batch = choose_batch(surrogate, candidates_KD, count, taken_ND=table.weights(), seed=seed)
         more = world.train(batch.weights_BD, seed, first=len(table))

@@ -242,9 +242,6 @@ class DesignConfig(Section):
         description="phases of the training by name, and their share of its tokens; each has a"
         " mixture of its own",
     )
-    stage_radius: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="total variation from what was found in a stage `all`"
-    )
 
     @property
     def first_trials(self) -> int:
@@ -353,30 +350,19 @@ class GroupConfig(Section):
     bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
-def _domains_alone(given: Any) -> Any:
-    """Read `[web, code]` as domains in natural ratios, and a mapping of numbers as weights."""
-    if isinstance(given, list):
-        return {"domains": given}
-    if isinstance(given, dict) and not {"domains", "weights"} & given.keys():
-        return {"domains": list(given), "weights": given}
+def _ratios(given: Any) -> Any:
+    """Refuse ratios of fewer than two domains, and of nothing."""
+    if isinstance(given, (list, dict)) and len(given) < 2:
+        raise ValueError("name two domains or more")
+    if isinstance(given, dict) and not any(given.values()):
+        raise ValueError("the ratios are all 0")
     return given
 
 
-class ProportionsConfig(Section):
-    """Domains that stay in fixed ratios, so that the search moves only what they have together."""
-
-    domains: list[str] = Field(min_length=2, description="which domains")
-    weights: dict[str, Weight] | None = Field(
-        None, description="their ratios; those of the natural mixture if omitted"
-    )
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> ProportionsConfig:
-        if self.weights is not None and set(self.weights) != set(self.domains):
-            raise ValueError("weights: give one for each of domains, and for no other")
-        if self.weights is not None and not sum(self.weights.values()) > 0:
-            raise ValueError("weights: they are all 0")
-        return self
+def _of_all(given: Any) -> Any:
+    """Read a number alone as that of every domain."""
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    return {"*": given} if is_number else given
 
 
 class RadiusConfig(Section):
@@ -440,14 +426,16 @@ class ConstraintsConfig(Section):
     groups: dict[str, GroupConfig] | None = Field(
         None, description="by name: domains, and the minimum and maximum of their total"
     )
-    proportions: dict[str, Annotated[ProportionsConfig, BeforeValidator(_domains_alone)]] | None = (
-        Field(None, description="by name: domains whose shares keep the same ratios to each other")
+    proportions: (
+        dict[str, Annotated[dict[str, Weight] | list[str], BeforeValidator(_ratios)]] | None
+    ) = Field(
+        None,
+        description="by name: domains whose shares keep their natural ratios, or ratios by domain",
     )
-    max_epochs: Above | None = Field(
-        None, description="how often a domain may be repeated; needs propose.target_tokens"
-    )
-    max_epochs_of: dict[str, Above] | None = Field(
-        None, description="by domain, branch or glob; overrides max_epochs"
+    max_epochs: Annotated[dict[str, Above] | None, BeforeValidator(_of_all)] = Field(
+        None,
+        description="how often a domain may be repeated, a number or by domain or glob; needs"
+        " propose.target_tokens",
     )
     radius: RadiusConfig | None = None
     min_entropy: Above | None = Field(
@@ -480,13 +468,22 @@ class ConstraintsConfig(Section):
             if name not in domains and not is_glob(name) and below_branch(name, domains)
         }
 
+    @property
+    def usual_epochs(self) -> float | None:
+        """How often a domain may be repeated that no name or narrower glob chooses."""
+        return (self.max_epochs or {}).get("*")
+
+    def epochs_of(self, domains: Sequence[str]) -> dict[str, float]:
+        """Return how often each domain may be repeated that has such a limit."""
+        return one_value(self.max_epochs or {}, domains, "constraints.max_epochs", "domain")
+
     def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
         """Return these limits with those of a user in their place, where there are some.
 
         Bounds by a glob narrow those that a domain has; by its name they replace them.
         """
         given = {name: getattr(changes, name) for name in changes.model_fields_set}
-        for name in ("groups", "proportions", "max_epochs_of"):
+        for name in ("groups", "proportions", "max_epochs"):
             if name in given and given[name] and getattr(self, name):
                 given[name] = {**getattr(self, name), **given[name]}
         bounds = self.bounds_of(domains)

@@ -44,7 +44,6 @@ from mixopt.system import (
     choice_fault,
     chosen,
     html_table,
-    one_value,
     share_text,
 )
 
@@ -454,22 +453,16 @@ def _epoch_caps(
     config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
 ) -> Iterator[LinearLimit]:
     """Yield a cap for each domain with a number of epochs; its own number wins."""
-    domains, field = tuple(inventory), "constraints.max_epochs_of"
-    own = one_value(config.max_epochs_of or {}, domains, field, "domain")
-    if config.max_epochs is None and not own:
-        return
-    name = "max_epochs" if config.max_epochs is not None else "max_epochs_of"
-    if target_tokens is None:
+    most = config.epochs_of(tuple(inventory))
+    if most and target_tokens is None:
         raise ConfigError(
-            f"constraints.{name}: needs the length of the full run; set propose.target_tokens"
+            "constraints.max_epochs: needs the length of the full run; set propose.target_tokens"
             " (or --tokens 25e9)"
         )
-    for domain, tokens in inventory.items():
-        if domain in own:
-            source = f"constraints.max_epochs_of.{domain}"
-            yield epoch_cap(domain, tokens, own[domain], target_tokens, source)
-        elif config.max_epochs is not None:
-            yield epoch_cap(domain, tokens, config.max_epochs, target_tokens)
+    for domain, epochs in most.items():
+        is_own = domain in (config.max_epochs or {})
+        source = f"constraints.max_epochs{f'.{domain}' if is_own else ''}"
+        yield epoch_cap(domain, inventory[domain], epochs, target_tokens or 0, source)
 
 
 def _groups(config: ConstraintsConfig, known: tuple[str, ...]) -> Iterator[LinearLimit]:
@@ -492,9 +485,11 @@ def _groups(config: ConstraintsConfig, known: tuple[str, ...]) -> Iterator[Linea
 
 def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Proportions]:
     for name, given in (config.proportions or {}).items():
-        natural = {domain: inventory.get(domain, 0) for domain in given.domains}
+        natural = {domain: inventory.get(domain, 0) for domain in given}
         source = f"constraints.proportions.{name}"
-        yield Proportions.of(given.weights or natural, tuple(inventory), source)
+        yield Proportions.of(
+            given if isinstance(given, dict) else natural, tuple(inventory), source
+        )
 
 
 def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:

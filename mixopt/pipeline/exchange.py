@@ -295,7 +295,7 @@ def _known(
     parts = parts_of(run)
     known: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
-        "max_epochs": run.config.constraints.max_epochs,
+        "max_epochs": run.config.constraints.usual_epochs,
     }
     if with_sizes:
         known["inventory"] = _sizes(run, domains, parts, trust=trust)

@@ -359,7 +359,7 @@ def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture
     """Return the experiment without the constraints that need unknown sizes."""
     if sizes.inventory is not None:
         return config, _by_phase(config, Mixture.natural(sizes.inventory))
-    limits: dict[str, Any] = {"max_epochs": None, "max_epochs_of": None}
+    limits: dict[str, Any] = {"max_epochs": None}
     radius = config.constraints.radius
     if radius is not None and radius.reference == "natural":
         limits["radius"] = None
@@ -434,7 +434,7 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
         yield short
     known, _ = _as_far_as_known(config, sizes)
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
-    most, phases = config.constraints.max_epochs, phases_of(config)
+    most, phases = config.constraints.usual_epochs, phases_of(config)
     full = FullRun(tokens, config.propose.target_tokens, most, phases)
     for one in config.validation.baselines:
         if inventory is None and one.weights is None:

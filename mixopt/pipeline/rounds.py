@@ -170,10 +170,10 @@ def choose_round(
     if stages:
         before = first_stage(config.design, run.natural, limits)
         if held is not None:
-            before = stage_limits(stages[number - 1], held, limits, config.design.stage_radius)
+            before = stage_limits(stages[number - 1], held, limits)
         found_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
         held = Mixture.from_array(run.natural.domains, found_D)
-        limits = stage_limits(stages[number], held, limits, config.design.stage_radius)
+        limits = stage_limits(stages[number], held, limits)
     allowed = limits.allowed if stages else limits.simplex
     candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
     batch = choose_batch(

@@ -153,7 +153,7 @@ def _full_run(run: Run) -> FullRun:
     return FullRun(
         run.inventory,
         config.propose.target_tokens,
-        config.constraints.max_epochs,
+        config.constraints.usual_epochs,
         phases_of(config),
     )
 

@@ -77,10 +77,7 @@ class RunPlots(_Figures):
     def epochs(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show passes over each domain's text, and the maximum allowed (`plot_epochs`)."""
         answer, limits = self._answer(), self._run.config.constraints
-        caps = dict(limits.max_epochs_of or {})
-        if limits.max_epochs is not None:
-            caps = {**dict.fromkeys(answer.mixture, limits.max_epochs), **caps}
-        return plot_epochs(answer, caps, domains=domains)
+        return plot_epochs(answer, limits.epochs_of(tuple(answer.mixture)), domains=domains)
 
     def design(self, *, domains: Sequence[str] | None = None) -> Figure:
         """Show which shares of each domain the trials have tried (`plot_design`)."""

@@ -219,7 +219,7 @@ def first_stage(config: DesignConfig, natural: Mixture, allowed: Constraints) ->
     """Return what the first stage may try: what it holds is as in the natural mixture."""
     assert config.stages
     nearest = Mixture.from_array(natural.domains, allowed.simplex.project(natural.array))
-    return stage_limits(config.stages[0], nearest, allowed, config.stage_radius)
+    return stage_limits(config.stages[0], nearest, allowed)
 
 
 def design_constraints(

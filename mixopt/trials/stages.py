@@ -22,6 +22,7 @@ from mixopt.mixture import Mixture
 from mixopt.system import Array
 
 SOURCE = "design.stages"
+STAGE_RADIUS = 0.2  # total variation from what was found that the last stage may try
 
 
 def branches_of(domains: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -33,22 +34,19 @@ def branches_of(domains: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def stage_limits(
-    stage: Stage, reference: Mixture, allowed: Constraints, radius: float
-) -> Constraints:
+def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Constraints:
     """Return what a stage may try, of what is allowed.
 
     Args:
         stage: What moves.
         reference: Where what is held stands; the middle of the last stage.
         allowed: What is allowed at all.
-        radius: Total variation of the last stage.
 
     Raises:
         InfeasibleError: No allowed mixture has what is held.
     """
     if stage == "all":
-        return replace(allowed, convex=(Radius(reference, "what was found", "tv", radius),))
+        return replace(allowed, convex=(Radius(reference, "what was found", "tv", STAGE_RADIUS),))
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))

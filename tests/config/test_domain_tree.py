@@ -84,7 +84,7 @@ def test_dropping_a_branch_drops_all_below_it():
 
 
 def test_epochs_and_groups_of_a_branch_are_of_all_below_it():
-    found = limits(max_epochs_of={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
+    found = limits(max_epochs={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
     assert found.upper_D.tolist() == [0.2, 0.2, 0.2, 1.0]
     assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)
 

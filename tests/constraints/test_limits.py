@@ -121,15 +121,15 @@ def test_a_limit_that_is_as_wide_as_the_simplex_does_not_bind():
 
 
 def test_a_domains_own_number_of_epochs_wins_over_that_of_all():
-    limits = constraints(max_epochs=2, max_epochs_of={"law": 5})
+    limits = constraints(max_epochs={"*": 2, "law": 5})
     assert limits.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
-    only = constraints(max_epochs_of={"law": 5})
+    only = constraints(max_epochs={"law": 5})
     assert only.upper_D.tolist() == pytest.approx([1.0, 1.0, 0.5])
-    assert only.linear[0].source == "constraints.max_epochs_of.law"
-    with pytest.raises(ConfigError, match=r"max_epochs_of: unknown domain 'lwa'; did you mean"):
-        constraints(max_epochs_of={"lwa": 5})
-    with pytest.raises(ConfigError, match=r"constraints.max_epochs_of: needs the length"):
-        constraints(None, max_epochs_of={"law": 5})
+    assert only.linear[0].source == "constraints.max_epochs.law"
+    with pytest.raises(ConfigError, match=r"max_epochs: unknown domain 'lwa'; did you mean"):
+        constraints(max_epochs={"lwa": 5})
+    with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the length"):
+        constraints(None, max_epochs={"law": 5})
 
 
 def test_further_floors_and_caps_add_to_those_there_are():

@@ -33,7 +33,7 @@ def test_phases_are_found_in_a_table_that_has_one_total_for_each():
 
 
 def test_caps_and_epochs_count_over_all_phases():
-    own = read_constraints({"max_epochs_of": {"code": 2}, "bounds": {"web": [0.3, 1]}})
+    own = read_constraints({"max_epochs": {"code": 2}, "bounds": {"web": [0.3, 1]}})
     limits = Constraints.from_config(own, {"web": 900, "code": 100}, 1_000, phases=PHASES)
     (line,) = limits.violations(UNTIED)
     assert "group 'code': a share of 0.58 of 1k tokens needs 5.8 epochs" in line

@@ -71,7 +71,7 @@ def test_stages_of_a_run_are_one_table(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
     files = {name: {"path": f"{tmp_path}/{name}.jsonl"} for name in "abcd"}
     tree = {"x": {n: files[n] for n in "ab"}, "y": {n: files[n] for n in "cd"}}
-    design = {"rounds": [8, 4, 4], "stages": ["within", "between", "all"], "stage_radius": 0.1}
+    design = {"rounds": [8, 4, 4], "stages": ["within", "between", "all"]}
     content = {
         "corpus": {"domains": tree},
         "objective": {"mean": {"*": 1}},
