@@ -292,11 +292,11 @@ def _print_log(directory: Path, trial: str, lines: int | None, trust: bool, as_j
     log = find_log(run, trial)
     if as_json:
         content = None if log is None else list(log_lines(log, lines))
-        print_json({"trial": trial, "log": log and str(log.path), "lines": content})
+        print_json({"trial": trial, "log": log and str(log), "lines": content})
     elif log is None:
         show(missing_log(run, trial))
     else:
-        say(f"{log.path}:")
+        say(f"{log}:")
         for line in log_lines(log, lines):
             show_as_is(line)
 

@@ -15,6 +15,7 @@ from .corpus_section import (
 from .experiment import (
     Config as Config,
     FitConfig as FitConfig,
+    SweepConfig as SweepConfig,
     TrackingConfig as TrackingConfig,
     dump_config as dump_config,
     experiment_urls as experiment_urls,

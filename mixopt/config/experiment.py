@@ -166,8 +166,7 @@ class SweepConfig(Section):
     patience: Duration = Field(
         600.0,
         description=(
-            "a worker without progress for this long (10m), and five times its slowest step, is"
-            " killed and its trials are retried"
+            "a worker without progress for this long (10m) is killed and its trials are retried"
         ),
     )
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
@@ -175,7 +174,6 @@ class SweepConfig(Section):
     gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = Field(
         None, description="GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
     )
-    nodes: Positive = Field(1, description="nodes per worker, under Slurm")
 
 
 class FitConfig(Section):

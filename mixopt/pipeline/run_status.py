@@ -8,7 +8,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,11 @@ from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
 from mixopt.sweeps import (
     FILES,
     GROUPS,
-    GroupState,
-    LogPart,
-    Means,
+    Beat,
     cancel_submitted,
     failure_kind,
     going_on,
-    is_plain,
-    logs_in,
-    part_of,
+    log_of_trial,
     read_attempts,
     read_entry,
     read_groups,
@@ -147,7 +143,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
         found["going_on"] = len(left)
     if workers:
         found["running"] = sum(len(group.trials) for group in workers)
-        found["workers"] = [asdict(group) for group in workers]
+        found["workers"] = [group.to_json() for group in workers]
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
     if rate and is_running:
         to_go = found.get("trials", 0) - found.get("ended", 0)
@@ -159,7 +155,7 @@ def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
     return found
 
 
-def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, Any]:
+def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
     """Return counts of trials, why some failed, and hours and nodes by the log of attempts."""
     folder = step.trial_folder(run.path)
     total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
@@ -171,8 +167,7 @@ def _counted(run: Run, step: Step, workers: Sequence[GroupState]) -> dict[str, A
         found["reasons"] = reasons
     attempts = read_attempts(folder)
     if attempts or workers:
-        totals = sweep_totals(attempts, workers, max(0, total - len(results)))
-        found |= {name: value for name, value in totals.items() if value is not None}
+        found |= sweep_totals(attempts, workers)
     return found
 
 
@@ -192,12 +187,12 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     ]
 
 
-def left_running(run: Run, folder: Path) -> list[GroupState]:
+def left_running(run: Run, folder: Path) -> list[Beat]:
     """Return what still runs of a sweep without an owner; nothing if unknown, or not trusted."""
     request = run.config.sweep
     if not run.is_foreign:
         with suppress(MixoptError):
-            ask = partial(going_on, Means(request.executor, request.options), folder)
+            ask = partial(going_on, request, folder)
             return within(f"sweep.executor: {request.executor}", ask)
     return []
 
@@ -279,11 +274,8 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
 def hours_line(entry: dict[str, Any]) -> str:
     """Return the GPU hours, or CPU hours without a GPU, as text; empty if unknown."""
     unit = "gpu" if entry.get("gpu_hours") else "cpu"
-    so_far, left = entry.get(f"{unit}_hours"), entry.get(f"{unit}_hours_to_go")
-    if not so_far:
-        return ""
-    line = f"{unit.upper()} hours: {_hours(so_far)}"
-    return f"{line} so far, about {_hours(left)} left" if left else line
+    so_far = entry.get(f"{unit}_hours")
+    return f"{unit.upper()} hours: {_hours(so_far)}" if so_far else ""
 
 
 def _hours(value: float) -> str:
@@ -330,11 +322,11 @@ def _worker_words(worker: dict[str, Any]) -> str:
     return words
 
 
-def find_log(run: Run, trial: str) -> LogPart | None:
+def find_log(run: Run, trial: str) -> Path | None:
     """Return the log of a trial's last attempt; None where there is none."""
     folder = _step_of(run, trial).trial_folder(run.path)
     logs = _own_logs(folder / FILES / trial)
-    return LogPart(logs[-1]) if logs else part_of(trial, logs_in(folder))
+    return logs[-1] if logs else log_of_trial(folder, trial, read_groups(folder))
 
 
 def missing_log(run: Run, trial: str) -> str:
@@ -350,9 +342,9 @@ def missing_log(run: Run, trial: str) -> str:
     return f"{trial}: {result.status}{why}; no log found here{where}"
 
 
-def log_lines(part: LogPart, last: int | None = None) -> Iterator[str]:
-    """Yield the lines of a part of a log, or the last of them."""
-    lines = _read(part)
+def log_lines(log: Path, last: int | None = None) -> Iterator[str]:
+    """Yield the lines of a log, or the last of them."""
+    lines = _read(log)
     return iter(deque(lines, last)) if last is not None else lines
 
 
@@ -363,20 +355,16 @@ def failed_trials(run: Run) -> list[dict[str, Any]]:
         trial, result = read_entry(path)
         if result.status != "finished":
             log = find_log(run, trial.name)
-            where = None if log is None else str(log.path)
+            where = None if log is None else str(log)
             about = {"trial": trial.name, "status": result.status, "reason": result.reason}
             found.append({**about, "log": where})
     return found
 
 
-def _read(part: LogPart) -> Iterator[str]:
+def _read(log: Path) -> Iterator[str]:
     """Yield lines as a terminal would leave them."""
-    with part.path.open("rb") as stream:
-        stream.seek(part.start)
-        while part.stop is None or stream.tell() < part.stop:
-            line = stream.readline(MAX_LINE)
-            if not line:
-                return
+    with log.open("rb") as stream:
+        while line := stream.readline(MAX_LINE):
             text = line.decode("utf-8", errors="replace").rstrip("\r\n")
             yield text.rpartition("\r")[2].expandtabs()
 
@@ -402,7 +390,7 @@ def _own_logs(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder):
         if len(Path(place).relative_to(folder).parts) >= MAX_DEPTH:
             folders.clear()
-        if LOG in names and is_plain(Path(place) / LOG):
+        if LOG in names and Path(place, LOG).is_file():
             found.append(Path(place) / LOG)
     return sorted(found, key=_attempt)
 
@@ -445,7 +433,7 @@ def stop(run: Run) -> Stopped:
         )
         return found
     for folder in folders:
-        call = partial(cancel_submitted, Means(request.executor, request.options), folder)
+        call = partial(cancel_submitted, request, folder)
         try:
             found.stopped += within(f"sweep.executor: {request.executor}", call)
         except MixoptError as error:

@@ -12,7 +12,7 @@ from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_line
 from mixopt.pipeline.from_fit import fit_of, proposal_of
-from mixopt.pipeline.trial_training import means_of, sweep, with_start_hash
+from mixopt.pipeline.trial_training import sweep, with_start_hash
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -105,14 +105,16 @@ def sweep_script(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
     """Return the script that a sweep would submit to a scheduler, without submitting it."""
+    from mixopt.sweeps import make_executor
+
     planned = _planned(config, Path(out), overrides, trust=trust)
     planned.ask_trust(SWEEP.name)
-    means = means_of(planned)
-    executor = means.made(SWEEP.trial_folder(planned.path), planned.config.proxy.device)
+    asked, folder = planned.config.sweep, SWEEP.trial_folder(planned.path)
+    executor = make_executor(asked, folder, planned.config.proxy.device)
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(
-            f"sweep.executor: {means.executor!r} submits no script; --dry-run works with slurm"
+            f"sweep.executor: {asked.executor!r} submits no script; --dry-run works with slurm"
         )
     return str(script(executor.slots))
 

@@ -14,7 +14,7 @@ from mixopt.system import Say, checked_as, read_yaml
 if TYPE_CHECKING:
     from mixopt.config import Config
     from mixopt.run_directory import Run, Step
-    from mixopt.sweeps import Job, Means
+    from mixopt.sweeps import Job
     from mixopt.trials import Trial, TrialResult
 
 PREFIX = "prefix"  # folder of a run directory
@@ -49,25 +49,10 @@ def train_trials(
         trials,
         job,
         step.trial_folder(run.path),
-        means=means_of(run),
+        sweep=run.config.sweep,
         title=step.name,
         planned=planned,
         say=say,
-    )
-
-
-def means_of(run: Run) -> Means:
-    """Return what the trials of a run are trained on."""
-    from mixopt.sweeps import Means
-
-    request = run.config.sweep
-    return Means(
-        request.executor,
-        request.options,
-        request.workers,
-        request.patience,
-        request.gpus,
-        request.nodes,
     )
 
 

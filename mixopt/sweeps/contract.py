@@ -15,11 +15,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from mixopt.system import Say, build_plugin, host_name, silent
+from mixopt.system import Say, silent
 from mixopt.trials import Training
 
 # What a group ended with that it may not another time: its process died, memory was too short, or
@@ -28,6 +28,8 @@ Fault = Literal["died", "memory", "lost"]
 PATIENCE = 600.0  # seconds
 RETRIES = 3  # times that a group whose place went away is handed out again
 KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second of a shell or container
+COMMAND = ("-P", "-m", "mixopt.sweeps.train_group")  # arguments of Python
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,7 @@ class Job:
         training: How all trials are trained.
         corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
             empty where that is not asked.
-        verify: Whether workers check the hashes of the shards too, since they may see other files
-            than the owner, who has checked its own.
-        made_by: The fingerprint that results carry (mixopt.trials.trial_fingerprint).
+        made_by: The fingerprint that results carry (mixopt.sweeps.trial_fingerprint).
     """
 
     proxy: str
@@ -51,7 +51,6 @@ class Job:
     corpus: Path
     training: Training
     corpus_hash: str = ""
-    verify: bool = False
     made_by: str = ""
 
 
@@ -65,7 +64,6 @@ class Site:
         workers: How many groups train at once; as the executor finds when None.
         gpus: GPUs of one worker; a fraction where the executor can share one. None is one, where
             there are any.
-        nodes: Nodes of one worker, where the executor can give several.
         say: Called with a line that its owner should read.
     """
 
@@ -73,26 +71,7 @@ class Site:
     device: str = "auto"
     workers: int | None = None
     gpus: float | None = None
-    nodes: int = 1
     say: Say = silent
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a group trains.
-
-    Attributes:
-        node: The host's name.
-        kind: The kind of device: a GPU's name, or `cpu`.
-        gpus: How many of them; 0 of `cpu`.
-    """
-
-    node: str = field(default_factory=host_name)
-    kind: str = "cpu"
-    gpus: float = 0.0
-
-
-NOWHERE = Place(node="")
 
 
 @dataclass(frozen=True)
@@ -108,10 +87,10 @@ class Ended:
     fault: Fault = "died"
 
     @classmethod
-    def with_code(cls, code: int, hint: str = "") -> Ended:
+    def with_code(cls, code: int) -> Ended:
         """Return what an exit code means; a negative one is a signal."""
         fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
-        return cls(f"the worker ended with {exit_text(code)}{hint}", fault)
+        return cls(f"the worker ended with {exit_text(code)}", fault)
 
 
 def exit_text(code: int) -> str:
@@ -173,9 +152,3 @@ class Executor(Protocol):
     def close(self) -> None:
         """Let go of what it holds; nothing that was started trains then."""
         ...
-
-
-def make_executor(name: str, options: Mapping[str, Any], site: Site) -> Executor:
-    """Load an executor and make it."""
-    executor: Executor = build_plugin("executor", name, options, {"site": site})
-    return executor

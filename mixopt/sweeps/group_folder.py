@@ -1,12 +1,13 @@
 """The folder of a group: what the owner of a sweep and the program that trains it tell each other.
 
-    group.json    in: the trials, the job, how many each kind of device trains together
+    group.json    in: the trials and the job
     beat.json     while it trains: what it does, how far it is, where
     result.json   out: results, or the size that was asked for, or the reason why there are none
     handle        what the executor calls it, where that outlives its owner
 
 The name says which trials they are, of which job, on which files of the corpus, and which attempt
-it is, so that another owner takes results of this sweep and no others.
+it is, so that another owner takes results of this sweep and no others. What the program prints is
+in `logs/<name of the folder>.log` of the sweep.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from mixopt.errors import MixoptError, ShardError
-from mixopt.sweeps.contract import NOWHERE, Fault, Job, Place
-from mixopt.sweeps.trial_files import trial_from_json, trial_to_json
+from mixopt.sweeps.contract import Fault, Job
+from mixopt.sweeps.trial_files import LOGS, TrialShape, trial_to_json
 from mixopt.system import (
+    Count,
     FileShape,
     file_mark,
     read_json,
@@ -35,98 +37,90 @@ from mixopt.system import (
     write_json,
     write_sealed,
 )
-from mixopt.trials import Doing, Training, Trial
+from mixopt.trials import Doing, Trial
 
 GROUP, BEAT, RESULT, HANDLE = "group.json", "beat.json", "result.json", "handle"
-Tokens = Annotated[int, Field(ge=0, lt=2**63)]
+MAX_LAST_LINE = 300  # characters
 Amount = Annotated[float, Field(ge=0)]
 
 
 class Beat(FileShape):
-    """A sign of life.
+    """What a worker does, as its last sign of life says.
 
     Attributes:
-        doing: What the worker does.
+        doing: What it does.
+        trials: What it trains; nothing while it finds out how many go together.
         done: Training tokens of the group so far.
         total: Of all that it will train on; 0 until the proxy reports.
         number: How many beats there were.
         moves: How often the worker has moved on since it started.
-        cpu: Seconds that its processes have computed for since.
         seconds: How long it has had the folder.
-        place: Where.
+        cpu: Seconds that its processes have computed for since.
+        node: The host's name; empty where it is not known.
+        kind: The kind of device: a GPU's name, or `cpu`.
+        gpus: How many of them; 0 of `cpu`.
     """
 
     doing: Doing = "starting"
-    done: Tokens = 0
-    total: Tokens = 0
-    number: Tokens = 0
-    moves: Tokens = 0
-    cpu: Amount = 0.0
+    trials: list[str] = Field(default_factory=list)
+    done: Count = 0
+    total: Count = 0
+    number: Count = 0
+    moves: Count = 0
     seconds: Amount = 0.0
-    place: Place = NOWHERE
+    cpu: Amount = 0.0
+    node: str = ""
+    kind: str = "cpu"
+    gpus: Amount = 0.0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How fast it trains; None before it does."""
+        return self.done / self.seconds if self.done and self.seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what people read of it."""
+        content = self.model_dump(exclude={"number", "moves"})
+        return {**content, "tokens_per_second": self.tokens_per_second}
 
 
 class GroupResult(FileShape):
     """What became of a folder: one of results, tuned and error.
 
     Attributes:
-        results: A result a trial that was trained.
+        results: A result a trial.
         tuned: How many trials go together.
         error: Why there are no results.
         fault: What may be different another time; None where the proxy itself gave the reason.
         refuses_corpus: Whether the worker sees another corpus than the owner.
-        trained: How many trials were trained together.
-        seconds: How long it took.
-        cpu: Seconds that its processes have computed for.
-        place: Where.
     """
 
-    results: list[dict[str, Any]] = []  # noqa: RUF012 (pydantic copies it)
+    results: list[dict[str, Any]] = Field(default_factory=list)
     tuned: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     error: str | None = None
     fault: Fault | None = None
     refuses_corpus: bool = False
-    trained: Tokens = 0
-    seconds: Amount = 0.0
-    cpu: Amount = 0.0
-    place: Place = NOWHERE
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(FileShape):
     """What a worker is asked for.
 
     Attributes:
         job: What all groups share.
         trials: What is trained; how many go together is asked where there are none.
-        sizes: How many trials each kind of device trains together, where it was measured.
         beat_every: Seconds between two beats.
     """
 
     job: Job
-    trials: Sequence[Trial]
-    sizes: Mapping[str, int]
+    trials: list[TrialShape]
     beat_every: float
 
-    def write(self, folder: Path) -> None:
-        """Write it."""
-        content = {
-            "job": job_to_json(self.job),
-            "trials": [trial_to_json(trial) for trial in self.trials],
-            "sizes": dict(self.sizes),
-            "beat_every": self.beat_every,
-        }
-        write_json(folder / GROUP, content)
 
-    @classmethod
-    def read(cls, folder: Path) -> Group:
-        """Read what `write` wrote."""
-        content = read_json(folder / GROUP, dict[str, Any])
-        job = dict(content["job"])
-        training = Training(**job.pop("training"))
-        trials = [trial_from_json(entry) for entry in content["trials"]]
-        made = Job(**{**job, "corpus": Path(job["corpus"]), "training": training})
-        return cls(made, trials, content["sizes"], content["beat_every"])
+def write_group(folder: Path, job: Job, trials: Sequence[Trial], beat_every: float) -> None:
+    """Ask for a group to be trained, of which nobody has heard yet."""
+    write_beat(folder, Beat(trials=[trial.name for trial in trials]))
+    content = {"job": job_to_json(job), "trials": [trial_to_json(trial) for trial in trials]}
+    write_json(folder / GROUP, {**content, "beat_every": beat_every})
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
@@ -141,13 +135,26 @@ def folder_name(job: Job, trials: Sequence[Trial], marks: Mapping[str, Sequence[
     return f"{trials[0].name[:40] if trials else 'tune'}-{digest}"
 
 
-def read_beat(folder: Path) -> Beat | None:
-    """Return the last sign of life; None where there is none."""
+def log_of(folder: Path) -> Path:
+    """Return the log of what trains a folder."""
+    return folder.parents[1] / LOGS / f"{folder.name}.log"
+
+
+def last_words(folder: Path) -> str:
+    """Return where the log of a folder is, and how it ends."""
+    path = log_of(folder)
+    with suppress(OSError), path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 2000))
+        lines = stream.read().decode("utf-8", "replace").strip().splitlines()
+        return f"{path.name} ends with {lines[-1][:MAX_LAST_LINE]!r}" if lines else f"see {path}"
+    return "it left no log: do all nodes see the run directory?"
+
+
+def read_beat(folder: Path) -> Beat:
+    """Return the last sign of life, of number 0 before there is one."""
     with suppress(MixoptError):
-        if (folder / BEAT).is_file():
-            beat: Beat = read_json(folder / BEAT, Beat)
-            return beat
-    return None
+        return read_json(folder / BEAT, Beat)
+    return Beat()
 
 
 def write_beat(folder: Path, beat: Beat) -> None:
@@ -158,12 +165,18 @@ def write_beat(folder: Path, beat: Beat) -> None:
         temporary.replace(folder / BEAT)
 
 
-def read_result(folder: Path) -> GroupResult | None:
-    """Return what became of a folder; None where it has no result yet."""
+def has_result(folder: Path) -> bool:
+    """Tell whether a folder has a result."""
     # A listed folder is asked for anew, where a file that is absent may be believed.
     with suppress(OSError):
-        if RESULT not in os.listdir(folder):
-            return None
+        return RESULT in os.listdir(folder)
+    return False
+
+
+def read_result(folder: Path) -> GroupResult | None:
+    """Return what became of a folder; None where it has no result yet."""
+    if not has_result(folder):
+        return None
     try:
         result: GroupResult = read_sealed(folder / RESULT, GroupResult, hint="run it again")
     except MixoptError as error:
@@ -180,7 +193,7 @@ def pending(work: Path) -> dict[Path, str]:
     """Return the handles of the folders without a result, where they outlive their owner."""
     handles = {}
     for path in sorted(work.glob(f"*/{HANDLE}")):
-        if not (path.parent / RESULT).exists():
+        if not has_result(path.parent):
             with suppress(MixoptError):
                 handles[path.parent] = read_text(path)
     return handles

@@ -1,9 +1,9 @@
 """Train groups of trials on an executor: what is the same wherever they train.
 
 A group is handed out as a folder; results are taken from it, and the folder goes once they are
-kept. A worker without a beat or without progress for too long is ended. What an owner that was
-killed has left is found by the names of folders: a result is taken, and what still trains is
-followed where the executor says that it outlives its owner.
+kept. A worker that makes no progress for too long is ended. What an owner that was killed has left
+is found by the names of folders: a result is taken, and what still trains is followed where the
+executor says that it outlives its owner.
 """
 
 from __future__ import annotations
@@ -12,49 +12,32 @@ import glob
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from mixopt.corpus import Corpus
-from mixopt.errors import CorpusError, MixoptError, RunError
-from mixopt.sweeps.contract import (
-    NOWHERE,
-    PATIENCE,
-    Ended,
-    Executor,
-    Fault,
-    Job,
-    Place,
-    State,
-)
+from mixopt.errors import CorpusError, RunError
+from mixopt.sweeps.contract import PATIENCE, Ended, Executor, Fault, Job, State
 from mixopt.sweeps.group_folder import (
     HANDLE,
-    RESULT,
     Beat,
-    Group,
     GroupResult,
     corpus_marks,
     folder_name,
+    has_result,
+    last_words,
     pending,
     read_beat,
     read_result,
+    write_group,
 )
-from mixopt.sweeps.trial_files import SIZES, WORK, result_from_json
-from mixopt.system import read_json, read_text, write_json, write_text
+from mixopt.sweeps.trial_files import WORK, result_from_json
+from mixopt.system import read_text, write_text
 from mixopt.trials import Trial, TrialResult
 
-STARTING = 15.0  # seconds; an import of a large library lets no other thread run
-STEPS = 5
 MAX_TICK = 1.0  # more than this between two looks was spent suspended
-BUSY = 0.1  # of a core: a heart alone takes a hundredth of it
 LOOKS = 10  # until the end of a program that has left no result is believed
-_STEPPING = ("training", "evaluating")
-_Sizes = dict[str, Annotated[int, Field(ge=1, le=1_000_000)]]
-Report = Callable[[Sequence[Trial], Beat], None]
+Report = Callable[[Beat], None]
 
 
 @dataclass(frozen=True)
@@ -62,94 +45,60 @@ class GroupOutcome:
     """What became of a group.
 
     Attributes:
-        trials: Those that were trained together.
-        left: Those that its place took no more of at once.
+        trials: The group; how many trials go together was asked where there are none.
         results: One a trial, in their order; none where there is a reason.
-        reason: Why there are no results.
+        tuned: How many trials go together, where that was asked.
+        reason: Why there is neither.
         fault: What may be different another time. None where the proxy itself gave the reason.
-        place: Where it was.
-        seconds: How long it was there.
-        cpu: Seconds that its processes have computed for.
+        beat: The last sign of life: where it was, and for how long.
     """
 
     trials: Sequence[Trial]
-    left: Sequence[Trial] = ()
     results: Sequence[TrialResult] = ()
+    tuned: int | None = None
     reason: str | None = None
     fault: Fault | None = None
-    place: Place = NOWHERE
-    seconds: float = 0.0
-    cpu: float = 0.0
+    beat: Beat = field(default_factory=Beat)
 
 
 class Watch:
-    """How long one worker has been silent, and how long it has stood still.
+    """How long a worker has made no progress.
 
-    A beat comes from a thread of the worker's own, so that a long step does not look like a death;
-    it says how often the worker has moved on, so that a main thread that waits forever does not
-    look alive. The patience is that of the sweep, or five times the slowest step so far. While a
-    worker starts or compiles it may stand still for ten minutes: nothing reports from within an
-    import or a compiler. A proxy that has reported nothing yet is given the time in which it
-    computes. Time counts while the watcher itself runs: one that was suspended kills nobody.
+    Nothing reports from within an import or a compiler, which are given ten minutes at least. Time
+    counts while the watcher itself runs: one that was suspended kills nobody.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._given, self._clock = patience, clock
-        self._seen = self.begun = clock()
-        self._silent = self._still = self._slowest = 0.0
-        self._beat = Beat()
+        self._patience, self._clock = patience, clock
+        self._seen, self._still, self._moves = clock(), 0.0, 0
 
-    @property
-    def patience(self) -> float:
-        """How long it may be silent, in seconds."""
-        return max(self._given, STEPS * self._slowest)
-
-    def hear(self, beat: Beat) -> None:
-        """Note a beat."""
-        self._tick()
-        if beat.moves != self._beat.moves:
-            if self._beat.doing in _STEPPING and self._beat.total:
-                self._slowest = max(self._slowest, self._still)
-            self._still = 0.0
-        elif not beat.total and beat.cpu - self._beat.cpu > BUSY * self._silent:
-            self._still = 0.0
-        self._silent, self._beat = 0.0, beat
-
-    def overdue(self) -> str | None:
+    def overdue(self, beat: Beat) -> str | None:
         """Return why the worker is to be ended; None while there is hope."""
-        self._tick()
-        doing, patience = self._beat.doing, self.patience
-        silence = max(patience, STARTING) if doing == "starting" else patience
-        stillness = patience if doing in _STEPPING else max(patience, PATIENCE)
-        if self._silent > silence:
-            what, waited, limit, hint = "sent no heartbeat", self._silent, silence, ""
-        elif self._still > stillness:
-            what, waited, limit = "made no progress", self._still, stillness
-            hint = "; raise sweep.patience if a step takes so long"
-        else:
+        now = self._clock()
+        passed, self._seen = min(now - self._seen, MAX_TICK), now
+        self._still = 0.0 if beat.moves != self._moves else self._still + passed
+        self._moves = beat.moves
+        is_stepping = beat.doing in ("training", "evaluating")
+        limit = self._patience if is_stepping else max(self._patience, PATIENCE)
+        if self._still <= limit:
             return None
         return (
-            f"the worker {what} for {waited:.1f} s while {doing}, longer than its patience of"
-            f" {limit:.1f} s, and was killed{hint}"
+            f"the worker made no progress for {self._still:.1f} s while {beat.doing}, longer than"
+            f" its patience of {limit:.1f} s, and was killed; raise sweep.patience if a step takes"
+            " so long"
         )
-
-    def _tick(self) -> None:
-        now = self._clock()
-        passed = min(now - self._seen, MAX_TICK)
-        self._seen = now
-        self._silent += passed
-        self._still += passed
 
 
 @dataclass
 class _Attempt:
-    """A group that was handed out; `ended` is when its program was first seen to be gone."""
+    """A group that was handed out; `begun` and `ended` are when it was first seen to."""
 
     trials: Sequence[Trial]
     folder: Path
     handle: str = ""
     watch: Watch | None = None
     beat: Beat = field(default_factory=Beat)
+    begun: float | None = None
     ended: float | None = None
 
 
@@ -161,20 +110,14 @@ class GroupRunner:
     ) -> None:
         """Note what there is; nothing is started yet."""
         self._job, self._executor, self._patience = job, executor, patience
-        self._work, self._sizes_file = folder / WORK, folder / SIZES
-        self._marks = corpus_marks(job.corpus)
-        self._sizes: dict[str, int] = {}
-        with suppress(RunError):
-            self._sizes = read_json(self._sizes_file, _Sizes) if self._sizes_file.exists() else {}
-        self._short: dict[str, int] = {}
+        self._work, self._marks = folder / WORK, corpus_marks(job.corpus)
         self._running: list[_Attempt] = []
         self._mine: set[Path] = set()
 
     def __enter__(self) -> GroupRunner:
         """Begin; nothing is started yet, and what a killed owner's workers left half done goes."""
         for folder in () if self._executor.outlives_owner else self._work.glob("*.*"):
-            if not (folder / RESULT).exists():  # a worker that is still there ends then
-                shutil.rmtree(folder, ignore_errors=True)
+            _remove_unfinished(folder)  # a worker that is still there ends then
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,8 +128,7 @@ class GroupRunner:
         try:
             self._executor.cancel([handle for handle in left.values() if handle])
             for folder in left:
-                if not (folder / RESULT).exists():
-                    shutil.rmtree(folder, ignore_errors=True)
+                _remove_unfinished(folder)
         finally:
             self._executor.close()
 
@@ -195,27 +137,8 @@ class GroupRunner:
         """How many groups train at once."""
         return self._executor.slots
 
-    def group_size(self, report: Report = lambda *_: None) -> int:
-        """Return how many trials go together, measured once; where they train, not here."""
-        for last in (False, True):
-            if self._sizes:
-                break
-            self._begin([()])
-            ended: list[tuple[_Attempt, GroupResult]] = []
-            while not ended:
-                ended = list(self._ended(report))
-            ((attempt, result),) = ended
-            self._running.clear()
-            shutil.rmtree(attempt.folder, ignore_errors=True)
-            if result.tuned is not None:
-                self._sizes[result.place.kind] = result.tuned
-                write_json(self._sizes_file, self._sizes)
-            elif last or result.fault is None:
-                raise MixoptError(result.error or "the worker's answer cannot be used: no size")
-        return max(self._sizes.values())
-
     def run(
-        self, groups: Sequence[Sequence[Trial]], report: Report = lambda *_: None
+        self, groups: Sequence[Sequence[Trial]], report: Report = lambda _: None
     ) -> Iterator[GroupOutcome]:
         """Train groups, to which more may be added; as many at once as there is room for."""
         begun = 0
@@ -250,7 +173,7 @@ class GroupRunner:
         """Hand out groups, or follow what another owner has handed out."""
         attempts = [self._adopted(trials) or self._made(trials) for trials in groups]
         self._running += attempts
-        fresh = [one for one in attempts if not one.handle and not (one.folder / RESULT).exists()]
+        fresh = [one for one in attempts if not one.handle and not has_result(one.folder)]
         handles = self._executor.start([one.folder for one in fresh]) if fresh else []
         for one, handle in zip(fresh, handles, strict=True):
             one.handle = handle
@@ -278,7 +201,7 @@ class GroupRunner:
         folder = self._work / f"{name}.{time.time_ns()}"
         folder.mkdir(parents=True)
         self._mine.add(folder)
-        Group(self._job, trials, self._sizes, min(1.0, self._patience / 10)).write(folder)
+        write_group(folder, self._job, trials, min(1.0, self._patience / 10))
         return _Attempt(trials, folder)
 
     def _ended(self, report: Report) -> Iterator[tuple[_Attempt, GroupResult]]:
@@ -288,6 +211,7 @@ class GroupRunner:
         for one in self._running:
             result = read_result(one.folder)
             if result is not None:
+                one.beat = read_beat(one.folder)
                 yield one, result
             else:
                 waiting.append(one)
@@ -295,66 +219,42 @@ class GroupRunner:
         for one in waiting:
             ended = self._seen(one, states[one.handle], report)
             if ended is not None:
-                yield one, read_result(one.folder) or self._without(one, ended)
+                result = read_result(one.folder)
+                yield one, result or GroupResult(error=ended.reason, fault=ended.fault)
 
     def _seen(self, one: _Attempt, state: State, report: Report) -> Ended | None:
         """Return how a group has ended without a result; None while it may have one."""
-        beat = read_beat(one.folder)
-        if one.watch is None and (beat is not None or state == "running"):
-            one.watch = Watch(self._patience)
-        if one.watch is not None and beat is not None and beat.number != one.beat.number:
+        beat, now = read_beat(one.folder), time.monotonic()
+        if beat.number > one.beat.number:
             one.beat = beat
-            one.watch.hear(beat)
-            report(one.trials, beat)
+            report(beat)
+        if one.begun is None and (beat.number or state == "running"):
+            one.begun, one.watch = now, Watch(self._patience)
         if isinstance(state, Ended):
-            one.ended = one.ended or time.monotonic()
-            waited = time.monotonic() - one.ended
-            return None if waited < LOOKS * self._executor.poll else state
-        reason = one.watch.overdue() if one.watch is not None else None
+            one.ended = one.ended or now
+            if one.begun is not None and not one.beat.seconds:  # it has cost something too
+                one.beat = one.beat.model_copy(update={"seconds": one.ended - one.begun})
+            if now - one.ended < LOOKS * self._executor.poll:
+                return None
+            return Ended(f"{state.reason}; {last_words(one.folder)}", state.fault)
+        reason = one.watch.overdue(one.beat) if one.watch is not None else None
         if reason is None:
             return None
         self._executor.cancel([one.handle])
         return Ended(reason)
 
-    def _without(self, one: _Attempt, ended: Ended) -> GroupResult:
-        place, members = one.beat.place, len(one.trials)
-        until = one.ended or time.monotonic()
-        return GroupResult(
-            error=ended.reason,
-            fault=ended.fault,
-            trained=min(members, self._sizes.get(place.kind, members)),
-            seconds=one.beat.seconds or (until - one.watch.begun if one.watch else 0.0),
-            place=place,
-        )
-
     def _outcome(self, one: _Attempt, result: GroupResult) -> GroupOutcome:
-        count = result.trained or len(one.trials)
-        members, results, reason = one.trials[:count], list[TrialResult](), result.error
-        if result.fault == "memory":
-            self._short_of_memory(result.place.kind, len(members))
+        results, reason = list[TrialResult](), result.error
         if reason is None:
             try:
                 results = [result_from_json(entry) for entry in result.results]
-                if [one.trial for one in results] != [trial.name for trial in members]:
+                if [one.trial for one in results] != [trial.name for trial in one.trials]:
                     raise RunError("it has results of other trials than it was given")
             except RunError as error:
                 results, reason = [], f"the worker's answer cannot be used: {error}"
-        place = result.place if result.place.node else replace(result.place, node="unknown")
-        return GroupOutcome(
-            members,
-            one.trials[count:],
-            results,
-            reason,
-            result.fault,
-            place,
-            seconds=max(result.seconds, one.beat.seconds),
-            cpu=max(result.cpu, one.beat.cpu),
-        )
+        return GroupOutcome(one.trials, results, result.tuned, reason, result.fault, one.beat)
 
-    def _short_of_memory(self, kind: str, trials: int) -> None:
-        """Note that memory was short: twice on a kind of device, and it takes half as many."""
-        before = self._short.get(kind)
-        self._short[kind] = trials if before is None else min(trials, before)
-        if before is not None and kind in self._sizes:
-            self._sizes[kind] = max(1, min(self._sizes[kind], max(trials, before) // 2))
-            write_json(self._sizes_file, self._sizes)
+
+def _remove_unfinished(folder: Path) -> None:
+    if not has_result(folder):
+        shutil.rmtree(folder, ignore_errors=True)

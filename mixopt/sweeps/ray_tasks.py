@@ -7,32 +7,25 @@ owner. What is lost is handed out again, and counted, above it.
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ByteSize, Field
 
 from mixopt.errors import ConfigError, PluginError, RunError
-from mixopt.sweeps.contract import Ended, Place, Site, State
-from mixopt.sweeps.devices import CUDA, WorkerDevice
-from mixopt.sweeps.group_folder import RESULT
-from mixopt.sweeps.local import Worker
-from mixopt.sweeps.trial_files import LOGS
-from mixopt.system import __version__, host_name, within
+from mixopt.sweeps.contract import Ended, Site, State
+from mixopt.sweeps.group_folder import has_result
+from mixopt.sweeps.local import VISIBLE, Worker, WorkerDevice, find_gpus
+from mixopt.system import checked_as, host_name, within
 
 DEADLINE = 30.0  # seconds that a call to the cluster may take
-KNOCK = 5.0  # seconds for a connection; Ray itself waits minutes where nothing listens
 TICK = 0.05  # seconds between two looks of a task at its folder
-_ACCELERATOR = "accelerator_type:"
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", re.IGNORECASE)
-_WORKERS: dict[tuple[str, str | None], Worker] = {}  # of this process, where it is one of Ray's
+_WORKERS: dict[str | None, Worker] = {}  # of this process, where it is one of Ray's
 
 
 class RayExecutor:
@@ -51,12 +44,14 @@ class RayExecutor:
     ) -> None:
         """Check the options; nothing is connected yet."""
         import_ray()
-        if not isinstance(cpus, int | float) or not 0 < cpus < math.inf:
-            raise ConfigError(f"sweep.options.cpus: {cpus!r}: give a number over 0")
-        self._site, self._address, self._cpus = site, address, float(cpus)
-        self._memory, self.queues = memory_bytes(memory), site.workers is None
-        self._gpus, self._connected, self._is_ours = 0.0, False, False
-        self._tasks: dict[str, Any] = {}
+        where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
+        self._site, self._address = site, address
+        self._needs = {"CPU": checked_as(positive, cpus, f"{where}.cpus", ConfigError)}
+        if memory is not None:
+            size = checked_as(ByteSize, memory, f"{where}.memory", ConfigError)
+            self._needs["memory"] = float(size)
+        self._connected = self._is_ours = False
+        self.queues, self._tasks = site.workers is None, dict[str, Any]()
 
     @property
     def slots(self) -> int:
@@ -67,12 +62,19 @@ class RayExecutor:
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit a task a folder."""
         self._connect()
-        needs: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus}
-        if self._memory is not None:
-            needs["memory"] = self._memory
-        task = import_ray().remote(train_on_node).options(max_retries=0, **needs)
+        gpus = self._needs["GPU"]
+        task = (
+            import_ray()
+            .remote(train_on_node)
+            .options(
+                max_retries=0,
+                num_cpus=self._needs["CPU"],
+                num_gpus=gpus,
+                memory=self._needs.get("memory"),
+            )
+        )
         for folder in folders:
-            self._tasks[str(folder)] = task.remote(str(folder), self._gpus, __version__)
+            self._tasks[str(folder)] = task.remote(str(folder), gpus)
         return [str(folder) for folder in folders]
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
@@ -130,101 +132,47 @@ class RayExecutor:
         if not self._connected:
             self._is_ours = connect(self._address)
             self._connected = True
-            nodes = _asked(cluster_nodes)
-            if self._site.device != "cpu":
-                has_gpu = any(node["Resources"].get("GPU") for node in nodes)
-                self._gpus = float(has_gpu) if self._site.gpus is None else self._site.gpus
+            gpus = self._site.gpus
+            if gpus is None:
+                gpus = float("GPU" in _asked(import_ray().cluster_resources))
+            self._needs["GPU"] = 0.0 if self._site.device == "cpu" else gpus
             if self._site.workers is None:  # else a task would wait without a word
                 self._fitting()
 
     def _fitting(self) -> int:
-        """Return how many workers fit on the nodes; raise RunError where none does."""
-        nodes = _asked(cluster_nodes)
-        count = sum(self._room(node["Resources"]) for node in nodes)
+        """Return how many workers fit on the cluster; raise RunError where none does."""
+        there = _asked(import_ray().cluster_resources)
+        needs = {name: each for name, each in self._needs.items() if each}
+        count = min(int((there.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
         if not count:
-            raise self._shortfall(nodes)
+            worker = ", ".join(f"{each:g} {name}" for name, each in needs.items())
+            raise RunError(
+                f"Ray: the cluster has no room for a worker of {worker}. Ask for less (sweep.gpus,"
+                " sweep.options.cpus and memory), or set sweep.workers to wait for more nodes"
+            )
         return count
 
-    def _room(self, resources: Mapping[str, float]) -> int:
-        """Return how many workers fit on a node that has these resources to itself."""
-        counts = [_times(resources.get("CPU", 0.0), self._cpus)]
-        if 0 < self._gpus < 1:  # a worker's part is of one GPU
-            counts.append(int(resources.get("GPU", 0.0)) * _times(1.0, self._gpus))
-        else:
-            counts.append(_times(resources.get("GPU", 0.0), self._gpus))
-        counts.append(_times(resources.get("memory", 0.0), self._memory or 0))
-        return int(min(counts))
 
-    def _shortfall(self, nodes: Sequence[Mapping[str, Any]]) -> RunError:
-        def words(resources: Mapping[str, float]) -> str:
-            amounts = {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
-            memory = resources.get("memory")
-            parts = [f"{count:g} {name}" for name, count in amounts.items() if count]
-            return ", ".join([*parts, *([f"{memory / 1e9:g} GB"] if memory else [])])
-
-        largest = max(nodes, key=lambda node: self._gpus and node["Resources"].get("GPU", 0.0))
-        needs = {"CPU": self._cpus, "GPU": self._gpus, "memory": self._memory or 0.0}
-        return RunError(
-            f"Ray: none of {len(nodes)} nodes has room for a worker of {words(needs)};"
-            f" {node_name(largest)} has {words(largest['Resources'])}. Ask for less (sweep.gpus,"
-            " sweep.options.cpus and memory), or set sweep.workers to wait for more nodes"
-        )
-
-
-def train_on_node(folder: str, gpus: float, version: str) -> tuple[str, str] | str | None:
+def train_on_node(folder: str, gpus: float) -> tuple[str, str] | str | None:
     """Train a folder: a task of Ray's, on the node where it runs."""
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    node = next((one for one in cluster_nodes() if one["NodeID"] == here), None)
-    name = host_name() if node is None else node_name(node)
-    if version != __version__:
-        return f"node {name} has mixopt {__version__}, and the owner {version}"
-    path = Path(folder)
+    path, visible = Path(folder), os.environ.get(VISIBLE) if gpus else None
     if not path.is_dir():
-        return f"{folder}: not found on {name}; use an --out folder that all nodes share"
-    visible = os.environ.get(CUDA) if gpus else None
-    log = path.parents[1] / LOGS / f"ray-{name}-{os.getpid()}.log"
-    worker = _WORKERS.get((str(log), visible))
-    if worker is None:
-        kind = "cpu" if node is None else device_kind(node["Resources"], gpus)
-        worker = Worker(WorkerDevice(visible, kind), Place(name, kind, gpus), log)
-        _WORKERS[str(log), visible] = worker
+        return f"{folder}: not found on {host_name()}; use an --out folder that all nodes share"
+    kind = next((kind for _, kind in find_gpus()), "gpu") if gpus else "cpu"
+    worker = _WORKERS.setdefault(visible, Worker(WorkerDevice(visible, kind, gpus)))
     worker.begin(path)
     try:
-        while not (path / RESULT).exists():
+        while not has_result(path):
             if worker.ended is not None or not path.exists():
                 break
             time.sleep(TICK)
         else:
             return None
         ended = worker.ended or Ended("the group was taken back", "lost")
-        return None if (path / RESULT).exists() else (ended.reason, ended.fault)
+        return None if has_result(path) else (ended.reason, ended.fault)
     finally:
-        if not (path / RESULT).exists():
+        if not has_result(path):
             worker.kill()
-
-
-def device_kind(resources: Mapping[str, float], gpus: float) -> str:
-    """Return the kind of device that a worker has on a node; a part of a GPU is its own."""
-    if not gpus:
-        return "cpu"
-    names = (key.removeprefix(_ACCELERATOR) for key in resources if _ACCELERATOR in key)
-    name = next(names, "gpu")
-    return name if gpus == 1 else f"{gpus:g} {name}"
-
-
-def cluster_nodes() -> list[Mapping[str, Any]]:
-    """Return the nodes that are alive, as Ray describes them."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def node_name(node: Mapping[str, Any]) -> str:
-    """Return what people call a node."""
-    name, address = node.get("NodeName"), node.get("NodeManagerAddress")
-    return str(name if name and name != address else node.get("NodeManagerHostname") or address)
 
 
 def import_ray() -> Any:
@@ -242,27 +190,18 @@ def connect(address: str) -> bool:
     ray = import_ray()
     if ray.is_initialized():
         return False
-    if address != "auto":
-        _knock(address)
     # A client may say no more than this.
     quiet = {} if address.startswith("ray://") else {"configure_logging": False}
     try:
         _asked(lambda: ray.init(address=address, log_to_driver=False, **quiet))
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        raise _unreached(address, _one_line(error)) from error
+    except (
+        ConnectionError, RuntimeError, ValueError, OSError, RunError, ray.exceptions.RayError,
+    ) as error:  # fmt: skip
+        raise RunError(
+            f"Ray: no cluster can be reached at {address}: {_one_line(error)}; start it with 'ray"
+            " start --head', or change sweep.options.address: auto, host:port or ray://host:10001"
+        ) from error
     return True
-
-
-def memory_bytes(memory: int | str | None) -> int | None:
-    """Return bytes of what a user wrote."""
-    if memory is None:
-        return None
-    found = _AMOUNT.fullmatch(str(memory).strip())
-    if found is None or isinstance(memory, bool):
-        raise ConfigError(f"sweep.options.memory: {memory!r}: give bytes, or text such as 8GB")
-    number, unit, binary = found.groups()
-    factor = _UNITS[unit.upper()]
-    return int(float(number) * (1024 ** round(math.log(factor, 1000)) if binary else factor))
 
 
 def _asked(call: Callable[[], Any]) -> Any:
@@ -270,32 +209,7 @@ def _asked(call: Callable[[], Any]) -> Any:
     return within("Ray", call, DEADLINE)
 
 
-def _knock(address: str) -> None:
-    """Check that something listens."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise RunError(
-            f"Ray: sweep.options.address {address!r} is not an address; give auto, host:port or "
-            "ray://host:10001"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
-    except (OSError, OverflowError) as error:
-        raise _unreached(address, str(error)) from error
-
-
-def _unreached(address: str, reason: str) -> RunError:
-    return RunError(
-        f"Ray: no cluster can be reached at {address}: {reason}; start it with 'ray start "
-        "--head', or change sweep.options.address"
-    )
-
-
 def _one_line(error: BaseException) -> str:
     """Return the first line of an error of Ray's; a traceback follows it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def _times(total: float, each: float) -> float:
-    return math.inf if not each else (total + 1e-9) // each

@@ -5,9 +5,8 @@ groups of their own. A trial that diverges or fails is recorded with its reason,
 continue. A proxy that raises gives its reason, and would again; a worker that is killed may have
 had bad luck. So its group is handed out a second time, and where that fails too, its trials have
 failed. Where memory was short, halves are handed out, down to single trials. A place that went away
-says nothing about the group, which is handed out again, more often than that. What a place had no
-room for is handed out as a group of its own. All of this is noted before it trains: a resumed sweep
-forms the same groups.
+says nothing about the group, which is handed out again, more often than that. Halves are noted
+before they train: a resumed sweep forms the same groups.
 """
 
 from __future__ import annotations
@@ -15,24 +14,26 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
+from mixopt.config import SweepConfig
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture, Phases
-from mixopt.sweeps.contract import PATIENCE, RETRIES, Executor, Job, Site, make_executor
-from mixopt.sweeps.group_folder import pending
-from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner
-from mixopt.sweeps.progress import GroupState, SweepMeter, group_state
-from mixopt.sweeps.trial_files import GROUPS, WORK, TrialFolder
+from mixopt.sweeps.contract import RETRIES, Executor, Job, Site
+from mixopt.sweeps.group_folder import Beat, pending, read_beat
+from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner, Report
+from mixopt.sweeps.progress import SweepMeter
+from mixopt.sweeps.trial_files import GROUPS, SIZE, WORK, TrialFolder
 from mixopt.system import (
     Say,
+    build_plugin,
     check_names,
     load_plugin,
     progress,
@@ -47,34 +48,7 @@ FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
 SHORT, SHORT_TRIAL = 20, "short-trial"  # part of a trial that is trained first, and its name
 MAX_ALIKE = 3  # failures of one kind, where nothing else has ended
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a sweep runs on.
-
-    Attributes:
-        executor: Name of the executor.
-        options: What it is made with.
-        workers: How many groups train at once; as the executor finds when None.
-        patience: Seconds without a sign of life or progress after which a worker is killed.
-        gpus: GPUs of one worker; one, where there are any, when None.
-        nodes: Nodes of one worker, where the executor can give several.
-        retries: How often a group whose place went away is handed out again.
-    """
-
-    executor: str = "local"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    workers: int | None = None
-    patience: float = PATIENCE
-    gpus: float | None = None
-    nodes: int = 1
-    retries: int = RETRIES
-
-    def made(self, folder: Path, device: str = "auto", say: Say = silent) -> Executor:
-        """Make the executor, for a folder of trials."""
-        site = Site(folder.absolute(), device, self.workers, self.gpus, self.nodes, say)
-        return make_executor(self.executor, self.options, site)
+_Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 def run_trials(
@@ -82,7 +56,7 @@ def run_trials(
     job: Job,
     folder: Path,
     *,
-    means: Means | None = None,
+    sweep: SweepConfig | None = None,
     title: str = "trials",
     planned: int | None = None,
     say: Say = silent,
@@ -93,7 +67,7 @@ def run_trials(
         trials: All trials of the sweep so far.
         job: What they share.
         folder: Where their results are kept.
-        means: What they train on; this machine when None.
+        sweep: What they train on; this machine when None.
         title: What the sweep is called.
         planned: How many trials there will be, where later rounds add some.
         say: Called with a line that its owner should read.
@@ -101,7 +75,7 @@ def run_trials(
     Returns:
         A result for each trial.
     """
-    means, folder = means or Means(), folder.absolute()
+    sweep, folder = sweep or SweepConfig(), folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
     job = replace(job, corpus=job.corpus.absolute(), training=training)
@@ -112,16 +86,16 @@ def run_trials(
         def titled(line: str) -> None:
             say(f"{title}: {line}")
 
-        executor = means.made(folder, training.device, titled)
+        executor = make_executor(sweep, folder, training.device, titled)
         with (
-            GroupRunner(job, folder, executor, means.patience) as runner,
+            GroupRunner(job, folder, executor, sweep.patience) as runner,
             progress(title, tokens * total) as update,
-            SweepMeter(folder, total, tokens, results, update) as meter,
         ):
+            meter = SweepMeter(folder, total, tokens, results, update)
             if not results and _begins_short(job.proxy):
-                _check_short_trial(job, folder, executor, means, titled)
-            groups = _groups(trials, runner, meter, folder)
-            attempts = Attempts(folder, groups, list(results), means.retries)
+                _check_short_trial(job, folder, executor, sweep.patience, titled)
+            groups = _groups(trials, runner, meter.report, folder)
+            attempts = Attempts(folder, groups, list(results))
             alike: Counter[str] = Counter()
             for outcome in runner.run(attempts.groups, meter.report):
                 failed = attempts.settle(outcome, titled)
@@ -136,7 +110,18 @@ def run_trials(
     return _checked([results[trial.name] for trial in trials], folder)
 
 
-def _check_short_trial(job: Job, folder: Path, executor: Executor, means: Means, say: Say) -> None:
+def make_executor(
+    sweep: SweepConfig, folder: Path, device: str = "auto", say: Say = silent
+) -> Executor:
+    """Make the executor of a folder of trials."""
+    site = Site(folder.absolute(), device, sweep.workers, sweep.gpus, say)
+    executor: Executor = build_plugin("executor", sweep.executor, sweep.options, {"site": site})
+    return executor
+
+
+def _check_short_trial(
+    job: Job, folder: Path, executor: Executor, patience: float, say: Say
+) -> None:
     """Train one short trial, and a whole one if that fails: a trainer may need some length."""
     mixture, tokens = Mixture.uniform(Corpus.open(job.corpus).domain_names), job.training.tokens
     if job.training.phases is not None:
@@ -145,7 +130,7 @@ def _check_short_trial(job: Job, folder: Path, executor: Executor, means: Means,
         say(f"trains one trial of {short_count(length)} tokens before the others")
         short = replace(job, training=replace(job.training, tokens=length))
         trial = Trial(SHORT_TRIAL, mixture, seed=0)
-        (outcome,) = GroupRunner(short, folder, executor, means.patience).run([[trial]])
+        (outcome,) = GroupRunner(short, folder, executor, patience).run([[trial]])
         result = next(iter(outcome.results), None)
         reason = outcome.reason if result is None else result.reason
         if result is not None and result.status != "failed":
@@ -163,7 +148,7 @@ def failure_kind(result: TrialResult) -> str:
     """Return why a trial did not finish, without what differs between trials of one cause."""
     reason = str(result.reason).replace(result.trial, "*")
     reason = re.sub(r"^(tried twice|tried \d+ times|lost \d+ times): ", "", reason)
-    reason = re.sub(r"0x[0-9a-f]+|\d+", "0", reason)
+    reason = re.sub(r"-[0-9a-f]{16}\.|0x[0-9a-f]+|\d+", "0", reason)
     return f"{result.status} {reason}"
 
 
@@ -176,8 +161,18 @@ def _check_failures(folder: Path, new: Sequence[TrialResult], alike: Counter[str
         )
 
 
+def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
+    if results and all(result.status != "finished" for result in results):
+        first = results[0]
+        raise RunError(
+            f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
+            f"{first.reason}. Fix it and run again with --retry-failed"
+        )
+    return results
+
+
 def _groups(
-    trials: Sequence[Trial], runner: GroupRunner, meter: SweepMeter, folder: Path
+    trials: Sequence[Trial], runner: GroupRunner, report: Report, folder: Path
 ) -> list[list[Trial]]:
     """Read the groups that were formed before, and form more of trials that are in none."""
     by_name = {trial.name: trial for trial in trials}
@@ -188,20 +183,24 @@ def _groups(
     new = [name for name in by_name if name not in grouped]
     if new:
         # A group no larger than leaves work for every worker.
-        size = min(runner.group_size(meter.report), -(-len(new) // runner.slots))
+        size = min(group_size(runner, folder, report), -(-len(new) // runner.slots))
         groups += [new[at : at + size] for at in range(0, len(new), size)]
         write_json(folder / GROUPS, groups)
     return [[by_name[name] for name in names] for names in groups]
 
 
-def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
-    if results and all(result.status != "finished" for result in results):
-        first = results[0]
-        raise RunError(
-            f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
-            f"{first.reason}. Fix it and run again with --retry-failed"
-        )
-    return results
+def group_size(runner: GroupRunner, folder: Path, report: Report = lambda _: None) -> int:
+    """Return how many trials go together, measured once; where they train, not here."""
+    for last in (False, True):
+        if (folder / SIZE).exists():
+            break
+        (outcome,) = runner.run([()], report)
+        if outcome.tuned is not None:
+            write_json(folder / SIZE, outcome.tuned)
+        elif last or outcome.fault is None:
+            raise MixoptError(outcome.reason or "the worker's answer cannot be used: no size")
+    size: int = read_json(folder / SIZE, _Size)
+    return size
 
 
 def read_groups(folder: Path) -> list[list[str]]:
@@ -229,14 +228,10 @@ class Attempts:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        groups: Sequence[Sequence[Trial]],
-        finished: Sequence[str],
-        retries: int = RETRIES,
+        self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Sequence[str]
     ) -> None:
         """Take those groups that have a trial without a result."""
-        self._folder, self._retries = folder, retries
+        self._folder = folder
         self._names = [[trial.name for trial in group] for group in groups]
         self._died: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
@@ -246,65 +241,54 @@ class Attempts:
     def settle(self, outcome: GroupOutcome, say: Say = silent) -> list[TrialResult]:
         """Hand out again what has no result, where that may help; return what has failed."""
         trials, fault, reason = outcome.trials, outcome.fault, outcome.reason
-        again, failed = [outcome.left], ""
-        if reason is not None and fault is None:
-            failed = reason
-        elif reason is not None:
-            lost = fault == "lost"
-            count, allowed = (self._lost, self._retries) if lost else (self._died, 1)
-            half = (len(trials) + 1) // 2 if fault == "memory" else len(trials)
-            if half == len(trials):
-                count.update(trial.name for trial in trials)
-            if max(count[trial.name] for trial in trials) > allowed:
-                times = f"lost {allowed + 1} times" if lost else "tried twice"
-                failed = f"{times}: {reason}"
-            else:
-                again = [trials[:half], trials[half:], *again]
-                more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
-                how = ", in halves" if half < len(trials) else ""
-                say(f"{reason}; retrying {trials[0].name}{more}{how}")
-        self._hand_out([piece for piece in again if piece])
-        return [_failed(trial, failed) for trial in trials] if failed else []
-
-    def _hand_out(self, pieces: Sequence[Sequence[Trial]]) -> None:
-        """Add pieces of a group to the groups, and keep them as groups if they are none yet."""
+        if reason is None:
+            return []
+        if fault is None:
+            return [_failed(trial, reason) for trial in trials]
+        lost = fault == "lost"
+        count, allowed = (self._lost, RETRIES) if lost else (self._died, 1)
+        half = (len(trials) + 1) // 2 if fault == "memory" else len(trials)
+        if half == len(trials):
+            count.update(trial.name for trial in trials)
+        if max(count[trial.name] for trial in trials) > allowed:
+            times = f"lost {allowed + 1} times" if lost else "tried twice"
+            return [_failed(trial, f"{times}: {reason}") for trial in trials]
+        more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
+        how = ", in halves" if half < len(trials) else ""
+        say(f"{reason}; retrying {trials[0].name}{more}{how}")
+        pieces = [piece for piece in (trials[:half], trials[half:]) if piece]
         self.groups += pieces
-        names = [[trial.name for trial in piece] for piece in pieces]
-        moved = {name for piece in names for name in piece}
-        for place, group in enumerate(self._names):
-            if moved & set(group):
-                others = [name for name in group if name not in moved]
-                changed = [*([others] if others else []), *names]
-                if changed != [group]:
-                    self._names[place : place + 1] = changed
-                    write_json(self._folder / GROUPS, self._names)
-                return
+        if len(pieces) > 1:
+            at = self._names.index([trial.name for trial in trials])
+            self._names[at : at + 1] = [[trial.name for trial in piece] for piece in pieces]
+            write_json(self._folder / GROUPS, self._names)
+        return []
 
 
 def _failed(trial: Trial, reason: str) -> TrialResult:
     return TrialResult(trial.name, "failed", 0, 0, 0.0, reason=reason)
 
 
-def going_on(means: Means, folder: Path) -> list[GroupState]:
+def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
     """Return what trains, or waits for a place, of a sweep whose owner is gone."""
-    left = _left(means, folder)
-    states = means.made(folder).states(list(left.values())) if left else {}
+    left = _left(sweep, folder)
+    states = make_executor(sweep, folder).states(list(left.values())) if left else {}
     live = [place for place, handle in left.items() if states[handle] in ("waiting", "running")]
-    return [group_state(place) for place in live]
+    return [read_beat(place) for place in live]
 
 
-def cancel_submitted(means: Means, folder: Path) -> list[str]:
+def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
     """Stop what trains of a sweep whose owner is gone; results that are there stay."""
-    left = _left(means, folder)
+    left = _left(sweep, folder)
     if not left:
         return []
-    means.made(folder).cancel(list(left.values()))
+    make_executor(sweep, folder).cancel(list(left.values()))
     for place in left:
         shutil.rmtree(place, ignore_errors=True)
-    return [f"{means.executor}: {len(left)} groups were stopped"]
+    return [f"{sweep.executor}: {len(left)} groups were stopped"]
 
 
-def _left(means: Means, folder: Path) -> dict[Path, str]:
+def _left(sweep: SweepConfig, folder: Path) -> dict[Path, str]:
     """Return the handles of what has no result, of an executor that outlives its owner."""
-    outlives = getattr(load_plugin("executor", means.executor), "outlives_owner", False)
+    outlives = getattr(load_plugin("executor", sweep.executor), "outlives_owner", False)
     return pending(folder.absolute() / WORK) if outlives else {}

@@ -4,8 +4,8 @@
     python -P -m mixopt.sweeps.train_group --of PID
 
 The second takes folders from standard input, a line each, so that imports, proxy and corpus stay
-warm between groups, and ends with the process that it is of. What a proxy prints goes to standard
-error. A result is written whatever the proxy does, unless this process is killed.
+warm between groups, and ends with the process that it is of. What a proxy prints goes to the log of
+the folder. A result is written whatever the proxy does, unless this process is killed.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import ConfigError, CorpusError, MixoptError
-from mixopt.sweeps.contract import Job, Place
-from mixopt.sweeps.devices import PLACE, place_here
+from mixopt.sweeps.contract import Job
 from mixopt.sweeps.group_folder import (
-    RESULT,
+    GROUP,
     Beat,
     Group,
     GroupResult,
-    job_to_json,
+    has_result,
+    log_of,
     write_beat,
     write_result,
 )
-from mixopt.sweeps.trial_files import marked, result_to_json
-from mixopt.system import host_name
+from mixopt.sweeps.local import PLACE, find_gpus
+from mixopt.sweeps.trial_files import result_to_json, trial_of
+from mixopt.system import host_name, read_json
 from mixopt.trials import (
     MAX_LOSS,
     Doing,
@@ -48,16 +50,14 @@ from mixopt.trials import (
     make_proxy,
 )
 
-MIN_SECONDS = 0.2  # between two beats, however often a proxy reports
 MAX_REASON = 2000  # characters
 # The names that torch's and other libraries' errors have where memory is too short.
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
-Loaded = tuple[str, Proxy, Corpus]
+Loaded = tuple[Job, Proxy, Corpus]
 
 
 def main() -> None:
     """Train the folder of the command line, or those of standard input until it closes."""
-    os.dup2(2, 1)
     if sys.argv[1] != "--of":
         train_folder(Path(sys.argv[1]), None, None)
         return
@@ -68,33 +68,52 @@ def main() -> None:
 
 def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loaded | None:
     """Train a folder, and write what became of it."""
-    group = Group.read(folder)
-    given = os.environ.get(PLACE)
-    place = Place(**json.loads(given)) if given else place_here(group.job.training.device)
-    if place.gpus and group.job.training.device != "cpu":
-        training = replace(group.job.training, device="cuda")
-        group = replace(group, job=replace(group.job, training=training))
-    trials = group.trials[: group.sizes.get(place.kind, len(group.trials))]
-    heart = Heart(folder, place, parent, group.beat_every)
+    _print_to(log_of(folder))
+    group = read_json(folder / GROUP, Group)
+    job, is_cpu = group.job, group.job.training.device == "cpu"
+    place = _place(is_cpu=is_cpu)
+    if place["gpus"] and not is_cpu:
+        job = replace(job, training=replace(job.training, device="cuda"))
+    trials = [trial_of(shape) for shape in group.trials]
+    beat = Beat(trials=[trial.name for trial in trials], **place)
+    heart = Heart(folder, beat, parent, group.beat_every)
     if parent is None:
-        signal.signal(signal.SIGTERM, lambda *_: heart.give_back(len(trials)))
+        signal.signal(signal.SIGTERM, lambda *_: heart.give_back())
     try:
-        loaded = _loaded(group.job, loaded)
-        result = _trained(loaded, group.job, trials, heart)
+        if loaded is None or loaded[0] != job:
+            loaded = _loaded(job)
+        result = _trained(loaded, trials, heart)
     except Exception as error:  # a third party's proxy may raise anything
         result = failure(error)
-    heart.end(result.model_copy(update={"trained": len(trials)}))
+    heart.end(result)
     if result.fault is not None and parent is not None:
         os.execv(sys.executable, sys.orig_argv)  # what it still holds of the memory goes
     return loaded
 
 
+def _print_to(log: Path) -> None:
+    """Let all that this process and its children print go to a log."""
+    with suppress(OSError):  # a full disk ends no training
+        log.parent.mkdir(exist_ok=True)
+        opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        for stream in (1, 2):
+            os.dup2(opened, stream)
+        os.close(opened)
+
+
+def _place(*, is_cpu: bool) -> dict[str, Any]:
+    """Return where this process is: as it was told, or with all GPUs that its scheduler shows."""
+    given = os.environ.get(PLACE)
+    if given:
+        return dict(json.loads(given))
+    gpus = [] if is_cpu else find_gpus()
+    return {"node": host_name(), "kind": gpus[0][1] if gpus else "cpu", "gpus": float(len(gpus))}
+
+
 def failure(error: Exception) -> GroupResult:
     """Return the result that an exception is."""
-    if isinstance(error, _OtherCorpusError):
-        return GroupResult(error=str(error), refuses_corpus=True)
     if isinstance(error, MixoptError):
-        return GroupResult(error=str(error))
+        return GroupResult(error=str(error), refuses_corpus=isinstance(error, _OtherCorpusError))
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
@@ -111,50 +130,37 @@ def is_of_memory(error: BaseException | None) -> bool:
 
 
 class Heart:
-    """Writes what the worker does: as it moves on, and every so often from a thread of its own.
+    """Writes what the worker does every so often, from a thread of its own.
 
-    A thread of the process stops with the process, so that a beat means that the process runs.
-    The number of moves says whether its main thread does.
+    The number of moves says whether the main thread moves on. The thread ends the process where
+    its parent, or the folder, is gone: nobody wants the result any more.
     """
 
-    def __init__(self, folder: Path, place: Place, parent: int | None, every: float) -> None:
-        self._folder, self._parent, self._every = folder, parent, every
-        self._beat, self._sent = Beat(place=place), 0.0
+    def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
+        self._folder, self._first, self._parent, self._every = folder, beat, parent, every
+        self._number = self._moves = 0
+        self._progress = Progress(0, 0, "starting")
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
-        self._lock, self._over = threading.RLock(), threading.Event()
+        self._over = threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
         self._thread.start()
 
-    def begin(self, doing: Doing) -> None:
-        """Note that something begins."""
-        self.report(Progress(0, 0, doing))
-
     def report(self, progress: Progress) -> None:
         """Note the progress of a group."""
-        doing: Doing = progress.doing if progress.doing in get_args(Doing) else "training"
-        with self._lock:
-            before = self._beat
-            done, total = int(progress.done), int(progress.total)
-            changes = {"doing": doing, "done": done, "total": total, "moves": before.moves + 1}
-            self._beat = before.model_copy(update=changes)
-            if doing != before.doing or time.monotonic() - self._sent > MIN_SECONDS:
-                self._write()
+        self._progress, self._moves = progress, self._moves + 1
 
     def end(self, result: GroupResult) -> None:
         """Stop beating, and write the result, unless nobody wants it any more."""
-        with self._lock:
-            self._over.set()
-            update = {**self._spent(), "place": self._beat.place}
-            if self._folder.exists() and not (self._folder / RESULT).exists():
-                write_result(self._folder, result.model_copy(update=update))
-        self._thread.join()
-
-    def give_back(self, trials: int) -> None:
-        """End this process, which its scheduler has told to stop."""
-        reason = f"the task was told to stop on {host_name()}"
         self._over.set()
-        self.end(GroupResult(error=reason, fault="lost", trained=trials))
+        self._thread.join()
+        if self._folder.exists() and not has_result(self._folder):
+            self._write()
+            write_result(self._folder, result)
+
+    def give_back(self) -> None:
+        """End this process, which its scheduler has told to stop."""
+        self.end(GroupResult(error=f"the task was told to stop on {host_name()}", fault="lost"))
         os._exit(128 + signal.SIGTERM)
 
     def _beat_on(self) -> None:
@@ -162,21 +168,20 @@ class Heart:
             orphaned = self._parent is not None and os.getppid() != self._parent
             if orphaned or not self._folder.exists():
                 os._exit(1)
-            with self._lock:
-                if not self._over.is_set():
-                    self._write()
+            self._write()
 
     def _write(self) -> None:
-        self._sent = time.monotonic()
-        update = {**self._spent(), "number": self._beat.number + 1}
-        self._beat = self._beat.model_copy(update=update)
-        write_beat(self._folder, self._beat)
-
-    def _spent(self) -> dict[str, float]:
-        return {
+        now, self._number = self._progress, self._number + 1
+        changes = {
+            "doing": now.doing if now.doing in get_args(Doing) else "training",
+            "done": int(now.done),
+            "total": int(now.total),
+            "number": self._number,
+            "moves": self._moves,
             "seconds": time.monotonic() - self._begun,
             "cpu": _cpu_seconds() - self._computed,
         }
+        write_beat(self._folder, self._first.model_copy(update=changes))
 
 
 def _cpu_seconds() -> float:
@@ -184,48 +189,42 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _loaded(job: Job, before: Loaded | None) -> Loaded:
-    """Return the proxy and the corpus of a job, with what it is known by."""
-    key = json.dumps(job_to_json(job), sort_keys=True)
-    if before is not None and before[0] == key:
-        return before
+def _loaded(job: Job) -> Loaded:
+    """Return a job with its proxy and its corpus."""
     proxy = make_proxy(job.proxy, job.options)
     if job.training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
         raise ConfigError(
             f"proxy.simulate_epochs: proxy {job.proxy!r} cannot limit its domains to pools; leave"
             " it out"
         )
-    return key, proxy, _corpus(job)
+    return job, proxy, _corpus(job)
 
 
 def _corpus(job: Job) -> Corpus:
     """Open the corpus: its owner has verified the hashes, and the sizes are checked again."""
-    if job.corpus_hash and not job.corpus.is_dir():
-        raise _OtherCorpusError(
-            f"{job.corpus}: is not visible on {host_name()}; give --out a folder that all nodes"
-            " share"
-        )
-    if job.corpus_hash and corpus_hash(job.corpus) != job.corpus_hash:
-        raise _OtherCorpusError(
-            f"{job.corpus}: differs on {host_name()} from the corpus that the sweep started with;"
-            " if it was prepared again, interrupt the sweep and run it again"
-        )
-    return Corpus.open(job.corpus, verify=job.verify)
+    if job.corpus_hash:
+        fault = "is not visible" if not job.corpus.is_dir() else ""
+        if not fault and corpus_hash(job.corpus) != job.corpus_hash:
+            fault = "differs from the corpus that the sweep started with"
+        if fault:
+            raise _OtherCorpusError(
+                f"{job.corpus}: {fault}, on {host_name()}; give --out a folder that all nodes"
+                " share, and if the corpus was prepared again, interrupt the sweep and run it again"
+            )
+    return Corpus.open(job.corpus, verify=False)
 
 
 class _OtherCorpusError(CorpusError):
     """This host sees another corpus than the owner of the sweep, or none."""
 
 
-def _trained(loaded: Loaded, job: Job, trials: Sequence[Trial], heart: Heart) -> GroupResult:
+def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResult:
     """Train some trials; without any, ask how many go together."""
-    _, proxy, corpus = loaded
+    job, proxy, corpus = loaded
+    heart.report(Progress(0, 0, "training" if trials else "compiling"))
     if not trials:
-        heart.begin("compiling")
         return GroupResult(tuned=max(1, int(proxy.group_size(corpus, job.training))))
-    heart.begin("training")
-    with marked([trial.name for trial in trials], sys.stderr):
-        results = proxy.train(trials, corpus, job.training, heart.report)
+    results = proxy.train(trials, corpus, job.training, heart.report)
     if [result.trial for result in results] != [trial.name for trial in trials]:
         raise MixoptError("the proxy returned results of other trials than it was given")
     content = [result_to_json(believed(one, corpus)) for one in results]

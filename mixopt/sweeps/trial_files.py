@@ -1,27 +1,16 @@
-"""What is left of trials: one file a finished trial, and the logs of the workers.
+"""What is left of trials: one file a finished trial, and a log an attempt at a group.
 
-    <folder>/<trial>.json      the trial and its result, with the fingerprint of what trained it
-    <folder>/logs/*            standard error of the workers
-
-Each file carries its seal (mixopt.system.manifest). A worker's log has a line where a group begins
-to train and where it ends; the part of a trial is from the last mark that names it to the next.
-
-    mixopt: 2026-11-26T10:00:00Z begins ["t0007", "t0008"]
+`<trial>.json` has the trial, its result and the fingerprint of what trained it, sealed
+(mixopt.system.manifest). `logs/<first trial>-<attempt>.log` has what an attempt has printed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import re
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -39,13 +28,10 @@ from mixopt.system import (
 )
 from mixopt.trials import Losses, Role, Status, Trial, TrialResult
 
-# Which trials train together; which were chosen; how many a kind of device trains together.
-GROUPS, ROUNDS, SIZES = "groups.json", "rounds.json", "group_sizes.json"
+# Which trials train together; which were chosen; how many go together.
+GROUPS, ROUNDS, SIZE = "groups.json", "rounds.json", "group_size.json"
 WORK = "work"  # folder of the groups that train
 LOGS = "logs"  # folder of a folder of trials
-MAX_LOGS = 10_000
-MAX_LINE = 1 << 16  # bytes
-_MARK = re.compile(rb"mixopt: (\S{20}) (begins|ends) (\[.*\])\s*$")
 
 
 class TrialShape(FileShape):
@@ -85,11 +71,6 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
     return {**vars(trial), "mixture": dict(trial.mixture)}
 
 
-def trial_from_json(content: object, where: str = "a trial") -> Trial:
-    """Read what `trial_to_json` made."""
-    return _trial(checked_as(TrialShape, content, where), where)
-
-
 def result_to_json(result: TrialResult) -> dict[str, Any]:
     """Return a result as plain values; absent experts and tasks are left out."""
     content = asdict(replace(result, experts=None))
@@ -110,7 +91,7 @@ def result_from_json(content: object, where: str = "a result") -> TrialResult:
 
 def trial_paths(folder: Path) -> list[Path]:
     """Return the files of the trials of a folder that have ended."""
-    return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS, SIZES)]
+    return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS, SIZE)]
 
 
 def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResult]:
@@ -121,7 +102,7 @@ def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResu
             f"{path}: was trained by another configuration or on another corpus; use another --out,"
             " or delete it to train the trial again"
         )
-    return _trial(content.trial, str(path)), _result(content.result, str(path))
+    return trial_of(content.trial, str(path)), _result(content.result, str(path))
 
 
 def trial_fingerprint(step: str, corpus: str) -> str:
@@ -164,7 +145,8 @@ class TrialFolder:
         return inside(self.path, f"{check_name(trial, 'trial', RunError)}.json")
 
 
-def _trial(shape: TrialShape, where: str) -> Trial:
+def trial_of(shape: TrialShape, where: str = "a trial") -> Trial:
+    """Return the trial of a file."""
     check_name(shape.name, f"{where}: trial", RunError)
     try:
         return Trial(**{**dict(shape), "mixture": Mixture(shape.mixture)})
@@ -186,81 +168,11 @@ def _result(shape: ResultShape, where: str) -> TrialResult:
     return TrialResult(**{**dict(shape), "experts": experts})
 
 
-@dataclass(frozen=True)
-class LogPart:
-    """A part of a log.
-
-    Attributes:
-        path: The file.
-        start: Where it starts, in bytes.
-        stop: Where it ends; None where it continues to the end of the file.
-        begun: When it began, as the mark has it; empty for a whole file.
-    """
-
-    path: Path
-    start: int = 0
-    stop: int | None = None
-    begun: str = ""
-
-
-@contextmanager
-def marked(trials: Sequence[str], stream: IO[str]) -> Iterator[None]:
-    """Mark where trials begin and end to train."""
-
-    def mark(what: str) -> None:
-        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with suppress(OSError, ValueError):  # a full disk ends no training
-            stream.write(f"mixopt: {when} {what} {json.dumps(list(trials))}\n")
-            stream.flush()
-
-    mark("begins")
+def log_of_trial(folder: Path, trial: str, groups: Sequence[Sequence[str]]) -> Path | None:
+    """Return the log of the last attempt at the group that a trial is in; None without one."""
+    first = next((names[0] for names in groups if trial in names), trial)[:40]
     try:
-        yield
-    finally:
-        mark("ends")
-
-
-def logs_in(folder: Path) -> list[Path]:
-    """Return the logs of workers that are in a folder of trials."""
-    try:
-        return [path for path in sorted((folder / LOGS).iterdir())[:MAX_LOGS] if is_plain(path)]
+        logs = [one for one in (folder / LOGS).iterdir() if one.name.rpartition("-")[0] == first]
+        return max(filter(Path.is_file, logs), key=lambda one: one.stat().st_mtime_ns, default=None)
     except OSError:
-        return []
-
-
-def part_of(trial: str, logs: Sequence[Path]) -> LogPart | None:
-    """Return the last part of logs that is of a trial; None where no mark names it."""
-    parts = [part for log in logs for part in _parts(trial, log)]
-    return max(parts, key=lambda part: part.begun, default=None)
-
-
-def is_plain(path: Path) -> bool:
-    """Tell whether a path is a file: a pipe would be waited for."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _parts(trial: str, log: Path) -> Iterator[LogPart]:
-    part: LogPart | None = None
-    with suppress(OSError), log.open("rb") as stream:
-        while line := stream.readline(MAX_LINE):
-            mark = _MARK.match(line)
-            if mark is None:
-                continue
-            here = stream.tell()
-            if part is not None:
-                yield replace(part, stop=here if mark[2] == b"ends" else here - len(line))
-                part = None
-            if mark[2] == b"begins" and trial in _names(mark[3]):
-                part = LogPart(log, here - len(line), None, mark[1].decode())
-    if part is not None:
-        yield part
-
-
-def _names(text: bytes) -> list[Any]:
-    try:
-        return list(json.loads(text))
-    except (ValueError, RecursionError):
-        return []
+        return None

@@ -3,8 +3,8 @@
 A manifest holds size and hash of each file of a folder. A seal is for files that are read on their
 own: the result of a trial, a proposal, the manifest itself. It is taken of the values, not of the
 bytes: a file that is reformatted reads the same. A table is Parquet that carries the SHA-256 of its
-own bytes; one without a seal is somebody else's, and is decoded in another process, which may die
-of it. All of this finds damage and edits; it proves no origin.
+own bytes; one without a seal is somebody else's. All of this finds damage and edits; it proves no
+origin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import MixoptError, RunError
 from mixopt.system.files import write_bytes, write_json
 from mixopt.system.names import below
-from mixopt.system.processes import in_processes
 from mixopt.system.reading import checked_as, read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -252,41 +251,14 @@ def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunErro
         path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{more}")
     )
     try:
-        whole = _is_whole(content)
-        if whole is False:
+        if _is_whole(content) is False:
             raise error(f"{path}: has changed since it was written (its sha256 differs){more}")
-        return pl.read_parquet(content) if whole else _foreign(path, error, more)
+        return pl.read_parquet(content)
+    except pl.exceptions.PanicException:  # no Exception of Python's
+        raise error(f"{path}: cannot be read: it is damaged{more}") from None
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
         text = " ".join(str(reason).split())[:300]
         raise error(f"{path}: cannot be read: {text or type(reason).__name__}{more}") from reason
-
-
-def _foreign(path: Path, error: type[MixoptError], more: str) -> pl.DataFrame:
-    """Decode somebody else's table in another process."""
-    import polars as pl
-
-    damaged = error(f"{path}: cannot be read: it is damaged{more}")
-    (content,) = in_processes(_decoded, [path], 1, died=lambda _: damaged)
-    if isinstance(content, str):
-        raise error(f"{path}: cannot be read: {content}{more}")
-    return pl.read_ipc(io.BytesIO(content))
-
-
-def _decoded(path: Path) -> bytes | str:
-    """Return a table as Arrow's bytes, or why it cannot be read."""
-    import os
-
-    import polars as pl
-
-    stream = io.BytesIO()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a panic of polars prints
-    try:
-        pl.read_parquet(path.read_bytes()).write_ipc(stream)
-    except pl.exceptions.PanicException:  # no Exception of Python's
-        return "it is damaged"
-    except (OSError, pl.exceptions.PolarsError, ValueError) as reason:
-        return " ".join(str(reason).split())[:300]
-    return stream.getvalue()
 
 
 def _sealed(content: bytes) -> bytes:

@@ -6,18 +6,16 @@ executor makes of a death is seen; the corpus is a small one of real text.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
-import queue
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mixopt.corpus import Corpus, corpus_hash
@@ -32,9 +30,9 @@ from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 SIZE = 2  # trials that train together
 TOKENS = 1000
 ENDING = 20.0  # seconds after which what an executor started has ended
-SLOW, STEADY = 30.0, 6.0  # seconds of a trial
-STEPS = 12  # of a steady trial
+SLOW = 30.0  # seconds of a trial
 REASON = "this trial always raises"
+TRAINING = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
 _FAULTS = {"raises": None, "memory": "memory", "killed": "died", "exits": "died"}
 _ODD = "no_such_option"
 
@@ -44,8 +42,8 @@ promise = Promises("an executor")
 class CheckedProxy:
     """Trains at once.
 
-    A trial whose name begins with `raises`, `memory`, `killed`, `exits`, `slow` or `steady` makes
-    it raise, run out of memory, be killed, end, take half a minute, or report for some seconds.
+    A trial whose name begins with `raises`, `memory`, `killed`, `exits` or `slow` makes it raise,
+    run out of memory, be killed, end, or take half a minute.
     Losses follow from the mixture, the seed and the first tokens of the corpus, so that results
     tell which trial was trained on what.
 
@@ -73,11 +71,7 @@ class CheckedProxy:
         self._leave_name()
         report(Progress(0, total))
         for trial in trials:
-            kind = trial.name.partition("_")[0]
-            for step in range(STEPS if kind == "steady" else 0):
-                time.sleep(STEADY / STEPS)
-                report(Progress(total * step // STEPS, total))
-            _happen(kind)
+            _happen(trial.name.partition("_")[0])
         report(Progress(total, total))
         return [checked_result(trial, corpus, training) for trial in trials]
 
@@ -124,46 +118,40 @@ def check_executor(
         factory: Makes an executor, called as `factory(site, **options)`.
         options: What it is made with.
         folder: A folder that all places see; a temporary one when None.
-        seconds: How long to wait for each group.
+        seconds: How long to wait for each sweep.
 
     Raises:
         AssertionError: A promise is broken; the message says which, and how.
     """
-    with ExitStack() as stack:
-        if folder is None:
-            made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(made))
-        bench = _Bench(factory, options or {}, folder.resolve(), seconds)
-        bench.log.mkdir(parents=True, exist_ok=True)
-        corpus = tiny_corpus(bench.folder / "corpus")
-        for check in (_check_options, _check_sweep, _check_ends, _check_corpus, _check_leaving):
-            check(bench, corpus)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        place = (folder or Path(temporary)).resolve()
+        (place / "trained_by").mkdir(parents=True, exist_ok=True)
+        bench = _Bench(factory, options or {}, tiny_corpus(place / "corpus"), place, seconds)
+        for check in (_check_options, _check_sweep, _check_corpus, _check_leaving):
+            check(bench)
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Where an executor is checked."""
+    """Where an executor is checked; `trained_by` has a file of each process that has trained."""
 
     factory: Callable[..., Executor]
     options: Mapping[str, Any]
+    corpus: Corpus
     folder: Path
     seconds: float
 
-    @property
-    def log(self) -> Path:
-        """Where each process that trains leaves its name."""
-        return self.folder / "trained_by"
-
     def make(
-        self, name: str, corpus: Corpus, of_hash: str | None = None, **more: Any
+        self, name: str, of_hash: str = "", more: Mapping[str, Any] = MappingProxyType({})
     ) -> GroupRunner:
         """Make what trains on an executor, for a sweep of its own; `more` are options besides."""
         folder = self.folder / name / "trials"  # as in a run directory
         folder.mkdir(parents=True)
         executor = self.factory(Site(folder, device="cpu", workers=2), **self.options, **more)
-        training = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
-        proxy, options = f"{__name__}:CheckedProxy", {"log": str(self.log), "size": SIZE}
-        job = Job(proxy, options, corpus.path, training, of_hash or corpus_hash(corpus.path))
+        proxy = {"log": str(self.folder / "trained_by"), "size": SIZE}
+        path = self.corpus.path
+        made_by = of_hash or corpus_hash(path)
+        job = Job(f"{__name__}:CheckedProxy", proxy, path, TRAINING, made_by)
         return GroupRunner(job, folder, executor, self.seconds)
 
     def run(
@@ -174,47 +162,33 @@ class _Bench:
         *,
         most: int | None = None,
     ) -> list[GroupOutcome]:
-        """Have groups trained; wait for each outcome as long as is allowed."""
-        outcomes: list[GroupOutcome] = []
-        wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        given: queue.SimpleQueue[GroupOutcome | BaseException | None] = queue.SimpleQueue()
+        """Have groups trained; wait for all outcomes, or the first of them, as long as allowed."""
+        outcomes, errors = list[GroupOutcome](), list[BaseException]()
 
-        def feed() -> None:
+        def train() -> None:
             try:
-                found = runner.run(groups)
-                while wanted.get():
-                    given.put(next(found, None))
-            except BaseException as error:  # told in the thread that waits
-                given.put(error)
+                for outcome in runner.run(groups):
+                    outcomes.append(outcome)
+                    after(outcome)
+                    if len(outcomes) == most:
+                        return
+            except BaseException as error:  # raised in the thread that waits
+                errors.append(error)
 
-        threading.Thread(target=feed, daemon=True).start()
-        while most is None or len(outcomes) < most:
-            wanted.put(True)
-            try:
-                outcome = given.get(timeout=self.seconds)
-            except queue.Empty:
-                missing = len(groups) - len(outcomes)
-                broken = f"none for {self.seconds:g} s; {missing} groups have none"
-                promise(False, "each folder ends, with a result or without", broken)
-            if outcome is None:
-                break
-            if isinstance(outcome, BaseException):
-                raise outcome
-            outcomes.append(outcome)
-            after(outcome)
-        wanted.put(False)
+        thread = threading.Thread(target=train, daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        for error in errors:
+            raise error
+        broken = f"{len(groups) - len(outcomes)} groups have none after {self.seconds:g} s"
+        promise(not thread.is_alive(), "each folder ends, with a result or without", broken)
         return outcomes
 
     def processes(self) -> list[int]:
         """Return the processes of this host that have trained and are there."""
-        found = []
-        for path in self.log.glob("*.json"):
-            with suppress(ValueError):
-                name = json.loads(path.read_text(encoding="utf-8"))
-                here = name["host"] == host_name()
-                if here and is_running(name["pid"], name["started"]):
-                    found.append(name["pid"])
-        return found
+        names = [json.loads(path.read_text()) for path in self.folder.glob("trained_by/*.json")]
+        here = [one for one in names if one["host"] == host_name()]
+        return [one["pid"] for one in here if is_running(one["pid"], one["started"])]
 
 
 def _trials_named(*names: str) -> list[Trial]:
@@ -226,21 +200,17 @@ def _trials_named(*names: str) -> list[Trial]:
     ]
 
 
-def _check_options(bench: _Bench, corpus: Corpus) -> None:
-    parameters = inspect.signature(bench.factory).parameters.values()
-    many = [one for one in parameters if one.kind is inspect.Parameter.VAR_KEYWORD]
-    if any("Unpack" in str(one.annotation) for one in many):
-        return  # named fields, which make_executor checks
+def _check_options(bench: _Bench) -> None:
     try:
-        bench.make("options", corpus, None, **{_ODD: 1})
+        bench.make("options", more={_ODD: 1})
     except (TypeError, MixoptError):
         return
     promise(False, "an option that it does not have is refused", f"{_ODD}=1 was taken")
 
 
-def _check_sweep(bench: _Bench, corpus: Corpus) -> None:
+def _check_sweep(bench: _Bench) -> None:
     """Train groups, some of them added while others train; then such that end in other ways."""
-    plain = _trials_named("steady_0", *(f"plain_{number}" for number in range(1, 7)))
+    plain = _trials_named(*(f"plain_{number}" for number in range(7)))
     groups: list[Sequence[Trial]] = [plain[:2], plain[2:4]]
     odd = [[trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))]
     more = [plain[4:6], *odd, plain[6:]]
@@ -250,16 +220,16 @@ def _check_sweep(bench: _Bench, corpus: Corpus) -> None:
         if more:
             groups.append(more.pop(0))
 
-    with bench.make("sweep", corpus) as runner:
+    with bench.make("sweep") as runner:
         slots = runner.slots
         whole = isinstance(slots, int) and slots >= 1
         promise(whole, "slots is a whole number >= 1", f"it is {slots!r}")
-        promise.same(runner.group_size(), SIZE, "a folder without trials is tuned")
+        (tuned,) = bench.run(runner, [()])
+        promise.same(tuned.tuned, SIZE, "a folder without trials is tuned")
         outcomes = bench.run(runner, groups, after)
     found = {one.trial: one for outcome in outcomes for one in outcome.results}
-    training = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
     for trial in plain:
-        direct, got = checked_result(trial, corpus, training), found[trial.name]
+        direct, got = checked_result(trial, bench.corpus, TRAINING), found[trial.name]
         same = direct == replace(got, seconds=0.0)
         promise(same, "results are those of training directly", f"{trial.name}: {got}")
 
@@ -281,16 +251,10 @@ def _check_outcome(outcome: GroupOutcome) -> None:
     promise(right, f"a trial that ends so ({kind}) has the fault {wanted!r}", why)
 
 
-def _check_ends(bench: _Bench, corpus: Corpus) -> None:
-    with bench.make("nothing", corpus) as runner:
-        outcomes = bench.run(runner, [])
-    promise(not outcomes, "without groups it ends at once", f"{len(outcomes)} outcomes")
-
-
-def _check_corpus(bench: _Bench, corpus: Corpus) -> None:
+def _check_corpus(bench: _Bench) -> None:
     """Check that workers refuse a corpus that is not the one that the owner has."""
     try:
-        with bench.make("another_corpus", corpus, "0" * 64) as runner:
+        with bench.make("another_corpus", of_hash="0" * 64) as runner:
             outcomes = bench.run(runner, [_trials_named("plain_0")])
     except MixoptError:
         return
@@ -298,10 +262,10 @@ def _check_corpus(bench: _Bench, corpus: Corpus) -> None:
     promise(refused, "a corpus of another hash is refused", "trials were trained on it")
 
 
-def _check_leaving(bench: _Bench, corpus: Corpus) -> None:
+def _check_leaving(bench: _Bench) -> None:
     """Check that leaving ends what trains."""
     slow, quick = _trials_named("slow_0", "plain_1")
-    with bench.make("leaving", corpus) as runner:
+    with bench.make("leaving") as runner:
         bench.run(runner, [[quick], [slow]], most=1)
     until = time.monotonic() + ENDING
     while (left := bench.processes()) and time.monotonic() < until:

@@ -6,7 +6,7 @@ Shapes: N trials, D domains, M evaluation domains.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,6 @@ from mixopt.testing._promises import Promises
 TRIALS, DOMAINS, TARGETS, FOLDS = 48, 4, 3, 2
 FEW = 24  # trials of what takes many fits
 SIZES = ((1e7, 1e9), (4e7, 1e9), (4e7, 8e9))  # parameters and tokens
-TYPES = ("float64", "float32", "int32")  # of the arrays of a plain law
 STEP = 1e-5
 CLOSE = 1e-9  # relative, of what should be equal but for the order of sums
 ROUNDED = 1e-6  # part of the largest covariance that rounding may leave
@@ -263,34 +262,6 @@ def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
         _check_gradient(selected, trials)
 
 
-def _check_plain_law(regressor: Any, _: CheckedTrials) -> None:
-    law = regressor.plain_law()
-    named = isinstance(law, dict) and isinstance(law.get("kind"), str)
-    promise(named, "plain_law returns a dictionary with its kind", type(law).__name__)
-    for place, value in _parts("plain_law", law):
-        if isinstance(value, np.ndarray):
-            what = f"arrays of a plain law are of {', '.join(TYPES)}"
-            promise(value.dtype.name in TYPES, what, f"{place} is of {value.dtype}")
-        else:
-            plain = value is None or type(value) in (str, bool, int, float)
-            what = "a plain law holds words, numbers, arrays, lists and dictionaries"
-            promise(plain, what, f"{place} is a {type(value).__name__}")
-        finite = value is None or isinstance(value, str) or np.isfinite(value).all()
-        promise(finite, "numbers of a plain law are finite", f"{place} has one that is not")
-
-
-def _parts(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield all that is not a list or a dictionary, with where it is."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _parts(f"{place}.{key}", one)
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            yield from _parts(f"{place}[{number}]", one)
-    else:
-        yield place, value
-
-
 def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
     rows = trials.weights_ND
     before_NM = np.asarray(regressor.predict(rows))
@@ -318,10 +289,9 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
     except Exception as error:
         promise(False, what, f"predict raises {type(error).__name__}: {error}")
     promise.shape(predicted_NM, losses_NM.shape, what)
-    if supports(regressor, "held_out_members"):
-        _check_members(regressor.held_out_members, losses_NM)
-    if supports(regressor, "explain"):
-        _check_explanation(regressor, trials)
+    for name, member_NM in getattr(regressor, "held_out_members", {}).items():
+        whole = np.shape(member_NM) == losses_NM.shape and np.isfinite(member_NM).all()
+        promise(whole, "held_out_members has finite losses of shape (N, M) by name", name)
     promise.deviations(stds_NM, "deviations of cross_fit are")
     out_N = trials.fold_N == 0
     moved_NM = losses_NM + np.where(out_N, 1.0, 0.0)[:, None]
@@ -338,15 +308,6 @@ def _cross_fitted(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tu
     means_NM, stds_NM = (promise.shape(part, losses_NM.shape, what) for part in answer)
     promise(np.isfinite(means_NM).all(), "means of cross_fit are finite", means_NM)
     return means_NM, stds_NM
-
-
-def _check_members(members: Mapping[str, Array], losses_NM: Array) -> None:
-    what = "held_out_members has finite losses of shape (N, M) by name"
-    for name, member_NM in members.items():
-        promise(isinstance(name, str), what, f"a name is {name!r}")
-        shape = np.shape(member_NM)
-        promise(shape == losses_NM.shape, what, f"{name!r} has {shape}, not {losses_NM.shape}")
-        promise(np.isfinite(member_NM).all(), what, f"{name!r} has one that is not")
 
 
 def _check_repetition(trials: CheckedTrials) -> None:
@@ -376,6 +337,5 @@ _OF_A_PREDICTOR: dict[str, _Check] = {
     "gradient": _check_gradient,
     "covariance": _check_covariance,
     "select": _check_selection,
-    "plain_law": _check_plain_law,
     "tuned": _check_refit,
 }

@@ -37,7 +37,7 @@ from mixopt.run_directory import (
     is_sent,
     load_run,
 )
-from mixopt.sweeps import METRICS, read_attempts
+from mixopt.sweeps import read_attempts, sweep_totals
 from mixopt.system import (
     ANSWER_SECONDS,
     Say,
@@ -119,7 +119,6 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
         name = f"{run.path.resolve().name}/{step.name}"
         tracker.start(step.name, run_params(run, step), tags, name=name, folder=step.trials)
-        tracker.follow(step.name, step.trial_folder(run.path) / METRICS)
         tracker.metrics(step.name, {}, _objective(run))
     yield
     for step in steps:
@@ -191,6 +190,7 @@ def run_outcome(run: Run) -> dict[str, float]:
         done = run.trials.finished
         losses_NM = done.losses(run.objective.unit)
         values["outcome/best_trial"] = float(run.objective.value(losses_NM).min())
+        values |= _spent(run)
         if run.config.design.anneals is not None:
             values |= _anneals(run)
     if run.is_done(FIT.name):
@@ -231,6 +231,14 @@ def _anneals(run: Run) -> dict[str, float]:
             ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
             found |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
     return found
+
+
+def _spent(run: Run) -> dict[str, float]:
+    """Return what all attempts cost, those of the validation included."""
+    folders = [step.trial_folder(run.path) for step in (SWEEP, VALIDATE)]
+    totals = [sweep_totals(read_attempts(folder), ()) for folder in folders]
+    units = ("gpu_hours", "cpu_hours")
+    return {f"spent/{unit}": sum(one[unit] for one in totals) for unit in units}
 
 
 def _held_out(run: Run) -> dict[str, float]:

@@ -266,7 +266,7 @@ YAML = [
     ("sweep: {patience: true}", "duration such as 90s, 10m or 1h30m"),
     ("sweep: {gpus: 0}", "sweep.gpus: should be greater than 0"),
     ("sweep: {gpus: .nan}", "sweep.gpus: "),
-    ("sweep: {nodes: 0}", "sweep.nodes: should be greater than 0"),
+    ("sweep: {nodes: 2}", "sweep.nodes: unknown field"),
     ("sweep: {retries: 3}", "sweep.retries: unknown field"),
     ("propose: {method: gradient}", "propose.method: unknown field"),
     ("propose: {samples: 0}", "propose.samples: should be greater than 0"),

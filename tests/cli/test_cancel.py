@@ -89,7 +89,7 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     assert first == f"interrupted process {process.pid} on {os.uname().nodename}"
     assert second.startswith("finished trials are kept; to resume: mixopt run ")
     done = {trial.stem for trial in trial_paths(path / "trials")}
-    sizes = (path / "trials" / "group_sizes.json").read_text()
+    sizes = (path / "trials" / "group_size.json").read_text()
     assert mixopt("stop", path).out == f"{path}: nothing is running\n"
     again = started(config, path)
     again.communicate(timeout=60)
@@ -100,8 +100,8 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     trained = Counter(name for names in groups.elements() for name in names.split(","))
     assert {trained[name] for name in done} <= {1}
     assert len(groups) == 6
-    assert (path / "trials" / "group_sizes.json").read_text() == sizes
-    assert json.loads(sizes) == {"cpu": 2}
+    assert (path / "trials" / "group_size.json").read_text() == sizes
+    assert json.loads(sizes) == 2
 
 
 def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monkeypatch):

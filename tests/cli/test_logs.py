@@ -51,12 +51,9 @@ def run(experiment, tmp_path_factory):
 def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
     ended = mixopt("status", run, "--logs", "t0003")
     assert ended.code == 0
-    lines = ended.out.splitlines()
-    assert 'begins ["t0002", "t0003"]' in lines[0] or "t0003" in lines[0]
-    assert "step 1 of t0003" in lines
+    assert "step 1 of t0003" in ended.out.splitlines()
     assert "t0007" not in ended.out
-    assert lines[-1].startswith("mixopt: ")
-    assert "trials/logs/worker-" in ended.error
+    assert "trials/logs/t0002-" in ended.error
 
 
 def test_what_a_log_holds_cannot_steer_the_terminal(run):

@@ -9,10 +9,10 @@ import pytest
 from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
 from work_fixtures import designed, local_table, work_run
 
-from mixopt.config import CorpusConfig
+from mixopt.config import CorpusConfig, SweepConfig
 from mixopt.corpus import prepare_corpus
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, run_trials
+from mixopt.sweeps import Job, run_trials
 from mixopt.trials import Training, Trial
 
 __all__ = ["designed", "local_table", "work_run"]
@@ -65,8 +65,8 @@ class FaultySweep:
             Trial(name, Mixture({"code": n / 6, "prose": 1 - n / 6}), seed=n)
             for n, name in enumerate("abcdef")
         ]
-        means = Means(workers=workers, patience=patience)
-        results = run_trials(trials, job, self.folder, means=means, say=self.said.append)
+        means = SweepConfig(workers=workers, patience=patience)
+        results = run_trials(trials, job, self.folder, sweep=means, say=self.said.append)
         return {result.trial: result for result in results}
 
     def notes(self, what: str) -> list[str]:

@@ -16,7 +16,7 @@ FILES = (
     "design.parquet",
     "trials.parquet",
     "trials/groups.json",
-    "trials/group_sizes.json",
+    "trials/group_size.json",
     "trials/attempts.jsonl",
     "trials/t0000.json",
     "corpus/index.json",

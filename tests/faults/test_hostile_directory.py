@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fault_runs import KINDS, command, mixopt, variables
+from fault_runs import KINDS, command, variables
 
-from mixopt import load_run, propose
-from mixopt.errors import MixoptError, RunError
+from mixopt import load_run
+from mixopt.errors import MixoptError
 from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
@@ -98,17 +98,6 @@ def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_pat
         except MixoptError:
             continue
     assert not marker.exists()
-
-
-def test_a_run_without_its_corpus_proposes_from_an_inventory_alone(foreign, tmp_path):
-    shutil.rmtree(foreign / "corpus")
-    with pytest.raises(RunError, match="corpus: missing, .* give --inventory"):
-        propose(foreign)
-    inventory = tmp_path / "inventory.yaml"
-    inventory.write_text("code: 300\nprose: 100\n")
-    ended = mixopt("propose", foreign, "--inventory", inventory, "--out", tmp_path / "own.yaml")
-    assert ended.returncode == 0, ended.stderr
-    assert yaml.safe_load((tmp_path / "own.yaml").read_text())["natural"]["code"] == 0.75
 
 
 def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_path):

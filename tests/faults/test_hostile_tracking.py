@@ -6,11 +6,7 @@ Real processes and real HTTP servers on 127.0.0.1; what is sent is what the serv
 import base64
 import json
 import os
-import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +15,8 @@ import pytest
 from odd_servers import closed_port, odd_server
 from run_log import RunLog
 
-from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
-from mixopt.tracking import Tracker, sync
+from mixopt.tracking import sync
 from mixopt.tracking.record import JOURNAL, WantedRun
 
 pytest.importorskip("mlflow")
@@ -66,17 +61,6 @@ def test_a_server_that_only_the_directory_names_is_not_asked_anything(tmp_path):
     assert "\n" not in message
 
 
-def test_a_server_that_only_its_configuration_names_is_not_asked_anything(tmp_path):
-    run = tmp_path / "run"
-    with odd_server(500) as server:
-        config = TrackingConfig(uri=f"http://{server.address}")
-        with Tracker(config, "toy", run, sends=False) as tracker:
-            tracker.start("sweep", {})
-        with pytest.raises(RunError, match="only this directory names the server"):
-            sync(run)
-        assert server.asked == []
-
-
 @pytest.mark.parametrize("way", ["uri", "environment", "trust"])
 def test_a_server_that_the_user_names_or_trusts_is_asked(tmp_path, monkeypatch, way):
     with odd_server(500) as server, odd_server(500) as named:
@@ -111,63 +95,6 @@ def test_files_that_are_not_of_the_run_are_not_sent(tmp_path, step, own):
     kept = (run if own else store) / "mlartifacts"
     assert not [file for file in kept.rglob("*") if file.is_file()]
     assert copies(tmp_path, secret) == [tmp_path / "secret.txt"]
-
-
-def test_trials_of_another_folder_are_not_sent(tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "t0.json").write_text("{}")
-    run = hostile(tmp_path / "run", None, folder="../other")
-    result = sync(run)
-    assert result.sent["trials"] == 0
-    assert "other" in result.trouble
-
-
-@pytest.mark.parametrize(
-    "name", ["tracking.log", "tracking.lock", "mlflow.db", "tracking_sent.json"]
-)
-def test_a_link_in_place_of_a_file_of_ours_is_refused_and_not_followed(tmp_path, name):
-    target = tmp_path / "target"
-    target.write_bytes(b"mine\n")
-    run = hostile(tmp_path / "run", None)
-    (run / name).symlink_to(target)
-    try:
-        result = sync(run)
-        said = result.trouble
-    except RunError as error:
-        said = str(error)
-    assert "is outside this folder" in said
-    assert target.read_bytes() == b"mine\n"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "target"]
-
-
-def test_a_database_that_keeps_files_elsewhere_gets_none(tmp_path, empty_database):
-    run = hostile(tmp_path / "run", None, files={"config.yaml": None})
-    (run / "config.yaml").write_text("name: x\n")
-    (run / "mlflow.db").write_bytes(empty_database.read_bytes())
-    outside = tmp_path / "outside"
-    with closing(sqlite3.connect(run / "mlflow.db")) as database, database:
-        database.execute(
-            "insert into experiments (name, artifact_location, lifecycle_stage) values (?, ?, ?)",
-            ("toy", outside.as_uri(), "active"),
-        )
-    result = sync(run)
-    assert result.sent["files"] == 0
-    assert "its database keeps files in" in result.trouble
-    assert not outside.exists()
-
-
-def test_what_lies_in_the_working_directory_is_not_imported(tmp_path):
-    run = hostile(tmp_path / "run", None)
-    for name in ("mlflow", "json", "evil"):
-        (run / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
-    code = "import sys; sys.path = [p for p in sys.path if p]; from mixopt.tracking import sync;"
-    code += " print(sync('.').sent['runs'])"
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=run, capture_output=True, text=True, check=False
-    )
-    assert ended.stdout.strip() == "1", ended.stderr
-    assert not (tmp_path / "ran").exists()
 
 
 # --- Passwords ----------------------------------------------------------------------------------
@@ -217,17 +144,6 @@ def test_a_password_reaches_the_server_and_nothing_else(tmp_path, capfd):
     assert (run / "tracking.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_password_of_the_environment_goes_to_the_server_that_was_hidden(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", WORD)
-    with odd_server(500, hello=True) as server:
-        run = hostile(tmp_path / "run", f"http://***@{server.address}")
-        result = sync(run, trust=True)
-        login = "Basic " + base64.b64encode(f"somebody:{WORD}".encode()).decode()
-        assert login in {given for _, given in server.asked}
-    assert_nowhere(run, result.trouble, result.server)
-
-
 def test_a_password_of_a_database_is_in_no_file_and_no_message(tmp_path):
     run, warnings = tmp_path / "run", list[str]()
     uri = f"postgresql://somebody:{WORD}@127.0.0.1:{closed_port()}/db?password={WORD}"
@@ -238,13 +154,6 @@ def test_a_password_of_a_database_is_in_no_file_and_no_message(tmp_path):
     result = sync(run, uri)
     assert result.trouble is not None
     assert_nowhere(run, command_lines(), str(result), *warnings)
-
-
-def test_an_old_journal_with_a_password_is_not_repeated(tmp_path):
-    run = hostile(tmp_path / "run", f"http://somebody:{WORD}@127.0.0.1:{closed_port()}")
-    result = sync(run, trust=True)
-    assert WORD not in str(result)
-    assert copies(run, WORD.encode()) == [run / JOURNAL]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

@@ -10,25 +10,21 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from fault_runs import KINDS, moment, variables
 from ray_nodes import QUIET, ended, started
 
+from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, read_attempts, run_trials
+from mixopt.sweeps import Job, run_trials
 from mixopt.trials import Training, Trial
 
 pytestmark = QUIET
 COUNTS = range(max(KINDS, 1))
-OFTEN = range(KINDS)  # in the quick part, a node and an owner are enough
 TRIALS, SECONDS = 12, 2.0  # of one group of two
 
 
@@ -55,7 +51,7 @@ class RaySweep:
             Trial(f"t{n:02}", Mixture({"code": n / TRIALS, "prose": 1 - n / TRIALS}), seed=n)
             for n in range(TRIALS)
         ]
-        return run_trials(trials, job, self.folder, means=means, say=self.said.append)
+        return run_trials(trials, job, self.folder, sweep=means, say=self.said.append)
 
     def ended(self) -> list[str]:
         """Return the trials that were trained to the end, as often as they were."""
@@ -81,85 +77,8 @@ def wanted(faults_corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
         sweep = RaySweep(tmp_path_factory.mktemp("wanted"), faults_corpus)
-        results = sweep(Means(workers=2))
+        results = sweep(SweepConfig(workers=2))
     return results, sweep.ended()
-
-
-def later(sweep, seconds, act):
-    """Do something some time after the first group has begun."""
-
-    def wait_and_act():
-        sweep.wait_for("began")
-        time.sleep(seconds)
-        act()
-
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    return thread
-
-
-def processes(title):
-    """Return the processes whose command line has some text."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        with suppress(psutil.Error):
-            if any(title in part for part in process.info["cmdline"] or []):
-                found.append(process)
-    return found
-
-
-@pytest.mark.parametrize("count", OFTEN)
-def test_a_worker_that_is_killed_changes_no_table(nodes, sweep, wanted, count):
-    def kill():
-        workers = processes("mixopt.sweeps.train_group")
-        workers[count % len(workers)].kill()
-
-    killer = later(sweep, moment(2 * SECONDS, "worker", count), kill)
-    assert sweep(Means("ray", {"address": nodes.address})) == wanted[0]
-    killer.join()
-    assert any("SIGKILL" in line for line in sweep.said)
-
-
-@pytest.mark.parametrize("count", OFTEN)
-def test_a_task_that_is_killed_is_counted_as_lost(nodes, sweep, wanted, count):
-    """Ray's own process, in which the place is."""
-
-    def kill():
-        _both_train(sweep)
-        time.sleep(moment(SECONDS / 2, "place", count))
-        places = processes("ray::train_on_node")
-        places[count % len(places)].kill()
-
-    killer = later(sweep, 0, kill)
-    assert sweep(Means("ray", {"address": nodes.address})) == wanted[0]
-    killer.join()
-    assert [a.outcome for a in read_attempts(sweep.folder)].count("lost") == 1
-
-
-@pytest.mark.parametrize("count", COUNTS)
-def test_a_node_that_is_killed_changes_no_table_and_is_counted_as_lost(nodes, sweep, wanted, count):
-    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread alone
-        swept = pool.submit(sweep, Means("ray", {"address": nodes.address}))
-        _both_train(sweep, swept.done)
-        time.sleep(moment(SECONDS / 2, "node", count))
-        nodes.kill(nodes.last)
-        nodes.last = nodes.add()
-        assert swept.result() == wanted[0]
-    lost = [attempt for attempt in read_attempts(sweep.folder) if attempt.outcome == "lost"]
-    assert len(lost) == 1
-    assert lost[0].node != "n1"
-    assert "retrying" in " ".join(sweep.said)
-
-
-def _both_train(sweep, is_over=lambda: False):
-    """Wait until two groups train at once, as long as the sweep goes on."""
-    while not is_over():
-        lines = sweep.log.read_text().splitlines() if sweep.log.exists() else []
-        began = sum(line.startswith("began") for line in lines)
-        if began - sum(line.startswith("ended") for line in lines) > 1:
-            return
-        time.sleep(0.05)
-    pytest.fail("the sweep ended before two groups had trained at once")
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -171,9 +90,9 @@ def test_an_owner_that_is_killed_is_followed_by_one_that_trains_nothing_twice(
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_killed_ray_sweeps import RaySweep
-        from mixopt.sweeps import Means
+        from mixopt.config import SweepConfig
         sweep = RaySweep(Path({str(sweep.folder.parent)!r}), Path({str(faults_corpus)!r}))
-        sweep(Means("ray", {{"address": {nodes.address!r}}}))
+        sweep(SweepConfig(executor="ray", options={{"address": {nodes.address!r}}}))
     """)
     owner = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=variables({})
@@ -183,5 +102,5 @@ def test_an_owner_that_is_killed_is_followed_by_one_that_trains_nothing_twice(
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
 
-    assert sweep(Means("ray", {"address": nodes.address})) == wanted[0]
+    assert sweep(SweepConfig(executor="ray", options={"address": nodes.address})) == wanted[0]
     assert sweep.ended() == wanted[1]

@@ -10,7 +10,7 @@ import time
 import pytest
 from places import SUPPORT
 
-from mixopt.pipeline import status, status_lines
+from mixopt.pipeline import status
 from mixopt.run_directory import load_run
 from mixopt.sweeps import read_progress
 
@@ -70,18 +70,6 @@ def test_another_process_sees_what_is_done_and_what_each_worker_does(running):
     assert 0 < sweep["left"] < 60
     assert {worker["doing"] for worker in sweep["workers"]} <= {"training", "starting"}
     assert sum(len(worker["trials"]) for worker in sweep["workers"]) == sweep["running"]
-
-
-def test_in_words_each_worker_has_a_line(running):
-    _, path = running
-    lines = list(status_lines(status(load_run(path))))
-    sweep = next(line for line in lines if line.startswith("sweep "))
-    assert "running, " in sweep
-    assert " of 12 trials, " in sweep
-    assert " tokens/s, " in sweep
-    assert sweep.endswith(" left")
-    worker = next(line for line in lines if "worker 1: " in line)
-    assert " and 1 more" in worker
 
 
 def test_what_a_killed_sweep_left_is_not_believed(running):

@@ -18,6 +18,7 @@ def failed(results) -> list[str]:
 def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed):
     patience = 1.5
     assert faulty_sweep(fault="stop", at="c", patience=patience) == undisturbed
+    assert sorted(faulty_sweep.notes("ended")) == ["a,b", "c,d", "e,f"]
     begun = faulty_sweep.times("began", "c,d")
     waited = begun[1] - begun[0]
     said = f"a stopped worker was replaced after {waited:.2f} s; sweep.patience: {patience} s\n"
@@ -25,18 +26,13 @@ def test_a_stopped_worker_is_replaced_within_patience(faulty_sweep, undisturbed)
     # A second for the new worker's start, on a busy machine several.
     assert patience <= waited < patience + 6
     assert "retrying c and 1 more" in faulty_sweep.said[0]
-    assert "sent no heartbeat for 1." in faulty_sweep.said[0]
-
-
-def test_no_trial_is_trained_to_the_end_twice(faulty_sweep):
-    faulty_sweep(fault="stop", at="c", patience=1.5)
-    assert sorted(faulty_sweep.notes("ended")) == ["a,b", "c,d", "e,f"]
+    assert "made no progress for 1." in faulty_sweep.said[0]
 
 
 def test_a_worker_that_is_stopped_always_fails_its_trials_with_the_reason(faulty_sweep):
     results = faulty_sweep(fault="stop", at="c", patience=1.0, times=9)
     assert failed(results) == ["c", "d"]
-    assert results["c"].reason.startswith("tried twice: the worker sent no heartbeat for 1.")
+    assert results["c"].reason.startswith("tried twice: the worker made no progress for 1.")
     assert faulty_sweep.notes("began").count("c,d") == 2
 
 
@@ -60,11 +56,6 @@ def test_a_group_that_memory_is_too_short_for_trains_in_halves(faulty_sweep, und
     ]
 
 
-def test_halves_that_do_not_fit_either_are_halved_again(faulty_sweep, undisturbed):
-    assert faulty_sweep(size=4, fits=1) == undisturbed
-    assert sorted(faulty_sweep.notes("ended")) == list("abcdef")
-
-
 def test_a_trial_that_does_not_fit_alone_fails_with_the_reason(faulty_sweep):
     with pytest.raises(RunError, match="tried twice: MemoryError: no room for 1 trials"):
         faulty_sweep(size=2, fits=0)
@@ -83,17 +74,6 @@ def test_a_worker_whose_heart_beats_and_nothing_moves_is_replaced(faulty_sweep, 
     assert faulty_sweep(fault=fault, at="c", patience=1.5) == undisturbed
     assert "made no progress for 1." in faulty_sweep.said[0]
     assert "while training" in faulty_sweep.said[0]
-
-
-def test_a_worker_that_computes_and_has_not_reported_yet_is_waited_for(faulty_sweep, undisturbed):
-    assert faulty_sweep(fault="spin", at="c", patience=1.0) == undisturbed
-    assert faulty_sweep.said == []
-
-
-def test_a_worker_that_steps_slowly_is_waited_for_five_steps(faulty_sweep, undisturbed):
-    # After a step of 0.8 s the patience of 1 s has become 4 s.
-    assert faulty_sweep(fault="slow", at="c", patience=1.0) == undisturbed
-    assert faulty_sweep.said == []
 
 
 def test_a_worker_that_leaves_has_died(faulty_sweep, undisturbed):

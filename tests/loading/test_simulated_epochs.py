@@ -10,12 +10,12 @@ from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import draw_tokens
 
 import mixopt
-from mixopt.config import load_config
+from mixopt.config import SweepConfig, load_config
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.loading import Pool, simulated_target
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, run_trials
+from mixopt.sweeps import Job, run_trials
 from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -217,4 +217,4 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, m
     job = Job("unaware_proxy:Unaware", {}, text.path, training)
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
     with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' cannot limit its domains to p"):
-        run_trials([trial], job, tmp_path / "trials", means=Means(workers=1))
+        run_trials([trial], job, tmp_path / "trials", sweep=SweepConfig(workers=1))

@@ -26,15 +26,6 @@ def test_a_string_is_split_as_a_shell_would_and_then_filled_in():
     assert line.filled(values) == wanted
 
 
-def test_a_list_is_the_words():
-    assert command(["train", "a b", "{trial}"]).filled(VALUES) == ["train", "a b", "<trial>"]
-
-
-def test_doubled_braces_are_braces():
-    line = command(["train", '{{"seed": {seed}}}'])
-    assert line.filled({**VALUES, "seed": "5"}) == ["train", '{"seed": 5}']
-
-
 @given(st.text(alphabet="ab{} \"'", max_size=12))
 def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
     try:
@@ -74,15 +65,6 @@ def test_a_program_that_is_not_there_is_refused_before_a_trial(tmp_path):
     with pytest.raises(ConfigError, match=f"from {tmp_path}: './train'"):
         command("./train", tmp_path).check_here()
     command([sys.executable, "x"]).check_here()
-
-
-def test_a_script_beside_the_configuration_is_not_looked_for_in_vain(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.py").write_text("")
-    line = command(f"{sys.executable} train.py")
-    with pytest.raises(ConfigError, match=f"'train.py' is not in .* or proxy.folder: {tmp_path}"):
-        line.check_here()
-    command(f"{sys.executable} train.py", tmp_path).check_here()
 
 
 def test_a_script_that_is_not_there_is_refused_before_a_trial(tmp_path):

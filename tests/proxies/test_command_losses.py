@@ -7,12 +7,11 @@ from hypothesis import given, strategies as st
 from mixopt_proxies.command.result_file import (
     Point,
     TrainerLog,
-    check_losses,
     divergence,
     losses_of,
 )
 
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import RunError
 from mixopt.testing import tiny_corpus
 
 
@@ -57,13 +56,6 @@ def test_a_missing_loss_names_the_nearest(corpus):
     )
     with pytest.raises(RunError, match="it has no numbers at all"):
         losses(corpus, {"a": "text"})
-
-
-def test_one_name_for_all_domains_is_refused():
-    with pytest.raises(
-        ConfigError, match="'loss' gives every domain the same loss; write {domain}"
-    ):
-        check_losses("loss")
 
 
 @given(st.floats(0.1, 20))
@@ -118,11 +110,3 @@ def test_values_named_as_columns_of_tasks_are_what_the_tasks_measure(corpus):
     assert found.tasks == {bits: 2.5}
     assert found.nats_per_token.keys() == {"code", "manual", "other_code"}
     assert curve[-1].tasks == found.tasks
-
-
-def test_a_task_that_is_no_number_is_divergence(corpus):
-    values = dict.fromkeys(("code", "manual", "other_code"), 1.0)
-    name = corpus.task_columns[0]
-    found, _ = losses(corpus, {**values, name: math.nan})
-    assert divergence(found, "m.json") == f"m.json: the loss of {name!r} is nan"
-    assert divergence(losses(corpus, {**values, name: 3.0})[0], "m.json") is None

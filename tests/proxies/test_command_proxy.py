@@ -16,7 +16,7 @@ from read_fragments import read_shares
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy, tiny_corpus
-from mixopt.trials import Training, Trial
+from mixopt.trials import Trial
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,6 @@ def test_a_mixture_is_written_in_the_trainers_form_too(corpus, files, tmp_path):
     assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
 
 
-def test_gpus_are_those_that_the_worker_was_given(corpus, files, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,3")
-    code = f"print(sys.argv[1]); {WRITE_GOOD}"
-    trained(corpus, files, [*script(tmp_path, code), "{gpus}"])
-    assert (files / "t0001" / "attempt-1" / "log.txt").read_text() == "2\n"
-
-
 def test_a_seed_is_one_that_any_trainer_takes(corpus, files, tmp_path):
     code = f"json.dump({GOOD} | {{'seed': int(sys.argv[1])}}, open('metrics.json', 'w'))"
     large = Trial("t0001", TRIAL.mixture, seed=2**47 + 5)
@@ -99,12 +92,6 @@ def test_a_seed_is_one_that_any_trainer_takes(corpus, files, tmp_path):
     assert result.status == "finished"
     told = json.loads((files / "t0001" / "attempt-1" / "trial.json").read_text())
     assert told["seed"] == 5
-
-
-def test_without_a_folder_for_files_nothing_is_left(corpus, tmp_path):
-    code = f"{WRITE_GOOD}; open({str(tmp_path / 'where')!r}, 'w').write(os.getcwd())"
-    assert trained(corpus, None, script(tmp_path, code)).status == "finished"
-    assert not Path((tmp_path / "where").read_text()).exists()
 
 
 def test_a_command_may_run_in_a_folder_of_its_own(corpus, files, tmp_path):
@@ -123,12 +110,8 @@ def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, file
     """
     result = trained(corpus, files, script(tmp_path, code), retries=2)
     assert result.status == "finished"
-    first, second = attempts(files)
-    assert (first["attempt"], first["exit_code"], second["exit_code"]) == (1, 1, 0)
-    wanted = "the command ended with exit code 1 (last line: RuntimeError: no luck); see t0001/"
-    assert first["reason"] == f"{wanted}attempt-1/log.txt"
-    assert second["reason"] is None
-    assert result.seconds == pytest.approx(first["seconds"] + second["seconds"], abs=0.01)
+    assert attempts(files) == ["attempt-1", "attempt-2"]
+    assert "no luck" in (files / "t0001" / "attempt-1" / "log.txt").read_text()
 
 
 def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_path):
@@ -137,18 +120,6 @@ def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_p
     wanted = "tried 2 times: the command ended with exit code 1 (last line: bad luck); see t0001/"
     assert result.reason == f"{wanted}attempt-2/log.txt"
     assert result.losses is None
-
-
-def test_a_signal_is_named(corpus, files, tmp_path):
-    code = "os.kill(os.getpid(), signal.SIGKILL)"
-    result = trained(corpus, files, script(tmp_path, code))
-    assert result.reason.startswith("the command ended with signal SIGKILL; out of memory?; see")
-    assert attempts(files)[0]["exit_code"] == -9
-
-
-def test_a_program_that_cannot_be_started_is_a_failed_trial(corpus, files):
-    result = trained(corpus, files, ["/no/such/trainer"])
-    assert result.reason.startswith("the command No such file or directory: '/no/such/trainer'")
 
 
 HANGING = """
@@ -173,7 +144,7 @@ def test_of_a_command_that_takes_too_long_nothing_survives(corpus, files, tmp_pa
     pids = json.loads((files / "t0001" / "attempt-1" / "pids.json").read_text())
     assert len(pids) == 3
     assert await_end(pids, 0.0) == []
-    assert attempts(files)[0]["seconds"] < 8
+    assert result.seconds < 8
 
 
 def test_what_a_command_leaves_behind_is_ended_with_it(corpus, files, tmp_path, quick):
@@ -282,16 +253,6 @@ def test_a_long_command_gives_signs_of_life(corpus, files, tmp_path):
             "metrics.json: has seed 1337, and the trial has 5; pass {seed} to the trainer",
         ),
         (
-            f"json.dump({{**{GOOD}, 'mixture': 'ab' * 6}}, open('metrics.json', 'w'))",
-            "failed",
-            "metrics.json: is of another mixture (abababababab), not of",
-        ),
-        (
-            f"json.dump({{**{GOOD}, 'mixture': {{'code': 1.0}}}}, open('metrics.json', 'w'))",
-            "failed",
-            "metrics.json: is of another mixture ({'code': 1.0}), not of",
-        ),
-        (
             f"json.dump({GOOD}, open('metrics.json', 'w')); os.utime('metrics.json', (1e9, 1e9))",
             "failed",
             "s older than the attempt that should have written it; is it a copy of another run?",
@@ -312,7 +273,7 @@ def test_a_result_that_is_none_is_told(corpus, files, tmp_path, code, status, re
 
 
 def test_a_result_may_say_what_is_right(corpus, files, tmp_path):
-    said = {"trial": "t0001", "seed": 5, "mixture": dict(TRIAL.mixture), "tokens": 990}
+    said = {"trial": "t0001", "seed": 5, "tokens": 990}
     code = f"json.dump({ {**GOOD, **said, 'parameters': 1234} }, open('metrics.json', 'w'))"
     result = trained(corpus, files, script(tmp_path, code))
     assert (result.status, result.tokens, result.parameters) == ("finished", 990, 1234)
@@ -363,17 +324,6 @@ def test_a_result_that_was_changed_is_made_again(corpus, files, tmp_path):
     assert count.read_text() == "xxx"
 
 
-def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
-    training = Training(1_000)
-    assert CommandProxy([sys.executable], "m.json").group_size(corpus, training) == 1
-    with pytest.raises(
-        ConfigError, match=r"proxy.losses: unknown evaluation domain 'cod'; did you"
-    ):
-        CommandProxy([sys.executable], "m.json", {"cod": "x"}).group_size(corpus, training)
-    with pytest.raises(ConfigError, match=r"proxy.folder: /no/such: no such folder"):
-        CommandProxy([sys.executable], "m.json", folder="/no/such").group_size(corpus, training)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -391,14 +341,6 @@ def test_the_size_of_a_group_checks_what_shows_before_a_trial(corpus):
 def test_options_that_cannot_be_right_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         CommandProxy(["train"], **options)
-
-
-def test_the_proxy_loads_no_torch():
-    code = "import sys; from mixopt_proxies.command import CommandProxy; CommandProxy('a', 'b');"
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{code} sys.exit('torch' in sys.modules)"], check=False
-    )
-    assert ended.returncode == 0
 
 
 UNIGRAMS = """

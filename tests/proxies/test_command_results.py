@@ -45,8 +45,7 @@ def test_lines_of_json_and_tables_are_series_with_their_place(tmp_path):
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
     table = "\ufeffstep, tokens,web,lr\n1,100,3.0,\n2,200,,0.1\n3,300,2.0,\n"
     (tmp_path / "m.csv").write_text(table)
-    (tmp_path / "m.tsv").write_text(table.replace(",", "\t"))
-    for name in ("m.jsonl", "m.csv", "m.tsv"):
+    for name in ("m.jsonl", "m.csv"):
         points = read(tmp_path, name).series["web"]
         assert [(p.step, p.tokens, p.value) for p in points] == [(1, 100, 3.0), (3, 300, 2.0)]
 
@@ -74,7 +73,7 @@ def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
         ("m.jsonl", '{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
         ("m.jsonl", "3\n", "m.jsonl:1: expected names with values, got '3'"),
         ("m.csv", "a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),
-        ("m.yaml", "a: 1", "m.yaml: is no JSON, JSONL, CSV or TSV file"),
+        ("m.yaml", "a: 1", "m.yaml: is no JSON, JSONL or CSV file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, content, message):
@@ -82,9 +81,3 @@ def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, cont
     (tmp_path / name).write_bytes(data)
     with pytest.raises(RunError, match=message):
         read(tmp_path, name)
-
-
-def test_a_folder_without_a_result_is_named(tmp_path):
-    (tmp_path / "out").mkdir()
-    with pytest.raises(RunError, match="out: is no JSON, JSONL, CSV or TSV file"):
-        read(tmp_path, "out")

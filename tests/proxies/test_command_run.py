@@ -4,10 +4,9 @@ import sys
 
 import pytest
 
-from mixopt import load_run, run
+from mixopt import run
 from mixopt.config import load_config
 from mixopt.errors import RunError
-from mixopt.pipeline import check
 from mixopt.run_directory import open_run
 
 pytestmark = pytest.mark.nightly
@@ -73,14 +72,6 @@ def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit,
     assert done.recommendation.mixture.domains == ("web", "code", "books")
 
 
-def test_a_check_of_what_a_run_costs_runs_no_command(config, tmp_path):
-    marker = tmp_path / "executed"
-    asked = load_config(config(), [f"proxy.run=touch {marker}"])
-    found = check(asked, probe=True)
-    assert found.problems == []
-    assert not marker.exists()
-
-
 def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeypatch):
     monkeypatch.setenv("FAIL", "1")
     with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike, and none has"
@@ -109,21 +100,3 @@ def test_where_losses_are_may_change_without_training_again(config, tmp_path):
 
     assert not trained_anew()
     assert trained_anew(), "a sweep that is redone as it was trains"
-
-
-def test_a_wrong_name_of_losses_is_learnt_from_the_first_trial(config, tmp_path):
-    path = config()
-    path.write_text(path.read_text().replace("eval.{domain}", "evl.{domain}"))
-    with pytest.raises(RunError, match="first trial failed.* no 'evl.web'; the nearest are 'eval"):
-        run(path, tmp_path / "run")
-    assert not (tmp_path / "run" / "trials" / "files" / "natural").exists()
-
-
-def test_a_recorded_command_trains_only_where_it_is_trusted(config, tmp_path):
-    run(config(), tmp_path / "run", until="design")
-    recorded = tmp_path / "run" / "config.yaml"
-    with pytest.raises(RunError, match="made this directory, add --trust"):
-        run(recorded, tmp_path / "run", until="sweep")
-    assert not (tmp_path / "run" / "trials").exists()
-    assert load_run(tmp_path / "run").natural["code"] == pytest.approx(2 / 9)
-    assert run(recorded, tmp_path / "run", trust=True, until="sweep").is_done("sweep")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from own_trainers import TRIAL, WRITE_GOOD, alive_below, attempts, script
 
+from mixopt.config import SweepConfig
 from mixopt.errors import RunError
-from mixopt.sweeps import Job, Means, run_trials, trial_paths
+from mixopt.sweeps import Job, run_trials, trial_paths
 from mixopt.testing import tiny_corpus
 from mixopt.trials import Training
 
@@ -27,11 +28,11 @@ def job(tmp_path):
 
 
 def test_a_command_that_runs_longer_than_the_patience_is_let_run(job, tmp_path):
-    asked = Means(workers=1, patience=1.0)
+    asked = SweepConfig(workers=1, patience=1.0)
     code = f"time.sleep(4); {WRITE_GOOD}"
-    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", means=asked)
+    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", sweep=asked)
     assert result.status == "finished"
-    assert len(attempts(tmp_path / "trials" / "files")) == 1
+    assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
 
 
 def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_path):
@@ -52,11 +53,11 @@ def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_
         )
 
     threading.Thread(target=kill_worker, daemon=True).start()
-    asked = Means(workers=1)
-    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", means=asked)
+    asked = SweepConfig(workers=1)
+    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", sweep=asked)
     assert result.status == "finished"
     assert not Path(f"/proc/{begun.read_text()}").exists()
-    assert [one["attempt"] for one in attempts(tmp_path / "trials" / "files")] == [2]
+    assert attempts(tmp_path / "trials" / "files") == ["attempt-1", "attempt-2"]
 
 
 def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(job, tmp_path):
@@ -77,7 +78,7 @@ def test_one_short_trial_is_trained_first_or_a_whole_one_where_that_is_too_short
         assert tokens > {least}
         {WRITE_GOOD}
     """
-    run_trials([TRIAL], job(code), tmp_path / "trials", means=Means(workers=1))
+    run_trials([TRIAL], job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
     assert (tmp_path / "tokens").read_text() == ("50 1000 1000 " if least else "50 1000 ")
 
 
@@ -89,7 +90,7 @@ def test_three_failures_alike_stop_a_sweep(job, tmp_path):
     """
     trials = [replace(TRIAL, name=f"t{number}") for number in range(6)]
     with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike.*with t2\)"):
-        run_trials(trials, job(code), tmp_path / "trials", means=Means(workers=1))
+        run_trials(trials, job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
     assert len(trial_paths(tmp_path / "trials")) == 3
 
 
@@ -100,5 +101,5 @@ def test_three_failures_stop_no_sweep_in_which_a_trial_has_finished(job, tmp_pat
         {WRITE_GOOD}
     """
     trials = [replace(TRIAL, name=f"t{number}") for number in range(5)]
-    results = run_trials(trials, job(code), tmp_path / "trials", means=Means(workers=1))
+    results = run_trials(trials, job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
     assert [one.status for one in results] == ["finished", *["failed"] * 3, "finished"]

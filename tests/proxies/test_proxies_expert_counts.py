@@ -4,8 +4,9 @@ import pytest
 import torch
 from mixopt_proxies.decoder import DecoderProxy, Passes, StackTrainer, TrialBatches
 
+from mixopt.config import SweepConfig
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, Means, TrialFolder, run_trials
+from mixopt.sweeps import Job, TrialFolder, run_trials
 from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -121,7 +122,7 @@ def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):
     trials, results = trained
     job = Job("decoder", OPTIONS, corpus.path, TRAINING)
     for _ in range(2):  # trained by a worker, then read from its files
-        found = run_trials(trials, job, tmp_path / "trials", means=Means(workers=1))
+        found = run_trials(trials, job, tmp_path / "trials", sweep=SweepConfig(workers=1))
         for one, other in zip(found, results, strict=True):
             counts = [result.experts.train.layers[1].counts_HDE for result in (one, other)]
             # Rounding may turn a token between two experts that are alike; it rarely does.

@@ -20,7 +20,7 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `spin`, `slow`, `garbage` or `leave`.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `garbage` or `leave`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -98,19 +98,6 @@ class Faulty:
     def _sleep(self, report, total):
         """Wait for what never comes, before anything is reported."""
         time.sleep(3600)
-
-    def _spin(self, report, total):
-        """Compute for a while, and report nothing."""
-        end = time.monotonic() + 2.5
-        while time.monotonic() < end:
-            sum(range(1000))
-
-    def _slow(self, report, total):
-        """Take a step of 0.8 s, and then one of three times as long."""
-        report(Progress(0, total))
-        time.sleep(0.8)
-        report(Progress(1, total))
-        time.sleep(2.4)
 
     def _garbage(self, report, total):
         """Write a result of its own making."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Callable
@@ -45,10 +44,9 @@ def trained(
     return result
 
 
-def attempts(files: Path) -> list[dict[str, Any]]:
-    """Return what is recorded of the attempts of the trial."""
-    found: list[dict[str, Any]] = json.loads((files / TRIAL.name / "attempts.json").read_text())
-    return found
+def attempts(files: Path) -> list[str]:
+    """Return the folders of the attempts at the trial."""
+    return sorted(path.name for path in (files / TRIAL.name).glob("attempt-*"))
 
 
 def alive_below(pid: int) -> list[int]:

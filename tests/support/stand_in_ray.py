@@ -32,7 +32,5 @@ def stand_in_ray() -> ModuleType:
     ray.get = lambda task, timeout: task.result(timeout)
     ray.cancel = lambda task, force: task.cancel()
     ray.is_initialized = lambda: True
-    node = {"NodeID": "x", "NodeName": "n1", "Alive": True, "Resources": {"CPU": 1.0}}
-    ray.nodes = lambda: [node]
-    ray.get_runtime_context = lambda: SimpleNamespace(get_node_id=lambda: "x")
+    ray.cluster_resources = lambda: {"CPU": 1.0}
     return ray

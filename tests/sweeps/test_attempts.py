@@ -17,14 +17,13 @@ def named(names):
 class Tried:
     """A sweep of groups abc, de (which is finished) and f."""
 
-    def __init__(self, folder, groups=("abc", "de", "f"), **options):
+    def __init__(self, folder, groups=("abc", "de", "f")):
         write_json(folder / "groups.json", [list(group) for group in groups])
         self.folder, self.lines = folder, []
-        self.attempts = Attempts(folder, [named(g) for g in groups], ["d", "e"], **options)
+        self.attempts = Attempts(folder, [named(g) for g in groups], ["d", "e"])
 
-    def lost(self, names, fault="died", left=""):
-        outcome = GroupOutcome(named(names), named(left), reason="the worker died", fault=fault)
-        return self.settle(outcome)
+    def lost(self, names, fault="died"):
+        return self.settle(GroupOutcome(named(names), reason="the worker died", fault=fault))
 
     def settle(self, outcome):
         failed = self.attempts.settle(outcome, self.lines.append)
@@ -68,6 +67,7 @@ def test_one_trial_alone_is_not_halved(tried):
     assert tried.lost("f", "memory") == {}
     assert tried.lines == ["the worker died; retrying f"]
     assert (tried.handed_out[-1], tried.kept[-1]) == ("f", "f")
+    assert tried.lost("f", "memory") == {"f": "tried twice: the worker died"}
 
 
 def test_what_a_worker_dies_of_twice_has_failed(tried):
@@ -76,28 +76,15 @@ def test_what_a_worker_dies_of_twice_has_failed(tried):
     assert tried.handed_out == ["abc", "f", "abc"]
 
 
-def test_a_place_that_goes_away_is_forgiven_as_often_as_asked(tmp_path):
-    tried = Tried(tmp_path, ["a"], retries=2)
-    assert tried.lost("a", "lost") == tried.lost("a", "lost") == {}
-    assert tried.lost("a", "lost") == {"a": "lost 3 times: the worker died"}
+def test_a_place_that_goes_away_is_forgiven_three_times(tmp_path):
+    tried = Tried(tmp_path, ["a"])
+    assert [tried.lost("a", "lost") for _ in range(3)] == [{}] * 3
+    assert tried.lost("a", "lost") == {"a": "lost 4 times: the worker died"}
 
 
 def test_a_reason_that_the_proxy_gave_is_final(tried):
     outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
     assert tried.settle(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
-
-
-def test_what_a_place_takes_no_more_of_is_a_group_of_its_own(tried):
-    results = [TrialResult(name, "finished", 1, 1, 0.0) for name in "ab"]
-    assert tried.settle(GroupOutcome(named("ab"), named("c"), results)) == {}
-    assert tried.handed_out == ["abc", "f", "c"]
-    assert tried.kept == ["ab", "c", "de", "f"]
-
-
-def test_where_a_part_has_failed_the_other_part_is_handed_out(tried):
-    outcome = GroupOutcome(named("a"), named("bc"), reason="no such layer")
-    assert tried.settle(outcome) == {"a": "no such layer"}
-    assert tried.handed_out[-1] == "bc"
 
 
 def test_failures_of_one_cause_are_of_one_kind():

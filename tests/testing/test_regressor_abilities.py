@@ -119,22 +119,10 @@ class SelectsInAnyOrder(Able):
         return super().select(sorted(targets))
 
 
-class SelectsAll(Able):
-    def select(self, targets):
-        return super().select([0, 1, 2])
-
-
 class SelectsItself(Able):
     def select(self, targets):
         kept = super().select(targets)
         self.coefficients_DM_ = self.coefficients_DM_ + 1.0
-        return kept
-
-
-class SelectsWithoutDeviations(Able):
-    def select(self, targets):
-        kept = super().select(targets)
-        kept.noise_M_ = 0.0 * kept.noise_M_
         return kept
 
 
@@ -155,31 +143,9 @@ class TunesAnother(Able):
         return clone(self).set_params(penalty=100.0)
 
 
-class TunesOneTarget(Able):
-    def tuned(self):
-        return OneTarget()
-
-
-class OneTarget(Able):
-    def fit(self, weights_ND, losses_NM):
-        return super().fit(weights_ND, losses_NM[:, :1])
-
-
 class CrossFitsMeansAlone(Able):
     def cross_fit(self, weights_ND, losses_NM, fold_N, update):
         return super().cross_fit(weights_ND, losses_NM, fold_N, update)[0]
-
-
-class CrossFitsOneDeviation(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
-        return means_NM, stds_NM[0]
-
-
-class CrossFitsWithHoles(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
-        return np.where(fold_N[:, None] == 1, np.nan, means_NM), stds_NM
 
 
 class CrossFitsBelowZero(Able):
@@ -202,13 +168,6 @@ class StaysUnfitted(Able):
         return super().cross_fit(weights_ND, losses_NM, fold_N, update)
 
 
-class MembersOfOneLoss(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        answer = super().cross_fit(weights_ND, losses_NM, fold_N, update)
-        self.held_out_members = {"ridge": answer[0][:, 0]}
-        return answer
-
-
 class MembersWithHoles(Able):
     def cross_fit(self, weights_ND, losses_NM, fold_N, update):
         answer = super().cross_fit(weights_ND, losses_NM, fold_N, update)
@@ -228,13 +187,6 @@ class FailsOnEpochs(Repeating):
         return super().fit(weights_ND, losses_NM)
 
 
-class ForgetsEpochs(Repeating):
-    def fit(self, weights_ND, losses_NM):
-        super().fit(weights_ND, losses_NM)
-        self.tokens = None if self.tokens is None else 2 * self.tokens
-        return self
-
-
 class SavesNoEpochs(Repeating):
     def load_facts(self, path):
         super().load_facts(path)
@@ -244,16 +196,6 @@ class SavesNoEpochs(Repeating):
 class SizedElsewhere(Sized):
     def at(self, parameters, tokens):
         return super().at(parameters, 2 * tokens)
-
-
-class SizedForOne(Sized):
-    def at(self, parameters, tokens):
-        return FirstRow(self, [parameters, tokens])
-
-
-class FirstRow(AtRow):
-    def predict(self, weights_ND, return_std=False):
-        return super().predict(weights_ND[:1], return_std)
 
 
 class SizedUphill(Sized):
@@ -284,11 +226,6 @@ class TogetherBelowZero(Together):
         return -super().covariance(weights_KD, loads_M)
 
 
-class TogetherByTarget(Together):
-    def covariance(self, weights_KD, loads_M):
-        return np.stack([super().covariance(weights_KD, loads_M)] * 3)
-
-
 class TogetherUnweighted(Together):
     def covariance(self, weights_KD, loads_M):
         return super().covariance(weights_KD, np.ones(3))
@@ -310,31 +247,22 @@ class ReadsOtherDeviations(Ridge):
     ("broken", "promise"),
     [
         (SelectsInAnyOrder, "select keeps what is predicted for the targets that are left"),
-        (SelectsAll, r"select leaves the targets that are asked for. Broken: shape \(48, 3\)"),
         (SelectsItself, "select changes a copy"),
-        (SelectsWithoutDeviations, "select keeps what is predicted for the targets"),
         (SelectsWrongGradient, "gradient is that of predict"),
         (TunesItself, "tuned returns a copy"),
         (TunesAnother, "tuned, fitted on the same trials, predicts alike"),
-        (TunesOneTarget, r"tuned fits all targets. Broken: \(48, 1\)"),
         (CrossFitsMeansAlone, "cross_fit returns means and deviations.*returned ndarray"),
-        (CrossFitsOneDeviation, r"cross_fit returns means and deviations.*\(3,\), not \(24, 3\)"),
-        (CrossFitsWithHoles, "means of cross_fit are finite"),
         (CrossFitsBelowZero, "deviations of cross_fit are finite and >= 0"),
         (Peeks, "cross_fit predicts a fold without its losses"),
         (StaysUnfitted, "cross_fit fits on all rows. Broken: predict raises NotFittedError"),
-        (MembersOfOneLoss, r"held_out_members has finite losses.*'ridge' has \(24,\)"),
-        (MembersWithHoles, "held_out_members has finite losses.*'ridge' has one that is not"),
+        (MembersWithHoles, "held_out_members has finite losses .* Broken: ridge"),
         (Rambles, "explain returns lines of text"),
         (FailsOnEpochs, "it fits where inventory and tokens are given. Broken: ValueError"),
-        (ForgetsEpochs, "it keeps the inventory and tokens that it is given"),
         (SavesNoEpochs, "what load reads predicts as what was saved"),
         (SizedElsewhere, "at predicts from mixtures what the fit predicts for rows of that size"),
-        (SizedForOne, r"at predicts from mixtures.*\(1, 3\), not \(48, 3\)"),
         (SizedUphill, "gradient is that of predict"),
         (TogetherAskew, "covariance is symmetric"),
         (TogetherBelowZero, "no sum of mixtures has a variance below 0"),
-        (TogetherByTarget, r"covariance returns shape \(K, K\).*\(3, 48, 48\)"),
         (TogetherUnweighted, "covariance is of the weighted sum"),
         (ReadsOtherDeviations, "what load reads predicts deviations as what was saved"),
     ],

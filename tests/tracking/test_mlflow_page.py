@@ -50,10 +50,10 @@ def test_what_the_page_names_is_recorded(finished, monkeypatch):
     runs = client.search_runs([experiment], max_results=100)
     known = {name for one in runs for name in one.data.metrics}
     known |= {name for one in runs for name in (*one.data.tags, *one.data.params)}
-    groups = "outcome|trials|search|mixopt"
+    groups = "outcome|spent|search|mixopt"
     named = set(re.findall(rf"`((?:{groups})[/.][a-z_]+)`", PAGE))
     # Of other runs than this one.
-    absent = {"mixopt.git_commit", "mixopt.reason", "trials/gpu_hours_to_go"}
+    absent = {"mixopt.git_commit", "mixopt.reason"}
     assert named - absent - known == set()
 
 

@@ -3,7 +3,6 @@
 For each trial it makes a folder, writes the mixture there, runs the command and reads its losses.
 It trains nothing itself and imports no torch.
 
-    <trial>/attempts.json          each attempt that ended: exit code, seconds, why it failed
     <trial>/done.json              the result that counts, with its hash; sealed
     <trial>/attempt-1/mixture.yaml, trial.json, log.txt, and what the command writes
 
@@ -18,12 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +33,7 @@ from mixopt.system import (
     check_name,
     file_hash,
     inside,
-    read_json,
     read_sealed,
-    write_json,
     write_sealed,
 )
 from mixopt.trials import Progress, Training, Trial, TrialResult
@@ -49,13 +46,10 @@ from mixopt_proxies.command.trainer_command import (
     command_seed,
 )
 
-ATTEMPTS, DONE, LOG = "attempts.json", "done.json", "log.txt"
+DONE, LOG = "done.json", "log.txt"
 COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
-MAX_ATTEMPTS = 10_000
 MAX_LISTED = 8  # files that an error names
 MAX_LAST_LINE = 300  # characters
-_FINGERPRINT = re.compile(r"[0-9a-f]{12}")
-_WEIGHT_TOLERANCE = 1e-3  # of weights that a trainer has rounded
 
 
 class CommandProxy(TrainerCommand):
@@ -142,7 +136,7 @@ class _TrialRun:
 
     def _new_attempt(self) -> Path:
         """Make the folder of the next attempt; whoever makes it first has it."""
-        for number in range(1, MAX_ATTEMPTS):
+        for number in count(1):
             folder = self._path / f"attempt-{number}"
             try:
                 folder.mkdir(parents=True)
@@ -151,7 +145,7 @@ class _TrialRun:
             except OSError as error:
                 raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
             return folder
-        raise RunError(f"{self._path}: holds {MAX_ATTEMPTS} attempts; delete it")
+        raise AssertionError("numbers have no end")
 
     def _attempted(self, folder: Path, alive: Callable[[], None]) -> tuple[str | None, float]:
         """Run the command once; return why it failed, and how long it ran."""
@@ -178,17 +172,6 @@ class _TrialRun:
                 fault = f"ended with {exit_text(code)}"
             log = f"{self._path.name}/{folder.name}/{LOG}"
             reason = f"the command {fault}{_last_words(folder / LOG)}; see {log}"
-        before: Any = []
-        with suppress(RunError):  # none yet, or damaged: it is for people to read
-            before = read_json(self._path / ATTEMPTS)
-        entry = {
-            "attempt": int(folder.name.rpartition("-")[2]),
-            "started": started,
-            "seconds": round(spent, 3),
-            "exit_code": code,
-            "reason": reason,
-        }
-        write_json(self._path / ATTEMPTS, [*(before if isinstance(before, list) else []), entry])
         return reason, spent
 
     def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
@@ -213,7 +196,7 @@ class _TrialRun:
         file = result_file(folder, self._command.result)
         log, command = read_log(file), self._command
         old = started - COARSE - file.stat().st_mtime
-        fault = _foreign(log.about, self._trial, folder)
+        fault = _foreign(log.about, self._trial)
         if old > 0:
             fault = (
                 f"is {old + COARSE:.0f} s older than the attempt that should have written it; is"
@@ -252,7 +235,7 @@ def result_file(folder: Path, result: str) -> Path:
     return inside(folder, newest.relative_to(folder).as_posix(), RunError)
 
 
-def _foreign(about: Mapping[str, Any], trial: Trial, folder: Path) -> str | None:
+def _foreign(about: Mapping[str, Any], trial: Trial) -> str | None:
     """Say in what a result names another trial; None where it names this one, or none."""
     if str(about.get("trial", trial.name)) != trial.name:
         return f"is for trial {about['trial']!r}, not {trial.name!r}"
@@ -260,29 +243,7 @@ def _foreign(about: Mapping[str, Any], trial: Trial, folder: Path) -> str | None
     if "seed" in about and str(about["seed"]).removesuffix(".0") not in seeds:
         hint = "pass {seed} to the trainer, or write its own seed under another name"
         return f"has seed {about['seed']!r}, and the trial has {command_seed(trial)}; {hint}"
-    if "mixture" in about and not _is_mixture(about["mixture"], trial, folder):
-        shown = str(about["mixture"])[:80]
-        return f"is of another mixture ({shown}), not of {trial.mixture.fingerprint}"
     return None
-
-
-def _is_mixture(value: Any, trial: Trial, folder: Path) -> bool:
-    if isinstance(value, Mapping):
-        weights = dict(trial.mixture)
-        try:
-            return all(
-                abs(float(value.get(name, 0.0)) - weights.get(name, 0.0)) <= _WEIGHT_TOLERANCE
-                for name in {*value, *weights}
-            )
-        except (TypeError, ValueError):
-            return False
-    text = str(value)
-    if _FINGERPRINT.fullmatch(text):
-        return text == trial.mixture.fingerprint
-    path = Path(text)  # a trainer that logs its arguments says where its mixture was
-    if path.is_absolute() and path.parent.name.startswith("attempt-"):
-        return path.resolve().is_relative_to(folder.resolve())
-    return True
 
 
 def _last_words(log: Path) -> str:

@@ -30,7 +30,7 @@ UNITS = ("nats_per_token", "bits_per_byte")
 STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
 # What a result may say of itself, beside losses.
-OF_ITSELF = ("trial", "seed", "mixture", "tokens", "parameters")
+OF_ITSELF = ("trial", "seed", "tokens", "parameters")
 MAX_DEPTH = 32  # mappings within mappings
 _DOMAIN = "{domain}"
 _NEAREST = 3  # names that an error suggests
@@ -71,12 +71,11 @@ class TrainerLog:
 def read_log(path: Path) -> TrainerLog:
     """Read a trainer's file."""
     readers = {
-        ".json": _json_rows, ".jsonl": _line_rows, ".ndjson": _line_rows,
-        ".csv": _table_rows, ".tsv": _table_rows,
+        ".json": _json_rows, ".jsonl": _line_rows, ".csv": _table_rows,
     }  # fmt: skip
     reader = readers.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        raise RunError(f"{path}: is no JSON, JSONL, CSV or TSV file; have the command write one")
+        raise RunError(f"{path}: is no JSON, JSONL or CSV file; have the command write one")
     log = TrainerLog()
     for row in reader(path, read_text(path, error=RunError)):
         log.add_row(row)
@@ -126,10 +125,8 @@ def _line_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _table_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
-    """Yield rows of a table with a header; tabs part a `.tsv`, and an empty cell is none."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    content = io.StringIO(text.removeprefix("\ufeff"), newline="")
-    reader = csv.DictReader(content, delimiter=separator)
+    """Yield rows of a table with a header; an empty cell is none."""
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     try:
         for row in reader:
             if None in row:

@@ -1,0 +1,176 @@
+"""What a sweep says of itself while it runs: to its bar, to other terminals, to MLflow."""
+
+import os
+
+import pytest
+
+from mixopt.mixture import Mixture
+from mixopt.sweeps import (
+    ATTEMPTS,
+    AttemptRecord,
+    Beat,
+    GroupOutcome,
+    Job,
+    read_attempts,
+    read_progress,
+    seconds_left,
+    sweep_totals,
+)
+from mixopt.sweeps.group_folder import BEAT, GroupResult, write_beat, write_group, write_result
+from mixopt.sweeps.progress import SweepMeter, note_attempt
+from mixopt.trials import Training, Trial, TrialResult
+
+TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
+GPU = {"node": "n2", "kind": "H100", "gpus": 1.0}
+FIRST = Beat(doing="training", trials=["c", "d"], done=500, total=2000, number=1, seconds=2.0)
+SECOND = Beat(doing="compiling", trials=["e"], total=1000, number=1, **GPU)
+
+
+def named(names):
+    return [TRIALS[name] for name in names]
+
+
+def result(name, status="finished"):
+    return TrialResult(name, status, 1000, 5, 0.1)
+
+
+@pytest.fixture
+def shown():
+    return []
+
+
+@pytest.fixture
+def meter(tmp_path, shown):
+    """Of ten trials of 1,000 tokens, two have ended, and two groups train."""
+    known = {"a": result("a"), "b": result("b", "failed")}
+    meter = SweepMeter(tmp_path, 10, 1000, known, lambda *now: shown.append(now))
+    meter.report(FIRST)
+    meter.report(SECOND)
+    return meter
+
+
+def test_the_bar_has_tokens_trials_and_speed(meter, shown):
+    done, note = shown[-1]
+    assert done == 2_500
+    assert note.startswith("2/10 trials, 1 failed, ")
+    assert note.endswith("k tokens/s")
+
+
+def test_a_group_that_ends_runs_no_more(meter, shown):
+    meter.ended(GroupOutcome(named("cd")), [result("c"), result("d", "diverged")])
+    assert shown[-1][0] == 4_000
+    assert shown[-1][1].startswith("4/10 trials, 2 failed, ")
+
+
+def test_the_tokens_of_a_group_that_is_lost_are_lost(meter, shown):
+    meter.ended(GroupOutcome(named("cd"), reason="gone", fault="lost"), [])
+    assert shown[-1] == (2_000, "2/10 trials, 1 failed, compiling")
+
+
+def begun(folder, names, beat):
+    place = folder / "work" / f"{names or 'tune'}-0.1"
+    place.mkdir(parents=True)
+    write_group(place, Job("p", {}, folder, Training(1000)), named(names), 1.0)
+    write_beat(place, beat)
+    return place
+
+
+def test_another_process_sees_what_each_worker_does(tmp_path):
+    begun(tmp_path, "cd", FIRST)
+    begun(tmp_path, "e", SECOND)
+    assert read_progress(tmp_path) == [FIRST, SECOND]
+    assert [beat.tokens_per_second for beat in read_progress(tmp_path)] == [250.0, None]
+
+
+def test_one_that_has_a_result_works_no_more(tmp_path):
+    write_result(begun(tmp_path, "e", FIRST), GroupResult())
+    assert read_progress(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"doing": "dancing"}', '{"done": -3}', '{"x": 1e400}'])
+def test_a_damaged_beat_is_as_good_as_none(tmp_path, text):
+    (begun(tmp_path, "e", FIRST) / BEAT).write_text(text)
+    assert read_progress(tmp_path) == []
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_nothing_is_appended_to_a_file_that_a_link_leads_to(tmp_path, link):
+    other = tmp_path / "other"
+    other.write_text("mine\n")
+    folder = tmp_path / "trials"
+    folder.mkdir()
+    link(other, folder / ATTEMPTS)
+    note_attempt(folder, GroupOutcome(named("ab")))
+    assert other.read_text() == "mine\n"
+
+
+def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
+    beat = Beat(trials=["a", "b"], seconds=2.5, **GPU)
+    note_attempt(tmp_path, GroupOutcome(named("ab"), [result("a"), result("b")], beat=beat))
+    note_attempt(tmp_path, GroupOutcome(named("c"), reason="node n2 went away", fault="lost"))
+    note_attempt(tmp_path, GroupOutcome(named("c"), reason="no such layer"))
+    first, *others = read_attempts(tmp_path)
+    assert (first.trials, first.finished, first.outcome) == (["a", "b"], 2, "ended")
+    assert (first.node, first.kind, first.gpus, first.seconds) == ("n2", "H100", 1.0, 2.5)
+    assert [(one.outcome, one.reason, one.node) for one in others] == [
+        ("lost", "node n2 went away", "unknown"),
+        ("failed", "no such layer", "unknown"),
+    ]
+
+
+def test_a_folder_that_cannot_be_written_ends_no_sweep(tmp_path):
+    note_attempt(tmp_path / "absent", GroupOutcome(named("ab")))
+
+
+def test_lines_that_cannot_be_read_are_passed_over(tmp_path):
+    assert read_attempts(tmp_path) == []
+    note_attempt(tmp_path, GroupOutcome(named("a")))
+    with (tmp_path / ATTEMPTS).open("a") as stream:
+        stream.write('{"at": "soon"}\n[[[\n\n{"at": 1.0, "trials"')
+    assert len(read_attempts(tmp_path)) == 1
+
+
+def attempt(trials, finished=None, outcome="ended", **where):
+    count = len(trials) if finished is None else finished
+    where = {"node": "n1", "kind": "L4", "gpus": 1.0, "seconds": 3600.0, "cpu": 1800.0, **where}
+    return AttemptRecord(at=1.0, trials=list(trials), finished=count, outcome=outcome, **where)
+
+
+def group(trials, seconds=1800.0, done=90_000):
+    where = {"node": "n1", "kind": "L4", "gpus": 1.0}
+    return Beat(doing="training", trials=list(trials), done=done, seconds=seconds, **where)
+
+
+def test_hours_count_each_gpu_and_attempts_that_came_to_nothing():
+    ended = [attempt("ab", gpus=2.0), attempt("c", 0, "lost", seconds=1800.0)]
+    totals = sweep_totals(ended, [group("d")])
+    assert (totals["gpu_hours"], totals["cpu_hours"]) == (3.0, 0)
+
+
+def test_without_a_gpu_the_time_that_was_computed_for_counts():
+    totals = sweep_totals([attempt("ab", kind="cpu", gpus=0.0)], [])
+    assert (totals["gpu_hours"], totals["cpu_hours"]) == (0, 0.5)
+
+
+def test_what_was_tried_again_counts_once_for_each_further_time():
+    ended = [attempt("ab", 0, "lost"), attempt("ab", 0, "memory"), attempt("a"), attempt("b")]
+    totals = sweep_totals(ended, [])
+    assert (totals["lost"], totals["retried"]) == (2, 4)
+
+
+def test_each_kind_of_device_of_a_node_has_a_row():
+    ended = [attempt("a"), attempt("b", kind="H100"), attempt("cd", 0, "lost", node="n2")]
+    nodes = sweep_totals(ended, [group("cd"), group("e", done=0)])["nodes"]
+    kinds = [(node["node"], node["kind"]) for node in nodes]
+    assert kinds == [("n1", "H100"), ("n1", "L4"), ("n2", "L4")]
+    first = nodes[1]
+    assert (first["workers"], first["running"], first["done"], first["lost"]) == (2, 3, 1, 0)
+    assert (first["tokens_per_second"], first["gpu_hours"]) == (50.0, 2.0)
+    assert (nodes[2]["done"], nodes[2]["lost"], nodes[2]["tokens_per_second"]) == (0, 2, None)
+
+
+def test_the_time_left_is_that_of_trials_that_have_ended_evaluation_included():
+    ended, running = [attempt("ab", seconds=20.0)], [group("c", 5.0), group("d", 1.0)]
+    assert seconds_left(ended, running, 4) == (10.0 * 4 - 6.0) / 2
+    assert seconds_left([attempt("a", 0, "died")], running, 4) is None
+    assert seconds_left(ended, [], 4) is None
