@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -232,13 +231,13 @@ class SlurmExecutor:
 
     def _say_why(self, tasks: Sequence[str]) -> None:
         """Say why all tasks wait; raise ConfigError where they would forever."""
-        reasons = Counter(self._queue[task][1] for task in tasks)
+        reasons = sorted({self._queue[task][1] for task in tasks})
         never = next((reason for reason in reasons if reason in _NEVER), None)
         if never is not None:
             raise ConfigError(
                 f"sweep.options: job {tasks[-1]} would wait forever: {never}; it is cancelled"
             )
-        self._say_once(f"tasks wait in Slurm's queue: {', '.join(sorted(reasons))}")
+        self._say_once(f"tasks wait in Slurm's queue: {', '.join(reasons)}")
 
     @property
     def _gpus(self) -> int:
