@@ -9,7 +9,6 @@ from places import SUPPORT
 
 from mixopt import run as run_experiment
 from mixopt.pipeline import log_lines
-from mixopt.sweeps import LogPart
 from mixopt.system import host_name
 
 TALKING = '''
@@ -148,6 +147,6 @@ def test_a_link_that_leads_out_is_not_followed_unless_trusted(run, tmp_path):
 
 def test_a_long_line_is_given_in_pieces(tmp_path):
     (tmp_path / "log.txt").write_text("x" * 200_000 + "\nend\n")
-    lines = list(log_lines(LogPart(tmp_path / "log.txt")))
+    lines = list(log_lines(tmp_path / "log.txt"))
     assert max(map(len, lines)) <= 1 << 16
     assert lines[-1] == "end"
