@@ -126,13 +126,6 @@ class SelectsItself(Able):
         return kept
 
 
-class SelectsWrongGradient(Able):
-    def select(self, targets):
-        kept = super().select(targets)
-        kept.gradient = lambda weights_D: self.coefficients_DM_.T[targets[::-1]]
-        return kept
-
-
 class TunesItself(Able):
     def tuned(self):
         return self
@@ -141,11 +134,6 @@ class TunesItself(Able):
 class TunesAnother(Able):
     def tuned(self):
         return clone(self).set_params(penalty=100.0)
-
-
-class CrossFitsMeansAlone(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        return super().cross_fit(weights_ND, losses_NM, fold_N, update)[0]
 
 
 class CrossFitsBelowZero(Able):
@@ -198,16 +186,6 @@ class SizedElsewhere(Sized):
         return super().at(parameters, 2 * tokens)
 
 
-class SizedUphill(Sized):
-    def at(self, parameters, tokens):
-        return Uphill(self, [parameters, tokens])
-
-
-class Uphill(AtRow):
-    def gradient(self, weights_D):
-        return -super().gradient(weights_D)
-
-
 class Together(Ridge):
     """Has a covariance, of three losses with one direction each."""
 
@@ -248,10 +226,8 @@ class ReadsOtherDeviations(Ridge):
     [
         (SelectsInAnyOrder, "select keeps what is predicted for the targets that are left"),
         (SelectsItself, "select changes a copy"),
-        (SelectsWrongGradient, "gradient is that of predict"),
         (TunesItself, "tuned returns a copy"),
         (TunesAnother, "tuned, fitted on the same trials, predicts alike"),
-        (CrossFitsMeansAlone, "cross_fit returns means and deviations.*returned ndarray"),
         (CrossFitsBelowZero, "deviations of cross_fit are finite and >= 0"),
         (Peeks, "cross_fit predicts a fold without its losses"),
         (StaysUnfitted, "cross_fit fits on all rows. Broken: predict raises NotFittedError"),
@@ -260,7 +236,6 @@ class ReadsOtherDeviations(Ridge):
         (FailsOnEpochs, "it fits where inventory and tokens are given. Broken: ValueError"),
         (SavesNoEpochs, "what load reads predicts as what was saved"),
         (SizedElsewhere, "at predicts from mixtures what the fit predicts for rows of that size"),
-        (SizedUphill, "gradient is that of predict"),
         (TogetherAskew, "covariance is symmetric"),
         (TogetherBelowZero, "no sum of mixtures has a variance below 0"),
         (TogetherUnweighted, "covariance is of the weighted sum"),

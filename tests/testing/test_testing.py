@@ -94,11 +94,6 @@ class Scribbling(Quick):
         return super().train(trials, corpus, *arguments)
 
 
-class Silent(Quick):
-    def train(self, trials, corpus, training, report):
-        return super().train(trials, corpus, training, lambda progress: None)
-
-
 class Backwards(Quick):
     def train(self, trials, corpus, training, report):
         report(Progress(1, len(trials) * training.tokens))
@@ -121,12 +116,6 @@ class NoTasks(Quick):
         return [with_tasks(r) for r in super().train(*arguments)]
 
 
-class EndlessTask(Quick):
-    def train(self, *arguments):
-        results = super().train(*arguments)
-        return [with_tasks(r, **dict.fromkeys(r.losses.tasks, math.inf)) for r in results]
-
-
 class ScoredInAGroup(Quick):
     """Says of a task how many trials there are."""
 
@@ -138,7 +127,6 @@ class ScoredInAGroup(Quick):
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
-        (EndlessTask, "what tasks measure is finite"),
         (ScoredInAGroup, "do not depend on its group. Broken: .*'task/next_line/bits_per_byte'"),
         (Reordered, "one result for each trial, in order"),
         (Failing, "a plain trial finishes. Broken: trial 'most' is diverged: loss 1e9"),
@@ -149,7 +137,6 @@ class ScoredInAGroup(Quick):
         (Unseeded, "the same trials give the same losses when trained again"),
         (Blind, "another mixture gives other losses"),
         (Scribbling, "the corpus is not changed"),
-        (Silent, "progress is reported"),
         (Backwards, "progress never goes back"),
         (NoGroup, "group_size is a whole number >= 1. Broken: it is 0"),
     ],
@@ -203,12 +190,6 @@ class Tuning(Ridge):
         return super().fit(weights_ND, losses_NM)
 
 
-class Centring(Ridge):
-    def fit(self, weights_ND, losses_NM):
-        losses_NM -= losses_NM.mean(axis=0)
-        return super().fit(weights_ND, losses_NM)
-
-
 class Sideways(Ridge):
     def predict(self, weights_ND, return_std=False):
         return super().predict(weights_ND, return_std).T
@@ -252,7 +233,6 @@ class Forgetful(Ridge):
         (Unguarded, "raises sklearn.exceptions.NotFittedError. Broken: AttributeError"),
         (FitsToNone, "fit returns the regressor"),
         (Tuning, "fit changes no parameter"),
-        (Centring, "fit and predict do not change their inputs"),
         (Sideways, r"predict returns shape \(N, M\). Broken: \(3, 48\), not \(48, 3\)"),
         (Lying, r"losses of shape \(N, 1\) give .* Broken: \(1, 48\)"),
         (Random, "two fits with one random_state predict the same"),
