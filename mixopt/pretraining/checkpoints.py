@@ -119,12 +119,6 @@ class Checkpoints:
         except _FAILED as error:
             raise self._failure(error) from error
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether this rank knows that the last one could not be written; `wait` raises it."""
-        pending = self._pending
-        return pending is not None and pending.done() and pending.exception() is not None
-
     def wait(self) -> None:
         """Wait until the last one is written."""
         pending, self._pending = self._pending, None

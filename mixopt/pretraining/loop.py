@@ -123,15 +123,8 @@ class Loop:
         with self._progress() as update, self._own_randomness():
             for batch in self._loader:
                 weights = self._weights()
-                outcome = self._trainer.take(
-                    self.step,
-                    batch,
-                    stop=interruption.requested,
-                    failed=self._checkpoints.has_failed,
-                )
+                outcome = self._trainer.take(self.step, batch, stop=interruption.requested)
                 self.step += 1
-                if outcome.failed:
-                    self._checkpoints.wait()
                 self._observe(outcome)
                 with self._meter.paused():
                     self._evaluate()

@@ -147,22 +147,22 @@ class Interruption:
         self.requested = self.by_hand = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGTERM while the block runs; in the main thread only, as Python has it."""
+    def listening(self, may_save: Callable[[], bool]) -> Iterator[None]:
+        """Take SIGTERM, and the first Ctrl-C, while the block runs; the second ends at once.
 
-        def on_signal(*_: Any) -> None:
-            self.requested = True
-
-        with _handled(signal.SIGTERM, on_signal):
+        In the main thread only, as Python has it; what is ignored stays so. Ctrl-C is also how the
+        main thread hears that another process took the directory over, which it may not save in.
+        """
+        if threading.current_thread() is not threading.main_thread():
             yield
+            return
+        before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
 
-    @contextmanager
-    def listening_to_keys(self, may_save: Callable[[], bool]) -> Iterator[None]:
-        """Take the first Ctrl-C while the block runs; the second one ends the process at once."""
-        before = signal.getsignal(signal.SIGINT)
-
-        def on_signal(*_: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+        def on_signal(kind: int, _: Any) -> None:
+            if kind == signal.SIGTERM:
+                self.requested = True
+                return
+            signal.signal(kind, before[signal.SIGINT])
             if not may_save():
                 raise KeyboardInterrupt
             self.requested = self.by_hand = True
@@ -171,21 +171,14 @@ class Interruption:
                 with suppress(OSError, ValueError, AttributeError):
                     os.write(sys.stderr.fileno(), _INTERRUPTED)
 
-        ignored = before in (signal.SIG_IGN, None)
-        with nullcontext() if ignored else _handled(signal.SIGINT, on_signal):
+        try:
+            for kind, handler in before.items():
+                if handler not in (signal.SIG_IGN, None):
+                    signal.signal(kind, on_signal)
             yield
-
-
-@contextmanager
-def _handled(kind: signal.Signals, handler: Callable[..., None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(kind, handler)
-    try:
-        yield
-    finally:
-        signal.signal(kind, before)
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
 
 def starting_model(

@@ -27,20 +27,8 @@ from mixopt.pretraining.model_start import with_origin, with_vocabulary
 from mixopt.pretraining.parallel import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields, git_commit, is_worker, short_count, silent
-from mixopt.tracking import NOTE, Tracker, code_tags
-
-_CHARTS = """
-- `loss`, `train_loss/DOMAIN`: cross-entropy since the last line, nats per token
-- `held_out_loss/DOMAIN`: that of held-out text
-- `weight/DOMAIN`: the mixture of the step; `realised/DOMAIN`: the shares that were drawn
-"""
-_EXPERT_CHARTS = """
-- `moe/max_vio/LAYER`: MaxVio, the most loaded expert over the mean load, less 1; 0 is even
-- `moe/max_vio_domain/DOMAIN`: the same on a domain's tokens, the most of all layers
-- `moe/dead_experts/LAYER`: experts with less than a hundredth of the mean load
-- the pictures show load, and domains by expert, at the end of each window of steps
-"""
+from mixopt.system import Say, StateFields, git_commit, is_worker, silent
+from mixopt.tracking import Tracker, code_tags
 
 
 @dataclass(frozen=True)
@@ -110,7 +98,7 @@ def pretrain(
     """
     path, interruption = Path(out), Interruption()
     given = _read(config, overrides)
-    with joined(given.device) as ranks, _alone_in(path, ranks), interruption.listening():
+    with joined(given.device) as ranks, _alone_in(path, ranks):
         resolved = ranks.first(lambda: _prepare(given, path, say))
         section = resolved.checkpoint
         with Checkpoints(
@@ -120,8 +108,8 @@ def pretrain(
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
                 loop.begin() if last is None else loop.resume(*last)
-                keys = interruption.listening_to_keys(lambda: not ranks.is_first or is_worker(path))
-                with _tracked(resolved, loop, path, ranks, say), keys:
+                signals = interruption.listening(lambda: not ranks.is_first or is_worker(path))
+                with _tracked(resolved, loop, path, ranks, say), signals:
                     loop.run(interruption)
         result = ranks.first(lambda: _result(resolved, path))
         return replace(result, interrupted=interruption.by_hand and not result.is_finished)
@@ -208,10 +196,7 @@ def _tracked(
         tracker.start(
             "pretrain",
             _params(config, ranks),
-            {
-                **code_tags(run_fingerprint(config), git_commit()),
-                NOTE: _description(config, has_experts=loop.experts is not None),
-            },
+            code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
         )
         tracker.follow("pretrain", out / METRICS)
@@ -243,14 +228,6 @@ def _draw_experts(out: Path, tracker: Tracker, warn: Say) -> None:
         tracker.files("pretrain", draw_experts(experts(out)))
     except MixoptError as error:
         warn(f"experts are not drawn: {error}")
-
-
-def _description(config: PretrainConfig, *, has_experts: bool) -> str:
-    """Return what MLflow shows above the charts: what is trained, and what the names mean."""
-    steps = config.training.steps
-    tokens = short_count(config.tokens_before(steps))
-    title = f"Pretraining of {config.model.name}: {tokens} tokens in {steps:,} steps.\n"
-    return title + _CHARTS + (_EXPERT_CHARTS if has_experts else "")
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

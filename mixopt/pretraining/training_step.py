@@ -2,7 +2,7 @@
 
 What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
 stream, so nothing of it has to be saved. One small sum over the ranks tells all of them whether the
-step is skipped, any was asked to stop, or a checkpoint failed: the one time that the host waits.
+step is skipped, or any was asked to stop: the one time that the host waits.
 
 Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary.
 """
@@ -43,7 +43,6 @@ class StepOutcome:
     gradient_norm: float
     skipped: bool
     stopping: bool
-    failed: bool
     parts: list[tuple[Tensor, Tensor]]
     added_P: Tensor | None
 
@@ -66,16 +65,16 @@ class TrainingStep:
         self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
-    def take(self, step: int, batch: dict[str, Any], *, stop: bool, failed: bool) -> StepOutcome:
+    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
         """Take a step."""
         parts, added_P = self._accumulate(batch)
         norm = self._gradient_norm()
-        finite, stopping, failed = self._agree(parts, norm, stop=stop, failed=failed)
+        finite, stopping = self._agree(parts, norm, stop=stop)
         rate = self._training.rates.rate(step)
         if finite:
             self._move(norm, rate)
         self._optimizer.zero_grad()
-        return StepOutcome(rate, float(norm), not finite, stopping, failed, parts, added_P)
+        return StepOutcome(rate, float(norm), not finite, stopping, parts, added_P)
 
     def _accumulate(
         self, batch: dict[str, Any]
@@ -120,16 +119,16 @@ class TrainingStep:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _agree(
-        self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool, failed: bool
-    ) -> tuple[bool, bool, bool]:
-        """Return on every rank whether all is finite, any is asked to stop, and any failed."""
+        self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
+    ) -> tuple[bool, bool]:
+        """Return on every rank whether all is finite, and whether any is asked to stop."""
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        flags = torch.tensor([float(stop), float(failed)], device=broken.device)
-        counts = torch.cat([broken.float().view(1), flags])
+        asked = torch.tensor(float(stop), device=broken.device)
+        counts = torch.stack([broken.float(), asked])
         dist.all_reduce(counts)
-        broken_ranks, stopping_ranks, failed_ranks = counts.tolist()
-        return not broken_ranks, bool(stopping_ranks), bool(failed_ranks)
+        broken_ranks, stopping_ranks = counts.tolist()
+        return not broken_ranks, bool(stopping_ranks)
 
     def _move(self, norm: Tensor, rate: float) -> None:
         if self._training.clip > 0:
