@@ -165,19 +165,6 @@ def test_loss_is_of_the_assistant_alone_in_conversations(tmp_path):
                 assert labels[labels != IGNORED].tolist() == [*answer, 5]
 
 
-def test_packing_keeps_the_masks_of_completions(tmp_path):
-    domains = {"web": texts("web", 60), "ask": completions("ask", 60)}
-    trainer = trained(tmp_path, domains, packing=True, max_length=16)
-    seen = 0
-    for batch in trainer.seen:
-        of_row = batch["domain"].repeat_interleave(batch["lengths"])
-        labels = batch["labels"][0][of_row == 1]
-        seen += int((labels != IGNORED).sum())
-        documents = int(((batch["position_ids"][0] == 0) & (of_row == 1)).sum())
-        assert (labels != IGNORED).sum() == 3 * documents
-    assert seen > 0
-
-
 def test_it_resumes_at_the_next_batch(tmp_path):
     domains = {"web": texts("web", 40), "code": texts("code", 25)}
     options = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
@@ -199,19 +186,6 @@ def ready_trainer(folder, loader, **options):
         processing_class=tokenizer(),
         mixture=loader,
     )
-
-
-def test_rows_of_tokens_need_no_dataset(tmp_path):
-    """Of any lengths, with masks of one's own: TRL's collator pads them."""
-    rows = [
-        {"input_ids": [7 + k] * (3 + k % 4), "labels": [IGNORED, *[7 + k] * (2 + k % 4)]}
-        for k in range(20)
-    ]
-    trainer = ready_trainer(tmp_path, loader_of({"web": rows, "code": rows}))
-    trainer.train()
-    assert rows_of(trainer.seen) == expected(trainer, 6)
-    for batch in trainer.seen:
-        assert (batch["labels"] != IGNORED).sum(dim=1).tolist() == [2 + r % 4 for r in batch["row"]]
 
 
 def test_token_shards_need_no_dataset(tmp_path):

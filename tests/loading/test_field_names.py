@@ -7,7 +7,6 @@ import re
 import pytest
 from datasets import Dataset, DatasetDict
 from sampler_rows import located
-from torch.utils.data import DataLoader
 from transformers import DataCollatorWithFlattening
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, MixtureStream
@@ -44,19 +43,6 @@ def test_a_column_of_the_users_is_kept_and_ours_gets_a_prefix(name, workers):
     assert {loader.fields[n] for n in THEIRS} == (set(THEIRS) - {name}) | {f"mixopt_{name}"}
     for ours in set(THEIRS) - {"tokens"}:
         assert str(batch[loader.fields[ours]]) == str(other[ours])
-
-
-def test_a_plain_dataloader_gives_the_users_column_and_ours():
-    dataset = dataset_of({"domain": "arxiv"})
-    order = MixtureSampler(dataset.sizes, [1, 0], batch_size=4)
-    batch = next(iter(DataLoader(dataset, batch_sampler=order)))
-    assert (batch["domain"], batch["mixopt_domain"].tolist()) == (["arxiv"] * 4, [0] * 4)
-
-
-def test_a_column_that_a_transform_adds_is_kept():
-    rows = Dataset.from_list([{"input_ids": [k]} for k in range(8)])
-    rows = rows.with_transform(lambda some: {**some, "domain": ["theirs"] * len(some["input_ids"])})
-    assert MixtureDataset({"web": rows})[3]["domain"] == "theirs"
 
 
 def test_a_column_that_the_first_row_has_not_is_refused():

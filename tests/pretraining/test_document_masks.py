@@ -13,8 +13,6 @@ from pretrain_runs import (
     Job,
     finished,
     metrics_of,
-    weights_of,
-    whole_weights_of,
     write_config,
 )
 from torch import nn
@@ -51,8 +49,6 @@ MODELS = {
     "mixtral": ("mixtral", {**DENSE, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}),
 }
-# Without gradients on a CPU.
-FLEX = {"llama, flex": ("llama", {**DENSE, "attn_implementation": "flex_attention"})}
 FREE = {
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -84,7 +80,7 @@ DOCUMENTS = [[11, 12, 13], [21, 22, 23, 24], [31, 32, 33], [41], [45, 46, 47, 48
 
 
 def made(name: str) -> nn.Module:
-    kind, options = (MODELS | FLEX)[name]
+    kind, options = MODELS[name]
     config = ModelConfig(name=kind, options=options)
     return build_model(config, vocab_size=VOCAB, sequence_length=16, seed=0)
 
@@ -135,20 +131,6 @@ def assert_gradients_are_of(model, losses_BT, document) -> None:
     moved = set(torch.nonzero(by_id.abs().sum(1)).flatten().tolist())
     read = set(document[:-1]) | ({END} if document[0] not in {11, 41} else set())
     assert moved == read
-
-
-@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
-@pytest.mark.parametrize(
-    "name", [*MODELS, *(pytest.param(n, marks=pytest.mark.nightly) for n in FLEX)]
-)
-def test_a_document_gives_what_it_gives_alone(name):
-    model = made(name).eval()
-    masks = DocumentMasks(model, [END])
-    with torch.no_grad():
-        whole = logits_of(model(ROWS_BT, **masks.inputs(ROWS_BT)))
-        own = ROWS_BT[:1, 3:8]
-        alone = logits_of(model(own, **masks.inputs(own)))
-    torch.testing.assert_close(whole[:1, 3:8], alone, rtol=1e-4, atol=1e-5)
 
 
 # The compiler looks at it itself.
@@ -217,13 +199,6 @@ def masked(context, config, tmp_path_factory) -> Job:
     return finished(context, config, out)
 
 
-def test_a_run_with_masks_is_another_than_one_without(context, config, masked, tmp_path):
-    other = finished(context, config, tmp_path / "run", overrides=["training.mask_documents=false"])
-    assert not torch.equal(
-        weights_of(other.out)["model.embedding"], weights_of(masked.out)["model.embedding"]
-    )
-
-
 def test_held_out_text_is_evaluated_document_by_document(corpus, masked):
     """Its losses are those of each document alone, by a computation that knows no masks."""
     trained = TrainedModel.open(masked.out, trust=True)
@@ -245,15 +220,6 @@ def alone(model: nn.Module, row) -> list[float]:
         one = torch.from_numpy(targets[start:stop])
         losses += functional.cross_entropy(logits, one, reduction="none").tolist()
     return losses
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_ranks_are_one(context, config, masked, tmp_path, parallel):
-    job = finished(context, config, tmp_path / "run", 2, [f"parallel={parallel}"])
-    found = whole_weights_of(job.out)
-    for name, value in weights_of(masked.out).items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
 
 
 # --- What cannot mask ---------------------------------------------------------------------------
