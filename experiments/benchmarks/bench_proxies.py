@@ -240,7 +240,7 @@ def stacked_step(
     trials = [Trial(f"t{k}", corpus.natural, seed=k) for k in range(members)]
     dtype, compiled = resolve_precision("auto", device), has_compiler(device)
     passes = Passes(size, row.vocab_size, device=device, dtype=dtype, compiled=compiled)
-    trainer = StackTrainer(trials, row.vocab_size, passes, steps=steps, device=device, dtype=dtype)
+    trainer = StackTrainer(trials, passes, steps=steps)
     batches = TrialBatches(
         trials,
         corpus,

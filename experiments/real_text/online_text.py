@@ -22,7 +22,6 @@ from mixopt_proxies.decoder import (
     DecoderSize,
     Passes,
     StackedAdamW,
-    StackedWeights,
     resolve_precision,
     should_compile,
 )
@@ -123,9 +122,7 @@ class _Runs:
             dtype=dtype,
             compiled=should_compile("auto", CPU, flops),
         )
-        self._weights = StackedWeights(
-            text.size, corpus.vocab_size, list(job.seeds), device=CPU, dtype=dtype
-        )
+        self._weights = self._passes.weights(list(job.seeds))
         self._optimizer = StackedAdamW(self._weights, text.size, text.steps)
         self._inventory = {n: corpus.inventory[n] for n in text.domains}
         self._loaders = [self._loader(corpus, k) for k in range(members)]

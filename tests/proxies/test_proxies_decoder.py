@@ -123,7 +123,7 @@ def _retrained(proxy, passes, corpus, steps):
     from mixopt_proxies.decoder import StackTrainer, TrialBatches
 
     trials = trials_of(1)
-    trainer = StackTrainer(trials, 256, passes, steps=steps, device=CPU, dtype=torch.float32)
+    trainer = StackTrainer(trials, passes, steps=steps)
     training = Training(steps * 4 * 64)
     batches = TrialBatches(trials, corpus, training, batch=4, length=64)
     for _taken, tokens in trainer.stream(batches):

@@ -33,9 +33,7 @@ def trained(corpus):
 def trainer_of(trials, corpus):
     size = DecoderProxy(**OPTIONS).size
     passes = Passes(size, corpus.vocab_size, device=CPU, dtype=torch.float32, compiled=False)
-    return StackTrainer(
-        trials, corpus.vocab_size, passes, steps=STEPS, device=CPU, dtype=torch.float32
-    )
+    return StackTrainer(trials, passes, steps=STEPS)
 
 
 def brute_force(trials, corpus):

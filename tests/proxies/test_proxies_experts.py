@@ -44,7 +44,7 @@ def trials_of(*seeds, mixture=EVEN):
 def trainer_of(seeds, size=SIZE, dtype=torch.float32, compiled=False):
     passes = Passes(size, VOCAB, device=CPU, dtype=dtype, compiled=compiled)
     trials = trials_of(*seeds)
-    return StackTrainer(trials, VOCAB, passes, steps=STEPS, device=CPU, dtype=dtype)
+    return StackTrainer(trials, passes, steps=STEPS)
 
 
 def tokens_of(seeds, size=SIZE):

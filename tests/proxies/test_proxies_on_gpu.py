@@ -54,7 +54,7 @@ def trainer_of(device, name, vocab, steps=3):
     size = make_size(name, **SHORT)
     dtype = torch.bfloat16 if device == GPU else torch.float32
     passes = Passes(size, vocab, device=device, dtype=dtype, compiled=False)
-    trainer = StackTrainer(TRIALS, vocab, passes, steps=steps, device=device, dtype=dtype)
+    trainer = StackTrainer(TRIALS, passes, steps=steps)
     return trainer, passes, torch.zeros(2, 2, 33, dtype=torch.int64, device=device)
 
 
@@ -162,7 +162,7 @@ def test_steps_beyond_the_last_are_steps_like_the_last():
     passes = Passes(
         make_size("tiny", **SHORT), 256, device=CPU, dtype=torch.float32, compiled=False
     )
-    tuner = Tuner(2, 256, passes, device=CPU, dtype=torch.float32)
+    tuner = Tuner(2, passes)
     tuner.step()
     first = tuner._trainer._losses_SK.clone()
     tuner.step()

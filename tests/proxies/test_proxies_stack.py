@@ -21,7 +21,7 @@ SIZE = make_size("tiny", width=32, ff=48, sequence_length=16, batch=4, warmup=5,
 def trainer_of(seeds, size=SIZE, vocab=VOCAB, dtype=torch.float32, compiled=False):
     trials = [Trial(f"t{seed}", Mixture({"any": 1.0}), seed=seed) for seed in seeds]
     passes = Passes(size, vocab, device=CPU, dtype=dtype, compiled=compiled)
-    return StackTrainer(trials, vocab, passes, steps=STEPS, device=CPU, dtype=dtype)
+    return StackTrainer(trials, passes, steps=STEPS)
 
 
 def tokens_of(seed, size=SIZE, vocab=VOCAB) -> Tensor:

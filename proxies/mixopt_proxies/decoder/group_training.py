@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -34,17 +33,6 @@ from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULAR
 from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of
 
 
-@dataclass(frozen=True)
-class _GroupSetting:
-    """Where and how a group runs."""
-
-    device: torch.device
-    dtype: torch.dtype
-    vocab_size: int
-    compiled: bool
-    document_ends: tuple[int, ...] = ()
-
-
 class GroupTraining:
     """Trains the trials of a group as one stack.
 
@@ -69,7 +57,7 @@ class GroupTraining:
         self._compile: Compile = compile
         self._origin, self._vocab_size = origin, vocab_size
         self._mask_documents = mask_documents
-        self._passes: dict[_GroupSetting, Passes] = {}
+        self._made: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together."""
@@ -78,12 +66,12 @@ class GroupTraining:
         pools_of(corpus, tokens, self.size.sequence_length, training)  # which checks the texts
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
-        setting = self._setting(rule, corpus, training)
+        passes = self._passes_of(rule, corpus, training)
         with thread_limit(training.threads), memory_kept(device):
-            if setting.compiled and device.type == "cpu":
-                self._tuner(rule, setting).step()
+            if passes.compiled and device.type == "cpu":
+                Tuner(rule, passes).step()
                 return rule
-            return fastest(candidates(rule), lambda members: self._tuner(members, setting).rate())
+            return fastest(candidates(rule), lambda members: Tuner(members, passes).rate())
 
     def train(
         self,
@@ -96,25 +84,17 @@ class GroupTraining:
         started = time.monotonic()
         size, steps = self.size, self._steps(training)
         self._check_rates(steps)
-        setting = self._setting(len(trials), corpus, training)
+        passes = self._passes_of(len(trials), corpus, training)
         shape = (size.sequence_length, size.batch)
         batches = TrialBatches(
             trials, corpus, training, batch=size.batch, length=size.sequence_length
         )
-        evaluations = Evaluations.of(corpus, *shape, training, setting.device)
-        with thread_limit(training.threads), memory_kept(setting.device):
-            trainer = StackTrainer(
-                trials,
-                setting.vocab_size,
-                self._passes_for(setting),
-                steps=steps,
-                device=setting.device,
-                dtype=setting.dtype,
-                origin=self._origin,
-            )
+        evaluations = Evaluations.of(corpus, *shape, training, passes.device)
+        with thread_limit(training.threads), memory_kept(passes.device):
+            trainer = StackTrainer(trials, passes, steps=steps, origin=self._origin)
             courses = trainer.run(batches, evaluations, report)
         seconds = (time.monotonic() - started) / len(trials)
-        parameters = size.parameters(setting.vocab_size)
+        parameters = size.parameters(passes.vocab_size)
         return [
             result_of(trial, course, size.step_tokens, parameters, seconds)
             for trial, course in zip(trials, courses, strict=True)
@@ -124,14 +104,11 @@ class GroupTraining:
         """Return the held-out losses of the origin itself, on what trials are evaluated on."""
         assert self._origin is not None, "random weights are no origin"
         device = resolve_device(training.device)
-        dtype = resolve_precision(self._precision, device)
-        ids, ends = self._ids(corpus.vocab_size), self._document_ends(corpus)
-        setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
+        passes = self._passes(corpus.vocab_size, device, self._document_ends(corpus))
         shape = (self.size.sequence_length, self.size.batch)
         evaluations = Evaluations.of(corpus, *shape, training, device)
-        passes = self._passes_for(setting)
         with thread_limit(training.threads), memory_kept(device):
-            return untrained_losses(passes, setting.vocab_size, self._origin, evaluations)
+            return untrained_losses(passes, self._origin, evaluations)
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
@@ -139,45 +116,43 @@ class GroupTraining:
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Return how fast one worker trains, by half a second of steps that are not compiled."""
-        device, ids = resolve_device(training.device), self._ids(vocab_size)
-        members = members_by_rule(self.size, ids, device)
-        dtype = resolve_precision(self._precision, device)
+        device = resolve_device(training.device)
+        members = members_by_rule(self.size, self._ids(vocab_size), device)
         ends = (0,) if self._mask_documents else ()  # as fast as with any id
-        setting = _GroupSetting(device, dtype, ids, compiled=False, document_ends=ends)
         with thread_limit(training.threads), memory_kept(device):
-            return self._tuner(members, setting).rate()
+            return Tuner(members, self._passes(vocab_size, device, ends)).rate()
 
-    def _tuner(self, members: int, setting: _GroupSetting) -> Tuner:
-        passes = self._passes_for(setting)
-        device, dtype = setting.device, setting.dtype
-        return Tuner(members, setting.vocab_size, passes, device=device, dtype=dtype)
-
-    def _setting(self, members: int, corpus: Corpus, training: Training) -> _GroupSetting:
-        device, ids = resolve_device(training.device), self._ids(corpus.vocab_size)
-        flops = self.size.step_flops(ids) * self._steps(training) * members
-        return _GroupSetting(
-            device=device,
-            dtype=resolve_precision(self._precision, device),
-            vocab_size=ids,
-            compiled=should_compile(self._compile, device, flops),
-            document_ends=self._document_ends(corpus),
-        )
+    def _passes_of(self, members: int, corpus: Corpus, training: Training) -> Passes:
+        """Return what computes the steps of a group, compiled where that pays."""
+        device = resolve_device(training.device)
+        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * self._steps(training) * members
+        compiled = should_compile(self._compile, device, flops)
+        ends = self._document_ends(corpus)
+        return self._passes(corpus.vocab_size, device, ends, compiled=compiled)
 
     def _document_ends(self, corpus: Corpus) -> tuple[int, ...]:
         return document_ends(corpus) if self._mask_documents else ()
 
-    def _passes_for(self, setting: _GroupSetting) -> Passes:
+    def _passes(
+        self,
+        vocab_size: int,
+        device: torch.device,
+        document_ends: tuple[int, ...],
+        *,
+        compiled: bool = False,
+    ) -> Passes:
         # Kept from group to group, and with them what was compiled.
-        if setting not in self._passes:
-            self._passes[setting] = Passes(
+        key = (vocab_size, device, document_ends, compiled)
+        if key not in self._made:
+            self._made[key] = Passes(
                 self.size,
-                setting.vocab_size,
-                device=setting.device,
-                dtype=setting.dtype,
-                compiled=setting.compiled,
-                document_ends=setting.document_ends,
+                self._ids(vocab_size),
+                device=device,
+                dtype=resolve_precision(self._precision, device),
+                compiled=compiled,
+                document_ends=document_ends,
             )
-        return self._passes[setting]
+        return self._made[key]
 
     def _check_rates(self, steps: int) -> None:
         if self._origin is None:
@@ -227,25 +202,15 @@ def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
 class Tuner:
     """Takes steps of a stack on random tokens: to measure it, or to have it compiled."""
 
-    def __init__(
-        self,
-        members: int,
-        vocab_size: int,
-        passes: Passes,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        size = passes.size
-        self._device = device
+    def __init__(self, members: int, passes: Passes) -> None:
+        size, self._device = passes.size, passes.device
         self._step_tokens = members * size.step_tokens
         trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
-        self._trainer = StackTrainer(
-            trials, vocab_size, passes, steps=1, device=device, dtype=dtype
-        )
+        self._trainer = StackTrainer(trials, passes, steps=1)
         shape = (members, size.batch, size.sequence_length + 1)
         generator = torch.Generator().manual_seed(0)
-        self._tokens = torch.randint(vocab_size, shape, generator=generator).to(device)
+        tokens = torch.randint(passes.vocab_size, shape, generator=generator)
+        self._tokens = tokens.to(passes.device)
 
     def step(self) -> None:
         """Take a step and wait for it."""

@@ -57,24 +57,16 @@ class StackTrainer:
     def __init__(
         self,
         trials: Sequence[Trial],
-        vocab_size: int,
         passes: Passes,
         *,
         steps: int,
-        device: torch.device,
-        dtype: torch.dtype,
         origin: StackOrigin | None = None,
     ) -> None:
         """Draw the members' initial weights, or begin where an origin ended."""
-        self._device = device
-        self._passes = passes
-        self._steps = steps
-        seeds = [initial_seed(trial) for trial in trials]
-        size = passes.size
-        self.weights = StackedWeights(
-            size, vocab_size, seeds, device=device, dtype=dtype, origin=origin
-        )
-        self._optimizer = StackedAdamW(self.weights, size, steps, origin)
+        self._device = device = passes.device
+        self._passes, self._steps = passes, steps
+        self.weights = passes.weights([initial_seed(trial) for trial in trials], origin)
+        self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin)
         self._losses_SK = torch.zeros(steps, len(trials), device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         graphed = device.type == "cuda" and passes.compiled
@@ -182,14 +174,9 @@ class StackTrainer:
         return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
 
 
-def untrained_losses(
-    passes: Passes, vocab_size: int, origin: StackOrigin, evaluations: Evaluations
-) -> Losses:
+def untrained_losses(passes: Passes, origin: StackOrigin, evaluations: Evaluations) -> Losses:
     """Return the held-out losses of an origin before any step, and what it scores."""
-    weights = StackedWeights(
-        passes.size, vocab_size, [0], device=passes.device, dtype=passes.dtype, origin=origin
-    )
-    leaves = weights.leaves
+    leaves = passes.weights([0], origin).leaves
     (losses,) = evaluations.windows.losses(lambda rows: passes.sequence_losses(leaves, rows), 1, 0)
     (scores,) = evaluations.tasks.scores(
         lambda rows, place_P: passes.token_losses(leaves, rows, place_P), 1

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixopt_proxies.decoder.decoder_stack import Decoder
+from mixopt_proxies.decoder.decoder_stack import Decoder, StackedWeights, StackOrigin
 from mixopt_proxies.decoder.devices import Compiled
 from mixopt_proxies.decoder.experts import Routed, own_loss
 from mixopt_proxies.decoder.sizes import DecoderSize
@@ -49,7 +49,7 @@ class Passes:
         compiled: bool,
         document_ends: Sequence[int] = (),
     ) -> None:
-        self.size, self.device, self.dtype = size, device, dtype
+        self.size, self.vocab_size, self.device, self.dtype = size, vocab_size, device, dtype
         self.chunked = vocab_size >= LARGE_VOCABULARY
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
@@ -58,6 +58,17 @@ class Passes:
             Compiled(computation) if compiled else computation
         )
         self._head = HeadLoss(compiled=compiled)
+
+    def weights(self, seeds: Sequence[int], origin: StackOrigin | None = None) -> StackedWeights:
+        """Return the weights of a stack that is computed so, of one member for each seed."""
+        return StackedWeights(
+            self.size,
+            self.vocab_size,
+            seeds,
+            device=self.device,
+            dtype=self.dtype,
+            origin=origin,
+        )
 
     def gradients(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> TrainingPass:
         """Return each member's mean loss, shape (K,), and the gradients of all leaves."""
