@@ -156,7 +156,8 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+        known = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+        before = {kind: old for kind, old in known.items() if old not in (signal.SIG_IGN, None)}
 
         def on_signal(kind: int, _: Any) -> None:
             if kind == signal.SIGTERM:
@@ -172,9 +173,8 @@ class Interruption:
                     os.write(sys.stderr.fileno(), _INTERRUPTED)
 
         try:
-            for kind, handler in before.items():
-                if handler not in (signal.SIG_IGN, None):
-                    signal.signal(kind, on_signal)
+            for kind in before:
+                signal.signal(kind, on_signal)
             yield
         finally:
             for kind, handler in before.items():
