@@ -14,11 +14,9 @@ Shapes: B samples, D domains.
 from __future__ import annotations
 
 import importlib.util
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -363,48 +361,24 @@ def _check_same(dataset: Mapping[str, int], sampler: Mapping[str, int]) -> None:
         )
 
 
-_POLL_SECONDS = 0.1
-
-
 def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> Generator[Batch]:
     """Read in a thread that keeps up to `depth` chunks ready; `later`, from the second on."""
     if later:
         yield from next(chunks, iter(()))
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-    thread = threading.Thread(target=_run, args=(chunks, ready, stop), daemon=True)
-    thread.start()
+
+    def read() -> deque[Batch] | None:
+        chunk = next(chunks, None)
+        return None if chunk is None else deque(chunk)
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
-        while (chunk := ready.get()) is not None:
-            if isinstance(chunk, BaseException):
-                raise chunk
+        waiting = deque(thread.submit(read) for _ in range(depth))
+        while (chunk := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(read))
             while chunk:
                 yield chunk.popleft()
     finally:
-        stop.set()
-        while thread.is_alive():
-            with suppress(queue.Empty):
-                ready.get_nowait()
-            thread.join(timeout=0.001)
-
-
-def _run(chunks: Iterator[Iterator[Any]], ready: queue.Queue[Any], stop: threading.Event) -> None:
-    last: BaseException | None = None
-    try:
-        for chunk in chunks:
-            _put(deque(chunk), ready, stop)
-            if stop.is_set():
-                return
-    except BaseException as error:
-        last = error
-    _put(last, ready, stop)
-
-
-def _put(item: Any, ready: queue.Queue[Any], stop: threading.Event) -> None:
-    while not stop.is_set():
-        with suppress(queue.Full):
-            ready.put(item, timeout=_POLL_SECONDS)
-            return
+        thread.shutdown(cancel_futures=True)
 
 
 def in_processes(
