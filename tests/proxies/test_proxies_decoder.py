@@ -110,7 +110,7 @@ def test_held_out_losses_are_the_mean_over_the_first_tokens(corpus):
     proxy = DecoderProxy(**OPTIONS)
     few = Training(tokens=2_560, eval_tokens=64 * 3 + 5, device="cpu")
     (result,) = proxy.train(trials_of(1), corpus, few, lambda _: None)
-    (passes,) = proxy.training._passes.values()
+    (passes,) = proxy.training._made.values()
     trainer = _retrained(proxy, passes, corpus, steps=10)
     starts = np.arange(3) * 64
     for domain in corpus.evaluation:
@@ -173,7 +173,7 @@ def test_compiled_code_gives_the_losses_of_eager_code_in_training_and_evaluation
     proxy = DecoderProxy(**{**OPTIONS, "compile": True})
     (compiled,) = proxy.train(trials_of(1), corpus, few, lambda _: None)
     (eager,), _ = train(corpus, trials_of(1), few)
-    (passes,) = proxy.training._passes.values()
+    (passes,) = proxy.training._made.values()
     assert not passes._run.failed
     assert compiled.losses.nats_per_token == pytest.approx(eager.losses.nats_per_token, rel=1e-5)
 
