@@ -220,7 +220,7 @@ def _unfinished(rows: pl.DataFrame) -> Markup:
 
 def _experts(run: Run, pictures: Pictures) -> Markup:
     """Show what the experts of one trial do, and in how many trials they collapsed."""
-    found = SweepExperts.read(run.path)
+    found = SweepExperts.read(run.path, run=run)
     if found is None:
         return Markup()
     body = heading("Experts") + folded(str(found).splitlines()[0].capitalize(), str(found))

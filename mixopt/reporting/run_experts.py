@@ -197,9 +197,14 @@ class SweepExperts:
 
     @classmethod
     def read(
-        cls, path: Path, ranks: int | None = None, *, trust: bool = False
+        cls,
+        path: Path,
+        ranks: int | None = None,
+        *,
+        run: Run | None = None,
+        trust: bool = False,
     ) -> SweepExperts | None:
-        """Read a run directory; None where no trial has experts."""
+        """Read a run directory, perhaps opened already; None where no trial has experts."""
         swept, validated = (
             [read_entry(file)[1] for file in sorted(step.trial_files(path))]
             for step in (SWEEP, VALIDATE)
@@ -209,7 +214,10 @@ class SweepExperts:
             return None
         every = (*swept, *validated)
         counts = {one.trial: one.experts for one in every if one.experts is not None}
-        return cls(path, trials, counts, _shown(path, counts, trust=trust), ranks)
+        shown = next(iter(counts))
+        with suppress(MixoptError):  # before a sweep's end, any
+            shown = _shown(run or load_run(path, trust=trust), counts)
+        return cls(path, trials, counts, shown, ranks)
 
     @cached_property
     def summary(self) -> Summary:
@@ -319,7 +327,7 @@ def experts(
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     """Show how each domain's held-out tokens fall on the experts of one trial."""
-    found = SweepExperts.read(run.path, trust=True)
+    found = SweepExperts.read(run.path, run=run)
     if found is None:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
@@ -347,13 +355,10 @@ def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure
     }
 
 
-def _shown(path: Path, counts: Mapping[str, ExpertCounts], *, trust: bool) -> str:
-    """Return the trial of the recommended mixture, or the best one; before a sweep's end, any."""
-    order = list(counts)
-    with suppress(MixoptError):
-        run = load_run(path, trust=trust)
-        order = [best_trial(run.trials, run.objective)[0], *order]
-        if run.is_done("validate"):
-            chosen = run.recommendation.chosen
-            order = [*(name for name in counts if mixture_of(name) == chosen), *order]
+def _shown(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
+    """Return the trial of the recommended mixture, or the best one of those that have counts."""
+    order = [best_trial(run.trials, run.objective)[0], *counts]
+    if run.is_done("validate"):
+        chosen = run.recommendation.chosen
+        order = [*(name for name in counts if mixture_of(name) == chosen), *order]
     return next(name for name in order if name in counts)
