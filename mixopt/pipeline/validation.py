@@ -11,7 +11,6 @@ import polars as pl
 
 from mixopt.fitting import OBJECTIVE, replicate_spread
 from mixopt.mixture import Mixture
-from mixopt.objective import Objective
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.trial_training import job_of, keep_experts, say_unfinished, train_trials
 from mixopt.proposals import (
@@ -69,18 +68,21 @@ def validate(run: Run, say: Say) -> None:
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
-    if noise := noise_text(found.table(run), run.objective, recommendation.mixture):
+    if noise := noise_text(found.validation(run), recommendation.mixture):
         say(f"validate: {noise}")
 
 
-def noise_text(trials: Trials, objective: Objective, mixture: Mixture) -> str | None:
+def noise_text(validation: Validation, mixture: Mixture) -> str | None:
     """Say how much seeds of a mixture differ beside those of the others; None of too few seeds.
 
     A pooled noise is no guide where one mixture is far noisier than the rest.
     """
     from scipy.stats import f as f_distribution
 
-    done = trials.finished
+    objective = validation.objective
+    if not (validation.trials.table["status"] == "finished").any():
+        return None
+    done = validation.trials.finished
     runs = dict(
         zip(zip(done.mixtures, done.table["seed"], strict=True), range(len(done)), strict=True)
     )

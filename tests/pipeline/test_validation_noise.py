@@ -6,6 +6,7 @@ import pytest
 from mixopt.fitting import objective_of
 from mixopt.mixture import Mixture
 from mixopt.pipeline.validation import noise_text, worse_text
+from mixopt.proposals import Validation
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 QUIET, NOISY = Mixture({"web": 0.5, "code": 0.5}), Mixture({"web": 0.1, "code": 0.9})
@@ -26,22 +27,26 @@ def seeds(name, mixture, spread, count=4):
     return [(f"{name}{n}", mixture, 2 + spread * place) for n, place in enumerate(places)]
 
 
+def validation(runs):
+    trials = table(runs)
+    return Validation(trials, objective_of(trials, "web", "nats_per_token"))
+
+
 @pytest.fixture
 def validated():
-    return table([*seeds("q", QUIET, 0.001, 6), *seeds("n", NOISY, 0.1)])
+    return validation([*seeds("q", QUIET, 0.001, 6), *seeds("n", NOISY, 0.1)])
 
 
 def test_a_recommendation_that_is_far_noisier_than_the_others_is_said(validated):
-    objective = objective_of(validated, "web", "nats_per_token")
-    assert "significantly more: raise validate.seeds" in noise_text(validated, objective, NOISY)
-    quiet = noise_text(validated, objective, QUIET)
+    assert "significantly more: raise validate.seeds" in noise_text(validated, NOISY)
+    quiet = noise_text(validated, QUIET)
     assert "differ by 0.000" in quiet
     assert "significantly" not in quiet
 
 
 def test_nothing_is_said_of_the_noise_of_two_seeds():
-    few = table([*seeds("q", QUIET, 0.001, 6), *seeds("n", NOISY, 0.1, 2)])
-    assert noise_text(few, objective_of(few, "web", "nats_per_token"), NOISY) is None
+    few = validation([*seeds("q", QUIET, 0.001, 6), *seeds("n", NOISY, 0.1, 2)])
+    assert noise_text(few, NOISY) is None
 
 
 def straight(count, change=lambda name, loss: loss):
