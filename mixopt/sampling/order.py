@@ -431,7 +431,7 @@ class _Due(NamedTuple):
     Attributes:
         whole_D: Whole samples of each domain.
         rest_D: What is due beyond them, times UNIT.
-        missing: Samples that go to whoever is owed most.
+        missing: Samples that go to whoever is due first.
         drawn_from: The domains that have a share.
     """
 

@@ -66,11 +66,6 @@ def refuse_second_split(world_size: int, name: str) -> AttributeError:
     return AttributeError(name)
 
 
-def order_fingerprint(sampler: Any) -> str:
-    """Return a hash of all that the order of samples from the next batch on follows from."""
-    return _digest(_order(sampler)).hex()
-
-
 def check_ranks(sampler: Any, group: Any = None) -> None:
     """Check that all ranks have one order of samples; every rank of the group calls it.
 
@@ -87,7 +82,9 @@ def check_ranks(sampler: Any, group: Any = None) -> None:
     if job is None or job.get_world_size(group) == 1:
         return
     order = _order(sampler)
-    number = int.from_bytes(_digest(order), "little", signed=True)
+    text = json.dumps(order, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little", signed=True)
     numbers = _gathered(job, group, [number, sampler.rank])
     if len({number for number, _ in numbers}) > 1:
         orders: list[Any] = [None] * len(numbers)
@@ -177,11 +174,6 @@ def _check_nothing_is_shared() -> None:
 def _order(sampler: Any) -> dict[str, Any]:
     sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
     return {**sizes, **sampler.state_dict()}
-
-
-def _digest(order: dict[str, Any]) -> bytes:
-    text = json.dumps(order, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _gathered(job: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
 from mixopt.sampling.order import OrderLayout, Place, SampleOrder, Unit, order_of
-from mixopt.sampling.ranks import order_fingerprint, refuse_second_split, this_part
+from mixopt.sampling.ranks import refuse_second_split, this_part
 from mixopt.sampling.sampler_input import (
     Lengths,
     Policy,
@@ -151,7 +151,7 @@ class MixtureSampler:
             max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
                 `exhausted` alone is given.
             exhausted: What happens then: its share goes to the others ('redistribute', what
-                `max_epochs` alone means) or the stream ends ('stop'); 'repeat' has no limit.
+                `max_epochs` alone means) or the stream ends ('stop').
             unit: What a domain is owed: `samples`, where all have one length; `tokens`, where they
                 differ; or `supervised`, the tokens that carry loss.
             lengths: Tokens (or those that carry loss) of each sample, for such a unit: an array of
@@ -249,11 +249,6 @@ class MixtureSampler:
         if self.batches is None:
             return None
         return (self._batch // self.batches + 1) * self.batches
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that determines the order from the next batch on; equal on all ranks."""
-        return order_fingerprint(self)
 
     @property
     def log(self) -> list[LogEntry]:

@@ -21,8 +21,8 @@ Weights = Mapping[str, float] | Sequence[float] | NDArray[np.floating]
 Sizes = Mapping[str, int] | Sequence[int] | NDArray[np.integer]
 Lengths = Mapping[str, "int | ArrayLike"]
 Scheduled = tuple[int, Weights] | tuple[int, Weights, int, Weights]
-Policy = Literal["repeat", "redistribute", "stop"]
-POLICIES = ("repeat", "redistribute", "stop")
+Policy = Literal["redistribute", "stop"]
+POLICIES = ("redistribute", "stop")
 UNITS: tuple[Unit, ...] = ("samples", "tokens", "supervised")
 MAX_DOMAINS = 1 << 13
 MAX_ROWS = 1 << 53  # of a domain, and how often it may be drawn
@@ -76,13 +76,8 @@ def rows_allowed(
     """Return how often each domain may be drawn, None for no limit."""
     if exhausted is not None and exhausted not in POLICIES:
         raise SamplerError(f"exhausted={exhausted!r}{did_you_mean(exhausted, POLICIES)}")
-    if exhausted == "repeat" and max_epochs is not None:
-        raise SamplerError(
-            f"max_epochs={max_epochs} with exhausted='repeat': repeating has no limit; choose"
-            " 'redistribute' or 'stop'"
-        )
     if max_epochs is None:
-        max_epochs = math.inf if exhausted in {None, "repeat"} else 1
+        max_epochs = math.inf if exhausted is None else 1
     epochs = max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(sizes, max_epochs)
     _check_keys("max_epochs", epochs, sizes)
     for name, most in epochs.items():

@@ -6,11 +6,6 @@ row (-1 is padding), `cu_seqlens` say where documents begin in the concatenated 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -177,37 +172,3 @@ def test_a_pass_that_ends_in_the_middle_of_a_step_is_refused(tmp_path):
 
 
 # --- on ranks -----------------------------------------------------------------------------------
-
-
-@pytest.mark.nightly
-def test_two_ranks_with_workers_and_accumulation_go_on_as_one_process(tmp_path):
-    """Killed after a checkpoint; new weights hold from an optimizer step on, before and after."""
-    import mixture_trainer_job as job
-
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc-per-node", "2", job.__file__, str(tmp_path), "7"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=200)
-    assert first.returncode != 0
-    before = [rows_by_batch(tmp_path / f"rows.{rank}") for rank in range(2)]
-    assert (tmp_path / "checkpoint-6").exists(), first.stderr.decode()[-2000:]
-    (tmp_path / "rows.0").unlink()
-    job.trainer_over(tmp_path, 1).train(resume_from_checkpoint=True)
-    after = rows_by_batch(tmp_path / "rows.0")
-    assert min(after) == 6 * job.ACCUMULATION
-    assert max(after) == job.STEPS * job.ACCUMULATION - 1
-
-    known = MixtureSampler(random_rows().sizes, job.WEIGHTS, batch_size=8)
-    for step, weights in job.CHANGES.items():
-        asked = step * job.ACCUMULATION + 4  # of two workers, two batches each
-        held = asked + -asked % job.ACCUMULATION
-        known.set_weights(weights, batch=held)
-    for batch in range(job.STEPS * job.ACCUMULATION):
-        domain, row = located(known, batch, batch + 1)
-        rows = [list(pair) for pair in zip(domain.tolist(), row.tolist(), strict=True)]
-        seen = after[batch] if batch in after else before[0][batch] + before[1][batch]
-        assert seen == rows, batch
-
-
-def rows_by_batch(file):
-    return dict(json.loads(line) for line in file.read_text().splitlines())

@@ -72,9 +72,6 @@ def test_bounds_that_hold_no_mixture_are_refused(lower, upper, sums):
     [
         ([0.0, 0.6], [1.0, 1.0], r"domain 'b': the reference mixture has 0.5, .* 0.6 to 1"),
         ([0.0, 0.0], [1.0, 0.4], r"domain 'b': the reference mixture has 0.5, .* 0 to 0.4"),
-        ([0.0, 0.0], [0.4, 1.0], r"domain 'a': the reference mixture has 0.5, .* 0 to 0.4"),
-        ([0.5 + 1e-8, 0.0], [1.0, 1.0], r"domain 'a': the reference mixture has 0.5"),
-        ([0.0, 0.0], [1.0, 0.5 - 1e-8], r"domain 'b': the reference mixture has 0.5"),
     ],
 )
 def test_a_reference_outside_the_bounds_is_named(lower, upper, said):
@@ -153,13 +150,10 @@ def test_what_is_said_of_a_run_is_told():
             {"natural": {"a": 0.0}},
             r"natural: \{'a': 0.0\}; weights must be >= 0, and at least one > 0",
         ),
-        ({"natural": {"a": 2.0, "b": -1.0}}, r"natural: .*; weights must be >= 0"),
         ({"natural": {"a": np.inf}}, r"natural: .*; weights must be >= 0"),
         ({"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation domain"),
-        ({"objective": {"a": 0.0}}, r"objective: .*; weights must be >= 0"),
         ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ({"tokens_per_sample": {"a": 1.0, "b": 1.0}}, r"tokens_per_sample: domain 'c' is left"),
-        ({"tokens_per_sample": LENGTHS | {"d": 1.0}}, r"tokens_per_sample: 'd' is not a domain of"),
         ({"tokens_per_sample": LENGTHS | {"b": 0}}, r"tokens_per_sample: .*; they are > 0"),
         ({"tokens_per_sample": np.nan}, r"tokens_per_sample: nan; they are > 0"),
     ],

@@ -87,12 +87,6 @@ def test_a_plan_that_would_hold_after_the_run_is_not_asked_for(steps, asked):
 # What it tells --------------------------------------------------------------------------------
 
 
-def test_in_the_middle_of_a_plan_that_ends_in_an_evaluation_it_tells_too():
-    estimator = Asked(5, held_out=True)
-    Loop(estimator, observe_every=2, evaluate=held_out_of()).go(10)
-    assert [told.step for told in estimator.told] == [2, 4, 5, 6, 8, 10]
-
-
 # Where it freezes -----------------------------------------------------------------------------
 
 
@@ -140,18 +134,6 @@ def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
 
 
 # State ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("step", [0, 3, 5, 6, 11, 13])
-def test_a_state_that_is_loaded_is_the_same(step):
-    made = {"evaluate": held_out_of(), "observe_every": 3}
-    first = Loop(Asked(5, held_out=True), **made).go(step)
-    again = Loop(Asked(5, held_out=True), **made)
-    again.order.load_state_dict(first.order.state_dict())
-    again.driver.load_state_dict(first.state())
-    assert again.state() == first.state()
-    assert again.driver.cost == first.driver.cost
-    assert again.driver.frozen is None
 
 
 def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 from driver_parts import (
-    DOMAIN_OF_ROW,
     NAMES,
     START,
     Turning,
     driver_over,
     held_out_of,
     lines,
-    losses_of,
     run,
     sampler,
     train,
@@ -76,19 +74,6 @@ def test_a_freeze_in_a_perturbation_goes_back_to_the_weights_before_it(tmp_path)
     assert dict(order.mixture_at(frozen["batch"])) == pytest.approx(steady["weights"])
 
 
-def test_losses_that_differ_between_domains_are_no_spike():
-    order = sampler()
-    driver = driver_over(order, Turning(5), spike=0.5)
-    driver.start()
-    batches = iter(order)
-    for _ in range(30):
-        rows = next(batches)
-        domain = torch.from_numpy(DOMAIN_OF_ROW[rows])
-        driver.record(losses_of(rows, 0) * 0.1 + 4 * domain[:, None], domain)
-        driver.step()
-    assert driver.frozen is None
-
-
 @pytest.mark.parametrize(
     ("plan", "options", "why"),
     [
@@ -128,19 +113,6 @@ def test_what_cannot_be_done_freezes_and_says_why(tmp_path, plan, options, why):
     assert lines(log)[-1]["why"] == f"frozen: {driver.frozen}"
     assert lines(log)[-1]["weights"] == lines(log)[2]["weights"]
     assert len(order.log) == 2
-
-
-def test_what_observe_raises_freezes_at_the_end_of_the_plan():
-    class Deaf(Turning):
-        def observe(self, observation):
-            if observation.step > 5:
-                raise KeyError("web")
-            super().observe(observation)
-
-    order = sampler()
-    driver = driver_over(order, Deaf(5))
-    train(driver, order, until=20)
-    assert driver.frozen == "KeyError in observe: 'web'"
 
 
 def test_a_plan_beyond_what_a_domain_may_be_drawn_freezes(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from driver_parts import (
     DOMAIN_OF_ROW,
-    START,
     TOKENS,
     Turning,
     driver_over,
@@ -18,8 +17,6 @@ from driver_parts import (
     sampler,
     train,
 )
-
-from mixopt.online import Plan
 
 
 def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_of(tmp_path):
@@ -34,15 +31,6 @@ def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_o
         "why": "start",
     }
     assert [line["why"] for line in lines(log)[1:]] == [f"turn {k}" for k in range(4)]
-
-
-def test_without_start_the_first_plan_holds_after_the_first_step(tmp_path):
-    order, log = sampler(), tmp_path / "log.jsonl"
-    driver = driver_over(order, Turning(5), log=log)
-    rows = next(iter(order))
-    driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
-    driver.step()
-    assert held_from(log) == [1]
 
 
 def test_an_evaluation_is_after_as_many_steps_on_the_weights_as_were_planned(tmp_path):
@@ -109,16 +97,6 @@ def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
     assert sum(o.loss_count_D for o in estimator.told).tolist() == consumed.tolist()
     assert {o.step for o in estimator.told} == {4, 7, 8, 12, 14, 16, 20, 21, 24, 28}
     assert estimator.told[0].learning_rate == 0.1
-
-
-def test_weights_that_stay_are_neither_set_nor_written_again(tmp_path):
-    class Same(Turning):
-        def plan(self):
-            return Plan(np.array(START), 2, "the same")
-
-    order, log = sampler(), tmp_path / "log.jsonl"
-    train(driver_over(order, Same(), log=log), order, until=10)
-    assert len(order.log) == len(lines(log)) == 1
 
 
 def test_the_cost_counts_perturbations_and_evaluations():

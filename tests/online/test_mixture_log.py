@@ -24,25 +24,6 @@ def test_a_line_has_batch_step_weights_and_why(tmp_path):
     )
 
 
-def test_lines_are_added_and_counted_in_bytes(tmp_path):
-    log = MixtureLog(tmp_path / "log")
-    assert log.size == 0
-    written(log)
-    written(log, "turn 1")
-    content = (tmp_path / "log").read_bytes()
-    assert [json.loads(line)["why"] for line in content.splitlines()] == ["start", "turn 1"]
-    assert log.size == len(content)
-
-
-def test_what_comes_after_so_many_bytes_is_cut_off(tmp_path):
-    (tmp_path / "log").write_bytes(b"one\ntwo\n")
-    log = MixtureLog(tmp_path / "log")
-    log.cut(4)
-    assert (log.size, (tmp_path / "log").read_bytes()) == (4, b"one\n")
-    log.cut(4)
-    assert (tmp_path / "log").read_bytes() == b"one\n"
-
-
 def test_a_log_that_is_too_short_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "log").write_bytes(b"one\n")
     with pytest.raises(RunError, match=r"log: has 4 bytes, but had 5 when the state was saved"):
@@ -101,13 +82,6 @@ def test_weights_are_those_of_the_log_and_losses_those_of_the_metrics(tmp_path):
     assert found.held_out == {"code": ([10], [3.1])}
     assert found.trained == {"code": ([10, 20], [3.0, 2.0]), "prose": ([10], [2.5])}
     assert found.last == 20
-
-
-def test_the_log_of_a_driver_in_another_loop_is_read_alone(tmp_path):
-    write_log(tmp_path)
-    (tmp_path / "mixture_log.jsonl").rename(tmp_path / "own.jsonl")
-    found = read_history(tmp_path / "own.jsonl")
-    assert (found.weights[-1], found.held_out) == ((11, MIXTURES[1]), {})
 
 
 def test_a_line_that_is_half_written_is_left_out(tmp_path):

@@ -59,9 +59,7 @@ def why_not(weights=WEIGHTS, steps=5, first=1, *, held_out=False, order=None, ru
     [
         ({"b": (0.0, 0.3)}, None),
         ({"b": (0.3, 1.0)}, "domain 'b': a share of 0.25 is outside its bounds 0.3 to 1"),
-        ({"c": (0.0, 0.4)}, "domain 'c': a share of 0.5 is outside its bounds 0 to 0.4"),
         ({"a": (0.2500005, 1.0), "c": (0.0, 0.4999995)}, None),
-        ({"a": (0.250002, 1.0)}, "domain 'a': a share of 0.25 is outside its bounds 0.25 to 1"),
         ({"c": (0.0, 0.499998)}, "domain 'c': a share of 0.5 is outside its bounds 0 to 0.5"),
     ],
 )
@@ -83,21 +81,6 @@ def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left(samples, fits):
         if fits
         else f"domain 'a': it takes {samples:.0f} samples, but only 40 are left (max_epochs)"
     )
-
-
-def test_what_was_drawn_before_a_step_is_not_left():
-    order = limited(100)
-    drawn = order.counts(1)["a"]
-    said = why_not([0.6, 0.3, 0.1], steps=1, first=2, order=order)
-    assert said == f"domain 'a': it takes 60 samples, but only {100 - drawn} are left (max_epochs)"
-    assert why_not([0.4, 0.4, 0.2], steps=1, first=2, order=order) is None
-
-
-def test_long_samples_are_fewer():
-    lengths = {"a": 4.0, "b": 1.0, "c": 1.0}
-    options = {"steps": 1, "order": limited(40), "tokens_per_sample": lengths}
-    assert why_not([0.5, 0.25, 0.25], **options) is None  # 20 samples
-    assert "it takes 60 samples" in why_not([6 / 7, 0.5 / 7, 0.5 / 7], **options)
 
 
 def test_a_stream_that_ends_before_a_step_is_said():
@@ -128,12 +111,6 @@ def test_shares_are_finer_where_the_reference_has_small_ones(least, unit):
 def test_shares_keep_to_the_multiples_within_the_bounds():
     assert shares([0.25004, 0.25, 0.49996], lower=[0.25003, 0, 0]) == [0.2501, 0.25, 0.4999]
     assert shares([0.25006, 0.25, 0.49994], upper=[0.25007, 1, 1]) == [0.25, 0.25, 0.5]
-
-
-def test_shares_are_finer_where_the_multiples_do_not_add_up():
-    weights = [0.33335, 0.33335, 0.3333]
-    assert shares(weights, lower=[0.33332, 0.33332, 0.33325]) == weights
-    assert shares(weights, upper=[0.33338, 0.33338, 0.33335]) == weights
 
 
 @settings(max_examples=50)

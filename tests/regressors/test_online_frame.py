@@ -99,13 +99,6 @@ def test_held_out_losses_may_come_after_the_last_step_of_a_plan():
     assert estimator.plan().weights_D[0] > estimator.plan().weights_D[2]
 
 
-def test_training_on_without_the_held_out_losses_that_were_asked_for_is_an_error():
-    estimator = started(SkillItEstimator(update_steps=10))
-    estimator.observe(told(10))
-    with pytest.raises(EstimatorError, match="held-out losses were asked for after step 10"):
-        estimator.observe(told(15))
-
-
 # Observations -----------------------------------------------------------------------------------
 
 

@@ -99,12 +99,6 @@ def test_on_the_mean_the_last_plan_before_the_end_ends_where_the_end_begins():
     assert weights[342:] == pytest.approx(1 / 3)
 
 
-def test_on_the_mean_it_asks_for_no_evaluation_and_perturbs_nothing():
-    estimator = RobustEstimator()
-    run(estimator, held_out=lambda _: pytest.fail("evaluated"))
-    assert estimator.evaluations_done == estimator.perturbations_done == 0
-
-
 def test_bounds_of_the_run_hold():
     where = setting(lower=0.3, upper=0.36)
     weights, _ = run(RobustEstimator(), where, powers=(0.05, 0.5, 0.2))
@@ -192,13 +186,6 @@ def test_a_run_too_short_to_tell_domains_apart_is_not_perturbed():
     assert weights == pytest.approx(1 / 3, abs=1e-12)
 
 
-def test_a_target_is_approached_alike_in_any_order_of_domains():
-    turned = setting((1.0,), evaluations=("exam",), domains=("c", "a", "b"))
-    there, _ = run(RobustEstimator(), turned, held_out=lambda seen_D: outside(seen_D[[1, 2, 0]]))
-    here, _ = run(RobustEstimator(), setting((1.0,), ("exam",)), held_out=outside)
-    assert there[:, [1, 2, 0]] == pytest.approx(here, abs=1e-6)
-
-
 def test_a_run_saved_and_loaded_after_each_plan_perturbs_and_moves_to_the_last_bit_alike():
     where = setting((1.0,), evaluations=("exam",))
     undisturbed, _ = run(RobustEstimator(), where, held_out=outside)
@@ -213,11 +200,6 @@ def test_a_run_saved_and_loaded_after_each_plan_perturbs_and_moves_to_the_last_b
 
     weights, _ = run(Relay(), where, held_out=outside)
     assert (weights == undisturbed).all()
-
-
-def test_without_perturbations_there_are_none():
-    _, tags = run(RobustEstimator(perturb=0.0), setting((1.0,), ("exam",)), held_out=outside)
-    assert not any(tag.startswith("perturbation") for tag in tags)
 
 
 @pytest.mark.parametrize(

@@ -120,24 +120,6 @@ def test_with_tokens_it_is_within_the_longest_sample(mixture, seed, sigma):
     assert worst_error(one, 40) <= max(each.max() for each in lengths.values()) + 1
 
 
-def test_shares_of_samples_are_far_off_where_lengths_differ():
-    """The control: without the unit, what has long samples gets most of the tokens."""
-    sizes = [300, 300]
-    lengths = {"0": np.full(300, 10), "1": np.full(300, 1000)}
-    plain = sampler(sizes, [0.5, 0.5])
-    by_tokens = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=lengths)
-    assert plain.counts(50)["1"] == 200
-    assert 2 <= by_tokens.counts(50)["1"] <= 6
-
-
-def test_a_domain_whose_samples_are_alike_is_given_by_one_number():
-    sizes = [40, 90]
-    many = lengths_of(sizes) | {"0": np.full(40, 64)}
-    one = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=many)
-    other = sampler(sizes, [0.5, 0.5], unit="tokens", lengths=many | {"0": 64})
-    assert list(islice(one, 50)) == list(islice(other, 50))
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

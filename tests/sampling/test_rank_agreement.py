@@ -79,12 +79,3 @@ def sampler(**options):
 
 def test_without_other_processes_there_is_nothing_to_check():
     check_ranks(sampler())
-
-
-def test_the_fingerprint_tells_weights_seed_batch_size_and_place_apart_and_not_ranks():
-    changed, further = sampler(), sampler()
-    changed.set_weights([0.4, 0.6], 7)
-    next(iter(further))
-    every = [sampler(), changed, further, sampler(seed=1), sampler(batch_size=4)]
-    assert len({one.fingerprint for one in every}) == len(every)
-    assert sampler(rank=0).fingerprint == sampler(rank=1).fingerprint

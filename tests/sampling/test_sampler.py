@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
-from mixopt.sampling import BatchRows
 
 SIZES = {"web": 1000, "code": 300, "books": 77}
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
@@ -49,25 +48,6 @@ def on_ranks(world_size, state, **options):
 def test_the_union_over_ranks_is_the_batch_of_a_single_process():
     ranks = [sampler(rank=rank, world_size=8) for rank in range(8)]
     assert of_all_ranks(ranks, 30) == take(sampler(), 30)
-
-
-def test_ranks_draw_as_many_rows_each_and_no_two_the_same():
-    first, second = (take(sampler(rank=rank, world_size=2), 1)[0] for rank in range(2))
-    assert len(first) == len(second) == 12
-    assert not set(first) & set(second)
-
-
-def test_there_are_no_rows_after_the_last_batch():
-    one = sampler(max_epochs=1)
-    last = sum(SIZES.values()) // 24
-    assert BatchRows(one.order, 24).some(last - 1, 5).shape == (1, 24)
-    assert BatchRows(one.order, 24).some(last, 5).shape == (0, 24)
-
-
-def test_a_domain_without_rows_may_have_a_weight_of_zero():
-    one = sampler({"web": 40, "empty": 0}, {"web": 1.0, "empty": 0.0})
-    take(one, 3)
-    assert one.counts() == {"web": 72, "empty": 0}
 
 
 @given(data=st.data())
@@ -117,13 +97,6 @@ def test_weights_hold_from_the_next_batch():
     gained = {name: count - before[name] for name, count in one.counts().items()}
     assert gained["code"] == 0
     assert abs(gained["books"] - 0.9 * 40 * 24) < 2
-
-
-def test_weights_can_be_set_for_a_later_batch():
-    one, known = sampler(), sampler(schedule=[(7, OTHER)])
-    take(one, 3)
-    assert one.set_weights(OTHER, batch=7) == 7
-    assert take(one, 10) == take(known, 13)[3:]
 
 
 def test_weights_that_come_too_late_are_refused():
@@ -191,21 +164,9 @@ def test_a_pass_has_the_batches_it_was_given_and_the_next_goes_on():
     assert list(one) + list(one) == take(sampler(), 10)
 
 
-def test_a_pass_that_was_left_goes_on_to_its_end():
-    one = sampler(batches=5)
-    assert take(one, 2) + list(one) == take(sampler(), 5)
-
-
 def test_a_stream_without_end_has_no_length():
     with pytest.raises(TypeError, match="no end: give MixtureSampler\\(batches=\\)"):
         len(sampler())
-
-
-def test_by_default_a_domain_that_runs_out_is_repeated():
-    one = sampler()
-    take(one, 30)
-    assert one.counts()["books"] > 77
-    assert [entry.reason for entry in one.log] == ["start"]
 
 
 def test_a_domain_at_max_epochs_hands_its_share_to_the_others_and_the_log_says_when():
@@ -229,11 +190,6 @@ def test_the_stream_can_stop_with_the_first_domain_that_runs_out():
 def test_everything_is_drawn_before_a_redistributing_stream_ends():
     one = sampler(exhausted="redistribute")
     assert len(list(one)) == len(one) == sum(SIZES.values()) // 24
-
-
-def test_domains_without_names_are_called_by_their_numbers():
-    one = MixtureSampler([10, 20], [0.5, 0.5], batch_size=4)
-    assert one.sizes == {"0": 10, "1": 20}
 
 
 def test_rank_and_world_size_come_from_the_environment(monkeypatch):
@@ -346,7 +302,6 @@ def test_a_weight_on_a_domain_without_rows_is_refused():
         ({"rank": 1}, "rank is given without the other"),
         ({"rank": 2, "world_size": 2}, "rank 2 of world_size 2; ranks go from 0"),
         ({"exhausted": "redistibute"}, "did you mean 'redistribute'"),
-        ({"max_epochs": 2, "exhausted": "repeat"}, "repeating has no limit"),
         ({"max_epochs": {"bok": 2}}, "max_epochs: unknown domain 'bok'"),
         ({"max_epochs": -1}, "-1 is not > 0"),
         ({"unit": "token"}, "unit='token'; did you mean 'tokens'"),

@@ -46,9 +46,3 @@ def test_epochs_are_held_against_the_sizes_that_are_found():
         SamplerError, match="domain 'code': .* and max_epochs is 0.5. Lower its share"
     ):
         simulate_schedule(limited, SIZES)
-
-
-def test_a_linear_stage_draws_the_mean_of_its_ends():
-    linear = Schedule((Stage(WEB, to=CODE, steps=400),), batch=8, sequence_length=16)
-    done = simulate_schedule(linear, SIZES)
-    assert abs(done.drawn["code"] / linear.tokens - 0.5) < 2 / 3200
