@@ -42,6 +42,7 @@ from mixopt.fitting.cross_validation import (
 )
 from mixopt.fitting.factors import Factor, Offer, factors, offers
 from mixopt.fitting.held_out import CEILING, OBJECTIVE, controls
+from mixopt.fitting.power import ArmPower, power
 from mixopt.objective import grouped_names
 from mixopt.system import Array, IntArray
 from mixopt.trials import Readiness, Replicates, State, readiness_of
@@ -119,6 +120,15 @@ class LossReadiness:
         return min(((self.item_error or 0.0) / of.spread) ** 2, 1.0 - self.followed)
 
     @property
+    def power(self) -> ArmPower | None:
+        """How likely the best of as many new arms is told from a control; None without a noise."""
+        if self.noise_share is None:
+            return None
+        noise = math.sqrt(self.noise_share) * self.of_trials.spread
+        signal = math.sqrt(1.0 - self.noise_share) * self.of_trials.spread
+        return power(noise, signal, max(self.mixtures - 1, 1))
+
+    @property
     def verdict(self) -> str:
         """Whether arms are `ranked`, `only the ends` of them are, or `not at all`."""
         low = self.spearman_low
@@ -156,6 +166,7 @@ class LossReadiness:
             "noise_share": self.noise_share,
             "verdict": self.verdict,
             "better_than_own_share": self.better,
+            "power": self.power and asdict(self.power),
         }
 
     @property

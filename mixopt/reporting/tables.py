@@ -35,7 +35,7 @@ READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 READINESS_COLUMNS = (
     "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
     "Spearman, lower bound", "control", "most correlated with", "noise, of variance",
-    "follows the mixture", "adds to own share", "state", "arms",
+    "follows the mixture", "adds to own share", "power", "state", "arms",
 )  # fmt: skip
 READINESS_MEANING = (
     "weight: in the objective; Spearman: rank correlation on held-out folds, lower bound: 95%",
@@ -46,6 +46,7 @@ READINESS_MEANING = (
     "noise, of variance: by seeds; by the number of questions it is the most that it can be",
     "follows the mixture: share of the variance that held-out predictions explain",
     "adds to own share: in how many of 100 resamples the fit ranks better than one domain's share",
+    "power: how likely the best of as many new arms is told from a control, one run of each",
     "arms: ranked (two are in the right order 3 times in 4), only the ends of them, or not at all",
 )
 OF_RATIOS = (
@@ -301,6 +302,7 @@ def _readiness_row(one: LossReadiness) -> list[str]:
         "" if one.noise_share is None else share_text(one.noise_share),
         share_text(one.followed),
         "" if one.better is None else f"{100 * one.better:.0f}",
+        "" if one.power is None else share_text(one.power.power),
         one.state,
         one.verdict,
     ]

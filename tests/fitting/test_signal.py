@@ -72,6 +72,7 @@ def test_noise_and_what_follows_the_mixture_are_shares_of_the_variance(fit):
     assert found["code"].followed > 0.95
     assert found["code"].noise_share < 0.05
     assert found["code"].verdict == "ranked"
+    assert found["code"].power.power > 0.9
 
 
 def test_what_the_mixture_does_not_move_is_not_ranked_and_the_offer_leaves_it_out():
