@@ -91,9 +91,14 @@ class Guardrails:
         """Return the floor of each evaluation domain that has one, in the order of `evaluation`."""
         return one_value(self.floors, evaluation, FLOORS, "evaluation domain")
 
+    @property
+    def needs_noise(self) -> bool:
+        """Whether `noise` is a margin that trials have not told yet."""
+        return self.margin == NOISE and not self.noise
+
     def with_noise(self, noise: Mapping[str, float]) -> Guardrails:
         """Return the guardrails with what trials tell of the noise of each loss."""
-        return replace(self, noise=dict(noise)) if self.margin == NOISE else self
+        return replace(self, noise=dict(noise))
 
 
 @dataclass(frozen=True, eq=False)

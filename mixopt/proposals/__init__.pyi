@@ -33,7 +33,6 @@ from .request import (
     ConstraintsLike as ConstraintsLike,
     ProposalRequest as ProposalRequest,
     RiskLike as RiskLike,
-    with_noise as with_noise,
 )
 from .rounds import (
     Batch as Batch,

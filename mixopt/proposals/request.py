@@ -213,7 +213,7 @@ class ProposalRequest:
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
     """Return constraints whose guardrails know the noise of the trials where they ask for it."""
     rails = constraints.guardrails
-    if rails is None or rails.margin != "noise" or rails.noise:
+    if rails is None or not rails.needs_noise:
         return constraints
     return replace(constraints, guardrails=rails.with_noise(noise_of(fit)))
 

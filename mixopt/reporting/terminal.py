@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mixopt.constraints import BASE, FLOOR
-from mixopt.fitting import readiness
+from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import (
@@ -22,7 +22,6 @@ from mixopt.proposals import (
     baseline_breaks,
     is_proposal,
     named,
-    with_noise,
 )
 from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses
@@ -159,9 +158,11 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
-    rails = with_noise(run.constraints, run.fit).guardrails
+    rails = run.constraints.guardrails
     if rails is None:
         return ()
+    if rails.needs_noise:
+        rails = rails.with_noise(noise_of(run.fit))
     validation, chosen = run.validation, run.recommendation.chosen
     evaluation = validation.objective.evaluation
     lines = [

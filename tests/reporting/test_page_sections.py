@@ -8,6 +8,7 @@ import pytest
 from made_proposal import made_proposal
 from made_validation import MIXTURES, made_validation
 
+from mixopt.constraints import Guardrails
 from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
 from mixopt.reporting.answer import _active, answer_of
@@ -78,7 +79,7 @@ def second(tmp_path):
     def violations(mixture):
         return ["code: share 60.0%, at most 40.0%", "x"] if mixture == MIXTURES["ours"] else []
 
-    rails = SimpleNamespace(reference="natural", margins=lambda names: {"code": 0.1, "help": 0.1})
+    rails = Guardrails("natural", targets={"code": 0.1, "help": 0.1})
     return SimpleNamespace(
         path=tmp_path,
         outcome=SimpleNamespace(state="validated"),
