@@ -28,13 +28,13 @@ from .experiment import (
 from .mixture_sections import (
     Anchor as Anchor,
     AnnealsConfig as AnnealsConfig,
-    BaselineConfig as BaselineConfig,
     ConstraintsConfig as ConstraintsConfig,
     DesignConfig as DesignConfig,
     ProposeConfig as ProposeConfig,
     RiskConfig as RiskConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
+    baseline_temperature as baseline_temperature,
     best_place as best_place,
 )
 from .objective_section import (

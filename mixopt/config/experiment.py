@@ -332,13 +332,13 @@ def _faults(config: Config) -> Iterable[Fault]:
     yield from _start_faults(config)
     yield from _text_faults(config)
     yield from _epoch_faults(config)
-    for place, baseline in enumerate(config.validation.baselines):
-        location = ("validate", "baselines", place)
-        fault = baseline.weights and share_fault(baseline.weights, corpus.domains)
-        if baseline.name == CONTROL and design.anneals is None:
-            yield location, f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
-        if fault:
-            yield location, f"{baseline.name}: {fault}"
+    if CONTROL in config.validation.baselines and design.anneals is None:
+        message = f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
+        yield ("validate", "baselines"), message
+    for name, weights in config.validation.baselines.items():
+        fault = None if weights is None else share_fault(weights, corpus.domains)
+        if fault is not None:
+            yield ("validate", "baselines", name), fault
     yield from _design_faults(config)
     if design.anneals is not None:
         yield from _anneal_faults(design.anneals, corpus.domains)

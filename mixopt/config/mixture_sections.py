@@ -41,20 +41,6 @@ def _twice(names: Sequence[str]) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
 
 
-def _baseline(given: Any, info: ValidationInfo) -> Any:
-    """Return the fields of a baseline as people write it: a name, or a mapping of one entry."""
-    if isinstance(given, str):
-        return {"name": given}
-    if not isinstance(given, dict) or len(given) != 1 or "name" in given:
-        return given
-    ((name, value),) = given.items()
-    if name == "temperature":
-        shown = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-        return {"name": f"temperature_{shown}", "temperature": value}
-    is_weights = isinstance(value, (str, dict))
-    return {"name": name, "weights": from_file(value, info)} if is_weights else given
-
-
 MAX_BEST = 9  # trials that may be baselines
 
 
@@ -66,49 +52,42 @@ def best_place(name: str) -> int | None:
     )
 
 
-def _spread_best(given: Any) -> Any:
-    """Return baselines with `{best_trial: 3}` as three of them: the best trials, each trained."""
-    if not isinstance(given, list):
-        return given
-    found: list[Any] = []
-    for one in given:
-        if not isinstance(one, dict) or set(one) != {"best_trial"}:
-            found.append(one)
+def baseline_temperature(name: str) -> float | None:
+    """Return 2.0 for the baseline `temperature_2`; None for another name."""
+    text = name.removeprefix("temperature_")
+    return float(text) if text != name else None
+
+
+def _baselines(given: Any, info: ValidationInfo) -> Any:
+    """Return weights by name, or null for a known baseline, of a list as people write it."""
+    if isinstance(given, dict):
+        return {name: from_file(weights, info) for name, weights in given.items()}
+    found: list[tuple[str, Any]] = []
+    for one in given if isinstance(given, list) else [given]:
+        name, value = next(iter(one.items())) if isinstance(one, dict) and one else (one, None)
+        if not isinstance(name, str) or (isinstance(one, dict) and len(one) != 1):
+            raise ValueError(f"{one!r} is neither a name nor a mapping of one entry")
+        if name == "best_trial" and value is not None:
+            if type(value) is not int or not 1 <= value <= MAX_BEST:
+                raise ValueError(
+                    f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
+                )
+            more = [f"best_trial_{place}" for place in range(2, value + 1)]
+            found += [(best, None) for best in ("best_trial", *more)]
             continue
-        count = one["best_trial"]
-        if type(count) is not int or not 1 <= count <= MAX_BEST:
-            raise ValueError(f"best_trial: should be a number from 1 to {MAX_BEST}, got {count!r}")
-        found += ["best_trial", *(f"best_trial_{place}" for place in range(2, count + 1))]
-    return found
+        if name == "temperature":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"temperature: should be greater than 0, got {value!r}")
+            name, value = f"temperature_{value:g}", None
+        found.append((name, from_file(value, info)))
+    twice = _twice([name for name, _ in found])
+    if twice is not None:
+        raise ValueError(f"{twice!r} is given twice")
+    return dict(found)
 
 
-class BaselineConfig(Section):
-    """One baseline: a known one, the natural mixture at a temperature, or weights of your own."""
-
-    name: str = Field(description="its name in tables")
-    temperature: Above | None = Field(
-        None, description="natural shares to the power of 1 / temperature: flatter above 1"
-    )
-    weights: dict[str, Weight] | None = Field(None, description="a mixture of your own")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> BaselineConfig:
-        known, is_plain = get_args(KnownBaseline), self.temperature is None and self.weights is None
-        if is_plain and self.name not in known and best_place(self.name) is None:
-            raise ValueError(
-                f"unknown baseline {self.name!r}{did_you_mean(self.name, known)}; known:"
-                f" {', '.join(known)}, {{best_trial: N}}, {{temperature: T}}, or {{NAME: FILE}} for"
-                " a mixture of your own"
-            )
-        if self.weights is not None and self.name in known:
-            raise ValueError(f"{self.name!r} is already a baseline: choose another name")
-        if self.name.startswith("proposal"):
-            raise ValueError(f"{self.name!r}: names of proposals begin with 'proposal': rename it")
-        return self
-
-
-def _usual_baselines() -> list[BaselineConfig]:
-    return [BaselineConfig(name=name) for name in get_args(KnownBaseline) if name != CONTROL]
+def _usual_baselines() -> dict[str, Any]:
+    return {name: None for name in get_args(KnownBaseline) if name != CONTROL}
 
 
 class ValidateConfig(Section):
@@ -124,9 +103,11 @@ class ValidateConfig(Section):
     tokens: Positive | None = Field(
         None, description="tokens of one run; twice the trials' if omitted"
     )
-    baselines: Annotated[
-        list[Annotated[BaselineConfig, BeforeValidator(_baseline)]], BeforeValidator(_spread_best)
-    ] = Field(default_factory=_usual_baselines, description="mixtures to compare proposals with")
+    baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
+        default_factory=_usual_baselines,
+        description="what proposals are compared with: natural, uniform, unimax, best_trial,"
+        " {best_trial: N}, {temperature: T}, {NAME: weights or a file}",
+    )
 
     @property
     def most_seeds(self) -> int:
@@ -137,9 +118,19 @@ class ValidateConfig(Section):
     def _consistent(self) -> ValidateConfig:
         if self.most_seeds < self.seeds:
             raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
-        twice = _twice([baseline.name for baseline in self.baselines])
-        if twice is not None:
-            raise ValueError(f"baselines: {twice!r} is given twice")
+        known = get_args(KnownBaseline)
+        for name, weights in self.baselines.items():
+            of_number = best_place(name) is not None or baseline_temperature(name) is not None
+            if weights is None and name not in known and not of_number:
+                raise ValueError(
+                    f"unknown baseline {name!r}{did_you_mean(name, known)}; known:"
+                    f" {', '.join(known)}, {{best_trial: N}}, {{temperature: T}}, or {{NAME: FILE}}"
+                    " for a mixture of your own"
+                )
+            if weights is not None and name in known:
+                raise ValueError(f"{name!r} is already a baseline: choose another name")
+            if name.startswith("proposal"):
+                raise ValueError(f"{name!r}: names of proposals begin with 'proposal': rename it")
         return self
 
 

@@ -436,13 +436,13 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
     most, phases = config.constraints.usual_epochs, phases_of(config)
     full = FullRun(tokens, config.propose.target_tokens, most, phases)
-    for one in config.validation.baselines:
-        if inventory is None and one.weights is None:
+    for name, weights in config.validation.baselines.items():
+        if inventory is None and weights is None:
             continue
         line = None
         with suppress(MixoptError):  # limits are a problem already, a baseline is when it is made
-            mixture = known_baseline(one, full)
+            mixture = known_baseline(name, weights, full)
             if mixture is not None:
-                line = baseline_breaks(one.name, mixture, _limits(known, inventory))
+                line = baseline_breaks(name, mixture, _limits(known, inventory))
         if line is not None:
             yield line

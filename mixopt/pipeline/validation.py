@@ -125,7 +125,8 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
     """Train proposals against baselines until one wins, or the rounds are used up."""
     config, full, objective = run.config.validation, _full_run(run), run.objective
     baselines = {
-        one.name: baseline_mixture(one, full, run.trials, objective) for one in config.baselines
+        name: baseline_mixture(name, weights, full, run.trials, objective)
+        for name, weights in config.baselines.items()
     }
     _say_equal(baselines, say)
     for name, mixture in baselines.items():
@@ -164,7 +165,7 @@ def _validate_one(
     run: Run, found: Validated, name: str, proposal: Proposal, train: Train, say: Say
 ) -> Validated:
     """Train one proposal and the baselines, with more seeds where they are needed."""
-    config, undecided = run.config.validation, [one.name for one in run.config.validation.baselines]
+    config, undecided = run.config.validation, list(run.config.validation.baselines)
     proposals = {**found.proposals, name: proposal}
     mixtures = {**found.plan.mixtures, name: proposal.mixture}
     for count in looks(config.seeds, config.most_seeds):

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixopt.config import best_place
+from mixopt.config import baseline_temperature, best_place
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
 from mixopt.trials import Trials
-
-if TYPE_CHECKING:
-    from mixopt.config import BaselineConfig
 
 PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs does not say
 
@@ -53,30 +49,30 @@ class FullRun:
 
 
 def baseline_mixture(
-    baseline: BaselineConfig, full: FullRun, trials: Trials, objective: Objective
+    name: str,
+    weights: Mapping[str, float] | None,
+    full: FullRun,
+    trials: Trials,
+    objective: Objective,
 ) -> Mixture:
-    """Return the mixture of a baseline."""
-    found = known_baseline(baseline, full)
-    if found is None:
-        place = best_place(baseline.name) or 1
-        own = (
-            _control(trials)
-            if baseline.name == "control"
-            else best_trial(trials, objective, place)[1]
-        )
-        found = own.over(full.natural.domains)
-    return found
+    """Return the mixture of a baseline, whose weights are given where it is a user's own."""
+    found = known_baseline(name, weights, full)
+    if found is not None:
+        return found
+    if name == "control":
+        return _control(trials).over(full.natural.domains)
+    return best_trial(trials, objective, best_place(name) or 1)[1].over(full.natural.domains)
 
 
-def known_baseline(baseline: BaselineConfig, full: FullRun) -> Mixture | None:
+def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun) -> Mixture | None:
     """Return the mixture of a baseline that is known before the trials; None of another."""
-    natural = Mixture.natural(full.inventory)
-    if baseline.weights is not None:
-        return full.by_phase(Mixture(baseline.weights).over(natural.domains))
-    if baseline.temperature is not None:
-        return full.by_phase(tempered(natural, baseline.temperature))
+    natural, temperature = Mixture.natural(full.inventory), baseline_temperature(name)
+    if weights is not None:
+        return full.by_phase(Mixture(weights).over(natural.domains))
+    if temperature is not None:
+        return full.by_phase(tempered(natural, temperature))
     known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
-    found = unimax(full) if baseline.name == "unimax" else known.get(baseline.name)
+    found = unimax(full) if name == "unimax" else known.get(name)
     return None if found is None else full.by_phase(found)
 
 

@@ -187,9 +187,9 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
     """Return a line for each baseline of a run that breaks its limits."""
     mixtures = {"natural": run.natural}
-    for one in run.config.validation.baselines:
-        if one.weights is not None:
-            mixtures[one.name] = Mixture(one.weights)
+    for name, weights in run.config.validation.baselines.items():
+        if weights is not None:
+            mixtures[name] = Mixture(weights)
     if run.is_done("validate"):
         names = [name for name in in_order(run.recommendation.gains) if not is_proposal(name)]
         mixtures = {name: run.validation.mixture(name) for name in names}

@@ -331,7 +331,7 @@ def test_a_trainers_own_data_is_not_written(tmp_path):
 
 def test_a_baseline_beyond_the_limits_is_a_warning(config_path):
     limits = ["propose.target_tokens=1e7", "constraints.max_epochs=2"]
-    hand = "validate.baselines=[natural, {name: hand, weights: {code: 0.1, prose: 0.9}}]"
+    hand = "validate.baselines=[natural, {hand: {code: 0.1, prose: 0.9}}]"
     found = checked(config_path, *SIZES, *limits, hand)
     assert not found.problems
     (warning,) = [line for line in found.warnings if line.startswith("baseline ")]
