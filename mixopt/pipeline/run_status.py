@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections import deque
@@ -53,7 +52,6 @@ MAX_NAMED = 3  # trials that a reason names
 MAX_REASON = 300  # characters
 NAME_WIDTH = 9  # columns of a step's name
 LOG = "log.txt"
-MAX_DEPTH = 3  # folders below that of a trial
 MAX_LINE = 1 << 16  # bytes of a log
 LOCAL = "local"  # the executor whose work ends with its owner
 
@@ -325,8 +323,10 @@ def _worker_words(worker: dict[str, Any]) -> str:
 def find_log(run: Run, trial: str) -> Path | None:
     """Return the log of a trial's last attempt; None where there is none."""
     folder = _step_of(run, trial).trial_folder(run.path)
-    logs = _own_logs(folder / FILES / trial)
-    return logs[-1] if logs else log_of_trial(folder, trial, read_groups(folder))
+    own = [log for log in (folder / FILES / trial).glob(f"*/{LOG}") if log.is_file()]
+    if not own:
+        return log_of_trial(folder, trial, read_groups(folder))
+    return max(own, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
 
 
 def missing_log(run: Run, trial: str) -> str:
@@ -343,9 +343,15 @@ def missing_log(run: Run, trial: str) -> str:
 
 
 def log_lines(log: Path, last: int | None = None) -> Iterator[str]:
-    """Yield the lines of a log, or the last of them."""
-    lines = _read(log)
-    return iter(deque(lines, last)) if last is not None else lines
+    """Yield the lines of a log as a terminal would leave them, or the last of them."""
+    yield from deque(_read(log), last) if last is not None else _read(log)
+
+
+def _read(log: Path) -> Iterator[str]:
+    with log.open("rb") as stream:
+        while line := stream.readline(MAX_LINE):
+            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+            yield text.rpartition("\r")[2].expandtabs()
 
 
 def failed_trials(run: Run) -> list[dict[str, Any]]:
@@ -361,14 +367,6 @@ def failed_trials(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _read(log: Path) -> Iterator[str]:
-    """Yield lines as a terminal would leave them."""
-    with log.open("rb") as stream:
-        while line := stream.readline(MAX_LINE):
-            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-            yield text.rpartition("\r")[2].expandtabs()
-
-
 def _step_of(run: Run, trial: str) -> Step:
     """Return the step that trains a trial."""
     check_name(trial, "trial", RunError)
@@ -382,22 +380,6 @@ def _step_of(run: Run, trial: str) -> Step:
     if not known:
         raise RunError(f"{run.path}: no trial has been trained yet")
     raise RunError(f"{run.path}: no trial {trial!r}{did_you_mean(trial, sorted(set(known))[:500])}")
-
-
-def _own_logs(folder: Path) -> list[Path]:
-    """Return the logs in the folder of a trial, the newest attempt's last."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        if len(Path(place).relative_to(folder).parts) >= MAX_DEPTH:
-            folders.clear()
-        if LOG in names and Path(place, LOG).is_file():
-            found.append(Path(place) / LOG)
-    return sorted(found, key=_attempt)
-
-
-def _attempt(path: Path) -> tuple[list[int], float]:
-    numbers = re.findall(r"attempt-(\d{1,9})", path.parent.name)
-    return [int(number) for number in numbers], path.stat().st_mtime
 
 
 @dataclass
