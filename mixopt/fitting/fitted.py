@@ -99,7 +99,7 @@ class Fit:
 
     Example:
         >>> run.fit
-        Fit('linear': 12 trials, 2 domains, 3 losses; held out: ...)
+        Fit(...: 12 trials, 2 domains, 3 losses; held out: ...)
         >>> run.fit.domains, run.fit.targets
         (('code', 'prose'), ('code', 'prose', 'help'))
     """

@@ -185,8 +185,8 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
         PluginError: It names code and is not trusted.
 
     Example:
-        >>> mixopt.load_fit("runs/mine").name
-        'linear'
+        >>> mixopt.load_fit("runs/mine").domains
+        ('code', 'prose')
     """
     from mixopt.fitting import Fit
 

@@ -11,14 +11,15 @@ from mixopt.config import DesignConfig
 from mixopt.constraints import Constraints
 from mixopt.mixture import branch_shares
 from mixopt.trials import make_design, stage_limits
+from mixopt.trials.stages import STAGE_RADIUS
 
 DOMAINS = ("web/a", "web/b", "code/a", "code/b", "law")
 NATURAL = Mixture.from_array(DOMAINS, [0.3, 0.2, 0.1, 0.1, 0.3])
 RNG = np.random.default_rng(0)
 
 
-def drawn(stage, radius=0.1):
-    allowed = stage_limits(stage, NATURAL, Constraints(DOMAINS), radius).allowed
+def drawn(stage):
+    allowed = stage_limits(stage, NATURAL, Constraints(DOMAINS)).allowed
     return allowed.inside(RNG.dirichlet(np.ones(5), 50))
 
 
@@ -38,20 +39,20 @@ def test_between_branches_their_inner_shares_are_held():
 
 def test_a_branch_that_was_found_to_get_nothing_stays_without():
     reference = Mixture.from_array(DOMAINS, [0.5, 0.5, 0, 0, 0])
-    found = stage_limits("between", reference, Constraints(DOMAINS), 0.1)
+    found = stage_limits("between", reference, Constraints(DOMAINS))
     assert found.upper_D[2:].tolist() == [0, 0, 0]
 
 
 def test_the_last_stage_moves_all_within_the_radius():
-    away_N = 0.5 * np.abs(drawn("all", 0.1) - NATURAL.array).sum(axis=1)
-    assert away_N.max() == pytest.approx(0.1, abs=1e-6)
+    away_N = 0.5 * np.abs(drawn("all") - NATURAL.array).sum(axis=1)
+    assert away_N.max() == pytest.approx(STAGE_RADIUS, abs=1e-6)
 
 
 @pytest.mark.parametrize("stage", ["within", "between"])
 def test_the_first_stage_is_drawn_as_it_holds(stage):
     config = DesignConfig(trials=16, stages=[stage, "all"], rounds=[8, 8], max_usage=None)
     trials = [t for t in make_design(config, NATURAL, None, 0) if t.role == "sampled"]
-    held = stage_limits(stage, NATURAL, Constraints(DOMAINS), 0.1).simplex
+    held = stage_limits(stage, NATURAL, Constraints(DOMAINS)).simplex
     assert len(trials) == 8
     assert held.contains(np.array([one.mixture.array for one in trials]), tolerance=1e-6).all()
 
