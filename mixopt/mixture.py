@@ -260,7 +260,7 @@ def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
     return found if len(found) < len(mixture) else {}
 
 
-class Phases(Mapping[str, float]):
+class Phases(Mixture):
     """The phases of a training, by name, and the share of the tokens of each.
 
     A mixture by phase is one mixture of cells `<phase>/<domain>`, of which each has its share of
@@ -272,9 +272,12 @@ class Phases(Mapping[str, float]):
         Mixture(1/web 60%, 1/code 20%, 2/web 15%, 2/code 5%)
     """
 
-    def __init__(self, lengths: Mapping[str, float]) -> None:
-        """Check the lengths; see `Mixture`."""
-        self._lengths = Mixture(lengths)
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, lengths: Mapping[str, float] | None) -> Phases | None:
+        """Return the phases of these lengths; None without any."""
+        return None if lengths is None else cls(lengths)
 
     @classmethod
     def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
@@ -298,7 +301,7 @@ class Phases(Mapping[str, float]):
         names = list(domains)
         return tuple(f"{phase}/{name}" for phase in self for name in names)
 
-    def domains(self, cells: Iterable[str]) -> tuple[str, ...]:
+    def names(self, cells: Iterable[str]) -> tuple[str, ...]:
         """Return the names of the domains that cells are of."""
         first = f"{next(iter(self))}/"
         return tuple(name.removeprefix(first) for name in cells if name.startswith(first))
@@ -325,7 +328,7 @@ class Phases(Mapping[str, float]):
     def whole(self, cells: Mapping[str, float]) -> Mixture:
         """Return each domain's share of all tokens."""
         return Mixture(
-            {name: sum(cells[f"{p}/{name}"] for p in self) for name in self.domains(cells)}
+            {name: sum(cells[f"{p}/{name}"] for p in self) for name in self.names(cells)}
         )
 
     def content(self, cells: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -335,22 +338,6 @@ class Phases(Mapping[str, float]):
             {"name": phase, "until": round(end, 9), "weights": dict(mixture)}
             for end, (phase, mixture) in zip(ends, self.split(cells).items(), strict=True)
         ]
-
-    def __getitem__(self, phase: str) -> float:
-        """Return the share of the tokens of a phase."""
-        return self._lengths[phase]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in order."""
-        return iter(self._lengths)
-
-    def __len__(self) -> int:
-        """Count the phases."""
-        return len(self._lengths)
-
-    def __repr__(self) -> str:
-        """Show the lengths."""
-        return f"Phases({dict(self)})"
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:

@@ -1,7 +1,6 @@
-"""Worlds of 40 topics x 5 quality levels: what is proposed, and what that takes.
+"""Do conditional rounds pay in worlds of topics x quality levels?
 
-    python experiments/published/cells.py stages --worlds 3
-    python experiments/published/cells.py speed
+    python experiments/published/cells.py --worlds 3 --trials 48 --topics 12 --levels 4
 
 The losses are those of known_worlds.py over 200 cells. What a cell is worth to a loss is what its
 topic is worth, times what its quality is worth in that topic. `additive` has no more; in `within`
@@ -147,38 +146,15 @@ def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
                 )
 
 
-def speed(trials: int = 256) -> None:
-    """Print the CPU seconds of design, fit and proposal."""
-    world = cells_world("additive", 0)
-    start = time.process_time()
-    design = make_design(
-        DesignConfig(trials=trials, rounds=[]), world.natural, world.constraints, 0
-    )
-    table = world.train(np.array([one.mixture.array for one in design])[:trials], 0)
-    print(f"design: {time.process_time() - start:.1f} CPU s", flush=True)
-    start = time.process_time()
-    fit = fit_trials(table, FitConfig(), world.objective, seed=0)
-    print(f"fit: {time.process_time() - start:.1f} CPU s; {fit.summary()}", flush=True)
-    start = time.process_time()
-    found = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
-    print(f"propose: {time.process_time() - start:.1f} CPU s")
-    most = float(world.values(world.natural.array[None])[0]) - world.best
-    print(f"gain kept: {1 - world.regret(found.mixture.array) / most:.3f}")
-
-
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["stages", "speed"])
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=128)
     parser.add_argument("--topics", type=int, default=TOPICS)
     parser.add_argument("--levels", type=int, default=LEVELS)
     given = parser.parse_args()
-    if given.part == "speed":
-        speed()
-    else:
-        stages(given.worlds, given.trials, given.topics, given.levels)
+    stages(given.worlds, given.trials, given.topics, given.levels)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class PhasedWorld(KnownWorld):
         return np.asarray(inside_KC[int(np.argmin(self.values(inside_KC)))])
 
     def _tied(self, weights_ND: Array) -> list[Mixture]:
-        names = PHASES.domains(self.domains)
+        names = PHASES.names(self.domains)
         return [Mixture.from_array(names, weights_D) for weights_D in weights_ND]
 
 
@@ -88,7 +88,7 @@ def phased_world(kind: Kind, seed: int) -> PhasedWorld:
 
 def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]:
     """Return the regret of what is proposed from so many trials, and a word about it."""
-    seed, names = world.seed, PHASES.domains(world.domains)
+    seed, names = world.seed, PHASES.names(world.domains)
     natural, allowed, config = (
         PHASES.whole(world.natural),
         Constraints(names),

@@ -169,7 +169,7 @@ class Constraints:
         """Return the same limits on mixtures of cells that are the same in all phases."""
         ties = [
             Proportions({f"{phase}/{name}": phases[phase] for phase in phases}, PHASES)
-            for name in phases.domains(self.domains)
+            for name in phases.names(self.domains)
         ]
         return replace(self, proportions=(*self.proportions, *ties))
 

@@ -346,7 +346,7 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
     most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
     if (lengths := design.phases) is None:
         return most
-    names = Phases(lengths).domains(most)
+    names = Phases(lengths).names(most)
     return {n: min(1.0, sum(min(most[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names}
 
 

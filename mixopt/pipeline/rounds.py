@@ -130,12 +130,7 @@ def choose_round(
 ) -> tuple[Batch, Mixture | None]:
     """Choose the mixtures of a round by a fit on the trials before it; and what its stage holds.
 
-    Args:
-        run: The run.
-        trials: The trials so far.
-        results: Their results.
-        number: The round, from 1.
-        held: What the stage before held, where it was chosen.
+    `held` is what the stage before held, where it was chosen.
     """
     from mixopt.objective import Objective
     from mixopt.proposals import best_candidate, choose_batch, draw_candidates, fit_surrogate

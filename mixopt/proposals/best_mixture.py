@@ -36,7 +36,6 @@ from mixopt.proposals.proposal import (
     proposal_warnings,
 )
 from mixopt.proposals.request import EXPERTS, ProposalRequest
-from mixopt.proposals.rounds import Surrogate
 from mixopt.proposals.search import (
     Problem,
     SearchResult,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
-QUANTILE = 1.645  # deviations to either side of a 90% interval
 NOTHING = 1e-13  # a weight below is what rounding leaves of 0
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
@@ -115,20 +113,11 @@ def _untied_if_better(
     """Return a mixture for each phase, or one for all where its gain is not beyond doubt."""
     assert request.phases is not None
     tied = search(replace(problem, allowed=constraints.tied(request.phases).allowed))
-    done, objective = request.fit.trials.finished, problem.objective
-    surrogate = Surrogate(
-        request.fit.name,
-        problem.regressor,
-        objective,
-        done.weights(),
-        done.losses(objective.unit)[:, request.needed_columns],
-        done.mixtures,
-        request.seed,
-    )
-    belief = surrogate.believe(np.stack([untied.weights_D, tied.weights_D]))
-    gain = float(belief.means_K[1] - belief.means_K[0])
-    half = QUANTILE * float(np.linalg.norm(belief.directions_RK @ [1.0, -1.0]))
-    interval = Interval.around(gain, half)
+    fit, objective = request.fit, request.objective
+    each, one = (_stable(fit.domains, found.weights_D) for found in (untied, tied))
+    values_2 = fit.predict([each, one], objective).objective_N
+    # Both are predicted by one fit, so that what it is off for one it is off for the other.
+    interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
     text = f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
     if interval.low > 0:
         return untied, f"phases: different mixtures are predicted better than one by {text}"

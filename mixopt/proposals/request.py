@@ -142,7 +142,7 @@ class ProposalRequest:
         search = (search or ProposeConfig()).model_copy(
             update={name: one for name, one in given.items() if one is not None}
         )
-        domains = fit.domains if phases is None else phases.domains(fit.domains)
+        domains = fit.domains if phases is None else phases.names(fit.domains)
         known = None if inventory is None else read_inventory(inventory, domains)
         natural = Mixture.natural(known) if known else Mixture.uniform(domains)
         request = cls(
@@ -185,7 +185,7 @@ class ProposalRequest:
         """What a proposal is compared with, by name."""
         uniform = Mixture.uniform(self.fit.domains)
         if self.phases is not None:
-            uniform = self.phases.tied(Mixture.uniform(self.phases.domains(self.fit.domains)))
+            uniform = self.phases.tied(Mixture.uniform(self.phases.names(self.fit.domains)))
         return {
             "natural": self.natural.over(self.fit.domains),
             "uniform": uniform,

@@ -62,7 +62,7 @@ from mixopt.system import (
 )
 from mixopt.trials.columns import WEIGHT
 from mixopt.trials.proxy import Role, Trial
-from mixopt.trials.stages import stage_limits, stage_mixtures
+from mixopt.trials.stages import stage_limits
 
 CONTROL = "control"
 ANNEAL = "anneal"
@@ -256,11 +256,9 @@ def sample_mixtures(
     if count == 0:
         return np.empty((0, len(natural.domains)))
     if config.stages:
-        strengths_N = rng.choice(np.geomspace(*STAGE_STRENGTHS, STRENGTHS), size=count)
-        nearest = Mixture.from_array(natural.domains, allowed.project(natural.array))
-        return allowed.inside(stage_mixtures(config.stages[0], nearest, strengths_N, rng))
-    if (lengths := config.phases) is not None:
-        return allowed.inside(_by_phase(Phases(lengths), natural, count, rng))
+        return allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
+    if (phases := Phases.of(config.phases)) is not None:
+        return allowed.inside(_by_phase(phases, natural, count, rng))
     if config.method == "sobol":
         return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
     found_ND, accepted = draw_mixtures(
@@ -284,7 +282,7 @@ def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Gener
     domains, found = phases.whole(natural).domains, []
     prior_D = phases.whole(natural).array ** 0.5
     for place in range(count):
-        strengths = rng.choice(np.geomspace(*STAGE_STRENGTHS, STRENGTHS), size=len(phases))
+        strengths = rng.choice(np.geomspace(*PHASE_STRENGTHS, STRENGTHS), size=len(phases))
         drawn_PD = np.array(
             [rng.dirichlet(np.maximum(s * prior_D / prior_D.sum(), 1e-3)) for s in strengths]
         )
@@ -312,8 +310,7 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
         if config.anchors.count(anchor) > 1:
             raise ConfigError(f"design.anchors: {anchor!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
-    if (lengths := config.phases) is not None:
-        phases = Phases(lengths)
+    if (phases := Phases.of(config.phases)) is not None:
         uniform = phases.tied(Mixture.uniform(phases.whole(natural).domains))
     mixtures = {"natural": natural, "uniform": uniform}
     anchors: list[tuple[str, Mixture, Role]] = [(n, mixtures[n], "anchor") for n in config.anchors]
@@ -355,7 +352,7 @@ def _axial(
 
 
 STRENGTHS = 15
-STAGE_STRENGTHS = (0.5, 10.0)
+PHASE_STRENGTHS = (0.5, 10.0)
 MULTIPLIER = 100
 MIN_WEIGHT = 2e-4  # smaller weights are set to 0
 SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture

@@ -5,8 +5,6 @@
     all       all moves, within a total variation of what was found
 
 A branch is what is above the last part of a domain's path; a domain on the top level is one alone.
-
-Shapes: N mixtures, D domains.
 """
 
 from __future__ import annotations
@@ -14,12 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from mixopt.config import Stage
 from mixopt.constraints import Constraints, LinearLimit, Proportions, Radius, cap, floor
 from mixopt.mixture import Mixture
-from mixopt.system import Array
 
 SOURCE = "design.stages"
 STAGE_RADIUS = 0.2  # total variation from what was found that the last stage may try
@@ -70,36 +65,3 @@ def _fixed_sums(branches: dict[str, tuple[str, ...]], reference: Mixture) -> Ite
         else:
             yield LinearLimit(members, min(total, 1.0), source, branch)
             yield LinearLimit(members, min(total, 1.0), source, branch, is_floor=True)
-
-
-def stage_mixtures(
-    stage: Stage, reference: Mixture, strengths_N: Array, rng: np.random.Generator
-) -> Array:
-    """Draw mixtures of a stage from Dirichlet distributions around its reference, shape (N, D).
-
-    Args:
-        stage: `within` or `between`.
-        reference: What is held is its; what moves is drawn around its square roots.
-        strengths_N: Sum of the concentrations of each draw.
-        rng: Of the draws.
-    """
-    domains = reference.domains
-    places = [[domains.index(one) for one in own] for own in branches_of(domains).values()]
-    shares_D, drawn_ND = reference.array, np.zeros((len(strengths_N), len(domains)))
-    totals_B = np.array([shares_D[own].sum() for own in places])
-    for row, strength in enumerate(strengths_N):
-        sums_B = totals_B if stage == "within" else _drawn(totals_B, strength, rng)
-        for own, total in zip(places, sums_B, strict=True):
-            inner = shares_D[own] / (shares_D[own].sum() or 1.0)
-            drawn_ND[row, own] = total * (
-                _drawn(inner, strength, rng) if stage == "within" else inner
-            )
-    return drawn_ND
-
-
-def _drawn(shares_K: Array, strength: float, rng: np.random.Generator) -> Array:
-    flat_K = np.sqrt(shares_K)
-    if len(shares_K) == 1 or not flat_K.any():
-        return np.ones(len(shares_K)) / len(shares_K)
-    drawn_K: Array = rng.dirichlet(np.maximum(strength * flat_K / flat_K.sum(), 1e-3))
-    return drawn_K

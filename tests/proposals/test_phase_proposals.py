@@ -1,0 +1,45 @@
+"""A mixture for each phase is proposed where that is beyond doubt better, and only there."""
+
+import numpy as np
+import pytest
+
+from mixopt import Phases, Proposal, Trials
+from mixopt.config import ProposeConfig
+
+PHASES = Phases({"1": 0.8, "2": 0.2})
+CELLS = ("1/web", "1/code", "2/web", "2/code")
+
+
+def proposed(tmp_path, loss):
+    """Propose from forty trials with hardly any noise, of which every third is tied."""
+    rng = np.random.default_rng(0)
+    web_N2 = rng.random((40, 2))
+    web_N2[::3, 1] = web_N2[::3, 0]
+    losses_N = loss(*web_N2.T) + 1e-4 * rng.normal(size=40)
+    rows = [f"r{k},{a},{1 - a},{b},{1 - b},0.8,0.2" for k, (a, b) in enumerate(web_N2)]
+    head = ["run", *(f"weight/{cell}" for cell in CELLS), "phase/1", "phase/2"]
+    (tmp_path / "w.csv").write_text("\n".join([",".join(head), *rows]))
+    lines = [f"r{k},{value}" for k, value in enumerate(losses_N)]
+    (tmp_path / "l.csv").write_text("\n".join(["run,loss/exam", *lines]))
+    trials = Trials.from_csv(tmp_path / "w.csv", tmp_path / "l.csv")
+    fit = trials.fit(regressors=["phases", "gaussian_process"])
+    return fit.propose(search=ProposeConfig(bootstrap=0, keep_unmeasured=0))
+
+
+def test_where_phases_do_not_matter_one_mixture_is_proposed(tmp_path):
+    found = proposed(tmp_path, lambda first, late: 1 + (0.8 * first + 0.2 * late - 0.6) ** 2)
+    parts = found.phases.split(found.mixture)
+    assert parts["1"].total_variation(parts["2"]) < 1e-4
+    assert PHASES.whole(found.mixture)["web"] == pytest.approx(0.6, abs=0.05)
+    assert "includes 0: one mixture is proposed for all phases" in found.warnings[0]
+
+
+def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path):
+    found = proposed(tmp_path, lambda first, late: 1 + (first - 0.8) ** 2 + (late - 0.1) ** 2)
+    parts = found.phases.split(found.mixture)
+    assert parts["1"]["web"] == pytest.approx(0.8, abs=0.08)
+    assert parts["2"]["web"] == pytest.approx(0.1, abs=0.08)
+    found.to_file(tmp_path / "proposal.yaml")
+    again = Proposal.from_file(tmp_path / "proposal.yaml")
+    assert dict(again.phases) == pytest.approx(dict(PHASES))
+    assert [one["until"] for one in again.to_json()["phases"]] == [0.8, 1.0]
