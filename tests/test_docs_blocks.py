@@ -68,7 +68,7 @@ GIVEN = {
 SMALLER = {
     "README.md": ("batch_size=256", "batch_size=256, batches=3"),
 }
-OTHER_PROGRAMS = {"ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
+OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 
 @dataclass(frozen=True)

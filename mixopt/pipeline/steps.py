@@ -247,6 +247,7 @@ def _counted(role: str, count: int) -> str:
 
 def _fit(run: Run, say: Say) -> None:
     from mixopt.fitting import readiness
+    from mixopt.pipeline.rounds import worse_round
 
     chosen = fit_of(run, run.trials)
     ready = readiness(chosen)
@@ -256,6 +257,8 @@ def _fit(run: Run, say: Say) -> None:
     say(f"fit: {chosen.summary()}")
     for line in ready.lines(str(run.path)):
         say(f"fit: {line}")
+    if worse := worse_round(run, chosen):
+        say(f"fit: {worse}")
 
 
 def _propose(run: Run, say: Say) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
-from mixopt.fitting import OBJECTIVE, replicate_spread
+from mixopt.fitting import replicate_spread
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
+from mixopt.pipeline.rounds import worse_text
 from mixopt.pipeline.trial_training import job_of, keep_experts, say_unfinished, train_trials
 from mixopt.proposals import (
     PROPOSAL,
@@ -33,12 +33,10 @@ from mixopt.system import Say
 from mixopt.trials import TrialResult, Trials
 
 if TYPE_CHECKING:
-    from mixopt.fitting import Fit
     from mixopt.trials import Trial
 
 Train = Callable[[Sequence["Trial"]], list[TrialResult]]
 MIN_SEEDS = 3  # of the recommendation, for a noise of its own
-SURE = 2.33  # standard errors by which squared errors must grow, 99% of one side
 SAME = 0.005  # total variation below which a further proposal is none
 
 
@@ -187,7 +185,7 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
     trials = with_validated(run.trials, validation, run.fit)
     say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
     fit = fit_of(run, trials)
-    if worse := worse_text(run.fit, fit):
+    if worse := worse_text(run.fit, fit, "these runs"):
         say(f"validate: {worse}")
     proposal = proposal_of(run, fit)
     for name in validation.mixtures:
@@ -195,27 +193,6 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
             say(f"validate: the new fit proposes {named(name)} again")
             return None
     return proposal
-
-
-def worse_text(before: Fit, after: Fit) -> str | None:
-    """Say that further runs made held-out predictions of the earlier trials worse; else None."""
-    known = before.data.trials.table["trial"].to_list()
-    squares = []
-    for fit in (before, after):
-        rows = fit.held_out.filter(
-            pl.col("predictor") == fit.name,
-            pl.col("target") == OBJECTIVE,
-            pl.col("trial").is_in(known),
-        )
-        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
-    more_N = squares[1] - squares[0]
-    if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
-        return None
-    errors = [float(np.sqrt(one_N.mean())) for one_N in squares]
-    return (
-        f"with these runs the fit predicts the earlier trials worse on held-out folds (error"
-        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, such as longer"
-    )
 
 
 def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:

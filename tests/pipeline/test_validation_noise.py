@@ -1,11 +1,14 @@
 """What a validation says of the noise of seeds, and of runs that make the fit worse."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mixopt.fitting import objective_of
 from mixopt.mixture import Mixture
-from mixopt.pipeline.validation import noise_text, worse_text
+from mixopt.pipeline import rounds
+from mixopt.pipeline.rounds import worse_round, worse_text
+from mixopt.pipeline.validation import noise_text
 from mixopt.proposals import Validation
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -65,7 +68,9 @@ def test_runs_that_make_held_out_predictions_worse_are_said():
 
     before = straight(12).fit(regressors="linear")
     after = straight(18, longer).fit(regressors="linear")
-    assert "predicts the earlier trials worse on held-out folds" in worse_text(before, after)
+    assert "predicts the earlier trials worse on held-out folds" in worse_text(
+        before, after, "these runs"
+    )
 
 
 def test_runs_of_one_kind_make_nothing_worse():
@@ -73,4 +78,17 @@ def test_runs_of_one_kind_make_nothing_worse():
         return loss + 0.05 * np.sin(7 * int(name[1:]) ** 2)
 
     before, after = (straight(count, noisy).fit(regressors="linear") for count in (24, 32))
-    assert worse_text(before, after) is None
+    assert worse_text(before, after, "these runs") is None
+
+
+def test_a_round_that_makes_the_fit_worse_is_said(monkeypatch):
+    monkeypatch.setattr(rounds, "fit_of", lambda run, trials: trials.fit(regressors="linear"))
+
+    def longer(name, loss):
+        return loss if int(name[1:]) < 12 else loss - 1.5
+
+    trials = straight(18, longer)
+    assert worse_round(None, trials.fit(regressors="linear")) is None  # one round
+    table = trials.table.with_columns(round=pl.Series([0] * 12 + [1] * 6))
+    later = Trials(table, trials.domains, trials.targets).fit(regressors="linear")
+    assert "with the trials of the last round" in worse_round(None, later)
