@@ -143,7 +143,8 @@ class LaneRows:
                 f"domain {self._domain!r}: the state has taken {place.taken} rows of a block that"
                 f" has {len(self._rows or ())} here: its source has changed"
             )
-        self._begin = self._begin._replace(taken=place.taken)
+        # A source that has yielded nothing yet may not know its state.
+        self._begin = self._begin._replace(taken=place.taken, source=place.source)
 
     def _load(self) -> None:
         """Read a block of one pass, and shuffle its rows."""

@@ -327,12 +327,13 @@ def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
     if source.anchor is not None:
         names = corpus.domain_names
         return corpus.natural if source.anchor == "natural" else Mixture.uniform(names)
-    if source.file is not None and "phases" in (read_yaml(Path(source.file)) or {}):
-        raise MixtureError(
-            f"mixture.file: {source.file} has phases; write them as stages with mixopt export"
-            f" {source.file} --to schedule --out schedule.yaml, and give schedule: schedule.yaml"
-        )
     try:
+        content = read_yaml(Path(source.file), error=MixtureError) if source.file else None
+        if "phases" in (content or {}):
+            raise MixtureError(
+                f"{source.file} has phases; write them as stages with mixopt export {source.file}"
+                " --to schedule --out schedule.yaml, and give schedule: schedule.yaml"
+            )
         given = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
         return given.over(corpus.domain_names)
     except MixtureError as error:
