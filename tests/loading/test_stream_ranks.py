@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from stream_sources import KINDS, SIZES, numbered, tokens_of
 
 from mixopt import MixtureStream
@@ -92,7 +92,21 @@ def joined(parts):
     return join_stream_states(states[::-1])
 
 
+# A source that was resumed and has yielded nothing does not know its state.
+RESUMED_TWICE = {
+    "kind": "mapped",
+    "packed": True,
+    "lanes": 2,
+    "samples": 3,
+    "buffer": 1,
+    "seed": 0,
+    "legs": [(1, 9, 0), (1, 1, 0), (1, 0, 2)],
+    "changes": {},
+}
+
+
 @settings(max_examples=CASES, suppress_health_check=list(HealthCheck))
+@example(case=RESUMED_TWICE)
 @given(case=cases())
 def test_any_ranks_kills_and_changes_give_the_batches_of_one_rank(case):
     batches = disturbed(case)
