@@ -61,7 +61,6 @@ PARSED = {
 }
 # What a page's code is given, where its reader has it already.
 GIVEN = {
-    "docs/experts/balance.md": "model_with_experts",
     "docs/experts/counting.md": "model_with_experts",
 }
 # Endless loops end after some batches; a store is one in memory.
