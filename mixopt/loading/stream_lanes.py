@@ -10,6 +10,7 @@ Shapes: G lanes that are read here, S samples of a lane in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -150,13 +151,8 @@ class LaneRows:
         """Read a block of one pass, and shuffle its rows."""
         begin = self._next
         state = self._stateful.state_dict() if self._stateful and begin.document else None
-        try:
+        with self._reading(begin):
             documents = list(islice(self._documents or (), self._plan.block))
-        except OSError as error:
-            raise CorpusError(
-                f"domain {self._domain!r}: after document {begin.document} of pass {begin.epoch}"
-                f" its source cannot be read: {_text_of(error)}"
-            ) from error
         if not documents:
             self._end_pass(begin)
             return
@@ -187,14 +183,26 @@ class LaneRows:
         if place.source is not None:
             self._load_state(source, place.source)
         self._documents = iter(source)
-        if place.source is None:
-            skipped = sum(1 for _ in islice(self._documents, place.document))
-            if skipped < place.document:
-                raise CorpusError(
-                    f"domain {self._domain!r}: its source, or a part of it, ended after {skipped}"
-                    f" documents in pass {place.epoch}; the state is at document {place.document}:"
-                    " part of it is missing"
-                )
+        skipped = place.document if place.source is None else 0
+        with self._reading(place):
+            found = sum(1 for _ in islice(self._documents, skipped))
+        if found < skipped:
+            raise CorpusError(
+                f"domain {self._domain!r}: its source, or a part of it, ended after {found}"
+                f" documents in pass {place.epoch}; the state is at document {skipped}: part of it"
+                " is missing"
+            )
+
+    @contextmanager
+    def _reading(self, place: LanePlace) -> Iterator[None]:
+        """Say of which domain it is that a file or a store cannot be read."""
+        try:
+            yield
+        except OSError as error:
+            raise CorpusError(
+                f"domain {self._domain!r}: after document {place.document} of pass {place.epoch}"
+                f" its source cannot be read: {_text_of(error)}"
+            ) from error
 
     def _load_state(self, source: Any, state: Mapping[str, Any]) -> None:
         try:
