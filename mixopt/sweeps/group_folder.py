@@ -40,7 +40,7 @@ from mixopt.system import (
 from mixopt.trials import Doing, Trial
 
 GROUP, BEAT, RESULT, HANDLE = "group.json", "beat.json", "result.json", "handle"
-MAX_LAST_LINE = 300  # characters
+MAX_LINE, MAX_TAIL = 300, 16_384  # characters of the last line of a log, bytes that are read
 Amount = Annotated[float, Field(ge=0)]
 
 
@@ -143,11 +143,19 @@ def log_of(folder: Path) -> Path:
 def last_words(folder: Path) -> str:
     """Return where the log of a folder is, and how it ends."""
     path = log_of(folder)
-    with suppress(OSError), path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - 2000))
-        lines = stream.read().decode("utf-8", "replace").strip().splitlines()
-        return f"{path.name} ends with {lines[-1][:MAX_LAST_LINE]!r}" if lines else f"see {path}"
-    return "it left no log: do all nodes see the run directory?"
+    if not path.exists():
+        return "it left no log: do all nodes see the run directory?"
+    line = last_line(path)
+    return f"{path.name} ends with {line!r}" if line else f"see {path}"
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that says something; empty without one."""
+    with suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - MAX_TAIL))
+        lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
+        return next((line.strip()[:MAX_LINE] for line in reversed(lines) if line.strip()), "")
+    return ""
 
 
 def read_beat(folder: Path) -> Beat:

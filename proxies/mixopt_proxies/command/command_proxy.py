@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError, did_you_mean
-from mixopt.sweeps import exit_text
+from mixopt.sweeps import exit_text, last_line
 from mixopt.system import (
     check_name,
     file_hash,
@@ -49,7 +49,6 @@ from mixopt_proxies.command.trainer_command import (
 DONE, LOG = "done.json", "log.txt"
 COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
 MAX_LISTED = 8  # files that an error names
-MAX_LAST_LINE = 300  # characters
 
 
 class CommandProxy(TrainerCommand):
@@ -247,13 +246,8 @@ def _foreign(about: Mapping[str, Any], trial: Trial) -> str | None:
 
 
 def _last_words(log: Path) -> str:
-    """Return the last line of a log that says something, in brackets."""
-    with suppress(OSError), log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 16_384))
-        lines = stream.read().decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f" (last line: {last[:MAX_LAST_LINE]})" if last else ""
-    return ""
+    line = last_line(log)
+    return f" (last line: {line})" if line else ""
 
 
 def _count(value: object) -> int:
