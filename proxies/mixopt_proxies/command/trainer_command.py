@@ -31,7 +31,6 @@ MIXTURE, TRIAL = "mixture.yaml", "trial.json"
 _FOR_A_SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
-_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def command_seed(trial: Trial) -> int:
 
 def _visible_gpus() -> int:
     """Count the GPUs that this process was given; 0 where none was named."""
-    given = next((os.environ[name] for name in _GPUS if os.environ.get(name)), "")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return len([name for name in given.split(",") if name.strip() not in ("", "-1")])
 
 
