@@ -130,7 +130,7 @@ def is_of_memory(error: BaseException | None) -> bool:
 
 
 class Heart:
-    """Writes what the worker does every so often, from a thread of its own.
+    """Writes what the worker does: when that changes, and every so often from a thread of its own.
 
     The number of moves says whether the main thread moves on. The thread ends the process where
     its parent, or the folder, is gone: nobody wants the result any more.
@@ -141,14 +141,17 @@ class Heart:
         self._number = self._moves = 0
         self._progress = Progress(0, 0, "starting")
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
-        self._over = threading.Event()
+        self._lock, self._over = threading.RLock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
         self._thread.start()
 
     def report(self, progress: Progress) -> None:
         """Note the progress of a group."""
-        self._progress, self._moves = progress, self._moves + 1
+        before, self._progress = self._progress, progress
+        self._moves += 1
+        if progress.doing != before.doing:
+            self._write()
 
     def end(self, result: GroupResult) -> None:
         """Stop beating, and write the result, unless nobody wants it any more."""
@@ -171,17 +174,18 @@ class Heart:
             self._write()
 
     def _write(self) -> None:
-        now, self._number = self._progress, self._number + 1
-        changes = {
-            "doing": now.doing if now.doing in get_args(Doing) else "training",
-            "done": int(now.done),
-            "total": int(now.total),
-            "number": self._number,
-            "moves": self._moves,
-            "seconds": time.monotonic() - self._begun,
-            "cpu": _cpu_seconds() - self._computed,
-        }
-        write_beat(self._folder, self._first.model_copy(update=changes))
+        with self._lock:
+            now, self._number = self._progress, self._number + 1
+            changes = {
+                "doing": now.doing if now.doing in get_args(Doing) else "training",
+                "done": int(now.done),
+                "total": int(now.total),
+                "number": self._number,
+                "moves": self._moves,
+                "seconds": time.monotonic() - self._begun,
+                "cpu": _cpu_seconds() - self._computed,
+            }
+            write_beat(self._folder, self._first.model_copy(update=changes))
 
 
 def _cpu_seconds() -> float:
