@@ -42,7 +42,7 @@ def test_the_page_has_a_row_and_a_command_for_every_tool_with_its_needs():
     for name, tool in EXPORT_TOOLS.items():
         needs = re.findall(r"`(--(?:tokens|inventory|sample-tokens))`", rows[name].split("|")[2])
         assert tuple(needs) == tool.unit.needs
-        assert re.search(rf"^mixopt export mixture.yaml --to {name} ", PAGE, re.M)
+        assert re.search(rf"^mixopt export mixture.yaml --to {name}( |$)", PAGE, re.M)
 
 
 def test_the_example_runs(folder):

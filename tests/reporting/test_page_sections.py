@@ -89,7 +89,7 @@ def second(tmp_path):
         constraints=SimpleNamespace(guardrails=rails, violations=violations),
         is_done=lambda step: True,
         natural=MIXTURES["natural"],
-        config=SimpleNamespace(validation=SimpleNamespace(baselines=())),
+        config=SimpleNamespace(validation=SimpleNamespace(baselines={})),
         objective=validation.objective,
     )
 
@@ -163,7 +163,7 @@ def run_of(recommendation, validation):
         constraints=SimpleNamespace(guardrails=None, violations=lambda mixture: []),
         is_done=lambda step: True,
         natural=recommendation.natural,
-        config=SimpleNamespace(validation=SimpleNamespace(baselines=())),
+        config=SimpleNamespace(validation=SimpleNamespace(baselines={})),
     )
 
 
