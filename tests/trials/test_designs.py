@@ -80,7 +80,7 @@ def test_draws_have_the_distribution_of_regmix_written_out():
     "limits",
     [
         {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
-        {"proportions": {"text": {"domains": ["web", "books"], "weights": {"web": 3, "books": 1}}}},
+        {"proportions": {"text": {"web": 3, "books": 1}}},
     ],
 )
 def test_designs_keep_to_groups_and_proportions(method, limits):
