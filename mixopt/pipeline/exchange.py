@@ -23,7 +23,6 @@ from mixopt.errors import (
 from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.from_fit import (
-    known_inventory,
     parts_in,
     parts_of,
     spread_out,
@@ -236,7 +235,7 @@ def draws(
     source = Path(source)
     if source.is_file() and is_schedule(source):
         schedule = Schedule.from_file(source)
-        known = _known(source.parent, schedule.domains, trust=trust)
+        known = _known(source.parent, trust=trust)
         sizes = schedule.inventory or known.get("inventory")
     else:
         schedule = schedule_of(
@@ -273,16 +272,14 @@ def _known_mixture(
         mixture = phases.whole(cells)
         if parts:
             raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
-    known = _known(folder, mixture.domains, trust=trust, with_sizes=with_sizes)
+    known = _known(folder, trust=trust, with_sizes=with_sizes)
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
     by_phase = {} if phases is None else {PHASES: (phases, cells)}
     return spread_out(mixture, parts), known | {"note": note} | by_phase
 
 
-def _known(
-    folder: Path, domains: Sequence[str], *, trust: bool, with_sizes: bool = True
-) -> dict[str, Any]:
+def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, Any]:
     """Return what a run or a prepared corpus knows of a job on its domains.
 
     Sizes are those that are stated; those of a sample stand for a domain that states none.
@@ -298,21 +295,18 @@ def _known(
         "max_epochs": run.config.constraints.usual_epochs,
     }
     if with_sizes:
-        known["inventory"] = _sizes(run, domains, parts, trust=trust)
+        known["inventory"] = _sizes(run, parts)
     if has_corpus:
         known["sample_tokens"] = spread_samples(run, parts)
     return known
 
 
-def _sizes(
-    run: Run, domains: Sequence[str], parts: Mapping[str, Mapping[str, float]], *, trust: bool
-) -> dict[str, Any] | None:
+def _sizes(run: Run, parts: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Return tokens by domain; of a run without its corpus, those that are stated."""
-    if not (run.path / "corpus").exists():
-        sources = run.config.corpus.sources
-        return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
-    sizes = known_inventory(run.path, None, domains, trust)
-    return None if sizes is None else spread_sizes(run, sizes, parts)
+    if (run.path / "corpus").exists():
+        return spread_sizes(run, run.inventory, parts)
+    sources = run.config.corpus.sources
+    return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
 
 
 def _given(
