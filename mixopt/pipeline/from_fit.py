@@ -373,13 +373,19 @@ def _request(
     trust: bool,
 ) -> ProposalRequest:
     """Return what is asked of a fit; what is None is as the run has it."""
-    fit = load_fit(directory, trust=trust)
-    sizes = known_inventory(directory, inventory, fit.domains, trust)
+    fit, path = load_fit(directory, trust=trust), directory / "corpus"
+    corpus = Corpus.open(path, verify=False) if path.exists() else None
+    sizes = None
+    if inventory is not None:
+        rates = None if corpus is None else tokens_per_byte(corpus)
+        sizes = read_inventory(inventory, fit.domains, tokens_per_byte=rates)
     if (directory / "config.yaml").exists():
         run = load_run(directory, trust=trust)
         return request_of(
             run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
         )
+    if corpus is not None and sizes is None:
+        sizes = corpus.inventory
     return ProposalRequest.of(
         fit,
         target,
@@ -413,20 +419,6 @@ def _freed(
     elif not isinstance(reference, Mixture):
         reference = Mixture.from_file(reference)
     return replace(request, constraints=request.constraints.frozen_but(free, reference, name))
-
-
-def known_inventory(
-    directory: Path, file: Path | None, domains: Sequence[str], trust: bool
-) -> dict[str, int] | None:
-    """Return the tokens of each domain: those of a file, or a run's, or those of a corpus."""
-    path = directory / "corpus"
-    corpus = Corpus.open(path, verify=False) if path.exists() else None
-    if file is not None:
-        rates = None if corpus is None else tokens_per_byte(corpus)
-        return read_inventory(file, domains, tokens_per_byte=rates)
-    if not (directory / "config.yaml").exists():
-        return None if corpus is None else corpus.inventory
-    return load_run(directory, trust=trust).inventory
 
 
 def parts_of(run: Run) -> dict[str, dict[str, float]]:
