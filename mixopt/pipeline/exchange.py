@@ -30,7 +30,7 @@ from mixopt.pipeline.from_fit import (
     spread_sizes,
 )
 from mixopt.proposals import read_phases
-from mixopt.run_directory import Run, load_run
+from mixopt.run_directory import load_run
 from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule
 from mixopt.system import StateFields, __version__, read_json, read_yaml, write_text
 from mixopt.trials import ITEMS
@@ -295,18 +295,10 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
         "max_epochs": run.config.constraints.usual_epochs,
     }
     if with_sizes:
-        known["inventory"] = _sizes(run, parts)
+        known["inventory"] = spread_sizes(run, parts)
     if has_corpus:
         known["sample_tokens"] = spread_samples(run, parts)
     return known
-
-
-def _sizes(run: Run, parts: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return tokens by domain; of a run without its corpus, those that are stated."""
-    if (run.path / "corpus").exists():
-        return spread_sizes(run, run.inventory, parts)
-    sources = run.config.corpus.sources
-    return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
 
 
 def _given(

@@ -464,12 +464,17 @@ def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
     return Mixture(weights)
 
 
-def spread_sizes(run: Run, sizes: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """Return tokens by domain with those of parts in the place of mixed domains."""
-    found = {name: size for name, size in sizes.items() if name not in parts}
+def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
+    """Return tokens by domain, with parts in the place of mixed domains.
+
+    Of a run without its corpus those that are stated.
+    """
+    sources = run.config.corpus.sources
+    if not (run.path / "corpus").exists():
+        return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
+    found: dict[str, Any] = {n: size for n, size in run.inventory.items() if n not in parts}
     for name in parts:
         whole = run.corpus.provenance["mixed"][name]["whole"]
-        sources = run.config.corpus.mixed[name].domains
         found |= {part: sources[part].tokens or whole[part]["tokens"] for part in parts[name]}
     return found
 
