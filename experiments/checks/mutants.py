@@ -140,7 +140,7 @@ def places(node: ast.AST, statement: ast.AST, *, inside: bool) -> Iterator[tuple
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, str, ast.AST]]:
     """Yield what is replaced, the operator and the replacement, for each operator of a node."""
-    changed = copy.deepcopy(node)
+    changed = copy.copy(node)
     match node:
         case ast.Compare(ops=[kind]) if type(kind) in COMPARED:
             changed.ops = [COMPARED[type(kind)]()]
