@@ -175,17 +175,9 @@ class Row(NamedTuple):
 
 def builder_of(path: Path) -> str | None:
     """Return the builder that a file's suffix stands for: json, parquet, arrow, csv, text."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    return BUILDERS.get(suffixes[-1]) if suffixes else None
-
-
-@contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, decompressed where its suffix says how."""
-    with path.open("rb") as raw, _decompressed(raw, path) as stream:
-        yield stream
+    name = path.name.lower()
+    ending = next((one for one in COMPRESSIONS if name.endswith(one)), "")
+    return BUILDERS.get(Path(name.removesuffix(ending)).suffix)
 
 
 class _Pieces(io.RawIOBase):
@@ -231,6 +223,7 @@ class RowFile:
         """Choose the file; nothing is read yet."""
         self.path, self.builder = path, builder
         self.columns, self.check = columns, check
+        self.is_packed = path.suffix.lower() in COMPRESSIONS
         self.share = 0.0
 
     def __iter__(self) -> Iterator[Row]:
@@ -242,7 +235,7 @@ class RowFile:
         """Open the file, decompressed, with what notes how much of it was read."""
         with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
             packed = [end for magic, end in _MAGIC.items() if raw.peek(6).startswith(magic)]
-            if packed and self.path.suffix.lower() not in COMPRESSIONS:
+            if packed and not self.is_packed:
                 raise ValueError(f"it is compressed; rename it to {self.path.name}{packed[0]}")
             size = max(self.path.stat().st_size, 1)
 
@@ -265,7 +258,7 @@ class RowFile:
 
     def rest(self, stream: IO[bytes]) -> bytes:
         """Return the rest of a file; what is compressed may be far larger than its file."""
-        if self.path.suffix.lower() not in COMPRESSIONS:
+        if not self.is_packed:
             return stream.read()
         content = stream.read(LONGEST_DOCUMENT + 1)
         if len(content) > LONGEST_DOCUMENT:
@@ -314,32 +307,25 @@ class FirstRows:
 
 def first_rows(path: Path, builder: str) -> FirstRows:
     """Return the first rows of a file, with short values."""
-    with _readable():
+    try:
         if builder == "text":
-            with open_file(path) as stream:
+            with path.open("rb") as raw, _decompressed(raw, path) as stream:
                 head = stream.read(_HEAD)
             if b"\0" in head:
                 raise CorpusError("is binary, not text")
             rows = [Row("", {"text": head.decode(errors="replace")})] if head else []
         else:
             rows = list(islice(RowFile(path, builder), _LOOKED_AT))
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever a library raises on a damaged file
+        raise CorpusError(_reason(error)) from error
     found = [
         {str(name): _short(value) for name, value in row.values.items()}
         for row in rows
         if row.values is not None
     ]
     return FirstRows(tuple(found), len(rows) - len(found))
-
-
-@contextmanager
-def _readable(before: str = "") -> Iterator[None]:
-    try:
-        yield
-    except CorpusError as error:
-        raise CorpusError(f"{before}{error}") from error
-    except Exception as error:  # whatever a library raises on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CorpusError(f"{before}cannot be read: {reason}") from error
 
 
 def _short(value: object) -> object:

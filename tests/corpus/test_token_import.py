@@ -54,26 +54,14 @@ def test_raw_tokens_need_a_type(tmp_path):
     assert (shards.dtype.name, shards.read(0, 11).tolist()) == ("uint32", TOKENS)
 
 
-@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "int64"])
-def test_raw_tokens_of_each_type_are_read(tmp_path, dtype):
-    np.array(TOKENS, dtype).tofile(tmp_path / "train.bin")
-    shards = imported(tmp_path, "train.bin", dtype=dtype)
-    assert shards.read(0, len(shards)).tolist() == TOKENS
-
-
 def test_an_unknown_type_is_refused(tmp_path):
     refused("dtype 'uint61'; did you mean 'uint16'?", tmp_path, "x.bin", dtype="uint61")
 
 
-def test_an_array_of_numpys_is_not_read_as_raw_tokens(tmp_path):
-    np.save(tmp_path / "train.npy", np.array(TOKENS, "<u2"))
-    (tmp_path / "renamed.bin").write_bytes((tmp_path / "train.npy").read_bytes())
-    message = "has a header, but raw tokens have none; it is numpy's: use format 'npy'"
-    refused(f"renamed.bin: {message}", tmp_path, "renamed.bin", dtype="uint16")
-    refused(f"train.npy: {message}", tmp_path, "train.npy", format="raw", dtype="uint16")
-
-
-def test_other_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
+def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
+    np.save(tmp_path / "a.npy", np.array(TOKENS, "<u2"))
+    message = "a.npy: has a header, but raw tokens have none; it is numpy's: use format 'npy'"
+    refused(message, tmp_path, "a.npy", format="raw", dtype="uint16")
     np.savez(tmp_path / "a.npz", np.array(TOKENS, "<u2"))
     refused("it is a zip archive, as .npz is", tmp_path, "a.npz", dtype="uint16")
     (tmp_path / "a.bin.gz").write_bytes(gzip.compress(b"tokens"))
@@ -152,14 +140,6 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
         except CorpusError:
             continue
         assert (found.documents, found.dtype.name) == (3, "uint16")
-
-
-def test_what_is_missing_is_said(tmp_path):
-    with pytest.raises(CorpusError, match="nothing: not found"):
-        import_tokens(tmp_path / "nothing", tmp_path / "out", tokenizer="t")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match="empty: has no files of tokens"):
-        import_tokens(tmp_path / "empty", tmp_path / "out", tokenizer="t")
 
 
 def test_what_is_there_already_is_kept(tmp_path):

@@ -80,8 +80,7 @@ class SkillItEstimator(OnlineEstimator):
         assert seen.held_out is not None  # every plan asks for them
         window_WM = np.vstack([self.losses_WM, seen.held_out.losses_M])
         self.losses_WM = window_WM[-self.window :]
-        # An evaluation domain that is new has no losses of before.
-        return self._mix(np.nansum(self.losses_WM, axis=0), f"losses at step {seen.step}")
+        return self._mix(self.losses_WM.sum(axis=0), f"losses at step {seen.step}")
 
     def _mix(self, losses_M: Array, tag: str) -> Plan:
         objective_M = self.setting.objective_M
