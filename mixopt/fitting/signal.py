@@ -179,6 +179,10 @@ class LossReadiness:
 
 
 STATES = ("ready", "weak", "noise")
+WORDS = {
+    "only the ends": "only at the ends: the best are told from the worst, neighbours are not",
+    "not at all": "not at all: held-out trials are in no order that a regressor predicts",
+}
 
 
 @dataclass(frozen=True)
@@ -218,11 +222,12 @@ class FitReadiness:
         yield f"readiness of {len(self.losses)} losses: {counts}{alone}: {show}"
         if self.left_out:
             yield f"left out of the objective as noise: {grouped_names(self.left_out)}"
+        if self.objective.verdict != "ranked":
+            yield f"by the objective the mixtures are ranked {WORDS[self.objective.verdict]}"
         if self.objective.adds_nothing:
             yield (
-                "the fit adds nothing: a domain's own share ranks held-out trials as well"
-                f" (verdict on the arms: {self.objective.verdict}); recommend by it:"
-                f" fit.regressors: [{OWN_SHARE}]"
+                "the fit adds nothing: a domain's own share ranks held-out trials as well;"
+                f" recommend by it: fit.regressors: [{OWN_SHARE}]"
             )
         noisy = [one.name for one in self.losses if one.weight and one.state == "noise"]
         if not noisy:
