@@ -175,8 +175,9 @@ def _offered(
     weights, reason = choose(objective, losses_NM, predicted_NM)
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
-    spreads_M = np.maximum(losses_NM.std(axis=0), np.finfo(float).tiny)
-    spreads = dict(zip(objective.evaluation, spreads_M.tolist(), strict=True))
+    spreads_M = losses_NM.std(axis=0)
+    known_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a fold may lack what changes a metric
+    spreads = dict(zip(objective.evaluation, known_M.tolist(), strict=True))
     return objective.of("mean", shares).scaled(spreads), reason
 
 
