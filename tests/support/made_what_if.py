@@ -42,6 +42,7 @@ def some_limits() -> dict[str, Any]:
     near = {"kind": "tv", "size": 0.3, "reference": "natural", "weights": NATURAL}
     near["source"] = "constraints.radius"
     rails = {"reference": "natural", "weights": NATURAL, "targets": [1], "signs": np.ones(1)}
+    rails |= {"fixed": [None], "floors": [False]}
     return no_limits() | {
         "low": np.array([0.05, 0.0, 0.0]),
         "high": np.array([0.5, 1.0, 0.4]),
