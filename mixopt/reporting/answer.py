@@ -29,7 +29,7 @@ from mixopt.proposals import (
 )
 from mixopt.reporting.page import json_text, template
 from mixopt.reporting.terminal import as_gains, broken_by_baselines, broken_guardrails, in_order
-from mixopt.run_directory import LATER_PROPOSALS, Run
+from mixopt.run_directory import LATER_PROPOSALS, Run, phases_of
 from mixopt.system import below_branch, short_count, without_folders
 
 MAX_LOSSES = 5  # that the first screen and the terminal show
@@ -239,8 +239,11 @@ def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
     """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     found = {"yaml": {"text": weights}}
+    staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
     for tool in EXPORT_TOOLS:
         try:
+            if phases_of(run.config) is not None:
+                raise ConfigError(staged)
             text = export_mixture(
                 mixture,
                 tool,

@@ -233,7 +233,7 @@ def _corpus(run: Run) -> Section:
     """Show how much text each domain has, and where it is from."""
     corpus, config = run.corpus, run.config.corpus
     sources = {**config.domains, **config.parts, **run.config.evaluation}
-    order = sorted(corpus.evaluation, key=lambda domain: -run.natural.get(domain.name, 0.0))
+    order = sorted(corpus.evaluation, key=lambda domain: -run.inventory.get(domain.name, 0))
     rows = [_corpus_row(run, domain, sources[domain.name]) for domain in order]
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
