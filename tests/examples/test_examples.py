@@ -17,6 +17,8 @@ EXPERIMENTS = [words.split()[2] for words in COMMANDS if words.startswith("mixop
 SMALL = (
     *("corpus.max_bytes=100000", "validate.seeds=3", "validate.rounds=1", "validate.max_seeds=3"),
     *("validate.baselines=[natural]", "tracking.enabled=false"),
+    *("fit={folds: 2, regressors: [linear]}", "propose={samples: 500, bootstrap: 0}"),
+    "design={trials: 4, replicates: 1, anchors: [natural]}",
 )
 HERE = ["examples/tasks.yaml", "examples/slurm.yaml"]
 
@@ -51,7 +53,7 @@ def test_an_example_runs_to_its_recommendation(example, tmp_path, monkeypatch):
     monkeypatch.chdir(HOUSE)
     sets = [part for one in SMALL for part in ("--set", one)]
     words = [sys.executable, "-m", "mixopt", "run", example, "--out", str(tmp_path / "run")]
-    small = ["--executor", "local", "--set", "proxy.tokens=20000", *sets]
+    small = ["--set", "sweep={workers: 2}", "--set", "proxy.tokens=20000", *sets]
     done = subprocess.run([*words, *small], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "recommendation.yaml").exists()
