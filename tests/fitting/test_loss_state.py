@@ -106,7 +106,7 @@ def fit_with_tasks(names, replicates, **fields):
         (
             12,
             r"its signal is 0[.]\d\d times the noise between seeds; set objective.noise: "
-            r"noise, or",
+            r"leave_out, or",
         ),
         (1, "no regressor ranks held-out trials on it .Spearman .*; set design.replicates and"),
     ],
