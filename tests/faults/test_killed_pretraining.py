@@ -18,7 +18,10 @@ from ranks import free_port
 
 from mixopt.testing import tiny_corpus
 
-SCHEDULE = "schedule=[{step: 7, anchor: uniform}, {step: 16, weights: {code: 0.1, manual: 0.9}}]"
+SCHEDULE = (
+    "schedule={batch: 8, sequence_length: 32, stages: [{steps: 7, mixture: {code: 0.7, manual:"
+    " 0.3}}, {steps: 17, mixture: {code: 0.1, manual: 0.9}}]}"
+)
 CASES = [
     (ranks, kind, count)
     for ranks in (1, 2)
@@ -49,7 +52,8 @@ def undisturbed(config, tmp_path_factory):
 def job(config, out, ranks):
     """The command of each rank, as torchrun starts them."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    asked = command("pretrain", config, "--out", out, "--set", SCHEDULE)
+    sets = ("--set", SCHEDULE, "--set", "mixture={anchor: natural}")
+    asked = command("pretrain", config, "--out", out, *sets)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
     if ranks == 1:
         return [(asked, {})]
