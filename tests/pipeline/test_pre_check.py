@@ -280,24 +280,6 @@ def test_the_command_answers_in_json(config_path):
     }  # fmt: skip
 
 
-def test_the_kinds_of_device_that_trials_train_on_are_named(config_path, tmp_path, monkeypatch):
-    tool = tmp_path / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    names = [
-        f"GPU {n}: NVIDIA L4 (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a7{n})" for n in (0, 1)
-    ]
-    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{name}'\n" for name in names))
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = checked(config_path, "sweep={workers: null, gpus: 1}")
-    assert found.devices == ["NVIDIA L4", "NVIDIA L4"]
-    lines = found.lines(tmp_path)
-    assert "trains on:     2 x NVIDIA L4 (proxy ngram)" in lines
-    more = problems(config_path, "sweep={workers: null, gpus: 4}")
-    assert more[0].startswith("sweep.gpus: 4 for each worker, but this process sees 2 GPUs")
-
-
 def test_a_cluster_s_devices_are_not_looked_for_here(config_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     monkeypatch.syspath_prepend(str(SUPPORT))
