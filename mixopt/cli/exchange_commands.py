@@ -14,7 +14,6 @@ from mixopt.cli.options import (
     AsJson,
     Batch,
     Directory,
-    DropIncomplete,
     File,
     FullLength,
     Ignore,
@@ -25,6 +24,7 @@ from mixopt.cli.options import (
     Whole,
     app,
     directory_of,
+    left_out,
     option,
     print_json,
     say,
@@ -65,7 +65,6 @@ def import_command(
     unit: Annotated[str, option("--unit", "nats_per_token or bits_per_byte.")] = "nats_per_token",
     tolerance: Annotated[float, option("--tolerance", "How far weights may miss 1.")] = 0.01,
     ignore: Ignore = None,
-    drop_incomplete: DropIncomplete = False,
     as_json: AsJson = False,
 ) -> None:
     """Read trials, results of tasks, or tokens of other tools.
@@ -98,8 +97,7 @@ def import_command(
             key=key,
             unit=cast("Unit", unit),
             tolerance=tolerance,
-            ignore=ignore or (),
-            drop_incomplete=drop_incomplete,
+            **left_out(ignore),
         )
         trials.write(out)
         content = {"trials": len(trials), "domains": len(trials.domains)}

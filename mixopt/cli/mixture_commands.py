@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from typer import Argument
 
@@ -14,7 +14,6 @@ from mixopt.cli.options import (
     COMMAND,
     AsJson,
     Batch,
-    DropIncomplete,
     File,
     Fitted,
     FullLength,
@@ -28,6 +27,7 @@ from mixopt.cli.options import (
     Words,
     app,
     chosen_objective,
+    left_out,
     option,
     print_json,
     say,
@@ -38,7 +38,7 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
     from mixopt.mixture import Mixture
-    from mixopt.objective import Direction
+    from mixopt.objective import Direction, Scale
 
 MAX_NAME = 120  # characters of a proposal's file name
 SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
@@ -222,8 +222,10 @@ def fit_command(
         option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher"),
     ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
+    scale: Annotated[
+        str, option("--scale", "none, or spread: divide each loss by its spread.", "NAME")
+    ] = "none",
     ignore: Ignore = None,
-    drop_incomplete: DropIncomplete = False,
     trust: Trusted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -236,18 +238,17 @@ def fit_command(
     mixopt fit W.csv L.csv --backtest   replays old runs: what fewer would have picked; --out for
     its page
 
-    The unit of losses, their scale and groups of them are fields of --objective FILE.
+    The unit of losses and groups of them are fields of --objective FILE.
     """
     first, *tables = sources
     if test:
-        if out or regressor or target or objective or direction or at or backtest:
+        fitting = (out, regressor, target, objective, direction, scale != "none", at, backtest)
+        if any(fitting):
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
         from mixopt.pipeline import evaluate
         from mixopt.reporting import evaluation_text
 
-        found = evaluate(
-            first, tables, ignore=ignore or (), drop_incomplete=drop_incomplete, trust=trust
-        )
+        found = evaluate(first, tables, **left_out(ignore), trust=trust)
         print_json(found) if as_json else show(evaluation_text(found))
         return
     if first.is_dir() or first.suffix in {".yaml", ".yml"}:
@@ -259,8 +260,8 @@ def fit_command(
         "regressors": regressor or (),
         "objective": chosen_objective(target, objective),
         "direction": read_directions(direction or ()),
-        "ignore": ignore or (),
-        "drop_incomplete": drop_incomplete,
+        "scale": read_scale(scale),
+        **left_out(ignore),
     }
     if backtest:
         if at:
@@ -339,6 +340,14 @@ def read_directions(options: Sequence[str]) -> dict[str, Direction]:
         if which not in {"lower", "higher"}:
             raise ConfigError(f"--direction {name}={which}: expected {expected}")
     return cast("dict[str, Direction]", found)
+
+
+def read_scale(name: str) -> Scale:
+    """Check the name of a scale."""
+    from mixopt.config import one_of
+    from mixopt.objective import Scale
+
+    return cast("Scale", one_of("--scale", name, get_args(Scale)))
 
 
 def read_size(option: str | None) -> dict[str, float]:

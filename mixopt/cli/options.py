@@ -114,11 +114,14 @@ Batch = Annotated[
     str | None,
     Option("--batch", metavar="SxT", help="Sequences of a batch x tokens of a sequence."),
 ]
+INCOMPLETE = "incomplete"
 Ignore = Annotated[
-    list[str] | None, Option("--ignore", metavar="COLUMN", help="Ignore this column; repeatable.")
-]
-DropIncomplete = Annotated[
-    bool, Option("--drop-incomplete", help="Leave out rows that lack a number, and list them.")
+    list[str] | None,
+    Option(
+        "--ignore",
+        metavar="COLUMN|incomplete",
+        help="Ignore a column, or rows that lack a number; repeatable.",
+    ),
 ]
 AsJson = Annotated[bool, Option("--json", help="Print the answer as JSON.")]
 Trusted = Annotated[
@@ -219,3 +222,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def left_out(ignore: list[str] | None) -> dict[str, Any]:
+    """Return what `--ignore` says, as readers of tables take it."""
+    names = ignore or []
+    columns = [name for name in names if name != INCOMPLETE]
+    return {"ignore": columns, "drop_incomplete": INCOMPLETE in names}

@@ -190,6 +190,30 @@ class AnnealsConfig(Section):
         return self
 
 
+def _phase_lengths(phases: Any) -> Any:
+    """Read `[{until: 0.8}, {}]` as the share of the tokens of each phase, by name."""
+    if not isinstance(phases, list):
+        return phases
+    lengths: dict[str, float] = {}
+    start = 0.0
+    for place, phase in enumerate(phases, start=1):
+        if not isinstance(phase, dict) or not set(phase) <= {"until", "name"}:
+            raise ValueError(f"phase {place}: expected {{until: 0.8}}, and name if wanted")
+        is_last, until = place == len(phases), phase.get("until")
+        if until is None and not is_last:
+            raise ValueError(f"phase {place} does not end: give its until, as 0.8")
+        end = 1.0 if until is None else until
+        if isinstance(end, bool) or not isinstance(end, (int, float)) or not start < end <= 1:
+            raise ValueError(f"phase {place}: until has to be above {start:g} and at most 1")
+        if is_last and end != 1.0:
+            raise ValueError(f"the last phase ends at {end:g} of the training; leave until out")
+        name = str(phase.get("name", place))
+        if name in lengths:
+            raise ValueError(f"phase {name!r} is there twice: names have to differ")
+        lengths[name], start = end - start, end
+    return lengths
+
+
 def _none_if_off(rounds: Any) -> Any:
     """Read `off`, which YAML reads as false, as a list without rounds."""
     return [] if rounds is False or rounds == "off" else rounds
@@ -228,10 +252,12 @@ class DesignConfig(Section):
         description="what moves in each round: within branches, between them, all (a radius around"
         " what was found)",
     )
-    phases: dict[str, Annotated[float, Field(gt=0, lt=1)]] | None = Field(
+    phases: Annotated[
+        dict[str, Annotated[float, Field(gt=0, lt=1)]] | None, BeforeValidator(_phase_lengths)
+    ] = Field(
         None,
-        description="phases of the training by name, and their share of its tokens; each has a"
-        " mixture of its own",
+        description="phases of the training, each with a mixture of its own, by where they end:"
+        " `[{until: 0.8}, {}]`; or their share of its tokens by name",
     )
 
     @property

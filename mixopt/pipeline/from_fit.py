@@ -17,7 +17,7 @@ from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.objective import Direction, Unit
+from mixopt.objective import Direction, Scale, Unit
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -106,6 +106,7 @@ def fit_tables(
     regressors: Sequence[str] = (),
     objective: ObjectiveLike | None = None,
     direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
     at: Mapping[str, float] | None = None,
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
@@ -118,6 +119,7 @@ def fit_tables(
         regressors: Those that compete (`Trials.fit`).
         objective: What is minimised; the mean of all losses when None.
         direction: `higher` for each loss, by name or glob, of which higher is better.
+        scale: `spread` divides each loss by its standard deviation over the trials.
         at: `parameters` and `tokens` to predict at, from trials of several sizes.
         ignore: Columns that are neither weights nor losses.
         drop_incomplete: Leave out rows without all numbers.
@@ -141,6 +143,7 @@ def fit_tables(
         regressors=tuple(regressors),
         objective=objective,
         direction=direction,
+        scale=scale,
         size=at or None,
     )
     ready = readiness(fit)
@@ -157,13 +160,16 @@ def backtest_tables(
     regressors: Sequence[str] = (),
     objective: ObjectiveLike | None = None,
     direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> Backtest:
     """Replay tables (`Trials.backtest`); the arguments are those of `fit_tables`."""
     unit = _stated_unit(objective)
     trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
-    return trials.backtest(regressors=tuple(regressors), objective=objective, direction=direction)
+    return trials.backtest(
+        regressors=tuple(regressors), objective=objective, direction=direction, scale=scale
+    )
 
 
 def _stated_unit(objective: ObjectiveLike | None) -> Unit | None:

@@ -91,7 +91,7 @@ class CellTable:
         if _is_gap(cell):
             what = f"is {cell}" if cell else "is empty"
             raise TrialsError(
-                f"{where}{what}; fill it in, or leave such rows out: --drop-incomplete"
+                f"{where}{what}; fill it in, or leave such rows out: --ignore incomplete"
             )
         try:
             return float(cell)

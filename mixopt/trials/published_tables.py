@@ -69,7 +69,7 @@ def join_tables(
     try:
         check_same(left.column(found), right.column(found), str(left.path), str(right.path))
     except TrialsError as error:
-        raise TrialsError(f"{error}; leave such rows out: --drop-incomplete") from None
+        raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
     places = {name: row for row, name in enumerate(right.column(found))}
     right = right.take([places[name] for name in left.column(found)])
     if key is None:

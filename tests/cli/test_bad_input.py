@@ -134,8 +134,12 @@ ROWS = "".join(f"{n},{n / 20},{1 - n / 20}\n" for n in range(20))
 LOSSES = "index,x\n" + "".join(f"{n},{n % 7}\n" for n in range(20))
 TABLES = [
     ("index,a,b\n" + ROWS.replace("3,0.15,", "3,0.5,"), LOSSES, ["row 3: weights add up to 1.35"]),
-    ("index,a,b\n" + ROWS, LOSSES.replace(",6", ","), ["row 6: x: is empty", "--drop-incomplete"]),
-    ("index,a,b\n" + ROWS, LOSSES.replace("\n19,5", ""), ["lack '19'", "--drop-incomplete"]),
+    (
+        "index,a,b\n" + ROWS,
+        LOSSES.replace(",6", ","),
+        ["row 6: x: is empty", "--ignore incomplete"],
+    ),
+    ("index,a,b\n" + ROWS, LOSSES.replace("\n19,5", ""), ["lack '19'", "--ignore incomplete"]),
     ("index,a,b\n" + ROWS, LOSSES.replace("\n19,5", "\n20,5\n19,5"), ["lacks '20'"]),
     ("index,a,b\n" + ROWS, LOSSES.replace("\n0,0", "") + "20,1\n", ["off by one?", "--key"]),
     ("index,a,b\n" + ROWS, "index,x\n" + "".join(f"{n},2\n" for n in range(20)), ["in all 20"]),
@@ -180,7 +184,12 @@ YAML = [
     ("design: {stages: [within, all], rounds: [9]}", "2 stages and 1 rounds"),
     ("design: {stages: [inside]}", "design.stages.0: should be 'within', 'between' or 'all'"),
     ("design: {stages: [within], method: sobol}", "mixtures of method: sobol move all"),
-    ("design: {phases: {main: 0.8}}", "one phase is a training without phases"),
+    ("design: {phases: [{until: 1}]}", "phases.1: should be less than 1"),
+    ("design: {phases: [{}, {}]}", "phase 1 does not end: give its until, as 0.8"),
+    ("design: {phases: [{until: 0.5}, {until: 0.9}]}", "the last phase ends at 0.9 of the"),
+    ("design: {phases: [{until: 0.8}, {until: 0.5}, {}]}", "until has to be above 0.8"),
+    ("design: {phases: [{until: 0.8, name: a}, {name: a}]}", "names have to differ"),
+    ("design: {phases: [0.8, {}]}", "phase 1: expected {until: 0.8}"),
     ("design: {phases: {main: 0.8, end: 0.1}}", "phases: their shares add up to 0.9, not to 1"),
     ("design: {phases: {a/b: 0.8, end: 0.2}}", "phases: 'a/b': a name has no '/'"),
     ("design: {phases: {main: 2, end: 0.2}}", "phases.main: should be less than 1"),

@@ -91,7 +91,7 @@ def test_an_incomplete_row_is_named_with_what_leaves_it_out(read, missing):
 
 def test_rows_of_one_table_alone_are_left_out_if_asked_and_said(read):
     tables = (MIXTURES + "d,0.5,0.5\n", LOSSES + "e,1.0,1.0\n")
-    with pytest.raises(TrialsError, match=r"lack 'd', .* lacks 'e', .*: --drop-incomplete"):
+    with pytest.raises(TrialsError, match=r"lack 'd', .* lacks 'e', .*: --ignore incomplete"):
         read(*tables)
     found = read(*tables, drop_incomplete=True)
     assert found == read()
