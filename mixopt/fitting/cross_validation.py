@@ -98,7 +98,7 @@ def rank_correlations(left_ND: Array, right_NM: Array) -> Array:
 
 
 RESAMPLES = 200
-SURE = 0.9  # of resamples in which what adds something ranks better
+BETTER = 0.5  # of resamples; what adds something ranks better in more
 
 
 def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) -> Array:

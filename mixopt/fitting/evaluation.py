@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import TrialsError
-from mixopt.fitting.cross_validation import SURE, rmse, share_better, spearman
+from mixopt.fitting.cross_validation import BETTER, rmse, share_better, spearman
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import best_spearman, controls, replicate_spread
 from mixopt.fitting.intervals import conformal_quantile
@@ -207,7 +207,7 @@ class _Test:
                 "these runs are on another scale than the trials (a linear correction removes "
                 f"most of the error): {about}"
             )
-        if self._better is not None and self._better < SURE:
+        if self._better is not None and self._better < BETTER:
             lines.append(
                 "the fit adds nothing: a domain's own share ranks the mean of these runs as well"
                 f" (the fit is better in {self._better:.0%} of resamples)"

@@ -32,8 +32,8 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
 from mixopt.fitting.cross_validation import (
+    BETTER,
     LEVEL,
-    SURE,
     fisher,
     lower_bound,
     rank_error,
@@ -139,7 +139,7 @@ class LossReadiness:
     @property
     def adds_nothing(self) -> bool:
         """Whether own share ranks held-out trials as well as the regressor."""
-        return self.better is not None and self.better < SURE
+        return self.better is not None and self.better < BETTER
 
     @property
     def nearest(self) -> tuple[str, float] | None:
@@ -226,8 +226,8 @@ class FitReadiness:
             yield f"by the objective the mixtures are ranked {WORDS[self.objective.verdict]}"
         if self.objective.adds_nothing:
             yield (
-                "the fit adds nothing: a domain's own share ranks held-out trials as well;"
-                f" recommend by it: fit.regressors: [{OWN_SHARE}]"
+                "the fit adds nothing to a domain's own share in ranking held-out trials:"
+                f" fit.regressors: [{OWN_SHARE}] recommends by that share alone"
             )
         noisy = [one.name for one in self.losses if one.weight and one.state == "noise"]
         if not noisy:

@@ -81,7 +81,7 @@ def test_parquet_that_is_none_is_named(tmp_path):
 @pytest.mark.parametrize("missing", ["", "NaN", "nan", "NA", "null", "None", "inf"])
 def test_an_incomplete_row_is_named_with_what_leaves_it_out(read, missing):
     said = f"is {missing}" if missing else "is empty"
-    message = f"l.csv: row a: web_loss: {said}; fill it in, or leave such rows out: --drop-incom"
+    message = f"l.csv: row a: web_loss: {said}; fill it in, or leave such rows out: --ignore inc"
     with pytest.raises(TrialsError, match=message):
         read(losses=LOSSES.replace("a,1.5", f"a,{missing}"))
     found = read(losses=LOSSES.replace("a,1.5", f"a,{missing}"), drop_incomplete=True)
