@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python experiments/benchmarks/bench_auto.py
 
 Synthetic tables, trials x domains x losses. The fit is `fit_trials` with five folds, the proposal
-that for the mean of all losses with its 20 refits; the peer is the same fit of `linear`.
+that for the mean of all losses with its refits; the peer is the same fit of `linear`.
 """
 
 from __future__ import annotations
