@@ -48,9 +48,10 @@ def line(trials: Trials, count: int, seed: int) -> str:
     errors_KM, halves_KM = np.abs(seen_KM - found.losses_NM), found.high_NM - found.losses_NM
     wide = np.median(halves_KM / np.quantile(errors_KM, 0.9, axis=0))
     rank = spearman(found.objective_N, seen_KM.mean(axis=1)) or 0.0
+    cover, error = (errors_KM <= halves_KM).mean(), errors_KM.mean()
     return (
         f"| {sizes[count] / 1e6:.0f}M from {count} sizes, split {seed} | {len(test)} |"
-        f" {(errors_KM <= halves_KM).mean():.2f} | {wide:.2f} | {errors_KM.mean():.4f} | {rank:.3f} |"
+        f" {cover:.2f} | {wide:.2f} | {error:.4f} | {rank:.3f} |"
     )
 
 
