@@ -1,7 +1,7 @@
 # uv is taken from PATH, or brought into .tools by pip.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := $(UV) run --frozen
-USER_RUN := $(RUN) --no-dev --extra regressors --extra proxies --extra mlflow
+USER_RUN := $(RUN) --no-dev --extra all
 
 .PHONY: quickstart test nightly check bench gpu fuzz notebooks wheel parsers trainers test-trainers release lowest docs
 quickstart: $(UV)

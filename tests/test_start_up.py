@@ -51,7 +51,7 @@ def test_counting_experts_without_torch_says_what_to_install():
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    message = "RoutingError: mixopt.routing.RouterStats needs torch: pip install 'mixopt[proxies]'"
+    message = "RoutingError: mixopt.routing.RouterStats needs torch: pip install 'mixopt[all]'"
     assert message in ended.stderr
 
 

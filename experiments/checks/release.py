@@ -26,15 +26,10 @@ PACKAGES = {"mixopt", "mixopt_proxies", "mixopt_regressors"}
 # What each extra promises: a line that must run with nothing else installed.
 PROMISES = {
     "": "import mixopt; mixopt.Mixture({'web': 0.5, 'code': 0.5})",
-    "cli": "import mixopt.cli",
-    "regressors": "from mixopt import Trials; import sklearn, lightgbm, matplotlib",
-    "proxies": "from mixopt_proxies.decoder import DecoderProxy; import mixopt; mixopt.Corpus",
-    "pretraining": "import mixopt; mixopt.pretrain; import transformers",
-    "mlflow": "from mixopt.tracking import sync; import mlflow",
+    "cli": "import mixopt.cli; from mixopt import Trials; import sklearn, lightgbm, matplotlib",
     "ray": "from mixopt.sweeps import RayExecutor; import ray",
     "remote": "import fsspec, s3fs, gcsfs, huggingface_hub",
-    "notebooks": "import mixopt, jupyterlab, anywidget",
-    "all": "import mixopt, torch, mlflow, ray, jupyterlab, s3fs, transformers, lightgbm",
+    "all": "import mixopt, torch, datasets, mlflow, ray, s3fs, transformers, anywidget",
 }
 TYPED = '''
 from __future__ import annotations

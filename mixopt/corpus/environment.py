@@ -1,12 +1,12 @@
 """The environment corpus: real text that the installed packages ship, on any machine.
 
-Files are those of the standard library and of the packages that mixopt's extras bring, a function
-of their versions alone: whatever else is installed beside them is not looked at. Each domain takes
-its files in the order of a hash of their path until it has enough, so that no package crowds out
-the rest and few files are read. No file serves two domains that share text: half of the packages'
-Python files give docstrings, the other half code. A piece most of whose lines the domain has seen
-is dropped, and all pieces of a file (of a package, where a package's files resemble each other)
-stay on one side of the split, so that held-out text is new.
+Files are those of the standard library and of the packages that fits, proxies and MLflow need, a
+function of their versions alone: whatever else is installed beside them is not looked at. Each
+domain takes its files in the order of a hash of their path until it has enough, so that no package
+crowds out the rest and few files are read. No file serves two domains that share text: half of the
+packages' Python files give docstrings, the other half code. A piece most of whose lines the domain
+has seen is dropped, and all pieces of a file (of a package, where a package's files resemble each
+other) stay on one side of the split, so that held-out text is new.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ _LICENCE = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx", re.IGNOR
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{200,}")
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 _STATEMENT_END = re.compile(r"(;|\)\{|=>\{|\})(?=[A-Za-z_$(@.#])")
-EXTRAS = ("regressors", "proxies", "mlflow")
+# What is read beside the standard library: what these need. The order of the list is of no matter.
+EXTRA = "cli"
+PACKAGES = ("torch", "datasets", "tokenizers", "zstandard", "packaging", "psutil", "mlflow")
 STANDARD_LIBRARY = "python"
 
 _TESTS = re.compile(r"(^|/)(tests?|_tests)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
@@ -296,7 +298,7 @@ def _read(file: InstalledFile) -> str:
 
 @cache
 def installed_files(root: str = "mixopt") -> InstalledFiles:
-    """List the standard library and the packages that `root`'s extras need."""
+    """List the standard library and the packages that fits, proxies and MLflow need."""
     packages = _closure(root)
     packages.pop(_canonical(root), None)
     found = {file.path: file for file in _library_files()}
@@ -310,18 +312,19 @@ def installed_files(root: str = "mixopt") -> InstalledFiles:
 
 
 def _closure(root: str) -> dict[str, Distribution]:
-    """Return the packages that a package with its extras needs, itself among them."""
+    """Return `root` and the packages that are read, with all that they need."""
     try:
         from packaging.requirements import Requirement
 
         distribution(root)
     except (ImportError, PackageNotFoundError) as error:
         raise CorpusError(
-            f"the environment corpus needs {error.name}: pip install 'mixopt[proxies]'"
+            f"the environment corpus needs {error.name}: pip install 'mixopt[all]'"
         ) from error
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = [(_canonical(root), frozenset(EXTRAS))]
+    waiting = [(_canonical(root), frozenset({EXTRA}))]
+    waiting += [(name, frozenset[str]()) for name in PACKAGES]
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in seen:

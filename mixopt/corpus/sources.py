@@ -160,7 +160,7 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
         import datasets
     except ImportError as error:
         raise PluginError(
-            f"domain {reading.domain!r} needs datasets: pip install 'mixopt[proxies]'"
+            f"domain {reading.domain!r} needs datasets: pip install 'mixopt[all]'"
         ) from error
     path = source.one_path or str(builder_of(Path(_as_list(source.data_files)[0])))
     try:

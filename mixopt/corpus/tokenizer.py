@@ -284,7 +284,7 @@ def _fetch(name: str, file: str) -> Path | None:
         )
     except ImportError as error:
         raise PluginError(
-            f"tokenizer {name!r} needs huggingface_hub: pip install 'mixopt[proxies]'"
+            f"tokenizer {name!r} needs huggingface_hub: pip install 'mixopt[all]'"
         ) from error
     try:
         return Path(hf_hub_download(name, file))

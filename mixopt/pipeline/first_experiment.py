@@ -273,4 +273,4 @@ def _proxy() -> str:
     """Return the proxy that runs here."""
     if find_spec("torch"):
         return "decoder    # or ngram: less accurate, but takes seconds"
-    return "ngram      # decoder needs torch: pip install 'mixopt[proxies]'"
+    return "ngram      # decoder needs torch: pip install 'mixopt[all]'"

@@ -74,9 +74,7 @@ def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
         from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     except ImportError as error:
-        raise PluginError(
-            "a model of transformers needs it: pip install 'mixopt[pretraining]'"
-        ) from error
+        raise PluginError("a model of transformers needs it: pip install 'mixopt[all]'") from error
     return CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 

@@ -135,7 +135,7 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
     try:
         if importlib.util.find_spec("safetensors") is None:
             raise ConfigError(
-                "checkpoints of pretraining need safetensors: pip install 'mixopt[pretraining]'"
+                "checkpoints of pretraining need safetensors: pip install 'mixopt[all]'"
             )
         return load_pretraining(config, overrides)
     except MixoptError as error:

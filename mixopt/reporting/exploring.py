@@ -50,7 +50,7 @@ def explore(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "mixopt":
             raise
-        raise PluginError(f"explore: needs {error.name}: pip install 'mixopt[notebooks]'") from None
+        raise PluginError(f"explore: needs {error.name}: pip install 'mixopt[all]'") from None
     from mixopt.reporting.what_if import starts_of
 
     changes: dict[str, Any] = {"constraints": constraints, "inventory": inventory, "tokens": tokens}

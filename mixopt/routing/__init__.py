@@ -21,5 +21,5 @@ def __getattr__(name: str) -> object:
         return _load(name)
     except ModuleNotFoundError as error:
         raise RoutingError(
-            f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[proxies]'"
+            f"mixopt.routing.{name} needs {error.name}: pip install 'mixopt[all]'"
         ) from error

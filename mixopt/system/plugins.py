@@ -37,14 +37,7 @@ METHODS: dict[PluginKind, tuple[str, ...]] = {
     "executor": ("start", "states", "cancel", "close"),
     "exporter": ("write",),
 }
-EXTRAS: dict[PluginKind, str] = {
-    "proxy": "proxies",
-    "regressor": "regressors",
-    "estimator": "regressors",
-    "model": "proxies",
-    "executor": "cli",
-    "exporter": "cli",
-}
+NEED_TORCH: tuple[PluginKind, ...] = ("proxy", "model")
 
 _ELSEWHERE = "the package that has it, or name its folder in PYTHONPATH"
 
@@ -60,7 +53,8 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
         found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
     except ImportError as error:
         missing = error.name or str(error)
-        hint = _ELSEWHERE if ":" in name else f"'mixopt[{EXTRAS[kind]}]'"
+        extra = "all" if kind in NEED_TORCH else "cli"
+        hint = _ELSEWHERE if ":" in name else f"'mixopt[{extra}]'"
         raise PluginError(f"{kind} {name!r} needs {missing}: pip install {hint}") from error
     _check_methods(kind, name, found)
     return found

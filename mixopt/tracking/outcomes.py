@@ -317,7 +317,7 @@ def sync(
     """
     path = Path(directory)
     if importlib.util.find_spec("mlflow") is None:
-        raise ConfigError("sync: needs MLflow: pip install 'mixopt[mlflow]'")
+        raise ConfigError("sync: needs MLflow: pip install 'mixopt[all]'")
     check_own(path)
     given, experiment = _destination(path, uri, trust=trust)
     server = LOCAL if given is None else str(ServerUri(given))

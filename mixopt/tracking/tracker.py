@@ -150,7 +150,7 @@ class Tracker:
 
     def _begin(self) -> None:
         if importlib.util.find_spec("mlflow") is None:
-            self.complain("MLflow is not installed: pip install 'mixopt[mlflow]'")
+            self.complain("MLflow is not installed: pip install 'mixopt[all]'")
             return
         uri = None if self._uri is None else self._uri.given
         try:

@@ -302,7 +302,7 @@ def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
         tracker.start("sweep", {})
         tracker.end("sweep")
     assert len(warnings) == 1
-    assert "pip install 'mixopt[mlflow]'" in warnings[0]
+    assert "pip install 'mixopt[all]'" in warnings[0]
 
 
 def test_disabled_tracking_writes_nothing(tmp_path):
