@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,41 +70,28 @@ OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "
 
 
 @dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
+class Page:
+    """The blocks of a page that are run here."""
 
-    page: str
-    language: str
-    text: str
-    number: int
+    name: str
+    blocks: list[tuple[str, str]]
 
-    def __str__(self) -> str:
-        return f"{self.page}-{self.number}-{self.language or 'text'}"
-
-
-def blocks() -> Iterator[Block]:
-    """Yield all blocks of all pages."""
-    pages = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
-    for path in sorted(pages):
-        page = path.relative_to(PROJECT).as_posix()
-        found = FENCE.findall(path.read_text(encoding="utf-8"))
-        yield from (Block(page, kind, text, n) for n, (_, kind, text) in enumerate(found))
+    def of(self, language: str) -> list[str]:
+        """Return the blocks in a language."""
+        return [text for kind, text in self.blocks if kind == language]
 
 
-def is_elsewhere(block: Block) -> bool:
-    """Return whether another test runs a block."""
-    return any(
-        block.page.startswith(page) and block.language in languages.split()
-        for page, languages in ELSEWHERE
-    )
-
-
-HERE = [block for block in blocks() if not is_elsewhere(block)]
-
-
-def here(*languages: str) -> list[Any]:
-    """Return the parameters of a test of the blocks in a language."""
-    return [pytest.param(b, id=str(b)) for b in HERE if b.language in languages]
+def pages(language: str) -> list[Any]:
+    """Return the pages with blocks in a language that no other test runs."""
+    paths = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
+    shown = []
+    for path in sorted(paths):
+        name = path.relative_to(PROJECT).as_posix()
+        found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
+        away = {k for (page, kinds) in ELSEWHERE for k in kinds.split() if name.startswith(page)}
+        if language not in away and language in dict(found):
+            shown.append(pytest.param(Page(name, found), id=name))
+    return shown
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +111,6 @@ def inside(folder, monkeypatch) -> Path:
     return folder
 
 
-def test_every_block_has_a_language_that_is_run_or_shows_text():
-    known = {"python", "sh", "yaml", "json", "text", ""}
-    assert [str(block) for block in blocks() if block.language not in known] == []
-
-
-def test_the_tests_that_the_tables_name_are_there():
-    named = [*ELSEWHERE.values(), *PARSED.values()]
-    assert [name for name in named if not (PROJECT / name).exists()] == []
-    pages = {page for page, _ in ELSEWHERE} | PARSED.keys() | GIVEN.keys()
-    assert [page for page in pages if not (PROJECT / page).exists()] == []
-
-
 @pytest.mark.nightly
 def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
     done = load_run(folder / "runs" / "mine")
@@ -148,15 +122,16 @@ def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epoc
     assert (done.path / "report.html").exists()
 
 
-@pytest.mark.parametrize("block", here("yaml"))
-def test_a_configuration_is_read_by_its_loader(block, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", pages("yaml"))
+def test_the_configurations_of_a_page_are_read_by_their_loader(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("hand.yaml").write_text("{web: 0.5, code: 0.3, books: 0.2}")
-    content = yaml.safe_load(block.text)
-    of_a_job = block.page.startswith(PRETRAININGS)
-    full = pretraining_with(content) if of_a_job else experiment_with(content)
-    Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
-    (load_pretraining if of_a_job else load_config)("block.yaml")
+    of_a_job = page.name.startswith(PRETRAININGS)
+    for text in page.of("yaml"):
+        content = yaml.safe_load(text)
+        full = pretraining_with(content) if of_a_job else experiment_with(content)
+        Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
+        (load_pretraining if of_a_job else load_config)("block.yaml")
 
 
 def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
@@ -193,13 +168,14 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("block", here("python"))
-def test_a_program_runs(block, inside):
-    names: dict[str, Any] = {"__name__": "example"}
-    if block.page in GIVEN:
-        names |= globals()[GIVEN[block.page]]()
-    text = block.text.replace(*SMALLER.get(block.page, ("", "")))
-    exec(compile(text, str(block), "exec"), names)
+@pytest.mark.parametrize("page", pages("python"))
+def test_the_programs_of_a_page_run(page, inside):
+    for text in page.of("python"):
+        names: dict[str, Any] = {"__name__": "example"}
+        if page.name in GIVEN:
+            names |= globals()[GIVEN[page.name]]()
+        small = text.replace(*SMALLER.get(page.name, ("", "")))
+        exec(compile(small, page.name, "exec"), names)
 
 
 def model_with_experts() -> dict[str, Any]:
@@ -217,27 +193,13 @@ def model_with_experts() -> dict[str, Any]:
     }
 
 
-def stored_corpus() -> dict[str, Any]:
-    """Publish the run's corpus to a store; return the names that loading code begins with."""
-    from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
-
-    assert (
-        mixopt(
-            "export", "runs/mine", "--to", "corpus", "--out", "memory://bucket/corpora/first"
-        ).code
-        == 0
-    )
-    begun = {"MixtureDataset": MixtureDataset, "MixtureSampler": MixtureSampler}
-    return begun | {"MixtureLoader": MixtureLoader, "weights": [0.5, 0.3, 0.2]}
-
-
 @pytest.mark.nightly
-@pytest.mark.parametrize("block", here("sh"))
-def test_the_commands_work(block, inside):
-    for line in block.text.replace("\\\n", " ").splitlines():
+@pytest.mark.parametrize("page", pages("sh"))
+def test_the_commands_of_a_page_work(page, inside):
+    for line in "\n".join(page.of("sh")).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
-            works(words, block.page)
+            works(words, page.name)
 
 
 def works(words: list[str], page: str) -> None:
@@ -273,23 +235,6 @@ def parse(words: list[str]) -> None:
             context, [*context._protected_args, *context.args]
         )
         context = command.make_context(name, list(words), parent=context)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "mixopt export runs/mine --nope",
-        "mixopt nope",
-        "make nope",
-        "pip install 'mixopt[nope]'",
-        "python experiments/benchmarks/bench_auto.py --nope",
-        "torchrun -m mixopt pretrain a.yaml --nope",
-        "nope",
-    ],
-)
-def test_a_line_that_cannot_work_is_found(line):
-    with pytest.raises(Exception, match="nope"):  # typer's own errors have no stable home
-        works(shlex.split(line), "docs/corpora.md")
 
 
 def makefile() -> str:

@@ -78,23 +78,8 @@ def test_a_fit_of_one_target_is_not_taken_for_one_of_all(tmp_path):
         assert load_fit(out).propose().objective == every.objective.describe()
 
 
-def test_what_is_fitted_by_default_can_be_proposed_from_by_default(tmp_path):
-    proposal = Trials.from_csv(*write_tables(tmp_path, rows=16)).fit().propose()
-    assert sum(proposal.mixture.values()) == pytest.approx(1)
-
-
-def test_a_token_budget_that_no_mixture_meets_is_an_error_before_anything_is_trained(
-    config_path, tmp_path
-):
-    text = config_path.read_text() + "constraints: {max_epochs: 1}\n"
-    config_path.write_text(text.replace("propose: {", "propose: {target_tokens: 1e12, "))
-    with pytest.raises(InfeasibleError, match="max_epochs"):
-        steps.run(config_path, tmp_path / "run")
-    assert not (tmp_path / "run" / "trials").exists()
-
-
-@pytest.mark.parametrize("epochs", [0.5, 4.0])
-def test_a_token_budget_is_infeasible_exactly_when_the_tokens_do_not_suffice(epochs):
+def test_a_token_budget_is_infeasible_exactly_when_the_tokens_do_not_suffice():
+    epochs = 4.0
     inventory = {"web": 600, "code": 300, "books": 100}
     config = ConstraintsConfig(max_epochs=epochs)
     fits = Constraints.from_config(config, inventory, int(1000 * epochs))
@@ -124,17 +109,16 @@ def test_the_same_seed_gives_the_same_names_and_mixtures():
     assert [t.mixture for t in one] != [t.mixture for t in other]
 
 
-CAPS = (2.0, 1.33, 1.14)  # times the natural share; all feasible
+CAP = 1.14  # times the natural share; feasible
 SHARES = 1.0 / np.arange(1, 18)  # 17 domains, the largest of 29% and the smallest of 1.7%
 
 
-@pytest.mark.parametrize("usage", CAPS)
-def test_a_design_under_tight_caps_has_all_its_mixtures(usage):
+def test_a_design_under_tight_caps_has_all_its_mixtures():
     natural = Mixture.from_array([f"d{n}" for n in range(17)], SHARES / SHARES.sum())
     config = DesignConfig(
-        method="sobol", rounds=[64], max_usage=usage, anchors=[], replicates=0, minimum=0.0
+        method="sobol", rounds=[64], max_usage=CAP, anchors=[], replicates=0, minimum=0.0
     )
     trials = make_design(config, natural, None, seed=0)
     weights_ND = np.array([trial.mixture.array for trial in trials])
     assert len({trial.mixture for trial in trials}) == 64
-    assert (weights_ND <= usage * natural.array + 1e-9).all()
+    assert (weights_ND <= CAP * natural.array + 1e-9).all()

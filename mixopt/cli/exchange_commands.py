@@ -359,7 +359,6 @@ def verify_command(
 
 
 def _verified(directory: Path, *, deep: bool, trust: bool) -> list[CheckedPart]:
-    """Check a directory by what it is of: a pretraining, a run, or a fit of tables."""
     from mixopt.pipeline import verify_fit_folder
     from mixopt.pretraining import is_pretraining, verify_pretraining
     from mixopt.run_directory import load_run, verify_run

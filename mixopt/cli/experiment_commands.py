@@ -116,7 +116,6 @@ def check_command(
 
 
 def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) -> list[object]:
-    """Count the domains, and write an inventory."""
     import yaml
 
     from mixopt.config import load_config
@@ -146,7 +145,6 @@ def _check_own(source: Path, trust: bool) -> None:
 
 
 def _stop(problems: Sequence[str], *, as_json: bool) -> NoReturn:
-    """Print each problem, and exit with code 2."""
     if as_json:
         print_json({"problems": list(problems)})
     for problem in problems:
@@ -250,16 +248,11 @@ def status_command(
 
 
 def _print_status(directory: Path, trust: bool, as_json: bool) -> None:
-    from mixopt.pipeline import failed_trials, status, status_lines
+    from mixopt.pipeline import status, status_lines
     from mixopt.run_directory import load_run
 
-    run = load_run(directory, trust=trust)
-    found = status(run)
-    if as_json:
-        print_json({**found, "failed": failed_trials(run)})
-        return
-    for line in status_lines(found):
-        show(line)
+    found = status(load_run(directory, trust=trust))
+    print_json(found) if as_json else show("\n".join(status_lines(found)))
 
 
 def _print_runs(folder: Path, trust: bool, as_json: bool) -> None:
@@ -285,20 +278,16 @@ def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
 
 
 def _print_log(directory: Path, trial: str, lines: int | None, trust: bool, as_json: bool) -> None:
-    from mixopt.pipeline import find_log, log_lines, missing_log
+    from mixopt.pipeline import find_log, log_lines
     from mixopt.run_directory import load_run
 
-    run = load_run(directory, trust=trust)
-    log = find_log(run, trial)
+    log = find_log(load_run(directory, trust=trust), trial)
     if as_json:
-        content = None if log is None else list(log_lines(log, lines))
-        print_json({"trial": trial, "log": log and str(log), "lines": content})
-    elif log is None:
-        show(missing_log(run, trial))
-    else:
-        say(f"{log}:")
-        for line in log_lines(log, lines):
-            show_as_is(line)
+        print_json({"trial": trial, "log": str(log), "lines": list(log_lines(log, lines))})
+        return
+    say(f"{log}:")
+    for line in log_lines(log, lines):
+        show_as_is(line)
 
 
 @app.command("stop")

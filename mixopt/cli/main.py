@@ -51,7 +51,6 @@ def defect_line(error: BaseException) -> str:
 
 
 def _log(error: BaseException) -> str:
-    """Return the log's path, or why there is none."""
     try:
         handle, path = tempfile.mkstemp(prefix="mixopt-", suffix=".log")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:

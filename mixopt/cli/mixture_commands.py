@@ -37,6 +37,7 @@ from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
+    from mixopt.fitting import Backtest
     from mixopt.mixture import Mixture
     from mixopt.objective import Direction, Scale
 
@@ -240,15 +241,19 @@ def fit_command(
 
     The unit of losses and groups of them are fields of --objective FILE.
     """
+    from mixopt.pipeline import read_tables
+
     first, *tables = sources
     if test:
         fitting = (out, regressor, target, objective, direction, scale != "none", at, backtest)
         if any(fitting):
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
-        from mixopt.pipeline import evaluate
+        from mixopt.pipeline import load_fit
         from mixopt.reporting import evaluation_text
 
-        found = evaluate(first, tables, **left_out(ignore), trust=trust)
+        fit = load_fit(first, trust=trust)
+        unseen = read_tables(tables, unit=fit.objective.unit, **left_out(ignore))
+        found = fit.evaluate(unseen)
         print_json(found) if as_json else show(evaluation_text(found))
         return
     if first.is_dir() or first.suffix in {".yaml", ".yml"}:
@@ -256,23 +261,25 @@ def fit_command(
             f"fit: {first}: give tables, W.csv and L.csv; an experiment is fitted by mixopt run"
             " CONFIG --until fit, and tested with --test W.csv L.csv"
         )
+    if backtest and at:
+        raise ConfigError("fit: --backtest compares runs within their sizes; leave out --at")
+    if out is None and not backtest:
+        raise ConfigError("fit: tables need --out DIR, for the fit")
+    goal = chosen_objective(target, objective)
     given: dict[str, Any] = {
         "regressors": regressor or (),
-        "objective": chosen_objective(target, objective),
+        "objective": goal,
         "direction": read_directions(direction or ()),
         "scale": read_scale(scale),
-        **left_out(ignore),
     }
-    if backtest:
-        if at:
-            raise ConfigError("fit: --backtest compares runs within their sizes; leave out --at")
-        _replay(sources, out, given, as_json)
+    unit = None if goal is None or isinstance(goal, tuple) else goal.stated_unit
+    trials = read_tables(sources, unit=unit, **left_out(ignore))
+    if backtest or out is None:
+        _print_backtest(trials.backtest(**given), out, as_json)
         return
-    if out is None:
-        raise ConfigError("fit: tables need --out DIR, for the fit")
     from mixopt.pipeline import fit_tables
 
-    fit, ready = fit_tables(sources, out, at=read_size(at), **given)
+    fit, ready = fit_tables(trials, out, at=read_size(at), **given)
     for note in fit.trials.notes:
         say(f"fit: {note}")
     command = f"mixopt propose {out}{' --trust' if ':' in fit.name else ''}"
@@ -286,11 +293,9 @@ def fit_command(
     show(f"{COMMAND}{command}")
 
 
-def _replay(sources: list[Path], out: Path | None, given: dict[str, Any], as_json: bool) -> None:
-    from mixopt.pipeline import backtest_tables
+def _print_backtest(found: Backtest, out: Path | None, as_json: bool) -> None:
     from mixopt.reporting import backtest_text, write_backtest
 
-    found = backtest_tables(sources, **given)
     print_json(found.to_json()) if as_json else show(backtest_text(found))
     if out is not None:
         write_backtest(found, out / "backtest.html")
@@ -298,7 +303,6 @@ def _replay(sources: list[Path], out: Path | None, given: dict[str, Any], as_jso
 
 
 def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
-    """Read `NAME=VALUE,NAME=VALUE`."""
     found: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = part.rpartition("=")

@@ -365,7 +365,6 @@ def unusable_names(
 
 
 def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
-    """Find names of domains that cannot be those of a corpus's folders."""
     for name in names:
         first, _, inner = str(name).partition("/")
         taken = first in RESERVED or {"train", "validation"} & set(inner.split("/"))

@@ -51,7 +51,6 @@ def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> A
 
 
 def _add(found: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
-    """Add a domain, or all that are below a branch."""
     inner = value if isinstance(value, Mapping) else {}
     own = [name for name in inner if name in fields]
     parts = {n: one for n, one in inner.items() if n not in fields and isinstance(one, Mapping)}
@@ -91,7 +90,6 @@ def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str
 
 
 def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Path]:
-    """Return the files of a source whose columns are read."""
     given = source.get("data_files") or source.get("path") or []
     patterns = [given] if isinstance(given, str) else list(given)
     if "data_files" in source and root is not None:
@@ -112,7 +110,6 @@ def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Pa
 
 
 def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]:
-    """Return the combinations of values in a file, each of which has to be there."""
     import polars as pl
 
     try:

@@ -345,7 +345,6 @@ def _faults(config: Config) -> Iterable[Fault]:
 
 
 def _design_faults(config: Config) -> Iterable[Fault]:
-    """Find phases that a proxy does not know, and stages of domains that do not nest."""
     proxy, names = config.proxy, list(config.corpus.domains)
     if config.design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format):
         is_counting = proxy.name == "ngram"
@@ -358,7 +357,6 @@ def _design_faults(config: Config) -> Iterable[Fault]:
 
 
 def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[Fault]:
-    """Find sources that are no domain, and a base that is no mixture of the others."""
     place, names = ("design", "anneals"), list(domains)
     for name in anneals.sources:
         if name not in names:
@@ -373,7 +371,6 @@ def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[F
 
 
 def _objective_faults(config: Config) -> Iterable[Fault]:
-    """Find what cannot be right of tasks' names, and of the objective over all losses."""
     for name, task in ({} if config.tasks is None else config.tasks.sets).items():
         for kind, given in (("task", name), ("family", task.family)):
             fault = None if given is None else name_fault(given)
@@ -395,7 +392,6 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
 
 
 def _pattern_faults(config: Config) -> Iterable[Fault]:
-    """Find names and globs of limits that choose nothing, and globs that disagree."""
     limits, rails = config.constraints, config.constraints.guardrails
     domains = list(config.corpus.domains)
     sums = limits.branch_bounds(domains)
@@ -416,7 +412,6 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
 
 
 def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault]:
-    """Find fields of a trainer of one's own that are missing, unknown, or for another proxy."""
     given = proxy.command_fields
     if proxy.name != COMMAND:
         for name in given:
@@ -434,7 +429,6 @@ def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault
 
 
 def _start_faults(config: Config) -> Iterable[Fault]:
-    """Find what cannot be right of what trials begin with."""
     proxy, rails = config.proxy, config.constraints.guardrails
     if proxy.name == CONTINUED and proxy.start is None:
         message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
@@ -449,7 +443,6 @@ def _start_faults(config: Config) -> Iterable[Fault]:
 
 
 def _text_faults(config: Config) -> Iterable[Fault]:
-    """Find domains and targets without text, and tokens that the run's tokenizer did not make."""
     corpus, own = config.corpus, config.proxy.name == COMMAND
     sources = {**corpus.sources, **config.evaluation}
     tokens = next((name for name, source in sources.items() if source.is_tokens), None)
@@ -484,7 +477,6 @@ def _text_faults(config: Config) -> Iterable[Fault]:
 
 
 def _epoch_faults(config: Config) -> Iterable[Fault]:
-    """Find runs whose epochs cannot be limited or simulated."""
     most, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
     if most is None and config.constraints.max_epochs is not None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"

@@ -37,7 +37,6 @@ MARGIN = 0.02
 
 
 def _twice(names: Sequence[str]) -> str | None:
-    """Return a name that is given twice."""
     return next((name for name in names if names.count(name) > 1), None)
 
 
@@ -287,7 +286,6 @@ class DesignConfig(Section):
         return self.planned_rounds[0]
 
     def _set(self, **values: Any) -> None:
-        """Replace fields of a section that is still being made."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

@@ -127,6 +127,11 @@ class ObjectiveConfig(Section):
         """Names and globs of the minimised losses."""
         return [pattern for _, pattern, _ in _patterns(self)]
 
+    @property
+    def stated_unit(self) -> Literal["nats_per_token", "bits_per_byte"] | None:
+        """The unit, if it was given."""
+        return self.unit if "unit" in self.model_fields_set else None
+
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
         kinds = ("target", "mean", "worst", "families")
@@ -260,7 +265,6 @@ def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
 
 
 def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    """Find losses that are in two families, and families that have none."""
     place = ("objective", "families")
     for name, owners in _owners(config, evaluation).items():
         if len(owners) > 1:
@@ -289,7 +293,6 @@ def _owners(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, lis
 
 
 def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the weights inside each family."""
     owners = _owners(config, evaluation)
     return {
         family: {n: w for n, w in _weights(inner.mean, evaluation).items() if family in owners[n]}

@@ -131,6 +131,5 @@ def drawn_mixture(run: Path, names: Sequence[str], until: int | None) -> dict[st
 
 
 def _read(file: Path, shape: type[Any]) -> Any:
-    """Read a JSON file of a run."""
     missing = ConfigError(f"{file}: not found; {_WHAT}")
     return read_json(file, shape, error=ConfigError, missing=lambda: missing)

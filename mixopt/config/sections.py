@@ -256,7 +256,6 @@ def dump_sections(values: Any) -> Any:
 
 
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return what a file has, and the line of each field."""
     if path.suffix.lower() in _DATA and path.exists():
         raise ConfigError(
             f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
@@ -327,7 +326,6 @@ def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
 
 
 def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a section, by the names that a file has."""
     return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
@@ -353,7 +351,6 @@ def _as_written(
 
 
 def _plain(annotation: Any) -> Any:
-    """Strip `None` and metadata from an annotation."""
     if get_origin(annotation) in (dict, list, tuple, None):
         return annotation
     inner = [one for one in get_args(annotation) if one is not NoneType]

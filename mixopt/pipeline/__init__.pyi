@@ -13,8 +13,6 @@ from .first_experiment import (
     start_experiment as start_experiment,
 )
 from .from_fit import (
-    backtest_tables as backtest_tables,
-    evaluate as evaluate,
     fit_tables as fit_tables,
     load_fit as load_fit,
     predict as predict,
@@ -25,10 +23,8 @@ from .from_fit import (
 )
 from .run_status import (
     Stopped as Stopped,
-    failed_trials as failed_trials,
     find_log as find_log,
     log_lines as log_lines,
-    missing_log as missing_log,
     status as status,
     status_lines as status_lines,
     status_of_folder as status_of_folder,

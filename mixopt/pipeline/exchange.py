@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from mixopt.trials import ITEMS
 
 BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
 ONE_STAGE = "main:rest"
-PHASES = "phases"  # field of a proposal, and of what is known of a mixture
+PHASES = "phases"  # of what is known of a mixture: that of each
 STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
 SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # of right answers, in lm-eval
 PIECES = 8  # constant stages in place of a linear one, which no trainer has
@@ -82,11 +82,8 @@ def export(
             raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
         schedule = Schedule.from_file(source)
         given = _given(schedule.domains, inventory, paths, sample_tokens)
-        linear = [
-            schedule.starts[k + 1] - schedule.starts[k]
-            for k, stage in enumerate(schedule.stages)
-            if stage.to is not None
-        ]
+        steps = zip(schedule.stages, itertools.pairwise(schedule.starts), strict=False)
+        linear = [end - start for stage, (start, end) in steps if stage.to is not None]
         return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
     mixture, known = _known_mixture(source, inventory is None, trust=trust)
     if PHASES in known:
@@ -132,10 +129,10 @@ def schedule_of(
     if inventory is not None:
         sizes = read_inventory(inventory, own.domains)
     sequences, length = _batch(batch)
-    planned = _stages(stages, whole, own, trust=trust)
     if PHASES in known and stages == ONE_STAGE:
-        phases, cells = known[PHASES]
-        planned = _by_phase(phases, cells, whole)
+        planned = list(_by_phase(known["lengths"], known[PHASES], whole))
+    else:
+        planned = _stages(stages, whole, own, trust=trust)
     return Schedule(
         stages=tuple(planned),
         batch=sequences,
@@ -165,20 +162,19 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Raises:
         TrialsError: A file of neither form, two files of one run, or a run without a metric.
     """
-    paths = [Path(file) for file in files]
-    names = _run_names(paths)
-    rows = {name: _metrics(path) for name, path in zip(names, paths, strict=True)}
-    if len(rows) < len(paths):
-        double = next(name for name in names if names.count(name) > 1)
-        raise TrialsError(f"import: two files are of the run {double!r}; give one file a run")
+    rows: dict[str, dict[str, float]] = {}
+    for name, path in zip(_run_names(paths := [Path(file) for file in files]), paths, strict=True):
+        if name in rows:
+            raise TrialsError(f"import: two files are of the run {name!r}; give one file a run")
+        rows[name] = _metrics(path)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     for name, row in rows.items():
         if lacking := [column for column in columns if column not in row]:
             raise TrialsError(f"import: the run {name!r} has no {lacking[0]}, which others have")
     with io.StringIO(newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["trial", *columns])
-        writer.writerows([name, *(row[c] for c in columns)] for name, row in rows.items())
+        writer = csv.DictWriter(text, ["trial", *columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"trial": name, **row} for name, row in rows.items())
         write_text(Path(out), text.getvalue())
     return len(rows), sum(not column.startswith(ITEMS) for column in columns)
 
@@ -187,15 +183,17 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     if len(paths) == 1:
         return [paths[0].absolute().parent.name]
     parts = [path.absolute().parts for path in paths]
-    first = next(k for k, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1)
+    first = next(
+        (k for k, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), -1
+    )
     return [one[first].removesuffix(".json") for one in parts]
 
 
 def _metrics(path: Path) -> dict[str, float]:
     content = read_json(path, error=TrialsError)
-    results = content.get("results") if isinstance(content, dict) else None
-    tasks = content.get("tasks") if isinstance(content, dict) else None
-    if isinstance(tasks, list):
+    content = content if isinstance(content, dict) else {}
+    results = content.get("results")
+    if isinstance(tasks := content.get("tasks"), list):
         results = {one["task_name"]: one["metrics"] for one in tasks if "task_name" in one}
     if not isinstance(results, dict) or not all(isinstance(m, dict) for m in results.values()):
         raise TrialsError(
@@ -256,27 +254,27 @@ def _known_mixture(
     source: Path, with_sizes: bool, *, mixture: Mixture | None = None, trust: bool
 ) -> tuple[Mixture, dict[str, Any]]:
     """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
-    phases = None
+    note, phases = "", None
     if source.is_dir():
         run, folder = load_run(source, trust=trust), source
-        note, parts = "", parts_of(run)
+        parts = parts_of(run)
         if mixture is None:
-            result, note = run.outcome.result, run.outcome.note
-            mixture, phases = result.mixture, result.phases
+            note, mixture = run.outcome.note, run.outcome.result.mixture
+            phases = run.outcome.result.phases
     else:
-        phases = None if mixture is not None else _phases_of(source, read_yaml(source))
-        mixture, parts = mixture or Mixture.from_file(source), parts_in(source)
-        folder, note = source.parent, ""
-    cells = mixture
-    if phases is not None:
-        mixture = phases.whole(cells)
-        if parts:
-            raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
-    known = _known(folder, trust=trust, with_sizes=with_sizes)
+        folder, parts = source.parent, parts_in(source)
+        if mixture is None:
+            mixture, content = Mixture.from_file(source), read_yaml(source)
+            if isinstance(content, dict):
+                phases = read_phases(StateFields(content, str(source), MixtureError))
+    known = {**_known(folder, trust=trust, with_sizes=with_sizes), "note": note}
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
-    by_phase = {} if phases is None else {PHASES: (phases, cells)}
-    return spread_out(mixture, parts), known | {"note": note} | by_phase
+    if phases is None:
+        return spread_out(mixture, parts), known
+    if parts:
+        raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
+    return phases.whole(mixture), {**known, PHASES: phases.split(mixture), "lengths": phases}
 
 
 def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, Any]:
@@ -307,7 +305,6 @@ def _given(
     paths: Path | None,
     sample_tokens: str | None,
 ) -> dict[str, Any]:
-    """Return what is given, read."""
     found: dict[str, Any] = {}
     if inventory is not None:
         names = domains or list(_by_domain(inventory, None, "a number of tokens"))
@@ -343,7 +340,6 @@ def _batch(text: str) -> tuple[int, int]:
 
 
 def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[Stage]:
-    """Read the stages, whose lengths add up."""
     parts = [part.split(":", 2) for part in text.split(",")]
     lengths = _lengths([part[1] if len(part) > 1 else "" for part in parts], tokens)
     found = []
@@ -360,47 +356,33 @@ def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[St
     return found
 
 
-def _phases_of(source: Path, content: Mapping[str, Any] | None) -> Phases | None:
-    """Return the phases of a file of a mixture, where it has some."""
-    if not isinstance(content, dict):
-        return None
-    return read_phases(StateFields(content, str(source), MixtureError))
-
-
-def _by_phase(phases: Phases, cells: Mixture, tokens: int) -> list[Stage]:
-    """Return a stage for each phase."""
-    ends = [0, *(round(end * tokens) for end in itertools.accumulate(phases.values()))]
-    return [
-        Stage(mixture=mixture, tokens=ends[k + 1] - ends[k], name=name)
-        for k, (name, mixture) in enumerate(phases.split(cells).items())
-    ]
+def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> Iterator[Stage]:
+    ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
+    for (name, mixture), (start, end) in zip(
+        mixtures.items(), itertools.pairwise(ends), strict=True
+    ):
+        yield Stage(mixture=mixture, tokens=end - start, name=name)
 
 
 def _lengths(texts: Sequence[str], tokens: int) -> list[int]:
     given = [None if text.strip() == "rest" else _length(text, tokens) for text in texts]
     left = tokens - sum(length for length in given if length is not None)
-    if given.count(None) > 1:
-        raise ConfigError("--stages: 'rest' is given twice; only one stage can take the rest")
-    if None in given and left <= 0:
+    rests = given.count(None)
+    if rests > 1 or (left <= 0 if rests else left != 0):
         raise ConfigError(
-            f"--stages: the others use all {tokens:,} tokens; nothing is left for 'rest'"
-        )
-    if None not in given and left:
-        what = "a gap" if left > 0 else "an overlap"
-        raise ConfigError(
-            f"--stages: the sum is {tokens - left:,} of {tokens:,} tokens, {what}"
-            f" of {abs(left):,}; set one length to 'rest'"
+            f"--stages: the lengths given add up to {tokens - left:,} of {tokens:,} tokens, and"
+            f" {rests} stages take the rest; give lengths that add up, or one stage 'rest' tokens"
         )
     return [left if length is None else length for length in given]
 
 
 def _length(text: str, tokens: int) -> int:
-    part = text.strip().removesuffix("%")
+    part = text.strip()
     try:
-        number = float(part)
+        number = float(part.removesuffix("%"))
     except ValueError:
         raise ConfigError(f"--stages: {text!r} is not a length; {STAGE_FORM}") from None
-    length = tokens * number / 100 if text.strip().endswith("%") else number
+    length = tokens * number / 100 if part.endswith("%") else number
     if not 1 <= length <= 1e18:
         raise ConfigError(f"--stages: {text!r} is less than one token")
     return round(length)

@@ -21,7 +21,7 @@ from mixopt.pipeline.experiment_cost import (
     planned_arms,
     proxy_parameters,
     scoring_cost,
-    shortage_line,
+    shortage_lines,
     training_parts,
     trial_speed,
     written_bytes,
@@ -99,7 +99,7 @@ class Check:
             facts.append((part.part, f"{count} trials, {short_count(part.tokens)} tokens each"))
         facts.append(("total", self._total()))
         if self.scoring is not None:
-            facts.append(("scores", self.scoring.describe()))
+            facts.append(("scores", str(self.scoring)))
         facts += [("arms", line) for line, _ in planned_arms(self.config).values()]
         facts.append(("trains on", self._place()))
         if costs.seconds is not None:
@@ -176,7 +176,7 @@ def check(
         out: Its run directory, whose prepared corpus is used where there is one.
         source: The file that messages name.
         probe: Whether to tell the speed of a trial here: of a decoder on CPUs from that of matrix
-            products, else by training for a second.
+            products, else as the proxy measures it.
         validates: Whether the run will validate, for its costs.
 
     Returns:
@@ -203,7 +203,6 @@ def check(
         *_source_checks(config, is_sized=is_sized),
         partial(check_token_unit, config),
         partial(Objective.from_config, config.aim, config.losses),
-        partial(_check_guardrails, config),
         partial(_check_design, config, sizes),
     )
     for one in checks:
@@ -216,9 +215,8 @@ def check(
     parts = training_parts(config, validates=validates)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
-    if probe and not problems and proxy is not None and getattr(proxy, "is_probed", True):
-        rate, counted = trial_speed(config, proxy, sizes.vocab_size, devices)
-        parameters = parameters or counted
+    if probe and not problems and proxy is not None:
+        rate = trial_speed(config, proxy, sizes.vocab_size, devices)
     written = written_bytes(parts, sizes, config.corpus.domains)
     costs = Costs(parts, parameters, rate, len(devices), written, evaluation_tokens(config))
     return Check(config, problems, warnings, sizes, costs, devices, scoring)
@@ -226,7 +224,6 @@ def check(
 
 @contextmanager
 def _noted(problems: list[MixoptError]) -> Iterator[None]:
-    """Note what a check raises."""
     try:
         yield
     except MixoptError as error:
@@ -234,7 +231,6 @@ def _noted(problems: list[MixoptError]) -> Iterator[None]:
 
 
 def _checked_proxy(config: Config) -> Proxy:
-    """Build the proxy, which checks its options."""
     from mixopt.trials import make_proxy
 
     name = config.proxy.name
@@ -253,7 +249,6 @@ def _checked_proxy(config: Config) -> Proxy:
 
 
 def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], object]]:
-    """Yield checks of the tokenizer and of the first documents, or of a prepared corpus."""
     from mixopt.corpus import check_prepared, check_tokenizer_name
 
     corpus = config.corpus
@@ -288,7 +283,6 @@ def _check_source(config: Config, name: str, source: SourceConfig, *, is_sized: 
 
 
 def _shared_text(config: Config) -> Iterator[str]:
-    """Warn of files that are text of more than one domain."""
     from mixopt.corpus import shared_files
 
     corpus = config.corpus
@@ -318,15 +312,7 @@ def check_token_unit(config: Config) -> None:
         )
 
 
-def _check_guardrails(config: Config) -> None:
-    only = type(config.constraints)(guardrails=config.constraints.guardrails)
-    guardrails = _limits(config.model_copy(update={"constraints": only}), None).guardrails
-    if guardrails is not None:
-        guardrails.margins(config.losses)
-
-
 def _check_design(config: Config, sizes: KnownSizes) -> None:
-    """Check that the constraints can be met, and that the design has enough mixtures."""
     from mixopt.trials import design_constraints, make_design
 
     known, natural = _as_far_as_known(config, sizes)
@@ -338,9 +324,9 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
             trials = make_design(known.design, natural, constraints, config.seed)
             mixtures = len({trial.mixture for trial in trials})
     except InfeasibleError:
-        if sizes.is_exact or sizes.inventory is None:
-            raise
-        return
+        if sizes.basis == "estimated":
+            return
+        raise
     check_folds(config, mixtures)
 
 
@@ -388,7 +374,6 @@ def _limits(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
 
 
 def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
-    """Name the device of each worker; find a requested GPU that is not here."""
     from mixopt.sweeps import worker_devices
 
     request, device = config.sweep, config.proxy.device
@@ -424,25 +409,21 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
             "sizes in bytes are converted at 4 bytes per token until the text is prepared;"
             " constraints that depend on them are checked then"
         )
-    short = None
-    with suppress(MixoptError):  # a problem already
+    known, natural = _as_far_as_known(config, sizes)
+    try:
+        limits = _limits(known, inventory)
         if inventory is not None and sizes.sample is not None:
-            natural = _by_phase(config, Mixture.natural(inventory))
-            largest = largest_weights(config, natural, _limits(config, inventory))
-            short = shortage_line(config, sizes.sample, inventory, largest)
-    if short is not None:
-        yield short
-    known, _ = _as_far_as_known(config, sizes)
+            largest = largest_weights(config, natural, limits)
+            yield from shortage_lines(config, sizes.sample, inventory, largest)
+    except MixoptError:
+        return  # a problem already
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
     most, phases = config.constraints.usual_epochs, phases_of(config)
     full = FullRun(tokens, config.propose.target_tokens, most, phases)
     for name, weights in config.validation.baselines.items():
         if inventory is None and weights is None:
             continue
-        line = None
-        with suppress(MixoptError):  # limits are a problem already, a baseline is when it is made
+        with suppress(MixoptError):  # a problem when it is made
             mixture = known_baseline(name, weights, full)
-            if mixture is not None:
-                line = baseline_breaks(name, mixture, _limits(known, inventory))
-        if line is not None:
-            yield line
+            if mixture is not None and (line := baseline_breaks(name, mixture, limits)):
+                yield line

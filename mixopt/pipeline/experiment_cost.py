@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,9 +15,6 @@ from mixopt.config import DomainConfig, chosen_losses
 from mixopt.corpus import (
     BYTES,
     Corpus,
-    Domain,
-    TokenShards,
-    TokenWriter,
     counted_tokens,
     known_vocabulary,
     plain_name,
@@ -29,7 +25,7 @@ from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture, Phases
 from mixopt.run_directory import PREPARE, Run
 from mixopt.system import one_blas_thread, share_text, short_count
-from mixopt.trials import Proxy, Training, Trial
+from mixopt.trials import Proxy, Training
 
 if TYPE_CHECKING:
     from mixopt.config import Config, SourceConfig
@@ -49,11 +45,6 @@ class KnownSizes:
     sample: dict[str, int] | None
     basis: Basis
     vocab_size: int
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether what follows from the sizes can be refused."""
-        return self.basis in ("stated", "prepared")
 
 
 def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
@@ -92,12 +83,10 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
 
 
 def _size(source: SourceConfig, rate: float) -> int:
-    """Return the stated size of a whole domain in tokens."""
     return source.tokens or max(1, round((source.bytes or 0) * rate))
 
 
 def _prepared(run: Run) -> Corpus | None:
-    """Return the corpus of a run, where it is of this configuration."""
     recorded = run.log.records.get(PREPARE.name)
     if recorded is None or not (run.path / "corpus" / "index.json").exists():
         return None
@@ -131,11 +120,17 @@ class Costs:
     written: dict[str, int]
     evaluation: float = 0.0  # of a trial, in tokens of training that take as long
 
+    def _sums(self, more: float) -> Range:
+        return (
+            sum(part.least * (part.tokens + more) for part in self.parts),
+            sum(part.most * (part.tokens + more) for part in self.parts),
+        )
+
     @property
     def tokens(self) -> tuple[int, int]:
         """Training tokens of all trials, at least and at most."""
-        least = sum(part.least * part.tokens for part in self.parts)
-        return least, sum(part.most * part.tokens for part in self.parts)
+        least, most = self._sums(0)
+        return int(least), int(most)
 
     @property
     def flops(self) -> Range | None:
@@ -150,17 +145,19 @@ class Costs:
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * self.workers
-        least = sum(part.least * (part.tokens + self.evaluation) for part in self.parts)
-        most = sum(part.most * (part.tokens + self.evaluation) for part in self.parts)
+        least, most = self._sums(self.evaluation)
         return least / rate, most / rate
+
+
+def _evaluations(config: Config) -> int:
+    every, trained = config.proxy.eval_every, config.proxy.tokens
+    return math.ceil(trained / every) if every else 1
 
 
 def evaluation_tokens(config: Config) -> float:
     """Return how many tokens of training take as long as the held-out losses of a trial."""
-    proxy = config.proxy
     domains = len({**config.corpus.sources, **config.evaluation})
-    times = math.ceil(proxy.tokens / proxy.eval_every) if proxy.eval_every else 1
-    return domains * proxy.eval_tokens * times / FORWARD
+    return domains * config.proxy.eval_tokens * _evaluations(config) / FORWARD
 
 
 def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
@@ -179,18 +176,21 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
 
 
 def written_bytes(
-    parts: tuple[TrainingPart, ...], sizes: KnownSizes, sources: Mapping[str, SourceConfig]
+    parts: Sequence[TrainingPart], sizes: KnownSizes, sources: Mapping[str, SourceConfig]
 ) -> dict[str, int]:
     """Return about how many bytes a run writes, by folder or file."""
     width = 2 if sizes.vocab_size <= 1 << 16 else 4
-    sample = sizes.sample or {}
     # A trainer's own data has a size and no text here.
-    tokens = sum(n for name, n in sample.items() if name not in sources or sources[name].has_text)
-    corpus = {"corpus": width * tokens} if tokens else {}
+    here = {
+        n: size
+        for n, size in (sizes.sample or {}).items()
+        if n not in sources or sources[n].has_text
+    }
     held = sum(part.most for part in parts if part.part == VALIDATION)
     trials = sum(part.most for part in parts) - held
-    validation = {VALIDATION: RESULT_BYTES * held} if held else {}
-    return {**corpus, "trials": RESULT_BYTES * trials, **validation, "report": REPORT_BYTES}
+    found = {"corpus": width * sum(here.values()), "trials": RESULT_BYTES * trials}
+    found |= {VALIDATION: RESULT_BYTES * held, "report": REPORT_BYTES}
+    return {name: size for name, size in found.items() if size}
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,7 @@ class ScoringCost:
     times: int
     share: float
 
-    def describe(self) -> str:
-        """Say what it is in a line."""
+    def __str__(self) -> str:
         times = "once" if self.times == 1 else f"{self.times} times"
         tasks = "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
         return (
@@ -221,14 +220,11 @@ def scoring_cost(config: Config) -> ScoringCost | None:
     size = sum(len((one.context + one.continuation).encode()) for items in sets for one in items)
     is_bytes = plain_name(config.corpus.tokenizer) == BYTES
     tokens = size if is_bytes else math.ceil(size / BYTES_PER_TOKEN)
-    every, trained = config.proxy.eval_every, config.proxy.tokens
-    times = math.ceil(trained / every) if every else 1
-    share = tokens * times / FORWARD / trained
+    times = _evaluations(config)
+    share = tokens * times / FORWARD / config.proxy.tokens
     return ScoringCost(len(sets), sum(map(len, sets)), tokens, times, share)
 
 
-PROBE_SECONDS = 1.0  # that the last of the growing trainings takes, at least
-FIRST_TOKENS, TIMES, CORPUS_TOKENS = 10_000, 4, 200_000
 PRODUCT_SECONDS = 0.1
 PRODUCT_SHARE = 0.7  # of that speed, about, is reached by decoders from 0.1M to 60M weights
 
@@ -241,14 +237,17 @@ def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
 
 def trial_speed(
     config: Config, proxy: Proxy, vocab_size: int, devices: Sequence[str]
-) -> tuple[float, int | None]:
-    """Return the tokens a second of a trial here, and the weights that it had if it was trained."""
+) -> float | None:
+    """Return the tokens a second of a trial here; None where the proxy does not say."""
     flops: Any = getattr(proxy, "flops_per_token", None)
     if callable(flops) and set(devices) == {"cpu"}:
-        return estimated_speed(flops(vocab_size)), None
+        return estimated_speed(flops(vocab_size))
+    measured: Any = getattr(proxy, "tokens_per_second", None)
+    if not callable(measured):
+        return None
     request = config.proxy
     training = Training(request.tokens, eval_tokens=request.eval_tokens, device=request.device)
-    return measured_speed(proxy, vocab_size, training)
+    return float(measured(vocab_size, training))
 
 
 def estimated_speed(flops_per_token: float) -> float:
@@ -264,54 +263,25 @@ def estimated_speed(flops_per_token: float) -> float:
     return PRODUCT_SHARE * 2 * products * len(side) ** 3 / seconds / flops_per_token
 
 
-def measured_speed(proxy: Proxy, vocab_size: int, training: Training) -> tuple[float, int | None]:
-    """Measure the tokens a second of a trial here; return also the weights that it had."""
-    own: Any = getattr(proxy, "tokens_per_second", None)
-    if callable(own):
-        return float(own(vocab_size, training)), None
-    trial, tokens = Trial("probe", Mixture({"any": 1.0}), seed=0), FIRST_TOKENS
-    with tempfile.TemporaryDirectory(prefix="mixopt-probe-") as folder:
-        corpus = _random_corpus(Path(folder), vocab_size)
-        while True:
-            tokens = min(tokens, training.tokens)
-            start = time.perf_counter()
-            short = replace(training, tokens=tokens, eval_tokens=min(training.eval_tokens, 4_096))
-            (result,) = proxy.train([trial], corpus, short, lambda _: None)
-            seconds = time.perf_counter() - start
-            if seconds >= PROBE_SECONDS or tokens == training.tokens:
-                return result.tokens / max(seconds, 1e-9), result.parameters
-            tokens *= TIMES
-
-
-def _random_corpus(folder: Path, vocab_size: int) -> Corpus:
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    with TokenWriter(folder / "any", dtype=dtype, tokenizer="random") as writer:
-        tokens = np.random.default_rng(0).integers(0, vocab_size, CORPUS_TOKENS)
-        writer.write(tokens, documents=1, bytes=CORPUS_TOKENS)
-    shards = TokenShards.open(folder / "any")
-    return Corpus(folder, (Domain("any", shards, shards),), (), "random", vocab_size, "random", {})
-
-
-def shortage_line(
+def shortage_lines(
     config: Config,
     sample: Mapping[str, int],
     inventory: Mapping[str, int],
     most: Mapping[str, float],
-) -> str | None:
-    """Name the domains of whose sample a trial may read too much; None if there are none."""
+) -> Iterator[str]:
+    """Name the domains of whose sample a trial may read too much, in a line if there are some."""
     corpus = config.corpus
     here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
     found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
     short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
-    if not short:
-        return None
-    names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
-    more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
-    return (
-        f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more often"
-        " than the full run; prepare more text, lower proxy.tokens, or cap these domains in"
-        " constraints.bounds"
-    )
+    if short:
+        names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
+        more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
+        yield (
+            f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more"
+            " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"
+            " in constraints.bounds"
+        )
 
 
 def _shortage(
@@ -323,12 +293,11 @@ def _shortage(
     tokens, target = config.proxy.tokens, config.propose.target_tokens
     epochs = weight * tokens / sample
     if config.proxy.simulate_epochs and target is not None:
-        needed = min(inventory * min(tokens / target, 1.0), weight * tokens)
-        too_often = needed > 1.01 * sample  # rounding to whole steps moves it by less
+        needed, is_often = min(inventory * min(tokens / target, 1.0), weight * tokens), True
     else:
         needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
-        too_often = epochs > OFTEN and needed > 1.01 * sample
-    if not too_often:
+        is_often = epochs > OFTEN
+    if not is_often or needed <= 1.01 * sample:  # rounding to whole steps moves it by less
         return None
     short = short_count(round(needed))
     return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"

@@ -141,7 +141,6 @@ def _cells(domain: FoundDomain, column: str) -> dict[str, DomainConfig]:
 
 
 def _fields(domain: FoundDomain) -> dict[str, Any]:
-    """Return the fields of a domain as a file has them."""
     fields: dict[str, Any] = {"path": _one_or_list(domain.paths)}
     if domain.validation:
         fields["validation"] = _one_or_list(domain.validation)
@@ -270,7 +269,6 @@ def _tokenizer(total: int) -> str:
 
 
 def _proxy() -> str:
-    """Return the proxy that runs here."""
     if find_spec("torch"):
         return "decoder    # or ngram: less accurate, but takes seconds"
     return "ngram      # decoder needs torch: pip install 'mixopt[all]'"

@@ -163,7 +163,6 @@ def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
 
 
 def _check_apart(places: Sequence[Path]) -> None:
-    """Refuse text that would be in two domains."""
     seen: dict[Path, Path] = {}
     for place in places:
         if (twice := seen.setdefault(place.resolve(), place)) is not place:
@@ -220,7 +219,6 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[Spli
 
 
 def _split_file(place: Path, file: Path) -> SplitFile:
-    """Tell which domain and split a file is of by the names of it and its folders."""
     own_name = _stem(file) if place == file else place.resolve().name
     folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
     named = [folder for folder in folders if folder.lower() not in SPLITS]
@@ -277,7 +275,6 @@ def _text_column(found: FirstRows) -> str | None:
 
 
 def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
-    """Say which files are of formats that nothing here reads, a line a suffix."""
     by_suffix: dict[str, list[Path]] = {}
     for file in files:
         by_suffix.setdefault(file.suffix, []).append(file)

@@ -7,12 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from mixopt.config import (
-    ObjectiveConfig,
-    RiskConfig,
-    one_of,
-    read_inventory,
-)
+from mixopt.config import RiskConfig, one_of, read_inventory
 from mixopt.corpus import Corpus, tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
@@ -41,7 +36,7 @@ from mixopt.run_directory import (
 from mixopt.system import check_links, checked_as, read_yaml, steady_progress, visible_files
 
 if TYPE_CHECKING:
-    from mixopt.fitting import Backtest, Fit, FitReadiness
+    from mixopt.fitting import Fit, FitReadiness
     from mixopt.trials import Trials
 
 FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
@@ -100,7 +95,7 @@ def read_tables(
 
 
 def fit_tables(
-    paths: Sequence[str | Path],
+    trials: Trials,
     out: str | Path,
     *,
     regressors: Sequence[str] = (),
@@ -108,37 +103,21 @@ def fit_tables(
     direction: Mapping[str, Direction] | None = None,
     scale: Scale = "none",
     at: Mapping[str, float] | None = None,
-    ignore: Sequence[str] = (),
-    drop_incomplete: bool = False,
 ) -> tuple[Fit, FitReadiness]:
-    """Fit tables, and write the fit and the trials to a folder, from which proposals are made.
-
-    Args:
-        paths: Tables (`read_tables`).
-        out: The folder.
-        regressors: Those that compete (`Trials.fit`).
-        objective: What is minimised; the mean of all losses when None.
-        direction: `higher` for each loss, by name or glob, of which higher is better.
-        scale: `spread` divides each loss by its standard deviation over the trials.
-        at: `parameters` and `tokens` to predict at, from trials of several sizes.
-        ignore: Columns that are neither weights nor losses.
-        drop_incomplete: Leave out rows without all numbers.
+    """Fit trials (`Trials.fit`), and write both to a folder, from which proposals are made.
 
     Returns:
         The fit, and how well its losses tell mixtures apart.
 
     Raises:
         RunError: The folder is a run directory.
-        TrialsError: A table that cannot be read or fitted.
-        ConfigError: An argument that cannot be right.
+        ConfigError: An argument that cannot be right, or an objective that is noise.
     """
     from mixopt.fitting import readiness
 
     out = Path(out)
     if (out / "config.yaml").exists():
         raise RunError(f"{out}: is a run directory; use another --out")
-    unit = _stated_unit(objective)
-    trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
     fit = trials.fit(
         regressors=tuple(regressors),
         objective=objective,
@@ -152,30 +131,6 @@ def fit_tables(
     trials.with_targets(fit.targets).write(out / "trials.parquet")
     fit.save(out / "fit")
     return fit, ready
-
-
-def backtest_tables(
-    paths: Sequence[str | Path],
-    *,
-    regressors: Sequence[str] = (),
-    objective: ObjectiveLike | None = None,
-    direction: Mapping[str, Direction] | None = None,
-    scale: Scale = "none",
-    ignore: Sequence[str] = (),
-    drop_incomplete: bool = False,
-) -> Backtest:
-    """Replay tables (`Trials.backtest`); the arguments are those of `fit_tables`."""
-    unit = _stated_unit(objective)
-    trials = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
-    return trials.backtest(
-        regressors=tuple(regressors), objective=objective, direction=direction, scale=scale
-    )
-
-
-def _stated_unit(objective: ObjectiveLike | None) -> Unit | None:
-    """Return the unit that an objective of a file states."""
-    is_stated = isinstance(objective, ObjectiveConfig) and "unit" in objective.model_fields_set
-    return objective.unit if is_stated and isinstance(objective, ObjectiveConfig) else None
 
 
 def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
@@ -206,21 +161,6 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
         f"{directory}: contains no fit; make one: mixopt run CONFIG --out {directory}, or"
         f" mixopt fit W.csv L.csv --out {directory}"
     )
-
-
-def evaluate(
-    directory: str | Path,
-    paths: Sequence[str | Path],
-    *,
-    ignore: Sequence[str] = (),
-    drop_incomplete: bool = False,
-    trust: bool = False,
-) -> dict[str, Any]:
-    """Test a fit on runs that it has not seen, from tables (`read_tables`, `Fit.evaluate`)."""
-    fit = load_fit(directory, trust=trust)
-    unit = fit.objective.unit
-    unseen = read_tables(paths, unit=unit, ignore=ignore, drop_incomplete=drop_incomplete)
-    return fit.evaluate(unseen)
 
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:
@@ -427,7 +367,7 @@ def _freed(
     return replace(request, constraints=request.constraints.frozen_but(free, reference, name))
 
 
-def parts_of(run: Run) -> dict[str, dict[str, float]]:
+def parts_of(run: Run) -> Parts:
     """Return the shares of the parts of each mixed domain of a run, as they were prepared."""
     mixed, corpus = run.config.corpus.mixed, run.path / "corpus"
     if not mixed:
@@ -450,15 +390,13 @@ def with_parts(found: Answer, run: Run) -> Answer:
     return replace(found, provenance={**found.provenance, PARTS: parts}) if parts else found
 
 
-def parts_in(file: Path) -> dict[str, dict[str, float]]:
+def parts_in(file: Path) -> Parts:
     """Return what the mixed domains of the file of an answer are made of."""
-    content = read_yaml(file, error=MixtureError)
-    about = content.get("provenance") if isinstance(content, dict) else None
-    parts = about.get(PARTS, {}) if isinstance(about, dict) else {}
+    content: Any = read_yaml(file, error=MixtureError)
+    for name in ("provenance", PARTS):
+        content = content.get(name) if isinstance(content, dict) else None
     where = f"{file}: provenance.{PARTS}"
-    found: dict[str, dict[str, float]] = checked_as(
-        dict[str, dict[str, float]], parts, where, MixtureError
-    )
+    found: Parts = checked_as(dict[str, dict[str, float]], content or {}, where, MixtureError)
     return found
 
 
@@ -478,21 +416,18 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
     sources = run.config.corpus.sources
     if not (run.path / "corpus").exists():
         return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
-    found: dict[str, Any] = {n: size for n, size in run.inventory.items() if n not in parts}
-    for name in parts:
-        whole = run.corpus.provenance["mixed"][name]["whole"]
-        found |= {part: sources[part].tokens or whole[part]["tokens"] for part in parts[name]}
-    return found
+    whole = {name: size for name, size in run.inventory.items() if name not in parts}
+    made = _wholes(run, parts)
+    return whole | {part: sources[part].tokens or one["tokens"] for part, one in made.items()}
 
 
 def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
     """Return mean tokens of a document with those of parts in the place of mixed domains."""
-    found = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
-    for name in parts:
-        whole = run.corpus.provenance["mixed"][name]["whole"]
-        found |= {
-            part: one["tokens"] / one["documents"]
-            for part, one in whole.items()
-            if one["documents"]
-        }
-    return found
+    means = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
+    made = {name: one for name, one in _wholes(run, parts).items() if one["documents"]}
+    return means | {name: one["tokens"] / one["documents"] for name, one in made.items()}
+
+
+def _wholes(run: Run, parts: Parts) -> dict[str, dict[str, Any]]:
+    mixed = run.corpus.provenance["mixed"] if parts else {}
+    return {part: one for name in parts for part, one in mixed[name]["whole"].items()}

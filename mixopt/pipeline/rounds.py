@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline.from_fit import fit_of
 from mixopt.run_directory import repetition_of, usable_trials
 from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
@@ -19,7 +17,6 @@ from mixopt.trials import Trial, TrialResult, Trials, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config
-    from mixopt.fitting import Fit
     from mixopt.proposals import Batch
     from mixopt.run_directory import Run
 
@@ -190,14 +187,12 @@ def planned_trials(run: Run) -> int:
 
 
 def _recorded(run: Run) -> tuple[list[Trial], _Record]:
-    """Return the trials of the rounds that are noted, and the record."""
     record = _read_record(run.path)
     trials = read_design(run.path / "design.parquet")
     return [trial for trial in trials if trial.round <= len(record.rounds)], record
 
 
 def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list[Trial]:
-    """Return the trials of a batch, numbered after those before."""
     from mixopt.trials import trial_seeds
 
     first = sum(run.config.design.planned_rounds[:number])
@@ -212,7 +207,6 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
 
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
-    """Check that enough trials finished to choose a round by."""
     least = run.config.fit.folds
     finished = len(set(table.finished.mixtures))
     if finished >= least:
@@ -234,37 +228,3 @@ def _chosen_by(config: Config) -> dict[Literal["objective", "fit"], dict[str, An
 
 def _short(value: dict[str, Any]) -> str:
     return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
-
-
-SURE = 2.33  # standard errors by which squared errors must grow, 99% of one side
-
-
-def worse_round(run: Run, fit: Fit) -> str | None:
-    """Fit a run without its last round; say where that predicts the earlier trials better."""
-    done = fit.trials
-    last = max(done.table["round"].to_list())
-    if last == 0:
-        return None
-    earlier = done.table.filter(done.table["round"] < last)
-    before = fit_of(run, Trials(earlier, done.domains, done.targets))
-    return worse_text(before, fit, "the trials of the last round")
-
-
-def worse_text(before: Fit, after: Fit, what: str) -> str | None:
-    """Say that further runs made held-out predictions of the earlier trials worse; else None."""
-    from mixopt.fitting import OBJECTIVE
-
-    known, squares = before.trials.table["trial"].to_list(), []
-    for fit in (before, after):
-        rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
-        rows = rows.filter(rows["trial"].is_in(known))
-        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
-    more_N = squares[1] - squares[0]
-    if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
-        return None
-    errors = [float(np.sqrt(one_N.mean())) for one_N in squares]
-    return (
-        f"with {what} the fit predicts the earlier trials worse on held-out folds (error"
-        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, or far from where"
-        " the law holds"
-    )

@@ -16,7 +16,6 @@ import numpy as np
 
 from mixopt.errors import MixoptError, RunError, did_you_mean
 from mixopt.pipeline.rounds import planned_trials
-from mixopt.pipeline.trial_training import prefix_progress
 from mixopt.reporting import headline_of
 from mixopt.run_directory import STEPS, SWEEP, VALIDATE, Run, Step, load_run
 from mixopt.sweeps import (
@@ -47,11 +46,10 @@ from mixopt.system import (
 )
 from mixopt.trials import TrialResult
 
-MAX_WORKERS, MAX_REASONS, MAX_NODES = 16, 5, 20  # that have a line each
+MAX_WORKERS, MAX_REASONS = 16, 5  # that have a line each
 MAX_NAMED = 3  # trials that a reason names
 MAX_REASON = 300  # characters
 NAME_WIDTH = 9  # columns of a step's name
-LOG = "log.txt"
 MAX_LINE = 1 << 16  # bytes of a log
 LOCAL = "local"  # the executor whose work ends with its owner
 
@@ -80,23 +78,24 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
     for record in sorted(folder.glob("*/config.yaml")):
         if not (record.parent / "steps.json").exists():
             continue
-        entry: dict[str, Any] = {"run": record.parent.name}
         try:
-            one = status(load_run(record.parent, trust=trust))
+            state, answer = _in_short(status(load_run(record.parent, trust=trust)))
         except MixoptError as error:
-            found.append({**entry, "state": "unreadable", "answer": str(error)})
-            continue
-        last = next((n for n, s in one["steps"].items() if s["state"] != "done"), None)
-        state = "done" if last is None else f"{last}: {one['steps'][last]['state']}"
-        counts = ", ".join(_counts(one["steps"][last])) if last else ""
-        answer = (one["recommendation"] or {}).get("headline", counts)
-        found.append({**entry, "state": state, "answer": answer})
+            state, answer = "unreadable", str(error)
+        found.append({"run": record.parent.name, "state": state, "answer": answer})
     if not found:
         raise RunError(
             f"{folder}: has no config.yaml, and no run in it; create it with mixopt run CONFIG"
             f" --out {folder}"
         )
     return found
+
+
+def _in_short(found: dict[str, Any]) -> tuple[str, str]:
+    """Return the first step that is not done, and what is known of it or of the answer."""
+    step, entry = next((s for s in found["steps"].items() if s[1]["state"] != "done"), ("", {}))
+    answer = (found["recommendation"] or {}).get("headline", ", ".join(_counts(entry)))
+    return (f"{step}: {entry['state']}" if step else "done"), answer
 
 
 def status_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -119,26 +118,20 @@ def _step_status(run: Run, step: Step) -> dict[str, Any]:
     if fault:
         entry["fault"] = fault
     if step.trains:
-        entry |= _trials(run, step, entry["state"])
-    if step is SWEEP and (prefix := prefix_progress(run)) is not None:
-        entry["prefix"] = prefix
+        entry |= _trials(run, step, state)
     return entry
 
 
-def _trials(run: Run, step: Step, step_state: str) -> dict[str, Any]:
+def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
-    folder, is_running = step.trial_folder(run.path), step_state == "running"
-    # What outlives its owner, or never had one, has no one else to speak for it.
-    alone = step_state in {"interrupted", "waiting"} and folder.is_dir()
-    left = left_running(run, folder) if alone else []
-    workers = read_progress(folder) if is_running else left
+    folder, is_running = step.trial_folder(run.path), state == "running"
     found: dict[str, Any] = {}
+    workers: Sequence[Beat] = read_progress(folder) if is_running else ()
+    # What outlives its owner, or never had one, has no one else to speak for it.
+    if state in {"interrupted", "waiting"} and folder.is_dir():
+        workers = _left_running(run, folder, found)
     if (folder / GROUPS).exists():
-        found = _counted(run, step, workers)
-    if alone and (unknown := not_asked(run)) is not None:
-        found["not_asked"] = unknown
-    if left:
-        found["going_on"] = len(left)
+        found |= _counted(run, step, workers)
     if workers:
         found["running"] = sum(len(group.trials) for group in workers)
         found["workers"] = [group.to_json() for group in workers]
@@ -159,18 +152,15 @@ def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
     total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
     results = [read_entry(path)[1] for path in step.trial_files(run.path)]
     finished = sum(result.status == "finished" for result in results)
-    counts = {"trials": total, "ended": len(results), "finished": finished}
-    found: dict[str, Any] = {**counts, "failed": len(results) - finished}
+    found: dict[str, Any] = {"trials": total, "ended": len(results), "finished": finished}
+    found["failed"] = len(results) - finished
     if reasons := _failures(results):
         found["reasons"] = reasons
     attempts = read_attempts(folder)
-    if attempts or workers:
-        found |= sweep_totals(attempts, workers)
-    return found
+    return found | (sweep_totals(attempts, workers) if attempts or workers else {})
 
 
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """Return why trials failed or diverged, the most frequent reason first."""
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda one: one.trial):
         if result.status != "finished":
@@ -185,43 +175,38 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     ]
 
 
-def left_running(run: Run, folder: Path) -> list[Beat]:
-    """Return what still runs of a sweep without an owner; nothing if unknown, or not trusted."""
-    request = run.config.sweep
+def _left_running(run: Run, folder: Path, found: dict[str, Any]) -> list[Beat]:
+    """Return what still runs of a sweep without an owner; a foreign record's cluster isn't asked.
+
+    Counts it in `found`, or says there that nobody was asked.
+    """
+    request, left = run.config.sweep, []
     if not run.is_foreign:
         with suppress(MixoptError):
             ask = partial(going_on, request, folder)
-            return within(f"sweep.executor: {request.executor}", ask)
-    return []
-
-
-def not_asked(run: Run) -> str | None:
-    """Say that a cluster was not asked, since only the directory's record names it."""
-    name = run.config.sweep.executor
-    if not run.is_foreign or name == LOCAL:
-        return None
-    return (
-        f"{name}: was not asked what still runs, because only the directory's own record names it;"
-        f" if you trust whoever made it, add --trust"
-    )
+            left = within(f"sweep.executor: {request.executor}", ask)
+    elif request.executor != LOCAL:
+        found["not_asked"] = (
+            f"{request.executor}: was not asked what still runs, because only the directory's own"
+            " record names it; if you trust whoever made it, add --trust"
+        )
+    if left:
+        found["going_on"] = len(left)
+    return left
 
 
 def _first_line(found: dict[str, Any]) -> Iterator[str]:
     if found["recommendation"] is not None:
-        yield found["recommendation"]["headline"]
-        yield ""
+        yield from (found["recommendation"]["headline"], "")
         return
     for step, entry in found["steps"].items():
         if entry["state"] == "running":
-            yield f"{step}: {', '.join(_counts(entry)) or 'running'}"
-            yield ""
+            yield from (f"{step}: {', '.join(_counts(entry)) or 'running'}", "")
         elif entry["state"] == "interrupted":
-            yield f"{step}: interrupted; resume it with: {entry['resume']}"
-            yield ""
+            yield from (f"{step}: interrupted; resume it with: {entry['resume']}", "")
 
 
 def _counts(entry: dict[str, Any]) -> Iterator[str]:
-    """Give the trials that have ended, and the time left in full."""
     if entry.get("trials"):
         yield f"{entry['ended']} of {entry['trials']} trials"
     if entry.get("left"):
@@ -235,11 +220,9 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
     if not entry.get("trials"):
         return
     yield f"{entry['ended']} of {entry['trials']} trials"
-    if entry["ended"] > entry["finished"]:
-        yield f"{entry['ended'] - entry['finished']} failed or diverged"
-    for name in ("running", "lost", "retried"):
-        if entry.get(name):
-            yield f"{entry[name]} {name}"
+    if entry["failed"]:
+        yield f"{entry['failed']} failed or diverged"
+    yield from (f"{entry[n]} {n}" for n in ("running", "lost", "retried") if entry.get(n))
     if entry.get("tokens_per_second"):
         yield f"{short_count(entry['tokens_per_second'])} tokens/s"
     if entry.get("left"):
@@ -249,8 +232,6 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
 def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
     if "fault" in entry:
         yield f"{entry['fault']}; mixopt verify {path} names the command that repairs it"
-    if (prefix := entry.get("prefix")) is not None:
-        yield f"prefix: {prefix['step']:,} of {prefix['steps']:,} steps"
     if tasks := entry.get("going_on"):
         words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
         who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
@@ -261,12 +242,17 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
     if hours := hours_line(entry):
         yield hours
     if len(entry.get("nodes", ())) > 1 or entry.get("lost"):
-        yield from _node_lines(entry["nodes"])
-    workers = entry.get("workers", ())
-    for number, worker in enumerate(workers[:MAX_WORKERS], start=1):
-        yield f"worker {number}: {_worker_words(worker)}"
-    if len(workers) > MAX_WORKERS:
-        yield f"and {len(workers) - MAX_WORKERS} more workers; --json lists all"
+        yield from _shown(list(map(_node_line, entry["nodes"])), MAX_WORKERS, "nodes")
+    workers = [
+        f"worker {k}: {_worker_words(one)}" for k, one in enumerate(entry.get("workers", ()), 1)
+    ]
+    yield from _shown(workers, MAX_WORKERS, "workers")
+
+
+def _shown(lines: Sequence[str], most: int, kind: str) -> Iterator[str]:
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"and {len(lines) - most} more {kind}; --json lists all"
 
 
 def hours_line(entry: dict[str, Any]) -> str:
@@ -284,25 +270,22 @@ def _hours(value: float) -> str:
 
 
 def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]:
-    for reason in reasons[:MAX_REASONS]:
-        names, state = reason["trials"], reason["status"]
+    lines = []
+    for reason in reasons:
+        names, text = reason["trials"], reason["reason"][:MAX_REASON]
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        text = reason["reason"][:MAX_REASON]
-        yield f"{len(names)} {state}: {text} ({', '.join(names[:MAX_NAMED])}{more})"
-    if len(reasons) > MAX_REASONS:
-        yield f"and {len(reasons) - MAX_REASONS} other reasons; --json lists all"
+        named = f"{', '.join(names[:MAX_NAMED])}{more}"
+        lines.append(f"{len(names)} {reason['status']}: {text} ({named})")
+    yield from _shown(lines, MAX_REASONS, "reasons")
     if reasons:
         yield f"log: mixopt status {path} --logs {reasons[0]['trials'][0]}"
 
 
-def _node_lines(nodes: Sequence[dict[str, Any]]) -> Iterator[str]:
-    unit = "gpu" if any(node["gpu_hours"] for node in nodes) else "cpu"
-    for node in nodes[:MAX_NODES]:
-        counts = ", ".join(f"{node[name]} {name}" for name in ("running", "done", "lost"))
-        hours = f"{_hours(node[f'{unit}_hours'])} {unit.upper()} hours"
-        yield f"{node['node']} ({node['kind']}, {node['workers']} workers): {counts}, {hours}"
-    if len(nodes) > MAX_NODES:
-        yield f"and {len(nodes) - MAX_NODES} more nodes; --json lists all"
+def _node_line(node: dict[str, Any]) -> str:
+    unit = "gpu" if node["gpu_hours"] else "cpu"
+    counts = ", ".join(f"{node[name]} {name}" for name in ("running", "done", "lost"))
+    hours = f"{_hours(node[f'{unit}_hours'])} {unit.upper()} hours"
+    return f"{node['node']} ({node['kind']}, {node['workers']} workers): {counts}, {hours}"
 
 
 def _worker_words(worker: dict[str, Any]) -> str:
@@ -320,26 +303,22 @@ def _worker_words(worker: dict[str, Any]) -> str:
     return words
 
 
-def find_log(run: Run, trial: str) -> Path | None:
-    """Return the log of a trial's last attempt; None where there is none."""
-    folder = _step_of(run, trial).trial_folder(run.path)
-    own = [log for log in (folder / FILES / trial).glob(f"*/{LOG}") if log.is_file()]
-    if not own:
-        return log_of_trial(folder, trial, read_groups(folder))
-    return max(own, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
+def find_log(run: Run, trial: str) -> Path:
+    """Return the log of a trial's last attempt.
 
-
-def missing_log(run: Run, trial: str) -> str:
-    """Describe a trial that has no log, in one line."""
+    Raises:
+        RunError: No log is here, or no such trial.
+    """
     folder = _step_of(run, trial).trial_folder(run.path)
-    records = [record for record in read_attempts(folder) if trial in record.trials]
-    where = f"; it was trained on {records[-1].node}" if records else ""
-    path = folder / f"{trial}.json"
-    if not path.exists():
-        return f"{trial}: has not ended, and has no log yet{where}"
-    result = read_entry(path)[1]
-    why = f": {result.reason}" if result.reason else ""
-    return f"{trial}: {result.status}{why}; no log found here{where}"
+    own = [log for log in (folder / FILES / trial).glob("*/log.txt") if log.is_file()]
+    if own:
+        return max(own, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
+    log = log_of_trial(folder, trial, read_groups(folder))
+    if log is None:
+        nodes = [one.node for one in read_attempts(folder) if trial in one.trials]
+        where = f"; it was trained on {nodes[-1]}" if nodes else ""
+        raise RunError(f"{run.path}: no log of {trial} is here{where}")
+    return log
 
 
 def log_lines(log: Path, last: int | None = None) -> Iterator[str]:
@@ -354,21 +333,7 @@ def _read(log: Path) -> Iterator[str]:
             yield text.rpartition("\r")[2].expandtabs()
 
 
-def failed_trials(run: Run) -> list[dict[str, Any]]:
-    """Return the trials that failed or diverged: name, status, reason and log, None without."""
-    found = []
-    for path in [path for step in STEPS for path in sorted(step.trial_files(run.path))]:
-        trial, result = read_entry(path)
-        if result.status != "finished":
-            log = find_log(run, trial.name)
-            where = None if log is None else str(log)
-            about = {"trial": trial.name, "status": result.status, "reason": result.reason}
-            found.append({**about, "log": where})
-    return found
-
-
 def _step_of(run: Run, trial: str) -> Step:
-    """Return the step that trains a trial."""
     check_name(trial, "trial", RunError)
     known: list[str] = []
     for step in [step for step in STEPS if step.trains]:
@@ -397,8 +362,7 @@ def stop(run: Run) -> Stopped:
         What was stopped. An owner on another host is left, and named; the executor's work is
         stopped all the same, if the directory is trusted.
     """
-    request, found = run.config.sweep, Stopped()
-    owner = None
+    request, found, owner = run.config.sweep, Stopped(), None
     try:
         owner = interrupt(run.path)
         if owner is not None:
@@ -406,8 +370,7 @@ def stop(run: Run) -> Stopped:
     except RunError as error:
         found.left.append(str(error))
     waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
-    folders = [step.trial_folder(run.path) for step in waiting]
-    folders = [folder for folder in folders if folder.is_dir()]
+    folders = [folder for one in waiting if (folder := one.trial_folder(run.path)).is_dir()]
     if run.is_foreign and request.executor != LOCAL and folders and owner is None:
         found.left.append(
             f"{request.executor}: its jobs are named by the directory's own record alone; if you"
@@ -430,5 +393,4 @@ def stop_lines(run: Run, found: Stopped) -> Iterator[str]:
         yield f"finished trials are kept; to resume: {run.command()}"
     elif not found.left:
         yield f"{run.path}: nothing is running"
-    for line in found.left:
-        yield f"still running: {without_secrets(line)}"
+    yield from (f"still running: {without_secrets(line)}" for line in found.left)

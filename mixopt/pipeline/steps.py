@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit
-from mixopt.pipeline.experiment_cost import largest_weights, shortage_line
+from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.pipeline.trial_training import sweep, with_start_hash
 from mixopt.run_directory import (
@@ -120,7 +120,6 @@ def sweep_script(
 
 
 def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, trust: bool) -> Run:
-    """Return the run of a configuration, of which nothing is written yet."""
     from mixopt.config import load_config, plugins_named
 
     source = str(config) if isinstance(config, (str, Path)) else ""
@@ -179,7 +178,6 @@ def _forget_failed(run: Run) -> None:
 
 
 def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
-    """Run one step unless it is done."""
     if run.is_done(step.name):
         return
     if step.acts:
@@ -229,8 +227,7 @@ def _design(run: Run, say: Say) -> None:
     check_folds(run.config, len({trial.mixture for trial in trials}))
     write_design(trials, run.path / "design.parquet")
     most = largest_weights(run.config, run.natural, run.constraints)
-    short = shortage_line(run.config, run.corpus.inventory, run.inventory, most)
-    if short is not None:
+    for short in shortage_lines(run.config, run.corpus.inventory, run.inventory, most):
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
     counts = ", ".join(_counted(role, roles.count(role)) for role in dict.fromkeys(roles))
@@ -247,7 +244,6 @@ def _counted(role: str, count: int) -> str:
 
 def _fit(run: Run, say: Say) -> None:
     from mixopt.fitting import readiness
-    from mixopt.pipeline.rounds import worse_round
 
     chosen = fit_of(run, run.trials)
     ready = readiness(chosen)
@@ -257,8 +253,6 @@ def _fit(run: Run, say: Say) -> None:
     say(f"fit: {chosen.summary()}")
     for line in ready.lines(str(run.path)):
         say(f"fit: {line}")
-    if worse := worse_round(run, chosen):
-        say(f"fit: {worse}")
 
 
 def _propose(run: Run, say: Say) -> None:

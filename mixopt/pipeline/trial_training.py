@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError
-from mixopt.online import read_history
 from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
-from mixopt.system import Say, checked_as, read_yaml
+from mixopt.system import Say
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 PREFIX = "prefix"  # folder of a run directory
 CURVE_POINTS = 9  # of a trial before its end: every 10%
 MAX_NAMED = 5  # trials that a line names
-_RECIPE = "recipe:"  # how the hash begins of what has yet to be trained
 
 
 def sweep(run: Run, say: Say) -> None:
@@ -158,19 +156,6 @@ def check_start(config: Config, proxy: Any) -> None:
         check(config.corpus.tokenizer)
 
 
-def prefix_progress(run: Run) -> dict[str, int] | None:
-    """Return how far the prefix of a run has come, `step` of `steps`; None where it has none."""
-    folder = _prefix_folder(run)
-    begun = (folder / "config.yaml").exists()
-    if not run.config.proxy.start_hash.startswith(_RECIPE) or not begun:
-        return None
-    config = checked_as(dict[str, Any], read_yaml(folder / "config.yaml"), str(folder))
-    steps = checked_as(int, config.get("training", {}).get("steps"), f"{folder}: training.steps")
-    metrics = folder / "metrics.jsonl"
-    step = read_history(folder).last if metrics.exists() and metrics.stat().st_size else 0
-    return {"step": min(step, steps), "steps": steps}
-
-
 def _start_options(run: Run) -> dict[str, Any]:
     """Return what the proxy of a run is made with, where a prefix is there that prefix."""
     from mixopt.config import is_recipe
@@ -190,7 +175,6 @@ def _prefix_folder(run: Run) -> Path:
 
 
 def _make_start(run: Run, say: Say) -> None:
-    """Train what trials begin with, where that is a recipe."""
     from mixopt.config import is_recipe
 
     proxy = run.config.proxy
@@ -226,7 +210,6 @@ def _starting_proxy(name: str, options: dict[str, Any]) -> Any:
 
 
 def _with_start(proxy: Any, name: str) -> Any:
-    """Return a proxy whose trials begin with a checkpoint."""
     if not callable(getattr(proxy, "start_hash", None)):
         raise ConfigError(
             f"proxy.from: trials of proxy {name!r} begin with no checkpoint; leave it out, or give"

@@ -11,7 +11,6 @@ import numpy as np
 from mixopt.fitting import replicate_spread
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
-from mixopt.pipeline.rounds import worse_text
 from mixopt.pipeline.trial_training import job_of, keep_experts, say_unfinished, train_trials
 from mixopt.proposals import (
     PROPOSAL,
@@ -149,7 +148,6 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
 
 
 def _full_run(run: Run) -> FullRun:
-    """Return what baselines need to know of the run that the mixture is for."""
     config = run.config
     return FullRun(
         run.inventory,
@@ -162,7 +160,6 @@ def _full_run(run: Run) -> FullRun:
 def _validate_one(
     run: Run, found: Validated, name: str, proposal: Proposal, train: Train, say: Say
 ) -> Validated:
-    """Train one proposal and the baselines, with more seeds where they are needed."""
     config, undecided = run.config.validation, list(run.config.validation.baselines)
     proposals = {**found.proposals, name: proposal}
     mixtures = {**found.plan.mixtures, name: proposal.mixture}
@@ -184,10 +181,7 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
     """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
     trials = with_validated(run.trials, validation, run.fit)
     say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
-    fit = fit_of(run, trials)
-    if worse := worse_text(run.fit, fit, "these runs"):
-        say(f"validate: {worse}")
-    proposal = proposal_of(run, fit)
+    proposal = proposal_of(run, fit_of(run, trials))
     for name in validation.mixtures:
         if validation.mixture(name).total_variation(proposal.mixture) < SAME:
             say(f"validate: the new fit proposes {named(name)} again")
@@ -196,7 +190,6 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
 
 
 def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
-    """Say which baselines are one mixture, which is trained once."""
     for name, mixture in baselines.items():
         same = next(other for other, one in baselines.items() if one == mixture)
         if same != name:

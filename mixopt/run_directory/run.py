@@ -361,7 +361,6 @@ class Run:
 
     @property
     def _is_from_record(self) -> bool:
-        """Whether the configuration was read from the directory's own record."""
         return Path(self.source).absolute() == (self.path / RECORD).absolute()
 
     def __repr__(self) -> str:

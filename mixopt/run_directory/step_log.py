@@ -292,7 +292,6 @@ class StepLog:
         return replace(part, fix=f"{rm}{self._command(until=step.name)}")
 
     def _holds(self, step: Step, record: StepRecord) -> bool:
-        """Tell whether the outputs of a finished step are there, or trials of a begun one."""
         if record.seconds is None:
             return any(step.trial_files(self.path))
         return all((self.path / name).exists() for name in step.outputs)

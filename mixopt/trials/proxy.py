@@ -8,10 +8,9 @@ A proxy that cuts its domains to pools where `Training.target_tokens` asks for i
 (mixopt.loading.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
 one, nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
 `parameters(vocab_size) -> int`, `flops_per_token(vocab_size) -> float`, from which `mixopt check`
-estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker
-(one that does not is measured, unless it says `is_probed = False`). A sweep of
-one that says `begins_short = True` trains one short trial before the others, and stops if it fails.
-Pools are shares of `Training.inventory`, where that is given.
+estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker.
+A sweep of one that says `begins_short = True` trains one short trial before the others, and stops
+if it fails. Pools are shares of `Training.inventory`, where that is given.
 
 A proxy whose trials begin with a checkpoint takes an option `start`, which `proxy.from` is, and
 `start_hash`, which it refuses to train without where it is another one. It has `start_hash() ->

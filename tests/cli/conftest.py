@@ -1,4 +1,4 @@
-"""One finished run under the default regressors."""
+"""A copy of the finished run that commands may write to."""
 
 from __future__ import annotations
 
@@ -6,23 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import mixopt
-
-
-@pytest.fixture(scope="session")
-def finished_run(experiment, tmp_path_factory) -> tuple[Path, Path, str]:
-    """The configuration and the directory of a run, not to be changed, and what it said."""
-    folder = tmp_path_factory.mktemp("every_command")
-    config = folder / "tiny.yaml"
-    text = experiment.replace("target: help", 'mean: {"*": 1, help: 3}')
-    text = text.replace("{enabled: false}", "{enabled: true}")
-    config.write_text(text, encoding="utf-8")
-    ended = mixopt("run", config, "--out", folder / "run")
-    assert ended.code == 0, ended.error
-    return config, folder / "run", ended.error
 
 
 @pytest.fixture(scope="module")
-def run(finished_run, tmp_path_factory) -> Path:
-    """A copy of the run that commands may write to."""
-    return Path(shutil.copytree(finished_run[1], tmp_path_factory.mktemp("copy") / "run"))
+def run(finished, tmp_path_factory) -> Path:
+    """A copy of the run, with its configuration beside it."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(finished.parent / "tiny.yaml", folder / "tiny.yaml")
+    return Path(shutil.copytree(finished, folder / "run"))

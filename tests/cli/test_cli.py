@@ -33,12 +33,6 @@ def test_tokens_of_another_tool_become_shards(tmp_path):
     assert "already exists" in again.stderr
 
 
-def test_a_step_that_is_not_there_is_answered_with_the_nearest(config_path):
-    ended = command("run", config_path, "--from", "swep")
-    assert ended.returncode == 2
-    assert "no such step: 'swep'; did you mean 'sweep'?" in ended.stderr
-
-
 def test_tables_of_runs_become_trials(tmp_path):
     (tmp_path / "w.csv").write_text("step,a,b,note\nx,0.25,0.75,p\ny,0.5,0.48,q\n")
     (tmp_path / "l.csv").write_text("step,a,b\nx,2,3\ny,1,4\n")
@@ -84,10 +78,6 @@ def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["notes.txt"], "notes.txt: "),
-        (["w.csv"], "w.csv"),
-        (["w.csv", "w.csv", "w.csv"], "give two tables, W.csv of mixtures and L.csv of losses"),
-        (["data.bin", "--dtype", "uint16"], "tokens need --tokenizer NAME"),
         (["a/r.json", "b/r.json"], "the run 'a' has no task/y/acc, which others have"),
         (["a/r.json", "a/s.json"], "task/y/acc"),
         (["c.json"], "neither a results file of lm-eval nor a metrics.json of OLMES"),

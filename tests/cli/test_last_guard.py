@@ -36,7 +36,6 @@ def ended_with(error, **environment):
     [
         ("KeyError('a\\nb')", r"KeyError: 'a\\nb'"),
         ("BaseException('a\\x1b[2Jb\\nc')", r"BaseException: a \[2Jb c"),
-        ("RecursionError", "RecursionError"),
     ],
 )
 def test_a_defect_is_one_line_with_the_path_of_its_traceback(error, said, tmp_path):
@@ -61,12 +60,9 @@ def test_a_log_that_cannot_be_written_is_no_second_defect(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("MemoryError", "out of memory; the same command"),
         ("MemoryError('Unable to allocate 3 GiB')", "out of memory: Unable to allocate 3 GiB;"),
         (f"OSError({errno.ENOSPC}, 'No space left', '/r/a')", "/r/a: No space left;"),
         (f"OSError({errno.ENAMETOOLONG}, 'File name too long', 'a')", "mixopt: a: File name too"),
-        (f"OSError({errno.EACCES}, 'Permission denied', '/r')", "mixopt: /r: Permission denied"),
-        (f"OSError({errno.EROFS}, 'Read-only file system')", "mixopt: Read-only file system;"),
     ],
 )
 def test_a_machine_without_room_is_one_line_and_no_defect(error, said):
@@ -75,9 +71,9 @@ def test_a_machine_without_room_is_one_line_and_no_defect(error, said):
     assert said in ended.stderr
 
 
-@pytest.mark.parametrize("module", ["typing", "numpy", "yaml", "typer", "json", "evil"])
-def test_nothing_is_imported_from_the_current_directory(module, tmp_path):
-    (tmp_path / f"{module}.py").write_text("open('executed', 'w')")
+def test_nothing_is_imported_from_the_current_directory(tmp_path):
+    for module in ("typing", "numpy", "yaml", "typer", "json", "evil"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w')")
     (tmp_path / "a.yaml").write_text("proxy: {name: 'evil:Proxy'}\n")
     for command in (["status", "."], ["run", "a.yaml"]):
         ended = subprocess.run(

@@ -8,7 +8,6 @@ from mixopt import Mixture
 from mixopt.config import dump_config, load_config, read_constraints
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, MixtureError
-from mixopt.mixture import branch_shares
 
 TREE = """\
 corpus:
@@ -89,18 +88,6 @@ def test_epochs_and_groups_of_a_branch_are_of_all_below_it():
     assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)
 
 
-def test_changes_keep_the_bounds_of_other_branches():
-    own = read_constraints({"bounds": {"web": [0.2, 0.5]}})
-    both = own.with_changes(read_constraints({"bounds": {"code": 0.6}}), CELLS)
-    assert both.bounds == {"web": (0.2, 0.5), "code": (0.6, 0.6)}
-
-
-def test_shares_of_branches_add_up_and_a_flat_mixture_has_none():
-    mixture = Mixture({"web/a/x": 0.2, "web/a/y": 0.3, "code": 0.5})
-    assert branch_shares(mixture) == {"web/a": 0.5, "code": 0.5}
-    assert branch_shares({"web": 0.5, "code": 0.5}) == {}
-
-
 def test_a_domain_is_no_branch_of_another():
     with pytest.raises(MixtureError, match="'web' is a domain and the branch of 'web/a'"):
         Mixture({"web": 0.5, "web/a": 0.5})
@@ -110,10 +97,8 @@ def test_a_domain_is_no_branch_of_another():
     ("old", "new", "message"),
     [
         ("news: {path: c.jsonl}", "path: c.jsonl", "'web' is a domain .* and a branch"),
-        ("code: {path", "web/news/old: {path", "'web/news' is a domain and the branch of"),
         ("code: {path", "web/news: {path", "domain 'web/news' is given twice"),
         ("news: {path", "train: {path", "the corpus uses a file of this name"),
-        ("high: {path: a.jsonl}", "high: {pth: a.jsonl}", "web/science/high.pth: unknown field"),
     ],
 )
 def test_a_tree_that_cannot_be_right_is_one_line(load, old, new, message):
@@ -126,7 +111,6 @@ def test_a_tree_that_cannot_be_right_is_one_line(load, old, new, message):
     ("by", "message"),
     [
         ("[topic, quality]", "a.jsonl: rows without a value in column 'quality'; fill them in"),
-        ("[topc]", "no column 'topc'; did you mean 'topic'"),
         ("[topic], tokens: 5", "web.tokens: is of each cell"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixopt.config import MixedConfig, token_count
+from mixopt.config import MixedConfig, SweepConfig, token_count
 from mixopt.errors import ConfigError
 
 
@@ -33,3 +33,8 @@ def test_a_file_of_a_mixture_is_kept_as_its_weights(tmp_path):
     parts = {name: {"path": f"{name}.jsonl"} for name in ("code", "web")}
     mixed = MixedConfig(domains=parts, mixture=str(tmp_path / "w.yaml"))
     assert mixed.shares == {"code": 0.75, "web": 0.25}
+
+
+def test_a_duration_is_seconds_or_as_people_write_it():
+    written = {0.5: 0.5, "90": 90, "10m": 600, "1h30m": 5400, "1.5h": 5400}
+    assert {one: SweepConfig(patience=one).patience for one in written} == written

@@ -20,7 +20,7 @@ def test_a_password_of_tracking_is_in_nothing_that_is_written(config_path):
 
 
 @pytest.mark.parametrize(
-    "override", [f"tracking={URI}", f"tracking.url={URI}", f"tracking.uri.x={URI}", f"seed={URI}"]
+    "override", [f"tracking.url={URI}", f"tracking.uri.x={URI}", f"seed={URI}"]
 )
 def test_a_password_in_the_wrong_place_is_not_repeated(config_path, override):
     with pytest.raises(ConfigError) as found:

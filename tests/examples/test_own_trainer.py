@@ -116,8 +116,3 @@ def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_flo
     assert found.fit.objective.items == {"echo_right": 40, "next_right": 40}
     assert set(found.recommendation.mixture) == {"echo", "next", "chat"}
     assert found.constraints.guardrails.floors == {"echo_right": 0.01}
-
-
-def test_the_examples_are_as_long_as_they_say():
-    text = (HOUSE / "examples" / "own_trainer" / "train.py").read_text()
-    assert len(text.splitlines()) <= 60

@@ -32,11 +32,3 @@ def test_an_error_says_what_the_page_says_of_the_field(config_path):
     with pytest.raises(ConfigError) as caught:
         load_config(config_path, ["design.replicates=many"])
     assert str(caught.value).endswith(f"got 'many' ({line})")
-
-
-def test_a_value_of_a_mapping_has_the_line_of_its_field(config_path):
-    with pytest.raises(ConfigError) as caught:
-        load_config(config_path, ["constraints.bounds={max_epochs: [0, 2]}"])
-    assert str(caught.value).endswith(
-        "got 2 (minimum and maximum, or a fixed share, by domain, glob or branch (its sum))"
-    )

@@ -46,9 +46,3 @@ def test_families_count_alike_and_shares_are_in_percent(printed):
     assert "| natural | 2.750 | 2.250 | 3.250 | 2.250 | 3.250 |" in printed
     assert "| recommended | 25% | 75% |" in printed
     assert "| natural | 100% | 0% |" in printed
-
-
-def test_what_has_no_runs_in_a_stage_has_no_row_there(printed):
-    before, after = printed.split("## After annealing")
-    assert "recommended, then natural" not in before
-    assert "recommended, then natural" in after

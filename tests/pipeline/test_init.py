@@ -172,8 +172,6 @@ def test_rows_that_name_their_source_are_split(folder, tmp_path):
 
 ODD = {
     "empty/nothing": (None, "empty: no files"),
-    "pictures/a.png": (b"\x89PNG\0", "pictures/a.png: .png is not a supported text format"),
-    "zero/a.jsonl": (b"", "zero/a.jsonl: empty file"),
     "binary/a.txt": (b"a\0b", "binary/a.txt: is binary, not text"),
     "numbers/a.csv": (b"id,n\n1,2\n", "numbers/a.csv: no column of text (columns: id, n)"),
     "broken/a.parquet": (b"PAR1 and no more", "broken/a.parquet: cannot be read: "),
@@ -202,7 +200,6 @@ def test_what_cannot_be_used_is_left_out_with_one_line(folder, name):
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (["nowhere"], "init: nowhere: no such file or folder"),
         (["data/mail.csv"], "init: 1 domain (mail) found in data/mail.csv; a mixture needs two"),
     ],
 )

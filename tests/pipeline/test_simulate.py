@@ -36,11 +36,6 @@ def test_it_counts_what_the_sampler_draws(tmp_path):
     assert "web" not in done.runs_out
 
 
-def test_a_domain_runs_out_in_the_batch_of_its_last_new_row(tmp_path):
-    done = simulated(tmp_path, {"a": 1.0}, {"a": 64}, batches=5)
-    assert done.runs_out["a"].step == 1
-
-
 def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends():
     schedule = Schedule((Stage(Mixture(WEIGHTS), steps=600),), batch=32, sequence_length=4)
     sizes = {name: count * 4 for name, count in ROWS.items()}
@@ -50,12 +45,6 @@ def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends():
     assert f"the text ends after {5340 // 32} of 600 steps" in done.notes
     assert done.drawn["books"] == 40 * 4
     json.dumps(done.to_json())
-
-
-def test_sizes_that_nobody_knows_are_one_line(tmp_path):
-    Mixture(WEIGHTS).to_file(tmp_path / "proposal.yaml")
-    with pytest.raises(SamplerError, match="sizes of the domains are not known: give --inventory"):
-        draws(tmp_path / "proposal.yaml", tokens=10**9)
 
 
 STATED = {"web": 9_000_000, "code": 1_000_000}

@@ -17,8 +17,6 @@ from mixopt import propose
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.proposals.request import Avoided
 from mixopt.run_directory import TrialExperts, collapsed_trials
-from mixopt.sweeps import result_from_json, trial_paths
-from mixopt.system import read_json
 
 pytestmark = pytest.mark.usefixtures("proxies")
 
@@ -103,17 +101,6 @@ def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
     assert collapsed_trials(done.path) == marked
 
 
-def test_a_diagnosis_is_kept_in_words_with_what_it_suggests(done):
-    by_layer = experts_of(done).table.filter(pl.col("has_collapsed"))
-    first = by_layer["diagnoses"][0][0]
-    assert first.startswith("layer 1: collapse: expert 0 has ")
-
-
-def test_validation_has_a_table_of_its_own(done):
-    table = TrialExperts.read(done.path / "validation_experts.parquet").table
-    assert set(table["trial"]) == set(done.validation.trials.table["trial"])
-
-
 def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done, config, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(config.parent / "run", out)
@@ -187,11 +174,3 @@ def test_the_report_shows_the_experts_of_the_proposal(done):
     marked = len(experts_of(done).collapsed)
     assert f"collapsed in {marked} of {len(done.trials)} trials" in page
     assert "layer 1: collapse: expert 0" in page
-
-
-def test_results_are_those_of_the_trials_files(done):
-    found = [result_from_json(read_json(p)["result"]) for p in trial_paths(done.path / "trials")]
-    again = TrialExperts.of(sorted(found, key=lambda one: one.trial))
-    assert again.table.sort("trial", "layer", "domain").equals(
-        experts_of(done).table.sort("trial", "layer", "domain")
-    )

@@ -1,7 +1,5 @@
 """Natural shares, epochs and caps are of the stated sizes, and what was prepared is a sample."""
 
-import re
-
 import pytest
 import yaml
 
@@ -27,10 +25,6 @@ def prepared(experiment, tmp_path_factory) -> Run:
 def of(prepared: Run, *overrides: str) -> Run:
     """The prepared run under other values."""
     return Run(prepared.path, load_config(prepared.source, overrides), prepared.source)
-
-
-def test_without_stated_sizes_the_prepared_text_is_all_that_there_is(prepared):
-    assert prepared.inventory == prepared.corpus.inventory
 
 
 def test_natural_shares_are_of_the_stated_sizes(prepared):
@@ -133,13 +127,6 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
     assert "lower proxy.tokens" in line
 
 
-def test_a_sample_that_is_large_enough_is_not_spoken_of(prepared, tmp_path):
-    said: list[str] = []
-    out = steps.run(prepared.source, tmp_path / "run", overrides=STATED, until="prepare").path
-    steps.run(prepared.source, out, overrides=STATED, say=said.append, until="design")
-    assert not any("small for proxy.tokens" in line for line in said)
-
-
 @pytest.fixture(scope="module")
 def finished(experiment, text_files, tmp_path_factory) -> Run:
     """Three tiny domains with stated sizes, to the end."""
@@ -164,17 +151,6 @@ def test_a_run_keeps_to_epochs_of_the_stated_sizes(finished):
         {name: w * 1e7 / finished.inventory[name] for name, w in proposal.mixture.items()}, abs=1e-4
     )
     assert max(proposal.epochs.values()) <= 2 + 1e-6
-
-
-def test_the_page_shows_whole_domains_beside_what_was_prepared(finished):
-    page = (finished.path / "report.html").read_text()
-    row = next(line for line in re.split("<tr", page) if "help.jsonl" in line)
-    assert "<td>1M</td>" in row
-    assert "10.0%" in page
-
-
-def test_another_question_to_the_run_is_of_the_stated_sizes(finished):
-    assert dict(propose(finished.path).natural) == pytest.approx(dict(finished.natural))
 
 
 def test_sizes_in_bytes_are_asked_for_in_the_corpus_s_tokens(finished, tmp_path):

@@ -77,11 +77,6 @@ def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate
     assert "validate: the proposal is not better; its runs are added to the trials" in said
 
 
-def test_one_round_makes_no_second_proposal(validate):
-    found, _, _, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
-    assert list(found.proposals) == ["proposal"]
-
-
 def test_a_proposal_that_loses_takes_no_further_seeds(validate):
     found, _, counts, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
     assert counts == [6]
@@ -133,9 +128,3 @@ def test_a_fit_that_proposes_the_same_again_ends_the_rounds(validate):
     found, said, _, _ = validate(loss, noise=0.2, seeds=3, max_seeds=3, baselines=["natural"])
     assert list(found.proposals) == ["proposal"]
     assert said[-1] == "validate: the new fit proposes the proposal again"
-
-
-def test_the_same_results_lead_to_the_same_second_proposal(validate):
-    first, _, _, _ = validate(prose_hurts, seeds=3, baselines=["natural"])
-    again, _, _, _ = validate(prose_hurts, seeds=3, baselines=["natural"])
-    assert first.proposals["proposal_2"].mixture == again.proposals["proposal_2"].mixture

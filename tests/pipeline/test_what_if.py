@@ -25,12 +25,6 @@ def test_another_target_keeps_the_constraints_of_the_run(bounded):
     assert 0.7 < weights(bounded, "--target", "code")["code"] <= 0.8 + 1e-9
 
 
-def test_constraints_are_merged_into_those_of_the_run(bounded, tmp_path):
-    (tmp_path / "more.yaml").write_text("bounds: {prose: [0.6, 1]}\n")
-    asked = (bounded, "--target", "code", "--constraints", tmp_path / "more.yaml")
-    assert 0.3 < weights(*asked)["code"] <= 0.4 + 1e-9
-
-
 def test_an_answer_does_not_overwrite_another(bounded):
     for _ in range(3):
         weights(bounded, "--target", "help")

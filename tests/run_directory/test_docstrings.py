@@ -40,8 +40,3 @@ def test_the_example_gives_what_it_shows(name, place, monkeypatch):
     said: list[str] = []
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
     assert result.failed == 0, "".join(said)
-
-
-def test_a_run_has_at_most_25_public_names(place):
-    run = mixopt.load_run(place / "runs/mine")
-    assert len([name for name in dir(run) if not name.startswith("_")]) <= 25

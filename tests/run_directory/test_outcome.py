@@ -65,21 +65,6 @@ def test_an_edited_proposal_without_a_validation_is_the_user_s_own(copied):
     assert set(dict(outcome.result.mixture).values()) == {0.5}
 
 
-def test_a_prediction_is_of_any_mixture_and_length(finished):
-    run = load_run(finished)
-    found = run.predict({"code": 0.25, "prose": 0.75}, tokens="2M")
-    epochs = 0.25 * 2_000_000 / run.inventory["code"]
-    assert found.predicted.epochs["code"] == pytest.approx(epochs, abs=5e-5)
-    limited = run.predict(found.mixture, constraints={"bounds": {"code": [0.5, 1]}})
-    assert any("code" in line for line in limited.broken)
-
-
-def test_a_proposal_under_changed_limits_keeps_to_them(finished):
-    run = load_run(finished)
-    name = run.natural.domains[0]
-    assert run.propose(constraints={"bounds": {name: 0.25}}).mixture[name] == pytest.approx(0.25)
-
-
 def test_a_run_has_at_most_25_names():
     names = {name for name in dir(Run) if not name.startswith("_")} | {"path", "config"}
     assert len(names) <= 25

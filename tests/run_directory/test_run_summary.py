@@ -1,6 +1,5 @@
 """A run says in a line which steps are done, in any state, and never fails at it."""
 
-import mixopt
 from mixopt.run_directory import Run, load_run
 
 
@@ -30,8 +29,3 @@ def test_a_damaged_run_shows_what_is_wrong(copied):
     again = repr(Run(copied, run.config))
     assert "0 of 7 steps done; next: prepare, cannot be used" in again
     assert "steps.json" in again
-
-
-def test_a_corpus_counts_domains_targets_and_tokens(finished):
-    corpus = mixopt.Corpus.open(finished / "corpus", verify=False)
-    assert repr(corpus).startswith(f"Corpus({str(finished / 'corpus')!r}: 2 domains, 1 target, ")

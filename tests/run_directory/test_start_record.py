@@ -1,7 +1,5 @@
 """`start.json`: what trials begin with, whole or refused in a line."""
 
-import json
-
 import pytest
 
 from mixopt.errors import RunError
@@ -20,10 +18,6 @@ def folder(tmp_path):
 
 def test_what_was_written_is_read(folder):
     assert StartRecord.read(folder) == StartRecord.of("ab" * 32, 4096, LOSSES)
-
-
-def test_there_is_none_where_trials_begin_with_random_weights(tmp_path):
-    assert StartRecord.read(tmp_path) is None
 
 
 def test_losses_are_in_the_unit_that_is_asked_for_with_those_of_tasks(folder):
@@ -46,12 +40,3 @@ def test_every_changed_byte_is_refused_in_a_line(folder):
         with pytest.raises(RunError) as caught:
             StartRecord.read(folder)
         assert "\n" not in str(caught.value)
-
-
-def test_a_value_that_was_edited_is_refused(folder):
-    file = folder / START_FILE
-    content = json.loads(file.read_text())
-    content["bits_per_byte"]["web"] = 0.1
-    file.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="start.json"):
-        StartRecord.read(folder)

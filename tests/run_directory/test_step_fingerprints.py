@@ -3,7 +3,6 @@
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.pipeline.steps import ACTIONS
 from mixopt.run_directory import STEPS, SWEEP
 from mixopt.run_directory.steps import (
     step_differences,
@@ -46,14 +45,11 @@ def test_fingerprints_stay_as_run_directories_have_them():
 @pytest.mark.parametrize(
     ("field", "value", "first"),
     [
-        ("seed", 4, "prepare"),
         ("constraints", {}, "design"),
         ("proxy", {"name": "ngram", "tokens": 10000}, "sweep"),
         ("objective", {"target": "help"}, "fit"),
         ("propose", {"target_tokens": 1000, "bootstrap": 4}, "propose"),
         ("propose", {"target_tokens": 2000, "bootstrap": 3}, "design"),
-        ("validate", {"seeds": 4}, "validate"),
-        ("name", "other", "report"),
     ],
 )
 def test_a_field_changes_its_step_and_those_after_it(field, value, first):
@@ -66,10 +62,6 @@ def test_differences_of_a_step_are_those_of_what_it_and_earlier_steps_depend_on(
     now = {**CONTENT, "validate": {"seeds": 5}, "design": {"trials": 9, "folds": 2}}
     found = list(step_differences(SWEEP, CONTENT, now))
     assert found == [("design.trials", 8, 9), ("design.folds", "absent", 2)]
-
-
-def test_every_step_has_an_action():
-    assert list(ACTIONS) == list(STEPS)
 
 
 def test_steps_go_by_their_names():

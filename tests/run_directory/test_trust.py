@@ -12,7 +12,7 @@ from command_line import mixopt
 
 from mixopt import Mixture
 from mixopt.config import load_config
-from mixopt.run_directory import load_run, open_run
+from mixopt.run_directory import open_run
 from mixopt.trials import Trial, write_design
 
 TRIALS = ("t0000", "t0001")
@@ -103,7 +103,7 @@ def test_jobs_of_a_trusted_directory_are_asked_for(foreign, fake_slurm):
     assert "squeue" in fake_slurm.read_text()
 
 
-@pytest.mark.parametrize("command", ["run", "run --until sweep", "check", "check --write a.yaml"])
+@pytest.mark.parametrize("command", ["run --until sweep", "check --write a.yaml"])
 def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreign, command):
     path = foreign()
     before = sorted(path.rglob("*"))
@@ -112,9 +112,3 @@ def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreig
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert "if you trust whoever made this directory, add --trust" in ended.error
     assert [one for one in sorted(path.rglob("*")) if one.name != ".lock"] == before
-
-
-def test_a_run_knows_whether_its_record_alone_says_what_it_is(foreign):
-    path = foreign()
-    assert load_run(path).is_foreign
-    assert not load_run(path, trust=True).is_foreign

@@ -54,7 +54,6 @@ MAX_LISTED = 8  # files that an error names
 class CommandProxy(TrainerCommand):
     """A command that trains one trial and writes its losses."""
 
-    is_probed = False  # `mixopt check` runs no command
     begins_short = True  # a sweep trains one short trial before the others
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
