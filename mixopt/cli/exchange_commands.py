@@ -81,23 +81,14 @@ def import_command(
         from mixopt.corpus import import_tokens
 
         shards = import_tokens(
-            files,
-            out,
-            format=format,
-            tokenizer=tokenizer,
-            document_end=document_end,
-            dtype=dtype,
+            files, out, format=format, tokenizer=tokenizer, document_end=document_end, dtype=dtype
         )
         content: dict[str, Any] = {"tokens": shards.tokens, "documents": shards.documents}
     elif format or dtype or document_end is not None:
         raise ConfigError("import: tokens need --tokenizer NAME, which is kept in their index")
     elif all(Path(file).suffix in TABLES for file in files):
         trials = read_tables(
-            files,
-            key=key,
-            unit=cast("Unit", unit),
-            tolerance=tolerance,
-            **left_out(ignore),
+            files, key=key, unit=cast("Unit", unit), tolerance=tolerance, **left_out(ignore)
         )
         trials.write(out)
         content = {"trials": len(trials), "domains": len(trials.domains)}

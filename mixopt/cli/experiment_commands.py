@@ -57,8 +57,7 @@ def init_command(
     """Write an experiment's YAML file from files of text.
 
     Of one folder, each subfolder and each file is a domain; of several paths, each path. Reads
-    JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Where one file names the source of
-    each row, each source is a domain. Existing files are never overwritten.
+    JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Never overwrites a file.
     """
     from mixopt.pipeline import found_text, start_experiment
 
@@ -68,8 +67,6 @@ def init_command(
         print_json({**found.to_json(), "next": command})
         return
     show(found_text(found))
-    for note in found.notes:
-        show(f"note: {note}")
     show(f"written: {out}")
     show(f"{COMMAND}{command}")
 
@@ -215,11 +212,7 @@ def _print_run(run: Run, last: str, as_json: bool) -> None:
 @app.command("status")
 def status_command(
     directory: Annotated[
-        Path,
-        Argument(
-            metavar="RUN|FOLDER",
-            help="A run directory, or a folder of several.",
-        ),
+        Path, Argument(metavar="RUN|FOLDER", help="A run directory, or a folder of several.")
     ],
     logs: Annotated[Text, option("--logs", "Print the log of this trial.", "TRIAL")] = None,
     lines: Annotated[

@@ -15,7 +15,6 @@ from mixopt.cli.options import (
     AsJson,
     Batch,
     File,
-    Fitted,
     FullLength,
     Ignore,
     LimitsPath,
@@ -98,12 +97,7 @@ def predict_command(
     text = str(forecast_lines(found))
     if batch is not None:
         drawn = draws(
-            directory,
-            tokens=length,
-            batch=batch,
-            mixture=mixture,
-            inventory=inventory,
-            trust=trust,
+            directory, tokens=length, batch=batch, mixture=mixture, inventory=inventory, trust=trust
         )
         content["draws"] = drawn.to_json()
         text += f"\n\n{schedule_text(drawn)}"
@@ -112,7 +106,9 @@ def predict_command(
 
 @app.command("propose")
 def propose_command(
-    directory: Fitted,
+    directory: Annotated[
+        Path, Argument(metavar="RUN|FIT", help="A run directory, or a folder with a fit.")
+    ],
     out: Annotated[File, option("--out", "File to write, or folder of a front.", "FILE")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
@@ -138,7 +134,6 @@ def propose_command(
     """Search a fit for the mixture with the best predicted objective."""
     from mixopt.config import token_count
     from mixopt.pipeline import propose
-    from mixopt.reporting import proposal_text
 
     if not directory.is_dir():
         raise ConfigError(
@@ -165,7 +160,12 @@ def propose_command(
     name = name or ("objective" if objective is None else objective.stem)
     path = out or _unused(directory / "proposals" / f"{name}.yaml")
     proposal.to_file(path)
-    print_json(proposal.to_json()) if as_json else show(proposal_text(proposal))
+    if as_json:
+        print_json(proposal.to_json())
+    else:
+        from mixopt.reporting import proposal_text
+
+        show(proposal_text(proposal))
     say(f"proposal: {path}")
 
 
@@ -219,8 +219,7 @@ def fit_command(
     target: Targets = None,
     objective: ObjectivePath = None,
     direction: Annotated[
-        Words,
-        option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher"),
+        Words, option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher")
     ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
     scale: Annotated[
@@ -265,7 +264,7 @@ def fit_command(
         raise ConfigError("fit: --backtest compares runs within their sizes; leave out --at")
     if out is None and not backtest:
         raise ConfigError("fit: tables need --out DIR, for the fit")
-    goal = chosen_objective(target, objective)
+    goal, size = chosen_objective(target, objective), read_size(at)
     given: dict[str, Any] = {
         "regressors": regressor or (),
         "objective": goal,
@@ -279,7 +278,7 @@ def fit_command(
         return
     from mixopt.pipeline import fit_tables
 
-    fit, ready = fit_tables(trials, out, at=read_size(at), **given)
+    fit, ready = fit_tables(trials, out, at=size, **given)
     for note in fit.trials.notes:
         say(f"fit: {note}")
     command = f"mixopt propose {out}{' --trust' if ':' in fit.name else ''}"

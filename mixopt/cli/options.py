@@ -71,64 +71,39 @@ def option(
 
 ConfigPath = Annotated[
     Path,
-    Argument(
-        metavar="CONFIG|RUN",
-        help="The experiment's YAML file, or the directory of its run.",
-    ),
+    Argument(metavar="CONFIG|RUN", help="The experiment's YAML file, or the directory of its run."),
 ]
 Directory = Annotated[Path, Argument(metavar="RUN", help="A run directory.")]
-Fitted = Annotated[
-    Path,
-    Argument(
-        metavar="RUN|FIT",
-        help="A run directory, or a folder with a fit.",
-    ),
-]
-OutPath = Annotated[
-    Path | None, Option("--out", help="The run directory [default: runs/<name of CONFIG>].")
-]
+OutPath = Annotated[File, option("--out", "The run directory [default: runs/<name of CONFIG>].")]
 Overrides = Annotated[
-    list[str] | None,
-    Option("--set", metavar="A.B=VALUE", help="Override a field of CONFIG; repeatable."),
+    Words, option("--set", "Override a field of CONFIG; repeatable.", "A.B=VALUE")
 ]
 Targets = Annotated[
-    list[str] | None,
-    Option("--target", metavar="LOSS", help="This loss; repeatable or a glob, for their mean."),
+    Words, option("--target", "This loss; repeatable or a glob, for their mean.", "LOSS")
 ]
 ObjectivePath = Annotated[
-    Path | None,
-    Option("--objective", metavar="FILE", help="YAML of an objective, in the form of CONFIG."),
+    File, option("--objective", "YAML of an objective, in the form of CONFIG.", "FILE")
 ]
 LimitsPath = Annotated[
-    Path | None,
-    Option("--constraints", metavar="FILE", help="YAML of changes to the run's constraints."),
+    File, option("--constraints", "YAML of changes to the run's constraints.", "FILE")
 ]
 SizesPath = Annotated[
-    Path | None,
-    Option("--inventory", metavar="FILE", help="YAML of tokens by domain [default: the run's]."),
+    File, option("--inventory", "YAML of tokens by domain [default: the run's].", "FILE")
 ]
-FullLength = Annotated[
-    str | None, Option("--tokens", metavar="N", help="Tokens of the full run: 1T, 50B or 25e9.")
-]
-Batch = Annotated[
-    str | None,
-    Option("--batch", metavar="SxT", help="Sequences of a batch x tokens of a sequence."),
-]
+FullLength = Annotated[Text, option("--tokens", "Tokens of the full run: 1T, 50B or 25e9.", "N")]
+Batch = Annotated[Text, option("--batch", "Sequences of a batch x tokens of a sequence.", "SxT")]
 INCOMPLETE = "incomplete"
 Ignore = Annotated[
-    list[str] | None,
-    Option(
+    Words,
+    option(
         "--ignore",
-        metavar="COLUMN|incomplete",
-        help="Ignore a column, or rows that lack a number; repeatable.",
+        "Ignore a column, or rows that lack a number; repeatable.",
+        f"COLUMN|{INCOMPLETE}",
     ),
 ]
-AsJson = Annotated[bool, Option("--json", help="Print the answer as JSON.")]
+AsJson = Annotated[bool, option("--json", "Print the answer as JSON.")]
 Trusted = Annotated[
-    bool,
-    Option(
-        "--trust", help="Trust the directory's own record: import, run and follow what it names."
-    ),
+    bool, option("--trust", "Trust the directory's own record: import, run and follow its names.")
 ]
 
 

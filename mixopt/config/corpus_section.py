@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.domain_tree import flat_domains
-from mixopt.config.replayed_run import replayed_run
 from mixopt.config.sections import (
     FILES,
     Above,
@@ -22,17 +21,11 @@ from mixopt.config.sections import (
     counted,
     from_file,
     given_content,
+    optional,
     share_fault,
 )
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
-from mixopt.system import (
-    is_url,
-    path_fault,
-    shown_name,
-    under_folder,
-    url_fault,
-    without_secrets,
-)
+from mixopt.system import is_url, path_fault, shown_name, under_folder, url_fault, without_secrets
 
 TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
@@ -55,46 +48,35 @@ _UNUSED = {
 class SourceConfig(Section):
     """The source of one domain's documents: exactly one of `environment` and `path`."""
 
-    environment: str | None = Field(None, description="a domain of the environment corpus")
-    path: str | list[str] | None = Field(
-        None,
-        description=(
-            "folder, file, glob or list of them; hub id, or builder of `datasets`; a text file is"
-            " one document"
-        ),
+    environment: str | None = optional("a domain of the environment corpus")
+    path: str | list[str] | None = optional(
+        "folder, file, glob or list of them; hub id, or builder of `datasets`; a text file is"
+        " one document"
     )
-    format: TokenFormat | None = Field(
-        None, description="format of the tokens in `path`; text if omitted"
+    format: TokenFormat | None = optional("format of the tokens in `path`; text if omitted")
+    dtype: TokenType | None = optional("type of a stored token, if the files do not state it")
+    document_end: Count | None = optional(
+        "id that ends a document, if the files do not mark where documents end"
     )
-    dtype: TokenType | None = Field(
-        None, description="type of a stored token, if the files do not state it"
-    )
-    document_end: Count | None = Field(
-        None, description="id that ends a document, if the files do not mark where documents end"
-    )
-    max_tokens: Positive | None = Field(None, description="maximum number of tokens to read")
-    name: str | None = Field(None, description="configuration of the data set")
-    data_files: str | list[str] | None = Field(None, description="files of the builder; globs work")
+    max_tokens: Positive | None = optional("maximum number of tokens to read")
+    name: str | None = optional("configuration of the data set")
+    data_files: str | list[str] | None = optional("files of the builder; globs work")
     split: str = Field("train", description="split of the data set")
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
-    by: dict[str, str] | list[str] | None = Field(
-        None,
-        description="columns whose values name domains, as `[topic, quality]`; or the values that"
-        " a row needs",
+    by: dict[str, str] | list[str] | None = optional(
+        "columns whose values name domains, as `[topic, quality]`; or the values that a row needs"
     )
-    validation: str | list[str] | None = Field(
-        None, description="files of held-out documents; split from the training ones if omitted"
+    validation: str | list[str] | None = optional(
+        "files of held-out documents; split from the training ones if omitted"
     )
-    max_bytes: Positive | None = Field(
-        None, description="maximum bytes of text to read; overrides corpus.max_bytes"
+    max_bytes: Positive | None = optional(
+        "maximum bytes of text to read; overrides corpus.max_bytes"
     )
-    tokens: Positive | None = Field(
-        None, description="tokens of the whole domain, if the prepared text is a sample of it"
+    tokens: Positive | None = optional(
+        "tokens of the whole domain, if the prepared text is a sample of it"
     )
-    bytes: Positive | None = Field(
-        None, description="bytes of text of the whole domain, instead of tokens"
-    )
+    bytes: Positive | None = optional("bytes of text of the whole domain, instead of tokens")
 
     @property
     def is_sized(self) -> bool:
@@ -189,8 +171,8 @@ class MixedConfig(Section):
     mixture: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
         "natural", description="share of the tokens by part; a file such as recommendation.yaml"
     )
-    tokens: Positive | None = Field(
-        None, description="tokens to prepare; if omitted, as many as need no part twice"
+    tokens: Positive | None = optional(
+        "tokens to prepare; if omitted, as many as need no part twice"
     )
     max_epochs: Above = Field(1.0, description="how often a part may be repeated")
 
@@ -209,6 +191,8 @@ class MixedConfig(Section):
         is_read = isinstance(run, str) and (info.context or {}).get(FILES, True)
         if not is_read or {"domains", "mixture"} & values.keys():
             return values
+        from mixopt.config.replayed_run import replayed_run
+
         rest = {name: value for name, value in values.items() if name != "from"}
         try:
             return rest | replayed_run(str(run))
@@ -231,8 +215,8 @@ class MixedConfig(Section):
 class DomainConfig(SourceConfig):
     """A domain to train on: a source, or several of them in fixed shares."""
 
-    mixed: MixedConfig | None = Field(
-        None, description="domains in fixed shares that are prepared as this one: replay"
+    mixed: MixedConfig | None = optional(
+        "domains in fixed shares that are prepared as this one: replay"
     )
 
     @model_validator(mode="before")
@@ -262,17 +246,17 @@ def _flat(given: Any, info: ValidationInfo) -> Any:
 class CorpusConfig(Section):
     """Domains, tokenizer and held-out text."""
 
-    root: str | None = Field(
-        None, description="folder of relative data_files and validation; the working directory"
+    root: str | None = optional(
+        "folder of relative data_files and validation; the working directory"
     )
-    prepared: str | None = Field(
-        None, description="folder or URL of a corpus that another run prepared, instead of text"
+    prepared: str | None = optional(
+        "folder or URL of a corpus that another run prepared, instead of text"
     )
     domains: Annotated[dict[str, DomainConfig], BeforeValidator(_flat)] = Field(
         description="training domains by name; they may nest", min_length=1
     )
-    inventory: str | None = Field(
-        None, description="YAML file of sizes, `web: 5B` (tokens) or `web: {bytes: 20B}` per line"
+    inventory: str | None = optional(
+        "YAML file of sizes, `web: 5B` (tokens) or `web: {bytes: 20B}` per line"
     )
     tokenizer: str = Field(
         "bytes", description="bytes, bpe:<vocab>, or a Hugging Face name or folder"
@@ -283,7 +267,7 @@ class CorpusConfig(Section):
     max_validation_bytes: Positive = Field(
         1_000_000, description="maximum bytes to hold out of each domain"
     )
-    max_bytes: Positive | None = Field(None, description="maximum bytes of text of each domain")
+    max_bytes: Positive | None = optional("maximum bytes of text of each domain")
     on_bad_document: Literal["error", "skip"] = Field(
         "error", description="what to do with invalid UTF-8 or a broken line"
     )

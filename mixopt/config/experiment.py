@@ -46,6 +46,7 @@ from mixopt.config.sections import (
     checked,
     dump_sections,
     given_content,
+    optional,
     read_sections,
     share_fault,
 )
@@ -68,41 +69,31 @@ _FROM_NOTHING = ("decoder", "ngram", COMMAND)  # proxies whose trials begin with
 class CommandFields(Section):
     """What is run for each trial, and where its losses are."""
 
-    run: str | list[str] | None = Field(
-        None,
-        description=(
-            "command that trains one trial, run without a shell; {mixture}, {out}, ... are filled"
-            " in"
-        ),
+    run: str | list[str] | None = optional(
+        "command that trains one trial, run without a shell; {mixture}, {out}, ... are filled in"
     )
-    result: str | None = Field(
-        None,
-        description="JSON, JSONL or CSV file that it writes below {out}; of a glob, the newest",
+    result: str | None = optional(
+        "JSON, JSONL or CSV file that it writes below {out}; of a glob, the newest"
     )
-    losses: str | dict[str, str] | None = Field(
-        None,
-        description=(
-            "names in the result: a pattern such as eval/{domain}/loss, or one by domain; its own"
-            " if omitted"
-        ),
+    losses: str | dict[str, str] | None = optional(
+        "names in the result: a pattern such as eval/{domain}/loss, or one by domain; its own"
+        " if omitted"
     )
-    unit: Literal["nats_per_token", "bits_per_byte"] | None = Field(
-        None, description="of the losses in the result; nats_per_token if omitted"
+    unit: Literal["nats_per_token", "bits_per_byte"] | None = optional(
+        "of the losses in the result; nats_per_token if omitted"
     )
-    mixture_format: str | None = Field(
-        None, description="trainer whose format {mixture} is written in, as mixopt export does"
+    mixture_format: str | None = optional(
+        "trainer whose format {mixture} is written in, as mixopt export does"
     )
-    paths: dict[str, str | list[str]] | None = Field(
-        None, description="the trainer's own data by domain, for mixture_format"
+    paths: dict[str, str | list[str]] | None = optional(
+        "the trainer's own data by domain, for mixture_format"
     )
-    folder: str | None = Field(
-        None, description="where the command runs, relative to this file; {out} if omitted"
+    folder: str | None = optional("where the command runs, relative to this file; {out} if omitted")
+    timeout: Duration | None = optional(
+        "time limit of a trial, in seconds or as 2h; no limit if omitted"
     )
-    timeout: Duration | None = Field(
-        None, description="time limit of a trial, in seconds or as 2h; no limit if omitted"
-    )
-    retries: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        None, description="how many times a failed command is retried; 0 if omitted"
+    retries: Annotated[int, Field(ge=0, le=100)] | None = optional(
+        "how many times a failed command is retried; 0 if omitted"
     )
 
     @property
@@ -125,9 +116,8 @@ class ProxyConfig(CommandFields):
         description="a run, checkpoint or YAML of mixopt pretrain, or a folder of transformers",
     )
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
-    eval_every: Count | None = Field(
-        None,
-        description="tokens between evaluations; 0: at the end; every 10% on a sample if omitted",
+    eval_every: Count | None = optional(
+        "tokens between evaluations; 0: at the end; every 10% on a sample if omitted"
     )
     eval_tokens: Positive = Field(65_536, description="held-out tokens of each evaluation domain")
     simulate_epochs: bool = Field(
@@ -162,7 +152,7 @@ def is_recipe(start: str) -> bool:
 class SweepConfig(Section):
     """How the trials are run."""
 
-    workers: Positive | None = Field(None, description="processes; one per core or GPU if omitted")
+    workers: Positive | None = optional("processes; one per core or GPU if omitted")
     patience: Duration = Field(
         600.0,
         description=(
@@ -171,8 +161,8 @@ class SweepConfig(Section):
     )
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
-    gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = Field(
-        None, description="GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
+    gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = optional(
+        "GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
     )
 
 
@@ -189,12 +179,10 @@ class TrackingConfig(Section):
     """Settings of the MLflow record."""
 
     enabled: bool = Field(True, description="whether runs are recorded")
-    uri: ServerUri | None = Field(
-        None, description="tracking server; a SQLite file in the run directory if omitted"
+    uri: ServerUri | None = optional(
+        "tracking server; a SQLite file in the run directory if omitted"
     )
-    experiment: str | None = Field(
-        None, description="experiment; the configuration's name if omitted"
-    )
+    experiment: str | None = optional("experiment; the configuration's name if omitted")
 
 
 class Config(Section):
@@ -208,7 +196,7 @@ class Config(Section):
     evaluation: dict[str, SourceConfig] = Field(
         default_factory=dict, description="targets that are not trained on"
     )
-    tasks: TasksConfig | None = Field(None, description="downstream tasks, scored in each trial")
+    tasks: TasksConfig | None = optional("downstream tasks, scored in each trial")
     design: DesignConfig = DesignConfig()
     proxy: ProxyConfig = ProxyConfig()
     sweep: SweepConfig = SweepConfig()
@@ -261,12 +249,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
         ConfigError: A line with the file, the field, the value and what to do.
     """
     config = read_sections(
-        path,
-        Config,
-        overrides,
-        example="'corpus:' and 'objective:'",
-        faults=_faults,
-        files=trust,
+        path, Config, overrides, example="'corpus:' and 'objective:'", faults=_faults, files=trust
     )
     if config.proxy.folder is not None:  # relative to the file, whoever runs it from where
         folder = Path(path).resolve().parent.joinpath(Path(config.proxy.folder).expanduser())

@@ -17,6 +17,7 @@ from mixopt.config.sections import (
     Weight,
     from_file,
     one_given,
+    optional,
 )
 from mixopt.errors import did_you_mean
 from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_name
@@ -93,15 +94,13 @@ class ValidateConfig(Section):
     """Training proposals against baselines, until a difference is significant or seeds run out."""
 
     seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture, initially")
-    max_seeds: Annotated[int, Field(ge=3)] | None = Field(
-        None, description="seeds are added while an interval includes 0; twice `seeds` if omitted"
+    max_seeds: Annotated[int, Field(ge=3)] | None = optional(
+        "seeds are added while an interval includes 0; twice `seeds` if omitted"
     )
     rounds: Positive = Field(
         2, description="maximum proposals; the next is made with the runs of one that is no better"
     )
-    tokens: Positive | None = Field(
-        None, description="tokens of one run; twice the trials' if omitted"
-    )
+    tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
         default_factory=_usual_baselines,
         description="what proposals are compared with: natural, uniform, unimax, best_trial,"
@@ -136,11 +135,9 @@ class ValidateConfig(Section):
 class RiskConfig(Section):
     """The quantity that the search minimises instead of the prediction: one of the two."""
 
-    std: Above | None = Field(
-        None, description="the mean plus this many standard deviations of the regressor"
-    )
-    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = Field(
-        None, description="this quantile over the refits on resampled trials"
+    std: Above | None = optional("the mean plus this many standard deviations of the regressor")
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = optional(
+        "this quantile over the refits on resampled trials"
     )
 
     def model_post_init(self, _: object) -> None:
@@ -152,11 +149,9 @@ class ProposeConfig(Section):
     """Settings of the search for the best mixture."""
 
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
-    target_tokens: Positive | None = Field(None, description="tokens of the full-scale run")
+    target_tokens: Positive | None = optional("tokens of the full-scale run")
     bootstrap: Count = Field(10, description="refits on resampled trials")
-    risk: RiskConfig | None = Field(
-        None, description="how uncertainty is weighed; ignored if omitted"
-    )
+    risk: RiskConfig | None = optional("how uncertainty is weighed; ignored if omitted")
     keep_unmeasured: Share = Field(
         0.5, description="minimum of a domain that no loss measures, as a share of its natural one"
     )
@@ -221,12 +216,11 @@ def _none_if_off(rounds: Any) -> Any:
 class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
-    method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = Field(
-        None,
-        description="axial: one mixture a domain, then Dirichlet draws (if omitted, from 2 trials a"
-        " domain and 2 on); anneals: one a source",
+    method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = optional(
+        "axial: one mixture a domain, then Dirichlet draws (if omitted, from 2 trials a"
+        " domain and 2 on); anneals: one a source"
     )
-    anneals: AnnealsConfig | None = Field(None, description="for method: anneals")
+    anneals: AnnealsConfig | None = optional("for method: anneals")
     trials: Positive = Field(
         64, description="sampled mixtures, not counting anchors and replicates"
     )
@@ -239,24 +233,18 @@ class DesignConfig(Section):
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which estimate the noise of a trial"
     )
-    rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = Field(
-        None,
-        description=(
-            "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials"
-            " on"
-        ),
+    rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = optional(
+        "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials on"
     )
-    stages: list[Stage] | None = Field(
-        None,
-        description="what moves in each round: within branches, between them, all (a radius around"
-        " what was found)",
+    stages: list[Stage] | None = optional(
+        "what moves in each round: within branches, between them, all (a radius around"
+        " what was found)"
     )
     phases: Annotated[
         dict[str, Annotated[float, Field(gt=0, lt=1)]] | None, BeforeValidator(_phase_lengths)
-    ] = Field(
-        None,
-        description="phases of the training, each with a mixture of its own, by where they end:"
-        " `[{until: 0.8}, {}]`; or their share of its tokens by name",
+    ] = optional(
+        "phases of the training, each with a mixture of its own, by where they end:"
+        " `[{until: 0.8}, {}]`; or their share of its tokens by name"
     )
 
     @property
@@ -384,11 +372,9 @@ class RadiusConfig(Section):
     """How far the proposal may be from a mixture: one of `kl` and `tv`."""
 
     reference: str = Field("natural", description="natural, uniform, or a file of weights")
-    kl: Above | None = Field(
-        None, description="KL divergence of the proposal from the reference, in nats"
-    )
-    tv: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="total variation: the share of the tokens that change domain"
+    kl: Above | None = optional("KL divergence of the proposal from the reference, in nats")
+    tv: Annotated[float, Field(gt=0, le=1)] | None = optional(
+        "total variation: the share of the tokens that change domain"
     )
 
     @model_validator(mode="after")
@@ -401,16 +387,15 @@ class GuardrailsConfig(Section):
     """By how much losses may be predicted worse than a reference mixture makes them."""
 
     reference: Compared = Field("natural", description="mixture that losses are compared with")
-    margin: Margin | Literal["noise"] | None = Field(
-        None,
-        description="for every evaluation domain, in objective.unit; noise: what the seed and the"
-        " questions of one run change",
+    margin: Margin | Literal["noise"] | None = optional(
+        "for every evaluation domain, in objective.unit; noise: what the seed and the"
+        " questions of one run change"
     )
     targets: dict[str, Margin] = Field(
         default_factory=dict, description="by evaluation domain or glob; overrides margin"
     )
-    experts: Literal[True] | None = Field(
-        None, description="true: exclude mixtures whose nearest trial has collapsed experts"
+    experts: Literal[True] | None = optional(
+        "true: exclude mixtures whose nearest trial has collapsed experts"
     )
 
     @model_validator(mode="before")
@@ -437,24 +422,20 @@ class ConstraintsConfig(Section):
         default_factory=dict,
         description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum)",
     )
-    drop: list[str] | None = Field(None, description="domains, branches or globs that get nothing")
-    groups: dict[str, GroupConfig] | None = Field(
-        None, description="by name: domains, and the minimum and maximum of their total"
+    drop: list[str] | None = optional("domains, branches or globs that get nothing")
+    groups: dict[str, GroupConfig] | None = optional(
+        "by name: domains, and the minimum and maximum of their total"
     )
     proportions: (
         dict[str, Annotated[dict[str, Weight] | list[str], BeforeValidator(_ratios)]] | None
-    ) = Field(
-        None,
-        description="by name: domains whose shares keep their natural ratios, or ratios by domain",
-    )
-    max_epochs: Annotated[dict[str, Above] | None, BeforeValidator(_of_all)] = Field(
-        None,
-        description="how often a domain may be repeated, a number or by domain or glob; needs"
-        " propose.target_tokens",
+    ) = optional("by name: domains whose shares keep their natural ratios, or ratios by domain")
+    max_epochs: Annotated[dict[str, Above] | None, BeforeValidator(_of_all)] = optional(
+        "how often a domain may be repeated, a number or by domain or glob; needs"
+        " propose.target_tokens"
     )
     radius: RadiusConfig | None = None
-    min_entropy: Above | None = Field(
-        None, description="minimum entropy of the proposal in nats; log K is that of K equal shares"
+    min_entropy: Above | None = optional(
+        "minimum entropy of the proposal in nats; log K is that of K equal shares"
     )
     guardrails: GuardrailsConfig | None = None
     floors: dict[str, float] = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mixopt.config.sections import Above, Fault, Location, Positive, Section, one_given
+from mixopt.config.sections import Above, Fault, Location, Positive, Section, one_given, optional
 from mixopt.config.task_names import BITS_PER_BYTE, FAMILY, TASK, task_column, task_metric
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import (
@@ -36,7 +36,7 @@ class TaskSetConfig(Section):
     """One task: a file of items, and how it counts."""
 
     path: str = Field(description="items, one JSON object per line; .gz and .zst too")
-    family: str | None = Field(None, description="tasks of one family are averaged first")
+    family: str | None = optional("tasks of one family are averaged first")
 
 
 def _path_alone(given: Any) -> Any:
@@ -50,9 +50,7 @@ class TasksConfig(Section):
     sets: dict[str, Annotated[TaskSetConfig, BeforeValidator(_path_alone)]] = Field(
         description="by name: a file of items, or its path and how it counts", min_length=1
     )
-    root: str | None = Field(
-        None, description="folder or URL of relative paths; the working directory"
-    )
+    root: str | None = optional("folder or URL of relative paths; the working directory")
     items: Positive = Field(
         200, description="maximum items of each task, chosen by a hash of their ids"
     )
@@ -93,9 +91,9 @@ class FamilyConfig(Section):
 class ObjectiveConfig(Section):
     """The objective: exactly one of target, mean, worst and families."""
 
-    target: str | None = Field(None, description="one evaluation domain")
-    mean: dict[str, Above] | None = Field(
-        None, description="weights by evaluation domain or glob; those of several globs add up"
+    target: str | None = optional("one evaluation domain")
+    mean: dict[str, Above] | None = optional(
+        "weights by evaluation domain or glob; those of several globs add up"
     )
     worst: list[str] | None = Field(
         None, description="the largest loss among these; globs too", min_length=1
@@ -116,10 +114,9 @@ class ObjectiveConfig(Section):
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
-    noise: Literal["leave_out", "allow"] | None = Field(
-        None,
-        description="losses that vary less over trials than over replicates: leave_out or allow;"
-        " tasks among them are refused if omitted",
+    noise: Literal["leave_out", "allow"] | None = optional(
+        "losses that vary less over trials than over replicates: leave_out or allow;"
+        " tasks among them are refused if omitted"
     )
 
     @property

@@ -10,14 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
 from mixopt.errors import ConfigError, MixoptError, did_you_mean, nearest
@@ -89,6 +82,11 @@ class Section(BaseModel):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
+
+
+def optional(description: str) -> Any:
+    """Return a field that may be left out, and is None then."""
+    return Field(None, description=description)
 
 
 def one_given(section: Section, *names: str, why: str = "") -> str:

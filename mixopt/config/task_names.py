@@ -1,4 +1,4 @@
-"""Names of what tasks measure: in an objective, among losses, in the table of trials."""
+"""Names of what tasks measure: in objectives, losses and tables; without pydantic (bare install)."""
 
 from __future__ import annotations
 

@@ -22,13 +22,7 @@ from mixopt.errors import (
 )
 from mixopt.exports import export_mixture, export_schedule
 from mixopt.mixture import Mixture, Phases
-from mixopt.pipeline.from_fit import (
-    parts_in,
-    parts_of,
-    spread_out,
-    spread_samples,
-    spread_sizes,
-)
+from mixopt.pipeline.from_fit import parts_in, parts_of, spread_out, spread_samples, spread_sizes
 from mixopt.proposals import read_phases
 from mixopt.run_directory import load_run
 from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simulate_schedule

@@ -12,17 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import count_domains
 from mixopt.errors import ConfigError
-from mixopt.pipeline.found_domains import (
-    MAX_SOURCES,
-    FoundDomain,
-    find_domains,
-    source_column,
-)
+from mixopt.pipeline.found_domains import FoundDomain, find_domains
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
@@ -34,14 +28,17 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 
 @dataclass(frozen=True)
 class FoundSource:
-    """A domain or a target of the new experiment, of the fields that its line has."""
+    """A domain or a target of the new experiment, and the bytes of its text."""
 
-    name: str
     found: FoundDomain
-    fields: dict[str, Any]
     bytes: int
     is_target: bool
     token_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The name of the domain."""
+        return self.found.name
 
     @property
     def tokens(self) -> int:
@@ -71,13 +68,11 @@ class FirstExperiment:
     file: Path
     sources: tuple[FoundSource, ...]
     left_out: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         sources = [source.to_json() for source in self.sources]
-        lines = {"left_out": list(self.left_out), "notes": list(self.notes)}
-        return {"file": str(self.file), "domains": sources, **lines}
+        return {"file": str(self.file), "domains": sources, "left_out": list(self.left_out)}
 
 
 def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) -> FirstExperiment:
@@ -89,58 +84,33 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     found = find_domains(paths)
     for line in found.left_out:
         say(f"left out: {line}")
-    notes: list[str] = []
-    sources = _measured(found.domains, notes)
-    if len(sources) < 2:
-        count = f"1 domain ({sources[0].name})" if sources else "no text"
+    domains = found.domains
+    if len(domains) < 2:
+        count = f"1 domain ({domains[0].name})" if domains else "no text"
         raise ConfigError(
             f"init: {count} found in {' '.join(map(str, paths))}; a mixture needs two domains: give"
-            " several files or folders, or a folder with a subfolder for each domain"
+            " several files or folders, or a folder with a subfolder for each domain; rows that"
+            " name their source are split by a domain's field by: [COLUMN]"
         )
-    has_broken = any(domain.broken for domain in found.domains)
-    if has_broken:
-        notes.append("some rows cannot be read; on_bad_document: skip leaves them out")
-    text = experiment_text(sources, paths, out, skip=has_broken)
-    if not write_new(out, text.encode()):
+    sources = _measured(domains)
+    if not write_new(out, experiment_text(sources, paths, out).encode()):
         raise ConfigError(f"init: {out} already exists and is not overwritten")
-    return FirstExperiment(out, tuple(sources), tuple(found.left_out), tuple(notes))
+    return FirstExperiment(out, tuple(sources), tuple(found.left_out))
 
 
-def _measured(domains: Sequence[FoundDomain], notes: list[str]) -> list[FoundSource]:
-    """Return the domains with the bytes of their text; of one alone the sources of its rows."""
-    if not domains:
-        return []
-    by_name = {domain.name: domain for domain in domains}
-    given = {name: _fields(domain) for name, domain in by_name.items()}
-    column = source_column(domains[0]) if len(domains) == 1 else None
-    cells = {} if column is None else _cells(domains[0], column)
-    if cells:
-        given = {n: {**_fields(domains[0]), "by": one.cell} for n, one in cells.items()}
-        by_name = dict.fromkeys(cells, domains[0])
-        notes.append(f"the column {column!r} names {len(cells)} domains")
-    checked = {name: DomainConfig(**fields) for name, fields in given.items()}
-    sizes = [one.bytes for one in count_domains(CorpusConfig(domains=checked, tokenizer="bytes"))]
-    training = [one for one in domains if not one.is_target]
-    targets = {one.name for one in domains if one.is_target and len(training) >= 2}
-    total = sum(n for name, n in zip(given, sizes, strict=True) if name not in targets)
+def _measured(domains: Sequence[FoundDomain]) -> list[FoundSource]:
+    """Return the domains with the bytes of their text; targets where enough others remain."""
+    given = {domain.name: DomainConfig(**fields_of(domain)) for domain in domains}
+    counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
+    may_be = sum(not domain.is_target for domain in domains) >= 2
+    sizes = [(domain, one.bytes) for domain, one in zip(domains, counts, strict=True)]
+    total = sum(size for domain, size in sizes if not (may_be and domain.is_target))
     each = 1 if _tokenizer(total) == "bytes" else TOKEN_BYTES
-    return [
-        FoundSource(name, by_name[name], given[name], size, name in targets, each)
-        for name, size in zip(given, sizes, strict=True)
-    ]
+    return [FoundSource(one, size, may_be and one.is_target, each) for one, size in sizes]
 
 
-def _cells(domain: FoundDomain, column: str) -> dict[str, DomainConfig]:
-    """Return a domain for each source that a column names; none where these are not to be used."""
-    given = {domain.name: {**_fields(domain), "by": [column]}}
-    try:
-        found = CorpusConfig.model_validate({"domains": given}).domains
-    except ValidationError:  # its files are not read by column, or a value is no name
-        return {}
-    return found if len(found) <= MAX_SOURCES else {}
-
-
-def _fields(domain: FoundDomain) -> dict[str, Any]:
+def fields_of(domain: FoundDomain) -> dict[str, Any]:
+    """Return the fields of a domain as a file has them."""
     fields: dict[str, Any] = {"path": _one_or_list(domain.paths)}
     if domain.validation:
         fields["validation"] = _one_or_list(domain.validation)
@@ -169,15 +139,14 @@ def found_text(found: FirstExperiment) -> str:
     return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
 
-def experiment_text(
-    sources: Sequence[FoundSource], paths: Sequence[str | Path], out: Path, *, skip: bool
-) -> str:
+def experiment_text(sources: Sequence[FoundSource], paths: Sequence[str | Path], out: Path) -> str:
     """Return the YAML of an experiment, with comments."""
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
     total = sum(source.bytes for source in domains)
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(domains)))
     quoted = shlex.quote(str(out))
+    skip = any(source.found.broken for source in sources)
     lines = [
         "# How much of each domain should a model be trained on? Written by",
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
@@ -187,15 +156,10 @@ def experiment_text(
         "corpus:",
         f"  tokenizer: {_tokenizer(total):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
         "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
-    ]
-    if skip:
-        lines.append(
-            "  on_bad_document: skip   # rows that cannot be read; error stops at the first"
-        )
-    lines += [
+        *(["  on_bad_document: skip   # some rows cannot be read; error stops there"] * skip),
         "  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9",
         "  domains:",
-        *(_source_line(source, sized=True) for source in domains),
+        *(_source_line(source) for source in domains),
         *_evaluation(targets),
         *_objective(domains, targets),
         "design:",
@@ -215,10 +179,8 @@ def experiment_text(
 
 def _evaluation(targets: Sequence[FoundSource]) -> list[str]:
     if targets:
-        return [
-            "evaluation:  # targets: evaluated, never trained on",
-            *(_source_line(target, sized=False) for target in targets),
-        ]
+        about = "evaluation:  # targets: evaluated, never trained on"
+        return [about, *(_source_line(target) for target in targets)]
     return [
         "# A target is evaluated and never trained on. Name the one that you care about, and set",
         "# objective: {target: exams}",
@@ -238,11 +200,13 @@ def _objective(domains: Sequence[FoundSource], targets: Sequence[FoundSource]) -
     ]
 
 
-def _source_line(source: FoundSource, *, sized: bool) -> str:
-    fields = source.fields | ({"bytes": source.bytes} if sized else {})
+def _source_line(source: FoundSource) -> str:
+    fields = fields_of(source.found)
+    about, indent = "", "  "
+    if not source.is_target:
+        fields |= {"bytes": source.bytes}
+        about, indent = f"  # about {short_count(source.tokens)} tokens", "    "
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
-    about = f"  # about {short_count(source.tokens)} tokens" if sized else ""
-    indent = "    " if sized else "  "
     return f"{indent}{_scalar(source.name)}: {{{shown}}}{about}"
 
 
@@ -253,8 +217,6 @@ def _one_or_list(paths: Sequence[str]) -> str | list[str]:
 def _value(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_scalar, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(k)}: {_value(v)}" for k, v in value.items()) + "}"
     return _scalar(value) if isinstance(value, str) else str(value)
 
 

@@ -20,7 +20,6 @@ from mixopt.errors import ConfigError, CorpusError, is_control
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
-SOURCE_NAMES = ("domain", "source", "subset", "category", "dataset", "lang", "language", "topic")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
@@ -33,7 +32,6 @@ TARGET_NAMES = frozenset(
 )
 MAX_FILES_READ = 16  # of a domain
 MIN_LENGTH = 16  # mean characters of a column that is taken for text without being called so
-MAX_SOURCES = 50  # values of a column that are domains
 MAX_LISTED = 20  # files that are named one by one
 _SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
 _ABOUT = re.compile(
@@ -50,7 +48,6 @@ class FoundDomain:
     files: tuple[Path, ...]
     paths: tuple[str, ...]
     column: str
-    rows: FirstRows
     broken: int = 0
     validation: tuple[str, ...] = ()
 
@@ -85,26 +82,18 @@ class FoundFiles:
         """Look at the files of a domain; use those that have its text."""
         known = self._known(name, files)
         first = {file: self._look(file) for file in _spread(known)}
-        counted = Counter(_text_column(rows) for rows in first.values() if rows is not None)
-        del counted[None]
-        column = counted.most_common(1)[0][0] if counted else None
+        columns = Counter(_text_column(rows) for rows in first.values() if rows is not None)
+        del columns[None]
+        column = columns.most_common(1)[0][0] if columns else None
         wrong = {file for file, rows in first.items() if not self._has(column, file, rows)}
         used = tuple(file for file in known if file not in wrong)
         if column is None or not used:
             return
-        rows = [one for file, one in first.items() if file not in wrong and one is not None]
         held = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
-        self.domains.append(
-            FoundDomain(
-                name=self._free(name),
-                files=used,
-                paths=_paths(used),
-                column=column,
-                rows=rows[0],
-                broken=sum(one.broken for one in rows),
-                validation=_paths(held),
-            )
-        )
+        broken = sum(rows.broken for file, rows in first.items() if rows and file not in wrong)
+        own = self._free(name)
+        paths = _paths(used), _paths(held)
+        self.domains.append(FoundDomain(own, used, paths[0], column, broken, paths[1]))
 
     def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
         """Return the files of a known format that are not empty."""
@@ -119,17 +108,19 @@ class FoundFiles:
         except CorpusError as error:
             self.left_out.append(f"{file}: {error}")
             return None
-        if not rows.rows:
-            what = "no row can be read" if rows.broken else "no documents"
-            self.left_out.append(f"{file}: {what}")
-            return None
-        return rows
+        if rows.rows:
+            return rows
+        what = "no row can be read" if rows.broken else "no documents"
+        self.left_out.append(f"{file}: {what}")
+        return None
 
     def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
         """Tell whether the first rows of a file have the column of the text; else say why not."""
-        own = None if rows is None else _text_column(rows)
-        if rows is None or (own is not None and column in rows.columns):
-            return rows is not None
+        if rows is None:
+            return False
+        own = _text_column(rows)
+        if own is not None and column in rows.columns:
+            return True
         what = "of text" if own is None else f"{column!r}, which the other files have"
         self.left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
         return False
@@ -139,16 +130,13 @@ class FoundFiles:
         clean = "".join("_" if is_control(c) or c in "/\\" else c for c in name).strip(". ")[:60]
         taken = {domain.name for domain in self.domains}
         wanted = clean or "domain"
-        numbers = range(2, len(taken) + 3)
-        return next(n for n in (wanted, *(f"{wanted}_{k}" for k in numbers)) if n not in taken)
+        numbered = (f"{wanted}_{k}" for k in range(2, len(taken) + 3))
+        return next(one for one in (wanted, *numbered) if one not in taken)
 
 
 def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
     """Find the domains of some files and folders."""
     places = [Path(path) for path in paths]
-    for place in places:
-        if not place.exists():
-            raise ConfigError(f"init: {place}: no such file or folder")
     _check_apart(places)
     found = FoundFiles()
     for name, files in _grouped(places, found.left_out).items():
@@ -163,27 +151,17 @@ def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
 
 
 def _check_apart(places: Sequence[Path]) -> None:
-    seen: dict[Path, Path] = {}
-    for place in places:
-        if (twice := seen.setdefault(place.resolve(), place)) is not place:
-            raise ConfigError(f"init: {place}: is the same as {twice}; give it once")
-    for resolved, place in seen.items():
-        for folder in resolved.parents:
-            if folder in seen:
+    given: dict[Path, Path] = {}
+    for place in sorted(places, key=lambda one: len(one.resolve().parts)):
+        if not place.exists():
+            raise ConfigError(f"init: {place}: no such file or folder")
+        own = place.resolve()
+        for folder in (own, *own.parents):
+            if folder in given:
                 raise ConfigError(
-                    f"init: {place}: is inside {seen[folder]}, which is given too; give one of them"
+                    f"init: {place}: is in {given[folder]}, which is given too; give one of them"
                 )
-
-
-def source_column(domain: FoundDomain) -> str | None:
-    """Return the column that names the source of each row, if one does."""
-    for name in SOURCE_NAMES:
-        values = domain.rows.texts(name)
-        distinct = len(set(values))
-        is_of_all = name != domain.column and len(values) == len(domain.rows.rows)
-        if is_of_all and 2 <= distinct <= min(MAX_SOURCES, max(2, len(values) // 2)):
-            return name
-    return None
+        given[own] = place
 
 
 def suffix_of(file: Path) -> str:
@@ -194,10 +172,8 @@ def suffix_of(file: Path) -> str:
 
 def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[SplitFile]]:
     """Return the files of each domain; each has some of the split `train`."""
-    if len(places) == 1 and places[0].is_dir():
+    while len(places) == 1 and places[0].is_dir():
         folder, places = places[0], _visible(places[0])
-        while len(places) == 1 and places[0].is_dir():
-            folder, places = places[0], _visible(places[0])
         if not places:
             left_out.append(f"{folder}: no files")
     groups: dict[str, list[SplitFile]] = {}
@@ -206,15 +182,15 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[Spli
         files = _below(place, left_out)
         if not files and len(left_out) == before:
             left_out.append(f"{place}: no files")
-        for file in files:
-            one = _split_file(place, file)
+        for one in (_split_file(place, file) for file in files):
             groups.setdefault(one.domain, []).append(one)
     found: dict[str, list[SplitFile]] = {}
     for name, group in groups.items():
-        is_alone = all(one.split != "train" for one in group)  # held out of nothing: a target
-        for one in group:
-            own = one._replace(split="train") if is_alone else one
-            found.setdefault(one.own_name if is_alone else name, []).append(own)
+        if any(one.split == "train" for one in group):
+            found.setdefault(name, []).extend(group)
+        else:  # held out of nothing: a target
+            for one in group:
+                found.setdefault(one.own_name, []).append(one._replace(split="train"))
     return found
 
 
@@ -261,16 +237,17 @@ def _spread(files: Sequence[Path]) -> list[Path]:
 
 def _text_column(found: FirstRows) -> str | None:
     """Return the column of the text: one that is called so, else the longest text."""
-    lengths: dict[str, float] = {}
-    for name in found.columns:
-        texts = found.texts(name)
-        if 2 * len(texts) >= len(found.rows) and texts:
-            lengths[name] = sum(map(len, texts)) / len(texts)
-    named = [name for name in TEXT_NAMES if name in lengths]
-    if named:
-        return named[0]
-    words = {name for name in lengths if any(" " in text for text in found.texts(name))}
-    longest = max(words, key=lambda name: lengths[name], default=None)
+    texts = {name: found.texts(name) for name in found.columns}
+    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(found.rows)}
+    named = next((name for name in TEXT_NAMES if name in texts), None)
+    if named is not None:
+        return named
+    lengths = {
+        name: sum(map(len, own)) / len(own)
+        for name, own in texts.items()
+        if any(" " in text for text in own)
+    }
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
     return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
 
 
@@ -289,7 +266,7 @@ def _paths(files: Sequence[Path]) -> tuple[str, ...]:
     names = {file.as_posix() for file in files}
     for prefix in (lambda file: "", _stem):
         globs = dict.fromkeys(
-            f"{glob.escape(file.parent.as_posix())}/{glob.escape(prefix(file))}*"
+            f"{glob.escape(f'{file.parent.as_posix()}/{prefix(file)}')}*"
             f"{glob.escape(suffix_of(file))}"
             for file in files
         )

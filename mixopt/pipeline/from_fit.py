@@ -14,13 +14,9 @@ from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
 from mixopt.objective import Direction, Scale, Unit
 from mixopt.proposals import (
-    Forecast,
-    Front,
     Proposal,
     ProposalRequest,
-    Recommendation,
     predict_mixture,
-    propose_front,
     propose_mixture,
     search_steps,
 )
@@ -37,12 +33,13 @@ from mixopt.system import check_links, checked_as, read_yaml, steady_progress, v
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, FitReadiness
+    from mixopt.proposals import Forecast, Front, Recommendation
     from mixopt.trials import Trials
 
 FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
 PARTS = "parts"  # field of the provenance of an answer
 Parts = Mapping[str, Mapping[str, float]]
-Answer = TypeVar("Answer", Proposal, Recommendation)
+Answer = TypeVar("Answer", Proposal, "Recommendation")
 
 
 def read_tables(
@@ -260,6 +257,8 @@ def trade_off(
     trust: bool = False,
 ) -> Front:
     """Propose mixtures along the Pareto front of some targets (`propose`)."""
+    from mixopt.proposals import propose_front
+
     directory = Path(directory)
     request = _request(directory, None, tokens, constraints, inventory, risk, trust=trust)
     request = _freed(request, directory, free, reference, trust)

@@ -144,8 +144,7 @@ def choose_round(
 
     config, seed = run.config, run.config.seed + number
     table = usable_trials(
-        run,
-        Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses),
+        run, Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
     )
     objective = settled(Objective.from_config(config.aim, config.losses), table)
     _check_finished(run, table, results, number)

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
-from mixopt.routing import ExpertCounts, Summary
 from mixopt.run_directory.steps import START_FILE, SWEEP
 from mixopt.system import (
     checked_as,
@@ -30,7 +29,11 @@ from mixopt.system import (
     write_sealed,
     write_table,
 )
-from mixopt.trials.proxy import Losses, Training, TrialResult, make_proxy
+from mixopt.trials import make_proxy
+
+if TYPE_CHECKING:
+    from mixopt.routing import ExpertCounts
+    from mixopt.trials import Losses, Training, TrialResult
 
 SCHEMA: dict[str, Any] = {
     "trial": pl.String,
@@ -115,6 +118,8 @@ def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
 
 def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
     """Yield the rows of a trial: each layer, then each domain in it."""
+    from mixopt.routing import Summary
+
     trained, held_out = Summary.of(counts.train), Summary.of(counts.held_out)
     separate = _by(_LAYER, held_out.layers.select(*_LAYER, "specialisation"))
     compared = _by(_DOMAIN, held_out.domains.select(*_DOMAIN, "own", "distance"))

@@ -20,7 +20,6 @@ from .progress import (
 from .ray_tasks import RayExecutor as RayExecutor
 from .slurm import SlurmExecutor as SlurmExecutor
 from .sweep import (
-    FILES as FILES,
     cancel_submitted as cancel_submitted,
     failure_kind as failure_kind,
     going_on as going_on,
@@ -30,6 +29,7 @@ from .sweep import (
     run_trials as run_trials,
 )
 from .trial_files import (
+    FILES as FILES,
     GROUPS as GROUPS,
     ROUNDS as ROUNDS,
     SIZE as SIZE,

@@ -30,7 +30,7 @@ from mixopt.sweeps.contract import RETRIES, Executor, Job, Site
 from mixopt.sweeps.group_folder import Beat, pending, read_beat
 from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner, Report
 from mixopt.sweeps.progress import SweepMeter
-from mixopt.sweeps.trial_files import GROUPS, SIZE, WORK, TrialFolder
+from mixopt.sweeps.trial_files import FILES, GROUPS, SIZE, WORK, TrialFolder
 from mixopt.system import (
     Say,
     build_plugin,
@@ -44,7 +44,6 @@ from mixopt.system import (
 )
 from mixopt.trials import Trial, TrialResult
 
-FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
 SHORT, SHORT_TRIAL = 20, "short-trial"  # part of a trial that is trained first, and its name
 MAX_ALIKE = 3  # failures of one kind, where nothing else has ended
 _Groups = list[Annotated[list[str], Field(min_length=1)]]

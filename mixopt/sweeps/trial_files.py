@@ -29,6 +29,7 @@ from mixopt.system import (
 from mixopt.trials import Losses, Role, Status, Trial, TrialResult
 
 # Which trials train together; which were chosen; how many go together.
+FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
 GROUPS, ROUNDS, SIZE = "groups.json", "rounds.json", "group_size.json"
 WORK = "work"  # folder of the groups that train
 LOGS = "logs"  # folder of a folder of trials

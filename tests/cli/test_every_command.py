@@ -118,7 +118,7 @@ def test_readiness(run):
         "prose",
         "help",
     ]
-    assert "noise from 3 trials of one mixture" in answered("status", run, "--readiness")
+    assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
 
 
 def test_evaluate_on_the_validated_runs(run):

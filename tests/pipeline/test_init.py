@@ -61,7 +61,7 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     }
     web = next(source for source in found.sources if source.name == "web")
     assert (len(web.found.files), web.found.formats) == (2, ".jsonl.gz")
-    assert web.fields == {"path": "data/web/*.jsonl.gz"}
+    assert web.found.paths == ("data/web/*.jsonl.gz",)
     assert web.bytes == sum(len(text) for text in (*texts("web"), *texts("more")))
 
 
@@ -159,17 +159,6 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
     ]
 
 
-def test_rows_that_name_their_source_are_split(folder, tmp_path):
-    rows = [{"text": t, "source": ("a b", "c")[n % 2]} for n, t in enumerate(texts("row"))]
-    jsonl(tmp_path / "all.jsonl", rows)
-    found = start_experiment(["all.jsonl"], tmp_path / "split.yaml")
-    assert [source.name for source in found.sources] == ["all/a b", "all/c"]
-    assert [source.bytes for source in found.sources] == [
-        sum(map(len, texts("row")[place::2])) for place in (0, 1)
-    ]
-    assert check(load_config(tmp_path / "split.yaml")).problems == []
-
-
 ODD = {
     "empty/nothing": (None, "empty: no files"),
     "binary/a.txt": (b"a\0b", "binary/a.txt: is binary, not text"),
@@ -212,8 +201,8 @@ def test_too_little_is_one_message(folder, asked, expected):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("data/../data/code.jsonl", "is the same as .*code.jsonl; give it once"),
-        ("data", r"code.jsonl: is inside .*data, which is given too; give one of them"),
+        ("data/../data/code.jsonl", "is in .*code.jsonl, which is given too"),
+        ("data", r"code.jsonl: is in .*data, which is given too; give one of them"),
     ],
 )
 def test_text_cannot_be_in_two_domains(tmp_path, second, message):
