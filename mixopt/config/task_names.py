@@ -1,4 +1,4 @@
-"""Names of what tasks measure: in objectives, losses and tables; without pydantic (bare install)."""
+"""Names of what tasks measure, in objectives, losses and tables; the bare install reads them."""
 
 from __future__ import annotations
 

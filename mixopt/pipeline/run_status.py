@@ -93,9 +93,13 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
 
 def _in_short(found: dict[str, Any]) -> tuple[str, str]:
     """Return the first step that is not done, and what is known of it or of the answer."""
-    step, entry = next((s for s in found["steps"].items() if s[1]["state"] != "done"), ("", {}))
-    answer = (found["recommendation"] or {}).get("headline", ", ".join(_counts(entry)))
-    return (f"{step}: {entry['state']}" if step else "done"), answer
+    for step, entry in found["steps"].items():
+        if entry["state"] != "done":
+            counts = ", ".join(_counts(entry))
+            return f"{step}: {entry['state']}", (found["recommendation"] or {}).get(
+                "headline", counts
+            )
+    return "done", found["recommendation"]["headline"]
 
 
 def status_lines(found: dict[str, Any]) -> Iterator[str]:
