@@ -2,10 +2,7 @@ from .chat_tokens import ChatTokens as ChatTokens
 from .collate import Batch as Batch, stack_samples as stack_samples
 from .dataset import MixtureDataset as MixtureDataset
 from .loader import MixtureLoader as MixtureLoader, Realised as Realised
-from .mixture_stream import (
-    MixtureStream as MixtureStream,
-    join_stream_states as join_stream_states,
-)
+from .mixture_stream import MixtureStream as MixtureStream
 from .packed_documents import (
     PackedDocuments as PackedDocuments,
     PackingSummary as PackingSummary,

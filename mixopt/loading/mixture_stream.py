@@ -219,20 +219,19 @@ class MixtureStream(IterableDataset[Batch]):
                 "trained on"
             )
         if ranks == 1:
-            return self.rank_state()
+            return self._own_state()
         distributed: Any = sys.modules.get("torch.distributed")
         if distributed is None or not distributed.is_initialized():
             raise SamplerError(
                 f"the state has the lanes of all {ranks} ranks, but torch.distributed is not"
-                " initialised to gather them: save rank_state() of each, and join them by"
-                " join_stream_states"
+                " initialised to gather them: call init_process_group before"
             )
         states: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(states, self.rank_state())
-        return join_stream_states(states)
+        distributed.all_gather_object(states, self._own_state())
+        return joined_states(states)
 
-    def rank_state(self) -> dict[str, Any]:
-        """Return the state of this rank's lanes; it resumes only with this number of ranks."""
+    def _own_state(self) -> dict[str, Any]:
+        """Return the state of this rank's lanes."""
         domains = {
             name: {str(lane): list(self._places[name, lane]) for lane in self._lanes}
             for name in self._plan.sources
@@ -373,33 +372,18 @@ def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
     return _reader[0].read(domain_GS)
 
 
-def join_stream_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the states of the ranks of a stream together; any number of ranks resumes from that.
-
-    Raises:
-        SamplerError: They are not of one stream at one batch, or lanes are missing.
-    """
-    given = list(states)
-    first = {name: value for name, value in given[0].items() if name != "domains"}
-    domains: dict[str, dict[str, Any]] = {name: {} for name in given[0]["domains"]}
-    for k, state in enumerate(given):
-        for name, value in first.items():
-            if state.get(name) != value:
-                raise SamplerError(
-                    f"the stream's state {k} of {len(given)}: {name}: is not that of the first"
-                )
+def joined_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the states of the ranks of a stream together; any number of ranks resumes from that."""
+    first, *others = states
+    domains = {name: dict(lanes) for name, lanes in first["domains"].items()}
+    for k, state in enumerate(others, 1):
+        for name in first.keys() - {"domains"}:
+            if state[name] != first[name]:
+                raise SamplerError(f"the stream's state of rank {k}: {name}: is not that of rank 0")
         for name, lanes in state["domains"].items():
-            domains.setdefault(name, {}).update(lanes)
-    every = list(map(str, range(first["lanes"])))
-    for name, lanes in domains.items():
-        missing = set(every) - set(lanes)
-        if missing:
-            raise SamplerError(
-                f"the stream's states: domain {name!r}: lane {min(missing, key=int)} of"
-                f" {first['lanes']} is in none of them; join those of all ranks"
-            )
-        domains[name] = {lane: lanes[lane] for lane in every}
-    return {**first, "domains": domains}
+            domains[name].update(lanes)
+    ordered = {n: dict(sorted(one.items(), key=lambda p: int(p[0]))) for n, one in domains.items()}
+    return {**first, "domains": ordered}
 
 
 def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
@@ -427,11 +411,6 @@ def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]
 def _read_place(fields: StateFields, lane: int) -> LanePlace:
     """Take the place of a lane of a domain from a state."""
     name = str(lane)
-    if name not in fields.content:
-        raise SamplerError(
-            f"{fields.where}: {lane}: is missing; join the states of all ranks by"
-            " join_stream_states before other ranks resume from it"
-        )
     *numbers, source = fields.listed(name, len(LanePlace._fields))
     named = StateFields({name: numbers, "source": source}, fields.where, SamplerError)
     state = named.maybe("source", lambda field: named.part(field).content)

@@ -34,8 +34,7 @@ import torch
 from mixopt.errors import EstimatorError, MixoptError, MixtureError
 from mixopt.loading import MixtureLoader
 from mixopt.online.contract import DriverOptions, Estimator, HeldOut, Setting
-from mixopt.online.loss_sums import from_first, held_out_losses, is_first, on_first
-from mixopt.online.loss_windows import LossWindows
+from mixopt.online.loss_sums import LossWindows, from_first, held_out_losses, is_first, on_first
 from mixopt.online.mixture_log import MixtureLog
 from mixopt.online.standing_plan import Cost, StandingPlan, StreamSteps, impossible, read_record
 from mixopt.sampling import MixtureSampler, check_ranks

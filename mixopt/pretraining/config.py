@@ -212,7 +212,7 @@ class MixtureSource(Section):
 class EstimatorConfig(Section):
     """What changes the mixture while training runs (mixopt.online)."""
 
-    name: str = Field(description="stratified, aioli, odm, ado, ..., or package.module:Name")
+    name: str = Field(description="robust, aioli, odm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's")
     objective: dict[str, Above] | None = Field(
         None,

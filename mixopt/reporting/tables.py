@@ -153,7 +153,7 @@ def schedule_text(forecast: ScheduleForecast) -> str:
         )
     columns, rows = _domains(forecast)
     lines.append(table_text("Share of the tokens by stage", columns, rows))
-    return "\n".join([*lines, *forecast.notes]).rstrip("\n")
+    return "\n".join(lines).rstrip("\n")
 
 
 _STAGE_COLUMNS = ("stage", "first step", "steps", "tokens")

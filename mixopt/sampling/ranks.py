@@ -6,9 +6,8 @@ where nothing shares a replica; where a job's process groups say that something 
 asked for instead.
 
 `set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
-about training shows it. So a checkpoint compares a hash of all that the order follows from, which
-costs 16 bytes of each rank; where hashes differ, the error on every rank names who differs, and in
-what.
+about training shows it. So a checkpoint compares a hash of all that the order follows from; where
+hashes differ, the error on every rank names who differs, and in what.
 """
 
 from __future__ import annotations
@@ -36,6 +35,10 @@ _OF_MEGATRON = {
     "PIPELINE_MODEL_PARALLEL_GROUP",
     "CONTEXT_PARALLEL_GROUP",
 }
+_MEGATRON_RANKS = (
+    "rank=parallel_state.get_data_parallel_rank() and"
+    " world_size=parallel_state.get_data_parallel_world_size()"
+)
 _ACCELERATE = "accelerate.data_loader"
 
 
@@ -81,16 +84,16 @@ def check_ranks(sampler: Any, group: Any = None) -> None:
     job = _distributed()
     if job is None or job.get_world_size(group) == 1:
         return
-    order = _order(sampler)
-    text = json.dumps(order, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    number = int.from_bytes(digest, "little", signed=True)
-    numbers = _gathered(job, group, [number, sampler.rank])
-    if len({number for number, _ in numbers}) > 1:
-        orders: list[Any] = [None] * len(numbers)
+    sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
+    order = {**sizes, **sampler.state_dict()}
+    digest = hashlib.blake2b(json.dumps(order).encode(), digest_size=8).hexdigest()
+    hashes: list[Any] = [None] * job.get_world_size(group)
+    job.all_gather_object(hashes, (digest, sampler.rank), group=group)
+    if len({digest for digest, _ in hashes}) > 1:
+        orders = list(hashes)
         job.all_gather_object(orders, order, group=group)
         raise SamplerError(_difference(orders))
-    _check_parts([rank for _, rank in numbers], sampler.world_size)
+    _check_parts([rank for _, rank in hashes], sampler.world_size)
 
 
 def _distributed() -> Any:
@@ -156,33 +159,18 @@ def _check_nothing_is_shared() -> None:
     with suppress(AttributeError, RuntimeError):  # what torch keeps for itself may change
         groups = [(group.group_desc, group.size()) for group in module._world.pg_map]
     for name, size in groups:
-        if size > 1 and name in _OF_MEGATRON:
-            raise SamplerError(
-                f"{size} processes share a replica of the model (Megatron's {name}) and need the"
-                " same rows: give rank=parallel_state.get_data_parallel_rank() and"
-                " world_size=parallel_state.get_data_parallel_world_size()"
-            )
         dimension = name.removeprefix("mesh_")
-        if size > 1 and dimension in _MODEL and dimension != name:
-            raise SamplerError(
-                f"{size} processes share a replica of the model (dimension {dimension!r} of a"
-                " device mesh) and need the same rows: give mesh=, the job's DeviceMesh, or rank="
-                " and world_size= along data parallelism"
-            )
-
-
-def _order(sampler: Any) -> dict[str, Any]:
-    sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
-    return {**sizes, **sampler.state_dict()}
-
-
-def _gathered(job: Any, group: Any, values: list[int]) -> list[tuple[int, int]]:
-    torch: Any = sys.modules["torch"]
-    on_gpu = "cpu:" not in job.get_backend_config(group) and torch.cuda.is_available()
-    mine = torch.tensor(values, dtype=torch.int64, device="cuda" if on_gpu else "cpu")
-    every = [torch.empty_like(mine) for _ in range(job.get_world_size(group))]
-    job.all_gather(every, mine, group=group)
-    return [(int(number), int(rank)) for number, rank in (one.tolist() for one in every)]
+        if size > 1 and name in _OF_MEGATRON:
+            what, give = f"Megatron's {name}", _MEGATRON_RANKS
+        elif size > 1 and dimension in _MODEL and dimension != name:
+            what = f"dimension {dimension!r} of a device mesh"
+            give = "mesh=, the job's DeviceMesh, or rank= and world_size= along data parallelism"
+        else:
+            continue
+        raise SamplerError(
+            f"{size} processes share a replica of the model ({what}) and need the same rows: give"
+            f" {give}"
+        )
 
 
 def _check_parts(parts: list[int], world_size: int) -> None:
@@ -204,11 +192,9 @@ def _check_parts(parts: list[int], world_size: int) -> None:
 
 def _difference(orders: list[dict[str, Any]]) -> str:
     """Say which ranks differ from most (from rank 0 where there are as many), and in what."""
-    texts = [json.dumps(order, sort_keys=True) for order in orders]
-    count = Counter(texts)
-    usual = max(texts, key=lambda text: (count[text], text == texts[0]))
-    first = texts.index(usual)
-    odd = [rank for rank, text in enumerate(texts) if text != usual]
+    texts = [json.dumps(order) for order in orders]
+    first = max(range(len(texts)), key=lambda rank: (texts.count(texts[rank]), -rank))
+    odd = [rank for rank, text in enumerate(texts) if text != texts[first]]
     listed = ", ".join(map(str, odd[:8])) + (", ..." if len(odd) > 8 else "")
     who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {listed} have"
     return (
@@ -220,12 +206,11 @@ def _difference(orders: list[dict[str, Any]]) -> str:
 
 def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
-        changes = [{json.dumps(change) for change in one["changes"]} for one in (there, here)]
-        first = min(json.loads(change)[0] for change in changes[0] ^ changes[1])
-        return f"its weights differ from batch {first // here['batch_size']} on"
+        pairs = ((there["changes"], here["changes"]), (here["changes"], there["changes"]))
+        own = [change["position"] for one, other in pairs for change in one if change not in other]
+        return f"its weights differ from batch {min(own) // here['batch_size']} on"
     # What is drawn and owed follows from the others.
     fields = sorted(here, key=lambda name: name in {"position", "counts", "owed", "had"})
     field = next(name for name in fields if there.get(name) != here[name])
-    shown = [str(one.get(field)) for one in (there, here)]
-    short = [text if len(text) <= 200 else text[:200] + "..." for text in shown]
-    return f"its {field} is {short[0]}, there it is {short[1]}"
+    there_text, here_text = (str(one.get(field))[:200] for one in (there, here))
+    return f"its {field} is {there_text}, there it is {here_text}"

@@ -62,6 +62,7 @@ class RateCurve:
     floor: float = FLOOR
 
     def __post_init__(self) -> None:
+        shape = self.lr_decay_shape
         if self.schedule not in RATE_CURVES:
             near = did_you_mean(str(self.schedule), RATE_CURVES) or "; " + ", ".join(RATE_CURVES)
             raise SamplerError(f"schedule: {self.schedule!r} is not one{near}")
@@ -71,18 +72,12 @@ class RateCurve:
             raise SamplerError(
                 "warmup: 0, and an inverse_sqrt falls by the length of its warm-up; give one"
             )
-        if self.lr_decay_shape is not None and not self._falls:
+        if shape is not None and not self._falls:
+            raise SamplerError(f"lr_decay_shape: {shape!r} has no effect without lr_decay")
+        if self.schedule in {"cosine", "linear"} and shape not in {None, self.schedule}:
             raise SamplerError(
-                f"lr_decay_shape: {self.lr_decay_shape!r} has no effect without lr_decay"
-            )
-        if self.schedule == "cosine" and self.lr_decay_shape not in {None, "cosine"}:
-            raise SamplerError(
-                f"lr_decay_shape: {self.lr_decay_shape!r} is not that of a cosine; give schedule:"
+                f"lr_decay_shape: {shape!r} is not that of a {self.schedule}; give schedule:"
                 " linear or wsd"
-            )
-        if self.schedule == "linear" and self.lr_decay_shape not in {None, "linear"}:
-            raise SamplerError(
-                f"lr_decay_shape: {self.lr_decay_shape!r} is not linear; give schedule: wsd"
             )
 
     def check_lengths(self) -> None:

@@ -11,14 +11,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.mixture import Mixture
-from mixopt.sampling.order import OrderLayout, Place, SampleOrder, Unit, order_of
+from mixopt.sampling.order import (
+    UNIT,
+    OrderLayout,
+    Place,
+    SampleOrder,
+    ShareChange,
+    Unit,
+    spread,
+    whole_shares,
+)
 from mixopt.sampling.ranks import refuse_second_split, this_part
 from mixopt.sampling.sampler_input import (
     Lengths,
@@ -36,7 +45,7 @@ from mixopt.sampling.sampler_input import (
 )
 from mixopt.sampling.sampler_state import read_state, write_state
 from mixopt.sampling.schedule import Schedule
-from mixopt.sampling.shares import UNIT, ShareChange, spread, whole_shares
+from mixopt.sampling.token_order import TokenOrder
 from mixopt.system import IntArray
 
 _BLOCK = 1 << 14  # samples that are laid out at once
@@ -187,11 +196,11 @@ class MixtureSampler:
         self._mixtures: dict[tuple[int, ...], Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
-        size = self.batch_size
-        given = [*self._changes(entries, named, size), *self._changes(later, named, size)]
-        for change in given:
+        for batch, first, end, last in scheduled_mixtures([*entries, *later], named):
+            change = ShareChange(batch, self._shares(first), end, self._shares(last))
             changes = _with(changes, change)
-        self._use(order_of(layout, changes, layout.start()), 0)
+        kind = SampleOrder if unit == "samples" else TokenOrder
+        self._use(kind(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
         rows, last = BatchRows(self.order, self.batch_size), self.pass_end
@@ -253,16 +262,14 @@ class MixtureSampler:
     @property
     def log(self) -> list[LogEntry]:
         """The weights so far and those to come, and the domains that ran out so far."""
-        entries = [
-            LogEntry(
-                self._batch_of(change.window),
-                self._mixture(change.shares),
-                "set" if k else "start",
-                None if change.end_window is None else self._batch_of(change.end_window),
-                None if change.end_shares is None else self._mixture(change.end_shares),
-            )
-            for k, change in enumerate(self.order.changes)
-        ]
+        entries = []
+        for k, change in enumerate(self.order.changes):
+            batch, end = self._batch_of(change.window), self._batch_of(change.end_window)
+            entry = LogEntry(batch, self._mixture(change.shares), "set" if k else "start")
+            if end > batch:
+                ends = self._mixture(change.end_shares)
+                entry = replace(entry, end_batch=end, end_mixture=ends)
+            entries.append(entry)
         out: list[int] = []
         for window, domain in self._place(self._batch).out:
             out.append(domain)
@@ -298,7 +305,7 @@ class MixtureSampler:
         """
         mixture = mixture_over(weights, self.sizes)
         batch = self._changing(batch)
-        change = ShareChange(self._window_of(batch), self._shares(mixture))
+        change = ShareChange.at(self._window_of(batch), self._shares(mixture))
         self.order = self.order.changed(_with(self.order.changes, change), change.window)
         return batch
 
@@ -419,19 +426,6 @@ class MixtureSampler:
             f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
             f"window of {window} samples; resume from a state that was saved after a step"
         )
-
-    def _changes(
-        self, entries: Sequence[Scheduled], sizes: Mapping[str, int], window_size: int
-    ) -> list[ShareChange]:
-        changes = []
-        for entry in scheduled_mixtures(entries, sizes):
-            first = -(-entry[0] * self.batch_size // window_size)
-            change = ShareChange(first, self._shares(entry[1]))
-            if len(entry) == 4:
-                end = -(-entry[2] * self.batch_size // window_size)
-                change = change._replace(end_window=end, end_shares=self._shares(entry[3]))
-            changes.append(change)
-        return changes
 
     def _shares(self, mixture: Mixture) -> tuple[int, ...]:
         shares = whole_shares(mixture.array.tolist())

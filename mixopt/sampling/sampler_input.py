@@ -6,7 +6,7 @@ Shapes: D domains.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -127,9 +127,8 @@ def sample_lengths(
 
 def scheduled_mixtures(
     schedule: Sequence[Scheduled], sizes: Mapping[str, int]
-) -> list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]]:
-    """Return the entries of a schedule, checked."""
-    mixtures: list[tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]] = []
+) -> Iterator[tuple[int, Mixture, int, Mixture]]:
+    """Yield the entries of a schedule, checked; one that stays arrives where it begins."""
     for k, entry in enumerate(schedule):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
             raise SamplerError(
@@ -138,11 +137,10 @@ def scheduled_mixtures(
             )
         batch, first = at_least(0, "schedule: batch", entry[0]), mixture_over(entry[1], sizes)
         if len(entry) == 2:
-            mixtures.append((batch, first))
+            yield batch, first, batch, first
         else:
             end = at_least(batch + 1, "schedule: end_batch", entry[2])
-            mixtures.append((batch, first, end, mixture_over(entry[3], sizes)))
-    return mixtures
+            yield batch, first, end, mixture_over(entry[3], sizes)
 
 
 def at_least(least: int, what: str, value: int) -> int:
@@ -167,23 +165,23 @@ def _whole(what: str, value: object) -> int:
 
 
 def _lengths(name: str, given: Any, rows: int) -> int | IntArray:
+    where = f"lengths: domain {name!r}"
     if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
-        if not 0 < given <= MAX_LENGTH and rows:
+        if rows and not 0 < given <= MAX_LENGTH:
             shown = shown_value(int(given))
-            raise SamplerError(f"lengths: domain {name!r}: {shown} is not from 1 to {MAX_LENGTH}")
+            raise SamplerError(f"{where}: {shown} is not from 1 to {MAX_LENGTH}")
         return int(given)
     array = np.asarray(given)
-    if array.ndim != 1 or len(array) != rows:
+    if array.shape != (rows,):
         shape = "x".join(map(str, array.shape)) or "no list"
-        raise SamplerError(f"lengths: domain {name!r}: {shape} of its {rows} rows")
-    if rows and array.dtype.kind not in "iu":
-        raise SamplerError(f"lengths: domain {name!r}: {array.dtype} are not whole numbers")
-    for row in (int(array.argmin()), int(array.argmax())) if rows else ():
-        if not 0 <= int(array[row]) <= MAX_LENGTH:
-            raise SamplerError(
-                f"lengths: domain {name!r}: row {row}: {int(array[row])} is not from 0 to"
-                f" {MAX_LENGTH}"
-            )
-    if rows and not array.any():
-        raise SamplerError(f"lengths: domain {name!r}: no row has a token; leave the domain out")
+        raise SamplerError(f"{where}: {shape} of its {rows} rows")
+    if not rows:
+        return array
+    if array.dtype.kind not in "iu":
+        raise SamplerError(f"{where}: {array.dtype} are not whole numbers")
+    if array.min() < 0 or array.max() > MAX_LENGTH:
+        row = int(array.argmin() if array.min() < 0 else array.argmax())
+        raise SamplerError(f"{where}: row {row}: {array[row]} is not from 0 to {MAX_LENGTH}")
+    if not array.any():
+        raise SamplerError(f"{where}: no row has a token; leave the domain out")
     return array

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.sampling.order import OrderLayout, Place, SampleOrder, order_of
+from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange
 from mixopt.sampling.sampler_input import MAX_BATCH, MAX_LENGTH, MAX_ROWS, UNITS
-from mixopt.sampling.shares import UNIT, ShareChange
-from mixopt.system import StateFields, shown_value
+from mixopt.system import StateFields
 
-FORMAT = "mixopt-sampler/4"
+FORMAT = "mixopt-sampler/5"
 MAX_SEED = 1 << 128
 MAX_POSITION = 1 << 53
 _MAX_OWED = UNIT << 10  # samples to a domain; a few are ever owed
@@ -32,7 +31,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     layout, size = order.layout, order.layout.window_size
     past = [change for change in order.changes if change.window <= place.window][-_PAST:]
     coming = [change for change in order.changes if change.window > place.window]
-    counts_in_samples = layout.unit == "samples"
+    out = {d: window * size for window, d in place.out}
     return {
         "format": FORMAT,
         "unit": layout.unit,
@@ -41,13 +40,13 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
         "seed": layout.seed,
         "domains": list(layout.names),
         "sizes": list(layout.sizes),
-        "limits": None if set(layout.limits) == {None} else list(layout.limits),
+        "limits": [-1 if limit is None else limit for limit in layout.limits],
         "stops": layout.stops,
-        "lengths": None if counts_in_samples else _sums(layout),
+        "lengths": _sums(layout),
         "counts": place.counts_D.tolist(),
         "owed": place.owed_D.tolist(),
-        "had": None if counts_in_samples else place.had_D.tolist(),
-        "exhausted": [[window * size, d] for window, d in place.out],
+        "had": place.had_D.tolist(),
+        "exhausted": [out.get(d, -1) for d in range(len(layout.names))],
         "changes": [_written(change, size) for change in [*past, *coming]],
     }
 
@@ -56,8 +55,12 @@ def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder
     """Check a state against the order that resumes from it; return one that does, and where."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
-    layout, place, changes, lengths = _read(fields)
+    layout = _layout(fields)
+    count, size = len(layout.names), layout.window_size
     position = fields.whole("position", 0, MAX_POSITION)
+    lengths = fields.wholes("lengths", count, 0, 1 << 80)
+    place = _place(fields, layout, position)
+    changes = _changes(fields, layout.sizes, position, size)
     if layout.unit != here.layout.unit:
         raise SamplerError(
             f"the state owes each domain {layout.unit}, here unit={here.layout.unit!r}"
@@ -65,63 +68,42 @@ def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder
     differing = _differences(layout, lengths, here.layout)
     if differing:
         raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
-    return order_of(layout._replace(lengths=here.layout.lengths), changes, place), position
+    return type(here)(layout._replace(lengths=here.layout.lengths), changes, place), position
 
 
-def _read(
-    state: StateFields,
-) -> tuple[OrderLayout, Place, list[ShareChange], list[int] | None]:
+def _layout(state: StateFields) -> OrderLayout:
     names = state.texts("domains")
     if not names or len(set(names)) != len(names):
         state.refuse("domains", "not a list of names, each once")
-    count, size = len(names), state.whole("window", 1, MAX_BATCH)
-    position, unit = state.whole("position", 0, MAX_POSITION), state.one_of("unit", UNITS)
-
-    def wholes(name: str, least: int = 0, most: int = MAX_ROWS) -> list[int]:
-        return state.wholes(name, count, least, most)
-
-    limits = state.maybe("limits", lambda name: _limits(state, name, count))
-    layout = OrderLayout(
+    limits = state.wholes("limits", len(names), -1, MAX_ROWS)
+    return OrderLayout(
         names=tuple(names),
-        sizes=tuple(wholes("sizes")),
+        sizes=tuple(state.wholes("sizes", len(names), 0, MAX_ROWS)),
         seed=state.whole("seed", -MAX_SEED, MAX_SEED),
-        window_size=size,
-        limits=limits or (None,) * count,
+        window_size=state.whole("window", 1, MAX_BATCH),
+        limits=tuple(None if limit < 0 else limit for limit in limits),
         stops=state.flag("stops"),
-        unit=unit,
+        unit=state.one_of("unit", UNITS),
         lengths=(),
     )
-    counts, had = wholes("counts"), state.maybe("had", lambda name: wholes(name, 0, 1 << 62))
+
+
+def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
+    domains, size, in_samples = len(layout.names), layout.window_size, layout.unit == "samples"
+    counts = state.wholes("counts", domains, 0, MAX_ROWS)
     if sum(counts) > position:
         state.refuse("counts", f"more than the {position} samples before it")
-    most = _MAX_OWED if unit == "samples" else _MAX_TOKENS_OWED
-    owed = np.array(wholes("owed", -most, most), np.int64 if unit == "samples" else object)
-    lengths = state.maybe("lengths", lambda name: wholes(name, 0, 1 << 80))
-    if unit != "samples" and (had is None or lengths is None):
-        state.refuse("had" if had is None else "lengths", "missing for this unit")
-    counts_D = np.array(counts, np.int64)
-    had_D = counts_D if had is None else np.array(had, np.int64)
-    place = Place(position // size, counts_D, owed, had_D, _exhausted(state, position, count, size))
-    return layout, place, _changes(state, layout.sizes, position, size), lengths
-
-
-def _limits(state: StateFields, name: str, count: int) -> tuple[int | None, ...]:
-    listed = {str(k): value for k, value in enumerate(state.listed(name, count))}
-    each = StateFields(listed, f"{state.where}: {name}", SamplerError)
-    return tuple(each.maybe(k, lambda k: each.whole(k, 0, MAX_ROWS)) for k in listed)
-
-
-def _exhausted(
-    state: StateFields, position: int, count: int, size: int
-) -> tuple[tuple[int, int], ...]:
-    exhausted = []
-    for k, pair in enumerate(state.listed("exhausted")):
-        one = StateFields({"pair": pair}, f"{state.where}: exhausted.{k}", SamplerError)
-        at, domain = one.wholes("pair", 2, 0, max(position, count - 1))
-        if domain >= count or at > position:
-            one.refuse("pair", "not a position and a domain")
-        exhausted.append((at // size, domain))
-    return tuple(exhausted)
+    most = _MAX_OWED if in_samples else _MAX_TOKENS_OWED
+    owed = state.wholes("owed", domains, -most, most)
+    had = state.wholes("had", domains, 0, 1 << 62)
+    ended = enumerate(state.wholes("exhausted", domains, -1, position))
+    return Place(
+        position // size,
+        np.array(counts, np.int64),
+        np.array(owed, np.int64 if in_samples else object),
+        np.array(had, np.int64),
+        tuple(sorted((at // size, d) for d, at in ended if at >= 0)),
+    )
 
 
 def _changes(
@@ -129,21 +111,14 @@ def _changes(
 ) -> list[ShareChange]:
     """Return the changes that a state has; they go forward, and the first holds there already."""
     changes: list[ShareChange] = []
-    before = -1
-    for k, listed in enumerate(state.listed("changes")):
-        where = f"{state.where}: changes.{k}"
-        if not isinstance(listed, (list, tuple)) or len(listed) not in (2, 4):
-            shown = shown_value(listed)
-            raise SamplerError(f"{where}: {shown} is not a pair of position and shares")
-        names = ("position", "shares", "end_position", "end_shares")
-        one = StateFields(dict(zip(names, listed, strict=False)), where, SamplerError)
-        at = one.whole("position", before + 1, position if k == 0 else MAX_POSITION)
-        change = ShareChange(_window(at, size), _shares(one, "shares", sizes))
-        if len(listed) == 4:
+    at = -1
+    for one in state.parts("changes"):
+        at = one.whole("position", at + 1, MAX_POSITION if changes else position)
+        change = ShareChange.at(_window(at, size), _shares(one, "shares", sizes))
+        if "end_position" in one.content:
             end = _window(one.whole("end_position", at + 1, MAX_POSITION), size)
             change = change._replace(end_window=end, end_shares=_shares(one, "end_shares", sizes))
         changes.append(change)
-        before = at
     if not changes:
         state.refuse("changes", "without a mixture")
     return changes
@@ -167,38 +142,36 @@ def _window(position: int, size: int) -> int:
     return position // size
 
 
-def _written(change: ShareChange, size: int) -> list[Any]:
-    written: list[Any] = [change.window * size, list(change.shares)]
-    if change.end_window is not None and change.end_shares is not None:
-        written += [change.end_window * size, list(change.end_shares)]
+def _written(change: ShareChange, size: int) -> dict[str, Any]:
+    written = {"position": change.window * size, "shares": list(change.shares)}
+    if change.end_window > change.window:
+        end = {"end_position": change.end_window * size, "end_shares": list(change.end_shares)}
+        return written | end
     return written
 
 
 def _sums(layout: OrderLayout) -> list[int]:
-    return [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
+    """Return the lengths of each domain's samples together; 0 where samples are owed."""
+    sums = [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
+    return sums or [0] * len(layout.names)
 
 
-def _differences(
-    theirs: OrderLayout, lengths: Sequence[int] | None, ours: OrderLayout
-) -> list[str]:
+def _differences(theirs: OrderLayout, lengths: Sequence[int], ours: OrderLayout) -> list[str]:
     """Say what differs between a saved order and the one that is to resume from it."""
     if theirs.names != ours.names:
         gone = [f"it has {n!r}, which is not here" for n in theirs.names if n not in ours.names]
         new = [f"it does not have {n!r}" for n in ours.names if n not in theirs.names]
         order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
         return gone + new or [order]
-    differing = []
-    if theirs.seed != ours.seed:
-        differing.append(f"its seed is {theirs.seed}, here it is {ours.seed}")
-    for name, before, now in zip(ours.names, theirs.sizes, ours.sizes, strict=True):
-        if before != now:
-            differing.append(f"domain {name!r} had {before} rows, here it has {now}")
+    pairs = [("its seed is {}", theirs.seed, ours.seed)]
+    for d, name in enumerate(ours.names):
+        pairs.append((f"domain {name!r} had {{}} rows", theirs.sizes[d], ours.sizes[d]))
+        sums = f"the lengths of domain {name!r} add up to {{:,}}"
+        pairs.append((sums, lengths[d], _sums(ours)[d]))
+    differing = [f"{text.format(then)}, here {now:,}" for text, then, now in pairs if then != now]
     if (theirs.limits, theirs.stops) != (ours.limits, ours.stops):
         differing.append(
             f"its domains may be drawn {theirs.limits} times, here {ours.limits}"
             " (max_epochs and exhausted)"
         )
-    for name, then, here in zip(ours.names, lengths or (), _sums(ours), strict=False):
-        if then != here:
-            differing.append(f"the lengths of domain {name!r} add up to {then:,}, here to {here:,}")
     return differing

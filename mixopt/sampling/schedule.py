@@ -56,22 +56,21 @@ _TOP = ("format", "batch", "sequence_length", "max_epochs", "inventory", "stages
 _HEADER = "# Mixtures by stage; docs/schedules.md lists the fields.\n"
 
 
-def is_schedule(path: Path) -> bool:
-    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture."""
-    content = read_yaml(path, error=SamplerError)
-    if not isinstance(content, dict):
-        return False
-    return str(content.get("format", "")).startswith("mixopt-schedule") or isinstance(
-        content.get("stages"), list
-    )
-
-
 MAX_TOKENS = 10**18
 _ROUNDING = 1e-6  # of weights in files
 MAX_LENGTH = 1 << 31  # tokens of a sequence
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
 Fault = tuple[FieldPlace, str]
+
+
+def is_schedule(path: Path) -> bool:
+    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture."""
+    content = read_yaml(path, error=SamplerError)
+    if not isinstance(content, dict):
+        return False
+    named = str(content.get("format", "")).startswith("mixopt-schedule")
+    return named or isinstance(content.get("stages"), list)
 
 
 @dataclass(frozen=True)
@@ -315,14 +314,13 @@ class Schedule:
 
     def _limit_faults(self) -> Iterator[Fault]:
         most = self.max_epochs
-        if most is not None and not 0 < most < math.inf:
-            yield ("max_epochs",), f"{most:g} is not above 0"
+        if most is not None and not (_is_number(most) and most > 0):
+            yield ("max_epochs",), f"{shown_value(most)} is not a number above 0"
         for name, tokens in (self.inventory or {}).items():
             if name not in self.domains:
                 near = did_you_mean(name, self.domains)
                 yield ("inventory", name), f"domain {name!r} is in no stage{near}"
-            if tokens < 0:
-                yield ("inventory", name), f"{tokens:,} is not a number of tokens"
+            yield from _number_fault(("inventory", name), tokens, MAX_TOKENS, least=0)
         fault = None if self.inventory is None else self._epoch_fault(self.inventory, most)
         if fault is not None:
             yield ("stages",), fault
@@ -358,6 +356,8 @@ def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
         return
     unit = "tokens" if stage.steps is None else "steps"
     yield from _number_fault((unit,), getattr(stage, unit), MAX_TOKENS)
+    if not isinstance(stage.name, str | None):
+        yield ("name",), f"{shown_value(stage.name)} is not text"
     for name, mixture in (("mixture", stage.mixture), ("to", stage.to)):
         for domain in mixture or ():
             if domain not in domains:
@@ -369,9 +369,9 @@ def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
                 yield (name,), f"{message}, 0 is allowed"
 
 
-def _number_fault(place: FieldPlace, value: Any, most: int) -> Iterator[Fault]:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        yield place, f"{shown_value(value)} is not a whole number from 1 to {most:,}"
+def _number_fault(place: FieldPlace, value: Any, most: int, least: int = 1) -> Iterator[Fault]:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        yield place, f"{shown_value(value)} is not a whole number from {least} to {most:,}"
 
 
 class ScheduleFieldError(SamplerError):
@@ -391,7 +391,7 @@ class ScheduleFieldError(SamplerError):
 
 
 def _values(content: object, folder: Path) -> dict[str, Any]:
-    """Return what a Schedule is made of, each field checked by itself; stages as fields."""
+    """Return what a Schedule is made of, numbers as they are written; stages as fields."""
     fields = _mapping(content, (), _TOP)
     if fields.get("format", FORMAT) != FORMAT:
         message = f"{shown_value(fields['format'])} is not {FORMAT!r}"
@@ -402,11 +402,14 @@ def _values(content: object, folder: Path) -> dict[str, Any]:
     read: list[dict[str, Any]] = []
     for k, one in enumerate(stages):
         read.append(_stage(one, ("stages", k), read[-1] if read else None, folder))
+    for name in ("batch", "sequence_length"):
+        if name not in fields:
+            raise ScheduleFieldError((name,), "is missing")
     return {
         "stages": read,
-        "batch": _whole(fields, "batch", ()),
-        "sequence_length": _whole(fields, "sequence_length", ()),
-        "max_epochs": _maybe(_number, fields, "max_epochs", ()),
+        "batch": _number(fields["batch"]),
+        "sequence_length": _number(fields["sequence_length"]),
+        "max_epochs": _number(fields.get("max_epochs")),
         "inventory": _inventory(fields.get("inventory"), read[0]["mixture"].domains, folder),
         "provenance": _mapping(fields.get("provenance", {}), ("provenance",), None),
     }
@@ -421,11 +424,13 @@ def _stage(
         if before is None:
             raise ScheduleFieldError((*place, "mixture"), "is missing; the first stage has one")
         mixture = before["to"] or before["mixture"]
-    if not isinstance(fields.get("name", ""), str):
-        raise ScheduleFieldError((*place, "name"), f"{shown_value(fields['name'])} is not text")
-    counts = {name: _maybe(_whole, fields, name, place) for name in ("tokens", "steps")}
-    to = _mixture(fields.get("to"), (*place, "to"), folder)
-    return {"mixture": mixture, "to": to, "name": fields.get("name"), **counts}
+    return {
+        "mixture": mixture,
+        "to": _mixture(fields.get("to"), (*place, "to"), folder),
+        "name": fields.get("name"),
+        "tokens": _number(fields.get("tokens")),
+        "steps": _number(fields.get("steps")),
+    }
 
 
 def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None:
@@ -436,12 +441,16 @@ def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None
         if (file := _file(fields)) is not None:
             place = (*place, "file")
             return Mixture.from_file(folder / file)
-        return Mixture({name: _number(fields, name, place) for name in fields})
+        weights = {name: _number(value) for name, value in fields.items()}
+        for name, weight in weights.items():
+            if not _is_number(weight):
+                raise ScheduleFieldError((*place, name), f"{shown_value(weight)} is not a number")
+        return Mixture(weights)
     except MixtureError as error:
         raise ScheduleFieldError(place, str(error).partition(", or pass")[0]) from None
 
 
-def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[str, int] | None:
+def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[str, Any] | None:
     """Return sizes of the domains; a file may have more of them."""
     if content is None:
         return None
@@ -451,7 +460,7 @@ def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[
         place = (*place, "file")
         sizes = _mapping(read_yaml(folder / file, error=SamplerError), place, None)
         fields = {name: size for name, size in sizes.items() if name in domains}
-    return {name: _whole(fields, name, place) for name in fields}
+    return {name: _number(size) for name, size in fields.items()}
 
 
 def _file(fields: Mapping[str, Any]) -> str | None:
@@ -471,26 +480,16 @@ def _mapping(content: object, place: FieldPlace, known: Collection[str] | None) 
     return content
 
 
-def _maybe(take: Any, fields: Mapping[str, Any], name: str, place: FieldPlace) -> Any:
-    return None if fields.get(name) is None else take(fields, name, place)
-
-
-def _number(fields: Mapping[str, Any], name: str, place: FieldPlace) -> float:
-    """Return a number, also one like `1e12`, which YAML takes for text."""
-    if name not in fields:
-        raise ScheduleFieldError((*place, name), "is missing")
-    value = fields[name]
+def _number(value: Any) -> Any:
+    """Return a number also of one like `1e12`, which YAML takes for text; others as they are."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise ScheduleFieldError((*place, name), f"{shown_value(value)} is not a number >= 0")
-    return number
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+    is_whole = isinstance(number, float) and number.is_integer()
+    return int(number) if is_whole else number
 
 
-def _whole(fields: Mapping[str, Any], name: str, place: FieldPlace) -> int:
-    number, value = _number(fields, name, place), fields[name]
-    if not number.is_integer():
-        raise ScheduleFieldError((*place, name), f"{shown_value(value)} is not a whole number")
-    return value if isinstance(value, int) else int(number)
+def _is_number(value: object) -> bool:
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one and math.isfinite(value)

@@ -60,14 +60,8 @@ def test_loss_is_on_what_the_assistant_said_and_its_end(template):
     assert answers(fields, made.decode) == ["hello, world<|end|>\n", "yés<|end|>\n"]
 
 
-def test_a_template_may_be_given_in_place_of_the_tokenizers():
-    fields = ChatTokens(tokenizer(), template=PLAIN, messages="talk")({"talk": TALK[1:3]})
-    assert (fields["labels"] != -100).sum() == len("hello, world") + 2
-
-
-@pytest.mark.parametrize("template", [PLAIN, MARKED])
-def test_packed_conversations_have_the_labels_of_those_that_are_not(template):
-    to_tokens = ChatTokens(tokenizer(template))
+def test_packed_conversations_have_the_labels_of_those_that_are_not():
+    to_tokens = ChatTokens(tokenizer(), template=PLAIN)
     samples = [{"messages": TALK[:k] * repeats} for k in (3, 5) for repeats in range(1, 6)]
     packed = PackedDocuments(samples, length=256, tokenize=to_tokens)
     seen = 0
@@ -91,8 +85,6 @@ def test_packed_conversations_have_the_labels_of_those_that_are_not(template):
     ("template", "sample", "message"),
     [
         (PLAIN, {"text": "a"}, "column 'messages' has no messages"),
-        (PLAIN, {"messages": []}, "column 'messages' has no messages"),
-        (PLAIN, "text", "column 'messages' has no messages"),
         (FORGETFUL, {"messages": TALK}, "writes the first 3 of 5 messages otherwise"),
         ("{{ raise_exception('no system') }}", {"messages": TALK}, "TemplateError: no system"),
     ],

@@ -140,24 +140,16 @@ def test_a_shard_that_changed_since_it_was_indexed_is_refused(tmp_path):
         MixtureDataset.from_corpus(tmp_path, length=8, verify=False)
 
 
-@pytest.mark.parametrize(
-    ("sources", "options", "message"),
-    [
+def test_domains_that_cannot_be_read_are_refused(corpus):
+    shards = TokenShards.open(corpus / "web" / "train")
+    for sources, options, message in (
         ({}, {}, "at least one domain"),
         ({"a": iter([1])}, {}, "'a': list_iterator has no length and index; for a stream use"),
-    ],
-)
-def test_domains_that_cannot_be_indexed_are_refused(sources, options, message):
-    with pytest.raises(CorpusError, match=message):
-        MixtureDataset(sources, **options)
-
-
-def test_token_shards_need_a_length(corpus):
-    shards = TokenShards.open(corpus / "web" / "train")
-    with pytest.raises(CorpusError, match="'web' is token shards: say how long a row is"):
-        MixtureDataset({"web": shards})
-    with pytest.raises(CorpusError, match="length 0 of a row"):
-        MixtureDataset({"web": shards}, length=0)
+        ({"web": shards}, {}, "'web' is token shards: say how long a row is"),
+        ({"web": shards}, {"length": 0}, "length 0 of a row"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            MixtureDataset(sources, **options)
 
 
 def test_any_map_style_dataset_is_a_domain():
@@ -181,15 +173,14 @@ def test_samples_of_different_lengths_ask_for_a_collate_function():
     assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_plain_dataloader_gives_the_samplers_order(dataset, workers):
-    plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=workers)
+def test_a_plain_dataloader_gives_the_samplers_order(dataset):
+    plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=2)
     batches = list(plain)
     assert rows_of(batches) == expected(dataset, 12)
     assert batches[0]["input_ids"].shape == (8, LENGTH)
 
 
-@pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 2), (3, 1)])
 def test_the_order_does_not_depend_on_who_fetches(dataset, workers, prefetch):
     batches, _ = drive(loader(dataset, workers=workers, prefetch=prefetch), 40)
     assert rows_of(batches) == expected(dataset, 40)
@@ -217,9 +208,7 @@ def test_batches_carry_number_position_and_mixture(dataset):
     ]
 
 
-@pytest.mark.parametrize(
-    ("workers", "prefetch", "lag"), [(0, 0, 0), (0, 2, 0), (2, 2, 4), (3, 2, 6), (2, 4, 8)]
-)
+@pytest.mark.parametrize(("workers", "prefetch", "lag"), [(0, 2, 0), (3, 2, 6)])
 def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, prefetch, lag):
     one = loader(dataset, workers=workers, prefetch=prefetch)
     batches, held = drive(one, 50, swaps={10: OTHER, 30: WEIGHTS})
@@ -239,7 +228,7 @@ def test_weights_for_batches_that_workers_were_asked_for_come_too_late(dataset):
     assert one.set_weights(OTHER) == 4  # the loop has ended: what was asked for is thrown away
 
 
-@pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 3), (3, 0), (2, 0)])
+@pytest.mark.parametrize(("workers", "then"), [(0, 2), (3, 0)])
 def test_the_state_is_of_what_was_received_pending_changes_included(dataset, workers, then):
     one = loader(dataset, workers=workers)
     batches, held = [], None
@@ -254,12 +243,6 @@ def test_the_state_is_of_what_was_received_pending_changes_included(dataset, wor
     other.load_state_dict(state)
     batches += drive(other, 20)[0]
     assert rows_of(batches) == expected(dataset, 29, changes=[(held, OTHER)])
-
-
-def test_a_loader_has_a_length_and_its_passes_follow_each_other(dataset):
-    one = loader(dataset, batches=6)
-    assert len(one) == 6
-    assert rows_of([*one, *one]) == expected(dataset, 12)
 
 
 def test_a_stream_that_ends_ends_the_loop(dataset):
@@ -284,7 +267,6 @@ def test_an_error_in_the_thread_is_raised_in_the_loop():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": -1}, "workers -1"),
         ({"workers": 2, "prefetch": 0}, "prefetch 0 is not a whole number >= 1"),
         ({"output": "jax"}, "output='jax'; it is 'torch' or 'numpy'"),
     ],

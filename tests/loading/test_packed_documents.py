@@ -66,18 +66,10 @@ def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
     assert packed.summary.documents == 40
 
 
-def test_tokens_after_the_last_end_are_a_document(tmp_path):
-    with TokenWriter(tmp_path / "t", dtype="uint16", tokenizer="t") as writer:
-        writer.write(np.array([5, END, 6, 7], np.uint16), documents=1, bytes=1)
-    packed = PackedDocuments(TokenShards.open(tmp_path / "t"), length=8, document_end=END)
-    assert unpacked(packed) == {0: [5, END], 1: [6, 7]}
-
-
-@pytest.mark.parametrize("scanned", [1, 7, 1000])
-def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch, scanned):
+def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch):
     shards = shards_of(tmp_path / "t", random_documents(60))
     whole = PackedDocuments(shards, length=16, document_end=END, window=10)
-    monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", scanned)
+    monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", 7)
     again = PackedDocuments(shards, length=16, document_end=END, window=10)
     assert all(
         np.array_equal(whole[k]["input_ids"], again[k]["input_ids"]) for k in range(len(whole))
@@ -125,8 +117,7 @@ def as_dataset(samples):
     return datasets.Dataset.from_dict({n: [sample.get(n) for sample in samples] for n in names})
 
 
-@pytest.mark.parametrize("make", [list, as_dataset])
-@pytest.mark.parametrize("length", [5, 9, 40])
+@pytest.mark.parametrize(("make", "length"), [(list, 5), (as_dataset, 9)])
 def test_labels_and_masks_survive_packing_token_for_token(make, length):
     packed = PackedDocuments(make(SAMPLES), length=length)
     assert unpacked(packed) == TOKENS
@@ -142,12 +133,10 @@ def test_a_split_conversation_keeps_the_labels_of_both_pieces():
     assert sorted(packed.lengths("supervised").tolist()) == [1, 1]
 
 
-@pytest.mark.parametrize("indices", [None, [3, 1, 0]])
-def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch, indices):
+def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch):
     documents = random_documents(30)
     dataset = datasets.Dataset.from_dict({"input_ids": documents, "source": ["x"] * 30})
-    if indices is not None:
-        dataset, documents = dataset.select(indices), [documents[k] for k in indices]
+    dataset, documents = dataset.select([3, 1, 0]), [documents[k] for k in (3, 1, 0)]
     monkeypatch.setattr("mixopt.loading.documents.document_of", None)  # no sample is read
     packed = PackedDocuments(dataset, length=32)
     monkeypatch.undo()
@@ -211,24 +200,6 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
     MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
 
 
-def test_what_a_loader_counts_is_what_its_labels_say(tmp_path):
-    shards = shards_of(tmp_path / "t", random_documents(60))
-    for sources in ({"web": shards}, {"web": shards, "chat": PackedDocuments(SAMPLES, length=16)}):
-        dataset = MixtureDataset(sources, length=16, document_end=END, packed=True)
-        weights = [1 / len(sources)] * len(sources)
-        loader = MixtureLoader(
-            dataset, MixtureSampler(dataset.sizes, weights, batch_size=4, batches=6)
-        )
-        supervised = tokens = 0
-        for batch in loader:
-            supervised += int((batch["labels"] != -100).sum())
-            tokens += int((batch["document"] >= 0).sum())
-            assert batch["supervised"].sum() <= batch["tokens"].sum()
-        realised = loader.realised()
-        assert sum(realised.supervised.values()) == supervised
-        assert sum(realised.tokens.values()) == tokens
-
-
 # Bad input, in one line.
 
 
@@ -241,29 +212,16 @@ def test_what_a_loader_counts_is_what_its_labels_say(tmp_path):
             {},
             r"document 0: labels: 1 values for 2 input_ids",
         ),
-        (
-            [[3], {"input_ids": [1], "completion_mask": []}],
-            {},
-            r"document 1: completion_mask: 0 va",
-        ),
         ([[1, -5]], {}, r"document 0: input_ids: -5 is not a token id"),
-        ([[1, 2**31]], {}, r"document 0: input_ids: 2147483648 is not a token id"),
         (
             [[0.5]],
             {},
             r"document 0: input_ids: has 1 dimensions of float64; a document is one list",
         ),
-        ([[[1], [2, 3]]], {}, r"document 0: input_ids: has 2 dimensions"),
         ([{"text": "a"}], {}, r"document 0: has no input_ids, but text; tokenise it"),
         ([], {}, r"the source has no tokens: there is nothing to pack"),
-        ([[], []], {}, r"the source has no tokens"),
         ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
         (iter([[1]]), {}, r"list_iterator has no length and index; a stream is packed by"),
-        (
-            datasets.DatasetDict({"train": as_dataset(SAMPLES)}),
-            {},
-            r"a DatasetDict of 'train' is several",
-        ),
     ],
 )
 def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):

@@ -13,7 +13,7 @@ import mixopt
 from mixopt.config import SweepConfig, load_config
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
-from mixopt.loading import Pool, simulated_target
+from mixopt.loading import Pool
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, run_trials
 from mixopt.testing import tiny_corpus
@@ -70,11 +70,6 @@ def test_a_domain_is_repeated_as_often_as_in_the_full_run(corpus):
         wanted = weights[name] * target / INVENTORY[name]
         assert epochs_of(counts) == pytest.approx(wanted, rel=0.01)
         assert set(counts.values()) <= {int(wanted), int(wanted) + 1}
-
-
-def test_without_it_a_scarce_domain_is_repeated_far_less_often(corpus):
-    counts = starts_of(batches_of(corpus, {"a": 0.5, "b": 0.3, "c": 0.2}, None))["c"]
-    assert max(counts.values()) < 5  # 32 epochs in the full run
 
 
 @settings(max_examples=50)
@@ -143,12 +138,6 @@ def test_a_pool_that_is_repeated_teaches_less_than_fresh_text(text):
     assert repeated["manual"] > fresh["manual"] + 0.1
 
 
-def test_the_ngram_proxy_refuses_a_pool_below_one_window_before_it_trains(text):
-    training = Training(20_000, target_tokens=100_000_000)
-    with pytest.raises(CorpusError, match=r"pool of 12 of its .* raise proxy.tokens to 799601,"):
-        NgramProxy().group_size(text, training)
-
-
 # The decoder ----------------------------------------------------------------------------------
 
 
@@ -188,22 +177,12 @@ def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
     ("overrides", "message"),
     [
         ([], "proxy.simulate_epochs: needs propose.target_tokens, the length of the run"),
-        (["propose.target_tokens=10000"], "proxy.tokens: 20000 is longer than the full run"),
         (["propose.target_tokens=30000"], "validate.tokens: 40000 is longer than the full run"),
     ],
 )
 def test_a_full_run_that_cannot_be_simulated_is_refused(config_path, overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_config(config_path, ["proxy.simulate_epochs=true", *overrides])
-
-
-def test_without_it_there_is_no_full_run_to_simulate():
-    assert simulated_target(False, 1_000, 10) is None
-    assert simulated_target(True, 1_000, 1_000) == 1_000
-    with pytest.raises(ConfigError, match=r"needs the length of the full run; set propose\.target"):
-        simulated_target(True, 1_000, None)
-    with pytest.raises(ConfigError, match="a trial of 1000 tokens is longer than the full run of"):
-        simulated_target(True, 1_000, 999)
 
 
 def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, monkeypatch):

@@ -99,22 +99,6 @@ def test_realised_shares_are_those_of_the_mixture(unit):
     assert control.realised().shares["books"] > 0.5
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_loader_that_fetches_ahead_has_the_state_of_what_was_received(prefetch):
-    given = sources()
-    lengths = length_lists(given)
-    one = loader(given, lengths=lengths, prefetch=prefetch)
-    rows = [batch["row"].tolist() for batch, _ in zip(one, range(30), strict=False)]
-    plain = loader(given, lengths=lengths, prefetch=0)
-    assert rows == [batch["row"].tolist() for batch, _ in zip(plain, range(30), strict=False)]
-    one.set_weights([0.1, 0.1, 0.8])
-    state = one.state_dict()
-    rest = [batch["row"].tolist() for batch, _ in zip(one, range(20), strict=False)]
-    other = loader(given, lengths=lengths, prefetch=2)
-    other.load_state_dict(state)
-    assert rest == [batch["row"].tolist() for batch, _ in zip(other, range(20), strict=False)]
-
-
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():
     lengths = length_lists(sources()) | {"web": [7] * 60}
     message = "lengths: domain 'web', row .* tokens, but lengths has 7"

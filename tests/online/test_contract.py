@@ -31,15 +31,15 @@ def setting(**fields):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"domains": ()}, r"domains \[\]: give each a name of its own"),
         ({"domains": ("a", "a")}, r"domains \['a', 'a'\]: give each a name of its own"),
         ({"steps": 0}, r"steps: 0; at least 1"),
-        ({"tokens_per_step": 0}, r"tokens_per_step: 0; at least 1"),
-        ({"reference_D": np.ones(1)}, r"reference_D: shape \(1,\); it takes \(2,\)"),
         ({"objective_M": HALVES}, r"objective_M: shape \(2,\); it takes \(3,\)"),
-        ({"lower_D": np.zeros(3)}, r"lower_D: shape \(3,\); it takes \(2,\)"),
         ({"lower_D": np.array([0, np.nan])}, r"lower_D: \[0.0, nan\] has no number"),
-        ({"upper_D": np.array([np.nan, 1])}, r"upper_D: \[nan, 1.0\] has no number"),
+        ({"lower_D": np.array([0.5, 0.7])}, r"no mixture is within the bounds: .* add up to 1.2"),
+        ({"upper_D": np.array([0.5, 0.3])}, r"no mixture is within the bounds: .*mosts to 0.8"),
+        ({"upper_D": np.array([1.0, 0.4])}, r"'b': the reference mixture has 0.5, .* 0 to 0.4"),
+        ({"reference_D": np.array([0.5, 0.500002])}, r"reference_D: .* is not a mixture"),
+        ({"natural_D": np.array([1.5, -0.5])}, r"natural_D: .* is not a mixture"),
     ],
 )
 def test_what_a_setting_cannot_have_is_named(fields, said):
@@ -47,49 +47,17 @@ def test_what_a_setting_cannot_have_is_named(fields, said):
         setting(**fields)
 
 
-@pytest.mark.parametrize("shares", [[1.5, -0.5], [0.5, np.nan], [0.5, 0.500002], [0.5, 0.499998]])
-def test_shares_that_are_no_mixture_are_refused(shares):
-    with pytest.raises(EstimatorError, match=r"reference_D: .* is not a mixture"):
-        setting(reference_D=np.array(shares))
+def test_a_plan_without_steps_or_a_mixture_is_refused():
+    with pytest.raises(EstimatorError, match=r"plan 'tag': 0 steps; at least 1"):
+        Plan(HALVES, 0, "tag")
     with pytest.raises(EstimatorError, match=r"plan 'tag': weights_D: .* is not a mixture"):
-        Plan(np.array(shares), 1, "tag")
-
-
-@pytest.mark.parametrize(
-    ("lower", "upper", "sums"),
-    [
-        ([0.5, 0.7], [1.0, 1.0], r"the leasts add up to 1.2, the mosts to 2"),
-        ([0.0, 0.0], [0.5, 0.3], r"the leasts add up to 0, the mosts to 0.8"),
-    ],
-)
-def test_bounds_that_hold_no_mixture_are_refused(lower, upper, sums):
-    with pytest.raises(EstimatorError, match=rf"no mixture is within the bounds: .*{sums}"):
-        setting(lower_D=np.array(lower), upper_D=np.array(upper))
-
-
-@pytest.mark.parametrize(
-    ("lower", "upper", "said"),
-    [
-        ([0.0, 0.6], [1.0, 1.0], r"domain 'b': the reference mixture has 0.5, .* 0.6 to 1"),
-        ([0.0, 0.0], [1.0, 0.4], r"domain 'b': the reference mixture has 0.5, .* 0 to 0.4"),
-    ],
-)
-def test_a_reference_outside_the_bounds_is_named(lower, upper, said):
-    with pytest.raises(EstimatorError, match=said):
-        setting(lower_D=np.array(lower), upper_D=np.array(upper))
-
-
-@pytest.mark.parametrize(("steps", "held_out"), [(0, False), (-1, False), (-1, True)])
-def test_a_plan_without_steps_is_refused(steps, held_out):
-    with pytest.raises(EstimatorError, match=rf"plan 'tag': {steps} steps; at least 1"):
-        Plan(HALVES, steps, "tag", held_out)
+        Plan(np.array([0.5, np.nan]), 1, "tag")
 
 
 def test_an_estimator_is_made_by_name_with_its_options():
-    assert make_estimator("natural").needs == frozenset()
-    assert make_estimator("ado").needs == {"training_loss"}
+    assert make_estimator("odm").needs == {"training_loss"}
     with pytest.raises(ConfigError, match="warmup"):
-        make_estimator("ado", {"warmup_step": 6})
+        make_estimator("odm", {"warmup_step": 6})
 
 
 # What a loop says of its run -------------------------------------------------------------------
@@ -103,14 +71,6 @@ def options(**fields):
 
 def setting_of(order=None, **fields):
     return options(**fields).setting(sampler() if order is None else order)
-
-
-@pytest.mark.parametrize("field", ["steps", "accumulation", "observe_every"])
-def test_counts_are_whole_numbers_from_1_on(field):
-    assert getattr(options(**{field: 1}), field) == 1
-    for value in (0, 1.5, True, "2"):
-        with pytest.raises(EstimatorError, match=rf"{field}: .* is not a whole number >= 1"):
-            options(**{field: value})
 
 
 def test_a_setting_follows_from_the_sampler():
@@ -145,17 +105,13 @@ def test_what_is_said_of_a_run_is_told():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"accumulation": 1.5}, r"accumulation: 1.5 is not a whole number >= 1"),
         ({"natural": {"d": 1.0}}, r"natural: 'd' is not a domain of the sampler"),
-        (
-            {"natural": {"a": 0.0}},
-            r"natural: \{'a': 0.0\}; weights must be >= 0, and at least one > 0",
-        ),
-        ({"natural": {"a": np.inf}}, r"natural: .*; weights must be >= 0"),
+        ({"natural": {"a": 0.0}}, r"natural: \{'a': 0.0\}; weights must be >= 0, and at least one"),
         ({"objective": {"d": 1.0}}, r"objective: 'd' is not an evaluation domain"),
         ({"bounds": {"d": (0, 1)}}, r"bounds: 'd' is not a domain of the sampler"),
         ({"tokens_per_sample": {"a": 1.0, "b": 1.0}}, r"tokens_per_sample: domain 'c' is left"),
         ({"tokens_per_sample": LENGTHS | {"b": 0}}, r"tokens_per_sample: .*; they are > 0"),
-        ({"tokens_per_sample": np.nan}, r"tokens_per_sample: nan; they are > 0"),
     ],
 )
 def test_what_cannot_be_right_is_named(fields, said):

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from driver_parts import (
-    NAMES,
-    START,
     Turning,
     driver_over,
     held_out_of,
@@ -89,11 +87,6 @@ def test_a_freeze_in_a_perturbation_goes_back_to_the_weights_before_it(tmp_path)
             r"plan 'two': 2 weights for 3 domains",
         ),
         (
-            Plan(np.array([0.5, 0.3, 0.2]), 5, "look", held_out=True),
-            {},
-            r"it requests held-out losses, but DriverOptions\(evaluate=\) is missing",
-        ),
-        (
             Plan(np.array([0.5, 0.3, 0.2]), 0, "look", held_out=True),
             {"evaluate": held_out_of()},
             r"plan 'look': held-out losses are requested twice in a row",
@@ -113,16 +106,6 @@ def test_what_cannot_be_done_freezes_and_says_why(tmp_path, plan, options, why):
     assert lines(log)[-1]["why"] == f"frozen: {driver.frozen}"
     assert lines(log)[-1]["weights"] == lines(log)[2]["weights"]
     assert len(order.log) == 2
-
-
-def test_a_plan_beyond_what_a_domain_may_be_drawn_freezes(tmp_path):
-    order, log = sampler(max_epochs={"a": 0.04}), tmp_path / "log.jsonl"  # 40 samples of a
-    driver = driver_over(order, Turning(8), log=log)
-    train(driver, order, until=20)
-    assert driver.frozen == (
-        "plan 'turn 0': domain 'a': it takes 45 samples, but only 40 are left (max_epochs)"
-    )
-    assert lines(log)[-1]["weights"] == dict(zip(NAMES, START, strict=True))
 
 
 def test_a_frozen_run_stays_frozen_when_it_goes_on(tmp_path):

@@ -118,15 +118,3 @@ def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):
     assert held_from(log) == [0, 5, 10]
     assert all(line["shadow"] for line in lines(log))
     assert driver.cost.perturbed_steps == 0
-
-
-def test_the_learning_rate_is_0_where_it_is_not_given():
-    order, estimator = sampler(), Turning(1)
-    driver = driver_over(order, estimator)
-    driver.start()
-    for rate in ({}, {"learning_rate": np.float32(0.5)}):
-        rows = np.array(next(iter(order)))
-        driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
-        driver.step(**rate)
-    assert [told.learning_rate for told in estimator.told] == [0, 0.5]
-    assert isinstance(driver.state_dict()["learning_rate"], float)

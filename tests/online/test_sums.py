@@ -14,7 +14,6 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.errors import EstimatorError
 from mixopt.online import UNIT, DomainLosses, held_out_losses, loss_sums as module
-from mixopt.online.loss_sums import on_first
 
 
 def test_the_contract_is_there_without_torch():
@@ -63,12 +62,8 @@ def test_means_of_sequences_count_for_their_tokens():
 @pytest.mark.parametrize(
     ("losses", "domain", "mask", "said"),
     [
-        ((), (), None, r"losses of shape \(\) and domains of shape \(\)"),
         ((2, 3), (3,), None, r"losses of shape \(2, 3\) and domains of shape \(3,\)"),
-        ((2, 3, 4), (2,), None, r"they are \(B, T\) or \(B,\)"),
-        ((2, 3), (2,), (2,), r"a mask of shape \(2,\)"),
         ((2, 3), (2,), (2, 4), r"a mask of shape \(2, 4\) for losses of shape \(2, 3\)"),
-        ((2,), (2,), (2,), r"\(B, T\) for means"),
         ((2,), (2,), (3, 4), r"a mask of shape \(3, 4\) for losses of shape \(2,\)"),
     ],
 )
@@ -78,37 +73,24 @@ def test_shapes_that_do_not_fit_are_named(losses, domain, mask, said):
         DomainLosses([3.0]).add(torch.ones(losses), torch.zeros(domain, dtype=torch.long), mask)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_losses_of_any_precision_are_exact_and_keep_their_graph(dtype):
-    losses, sums = torch.tensor([[1.5, 2.25]], dtype=dtype, requires_grad=True), DomainLosses([2.0])
+def test_losses_of_low_precision_are_exact_and_keep_their_graph():
+    losses = torch.tensor([[1.5, 2.25]], dtype=torch.bfloat16, requires_grad=True)
+    sums = DomainLosses([2.0])
     sums.add(losses, torch.tensor([0]), None)
     assert sums.take()[0].tolist() == [3.75 * UNIT]
     losses.sum().backward()
     assert losses.grad.tolist() == [[1, 1]]
 
 
-def test_another_rank_does_not_call_and_hears_what_went_wrong(monkeypatch):
-    monkeypatch.setattr(module, "is_first", lambda: False)
-    assert on_first(lambda: 1 / 0) is None
-    monkeypatch.setattr(module, "from_first", lambda said: "KeyError on rank 0: 'web'")
-    with pytest.raises(EstimatorError, match=r"^KeyError on rank 0: 'web'$"):
-        on_first(lambda: 1 / 0)
-
-
 @pytest.mark.parametrize(
-    ("backends", "cuda", "of_sums", "of_messages"),
-    [
-        ("cpu:gloo,cuda:gloo", True, "cpu", "cpu"),
-        ("cpu:gloo,cuda:nccl", True, "cuda:3", "cpu"),
-        ("cpu:gloo,cuda:nccl", False, "cpu", "cpu"),
-        ("cuda:nccl", True, "cuda:3", "cuda:3"),
-    ],
+    ("backends", "of_sums", "of_messages"),
+    [("cpu:gloo,cuda:nccl", "cuda:3", "cpu"), ("cuda:nccl", "cuda:3", "cuda:3")],
 )
 def test_sums_are_on_the_device_of_nccl_and_messages_beside_it(
-    monkeypatch, backends, cuda, of_sums, of_messages
+    monkeypatch, backends, of_sums, of_messages
 ):
     monkeypatch.setattr(module.dist, "get_backend_config", lambda: backends)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     assert module._device_of_sums() == torch.device(of_sums)
     assert module._device_of_messages() == torch.device(of_messages)
@@ -121,13 +103,13 @@ def test_losses_are_means_in_the_order_of_the_names():
     assert held_out.tokens == 6
 
 
-@pytest.mark.parametrize("found", [{"a": (1.0, 1)}, {"a": (1.0, 1), "b": (1.0, 0)}])
-def test_a_domain_without_tokens_is_an_error_that_names_it(found):
+def test_a_domain_without_tokens_is_an_error_that_names_it():
+    found = {"a": (1.0, 1), "b": (1.0, 0)}
     with pytest.raises(EstimatorError, match=r"evaluation domain 'b' has no held-out tokens"):
         held_out_losses(lambda: found, ["a", "b"])
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 2.0**42, -(2.0**42)])
+@pytest.mark.parametrize("loss", [math.nan, -(2.0**42)])
 def test_a_loss_that_is_not_finite_or_too_large_is_said(loss):
     found = {"a": (1.0, 1), "b": (loss, 1)}
     assert held_out_losses(lambda: found, ["a", "b"]) == "held-out loss of 'b' is not finite"

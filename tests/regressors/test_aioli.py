@@ -119,15 +119,13 @@ def of_rounds(plans):
     ]
 
 
-@pytest.mark.parametrize("domains", [2, 3, 7])
 @pytest.mark.parametrize(
-    ("rho", "options"),
+    ("domains", "rho", "options"),
     [
-        (0.6, {}),
-        (0.75, {"eta": 1.0, "ema": 0.1}),
-        (0.75, {"eta": 3.0, "ema": 0.5}),
-        (0.9, {"eta": 2.0, "diagonal": True}),
-        (1.0, {"eta": 0.5}),
+        (2, 0.6, {}),
+        (7, 0.75, {"eta": 1.0, "ema": 0.1}),
+        (3, 0.9, {"eta": 2.0, "diagonal": True}),
+        (3, 1.0, {"eta": 0.5}),
     ],
 )
 def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options):
@@ -257,7 +255,7 @@ def test_sweeps_keep_within_bounds_and_still_find_the_law():
 # Going on ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.2}, {"realised": True, "prior_steps": 50}])
+@pytest.mark.parametrize("options", [{"ema": 0.2}, {"realised": True, "prior_steps": 50}])
 def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_bit(options):
     """One step at a time, each with a fresh estimator and its state through JSON."""
     options = dict(update_steps=100, sweep_steps=3, eta=1.0, **options)
@@ -293,7 +291,6 @@ def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_b
             {"update_steps": 100, "sweep_steps": 10},
             "sweeps of 2 x 7 domains x 10 steps fill a round of 100; fewer sweeps or sweep_steps",
         ),
-        (run_of(3, steps=6), {}, "sweeps of 2 x 3 domains x 1 steps fill a round of 6"),
         (run_of(3), {"prior_steps": 600}, "aioli: prior_steps: 600 of 600 steps"),
         (
             run_of(2, ("web", "exam")),

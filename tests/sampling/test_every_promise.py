@@ -20,7 +20,7 @@ import pytest
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 
 CASES = int(os.environ.get("MIXOPT_CASES", "60"))
-PARTS = 5
+PARTS = 2
 UNITS = ("samples", "tokens", "supervised")
 
 

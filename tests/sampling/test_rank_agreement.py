@@ -9,7 +9,6 @@ from ranks import on_ranks
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.errors import SamplerError
 from mixopt.integrations import MixtureState
-from mixopt.sampling import check_ranks
 
 SIZES = {"web": 500, "code": 500, "books": 500}
 WEIGHTS, OTHER = [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]
@@ -30,9 +29,9 @@ def trained(kind):
     if kind == "part":
         order = over(rank=0, world_size=dist.get_world_size())
     rows = {name: [{"x": k} for k in range(size)] for name, size in SIZES.items()}
-    mixture = MixtureLoader(MixtureDataset(rows), order) if kind != "sampler" else order
+    mixture = MixtureLoader(MixtureDataset(rows), order)
     for _ in mixture:
-        if order.batch == 20 and kind in {"sampler", "loader", "alike"}:
+        if order.batch == 20 and kind in {"loader", "alike"}:
             mixture.set_weights(OTHER if last or kind == "alike" else WEIGHTS, 22)
         if order.batch >= 30:
             break
@@ -43,9 +42,8 @@ def trained(kind):
     return None
 
 
-@pytest.mark.parametrize("kind", ["sampler", "loader"])
-def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint(kind):
-    first, *others = on_ranks(3, __file__, "trained", kind)
+def test_weights_that_one_rank_alone_changed_are_found_at_a_checkpoint():
+    first, *others = on_ranks(3, __file__, "trained", "loader")
     assert others == [first] * 2
     assert first.startswith(
         "rank 2 has a different order of samples from rank 0: its weights differ from batch 22 on"
@@ -70,12 +68,3 @@ def test_another_seed_part_or_checkpoint_on_one_rank_is_found(kind, text):
 @pytest.mark.nightly
 def test_weights_that_all_ranks_changed_alike_are_no_error():
     assert on_ranks(2, __file__, "trained", "alike") == [None] * 2
-
-
-def sampler(**options):
-    given = {"batch_size": 8, "rank": 0, "world_size": 2} | options
-    return MixtureSampler({"web": 100, "code": 50}, [0.5, 0.5], **given)
-
-
-def test_without_other_processes_there_is_nothing_to_check():
-    check_ranks(sampler())

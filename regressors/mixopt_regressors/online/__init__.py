@@ -1,7 +1,7 @@
 """Estimators that change the mixture while training runs, by the entry points `mixopt.estimators`.
 
-One frame for the family that Aioli calls linear mixing optimisation: an estimator makes one plan
-at a time, is told what was consumed and lost under it, and makes the next (`base`). numpy alone.
+An estimator makes one plan at a time, is told what was consumed and lost under it, and makes the
+next (`online_estimator`). numpy and scipy alone.
 """
 
 import lazy_loader as lazy

@@ -1,9 +1,3 @@
-from .ado import ADOEstimator as ADOEstimator
 from .aioli import AioliEstimator as AioliEstimator
-from .reweighting import (
-    NaturalEstimator as NaturalEstimator,
-    ODMEstimator as ODMEstimator,
-    SkillItEstimator as SkillItEstimator,
-    StratifiedEstimator as StratifiedEstimator,
-)
+from .odm import ODMEstimator as ODMEstimator
 from .robust import RobustEstimator as RobustEstimator

@@ -28,11 +28,10 @@ from typing import ClassVar
 import numpy as np
 
 from mixopt.errors import EstimatorError
-from mixopt.online import Need, Plan, Setting
+from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import (
     OnlineEstimator,
-    Seen,
     log_shares,
     option,
     softmax,
@@ -156,7 +155,7 @@ class AioliEstimator(OnlineEstimator):
             return Plan(self.setting.reference_D, self.prior_steps, "prior", held_out=True)
         return self._before_sweeps()
 
-    def _next(self, seen: Seen) -> Plan:
+    def _next(self, seen: Observation) -> Plan:
         assert seen.held_out is not None  # each plan but the last asks for them
         losses_M = np.array(seen.held_out.losses_M, np.float64)
         if self.to_sweep:
@@ -194,7 +193,7 @@ class AioliEstimator(OnlineEstimator):
         tag = f"round {self.round}, sweep {place} of {place - 1 + len(self.to_sweep)}: {domain}"
         return Plan(self.bounded(weights_D), self.each_sweep, tag, held_out=True, perturbs=True)
 
-    def _consumed(self, seen: Seen) -> Array:
+    def _consumed(self, seen: Observation) -> Array:
         total = seen.tokens_D.sum()
         return seen.tokens_D / total if self.realised and total > 0 else self.weights_D
 

@@ -18,10 +18,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from numbers import Real
 from operator import attrgetter
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,20 +66,19 @@ def _listed(value: Array) -> Any:
     return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
 
 
-def unpack(packed: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, Any]:
+def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a state, of the kinds and shapes that they have at the start of a run.
 
-    An axis that is empty then may have grown; those of one name (`losses_BD`) have grown alike.
+    An axis that is empty then may have grown; those of one name (`drops_KM`) have grown alike.
     """
-    state, grown, values = StateFields(packed, "state", EstimatorError), dict[str, int](), {}
+    grown, values = dict[str, int](), dict[str, Any]()
     for name, start in at_start.items():
         if not isinstance(start, np.ndarray):
             values[name] = _plain(state, name, start)
             continue
         values[name] = array = _array(state, name, start)
-        for letter, begun, now in zip(
-            name.rpartition("_")[2], start.shape, array.shape, strict=True
-        ):
+        letters = name.rpartition("_")[2]
+        for letter, begun, now in zip(letters, start.shape, array.shape, strict=True):
             if begun == 0 and grown.setdefault(letter, now) != now:
                 raise EstimatorError(
                     f"state: {name!r} has {now} along {letter}, others have {grown[letter]}"
@@ -88,13 +87,8 @@ def unpack(packed: Mapping[str, Any], at_start: Mapping[str, Any]) -> dict[str, 
 
 
 def _plain(state: StateFields, name: str, at_start: Any) -> Any:
-    if isinstance(at_start, (bool, np.bool_)):
-        return state.flag(name)
-    if isinstance(at_start, (int, np.integer)):
-        return state.whole(name)
-    if isinstance(at_start, (float, np.floating)):
-        return state.number(name)
-    return state.text(name) if isinstance(at_start, str) else state.texts(name)
+    take = {bool: state.flag, int: state.whole, float: state.number, str: state.text}
+    return take.get(type(at_start), state.texts)(name)
 
 
 def _array(state: StateFields, name: str, at_start: Array) -> Array:
@@ -116,40 +110,17 @@ def _array(state: StateFields, name: str, at_start: Array) -> Array:
 # Observations -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Seen:
-    """All that was told under a plan; a domain that was not counted adds nothing to a sum."""
-
-    step: int
-    tokens_D: Array
-    loss_sum_D: Array
-    loss_count_D: Array
-    learning_rate: float = 0.0
-    held_out: HeldOut | None = None
-
-    @classmethod
-    def nothing(cls, domains: int, step: int) -> Self:
-        """Return what was seen at the beginning of a plan."""
-        none_D = np.zeros(domains)
-        return cls(step, none_D, none_D, none_D)
-
-    @property
-    def mean_loss_D(self) -> Array:
-        """Mean training loss of each domain; NaN where none was seen."""
-        return means(self.loss_sum_D, self.loss_count_D)
-
-    def add(self, new: Observation) -> Self:
-        """Return both in one."""
-        counted_D = np.asarray(new.loss_count_D) > 0
-        return replace(
-            self,
-            step=int(new.step),
-            tokens_D=self.tokens_D + new.tokens_D,
-            loss_sum_D=self.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
-            loss_count_D=self.loss_count_D + new.loss_count_D,
-            learning_rate=float(new.learning_rate),
-            held_out=new.held_out,
-        )
+def together(seen: Observation, new: Observation) -> Observation:
+    """Return both in one; a domain that was not counted adds nothing to a sum."""
+    counted_D = np.asarray(new.loss_count_D) > 0
+    return replace(
+        new,
+        step=int(new.step),
+        tokens_D=seen.tokens_D + new.tokens_D,
+        loss_sum_D=seen.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
+        loss_count_D=seen.loss_count_D + new.loss_count_D,
+        learning_rate=float(new.learning_rate),
+    )
 
 
 def means(sum_D: Array, count_D: Array) -> Array:
@@ -199,7 +170,7 @@ class OnlineEstimator(ABC):
     held_out: bool
     perturbs: bool
     weights_D: Array
-    _seen: Seen
+    _seen: Observation  # all that was told under the plan in force
     _setting: Setting | None = None
 
     def __post_init__(self) -> None:
@@ -214,7 +185,7 @@ class OnlineEstimator(ABC):
         """Set what `saved` names to how a run begins, and return the first plan."""
 
     @abstractmethod
-    def _next(self, seen: Seen) -> Plan:
+    def _next(self, seen: Observation) -> Plan:
         """Return the plan after the one that ends now; `seen` sums what was seen under it."""
 
     def _check(self, observation: Observation) -> None:
@@ -275,7 +246,7 @@ class OnlineEstimator(ABC):
                 f"{self.name}: step {observation.step}: held-out losses were asked for after step "
                 f"{self.until} ({self.tag}) and were not provided"
             )
-        self._seen = self._seen.add(observation)
+        self._seen = together(self._seen, observation)
         self.step = self._seen.step
         waits = self.held_out and observation.held_out is None
         if self.until <= self.step < self.setting.steps and not waits:
@@ -303,7 +274,7 @@ class OnlineEstimator(ABC):
     def _take_state(self, state: Mapping[str, Any]) -> None:
         whole = StateFields(state, f"{self.name}: state", EstimatorError)
         run, seen, own = (
-            unpack(whole.part(part).content, values) for part, values in self._parts().items()
+            unpack(whole.part(part), values) for part, values in self._parts().items()
         )
         for name, value in (run | own).items():
             holder, _, inner = name.partition(".")
@@ -311,7 +282,7 @@ class OnlineEstimator(ABC):
             setattr(self, holder, held)
         if not (self.weights_D >= 0).all() or abs(self.weights_D.sum() - 1.0) > 1e-6:
             raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
-        self._seen = Seen(step=self.step, **seen)
+        self._seen = Observation(step=self.step, **seen)
 
     def bounded(self, weights_D: Array) -> Array:
         """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1."""
@@ -331,7 +302,8 @@ class OnlineEstimator(ABC):
         self.weights_D = plan.weights_D
         self.until = self.step + plan.steps
         self.tag, self.held_out, self.perturbs = plan.tag, plan.held_out, plan.perturbs
-        self._seen = Seen.nothing(len(self.setting.domains), self.step)
+        none_D = np.zeros(len(self.setting.domains))
+        self._seen = Observation(self.step, none_D, none_D, none_D)
 
     def _parts(self) -> dict[str, dict[str, Any]]:
         return {

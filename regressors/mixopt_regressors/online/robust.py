@@ -1,40 +1,138 @@
-"""Aioli's idea without its price: mixing laws estimated from ordinary batches, small safe moves.
+"""Mixing laws estimated from ordinary batches, small safe moves: Aioli's idea without its price.
 
-For the plain mean over the training domains each domain's marginal value is the slope of its
-learning curve (mixopt_regressors.online.running_laws) plus what recent share is worth; the mixture
-moves by exponentiated gradient on relative marginal values, not at all where a contrast is noise,
-within [0.8, 1.25] of the reference, and returns to the reference for the last part of the run.
-Nothing is perturbed and nothing is evaluated: published sweeps cost more than what they find.
+A domain's loss over its own tokens n (in units of what a run on the reference mixture gives it),
+at a recent share of r times its reference share, is taken to be
 
-For a target (any other objective) the effect of each domain's share on the target's held-out loss
-is a recursive regression on realised shares (mixopt_regressors.online.running_laws), with the
-curves as prior where the target is a training domain. Where a good part of the objective is
-beyond what own shares can give it, about ten small perturbations at the start give the regression
-its contrasts; a run too short for as many as there are domains has none, and is not steered by
-evaluations. Shares go towards those that the effects make best, by their signal over noise. Where
-only evaluations tell, they go by the probability that shares matter at all: how much better a
-regression with effects predicted the losses, each before it was seen, than one without. In the last
-part a target's own domain gets its weight. Evaluations and perturbations keep to a budget each.
+    L(n, r) = floor + B (1 + n / s)^-a - K log r
+
+with (a, s) on a grid and B, K by weighted least squares at each of its points; K is drawn towards
+a usual recency, since little moves r. What is asked for is averaged over the grid by likelihood
+(the noise is that of the best point). Old windows fade, so that a curve which bends is followed.
+The recency term is what a domain's loss owes to having been seen lately: on a small model three
+quarters of the effect of a pulse are gone after a hundred steps.
+
+For the plain mean over the training domains each domain's marginal value is the slope of its curve
+plus what recent share is worth; the mixture moves by exponentiated gradient on relative marginal
+values, not at all where a contrast is noise, within [0.8, 1.25] of the reference, and returns to
+the reference for the last part of the run. For another objective over training domains, shares go
+towards those that the curves make best, by their signal over noise; in the last part each domain
+gets its weight. Nothing is perturbed and nothing is evaluated: published sweeps cost more than what
+they find, and targets that are not trained on are for proxies.
 
 What was measured, and where it does not win: experiments/synthetic/online_synthetic.py,
 experiments/real_text/online.py.
 
-Shapes: D domains.
+Shapes: D domains, G points of the grid, S sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
 
-from mixopt.online import Need, Plan
+from mixopt.errors import EstimatorError
+from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array
-from mixopt_regressors.online.online_estimator import OnlineEstimator, Seen, option
-from mixopt_regressors.online.running_laws import Curves, Interaction, Slopes
+from mixopt_regressors.online.online_estimator import OnlineEstimator, means, option
+
+EXPONENTS = (0.1, 0.2, 0.35, 0.5, 0.75)
+SCALES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+EXPONENT_G, SCALE_G = np.array(list(product(EXPONENTS, SCALES))).T
+SUMS, CURVE_SUMS = 7, 4
+MIN_WINDOWS = 4  # fewer leave nothing to tell noise from shape
+RECENCY, RECENCY_SD = 0.07, 0.05  # nats for a factor e of recent share, and how far that may be off
+MIN_RECENT = 0.01
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What the curves say at the tokens seen so far."""
+
+    fall_D: Array
+    sd_D: Array
+    recency_D: Array
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Sums over windows that the fits need; they are the state."""
+
+    shared_DS: Array
+    curve_DGS: Array
+
+    @classmethod
+    def empty(cls, domains: int) -> Curves:
+        """Return curves of which nothing was seen."""
+        return cls(np.zeros((domains, SUMS)), np.zeros((domains, SCALE_G.size, CURVE_SUMS)))
+
+    def add(
+        self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, kept: float
+    ) -> Curves:
+        """Take in a window."""
+        known_D = np.isfinite(losses_D) & (weight_D > 0)
+        loss_D, w_D = np.where(known_D, losses_D, 0.0), np.where(known_D, weight_D, 0.0)
+        x_D = -np.log(np.maximum(recent_D, MIN_RECENT))
+        c_DG = (1 + seen_D[:, None] / SCALE_G) ** -EXPONENT_G
+        shared = [known_D, w_D, w_D * loss_D, w_D * loss_D**2]
+        shared += [w_D * x_D, w_D * x_D**2, w_D * x_D * loss_D]
+        curve_DGS = np.stack([c_DG, c_DG**2, c_DG * loss_D[:, None], c_DG * x_D[:, None]], axis=-1)
+        return Curves(
+            kept * self.shared_DS + np.stack(shared, axis=-1),
+            kept * self.curve_DGS + w_D[:, None, None] * curve_DGS,
+        )
+
+    def slopes(self, seen_D: Array) -> Slopes:
+        """Return what the curves say at so many own tokens."""
+        steep_DG = EXPONENT_G / SCALE_G * (1 + seen_D[:, None] / SCALE_G) ** (-EXPONENT_G - 1)
+        height_DG, variance_DG, recency_DG, chance_DG = self._fits()
+        slope_DG = height_DG * steep_DG
+        fall_D = (chance_DG * slope_DG).sum(axis=1)
+        apart_DG = variance_DG * steep_DG**2 + (slope_DG - fall_D[:, None]) ** 2
+        sd_D = np.sqrt((chance_DG * apart_DG).sum(axis=1))
+        few_D = self.shared_DS[:, 0] < MIN_WINDOWS
+        recency_D = np.maximum((chance_DG * recency_DG).sum(axis=1), 0.0)
+        return Slopes(np.maximum(fall_D, 0.0), np.where(few_D, np.inf, sd_D), recency_D)
+
+    def _fits(self) -> tuple[Array, Array, Array, Array]:
+        """Return B, its variance, K and the chance of each point, shape (D, G) each."""
+        freedom_D1 = np.maximum(self.shared_DS[:, :1] - 2.0, 1.0)
+        yy_D1, xx_D1, xy_D1, cc_DG, cy_DG, cx_DG = self._centred()
+        noise_D1 = np.maximum(yy_D1 - cy_DG**2 / cc_DG, TINY).min(axis=1, keepdims=True)
+        noise_D1 = noise_D1 / freedom_D1
+        for _ in range(2):  # the second round knows the noise that the first left
+            hold_D1 = noise_D1 / RECENCY_SD**2
+            held_D1, pulled_D1 = xx_D1 + hold_D1, xy_D1 + hold_D1 * RECENCY
+            volume_DG = np.maximum(cc_DG * held_D1 - cx_DG**2, 1e-9 * cc_DG * held_D1 + TINY)
+            height_DG = (held_D1 * cy_DG - cx_DG * pulled_D1) / volume_DG
+            recency_DG = (cc_DG * pulled_D1 - cx_DG * cy_DG) / volume_DG
+            left_DG = yy_D1 - 2 * height_DG * cy_DG - 2 * recency_DG * xy_D1
+            left_DG += height_DG**2 * cc_DG + 2 * height_DG * recency_DG * cx_DG
+            left_DG = np.maximum(left_DG + recency_DG**2 * xx_D1, TINY)
+            cost_DG = left_DG + hold_D1 * (recency_DG - RECENCY) ** 2
+            noise_D1 = left_DG.min(axis=1, keepdims=True) / freedom_D1
+        chance_DG = np.exp((cost_DG.min(axis=1, keepdims=True) - cost_DG) / noise_D1 / 2)
+        chance_DG /= chance_DG.sum(axis=1, keepdims=True)
+        return height_DG, noise_D1 * held_D1 / volume_DG, recency_DG, chance_DG
+
+    def _centred(self) -> tuple[Array, ...]:
+        """Return sums of products less those of the means: yy, xx, xy, cc, cy, cx."""
+        w, y, yy, x, xx, xy = (self.shared_DS[:, s][:, None] for s in range(1, SUMS))
+        c, cc, cy, cx = np.moveaxis(self.curve_DGS, -1, 0)
+        w = np.maximum(w, TINY)
+        return (
+            np.maximum(yy - y * y / w, TINY),
+            np.maximum(xx - x * x / w, 0.0),
+            xy - x * y / w,
+            np.maximum(cc - c * c / w, TINY),
+            cy - c * y / w,
+            cx - c * x / w,
+        )
+
 
 MIN_WEIGHT, MAX_SCALE = 1e-12, 1e15  # of weights; of the scale
 HALVINGS = 100
@@ -60,17 +158,10 @@ WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the referen
 FADING = 0.98  # of what a curve knows, from window to window
 MEMORY = 30.0  # steps at the peak learning rate that recency lasts
 CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
-MIN_EVIDENCE = -10.0  # nats, so that what turns out later still counts
 PER_RECENCY = 1.5  # how much recent share counts beside the slope
-HALF = 0.5  # recent and cumulative shares count alike; and the power of shares in a target's law
-MIN_RATIO = 0.05  # of a share to its reference, in that law
-CROSS, OUTSIDE = 0.15, 0.2  # prior deviations: of others' effects over own ones; without own
-OWN_UNSURE = 0.3  # least relative deviation of a prior from curves
+HALF = 0.5  # power of shares in a target's law
+OWN_UNSURE = 0.3  # least relative deviation of a value from curves
 PACE = 0.03  # of the run, in which a target's mixture makes most of its way
-OPEN = 0.3  # of the objective that own shares cannot reach, from which it pays to perturb
-PERTURBATIONS, SHORTEST = 10, 3  # how many where it can be; steps of one, at least
-STRENGTH = 1.2  # of a perturbation, in logarithms of shares
-EVALUATIONS = 60
 NO_TOKENS = 1e-9
 FREE = 1e9  # times the reference share: no most
 
@@ -79,25 +170,21 @@ FREE = 1e9  # times the reference share: no most
 class RobustEstimator(OnlineEstimator):
     """Moves the mixture by what ordinary batches say, and by no more than that.
 
+    Of an objective the training domains count; targets that are not trained on are left out.
+
     Attributes:
         eta: Step size on relative marginal values, for the mean over the training domains.
         least: Least share over its reference share, for that mean.
         most: Most share over its reference share, for that mean.
-        keep: Least share over its reference share, for a target.
-        end: Part of the run at its end on the reference mixture (for a target, on what its own
-            domains say).
-        perturb: Steps on perturbed mixtures, as part of the run.
-        evaluate: Cost of evaluations, as part of the run's; an evaluated token costs a third.
+        keep: Least share over its reference share, for another objective.
+        end: Part of the run at its end on the reference mixture (for another objective, on its
+            weights).
     """
 
     name: ClassVar[str] = "robust"
-    needs: ClassVar[frozenset[Need]] = frozenset({"training_loss", "held_out"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
     saved: ClassVar[tuple[str, ...]] = (
         "curves.shared_DS", "curves.curve_DGS", "total_D", "late_D", "fastest", "base_D",
-        "evaluations_done", "evaluated_at", "evaluated_tokens", "perturbations_done", "evidence",
-        "moved.trend_T", "moved.effect_D", "moved.trend_TT", "moved.cross_TD", "moved.effect_DD",
-        "moved.variance", "moved.count",
-        "unmoved.trend_T", "unmoved.trend_TT", "unmoved.variance", "unmoved.count",
     )  # fmt: skip
 
     eta: float = option(0.1, least=0.0)
@@ -105,32 +192,30 @@ class RobustEstimator(OnlineEstimator):
     most: float = option(1.25, least=1.0)
     keep: float = option(0.1, least=0.0, most=1.0)
     end: float = option(0.15, least=0.0, most=1.0)
-    perturb: float = option(0.05, least=0.0, most=1.0)
-    evaluate: float = option(0.05, least=0.0, most=1.0)
+
+    def start(self, setting: Setting) -> None:
+        """Begin a run."""
+        weights = dict(zip(setting.evaluations, setting.objective_M.tolist(), strict=True))
+        own_D = np.array([weights.get(name, 0.0) for name in setting.domains])
+        if not own_D.any():
+            raise EstimatorError(
+                "robust: the objective has no training domain; what domains do for others is found"
+                " by proxies (mixopt run), or by aioli's sweeps"
+            )
+        self._own_D = own_D / own_D.sum()
+        super().start(setting)
 
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
         self.curves = Curves.empty(domains)
-        self.moved, self.unmoved = Interaction.unknown(domains), Interaction.unknown(0)
-        self.evaluations_done, self.evaluated_at, self.evidence = 0, 0, 0.0
         self.total_D, self.fastest = np.zeros(domains), 0.0
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
-        self.perturbations_done = self.evaluated_tokens = 0
-        self._own_D = np.zeros(domains)
-        for name, weight in zip(setting.evaluations, setting.objective_M, strict=True):
-            if name in setting.domains:
-                self._own_D[setting.domains.index(name)] += weight
         return Plan(setting.reference_D.copy(), self._window(), "warm-up")
 
-    def _next(self, seen: Seen) -> Plan:
-        slopes = self._learn_curves(seen)  # first: it brings shares up to the evaluation
-        if seen.held_out is not None:
-            self._learn_interaction(self.objective(seen.held_out), seen.held_out.tokens)
-        return self._for_mean(slopes) if self._is_mean else self._for_target(slopes, seen)
-
-    @property
-    def _is_mean(self) -> bool:
-        return bool(np.allclose(self._own_D, 1.0 / len(self._own_D)))
+    def _next(self, seen: Observation) -> Plan:
+        slopes = self._learn_curves(seen)
+        is_mean = np.allclose(self._own_D, 1.0 / len(self._own_D))
+        return self._for_mean(slopes) if is_mean else self._for_target(slopes, seen)
 
     @property
     def _scale_D(self) -> Array:
@@ -146,9 +231,7 @@ class RobustEstimator(OnlineEstimator):
     def _window(self) -> int:
         return max(round(WINDOW * self.setting.steps), 1)
 
-    # What is learned ------------------------------------------------------------------------
-
-    def _learn_curves(self, seen: Seen) -> Slopes:
+    def _learn_curves(self, seen: Observation) -> Slopes:
         tokens = float(seen.tokens_D.sum())
         steps = max(tokens / self.setting.tokens_per_step, 1.0)
         share_D = seen.tokens_D / max(tokens, 1.0)
@@ -159,41 +242,13 @@ class RobustEstimator(OnlineEstimator):
         self.late_D = share_D + kept * (self.late_D - share_D)
         self.curves = self.curves.add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
-            seen.mean_loss_D,
+            means(seen.loss_sum_D, seen.loss_count_D),
             seen.loss_count_D,
             interior_point_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
         self.total_D = self.total_D + seen.tokens_D
         return self.curves.slopes(self.total_D / self._scale_D)
-
-    def _learn_interaction(self, loss: float, tokens: int) -> None:
-        first = self.evaluations_done == 0
-        elapsed = 0.0 if first else self._elapsed()
-        cumulative_D = self.total_D / max(self.total_D.sum(), 1.0)
-        x_D = HALF * self._moved(self.late_D) + (1.0 - HALF) * self._moved(cumulative_D)
-        none_D = np.zeros(0)
-        if not first:
-            more = self.moved.log_density(loss, x_D, elapsed)
-            more -= self.unmoved.log_density(loss, none_D, elapsed)
-            self.evidence = max(self.evidence + more, MIN_EVIDENCE)
-        self.moved = self.moved.add(loss, x_D, elapsed, first=first)
-        self.unmoved = self.unmoved.add(loss, none_D, elapsed, first=first)
-        self.evaluations_done, self.evaluated_at = self.evaluations_done + 1, self.step
-        self.evaluated_tokens = tokens
-
-    def _elapsed(self) -> float:
-        """Return the logarithm of the tokens up to here over those up to the last evaluation."""
-        before = self.setting.tokens_before
-        return math.log(before(self.step) / before(max(self.evaluated_at, 1)))
-
-    def _moved(self, shares_D: Array) -> Array:
-        """Return how far shares are from the reference: 2 sqrt(ratio) - 2, steep where scarce."""
-        ratio_D = shares_D / np.maximum(self.setting.reference_D, NO_TOKENS)
-        moved_D: Array = (np.maximum(ratio_D, MIN_RATIO) ** HALF - 1.0) / HALF
-        return moved_D
-
-    # The plain mean over the training domains -----------------------------------------------
 
     def _for_mean(self, slopes: Slopes) -> Plan:
         setting = self.setting
@@ -230,103 +285,32 @@ class RobustEstimator(OnlineEstimator):
             np.clip(most * setting.reference_D, lower_D, upper_D),
         )
 
-    # A target -------------------------------------------------------------------------------
-
-    def _for_target(self, slopes: Slopes, seen: Seen) -> Plan:
-        setting, steps = self.setting, self._window()
-        warm = WARM_UP * setting.steps
-        if self.step < warm:
-            last = self.step + steps >= warm and self._asks
-            return Plan(setting.reference_D.copy(), steps, "warm-up", held_out=last)
-        self._approach(self._best_for_target(slopes), seen)
-        if self._asks and self.perturbations_done < self._perturbations():
-            return self._perturbation()
-        left = min(self._budget(), EVALUATIONS) - self.evaluations_done
-        due = (self.step + steps - self.evaluated_at) * left >= setting.steps - self.evaluated_at
-        asks = self._asks and self._perturbations() > 0 and left >= 1 and due
-        return Plan(self.base_D.copy(), steps, "target", held_out=asks)
-
-    @property
-    def _asks(self) -> bool:
-        """Whether much of the objective is beyond what own shares can give it."""
-        own_D = self._own_D > 0
-        reach = min(float(self._allowed.upper_D[own_D].sum()), 1.0)
-        return max(1.0 - float(self._own_D.sum()), 1.0 - reach) > OPEN
+    def _for_target(self, slopes: Slopes, seen: Observation) -> Plan:
+        setting = self.setting
+        if self.step < WARM_UP * setting.steps:
+            return Plan(setting.reference_D.copy(), self._window(), "warm-up")
+        steps = float(seen.tokens_D.sum()) / setting.tokens_per_step
+        part = 1.0 - math.exp(-steps / setting.steps / PACE)
+        self.base_D = self.base_D + part * (self._best_for_target(slopes) - self.base_D)
+        return Plan(self.base_D.copy(), self._window(), "target")
 
     def _best_for_target(self, slopes: Slopes) -> Array:
-        """Return the shares that the effects make best, each as far as it is certain."""
-        effect_D, sd_D = self._effects(slopes)
-        signal_D = effect_D / np.maximum(sd_D, 1e-300)
-        sure_D = np.maximum(effect_D, 0.0) * signal_D**2 / (1.0 + signal_D**2)
+        """Return the shares that the curves make best, each as far as it is certain."""
+        seen_D, own_D, reference_D = (
+            self.total_D / self._scale_D,
+            self._own_D,
+            self.setting.reference_D,
+        )
+        value_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
+        sd_D = np.maximum(own_D * np.minimum(slopes.sd_D, 1e3) * seen_D, OWN_UNSURE * value_D)
+        signal_D = value_D / np.maximum(sd_D, 1e-9)
+        sure_D = value_D * signal_D**2 / (1.0 + signal_D**2)
         if not sure_D.sum() > 0:
             return self.base_D
-        own, reference_D = float(self._own_D.sum()), self.setting.reference_D
-        if self._is_end and own > 0:
-            wanted_D = self._own_D + max(1.0 - own, 1e-3) * sure_D / sure_D.sum()
-        else:
-            # Where effect x moved(share) is steepest for all alike.
+        if self._is_end:
+            wanted_D = own_D + 1e-3 * sure_D / sure_D.sum()
+        else:  # where value x moved(share) is steepest for all alike
             law_D = sure_D * np.maximum(reference_D, NO_TOKENS) ** -HALF
             wanted_D = law_D ** (1.0 / (1.0 - HALF))
             wanted_D = wanted_D / wanted_D.sum() + 1e-6 * reference_D
-        wanted_D = self._within(wanted_D, self.keep, FREE)
-        if not self._asks:
-            return wanted_D
-        # An exact sampler leaves nothing to learn from but perturbations.
-        matters = 1.0 / (1.0 + math.exp(-self.evidence)) if self.perturbations_done else 0.0
-        part = own + (1.0 - own) * matters
-        return np.asarray(reference_D + part * (wanted_D - reference_D))
-
-    def _effects(self, slopes: Slopes) -> tuple[Array, Array]:
-        """Return effects of shares on the objective, and their deviations."""
-        seen_D, own_D, own = self.total_D / self._scale_D, self._own_D, float(self._own_D.sum())
-        prior_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
-        sd_D = np.full(len(own_D), OUTSIDE)
-        if own > 0:
-            others = CROSS * float(prior_D.sum()) / own + OUTSIDE * (1.0 - own)
-            of_curve_D = own_D * np.minimum(slopes.sd_D, 1e3) * seen_D
-            own_sd_D = np.maximum(of_curve_D, OWN_UNSURE * prior_D)
-            sd_D = np.maximum(np.where(own_D > 0, own_sd_D, others), 1e-9)
-        if self.evaluations_done < 2:
-            return prior_D, sd_D
-        return self.moved.with_prior(prior_D, sd_D)
-
-    def _approach(self, wanted_D: Array, seen: Seen) -> None:
-        steps = float(seen.tokens_D.sum()) / self.setting.tokens_per_step
-        part = 1.0 - math.exp(-steps / self.setting.steps / PACE)
-        self.base_D = self.base_D + part * (wanted_D - self.base_D)
-
-    def _budget(self) -> int:
-        """Return how many evaluations the run can pay, at the tokens of the last."""
-        tokens = self.setting.tokens_before(self.setting.steps)
-        return int(3.0 * self.evaluate * tokens / max(self.evaluated_tokens, 1))
-
-    def _perturbations(self) -> int:
-        """Return how many there will be: none where fewer than domains, which tell none apart."""
-        domains = len(self.setting.domains)
-        room = int(self.perturb * self.setting.steps / SHORTEST)
-        count = min(max(domains, PERTURBATIONS), int(0.7 * self._budget()), room)
-        return count if count >= domains else 0
-
-    def _perturbation(self) -> Plan:
-        """Raise half of the domains that are no target, and lower the others; then evaluate."""
-        count = self._perturbations()
-        length = int(self.perturb * self.setting.steps / count)
-        signs_D = _signs(self.perturbations_done, self.setting.domains)
-        rest_D = self._own_D <= 0
-        weights_D = self.base_D * np.exp(STRENGTH * np.where(rest_D, signs_D, 0.0))
-        if rest_D.any():
-            weights_D[rest_D] *= self.base_D[rest_D].sum() / weights_D[rest_D].sum()
-        self.perturbations_done += 1
-        tag = f"perturbation {self.perturbations_done} of {count}"
-        weights_D = self._within(weights_D, self.keep, FREE)
-        return Plan(weights_D, length, tag, held_out=True, perturbs=True)
-
-
-def _signs(number: int, names: Sequence[str]) -> Array:
-    """Return a row of a Hadamard matrix: over the rows each pair of domains goes apart alike."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < len(names) + 1:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    columns_D = np.argsort(np.argsort(names))
-    signs_D: Array = (-1.0) ** number * matrix[1 + number % (len(matrix) - 1), columns_D]
-    return signs_D
+        return self._within(wanted_D, self.keep, FREE)

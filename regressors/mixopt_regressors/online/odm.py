@@ -1,0 +1,73 @@
+"""ODM: a bandit (EXP3) that is rewarded with training loss.
+
+After step t of a run with k domains, with eps_t = min(1/k, sqrt(ln k / (k t))):
+
+    R_i += reward_i / p_i,   w_i = (1 - k eps_t) softmax(eps_{t-1} R)_i + eps_t
+
+(github.com/alon-albalak/online-data-mixing). There a step draws one domain, whose reward is its
+loss / 10. Here a batch mixes domains, and the reward of each is its share of the batch's tokens
+times its loss / 10: the published update where a batch has one domain. A high loss earns a high
+weight, so that a domain of noise wins.
+
+Shapes: D domains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixopt.online import Need, Observation, Plan
+from mixopt.system import Array
+from mixopt_regressors.online.online_estimator import OnlineEstimator, option, softmax
+
+SCALE = 10.0  # brings a loss in nats near [0, 1], as the published code does
+WARM_UP = 50  # one part of the run in so many; the published 1B run warms up 2,000 of 100,000 steps
+
+
+@dataclass(eq=False)
+class ODMEstimator(OnlineEstimator):
+    """Draws domains as EXP3 does, rewarded with their training loss.
+
+    Attributes:
+        warmup_steps: Optimiser steps on the reference mixture before; None is 2% of the run.
+        update_steps: Optimiser steps of a plan; the published is 1.
+    """
+
+    name: ClassVar[str] = "odm"
+    needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
+    saved: ClassVar[tuple[str, ...]] = ("rewards_D", "epsilon")
+
+    warmup_steps: int | None = option(None, least=0)
+    update_steps: int = option(1, least=1)
+
+    def _first(self) -> Plan:
+        steps, domains = self.setting.steps, len(self.setting.domains)
+        self.warmup = steps // WARM_UP if self.warmup_steps is None else self.warmup_steps
+        self.rewards_D = np.zeros(domains)
+        self.epsilon = 1.0 / domains
+        return Plan(self.setting.reference_D, self.warmup or self.update_steps, "reference")
+
+    def _next(self, seen: Observation) -> Plan:
+        if seen.step <= self.warmup:
+            return Plan(self.setting.reference_D, self.update_steps, "reference")
+        self.rewards_D = self.rewards_D + self._earned(seen)
+        previous, self.epsilon = self.epsilon, self._exploration(seen.step)
+        exploit = 1.0 - len(self.rewards_D) * self.epsilon
+        weights_D = exploit * softmax(previous * self.rewards_D) + self.epsilon
+        return Plan(self.bounded(weights_D), self.update_steps, f"explores {self.epsilon:.3g}")
+
+    def _earned(self, seen: Observation) -> Array:
+        """Return the reward of each domain over its probability; 0 where none was seen."""
+        earned_D = np.zeros(len(self.rewards_D))
+        drawn_D = (seen.loss_count_D > 0) & (self.weights_D > 0)
+        scale_D = SCALE * seen.loss_count_D.sum() * self.weights_D
+        np.divide(seen.loss_sum_D, scale_D, out=earned_D, where=drawn_D)
+        return earned_D
+
+    def _exploration(self, step: int) -> float:
+        domains = len(self.rewards_D)
+        return min(1.0 / domains, math.sqrt(math.log(domains) / (domains * step)))
