@@ -99,20 +99,11 @@ def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
     assert joined == expected()
 
 
-@pytest.mark.parametrize("dispatches", [False, True])
-@pytest.mark.parametrize("kind", ["plain", "stream"])
+@pytest.mark.parametrize(("kind", "dispatches"), [("plain", True), ("stream", False)])
 def test_a_second_split_is_refused_on_every_rank(found, kind, dispatches):
     assert [ranks[f"{kind} {dispatches}"] for ranks in found] == [MESSAGE] * 2
 
 
-@pytest.mark.parametrize("dispatches", [False, True])
-def test_accelerate_may_split_what_is_not_split_yet(found, dispatches):
-    one, other = (ranks[f"whole {dispatches}"]["rows"] for ranks in found)
+def test_accelerate_may_split_what_is_not_split_yet(found):
+    one, other = (ranks["whole False"]["rows"] for ranks in found)
     assert [a + b for a, b in zip(one, other, strict=True)] == expected()
-
-
-def test_one_process_may_prepare_what_it_likes():
-    order = MixtureSampler(random_rows().sizes, [0.5, 0.3, 0.2], batch_size=8, batches=3)
-    prepared = Accelerator(cpu=True).prepare(DataLoader(random_rows(), batch_sampler=order))
-    assert len(list(prepared)) == 3
-    assert not hasattr(order, "sampler")

@@ -65,23 +65,7 @@ def expected(dataset, batches, *changes):
 # --- StatefulDataLoader ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stateful_dataloader_resumes_the_sampler_exactly(dataset, workers):
-    stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is absent")
-
-    def make():
-        return stateful.StatefulDataLoader(
-            dataset, batch_sampler=sampler(dataset, batches=30), num_workers=workers
-        )
-
-    one = make()
-    batches = list(islice(one, 11))
-    other = make()
-    other.load_state_dict(one.state_dict())
-    assert rows_of([*batches, *other]) == expected(dataset, 30)
-
-
-@pytest.mark.parametrize(("workers", "every"), [(0, 1), (2, 1), (2, 4)])
+@pytest.mark.parametrize(("workers", "every"), [(0, 1), (2, 4)])
 def test_our_stateful_loader_keeps_a_change_that_is_still_to_come(dataset, workers, every):
     pytest.importorskip("torchdata", reason="torchdata is absent")
     from mixopt.integrations import StatefulMixtureLoader
@@ -141,27 +125,16 @@ def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24, **options)
     return Recording(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), seen, held
 
 
-@pytest.mark.parametrize(("workers", "then"), [(0, 0), (2, 0)])
-def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_path, workers, then):
+def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-    first, seen, held = hf_trainer(dataset, tmp_path, workers=workers, swap_at=10, steps=14)
+    first, seen, held = hf_trainer(dataset, tmp_path, workers=2, swap_at=10, steps=14)
     first.train()
-    assert held == [10 + 2 * workers]
+    assert held == [14]
     assert rows_of(seen) == expected(dataset, 14, (held[0], OTHER))
-    second, again, _ = hf_trainer(dataset, tmp_path, workers=then)
+    second, again, _ = hf_trainer(dataset, tmp_path)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
     assert rows_of([*seen[:12], *again]) == expected(dataset, 24, (held[0], OTHER))
     assert not second.args.ignore_data_skip or again[0]["batch"] == 12
-
-
-def test_the_hf_trainer_accumulates_gradients_over_batches_in_order(dataset, tmp_path):
-    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-    trainer, seen, held = hf_trainer(
-        dataset, tmp_path, swap_at=3, steps=6, gradient_accumulation_steps=2
-    )
-    trainer.train()
-    assert held == [6]
-    assert rows_of(seen) == expected(dataset, 12, (6, OTHER))
 
 
 def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):

@@ -99,13 +99,6 @@ def loss_alone(model, batch):
     return total / count
 
 
-def test_nothing_is_logged_of_samples_without_tokens(tmp_path):
-    dataset = MixtureDataset({name: [{"text": "x"}] * 9 for name in WEIGHTS})
-    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
-    next(iter(loader))
-    assert loader.realised().metrics == {}
-
-
 def test_lightning_logs_shares_as_often_as_losses(packed, tmp_path):
     lightning = pytest.importorskip("lightning", reason="lightning is absent")
     from lightning.pytorch.loggers import CSVLogger

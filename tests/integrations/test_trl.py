@@ -10,7 +10,6 @@ from sampler_rows import located
 from torch import nn
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus import TokenWriter
 from mixopt.online import Driver, DriverOptions, make_estimator
 
 trl = pytest.importorskip("trl", reason="trl is absent: make trainers")
@@ -186,21 +185,6 @@ def ready_trainer(folder, loader, **options):
         processing_class=tokenizer(),
         mixture=loader,
     )
-
-
-def test_token_shards_need_no_dataset(tmp_path):
-    for name in ("web", "code"):
-        with TokenWriter(tmp_path / name / "train", dtype="uint16", tokenizer="t") as writer:
-            writer.write(np.arange(400, dtype=np.uint16) % 80, documents=1, bytes=1)
-    from mixopt.corpus import TokenShards
-
-    shards = {name: TokenShards.open(tmp_path / name / "train") for name in ("web", "code")}
-    dataset = MixtureDataset(shards, length=16)
-    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=4))
-    trainer = ready_trainer(tmp_path / "out", loader)
-    trainer.train()
-    assert trainer.seen[0]["input_ids"].shape == (4, 16)
-    assert rows_of(trainer.seen) == expected(trainer, 6)
 
 
 def test_what_cannot_be_prepared_is_refused(tmp_path):
