@@ -8,8 +8,4 @@ from .packed_documents import (
     PackingSummary as PackingSummary,
 )
 from .packing import NO_LOSS as NO_LOSS, positions_in as positions_in
-from .simulated_epochs import (
-    Pool as Pool,
-    make_pools as make_pools,
-    simulated_target as simulated_target,
-)
+from .simulated_epochs import Pool as Pool, make_pools as make_pools

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -209,14 +210,16 @@ class MixtureLoader:
 
     def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
         """Begin to read."""
+        dataset, collate = self.dataset, self.collate or stack_samples
+        one = dataset.read if dataset.is_tokens else partial(dataset.collated, collate=collate)
         if self.workers:
             rows = self._counted(self._rows(batch, last, most=1), batch)
-            collate = self.collate or stack_samples
-            return in_processes(self.dataset, collate, rows, self.workers, self.prefetch)
-        chunks = map(self._read, self._rows(batch, last, most=self._chunk_batches()))
+            return in_processes(one, rows, self.workers, self.prefetch)
+        many = dataset.read_many if dataset.is_tokens else partial(map, one)
+        chunks = map(many, self._rows(batch, last, most=self._chunk_batches()))
         if self.prefetch:
             return in_thread(chunks, self.prefetch, later=was_brief)
-        return (one for chunk in chunks for one in chunk)
+        return (batch for chunk in chunks for batch in chunk)
 
     def _counted(self, rows: Iterator[IntArray], first: int) -> Iterator[IntArray]:
         """Yield the rows of each batch, and note how many batches were asked for."""
@@ -245,12 +248,6 @@ class MixtureLoader:
         row = (self.dataset.length or 1) * self.dataset.itemsize
         return max(1, min(_CHUNK_BYTES // (row * self.sampler.rank_batch), _CHUNK_BATCHES))
 
-    def _read(self, rows_NB: IntArray) -> Iterator[Batch]:
-        if self.dataset.is_tokens:
-            return self.dataset.read_many(rows_NB)
-        collate = self.collate or stack_samples
-        return (self.dataset.collated(rows, collate) for rows in rows_NB)
-
 
 class _Account:
     """Adds up the batches that one loader hands out."""
@@ -264,13 +261,13 @@ class _Account:
 
     def add(self, content: Batch) -> None:
         """Add a batch that the loop is about to receive, and write its counts by domain in it."""
-        fields = self._dataset.fields
+        fields, is_uniform = self._dataset.fields, self._dataset.is_uniform
         domain = content[fields["domain"]]
-        if self._dataset.is_uniform and not self._by_tokens:  # the sampler counts them
+        if is_uniform and not self._by_tokens:  # the sampler counts them
             tokens_D = np.bincount(domain, minlength=self._domains) * self._length
             content[fields["tokens"]] = content[fields["supervised"]] = tokens_D
             return
-        if self._dataset.is_uniform:
+        if is_uniform:
             each = np.full(len(domain), self._length, np.int64)
             counts = TokenCounts(each, each)
         elif fields["tokens"] in content:
@@ -300,20 +297,21 @@ class _Account:
 
     def _check_lengths(self, counts: TokenCounts, domain_B: IntArray, row_B: IntArray) -> None:
         sampler = self._sampler
-        counted_B = counts.of(sampler.unit)
+        counted_B, lengths = counts.of(sampler.unit), sampler.order.layout.lengths
         for d in np.unique(domain_B).tolist():
-            here = np.flatnonzero(domain_B == d)
-            lengths = sampler.order.layout.lengths[d]
-            given = lengths if isinstance(lengths, int) else lengths[row_B[here]]
+            of_domain, here = lengths[d], np.flatnonzero(domain_B == d)
+            given = (
+                np.full(len(here), of_domain)
+                if isinstance(of_domain, int)
+                else of_domain[row_B[here]]
+            )
             wrong = np.flatnonzero(given != counted_B[here])
             if len(wrong):
-                k = int(here[wrong[0]])
-                given_k = int(np.broadcast_to(given, here.shape)[wrong[0]])
+                k = here[wrong[0]]
                 kind = " that carry loss" if sampler.unit == "supervised" else ""
                 raise SamplerError(
-                    f"lengths: domain {sampler.domains[d]!r}, row {int(row_B[k])}: has"
-                    f" {int(counted_B[k])} tokens{kind}, but lengths has {given_k}; count them"
-                    " again"
+                    f"lengths: domain {sampler.domains[d]!r}, row {row_B[k]}: has {counted_B[k]}"
+                    f" tokens{kind}, but lengths has {given[wrong[0]]}; count them again"
                 )
 
 
@@ -382,36 +380,27 @@ def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> 
 
 
 def in_processes(
-    dataset: MixtureDataset,
-    collate: Callable[[Sequence[Any]], Batch],
-    rows: Iterator[IntArray],
-    workers: int,
-    prefetch: int,
+    read: Callable[[IntArray], Batch], rows: Iterator[IntArray], workers: int, prefetch: int
 ) -> Generator[Batch]:
     """Read batches in worker processes, by torch's DataLoader, which takes rows ahead."""
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(
-        _BatchReader(dataset, collate),  # type: ignore[arg-type]
-        batch_sampler=([one] for one in rows),
+        _BatchReader(read),  # type: ignore[arg-type]
+        sampler=rows,  # type: ignore[arg-type]
+        batch_size=None,
         num_workers=workers,
         prefetch_factor=prefetch,
-        collate_fn=_only,
+        collate_fn=dict,
     )
     yield from loader
 
 
 class _BatchReader:
-    """Read a whole batch in one call."""
+    """A dataset whose samples are whole batches."""
 
-    def __init__(self, dataset: MixtureDataset, collate: Callable[[Sequence[Any]], Batch]) -> None:
-        self._dataset, self._collate = dataset, collate
+    def __init__(self, read: Callable[[IntArray], Batch]) -> None:
+        self._read = read
 
     def __getitem__(self, rows: IntArray) -> Batch:
-        if self._dataset.is_tokens:
-            return self._dataset.read(rows)
-        return self._dataset.collated(rows, self._collate)
-
-
-def _only(batches: Sequence[Batch]) -> Batch:
-    return batches[0]
+        return self._read(rows)

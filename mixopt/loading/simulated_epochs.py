@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, CorpusError
+from mixopt.errors import CorpusError
 from mixopt.sampling import RowOrder, domain_key
 from mixopt.system import IntArray
 
@@ -103,20 +103,3 @@ def make_pools(
         order = RowOrder([count], [domain_key(seed, name)])
         pools[name] = Pool(size, order.rows(np.zeros_like(ordinal_P), ordinal_P))
     return pools
-
-
-def simulated_target(simulate: bool, tokens: int, target_tokens: int | None) -> int | None:
-    """Return the length of the full run whose epochs are simulated; None where none are."""
-    if not simulate:
-        return None
-    if target_tokens is None:
-        raise ConfigError(
-            "proxy.simulate_epochs: needs the length of the full run; set propose.target_tokens"
-        )
-    if tokens > target_tokens:
-        raise ConfigError(
-            f"proxy.simulate_epochs: a trial of {tokens} tokens is longer than the full run of"
-            f" {target_tokens} (propose.target_tokens): lower proxy.tokens, or validate.tokens, to"
-            f" {target_tokens} or less"
-        )
-    return target_tokens

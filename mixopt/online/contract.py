@@ -80,25 +80,24 @@ class Setting:
         _check_shares("reference_D", self.reference_D, domains)
         _check_shares("natural_D", self.natural_D, domains)
         _check_shares("objective_M", self.objective_M, len(self.evaluations))
-        for name in ("lower_D", "upper_D"):
-            array = getattr(self, name)
-            _check_shape(name, array, domains)
-            if np.isnan(array).any():
-                raise EstimatorError(f"{name}: {np.asarray(array).tolist()} has no number")
-        if self.lower_D.sum() > 1 + 1e-9 or self.upper_D.sum() < 1 - 1e-9:
+        lower_D, upper_D = self.lower_D, self.upper_D
+        for name, bounds_D in (("lower_D", lower_D), ("upper_D", upper_D)):
+            _check_shape(name, bounds_D, domains)
+            if np.isnan(bounds_D).any():
+                raise EstimatorError(f"{name}: {np.asarray(bounds_D).tolist()} has no number")
+        if lower_D.sum() > 1 + 1e-9 or upper_D.sum() < 1 - 1e-9:
             raise EstimatorError(
-                f"no mixture is within the bounds: the leasts add up to {self.lower_D.sum():.4g},"
-                f" the mosts to {self.upper_D.sum():.4g}"
+                f"no mixture is within the bounds: the leasts add up to {lower_D.sum():.4g},"
+                f" the mosts to {upper_D.sum():.4g}"
             )
-        outside_D = (self.reference_D < self.lower_D - 1e-9) | (
-            self.reference_D > self.upper_D + 1e-9
-        )
-        if outside_D.any():
-            d = int(np.argmax(outside_D))
-            raise EstimatorError(
-                f"domain {self.domains[d]!r}: the reference mixture has {self.reference_D[d]:.4g},"
-                f" outside its bounds {self.lower_D[d]:.4g} to {self.upper_D[d]:.4g}"
-            )
+        for name, share, low, high in zip(
+            self.domains, self.reference_D, lower_D, upper_D, strict=True
+        ):
+            if not low - 1e-9 <= share <= high + 1e-9:
+                raise EstimatorError(
+                    f"domain {name!r}: the reference mixture has {share:.4g}, outside its bounds"
+                    f" {low:.4g} to {high:.4g}"
+                )
 
     def tokens_before(self, step: int) -> int:
         """Return the tokens of the steps before a step, counted from 0."""

@@ -31,9 +31,17 @@ class MixtureLog:
         """Go on after so many bytes; what comes after them is of a run that was given up."""
         from mixopt.online.loss_sums import is_first  # which needs torch
 
-        if is_first():
-            self._cut(size)
         self.size = size
+        if self._path is None or not is_first():
+            return
+        with self._opened(self._path) as stream:
+            length = stream.tell()
+            stream.truncate(min(size, length))
+        if length < size:
+            raise RunError(
+                f"{self._path}: has {length} bytes, but had {size} when the state was saved; "
+                "restore the file of that run, or drive without log="
+            )
 
     def write(
         self, batch: int, step: int, weights: Mapping[str, float], why: str, *, shadow: bool
@@ -47,18 +55,6 @@ class MixtureLog:
         if self._path is not None and is_first():
             with self._opened(self._path) as stream:
                 stream.write(content.encode())
-
-    def _cut(self, size: int) -> None:
-        if self._path is None:
-            return
-        with self._opened(self._path) as stream:
-            length = stream.tell()
-            stream.truncate(min(size, length))
-        if length < size:
-            raise RunError(
-                f"{self._path}: has {length} bytes, but had {size} when the state was saved; "
-                "restore the file of that run, or drive without log="
-            )
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[IO[bytes]]:

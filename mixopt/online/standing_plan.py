@@ -20,7 +20,7 @@ from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader
 from mixopt.online.contract import Lengths, Plan, Setting, lengths_of
 from mixopt.sampling import MixtureSampler
-from mixopt.system import Array, IntArray, StateFields
+from mixopt.system import Array, StateFields
 
 Record = TypeVar("Record")
 
@@ -279,14 +279,11 @@ def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D
         least_D = np.ceil(lower_D * unit - 1e-6).astype(np.int64)
         most_D = np.floor(np.minimum(upper_D, 1.0) * unit + 1e-6).astype(np.int64)
         if (least_D <= most_D).all() and least_D.sum() <= unit <= most_D.sum():
-            return np.asarray(_whole_units(weights_D, unit, least_D, most_D) / unit)
+            break
         unit *= 10
-    least_D = np.floor(lower_D * unit).astype(np.int64)
-    most_D = np.ceil(upper_D * unit).astype(np.int64)
-    return np.asarray(_whole_units(weights_D, unit, least_D, most_D) / unit)
-
-
-def _whole_units(weights_D: Array, unit: int, least_D: IntArray, most_D: IntArray) -> IntArray:
+    else:
+        least_D = np.floor(lower_D * unit).astype(np.int64)
+        most_D = np.ceil(upper_D * unit).astype(np.int64)
     exact_D = np.clip(weights_D * unit, least_D, most_D)
     units_D = np.floor(exact_D).astype(np.int64)
     fractions = np.round(exact_D - units_D, _EVEN).tolist()
@@ -298,4 +295,4 @@ def _whole_units(weights_D: Array, unit: int, least_D: IntArray, most_D: IntArra
             if missing and least_D[d] <= units_D[d] + step <= most_D[d]:
                 units_D[d] += step
                 missing -= step
-    return units_D
+    return np.asarray(units_D / unit)

@@ -57,13 +57,12 @@ def train_trials(
 def job_of(run: Run, step: Step) -> Job:
     """Return what all trials of a step share."""
     from mixopt.corpus import corpus_hash
-    from mixopt.loading import simulated_target
     from mixopt.sweeps import Job
     from mixopt.trials import Training
 
     proxy = run.config.proxy
     tokens = run.config.validation_tokens if step is VALIDATE else proxy.tokens
-    target = simulated_target(proxy.simulate_epochs, tokens, run.config.propose.target_tokens)
+    target = run.config.propose.target_tokens if proxy.simulate_epochs else None
     training = Training(
         tokens,
         proxy.eval_every or 0,

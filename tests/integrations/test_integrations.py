@@ -146,13 +146,6 @@ def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):
     assert next(iter(prepared))["labels"].shape == (8, LENGTH)
 
 
-def test_a_checkpoint_without_a_mixture_is_refused(dataset, tmp_path):
-    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-    trainer, _, _ = hf_trainer(dataset, tmp_path)
-    with pytest.raises(SamplerError, match=r"mixture\.json: not found: the checkpoint was not"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
-
-
 # --- accelerate ---------------------------------------------------------------------------------
 
 

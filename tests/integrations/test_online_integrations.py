@@ -155,19 +155,6 @@ def lines_of(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
-    trainer, _ = hf_trainer(driver_over(dataset, None)[0], tmp_path)
-    tokens = torch.arange(24).reshape(2, 12)
-    labels = tokens.masked_fill(tokens % 5 == 0, -100)
-    logits = Tiny()(tokens, tokens)["logits"]
-    losses, mask = trainer.token_losses({"logits": logits}, {"labels": labels})
-    expected = nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-    )
-    assert (mask == (tokens[:, 1:] % 5 != 0)).all()
-    torch.testing.assert_close(losses[mask], expected[mask])
-
-
 def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     log = tmp_path / "log.jsonl"
     driver, estimator = driver_over(dataset, log, batch_size=4, accumulation=2)

@@ -14,7 +14,7 @@ from datasets import Dataset
 from sampler_rows import located
 from torch import nn
 from trainer_parts import Tiny, random_rows, trainer_arguments
-from transformers import DataCollatorWithFlattening, GPT2Config, GPT2LMHeadModel
+from transformers import DataCollatorWithFlattening
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.integrations.hf_trainer import MixtureTrainer, model_inputs
@@ -65,22 +65,12 @@ def trainer_over(rows, folder, model, *, collate=None, loader_collate=None, step
     return Recording(model=model, args=args, mixture=loader, data_collator=collate), seen
 
 
-def gpt2():
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=86, n_positions=16, n_embd=16, n_layer=2, n_head=2, attn_pdrop=0.0,
-        embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config)
-
-
-@pytest.mark.parametrize("make", [llama, gpt2])
-def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(make, tmp_path):
+def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(tmp_path):
     rows = list(packed_rows())
-    trainer, seen = trainer_over(rows, tmp_path, make(), loader_collate=with_bounds)
+    trainer, seen = trainer_over(rows, tmp_path, llama(), loader_collate=with_bounds)
     trainer.train()
     inputs, loss = seen[0]
-    model, total, count = make(), 0.0, 0
+    model, total, count = llama(), 0.0, 0
     with torch.no_grad():
         for row in inputs["row"].tolist():
             tokens, document = torch.tensor(rows[row]["input_ids"]), rows[row]["document"]
@@ -91,7 +81,7 @@ def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(make, tmp_path
                 count += part.shape[1] - 1
     assert count == int((inputs["labels"] != IGNORED).sum())
     assert loss == pytest.approx(total / count, abs=1e-5)
-    whole = make()(inputs["input_ids"], labels=inputs["labels"]).loss  # documents see each other
+    whole = llama()(inputs["input_ids"], labels=inputs["labels"]).loss  # documents see each other
     assert abs(float(whole) - loss) > 1e-4
 
 
@@ -153,14 +143,6 @@ def test_an_order_of_the_trainers_own_is_refused(tmp_path):
     message = f"train_sampling_strategy='{strategy}' would reorder rows, .*leave .* out"
     with pytest.raises(SamplerError, match=message):
         trainer_over([{"input_ids": [1]}], tmp_path, llama(), train_sampling_strategy=strategy)
-
-
-def test_a_dataset_beside_the_batches_is_refused(tmp_path):
-    dataset = random_rows()
-    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8))
-    args = trainer_arguments(tmp_path, max_steps=1)
-    with pytest.raises(SamplerError, match=r"train_dataset= is not used, .*; leave it out"):
-        MixtureTrainer(model=Tiny(), args=args, mixture=loader, train_dataset=[1])
 
 
 def test_a_pass_that_ends_in_the_middle_of_a_step_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
+from chat_parts import MARKS, completions, llama, texts, tokenizer
 from sampler_rows import located
 from torch import nn
 
@@ -152,16 +152,6 @@ def test_loss_is_of_completions_alone_where_rows_have_them(tmp_path):
                 assert supervised == [*words, 1]
             else:
                 assert len(supervised) == 3 + int(row) % 7 + 1
-
-
-def test_loss_is_of_the_assistant_alone_in_conversations(tmp_path):
-    domains = {"web": texts("web", 30), "chat": chats("chat", 30)}
-    trainer = trained(tmp_path, domains, assistant_only_loss=True)
-    for batch in trainer.seen:
-        for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
-            if domain == 1:
-                answer = [(int(row) + 9 + k) % 20 + len(MARKS) + 40 for k in range(1 + row % 4)]
-                assert labels[labels != IGNORED].tolist() == [*answer, 5]
 
 
 def test_it_resumes_at_the_next_batch(tmp_path):

@@ -76,15 +76,6 @@ def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch
     )
 
 
-def test_the_seed_decides_which_documents_meet():
-    documents = random_documents(60, longest=8)
-    rows = [
-        [PackedDocuments(documents, length=32, seed=seed).documents(k) for k in range(3)]
-        for seed in (0, 0, 1)
-    ]
-    assert rows[0] == rows[1] != rows[2]
-
-
 def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
     packed = PackedDocuments([[1] * 3, list(range(1, 12))], length=4, long="truncate")
     assert unpacked(packed) == {0: [1] * 3, 1: [1, 2, 3, 4]}
@@ -126,13 +117,6 @@ def test_labels_and_masks_survive_packing_token_for_token(make, length):
     assert packed.lengths("supervised").tolist() == carrying
 
 
-def test_a_split_conversation_keeps_the_labels_of_both_pieces():
-    sample = {"input_ids": [1, 2, 3, 4, 5, 6], "labels": [-100, -100, 3, 4, -100, 6]}
-    packed = PackedDocuments([sample], length=3)
-    assert unpacked(packed, "labels")[0] == [-100, -100, 3, -100, -100, 6]  # 4 begins a piece
-    assert sorted(packed.lengths("supervised").tolist()) == [1, 1]
-
-
 def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch):
     documents = random_documents(30)
     dataset = datasets.Dataset.from_dict({"input_ids": documents, "source": ["x"] * 30})
@@ -141,12 +125,6 @@ def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch):
     packed = PackedDocuments(dataset, length=32)
     monkeypatch.undo()
     assert unpacked(packed) == dict(enumerate(documents))
-
-
-def test_a_dataset_with_a_transform_is_read_through_it():
-    dataset = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
-    dataset.set_transform(lambda rows: {"input_ids": [[*ids, 9] for ids in rows["input_ids"]]})
-    assert unpacked(PackedDocuments(dataset, length=8)) == {0: [1, 2, 9], 1: [3, 9]}
 
 
 # Inside a MixtureDataset.

@@ -9,8 +9,6 @@ from mixopt.loading.packing import (
     batch_bounds,
     best_fit,
     best_fit_rows,
-    cumulative_lengths,
-    documents_of,
     packed_fields,
 )
 
@@ -31,22 +29,6 @@ def test_best_fit_keeps_documents_whole_that_are_no_longer_than_a_row(documents,
 def test_best_fit_fills_the_fullest_row_that_has_room():
     packed = best_fit([[1] * 5, [2] * 3, [3] * 4, [4] * 4], 8, padding=7)
     assert [sorted(set(row)) for row in packed.tokens_RL.tolist()] == [[1, 2], [3, 4]]
-
-
-def test_best_fit_pads_what_is_left():
-    packed = best_fit([[1, 1, 1]], 5, padding=7)
-    assert packed.tokens_RL.tolist() == [[1, 1, 1, 7, 7]]
-    assert packed.document_RL.tolist() == [[0, 0, 0, -1, -1]]
-
-
-def test_documents_are_found_by_their_ends():
-    tokens = np.array([[5, 0, 6, 6], [0, 7, 7, 0]])
-    assert documents_of(tokens, 0).tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
-
-
-def test_cumulative_lengths_begin_at_each_document_and_row():
-    document = np.array([[0, 0, 1, 1], [0, 1, 1, -1]], np.int32)
-    assert cumulative_lengths(document).tolist() == [0, 2, 4, 5, 7, 8]
 
 
 def one_by_one(lengths, length):

@@ -26,7 +26,3 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_example_runs(here, capsys, number):
     exec(compile(EXAMPLES[number], str(PAGE), "exec"), {"__name__": "example"})
-
-
-def test_the_page_has_its_examples():
-    assert len(EXAMPLES) == 3

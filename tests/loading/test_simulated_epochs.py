@@ -9,7 +9,6 @@ from mixopt_proxies.decoder import DecoderProxy, TrialBatches
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import draw_tokens
 
-import mixopt
 from mixopt.config import SweepConfig, load_config
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
@@ -132,12 +131,6 @@ def losses(text, target_tokens, proxy=None, code=0.5, tokens=20_000):
     return results[0].losses.nats_per_token
 
 
-def test_a_pool_that_is_repeated_teaches_less_than_fresh_text(text):
-    fresh, repeated = losses(text, None), losses(text, 400_000)
-    assert repeated["code"] > fresh["code"] + 0.1
-    assert repeated["manual"] > fresh["manual"] + 0.1
-
-
 # The decoder ----------------------------------------------------------------------------------
 
 
@@ -147,12 +140,6 @@ def decoder():
     return DecoderProxy(**sizes, precision="float32", compile=False)
 
 
-def test_the_decoder_draws_from_pools_where_it_is_asked_to(text, decoder):
-    short = {"proxy": decoder, "tokens": 4_096}
-    assert losses(text, None, **short) != losses(text, 100_000, **short)
-    assert losses(text, 100_000, **short) == losses(text, 100_000, **short)
-
-
 def test_the_decoder_refuses_a_pool_below_one_sequence_before_it_trains(text, decoder):
     training = Training(4_096, device="cpu", target_tokens=100_000_000)
     with pytest.raises(CorpusError, match="set proxy.options.sequence_length to 2 or less"):
@@ -160,17 +147,6 @@ def test_the_decoder_refuses_a_pool_below_one_sequence_before_it_trains(text, de
 
 
 # In a run -------------------------------------------------------------------------------------
-
-
-def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
-    simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
-    asked = [*simulated, "design.trials=4"]
-    run = mixopt.run(config_path, tmp_path / "run", overrides=asked, until="sweep")
-    trial = next(trial for trial in run.design if trial.name == "uniform")
-    training = Training(20_000, eval_tokens=4_096, target_tokens=400_000)
-    alone = NgramProxy().train([trial], run.corpus, training, lambda progress: None)[0]
-    rows = run.trials.table.filter(run.trials.table["trial"] == "uniform")
-    assert rows["loss/help"].item() == alone.losses.nats_per_token["help"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from mixopt import CorpusError, MixtureStream, SamplerError
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 OTHER = {"web": 0.0, "code": 0.2, "books": 0.8}
-SHARES = np.array([0.5, 0.3, 0.2])
 
 
 def lists(**options):
@@ -38,17 +37,7 @@ def ids(batches):
     return [batch["id"].tolist() for batch in batches]
 
 
-def counts(batches):
-    return np.bincount(np.concatenate([batch["domain"] for batch in batches]), minlength=3)
-
-
 # --- Order --------------------------------------------------------------------------------------
-
-
-def test_shares_are_exact_at_every_batch():
-    batches = list(islice(sharded(), 50))
-    for k in range(1, 50):
-        assert np.abs(counts(batches[:k]) - k * 8 * SHARES).max() < 2
 
 
 @pytest.mark.parametrize("lanes", [1, 8])
@@ -66,15 +55,6 @@ def test_every_document_of_a_lane_comes_once_before_any_comes_twice(lanes):
             assert found.tolist() == [full // len(own)] * len(own)
 
 
-def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
-    one = made(numbered("web"), batch_size=20, buffer=100)
-    rows = [i for batch in ids(islice(one, 30)) for i in batch]
-    assert rows[:100] != sorted(rows[:100])
-    assert sorted(rows[:100]) == list(range(1000, 1100))
-    assert sorted(rows[300:]) == sorted(rows[:300])
-    assert rows[300:] != rows[:300]
-
-
 def test_documents_that_fit_are_whole_in_rows_with_their_fields():
     batch = next(iter(made(numbered("web"), length=40, tokenize=tokens_of)))
     texts = {tuple(tokens_of(document)) for document in numbered("web")}
@@ -85,13 +65,6 @@ def test_documents_that_fit_are_whole_in_rows_with_their_fields():
     assert batch["supervised"].tolist() == [int((batch["labels"] >= 0).sum())]
 
 
-def test_batches_do_not_depend_on_workers():
-    batches = list(islice(sharded(workers=3), 20))
-    for mine, other in zip(batches, islice(sharded(), 20), strict=True):
-        assert mine.keys() == other.keys()
-        assert all(np.array_equal(mine[name], other[name]) for name in mine)
-
-
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
     assert ids(islice(DataLoader(lists(), batch_size=None), 5)) == ids(islice(lists(), 5))
@@ -100,17 +73,6 @@ def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
 
 
 # --- Weights ------------------------------------------------------------------------------------
-
-
-def test_weights_change_between_batches_of_this_process():
-    one = lists()
-    iterator = iter(one)
-    first = [next(iterator) for _ in range(10)]
-    assert one.set_weights(OTHER) == 10
-    second = [next(iterator) for _ in range(20)]
-    assert counts(first)[0] == 40
-    assert counts(second)[0] == 0
-    assert abs(counts(second)[2] - 0.8 * 160) < 2
 
 
 def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_for():

@@ -134,13 +134,3 @@ def test_workers_end_with_the_iteration():
 def children():
     """Return the worker processes of streams that this process has."""
     return [child.pid for child in multiprocessing.active_children()]
-
-
-def fails(document):
-    raise ValueError("no such letter")
-
-
-def test_what_tokenize_raises_in_a_worker_is_raised():
-    one = MixtureStream({"a": [{}] * 9}, [1], batch_size=2, length=4, tokenize=fails, workers=1)
-    with pytest.raises(ValueError, match="no such letter"):
-        next(iter(one))

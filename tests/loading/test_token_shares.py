@@ -70,18 +70,6 @@ def test_a_batch_says_its_tokens_and_those_that_carry_loss():
     assert realised.ranks == "own"
 
 
-def test_padding_counts_as_nothing():
-    padded = {"input_ids": np.zeros(10, int), "attention_mask": np.arange(10) < 4}
-    packed = {"input_ids": np.zeros(10, int), "document": np.where(np.arange(10) < 7, 0, -1)}
-    one = MixtureLoader(
-        MixtureDataset({"a": [padded] * 8, "b": [packed] * 8}),
-        MixtureSampler({"a": 8, "b": 8}, [0.5, 0.5], batch_size=8, rank=0, world_size=1),
-        output="numpy",
-        collate=lambda batch: {"input_ids": np.stack([each["input_ids"] for each in batch])},
-    )
-    assert next(iter(one))["tokens"].tolist() == [16, 28]
-
-
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
 def test_realised_shares_are_those_of_the_mixture(unit):
     given = sources(labels=True)

@@ -111,15 +111,3 @@ def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
 
 
 # State ----------------------------------------------------------------------------------------
-
-
-def test_a_state_keeps_what_the_estimator_raised_until_all_hear_of_it():
-    first = Loop(observe_every=1).go(2)
-    first.estimator.deaf = KeyError("web")
-    state = first.go(3).state()
-    again = Loop(observe_every=1)
-    again.order.load_state_dict(first.order.state_dict())
-    again.driver.load_state_dict(state)
-    assert again.driver.frozen is None
-    assert again.go(5).driver.frozen == "KeyError in observe: 'web'"
-    assert again.estimator.told == []

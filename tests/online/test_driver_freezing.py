@@ -12,7 +12,6 @@ from driver_parts import (
     driver_over,
     held_out_of,
     lines,
-    run,
     sampler,
     train,
 )
@@ -105,14 +104,4 @@ def test_what_cannot_be_done_freezes_and_says_why(tmp_path, plan, options, why):
     assert re.search(why, driver.frozen or "")
     assert lines(log)[-1]["why"] == f"frozen: {driver.frozen}"
     assert lines(log)[-1]["weights"] == lines(log)[2]["weights"]
-    assert len(order.log) == 2
-
-
-def test_a_frozen_run_stays_frozen_when_it_goes_on(tmp_path):
-    def go(until, state=None):
-        return run(tmp_path / "log.jsonl", until, state=state, estimator=Broken(no_plan))
-
-    driver, _, state = go(20)
-    again, order, _ = go(30, state)
-    assert again.frozen == driver.frozen == "ZeroDivisionError in plan: no share"
     assert len(order.log) == 2

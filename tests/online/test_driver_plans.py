@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from driver_parts import (
-    DOMAIN_OF_ROW,
     TOKENS,
     Turning,
     driver_over,
@@ -74,19 +73,6 @@ def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
         if driver.steps_done == 9:
             break
     assert held_from(log) == [0, 8, 12]  # after step 4, and 4 batches ahead
-
-
-def test_a_step_of_several_batches_holds_from_the_first_of_them(tmp_path):
-    order, log = sampler(batch_size=4), tmp_path / "log.jsonl"
-    driver = driver_over(order, Turning(5), log=log, accumulation=2)
-    driver.start()
-    batches = iter(order)
-    for _ in range(11):
-        for _ in range(2):
-            rows = next(batches)
-            driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
-        driver.step()
-    assert held_from(log) == [0, 10, 20]
 
 
 def test_the_estimator_is_told_what_was_consumed_and_all_of_it():

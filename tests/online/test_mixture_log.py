@@ -16,14 +16,6 @@ def written(log, why="start", *, shadow=False):
     log.write(6, 4, WEIGHTS, why, shadow=shadow)
 
 
-def test_a_line_has_batch_step_weights_and_why(tmp_path):
-    written(MixtureLog(tmp_path / "log"))
-    line = {"batch": 6, "step": 4, "weights": WEIGHTS, "why": "start"}
-    assert (tmp_path / "log").read_text(encoding="utf-8") == f"{json.dumps(line)}\n".replace(
-        "\\u00e9", "é"
-    )
-
-
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
     log = MixtureLog(tmp_path)
     with pytest.raises(RunError, match=rf"{tmp_path}: cannot be written: Is a directory"):

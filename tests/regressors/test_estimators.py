@@ -21,7 +21,7 @@ def test_every_installed_estimator_keeps_its_promises(name):
     "options",
     [
         {"update_steps": 30, "sweep_steps": 3, "sweeps": 2, "prior_steps": 11},
-        {"ema": 0.3, "diagonal": True, "eta": 2.0},
+        {"ema": 0.3, "eta": 2.0},
         {"update_steps": 120, "realised": True, "one_hot": 1.0},
     ],
 )

@@ -136,7 +136,7 @@ def test_a_state_of_something_else_or_damaged_is_refused(change, message):
         ("aioli", {"etaa": 1}, ConfigError, "unknown option 'etaa'; did you mean 'eta'"),
         ("aioli", {"eta": True}, EstimatorError, "aioli: eta: True; it takes a number >= 0"),
         ("aioli", {"ema": 1.5}, EstimatorError, "ema: 1.5; it takes a number from 0 to 1"),
-        ("aioli", {"diagonal": 1}, EstimatorError, "diagonal: 1; it takes true or false"),
+        ("aioli", {"realised": 1}, EstimatorError, "realised: 1; it takes true or false"),
         ("aioli", {"sweep_steps": 1.5}, EstimatorError, "sweep_steps: 1.5; it takes a whole"),
         ("robust", {"most": 0.5}, EstimatorError, "robust: most: 0.5; it takes a number >= 1"),
         ("odm", {"update_steps": 0}, EstimatorError, "odm: update_steps: 0; it takes a whole"),

@@ -98,14 +98,6 @@ def refused():
     }
 
 
-def one_peer_changed():
-    """One process of a replica changes the weights, and a checkpoint is written."""
-    order = over(mesh=mesh_of(("dp", "tp"), 2, 2))
-    if dist.get_rank() == 3:
-        order.set_weights(OTHER, 22)
-    return error_of(lambda: check_ranks(order))
-
-
 def wrong_numbers():
     """Numbers that are no ranks along data parallelism."""
     uneven = over(rank=[0, 0, 0, 1][dist.get_rank()], world_size=2)
@@ -171,12 +163,6 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
         assert "\n" not in "".join(one[name] for name in begins)
     missing = "this process is not in the mesh; make the sampler only on those that are"
     assert [one["part of the job"] for one in said] == [None, None, missing, missing]
-
-
-def test_weights_that_one_peer_alone_changed_are_found_at_a_checkpoint():
-    said = on_ranks(4, __file__, "one_peer_changed")
-    assert "rank 3 has a different order of samples from rank 0" in said[0]
-    assert said == [said[0]] * 4
 
 
 def test_numbers_that_are_no_ranks_along_data_parallelism_are_found():

@@ -81,17 +81,6 @@ def test_light_domains_beside_heavy_ones_delay_none_by_a_sample(heavy, light, ba
     assert worst_error(one, 150) < 1 + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), batch_size=st.sampled_from([2, 8, 64]))
-def test_over_changes_and_ramps_it_stays_near_the_integral(seed, batch_size):
-    rng = np.random.default_rng(seed)
-    mixtures = rng.dirichlet(np.ones(int(rng.integers(2, 20))), 6)
-    ramp = (20, mixtures[1], 45, mixtures[2])
-    one = sampler([500] * mixtures.shape[1], mixtures[0], batch_size, schedule=[ramp])
-    changes = {int(rng.integers(1, 70)): mixture for mixture in mixtures[3:]}
-    assert worst_error(one, 80, changes) < 1.5
-
-
 def test_what_many_domains_without_a_share_are_owed_is_made_good():
     one = sampler([9] * 400, [1] * 399 + [1e-6], 199)
     for _ in range(3):
@@ -103,21 +92,6 @@ def test_what_many_domains_without_a_share_are_owed_is_made_good():
     assert owed_D.sum() == 0
     counts = np.array(list(one.counts().values()))
     assert counts[:399].max() - counts[:399].min() <= 2
-
-
-def test_a_long_ramp_stays_exact_far_into_it():
-    one = sampler([900, 900], [0.9, 0.1], schedule=[(0, [0.9, 0.1], 10**9, [0.1, 0.9])])
-    assert worst_error(one, 2000) < 1 + 1e-6
-    assert one.counts(2000)["1"] == pytest.approx(1600.0, abs=1.1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(mixture=weights, seed=st.integers(0, 10**6), sigma=st.floats(0, 2.5))
-def test_with_tokens_it_is_within_the_longest_sample(mixture, seed, sigma):
-    sizes = [60 + d for d in range(len(mixture))]
-    lengths = lengths_of(sizes, seed, sigma)
-    one = sampler(sizes, mixture, unit="tokens", lengths=lengths)
-    assert worst_error(one, 40) <= max(each.max() for each in lengths.values()) + 1
 
 
 @settings(max_examples=30, deadline=None)
@@ -172,17 +146,6 @@ def test_the_log_has_one_entry_for_a_ramp():
     list(islice(one, 24))
     _, ramp = one.log
     assert (ramp.batch, ramp.end_batch, ramp.end_mixture["1"]) == (4, 14, 1.0)
-
-
-@pytest.mark.parametrize(("stop", "unit"), [(7, "samples"), (22, "tokens")])
-def test_a_sampler_resumes_inside_a_ramp(stop, unit):
-    sizes = [70, 90]
-    how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes)}
-    ramp = [(3, [0.8, 0.2], 23, [0.1, 0.9])]
-    one, other = (sampler(sizes, [0.8, 0.2], schedule=ramp, **how) for _ in range(2))
-    batches = list(islice(one, 50))
-    other.load_state_dict(json.loads(json.dumps(one.state_at(stop))))
-    assert list(islice(other, 50 - stop)) == batches[stop:]
 
 
 def test_weights_set_inside_a_ramp_hold_until_the_next_stage():

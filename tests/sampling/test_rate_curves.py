@@ -1,7 +1,5 @@
 """The learning rate by name: the same numbers as schedulers of other libraries, and as phases."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -72,14 +70,6 @@ def test_an_inverse_square_root_is_that_of_transformers_after_the_warm_up():
 
     theirs = rates_of(lambda o: get_inverse_sqrt_schedule(o, WARMUP))
     assert curve("inverse_sqrt")[WARMUP:] == pytest.approx(theirs[WARMUP:])
-
-
-def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
-    made = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
-    rates = [made.rate(step) for step in range(STEPS + 1)]
-    assert rates[80] == pytest.approx(math.sqrt(WARMUP / 80))
-    assert rates[90] == pytest.approx((rates[80] + 0.05) / 2)
-    assert rates[100] == pytest.approx(0.05)
 
 
 def test_a_decay_part_leaves_the_steps_before_it_at_the_peak():

@@ -9,7 +9,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError, MixtureSampler, SamplerError
 
@@ -37,43 +36,9 @@ def of_all_ranks(ranks, batches):
     return [joined(next(i) for i in iterators) for _ in range(batches)]
 
 
-def on_ranks(world_size, state, **options):
-    ranks = [sampler(rank=rank, world_size=world_size, **options) for rank in range(world_size)]
-    for rank in ranks:
-        rank.load_state_dict(state)
-    return ranks
-
-
 def test_the_union_over_ranks_is_the_batch_of_a_single_process():
     ranks = [sampler(rank=rank, world_size=8) for rank in range(8)]
     assert of_all_ranks(ranks, 30) == take(sampler(), 30)
-
-
-@given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_the_stream_goes_on_over_any_ranks_and_changes(data):
-    plan = sampler()
-    batches, stops = [], data.draw(st.lists(st.integers(1, 12), min_size=3, max_size=3))
-    mixtures = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
-    swaps = [
-        (batch, Mixture.from_array(tuple(SIZES), np.array(w) / np.sum(w)))
-        for batch, w in data.draw(st.lists(st.tuples(st.integers(0, 30), mixtures), max_size=4))
-    ]
-    state = sampler().state_dict()
-    for world_size, stop in zip((8, 6, 1), stops, strict=True):
-        ranks = on_ranks(world_size, state)
-        for _ in range(stop):
-            for batch, mixture in swaps:
-                if batch == len(batches):
-                    assert {rank.set_weights(mixture) for rank in ranks} == {batch}
-            batches += of_all_ranks(ranks, 1)
-        states = [json.dumps(rank.state_dict()) for rank in ranks]
-        assert len(set(states)) == 1
-        state = json.loads(states[0])
-    for batch, mixture in swaps:
-        if batch < len(batches):
-            plan.set_weights(mixture, batch=batch)
-    assert batches == take(plan, len(batches))
 
 
 def test_weights_hold_from_the_next_batch():
@@ -94,28 +59,6 @@ def test_weights_that_come_too_late_are_refused():
         one.set_weights(OTHER, batch=2)
 
 
-def test_the_log_says_what_held_when():
-    one = sampler()
-    take(one, 2)
-    one.set_weights(OTHER)
-    one.set_weights(WEIGHTS, batch=9)
-    log = [(entry.batch, entry.reason) for entry in one.log]
-    assert log == [(0, "start"), (2, "set"), (9, "set")]
-    assert [entry.mixture for entry in one.log] == [Mixture(w) for w in (WEIGHTS, OTHER, WEIGHTS)]
-    assert one.mixture_at(8) == Mixture(OTHER)
-
-
-def test_mixtures_keep_their_fingerprints_over_a_resume():
-    rng = np.random.default_rng(0)
-    one, other = sampler(), sampler()
-    for k in range(1, 30):
-        one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
-    other.load_state_dict(one.state_dict())
-    for before, after in zip(one.log, other.log, strict=True):
-        assert before.mixture.fingerprint == after.mixture.fingerprint
-        assert before.mixture.total_variation(after.mixture) < 1e-12
-
-
 def test_the_state_is_small_and_forgets_old_changes():
     rng = np.random.default_rng(0)
     one = sampler()
@@ -128,12 +71,6 @@ def test_the_state_is_small_and_forgets_old_changes():
     other = sampler()
     other.load_state_dict(state)
     assert take(other, 100) == take(one, 100)
-
-
-def test_a_pass_has_the_batches_it_was_given_and_the_next_goes_on():
-    one = sampler(batches=5)
-    assert len(one) == 5
-    assert list(one) + list(one) == take(sampler(), 10)
 
 
 def test_a_stream_without_end_has_no_length():

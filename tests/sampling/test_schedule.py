@@ -129,12 +129,6 @@ def test_a_python_schedule_says_what_is_wrong_too():
         Schedule((), batch=1, sequence_length=1)
 
 
-def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
-    (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
-    text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
-    assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
-
-
 def test_epochs_are_checked_against_sizes_that_are_known_later():
     schedule = Schedule((Stage(WEB, steps=100),), batch=1, sequence_length=10)
     schedule.check_epochs({"web": 100, "code": 100}, max_epochs=8)

@@ -21,7 +21,6 @@ Shapes: K sweeps done, D domains, M evaluation domains.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,14 +48,6 @@ def solve_law(mixtures_KD: Array, drops_KM: Array) -> Array:
     """Return A, shape (M, D), of the law that the sweeps follow."""
     matrix_DM = np.linalg.lstsq(mixtures_KD, drops_KM, rcond=None)[0]
     return np.asarray(matrix_DM.T, np.float64)
-
-
-def solve_diagonal(mixtures_KD: Array, drops_KM: Array, swept_K: list[int]) -> Array:
-    """Return A, shape (D, D), when no domain is taken to help another."""
-    domains = mixtures_KD.shape[1]
-    own_K = drops_KM[range(len(swept_K)), swept_K] / mixtures_KD[range(len(swept_K)), swept_K]
-    sums_D = np.bincount(swept_K, own_K, minlength=domains)
-    return np.diag(sums_D / np.bincount(swept_K, minlength=domains))
 
 
 def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
@@ -90,7 +81,6 @@ class AioliEstimator(OnlineEstimator):
         ema: None multiplies weights round after round, as in the paper; a number in [0, 1) takes
             that much of the last rounds' average into the column sums and applies them to the
             first mixture, as the published code does. It bounds how far weights move.
-        diagonal: Whether no domain is taken to help another.
         realised: Whether the law is solved with the shares that were consumed, not planned.
         prior_steps: Optimiser steps on the reference mixture before the first round.
     """
@@ -108,7 +98,6 @@ class AioliEstimator(OnlineEstimator):
     sweep_steps: int | None = option(None, least=1)
     one_hot: float = option(0.75, least=0.0, most=1.0)
     ema: float | None = option(None, least=0.0, most=1.0)
-    diagonal: bool = option(False)
     realised: bool = option(False)
     prior_steps: int = option(0, least=0)
 
@@ -122,9 +111,6 @@ class AioliEstimator(OnlineEstimator):
                 f"aioli: one_hot: {self.one_hot:g} of {domains} domains is no more than"
                 f" the others have; above {1 / domains:.4g}"
             )
-        missing = [name for name in setting.domains if name not in setting.evaluations]
-        if self.diagonal and missing:
-            raise EstimatorError(f"aioli: diagonal: {missing[0]!r} has no held-out text")
         self.round_steps, self.each_sweep = self._lengths(setting)
         super().start(setting)
 
@@ -205,7 +191,7 @@ class AioliEstimator(OnlineEstimator):
 
     def _update(self) -> None:
         """Solve the law and move the mixture along its column sums."""
-        self.matrix_MD = self._matrix()
+        self.matrix_MD = solve_law(self.mixtures_KD, self.drops_KM)
         columns_D = column_sums(self.matrix_MD, self.setting.objective_M)
         if self.ema is None:
             self.columns_D = columns_D
@@ -215,16 +201,6 @@ class AioliEstimator(OnlineEstimator):
         self.columns_D = (1.0 - kept) * columns_D + kept * self.columns_D
         self.log_weights_D = log_shares(self.setting.reference_D) + self.eta * self.columns_D
 
-    def _matrix(self) -> Array:
-        if not self.diagonal:
-            return solve_law(self.mixtures_KD, self.drops_KM)
-        domains = self.setting.domains
-        own_D = _places(domains, self.setting.evaluations)
-        swept_K = _places(self.swept, domains)
-        matrix_MD = np.zeros((len(self.setting.evaluations), len(domains)))
-        matrix_MD[own_D] = solve_diagonal(self.mixtures_KD, self.drops_KM[:, own_D], swept_K)
-        return matrix_MD
-
     def _train(self) -> Plan:
         """Train on the mixture until the next round, or to the end where none fits in."""
         sweeps = self.sweeps * len(self.setting.domains) * self.each_sweep
@@ -232,7 +208,3 @@ class AioliEstimator(OnlineEstimator):
         another = left - rest > sweeps
         weights_D = self.bounded(softmax(self.log_weights_D))
         return Plan(weights_D, rest if another else left, f"round {self.round}", another)
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> list[int]:
-    return [among.index(name) for name in names]
