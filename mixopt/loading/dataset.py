@@ -37,11 +37,13 @@ from mixopt.loading.packing import (
     packed_fields,
 )
 from mixopt.loading.sources import (
+    ApartReader,
     CountedUnit,
-    TokenReader,
+    SpanReader,
     TokenRows,
     known_lengths,
     read_samples,
+    token_reader,
     token_rows,
 )
 from mixopt.system import IntArray, is_url
@@ -300,8 +302,8 @@ class MixtureDataset:
         return domain, rows - self._offsets[domain]
 
     @cached_property
-    def _tokens(self) -> TokenReader:
-        return TokenReader([s for s in self._sources.values() if isinstance(s, TokenRows)])
+    def _tokens(self) -> ApartReader | SpanReader:
+        return token_reader([s for s in self._sources.values() if isinstance(s, TokenRows)])
 
 
 def _by_domain(

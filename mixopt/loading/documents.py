@@ -76,9 +76,18 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
             " it, or give tokenize="
         )
     tokens = _tokens(fields[TOKENS], name)
-    labels = _labels(fields, tokens, name)
-    if fields.get(ATTENTION) is not None:
-        is_there = _as_long(fields, ATTENTION, tokens, name) != 0
+    given = {
+        field: _as_long(fields[field], tokens, f"{name}: {field}")
+        for field in (LABELS, ATTENTION, *LOSS_MASKS)
+        if fields.get(field) is not None
+    }
+    labels = None
+    if given.keys() - {ATTENTION}:
+        labels = given.get(LABELS, tokens).astype(np.int64)
+        for field in given.keys() & {*LOSS_MASKS}:
+            labels[given[field] == 0] = NO_LOSS
+    if ATTENTION in given:
+        is_there = given[ATTENTION] != 0
         tokens, labels = tokens[is_there], None if labels is None else labels[is_there]
     return TokenDocument(tokens, labels)
 
@@ -104,26 +113,12 @@ def _tokens(values: Any, name: str) -> NDArray[Any]:
     return tokens
 
 
-def _labels(fields: Mapping[str, Any], tokens: NDArray[Any], name: str) -> IntArray | None:
-    masks = [field for field in LOSS_MASKS if fields.get(field) is not None]
-    has_labels = fields.get(LABELS) is not None
-    if not masks and not has_labels:
-        return None
-    given = _as_long(fields, LABELS, tokens, name) if has_labels else tokens
-    labels = given.astype(np.int64)
-    for field in masks:
-        labels[_as_long(fields, field, tokens, name) == 0] = NO_LOSS
-    return labels
-
-
-def _as_long(
-    fields: Mapping[str, Any], field: str, tokens: NDArray[Any], name: str
-) -> NDArray[Any]:
-    values = _array(fields[field])
+def _as_long(given: Any, tokens: NDArray[Any], where: str) -> NDArray[Any]:
+    values = _array(given)
     if values.shape != tokens.shape:
         raise CorpusError(
-            f"{name}: {field}: {len(values)} values for {len(tokens)} input_ids; they must be "
-            "equal in number"
+            f"{where}: {len(values)} values for {len(tokens)} input_ids; they must be equal in"
+            " number"
         )
     return values
 
@@ -161,11 +156,8 @@ class ShardDocuments:
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], None]:
         """Return the tokens of pieces one after the other; all of them carry loss."""
-        shards, starts, stops = (
-            self.shards,
-            pieces_P["start"],
-            pieces_P["start"] + pieces_P["length"],
-        )
+        shards, starts = self.shards, pieces_P["start"]
+        stops = starts + pieces_P["length"]
         shard_P = shards.shards_of(starts)
         firsts_P = shards.offsets[shard_P]
         is_inside_P = stops <= shards.offsets[shard_P + 1]

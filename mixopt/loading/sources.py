@@ -159,64 +159,35 @@ def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
 
 
 Some = TypeVar("Some")
-_LOOK = (
-    0.01  # seconds for which a file is taken to be what it was, since looking takes microseconds
-)
+_LOOK = 0.01  # seconds for which a file is taken to be what it was: looking takes microseconds
 
 
-class TokenReader:
-    """Read rows of token shards of any dtype; the wider one holds a batch of both."""
+def token_reader(domains: Sequence[TokenRows]) -> ApartReader | SpanReader:
+    """Return what reads rows of token shards; the wider of several dtypes holds a batch of both."""
+    shards = [rows.shards for rows in domains]
+    files = sum(len(one.shards) for one in shards)
+    is_one_span = files <= MAX_MAPPINGS and len({one.dtype for one in shards}) == 1
+    return (SpanReader if is_one_span else ApartReader)(shards, domains[0].length)
 
-    def __init__(self, domains: Sequence[TokenRows]) -> None:
-        dtypes = [rows.shards.dtype for rows in domains]
-        self.dtype = np.result_type(*dtypes)
-        self._length = domains[0].length
-        kinds = sorted(set(dtypes), key=str)
-        files = sum(len(rows.shards.shards) for rows in domains)
-        reader = _Span if files <= MAX_MAPPINGS else _Apart
-        self._spans = [
-            reader([r.shards for r in domains if r.shards.dtype == kind], self._length)
-            for kind in kinds
-        ]
-        self._kind_D = np.array([kinds.index(dtype) for dtype in dtypes])
-        number = [dtypes[:d].count(dtype) for d, dtype in enumerate(dtypes)]
-        self._number_D = np.array(number)
+
+class ApartReader:
+    """The files of token shards, each domain's read on their own."""
+
+    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
+        self._domains, self._length = domains, length
+        self.dtype = np.result_type(*(shards.dtype for shards in domains))
 
     def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
         """Copy the rows, which must be inside of their domains, of one batch after the other."""
-        if len(self._spans) == 1:
-            yield from self._spans[0].read_many(domain_NB, row_NB)
-            return
-        for domain, row in zip(domain_NB, row_NB, strict=True):
-            yield self._read_mixed(domain, row)
-
-    def _read_mixed(self, domain_B: IntArray, row_B: IntArray) -> NDArray[Any]:
-        out = np.empty((len(row_B), self._length), self.dtype)
-        for kind, span in enumerate(self._spans):
-            here = np.flatnonzero(self._kind_D[domain_B] == kind)
-            batch = self._number_D[domain_B[here]][None], row_B[here][None]
-            out[here] = next(span.read_many(*batch))
-        return out
-
-
-class _Apart:
-    """The files of token shards of one dtype, each domain's read on their own."""
-
-    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
-        self._domains = domains
-        self._length = length
-
-    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
         for domain, start in zip(domain_NB, row_NB * self._length, strict=True):
-            rows = np.empty((len(domain), self._length), self._domains[0].dtype)
+            rows = np.empty((len(domain), self._length), self.dtype)
             for d in np.unique(domain).tolist():
                 here = np.flatnonzero(domain == d)
-                shards = self._domains[d]
-                rows[here] = shards.rows(start[here], self._length)
+                rows[here] = self._domains[d].rows(start[here], self._length)
             yield rows
 
 
-class _Span:
+class SpanReader:
     """All files of token shards of one dtype, mapped.
 
     A place is a position in the concatenation of the files.
@@ -236,11 +207,12 @@ class _Span:
         addresses = [_address(file) for file in self._files]
         base = min(addresses, default=0)
         self._starts = np.array([(one - base) // dtype.itemsize for one in addresses], np.int64)
-        self._dtype = dtype
+        self.dtype = dtype
         self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
         self._is_simple = all(len(shards.shards) == 1 for shards in domains)
 
     def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
+        """Copy the rows, which must be inside of their domains, of one batch after the other."""
         inside_NB = row_NB * self._length
         if self._is_simple:
             starts_NB = inside_NB + self._starts[domain_NB]
@@ -254,7 +226,7 @@ class _Span:
 
     def _gather(self, start_B: IntArray) -> NDArray[Any]:
         rows_B = self._rows[start_B]
-        return rows_B.view(self._dtype).reshape(len(start_B), self._length)
+        return rows_B.view(self.dtype).reshape(len(start_B), self._length)
 
     def _looking(self, file_NB: IntArray, batches: Iterable[Some]) -> Iterator[Some]:
         """Give batches while the files that they are in have their sizes."""
@@ -277,7 +249,7 @@ class _Span:
     def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:
         is_inside = place_B + self._length <= self._begins[file_B + 1]
         starts = self._starts[file_B] + place_B - self._begins[file_B]
-        rows = np.empty((len(place_B), self._length), self._dtype)
+        rows = np.empty((len(place_B), self._length), self.dtype)
         rows[is_inside] = self._gather(starts[is_inside])
         for k in np.flatnonzero(~is_inside).tolist():
             rows[k] = self._across(int(place_B[k]))

@@ -51,39 +51,25 @@ class RowOrder:
     """The order of each domain's rows, another in each epoch."""
 
     def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
-        self._sizes = np.array([max(size, 1) for size in sizes_D], np.uint64)
+        sizes = [max(size, 1) for size in sizes_D]
+        left = [math.isqrt(size - 1) + 1 if size > 1 else 1 for size in sizes]
+        right = [-(-size // side) for size, side in zip(sizes, left, strict=True)]
+        self._sizes = np.array(sizes, np.uint64)
         self._keys = np.array(keys_D, np.uint64)
-        self._grid = _Grid(self._sizes.tolist())
+        self._left, self._right = np.array(left, np.uint64), np.array(right, np.uint64)
 
     def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
         """Return the row that a domain gives when it is drawn for the ordinal-th time."""
-        size = self._sizes[domain]
-        count = ordinal.view(np.uint64)
+        size, count = self._sizes[domain], ordinal.view(np.uint64)
         epoch = count // size
         key = scramble(self._keys[domain] + epoch * _GOLDEN)
-        return self._grid.permute(domain, count - epoch * size, key).view(np.int64)
-
-
-class _Grid:
-    """Feistel networks over the sizes of D domains."""
-
-    def __init__(self, sizes_D: Sequence[int]) -> None:
-        left = [math.isqrt(size - 1) + 1 if size > 1 else 1 for size in sizes_D]
-        right = [-(-size // side) for size, side in zip(sizes_D, left, strict=True)]
-        self._sizes = np.array(sizes_D, np.uint64)
-        self._left = np.array(left, np.uint64)
-        self._right = np.array(right, np.uint64)
-
-    def permute(self, domain: IntArray, index: Words, key: Words) -> Words:
-        """Return where each index goes, shape (B,), below the size of its domain."""
-        out = _feistel(index, key, self._left[domain], self._right[domain])
-        size = self._sizes[domain]
+        left, right = self._left[domain], self._right[domain]
+        out = _feistel(count - epoch * size, key, left, right)
         again = np.flatnonzero(out >= size)
         while len(again):
-            sides = self._left[domain[again]], self._right[domain[again]]
-            out[again] = _feistel(out[again], key[again], *sides)
+            out[again] = _feistel(out[again], key[again], left[again], right[again])
             again = again[out[again] >= size[again]]
-        return out
+        return out.view(np.int64)
 
 
 def _feistel(index: Words, key: Words, left: Words, right: Words) -> Words:

@@ -241,21 +241,3 @@ def test_lightning_is_not_given_batches_without_a_length(dataset):
 
     with pytest.raises(SamplerError, match=r"loses a batch on resume.*batches="):
         MixtureDataModule(loader(dataset))
-
-
-# --- torch.distributed.checkpoint --------------------------------------------------
-
-
-def test_distributed_checkpoints_hold_the_state_on_any_number_of_ranks(dataset, tmp_path):
-    import torch.distributed.checkpoint as dcp
-
-    from mixopt.integrations import MixtureState
-
-    one = loader(dataset, rank=1, world_size=2)
-    seen = list(islice(one, 6))
-    one.set_weights(OTHER)
-    seen += list(islice(one, 3))
-    dcp.save({"mixture": MixtureState(one)}, checkpoint_id=str(tmp_path), no_dist=True)
-    other = loader(dataset)
-    dcp.load({"mixture": MixtureState(other)}, checkpoint_id=str(tmp_path), no_dist=True)
-    assert rows_of(islice(other, 9)) == expected(dataset, 18, (6, OTHER))[9:]
