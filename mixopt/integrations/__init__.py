@@ -1,8 +1,7 @@
 """The loader and the online driver inside other people's frameworks, and mixtures in their form.
 
 Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint,
-torchdata, torchtitan, Megatron-Core. `exports` writes and reads configurations of trainers
-and needs none of them.
+torchtitan, Megatron-Core.
 """
 
 import lazy_loader as lazy

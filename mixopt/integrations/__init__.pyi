@@ -2,5 +2,4 @@ from .dcp import MixtureState as MixtureState
 from .hf_trainer import MixtureTrainer as MixtureTrainer, OnlineTrainer as OnlineTrainer
 from .lightning import MixtureDataModule as MixtureDataModule
 from .megatron import MegatronMixture as MegatronMixture, epochs_of as epochs_of
-from .torchdata import StatefulMixtureLoader as StatefulMixtureLoader
 from .torchtitan import MixtureDataLoader as MixtureDataLoader

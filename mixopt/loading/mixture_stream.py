@@ -197,27 +197,16 @@ class MixtureStream(IterableDataset[Batch]):
         """Align changes of weights with optimizer steps of so many global batches."""
         self._sampler.accumulate(batches)
 
-    def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state after the batches received, the same on every rank.
 
         With several ranks it is a collective of torch.distributed: every rank calls it.
 
-        Args:
-            consumed: How many global batches of the stream the loop has trained on, for one that
-                may have fetched more; the places before them are not kept.
-
         Raises:
-            SamplerError: Another number was received than `consumed`; there are other ranks and no
-                torch.distributed to ask them by, or ranks are not at one batch of one stream.
+            SamplerError: There are other ranks and no torch.distributed to ask them by, or ranks
+                are not at one batch of one stream.
         """
-        received, ranks = self._sampler.batch, self._sampler.world_size
-        if consumed not in {None, received}:
-            raise SamplerError(
-                f"state_dict(consumed={shown_value(consumed)}): the stream has handed out "
-                f"{received} batches and knows its position only after those; take state_dict() "
-                "with each batch, before the next is fetched, and save that of the last one "
-                "trained on"
-            )
+        ranks = self._sampler.world_size
         if ranks == 1:
             return self._own_state()
         distributed: Any = sys.modules.get("torch.distributed")

@@ -23,7 +23,6 @@ from .mixture_log import (
     MIXTURE_LOG as MIXTURE_LOG,
     LoggedChange as LoggedChange,
     MixtureLog as MixtureLog,
-    TrainingHistory as TrainingHistory,
+    last_step as last_step,
     read_changes as read_changes,
-    read_history as read_history,
 )

@@ -8,7 +8,6 @@ the log of a run that was killed and resumed is that of an undisturbed one, byte
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,52 +103,9 @@ def read_changes(path: Path) -> list[LoggedChange]:
     ]
 
 
-METRICS_LOG = "metrics.jsonl"  # in the directory of a pretraining
-HELD_OUT, TRAINED = "held_out_loss", "train_loss"
-
-
-@dataclass(frozen=True)
-class TrainingHistory:
-    """Weights and losses of a job, by optimiser step.
-
-    Attributes:
-        weights: From which step on which mixture held, in the order of the steps.
-        held_out: Held-out losses by evaluation domain: steps, and nats per token.
-        trained: Losses of training by domain, in the same form.
-        last: The last step that is known.
-    """
-
-    weights: tuple[tuple[int, Mapping[str, float]], ...]
-    held_out: Mapping[str, tuple[list[int], list[float]]]
-    trained: Mapping[str, tuple[list[int], list[float]]]
-    last: int
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """All domains that ever had a weight."""
-        return tuple(dict.fromkeys(name for _, weights in self.weights for name in weights))
-
-
-def read_history(path: str | Path) -> TrainingHistory:
-    """Read what a job wrote."""
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    log = folder / MIXTURE_LOG if path.is_dir() else path
-    lines = list(_logged(folder / METRICS_LOG))
-    logged = _mixtures(log)
-    if not lines and not logged:
-        raise RunError(
-            f"{path}: has no weights or losses over time; give the directory of `mixopt pretrain`,"
-            " or the file that an online driver logs to"
-        )
-    measured = [(step, content["weight"]) for step, content in lines if content.get("weight")]
-    steps = [step for step, _ in (*lines, *logged)]
-    return TrainingHistory(
-        weights=tuple(logged or measured),
-        held_out=_by_name(lines, HELD_OUT),
-        trained=_by_name(lines, TRAINED),
-        last=max(steps),
-    )
+def last_step(metrics: Path) -> int:
+    """Return the last optimiser step that the metrics of a job have; 0 before the first."""
+    return max((step for step, _ in _logged(metrics)), default=0)
 
 
 def _logged(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -163,26 +119,5 @@ def _logged(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield checked_as(int, content.get("step"), f"{where}: step"), content
 
 
-def _mixtures(log: Path) -> list[tuple[int, Mapping[str, float]]]:
-    """Return the weights of a mixture log, its first ones included."""
-    lines = list(_logged(log))
-    first = [(1, _weights(log, content)) for _, content in lines[:1]]
-    return [*first, *((change.step, change.after) for change in read_changes(log))]
-
-
 def _weights(log: Path, content: Mapping[str, Any]) -> dict[str, float]:
     return checked_as(dict[str, float], content.get("weights"), f"{log}: weights")
-
-
-def _by_name(
-    lines: list[tuple[int, dict[str, Any]]], kind: str
-) -> dict[str, tuple[list[int], list[float]]]:
-    losses_of: dict[str, tuple[list[int], list[float]]] = {}
-    for step, content in lines:
-        losses = checked_as(dict[str, float], content.get(kind, {}), f"step {step}: {kind}")
-        for name, value in losses.items():
-            if math.isfinite(value):
-                steps, values = losses_of.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(value)
-    return losses_of

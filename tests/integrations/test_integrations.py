@@ -62,44 +62,6 @@ def expected(dataset, batches, *changes):
     return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
 
 
-# --- StatefulDataLoader ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("workers", "every"), [(0, 1), (2, 4)])
-def test_our_stateful_loader_keeps_a_change_that_is_still_to_come(dataset, workers, every):
-    pytest.importorskip("torchdata", reason="torchdata is absent")
-    from mixopt.integrations import StatefulMixtureLoader
-
-    def make(order):
-        return StatefulMixtureLoader(
-            dataset, batch_sampler=order, num_workers=workers, snapshot_every_n_steps=every
-        )
-
-    order = sampler(dataset)
-    one = make(order)
-    seen = []
-    for batch in one:
-        seen.append(batch)
-        if len(seen) == 5:
-            held = order.set_weights(OTHER, None if workers else 9)
-        if len(seen) == 6:
-            state = one.state_dict()
-            break
-    assert held == 9
-    again = sampler(dataset)
-    resumed = make(again)
-    resumed.load_state_dict(state)
-    assert rows_of([*seen, *islice(resumed, 14)]) == expected(dataset, 20, (9, OTHER))
-
-
-def test_our_stateful_loader_is_for_our_sampler(dataset):
-    pytest.importorskip("torchdata", reason="torchdata is absent")
-    from mixopt.integrations import StatefulMixtureLoader
-
-    with pytest.raises(SamplerError, match=r"is for batch_sampler=MixtureSampler\(\.\.\.\)"):
-        StatefulMixtureLoader(dataset, batch_size=4).state_dict()
-
-
 # --- Hugging Face Trainer -----------------------------------------------------------------------
 
 

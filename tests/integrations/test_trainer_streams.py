@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import pytest
 import torch
 from stream_sources import SIZES, hub, numbered
@@ -102,11 +100,3 @@ def test_a_trainer_that_prepares_its_rows_is_refused_with_what_to_use(tmp_path):
 
     with pytest.raises(SamplerError, match=r"prepares its rows .* use MixtureTrainer with"):
         Trainer(args=trainer_arguments(tmp_path, max_steps=1), mixture=stream())
-
-
-def test_a_state_of_fewer_batches_than_were_received_says_what_to_do():
-    one = stream()
-    states = [one.state_dict(consumed=batch["batch"] + 1) for batch in islice(one, 3)]
-    assert states[-1] == one.state_dict()
-    with pytest.raises(SamplerError, match=r"consumed=2\): .* handed out 3 batches .* save that"):
-        one.state_dict(consumed=2)
