@@ -7,12 +7,11 @@ import csv
 import numpy as np
 import pytest
 import torch
-from chat_parts import llama, tokenizer
-from torch import nn
-from trainer_parts import Tiny
+from chat_parts import llama
+from trainer_parts import Tiny, trainer_arguments
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
-from mixopt.integrations.hf_trainer import MixtureTrainerMixin
+from mixopt.integrations import MixtureTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -35,12 +34,12 @@ def packed():
     sources = {name: PackedDocuments(rows, length=LENGTH) for name, rows in documents.items()}
     dataset = MixtureDataset(sources)
     order = MixtureSampler(
-        dataset.sizes, WEIGHTS, batch_size=8, unit="tokens", lengths=dataset.lengths()
+        dataset.sizes, WEIGHTS, batch_size=8, batches=40, unit="tokens", lengths=dataset.lengths()
     )
     return MixtureLoader(dataset, order)
 
 
-class Seeing(MixtureTrainerMixin):
+class Seeing(MixtureTrainer):
     """Keeps the batches."""
 
     def compute_loss(self, model, inputs, *rest, **options):
@@ -61,42 +60,17 @@ def shares_of(tokens_ND):
     return (tokens_ND / tokens_ND.sum(axis=1, keepdims=True)).tolist()
 
 
-def near_the_mixture(tokens_ND, batch_tokens):
-    owed = tokens_ND.sum(axis=1, keepdims=True) * list(WEIGHTS.values())
-    return np.abs(tokens_ND - owed).max() <= batch_tokens
-
-
-def test_packed_rows_reach_trls_model_apart_and_in_their_shares(packed, tmp_path):
-    trl = pytest.importorskip("trl", reason="trl is absent: make trainers")
-    args = trl.SFTConfig(
-        str(tmp_path), report_to=[], use_cpu=True, bf16=False, disable_tqdm=True, logging_steps=4,
-        save_strategy="no", max_steps=STEPS, per_device_train_batch_size=8, max_length=LENGTH,
-    )  # fmt: skip
-    own = type("Own", (Seeing, trl.SFTTrainer), {})
-    trainer = own(model=llama(), args=args, processing_class=tokenizer(), mixture=packed)
+def test_the_trainer_logs_the_shares_of_packed_rows(packed, tmp_path):
+    args = trainer_arguments(tmp_path, max_steps=STEPS, logging_strategy="steps", logging_steps=4)
+    trainer = Seeing(model=llama(), args=args, mixture=packed)
     trainer.train()
     tokens = counted(trainer.seen)
-    assert near_the_mixture(tokens, 8 * LENGTH)
+    owed = tokens.sum(axis=1, keepdims=True) * list(WEIGHTS.values())
+    assert np.abs(tokens - owed).max() <= 8 * LENGTH
     logged = [line for line in trainer.state.log_history if "mixture/web" in line]
     assert [line["step"] for line in logged] == [4, 8]
     shares = [[line[f"mixture/{name}"] for name in WEIGHTS] for line in logged]
     assert shares == [pytest.approx(share) for share in shares_of(tokens[3::4])]
-    batch, model = trainer.seen[-1], trainer.model.eval()
-    with torch.no_grad():
-        loss = trainer.compute_loss(model, dict(batch))
-        assert loss.item() == pytest.approx(loss_alone(model, batch), abs=1e-5)
-
-
-def loss_alone(model, batch):
-    """The loss of the documents of a batch, one by one."""
-    total, count = 0.0, 0
-    for tokens, document in zip(batch["input_ids"], batch["document"], strict=True):
-        for number in range(int(document.max()) + 1):
-            part = tokens[document == number]
-            logits = model(part[None]).logits[0, :-1]
-            total += nn.functional.cross_entropy(logits, part[1:], reduction="sum").item()
-            count += len(part) - 1
-    return total / count
 
 
 def test_lightning_logs_shares_as_often_as_losses(packed, tmp_path):
@@ -119,22 +93,15 @@ def test_lightning_logs_shares_as_often_as_losses(packed, tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    loader = MixtureLoader(packed.dataset, passes(packed.dataset))
     logger = CSVLogger(tmp_path)
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=STEPS, accumulate_grad_batches=2, log_every_n_steps=4,
-        callbacks=[RealisedShares(loader)], logger=logger, enable_checkpointing=False,
+        callbacks=[RealisedShares(packed)], logger=logger, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(Model(), MixtureDataModule(loader))
+    trainer.fit(Model(), MixtureDataModule(packed))
     with open(f"{logger.log_dir}/metrics.csv", encoding="utf-8") as file:
         logged = list(csv.DictReader(file))
     assert [line["step"] for line in logged] == ["3", "7"]  # as Lightning numbers its own
     shares = [[float(line[f"mixture/{name}"]) for name in WEIGHTS] for line in logged]
     assert shares == [pytest.approx(share) for share in shares_of(counted(seen)[7::8])]
-
-
-def passes(dataset):
-    return MixtureSampler(
-        dataset.sizes, WEIGHTS, batch_size=8, batches=40, unit="tokens", lengths=dataset.lengths()
-    )

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from mixopt import MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus import TokenShards, TokenWriter
-from mixopt.sampling import Schedule, check_ranks
+from mixopt.sampling import check_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
@@ -177,20 +177,6 @@ def test_a_run_resumes_at_consumed_samples_on_other_ranks_and_micro_batches(rows
 def test_a_run_that_is_longer_than_its_domains_is_refused(rows):
     with pytest.raises(SamplerError, match=r"the domains end after \d+ samples with max_epochs=1"):
         mixture(rows, max_epochs=1, samples=400)
-
-
-def test_a_schedule_says_weights_and_batch(rows):
-    from mixopt.integrations.megatron import MegatronMixture
-
-    stages = [
-        {"steps": 9, "mixture": dict(zip(DOMAINS, WEIGHTS, strict=True))},
-        {"steps": 21, "mixture": dict(zip(DOMAINS, OTHER, strict=True))},
-    ]
-    content = {"batch": 8, "sequence_length": LENGTH, "stages": stages}
-    schedule = Schedule.from_content(content, "schedule")
-    dataset = MegatronMixture(rows, samples=240, schedule=schedule)
-    found = [dataset[index]["dataset_id"] for index in range(240)]
-    assert found == [domain for domain, _ in places(rows.sizes, 240, (9, OTHER))]
 
 
 def parted():

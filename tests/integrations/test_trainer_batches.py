@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from chat_parts import llama
-from datasets import Dataset
 from sampler_rows import located
 from torch import nn
 from trainer_parts import Tiny, random_rows, trainer_arguments
@@ -107,21 +106,6 @@ def test_a_model_of_another_kind_is_given_what_it_names():
         "cu_seqlens",
     }
     assert model_inputs(Tiny(), batch, set(), {"text"}).keys() == {"input_ids", "labels"}
-
-
-def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_model(tmp_path):
-    rows = [
-        {"input_ids": [k + 6] * 5, "domain": f"site{k}", "row": k, "text": "x"} for k in range(9)
-    ]
-    trainer, seen = trainer_over(
-        Dataset.from_list(rows), tmp_path, llama(), remove_unused_columns=True
-    )
-    trainer.train()
-    batch = seen[0][0]
-    assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
-    assert batch["row"].tolist() == batch["mixopt_row"].tolist()
-    domain, _ = located(trainer.mixture.sampler, 0, 1)
-    assert batch["mixopt_domain"].tolist() == domain.tolist()
 
 
 def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_path):

@@ -6,8 +6,6 @@ import re
 
 import pytest
 from datasets import Dataset, DatasetDict
-from sampler_rows import located
-from transformers import DataCollatorWithFlattening
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler
 
@@ -48,17 +46,6 @@ def test_a_column_that_the_first_row_has_not_is_refused():
     rows = [{"input_ids": [1]}, {"input_ids": [2], "row": 5}]
     with pytest.raises(CorpusError, match=r"domain 'web', row 1: has a column 'row', which the"):
         MixtureDataset({"web": rows}).__getitems__([0, 1])
-
-
-def test_what_a_collate_leaves_out_is_in_the_batch():
-    rows = [{"input_ids": list(range(1, 3 + k % 3))} for k in range(30)]
-    dataset = MixtureDataset({"web": rows, "code": rows})
-    sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=6)
-    loader = MixtureLoader(dataset, sampler, collate=DataCollatorWithFlattening())
-    batch = next(iter(loader))
-    domain, row = located(sampler, 0, 1)
-    assert batch["input_ids"].shape[0] == 1
-    assert (batch["domain"].tolist(), batch["row"].tolist()) == (domain.tolist(), row.tolist())
 
 
 def test_a_collate_that_returns_no_fields_is_refused():

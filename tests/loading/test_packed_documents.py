@@ -148,18 +148,6 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
             assert batch["input_ids"][k].tolist() == expected.tolist()
 
 
-def test_cut_rows_have_packed_fields_on_request(tmp_path):
-    shards = shards_of(tmp_path / "t", random_documents(20))
-    plain = MixtureDataset({"web": shards}, length=16, document_end=END).read([0, 1])
-    batch = MixtureDataset({"web": shards}, length=16, document_end=END, packed=True).read([0, 1])
-    assert plain.keys() < batch.keys()
-    begins = np.zeros((2, 16), bool)
-    begins[:, 0] = True
-    begins[:, 1:] = batch["input_ids"][:, :-1] == END
-    assert np.array_equal(batch["position_ids"] == 0, begins)
-    assert np.array_equal(batch["labels"], np.where(begins, -100, batch["input_ids"].astype(int)))
-
-
 def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
     packed = PackedDocuments(random_documents(80), length=16)
     sources = {

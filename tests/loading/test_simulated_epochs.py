@@ -91,13 +91,6 @@ def test_a_shorter_trial_draws_from_a_part_of_what_a_longer_one_does(corpus):
         assert set(short[name]) < set(long[name])
 
 
-def test_all_trials_share_the_pools_and_draw_them_in_orders_of_their_own(corpus):
-    weights = {"a": 0.4, "b": 0.3, "c": 0.3}
-    one, other = (batches_of(corpus, weights, 400_000, seed=seed) for seed in (1, 2))
-    assert set(starts_of(one)["c"]) == set(starts_of(other)["c"])
-    assert (one.block(0, 9) != other.block(0, 9)).any()
-
-
 def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
     with pytest.raises(CorpusError) as caught:
         batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000)

@@ -55,12 +55,8 @@ def test_every_document_of_a_lane_comes_once_before_any_comes_twice(lanes):
             assert found.tolist() == [full // len(own)] * len(own)
 
 
-def test_documents_that_fit_are_whole_in_rows_with_their_fields():
+def test_a_batch_of_packed_documents_says_its_tokens():
     batch = next(iter(made(numbered("web"), length=40, tokenize=tokens_of)))
-    texts = {tuple(tokens_of(document)) for document in numbered("web")}
-    for tokens, document in zip(batch["input_ids"], batch["document"], strict=True):
-        for number in range(int(document.max()) + 1):
-            assert tuple(tokens[document == number].tolist()) in texts
     assert batch["tokens"].tolist() == [int((batch["document"] >= 0).sum())]
     assert batch["supervised"].tolist() == [int((batch["labels"] >= 0).sum())]
 
@@ -94,12 +90,11 @@ def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_fo
 
 
 def test_a_source_that_has_shrunk_since_the_state_is_one_line():
-    one = made(hub(numbered("web", 40), 1))
+    one, other = made(numbered("web", 40)), made(numbered("web", 20))
     list(islice(one, 8))
-    other = made(hub(numbered("web", 20), 1))
     other.load_state_dict(one.state_dict())
-    with pytest.raises(CorpusError, match=r"^domain 'web': .* (part of it is missing|has changed)"):
-        list(islice(other, 8))
+    with pytest.raises(CorpusError, match=r"^domain 'web': .* part of it is missing"):
+        next(iter(other))
 
 
 def test_a_pass_that_is_shorter_than_the_one_before_is_one_line():

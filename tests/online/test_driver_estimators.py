@@ -78,9 +78,3 @@ def test_an_estimator_goes_on_to_the_same_mixtures(tmp_path, name, ahead):
         assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     written = len((tmp_path / "whole.jsonl").read_text().splitlines())
     assert written > 3
-
-
-def test_the_sweeps_of_aioli_are_counted_as_perturbations(tmp_path):
-    run = Run("aioli", tmp_path / "log.jsonl")
-    run.train(STEPS)
-    assert run.driver.cost.perturbed_steps == 3 * 3 * 2  # rounds, domains, steps

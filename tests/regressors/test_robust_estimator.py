@@ -81,22 +81,6 @@ def test_on_the_mean_it_keeps_to_its_region_and_ends_on_the_reference():
     assert "end: reference" in tags
 
 
-def test_on_the_mean_the_last_plan_before_the_end_ends_where_the_end_begins():
-    planned = []
-
-    class Noting(RobustEstimator):
-        def _next(self, seen):
-            plan = super()._next(seen)
-            planned.append((self.step, plan.steps, plan.tag))
-            return plan
-
-    weights, _ = run(Noting(end=0.1456), powers=(0.1, 0.3, 0.3))  # the end is from step 341.76 on
-    assert planned[-3:] == [(336, 4, "curves"), (340, 2, "curves"), (342, 400, "end: reference")]
-    assert {steps for _, steps, _ in planned[:-2]} == {4}
-    assert np.abs(weights[:342] - 1 / 3).max(axis=1)[-1] > 0.01
-    assert weights[342:] == pytest.approx(1 / 3)
-
-
 def test_bounds_of_the_run_hold():
     where = setting(lower=0.3, upper=0.36)
     weights, _ = run(RobustEstimator(), where, powers=(0.05, 0.5, 0.2))

@@ -81,19 +81,6 @@ def test_light_domains_beside_heavy_ones_delay_none_by_a_sample(heavy, light, ba
     assert worst_error(one, 150) < 1 + 1e-6
 
 
-def test_what_many_domains_without_a_share_are_owed_is_made_good():
-    one = sampler([9] * 400, [1] * 399 + [1e-6], 199)
-    for _ in range(3):
-        one.set_weights([0.0] * 399 + [1.0])
-        next(iter(one))
-        one.set_weights(np.full(400, 1 / 400))
-        list(islice(one, 2))
-    owed_D = one.order.place(one.batch).owed_D
-    assert owed_D.sum() == 0
-    counts = np.array(list(one.counts().values()))
-    assert counts[:399].max() - counts[:399].min() <= 2
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -30,28 +30,6 @@ def joined(lists):
     return [row for rows in lists for row in rows]
 
 
-def of_all_ranks(ranks, batches):
-    """Global batches as the ranks' parts one after the other."""
-    iterators = [iter(rank) for rank in ranks]
-    return [joined(next(i) for i in iterators) for _ in range(batches)]
-
-
-def test_the_union_over_ranks_is_the_batch_of_a_single_process():
-    ranks = [sampler(rank=rank, world_size=8) for rank in range(8)]
-    assert of_all_ranks(ranks, 30) == take(sampler(), 30)
-
-
-def test_weights_hold_from_the_next_batch():
-    one = sampler()
-    take(one, 3)
-    assert one.set_weights(OTHER) == 3
-    before = one.counts(3)
-    take(one, 40)
-    gained = {name: count - before[name] for name, count in one.counts().items()}
-    assert gained["code"] == 0
-    assert abs(gained["books"] - 0.9 * 40 * 24) < 2
-
-
 def test_weights_that_come_too_late_are_refused():
     one = sampler()
     take(one, 3)
