@@ -70,9 +70,7 @@ def model_inputs(
     takes_all = any(one.kind is one.VAR_KEYWORD for one in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
     kept = {name: value for name, value in batch.items() if name not in left_out}
-    packing: dict[str, Any] = {}
-    if "position_ids" in batch:
-        packing["position_ids"] = batch["position_ids"]
+    packing = {name: batch[name] for name in ("position_ids",) if name in batch}
     if "cu_seqlens" in batch and "max_seqlen" in batch:
         longest = int(batch["max_seqlen"])
         packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
@@ -87,17 +85,15 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
             "mixture=function makes the batches of rows that the trainer has prepared: give"
             " train_dataset={domain: dataset, ...}"
         )
-    checked = {}
     for name, source in domains.items():
-        checked[name] = Dataset.from_list(source) if isinstance(source, list) else source
-        if not isinstance(checked[name], Dataset):
+        if not isinstance(source, Dataset | list):
             raise SamplerError(
                 f"train_dataset: domain {name!r} is a {type(source).__name__}; a trainer prepares a"
                 " datasets.Dataset, or a list of rows, of each domain"
             )
-        if not len(checked[name]):
+        if not len(source):
             raise SamplerError(f"train_dataset: domain {name!r} has no rows")
-    return checked
+    return {n: Dataset.from_list(s) if isinstance(s, list) else s for n, s in domains.items()}
 
 
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:

@@ -147,6 +147,11 @@ class MixtureStream(IterableDataset[Batch]):
                     self._places |= changed
                 sampler.received(batch + 1, handed_out=batch + len(requested))
                 yield self._batch(batch, rows, requested.popleft())
+        except BrokenProcessPool as error:
+            raise SamplerError(
+                f"one of the {self._workers} workers of the stream died; iterate again, or load a"
+                " state, and the stream continues with the next batch"
+            ) from error
         finally:
             if workers:
                 workers.close()
@@ -314,23 +319,12 @@ class _Workers:
     def ask(self, domain_GS: IntArray) -> None:
         """Ask for the samples of a batch, of the rank's lanes."""
         parts = np.split(domain_GS, self._ends[:-1])
-        try:
-            pairs = zip(self._pools, parts, strict=True)
-            self._asked.append([pool.submit(_answer, part) for pool, part in pairs])
-        except BrokenProcessPool:  # told when it should answer
-            pass
+        pairs = zip(self._pools, parts, strict=True)
+        self._asked.append([pool.submit(_answer, part) for pool, part in pairs])
 
     def take(self) -> list[tuple[list[Any], Places]]:
         """Return each worker's samples of the first batch that was asked for and not taken."""
-        try:
-            if not self._asked:
-                raise BrokenProcessPool
-            return [answer.result() for answer in self._asked.popleft()]
-        except BrokenProcessPool as error:
-            raise SamplerError(
-                f"one of the {len(self._pools)} workers of the stream died; iterate again, or load"
-                " a state, and the stream continues with the next batch"
-            ) from error
+        return [answer.result() for answer in self._asked.popleft()]
 
     def close(self) -> None:
         """End the processes, once they have answered what they read."""
