@@ -23,6 +23,5 @@ from .mixture_log import (
     MIXTURE_LOG as MIXTURE_LOG,
     LoggedChange as LoggedChange,
     MixtureLog as MixtureLog,
-    last_step as last_step,
     read_changes as read_changes,
 )

@@ -103,11 +103,6 @@ def read_changes(path: Path) -> list[LoggedChange]:
     ]
 
 
-def last_step(metrics: Path) -> int:
-    """Return the last optimiser step that the metrics of a job have; 0 before the first."""
-    return max((step for step, _ in _logged(metrics)), default=0)
-
-
 def _logged(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.exists():
         return

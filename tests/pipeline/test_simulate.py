@@ -11,7 +11,7 @@ from command_line import mixopt as mixopt_
 import mixopt
 from mixopt import Mixture, MixtureSampler, SamplerError
 from mixopt.pipeline import draws, export, schedule_of
-from mixopt.sampling import Schedule, Stage, simulate_schedule
+from mixopt.sampling import Schedule, Stage
 
 WEIGHTS = {"web": 0.7, "code": 0.2, "books": 0.1}
 ROWS = {"web": 5000, "code": 300, "books": 40}
@@ -34,17 +34,6 @@ def test_it_counts_what_the_sampler_draws(tmp_path):
     first = [k // 32 for k, row in enumerate(rows) if row >= 5300]
     assert done.runs_out["books"].step == first[39]
     assert "web" not in done.runs_out
-
-
-def test_it_says_when_a_share_is_handed_on_and_where_the_text_ends():
-    schedule = Schedule((Stage(Mixture(WEIGHTS), steps=600),), batch=32, sequence_length=4)
-    sizes = {name: count * 4 for name, count in ROWS.items()}
-    done = simulate_schedule(schedule, sizes, max_epochs=1)
-    assert list(done.exhausted) == ["books", "code"]
-    assert done.end == 5340 // 32
-    assert f"the text ends after {5340 // 32} of 600 steps" in done.notes
-    assert done.drawn["books"] == 40 * 4
-    json.dumps(done.to_json())
 
 
 STATED = {"web": 9_000_000, "code": 1_000_000}

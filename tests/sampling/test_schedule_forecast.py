@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from mixopt import Mixture, MixtureSampler, SamplerError
+from mixopt import Mixture, MixtureSampler
 from mixopt.sampling import Schedule, Stage, simulate_schedule
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -29,20 +27,3 @@ def test_it_counts_what_the_samplers_draw():
             for part in (drawn[:30], drawn[30:])]  # fmt: skip
     assert [stage.drawn["code"] for stage in done.stages[:2]] == [16 * n for n in code]
     assert done.drawn["code"] == sum(stage.drawn["code"] for stage in done.stages)
-
-
-def test_a_domain_runs_out_with_the_row_that_is_its_last():
-    done = simulate_schedule(SCHEDULE, SIZES)
-    out = done.runs_out["code"]
-    assert list(done.runs_out) == ["code"]
-    assert out.stage == 2
-    assert out.tokens == (out.step + 1) * SCHEDULE.step_tokens
-    assert done.stages[-1].epochs["code"] == done.drawn["code"] / 4_000
-
-
-def test_epochs_are_held_against_the_sizes_that_are_found():
-    limited = Schedule(SCHEDULE.stages, batch=8, sequence_length=16, max_epochs=0.5)
-    with pytest.raises(
-        SamplerError, match="domain 'code': .* and max_epochs is 0.5. Lower its share"
-    ):
-        simulate_schedule(limited, SIZES)
