@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,25 +95,19 @@ class LoggedChange:
 
 def read_changes(path: Path) -> list[LoggedChange]:
     """Return the changes of weights that a log has, in their order; none where there is no log."""
-    logged = [one for one in _logged(path) if not one[1].get("shadow")]
-    weights = [_weights(path, content) for _, content in logged]
-    return [
-        LoggedChange(step, str(content.get("why", "")), before, after)
-        for (step, content), before, after in zip(logged[1:], weights, weights[1:], strict=False)
-        if before != after
-    ]
-
-
-def _logged(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(read_text(path, error=RunError).splitlines(keepends=True), 1):
+    logged: list[tuple[int, str, dict[str, float]]] = []
+    text = read_text(path, error=RunError) if path.exists() else ""
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             break
         where = f"{path}: line {number}"
         content = checked_as(dict[str, Any], parse_json(line, where), where)
-        yield checked_as(int, content.get("step"), f"{where}: step"), content
-
-
-def _weights(log: Path, content: Mapping[str, Any]) -> dict[str, float]:
-    return checked_as(dict[str, float], content.get("weights"), f"{log}: weights")
+        if not content.get("shadow"):
+            step = checked_as(int, content.get("step"), f"{where}: step")
+            weights = checked_as(dict[str, float], content.get("weights"), f"{where}: weights")
+            logged.append((step, str(content.get("why", "")), weights))
+    return [
+        LoggedChange(step, why, before, after)
+        for (_, _, before), (step, why, after) in pairwise(logged)
+        if before != after
+    ]
