@@ -387,7 +387,7 @@ def in_processes(
 
     loader: Any = DataLoader(
         _BatchReader(read),  # type: ignore[arg-type]
-        sampler=rows,  # type: ignore[arg-type]
+        sampler=rows,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=prefetch,

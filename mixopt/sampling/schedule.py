@@ -490,6 +490,6 @@ def _number(value: Any) -> Any:
     return int(number) if is_whole else number
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_one and math.isfinite(value)

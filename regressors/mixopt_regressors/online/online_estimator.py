@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import field, fields, replace
 from numbers import Real
@@ -87,7 +87,12 @@ def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(state: StateFields, name: str, at_start: Any) -> Any:
-    take = {bool: state.flag, int: state.whole, float: state.number, str: state.text}
+    take: dict[type, Callable[[str], Any]] = {
+        bool: state.flag,
+        int: state.whole,
+        float: state.number,
+        str: state.text,
+    }
     return take.get(type(at_start), state.texts)(name)
 
 
