@@ -18,16 +18,8 @@ def objective(**fields: object) -> Objective:
     return Objective.from_config(ObjectiveConfig(**fields), NAMES)
 
 
-def test_a_target_is_its_own_loss():
-    assert objective(target="prose").value(LOSSES_NM).tolist() == [2.0, 0.5]
-
-
 def test_a_mean_is_weighted_and_its_weights_are_shares():
     assert objective(mean={"law": 30, "code": 10}).value(LOSSES_NM).tolist() == [3.25, 2.25]
-
-
-def test_the_worst_is_the_largest_of_those_named():
-    assert objective(worst=["prose", "law"]).value(LOSSES_NM).tolist() == [4.0, 2.0]
 
 
 def test_losses_that_are_not_measured_do_not_count_even_if_they_are_missing():
@@ -100,11 +92,6 @@ def test_a_scaled_mean_orders_mixtures_the_same_whatever_a_loss_is_measured_in(f
     assert np.ptp(values[0]) == pytest.approx(np.ptp(values[1]))
 
 
-def test_a_scaled_mean_without_spreads_has_no_value():
-    with pytest.raises(ConfigError, match="scale: spread: the spreads of the trials are missing"):
-        objective(mean={"law": 1}, scale="spread").value(LOSSES_NM)
-
-
 def test_a_loss_that_does_not_vary_cannot_be_scaled():
     with pytest.raises(ConfigError, match="the spread of 'law' is 0.0; it must be above 0"):
         objective(mean={"law": 1}, scale="spread").scaled({"law": 0.0})
@@ -154,11 +141,6 @@ def test_a_family_counts_the_same_however_many_losses_it_has():
     assert asked.describe() == (
         "the mean of 2 families: 0.667 knowledge (3 losses) and 0.333 code (2 losses)"
     )
-
-
-def test_a_loss_that_a_family_names_leaves_the_globs_of_another():
-    families = {"all": {"mean": {"*": 1}}, "law": {"mean": {"mmlu_law:rc": 1}}}
-    assert of_tasks(families=families).weights["mmlu_law:rc"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ from .guardrails import (
     BASE as BASE,
     FLOOR as FLOOR,
     MISSED as MISSED,
+    NOISE as NOISE,
     Guardrails as Guardrails,
     Guards as Guards,
 )
 from .limits import (
-    ConvexLimit as ConvexLimit,
     LinearLimit as LinearLimit,
-    MinEntropy as MinEntropy,
     Proportions as Proportions,
     Radius as Radius,
     cap as cap,

@@ -15,7 +15,7 @@ Shapes: D domains, G groups, R rows.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,16 +25,7 @@ from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
 from mixopt.constraints.guardrails import SOURCE as GUARDRAILS, Guardrails
-from mixopt.constraints.limits import (
-    ConvexLimit,
-    LinearLimit,
-    MinEntropy,
-    Proportions,
-    Radius,
-    cap,
-    epoch_cap,
-    floor,
-)
+from mixopt.constraints.limits import LinearLimit, Proportions, Radius, cap, floor
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
@@ -43,8 +34,6 @@ from mixopt.system import (
     below_branch,
     choice_fault,
     chosen,
-    html_table,
-    share_text,
 )
 
 FREE = "--free"  # begins the source of limits that hold all other domains
@@ -65,8 +54,6 @@ class Constraints:
         proportions: Domains that keep the same ratios to each other.
         guardrails: How much worse than a reference losses may be predicted; whether any mixture
             keeps them is seen in the search.
-        lower_D: Least weight of each domain, shape (D,).
-        upper_D: Most weight of each domain, shape (D,).
 
     Raises:
         ConfigError: A limit of a domain that is not there.
@@ -81,11 +68,9 @@ class Constraints:
 
     domains: tuple[str, ...]
     linear: tuple[LinearLimit, ...] = ()
-    convex: tuple[ConvexLimit, ...] = ()
+    convex: tuple[Radius, ...] = ()
     proportions: tuple[Proportions, ...] = ()
     guardrails: Guardrails | None = None
-    lower_D: Array = field(init=False, repr=False, compare=False)
-    upper_D: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for limit in self.linear:
@@ -93,14 +78,6 @@ class Constraints:
                 if domain not in self.domains:
                     near = did_you_mean(domain, self.domains)
                     raise ConfigError(f"{limit.source}: unknown domain {domain!r}{near}")
-        single = [limit for limit in self.strictest if limit.group is None]
-        for name, is_floor in (("lower_D", True), ("upper_D", False)):
-            values = {one.domains[0]: one.value for one in single if one.is_floor is is_floor}
-            bounds_D = np.array(
-                [values.get(domain, 0.0 if is_floor else 1.0) for domain in self.domains]
-            )
-            bounds_D.flags.writeable = False
-            object.__setattr__(self, name, bounds_D)
         self._check_feasible()
 
     @classmethod
@@ -128,13 +105,16 @@ class Constraints:
         """
         found = cls(
             tuple(inventory),
-            (
-                *_bounds(config, tuple(inventory)),
-                *_epoch_caps(config, inventory, target_tokens),
-                *_groups(config, tuple(inventory)),
-            ),
+            tuple(_linear(config, inventory, target_tokens)),
             tuple(_convex(config, inventory)),
-            tuple(_proportions(config, inventory)),
+            tuple(
+                Proportions.of(
+                    given if isinstance(given, dict) else {n: inventory.get(n, 0) for n in given},
+                    tuple(inventory),
+                    f"constraints.proportions.{name}",
+                )
+                for name, given in (config.proportions or {}).items()
+            ),
             _guardrails(config, base),
         )
         return found if phases is None else found._by_phase(phases)
@@ -149,8 +129,7 @@ class Constraints:
             own = tuple(f"{phase}/{name}" for name in self.domains)
             held = LinearLimit(own, length, PHASES, f"phase {phase}")
             linear += [held, replace(held, is_floor=True)]
-        radii = [one for one in self.convex if isinstance(one, Radius)]
-        if len(radii) < len(self.convex):
+        if any(one.is_entropy for one in self.convex):
             raise ConfigError("constraints.min_entropy: is not for phases; use a radius or bounds")
         fixed = [
             Proportions({f"{phase}/{name}": r for name, r in one.ratios.items()}, one.source)
@@ -160,7 +139,7 @@ class Constraints:
         return Constraints(
             phases.cells(self.domains),
             tuple(linear),
-            tuple(replace(one, reference=phases.tied(one.reference)) for one in radii),
+            tuple(replace(one, reference=phases.tied(one.reference)) for one in self.convex),
             tuple(fixed),
             self.guardrails,
         )
@@ -209,17 +188,26 @@ class Constraints:
         return self.with_limits([*caps, *(floor(n, w, source) for n, w in fixed.items())])
 
     @cached_property
+    def lower_D(self) -> Array:
+        """Least weight of each domain, shape (D,)."""
+        return self._bounds(is_floor=True)
+
+    @cached_property
+    def upper_D(self) -> Array:
+        """Most weight of each domain, shape (D,)."""
+        return self._bounds(is_floor=False)
+
+    @cached_property
     def simplex(self) -> Allowed:
         """The weights allowed by linear limits and proportions, from which designs draw."""
-        bounds = CappedSimplex(self.lower_D, self.upper_D)
-        return self._within(bounds, ()) if self.groups or self.proportions else bounds
+        if self.groups or self.proportions:
+            return self._within(())
+        return CappedSimplex(self.lower_D, self.upper_D)
 
     @cached_property
     def allowed(self) -> Allowed:
         """The weights allowed for a proposal, convex limits included."""
-        if not self.convex:
-            return self.simplex
-        return self._within(CappedSimplex(self.lower_D, self.upper_D), self.convex)
+        return self._within(self.convex) if self.convex else self.simplex
 
     @cached_property
     def strictest(self) -> list[LinearLimit]:
@@ -281,57 +269,41 @@ class Constraints:
         convex = [one for one in self.convex if one.binds(weights.array)]
         return held + [f"{one.text} ({one.source})" for one in convex]
 
-    def _repr_html_(self) -> str:
-        """Return a table of the limits, for notebooks."""
-        rows = [(one.text, one.origin) for one in self.strictest if not one.is_open]
-        for fixed in self.proportions:
-            ratios = " : ".join(f"{name} {share_text(one)}" for name, one in fixed.ratios.items())
-            rows.append((ratios, fixed.source))
-        rows += [(one.text, one.source) for one in self.convex]
-        if self.guardrails is not None:
-            own = self.guardrails
-            worse: list[tuple[str, float | str]] = list(own.targets.items())
-            worse += [] if own.margin is None else [("every other loss", own.margin)]
-            words = [f"{name}: floor {value:g}" for name, value in own.floors.items()]
-            words += [
-                f"{name} at most {margin} worse than {own.reference}" for name, margin in worse
-            ]
-            rows += [(one, GUARDRAILS) for one in words or ["experts do not collapse"]]
-        return html_table(("limit", "field"), rows)
+    def _bounds(self, *, is_floor: bool) -> Array:
+        single = [one for one in self.strictest if one.group is None and one.is_floor is is_floor]
+        values = {one.domains[0]: one.value for one in single}
+        bounds_D = np.array([values.get(name, 0.0 if is_floor else 1.0) for name in self.domains])
+        bounds_D.flags.writeable = False
+        return bounds_D
 
-    def _within(self, bounds: CappedSimplex, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
-        rows = [
-            np.array([1.0 if name in members else 0.0 for name in self.domains])
-            for members, _, _ in self.groups.values()
-        ]
-        fixed = [row_D for one in self.proportions for row_D in one.rows(self.domains)]
-        ends = [(least, most) for _, least, most in self.groups.values()]
-        ends_G2 = np.array([*ends, *[(0.0, 0.0)] * len(fixed)]).reshape(-1, 2)
-        rows_GD = np.array([*rows, *fixed]).reshape(-1, len(self.domains))
-        return ConvexSet(bounds, rows_GD, ends_G2[:, 0], ends_G2[:, 1], convex)
+    def _within(self, convex: tuple[Radius, ...]) -> ConvexSet:
+        """Return the mixtures within bounds, groups, proportions and radii."""
+        rows, least, most = [], [], []
+        for members, low, high in self.groups.values():
+            rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
+            least, most = [*least, low], [*most, high]
+        for one in self.proportions:
+            own_RD = one.rows(self.domains)
+            rows += [*own_RD]
+            least, most = [*least, *[0.0] * len(own_RD)], [*most, *[0.0] * len(own_RD)]
+        rows_GD = np.array(rows).reshape(-1, len(self.domains))
+        base = CappedSimplex(self.lower_D, self.upper_D)
+        most_R = np.array([*most, *(-one for one in least)])
+        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), most_R, convex)
 
     def _check_feasible(self) -> None:
         """Check that some mixture meets all limits, by an error that names a smallest conflict."""
-        if self.groups or self.convex or not self._bounds_leave_room:
-            closed = [limit for limit in self.linear if not limit.is_open]
-            limits = sorted(closed, key=lambda one: (one.group is not None, one.is_floor))
-            system = _System(self.domains, limits, self.convex)
-            if not system.is_possible:
-                raise InfeasibleError(system.smallest().explain(system))
-        if self.proportions:
-            self._check_proportions()
-
-    @property
-    def _bounds_leave_room(self) -> bool:
+        system = _System(self.domains, [one for one in self.linear if not one.is_open], self.convex)
+        system.limits.sort(key=lambda one: (one.group is not None, one.is_floor))
         crossed = (self.lower_D > self.upper_D + SLACK).any()
-        return bool(
-            not crossed and self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
-        )
-
-    def _check_proportions(self) -> None:
-        """Check that some mixture is in the fixed ratios and meets the other limits."""
+        is_simple = not (self.groups or self.convex or crossed)
+        leaves_room = self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
+        if not (is_simple and leaves_room) and not system.is_possible:
+            raise InfeasibleError(system.smallest().explain(system))
+        if not self.proportions:
+            return
         try:
-            self._within(CappedSimplex(self.lower_D, self.upper_D), self.convex)
+            self._within(self.convex)
         except InfeasibleError as error:
             fields = ", ".join(one.source for one in self.proportions)
             raise InfeasibleError(
@@ -345,8 +317,8 @@ class _System:
     """Limits that are to be met together."""
 
     domains: tuple[str, ...]
-    limits: Sequence[LinearLimit]
-    convex: tuple[ConvexLimit, ...]
+    limits: list[LinearLimit]
+    convex: tuple[Radius, ...]
 
     @property
     def is_possible(self) -> bool:
@@ -354,34 +326,34 @@ class _System:
         if not self.convex:
             return self.rows().least_change() is not None
         found = self.rows().deepest(self.convex)
-        return found is not None and all(
-            one.allows(float(one.value(found[None])[0])) for one in self.convex
-        )
+        return found is not None and all(one.allows(found) for one in self.convex)
 
     def smallest(self) -> _System:
         """Leave out what can be left out for the rest to be still in conflict."""
         system = self
-        for convex in (self.convex, *((one,) for one in self.convex)):
-            fewer = replace(system, convex=tuple(one for one in system.convex if one not in convex))
-            system = system if fewer.is_possible else fewer
-        for limit in self.limits:
-            fewer = replace(system, limits=[one for one in system.limits if one is not limit])
+        for gone in (self.convex, *zip(self.convex), *zip(self.limits)):
+            left = [
+                [one for one in own if all(one is not other for other in gone)]
+                for own in (system.limits, system.convex)
+            ]
+            fewer = _System(self.domains, left[0], tuple(left[1]))
             system = system if fewer.is_possible else fewer
         return system
 
     def explain(self, whole: _System) -> str:
         """Say what is in conflict, by how much, and the changes that resolve it."""
-        sources = dict.fromkeys(limit.origin for limit in self.limits)
-        texts = {s: [one.text for one in self.limits if one.origin == s] for s in sources}
-        named = [f"{source}: {', '.join(own)}" for source, own in texts.items()]
-        named += [f"{one.source}: {one.text}" for one in self.convex]
-        hints = [
-            whole.hint(setting) for setting in dict.fromkeys(o.moves_with for o in self.limits)
-        ]
-        hints += [whole.convex_hint(one) for one in self.convex]
-        known = [hint for hint in hints if hint]
+        texts: dict[str, list[str]] = {}
+        hints: dict[str, str | None] = {}
+        for one in self.limits:
+            texts.setdefault(one.origin, []).append(one.text)
+            hints.setdefault(one.moves_with, whole.hint(one.moves_with))
+        for radius in self.convex:
+            texts[radius.source] = [*texts.get(radius.source, ()), radius.text]
+            hints[radius.text] = whole.radius_hint(radius)
+        named = "; ".join(f"{source}: {', '.join(own)}" for source, own in texts.items())
+        known = [hint for hint in hints.values() if hint]
         return (
-            f"no mixture satisfies all of these limits{self._gap()} ({'; '.join(named)}); "
+            f"no mixture satisfies all of these limits{self._gap()} ({named}); "
             f"{', or '.join(known[:MAX_HINTS]) or 'change several of them'}"
         )
 
@@ -391,17 +363,17 @@ class _System:
         change = self.rows(own).least_change(self.convex)
         return None if change is None else own[0].hint(change)
 
-    def convex_hint(self, limit: ConvexLimit) -> str | None:
-        """Say the least size of a convex limit that is enough; None where none is."""
-        others = [one for one in self.convex if one is not limit]
-        found = self.rows().deepest([limit])
-        if found is None or not all(one.allows(float(one.value(found[None])[0])) for one in others):
+    def radius_hint(self, radius: Radius) -> str | None:
+        """Say the least radius that is enough; None where none is."""
+        found = self.rows().deepest([radius])
+        others = [one for one in self.convex if one is not radius]
+        if found is None or not all(one.allows(found) for one in others):
             return None
-        return f"allow {limit.allow(float(limit.value(found[None])[0]))}"
+        return f"allow {radius.enough(found)}"
 
     def _gap(self) -> str:
         """Say how far one bound would have to move at least, in shares of the tokens."""
-        if not all(one.is_variation for one in self.convex):
+        if not all(one.kind == "tv" for one in self.convex):
             return ""
         rows = [self.rows([limit], scaled=False) for limit in self.limits]
         gaps = [gap for one in rows if (gap := one.least_change(self.convex)) is not None]
@@ -411,20 +383,16 @@ class _System:
         self, moving: Collection[LinearLimit] = (), *, scaled: bool = True
     ) -> LinearConstraints:
         """Return the limits as rows; those that move give way, from 0 where they scale."""
-        scales = [scaled and one.rate > 0 and one in moving for one in self.limits]
         most, gives = [], []
-        for one, scales_with in zip(self.limits, scales, strict=True):
-            most.append(0.0 if scales_with else one.sign * one.value)
-            rate = one.rate * (one.setting or 1.0) if scales_with else 1.0
+        for one in self.limits:
+            from_0 = scaled and one.rate > 0 and one in moving
+            most.append(0.0 if from_0 else one.sign * one.value)
+            rate = one.rate * (one.setting or 1.0) if from_0 else 1.0
             gives.append(rate if one in moving else 0.0)
         domains = len(self.domains)
-        return LinearConstraints(
-            np.array([one.row(self.domains) for one in self.limits]).reshape(-1, domains),
-            np.array(most),
-            np.zeros(domains),
-            np.ones(domains),
-            np.array(gives),
-        )
+        rows_RD = np.array([one.row(self.domains) for one in self.limits]).reshape(-1, domains)
+        ends = np.zeros(domains), np.ones(domains)
+        return LinearConstraints(rows_RD, np.array(most), *ends, np.array(gives))
 
 
 def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
@@ -436,36 +404,34 @@ def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> 
     return Guardrails(rails.reference, rails.margin, rails.targets, has_experts, base, floors)
 
 
-def _bounds(config: ConstraintsConfig, domains: tuple[str, ...]) -> Iterator[LinearLimit]:
-    source = "constraints.bounds"
-    for name, (least, most) in config.bounds_of(domains).items():
-        if least > most:
-            raise ConfigError(
-                f"{source}.{name}: the minimum, {least:g}, is above the maximum, {most:g}"
-            )
-        if most < 1:
-            yield cap(name, most, source)
-        if least > 0:
-            yield floor(name, least, source)
-
-
-def _epoch_caps(
+def _linear(
     config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
 ) -> Iterator[LinearLimit]:
-    """Yield a cap for each domain with a number of epochs; its own number wins."""
-    most = config.epochs_of(tuple(inventory))
-    if most and target_tokens is None:
+    """Yield the bounds of domains, caps by epochs, and the bounds of branches and groups."""
+    known = tuple(inventory)
+    for name, (least, most) in config.bounds_of(known).items():
+        source = "constraints.bounds"
+        _check_order(f"{source}.{name}", least, most)
+        yield from (cap(name, most, source),) if most < 1 else ()
+        yield from (floor(name, least, source),) if least > 0 else ()
+    epochs = config.epochs_of(known)
+    if epochs and target_tokens is None:
         raise ConfigError(
             "constraints.max_epochs: needs the length of the full run; set propose.target_tokens"
             " (or --tokens 25e9)"
         )
-    for domain, epochs in most.items():
+    for domain, most in epochs.items():
         is_own = domain in (config.max_epochs or {})
-        source = f"constraints.max_epochs{f'.{domain}' if is_own else ''}"
-        yield epoch_cap(domain, inventory[domain], epochs, target_tokens or 0, source)
-
-
-def _groups(config: ConstraintsConfig, known: tuple[str, ...]) -> Iterator[LinearLimit]:
+        rate = inventory[domain] / (target_tokens or 1)
+        yield LinearLimit(
+            (domain,),
+            min(most * rate, 1.0),
+            f"constraints.max_epochs{f'.{domain}' if is_own else ''}",
+            setting=most,
+            rate=rate,
+            inventory=inventory[domain],
+            target_tokens=target_tokens or 0,
+        )
     groups = [
         (f"constraints.bounds.{branch}", f"{branch}/*", below_branch(branch, known), ends)
         for branch, ends in config.branch_bounds(known).items()
@@ -477,43 +443,36 @@ def _groups(config: ConstraintsConfig, known: tuple[str, ...]) -> Iterator[Linea
         for domain in domains:
             if domains.count(domain) > 1:
                 raise ConfigError(f"{source}: domain {domain!r} is given twice")
-        if least > most:
-            raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
+        _check_order(source, least, most)
         yield LinearLimit(domains, most, source, name)
         yield LinearLimit(domains, least, source, name, is_floor=True)
 
 
-def _proportions(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Proportions]:
-    for name, given in (config.proportions or {}).items():
-        natural = {domain: inventory.get(domain, 0) for domain in given}
-        source = f"constraints.proportions.{name}"
-        yield Proportions.of(
-            given if isinstance(given, dict) else natural, tuple(inventory), source
-        )
+def _check_order(source: str, least: float, most: float) -> None:
+    if least > most:
+        raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
 
 
-def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
+def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Radius]:
     if config.min_entropy is not None:
-        yield MinEntropy.of(tuple(inventory), config.min_entropy)
+        yield Radius.of_entropy(tuple(inventory), config.min_entropy)
     radius = config.radius
     if radius is None:
         return
-    reference = _reference(radius.reference, inventory)
+    known = tuple(inventory)
+    if radius.reference == "natural":
+        reference = Mixture.natural(inventory)
+    elif radius.reference == "uniform":
+        reference = Mixture.uniform(known)
+    else:
+        try:
+            reference = Mixture.from_file(Path(radius.reference)).over(known)
+        except MixtureError as error:
+            raise ConfigError(
+                f"constraints.radius.reference: {error}; it is natural, uniform, or a file of"
+                " weights"
+            ) from error
     if radius.kl is not None:
         yield Radius(reference, radius.reference, "kl", radius.kl)
     if radius.tv is not None:
         yield Radius(reference, radius.reference, "tv", radius.tv)
-
-
-def _reference(name: str, inventory: Mapping[str, int]) -> Mixture:
-    """Return the mixture that a radius is around."""
-    if name == "natural":
-        return Mixture.natural(inventory)
-    if name == "uniform":
-        return Mixture.uniform(tuple(inventory))
-    try:
-        return Mixture.from_file(Path(name)).over(tuple(inventory))
-    except MixtureError as error:
-        raise ConfigError(
-            f"{Radius.source}.reference: {error}; it is natural, uniform, or a file of weights"
-        ) from error

@@ -1,7 +1,7 @@
-"""The set of mixtures within linear and convex limits: projection, moves, sampling.
+"""The set of mixtures within linear limits and radii: projection, moves, sampling.
 
 With bounds of domains alone everything is exact and quick (mixopt.constraints.capped_simplex).
-Groups and convex limits cut more off, and four maps keep to what is left:
+Groups and radii cut more off, and four maps keep to what is left:
 
 - `project` finds the nearest mixture of the set, for one point after another.
 - `inside` pulls a mixture that is outside straight towards the set's middle, as far as it must.
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.capped_simplex import CappedSimplex
-from mixopt.constraints.limits import ConvexLimit
+from mixopt.constraints.limits import Radius
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
@@ -38,19 +38,17 @@ HALVINGS = 45
 
 @dataclass(frozen=True, eq=False)
 class ConvexSet:
-    """The mixtures of a capped simplex with `least <= groups . w <= most`, within convex limits."""
+    """The mixtures of a capped simplex with `rows . w <= most`, within radii."""
 
     base: CappedSimplex
-    groups_GD: Array
-    least_G: Array
-    most_G: Array
-    convex: tuple[ConvexLimit, ...] = ()
+    rows_RD: Array
+    most_R: Array
+    convex: tuple[Radius, ...] = ()
 
     def __post_init__(self) -> None:
-        for possible_D in [one.possible_D for one in self.convex]:
-            if possible_D is not None:
-                upper_D = np.where(possible_D, self.base.upper_D, 0.0)
-                object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
+        for one in self.convex:
+            upper_D = one.within(self.base.upper_D)
+            object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
         self.interior_point_D.flags.writeable = False  # the set exists only if it has a middle
 
     @property
@@ -110,11 +108,9 @@ class ConvexSet:
         return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
 
     def _off(self, weights_ND: Array, tolerance: float) -> BoolArray:
-        """Say for each row whether it breaks a group's bounds or a convex limit."""
-        sums_NG = weights_ND @ self.groups_GD.T
-        above_NG, below_NG = sums_NG - self.most_G, self.least_G - sums_NG
-        off_N = np.asarray((np.maximum(above_NG, below_NG) > tolerance).any(axis=1))
-        return off_N | self._far(weights_ND, tolerance)
+        """Say for each row whether it breaks a group's bounds or a radius."""
+        off_N = (weights_ND @ self.rows_RD.T - self.most_R > tolerance).any(axis=1)
+        return np.asarray(off_N) | self._far(weights_ND, tolerance)
 
     def _far(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
         far_N = np.zeros(len(weights_ND), dtype=np.bool_)
@@ -154,12 +150,13 @@ class ConvexSet:
 
     @cached_property
     def _rows_RD(self) -> Array:
+        """The bounds of domains as rows, then the others."""
         eye_DD = np.eye(len(self.lower_D))
-        return np.vstack([eye_DD, -eye_DD, self.groups_GD, -self.groups_GD])
+        return np.vstack([eye_DD, -eye_DD, self.rows_RD])
 
     @cached_property
     def _most_R(self) -> Array:
-        return np.concatenate([self.upper_D, -self.lower_D, self.most_G, -self.least_G])
+        return np.concatenate([self.upper_D, -self.lower_D, self.most_R])
 
     @cached_property
     def _loose_R(self) -> BoolArray:
@@ -179,24 +176,18 @@ class ConvexSet:
         return directions_DK.T
 
     @cached_property
-    def rows(self) -> LinearConstraints:
-        """The bounds of groups as rows, within the bounds of domains."""
-        bounds = 2 * len(self.lower_D)
-        return LinearConstraints(
-            self._rows_RD[bounds:], self._most_R[bounds:], self.lower_D, self.upper_D
-        )
-
-    @cached_property
     def independent_rows(self) -> LinearConstraints:
         """The same set without redundant rows: what holds for every mixture is an equality."""
+        from scipy.linalg import orth
+
         bounds = 2 * len(self.lower_D)
         fixed_D = ~self._loose_R[:bounds].reshape(2, -1).all(axis=0)
-        held_RD = self._rows_RD[bounds:][~self._loose_R[bounds:]]
-        ties_ED = _basis(np.where(fixed_D, 0.0, np.vstack([np.ones_like(self.lower_D), held_RD])))
-        loose_R = self._loose_R & (np.arange(len(self._most_R)) >= bounds)
+        loose_R = self._loose_R[bounds:]
+        held_RD = np.vstack([np.ones_like(self.lower_D), self.rows_RD[~loose_R]])
+        ties_ED = orth(np.where(fixed_D, 0.0, held_RD).T).T
         return LinearConstraints(
-            self._rows_RD[loose_R],
-            self._most_R[loose_R],
+            self.rows_RD[loose_R],
+            self.most_R[loose_R],
             np.where(fixed_D, self.interior_point_D, self.lower_D),
             np.where(fixed_D, self.interior_point_D, self.upper_D),
             ties=(ties_ED, ties_ED @ self.interior_point_D),
@@ -205,29 +196,28 @@ class ConvexSet:
     @cached_property
     def interior_point_D(self) -> Array:
         """A mixture that touches no limit that leaves it room, shape (D,)."""
-        roomy_D = self._roomy()
+        within = LinearConstraints(self.rows_RD, self.most_R, self.lower_D, self.upper_D)
+        roomy_D = self._roomy(within)
         if not self.convex:
             return roomy_D
-        near_D = self.rows.deepest(self.convex)
-        least = [] if near_D is None else [float(c.value(near_D[None])[0]) for c in self.convex]
-        pairs = list(zip(self.convex, least, strict=False))
-        if near_D is None or not all(one.allows(value) for one, value in pairs):
+        near_D = within.deepest(self.convex)
+        if near_D is None or not all(one.allows(near_D) for one in self.convex):
             texts = " and ".join(one.text for one in self.convex)
             raise InfeasibleError(f"no mixture within these bounds has {texts}")
         part = 1.0
-        for one, value in pairs:
-            farther = float(one.value(roomy_D[None])[0]) - value
-            room = 0.5 * max(one.size - value, 0.0)
-            part = min(part, 1.0 if farther <= room else room / farther)
+        for one in self.convex:
+            near, far = one.value(np.stack([near_D, roomy_D]))
+            room = 0.5 * max(one.size - near, 0.0)
+            part = min(part, 1.0 if far - near <= room else room / (far - near))
         return near_D + part * (roomy_D - near_D)
 
-    def _roomy(self) -> Array:
+    def _roomy(self, within: LinearConstraints) -> Array:
         """Average mixtures that are far from one limit each, until none of them is near."""
         found: list[Array] = []
         for row_D, most in zip(self._rows_RD, self._most_R, strict=True):
             if found and most - row_D @ np.mean(found, axis=0) > PLENTY:
                 continue
-            far_D = self.rows.lowest(row_D)
+            far_D = within.lowest(row_D)
             if far_D is None:
                 raise InfeasibleError("no mixture satisfies these bounds of domains and groups")
             found.append(far_D)
@@ -238,17 +228,9 @@ class ConvexSet:
 Allowed = CappedSimplex | ConvexSet
 
 
-def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[ConvexLimit, ...]]:
-    """Return a set as rows that do not depend on each other, and convex limits, for a descent."""
+def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[Radius, ...]]:
+    """Return a set as rows that do not depend on each other, and radii, for a descent."""
     if isinstance(allowed, ConvexSet):
         return allowed.independent_rows, allowed.convex
     none_0D = np.empty((0, len(allowed.lower_D)))
     return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), ()
-
-
-def _basis(rows_RD: Array) -> Array:
-    """Return orthonormal rows that span the same space."""
-    from scipy.linalg import orth
-
-    columns_DE: Array = orth(rows_RD.T)
-    return columns_DE.T

@@ -13,7 +13,7 @@ Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -41,7 +41,7 @@ class Guardrails:
     Attributes:
         reference: The mixture that is compared with.
         margin: For every evaluation domain, in the unit of the losses, >= 0; None for none;
-            `noise` for each loss's own, which trials tell (`with_noise`).
+            `noise` for each loss's own, which trials tell.
         targets: By evaluation domain or glob; overrides `margin`.
         experts: Whether the proposal is kept away from trials whose experts collapsed
             (mixopt.proposals.request).
@@ -64,19 +64,6 @@ class Guardrails:
         """Name of the mixture that predictions are compared with; of `base` there is none."""
         return "natural" if self.reference == BASE else self.reference
 
-    def base_losses(self, evaluation: Sequence[str]) -> Array | None:
-        """Return what is compared with where that is measured, shape (M,); None where predicted."""
-        if self.reference != BASE:
-            return None
-        known = self.base or {}
-        for name in self.margins(evaluation):
-            if name not in known:
-                raise ConfigError(
-                    f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is not"
-                    " known; it is measured by the sweep of a run with proxy: {name: continued}"
-                )
-        return np.array([known.get(name, np.nan) for name in evaluation])
-
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
         own = one_value(self.targets, evaluation, f"{SOURCE}.targets", "evaluation domain")
@@ -90,15 +77,6 @@ class Guardrails:
     def floors_of(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the floor of each evaluation domain that has one, in the order of `evaluation`."""
         return one_value(self.floors, evaluation, FLOORS, "evaluation domain")
-
-    @property
-    def needs_noise(self) -> bool:
-        """Whether `noise` is a margin that trials have not told yet."""
-        return self.margin == NOISE and not self.noise
-
-    def with_noise(self, noise: Mapping[str, float]) -> Guardrails:
-        """Return the guardrails with what trials tell of the noise of each loss."""
-        return replace(self, noise=dict(noise))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +106,25 @@ class Guards:
 
     @classmethod
     def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
-        """Return guardrails on the losses that an objective is over."""
+        """Return guardrails on the losses that an objective is over.
+
+        Raises:
+            ConfigError: A loss of the checkpoint that is compared with is not known.
+        """
         margins = rails.margins(objective.evaluation)
         floors = rails.floors_of(objective.evaluation)
+        fixed = [np.nan] * len(margins)
+        if rails.reference == BASE:
+            known = rails.base or {}
+            for name in margins:
+                if name not in known:
+                    raise ConfigError(
+                        f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is not"
+                        " known; it is measured by the sweep of a run with proxy: {name: continued}"
+                    )
+            fixed = [known[name] for name in margins]
         names = (*margins, *floors)
         columns = tuple(objective.evaluation.index(name) for name in names)
-        base_M = rails.base_losses(objective.evaluation)
-        guarded = columns[: len(margins)]
-        base_G = np.full(len(margins), np.nan) if base_M is None else base_M[list(guarded)]
         return cls(
             names,
             columns,
@@ -143,7 +132,7 @@ class Guards:
             np.array([*margins.values(), *[0.0] * len(floors)]),
             reference_D,
             rails.reference,
-            np.array([*base_G, *floors.values()]),
+            np.array([*fixed, *floors.values()]),
             np.arange(len(names)) >= len(margins),
         )
 
@@ -163,33 +152,29 @@ class Guards:
     def binding(self, excess_G: Array) -> list[str]:
         """Name the active guardrails: `loss of law <= that of natural + 0.01 (constraints...)`."""
         near_G = np.abs(excess_G) <= np.maximum(NEAR * self.margins_G, MIN_MARGIN)
-        return [self._named(place) for place in np.flatnonzero(near_G).tolist()]
+        lines = []
+        for g in np.flatnonzero(near_G).tolist():
+            name, margin, is_loss = self.names[g], self.margins_G[g], self.signs_G[g] > 0
+            sign = "<=" if is_loss else ">="
+            if self.floors_G[g]:
+                lines.append(f"{name} {sign} {self.fixed_G[g]:g} ({FLOORS})")
+                continue
+            beyond = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
+            what = f"loss of {name}" if is_loss else name
+            lines.append(f"{what} {sign} that of {self.reference}{beyond} ({SOURCE})")
+        return lines
 
-    def refusals(self, excess_G: Array, tolerance: float = MISSED) -> list[str]:
+    def refusals(self, excess_G: Array) -> list[str]:
         """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
-            f"{self.names[place]}: predicted to be {self._reached(place, excess_G[place]):.4g};"
-            f" {FLOORS} asks for {self._asked(place)}"
-            if self.floors_G[place]
-            else f"{self.names[place]}: predicted to be"
-            f" {self.margins_G[place] + excess_G[place]:.4g} worse than with {self.reference};"
-            f" {SOURCE} allows {self.margins_G[place]:g}; allow"
-            f" targets: {self._enough(place, excess_G[place])}"
-            for place in np.flatnonzero(excess_G > tolerance).tolist()
+            f"{self.names[g]}: predicted to be {self._reached(g, excess_G)};"
+            f" {FLOORS} asks for {self._limit(g)}"
+            if self.floors_G[g]
+            else f"{self.names[g]}: predicted to be {self.margins_G[g] + excess_G[g]:.4g} worse"
+            f" than with {self.reference}; {SOURCE} allows {self.margins_G[g]:g}; allow"
+            f" targets: {{{self._enough(g, excess_G[g])}}}"
+            for g in np.flatnonzero(excess_G > MISSED).tolist()
         ]
-
-    def only(self, places: Sequence[int]) -> Guards:
-        """Return some of the guardrails."""
-        rows = list(places)
-        return replace(
-            self,
-            names=tuple(self.names[g] for g in rows),
-            columns=tuple(self.columns[g] for g in rows),
-            signs_G=self.signs_G[rows],
-            margins_G=self.margins_G[rows],
-            fixed_G=self.fixed_G[rows],
-            floors_G=self.floors_G[rows],
-        )
 
     def conflict(
         self, excess_G: Array, held_by: Sequence[str], alone: Mapping[int, float] | None = None
@@ -202,44 +187,32 @@ class Guards:
             alone: How far each one is broken, by position, where it alone gives way.
         """
         held = f", within {'; '.join(held_by)}" if held_by else ""
-        low = np.flatnonzero((excess_G > MISSED) & self.floors_G).tolist()
-        if low:
-            asked = [f"{self.names[g]} {self._asked(g)}" for g in low]
-            reached = [f"{self.names[g]} {self._reached(g, excess_G[g]):.4g}" for g in low]
-            return (
-                f"no mixture was found that satisfies {FLOORS} ({', '.join(asked)}): the nearest is"
-                f" predicted to reach {', '.join(reached)}{held}; set floors that trials reach"
-            )
         broken = np.flatnonzero(excess_G > MISSED).tolist()
-        worse_G = self.margins_G + excess_G
-        worse = [f"{self.names[g]} {worse_G[g]:.4g}" for g in broken]
-        allowed = [f"{self.names[g]} {self.margins_G[g]:g}" for g in broken]
-        together = ", ".join(f"{self.names[g]}: {up(float(worse_G[g]))}" for g in broken)
-        needed = [self._enough(g, excess) for g, excess in (alone or {}).items()]
-        allow = ", or ".join(f"targets: {one}" for one in needed or [f"{{{together}}}"])
+        low = [g for g in broken if self.floors_G[g]]
+        if low:
+            floors = ", ".join(f"{self.names[g]} {self._limit(g)}" for g in low)
+            reached = ", ".join(f"{self.names[g]} {self._reached(g, excess_G)}" for g in low)
+            return (
+                f"no mixture was found that satisfies {FLOORS} ({floors}): the nearest is"
+                f" predicted to reach {reached}{held}; set floors that trials reach"
+            )
+        worse = ", ".join(f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken)
+        allowed = ", ".join(f"{self.names[g]} {self.margins_G[g]:g}" for g in broken)
+        ways = [self._enough(g, one) for g, one in (alone or {}).items()]
+        ways = ways or [", ".join(self._enough(g, excess_G[g]) for g in broken)]
         return (
-            f"no mixture was found that satisfies {SOURCE} ({', '.join(allowed)} worse than "
-            f"{self.reference}): the nearest is predicted to be worse by "
-            f"{', '.join(worse)}{held}; allow {allow}, or widen the other limits"
+            f"no mixture was found that satisfies {SOURCE} ({allowed} worse than "
+            f"{self.reference}): the nearest is predicted to be worse by {worse}{held}; allow "
+            f"{', or '.join(f'targets: {{{one}}}' for one in ways)}, or widen the other limits"
         )
 
     def _enough(self, place: int, excess: float) -> str:
         """Write the margin at which one guardrail would be kept."""
-        return f"{{{self.names[place]}: {up(float(self.margins_G[place] + excess))}}}"
+        return f"{self.names[place]}: {up(float(self.margins_G[place] + excess))}"
 
-    def _reached(self, place: int, excess: float) -> float:
-        return float(self.fixed_G[place] + self.signs_G[place] * excess)
+    def _reached(self, place: int, excess_G: Array) -> str:
+        return f"{self.fixed_G[place] + self.signs_G[place] * excess_G[place]:.4g}"
 
-    def _asked(self, place: int) -> str:
+    def _limit(self, place: int) -> str:
         side = "at most" if self.signs_G[place] > 0 else "at least"
         return f"{side} {self.fixed_G[place]:g}"
-
-    def _named(self, place: int) -> str:
-        if self.floors_G[place]:
-            sign = "<=" if self.signs_G[place] > 0 else ">="
-            return f"{self.names[place]} {sign} {self.fixed_G[place]:g} ({FLOORS})"
-        margin = self.margins_G[place]
-        beyond = f" {'+' if self.signs_G[place] > 0 else '-'} {margin:.3g}" if margin else ""
-        sign = "<=" if self.signs_G[place] > 0 else ">="
-        loss = "loss of " if self.signs_G[place] > 0 else ""
-        return f"{loss}{self.names[place]} {sign} that of {self.reference}{beyond} ({SOURCE})"

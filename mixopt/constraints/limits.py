@@ -1,4 +1,4 @@
-"""Limits on mixtures: linear ones of domains and groups, fixed ratios, and convex ones.
+"""Limits on mixtures: of domains and groups, fixed ratios, and a radius around a mixture.
 
 A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that a message can say
 the setting at which a weight would be allowed. Numbers in messages are rounded to the safe side.
@@ -13,18 +13,18 @@ Shapes: N mixtures, D domains, R rows.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import ClassVar, Literal
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.mixture import Mixture, total_variation
-from mixopt.system import Array, BoolArray
+from mixopt.system import Array, short_count
 
 
 @dataclass(frozen=True)
@@ -95,37 +95,25 @@ class LinearLimit:
         share = self.share(weights)
         if self.sign * (share - self.value) <= tolerance:
             return None
-        kind = "domain" if self.group is None else "group"
-        return f"{kind} {self.group or self.domains[0]!r}: {self.refusal(share)}"
-
-    def refusal(self, share: float) -> str:
-        """Say why a share is not allowed, and how to fix it."""
-        what = "weight" if self.group is None else "share"
+        kind, what = ("domain", "weight") if self.group is None else ("group", "share")
+        who = f"{kind} {self.group or self.domains[0]!r}: a {what} of {share:.4g}"
+        if self.target_tokens and not self.inventory:
+            return f"{who} needs training tokens, and the domain has none. Set it to 0."
+        side, bound = ("below", "minimum") if self.is_floor else ("above", "maximum")
+        why = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
         if self.target_tokens:
-            if not self.inventory:
-                return (
-                    f"a weight of {share:.4g} needs training tokens, and the domain has none. Set"
-                    " it to 0."
-                )
-            epochs = share * self.target_tokens / self.inventory
             why = (
-                f"of {token_text(self.target_tokens)} tokens needs {epochs:.3g} epochs of its"
-                f" {token_text(self.inventory)} tokens; {self.source} is {self.setting:g}"
+                f"of {short_count(self.target_tokens)} tokens needs"
+                f" {share * self.target_tokens / self.inventory:.3g} epochs of its"
+                f" {short_count(self.inventory)} tokens; {self.source} is {self.setting:g}"
             )
-        else:
-            side = "below" if self.is_floor else "above"
-            bound = "minimum" if self.is_floor else "maximum"
-            why = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
-        return f"a {what} of {share:.4g} {why}. {self._fix(share)}"
-
-    def _fix(self, share: float) -> str:
+        move = f"Lower it to <= {down(self.value)}"
+        allow = f"{down(share) if self.is_floor else up(share)} in {self.source}"
         if self.is_floor:
-            move, allow = f"Raise it to >= {up(self.value, 4)}", down(share)
-        else:
-            move, allow = f"Lower it to <= {down(self.value)}", up(share)
-        if self.rate:
-            return f"{move}, or allow {inside_section(self.source)}: {up(share / self.rate)}."
-        return f"{move}, or allow {allow} in {self.source}."
+            move = f"Raise it to >= {up(self.value, 4)}"
+        elif self.rate:
+            allow = f"{self._field}: {up(share / self.rate)}"
+        return f"{who} {why}. {move}, or allow {allow}."
 
     def hint(self, change: float) -> str:
         """Say the change of its setting that is enough.
@@ -143,11 +131,16 @@ class LinearLimit:
         if not self.rate:
             return f"raise the maximum of {name} to {up(self.value + change)}{where}"
         setting = change * (self.setting or 1.0)
-        hint = f"allow {inside_section(self.source)}: {up(setting)}"
+        hint = f"allow {self._field}: {up(setting)}"
         if not self.target_tokens or not setting:
             return hint
         run = self.target_tokens * (self.setting or 0.0) / setting
-        return f"{hint} (or a run of {token_text(float(down(run, 3)))} tokens)"
+        return f"{hint} (or a run of {short_count(float(down(run, 3)))} tokens)"
+
+    @property
+    def _field(self) -> str:
+        """The source without its section: `max_epochs` of `constraints.max_epochs`."""
+        return self.source.partition(".")[2]
 
 
 def cap(
@@ -160,39 +153,6 @@ def cap(
 def floor(domain: str, value: float, source: str, *, setting: float | None = None) -> LinearLimit:
     """Return the least that a domain may have."""
     return LinearLimit((domain,), value, source, is_floor=True, setting=setting)
-
-
-def epoch_cap(
-    domain: str,
-    inventory: int,
-    max_epochs: float,
-    target_tokens: int,
-    source: str = "constraints.max_epochs",
-) -> LinearLimit:
-    """Return the largest weight at which `domain` is repeated at most `max_epochs` times."""
-    rate = inventory / target_tokens
-    return LinearLimit(
-        (domain,),
-        min(max_epochs * rate, 1.0),
-        source,
-        setting=max_epochs,
-        rate=rate if inventory else 0.0,
-        inventory=inventory,
-        target_tokens=target_tokens,
-    )
-
-
-def inside_section(source: str) -> str:
-    """Return a dotted field without its section: `max_epochs` of `constraints.max_epochs`."""
-    return source.partition(".")[2]
-
-
-def token_text(count: float) -> str:
-    """Write a number of tokens for reading: 25B, 0.98B, 410M, 1.2k."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= 0.9 * size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"
 
 
 def up(value: float, digits: int = 3) -> str:
@@ -254,96 +214,67 @@ class Proportions:
         return None
 
 
-NEAR = 2e-3  # share of the size within which a mixture counts as held by a convex limit
+NEAR = 2e-3  # share of the size within which a mixture counts as held by a radius
 MISSED = 1e-6  # share of the size by which the least value may be missed
 MIN_WEIGHT = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
-
-
-class ConvexLimit(ABC):
-    """A convex function of the mixture that may not exceed a size.
-
-    Attributes:
-        size: The most that it may be.
-        source: The field that it comes from.
-        center_D: A mixture at which it is least, shape (D,).
-        is_variation: Whether it is the total variation from `center_D`, which has kinks: solvers
-            make it linear.
-    """
-
-    size: float
-    source: ClassVar[str]
-    center_D: Array
-    is_variation: bool = False
-
-    @property
-    @abstractmethod
-    def text(self) -> str:
-        """The limit in short."""
-
-    @abstractmethod
-    def value(self, weights_ND: ArrayLike) -> Array:
-        """Return the function of each mixture, shape (N,)."""
-
-    @abstractmethod
-    def slope(self, weights_D: Array) -> Array:
-        """Return its gradient at a mixture, shape (D,); of a smooth one."""
-
-    @abstractmethod
-    def allow(self, value: float) -> str:
-        """Write the setting at which a value would be allowed."""
-
-    @abstractmethod
-    def refusal(self, value: float) -> str:
-        """Say why a value is not allowed, and how to fix it."""
-
-    @property
-    def possible_D(self) -> BoolArray | None:
-        """The domains that may have any weight at all; None for all."""
-        return None
-
-    def allows(self, value: float) -> bool:
-        """Tell whether a least value is within the size, to the accuracy of finding it."""
-        return bool(value <= self.size * (1.0 + MISSED) + MISSED**1.5)
-
-    def violation(self, weights_D: Array, tolerance: float) -> str | None:
-        """Say why a mixture is not allowed; None where it is."""
-        value = float(self.value(weights_D[None])[0])
-        return None if value <= self.size + tolerance else self.refusal(value)
-
-    def binds(self, weights_D: Array) -> bool:
-        """Tell whether it is an active constraint of a mixture."""
-        return abs(float(self.value(weights_D[None])[0]) - self.size) <= NEAR * self.size
-
-
-Distance = Literal["kl", "tv"]
 WORDS = {"kl": "KL divergence", "tv": "total variation"}
 
 
 @dataclass(frozen=True)
-class Radius(ConvexLimit):
-    """The largest allowed distance of a mixture from a reference."""
+class Radius:
+    """The largest allowed distance of a mixture from a reference, a convex function of it.
 
-    source = "constraints.radius"
+    A least entropy is one: log D less the divergence from uniform.
+
+    Attributes:
+        reference: The mixture.
+        name: What messages call it.
+        kind: The divergence, or total variation, which has kinks: solvers make it linear.
+        size: The most that the distance may be.
+        is_entropy: Whether it was set as a least entropy.
+    """
 
     reference: Mixture
     name: str
-    kind: Distance
+    kind: Literal["kl", "tv"]
     size: float
-    center_D: Array = field(init=False, repr=False, compare=False)
+    is_entropy: bool = False
 
-    def __post_init__(self) -> None:
-        center_D = self.reference.array
-        center_D.flags.writeable = False
-        object.__setattr__(self, "center_D", center_D)
+    @classmethod
+    def of_entropy(cls, domains: Sequence[str], least: float) -> Radius:
+        """Return the limit of a least entropy in nats.
+
+        Raises:
+            ConfigError: Not even the uniform mixture has as much.
+        """
+        most = math.log(len(domains))
+        if least >= most:
+            raise ConfigError(
+                f"constraints.min_entropy: {least:g} is not below {most:.4g}, the entropy"
+                f" of {len(domains)} equal shares"
+            )
+        return cls(Mixture.uniform(domains), "uniform", "kl", most - least, is_entropy=True)
+
+    @cached_property
+    def center_D(self) -> Array:
+        """The weights of the reference, shape (D,)."""
+        return self.reference.array
 
     @property
-    def is_variation(self) -> bool:  # type: ignore[override]
-        """Whether it is the total variation from the reference."""
-        return self.kind == "tv"
+    def source(self) -> str:
+        """The field that it comes from."""
+        return f"constraints.{'min_entropy' if self.is_entropy else 'radius'}"
+
+    @property
+    def setting(self) -> float:
+        """What the field is set to: the most distance, or the least entropy in nats."""
+        return self._as_set(self.size)
 
     @property
     def text(self) -> str:
         """The limit in short."""
+        if self.is_entropy:
+            return f"entropy >= {self.setting:.3g}"
         return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
 
     def value(self, weights_ND: ArrayLike) -> Array:
@@ -363,67 +294,51 @@ class Radius(ConvexLimit):
         slope_D = np.log(np.maximum(weights_D, MIN_WEIGHT) / self._safe_D) + 1.0
         return np.where(self.center_D > 0, slope_D, 0.0)
 
-    def allow(self, value: float) -> str:
-        """Write the setting at which a distance would be allowed."""
-        return f"radius.{self.kind}: {up(value)}"
+    def within(self, upper_D: Array) -> Array:
+        """Return the most of each domain: what the reference lacks stays out of a divergence."""
+        return np.where(self.center_D > 0, upper_D, 0.0) if self.kind == "kl" else upper_D
 
-    def refusal(self, value: float) -> str:
-        """Say why a distance is not allowed, and how to fix it."""
+    def allows(self, weights_D: Array) -> bool:
+        """Tell whether a nearest mixture is within the size, to the accuracy of finding it."""
+        return self._of(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5
+
+    def binds(self, weights_D: Array) -> bool:
+        """Tell whether it is an active constraint of a mixture."""
+        return abs(self._of(weights_D) - self.size) <= NEAR * self.size
+
+    def enough(self, weights_D: Array) -> str:
+        """Write the setting that allows a mixture."""
+        return self._allow(self._of(weights_D))
+
+    def violation(self, weights_D: Array, tolerance: float) -> str | None:
+        """Say why a mixture is not allowed, and how to fix it; None where it is."""
+        value = self._of(weights_D)
+        if value <= self.size + tolerance:
+            return None
+        if self.is_entropy:
+            entropy = self._as_set(value)
+            return (
+                f"the mixture's entropy is {entropy:.4g} ({math.exp(entropy):.3g} effective"
+                f" domains); {self.source} is {self.setting:g}. Spread it more evenly, or allow"
+                f" {self._allow(value)}."
+            )
         allow = f", or allow {self.kind}: {up(value)}" if np.isfinite(value) else ""
         return (
             f"the mixture is {value:.4g} ({WORDS[self.kind]}) from {self.name}; "
             f"{self.source}.{self.kind} is {self.size:g}. Move it closer{allow}."
         )
 
-    @property
-    def possible_D(self) -> BoolArray | None:
-        """What the reference lacks stays out of a divergence."""
-        return self.center_D > 0 if self.kind == "kl" else None
+    def _of(self, weights_D: Array) -> float:
+        return float(self.value(weights_D[None])[0])
+
+    def _as_set(self, value: float) -> float:
+        return math.log(len(self.center_D)) - value if self.is_entropy else value
+
+    def _allow(self, value: float) -> str:
+        if self.is_entropy:
+            return f"min_entropy: {down(max(self._as_set(value), 0.0), 3)}"
+        return f"radius.{self.kind}: {up(value)}"
 
     @property
     def _safe_D(self) -> Array:
         return np.where(self.center_D > 0, self.center_D, 1.0)
-
-
-class MinEntropy(Radius):
-    """The least entropy of a mixture of D domains: log D less its divergence from uniform."""
-
-    source = "constraints.min_entropy"
-
-    @classmethod
-    def of(cls, domains: Sequence[str], least: float) -> MinEntropy:
-        """Return the limit of a least entropy in nats.
-
-        Raises:
-            ConfigError: Not even the uniform mixture has as much.
-        """
-        room = math.log(len(domains)) - least
-        if room <= 0:
-            raise ConfigError(
-                f"{cls.source}: {least:g} is not below {math.log(len(domains)):.4g}, the entropy"
-                f" of {len(domains)} equal shares"
-            )
-        return cls(Mixture.uniform(domains), "uniform", "kl", room)
-
-    @property
-    def least(self) -> float:
-        """The least entropy, in nats."""
-        return math.log(len(self.center_D)) - self.size
-
-    @property
-    def text(self) -> str:
-        """The limit in short."""
-        return f"entropy >= {self.least:.3g}"
-
-    def allow(self, value: float) -> str:
-        """Write the setting at which a divergence from uniform would be allowed."""
-        return f"min_entropy: {down(max(math.log(len(self.center_D)) - value, 0.0), 3)}"
-
-    def refusal(self, value: float) -> str:
-        """Say why a divergence from uniform is not allowed, and how to fix it."""
-        entropy = math.log(len(self.center_D)) - value
-        return (
-            f"the mixture's entropy is {entropy:.4g} ({math.exp(entropy):.3g} effective domains);"
-            f" {self.source} is {self.least:g}. Spread it more evenly, or allow"
-            f" {self.allow(value)}."
-        )

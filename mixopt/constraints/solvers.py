@@ -1,11 +1,12 @@
-"""Programs over mixtures: the lowest point, the deepest in convex limits, the least change.
+"""Programs over mixtures: the lowest point, the deepest in radii, the least change.
 
 All are over weights within bounds that add up to 1 and meet rows of `row . w <= most`. They are
 linear programs, solved to a vertex by HiGHS, also with total variation, which is linear once how
-far each weight is from its reference has a variable of its own. With smooth convex limits they are
-convex, and sequential quadratic programming finds their one minimum.
+far each weight is from its reference has a variable of its own. With a divergence they are convex,
+and sequential quadratic programming finds their one minimum.
 
-Shapes: D domains, R rows, X variables: the weights, then those that the caller adds; P values.
+Shapes: D domains, R rows, X variables: the weights, then those that the caller adds, then those
+that make total variation linear; P values.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.constraints.limits import ConvexLimit
+from mixopt.constraints.limits import Radius
 from mixopt.system import Array
 
 TOLERANCE = 1e-9
 FINE = 1e-12
-MAX_CHANGE = 2.0**40  # a change beyond which none is looked for
-HALVINGS = 30
 STEPS = 300  # of a descent
+MAX_CHANGE = 1e12  # beyond which a change is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,62 +59,78 @@ class LinearConstraints:
         solved = self._solve(np.append(cost_D, 0.0))
         return None if solved is None else solved[0]
 
-    def deepest(self, convex: Sequence[ConvexLimit]) -> Array | None:
-        """Return a mixture that is as far as possible within convex limits, or as little beyond."""
-        points = [point for one in convex if (point := self._least(one)) is not None]
-        if len(points) < len(convex):
+    def deepest(self, radii: Sequence[Radius]) -> Array | None:
+        """Return a mixture that is as far as possible within radii, or as little beyond."""
+        held = replace(self, gives_R=None)
+        points = [point for one in radii if (point := held._nearest_to(one)) is not None]
+        if len(points) < len(radii):
             return None
         if len(points) == 1:
             return points[0]
-        domains = len(points[0])
         start_D = np.mean(points, axis=0)
-        level = max(float(one.value(start_D[None])[0]) - one.size for one in convex)
-        top = DifferentiableFunction(
-            lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:]
-        )
-        start_X = np.append(start_D, level if np.isfinite(level) else 1.0)
-        end_X = minimize_slsqp(top, start_X, self, convex, accuracy=FINE, level=domains)
-        return self._inside(end_X[:domains], start_D)
+        beyond = max(float(one.value(start_D[None])[0]) - one.size for one in radii)
+        start_X = np.append(start_D, beyond if np.isfinite(beyond) else 1.0)
+        return held._inside(held._least_last(start_X, radii, giving=True), start_D)
 
-    def least_change(self, convex: Sequence[ConvexLimit] = ()) -> float | None:
+    def least_change(self, radii: Sequence[Radius] = ()) -> float | None:
         """Return the least change, >= 0, at which a mixture meets everything; None for none."""
-        if not convex or (len(convex) == 1 and convex[0].is_variation):
-            one = convex[0] if convex else None
-            solved = self._solve(self._change, one, None if one is None else one.size)
+        kinked = [one for one in radii if one.kind == "tv"]
+        solved = self._solve(self._last, kinked)
+        if solved is None or len(kinked) == len(radii):
             return None if solved is None else solved[1]
-        first = self.least_change()
-        return None if first is None else self._least_change_within(convex, first)
+        within = replace(self, upper_D=_within(self.upper_D, radii))
+        end_X = within._least_last(np.append(*solved), radii)
+        end_D, change = np.clip(end_X[:-1], 0.0, within.upper_D), float(end_X[-1])
+        if not change < MAX_CHANGE or within._missed(end_D, change) > MISSED:
+            return None
+        return max(change, 0.0) if all(one.allows(end_D) for one in radii) else None
 
-    def changed(self, change: float) -> LinearConstraints:
-        """Return the rows after a change."""
-        gives_R = np.zeros_like(self.most_R) if self.gives_R is None else self.gives_R
-        return replace(self, most_R=self.most_R + change * gives_R, gives_R=None)
-
-    def nearest(self, point_D: Array, start_D: Array, convex: Sequence[ConvexLimit]) -> Array:
+    def nearest(self, point_D: Array, start_D: Array, radii: Sequence[Radius]) -> Array:
         """Return the mixture nearest to a point, from one that is allowed; shape (D,)."""
         half = DifferentiableFunction(
             lambda w: 0.5 * ((w - point_D) ** 2).sum(keepdims=True), lambda w: (w - point_D)[None]
         )
-        return minimize_slsqp(half, start_D, self, convex, accuracy=FINE)
+        return minimize_slsqp(half, start_D, self, radii, accuracy=FINE)
+
+    def over(
+        self, further: int, kinked: Sequence[Radius], *, giving: bool = False
+    ) -> tuple[Array, Array]:
+        """Return all rows over weights, further variables and distances u, and their bounds.
+
+        A total variation is u >= w - reference, u >= reference - w and sum u <= 2 size, which
+        gives way with the first further variable where radii are `giving`.
+        """
+        domains = len(self.lower_D)
+        own = np.zeros((len(self.rows_RD), further))
+        if self.gives_R is not None and further:
+            own[:, 0] = -self.gives_R
+        rows, most = [np.hstack([self.rows_RD, own])], [self.most_R]
+        for one in kinked:
+            near = np.zeros((2 * domains + 1, domains + further))
+            near[:domains, :domains], near[domains:-1, :domains] = np.eye(domains), -np.eye(domains)
+            near[-1, domains : domains + giving] = -2.0
+            rows.append(near)
+            most += [one.center_D, -one.center_D, np.array([2.0 * one.size])]
+        away = np.zeros((sum(map(len, rows)), domains * len(kinked)))
+        for place in range(len(kinked)):
+            at, column = len(self.rows_RD) + place * (2 * domains + 1), place * domains
+            own_u = away[at : at + 2 * domains + 1, column : column + domains]
+            own_u[:domains], own_u[domains:-1], own_u[-1] = -np.eye(domains), -np.eye(domains), 1.0
+        return np.hstack([np.vstack(rows), away]), np.concatenate(most)
 
     @property
-    def _change(self) -> Array:
-        """The cost that is the change alone, shape (D + 1,)."""
+    def _last(self) -> Array:
+        """The cost that is the last variable alone, shape (D + 1,)."""
         return np.append(np.zeros(len(self.lower_D)), 1.0)
 
     def _solve(
-        self, cost: Array, variation: ConvexLimit | None = None, size: float | None = None
+        self, cost: Array, kinked: Sequence[Radius] = (), *, giving: bool = False
     ) -> tuple[Array, float] | None:
-        """Minimise a cost of weights and change; without a size, the change is the variation's."""
+        """Minimise a cost of weights and change by linear programming."""
         from scipy.optimize import linprog
 
         domains = len(self.lower_D)
-        gives_R = np.zeros_like(self.most_R) if self.gives_R is None else self.gives_R
-        rows, most = np.column_stack([self.rows_RD, -gives_R]), self.most_R
-        if variation is not None:
-            away, limits = _variation_rows(variation, size)
-            rows = np.vstack([np.pad(rows, ((0, 0), (0, domains))), away])
-            most = np.concatenate([most, limits])
+        rows, most = self.over(1, kinked, giving=giving)
         further = rows.shape[1] - domains
         found = linprog(
             np.pad(cost, (0, rows.shape[1] - len(cost))),
@@ -128,72 +144,58 @@ class LinearConstraints:
         )
         return (found.x[:domains], float(found.x[domains])) if found.status == 0 else None
 
-    def _least(self, limit: ConvexLimit) -> Array | None:
-        """Return the mixture with the least value of a convex limit."""
-        if limit.is_variation:
-            within = replace(self, gives_R=None)._solve(self._change, limit)
-            return None if within is None else within[0]
-        possible_D = limit.possible_D
-        inside = self
-        if possible_D is not None:
-            inside = replace(self, upper_D=np.where(possible_D, self.upper_D, 0.0))
-        start_D = inside.lowest(-limit.center_D)
+    def _least_last(
+        self, start_X: Array, radii: Sequence[Radius], *, giving: bool = False
+    ) -> Array:
+        """Minimise the variable after the weights, with which rows or radii give way."""
+        last = DifferentiableFunction(lambda x: x[-1:], lambda _: self._last[None])
+        return minimize_slsqp(last, start_X, self, radii, accuracy=FINE, giving=giving)
+
+    def _nearest_to(self, radius: Radius) -> Array | None:
+        """Return the mixture that is the least away from the reference of a radius."""
+        if radius.kind == "tv":
+            solved = self._solve(self._last, [replace(radius, size=0.0)], giving=True)
+            return None if solved is None else solved[0]
+        inside = replace(self, upper_D=radius.within(self.upper_D))
+        start_D = inside.lowest(-radius.center_D)
         if start_D is None:
             return None
         value = DifferentiableFunction(
-            lambda w: limit.value(np.clip(w, 0.0, inside.upper_D)[None]),
-            lambda w: limit.slope(w)[None],
+            lambda w: radius.value(np.clip(w, 0.0, inside.upper_D)[None]),
+            lambda w: radius.slope(w)[None],
         )
         return inside._inside(minimize_slsqp(value, start_D, inside, accuracy=FINE), start_D)
 
-    def _inside(self, end_D: Array, start_D: Array) -> Array:
+    def _inside(self, end_X: Array, start_D: Array) -> Array:
         """Return where a descent ended, or its start where that is not allowed."""
-        near_D = np.clip(end_D, self.lower_D, self.upper_D)
-        over = (self.rows_RD @ near_D - self.most_R).max(initial=0.0)
-        return near_D if over <= 1e-8 and abs(near_D.sum() - 1.0) <= 1e-8 else start_D
+        near_D = np.clip(end_X[: len(start_D)], self.lower_D, self.upper_D)
+        return near_D if self._missed(near_D) <= MISSED else start_D
 
-    def _least_change_within(self, convex: Sequence[ConvexLimit], first: float) -> float | None:
-        """Halve the interval in which the deepest mixture comes within the convex limits."""
-
-        def enough(change: float) -> bool:
-            found = self.changed(change).deepest(convex)
-            return found is not None and all(
-                float(one.value(found[None])[0]) <= one.size for one in convex
-            )
-
-        if enough(first):
-            return first
-        low, high = first, first + 1e-3
-        while not enough(high):
-            low, high = high, 2 * high
-            if high > MAX_CHANGE:
-                return None
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
-        return high
+    def _missed(self, weights_D: Array, change: float = 0.0) -> float:
+        """Return by how much weights miss the rows and the sum of 1 at most."""
+        gives_R = 0.0 if self.gives_R is None else self.gives_R
+        over_R = self.rows_RD @ weights_D - self.most_R - change * gives_R
+        return max(float(over_R.max(initial=0.0)), abs(float(weights_D.sum()) - 1.0))
 
 
-def _variation_rows(limit: ConvexLimit, size: float | None) -> tuple[Array, Array]:
-    """Return rows over (w, change, u) and their bounds: |w - reference| <= u, sum u <= 2 size."""
-    reference_D = limit.center_D
-    domains = len(reference_D)
-    eye_DD, none_D1 = np.eye(domains), np.zeros((domains, 1))
-    total = np.concatenate([np.zeros(domains), [-2.0 if size is None else 0.0], np.ones(domains)])
-    above, below = (np.hstack([sign * eye_DD, none_D1, -eye_DD]) for sign in (1.0, -1.0))
-    limits = np.concatenate([reference_D, -reference_D, [2.0 * (size or 0.0)]])
-    return np.vstack([above, below, total]), limits
+MISSED = 1e-8  # by which a descent may miss a row
+
+
+def _within(upper_D: Array, radii: Sequence[Radius]) -> Array:
+    for one in radii:
+        upper_D = one.within(upper_D)
+    return upper_D
 
 
 def minimize_slsqp(
     cost: DifferentiableFunction,
     start_X: Array,
     rows: LinearConstraints,
-    convex: Sequence[ConvexLimit] = (),
+    radii: Sequence[Radius] = (),
     positive: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = 1e-10,
-    level: int | None = None,
+    giving: bool = False,
 ) -> Array:
     """Return where the descent ends, shape (X,).
 
@@ -201,17 +203,22 @@ def minimize_slsqp(
         cost: What is minimised.
         start_X: The weights, then further variables.
         rows: What the weights meet.
-        convex: Further limits on them.
+        radii: Further limits on them.
         positive: Functions that are to be >= 0.
         accuracy: Change of the cost at which it ends.
-        level: Position of a variable that may go beyond each convex limit's size.
+        giving: Whether radii give way with the first further variable.
     """
     from scipy.optimize import minimize
 
     own, domains = len(start_X), len(rows.lower_D)
-    kinked = [one for one in convex if one.is_variation]
+    kinked = [one for one in radii if one.kind == "tv"]
     apart = [np.abs(start_X[:domains] - one.center_D) for one in kinked]
     free: list[tuple[float | None, float | None]] = [(None, None)] * (own - domains)
+    rows_RX, most_R = rows.over(own - domains, kinked, giving=giving)
+    ties_ED, values_E = (np.ones((1, domains)), np.ones(1)) if rows.ties is None else rows.ties
+    met = DifferentiableFunction(lambda x: most_R - rows_RX @ x, lambda _: -rows_RX)
+    tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
+    smooth = [_room(one, domains, giving=giving) for one in radii if one.kind == "kl"]
     found = minimize(
         lambda x: float(cost.values(x[:own])[0]),
         np.concatenate([start_X, *apart]),
@@ -222,10 +229,10 @@ def minimize_slsqp(
             *[(0.0, 1.0)] * (domains * len(kinked)),
         ],
         constraints=[
-            *(_condition("ineq", _of_first(one, own)) for one in positive),
-            *_linear_conditions(rows),
-            *(_smooth(one, domains, level) for one in convex if not one.is_variation),
-            *(_lifted(one, own + domains * k, domains, level) for k, one in enumerate(kinked)),
+            *(_condition("ineq", one, own) for one in positive),
+            *([_condition("eq", tied, domains)] if len(values_E) else []),
+            *([_condition("ineq", met, rows_RX.shape[1])] if len(most_R) else []),
+            *(_condition("ineq", one, own) for one in smooth),
         ],
         method="SLSQP",
         options={"maxiter": STEPS, "ftol": accuracy},
@@ -234,62 +241,25 @@ def minimize_slsqp(
     return end_X if np.isfinite(end_X).all() else start_X
 
 
-def _linear_conditions(rows: LinearConstraints) -> list[dict[str, Any]]:
-    domains = len(rows.lower_D)
-    ties_ED, values_E = (np.ones((1, domains)), np.ones(1)) if rows.ties is None else rows.ties
-    tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
-    met = DifferentiableFunction(
-        lambda x: rows.most_R - rows.rows_RD @ x[:domains], lambda _: -rows.rows_RD
-    )
-    conditions = [_condition("eq", tied)] if len(values_E) else []
-    return [*conditions, _condition("ineq", met)] if len(rows.most_R) else conditions
-
-
-def _of_first(smooth: DifferentiableFunction, own: int) -> DifferentiableFunction:
-    """Return a function of the variables before those that make total variation linear."""
-    return DifferentiableFunction(
-        lambda x: smooth.values(x[:own]), lambda x: smooth.slopes(x[:own])
-    )
-
-
-def _condition(kind: str, smooth: DifferentiableFunction) -> dict[str, Any]:
-    """Return a condition of SLSQP; slopes are 0 for the variables that they do not mention."""
+def _condition(kind: str, smooth: DifferentiableFunction, first: int) -> dict[str, Any]:
+    """Return a condition of SLSQP on the first variables; the slopes of all others are 0."""
 
     def slopes(x: Array) -> Array:
-        known = smooth.slopes(x)
+        known = smooth.slopes(x[:first])
         return np.pad(known, ((0, 0), (0, len(x) - known.shape[1])))
 
-    return {"type": kind, "fun": smooth.values, "jac": slopes}
+    return {"type": kind, "fun": lambda x: smooth.values(x[:first]), "jac": slopes}
 
 
-def _smooth(limit: ConvexLimit, domains: int, level: int | None) -> dict[str, Any]:
+def _room(radius: Radius, domains: int, *, giving: bool) -> DifferentiableFunction:
+    """Return how far weights are within a divergence."""
+
     def values(x: Array) -> Array:
-        beyond = 0.0 if level is None else x[level]
-        return limit.size + beyond - limit.value(x[None, :domains])
+        beyond = x[domains] if giving else 0.0
+        return radius.size + beyond - radius.value(x[None, :domains])
 
     def slopes(x: Array) -> Array:
-        own = np.zeros((1, len(x)))
-        own[0, :domains] = -limit.slope(x[:domains])
-        if level is not None:
-            own[0, level] = 1.0
-        return own
+        own = -radius.slope(x[:domains])
+        return np.append(own, 1.0)[None] if giving else own[None]
 
-    return _condition("ineq", DifferentiableFunction(values, slopes))
-
-
-def _lifted(limit: ConvexLimit, first: int, domains: int, level: int | None) -> dict[str, Any]:
-    """Return the rows u >= w - reference, u >= reference - w and sum u <= 2 size."""
-    last = first + domains
-    slopes = np.zeros((2 * domains + 1, last))
-    slopes[:domains, :domains], slopes[domains:-1, :domains] = -np.eye(domains), np.eye(domains)
-    slopes[:domains, first:] = slopes[domains:-1, first:] = np.eye(domains)
-    slopes[-1, first:] = -1.0
-    if level is not None:
-        slopes[-1, level] = 2.0
-
-    def values(x: Array) -> Array:
-        away_D, apart_D = x[:domains] - limit.center_D, x[first:last]
-        most = 2.0 * (limit.size + (0.0 if level is None else x[level]))
-        return np.concatenate([apart_D - away_D, apart_D + away_D, [most - apart_D.sum()]])
-
-    return _condition("ineq", DifferentiableFunction(values, lambda _: slopes))
+    return DifferentiableFunction(values, slopes)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.constraints import MISSED, Guards, floor
+from mixopt.constraints import MISSED, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, ResampledFits, aimed, replicate_spread
 from mixopt.mixture import Mixture, total_variation
@@ -35,7 +35,7 @@ from mixopt.proposals.proposal import (
     prediction_warnings,
     proposal_warnings,
 )
-from mixopt.proposals.request import EXPERTS, ProposalRequest
+from mixopt.proposals.request import EXPERTS, NEAR, ProposalRequest
 from mixopt.proposals.search import (
     Problem,
     SearchResult,
@@ -153,6 +153,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
     losses = fit.predict(mixture, objective)
     value, high = losses.objective_N[0], losses.objective_high_N[0]
     ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
+    observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
     return Proposal(
         mixture=mixture,
         natural=compared["natural"],
@@ -161,7 +162,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
         predicted_objective=Interval.around(value, high - value),
         gains=predicted_gains(fit, objective, mixture, compared),
         best_trial=request.best_trial[0],
-        best_observed=round(float(_observed_values(request).min()), 6),
+        best_observed=round(float(observed_N.min()), 6),
         losses={
             name: Interval.around(loss, high - loss)
             for name, (loss, high) in zip(fit.targets, ends, strict=True)
@@ -185,32 +186,26 @@ def predicted_gains(
     return gains
 
 
-def unmeasured(domains: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the domains without a loss; none where the losses are not of domains at all."""
-    if not set(domains) & set(targets):
-        return ()
-    return tuple(name for name in domains if name not in targets)
-
-
 def keeping_unmeasured(
     constraints: Constraints, natural: Mixture, targets: Sequence[str], share: float
 ) -> tuple[Constraints, tuple[str, ...]]:
-    """Return the constraints with a floor under each unmeasured domain, and their names."""
-    most = dict(zip(constraints.domains, constraints.upper_D.tolist(), strict=True))
-    names = unmeasured(constraints.domains, targets) if share > 0 else ()
-    floors = [floor(n, min(share * natural[n], most[n]), KEEP_SOURCE, setting=share) for n in names]
-    floors = [one for one in floors if one.value > 0]
-    if not floors:
+    """Return the constraints with a floor under each unmeasured domain, and their names.
+
+    Where losses are not of domains at all, none is unmeasured.
+    """
+    domains = constraints.domains
+    if not set(domains) & set(targets):
         return constraints, ()
+    floors = [
+        floor(name, min(share * natural[name], most), KEEP_SOURCE, setting=share)
+        for name, most in zip(domains, constraints.upper_D.tolist(), strict=True)
+        if name not in targets
+    ]
+    floors = [one for one in floors if one.value > 0]
     try:
         return constraints.with_limits(floors), tuple(one.domains[0] for one in floors)
     except InfeasibleError:
         return constraints, ()
-
-
-def _observed_values(request: ProposalRequest) -> Array:
-    fit, objective = request.fit, request.objective
-    return fit.carried_values(fit.trials.losses(objective.unit), objective)
 
 
 def epochs_of(
@@ -281,21 +276,17 @@ def _check_guardrails(
 
 
 def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
-    held = [] if problem.avoided is None else problem.avoided.binding(mixture.array)
-    if problem.guards is None:
-        return held
-    return [*problem.guards.binding(problem.excess(mixture.array[None])[0]), *held]
+    held = []
+    if problem.guards is not None:
+        held = problem.guards.binding(problem.excess(mixture.array[None])[0])
+    if problem.avoided is not None and problem.avoided.excess(mixture.array[None])[0] >= -NEAR:
+        held.append(f"a trial whose experts collapsed is as near as any other ({EXPERTS})")
+    return held
 
 
 def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
-    """Return a mixture that is the same when it is written and read: rescaling changes nothing."""
-    mixture = Mixture.from_array(domains, np.where(weights_D < NOTHING, 0.0, weights_D))
-    for _ in range(8):
-        again = Mixture(dict(mixture))
-        if again == mixture:
-            break
-        mixture = again
-    return mixture
+    """Return a mixture in which what rounding leaves of 0 is 0."""
+    return Mixture.from_array(domains, np.where(weights_D < NOTHING, 0.0, weights_D))
 
 
 EDITED = (
@@ -370,7 +361,10 @@ def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
     found = predict_own_mixture(request, mixture.over(domains))
     mixture = found.mixture
     guards = request.guards(request.objective)
-    guarded = [] if guards is None else _broken_guards(fit, guards, mixture)
+    guarded = []
+    if guards is not None:
+        compared_G = guards.compared(lambda one_ND: fit.predict(one_ND).losses_NM)
+        guarded = guards.refusals(guards.excess(fit.predict(mixture).losses_NM, compared_G)[0])
     forecast = replace(
         found,
         warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
@@ -380,16 +374,6 @@ def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
     limits = request.constraints
     broken = (*limits.violations(mixture), *guarded)
     return Forecast(forecast, limits.in_force, broken, costs, tuple(fit.objective.items))
-
-
-def _broken_guards(fit: Fit, guards: Guards, mixture: Mixture) -> list[str]:
-    """Say by how much each guardrail is broken that the mixture breaks."""
-
-    def predicted(weights_ND: Array) -> Array:
-        return fit.predict(weights_ND).losses_NM
-
-    excess_NG = guards.excess(predicted(mixture.array[None]), guards.compared(predicted))
-    return guards.refusals(excess_NG[0], MISSED)
 
 
 def predicted_costs(

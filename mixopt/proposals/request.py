@@ -23,7 +23,7 @@ from mixopt.config import (
     read_inventory,
     token_count,
 )
-from mixopt.constraints import Constraints, Guards
+from mixopt.constraints import NOISE, Constraints, Guards
 from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
@@ -76,12 +76,6 @@ class Avoided:
         to_others_N = pairwise_total_variation(weights_ND, self.others_KD).min(axis=1)
         excess_N: Array = to_others_N - to_collapsed_N
         return excess_N
-
-    def binding(self, weights_D: Array) -> list[str]:
-        """Name the guardrail where it holds a mixture."""
-        if self.excess(weights_D[None])[0] < -NEAR:
-            return []
-        return [f"a trial whose experts collapsed is as near as any other ({EXPERTS})"]
 
 
 ConstraintsLike = Constraints | ConstraintsConfig | Mapping[str, Any] | str | Path
@@ -213,9 +207,9 @@ class ProposalRequest:
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
     """Return constraints whose guardrails know the noise of the trials where they ask for it."""
     rails = constraints.guardrails
-    if rails is None or not rails.needs_noise:
+    if rails is None or rails.margin != NOISE or rails.noise:
         return constraints
-    return replace(constraints, guardrails=rails.with_noise(noise_of(fit)))
+    return replace(constraints, guardrails=replace(rails, noise=noise_of(fit)))
 
 
 def _allowed(

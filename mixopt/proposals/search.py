@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -134,7 +135,7 @@ class Problem:
 
     def losses(self, weights_ND: Array) -> Array:
         """Return predicted losses, shape (N, M)."""
-        return np.asarray(self.regressor.predict(weights_ND)).reshape(len(weights_ND), -1)
+        return _losses(self.regressor, weights_ND)
 
     def slopes(self, weights_D: Array) -> Array:
         """Return the slope of each loss by each weight, shape (M, D), where `has_gradient`."""
@@ -143,54 +144,45 @@ class Problem:
 
     def value(self, weights_ND: Array) -> Array:
         """Return the predicted objective, risk included, shape (N,)."""
-        return self._in_chunks(weights_ND)[0]
+        if self.quantile is not None:
+            values_BN = [self.objective.value(_losses(one, weights_ND)) for one in self.refits]
+            high_N: Array = np.quantile(values_BN, self.quantile, axis=0)
+            return high_N
+        if not self.deviations:
+            return self.objective.value(self.losses(weights_ND))
+        losses_NM, stds_NM = predict_with_std(self.regressor, weights_ND)
+        return self.objective.value(losses_NM) + self.deviations * self.objective.spread(stds_NM)
 
     def score(self, weights_ND: Array) -> Array:
         """Return what the search minimises, shape (N,): the value, or how far guardrails break."""
-        value_N, excess_N = self._in_chunks(weights_ND)
-        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
+        chunks = range(0, len(weights_ND), CHUNK)
+        return np.concatenate([self._scored(weights_ND[at : at + CHUNK]) for at in chunks])
+
+    @cached_property
+    def compared_G(self) -> Array:
+        """What guarded losses are compared with."""
+        return np.empty(0) if self.guards is None else self.guards.compared(self.losses)
 
     def excess(self, weights_ND: Array) -> Array:
         """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
         if self.guards is None:
             return np.zeros((len(weights_ND), 0))
-        compared_G = self.guards.compared(self.losses)
-        return self.guards.excess(self.losses(weights_ND), compared_G)
+        return self.guards.excess(self.losses(weights_ND), self.compared_G)
 
-    def _in_chunks(self, weights_ND: Array) -> tuple[Array, Array]:
-        """Return values, and the most by which a guardrail is broken, shape (N,) each."""
-        pairs = [
-            self._scored(weights_ND[at : at + CHUNK]) for at in range(0, len(weights_ND), CHUNK)
-        ]
-        values, excesses = zip(*pairs, strict=True)
-        return np.concatenate(values), np.concatenate(excesses)
-
-    def _scored(self, weights_ND: Array) -> tuple[Array, Array]:
+    def _scored(self, weights_ND: Array) -> Array:
         losses_NM = self.losses(weights_ND)
-        value_N = self._risked(weights_ND) if self.has_risk else self.objective.value(losses_NM)
+        value_N = self.value(weights_ND) if self.has_risk else self.objective.value(losses_NM)
         excess_N = np.zeros(len(weights_ND))
         if self.avoided is not None:
             excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
         if self.guards is not None:
-            compared_G = self.guards.compared(self.losses)
-            broken_NG = self.guards.excess(losses_NM, compared_G)
+            broken_NG = self.guards.excess(losses_NM, self.compared_G)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
-        return value_N, excess_N
+        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
 
-    def _risked(self, weights_ND: Array) -> Array:
-        """Return what is minimised in place of the predicted objective, shape (N,)."""
-        if self.quantile is None:
-            losses_NM, stds_NM = predict_with_std(self.regressor, weights_ND)
-            return self.objective.value(losses_NM) + self.deviations * self.objective.spread(
-                stds_NM
-            )
-        rows = len(weights_ND)
-        values_BN = [
-            self.objective.value(np.asarray(one.predict(weights_ND)).reshape(rows, -1))
-            for one in self.refits
-        ]
-        high_N: Array = np.quantile(values_BN, self.quantile, axis=0)
-        return high_N
+
+def _losses(regressor: Predictor, weights_ND: Array) -> Array:
+    return np.asarray(regressor.predict(weights_ND)).reshape(len(weights_ND), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,47 +273,35 @@ def simulate(problem: Problem) -> SearchResult:
     """Draw mixtures, predict, and average the best."""
     rng, samples = np.random.default_rng(problem.seed), problem.samples
     uniform_D = np.full_like(problem.natural_D, 1.0 / len(problem.natural_D))
-    known_ND = np.vstack([problem.known_ND, problem.natural_D, uniform_D])
-    best = _Best(problem).add(problem.allowed.project(known_ND))
+    best_ND = problem.allowed.project(np.vstack([problem.known_ND, problem.natural_D, uniform_D]))
+    values_N = problem.score(best_ND)
     first = (samples + 1) // 2
     centers = [(center, c) for center in (problem.natural_D, uniform_D) for c in CONCENTRATIONS]
-    for draws_ND in _draws(centers, first, rng):
-        best.add(problem.allowed.inside(draws_ND))
-    center_D = best.average().weights_D
-    for draws_ND in _draws([(center_D, c) for c in NARROW], samples - first, rng):
-        best.add(problem.allowed.inside(draws_ND))
-    return best.average()
+    for count in (first, samples - first):
+        for draws_ND in _draws(centers, count, rng):
+            inside_ND = problem.allowed.inside(draws_ND)
+            best_ND = np.vstack([best_ND, inside_ND])
+            values_N = np.concatenate([values_N, problem.score(inside_ND)])
+            order = np.argsort(values_N, kind="stable")[: problem.average]
+            best_ND, values_N = best_ND[order], values_N[order]
+        found = _average(problem, best_ND, values_N)
+        centers = [(found.weights_D, c) for c in NARROW]
+    return found
 
 
-class _Best:
-    """The mixtures with the best predictions so far, best first."""
-
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._weights_ND = np.empty((0, len(problem.natural_D)))
-        self._values_N = np.empty(0)
-
-    def add(self, weights_ND: Array) -> _Best:
-        weights_ND = np.vstack([self._weights_ND, weights_ND])
-        values_N = np.concatenate(
-            [self._values_N, self._problem.score(weights_ND[len(self._values_N) :])]
-        )
-        order = np.argsort(values_N, kind="stable")[: self._problem.average]
-        self._weights_ND, self._values_N = weights_ND[order], values_N[order]
-        return self
-
-    def average(self) -> SearchResult:
-        """Return the average of the best k, for the largest k that costs nothing."""
-        counts = [len(self._values_N)]
-        while counts[-1] > 1:
-            counts.append(counts[-1] // 2)
-        means_KD = np.array([self._weights_ND[:count].mean(axis=0) for count in counts])
-        means_KD = self._problem.allowed.inside(means_KD)
-        means_KD[-1] = self._weights_ND[0]
-        values_K = self._problem.score(means_KD)
-        good = np.flatnonzero(values_K <= self._values_N[0])
-        row = int(good[0]) if len(good) else len(counts) - 1
-        return SearchResult(means_KD[row], float(values_K[row]), "simulation")
+def _average(problem: Problem, best_ND: Array, values_N: Array) -> SearchResult:
+    """Return the average of the best k, for the largest k that costs nothing."""
+    counts = [len(values_N)]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    means_KD = np.array([best_ND[:count].mean(axis=0) for count in counts])
+    means_KD = problem.allowed.inside(means_KD)
+    means_KD[-1] = best_ND[0]
+    values_K = problem.score(means_KD)
+    good_K = values_K <= values_N[0]
+    good_K[-1] = True
+    row = int(np.argmax(good_K))
+    return SearchResult(means_KD[row], float(values_K[row]), "simulation")
 
 
 def _draws(
@@ -364,24 +344,21 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
 
 def least_broken(problem: Problem, start_D: Array) -> Array:
     """Return an allowed mixture at which the most broken guardrail is broken least, shape (D,)."""
-    assert problem.guards is not None
-    end_D = _least_above(_guards(problem, problem.guards, room=0.0), start_D, problem)
+    end_D = _least_above(_kept(problem), start_D, problem)
     candidates_ND = np.vstack([start_D, problem.allowed.inside(end_D[None])])
-    worst_N = problem.excess(candidates_ND).max(axis=1)
-    nearest_D: Array = candidates_ND[int(np.argmin(worst_N))]
+    nearest_D: Array = candidates_ND[int(problem.excess(candidates_ND).max(axis=1).argmin())]
     return nearest_D
 
 
 def least_alone(problem: Problem, start_D: Array, broken: Sequence[int]) -> dict[int, float]:
     """Return how far a guardrail is broken if it alone gives way; of those where that is enough."""
-    guards, found = problem.guards, {}
-    assert guards is not None
+    assert problem.guards is not None
+    found = {}
     for place in broken:
-        rest = [other for other in range(len(guards.names)) if other != place]
-        kept = [_guards(problem, guards.only(rest), room=ROOM)] if rest else []
-        own = _guards(problem, guards.only([place]), room=0.0)
-        end_D = problem.allowed.inside(_least_above(own, start_D, problem, kept)[None])
-        excess_G = problem.excess(end_D)[0]
+        rest = [other for other in range(len(problem.guards.names)) if other != place]
+        kept = [_kept(problem, rest, room=ROOM)] if rest else []
+        end_D = _least_above(_kept(problem, [place]), start_D, problem, kept)
+        excess_G = problem.excess(problem.allowed.inside(end_D[None]))[0]
         if (excess_G[rest] <= MISSED).all():
             found[place] = float(excess_G[place])
     return found
@@ -390,8 +367,7 @@ def least_alone(problem: Problem, start_D: Array, broken: Sequence[int]) -> dict
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
     allowed = problem.allowed
-    rows, convex = limits_of(allowed)
-    kept = [] if problem.guards is None else [_guards(problem, problem.guards, room=ROOM)]
+    kept = [] if problem.guards is None else [_kept(problem, room=ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
         lambda w: pieces_PM @ problem.losses(w[None])[0], lambda w: pieces_PM @ problem.slopes(w)
@@ -403,7 +379,7 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
         return _least_above(below, start_D, problem, kept, accuracy=accuracy)
     elif len(start_D) > MAX_SLSQP_DOMAINS and not kept and isinstance(allowed, CappedSimplex):
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
-    return minimize_slsqp(pieces, start_D, rows, convex, kept, accuracy=accuracy)
+    return minimize_slsqp(pieces, start_D, *limits_of(allowed), kept, accuracy=accuracy)
 
 
 def _least_above(
@@ -415,36 +391,31 @@ def _least_above(
     accuracy: float = FINE,
 ) -> Array:
     """Minimise the largest of `-below` as the least t with t + below >= 0."""
-    rows, convex = limits_of(problem.allowed)
     domains = len(start_D)
-    level = -below.values(start_D).min(keepdims=True)
     above = DifferentiableFunction(
         lambda x: x[domains] + below.values(x[:domains]),
-        lambda x: np.column_stack(
-            [below.slopes(x[:domains]), np.ones(len(below.values(x[:domains])))]
-        ),
+        lambda x: np.pad(below.slopes(x[:domains]), ((0, 0), (0, 1)), constant_values=1.0),
     )
     top = DifferentiableFunction(
         lambda x: x[domains : domains + 1], lambda x: np.eye(domains + 1)[domains:]
     )
-    inner = [_of_weights(one, domains) for one in kept]
-    start_X, positive = np.append(start_D, level), [above, *inner]
-    return minimize_slsqp(top, start_X, rows, convex, positive, accuracy=accuracy)[:domains]
+    start_X = np.append(start_D, -below.values(start_D).min())
+    limits = limits_of(problem.allowed)
+    end_X = minimize_slsqp(top, start_X, *limits, [above, *kept], accuracy=accuracy)
+    return end_X[:domains]
 
 
-def _of_weights(smooth: DifferentiableFunction, domains: int) -> DifferentiableFunction:
-    return DifferentiableFunction(
-        lambda x: smooth.values(x[:domains]), lambda x: smooth.slopes(x[:domains])
-    )
-
-
-def _guards(problem: Problem, guards: Guards, room: float) -> DifferentiableFunction:
+def _kept(
+    problem: Problem, places: Sequence[int] | None = None, *, room: float = 0.0
+) -> DifferentiableFunction:
     """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
-    compared_G = guards.compared(problem.losses)
-    signs_G1 = guards.signs_G[:, None]
+    guards, domains = problem.guards, len(problem.natural_D)
+    assert guards is not None
+    rows = list(range(len(guards.names)) if places is None else places)
+    columns, signs_G1 = [guards.columns[g] for g in rows], guards.signs_G[rows, None]
     return DifferentiableFunction(
-        lambda w: -guards.excess(problem.losses(w[None]), compared_G)[0] - room,
-        lambda w: -signs_G1 * problem.slopes(w)[list(guards.columns)],
+        lambda x: -problem.excess(x[None, :domains])[0, rows] - room,
+        lambda x: -signs_G1 * problem.slopes(x[:domains])[columns],
     )
 
 

@@ -291,11 +291,6 @@ class Validation:
             " the seeds that both mixtures have, so the two may not agree."
         )
 
-    def spread(self, mixture: str, target: str | None = None) -> float:
-        """Return the standard deviation over seeds of a mixture's loss; NaN below two."""
-        values = list(self.values(mixture, target).values())
-        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""
         found: dict[int, float] = self._values[target].get(mixture, {})
@@ -316,30 +311,6 @@ class Validation:
             ):
                 own.setdefault(mixture_of(trial), {})[seed] = float(value)
         return found
-
-    def frame(self) -> pl.DataFrame:
-        """Return a row for each mixture, the best first.
-
-        Returns:
-            `mixture`, `seeds`, the mean `objective` and its `deviation` over seeds, the `gain` of
-            the leading proposal over it with the ends `low` and `high` of its 95% interval, above 0
-            where the proposal is better, and the mean of each loss.
-        """
-        unit, against = self.objective.unit, {one.baseline: one for one in self.comparisons}
-        rows = [
-            {
-                "mixture": name,
-                "seeds": len(self.values(name)),
-                "objective": self.mean(name),
-                "deviation": self.spread(name),
-                "gain": -one.mean if (one := against.get(name)) else None,
-                "low": -one.high if one else None,
-                "high": -one.low if one else None,
-                **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
-            }
-            for name in self.mixtures
-        ]
-        return pl.DataFrame(rows, infer_schema_length=None).sort("objective", nulls_last=True)
 
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""

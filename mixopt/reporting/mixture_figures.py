@@ -337,8 +337,8 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
 
 def _weights(axes: Axes, front: Front) -> None:
     """Draw each point's mixture as bands; hatches tell them apart in grey print."""
-    first = front.points[0].proposal.mixture
-    every = [point.proposal.mixture for point in front.points]
+    first = front.points[0].mixture
+    every = [point.mixture for point in front.points]
     domains = shown_domains(None, first, every, MAX_BANDS)
     places = np.arange(len(every), dtype=float)
     left_P = np.zeros(len(every))

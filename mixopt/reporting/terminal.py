@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from mixopt.constraints import BASE, FLOOR
+from mixopt.constraints import BASE, FLOOR, NOISE
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
@@ -161,8 +162,8 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
     rails = run.constraints.guardrails
     if rails is None:
         return ()
-    if rails.needs_noise:
-        rails = rails.with_noise(noise_of(run.fit))
+    if rails.margin == NOISE:
+        rails = replace(rails, noise=noise_of(run.fit))
     validation, chosen = run.validation, run.recommendation.chosen
     evaluation = validation.objective.evaluation
     lines = [
@@ -271,7 +272,7 @@ def front_text(front: Front) -> str:
     rows = []
     for number, point in enumerate(front.points, start=1):
         losses = [f"{point.losses[name].value:.4f}" for name in front.targets]
-        weights = sorted(point.proposal.mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
+        weights = sorted(point.mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
         largest = ", ".join(f"{name} {100 * w:.0f}%" for name, w in weights if w >= 0.005)
         rows.append((str(number), *losses, largest))
     title = f"Pareto front of {' and '.join(front.targets)}, {UNITS[front.unit]}"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from mixopt.constraints import Guards, MinEntropy, Radius
+from mixopt.constraints import Guards
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, aimed, supports
 from mixopt.objective import Objective
@@ -99,7 +99,6 @@ def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> di
 def _constraints(question: ProposalRequest) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
-    around = [one for one in limits.convex if isinstance(one, Radius)]
     inventory = question.inventory
     epochs = {one.domains[0]: one.setting for one in limits.linear if one.target_tokens}
     return {
@@ -120,13 +119,13 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         "max_epochs": [epochs.get(name) for name in domains],
         "radii": [
             {
-                "kind": "entropy" if isinstance(one, MinEntropy) else one.kind,
-                "size": one.least if isinstance(one, MinEntropy) else one.size,
+                "kind": "entropy" if one.is_entropy else one.kind,
+                "size": one.setting,
                 "reference": one.name,
                 "weights": one.reference.over(domains).array,
                 "source": one.source,
             }
-            for one in around
+            for one in limits.convex
         ],
         "guardrails": _guardrails(question),
     }

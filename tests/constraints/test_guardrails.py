@@ -1,4 +1,4 @@
-"""Guardrails: how much worse than a reference, and which way worse is."""
+"""Guardrails and floors: how much worse than a reference, and which way worse is."""
 
 from __future__ import annotations
 
@@ -6,85 +6,130 @@ import numpy as np
 import pytest
 
 from mixopt.config import ConstraintsConfig
-from mixopt.config.mixture_sections import GuardrailsConfig
-from mixopt.constraints import Guards
-from mixopt.constraints.guardrails import Guardrails
-from mixopt.errors import ConfigError
+from mixopt.constraints import Constraints, Guards
+from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.objective import Objective
+from mixopt.trials import Trials
 
 EVALUATION = ("code", "law", "score")
 OBJECTIVE = Objective(EVALUATION, "target", {"code": 1.0}, higher=("score",))
+BASE = {"code": 2.0, "law": 1.0, "score": 0.5}
 
 
-def guards(margin=None, **targets) -> Guards:
-    return Guards.on(OBJECTIVE, Guardrails("uniform", margin, targets), np.full(2, 0.5))
+def guards(base=None, **fields) -> Guards:
+    config = ConstraintsConfig.model_validate(fields)
+    rails = Constraints.from_config(config, {"a": 1, "b": 1}, base=base).guardrails
+    return Guards.on(OBJECTIVE, rails, np.full(2, 0.5))
 
 
-def test_a_targets_own_margin_wins_over_the_margin_of_all():
-    rails = Guardrails("natural", 0.1, {"law": 0.0})
-    assert rails.margins(EVALUATION) == {"code": 0.1, "law": 0.0, "score": 0.1}
-    assert Guardrails("natural", None, {"law": 0.0}).margins(EVALUATION) == {"law": 0.0}
+def within(margin=None, reference="uniform", base=None, **targets) -> Guards:
+    rails = {"reference": reference, "margin": margin, "targets": targets}
+    return guards(base, guardrails=rails)
 
 
-def test_a_target_that_is_not_there_is_answered_with_the_nearest():
-    with pytest.raises(
-        ConfigError, match=r"guardrails.targets: unknown evaluation domain 'lwa'; d"
-    ):
-        Guardrails("natural", None, {"lwa": 0.0}).margins(EVALUATION)
+def excess(found, *losses):
+    compared_G = found.compared(lambda w: np.array([[1.0, 1.0, 0.7]]))
+    return found.excess(np.array([losses]), compared_G)[0]
 
 
 def test_worse_is_above_the_reference_for_a_loss_and_below_it_for_a_score():
-    one = guards(score=0.1, law=0.2)
-    assert one.names == ("law", "score")
-    assert one.columns == (1, 2)
-    losses_NM = np.array([[9.0, 1.5, 0.5], [0.0, 1.0, 1.0]])
-    excess_NG = one.excess(losses_NM, np.array([1.0, 0.7]))
-    np.testing.assert_allclose(excess_NG, [[0.3, 0.1], [-0.2, -0.4]])
+    found = within(score=0.1, law=0.2)
+    assert found.names == ("law", "score")
+    assert excess(found, 9.0, 1.5, 0.5) == pytest.approx([0.3, 0.1])
+    assert excess(found, 0.0, 1.0, 1.0) == pytest.approx([-0.2, -0.4])
 
 
-def test_a_guardrail_holds_where_what_is_left_of_its_margin_is_next_to_nothing():
-    one = guards(law=0.2, score=0.0, code=0.5)
-    assert one.binding(np.array([4e-5, -1.9e-5, 9e-6])) == [
+def test_a_targets_own_margin_wins_over_that_of_a_glob_and_of_all():
+    found = within(0.1, **{"*": 0.3, "law": 0.0})
+    assert dict(zip(found.names, found.margins_G, strict=True)) == {
+        "code": 0.3,
+        "law": 0.0,
+        "score": 0.3,
+    }
+    with pytest.raises(
+        ConfigError, match=r"guardrails.targets: unknown evaluation domain 'lwa'; d"
+    ):
+        within(lwa=0.0)
+
+
+def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
+    found = guards(BASE, guardrails="base")
+    assert excess(found, 2.05, 1.3, 0.5) == pytest.approx([0.03, 0.28, -0.02])
+    (line,) = found.refusals(np.array([-0.05, 0.2, -0.1]))
+    assert line.startswith("law: predicted to be 0.22 worse than with base")
+    with pytest.raises(ConfigError, match="the loss of the checkpoint on 'law' is not known"):
+        guards({"code": 2.0}, guardrails="base")
+    assert within(reference="base", base={"law": 2.0}, law=0.1).names == ("law",)
+
+
+def test_active_guardrails_and_floors_are_named():
+    found = guards(
+        guardrails={"reference": "uniform", "targets": {"law": 0.2, "score": 0.0, "code": 0.5}},
+        floors={"score": 0.55},
+    )
+    assert found.binding(np.array([4e-5, -1.9e-5, 9e-6, 0.0])) == [
         "loss of code <= that of uniform + 0.5 (constraints.guardrails)",
         "loss of law <= that of uniform + 0.2 (constraints.guardrails)",
         "score >= that of uniform (constraints.guardrails)",
+        "score >= 0.55 (constraints.floors)",
     ]
-    assert one.binding(np.array([-6e-5, -2.1e-5, 1.1e-5])) == []
-    assert guards(score=0.3).binding(np.zeros(1)) == [
-        "score >= that of uniform - 0.3 (constraints.guardrails)"
-    ]
+    assert found.binding(np.array([-6e-5, -2.1e-5, 1.1e-5, 1e-4])) == []
 
 
 def test_a_conflict_names_what_is_broken_by_how_much_and_what_would_be_enough():
-    one = guards(code=0.1, law=0.2, score=0.0)
-    assert one.conflict(np.array([0.05, -0.1, 0.0123]), ["a <= 0.5", "b >= 0.1"]) == (
+    found = within(code=0.1, law=0.2, score=0.0)
+    broken_G = np.array([0.05, -0.1, 0.0123])
+    assert found.conflict(broken_G, ["a <= 0.5", "b >= 0.1"]) == (
         "no mixture was found that satisfies constraints.guardrails (code 0.1, score 0 worse "
         "than uniform): the nearest is predicted to be worse by code 0.15, score 0.0123, within "
         "a <= 0.5; b >= 0.1; allow targets: {code: 0.15, score: 0.0123}, or widen the other "
         "limits"
     )
-    assert "worse by code 0.15; allow" in one.conflict(np.array([0.05, 0.0, 9e-8]), [])
-
-
-@pytest.mark.parametrize("reference", ["natural", "uniform", "best_trial"])
-def test_one_word_is_a_reference_with_a_margin_for_every_evaluation_domain(reference):
-    given = ConstraintsConfig.model_validate({"guardrails": reference}).guardrails
-    assert given == GuardrailsConfig(reference=reference, margin=0.02)
-
-
-def test_another_word_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="unknown reference 'natral'; did you mean 'natural'?"):
-        ConstraintsConfig.model_validate({"guardrails": "natral"})
-
-
-def test_targets_of_guardrails_are_globs_and_an_exact_name_wins():
-    rails = Guardrails("natural", None, {"mmlu_*": 0.1, "mmlu_law": 0.0})
-    assert rails.margins(("mmlu_law", "mmlu_art", "code")) == {"mmlu_law": 0.0, "mmlu_art": 0.1}
-    with pytest.raises(ConfigError, match=r"constraints.guardrails.targets: 'mlmu_\*' matches no"):
-        Guardrails("natural", None, {"mlmu_*": 0.1}).margins(("mmlu_law", "code"))
-
-
-def test_a_conflict_names_each_margin_that_is_enough_alone():
-    one = guards(code=0.1, law=0.2, score=0.0)
-    said = one.conflict(np.array([0.05, -0.1, 0.0123]), [], {0: 0.1, 2: 0.03})
+    said = found.conflict(broken_G, [], {0: 0.1, 2: 0.03})
     assert "; allow targets: {code: 0.2}, or targets: {score: 0.03}, or widen" in said
+
+
+def test_a_word_is_a_reference_with_the_usual_margin_for_all():
+    found = guards(guardrails="natural")
+    assert found.margins_G.tolist() == [0.02] * 3
+    with pytest.raises(ValueError, match="unknown reference 'natral'; did you mean 'natural'?"):
+        guards(guardrails="natral")
+
+
+def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail():
+    found = guards(floors={"score": 0.55, "law": 2.0}, guardrails={"targets": {"score": 0.01}})
+    assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
+    (line,) = guards(floors={"score": 0.55}).refusals(np.array([0.05]))
+    assert line == "score: predicted to be 0.5; constraints.floors asks for at least 0.55"
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory):
+    path, rng = tmp_path_factory.mktemp("arms"), np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 30)
+    rows = "".join(f"{n},{','.join(map(str, w))}\n" for n, w in enumerate(weights_ND))
+    (path / "W.csv").write_text("index,a,b,c\n" + rows)
+    shares_N2 = 0.3 + 0.3 * weights_ND[:, :2]
+    counts_N2 = rng.binomial(500, shares_N2) / 500
+    rows = "".join(f"{n},{one[0]},{one[1]},500,500\n" for n, one in enumerate(counts_N2))
+    (path / "L.csv").write_text("index,qa,code,items/qa,items/code\n" + rows)
+    trials = Trials.from_csv(path / "W.csv", path / "L.csv")
+    return trials.fit(regressors=["linear"], objective="code")
+
+
+def test_a_proposal_keeps_a_floor_and_one_above_everything_predicted_is_refused(fit):
+    held = fit.propose(constraints={"floors": {"qa": 0.4}})
+    column = fit.targets.index("qa")
+    assert fit.predict(fit.propose().mixture).losses_NM[0, column] < 0.35
+    assert fit.predict(held.mixture).losses_NM[0, column] == pytest.approx(0.4, abs=1e-4)
+    assert held.binding == ("qa >= 0.4 (constraints.floors)",)
+    with pytest.raises(InfeasibleError, match=r"qa at least 0.9\): the nearest .* reach qa 0.6"):
+        fit.propose(constraints={"floors": {"qa": 0.9}})
+
+
+def test_no_metric_falls_below_the_reference_by_more_than_its_noise(fit):
+    held = fit.propose(constraints={"guardrails": {"reference": "natural", "margin": "noise"}})
+    column, natural = fit.targets.index("qa"), np.full((1, 3), 1 / 3)
+    lost = fit.predict(natural).losses_NM - fit.predict(held.mixture).losses_NM
+    binomial = np.sqrt(0.4 * 0.6 / 500)
+    assert 0.5 * binomial < lost[0, column] < 1.2 * binomial

@@ -1,25 +1,86 @@
-"""Limits of domains and of groups: which counts, and what is said of it."""
+"""Limits of domains and groups, ratios, radii: what they allow, and what is in conflict."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
-from mixopt.config import ConstraintsConfig
-from mixopt.constraints import Constraints, LinearLimit, cap, floor
-from mixopt.constraints.limits import down, epoch_cap, up
+from mixopt.config import ConstraintsConfig, read_constraints
+from mixopt.constraints import Constraints, cap, floor
+from mixopt.constraints.limits import Radius, down, up
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, total_variation
 
-INVENTORY = {"web": 60, "code": 30, "law": 10}
-
-
-def constraints(target_tokens=100, **fields) -> Constraints:
-    return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY, target_tokens)
+LARGE = {"web": 20_000_000_000, "europarl": 980_000_000, "code": 2_000_000_000}
+SMALL = {"web": 60, "code": 30, "law": 10}
+TREE = dict.fromkeys(("web/a", "web/b", "code", "law"), 100)
 
 
-def rare(least=0.2, most=0.4, domains=("code", "law")) -> Constraints:
-    return constraints(groups={"rare": {"domains": list(domains), "bounds": (least, most)}})
+def limits(inventory=SMALL, target_tokens=100, **fields) -> Constraints:
+    return Constraints.from_config(ConstraintsConfig(**fields), inventory, target_tokens)
+
+
+def large(**fields) -> Constraints:
+    return limits(LARGE, 25_000_000_000, **fields)
+
+
+def refusal(made=limits, **fields) -> str:
+    with pytest.raises(InfeasibleError) as caught:
+        made(**fields)
+    return str(caught.value)
+
+
+def group(domains, least=0.0, most=1.0):
+    return {"domains": domains, "bounds": (least, most)}
+
+
+def of(web, code, law) -> Mixture:
+    return Mixture({"web": web, "code": code, "law": law})
+
+
+def test_without_limits_every_mixture_is_allowed():
+    assert limits().lower_D.tolist() == [0, 0, 0]
+    assert limits().upper_D.tolist() == [1, 1, 1]
+    assert limits().violations(of(1, 0, 0)) == limits().binding(of(1, 0, 0)) == []
+
+
+def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory():
+    both = large(max_epochs=4, bounds={"europarl": (0, 0.1), "code": (0.2, 0.9)})
+    np.testing.assert_allclose(both.upper_D, [1, 0.1, 0.32])
+    assert both.lower_D.tolist() == [0, 0, 0.2]
+    own = limits(max_epochs={"*": 2, "law": 5})
+    assert own.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
+    more = own.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
+    assert more.lower_D.tolist() == [0.0, 0.0, 0.2]
+    assert more.in_force == (
+        "y",
+        "constraints.max_epochs: 2",
+        "constraints.max_epochs.law: 5",
+        "x",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bounds": {"wbe": (0, 0.5)}}, "unknown domain 'wbe'; did you mean 'web'"),
+        ({"bounds": {"web": (0.6, 0.3)}}, "bounds.web: the minimum, 0.6, is above the maximum"),
+        ({"groups": {"rare": group(["lwa"], 0.1)}}, "'lwa'; did you mean 'law'"),
+        ({"groups": {"rare": group(["law", "law"])}}, "rare: domain 'law' is given twice"),
+        ({"groups": {"rare": group(["law"], 0.5, 0.4)}}, "rare: the minimum, 0.5, is above"),
+        ({"max_epochs": {"lwa": 5}}, "max_epochs: unknown domain 'lwa'; did you mean"),
+        ({"max_epochs": 4, "target_tokens": None}, "max_epochs: needs .*propose.target_tokens"),
+        ({"radius": {"kl": 0.2, "reference": "none.yaml"}}, "natural, uniform, or a file of wei"),
+        ({"min_entropy": 1.2}, r"1\.2 is not below 1\.099, the entropy of 3 equal"),
+        ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
+    ],
+)
+def test_a_limit_that_cannot_be_right_is_one_line(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        limits(**fields)
 
 
 def test_numbers_in_messages_are_rounded_to_the_safe_side():
@@ -28,194 +89,260 @@ def test_numbers_in_messages_are_rounded_to_the_safe_side():
     assert (up(1234.5), up(0.5, 4)) == ("1.24e+03", "0.5")
 
 
-def test_the_strictest_limit_of_each_domain_counts_in_the_domains_order():
-    caps = (cap("b", 0.5, "x"), cap("a", 0.4, "x"), cap("b", 0.3, "y"))
-    floors = (floor("b", 0.1, "x"), floor("b", 0.2, "y"))
-    found = Constraints(tuple("abc"), (*floors, *caps)).strictest
-    assert [(one.text, one.source) for one in found] == [
-        ("a <= 0.4", "x"),
-        ("b <= 0.3", "y"),
-        ("b >= 0.2", "y"),
+def test_violations_say_by_how_much_and_what_would_allow_them():
+    broken = large(max_epochs=4, bounds={"code": (0.1, 0.3)}).violations(
+        Mixture({"web": 0.3, "europarl": 0.65, "code": 0.05})
+    )
+    assert broken == [
+        "domain 'europarl': a weight of 0.65 of 25B tokens needs 16.6 epochs of its 980M tokens;"
+        " constraints.max_epochs is 4. Lower it to <= 0.1568, or allow max_epochs: 16.6.",
+        "domain 'code': a weight of 0.05 is below 0.1, the minimum set by constraints.bounds. Raise"
+        " it to >= 0.1, or allow 0.05 in constraints.bounds.",
+    ]
+    usage = Constraints(("web", "law"), (cap("web", 0.2, "design.max_usage", setting=2, rate=0.1),))
+    assert usage.violations(Mixture({"web": 0.35, "law": 0.65})) == [
+        "domain 'web': a weight of 0.35 is above 0.2, the maximum set by design.max_usage: 2."
+        " Lower it to <= 0.2, or allow max_usage: 3.5."
     ]
 
 
-def test_a_scaled_limit_is_never_above_1():
-    assert cap("a", 1.8, "s", setting=9, rate=0.2).value == 1.0
-    assert epoch_cap("a", 30, 2, 100).value == pytest.approx(0.6)
-    assert epoch_cap("a", 30, 20, 100).value == 1.0
-
-
-def test_a_cap_that_scales_says_the_setting_that_would_allow_a_weight():
-    said = cap("web", 0.2, "design.max_usage", setting=2, rate=0.1).refusal(0.35)
-    assert said == (
-        "a weight of 0.35 is above 0.2, the maximum set by design.max_usage: 2. Lower it to <= "
-        "0.2, or allow max_usage: 3.5."
-    )
-
-
-def test_a_groups_domains_differ_and_a_least_below_its_most():
-    with pytest.raises(ConfigError, match=r"groups.rare: domain 'law' is given twice"):
-        rare(domains=("law", "code", "law"))
-    with pytest.raises(
-        ConfigError, match=r"groups.rare: the minimum, 0.5, is above the maximum, 0.4"
-    ):
-        rare(least=0.5)
-    assert rare(least=0.4).groups == {"rare": (("code", "law"), 0.4, 0.4)}
-
-
-def test_a_mixture_outside_a_groups_bounds_is_told_both_ways_out():
-    limits = rare()
-    assert limits.violations(Mixture({"web": 0.5, "code": 0.3, "law": 0.2})) == [
+def test_a_group_and_a_radius_are_violated_on_the_side_that_they_limit():
+    held = limits(groups={"rare": group(["code", "law"], 0.2, 0.4)}, radius={"tv": 0.2})
+    assert held.violations(of(0.5, 0.3, 0.2)) == [
         "group 'rare': a share of 0.5 is above 0.4, the maximum set by constraints.groups.rare. "
         "Lower it to <= 0.4, or allow 0.5 in constraints.groups.rare."
     ]
-    assert limits.violations(Mixture({"web": 0.9, "code": 0.1, "law": 0.0})) == [
-        "group 'rare': a share of 0.1 is below 0.2, the minimum set by constraints.groups.rare. "
-        "Raise it to >= 0.2, or allow 0.1 in constraints.groups.rare."
-    ]
-    for share, broken in ((0.191, 0), (0.3, 0), (0.409, 0), (0.189, 1), (0.411, 1)):
-        mixture = Mixture({"web": 1 - share, "code": share, "law": 0.0})
-        assert len(limits.violations(mixture, tolerance=0.01)) == broken
-
-
-def test_the_sides_of_a_group_that_hold_a_mixture_are_named():
-    def held(limits, code, law=0.0):
-        return limits.binding(Mixture({"web": 1 - code - law, "code": code, "law": law}))
-
-    assert held(rare(), 0.4) == ["group rare <= 0.4 (constraints.groups.rare)"]
-    assert held(rare(), 0.1, 0.1) == ["group rare >= 0.2 (constraints.groups.rare)"]
-    assert held(rare(), 0.3) == []
-    assert held(rare(0.0, 1.0), 0.0) == held(rare(0.0, 1.0), 1.0) == []
-
-
-def test_violations_name_groups_and_the_radius():
-    limits = constraints(
-        groups={"rare": {"domains": ["code", "law"], "bounds": (0.2, 0.5)}}, radius={"tv": 0.2}
+    low, far = held.violations(of(0.9, 0.1, 0.0))
+    assert low.startswith("group 'rare': a share of 0.1 is below 0.2, the minimum set by")
+    assert far == (
+        "the mixture is 0.3 (total variation) from natural; constraints.radius.tv is 0.2. Move it"
+        " closer, or allow tv: 0.3."
     )
-    assert limits.violations(Mixture({"web": 0.6, "code": 0.3, "law": 0.1})) == []
-    group_line, radius_line = limits.violations(Mixture({"law": 0.7, "web": 0.2, "code": 0.1}))
-    assert group_line.startswith("group 'rare': a share of 0.8 is above 0.5")
-    assert radius_line.startswith("the mixture is 0.6 (total variation) from natural")
 
 
 def test_a_limit_may_be_missed_by_the_tolerance_and_no_more():
-    limits = constraints(bounds={"code": (0.2, 0.4)})
+    held = limits(bounds={"code": (0.2, 0.4)})
     for code, lines in ((0.4009, 0), (0.4011, 1), (0.1991, 0), (0.1989, 1)):
-        mixture = Mixture({"web": 1 - code, "code": code, "law": 0.0})
-        assert len(limits.violations(mixture, tolerance=1e-3)) == lines
+        assert len(held.violations(of(1 - code, code, 0.0), tolerance=1e-3)) == lines
 
 
-def test_groups_and_the_radius_are_named_among_what_binds():
-    limits = constraints(
-        groups={"rare": {"domains": ["code", "law"], "bounds": (0.2, 0.5)}}, radius={"tv": 0.1}
+def test_active_constraints_are_named_with_their_fields():
+    held = limits(
+        max_epochs=1.5,
+        bounds={"law": (0.1, 1.0)},
+        groups={"rare": group(["code", "law"], 0.2, 0.5)},
+        radius={"tv": 0.1},
     )
-    assert limits.binding(Mixture({"web": 0.5, "code": 0.4, "law": 0.1})) == [
+    assert held.binding(of(0.5, 0.4, 0.1)) == [
+        "law >= 0.1 (constraints.bounds)",
         "group rare <= 0.5 (constraints.groups.rare)",
         "total variation from natural <= 0.1 (constraints.radius)",
     ]
+    assert held.binding(of(0.6, 0.28, 0.12)) == []
 
 
-def test_a_limit_that_is_as_wide_as_the_simplex_does_not_bind():
-    free = Constraints(("web", "code"), (LinearLimit(("web",), 1.0, "x"),))
-    assert free.binding(Mixture({"web": 1.0, "code": 0.0})) == []
-
-
-def test_a_domains_own_number_of_epochs_wins_over_that_of_all():
-    limits = constraints(max_epochs={"*": 2, "law": 5})
-    assert limits.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
-    only = constraints(max_epochs={"law": 5})
-    assert only.upper_D.tolist() == pytest.approx([1.0, 1.0, 0.5])
-    assert only.linear[0].source == "constraints.max_epochs.law"
-    with pytest.raises(ConfigError, match=r"max_epochs: unknown domain 'lwa'; did you mean"):
-        constraints(max_epochs={"lwa": 5})
-    with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the length"):
-        constraints(None, max_epochs={"law": 5})
-
-
-def test_further_floors_and_caps_add_to_those_there_are():
-    limits = constraints(bounds={"code": (0.1, 0.5)})
-    both = limits.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
-    assert both.lower_D.tolist() == [0.0, 0.1, 0.2]
-    assert both.upper_D.tolist() == [0.6, 0.5, 1.0]
-    assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
+def test_a_design_keeps_to_bounds_and_groups_and_not_to_radius_or_guardrails():
+    held = limits(groups={"rare": group(["code", "law"], 0.5)}, radius={"tv": 0.3}, floors={"x": 1})
+    cube_NK = np.random.default_rng(0).random((200, 2))
+    drawn_ND, natural_D = held.simplex.from_cube(cube_NK), np.array([0.6, 0.3, 0.1])
+    assert (drawn_ND[:, 1:].sum(axis=1) >= 0.5 - 1e-9).all()
+    assert total_variation(drawn_ND, natural_D).max() > 0.3
+    assert total_variation(held.allowed.from_cube(cube_NK), natural_D).max() <= 0.3 + 1e-9
 
 
 def test_the_reference_of_a_radius_is_natural_uniform_or_a_file(tmp_path):
-    Mixture({"law": 0.5, "web": 0.25, "code": 0.25}).to_file(tmp_path / "old.yaml")
+    of(0.25, 0.25, 0.5).to_file(tmp_path / "old.yaml")
     references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
     references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
     for name, weights in references.items():
-        (radius,) = constraints(radius={"tv": 0.2, "reference": name}).convex
+        (radius,) = limits(radius={"tv": 0.2, "reference": name}).convex
         assert radius.center_D.tolist() == pytest.approx(weights)
-        assert (radius.kind, radius.size, radius.name) == ("tv", 0.2, name)
-    with pytest.raises(
-        ConfigError, match=r"radius.reference: .*natural, uniform, or a file of wei"
-    ):
-        constraints(radius={"kl": 0.2, "reference": "missing.yaml"})
 
 
-def test_a_design_keeps_to_bounds_and_groups_alone():
-    limits = constraints(
-        bounds={"law": (0.05, 1.0)},
-        radius={"tv": 0.1},
-        guardrails={"reference": "uniform", "margin": 0.1},
-    )
-    assert (limits.guardrails.reference, limits.guardrails.margin) == ("uniform", 0.1)
-    assert limits.guardrails.experts is False
-    assert limits.simplex.contains([[0.1, 0.1, 0.8]]).all()
-    assert not limits.allowed.contains([[0.1, 0.1, 0.8]]).any()
-
-
-def test_the_least_change_of_each_setting_in_a_conflict_is_said():
-    with pytest.raises(InfeasibleError) as caught:
-        constraints(
-            max_epochs=1.1,
-            bounds={"web": (0.3, 1.0)},
-            groups={"rare": {"domains": ["code", "law"], "bounds": (0.5, 1.0)}},
-        )
-    assert str(caught.value) == (
-        "no mixture satisfies all of these limits, short by 0.06 (constraints.max_epochs: 1.1: "
-        "code <= 0.33, law <= 0.11; constraints.groups.rare: group rare >= 0.5); allow "
-        "max_epochs: 1.25 (or a run of 88 tokens), or lower the minimum of "
-        "constraints.groups.rare to 0.44"
-    )
+def test_a_divergence_is_infinite_where_the_reference_has_nothing():
+    around = Radius(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
+    away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
+    bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
+    assert away_N == pytest.approx([0.0, bent, 0.0, np.inf], abs=1e-9)
+    assert around.violation(np.array([0.3, 0.3, 0.4]), 1e-6).endswith("is 0.2. Move it closer.")
 
 
 def test_a_minimum_entropy_stands_beside_a_radius():
-    limits = constraints(min_entropy=0.9, radius={"tv": 0.35})
-    assert [one.text for one in limits.convex] == [
-        "entropy >= 0.9",
-        "total variation from natural <= 0.35",
-    ]
-    near = Mixture({"web": 0.65, "code": 0.25, "law": 0.1})
-    (said,) = limits.violations(near)
-    assert said == (
+    held = limits(min_entropy=0.9, radius={"tv": 0.35})
+    assert held.in_force == ("constraints.min_entropy", "constraints.radius")
+    assert held.violations(of(0.65, 0.25, 0.1)) == [
         "the mixture's entropy is 0.8568 (2.36 effective domains); constraints.min_entropy is 0.9."
         " Spread it more evenly, or allow min_entropy: 0.856."
-    )
-    for weights_D in limits.allowed.from_cube(np.random.default_rng(0).random((40, 2))):
-        mixture = Mixture.from_array(limits.domains, weights_D)
-        assert limits.violations(mixture) == []
+    ]
+    for weights_D in held.allowed.from_cube(np.random.default_rng(0).random((40, 2))):
+        assert held.violations(Mixture.from_array(held.domains, weights_D)) == []
+    said = refusal(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
+    assert re.search(r"allow min_entropy: 0\.63", said)
 
 
-def test_a_minimum_entropy_that_bounds_leave_no_room_for_says_what_would_be_enough():
-    with pytest.raises(InfeasibleError, match=r"allow min_entropy: 0\.63[0-9]*") as refused:
-        constraints(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
-    assert "constraints.min_entropy: entropy >= 0.9" in str(refused.value)
-    with pytest.raises(ConfigError, match=r"1\.2 is not below 1\.099, the entropy of 3 equal"):
-        constraints(min_entropy=1.2)
+# What no mixture meets.
 
 
-def test_the_limits_in_force_are_named_by_their_fields():
-    limits = constraints(max_epochs=1.5, bounds={"web": (0.1, 1.0)}, guardrails="natural")
-    assert limits.in_force == (
-        "constraints.max_epochs: 1.5",
-        "constraints.bounds",
-        "constraints.guardrails",
+def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
+    assert refusal(large, max_epochs=4, bounds={"europarl": (0.31, 1), "web": (0, 0.9)}) == (
+        "no mixture satisfies all of these limits, short by 0.153 (constraints.max_epochs: 4:"
+        " europarl <= 0.157; constraints.bounds: europarl >= 0.31); allow max_epochs: 7.91 (or a"
+        " run of 12.6B tokens), or lower the minimum of europarl to 0.1568 in constraints.bounds"
     )
 
 
-def test_limits_are_a_table_in_a_notebook():
-    shown = constraints(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
-    assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
-    assert "every other loss at most 0.02 worse than natural" in shown
+def test_a_conflict_of_groups_offers_only_what_is_enough_alone():
+    said = refusal(
+        bounds={"law": (0.5, 1.0)},
+        groups={"most": group(["web", "code"], 0.7), "much": group(["web", "code"], 0.6)},
+    )
+    assert said == (
+        "no mixture satisfies all of these limits, short by 0.1 (constraints.bounds: law >= 0.5; "
+        "constraints.groups.much: group much >= 0.6); lower the minimum of law to 0.3 in "
+        "constraints.bounds"
+    )
+    said = refusal(bounds={"law": (0.5, 1.0)}, groups={"rare": group(["code", "law"], 0.0, 0.4)})
+    assert said.endswith("raise the maximum of constraints.groups.rare to 0.5")
+
+
+def test_caps_that_no_single_change_is_enough_for_say_so():
+    bounds = {"web": (0, 0.3), "law": (0, 0.3)}
+    said = refusal(inventory={"web": 10, "law": 10}, max_epochs=1, bounds=bounds)
+    assert said.endswith("; change several of them")
+
+
+def test_a_setting_that_scales_is_offered_with_the_other_caps_in_mind():
+    # min(0.3, 0.1 epochs) + 0.1 epochs = 1 at 7 epochs.
+    tens = {"a": 10, "b": 10}
+    assert "max_epochs: 7 " in refusal(inventory=tens, max_epochs=1, bounds={"a": (0, 0.3)})
+    bounded = large(bounds={"web": (0, 0.3), "code": (0, 0.5)})
+    with pytest.raises(InfeasibleError, match="or allow max_usage: 4$"):
+        bounded.with_limits([cap("europarl", 0.1, "design.max_usage", setting=2, rate=0.05)])
+
+
+def test_a_domain_without_tokens_cannot_be_demanded():
+    empty = {"web": 100, "empty": 0}
+    said = refusal(inventory=empty, max_epochs=2, bounds={"empty": (0.1, 1)})
+    assert "give empty training tokens: it has none" in said
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    tokens=st.lists(st.integers(1, 10**12), min_size=1, max_size=6),
+    target=st.integers(1, 10**13),
+    short=st.floats(0.001, 0.98),
+)
+def test_the_epochs_that_an_error_offers_are_enough_and_hardly_more(tokens, target, short):
+    inventory = {f"d{i}": count for i, count in enumerate(tokens)}
+    said = refusal(
+        inventory=inventory, target_tokens=target, max_epochs=short * target / sum(tokens)
+    )
+    offered = float(said.rpartition("max_epochs: ")[2].split()[0])
+    limits(inventory, target, max_epochs=offered)
+    refusal(inventory=inventory, target_tokens=target, max_epochs=0.98 * offered)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    least=st.floats(0.15, 0.95),
+    sizes=st.dictionaries(st.sampled_from(["kl", "tv"]), st.floats(0.001, 0.05), min_size=1),
+)
+def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(least, sizes):
+    try:
+        limits(bounds={"law": (least, 1.0)}, radius=sizes)
+        return
+    except InfeasibleError as error:
+        said = str(error)
+    offers = {kind: float(one) for kind, one in re.findall(r"radius\.(\w+): ([0-9.]+)", said)}
+    for kind, enough in offers.items():
+        limits(bounds={"law": (least, 1.0)}, radius={**sizes, kind: enough})
+        refusal(bounds={"law": (least, 1.0)}, radius={**sizes, kind: 0.98 * enough})
+    for enough in map(float, re.findall(r"minimum of law to ([0-9.]+)", said)):
+        limits(bounds={"law": (enough, 1.0)}, radius=sizes)
+        refusal(bounds={"law": (enough + 0.005, 1.0)}, radius=sizes)
+
+
+def test_radii_without_a_common_mixture_are_named_together():
+    said = refusal(min_entropy=1.098, radius={"tv": 0.01})
+    assert "entropy >= 1.1" in said
+    assert "total variation from natural <= 0.01" in said
+
+
+# Domains that are held together, or fixed.
+
+
+def in_ratio(weights_ND, ratios):
+    total_N1 = weights_ND[:, : len(ratios)].sum(axis=1, keepdims=True)
+    return np.abs(weights_ND[:, : len(ratios)] - np.array(ratios) * total_N1).max() < 1e-9
+
+
+SOURCES = {"web": 600, "books": 300, "forums": 100, "code": 50, "maths": 50}
+
+
+def in_proportion(given=("web", "books", "forums"), **others) -> Constraints:
+    fields = {"proportions": {"base": given if isinstance(given, dict) else list(given)}, **others}
+    return Constraints.from_config(ConstraintsConfig.model_validate(fields), SOURCES, 1000)
+
+
+def test_all_that_is_drawn_or_projected_is_in_the_ratios_and_fills_what_is_left():
+    allowed = in_proportion(bounds={"web": [0, 0.3]}).simplex
+    drawn_ND = allowed.from_cube(np.random.default_rng(0).random((500, allowed.dimensions)))
+    assert in_ratio(drawn_ND, (0.6, 0.3, 0.1))
+    assert np.ptp(drawn_ND[:, 3]) > 0.5
+    assert 0.25 < drawn_ND[:, 0].max() <= 0.3 + 1e-9
+    own = in_proportion({"web": 3, "books": 1, "forums": 0}).simplex.project(np.eye(5))
+    assert in_ratio(own, (0.75, 0.25, 0.0))
+
+
+def test_a_mixture_out_of_the_ratios_violates_them():
+    mixture = Mixture({"web": 0.5, "books": 0.1, "forums": 0.1, "code": 0.3, "maths": 0.0})
+    (line,) = in_proportion().violations(mixture)
+    assert "'web': a weight of 0.5 is not in the ratios of constraints.proportions.base" in line
+    assert in_proportion().violations(Mixture.natural(SOURCES)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "bounds", "message"),
+    [
+        (
+            ("web", "books"),
+            {"books": [0.3, 1], "web": [0, 0.1]},
+            r"no mixture keeps the ratios of ",
+        ),
+        (("web",), {}, "two domains or more"),
+        ({"web": 0, "books": 0}, {}, "all 0"),
+    ],
+)
+def test_ratios_that_cannot_hold_are_refused(given, bounds, message):
+    with pytest.raises((InfeasibleError, ValueError), match=message):
+        in_proportion(given, bounds=bounds)
+
+
+def frozen(free, **fields):
+    own = Constraints.from_config(read_constraints(fields), TREE)
+    shares = {"web/a": 0.1, "web/b": 0.3, "code": 0.4, "law": 0.2}
+    return own.frozen_but(free, Mixture(shares), "ref.yaml")
+
+
+def test_a_branch_moves_within_its_limits_and_the_rest_keeps_its_shares():
+    held = frozen(["web"], bounds={"web/a": [0, 0.15]})
+    drawn_ND = held.simplex.from_cube(np.linspace(0, 1, 5)[:, None])
+    np.testing.assert_allclose(drawn_ND[:, 2:], [[0.4, 0.2]] * 5)
+    assert np.ptp(drawn_ND[:, 0]) == pytest.approx(0.15)
+    shares = dict(zip(TREE, drawn_ND[2].tolist(), strict=True))
+    assert held.binding(Mixture(shares)) == [
+        "2 domains are fixed (--free, at the shares of ref.yaml)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("free", "bounds", "message"),
+    [
+        (["wbe"], {}, "--free wbe: unknown domain 'wbe'"),
+        (["code"], {}, "--free code: one domain alone has what the others leave"),
+        (["web"], {"code": [0, 0.3]}, "at the shares of ref.yaml"),
+    ],
+)
+def test_what_cannot_move_is_one_line(free, bounds, message):
+    with pytest.raises((ConfigError, InfeasibleError), match=message):
+        frozen(free, bounds=bounds)

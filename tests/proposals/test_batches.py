@@ -1,10 +1,8 @@
 """The next trials together: what a belief of the losses chooses, and a fit that believes."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, strategies as st
-from places import DATA
 from scipy.stats import norm
 
 from mixopt.config import FitConfig, ObjectiveConfig
@@ -16,7 +14,6 @@ from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
 from mixopt.proposals.rounds import expected_improvement
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
-REGMIX = DATA / "regmix"
 GP = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
 DOMAINS = ("web", "code", "books")
 OPTIMUM = np.array([0.2, 0.7, 0.1])
@@ -99,58 +96,9 @@ def test_a_batch_is_new_distinct_and_within_the_limits():
     assert ((batch.weights_BD == 0) | (batch.weights_BD >= 1e-3)).all()
 
 
-def test_limits_that_leave_the_optimum_out_are_kept():
-    allowed = CappedSimplex(np.zeros(3), np.array([1.0, 0.3, 1.0]))
-    batch = batch_of(fitted(count=24), allowed=allowed)
-    assert batch.weights_BD[:, 1].max() <= 0.3 + 1e-9
-
-
-def test_the_same_seed_gives_the_same_batch_and_another_does_not():
-    surrogate = fitted()
-    one, same, other = (batch_of(surrogate, seed=seed).weights_BD for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert (one != other).any()
-
-
-def test_more_trials_leave_less_to_gain():
-    assert batch_of(fitted(count=150)).gain < 0.3 * batch_of(fitted(count=8)).gain
-
-
 def test_fewer_new_mixtures_than_asked_for_is_an_error():
     surrogate = fitted()
     with pytest.raises(
         DesignError, match=r"design.rounds: 3 further mixtures requested, but only 1 untried"
     ):
         choose_batch(surrogate, np.vstack([surrogate.weights_ND, np.eye(3)[:1]]), 3)
-
-
-@pytest.mark.skipif(not REGMIX.is_dir(), reason="the published RegMix runs are not here")
-def test_64_adaptive_trials_find_the_best_of_768_published_runs():
-    """Random ones find it in proportion to their number: 64 do with a chance of 1 in 12."""
-    pool, objective = published()
-    values = objective.value(pool.losses("nats_per_token"))
-    regret = []
-    for seed in (0, 1):
-        rows = np.random.RandomState(seed).permutation(512)[:32].tolist()
-        for _ in range(2):
-            table = Trials(pool.table[rows], pool.domains, pool.targets)
-            surrogate = fit_surrogate(table, objective, FitConfig(), regressor=GP)
-            batch = choose_batch(surrogate, pool.weights(), 16)
-            rows += [
-                int(np.flatnonzero((pool.weights() == weights_D).all(axis=1))[0])
-                for weights_D in batch.weights_BD
-            ]
-        regret.append(values[rows].min() - values.min())
-    # 0.02 is about what two runs of one mixture differ by; random rows are at 0.03 to 0.09.
-    assert max(regret) < 0.02
-
-
-def published():
-    parts = [
-        Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
-        for name in ("train_1m", "test_1m")
-    ]
-    tables = [part.table.with_columns(pl.col("trial") + f"-{n}") for n, part in enumerate(parts)]
-    pool = Trials(pl.concat(tables), parts[0].domains, parts[0].targets)
-    config = ObjectiveConfig(target="pile_cc", unit="nats_per_token")
-    return pool, Objective.from_config(config, pool.targets)

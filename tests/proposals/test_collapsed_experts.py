@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
-from mixopt.constraints import CappedSimplex, Constraints
+from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
-from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
+from mixopt.proposals import ProposalRequest, propose_mixture
 from mixopt.proposals.request import NEAR, Avoided
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -60,45 +58,11 @@ def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one
     np.testing.assert_allclose(excess_N, [0.4, 0.0, -0.4], atol=1e-12)
 
 
-def test_no_collapsed_trial_leaves_all_mixtures_allowed():
-    none = Avoided(np.empty((0, 2)), np.array([[0.5, 0.5]]))
-    assert none.excess(np.array([[1.0, 0.0], [0.5, 0.5]])).tolist() == [-1.0, -1.0]
-
-
-def test_it_holds_a_mixture_that_is_as_near_to_a_collapsed_trial_as_to_any_other():
-    avoided = Avoided(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
-    said = "a trial whose experts collapsed is as near as any other (constraints.guardrails.expert"
-    (line,) = avoided.binding(np.array([0.4996, 0.5004]))
-    assert line.startswith(said)
-    assert avoided.binding(np.array([0.499, 0.501])) == []
-
-
-def test_finished_trials_are_sorted_by_name(trials):
-    avoided = Avoided.of(trials, ["t03", "t05"])
-    weights_ND = trials.finished.weights()
-    assert avoided.collapsed_KD.tolist() == weights_ND[[3, 5]].tolist()
-    assert len(avoided.others_KD) == 22
-
-
 def test_trials_without_experts_or_without_a_whole_one_are_refused(trials):
     with pytest.raises(ConfigError, match="the trials have no experts; leave it out"):
         Avoided.of(trials, None)
     with pytest.raises(ConfigError, match="the experts of all 24 trials collapsed"):
         Avoided.of(trials, [f"t{row:02d}" for row in range(24)])
-
-
-def test_a_search_scores_a_mixture_near_a_collapsed_trial_worse_than_any_other():
-    class Code:
-        def predict(self, weights_ND):
-            return 3.0 - weights_ND[:, :1]
-
-    avoided = Avoided(np.array([[0.8, 0.1, 0.1]]), np.array([[0.3, 0.3, 0.4]]))
-    objective = Objective(("code",), "target", {"code": 1.0})
-    natural_D, none_0D = np.full(3, 1 / 3), np.empty((0, 3))
-    asked = Problem(Code(), objective, CappedSimplex.full(3), natural_D, none_0D, avoided=avoided)
-    found = search(replace(asked, method="simulation", samples=4000, average=16))
-    assert avoided.excess(found.weights_D[None])[0] <= 1e-7
-    assert 0.5 < found.weights_D[0] < 0.6
 
 
 def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse(fit):

@@ -93,12 +93,6 @@ def test_the_only_baseline_that_is_left_is_called_so(decide):
     assert alone.why.startswith("Natural is the only baseline allowed. The proposal")
 
 
-def test_a_mixture_of_ones_own_is_recommended_where_it_is_the_best(decide):
-    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES, "ours": [1.0, 1.1, 1.2]})
-    assert found.chosen == "ours"
-    assert found.mixture == MIXTURES["ours"]
-
-
 def test_the_later_proposal_is_recommended_where_it_is_better(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], "proposal_2": [1.0, 1.1, 1.2], **BASES})
     assert (found.chosen, found.standing) == ("proposal_2", "significantly better")
@@ -211,11 +205,6 @@ def test_runs_of_a_proposal_join_the_trials_at_the_trials_length(fit):
     assert row["bpb/help"] == pytest.approx(4.0 - 0.7)
     assert row["tokens"] == trials.table["tokens"].max()
     assert joined.losses("bits_per_byte").shape == (len(trials) + 2, len(TARGETS))
-
-
-def test_without_a_finished_baseline_no_run_joins(fit):
-    validation = made_validation({"proposal": [1.0, 1.1], "natural": [None, None]})
-    assert len(with_validated(sweep_trials(), validation, fit)) == len(sweep_trials())
 
 
 def test_the_objective_of_a_decision_may_be_better_higher(fit):

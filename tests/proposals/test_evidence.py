@@ -15,7 +15,6 @@ from mixopt.fitting.intervals import held_back
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains
-from mixopt.proposals.proposal import Stability
 from mixopt.proposals.search import Problem, near_best
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -62,12 +61,6 @@ def test_a_baseline_without_a_trial_is_predicted_and_its_gain_is_less_sure():
     assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
 
 
-def test_the_best_trial_was_lucky_so_its_prediction_counts():
-    row = int(FIT.data.losses_NM[:, 0].argmin())
-    best = Mixture.from_array(DOMAINS, FIT.data.weights_ND[row])
-    assert FIT.baseline(best, TARGET)[0] == FIT.predict(best, TARGET).objective_N[0]
-
-
 def test_a_mixture_has_no_gain_over_itself():
     (gain,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()
     assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
@@ -97,10 +90,6 @@ def test_fewer_mixtures_than_domains_say_which_domains_they_measure():
     assert "7 mixtures cannot tell 10 domains apart: they measure a alone" in fit.thin_evidence()
     assert fit.thin_evidence() in fit.summary()
     assert FIT.thin_evidence() is None
-
-
-def test_stability_is_the_total_variation_to_the_optimum_of_each_refit():
-    assert Stability.of(np.array([0.0] * 8 + [0.1, 0.5])) == Stability(10, 0.06, 0.14)
 
 
 def test_epochs_are_those_of_domains_that_are_used():

@@ -36,11 +36,6 @@ def test_losses_objective_and_gains_are_those_that_the_fit_predicts(fit):
     assert gain.low < gain.value < gain.high
 
 
-def test_another_target_is_predicted_without_another_fit(fit):
-    found = forecast(fit, target="*").predicted
-    assert found.objective == "the mean of code, prose, law and math"
-
-
 def test_epochs_beyond_a_limit_are_shown_with_the_number_and_not_refused(fit):
     limits = {"max_epochs": 2}
     found = forecast(fit, constraints=limits, inventory=INVENTORY, tokens=10e9)
@@ -72,14 +67,6 @@ def test_costs_are_of_losses_that_the_objective_does_not_measure_the_largest_fir
     turned = predicted_costs(MOSTLY_CODE, Mixture.uniform(DOMAINS), fit, higher)
     assert turned["math"].value == -costs["math"].value
     assert forecast(fit, target="*").costs == {}
-
-
-def test_a_mixture_within_its_limits_breaks_none(fit):
-    found = forecast(fit, constraints={"bounds": {"code": [0, 0.7]}, "guardrails": "natural"})
-    assert [line for line in found.broken if "constraints.bounds" in line] == []
-    assert (
-        forecast(fit, Mixture.uniform(DOMAINS), constraints={"guardrails": "natural"}).broken == ()
-    )
 
 
 def test_a_mixture_far_from_all_trials_is_called_an_extrapolation():

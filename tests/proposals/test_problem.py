@@ -12,7 +12,6 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest
-from mixopt.proposals.request import Avoided
 from mixopt.proposals.search import FAR, KNOWN, descend, least_broken
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -60,28 +59,6 @@ def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():
     assert asked.value(weights_ND).tolist() == [1.0, 0.0, 0.0, 0.0]
     scores_N = asked.score(weights_ND)
     np.testing.assert_allclose(scores_N, [1.0, 0.0, 1.3 * FAR, 2.5 * FAR])
-
-
-def test_the_worst_of_guardrails_and_of_trials_to_avoid_counts():
-    avoided = Avoided(np.array([[0, 0, 1.0]]), np.array([[1.0, 0, 0]]))
-    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), ("a", "b"), guards=guards(0.5), avoided=avoided)
-    scores_N = asked.score(np.array([[0.4, 0.0, 0.6], [0.2, 0.8, 0], [0, 0.6, 0.4], [1.0, 0, 0]]))
-    np.testing.assert_allclose(scores_N, [1.2 * FAR, 1.9 * FAR, 1.4 * FAR, 1.0])
-
-
-def test_without_guardrails_there_is_nothing_to_break():
-    assert problem(Slopes([1, 0, 0])).excess(np.eye(3)).shape == (3, 0)
-
-
-def test_risk_adds_deviations_of_the_objective_to_what_is_minimised():
-    asked = problem(Slopes([1, 2, 3]), deviations=2.0)
-    assert asked.value(np.eye(3)).tolist() == [3.0, 2.0, 3.0]
-
-
-def test_the_quantile_is_taken_over_refits_of_each_mixture():
-    refits = [Slopes([1, 2, 3]), Slopes([3, 2, 1]), Slopes([2, 2, 8])]
-    value_N = problem(Slopes([0, 0, 0]), quantile=0.5, refits=refits).value(np.eye(3))
-    assert value_N.tolist() == [2.0, 2.0, 3.0]
 
 
 # The problem of a fit ---------------------------------------------------------------------------
@@ -135,34 +112,7 @@ def test_guardrails_refer_to_the_mixture_that_they_name(fit):
     assert len(asked.avoided.collapsed_KD) == 1
 
 
-def test_guardrails_on_experts_alone_guard_no_loss(fit):
-    asked = of(fit, constraints(guardrails={"experts": True}), ["t00"])
-    assert asked.guards is None
-    assert of(fit, constraints()).guards is None
-
-
 # Draws and descents -----------------------------------------------------------------------------
-
-
-class Far:
-    """The loss is how far a mixture is from one."""
-
-    def __init__(self, bottom) -> None:
-        self.bottom_D = np.array(bottom)
-
-    def predict(self, weights_ND):
-        return np.abs(weights_ND - self.bottom_D).sum(axis=1)[:, None]
-
-
-class Worse:
-    """A loss that is a hair higher every time that it is asked for."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def predict(self, weights_ND):
-        self.asked += 1
-        return weights_ND[:, :1] + 1e-9 * self.asked
 
 
 def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
@@ -223,33 +173,6 @@ def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():
     np.testing.assert_allclose(nearest_D, [0.5, 0.3, 0.2], atol=1e-5)
 
 
-class Well:
-    """A loss that is flat but for a narrow well."""
-
-    def __init__(self, bottom) -> None:
-        self.bottom_D = np.array(bottom)
-
-    def predict(self, weights_ND):
-        return 1.0 - self._depth(weights_ND)[:, None]
-
-    def gradient(self, weights_D):
-        return self._depth(weights_D[None]) * (weights_D - self.bottom_D)[None] / 0.02**2
-
-    def _depth(self, weights_ND):
-        return np.exp(-0.5 * ((weights_ND - self.bottom_D) ** 2).sum(axis=1) / 0.02**2)
-
-
-class Recorded:
-    """A bowl that remembers what it was asked."""
-
-    def __init__(self, bottom) -> None:
-        self.bottom_D, self.batches = np.array(bottom), []
-
-    def predict(self, weights_ND):
-        self.batches.append(weights_ND)
-        return ((weights_ND - self.bottom_D) ** 2).sum(axis=1)[:, None]
-
-
 # Edges -----------------------------------------------------------------------------------------
 
 
@@ -258,22 +181,3 @@ def test_a_guardrail_that_is_broken_by_what_a_tolerance_misses_counts_as_kept():
     just, more = (np.array([[0.0, 1 / 3 + over, 2 / 3 - over]]) for over in (5e-10, 1e-4))
     assert asked.score(just).tolist() == [0.0]
     assert asked.score(more)[0] > FAR
-
-
-def test_losses_of_one_target_may_come_without_an_axis_for_it():
-    class Flat:
-        def predict(self, weights_ND):
-            return weights_ND[:, 0]
-
-    assert problem(Flat()).losses(np.eye(3)).tolist() == [[1.0], [0.0], [0.0]]
-
-
-def test_a_guardrail_is_judged_for_each_mixture_on_its_own():
-    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), ("a", "b"), guards=guards(0.5))
-    alone = asked.score(np.array([[0.5, 0.0, 0.5]]))
-    together = asked.score(np.array([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]))
-    assert alone.tolist() == [0.5] == together[:1].tolist()
-
-
-def test_without_guardrails_on_experts_collapsed_trials_are_not_avoided(fit):
-    assert of(fit, constraints(guardrails={"margin": 0.1}), ["t00"]).avoided is None

@@ -1,7 +1,6 @@
 """A descent by projected gradients ends at the least value within the bounds."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.constraints import CappedSimplex, DifferentiableFunction
@@ -37,10 +36,3 @@ def test_an_uneven_bowl_of_many_domains_ends_where_its_slope_pushes_out(seed):
     assert np.ptp(slope_D[free]) < 1e-3
     assert slope_D[found <= 1e-6].min(initial=np.inf) > level - 1e-3
     assert slope_D[found >= 0.1 - 1e-6].max(initial=-np.inf) < level + 1e-3
-
-
-def test_a_start_at_the_optimum_stays_there():
-    target = np.array([0.5, 0.3, 0.2])
-    cost = bowl(target, np.ones(3))
-    project = CappedSimplex.full(3).project
-    assert projected_descent(cost, project, target, accuracy=1e-12) == pytest.approx(target)

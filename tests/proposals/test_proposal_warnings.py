@@ -61,12 +61,6 @@ def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
         assert warned("measures prose, law, mail, and the", proposal) == said
 
 
-def test_only_gains_whose_intervals_include_0_are_named():
-    sure, unsure = Interval(0.2, 0.1, 0.3), Interval(0.2, -0.1, 0.5)
-    proposal = made_proposal(gains={"natural": sure, "uniform": unsure, "best_trial": unsure})
-    assert warned("the predicted gain over uniform and the best trial includes 0", proposal)
-
-
 def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
     said = "of the differences of the objective between held-out trials"
     assert warned(f"linear explains 8% {said}", fit=fit_with(own=1.92))
@@ -86,26 +80,11 @@ def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_neares
     assert warned(said, at(0.5, 0.125, 0.375, 0), fit)
 
 
-def test_replicates_do_not_count_as_a_trials_nearest():
-    fit = fit_with([(1, 0, 0, 0), (1, 0, 0, 0), (0.75, 0.25, 0, 0), (0.75, 0.25, 0, 0)])
-    assert not warned("the prediction is an extrapolation", at(0.75, 0, 0.25, 0), fit)
-
-
 def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
     fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
     assert proposal_warnings(PROPOSAL, ProposalRequest(fit, limits, None, goal=every)) == ()
-
-
-def test_what_was_kept_is_named_in_the_singular_and_in_the_plural():
-    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
-    for kept, said in (
-        (("law",), "no loss measures law, so no fit can tell what it is good for"),
-        (("law", "mail"), "no loss measures law, mail, so no fit can tell what they are good for"),
-    ):
-        warnings = proposal_warnings(PROPOSAL, ProposalRequest(FIT, limits, None, goal=MATH), kept)
-        assert any(line.startswith(said) for line in warnings)
 
 
 def test_a_share_beyond_what_was_tried_is_named_with_the_range():

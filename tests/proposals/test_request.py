@@ -9,7 +9,6 @@ import pytest
 from made_fit import with_objective
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
-from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
@@ -48,12 +47,6 @@ def proposed(request, target=None, **options):
 # What is natural --------------------------------------------------------------------------------
 
 
-def test_the_natural_mixture_is_that_of_the_inventory(fit):
-    request = ProposalRequest.of(fit, inventory=INVENTORY)
-    assert dict(request.natural) == {"code": 0.5, "law": 0.3, "mail": 0.2}
-    assert request.inventory == INVENTORY
-
-
 def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
     request = ProposalRequest.of(fit)
     assert request.natural == Mixture.uniform(DOMAINS)
@@ -68,12 +61,7 @@ def test_an_inventory_is_read_from_a_file(fit, tmp_path):
 # What is allowed --------------------------------------------------------------------------------
 
 
-def test_constraints_that_are_checked_already_are_taken_as_they_are(fit):
-    given = Constraints.from_config(ConstraintsConfig(bounds={"law": (0.0, 0.4)}), INVENTORY)
-    assert ProposalRequest.of(fit, constraints=given).constraints is given
-
-
-@pytest.mark.parametrize("form", ["config", "mapping", "file"])
+@pytest.mark.parametrize("form", ["mapping", "file"])
 def test_constraints_are_the_same_as_a_section_as_fields_and_as_a_file(fit, tmp_path, form):
     fields = {"bounds": {"law": [0.1, 0.4]}}
     path = tmp_path / "limits.yaml"
@@ -83,12 +71,6 @@ def test_constraints_are_the_same_as_a_section_as_fields_and_as_a_file(fit, tmp_
     assert limits.domains == DOMAINS
     assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
     assert limits.upper_D.tolist() == [1.0, 0.4, 1.0]
-
-
-def test_without_constraints_every_mixture_is_allowed(fit):
-    limits = ProposalRequest.of(fit).constraints
-    assert limits.domains == DOMAINS
-    assert (limits.lower_D.tolist(), limits.upper_D.tolist()) == ([0.0] * 3, [1.0] * 3)
 
 
 def test_epochs_are_limited_by_the_inventory_and_the_length_of_the_run(fit):
@@ -111,26 +93,10 @@ def test_a_misspelt_constraint_is_refused_with_the_nearest(fit):
 # How it is searched -----------------------------------------------------------------------------
 
 
-def test_a_search_that_is_not_given_is_the_default_one(fit):
-    assert ProposalRequest.of(fit).search == ProposeConfig()
-
-
 def test_tokens_and_risk_are_put_into_the_search(fit):
     search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
     expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
     assert search == QUICK.model_copy(update=expected)
-
-
-def test_tokens_and_risk_of_the_search_stay_where_none_are_given(fit):
-    given = QUICK.model_copy(update={"target_tokens": 700, "risk": RiskConfig(std=2.0)})
-    assert ProposalRequest.of(fit, search=given).search == given
-    other = ProposalRequest.of(fit, search=given, tokens=800).search
-    assert (other.target_tokens, other.risk) == (800, RiskConfig(std=2.0))
-
-
-def test_a_risk_that_is_checked_already_is_taken_as_it_is(fit):
-    given = RiskConfig(std=1.5)
-    assert ProposalRequest.of(fit, risk=given).search.risk is given
 
 
 def test_a_risk_that_cannot_be_right_is_refused(fit):
@@ -139,12 +105,6 @@ def test_a_risk_that_cannot_be_right_is_refused(fit):
 
 
 # What is answered -------------------------------------------------------------------------------
-
-
-def test_the_fits_own_objective_is_minimised_where_no_target_is_named(fit):
-    proposal = proposed(ProposalRequest.of(fit, search=QUICK))
-    assert proposal.objective == fit.objective.describe()
-    assert proposal.mixture["law"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_target_is_minimised_alone(fit):
@@ -189,16 +149,6 @@ def test_a_proposal_has_the_seed_the_epochs_and_the_natural_mixture_that_were_as
     assert proposal.epochs["law"] == pytest.approx(2.0, abs=1e-3)
 
 
-def test_a_proposal_keeps_away_from_the_collapsed_trials_of_the_request(fit):
-    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    corner = names[int(weights_ND[:, 1].argmax())]
-    limits = {"guardrails": {"experts": True}}
-    request = ProposalRequest.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
-    assert proposed(request).mixture["law"] < 0.99
-    free = replace(request, collapsed=[])
-    assert proposed(free).mixture["law"] == pytest.approx(1.0, abs=1e-6)
-
-
 def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(fit):
     seen = []
     request = ProposalRequest.of(fit, search=QUICK.model_copy(update={"bootstrap": 3}))
@@ -214,24 +164,8 @@ def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit)
     update = lambda done, note: seen.append((done, note))  # noqa: E731
     found = propose_front(request, TARGETS, points=3, update=update)
     assert seen == [(1, "points"), (2, "points"), (3, "points")]
-    first = found.points[0].proposal
+    first = found.points[0]
     assert first.mixture["code"] == pytest.approx(1.0, abs=1e-6)
     assert first.provenance["seed"] == 7
     assert first.natural == request.natural
     assert first.epochs["code"] == pytest.approx(1.2, abs=1e-3)
-
-
-def test_a_front_keeps_away_from_the_collapsed_trials_of_the_request(fit):
-    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    corner = names[int(weights_ND[:, 0].argmax())]
-    limits = {"guardrails": {"experts": True}}
-    request = ProposalRequest.of(fit, constraints=limits, search=QUICK, collapsed=[corner])
-    assert (
-        max(p.proposal.mixture["code"] for p in propose_front(request, TARGETS, points=3).points)
-        < 0.99
-    )
-
-
-def test_a_radius_around_the_natural_mixture_is_around_the_uniform_one_without_an_inventory(fit):
-    limits = ProposalRequest.of(fit, constraints={"radius": {"tv": 0.1}}).constraints
-    np.testing.assert_allclose(limits.convex[0].center_D, [1 / 3] * 3)

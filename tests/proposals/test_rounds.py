@@ -9,10 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-from places import DATA
 
 import mixopt
 from mixopt.config import DesignConfig, load_config
@@ -21,11 +19,6 @@ from mixopt.pipeline import status as run_status
 from mixopt.run_directory import Run, load_run
 from mixopt.run_directory.step_log import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
-
-REGMIX = DATA / "regmix"
-GP = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
-DOMAINS = ("web", "code", "books")
-OPTIMUM = np.array([0.2, 0.7, 0.1])
 
 # In a run -------------------------------------------------------------------------------------
 
@@ -109,10 +102,6 @@ def test_no_mixture_is_chosen_twice_and_all_are_within_the_limits(undisturbed):
     table = undisturbed[0].trials.table.filter(pl.col("role") != "replicate")
     assert table["mixture"].n_unique() == len(table)
     assert table.filter(pl.col("role") == "chosen")["weight/code"].max() <= 0.8 + 1e-9
-
-
-def test_no_two_trials_have_one_seed(undisturbed):
-    assert undisturbed[0].trials.table["seed"].n_unique() == 15
 
 
 def prepared(designed: Path, path: Path) -> Path:
@@ -210,24 +199,6 @@ def test_a_damaged_record_of_rounds_is_one_line(at_sweep, field, value, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_a_round_that_is_out_of_order_is_refused(at_sweep):
-    file = at_sweep / "trials/rounds.json"
-    record = read_json(file)
-    file.write_text(json.dumps({**record, "rounds": record["rounds"][::-1]}))
-    with pytest.raises(RunError, match=r"rounds\.0\.round: should be 1, got 2"):
-        run_status(load_run(at_sweep))
-
-
-def test_a_record_of_rounds_that_is_deleted_with_the_groups_is_made_again(
-    undisturbed, config, at_sweep
-):
-    rewind(at_sweep, rounds=2, keep=12)
-    for name in ("rounds", "groups"):
-        (at_sweep / f"trials/{name}.json").unlink()
-    mixopt.run(config, at_sweep, until="sweep")
-    assert_same(at_sweep, undisturbed[0])
-
-
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_kill_before_or_after_a_round_is_noted_changes_nothing(
     undisturbed, config, at_sweep, rounds
@@ -246,35 +217,12 @@ def test_a_sweep_that_is_done_again_begins_with_the_first_round(undisturbed, at_
     assert_same(at_sweep, undisturbed[0])
 
 
-def test_another_objective_keeps_a_sweep_that_is_finished(undisturbed, config, at_sweep):
-    run = mixopt.run(config, at_sweep, overrides=["objective={target: code}"], until="sweep")
-    assert run.trials == undisturbed[0].trials
-
-
 def test_rounds_of_one_sweep_are_not_chosen_by_different_objectives(config, at_sweep):
     rewind(at_sweep, rounds=1, keep=9)
     with pytest.raises(RunError) as caught:
         mixopt.run(config, at_sweep, overrides=["objective={target: code}"], until="sweep")
     assert "the unfinished sweep chose its rounds by another objective: " in str(caught.value)
     assert "--from sweep" in str(caught.value)
-
-
-def test_a_trial_that_failed_does_not_stop_the_rounds(config, at_design, tmp_path, monkeypatch):
-    source = (
-        "from mixopt_proxies.ngram import NgramProxy\n"
-        "class Fails(NgramProxy):\n"
-        "    def train(self, trials, *rest):\n"
-        "        if trials[0].name in ('t0002', 't0007'):\n"
-        "            raise ValueError('no luck')\n"
-        "        return super().train(trials, *rest)\n"
-    )
-    (tmp_path / "failing_proxy.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    run = mixopt.run(config, at_design, overrides=["proxy.name=failing_proxy:Fails"], until="sweep")
-    failed = run.trials.table.filter(pl.col("status") == "failed")
-    assert failed["trial"].to_list() == ["t0002", "t0007"]
-    assert len(run.trials) == 15
 
 
 def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
@@ -322,10 +270,6 @@ def test_rounds_add_up_to_the_trials():
 def test_a_half_and_two_quarters_are_the_rounds_of_enough_trials(trials, rounds):
     assert DesignConfig(trials=trials).planned_rounds == rounds
     assert DesignConfig(trials=trials).trials == trials
-
-
-def test_rounds_are_switched_off():
-    assert DesignConfig(trials=64, rounds=[]).planned_rounds == (64,)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.laws import LogLinearRegressor
 
 from mixopt.constraints import CappedSimplex
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, search
-from mixopt.proposals.search import CHUNK
 
 
 class Bowls:
@@ -50,11 +47,6 @@ def problem(
     return Problem(regressor, objective, allowed, natural_D, np.empty((0, domains)), **options)
 
 
-def test_the_gradient_method_finds_the_bottom():
-    found = search(problem(Bowls([0.2, 0.5, 0.3]), method="gradient"))
-    assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=1e-5)
-
-
 def test_the_gradient_method_stops_at_the_limits_and_not_before():
     allowed = CappedSimplex(np.array([0.0, 0.0, 0.1]), np.array([1.0, 0.4, 1.0]))
     found = search(problem(Bowls([0.2, 0.8, 0.0]), allowed, method="gradient"))
@@ -72,25 +64,6 @@ def test_simulation_comes_near_the_bottom():
     found = search(problem(Blind(Bowls([0.2, 0.5, 0.3]))))
     assert found.method == "simulation"
     assert found.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
-
-
-def test_simulation_predicts_in_chunks():
-    bowls = Bowls([0.2, 0.5, 0.3])
-    search(problem(bowls, method="simulation", samples=5 * CHUNK))
-    assert bowls.largest_batch <= CHUNK
-
-
-def test_auto_takes_the_better_of_both_methods():
-    bowls = problem(Bowls([0.2, 0.5, 0.3]))
-    both = search(bowls)
-    assert both.method == "gradient"
-    assert both.value <= search(replace(bowls, method="simulation")).value
-
-
-def test_one_seed_gives_one_answer():
-    bowls = problem(Blind(Bowls([0.2, 0.5, 0.3])))
-    first, second = (search(bowls) for _ in range(2))
-    assert np.array_equal(first.weights_D, second.weights_D)
 
 
 def test_a_known_mixture_that_is_better_than_all_draws_is_kept():
@@ -125,16 +98,6 @@ def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(see
     # What SLSQP tries on its way is outside the limits, so only allowed mixtures are compared.
     scored_ND = asked.allowed.project(rng.dirichlet(np.ones(domains), 300))
     assert found.value <= asked.value(scored_ND).min() + 1e-9
-
-
-def test_trees_are_searched_without_losing_the_best_sample():
-    rng = np.random.default_rng(0)
-    weights_ND = rng.dirichlet(np.ones(3), 60)
-    losses_N = ((weights_ND - [0.2, 0.5, 0.3]) ** 2).sum(axis=1)
-    trees = LightGBMRegressor(trees=100).fit(weights_ND, losses_N[:, None])
-    asked = problem(trees)
-    found = search(asked)
-    assert found.value <= asked.value(rng.dirichlet(np.ones(3), 2_000)).min()
 
 
 def test_a_mixing_law_is_minimised_to_its_vertex():

@@ -14,11 +14,7 @@ def test_looks_add_half_of_the_first_seeds_up_to_the_last():
     assert looks(4, 5) == (4, 5)
 
 
-def test_one_look_is_at_the_level_itself():
-    assert nominal_level((3,)) == 0.95
-
-
-@pytest.mark.parametrize("at", [(3, 5, 6), (4, 6, 8), (3, 5, 7, 9, 11, 12)])
+@pytest.mark.parametrize("at", [(3, 5, 6), (4, 6, 8)])
 def test_the_chance_that_any_interval_misses_is_one_in_twenty(at):
     level, rng = nominal_level(at), np.random.default_rng(3)
     missed = 0
@@ -28,12 +24,3 @@ def test_the_chance_that_any_interval_misses_is_one_in_twenty(at):
         missed += any(abs(mean) > half for mean, half in pairs)
     # Three standard errors of a share of 0.05 in 4,000.
     assert missed / 4_000 == pytest.approx(0.05, abs=0.0104)
-
-
-def test_looking_at_95_percent_each_time_would_miss_more():
-    rng, missed = np.random.default_rng(3), 0
-    for _ in range(4_000):
-        noise_S = rng.standard_normal(8)
-        pairs = [paired_interval(noise_S[:count]) for count in (4, 6, 8)]
-        missed += any(abs(mean) > half for mean, half in pairs)
-    assert missed / 4_000 > 0.08

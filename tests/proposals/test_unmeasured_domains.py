@@ -7,20 +7,14 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
 from mixopt.mixture import Mixture
-from mixopt.proposals.best_mixture import keeping_unmeasured, unmeasured
+from mixopt.proposals.best_mixture import keeping_unmeasured
 
-DOMAINS = ("code", "law", "mail")
 INVENTORY = {"code": 500, "law": 300, "mail": 200}
 NATURAL = Mixture.natural(INVENTORY)
 
 
 def constraints(**fields) -> Constraints:
     return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY)
-
-
-def test_a_domain_is_unmeasured_where_losses_are_of_domains_and_none_is_its_own():
-    assert unmeasured(DOMAINS, ("code", "math")) == ("law", "mail")
-    assert unmeasured(DOMAINS, ("math", "quiz")) == ()
 
 
 def test_a_floor_is_a_share_of_the_natural_weight_and_gives_way():
@@ -40,24 +34,3 @@ def test_floors_that_leave_no_mixture_are_left_out():
 def test_a_domain_without_tokens_gets_no_floor():
     natural = Mixture({"code": 0.5, "law": 0.5, "mail": 0.0})
     assert keeping_unmeasured(constraints(), natural, ("code",), 0.5)[1] == ("law",)
-
-
-def test_a_floor_says_the_share_that_it_comes_from():
-    kept, _ = keeping_unmeasured(constraints(), NATURAL, ("code",), 0.5)
-    held = kept.binding(Mixture({"code": 0.75, "law": 0.15, "mail": 0.1}))
-    assert held == [
-        "law >= 0.15 (propose.keep_unmeasured: 0.5)",
-        "mail >= 0.1 (propose.keep_unmeasured: 0.5)",
-    ]
-
-
-def test_a_whole_natural_weight_can_be_kept():
-    kept, names = keeping_unmeasured(constraints(), NATURAL, ("code", "law"), 1.0)
-    assert names == ("mail",)
-    assert kept.lower_D.tolist() == [0.0, 0.0, 0.2]
-
-
-def test_floors_leave_a_stricter_floor_of_the_constraints_alone():
-    limits = constraints(bounds={"mail": (0.3, 1.0)})
-    kept, _ = keeping_unmeasured(limits, NATURAL, ("code", "law"), 0.5)
-    assert kept.lower_D.tolist() == [0.0, 0.0, 0.3]

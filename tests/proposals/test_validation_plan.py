@@ -28,15 +28,6 @@ def test_each_mixture_is_trained_with_each_seed_in_turn():
     assert plan.trials[1].mixture == NATURAL
 
 
-def test_what_is_added_leaves_the_runs_before_in_their_places():
-    first = ValidationPlan({}, [7, 8, 9]).add({"proposal": PROPOSED, "natural": NATURAL}, 2)
-    more = first.add({"proposal": PROPOSED}, 3)
-    assert [trial.name for trial in more.trials] == [
-        *(trial.name for trial in first.trials),
-        "proposal-s2",
-    ]
-
-
 def test_a_mixture_with_two_names_is_trained_once_and_counts_for_both():
     plan = ValidationPlan({}, [7]).add({"natural": UNIFORM, "uniform": UNIFORM}, 1)
     assert [trial.name for trial in plan.trials] == ["natural-s0"]

@@ -10,7 +10,6 @@ from made_proposal import made_proposal
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.proposals import Front, Interval
-from mixopt.proposals.pareto_front import FrontPoint
 from mixopt.reporting import figure_svg, plot_design, plot_epochs, plot_front, plot_mixtures
 from mixopt.reporting.figure_style import MAX_NAME, written
 
@@ -116,7 +115,7 @@ def front(domains, points=3):
     for place in range(points):
         losses = {"exam": Interval(1.0 + place, 0, 9), "essay": Interval(9.0 - place, 0, 9)}
         mixture = Mixture.from_array(names, rng.dirichlet(np.full(domains, 0.3)))
-        found.append(FrontPoint({}, made_proposal(mixture=mixture, losses=losses)))
+        found.append(made_proposal(mixture=mixture, losses=losses))
     return Front(("exam", "essay"), tuple(found), "bits_per_byte")
 
 
