@@ -278,7 +278,9 @@ class Constraints:
 
     def _within(self, convex: tuple[Radius, ...]) -> ConvexSet:
         """Return the mixtures within bounds, groups, proportions and radii."""
-        rows, least, most = [], [], []
+        rows: list[Array] = []
+        least: list[float] = []
+        most: list[float] = []
         for members, low, high in self.groups.values():
             rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
             least, most = [*least, low], [*most, high]
@@ -331,12 +333,11 @@ class _System:
     def smallest(self) -> _System:
         """Leave out what can be left out for the rest to be still in conflict."""
         system = self
-        for gone in (self.convex, *zip(self.convex), *zip(self.limits)):
-            left = [
-                [one for one in own if all(one is not other for other in gone)]
-                for own in (system.limits, system.convex)
-            ]
-            fewer = _System(self.domains, left[0], tuple(left[1]))
+        for gone in (self.convex, *((one,) for one in self.convex)):
+            fewer = replace(system, convex=tuple(one for one in system.convex if one not in gone))
+            system = system if fewer.is_possible else fewer
+        for limit in self.limits:
+            fewer = replace(system, limits=[one for one in system.limits if one is not limit])
             system = system if fewer.is_possible else fewer
         return system
 

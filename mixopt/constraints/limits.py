@@ -300,7 +300,7 @@ class Radius:
 
     def allows(self, weights_D: Array) -> bool:
         """Tell whether a nearest mixture is within the size, to the accuracy of finding it."""
-        return self._of(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5
+        return bool(self._of(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5)
 
     def binds(self, weights_D: Array) -> bool:
         """Tell whether it is an active constraint of a mixture."""

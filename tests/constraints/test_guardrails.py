@@ -97,7 +97,7 @@ def test_a_word_is_a_reference_with_the_usual_margin_for_all():
 
 
 def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail():
-    found = guards(floors={"score": 0.55, "law": 2.0}, guardrails={"targets": {"score": 0.01}})
+    found = guards(floors={"law": 2.0, "score": 0.55}, guardrails={"targets": {"score": 0.01}})
     assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
     (line,) = guards(floors={"score": 0.55}).refusals(np.array([0.05]))
     assert line == "score: predicted to be 0.5; constraints.floors asks for at least 0.55"

@@ -245,21 +245,25 @@ def test_the_epochs_that_an_error_offers_are_enough_and_hardly_more(tokens, targ
 @settings(max_examples=40, deadline=None)
 @given(
     least=st.floats(0.15, 0.95),
-    sizes=st.dictionaries(st.sampled_from(["kl", "tv"]), st.floats(0.001, 0.05), min_size=1),
+    kind=st.sampled_from(["kl", "tv"]),
+    size=st.floats(0.001, 0.05),
+    entropy=st.none() | st.floats(0.1, 1.0),
 )
-def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(least, sizes):
+def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(
+    least, kind, size, entropy
+):
+    fields = {"radius": {kind: size}, "min_entropy": entropy}
     try:
-        limits(bounds={"law": (least, 1.0)}, radius=sizes)
+        limits(bounds={"law": (least, 1.0)}, **fields)
         return
     except InfeasibleError as error:
         said = str(error)
-    offers = {kind: float(one) for kind, one in re.findall(r"radius\.(\w+): ([0-9.]+)", said)}
-    for kind, enough in offers.items():
-        limits(bounds={"law": (least, 1.0)}, radius={**sizes, kind: enough})
-        refusal(bounds={"law": (least, 1.0)}, radius={**sizes, kind: 0.98 * enough})
+    for enough in map(float, re.findall(rf"radius\.{kind}: ([0-9.]+)", said)):
+        limits(bounds={"law": (least, 1.0)}, **{**fields, "radius": {kind: enough}})
+        refusal(bounds={"law": (least, 1.0)}, **{**fields, "radius": {kind: 0.98 * enough}})
     for enough in map(float, re.findall(r"minimum of law to ([0-9.]+)", said)):
-        limits(bounds={"law": (enough, 1.0)}, radius=sizes)
-        refusal(bounds={"law": (enough + 0.005, 1.0)}, radius=sizes)
+        limits(bounds={"law": (enough, 1.0)}, **fields)
+        refusal(bounds={"law": (enough + 0.005, 1.0)}, **fields)
 
 
 def test_radii_without_a_common_mixture_are_named_together():

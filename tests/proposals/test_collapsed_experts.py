@@ -12,7 +12,7 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals import ProposalRequest, propose_mixture
-from mixopt.proposals.request import NEAR, Avoided
+from mixopt.proposals.request import Avoided
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
@@ -85,10 +85,3 @@ def test_limits_that_leave_mixtures_near_collapsed_trials_alone_are_refused(fit)
     )
     with pytest.raises(InfeasibleError, match=said):
         propose(fit, collapsed, limits)
-
-
-def test_a_mixture_exactly_at_the_edge_of_near_is_held():
-    # Points, not mixtures: distances of 0 and 0.001 are then exact.
-    avoided = Avoided(np.array([[0.002, 0.0]]), np.array([[0.0, 0.0]]))
-    assert avoided.excess(np.zeros((1, 2)))[0] == -NEAR
-    assert len(avoided.binding(np.zeros(2))) == 1
