@@ -9,7 +9,7 @@ import argparse
 import numpy as np
 
 from mixopt import MixtureSampler
-from mixopt.sampling.shares import UNIT
+from mixopt.sampling.order import UNIT
 
 BATCHES, CHANGES = 200, 4
 

@@ -111,10 +111,11 @@ def _check_epochs(
     epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
     for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
         (domain,) = limit.domains
-        most = max(mixture[domain] for mixture in mixtures.values())
-        if most > limit.value + TOLERANCE:
+        most = max(mixtures.values(), key=lambda mixture: mixture[domain])
+        line = limit.violation(most, TOLERANCE)
+        if line is not None:
             kind = "source" if domain in config.sources else "base domain"
-            raise InfeasibleError(f"{kind} {domain!r}: {limit.refusal(most)}")
+            raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
 
 
 def _role(name: str) -> Role:
