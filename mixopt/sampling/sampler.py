@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -196,7 +197,8 @@ class MixtureSampler:
         self._mixtures: dict[tuple[int, ...], Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
-        for batch, first, end, last in scheduled_mixtures([*entries, *later], named):
+        given = chain(scheduled_mixtures(entries, named), scheduled_mixtures(later, named))
+        for batch, first, end, last in given:
             change = ShareChange(batch, self._shares(first), end, self._shares(last))
             changes = _with(changes, change)
         kind = SampleOrder if unit == "samples" else TokenOrder

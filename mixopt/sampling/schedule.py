@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +61,6 @@ _ROUNDING = 1e-6  # of weights in files
 MAX_LENGTH = 1 << 31  # tokens of a sequence
 
 ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
-Fault = tuple[FieldPlace, str]
 
 
 def is_schedule(path: Path) -> bool:
@@ -126,8 +125,33 @@ class Schedule:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for place, message in self._faults():
-            raise ScheduleFieldError(place, message)
+        if not self.stages:
+            raise ScheduleFieldError(("stages",), "there is none; a run has at least one")
+        _check_whole(("batch",), self.batch, MAX_BATCH)
+        _check_whole(("sequence_length",), self.sequence_length, MAX_LENGTH)
+        for k, stage in enumerate(self.stages):
+            _check_stage(("stages", k), stage, self.domains)
+        for k, stage in enumerate(self.stages):
+            if self.starts[k + 1] <= self.starts[k]:
+                size = f"{self.step_tokens:,} tokens each"
+                message = f"{stage.tokens:,} are not a whole number of batches, of {size}"
+                raise ScheduleFieldError(("stages", k, "tokens"), message)
+        if self.asked_tokens > MAX_TOKENS:
+            message = f"{self.asked_tokens:,} tokens in all; at most {MAX_TOKENS:,}"
+            raise ScheduleFieldError(("stages",), message)
+        most = self.max_epochs
+        if most is not None and not (_is_number(most) and most > 0):
+            message = f"{shown_value(most)} is not a number above 0"
+            raise ScheduleFieldError(("max_epochs",), message)
+        if self.inventory is None:
+            return
+        for name, tokens in self.inventory.items():
+            if name not in self.domains:
+                message = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
+                raise ScheduleFieldError(("inventory", name), message)
+            _check_whole(("inventory", name), tokens, MAX_TOKENS, least=0)
+        if fault := self._epoch_fault(self.inventory, most):
+            raise ScheduleFieldError(("stages",), fault)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Schedule:
@@ -289,42 +313,6 @@ class Schedule:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens
 
-    def _faults(self) -> Iterator[Fault]:
-        """Yield what is wrong, from fields to the whole; later checks need that earlier pass."""
-        if not self.stages:
-            yield ("stages",), "there is none; a run has at least one"
-            return
-        yield from _number_fault(("batch",), self.batch, MAX_BATCH)
-        yield from _number_fault(("sequence_length",), self.sequence_length, MAX_LENGTH)
-        for k, stage in enumerate(self.stages):
-            for place, message in _stage_faults(stage, self.domains):
-                yield ("stages", k, *place), message
-        yield from self._extent_faults()
-        yield from self._limit_faults()
-
-    def _extent_faults(self) -> Iterator[Fault]:
-        """Find stages of no batch, and runs that are too long."""
-        for k, stage in enumerate(self.stages):
-            if self.starts[k + 1] <= self.starts[k]:
-                size = f"{self.step_tokens:,} tokens each"
-                message = f"{stage.tokens:,} are not a whole number of batches, of {size}"
-                yield ("stages", k, "tokens"), message
-        if self.asked_tokens > MAX_TOKENS:
-            yield ("stages",), f"{self.asked_tokens:,} tokens in all; at most {MAX_TOKENS:,}"
-
-    def _limit_faults(self) -> Iterator[Fault]:
-        most = self.max_epochs
-        if most is not None and not (_is_number(most) and most > 0):
-            yield ("max_epochs",), f"{shown_value(most)} is not a number above 0"
-        for name, tokens in (self.inventory or {}).items():
-            if name not in self.domains:
-                near = did_you_mean(name, self.domains)
-                yield ("inventory", name), f"domain {name!r} is in no stage{near}"
-            yield from _number_fault(("inventory", name), tokens, MAX_TOKENS, least=0)
-        fault = None if self.inventory is None else self._epoch_fault(self.inventory, most)
-        if fault is not None:
-            yield ("stages",), fault
-
     def _epoch_fault(self, inventory: Mapping[str, int], max_epochs: float | None) -> str | None:
         """Return which domain is seen more often than `max_epochs`, and which share would do."""
         total = self.tokens
@@ -349,29 +337,30 @@ class Schedule:
         return None
 
 
-def _stage_faults(stage: Stage, domains: tuple[str, ...]) -> Iterator[Fault]:
+def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:
     if (stage.tokens is None) == (stage.steps is None):
         what = "tokens and steps are both given" if stage.steps is not None else "has no length"
-        yield ("tokens",), f"{what}; give one of tokens, steps"
-        return
+        raise ScheduleFieldError((*place, "tokens"), f"{what}; give one of tokens, steps")
     unit = "tokens" if stage.steps is None else "steps"
-    yield from _number_fault((unit,), getattr(stage, unit), MAX_TOKENS)
+    _check_whole((*place, unit), getattr(stage, unit), MAX_TOKENS)
     if not isinstance(stage.name, str | None):
-        yield ("name",), f"{shown_value(stage.name)} is not text"
+        raise ScheduleFieldError((*place, "name"), f"{shown_value(stage.name)} is not text")
     for name, mixture in (("mixture", stage.mixture), ("to", stage.to)):
         for domain in mixture or ():
             if domain not in domains:
                 near = did_you_mean(domain, domains)
-                yield (name, domain), f"domain {domain!r} is not one of the first stage's{near}"
+                message = f"domain {domain!r} is not one of the first stage's{near}"
+                raise ScheduleFieldError((*place, name, domain), message)
         for domain in domains:
             if mixture is not None and domain not in mixture:
                 message = f"domain {domain!r} of the first stage has no weight; give it one"
-                yield (name,), f"{message}, 0 is allowed"
+                raise ScheduleFieldError((*place, name), f"{message}, 0 is allowed")
 
 
-def _number_fault(place: FieldPlace, value: Any, most: int, least: int = 1) -> Iterator[Fault]:
+def _check_whole(place: FieldPlace, value: Any, most: int, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        yield place, f"{shown_value(value)} is not a whole number from {least} to {most:,}"
+        message = f"{shown_value(value)} is not a whole number from {least} to {most:,}"
+        raise ScheduleFieldError(place, message)
 
 
 class ScheduleFieldError(SamplerError):

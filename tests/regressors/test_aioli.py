@@ -199,6 +199,19 @@ def test_where_the_law_holds_its_matrix_is_found_exactly():
     np.testing.assert_allclose(estimator.matrix_MD / 5, matrix_MD, atol=1e-12)
 
 
+def test_realised_counts_find_it_when_batches_are_not_what_was_planned():
+    def in_eights(weights_D):
+        counts_D = np.maximum(np.floor(8 * weights_D), 1.0)
+        return counts_D / counts_D.sum()
+
+    matrix_MD = np.random.default_rng(2).uniform(0.0, 0.01, (3, 3))
+    options = dict(update_steps=100, sweep_steps=5, one_hot=0.7)
+    realised = linear_world(3, matrix_MD, in_eights, realised=True, **options)
+    np.testing.assert_allclose(realised.matrix_MD / 5, matrix_MD, atol=1e-12)
+    planned = linear_world(3, matrix_MD, in_eights, **options)
+    assert np.abs(planned.matrix_MD / 5 - matrix_MD).max() > 1e-4
+
+
 def test_evaluations_that_the_objective_leaves_out_do_not_count():
     matrix_MD = np.array([[3.0, 1.0], [-100.0, 50.0], [1.0, 2.0]])
     sums_D = column_sums(matrix_MD, np.array([0.75, 0.0, 0.25]))
