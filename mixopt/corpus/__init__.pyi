@@ -1,5 +1,4 @@
 from .corpus import (
-    FORMAT as FORMAT,
     Corpus as Corpus,
     Domain as Domain,
     check_prepared as check_prepared,
@@ -11,6 +10,7 @@ from .domain_tokens import (
     counted_tokens as counted_tokens,
 )
 from .index_files import (
+    CORPUS_FORMAT as CORPUS_FORMAT,
     corpus_hash as corpus_hash,
     read_corpus_index as read_corpus_index,
     read_domain_names as read_domain_names,
@@ -28,17 +28,15 @@ from .sources import shared_files as shared_files
 from .tasks import (
     EncodedTask as EncodedTask,
     Item as Item,
-    TaskBatches as TaskBatches,
-    TaskWindow as TaskWindow,
+    RowBatches as RowBatches,
     WindowBatch as WindowBatch,
     chosen_items as chosen_items,
     encode_task as encode_task,
     read_items as read_items,
-    row_windows as row_windows,
     scored_items as scored_items,
-    sums_by_row as sums_by_row,
     task_files as task_files,
-    window_batches as window_batches,
+    task_metrics as task_metrics,
+    task_rows as task_rows,
     write_task as write_task,
 )
 from .text_files import (

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.corpus.index_files import (
-    CORPUS_FORMAT,
     INDEX,
+    MAX_COUNT,
     TASK_FOLDER,
     TOKENIZER_FILES,
     read_corpus_index,
@@ -57,9 +57,6 @@ from mixopt.system import (
 
 if TYPE_CHECKING:
     from mixopt.corpus.tasks import EncodedTask
-
-
-FORMAT = CORPUS_FORMAT
 
 
 @dataclass(frozen=True)
@@ -106,26 +103,29 @@ class Corpus:
         """
         path = _fetched(str(path)) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
+
+        def opened(name: str, split: str) -> TokenShards:
+            return TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
+
         return cls(
             path=path,
             domains=tuple(
-                Domain(name, *_opened(path, name, verify, "train", "validation"))
-                for name in index.domains
+                Domain(name, opened(name, "train"), opened(name, "validation"))
+                for name in index.texts("domains")
             ),
             targets=tuple(
-                Domain(name, None, *_opened(path, name, verify, "validation"))
-                for name in index.targets
+                Domain(name, None, opened(name, "validation")) for name in index.texts("targets")
             ),
-            tokenizer=index.tokenizer,
-            vocab_size=index.vocab_size,
-            fingerprint=index.fingerprint,
-            provenance=index.provenance,
-            tasks=_open_tasks(path, index.tasks),
+            tokenizer=index.text("tokenizer"),
+            vocab_size=index.whole("vocab_size", 0, MAX_COUNT),
+            fingerprint=index.text("fingerprint"),
+            provenance=dict(index.part("provenance").content),
+            tasks=_open_tasks(path, index.texts("tasks")),
         )
 
     def __repr__(self) -> str:
         """Say where it is, and count domains, targets and tokens."""
-        tokens = short_count(self._tokens)
+        tokens = short_count(sum(d.train.tokens for d in self.domains if d.train is not None))
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
         return f"Corpus({plain_line(str(self.path))!r}: {counts}, tokenizer {self.tokenizer})"
@@ -158,11 +158,6 @@ class Corpus:
         """Return how often a domain's training tokens have the same text, at least 1."""
         made = self.provenance.get("mixed", {}).get(name)
         return 1.0 if made is None else max(1.0, *made["epochs"].values())
-
-    @property
-    def _tokens(self) -> int:
-        """Training tokens of all domains as they are stored."""
-        return sum(d.train.tokens for d in self.domains if d.train is not None)
 
     @property
     def sample_tokens(self) -> dict[str, float]:
@@ -214,7 +209,7 @@ def _stated_ends(made_from: Any) -> Iterator[int]:
         yield from _stated_ends(value)
 
 
-def _open_tasks(path: Path, names: tuple[str, ...]) -> tuple[EncodedTask, ...]:
+def _open_tasks(path: Path, names: list[str]) -> tuple[EncodedTask, ...]:
     if not names:  # a training job reads shards without what reads tasks
         return ()
     from mixopt.corpus.tasks import open_task
@@ -222,19 +217,13 @@ def _open_tasks(path: Path, names: tuple[str, ...]) -> tuple[EncodedTask, ...]:
     return tuple(open_task(path, name) for name in names)
 
 
-def _opened(path: Path, name: str, verify: bool, *splits: str) -> list[TokenShards]:
-    places = [inside(path, f"{name}/{split}", ShardError) for split in splits]
-    return [TokenShards.open(place, verify=verify) for place in places]
-
-
 _REMEMBERED = (".tmp", ".verified.json", ".lock")
 
 
 def corpus_files(corpus: Path) -> list[Path]:
-    """Return the files of a corpus; what was half-written or remembered there is left out."""
-    return sorted(
-        path for path in corpus.rglob("*") if path.is_file() and not path.name.endswith(_REMEMBERED)
-    )
+    """Return the files of a corpus, its index last; what was half-written there is left out."""
+    files = [p for p in corpus.rglob("*") if p.is_file() and not p.name.endswith(_REMEMBERED)]
+    return sorted(files, key=lambda path: (path == corpus / INDEX, path))
 
 
 def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
@@ -245,27 +234,12 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
         if file_hash(fetched(list_objects(index)[0])) == file_hash(corpus / INDEX):
             return 0
         raise CorpusError(f"{url}: already holds another corpus; choose another URL, or delete it")
-    files = [path for path in corpus_files(corpus) if path != corpus / INDEX]
+    files = corpus_files(corpus)
     for number, path in enumerate(files, start=1):
         name = path.relative_to(corpus).as_posix()
         write_object(path, join_url(url, name))
         say(f"publish: {number} of {len(files)}: {name}")
-    write_object(corpus / INDEX, index)
-    return len(files) + 1
-
-
-def _fetched(url: str) -> Path:
-    """Return the copy of a corpus in a store: fetched whole, once a node, and verified."""
-    index = fetched(list_objects(join_url(url, INDEX))[0])
-    target = cache_folder() / "corpora" / file_hash(index) / "corpus"
-
-    def find() -> Path | None:
-        try:
-            return Corpus.open(target).path if target.is_dir() else None
-        except CorpusError:
-            return None
-
-    return made_once(target.parent, find, lambda: _fetch(url, index, target))
+    return len(files)
 
 
 def check_prepared(where: str) -> None:
@@ -276,24 +250,42 @@ def check_prepared(where: str) -> None:
         raise CorpusError(f"corpus.prepared: {where}: holds no prepared corpus (no {INDEX})")
 
 
-def _fetch(url: str, listed: Path, target: Path) -> Path:
-    temporary = temporary_path(target)
-    temporary.mkdir(parents=True)
-    try:
-        shutil.copyfile(listed, temporary / INDEX)
-        index = read_corpus_index(temporary, verify=False)
-        parts = {*index.domains, *index.targets, TASK_FOLDER, *TOKENIZER_FILES}
-        start = len(list_objects(join_url(url, INDEX))[0].url) - len(INDEX)
-        for stored in list_objects(url):
-            name = stored.url[start:]
-            if name.split("/", maxsplit=1)[0] in parts and not name.endswith(_REMEMBERED):
-                path = below(temporary, name, CorpusError)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                read_object(stored, path)
-        with naming(temporary, url):
-            Corpus.open(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+def _fetched(url: str) -> Path:
+    """Return the copy of a corpus in a store: fetched whole, once a node, and verified."""
+    stored = list_objects(join_url(url, INDEX))[0]
+    listed = fetched(stored)
+    target = cache_folder() / "corpora" / file_hash(listed) / "corpus"
+
+    def find() -> Path | None:
+        try:
+            return Corpus.open(target).path if target.is_dir() else None
+        except CorpusError:
+            return None
+
+    def fetch() -> Path:
+        temporary = temporary_path(target)
+        temporary.mkdir(parents=True)
+        try:
+            shutil.copyfile(listed, temporary / INDEX)
+            _fetch_below(url, stored.url.removesuffix(INDEX), temporary)
+            with naming(temporary, url):
+                Corpus.open(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            return temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    return made_once(target.parent, find, fetch)
+
+
+def _fetch_below(url: str, base: str, folder: Path) -> None:
+    """Fetch what the index of a corpus names, and nothing that lies beside it."""
+    index = read_corpus_index(folder, verify=False)
+    names = [*index.texts("domains"), *index.texts("targets"), TASK_FOLDER, *TOKENIZER_FILES]
+    parts = tuple(f"{name}/" for name in names)
+    for stored in list_objects(url):
+        name = stored.url.removeprefix(base)
+        if f"{name}/".startswith(parts) and not name.endswith(_REMEMBERED):
+            path = below(folder, name, CorpusError)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            read_object(stored, path)

@@ -1,4 +1,4 @@
-"""The text of one domain: read from its source, deduplicated, split and spooled to disk.
+"""The text of domains: read, deduplicated, split and spooled to disk, then tokenised.
 
 Two documents are the same when their text is, after runs of white space became one space. Held out
 are the first groups in an order by a hash of their name (of their content, for a document that is
@@ -7,6 +7,9 @@ falls on does not depend on the order in which documents come.
 
 A spool holds documents between reading and tokenising, so that memory does not hold a corpus. A
 record is the digest of the document, the length of its UTF-8 and the UTF-8; memory holds digests.
+
+A domain is read by one process, and spools are tokenised in pieces of a fixed size, which become
+shards: neither depends on how many processes work or which is ready first.
 """
 
 from __future__ import annotations
@@ -16,28 +19,24 @@ import heapq
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.environment import DOMAIN_BYTES, MIN_BYTES, environment_documents
-from mixopt.corpus.sources import (
-    TextFile,
-    is_local,
-    read_documents,
-    read_validation,
-    text_files,
-)
+from mixopt.corpus.sources import is_local, read_documents, read_validation, text_files
 from mixopt.corpus.text_files import BadDocuments, Document
+from mixopt.corpus.token_shards import TokenShards
+from mixopt.corpus.token_writer import TokenWriter
+from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
-from mixopt.system import writing
+from mixopt.system import Say, in_processes, steady_progress, usable_cores, writing
 
-AT = "at"  # names the file that is being read, beside the spools
+PARALLEL_BYTES = 32_000_000  # of text from which processes are worth their start
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
+_BATCH_BYTES = 4_000_000
 _HEADER = struct.Struct("<16sQ")
 _DIGEST = 16  # bytes
 
@@ -51,7 +50,7 @@ class Spooled(NamedTuple):
 
 def content_digest(text: str) -> bytes:
     """Return 16 bytes that are equal for texts that differ in white space only."""
-    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+    return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=_DIGEST).digest()
 
 
 class HeldOutSplit:
@@ -63,30 +62,34 @@ class HeldOutSplit:
         self._key = seed.to_bytes(8, "little")
         self._total = self._held = 0
         self._groups: dict[int, list[Spooled]] = {}
-        self._sizes: dict[int, int] = {}
         self._last: list[int] = []
         self._limit = 1 << 64
 
-    def add(self, document: Document, spooled: Spooled) -> Iterator[Spooled]:
+    def add(self, document: Spooled, group: str | None = None) -> Iterator[Spooled]:
         """Take a document and give those that now are for training."""
-        place, size = self._place(document, spooled), len(spooled.content)
-        self._total += size
+        name = document.digest if group is None else group.encode()
+        digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
+        place = int.from_bytes(digest, "big")
+        self._total += len(document.content)
         if place >= self._limit:
-            yield spooled
+            yield document
             return
         if place not in self._groups:
-            self._groups[place], self._sizes[place] = [], 0
+            self._groups[place] = []
             heapq.heappush(self._last, -place)
-        self._groups[place].append(spooled)
-        self._sizes[place] += size
-        self._held += size
+        self._groups[place].append(document)
+        self._held += len(document.content)
         while self._held > self._max_bytes and len(self._last) > 1:
             yield from self._drop()
 
     def finish(self) -> Iterator[Spooled]:
         """Give the remaining training documents; `kept` are then the held-out ones."""
         wanted = self._fraction * self._total
-        while len(self._last) > 1 and self._is_enough_without_last(wanted):
+        while len(self._last) > 1:
+            without = self._held - _size(self._groups[-self._last[0]])
+            # Half will do where it would give twice too much.
+            if without < (wanted / 2 if self._held > 2 * wanted else wanted):
+                return
             yield from self._drop()
 
     @property
@@ -94,25 +97,20 @@ class HeldOutSplit:
         """The documents that are held out, group after group."""
         return [one for place in sorted(self._groups) for one in self._groups[place]]
 
-    def _is_enough_without_last(self, wanted: float) -> bool:
-        """Tell whether the last group can go: half will do where it would give twice too much."""
-        without = self._held - self._sizes[-self._last[0]]
-        return without >= (wanted / 2 if self._held > 2 * wanted else wanted)
-
-    def _place(self, document: Document, spooled: Spooled) -> int:
-        name = spooled.digest if document.group is None else document.group.encode()
-        digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
-        return int.from_bytes(digest, "big")
-
     def _drop(self) -> list[Spooled]:
         """Let go of the last group in order."""
         self._limit = -heapq.heappop(self._last)
-        self._held -= self._sizes.pop(self._limit)
-        return self._groups.pop(self._limit)
+        dropped = self._groups.pop(self._limit)
+        self._held -= _size(dropped)
+        return dropped
+
+
+def _size(documents: Iterable[Spooled]) -> int:
+    return sum(len(one.content) for one in documents)
 
 
 class Spool:
-    """A file of documents: written once, in a `with` block, and then read any number of times."""
+    """A file of documents: written once, and then read any number of times."""
 
     def __init__(self, path: Path) -> None:
         """Choose the file; nothing is written yet."""
@@ -120,35 +118,21 @@ class Spool:
         self.documents = self.bytes = 0
         self.starts: list[int] = []  # where pieces begin in the file
         self._digests = bytearray()
-        self._last = 0  # bytes of text before the last piece
-        self._stream: BinaryIO | None = None
 
-    def __enter__(self) -> Self:
-        """Open the file for writing."""
+    def write(self, documents: Iterable[Spooled]) -> None:
+        """Write documents as they come."""
+        last = 0  # bytes of text before the last piece
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self.path.open("wb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        stream, self._stream = self._stream, None
-        with writing(self.path):
-            if stream is not None:
-                stream.close()
-
-    def add(self, document: Spooled) -> None:
-        """Append a document."""
-        assert self._stream is not None, "a spool is written in its with block"
-        digest, content = document
-        with writing(self.path):
-            self._stream.write(_HEADER.pack(digest, len(content)) + content)
-        if not self.starts or self._last + PIECE_BYTES <= self.bytes:
-            self.starts.append(self.bytes + self.documents * _HEADER.size)
-            self._last = self.bytes
-        self._digests += digest
-        self.documents += 1
-        self.bytes += len(content)
+            with self.path.open("wb") as stream:
+                for digest, content in documents:
+                    if not self.starts or last + PIECE_BYTES <= self.bytes:
+                        self.starts.append(stream.tell())
+                        last = self.bytes
+                    stream.write(_HEADER.pack(digest, len(content)) + content)
+                    self._digests += digest
+                    self.documents += 1
+                    self.bytes += len(content)
 
     def __iter__(self) -> Iterator[Spooled]:
         """Read the documents in order."""
@@ -175,36 +159,82 @@ class Spool:
                 yield Spooled(digest, stream.read(length))
 
 
-@dataclass
 class DomainText:
-    """Spooled documents of a domain, and what was left out on the way."""
+    """A domain or target that is text: read once, and kept in spools."""
 
-    name: str
-    train: Spool | None
-    validation: Spool
-    bad: BadDocuments
-    left_out: Counter[str] = field(default_factory=Counter)
-    held_out: frozenset[bytes] = frozenset()
-    equal_to_evaluation: int = 0
+    def __init__(
+        self,
+        name: str,
+        source: SourceConfig,
+        config: CorpusConfig,
+        folder: Path,
+        seed: int,
+        *,
+        is_target: bool,
+    ) -> None:
+        """Choose where its text is spooled; nothing is read yet."""
+        self.name, self.is_target = name, is_target
+        self.train = None if is_target else Spool(folder / "train")
+        self.validation = Spool(folder / "validation")
+        self.bad = BadDocuments(config.on_bad_document)
+        self.left_out = Counter[str]()
+        self.held_out = frozenset[bytes]()
+        self.equal_to_evaluation = 0
+        self._source, self._config, self._seed = source, config, seed
 
     @property
-    def is_target(self) -> bool:
-        """Whether it is only evaluated."""
-        return self.train is None
+    def most(self) -> int | None:
+        """How many bytes of text are read at most."""
+        if self.is_target:
+            most = self._config.max_validation_bytes
+            return min(most, self._source.max_bytes or most)
+        of_environment = None if self._source.environment is None else DOMAIN_BYTES
+        return self._source.max_bytes or self._config.max_bytes or of_environment
+
+    def expected_bytes(self) -> float:
+        """Return how many bytes are read, as far as is known before."""
+        known: float = DOMAIN_BYTES
+        if self._source.environment is None:
+            files = text_files(self.name, self._source) if is_local(self._source) else []
+            known = sum(file.bytes for file in files) or math.inf
+        return min(self.most or math.inf, known)
+
+    def read(self) -> DomainText:
+        """Read its documents once, and keep them in files."""
+        config, train, validation = self._config, self.train, self.validation
+        seen: set[bytes] = set()
+        own = self._distinct(self._documents(), self.most, seen)
+        if self._source.validation is not None:
+            given = map(Document, read_validation(self.name, self._source, self.bad))
+            most = self.most if train is None else config.max_validation_bytes
+            validation.write(one for _, one in self._distinct(given, most, seen))
+            self._check_any(validation, "" if train is None else "held-out ")
+            if train is not None:
+                train.write(one for _, one in own)
+        elif train is None:
+            validation.write(one for _, one in own)
+            self._check_any(validation)
+        else:
+            split = HeldOutSplit(
+                config.validation_fraction, config.max_validation_bytes, self._seed
+            )
+            added = (split.add(one, group) for group, one in own)
+            train.write(chain(chain.from_iterable(added), split.finish()))
+            validation.write(split.kept)
+        if train is not None:
+            self._check_enough(train)
+        return self
 
     def training(self) -> Iterator[Spooled]:
         """Give the documents to train on, without those that are held out."""
-        for document in self.train or ():
-            if document.digest not in self.held_out:
-                yield document
+        return (one for one in self.train or () if one.digest not in self.held_out)
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
         """Leave these digests out of the training documents from now on."""
         if self.train is not None:
             self.held_out = frozenset(held_out).intersection(self.train.digests())
-            if self.held_out:
-                equal = sum(digest in self.held_out for digest in self.train.digests())
-                self.equal_to_evaluation = equal
+            equal = (digest in self.held_out for digest in self.train.digests())
+            self.equal_to_evaluation = sum(equal) if self.held_out else 0
 
     @property
     def counts(self) -> dict[str, int | str]:
@@ -224,153 +254,180 @@ class DomainText:
     def summary(self) -> str:
         """One line: how much text there is."""
         held_out = f"{self.validation.bytes / 1e6:.2f} MB"
-        if self.train is None:
-            line = (
-                f"{self.name}: {self.validation.documents:,} documents, {held_out}, evaluation only"
-            )
-        else:
-            documents = self.validation.documents + self.train.documents
-            trained = f"{self.train.bytes / 1e6:.2f} MB to train on"
-            line = f"{self.name}: {documents:,} documents, {trained}, {held_out} held out"
-        left_out = {**self.left_out, "bad": self.bad.count}
+        documents = self.validation.documents
+        size = f"{held_out}, evaluation only"
+        if self.train is not None:
+            documents += self.train.documents
+            size = f"{self.train.bytes / 1e6:.2f} MB to train on, {held_out} held out"
         counted = ", ".join(
             f"{count:,} {what.removesuffix('s') if count == 1 else what}"
-            for what, count in left_out.items()
+            for what, count in {**self.left_out, "bad": self.bad.count}.items()
             if count
         )
+        line = f"{self.name}: {documents:,} documents, {size}"
         return f"{line} ({counted} left out)" if counted else line
 
+    def _documents(self) -> Iterator[Document]:
+        if self._source.environment is not None:
+            return environment_documents(self._source.environment)
+        return map(Document, read_documents(self.name, self._source, self.bad))
 
-@dataclass(frozen=True)
-class ReadJob:
-    """A domain or target that is text, to be read, split and spooled."""
+    def _distinct(
+        self, documents: Iterator[Document], limit: int | None, seen: set[bytes]
+    ) -> Iterator[tuple[str | None, Spooled]]:
+        """Give documents not seen before, up to `limit` bytes; the last one is cut there."""
+        given = 0
+        for text, group in documents:
+            digest = content_digest(text)
+            if not text.strip() or digest in seen:
+                self.left_out["duplicates" if digest in seen else "empty"] += 1
+                continue
+            seen.add(digest)
+            content = text.encode()
+            if limit is not None and given + len(content) >= limit:
+                content = content[: limit - given].decode("utf-8", errors="ignore").encode()
+                yield group, Spooled(digest, content)
+                return
+            given += len(content)
+            yield group, Spooled(digest, content)
 
-    name: str
-    source: SourceConfig
-    is_target: bool
-    config: CorpusConfig
-    folder: Path
-    seed: int
-
-    @property
-    def what(self) -> str:
-        """What a message says where the process dies: what it was at."""
-        at = self.folder / AT
-        where = f": {at.read_text()}" if at.exists() else ""
-        return f"domain {self.name!r}{where}: the process that reads it"
-
-    @cached_property
-    def files(self) -> list[TextFile]:
-        """Its files, where it is files."""
-        has_files = self.source.environment is None and is_local(self.source)
-        return text_files(self.name, self.source) if has_files else []
-
-    @property
-    def most(self) -> int | None:
-        """How many bytes of text are read at most."""
-        if self.is_target:
-            most = self.config.max_validation_bytes
-            return min(most, self.source.max_bytes or most)
-        of_environment = None if self.source.environment is None else DOMAIN_BYTES
-        return self.source.max_bytes or self.config.max_bytes or of_environment
-
-    @property
-    def bytes(self) -> float:
-        """How many bytes are read, as far as is known before."""
-        known = DOMAIN_BYTES if self.source.environment is not None else math.inf
-        return min(self.most or math.inf, sum(file.bytes for file in self.files) or known)
-
-    def read(self) -> DomainText:
-        """Read its documents once, and keep them in files."""
-        config, validation = self.config, Spool(self.folder / "validation")
-        train = None if self.is_target else Spool(self.folder / "train")
-        text = DomainText(self.name, train, validation, BadDocuments(config.on_bad_document))
-        seen: set[bytes] = set()
-        own = _distinct(text, self._documents(text), self.most, seen)
-        with validation, nullcontext() if train is None else train:
-            if self.source.validation is not None:
-                given = map(Document, read_validation(self.name, self.source, text.bad))
-                most = self.most if train is None else config.max_validation_bytes
-                _add_all((one for _, one in _distinct(text, given, most, seen)), validation)
-                _check_any(text, validation, "" if train is None else "held-out ")
-                if train is not None:
-                    _add_all((one for _, one in own), train)
-            elif train is None:
-                _add_all((one for _, one in own), validation)
-                _check_any(text, validation, "")
-            else:
-                _hold_out(own, train, validation, config, self.seed)
-        if train is not None:
-            self._check_enough(text, train)
-        return text
-
-    def _documents(self, text: DomainText) -> Iterator[Document]:
-        if self.source.environment is not None:
-            return environment_documents(self.source.environment)
-        documents = read_documents(self.name, self.source, text.bad, self.folder / AT)
-        return map(Document, documents)
-
-    def _check_enough(self, text: DomainText, train: Spool) -> None:
-        total = train.bytes + text.validation.bytes
-        least = min(MIN_BYTES, self.source.max_bytes or self.config.max_bytes or MIN_BYTES)
-        if self.source.environment is not None and total < 0.99 * least:
+    def _check_enough(self, train: Spool) -> None:
+        total = train.bytes + self.validation.bytes
+        least = min(MIN_BYTES, self._source.max_bytes or self._config.max_bytes or MIN_BYTES)
+        if self._source.environment is not None and total < 0.99 * least:
             raise CorpusError(
                 f"domain {self.name!r}: the installed packages have {total / 1e6:.2f} MB of"
-                f" {self.source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use"
+                f" {self._source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use"
                 f" it under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
             )
-        if train.documents == 0 and text.validation.documents > 0:
+        if train.documents == 0 and self.validation.documents > 0:
             raise CorpusError(
-                f"domain {self.name!r}: its {text.validation.documents} documents are all held"
+                f"domain {self.name!r}: its {self.validation.documents} documents are all held"
                 " out, so none is left to train on; name files of held-out documents as"
                 " 'validation'"
             )
-        _check_any(text, train, "")
+        self._check_any(train)
+
+    def _check_any(self, spool: Spool, what: str = "") -> None:
+        if spool.documents == 0:
+            bad = f" ({self.bad.count} bad ones skipped, the first {self.bad.first})"
+            raise CorpusError(
+                f"domain {self.name!r}: no {what}documents{bad if self.bad.count else ''};"
+                " give it some, or leave it out"
+            )
 
 
-def _hold_out(
-    documents: Iterator[tuple[Document, Spooled]],
-    train: Spool,
-    validation: Spool,
-    config: CorpusConfig,
-    seed: int,
-) -> None:
-    split = HeldOutSplit(config.validation_fraction, config.max_validation_bytes, seed)
-    for document, spooled in documents:
-        _add_all(split.add(document, spooled), train)
-    _add_all(split.finish(), train)
-    _add_all(split.kept, validation)
+def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[DomainText]:
+    """Read all domains and targets."""
+    sizes = [text.expected_bytes() for text in texts]
+    order = list(range(len(texts)))
+    if workers > 1 and len(texts) > 1 and sum(sizes) >= PARALLEL_BYTES:
+        order.sort(key=lambda place: -sizes[place])
+        jobs = [texts[place] for place in order]
+        read = in_processes(DomainText.read, jobs, workers, died=_died)
+    else:
+        read = (text.read() for text in texts)
+    found: dict[int, DomainText] = {}
+    with steady_progress("reading", len(texts)) as update:
+        said = 0
+        for place, text in zip(order, read, strict=True):
+            found[place] = text
+            update(len(found), text.name)
+            while said in found:
+                say(found[said].summary)
+                said += 1
+    return [found[place] for place in range(len(texts))]
 
 
-def _distinct(
-    text: DomainText, documents: Iterator[Document], limit: int | None, seen: set[bytes]
-) -> Iterator[tuple[Document, Spooled]]:
-    """Give documents not seen before, up to `limit` bytes; the last one is cut there."""
-    given = 0
-    for document in documents:
-        digest = content_digest(document.text)
-        if not document.text.strip() or digest in seen:
-            text.left_out["duplicates" if digest in seen else "empty"] += 1
-            continue
-        seen.add(digest)
-        content = document.text.encode()
-        if limit is not None and given + len(content) >= limit:
-            content = content[: limit - given].decode("utf-8", errors="ignore").encode()
-            yield document, Spooled(digest, content)
-            return
-        given += len(content)
-        yield document, Spooled(digest, content)
+def _died(job: DomainText | _Piece) -> CorpusError:
+    return CorpusError(
+        f"domain {job.name!r}: the process that reads or tokenises it died: it was killed, ran out"
+        " of memory, or met a damaged file"
+    )
 
 
-def _add_all(documents: Iterable[Spooled], spool: Spool) -> None:
-    for document in documents:
-        spool.add(document)
+class _Piece(NamedTuple):
+    """A piece of a spooled split, to be tokenised."""
+
+    name: str
+    spool: Spool
+    number: int
+    left_out: frozenset[bytes]
+    corpus: Path
+    tokenizer: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its shards are until all pieces are there."""
+        return self.spool.path.with_name(f"{self.spool.path.name}.pieces") / str(self.number)
+
+    def write(self, tokenizer: Tokenizer | None = None) -> int:
+        """Write its shards; return how many tokens there are."""
+        tokenizer = tokenizer or saved_tokenizer(self.corpus, self.tokenizer)
+        dtype = token_dtype(tokenizer.vocab_size)
+        with TokenWriter(self.folder, dtype=dtype, tokenizer=self.tokenizer) as writer:
+            for batch in _batches(self.spool.piece(self.number, self.left_out)):
+                tokens = tokenizer.encode([content.decode() for content in batch])
+                writer.write(tokens, documents=len(batch), bytes=sum(map(len, batch)))
+        return writer.tokens
 
 
-def _check_any(text: DomainText, spool: Spool, what: str) -> None:
-    if spool.documents == 0:
-        bad = f" ({text.bad.count} bad ones skipped, the first {text.bad.first})"
-        raise CorpusError(
-            f"domain {text.name!r}: no {what}documents{bad if text.bad.count else ''};"
-            " give it some, or leave it out"
+def write_texts(
+    texts: Sequence[DomainText], tokenizer: Tokenizer, path: Path, name: str, workers: int
+) -> Iterator[tuple[DomainText, dict[str, int]]]:
+    """Write the shards of all domains."""
+    splits = {
+        (text.name, split): [
+            _Piece(text.name, spool, n, left_out, path, name)
+            for n in range(max(len(spool.starts), 1))
+        ]
+        for text in texts
+        for split, spool, left_out in (
+            ("train", text.train, text.held_out),
+            ("validation", text.validation, frozenset[bytes]()),
         )
+        if spool is not None
+    }
+    jobs = [job for pieces in splits.values() for job in pieces]
+    if workers == 1 or sum(pieces[0].spool.bytes for pieces in splits.values()) < PARALLEL_BYTES:
+        written: Iterator[int] = (job.write(tokenizer) for job in jobs)
+    else:
+        # The library's threads are of use where few pieces are left for many cores.
+        threads = max(2, -(-usable_cores() // workers))
+        written = in_processes(_Piece.write, jobs, workers, died=_died, threads=threads)
+    with steady_progress("tokenising", len(jobs)) as update:
+        done = 0
+        for text in texts:
+            counts = {}
+            for split, what in (("train", "training"), ("validation", "held-out")):
+                pieces = splits.get((text.name, split), [])
+                if pieces:
+                    counts[what] = sum(next(written) for _ in pieces)
+                    done += len(pieces)
+                    update(done, text.name)
+                    _join(pieces, path / text.name / split, name)
+            yield text, counts
+
+
+def _join(pieces: Sequence[_Piece], folder: Path, name: str) -> None:
+    """Make shards of the pieces."""
+    parts = [TokenShards.open(piece.folder, verify=False) for piece in pieces]
+    with TokenWriter(folder, dtype=parts[0].dtype, tokenizer=name) as writer:
+        for part in parts:
+            for shard in part.shards:
+                writer.take(part.path / shard.file, shard, is_moved=True)
+            writer.documents += part.documents
+            writer.bytes += part.bytes
+
+
+def _batches(documents: Iterable[Spooled]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    left = _BATCH_BYTES
+    for document in documents:
+        batch.append(document.content)
+        left -= len(document.content)
+        if left <= 0:
+            yield batch
+            batch, left = [], _BATCH_BYTES
+    if batch:
+        yield batch

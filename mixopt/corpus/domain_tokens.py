@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
-from mixopt.corpus.text_files import Document
-from mixopt.corpus.token_formats import TokenFile, find_token_files, open_token_file
+from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, token_dtype
-from mixopt.corpus.vocabulary import TokenText, Vocabulary
+from mixopt.corpus.vocabulary import TokenText
 from mixopt.errors import CorpusError
 from mixopt.system import Say, count_text
 
@@ -39,52 +38,51 @@ class DomainTokens:
     """A domain or target of tokens: read, and then written."""
 
     def __init__(
-        self, name: str, source: SourceConfig, config: CorpusConfig, tokenizer: Tokenizer | None
+        self,
+        name: str,
+        source: SourceConfig,
+        config: CorpusConfig,
+        tokenizer: Tokenizer | None,
+        *,
+        is_target: bool,
     ) -> None:
         """Open its files."""
-        self.name, self.is_target = name, False
+        self.name, self.is_target = name, is_target
         self.left_out, self.equal_to_evaluation = Counter[str](), 0
         size = None if tokenizer is None else tokenizer.vocab_size
-        vocabulary = Vocabulary.of(config.tokenizer, size)
-        ends = source.document_end
+        end = source.document_end
         self._source, self._config = source, config
         with _of_domain(name):
-            self._files = TokenFiles(_opened(source.paths, source), vocabulary, ends)
-            named = source.validation_files
-            self._held_out_files = (
-                TokenFiles(_opened(named, source), vocabulary, ends) if named else self._files
+            self._files, held_out = (
+                TokenFiles(_opened(patterns, source), config.tokenizer, size, end)
+                if patterns
+                else None
+                for patterns in (source.paths, source.validation_files)
             )
-        self._is_named = bool(named)
-        self._text = None if tokenizer is None else TokenText(tokenizer, ends)
-        own = None if tokenizer is None else tokenizer.end_of_document
-        self._end = own if ends is None else ends
-        known = tokenizer is not None
-        self._dtype = token_dtype(vocabulary.size) if known else self._files.shard_type()
+        self._is_named = held_out is not None
+        self._held_out_files = held_out or self._files
+        self._text = None if tokenizer is None else TokenText(tokenizer, end)
+        self._end = tokenizer.end_of_document if tokenizer and end is None else end
+        self._dtype = self._files.dtype if size is None else token_dtype(size)
         self._held: list[Spooled] = []
         self._elsewhere: frozenset[bytes] = frozenset()
         self._documents = 0
-        self._most = config.max_validation_bytes
-        if config.tokenizer != BYTES:
-            self._most = max(self._most // BYTES_PER_TOKEN, 1)
 
-    def split(self, seed: int) -> None:
+    def hold_out(self, seed: int) -> None:
         """Choose what is held out; the seed says which documents come first."""
-        if self._is_named:
-            self._hold(self._distinct(self._held_out_files, self._most))
+        most = self._config.max_validation_bytes
+        if self._config.tokenizer != BYTES:
+            most = max(most // BYTES_PER_TOKEN, 1)
+        if self.is_target:
+            most = min(most, self._source.max_tokens or most)
+        if self.is_target or self._is_named:
+            self._held = list(map(_spooled, self._distinct(self._held_out_files, most)))
             return
-        chosen = HeldOutSplit(self._config.validation_fraction, self._most * _HELD.itemsize, seed)
-        for tokens, digest in self._distinct(self._files, self._source.max_tokens, Counter()):
-            for _ in chosen.add(Document(""), Spooled(digest, tokens.astype(_HELD).tobytes())):
-                pass
-        for _ in chosen.finish():
-            pass
+        chosen = HeldOutSplit(self._config.validation_fraction, most * _HELD.itemsize, seed)
+        for piece in self._distinct(self._files, self._source.max_tokens):
+            list(chosen.add(_spooled(piece)))
+        list(chosen.finish())
         self._held = chosen.kept
-
-    def hold_all(self) -> None:
-        """Take it for a target, all of which is held out; raises as `split`."""
-        self.is_target = True
-        most = min(self._most, self._source.max_tokens or self._most)
-        self._hold(self._distinct(self._held_out_files, most))
 
     @property
     def held_out(self) -> frozenset[bytes]:
@@ -119,10 +117,7 @@ class DomainTokens:
 
     def write(self, folder: Path) -> dict[str, int]:
         """Write the shards of its splits, and return their tokens."""
-        written = {}
-        if not self.is_target:
-            linked = self._link(folder / "train")
-            written["training"] = self._copy(folder / "train") if linked is None else linked
+        written = {} if self.is_target else {"training": self._write_training(folder / "train")}
         known = int(self._held_out_files.has_documents)
         with self._writer(folder / "validation") as writer:
             for held in self._held:
@@ -131,23 +126,35 @@ class DomainTokens:
                 writer.write(tokens, documents=known, bytes=length)
         return {**written, "held-out": writer.tokens}
 
-    def _hold(self, pieces: Iterator[_Piece]) -> None:
-        self._held = [Spooled(digest, t.astype(_HELD).tobytes()) for t, digest in pieces]
+    def _write_training(self, folder: Path) -> int:
+        """Link the files where no document is left out and links can be made, else copy tokens."""
+        files, known = self._files, int(self._files.has_documents)
+        if self._is_named and self._source.max_tokens is None and files.can_be_linked:
+            self._documents = length = 0
+            for tokens in self._training():
+                self._documents += known
+                length += self._length(tokens)
+            name, count = self._config.tokenizer, self._documents
+            is_less = bool(self.left_out or self.equal_to_evaluation)
+            if not is_less and files.link(folder, name, documents=count, bytes=length):
+                return files.tokens
+        with self._writer(folder) as writer:
+            for tokens in self._training():
+                writer.write(tokens, documents=known, bytes=self._length(tokens))
+        self._documents = writer.documents
+        return writer.tokens
 
-    def _distinct(
-        self, files: TokenFiles, most: int | None, left_out: Counter[str] | None = None
-    ) -> Iterator[_Piece]:
+    def _distinct(self, files: TokenFiles, most: int | None) -> Iterator[_Piece]:
         """Give the pieces of all files, documents that came before left out."""
-        left_out = self.left_out if left_out is None else left_out
+        self.left_out = Counter()
         seen, given = set[bytes](), 0
         with _of_domain(self.name):
             for tokens in files.pieces():
                 digest = token_digest(tokens, self._end)
                 if files.has_documents and (digest == EMPTY or digest in seen):
-                    left_out["empty" if digest == EMPTY else "duplicates"] += 1
+                    self.left_out["empty" if digest == EMPTY else "duplicates"] += 1
                     continue
-                if files.has_documents:
-                    seen.add(digest)
+                seen.update([digest] if files.has_documents else [])
                 if most is not None and given + len(tokens) >= most:
                     yield tokens[: most - given], digest
                     break
@@ -157,40 +164,13 @@ class DomainTokens:
 
     def _training(self) -> Iterator[NDArray[Any]]:
         """Give the pieces to train on, and count what is left out."""
-        self.left_out, self.equal_to_evaluation = Counter(), 0
+        self.equal_to_evaluation = 0
         own = frozenset() if self._is_named else self.held_out
         for tokens, digest in self._distinct(self._files, self._source.max_tokens):
-            if digest in own:
-                continue
-            if digest in self._elsewhere:
-                self.equal_to_evaluation += 1
-                continue
-            yield tokens
-
-    def _copy(self, folder: Path) -> int:
-        known = int(self._files.has_documents)
-        with self._writer(folder) as writer:
-            for tokens in self._training():
-                writer.write(tokens, documents=known, bytes=self._length(tokens))
-        self._documents = writer.documents
-        return writer.tokens
-
-    def _link(self, folder: Path) -> int | None:
-        """Link the files; return None where a document is left out, or links cannot be made."""
-        is_whole = self._is_named and self._source.max_tokens is None
-        if not (is_whole and self._files.can_be_linked):
-            return None
-        number = length = 0
-        for tokens in self._training():
-            if self.left_out or self.equal_to_evaluation:
-                return None
-            number, length = number + 1, length + self._length(tokens)
-        self._documents = number if self._files.has_documents else 0
-        name, documents = self._config.tokenizer, self._documents
-        is_less = bool(self.left_out or self.equal_to_evaluation)
-        if is_less or not self._files.link(folder, name, documents=documents, bytes=length):
-            return None
-        return sum(one.tokens for one in self._files.files)
+            is_elsewhere = digest not in own and digest in self._elsewhere
+            self.equal_to_evaluation += is_elsewhere
+            if digest not in own and not is_elsewhere:
+                yield tokens
 
     def _length(self, tokens: NDArray[Any]) -> int:
         """Return the bytes of training text, where they need no decoding."""
@@ -211,8 +191,9 @@ def read_tokens(
     found = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.is_tokens:
-            domain = DomainTokens(name, source.under(config.root), config, tokenizer)
-            domain.hold_all() if name in evaluation else domain.split(seed)
+            rooted, is_target = source.under(config.root), name in evaluation
+            domain = DomainTokens(name, rooted, config, tokenizer, is_target=is_target)
+            domain.hold_out(seed)
             say(f"{name}: {count_text(len(domain.held_out))} pieces of tokens are held out")
             found.append(domain)
     return found
@@ -262,12 +243,12 @@ def token_digest(tokens: NDArray[Any], end: int | None) -> bytes:
 EMPTY = token_digest(np.empty(0, np.uint32), None)
 
 
+def _spooled(piece: _Piece) -> Spooled:
+    return Spooled(piece[1], piece[0].astype(_HELD).tobytes())
+
+
 def _opened(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:
-    assert source.format is not None, "a source of tokens has a format"
-    return [
-        open_token_file(path, source.format, source.dtype)
-        for path in find_token_files(patterns, source.format)
-    ]
+    return open_token_files(patterns, source.format, source.dtype)
 
 
 @contextmanager

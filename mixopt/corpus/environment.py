@@ -1,12 +1,12 @@
 """The environment corpus: real text that the installed packages ship, on any machine.
 
 Files are those of the standard library and of the packages that fits, proxies and MLflow need, a
-function of their versions alone: whatever else is installed beside them is not looked at. Each
-domain takes its files in the order of a hash of their path until it has enough, so that no package
-crowds out the rest and few files are read. No file serves two domains that share text: half of the
-packages' Python files give docstrings, the other half code. A piece most of whose lines the domain
-has seen is dropped, and all pieces of a file (of a package, where a package's files resemble each
-other) stay on one side of the split, so that held-out text is new.
+function of their versions alone: whatever else is installed beside them is not looked at. Each domain takes
+its files in the order of a hash of their path until it has enough, so that no package crowds out
+the rest and few files are read. No file serves two domains that share text: half of the packages'
+Python files give docstrings, the other half code. A piece most of whose lines the domain has seen
+is dropped, and all pieces of a file (of a package, for licences, which resemble each other) stay on
+one side of the split, so that held-out text is new.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import re
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, partial
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, did_you_mean
@@ -37,6 +37,10 @@ MAX_LINE = 2_000
 MAX_PIECE = 8_000
 MIN_PIECE = 100
 MIN_DOCSTRING = 120
+# What is read beside the standard library: what these need. The order of the list is of no matter.
+EXTRA = "cli"
+PACKAGES = ("torch", "datasets", "tokenizers", "zstandard", "packaging", "psutil", "mlflow")
+STANDARD_LIBRARY = "python"
 
 # Comments and strings in the order in which Python would read them, so that a quotation mark
 # inside a comment or another string opens nothing.
@@ -53,37 +57,29 @@ _LICENCE = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx", re.IGNOR
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{200,}")
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 _STATEMENT_END = re.compile(r"(;|\)\{|=>\{|\})(?=[A-Za-z_$(@.#])")
-# What is read beside the standard library: what these need. The order of the list is of no matter.
-EXTRA = "cli"
-PACKAGES = ("torch", "datasets", "tokenizers", "zstandard", "packaging", "psutil", "mlflow")
-STANDARD_LIBRARY = "python"
-
 _TESTS = re.compile(r"(^|/)(tests?|_tests)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
 _METADATA = re.compile(r"([^/-]+)-[^/]*\.dist-info/")
 _NOT_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 _LEGAL = re.compile(r"(^|[/._-])(licen[cs]es?|copying|notices?|third.?party)([/._-]|$)", re.I)
+_CODE = (".py", ".pyi", ".h", ".js", ".json")
 
 
 def code(text: str, header: re.Pattern[str]) -> str:
-    """Leave out the licence header and lines that no person wrote."""
-    return short_lines(without_header(text, header))
+    """Leave out a comment at the top that speaks of a licence, and lines that no person wrote."""
+    match = header.match(text)
+    is_licence = match is not None and _LICENCE.search(match.group())
+    return short_lines(text[match.end() :] if match and is_licence else text)
 
 
-def python_code(text: str) -> str:
-    """Return Python, Cython or a stub without its licence header."""
-    return code(text, _HASH_HEADER)
-
-
-def c_code(text: str) -> str:
-    """Return C++ without its licence header."""
-    return code(text, _SLASH_HEADER)
+python_code = partial(code, header=_HASH_HEADER)
+c_code = partial(code, header=_SLASH_HEADER)
 
 
 def minified_code(text: str) -> str:
     """Return JavaScript or CSS with a line for each statement where it has been minified."""
     if len(text) > 200 * (text.count("\n") + 1):
         text = _STATEMENT_END.sub(r"\1\n", text)
-    return code(text, _SLASH_HEADER)
+    return c_code(text)
 
 
 def docstrings(text: str) -> str:
@@ -110,9 +106,7 @@ def json_text(text: str) -> str:
 
 def description(text: str) -> str:
     """Return Markdown, or what a package's METADATA says after its headers."""
-    if text.startswith("Metadata-Version:"):
-        _, _, text = text.partition("\n\n")
-    return short_lines(text)
+    return short_lines(text.partition("\n\n")[2] if text.startswith("Metadata-Version:") else text)
 
 
 def short_lines(text: str) -> str:
@@ -122,19 +116,12 @@ def short_lines(text: str) -> str:
     return "\n".join(line for line in kept if len(line) < 200 or not _BASE64.search(line))
 
 
-def without_header(text: str, header: re.Pattern[str]) -> str:
-    """Leave out the comment at the top when it speaks of a licence."""
-    match = header.match(text)
-    return text[match.end() :] if match and _LICENCE.search(match.group()) else text
-
-
 def pieces(text: str, longest: int = MAX_PIECE) -> Iterator[str]:
     """Cut text in pieces of at most `longest` characters, at a blank line or a line's end."""
     text = text.strip("\n")
     while len(text) > longest:
-        cut = text.rfind("\n\n", longest // 2, longest)
-        cut = cut if cut > 0 else text.rfind("\n", longest // 2, longest)
-        cut = cut if cut > 0 else longest
+        cuts = (text.rfind(end, longest // 2, longest) for end in ("\n\n", "\n"))
+        cut = next((place for place in cuts if place > 0), longest)
         yield text[:cut].rstrip()
         text = text[cut:].strip("\n")
     if text.strip():
@@ -161,18 +148,12 @@ def _prose(literal: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class InstalledFile:
+class InstalledFile(NamedTuple):
     """One file of a package: where it is, and its path below the package."""
 
     package: str
     key: str
     path: str
-
-    @cached_property
-    def order(self) -> bytes:
-        """Place in an order by hash, in which no package comes in one block."""
-        return hashlib.blake2b(self.key.encode(), digest_size=8).digest()
 
     @property
     def is_test(self) -> bool:
@@ -182,101 +163,54 @@ class InstalledFile:
     @property
     def is_legal(self) -> bool:
         """Whether it is a licence or a notice."""
-        is_code = self.key.endswith((".py", ".pyi", ".h", ".js", ".json"))
-        return _LEGAL.search(self.key) is not None and not is_code
+        return _LEGAL.search(self.key) is not None and not self.key.endswith(_CODE)
 
-    @property
-    def half(self) -> int:
-        """Return 0 or 1 by the end of its path, so that a vendored copy falls on the same side."""
+    def is_in_half(self, half: int) -> bool:
+        """Tell halves of the packages' files apart by the ends of paths: vendored copies too."""
+        if self.is_test or self.package == STANDARD_LIBRARY:
+            return False
         end = "/".join(self.key.split("/")[-2:])
-        return hashlib.blake2b(end.encode(), digest_size=1).digest()[0] % 2
+        return hashlib.blake2b(end.encode(), digest_size=1).digest()[0] % 2 == half
 
 
-@dataclass(frozen=True)
-class InstalledFiles:
-    """The files, in order of their hash, and the versions that they come from."""
+class _Domain(NamedTuple):
+    """Which files a domain takes, and what it takes out of them."""
 
-    files: tuple[InstalledFile, ...]
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EnvironmentDomain:
-    """One domain: which files it takes, and what it takes out of them."""
-
-    description: str
     suffixes: tuple[str, ...]
     extract: Callable[[str], str]
     accepts: Callable[[InstalledFile], bool] = lambda file: not file.is_test
-    by_package: bool = False
     file_bytes: int = FILE_BYTES
 
 
-def _in_library(file: InstalledFile) -> bool:
-    return file.package == STANDARD_LIBRARY and not file.is_test
-
-
-def _in_packages(half: int) -> Callable[[InstalledFile], bool]:
-    return lambda file: file.package != STANDARD_LIBRARY and not file.is_test and file.half == half
-
-
-DOMAINS: dict[str, EnvironmentDomain] = {
-    "docstrings": EnvironmentDomain(
-        "English technical prose: docstrings of the packages' Python files",
-        (".py",),
-        docstrings,
-        _in_packages(0),
-    ),
-    "python_stdlib": EnvironmentDomain(
-        "Python: the standard library", (".py",), python_code, _in_library
-    ),
-    "python_site": EnvironmentDomain(
-        "Python: the packages", (".py",), python_code, _in_packages(1)
-    ),
-    "cpp_headers": EnvironmentDomain(
-        "C and C++ headers", (".h", ".hpp", ".hh", ".cuh", ".inl"), c_code
-    ),
-    "cython": EnvironmentDomain("Cython", (".pyx", ".pxd", ".pxi"), python_code),
-    "stubs": EnvironmentDomain("Python type stubs", (".pyi",), python_code),
-    "javascript": EnvironmentDomain(
-        "JavaScript, a line for each statement",
-        (".js", ".mjs"),
-        minified_code,
-        file_bytes=200_000,
-    ),
-    "json": EnvironmentDomain("JSON", (".json",), json_text, file_bytes=250_000),
-    "readme_markdown": EnvironmentDomain(
-        "English: packages' descriptions and other Markdown and reStructuredText",
-        ("dist-info/METADATA", ".md", ".rst"),
-        description,
-        lambda file: not file.is_legal,
-    ),
-    "legal": EnvironmentDomain(
-        "English: licences and notices",
-        ("",),
-        short_lines,
-        lambda file: file.is_legal,
-        by_package=True,
-    ),
+_PROSE = ("dist-info/METADATA", ".md", ".rst")
+DOMAINS: dict[str, _Domain] = {
+    "docstrings": _Domain((".py",), docstrings, lambda file: file.is_in_half(0)),
+    "python_site": _Domain((".py",), python_code, lambda file: file.is_in_half(1)),
+    "cpp_headers": _Domain((".h", ".hpp", ".hh", ".cuh", ".inl"), c_code),
+    "cython": _Domain((".pyx", ".pxd", ".pxi"), python_code),
+    "stubs": _Domain((".pyi",), python_code),
+    "javascript": _Domain((".js", ".mjs"), minified_code, file_bytes=200_000),
+    "json": _Domain((".json",), json_text, file_bytes=250_000),
+    "readme_markdown": _Domain(_PROSE, description, lambda file: not file.is_legal),
+    "legal": _Domain(("",), short_lines, lambda file: file.is_legal),
 }
 
 
-def environment_documents(name: str, installed: InstalledFiles | None = None) -> Iterator[Document]:
+def environment_documents(name: str) -> Iterator[Document]:
     """Give all pieces of one domain, reading files as they are asked for."""
     if name not in DOMAINS:
         raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
-    domain, seen = DOMAINS[name], set[str]()
-    by_group: Counter[str] = Counter()
-    for file in (installed or installed_files()).files:
+    domain, seen, sizes = DOMAINS[name], set[str](), Counter[str]()
+    for file in installed_files():
         if not (file.key.endswith(domain.suffixes) and domain.accepts(file)):
             continue
-        group = file.package if domain.by_package else f"{file.package}/{file.key}"
+        group = file.package if name == "legal" else f"{file.package}/{file.key}"
         for piece in pieces(domain.extract(_read(file))):
             size = len(piece.encode())
-            if by_group[group] + size > domain.file_bytes:
+            if sizes[group] + size > domain.file_bytes:
                 break
             if len(piece) >= MIN_PIECE and _is_new(piece, seen):
-                by_group[group] += size
+                sizes[group] += size
                 yield Document(piece, group)
 
 
@@ -290,29 +224,34 @@ def _is_new(piece: str, seen: set[str]) -> bool:
 
 def _read(file: InstalledFile) -> str:
     try:
-        with open(file.path, encoding="utf-8") as stream:
-            return stream.read()
+        return Path(file.path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
 
+def environment_versions() -> dict[str, str]:
+    """Return the versions that the text comes from."""
+    packages = {name: package.version for name, package in sorted(_packages().items())}
+    return {STANDARD_LIBRARY: platform.python_version(), **packages}
+
+
 @cache
-def installed_files(root: str = "mixopt") -> InstalledFiles:
-    """List the standard library and the packages that fits, proxies and MLflow need."""
-    packages = _closure(root)
-    packages.pop(_canonical(root), None)
+def installed_files() -> tuple[InstalledFile, ...]:
+    """List the standard library and the packages in order of a hash of their paths."""
     found = {file.path: file for file in _library_files()}
-    for name, package in sorted(packages.items()):
+    for name, package in sorted(_packages().items()):
         for file in _package_files(name, package):
             found.setdefault(file.path, file)
-    versions = {STANDARD_LIBRARY: platform.python_version()}
-    versions |= {name: package.version for name, package in sorted(packages.items())}
-    in_order = sorted(found.values(), key=lambda file: (file.order, file.key, file.package))
-    return InstalledFiles(tuple(in_order), versions)
+    return tuple(sorted(found.values(), key=_order))
 
 
-def _closure(root: str) -> dict[str, Distribution]:
-    """Return `root` and the packages that are read, with all that they need."""
+def _order(file: InstalledFile) -> tuple[bytes, str, str]:
+    return hashlib.blake2b(file.key.encode(), digest_size=8).digest(), file.key, file.package
+
+
+@cache
+def _packages(root: str = "mixopt") -> dict[str, Distribution]:
+    """Return the packages that are read, with all that they need."""
     try:
         from packaging.requirements import Requirement
 
@@ -335,11 +274,11 @@ def _closure(root: str) -> dict[str, Distribution]:
         except PackageNotFoundError:
             continue
         found[name] = package
-        for line in package.requires or []:
-            need = Requirement(line)
+        for need in map(Requirement, package.requires or []):
             marker = need.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in extras | {""}):
                 waiting.append((_canonical(need.name), frozenset(need.extras)))
+    found.pop(_canonical(root), None)
     return found
 
 
@@ -350,23 +289,18 @@ def _canonical(name: str) -> str:
 def _package_files(name: str, package: Distribution) -> Iterator[InstalledFile]:
     """Give a package's files; the name of its folder of metadata without the version."""
     base = os.path.normpath(str(package.locate_file("")))
-    record = package.read_text("RECORD")
-    if record is None:
-        paths = [str(path) for path in package.files or []]
-    else:
-        lines = (line.rsplit(",", 2)[0] for line in record.splitlines() if line)
-        paths = [line.strip('"') for line in lines]
-    for path in paths:
-        if not path.startswith((".", "/")) and not path.endswith((".pyc", ".so")):
+    for line in (package.read_text("RECORD") or "").splitlines():
+        path = line.rsplit(",", 2)[0].strip('"')
+        if path and not path.startswith((".", "/")) and not path.endswith((".pyc", ".so")):
             key = _METADATA.sub(r"\1.dist-info/", path)
             yield InstalledFile(name, key, os.path.join(base, path))
 
 
 def _library_files() -> Iterator[InstalledFile]:
-    root = Path(sysconfig.get_path("stdlib"))
+    root = sysconfig.get_path("stdlib")
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in _NOT_LIBRARY]
-        below = os.path.relpath(folder, root)
         for name in names:
-            key = name if below == "." else f"{below}/{name}".replace(os.sep, "/")
-            yield InstalledFile(STANDARD_LIBRARY, key, os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            key = os.path.relpath(path, root).replace(os.sep, "/")
+            yield InstalledFile(STANDARD_LIBRARY, key, path)

@@ -6,8 +6,8 @@ A training job reads shards with numpy and a YAML reader alone, so pydantic is n
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,46 +33,25 @@ TASK_FOLDER = "tasks"
 MAX_COUNT = 1 << 60  # tokens, documents, bytes: more than there are
 
 
-@dataclass(frozen=True)
-class CorpusIndex:
-    """What a corpus says of itself."""
-
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
-    tokenizer: str
-    vocab_size: int
-    fingerprint: str
-    provenance: dict[str, Any]
-    tasks: tuple[str, ...]
-
-
-def read_corpus_index(folder: Path, *, verify: bool = True) -> CorpusIndex:
+def read_corpus_index(folder: Path, *, verify: bool = True) -> StateFields:
     """Read the index of a prepared corpus; its own files are compared with their hashes."""
     index = read_index(folder, CORPUS_FORMAT, CorpusError)
-    domains, targets = index.texts("domains"), index.texts("targets")
-    names = _names(folder, [*domains, *targets])
-    tasks = index.texts("tasks")
-    for name in tasks:
-        check_name(name, f"{folder / INDEX}: task", CorpusError)
+    _check_names(folder, [*index.texts("domains"), *index.texts("targets")])
+    for name in index.texts("tasks"):
+        check_name(name, f"{index.where}: task", CorpusError)
     if verify:
         _check_files(folder, index)
-    return CorpusIndex(
-        domains=names[: len(domains)],
-        targets=names[len(domains) :],
-        tokenizer=index.text("tokenizer"),
-        vocab_size=index.whole("vocab_size", 0, MAX_COUNT),
-        fingerprint=index.text("fingerprint"),
-        provenance=dict(index.part("provenance").content),
-        tasks=tuple(tasks),
-    )
+    return index
 
 
 def read_domain_names(folder: Path) -> tuple[str, ...]:
     """Return the names of the domains of a corpus, or of a folder of shards with a list of them."""
     fields = _fields(folder, CorpusError)
     if {"format", "sha256"} & set(fields.content):
-        return read_corpus_index(folder, verify=False).domains
-    return _names(folder, fields.texts("domains"))
+        fields = read_corpus_index(folder, verify=False)
+    names = fields.texts("domains")
+    _check_names(folder, names)
+    return tuple(names)
 
 
 def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFields:
@@ -124,12 +103,9 @@ def check_tokenizer(folder: Path) -> None:
 def prepared_tokenizer(name: str) -> str | None:
     """Return the tokenizer that a prepared corpus was made with; None where a name is none's."""
     folder = Path(name).expanduser()
-    if not (folder / INDEX).is_file():
-        return None
-    content = read_json(folder / INDEX, error=CorpusError)
+    content = read_json(folder / INDEX, error=CorpusError) if (folder / INDEX).is_file() else None
     is_ours = isinstance(content, dict) and content.get("format") == CORPUS_FORMAT
-    tokenizer: Any = content.get("tokenizer") if is_ours else None
-    return tokenizer if isinstance(tokenizer, str) else None
+    return _fields(folder, CorpusError).text("tokenizer") if is_ours else None
 
 
 def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
@@ -143,24 +119,22 @@ def _fields(folder: Path, error: type[MixoptError]) -> StateFields:
     return StateFields(content, str(path), lambda text: error(f"{text}; {PREPARE_AGAIN}"))
 
 
-def _names(folder: Path, names: list[str]) -> tuple[str, ...]:
-    """Return the names of domains, each of which is a folder in the corpus."""
-    for place, name in enumerate(names):
+def _check_names(folder: Path, names: list[str]) -> None:
+    """Check the names of domains, each of which is a folder in the corpus."""
+    for name, times in Counter(names).items():
         check_path(name, f"{folder / INDEX}: domain", CorpusError)
         inside(folder, name, CorpusError)
-        if name in names[:place]:
+        if times > 1:
             raise CorpusError(
                 f"{folder / INDEX}: domain {name!r}: is listed twice; {PREPARE_AGAIN}"
             )
-    return tuple(names)
 
 
 def _check_files(folder: Path, index: StateFields) -> None:
     files = index.part("files")
-    parts = {name: files.part(name) for name in files.content}
     records = {
         name: FileRecord(one.whole("bytes", 0, MAX_COUNT), one.text("sha256"))
-        for name, one in parts.items()
+        for name, one in ((name, files.part(name)) for name in files.content)
     }
     for name, fault in Verifier(folder).faults(records).items():
         raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")

@@ -4,8 +4,6 @@ Documents are taken from the parts in the order in which they have them, each ti
 that is furthest behind its share, so that the shares of any long stretch, and of the whole, are
 exact to a document. Each part ends its documents with its own id: the one that it states, or the
 tokenizer's. Where it is not known where documents end, blocks of tokens are taken.
-
-Shapes: P parts.
 """
 
 from __future__ import annotations
@@ -18,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.config import MixedConfig, SourceConfig
+from mixopt.config import MixedConfig
+from mixopt.corpus.token_import import token_pieces
 from mixopt.corpus.token_shards import TokenShards
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import Tokenizer
@@ -38,41 +37,45 @@ def write_mixed(
         Training tokens of each part, how often it is repeated, its share of all, and the size of
         the whole part, for the index of the corpus.
     """
-    parts = {split: _opened(mixed, corpus, split) for split in ("train", "validation")}
-    shares = _shares(mixed, parts["train"])
-    whole = _whole(name, mixed, shares, parts["train"])
-    ends = [_end(source, tokenizer) for source in mixed.domains.values()]
-    texts = [
-        None if tokenizer is None else TokenText(tokenizer, source.document_end)
-        for source in mixed.domains.values()
-    ]
-    taken: dict[str, list[int]] = {}
-    for split, shards in parts.items():
-        tokens = whole if split == "train" else _most(shares, shards)
-        kind = np.result_type(*(one.dtype for one in shards))
+    train, held_out = (
+        [TokenShards.open(corpus / part / split, verify=False) for part in mixed.domains]
+        for split in ("train", "validation")
+    )
+    shares = _shares(mixed, train)
+    whole = _whole(name, mixed, shares, train)
+    own_end = None if tokenizer is None else tokenizer.end_of_document
+    stated = [source.document_end for source in mixed.domains.values()]
+    ends = [own_end if end is None else end for end in stated]
+    texts = [None if tokenizer is None else TokenText(tokenizer, end) for end in stated]
+    taken: list[int] = []
+    for split, parts, tokens in (
+        ("validation", held_out, _most(shares, held_out)),
+        ("train", train, whole),
+    ):
+        taken = [0] * len(parts)
+        left = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
+        kind = np.result_type(*(one.dtype for one in parts))
         with TokenWriter(corpus / name / split, dtype=kind, tokenizer=tokenizer_name) as writer:
-            taken[split] = _write(writer, shards, shares, tokens, ends, texts)
-    made, here = dict(zip(mixed.domains, taken["train"], strict=True)), parts["train"]
-    pairs = zip(made.items(), here, strict=True)
+            while (total := sum(taken)) < tokens:
+                behind = [s * (total + 1) - have for s, have in zip(shares, taken, strict=True)]
+                place = behind.index(max(behind))
+                piece, documents = next(left[place])
+                if total and total + len(piece) / 2 > tokens:
+                    break
+                text = texts[place]
+                length = 0 if text is None else text.bytes(piece)
+                writer.write(piece, documents=documents, bytes=length)
+                taken[place] += len(piece)
+    made = dict(zip(mixed.domains, zip(taken, train, strict=True), strict=True))
     return {
-        "tokens": made,
-        "epochs": {part: count / shards.tokens for (part, count), shards in pairs},
-        "shares": {part: count / sum(made.values()) for part, count in made.items()},
+        "tokens": {part: count for part, (count, _) in made.items()},
+        "epochs": {part: count / shards.tokens for part, (count, shards) in made.items()},
+        "shares": {part: count / sum(taken) for part, (count, _) in made.items()},
         "whole": {
             part: {"tokens": shards.tokens, "documents": shards.documents}
-            for part, shards in zip(made, here, strict=True)
+            for part, (_, shards) in made.items()
         },
     }
-
-
-def _end(source: SourceConfig, tokenizer: Tokenizer | None) -> int | None:
-    """Return the id that ends the documents of a part."""
-    own = None if tokenizer is None else tokenizer.end_of_document
-    return own if source.document_end is None else source.document_end
-
-
-def _opened(mixed: MixedConfig, corpus: Path, split: str) -> list[TokenShards]:
-    return [TokenShards.open(corpus / part / split, verify=False) for part in mixed.domains]
 
 
 def _shares(mixed: MixedConfig, parts: Sequence[TokenShards]) -> list[float]:
@@ -109,55 +112,12 @@ def _whole(
     return mixed.tokens
 
 
-def _write(
-    writer: TokenWriter,
-    parts: Sequence[TokenShards],
-    shares: Sequence[float],
-    tokens: int,
-    ends: Sequence[int | None],
-    texts: Sequence[TokenText | None],
-) -> list[int]:
-    """Write pieces until there are so many tokens; return how many are of each part."""
-    taken = [0] * len(parts)
-    left = [_repeated(part, end) for part, end in zip(parts, ends, strict=True)]
-    while (total := sum(taken)) < tokens:
-        behind = [share * (total + 1) - have for share, have in zip(shares, taken, strict=True)]
-        place = behind.index(max(behind))
-        piece, documents = next(left[place])
-        if total and total + len(piece) / 2 > tokens:
-            break
-        text = texts[place]
-        length = 0 if text is None else text.bytes(piece)
-        writer.write(piece, documents=documents, bytes=length)
-        taken[place] += len(piece)
-    return taken
-
-
-def _repeated(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], int]]:
-    """Give the pieces of a part, over again when they are used up, and the documents in each."""
-    while True:
-        yield from _pieces(part, end)
-
-
 def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], int]]:
-    if end is None or not _has_end(part, end):
-        for start in range(0, part.tokens, _BLOCK):
-            yield part.read(start, min(start + _BLOCK, part.tokens)), 0
-        return
-    rest: list[NDArray[Any]] = []
-    for start in range(0, part.tokens, _READ):
-        block = part.read(start, min(start + _READ, part.tokens))
-        stops = np.flatnonzero(block == end) + 1
-        *whole, last = np.split(block, stops)
-        for document in whole:
-            yield np.concatenate([*rest, document]), 1
-            rest = []
-        rest.append(last)
-    last = np.concatenate(rest) if rest else np.empty(0, part.dtype)
-    if len(last):
-        yield last, 0
-
-
-def _has_end(part: TokenShards, end: int) -> bool:
-    """Return whether a document ends in what is read at first; else pieces would be too long."""
-    return bool(part.documents) and bool(np.any(part.read(0, min(_READ, part.tokens)) == end))
+    """Give a part's documents or blocks, over again when used up, and the documents in each."""
+    if not part.documents or end not in part.read(0, min(_READ, part.tokens)):
+        end = None  # pieces would be too long
+    while True:
+        starts = range(0, part.tokens, _READ)
+        blocks = (part.read(start, min(start + _READ, part.tokens)) for start in starts)
+        for piece in token_pieces(blocks, end, block=_BLOCK):
+            yield piece, int(piece[-1] == end)

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mixopt.config import RESERVED, CorpusConfig, SourceConfig, TasksConfig
-from mixopt.corpus.corpus import FORMAT, Corpus, corpus_files
-from mixopt.corpus.domain_text import DomainText, ReadJob, Spooled
+from mixopt.config import CorpusConfig, SourceConfig, TasksConfig
+from mixopt.corpus.corpus import Corpus, corpus_files
+from mixopt.corpus.domain_text import DomainText, Spooled, read_texts, write_texts
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
-from mixopt.corpus.environment import installed_files
-from mixopt.corpus.index_files import INDEX, TASK_FOLDER, TOKENIZER_FILES, corpus_records
+from mixopt.corpus.environment import environment_versions
+from mixopt.corpus.index_files import (
+    CORPUS_FORMAT,
+    INDEX,
+    TASK_FOLDER,
+    TOKENIZER_FILES,
+    corpus_records,
+)
 from mixopt.corpus.mixed_domain import write_mixed
 from mixopt.corpus.tasks import task_file, write_tasks
-from mixopt.corpus.text_jobs import read_texts, write_texts
 from mixopt.corpus.token_writer import write_elsewhere
 from mixopt.corpus.tokenizer import (
     FastTokenizer,
@@ -63,13 +68,14 @@ def prepare_corpus(
     """Read, deduplicate, split and tokenize all domains and targets, and write their shards."""
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
-    _check_names(config, evaluation)
+    for name in (*config.domains, *config.parts, *evaluation):
+        check_path(name, "domain", CorpusError)
     spools, workers = _emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)
     whole, config = config, config.model_copy(update={"domains": config.sources})
     try:
-        texts = read_texts(_read_jobs(config, evaluation, spools, seed), workers, progress)
+        texts = read_texts(_texts(config, evaluation, spools, seed), workers, progress)
         held_out = {digest for text in texts for digest in text.validation.digests()}
         for text in texts:
             text.drop_equal_to(held_out)
@@ -89,7 +95,7 @@ def prepare_corpus(
     finally:
         shutil.rmtree(spools, ignore_errors=True)
     index = {
-        "format": FORMAT,
+        "format": CORPUS_FORMAT,
         "tokenizer": config.tokenizer,
         "vocab_size": tokenizer.vocab_size if tokenizer else max(d.vocab_size for d in tokens),
         "domains": list(whole.domains),
@@ -138,25 +144,13 @@ def _emptied(path: Path) -> Path:
     return path / ".text"
 
 
-def _check_names(config: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> None:
-    for name in (*config.domains, *config.parts, *evaluation):
-        check_path(name, "domain", CorpusError)
-        if name in RESERVED:
-            raise CorpusError(f"domain {name!r}: the corpus uses a file of this name; rename it")
-    for name in evaluation:
-        if name in config.domains:
-            raise CorpusError(
-                f"evaluation: {name!r} is a training domain, whose held-out text is evaluated"
-                " anyway; leave it out, or give the target another name"
-            )
-    bpe_vocabulary(config.tokenizer)
-
-
-def _read_jobs(
+def _texts(
     config: CorpusConfig, evaluation: Mapping[str, SourceConfig], spools: Path, seed: int
-) -> list[ReadJob]:
+) -> list[DomainText]:
     return [
-        ReadJob(name, source.under(config.root), is_target, config, spools / name, seed)
+        DomainText(
+            name, source.under(config.root), config, spools / name, seed, is_target=is_target
+        )
         for sources, is_target in ((config.domains, False), (evaluation, True))
         for name, source in sources.items()
         if source.has_text and not source.is_tokens
@@ -234,19 +228,19 @@ def _provenance(
     seed: int,
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
-    noted: dict[str, dict[str, Any]] = {text.name: {"read": text.counts} for text in texts}
+    counts = {text.name: text.counts for text in texts}
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
     provenance: dict[str, Any] = {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
-            name: source.model_dump(exclude_defaults=True, exclude=sizes) | noted[name]
+            name: source.model_dump(exclude_defaults=True, exclude=sizes) | {"read": counts[name]}
             for name, source in sources.items()
-            if name in noted
+            if name in counts
         },
     }
     if any(source.environment is not None for source in sources.values()):
-        provenance["environment"] = installed_files().versions
+        provenance["environment"] = environment_versions()
     return provenance
 
 
@@ -261,40 +255,32 @@ def _take_prepared(
     assert config.prepared is not None
     where = config.prepared
     corpus = Corpus.open(where if is_url(where) else local_path(where))
-    _check_same("corpus.domains", where, config.domains, corpus.domain_names)
-    _check_same("evaluation", where, evaluation, [target.name for target in corpus.targets])
-    _check_same("tasks", where, tasks.columns() if tasks else (), corpus.task_columns)
+    for field, configured, there in (
+        ("corpus.domains", list(config.domains), corpus.domain_names),
+        ("evaluation", list(evaluation), [target.name for target in corpus.targets]),
+        ("tasks", tasks.columns() if tasks else (), corpus.task_columns),
+    ):
+        if list(configured) != list(there):
+            raise ConfigError(
+                f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
+                f" {', '.join(there) or 'none'}, in this order; name these, or prepare the text"
+            )
     if config.tokenizer != corpus.tokenizer:
         raise ConfigError(
             f"corpus.tokenizer: {config.tokenizer}, and {where} was prepared with"
             f" {corpus.tokenizer}; set that"
         )
     try:
-        _link_all(corpus.path, path)
+        for file in corpus_files(corpus.path):
+            target = path / file.relative_to(corpus.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(file.resolve(), target)
+            except OSError:  # another disk, or a file system without links
+                shutil.copyfile(file, target)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     tokens = sum(corpus.inventory.values())
     say(f"{where}: {len(corpus.domains)} domains, {tokens:,} training tokens")
     return Corpus.open(path, verify=False)
-
-
-def _check_same(field: str, where: str, wanted: Iterable[str], found: Iterable[str]) -> None:
-    configured, there = list(wanted), list(found)
-    if configured != there:
-        raise ConfigError(
-            f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
-            f" {', '.join(there) or 'none'}, in this order; name these, or prepare the text"
-        )
-
-
-def _link_all(source: Path, path: Path) -> None:
-    """Link or copy the files of a corpus, the index last."""
-    files = [file for file in corpus_files(source) if file != source / INDEX]
-    for file in (*files, source / INDEX):
-        target = path / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(file.resolve(), target)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(file, target)

@@ -4,7 +4,7 @@
 is not longer than the sample is counted exactly. Tokens follow from the tokens per byte of a
 sample. Duplicates are counted, since finding them takes reading all. A BPE that the run will train
 has no tokens yet: its domains are counted in bytes, which the run turns into tokens by what it
-prepares.
+prepares. A data set of the hub is not counted; its files are, as `hf://datasets/...`.
 
 Of a prepared corpus, which may be a sample of its domains, the sizes that the configuration states
 count; what a mixed domain repeats of a part counts once.
@@ -13,17 +13,16 @@ count; what a mixed domain repeats of a part counts once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.corpus import distinct
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
-from mixopt.corpus.sources import TextFile, is_local, load_rows, read_validation, text_files
-from mixopt.corpus.text_files import BadDocuments, BadPolicy, Reading, documents
+from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
+from mixopt.corpus.text_files import BadDocuments, BadPolicy, Reading
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import Say, silent
@@ -36,7 +35,6 @@ SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
 LOOK_BYTES = 200_000  # of them where only its first documents are checked
 TOKENISED_BYTES = 2_000_000  # of them that are tokenised
 _FILES = 16  # that are read of a domain
-_WHOLE, _SAMPLE = "all text read", "a sample of the text"
 
 
 @dataclass(frozen=True)
@@ -64,39 +62,57 @@ class DomainCount:
         values = asdict(self)
         return {"domain": values.pop("name"), "exact": values.pop("is_exact"), **values}
 
-    @property
-    def stated(self) -> int | dict[str, int]:
-        """What an inventory file says of it."""
-        return {"bytes": self.bytes} if self.tokens is None else self.tokens
 
-
-class _Size(NamedTuple):
-    text: float
-    documents: float
-    is_exact: bool
-
-
-@dataclass
 class _Sample:
-    """Texts that are kept for the tokens per byte, up to a number of bytes."""
+    """What is measured of a domain: its bytes, documents, and texts for the tokens per byte."""
 
-    most: int = TOKENISED_BYTES
-    texts: list[str] = field(default_factory=list)
-    bytes: int = 0
+    def __init__(self) -> None:
+        self.bytes = self.documents = 0.0
+        self.is_exact = True
+        self.texts: list[str] = []
+        self.kept = 0  # bytes of these texts
 
-    def measure(self, texts: Iterator[str], most: float) -> tuple[int, int, bool]:
+    def add_files(self, files: list[TextFile], reading: Reading, most: int) -> None:
+        """Measure so many bytes of files spread over all, and take the others by their length."""
+        places = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
+        chosen = [files[place] for place in sorted(places)]
+        for turn, file in enumerate(chosen, start=1):
+            to_keep = TOKENISED_BYTES * turn // len(chosen)
+            self._add_file(file, reading, most // len(chosen), to_keep)
+        times = sum(f.bytes for f in files) / max(sum(f.bytes for f in chosen), 1)
+        self.bytes, self.documents = self.bytes * times, self.documents * times
+        self.is_exact = self.is_exact and len(chosen) == len(files)
+
+    def _add_file(self, file: TextFile, reading: Reading, most: int, to_keep: int) -> None:
+        """Measure so many bytes of text, and take them for the rest of the file."""
+        rows = file.rows(reading)
+        texts = reading.documents(rows, rows.name)
+        first, number, is_whole = self.measure(texts, 0, to_keep)
+        # What is read of a compressed file is ahead of its rows; by the same at both ends.
+        begin = 0.0 if is_whole else rows.share()
+        read, more, is_whole = self.measure(texts, most - first, to_keep)
+        if is_whole:
+            self.bytes, self.documents = self.bytes + first + read, self.documents + number + more
+            return
+        times = 1 / (min(rows.share(), 1.0) - min(begin, 1.0) or 1.0)
+        self.bytes, self.documents = self.bytes + read * times, self.documents + more * times
+        self.is_exact = False
+
+    def measure(
+        self, texts: Iterator[str], most: float, to_keep: int = TOKENISED_BYTES
+    ) -> tuple[int, int, bool]:
         """Read so many bytes of text; return bytes, documents, and whether nothing is left."""
-        text = number = 0
+        size = number = 0
         for one in texts:
             content = one.encode()
-            text, number = text + len(content), number + 1
-            kept = content[: max(self.most - self.bytes, 0)]
+            size, number = size + len(content), number + 1
+            kept = content[: max(to_keep - self.kept, 0)]
             if kept:
-                self.bytes += len(kept)
+                self.kept += len(kept)
                 self.texts.append(kept.decode(errors="ignore"))
-            if text >= most:
-                return text, number, False
-        return text, number, True
+            if size >= most:
+                return size, number, False
+        return size, number, True
 
 
 def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
@@ -139,20 +155,20 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     files = text_files(domain, source)
     if not all(isinstance(file.place, Path) for file in files):
         return 0.0
-    reading = Reading(domain, source.column, BadDocuments(on_bad), cell=source.cell)
-    size = _of_files(files, reading, _Sample(), LOOK_BYTES)
-    if size.text < 1:
+    reading, sample = Reading(domain, source.column, BadDocuments(on_bad), source.cell), _Sample()
+    sample.add_files(files, reading, LOOK_BYTES)
+    if sample.bytes < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])
         no_text = f"domain {domain!r}: {places}: has no text; give it some, or leave it out"
         raise CorpusError(reading.bad.first or no_text)
     if source.validation is not None:
         next(read_validation(domain, source, BadDocuments(on_bad)), None)
-    return size.text
+    return sample.bytes
 
 
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return what an inventory file says of the domains."""
-    return {count.name: count.stated for count in counts}
+    return {one.name: {"bytes": one.bytes} if one.tokens is None else one.tokens for one in counts}
 
 
 def true_inventory(
@@ -197,99 +213,28 @@ def _true_tokens(source: SourceConfig | None, corpus: Corpus, domain: Domain, pr
 def _count(
     name: str, source: SourceConfig, tokenizer: Tokenizer | None, is_bytes: bool
 ) -> DomainCount:
-    sample, reading = (
-        _Sample(),
-        Reading(name, source.column, BadDocuments("skip"), cell=source.cell),
-    )
-    number = 0
+    sample, bad = _Sample(), BadDocuments("skip")
+    files = 0
     if source.environment is not None:
-        texts = (document.text for document in environment_documents(source.environment))
-        text, count, _ = sample.measure(texts, float("inf"))
-        size = _Size(text, count, True)
+        texts = (text for text, _ in environment_documents(source.environment))
+        sample.bytes, sample.documents, _ = sample.measure(texts, float("inf"))
     elif is_local(source):
-        files = text_files(name, source)
-        number, size = len(files), _of_files(files, reading, sample, SAMPLE_BYTES)
+        found = text_files(name, source)
+        files = len(found)
+        sample.add_files(found, Reading(name, source.column, bad, source.cell), SAMPLE_BYTES)
     else:
-        size = _of_dataset(source, reading, sample)
-    if size.text < 1:
-        no_text = f"domain {name!r}: no text was found; give it some, or leave it out"
-        raise CorpusError(reading.bad.first or no_text)
-    how = _WHOLE if size.is_exact else _SAMPLE
-    tokens: float | None = None
-    is_exact = size.is_exact
-    if is_bytes:
-        tokens = size.text + size.documents
-    elif tokenizer is not None:
-        tokens = size.text * len(tokenizer.encode(sample.texts)) / sample.bytes
-        is_exact = False
-    whole = None if tokens is None else round(tokens)
-    return DomainCount(name, number, round(size.text), whole, how, is_exact)
-
-
-def _of_files(files: list[TextFile], reading: Reading, sample: _Sample, most: int) -> _Size:
-    """Measure so many bytes of files spread over all, and take the others by their length."""
-    places = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
-    chosen = [files[place] for place in sorted(places)]
-    text = number = length = 0.0
-    is_exact = len(chosen) == len(files)
-    for turn, file in enumerate(chosen, start=1):
-        sample.most = TOKENISED_BYTES * turn // len(chosen)
-        size = _of_file(file, reading, sample, most // len(chosen))
-        text, number, length = text + size.text, number + size.documents, length + file.bytes
-        is_exact = is_exact and size.is_exact
-    times = sum(file.bytes for file in files) / max(length, 1.0)
-    return _Size(text * times, number * times, is_exact)
-
-
-def _of_file(file: TextFile, reading: Reading, sample: _Sample, most: int) -> _Size:
-    """Measure so many bytes of text, and take them for the rest of the file."""
-    rows, named = file.opened(reading)
-    texts = documents(rows, rows.path, named)
-    first, number, is_whole = sample.measure(texts, 0)
-    if is_whole:
-        return _Size(first, number, True)
-    # What is read of a compressed file is ahead of its rows; by the same at both ends.
-    begin = rows.share
-    read, more, is_whole = sample.measure(texts, most - first)
-    if is_whole:
-        return _Size(first + read, number + more, True)
-    times = 1 / (rows.share - begin or 1.0)
-    return _Size(read * times, more * times, False)
-
-
-def _of_dataset(source: SourceConfig, reading: Reading, sample: _Sample) -> _Size:
-    """Measure the first rows of a data set, whose number of rows is known."""
-    is_saved = Path(source.one_path or "").expanduser().is_dir()
-    total = 0 if is_saved else _published_rows(source, reading)
-    rows = load_rows(source.model_copy(update={"streaming": True}), reading)
-    total = total or len(rows)
-
-    def texts() -> Iterator[str]:
-        for row in rows:
-            reading.check_column(source.path, row)
-            text = row[reading.column]
-            yield text if isinstance(text, str) and reading.is_own(row, str(source.path)) else ""
-
-    read, number, is_whole = sample.measure(islice(texts(), total), SAMPLE_BYTES)
-    times = 1.0 if is_whole else total / number
-    return _Size(read * times, number * times, is_whole)
-
-
-def _published_rows(source: SourceConfig, reading: Reading) -> int:
-    """Return how many rows the hub says that a split has."""
-    import datasets
-
-    try:
-        builder = datasets.load_dataset_builder(
-            source.one_path, source.name, data_files=source.data_files
-        )
-        rows = builder.info.splits[source.split].num_examples
-        if not rows:
-            raise KeyError("no number of rows")
-    except Exception as error:  # whatever the hub's client raises
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CorpusError(
-            f"domain {reading.domain!r}: {source.path}: its size is not available here ({reason});"
-            " state its tokens or bytes in corpus.domains"
-        ) from error
-    return int(rows)
+            f"domain {name!r}: {source.path}: its size is not available here; state its tokens or"
+            " bytes in corpus.domains, or name its files, such as hf://datasets/OWNER/NAME"
+        )
+    if sample.bytes < 1:
+        no_text = f"domain {name!r}: no text was found; give it some, or leave it out"
+        raise CorpusError(bad.first or no_text)
+    how = "all text read" if sample.is_exact else "a sample of the text"
+    tokens: int | None = None
+    if is_bytes:
+        tokens = round(sample.bytes + sample.documents)
+    elif tokenizer is not None:
+        tokens = round(sample.bytes * len(tokenizer.encode(sample.texts)) / sample.kept)
+    is_exact = sample.is_exact and (is_bytes or tokens is None)
+    return DomainCount(name, files, round(sample.bytes), tokens, how, is_exact)

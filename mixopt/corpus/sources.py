@@ -12,9 +12,9 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mixopt.config import SourceConfig
 from mixopt.corpus.text_files import (
@@ -25,24 +25,30 @@ from mixopt.corpus.text_files import (
     Row,
     RowFile,
     builder_of,
-    documents,
     rows_of,
 )
 from mixopt.errors import CorpusError, PluginError, did_you_mean
-from mixopt.system import StoredObject, fetched, is_url, list_objects, local_path, under_folder
+from mixopt.system import (
+    StoredObject,
+    fetched,
+    is_url,
+    list_objects,
+    local_path,
+    under_folder,
+    visible_files,
+)
 
 Place = Path | StoredObject
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
 # How `datasets` reads splits from the names of files and folders.
 _SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "dev", "val"},
+    "test": {"test", "testing", "eval", "evaluation"},
 }
 
 
-@dataclass(frozen=True)
-class TextFile:
+class TextFile(NamedTuple):
     """A file of a source, on this disk or in a store."""
 
     domain: str
@@ -55,57 +61,45 @@ class TextFile:
         place = self.place
         return place.bytes if isinstance(place, StoredObject) else place.stat().st_size
 
-    @property
-    def label(self) -> str:
-        """What tells it from another content of its name."""
-        if isinstance(self.place, Path):
-            return f"{self.place} of {self.bytes:,} bytes"
-        version = f", version {self.place.version}" if self.place.version else ""
-        return f"{self.place.url} of {self.bytes:,} bytes{version}"
-
-    def opened(self, reading: Reading) -> tuple[RowFile, Reading]:
-        """Return its rows, fetched where it is in a store, and the reading that names it."""
+    def rows(self, reading: Reading) -> RowFile:
+        """Return its rows, fetched where it is in a store."""
         path = self.place
         if isinstance(path, StoredObject):
-            url = path.url
             path = _of_domain(self.domain, fetched, path)
-            reading = replace(reading, copy=(str(path), url))
-        file = RowFile(path, self.builder, reading.columns, reading.check_column)
-        return file, reading
+        return RowFile(
+            path,
+            self.builder,
+            reading.columns,
+            check=reading.check_columns,
+            name=_shown(self.place),
+        )
 
     def documents(self, reading: Reading) -> Iterator[str]:
         """Give its documents, in order."""
-        file, named = self.opened(reading)
-        return documents(file, file.path, named)
+        return reading.documents(self.rows(reading), _shown(self.place))
 
 
-def read_documents(
-    domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
-) -> Iterator[str]:
+def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
     """Give the documents of a source that is not the environment, in order."""
-    reading = Reading(domain, source.column, bad, cell=source.cell)
-    if is_local(source):
-        for file in text_files(domain, source):
-            if at is not None:
-                at.write_text(str(getattr(file.place, "url", file.place)))
-            yield from file.documents(reading)
-    else:
-        yield from _dataset_documents(source, reading)
+    reading = Reading(domain, source.column, bad, source.cell)
+    if not is_local(source):
+        yield from reading.documents(_dataset_rows(source, reading), source.path)
+        return
+    for file in text_files(domain, source):
+        yield from file.documents(reading)
 
 
 def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
     """Give the documents of the files that `validation` names, read as the source's."""
-    remote = not is_local(source) and source.environment is None and not _exists(source)
-    path = source.path if remote or _builder_name(source) is not None else None
-    held_out = source.model_copy(
-        update={
-            "environment": None,
-            "path": path,
-            "data_files": source.validation,
-            "split": "train",
-        }
-    )
-    return read_documents(domain, held_out, bad)
+    is_here = any(is_url(p) or _globbed(p) for p in source.validation_files)
+    remote = not is_local(source) and source.environment is None and not is_here
+    held_out = {
+        "environment": None,
+        "path": source.path if remote or _builder_name(source) is not None else None,
+        "data_files": source.validation,
+        "split": "train",
+    }
+    return read_documents(domain, source.model_copy(update=held_out), bad)
 
 
 def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
@@ -154,8 +148,20 @@ def is_local(source: SourceConfig) -> bool:
     return path.exists() or _looks_like_path(source.one_path)
 
 
-def load_rows(source: SourceConfig, reading: Reading) -> Any:
-    """Open a source that is not local files, as `datasets` has it."""
+def _dataset_rows(source: SourceConfig, reading: Reading) -> Iterator[Row]:
+    """Give the rows of a source that is not local files, as `datasets` has it."""
+    rows = _dataset(source, reading)
+    if rows.column_names is not None:
+        reading.check_columns(source.path, rows.column_names)
+        rows = rows.select_columns(reading.columns)
+    numbers = count(1)
+    for table in rows.with_format("arrow").iter(batch_size=1_000):
+        reading.check_columns(source.path, table.column_names)
+        for row in rows_of(table):
+            yield Row(f"{source.path} (row {next(numbers)})", *row)
+
+
+def _dataset(source: SourceConfig, reading: Reading) -> Any:
     try:
         import datasets
     except ImportError as error:
@@ -166,7 +172,12 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))
-            return _split(saved, source, reading) if isinstance(saved, dict) else saved
+            if isinstance(saved, dict) and source.split not in saved:
+                raise CorpusError(
+                    f"domain {reading.domain!r}: {path}: no split {source.split!r}"
+                    f"{did_you_mean(source.split, saved)}"
+                )
+            return saved[source.split] if isinstance(saved, dict) else saved
         return datasets.load_dataset(
             path, source.name, data_files=source.data_files, split=source.split,
             streaming=source.streaming,
@@ -180,32 +191,6 @@ def load_rows(source: SourceConfig, reading: Reading) -> Any:
         raise reading.unreadable(path, error) from error
 
 
-def _dataset_documents(source: SourceConfig, reading: Reading) -> Iterator[str]:
-    rows = load_rows(source, reading)
-    if rows.column_names is not None:
-        reading.check_column(source.path, rows.column_names)
-        rows = rows.select_columns(reading.columns)
-    return documents(_dataset_rows(rows, source, reading), source.path, reading)
-
-
-def _dataset_rows(rows: Any, source: SourceConfig, reading: Reading) -> Iterator[Row]:
-    number = 0
-    for table in rows.with_format("arrow").iter(batch_size=1_000):
-        reading.check_column(source.path, table.column_names)
-        for row in rows_of(table):
-            number += 1
-            yield Row(f"{source.path} (row {number})", *row)
-
-
-def _split(saved: Mapping[str, Any], source: SourceConfig, reading: Reading) -> Any:
-    if source.split not in saved:
-        raise CorpusError(
-            f"domain {reading.domain!r}: {source.path}: no split {source.split!r}"
-            f"{did_you_mean(source.split, saved)}"
-        )
-    return saved[source.split]
-
-
 def _builder_name(source: SourceConfig) -> str | None:
     """Return the builder that `path` names in place of files, if it does."""
     return source.one_path if source.one_path in _LOCAL_BUILDERS else None
@@ -213,16 +198,8 @@ def _builder_name(source: SourceConfig) -> str | None:
 
 def _looks_like_path(name: str) -> bool:
     """Tell a path that is not there from the name of a data set on the hub."""
-    return (
-        name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or any(character in name for character in "*?[")
-        or builder_of(Path(name)) is not None
-    )
-
-
-def _exists(source: SourceConfig) -> bool:
-    return any(is_url(p) or _globbed(p) for p in _as_list(source.validation))
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or glob.has_magic(name)
+    return is_path or builder_of(Path(name)) is not None
 
 
 def _globbed(pattern: str) -> list[str]:
@@ -233,15 +210,18 @@ def _as_list(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+def _shown(place: Place) -> str:
+    return place.url if isinstance(place, StoredObject) else str(place)
+
+
 def _matching(domain: str, pattern: str) -> list[Place]:
     if is_url(pattern):
         return list(_of_domain(domain, list_objects, pattern))
     files: list[Place] = []
     for path in sorted(map(Path, _globbed(pattern))):
-        files += [path] if path.is_file() else _files(path)
+        files += visible_files(path)
     if not files:
-        plain = str(local_path(pattern))
-        what = "no such file" if glob.escape(plain) == plain else "the glob matches no file"
+        what = "the glob matches no file" if glob.has_magic(pattern) else "no such file"
         raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")
     return files
 
@@ -257,14 +237,18 @@ def _of_domain(domain: str, ask: Any, given: Any) -> Any:
 def _below(domain: str, root: str, split: str) -> list[Place]:
     """Return the files of a folder that belong to a split, data before text."""
     folder = local_path(root)
-    found = _matching(domain, root) if is_url(root) or not folder.is_dir() else _files(folder)
+    is_here = not is_url(root) and folder.is_dir()
+    found: list[Place] = [*visible_files(folder)] if is_here else _matching(domain, root)
     start = root.rstrip("/") if is_url(root) else str(folder)
     names = {place: _name_below(start, place) for place in found}
     if None in names.values():  # a file, or what a glob matches
-        return list(names)
+        return found
     known = [place for place in found if builder_of(Path(place.name)) is not None]
     data = [place for place in known if builder_of(Path(place.name)) != "text"] or known
-    chosen = _of_split({place: names[place] or "" for place in data}, split)
+    splits = {place: _split_of(names[place] or "") for place in data}
+    if not any(splits.values()):
+        splits = dict.fromkeys(data, "train")
+    chosen = [place for place, found in splits.items() if found == split]
     if not chosen:
         raise CorpusError(
             f"domain {domain!r}: {root}: no files of the split {split!r} (suffixes read:"
@@ -282,31 +266,17 @@ def _name_below(folder: str, place: Place) -> str | None:
     return whole.removeprefix(f"{start}/") if whole.startswith(f"{start}/") else None
 
 
-def _files(folder: Path) -> list[Place]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in found]
-    return [path for path, is_hidden in zip(found, hidden, strict=True) if not is_hidden]
-
-
-def _of_split(names: Mapping[Place, str], split: str) -> list[Place]:
-    named = {place: _split_of(name) for place, name in names.items()}
-    if not any(named.values()):
-        return list(named) if split == "train" else []
-    return [place for place, found in named.items() if found == split]
-
-
 def _split_of(name: str) -> str | None:
     words = set(re.split(r"[^a-z]+", name.lower()))
-    return next((s for s, known in _SPLIT_NAMES.items() if words & set(known)), None)
+    return next((split for split, known in _SPLIT_NAMES.items() if words & known), None)
 
 
 def _builder(domain: str, place: Place) -> str:
     builder = builder_of(Path(place.name))
     if builder is None:
         suffix = Path(place.name).suffix or "a name without suffix"
-        where = place if isinstance(place, Path) else place.url
         raise CorpusError(
-            f"domain {domain!r}: {where}: no reader for {suffix!r};"
+            f"domain {domain!r}: {_shown(place)}: no reader for {suffix!r};"
             f" name one as path: {', '.join(sorted(_LOCAL_BUILDERS))}, with data_files"
         )
     return builder

@@ -236,27 +236,9 @@ def open_task(corpus: Path, name: str) -> EncodedTask:
     """Read a task of a corpus."""
     path = inside(corpus, task_file(name), CorpusError)
     arrays: dict[str, Any] = dict(read_arrays(path, error=CorpusError))
-    if set(arrays) != set(_ARRAYS) or not _fit(EncodedTask(name, **arrays)):
+    if set(arrays) != set(_ARRAYS):
         raise CorpusError(f"{path}: is not what was written; {PREPARE_AGAIN}")
     return EncodedTask(name, **arrays)
-
-
-def _fit(task: EncodedTask) -> bool:
-    """Tell whether arrays have the shapes and ranges that their meaning asks for."""
-    arrays = [getattr(task, name) for name in _ARRAYS]
-    if any(array.ndim != 1 or array.dtype.kind not in "iuf" for array in arrays):
-        return False
-    rows = {len(task.scored_R), len(task.bytes_R), len(task.weight_R), len(task.start_R) - 1}
-    if rows != {task.rows} or not task.rows:
-        return False
-    sizes_R = np.diff(task.start_R)
-    return bool(
-        task.start_R[0] == 0
-        and task.start_R[-1] == len(task.tokens_T)
-        and ((task.scored_R >= 1) & (task.scored_R < sizes_R)).all()
-        and (task.bytes_R > 0).all()
-        and (task.weight_R > 0).all()
-    )
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -278,14 +260,13 @@ def _item(values: Values, where: str) -> Item:
     name = values.get("id")
     number = {"id": str(name)} if type(name) is int else {}
     shape = checked_as(_ItemShape, {**values, **number}, where, ConfigError)
-    item = Item(shape.id, shape.context, shape.continuation, shape.weight)
-    for field, text in vars(item).items():
+    for field, value in shape:
         try:
-            str(text).encode()
+            str(value).encode()
         except UnicodeEncodeError as error:
             at = error.start + 1
             raise ConfigError(f"{where}: {field}: invalid UTF-8 at character {at}") from error
-    return item
+    return Item(shape.id, shape.context, shape.continuation, shape.weight)
 
 
 _ARRAYS = tuple(one.name for one in fields(EncodedTask) if one.name != "name")
@@ -321,8 +302,7 @@ def row_windows(
         first = stop
 
 
-@dataclass(frozen=True)
-class WindowBatch:
+class WindowBatch(NamedTuple):
     """Windows that a model reads at once.
 
     Attributes:
@@ -335,64 +315,60 @@ class WindowBatch:
     place_P: IntArray
     row_P: IntArray
 
-    @classmethod
-    def of(cls, windows: Sequence[TaskWindow], length: int) -> WindowBatch:
-        """Join windows of `length` predicted tokens at most."""
-        tokens_BW = np.zeros((len(windows), length + 1), dtype=np.int64)
-        places, rows = [], []
-        for b, window in enumerate(windows):
-            tokens_BW[b, : len(window.tokens)] = window.tokens
-            place = np.arange(window.scored, len(window.tokens)) - 1 + b * length
-            places.append(place)
-            rows.append(np.full(len(place), window.row))
-        return cls(tokens_BW, np.concatenate(places), np.concatenate(rows))
-
     @property
     def targets_P(self) -> IntArray:
         """The tokens that are scored."""
         return self.tokens_BW[:, 1:].reshape(-1)[self.place_P]
 
 
-def window_batches(
-    windows: Iterable[TaskWindow], *, longest: int, tokens: int
-) -> list[WindowBatch]:
-    """Sort windows by length, and join those of about the same."""
+class RowBatches:
+    """Rows, each with the place of the first token that is scored, in batches of windows.
 
-    def padded(window: TaskWindow) -> int:
-        return min(-(-(len(window.tokens) - 1) // STEP) * STEP, longest)
+    Attributes:
+        batches: Windows of about the same length, at most `tokens` tokens together.
+    """
 
-    batches = []
-    for length, group in groupby(sorted(windows, key=padded), padded):
-        alike, size = list(group), max(1, tokens // length)
-        parts = (alike[i : i + size] for i in range(0, len(alike), size))
-        batches += [WindowBatch.of(part, length) for part in parts]
-    return batches
+    def __init__(
+        self, rows: Iterable[tuple[NDArray[Any], int]], *, longest: int, tokens: int
+    ) -> None:
+        """Cut rows into windows of `longest` predicted tokens at most, and join those."""
+        self._rows = 0
+        windows: list[TaskWindow] = []
+        for number, (row, scored) in enumerate(rows):
+            self._rows = number + 1
+            windows += row_windows(number, row, scored, longest)
+
+        def padded(window: TaskWindow) -> int:
+            return min(-(-(len(window.tokens) - 1) // STEP) * STEP, longest)
+
+        self.batches: list[WindowBatch] = []
+        for length, group in groupby(sorted(windows, key=padded), padded):
+            alike, size = list(group), max(1, tokens // length)
+            parts = (alike[i : i + size] for i in range(0, len(alike), size))
+            self.batches += [_batch(part, length) for part in parts]
+
+    def sums(self, values: Array) -> Array:
+        """Add up what each scored token has, batch after batch, shape (R,)."""
+        row_P = np.concatenate([np.zeros(0, np.int64), *(batch.row_P for batch in self.batches)])
+        return np.bincount(row_P, weights=values, minlength=self._rows).astype(np.float64)
 
 
-def sums_by_row(batches: Sequence[WindowBatch], values: Array, rows: int) -> Array:
-    """Add up what each scored token has, shape (R,)."""
-    row_P = np.concatenate([batch.row_P for batch in batches])
-    return np.bincount(row_P, weights=values, minlength=rows).astype(np.float64)
+def _batch(windows: Sequence[TaskWindow], length: int) -> WindowBatch:
+    tokens_BW = np.zeros((len(windows), length + 1), dtype=np.int64)
+    places, rows = [], []
+    for b, window in enumerate(windows):
+        tokens_BW[b, : len(window.tokens)] = window.tokens
+        places.append(np.arange(window.scored, len(window.tokens)) - 1 + b * length)
+        rows.append(np.full(len(places[-1]), window.row))
+    return WindowBatch(tokens_BW, np.concatenate(places), np.concatenate(rows))
 
 
-class TaskBatches:
-    """The rows of several tasks in batches."""
+def task_rows(tasks: Sequence[EncodedTask]) -> list[tuple[NDArray[Any], int]]:
+    """Return the rows of tasks, one task after the other, for `RowBatches`."""
+    return [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
 
-    def __init__(self, tasks: Sequence[EncodedTask], *, longest: int, tokens: int) -> None:
-        """Cut rows into windows and join those of about the same length."""
-        self._tasks = tasks
-        rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
-        windows = (
-            window
-            for number, (row, scored) in enumerate(rows)
-            for window in row_windows(number, row, scored, longest)
-        )
-        self.batches = window_batches(windows, longest=longest, tokens=tokens)
 
-    def metrics(self, log_probabilities: Array) -> dict[str, float]:
-        """Return the bits per byte of each task, by the name of its column."""
-        stops = np.cumsum([task.rows for task in self._tasks])
-        sums_R = sums_by_row(self.batches, log_probabilities, int(stops[-1]))
-        parts = np.split(sums_R, stops[:-1])
-        pairs = zip(self._tasks, parts, strict=True)
-        return {task.column: task.bits_per_byte(part) for task, part in pairs}
+def task_metrics(tasks: Sequence[EncodedTask], log_probability_R: Array) -> dict[str, float]:
+    """Return the bits per byte of each task, by the name of its column, from sums over its rows."""
+    parts = np.split(log_probability_R, np.cumsum([task.rows for task in tasks])[:-1])
+    return {task.column: task.bits_per_byte(part) for task, part in zip(tasks, parts, strict=True)}

@@ -2,7 +2,7 @@
 
 Compressed files (.gz, .bz2, .xz, .zst) and all others are read as streams, so stopping early costs
 nothing. A row that cannot be read is given with its place and the reason; what is damaged as a
-whole raises whatever the library raises, which `documents` turns into one line.
+whole raises whatever the library raises, which `Reading.documents` turns into one line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from operator import truediv
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
@@ -25,17 +27,11 @@ from mixopt.errors import CorpusError, MixoptError
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
     ".parquet": "parquet",
     ".arrow": "arrow",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".rst": "text",
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    **dict.fromkeys((".txt", ".text", ".md", ".rst"), "text"),
 }
 LONGEST_DOCUMENT = 1 << 28  # bytes of a line of JSON, or of a compressed text
 _TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
@@ -47,12 +43,10 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f
 _LOOKED_AT = 200  # rows by which the columns of a file are known
 _LONGEST_VALUE = 2_000  # characters of a value that are kept of them
 _HEAD = 4_000_000  # bytes of plain text that are looked at
-
 _MAX_COLUMNS = 20  # names that a message lists
 
 BadPolicy = Literal["error", "skip"]
 Values = Mapping[str, Any]
-Check = Callable[[str, Iterable[str]], None]
 
 
 class Document(NamedTuple):
@@ -60,6 +54,14 @@ class Document(NamedTuple):
 
     text: str
     group: str | None = None
+
+
+class Row(NamedTuple):
+    """A row: where it is, and its values by column, or why it cannot be read."""
+
+    where: str
+    values: Values | None
+    fault: str = ""
 
 
 @dataclass
@@ -80,12 +82,11 @@ class BadDocuments:
 
 @dataclass(frozen=True)
 class Reading:
-    """What readers need to know beside the file."""
+    """How rows become the documents of a domain: the column of the text, the values of a cell."""
 
     domain: str
     column: str
     bad: BadDocuments
-    copy: tuple[str, str] | None = None
     cell: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -93,84 +94,64 @@ class Reading:
         """The columns that are read: of the text, and those that say which rows are its own."""
         return [self.column, *self.cell]
 
-    def is_own(self, values: Values, where: str) -> bool:
-        """Tell whether a row has the values that the domain is of."""
-        for name, wanted in self.cell.items():
-            value = values.get(name)
-            if value is None or not str(value).strip():
-                self.is_bad(where, f"column {name!r} has no value, so its domain is unknown")
-                return False
-            if str(value) != wanted:
-                return False
-        return True
-
-    def text(self, value: object, where: str) -> str | None:
-        """Return the text of a value, None for a bad document."""
-        if not isinstance(value, str):
-            shown = "null" if value is None else f"{type(value).__name__}{_shown(value)}"
-            return self.is_bad(where, f"column {self.column!r} is {shown}, not text")
+    def documents(self, rows: Iterable[Row], name: object) -> Iterator[str]:
+        """Give the documents of a file or data set, in order; a bad one is an error, or counted."""
         try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return self.is_bad(where, f"invalid UTF-8 at character {error.start + 1}")
-        return value
+            for where, values, fault in rows:
+                text, wrong = (None, fault) if values is None else self._text(values)
+                if wrong:
+                    self.bad.met(f"domain {self.domain!r}: {where}: {wrong}")
+                elif text is not None:
+                    yield text
+        except MixoptError:
+            raise
+        except Exception as error:  # whatever a library raises on a damaged file
+            if isinstance(error, OSError) and error.errno is not None:
+                raise self.unreadable(name, error) from error
+            self.bad.met(str(self.unreadable(name, error)))
 
-    def is_bad(self, where: object, what: str) -> str | None:
-        """Raise or count a bad document, or the rest of a file; what stands for it is None."""
-        self.bad.met(f"domain {self.domain!r}: {self._named(where)}: {what}")
-        return None
-
-    def check_column(self, where: object, columns: Iterable[str]) -> None:
-        """Check that the column of the text is there."""
+    def check_columns(self, where: object, columns: Iterable[str]) -> None:
+        """Check that the columns of the text and of the cell are there."""
         names = list(columns)
-        missing = next((name for name in self.cell if name not in names), None)
-        if missing is not None:
-            raise CorpusError(
-                f"domain {self.domain!r}: {self._named(where)}: by: no column {missing!r}"
-            )
+        for name in self.cell:
+            if name not in names:
+                raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
         if self.column not in names:
             shown = sorted(name if name.isprintable() else repr(name) for name in map(str, names))
             more = f" and {len(shown) - _MAX_COLUMNS} more" if len(shown) > _MAX_COLUMNS else ""
             raise CorpusError(
-                f"domain {self.domain!r}: {self._named(where)}: no column {self.column!r}; set"
+                f"domain {self.domain!r}: {where}: no column {self.column!r}; set"
                 f" 'column' to one of: {', '.join(n[:80] for n in shown[:_MAX_COLUMNS])}{more}"
             )
 
     def unreadable(self, where: object, error: BaseException) -> CorpusError:
-        """Return the error for a source that cannot be read at all."""
-        return CorpusError(f"domain {self.domain!r}: {self._named(where)}: {_reason(error)}")
+        """Return the error for a source that cannot be read, or not to its end."""
+        return CorpusError(f"domain {self.domain!r}: {where}: {_reason(error)}")
 
-    def damaged(self, where: object, error: BaseException) -> None:
-        """Raise or count the rest of a file that is damaged."""
-        if isinstance(error, OSError) and error.errno is not None:
-            raise self.unreadable(where, error) from error
+    def _text(self, values: Values) -> tuple[str | None, str]:
+        """Return the text of a row, None where it is not the domain's own; else what is wrong."""
+        for name, wanted in self.cell.items():
+            value = values.get(name)
+            if value is None or not str(value).strip():
+                return None, f"column {name!r} has no value, so its domain is unknown"
+            if str(value) != wanted:
+                return None, ""
+        if self.column not in values:
+            return None, f"no column {self.column!r}"
+        value = values[self.column]
+        if not isinstance(value, str):
+            kind = "null" if value is None else type(value).__name__
+            number = f" '{value}'" if isinstance(value, (int, float)) else ""
+            return None, f"column {self.column!r} is {kind}{number}, not text"
         try:
-            self.is_bad(where, _reason(error))
-        except CorpusError as refused:
-            raise refused from error
-
-    def _named(self, where: object) -> str:
-        return str(where) if self.copy is None else str(where).replace(*self.copy)
+            value.encode()
+        except UnicodeEncodeError as error:
+            return None, f"invalid UTF-8 at character {error.start + 1}"
+        return value, ""
 
 
 def _reason(error: BaseException) -> str:
     return f"cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}"
-
-
-def _shown(value: object) -> str:
-    """Return the beginning of a value, and nothing where it cannot be shown."""
-    try:
-        return f" {str(value)[:40]!r}"
-    except (RecursionError, ValueError, MemoryError):  # a deep nest, an endless number
-        return ""
-
-
-class Row(NamedTuple):
-    """A row: where it is, and its values by column, or why it cannot be read."""
-
-    where: str
-    values: Values | None
-    fault: str = ""
 
 
 def builder_of(path: Path) -> str | None:
@@ -195,100 +176,91 @@ class _Pieces(io.RawIOBase):
 
 def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
-    if suffix in COMPRESSIONS:
-        raw = cast(IO[bytes], _Pieces(raw))
+    if suffix not in COMPRESSIONS:
+        return raw
+    pieces: Any = _Pieces(raw)
     if suffix == ".zst":
         import pyarrow as pa
 
-        return io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), 4 * _PIECE)
-    makes: dict[str, Callable[[Any], Any]] = {
-        ".gz": lambda file: gzip.GzipFile(fileobj=file),
-        ".bz2": bz2.BZ2File,
-        ".xz": lzma.LZMAFile,
-    }
-    stream: IO[bytes] = makes.get(suffix, lambda file: file)(raw)
-    return stream
+        return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
+    makes: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast(IO[bytes], makes[suffix](pieces))
 
 
 class RowFile:
-    """The rows of a file, read once; `share` is how much of it was read, about."""
+    """The rows of a file, read once.
+
+    Attributes:
+        name: What messages call it, such as the URL of a copy.
+        names: Its columns, where the file states them.
+        share: Returns how much of it was read, about.
+    """
 
     def __init__(
         self,
         path: Path,
         builder: str,
         columns: Sequence[str] | None = None,
-        check: Check = lambda where, names: None,
+        *,
+        check: Callable[[str, Iterable[str]], None] | None = None,
+        name: str | None = None,
     ) -> None:
         """Choose the file; nothing is read yet."""
-        self.path, self.builder = path, builder
-        self.columns, self.check = columns, check
-        self.is_packed = path.suffix.lower() in COMPRESSIONS
-        self.share = 0.0
+        self.path, self.builder, self.columns = path, builder, columns
+        self.name = name or str(path)
+        self.names: Sequence[str] | None = None
+        self.share: Callable[[], float] = lambda: 0.0
+        self._check = check
 
     def __iter__(self) -> Iterator[Row]:
-        """Give the rows in order."""
-        return _READERS[self.builder](self)
+        """Give the rows in order; the columns of the first that can be read are checked."""
+        check = self._check
+        for row in _READERS[self.builder](self):
+            if check is not None and row.values is not None:
+                check(row.where if self.names is None else self.name, self.names or row.values)
+                check = None
+            yield row
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
-        """Open the file, decompressed, with what notes how much of it was read."""
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Open the file, decompressed."""
         with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
             packed = [end for magic, end in _MAGIC.items() if raw.peek(6).startswith(magic)]
-            if packed and not self.is_packed:
+            if packed and stream is raw:
                 raise ValueError(f"it is compressed; rename it to {self.path.name}{packed[0]}")
             size = max(self.path.stat().st_size, 1)
-
-            def note() -> None:
-                self.share = min(raw.tell() / size, 1.0)
-
-            yield stream, note
-
-    def rows_of(self, batches: Iterable[Any], share: Callable[[float], float]) -> Iterator[Row]:
-        """Give the rows of Arrow batches, and note the share that so many bytes of them are."""
-        number, size = 0, 0.0
-        for batch in batches:
-            _check_places(batch)
-            for start in range(0, batch.num_rows, _SLICE):
-                part = batch.slice(start, _SLICE)
-                for row in rows_of(part):
-                    number, size = number + 1, size + part.nbytes / part.num_rows
-                    self.share = min(share(size), 1.0)
-                    yield Row(f"{self.path} (row {number})", *row)
+            self.share = lambda: raw.tell() / size
+            yield stream
+        self.share = lambda: 1.0
 
     def rest(self, stream: IO[bytes]) -> bytes:
         """Return the rest of a file; what is compressed may be far larger than its file."""
-        if not self.is_packed:
+        if self.path.suffix.lower() not in COMPRESSIONS:
             return stream.read()
         content = stream.read(LONGEST_DOCUMENT + 1)
         if len(content) > LONGEST_DOCUMENT:
             raise ValueError(_TOO_LONG)
         return content
 
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Note the columns of the file, and return those that are read."""
+        self.names = names
+        return [name for name in names if self.columns is None or name in self.columns]
 
-def documents(rows: Iterable[Row], name: object, reading: Reading) -> Iterator[str]:
-    """Give the documents of a file or data set, in order; a bad one is an error, or counted."""
-    column = reading.column
-    try:
-        for where, values, fault in rows:
-            if values is None:
-                reading.is_bad(where, fault)
-            elif not reading.is_own(values, where):
-                continue
-            elif column not in values:
-                reading.is_bad(where, f"no column {column!r}")
-            else:
-                text = reading.text(values[column], where)
-                if text is not None:
-                    yield text
-    except MixoptError:
-        raise
-    except Exception as error:  # whatever a library raises on a damaged file
-        reading.damaged(name, error)
+    def rows_of(self, batches: Iterable[Any], share: Callable[[float], float]) -> Iterator[Row]:
+        """Give the rows of Arrow batches; `share` is that of so many bytes of them."""
+        number, size = 0, 0.0
+        self.share = lambda: share(size)
+        for batch in batches:
+            _check_places(batch)
+            for start in range(0, batch.num_rows, _SLICE):
+                part = batch.slice(start, _SLICE)
+                for row in rows_of(part):
+                    number, size = number + 1, size + part.nbytes / part.num_rows
+                    yield Row(f"{self.name} (row {number})", *row)
 
 
-@dataclass(frozen=True)
-class FirstRows:
+class FirstRows(NamedTuple):
     """The beginning of a file."""
 
     rows: tuple[Values, ...]
@@ -307,15 +279,16 @@ class FirstRows:
 
 def first_rows(path: Path, builder: str) -> FirstRows:
     """Return the first rows of a file, with short values."""
+    file = RowFile(path, builder)
     try:
         if builder == "text":
-            with path.open("rb") as raw, _decompressed(raw, path) as stream:
+            with file.opened() as stream:
                 head = stream.read(_HEAD)
             if b"\0" in head:
                 raise CorpusError("is binary, not text")
             rows = [Row("", {"text": head.decode(errors="replace")})] if head else []
         else:
-            rows = list(islice(RowFile(path, builder), _LOOKED_AT))
+            rows = list(islice(file, _LOOKED_AT))
     except CorpusError:
         raise
     except Exception as error:  # whatever a library raises on a damaged file
@@ -332,27 +305,32 @@ def _short(value: object) -> object:
     """Return text without its end, plain values, and nothing of anything else."""
     if isinstance(value, str):
         return value[:_LONGEST_VALUE].encode(errors="replace").decode()
-    return value if isinstance(value, (int, float, bool)) or value is None else {}
+    return value if isinstance(value, (int, float)) or value is None else {}
 
 
 def _json(file: RowFile) -> Iterator[Row]:
-    array, is_first, is_checked = b"", True, False
-    with file.opened() as (stream, note):
+    """Read an object a line, or one array of objects."""
+    array, number, is_first = b"", 0, True
+    with file.opened() as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if not line.strip():
                 continue
             if is_first and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
-                array = b"\n" * (number - 1) + line + file.rest(stream)
+                array = line + file.rest(stream)
                 break
             is_first = False
-            row = _parsed(line, f"{file.path}:{number}")
-            if row.values is not None and not is_checked:
-                file.check(row.where, row.values)
-                is_checked = True
-            note()
-            yield row
+            if len(line) == LONGEST_DOCUMENT:
+                yield Row(f"{file.name}:{number}", None, _TOO_LONG)
+            else:
+                yield _object(*_loaded(line.rstrip(b"\r\n"), file.name, number))
     if array:
-        yield from _json_array(file, array)
+        items, where, fault = _loaded(array, file.name, number)
+        if fault:
+            yield Row(where, None, fault)
+            return
+        for place, item in enumerate(items, start=1):
+            file.share = partial(truediv, place, len(items))
+            yield _object(item, f"{file.name} (item {place})")
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
@@ -363,76 +341,51 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
             line = stream.readline(LONGEST_DOCUMENT)
 
 
-def _parsed(line: bytes, where: str) -> Row:
-    if len(line) == LONGEST_DOCUMENT:
-        return Row(where, None, _TOO_LONG)
+def _loaded(content: bytes, name: str, line: int) -> tuple[Any, str, str]:
+    """Return the value of JSON that begins in a line, where that is, and what is wrong with it."""
     try:
-        return _object(json.loads(line.rstrip(b"\r\n").decode("utf-8-sig")), where)
-    except json.JSONDecodeError as error:
-        return Row(where, None, f"broken JSON at column {error.colno}: {error.msg}")
-    except (RecursionError, ValueError) as error:
-        return Row(where, None, _json_fault(error))
-
-
-def _json_array(file: RowFile, content: bytes) -> Iterator[Row]:
-    try:
-        rows = json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig")), f"{name}:{line}", ""
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        yield Row(f"{file.path}:{line}", None, "invalid UTF-8 in a JSON array")
-        return
-    except (RecursionError, ValueError) as error:
-        place = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        yield Row(f"{file.path}{place}", None, _json_fault(error))
-        return
-    for number, value in enumerate(rows, start=1):
-        row = _object(value, f"{file.path} (item {number})")
-        if number == 1 and row.values is not None:
-            file.check(row.where, row.values)
-        file.share = number / len(rows)
-        yield row
+        before = content[: error.start]
+        line += before.count(b"\n")
+        place = error.start - before.rfind(b"\n")
+        fault = f"invalid UTF-8 at byte {place}"
+    except json.JSONDecodeError as error:
+        line += error.lineno - 1
+        fault = f"broken JSON at column {error.colno}: {error.msg}"
+    except RecursionError:
+        fault = "broken JSON: nested too deeply"
+    except ValueError as error:  # of a number of thousands of digits
+        fault = f"broken JSON: {error}".split(";", maxsplit=1)[0]
+    return None, f"{name}:{line}", fault
 
 
-def _json_fault(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"invalid UTF-8 at byte {error.start + 1}"
-    if isinstance(error, RecursionError):
-        return "broken JSON: nested too deeply"
-    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    return f"broken JSON: {what}".split(";", maxsplit=1)[0]  # of a number of thousands of digits
-
-
-def _object(value: object, where: str) -> Row:
+def _object(value: object, where: str, fault: str = "") -> Row:
     if isinstance(value, dict):
         return Row(where, value)
-    return Row(where, None, f"a {type(value).__name__}, not an object with columns")
+    return Row(where, None, fault or f"a {type(value).__name__}, not an object with columns")
 
 
 def _text(file: RowFile) -> Iterator[Row]:
-    with file.opened() as (stream, _):
+    with file.opened() as stream:
         content = file.rest(stream)
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
-        yield Row(str(file.path), dict.fromkeys(file.columns or ["text"], text))
+        yield Row(file.name, dict.fromkeys(file.columns or ["text"], text))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        yield Row(f"{file.path}:{line}", None, f"invalid UTF-8 at byte {error.start + 1}")
+        yield Row(f"{file.name}:{line}", None, f"invalid UTF-8 at byte {error.start + 1}")
 
 
 def _csv(file: RowFile) -> Iterator[Row]:
-    delimiter = "\t" if ".tsv" in file.path.suffixes else ","
     limit = csv.field_size_limit(sys.maxsize)
     try:
-        with file.opened() as (binary, note):
+        with file.opened() as binary:
             lines = io.TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
-            rows = csv.reader(lines, delimiter=delimiter)
-            header = next(rows, [])
-            file.check(str(file.path), header)
+            rows = csv.DictReader(lines, delimiter="\t" if ".tsv" in file.path.suffixes else ",")
+            file.names = rows.fieldnames
             for row in rows:
-                if row:
-                    values = dict.fromkeys(header) | dict(zip(header, row, strict=False))
-                    note()
-                    yield Row(f"{file.path}:{rows.line_num}", values)
+                yield Row(f"{file.name}:{rows.line_num}", row)
     finally:
         csv.field_size_limit(limit)
 
@@ -441,18 +394,12 @@ def _parquet(file: RowFile) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file.path) as parquet:
-        names = parquet.schema_arrow.names
-        file.check(str(file.path), names)
-        chosen = None if file.columns is None else [n for n in file.columns if n in names]
-        batches = parquet.iter_batches(batch_size=_BATCH, columns=chosen)
+        chosen = file.chosen(parquet.schema_arrow.names)
         groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
         columns = [group.column(k) for group in groups for k in range(group.num_columns)]
-        total = sum(
-            one.total_uncompressed_size
-            for one in columns
-            if chosen is None or one.path_in_schema in chosen
-        )
-        yield from file.rows_of(batches, lambda size: size / max(total, 1))
+        sizes = [c.total_uncompressed_size for c in columns if c.path_in_schema in chosen]
+        batches = parquet.iter_batches(batch_size=_BATCH, columns=chosen)
+        yield from file.rows_of(batches, lambda size: size / max(sum(sizes), 1))
 
 
 def _arrow(file: RowFile) -> Iterator[Row]:
@@ -465,12 +412,11 @@ def _arrow(file: RowFile) -> Iterator[Row]:
         except pa.ArrowInvalid:
             stream = pa.ipc.open_file(source)
             batches = [stream.get_batch(k) for k in range(stream.num_record_batches)]
-        file.check(str(file.path), stream.schema.names)
-        names = [n for n in stream.schema.names if file.columns is None or n in file.columns]
-        total = sum(b.select(names).nbytes for b in batches) if isinstance(batches, list) else 0
-        chosen = (batch.select(names) for batch in batches)
+        chosen = file.chosen(stream.schema.names)
+        total = sum(b.select(chosen).nbytes for b in batches) if isinstance(batches, list) else 0
         yield from file.rows_of(
-            chosen, lambda size: size / total if total else source.tell() / source.size()
+            (batch.select(chosen) for batch in batches),
+            lambda size: size / total if total else source.tell() / source.size(),
         )
 
 
@@ -479,10 +425,9 @@ def _check_places(batch: Any) -> None:
     import pyarrow as pa
 
     views = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
-    for column in batch.columns:
-        for array in getattr(column, "chunks", [column]):
-            view = views.get(array.type)
-            (array if view is None else array.view(view)).validate(full=True)
+    for array in batch.columns:
+        view = views.get(array.type)
+        (array if view is None else array.view(view)).validate(full=True)
 
 
 def rows_of(part: Any) -> Iterator[tuple[Values | None, str]]:

@@ -25,7 +25,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
-from mixopt.system import IntArray, is_url, local_path
+from mixopt.system import IntArray, is_url, local_path, visible_files
 
 TYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype("u1"),
@@ -35,16 +35,13 @@ TYPES: dict[str, np.dtype[Any]] = {
     "int64": np.dtype("<i8"),
 }
 PART = 1 << 20  # tokens that are in memory at a time
-BLOCK = 4096  # tokens of a piece, where it is not known where documents end
 _NUMPY = b"\x93NUMPY"
 _LLMC = (20240520, 20240801)  # how files of llm.c and modded-nanogpt begin
 _DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
-_ENDS = np.dtype("<u8")
 _MEGATRON = b"MMIDIDX\x00\x00"
 _MEGATRON_HEAD = struct.Struct("<QBQQ")
 _MEGATRON_TYPES = {1: "uint8", 4: "int32", 5: "int64", 8: "uint16"}
 _MEGATRON_START = len(_MEGATRON) + _MEGATRON_HEAD.size
-_LENGTH, _PLACE = np.dtype("<i4"), np.dtype("<i8")
 _HEADERS = {  # how files begin that hold more than tokens
     _NUMPY: "numpy's: use format 'npy'",
     b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
@@ -60,21 +57,15 @@ _HEADERS = {  # how files begin that hold more than tokens
 
 
 class TokenFile(NamedTuple):
-    """Tokens of another tool."""
+    """Tokens of another tool; `ends` reads where documents end, where the tool says so."""
 
     path: Path
     files: tuple[Path, ...]
     stored: np.dtype[Any]
     tokens: int
     offset: int = 0
-    documents: int | None = None
+    documents: int = 0
     ends: Callable[[], IntArray] | None = None
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """uint16 or uint32, which holds all tokens; None where only these tell."""
-        size = max(self.stored.itemsize, 2)
-        return None if size > 4 else np.dtype(f"<u{size}")
 
     @property
     def is_shard(self) -> bool:
@@ -83,40 +74,26 @@ class TokenFile(NamedTuple):
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """Give the tokens, some at a time; negative ones where the tool has them."""
-        return _read_parts(self.path, self.stored, self.tokens, self.offset)
-
-    def pieces(
-        self, parts: Iterator[NDArray[Any]], document_end: int | None
-    ) -> Iterator[NDArray[Any]]:
-        """Give the documents one by one, each with the id that ends it; else blocks of tokens."""
-        if self.ends is not None:
-            yield from _joined(_at_ends(parts, self.ends()))
-        elif document_end is not None:
-            yield from _joined((part, np.flatnonzero(part == document_end) + 1) for part in parts)
-        else:
-            yield from _joined(_at_blocks(parts))
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            for start in range(0, self.tokens, PART):
+                yield _numbers(self.path, self.stored, min(PART, self.tokens - start), stream)
 
 
-def find_token_files(patterns: Sequence[str], format: str | None = None) -> list[Path]:
-    """Return what is to be read, in the order of the patterns and of names."""
-    return list(dict.fromkeys(path for p in patterns for path in _matching(p, format)))
-
-
-def found_format(path: Path) -> str:
-    """Return the format of a file or prefix, as its name or first bytes tell."""
-    if _has_index(path):
-        return "megatron"
-    if not path.is_file():
-        raise CorpusError(f"{path}: not found")
-    return _kind(path) or "raw"
-
-
-def open_token_file(path: Path, format: str, dtype: str | None) -> TokenFile:
-    """Open the tokens of one file or prefix; the tokens themselves are not read."""
+def open_token_files(
+    patterns: Sequence[str], format: str | None, dtype: str | None
+) -> list[TokenFile]:
+    """Open what is to be read, in the order of the patterns and of names; no token is read."""
     try:
-        return FORMATS[format](path, dtype)
+        paths = list(dict.fromkeys(path for p in patterns for path in _matching(p, format)))
+        formats = {format or _format_of(path): path for path in paths}
+        if len(formats) > 1:
+            named = " and ".join(f"{name} ({path})" for name, path in formats.items())
+            raise CorpusError(f"the files are of {named}; import one format at a time")
+        opener = FORMATS[next(iter(formats))]
+        return [opener(path, dtype) for path in paths]
     except OSError as error:
-        where = error.filename or path
+        where = error.filename or ", ".join(patterns)
         raise CorpusError(f"{where}: cannot be read: {error.strerror or error}") from error
 
 
@@ -126,13 +103,13 @@ def _matching(pattern: str, format: str | None) -> list[Path]:
     if is_url(pattern):
         raise CorpusError(f"{pattern}: tokens are read from files here; copy them to this machine")
     expanded = local_path(pattern)
-    if expanded.exists() or glob.escape(str(expanded)) == str(expanded):
+    if expanded.exists() or not glob.has_magic(str(expanded)):
         is_there = any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin"))
         found = [expanded] if is_there else []
     else:
         found = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
     if not found:
-        what = "not found" if glob.escape(pattern) == pattern else "the glob matches no file"
+        what = "the glob matches no file" if glob.has_magic(pattern) else "not found"
         raise CorpusError(f"{pattern}: {what} (working directory {Path.cwd()})")
     return [
         file
@@ -144,11 +121,9 @@ def _matching(pattern: str, format: str | None) -> list[Path]:
 def _in_folder(folder: Path, format: str | None) -> list[Path]:
     """Return the files of a folder, which are all of one tool."""
     kinds: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        kind = None if hidden or not path.is_file() else _kind(path)
-        if kind is not None:
-            kinds.setdefault(kind, []).append(path)
+    for path in visible_files(folder):
+        if path.suffix in _SUFFIXES:
+            kinds.setdefault(_format_of(path), []).append(path)
     if len(kinds) > 1:
         named = " and ".join(f"{kind} ({paths[0].name})" for kind, paths in kinds.items())
         raise CorpusError(f"{folder}: has tokens of {named}; select the files of one by a glob")
@@ -157,34 +132,27 @@ def _in_folder(folder: Path, format: str | None) -> list[Path]:
     ((kind, paths),) = kinds.items()
     if format not in (None, kind):
         raise CorpusError(f"{folder}: its tokens are {kind}, such as {paths[0].name}, not {format}")
-    return list(dict.fromkeys(_whole(path, kind) for path in paths))
+    return [_whole(path, kind) for path in paths]
 
 
-def _kind(path: Path) -> str | None:
-    """Return the format of a file by its name or first bytes; None where it is none of tokens."""
-    if path.suffix == ".idx":
+def _format_of(path: Path) -> str:
+    """Return the format of a file or prefix, as its name or first bytes tell."""
+    if _beside(_prefix(path), ".idx").exists():
         return "megatron"
-    if path.suffix == ".bin":
-        return "megatron" if path.with_suffix(".idx").exists() else "raw"
-    if path.suffix == ".npy":
-        return "npy" if _first_bytes(path, len(_NUMPY)) == _NUMPY else "raw"
-    return "datatrove" if path.suffix == ".ds" else None
+    if path.suffix == ".npy" and _first_bytes(path, len(_NUMPY)) == _NUMPY:
+        return "npy"
+    return "datatrove" if path.suffix == ".ds" else "raw"
 
 
 def _whole(path: Path, format: str | None) -> Path:
     """Return the name under which the files beside one another are read."""
     if path.suffix in (".index", ".metadata") and path.with_suffix("").suffix == ".ds":
         return path.with_suffix("")
-    is_megatron = format == "megatron" or (format is None and _has_index(path))
-    return _prefix(path) if is_megatron else path
+    return _prefix(path) if (format or _format_of(path)) == "megatron" else path
 
 
 def _prefix(path: Path) -> Path:
     return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
-
-
-def _has_index(path: Path) -> bool:
-    return bool(path.name) and _beside(_prefix(path), ".idx").exists()
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -192,33 +160,18 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _first_bytes(path: Path, count: int) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(count)
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with path.open("rb") as stream:
+        return stream.read(count)
 
 
-def _read_parts(
-    path: Path, dtype: np.dtype[Any], count: int, offset: int = 0
-) -> Iterator[NDArray[Any]]:
-    """Read `count` numbers of a file, some at a time."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            for start in range(0, count, PART):
-                some = min(PART, count - start)
-                content = stream.read(some * dtype.itemsize)
-                if len(content) < some * dtype.itemsize:
-                    raise CorpusError(f"{path}: was truncated while it was being read")
-                yield np.frombuffer(content, dtype)
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _read_all(path: Path, dtype: np.dtype[Any], count: int, offset: int = 0) -> NDArray[Any]:
-    parts = list(_read_parts(path, dtype, count, offset))
-    return np.concatenate(parts) if parts else np.empty(0, dtype)
+def _numbers(
+    path: Path, dtype: np.dtype[Any], count: int, stream: Any = None, *, offset: int = 0
+) -> NDArray[Any]:
+    """Read so many numbers of a file."""
+    found = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
+    if len(found) < count:
+        raise CorpusError(f"{path}: was truncated while it was being read")
+    return found
 
 
 def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
@@ -274,22 +227,15 @@ def _npy(path: Path, dtype: str | None) -> TokenFile:
     if is_fortran and len(shape) > 1:
         raise CorpusError(f"{path}: is in Fortran order; save numpy.ascontiguousarray of it")
     _check_type(path, stored.name, dtype)
-    tokens = math.prod(shape)
-    if path.stat().st_size != offset + tokens * stored.itemsize:
-        raise CorpusError(
-            f"{path}: truncated or altered: {path.stat().st_size} bytes, and {tokens}"
-            f" {stored.name} after its header take {offset + tokens * stored.itemsize}"
-        )
-    if tokens == 0:
-        raise CorpusError(f"{path}: has no tokens")
+    tokens = _count(path, stored, offset)
+    _check_count(path, tokens, math.prod(shape), "its header says")
     return TokenFile(path, (path,), stored, tokens, offset)
 
 
 def _datatrove(path: Path, dtype: str | None) -> TokenFile:
     index, metadata = _beside(path, ".index"), _beside(path, ".metadata")
     if metadata.exists():
-        with metadata.open("rb") as stream:
-            line = stream.readline(4096).decode(errors="replace").strip()
+        line = _first_bytes(metadata, 4096).decode(errors="replace").partition("\n")[0].strip()
         found = _DATATROVE_TYPES.get(line.rpartition("|")[2])
         if found is None:
             raise CorpusError(
@@ -303,23 +249,18 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
             f"{metadata}: not found, and the type of a token is stated nowhere else; give"
             " dtype='uint16' or 'uint32'"
         )
-    documents, tokens = _count(index, _ENDS), _count(path, TYPES[dtype])
-    last = int(_read_all(index, _ENDS, 1, 8 * (documents - 1))[0])
-    _check_count(path, tokens, last, "its index has")
-    return TokenFile(
-        path, (path, index), TYPES[dtype], tokens,
-        documents=documents, ends=lambda: _datatrove_ends(index, documents),
-    )  # fmt: skip
+    documents, tokens = _count(index, np.dtype("<u8")), _count(path, TYPES[dtype])
 
+    def ends(count: int = documents) -> IntArray:
+        stored = _numbers(index, np.dtype("<u8"), count, offset=8 * (documents - count))
+        return _increasing(index, stored, "the ends of its documents")
 
-def _datatrove_ends(index: Path, documents: int) -> IntArray:
-    return _increasing(index, _read_all(index, _ENDS, documents), "the ends of its documents")
+    _check_count(path, tokens, int(ends(1)[0]), "its index has")
+    return TokenFile(path, (path, index), TYPES[dtype], tokens, documents=documents, ends=ends)
 
 
 def _megatron(source: Path, dtype: str | None) -> TokenFile:
     """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents."""
-    if not source.name:
-        raise CorpusError(f"{str(source)!r}: is not the name of a Megatron data set")
     path, index = (_beside(_prefix(source), suffix) for suffix in (".bin", ".idx"))
     content = _first_bytes(index, _MEGATRON_START)
     if content[: len(_MEGATRON)] != _MEGATRON or len(content) < _MEGATRON_START:
@@ -333,56 +274,42 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
         known = ", ".join(f"{name} ({code})" for code, name in _MEGATRON_TYPES.items())
         raise CorpusError(f"{index}: tokens of type code {code}; supported: {known}")
     size, expected = index.stat().st_size, _MEGATRON_START + 12 * sequences + 8 * bounds
-    if bounds < 1 or size not in (
-        expected,
-        expected + sequences,
-    ):  # multimodal ones have a byte more
+    # Multimodal ones have a byte more of each sequence.
+    if bounds < 1 or size not in (expected, expected + sequences):
         raise CorpusError(
             f"{index}: truncated or altered: {size} bytes, and {sequences} sequences and"
             f" {bounds} bounds of documents take {expected}"
         )
     name = _MEGATRON_TYPES[code]
     _check_type(index, name, dtype)
-    tokens = _count(path, TYPES[name])
-    what = f"its index of {sequences} sequences has"
-    _check_count(path, tokens, _megatron_tokens(index, sequences, TYPES[name].itemsize), what)
-    return TokenFile(
-        path, (path, index), TYPES[name], tokens,
-        documents=bounds - 1, ends=lambda: _megatron_ends(index, sequences, bounds - 1),
-    )  # fmt: skip
+    stored, tokens = TYPES[name], _count(path, TYPES[name])
 
+    def starts() -> IntArray:
+        """Return the tokens before each sequence, and at last of all."""
+        lengths = _numbers(index, np.dtype("<i4"), sequences, offset=_MEGATRON_START)
+        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
-def _megatron_tokens(index: Path, sequences: int, item: int) -> int:
-    """Count the tokens of sequences that stand one after the other."""
-    ends = _megatron_sequences(index, sequences)
-    lengths = np.diff(ends)
-    places = _read_all(index, _PLACE, sequences, _MEGATRON_START + 4 * sequences)
-    wrong = np.flatnonzero((lengths < 0) | (places != ends[:-1] * item))
+    def ends() -> IntArray:
+        """Return the tokens up to the end of each document, from bounds that count sequences."""
+        found = _numbers(index, _PLACE, bounds, offset=_MEGATRON_START + 12 * sequences)
+        _increasing(index, found, "the bounds of its documents")
+        if found[0] != 0 or found[-1] != sequences:
+            raise CorpusError(
+                f"{index}: altered: its documents begin at sequence {found[0]} and end at sequence"
+                f" {found[-1]} of {sequences}"
+            )
+        return starts()[found[1:]]
+
+    before = starts()
+    places = _numbers(index, _PLACE, sequences, offset=_MEGATRON_START + 4 * sequences)
+    wrong = np.flatnonzero((np.diff(before) < 0) | (places != before[:-1] * stored.itemsize))
     if len(wrong):
-        k = int(wrong[0])
         raise CorpusError(
-            f"{index}: altered: sequence {k} has {lengths[k]} tokens from byte {places[k]}, and the"
-            f" one before it ends at {int(ends[k]) * item}"
+            f"{index}: altered: sequence {wrong[0]} begins at byte {places[wrong[0]]}, and the one"
+            f" before it ends at {before[wrong[0]] * stored.itemsize}"
         )
-    return int(ends[-1])
-
-
-def _megatron_sequences(index: Path, sequences: int) -> IntArray:
-    """Return the tokens before each sequence, and at last of all."""
-    lengths = _read_all(index, _LENGTH, sequences, _MEGATRON_START)
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _megatron_ends(index: Path, sequences: int, documents: int) -> IntArray:
-    """Return the tokens up to the end of each document, from bounds that count sequences."""
-    stored = _read_all(index, _PLACE, documents + 1, _MEGATRON_START + 12 * sequences)
-    bounds = _increasing(index, stored, "the bounds of its documents")
-    if bounds[0] != 0 or bounds[-1] != sequences:
-        raise CorpusError(
-            f"{index}: altered: its documents begin at sequence {bounds[0]} and end at sequence"
-            f" {bounds[-1]} of {sequences}"
-        )
-    return _megatron_sequences(index, sequences)[bounds[1:]]
+    _check_count(path, tokens, int(before[-1]), f"its index of {sequences} sequences has")
+    return TokenFile(path, (path, index), stored, tokens, documents=bounds - 1, ends=ends)
 
 
 def _increasing(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
@@ -392,42 +319,8 @@ def _increasing(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
     return found
 
 
-_Cut = tuple[NDArray[Any], IntArray]  # some tokens, and where to cut them
-
-
-def _joined(cuts: Iterator[_Cut]) -> Iterator[NDArray[Any]]:
-    """Cut parts, joining what reaches from one into the next."""
-    held: list[NDArray[Any]] = []
-    for part, stops in cuts:
-        start = 0
-        for stop in stops.tolist():
-            piece = part[start:stop]
-            if held:
-                piece, held = np.concatenate([*held, piece]), []
-            if len(piece):
-                yield piece
-            start = stop
-        if start < len(part):
-            held.append(part[start:])
-    if held:
-        yield np.concatenate(held)
-
-
-def _at_ends(parts: Iterator[NDArray[Any]], ends: IntArray) -> Iterator[_Cut]:
-    passed = 0
-    for part in parts:
-        first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")
-        yield part, ends[first:last] - passed
-        passed += len(part)
-
-
-def _at_blocks(parts: Iterator[NDArray[Any]]) -> Iterator[_Cut]:
-    passed = 0
-    for part in parts:
-        yield part, np.arange(-passed % BLOCK, len(part) + 1, BLOCK)
-        passed += len(part)
-
-
+_PLACE = np.dtype("<i8")
+_SUFFIXES = (".idx", ".bin", ".npy", ".ds")
 FORMATS: dict[str, Callable[[Path, str | None], TokenFile]] = {
     "megatron": _megatron,
     "datatrove": _datatrove,

@@ -7,55 +7,74 @@ copied into few shards in any case, since a job that reads shards looks at each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.token_formats import (
-    FORMATS,
-    TYPES,
-    TokenFile,
-    find_token_files,
-    found_format,
-    open_token_file,
-)
+from mixopt.corpus.token_formats import FORMATS, TYPES, TokenFile, open_token_files
 from mixopt.corpus.token_shards import DTYPES, Shard, TokenShards
 from mixopt.corpus.token_writer import SHARD_TOKENS, TokenWriter
-from mixopt.corpus.vocabulary import Vocabulary
+from mixopt.corpus.vocabulary import known_size
 from mixopt.errors import CorpusError, RunError, did_you_mean
-from mixopt.system import file_hash
+from mixopt.system import IntArray, file_hash
 
+BLOCK = 4096  # tokens of a piece, where it is not known where documents end
 _FEW = 256  # files that are linked however small they are
+_MAX_IDS = 1 << 32  # ids that a shard can have
 
 
 class TokenFiles:
     """Files of tokens, each id checked as they are read, any number of times."""
 
     def __init__(
-        self, files: Sequence[TokenFile], vocabulary: Vocabulary, document_end: int | None
+        self,
+        files: Sequence[TokenFile],
+        tokenizer: str,
+        vocab_size: int | None,
+        document_end: int | None,
     ) -> None:
         """Note the sizes and time stamps of the files."""
-        if document_end is not None:
-            vocabulary.check_id(document_end, "document_end")
+        if vocab_size is not None and not 1 <= vocab_size <= _MAX_IDS:
+            raise CorpusError(f"vocab_size {vocab_size}; a tokenizer has from 1 to 2**32 ids")
+        self.vocab_size = vocab_size or known_size(tokenizer) or _MAX_IDS
+        self._ids = f"{tokenizer!r} has the ids 0 to {self.vocab_size - 1}"
+        if self.vocab_size == _MAX_IDS:
+            self._ids = "an id is from 0 to 2**32 - 1"
+        if document_end is not None and not 0 <= document_end < self.vocab_size:
+            raise CorpusError(f"document_end {document_end}: {self._ids}")
         self.files, self.document_end = files, document_end
         self.has_documents = document_end is not None or all(one.ends for one in files)
         self.largest = 0
-        self._vocabulary = vocabulary
         self._before = self._stamps()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens in all files."""
+        return sum(one.tokens for one in self.files)
+
     def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
-        """Give the tokens of a file, some at a time."""
-        return self._vocabulary.checked(file.path, file.parts())
+        """Give the tokens of a file, some at a time; all are the tokenizer's."""
+        place = 0
+        for part in file.parts():
+            largest = int(part.max())
+            if not 0 <= int(part.min()) <= largest < self.vocab_size:
+                wrong = int(np.flatnonzero((part < 0) | (part >= self.vocab_size))[0])
+                raise CorpusError(
+                    f"{file.path}: token {place + wrong} is {int(part[wrong])}: {self._ids};"
+                    " is this its tokenizer, and dtype its type?"
+                )
+            self.largest = max(self.largest, largest)
+            place += len(part)
+            yield part
 
     def pieces(self) -> Iterator[NDArray[Any]]:
         """Give the documents, or blocks, of all files."""
         for file in self.files:
-            for tokens in file.pieces(self.parts(file), self.document_end):
-                self.largest = max(self.largest, int(tokens.max()))
-                yield tokens
+            ends = None if file.ends is None else file.ends()
+            yield from token_pieces(self.parts(file), self.document_end, ends)
 
     def check_unchanged(self) -> None:
         """Check that no file has changed since it was opened."""
@@ -66,32 +85,25 @@ class TokenFiles:
                     "and read it again"
                 )
 
-    def shard_type(self) -> np.dtype[Any]:
-        """Return the smaller of uint16 and uint32 that holds all tokens; read them where needed."""
-        for one in self.files:
-            if one.dtype is None:
-                is_large = any(len(part) and int(part.max()) > 0xFFFF for part in one.parts())
-            else:
-                is_large = one.dtype.itemsize > 2
-            if is_large:
-                return DTYPES["uint32"]
-        return DTYPES["uint16"]
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16 or uint32, which holds all tokens."""
+        width = max(one.stored.itemsize for one in self.files)
+        is_small = width <= 2 or (width == 8 and self.vocab_size <= 1 << 16)
+        return DTYPES["uint16" if is_small else "uint32"]
 
     @property
     def can_be_linked(self) -> bool:
         """Whether all files are shards of one type as they are, and not many small ones."""
-        tokens = sum(one.tokens for one in self.files)
-        is_small = len(self.files) > _FEW and tokens < len(self.files) * SHARD_TOKENS / 2
-        kinds = {one.dtype for one in self.files}
-        return len(kinds) == 1 and all(one.is_shard for one in self.files) and not is_small
+        is_small = len(self.files) > _FEW and self.tokens < len(self.files) * SHARD_TOKENS / 2
+        widths = {one.stored.itemsize for one in self.files}
+        return len(widths) == 1 and all(one.is_shard for one in self.files) and not is_small
 
     def link(self, out: Path, tokenizer: str, *, documents: int, bytes: int = 0) -> bool:
         """Make shards of the files by hard links; tell whether that can be done."""
         self.check_unchanged()
-        dtype = self.files[0].dtype
-        assert dtype is not None, "the type of what is linked is known"
         try:
-            with TokenWriter(out, dtype=dtype, tokenizer=tokenizer) as writer:
+            with TokenWriter(out, dtype=self.dtype, tokenizer=tokenizer) as writer:
                 for one in self.files:
                     writer.take(one.path, Shard("", one.tokens, file_hash(one.path)))
                 writer.documents, writer.bytes = documents, bytes
@@ -101,6 +113,35 @@ class TokenFiles:
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
         return {file: _stamp(file) for one in self.files for file in one.files}
+
+
+def token_pieces(
+    parts: Iterable[NDArray[Any]],
+    document_end: int | None,
+    ends: IntArray | None = None,
+    block: int = BLOCK,
+) -> Iterator[NDArray[Any]]:
+    """Cut tokens at the ends of documents: at places, after an id, or else into blocks."""
+    passed = 0
+    held: list[NDArray[Any]] = []
+    for part in parts:
+        if ends is not None:
+            first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")
+            stops = ends[first:last] - passed
+        elif document_end is not None:
+            stops = np.flatnonzero(part == document_end) + 1
+        else:
+            stops = np.arange(-passed % block, len(part) + 1, block)
+        passed, start = passed + len(part), 0
+        for stop in stops.tolist():
+            piece = np.concatenate([*held, part[start:stop]]) if held else part[start:stop]
+            if len(piece):
+                yield piece
+            start, held = stop, []
+        if start < len(part):
+            held.append(part[start:])
+    if held:
+        yield np.concatenate(held)
 
 
 def import_tokens(
@@ -134,46 +175,34 @@ def import_tokens(
             have an id outside the vocabulary, or `out` is there.
     """
     out = Path(out)
-    if format is not None and format not in FORMATS:
-        raise CorpusError(f"format {format!r}{did_you_mean(format, FORMATS)}")
-    if dtype is not None and dtype not in TYPES:
-        raise CorpusError(f"dtype {dtype!r}{did_you_mean(dtype, TYPES)}")
-    vocabulary = Vocabulary.of(tokenizer, vocab_size)
+    for name, value, known in (("format", format, FORMATS), ("dtype", dtype, TYPES)):
+        if value is not None and value not in known:
+            raise CorpusError(f"{name} {value!r}{did_you_mean(value, known)}")
     if out.exists():
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
-    paths = find_token_files([str(one) for one in sources], format)
-    name = format or _one_format(paths)
-    files = TokenFiles(
-        [open_token_file(path, name, dtype) for path in paths], vocabulary, document_end
-    )
-    known = sum(one.documents or 0 for one in files.files)
-    is_linked = False
-    if files.can_be_linked:
-        ended = sum(_ended(files, one, part) for one in files.files for part in files.parts(one))
-        is_linked = files.link(out, tokenizer, documents=known + ended)
-    if not is_linked:
-        with TokenWriter(out, dtype=files.shard_type(), tokenizer=tokenizer) as writer:
-            for one in files.files:
-                for part in files.parts(one):
-                    writer.write(part, documents=_ended(files, one, part), bytes=0)
-            writer.documents += known
+    sources = [source] if isinstance(source, (str, Path)) else source
+    opened = open_token_files([str(one) for one in sources], format, dtype)
+    files = TokenFiles(opened, tokenizer, vocab_size, document_end)
+    documents = sum(one.documents for one in opened)
+
+    def parts() -> Iterator[NDArray[Any]]:
+        """Give all tokens, and count the documents that end in them, where that is not said."""
+        nonlocal documents
+        for one in opened:
+            for part in files.parts(one):
+                if one.ends is None and document_end is not None:
+                    documents += int(np.count_nonzero(part == document_end))
+                yield part
+
+    checked = sum(map(len, parts())) if files.can_be_linked else 0
+    if not (checked and files.link(out, tokenizer, documents=documents)):
+        documents = sum(one.documents for one in opened)
+        with TokenWriter(out, dtype=files.dtype, tokenizer=tokenizer) as writer:
+            for part in parts():
+                writer.write(part, documents=0, bytes=0)
+            writer.documents = documents
     files.check_unchanged()
     return TokenShards.open(out, verify=False)
-
-
-def _one_format(paths: Sequence[Path]) -> str:
-    formats = {found_format(path): path for path in paths}
-    if len(formats) > 1:
-        named = " and ".join(f"{name} ({path})" for name, path in formats.items())
-        raise CorpusError(f"the files are of {named}; import one format at a time")
-    return next(iter(formats))
-
-
-def _ended(files: TokenFiles, file: TokenFile, part: NDArray[Any]) -> int:
-    """Count the documents that end in a part, where the format does not say."""
-    is_counted = file.ends is None and files.document_end is not None
-    return int(np.count_nonzero(part == files.document_end)) if is_counted else 0
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

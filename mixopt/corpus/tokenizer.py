@@ -176,14 +176,14 @@ def plain_name(name: str) -> str:
     return BYTES if prepared_tokenizer(name) == BYTES else name
 
 
-def open_tokenizer(name: str) -> Tokenizer:
+def open_tokenizer(name: str, *, download: bool = True) -> Tokenizer:
     """Open a tokenizer that needs no training."""
     if name == BYTES:
         return ByteTokenizer()
     made_with = prepared_tokenizer(name)
     if made_with is not None:
         return saved_tokenizer(Path(name).expanduser(), made_with)
-    return FastTokenizer.from_file(_tokenizer_file(name), name)
+    return FastTokenizer.from_file(_tokenizer_file(name, download), name)
 
 
 def check_tokenizer_name(name: str) -> None:
@@ -229,20 +229,17 @@ def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
         raise CorpusError(f"{where}: cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _tokenizer_file(name: str) -> Path:
+def _tokenizer_file(name: str, download: bool) -> Path:
     """Return the `tokenizer.json` that a name stands for."""
-    local = Path(name).expanduser()
-    if local.is_file():
-        return local
-    path: Path | None
-    if local.is_dir():
-        path = local / FILE if (local / FILE).exists() else None
-    elif _is_path(name):
-        raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
-    else:
-        path = _fetch(name, FILE)
-        _fetch(name, CONFIG)
-    if path is None:
+    path: Path | None = Path(name).expanduser()
+    if path.is_dir():
+        path = path / FILE
+    elif not path.is_file():
+        if _is_path(name):
+            raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
+        path = _fetch(name, FILE, download)
+        _fetch(name, CONFIG, download)
+    if path is None or not path.is_file():
         raise CorpusError(
             f"tokenizer {name!r} has no {FILE}: write one, AutoTokenizer.from_pretrained(...)"
             f".save_pretrained(FOLDER), and name the folder, or {_OTHERWISE}"
@@ -264,37 +261,31 @@ def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | Non
 
 def _configured_end(path: Path) -> str | None:
     try:
-        configuration = read_json(path, error=CorpusError)
-    except CorpusError:
+        token = read_json(path, error=CorpusError).get("eos_token")
+    except (CorpusError, AttributeError):
         return None
-    token: Any = configuration.get("eos_token") if isinstance(configuration, dict) else None
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
 
-def _fetch(name: str, file: str) -> Path | None:
+def _fetch(name: str, file: str, download: bool) -> Path | None:
     """Download one file of a hub repository; None where the repository does not have it."""
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+        from huggingface_hub import errors, hf_hub_download
     except ImportError as error:
         raise PluginError(
             f"tokenizer {name!r} needs huggingface_hub: pip install 'mixopt[all]'"
         ) from error
     try:
-        return Path(hf_hub_download(name, file))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            return None
-        reason = ": " + str(error).split("\n", maxsplit=1)[0]
-        if isinstance(error, LocalEntryNotFoundError):
-            reason = " is not on this machine and the hub cannot be reached"
+        return Path(hf_hub_download(name, file, local_files_only=not download))
+    except errors.LocalEntryNotFoundError as error:
+        reason = " is not on this machine and the hub cannot be reached"
         raise CorpusError(f"tokenizer {name!r}{reason}; {_OTHERWISE}") from error
+    except errors.EntryNotFoundError:
+        return None
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise CorpusError(f"tokenizer {name!r}: {reason}; {_OTHERWISE}") from error
 
 
 def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:

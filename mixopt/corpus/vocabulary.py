@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.corpus.tokenizer import (
-    BYTES,
     CONFIG,
     END_OF_DOCUMENT,
     FILE,
@@ -28,59 +26,30 @@ from mixopt.corpus.tokenizer import (
     FastTokenizer,
     Tokenizer,
     bpe_vocabulary,
-    plain_name,
+    open_tokenizer,
     read_inner,
 )
-from mixopt.errors import CorpusError, MixoptError
+from mixopt.errors import MixoptError
 from mixopt.system import IntArray, write_json
 
 if TYPE_CHECKING:
     import tokenizers
 
-_MAX_IDS = 1 << 32  # ids that a shard can have
 _USUAL = 50_000  # ids of a tokenizer of which nothing is known
 
 
-class Vocabulary(NamedTuple):
-    """How many ids a tokenizer has; all that a shard can have where it is not known."""
-
-    tokenizer: str
-    size: int
-
-    @classmethod
-    def of(cls, tokenizer: str, size: int | None = None) -> Vocabulary:
-        """Return what is known of a tokenizer."""
-        if size is not None and not 1 <= size <= _MAX_IDS:
-            raise CorpusError(f"vocab_size {size}; a tokenizer has from 1 to 2**32 ids")
-        return cls(tokenizer, size or _known_size(tokenizer) or _MAX_IDS)
-
-    def check_id(self, token: int, what: str) -> None:
-        """Check one id."""
-        if not 0 <= token < self.size:
-            raise CorpusError(f"{what} {token}: {self._reason()}")
-
-    def checked(self, source: Path, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Give tokens, some at a time, that are all the tokenizer's."""
-        place = 0
-        for part in parts:
-            if len(part) and not 0 <= int(part.min()) <= int(part.max()) < self.size:
-                wrong = int(np.flatnonzero((part < 0) | (part >= self.size))[0])
-                raise CorpusError(
-                    f"{source}: token {place + wrong} is {int(part[wrong])}: {self._reason()};"
-                    " is this its tokenizer, and dtype its type?"
-                )
-            place += len(part)
-            yield part
-
-    def _reason(self) -> str:
-        if self.size == _MAX_IDS:
-            return "an id is from 0 to 2**32 - 1"
-        return f"{self.tokenizer!r} has the ids 0 to {self.size - 1}"
+def known_size(tokenizer: str) -> int | None:
+    """Return the ids of a tokenizer that is built in, or whose file is on this machine."""
+    try:
+        known = bpe_vocabulary(tokenizer)
+        return known or open_tokenizer(tokenizer, download=False).vocab_size
+    except (MixoptError, ImportError):
+        return None
 
 
 def known_vocabulary(tokenizer: str) -> int:
     """Return the ids of a tokenizer, or 50,000 where they are not known on this machine."""
-    return _known_size(tokenizer) or _USUAL
+    return known_size(tokenizer) or _USUAL
 
 
 class VocabularyIdentity(NamedTuple):
@@ -97,31 +66,28 @@ class VocabularyIdentity(NamedTuple):
 
 def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
     """Return what the ids of an open tokenizer stand for."""
-    if isinstance(tokenizer, ByteTokenizer):
-        ids = {token: place for place, token in enumerate([*byte_tokens(), END_OF_DOCUMENT])}
-    else:
-        ids = tokenizer.inner.get_vocab(with_added_tokens=True)
-    return _identity(name, ids, tokenizer.vocab_size)
+    return _identity(name, _inner(tokenizer), tokenizer.vocab_size)
 
 
 def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
     """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
     if not (folder / FILE).is_file():
         return None
-    ids = read_inner(folder / FILE, str(folder / FILE)).get_vocab(with_added_tokens=True)
-    return _identity(str(folder), ids, max(ids.values(), default=-1) + 1)
+    inner = read_inner(folder / FILE, str(folder / FILE))
+    ids = inner.get_vocab(with_added_tokens=True).values()
+    return _identity(str(folder), inner, max(ids, default=-1) + 1)
 
 
-def byte_tokens() -> list[str]:
-    """Return the character by which byte-level vocabularies write each byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+def _identity(name: str, inner: tokenizers.Tokenizer, size: int) -> VocabularyIdentity:
+    ids = inner.get_vocab(with_added_tokens=True)
+    pairs = sorted((place, token) for token, place in ids.items())
+    text = "".join(f"{place} {json.dumps(token)}\n" for place, token in pairs)
+    return VocabularyIdentity(name, size, hashlib.sha256(text.encode()).hexdigest())
 
 
 def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None:
     """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids."""
-    inner = _of_bytes() if isinstance(tokenizer, ByteTokenizer) else tokenizer.inner
+    inner = _inner(tokenizer)
     inner.save(str(folder / FILE))
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -182,45 +148,17 @@ def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
     return bytes_V
 
 
-def _of_bytes() -> tokenizers.Tokenizer:
-    """Return a byte-level BPE without merges, whose ids are the bytes."""
+def _inner(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """Return the library's tokenizer: for bytes a BPE without merges, whose ids are the bytes."""
+    if isinstance(tokenizer, FastTokenizer):
+        return tokenizer.inner
     from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, pre_tokenizers
 
-    inner = Inner(models.BPE({token: byte for byte, token in enumerate(byte_tokens())}, []))
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))  # byte-level vocabularies write other bytes by these
+    ids = {chr(byte if byte in printable else next(others)): byte for byte in range(256)}
+    inner = Inner(models.BPE(ids, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(END_OF_DOCUMENT, special=True, normalized=False)])
     return inner
-
-
-def _identity(name: str, ids: Mapping[str, int], size: int) -> VocabularyIdentity:
-    pairs = sorted((place, token) for token, place in ids.items())
-    text = "".join(f"{place} {json.dumps(token)}\n" for place, token in pairs)
-    return VocabularyIdentity(name, size, hashlib.sha256(text.encode()).hexdigest())
-
-
-def _known_size(tokenizer: str) -> int | None:
-    """Return the ids of a tokenizer that is built in, or whose file is on this machine."""
-    try:
-        if plain_name(tokenizer) == BYTES:
-            return ByteTokenizer.vocab_size
-        file = _file_of(tokenizer)
-        if file is None:
-            return bpe_vocabulary(tokenizer)
-        return FastTokenizer.from_file(file, tokenizer).vocab_size
-    except (MixoptError, ImportError):
-        return None
-
-
-def _file_of(tokenizer: str) -> Path | None:
-    local = Path(tokenizer).expanduser()
-    for path in (local, local / FILE):
-        if path.is_file():
-            return path
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(tokenizer, FILE)
-    except (ImportError, OSError, ValueError):
-        return None
-    return Path(cached) if isinstance(cached, str) else None

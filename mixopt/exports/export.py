@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -89,33 +89,32 @@ def export_schedule(
         ConfigError: As for `export_mixture`, or a linear stage that is not divided.
     """
     tool = exporter(to)
-    stages = list(_constant_stages(schedule, tool, steps_per_stage))
-    facts = [
-        Facts(
-            tool.name,
-            schedule.domains,
-            inventory=schedule.inventory if inventory is None else inventory,
-            tokens=one.tokens,
-            paths=paths,
-            sample_tokens=sample_tokens,
-        )
-        for one in stages
+    facts = Facts(
+        tool.name,
+        schedule.domains,
+        inventory=schedule.inventory if inventory is None else inventory,
+        tokens=None,
+        paths=paths,
+        sample_tokens=sample_tokens,
+    )
+    stages = [
+        (name, start, mixture, about, facts.lasting((stop - start) * schedule.step_tokens))
+        for name, (start, stop), mixture, about in _constant_stages(schedule, tool, steps_per_stage)
     ]
     if tool.write_stages is None:
-        headers = [f"Stage {k} of {len(stages)}: {one.about}." for k, one in enumerate(stages, 1)]
         return {
-            f"{k}-{one.name}": _fragment(tool, one.mixture, facts[k], [headers[k]])
-            for k, one in enumerate(stages)
+            f"{k - 1}-{name}": _fragment(
+                tool, mixture, local, [f"Stage {k} of {len(stages)}: {about}."]
+            )
+            for k, (name, _, mixture, about, local) in enumerate(stages, start=1)
         }
     parts = [
-        StageEntries(one.name, one.start, _entries(tool, one.mixture, local))
-        for one, local in zip(stages, facts, strict=True)
+        StageEntries(name, start, _entries(tool, mixture, local))
+        for name, start, mixture, _, local in stages
     ]
-    entries = [entry for one in parts for entry in one.entries]
-    is_divided = any(_is_divided(one.entries) for one in parts)
-    header = [f"Stage {k}: {one.about}." for k, one in enumerate(stages)]
-    header += tool.header(_left_out(schedule.domains, entries), divided=is_divided)
-    return {"": _text(tool, tool.write_stages(parts, facts[0], schedule.batch), header)}
+    header = [f"Stage {k}: {about}." for k, (_, _, _, about, _) in enumerate(stages)]
+    header += _header(tool, schedule.domains, [part.entries for part in parts])
+    return {"": _text(tool, tool.write_stages(parts, facts, schedule.batch), header)}
 
 
 def exporter_names() -> list[str]:
@@ -145,9 +144,18 @@ def exporter(name: str) -> ExportTool:
 
 def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:
     entries = _entries(tool, mixture, facts)
-    left_out = _left_out(mixture.domains, entries)
-    lines = [*header, *tool.header(left_out, divided=_is_divided(entries))]
+    lines = [*header, *_header(tool, mixture.domains, [entries])]
     return _text(tool, tool.write(entries, facts), lines)
+
+
+def _header(
+    tool: ExportTool, domains: Sequence[str], stages: Sequence[Sequence[Entry]]
+) -> list[str]:
+    """Return the lines that a fragment of entries begins with."""
+    written = [[entry.domain for entry in entries] for entries in stages]
+    is_divided = any(len(names) > len(set(names)) for names in written)
+    left_out = [name for name in domains if not any(name in names for names in written)]
+    return tool.header(left_out, divided=is_divided)
 
 
 def _text(tool: ExportTool, content: Any, header: Sequence[str]) -> str:
@@ -160,15 +168,6 @@ def _text(tool: ExportTool, content: Any, header: Sequence[str]) -> str:
     if not isinstance(content, str):
         content = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
     return "".join(f"# {line}\n" for line in lines) + str(content)
-
-
-def _is_divided(entries: Sequence[Entry]) -> bool:
-    return len(entries) > len({entry.domain for entry in entries})
-
-
-def _left_out(domains: Sequence[str], entries: Sequence[Entry]) -> list[str]:
-    written = {entry.domain for entry in entries}
-    return [name for name in domains if name not in written]
 
 
 def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
@@ -224,51 +223,35 @@ def _check_distinct(tool: ExportTool, entries: Sequence[Entry]) -> None:
                 )
 
 
-class _ConstantStage(NamedTuple):
-    """A stage as a tool has it: constant, from step `start`."""
-
-    name: str
-    start: int
-    tokens: int
-    mixture: Mixture
-    about: str
-
-
 def _constant_stages(
     schedule: Schedule, tool: ExportTool, pieces: int | None
-) -> Iterator[_ConstantStage]:
-    """Yield the stages in order, linear ones divided into constant steps."""
+) -> Iterator[tuple[str, tuple[int, int], Mixture, str]]:
+    """Yield name, first and last step, mixture and words of each stage, linear ones divided."""
     names = [one.name for one in schedule.stages]
     for k, stage in enumerate(schedule.stages):
-        start, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
+        first, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
         name = str(k) if stage.name is None else stage.name
         if stage.name is not None and names.count(name) > 1:
             name = f"{name}-{k}"
-        if stage.to is None:
-            yield _stage(schedule, name, (start, start + steps), stage.mixture)
-            continue
-        if pieces is None:
+        if stage.to is not None and pieces is None:
             raise ConfigError(
                 f"{tool.name}: stages.{k} changes to another mixture linearly, but the tool's "
                 "stages are constant; divide it (steps_per_stage=)"
             )
-        if not 1 <= pieces <= steps:
-            raise ConfigError(f"steps_per_stage={pieces}: stages.{k} has {steps:,} steps to divide")
-        ends = [steps * n // pieces for n in range(pieces + 1)]
-        for n, (first, stop) in enumerate(pairwise(ends)):
-            part = (first + stop) / 2 / steps
-            mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in stage.mixture.items()})
-            note = f"; step {n + 1} of {pieces} of a linear stage, the mixture of its middle"
-            yield _stage(schedule, f"{name}-{n}", (start + first, start + stop), mixture, note)
-
-
-def _stage(
-    schedule: Schedule, name: str, steps: tuple[int, int], mixture: Mixture, note: str = ""
-) -> _ConstantStage:
-    start, stop = steps
-    tokens = (stop - start) * schedule.step_tokens
-    about = (
-        f"{name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
-        f" {schedule.sequence_length:,}, {tokens:,} tokens{note}"
-    )
-    return _ConstantStage(name, start, tokens, mixture, about)
+        count = 1 if stage.to is None or pieces is None else pieces
+        if not 1 <= count <= steps:
+            raise ConfigError(f"steps_per_stage={count}: stages.{k} has {steps:,} steps to divide")
+        ends = [first + steps * n // count for n in range(count + 1)]
+        for n, (start, stop) in enumerate(pairwise(ends)):
+            about, mixture = "", stage.mixture
+            if stage.to is not None:
+                part = ((start + stop) / 2 - first) / steps
+                mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in mixture.items()})
+                about = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
+            own_name = name if stage.to is None else f"{name}-{n}"
+            about = (
+                f"{own_name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
+                f" {schedule.sequence_length:,}, {(stop - start) * schedule.step_tokens:,}"
+                f" tokens{about}"
+            )
+            yield own_name, (start, stop), mixture, about

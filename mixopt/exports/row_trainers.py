@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mixopt.errors import ConfigError
-from mixopt.exports.units import COUNTS, SAMPLES, Entry, ExportTool, Facts, builder_of
+from mixopt.exports.units import COUNTS, SAMPLES, Entry, ExportTool, Facts, loader_of
 
 
 def _trl(entries: Sequence[Entry], facts: Facts) -> Any:
     sources: list[dict[str, Any]] = []
     for entry in entries:
-        builder = builder_of(entry.path)
-        if builder is None and len(entry.paths) > 1:
-            raise ConfigError(
-                f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} does not show its format;"
-                " give one folder, or files such as .jsonl"
-            )
-        where = {"path": entry.path} if builder is None else {"path": builder}
+        builder = loader_of(entry, facts)
         files = {} if builder is None else {"data_files": list(entry.paths)}
-        sources.append({**where, **files, "split": "train", "fraction": entry.amount})
+        source = {"path": builder or entry.path, **files, "split": "train"}
+        sources.append({**source, "fraction": entry.amount})
     return {"datasets": sources}
 
 

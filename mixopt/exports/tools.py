@@ -15,7 +15,6 @@ from typing import Any
 from mixopt.errors import ConfigError
 from mixopt.exports.row_trainers import ROW_TOOLS
 from mixopt.exports.units import (
-    BUILDERS,
     COUNTS,
     EPOCHS,
     ROW_SLICES,
@@ -27,6 +26,7 @@ from mixopt.exports.units import (
     Noted,
     StageEntries,
     builder_of,
+    loader_of,
 )
 
 LEVANTER_BLOCK = 2048  # sequences; Levanter's mixture_block_size where nothing else is said
@@ -42,21 +42,16 @@ def _pairs(entries: Entries) -> list[str]:
 
 
 def _bridge_sft(entries: Entries, facts: Facts) -> Any:
-    sources = [_bridge_source(entry) for entry in entries]
-    weights = [entry.amount for entry in entries]
-    return {"dataset": {"source": sources, "source_weights": weights}}
-
-
-def _bridge_source(entry: Entry) -> dict[str, Any]:
-    builder = builder_of(entry.path)
-    if builder is None and len(entry.paths) == 1:
-        return {"path_or_dataset": entry.path, "split": "train"}
-    files = list(entry.paths) if len(entry.paths) > 1 else entry.path
-    return {
-        "path_or_dataset": builder or "json",
-        "split": "train",
-        "load_kwargs": {"data_files": {"train": files}},
-    }
+    sources: list[dict[str, Any]] = []
+    for entry in entries:
+        builder = builder_of(entry.path)
+        source: dict[str, Any] = {"path_or_dataset": entry.path, "split": "train"}
+        if builder is not None or len(entry.paths) > 1:
+            files = list(entry.paths) if len(entry.paths) > 1 else entry.path
+            source["path_or_dataset"] = builder or "json"
+            source["load_kwargs"] = {"data_files": {"train": files}}
+        sources.append(source)
+    return {"dataset": {"source": sources, "source_weights": [entry.amount for entry in entries]}}
 
 
 def _olmo_core(entries: Entries, facts: Facts) -> Any:
@@ -251,16 +246,11 @@ def _python(template: str, entries: Entries, facts: Facts) -> str:
 
 def _loading_call(entry: Entry, facts: Facts) -> str:
     """Return the Python call that loads a domain: its files, or a folder or hub dataset by name."""
-    builder = builder_of(entry.path)
-    if builder is not None:
-        files = list(entry.paths)
-        return f'load_dataset("{builder}", data_files={files!r}, split="train", streaming=True)'
-    if len(entry.paths) > 1:
-        raise ConfigError(
-            f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} does not show its format; "
-            f"give one folder, or files that end with {', '.join(BUILDERS)}"
-        )
-    return f'load_dataset({entry.path!r}, split="train", streaming=True)'
+    builder = loader_of(entry, facts)
+    if builder is None:
+        return f'load_dataset({entry.path!r}, split="train", streaming=True)'
+    files = list(entry.paths)
+    return f'load_dataset("{builder}", data_files={files!r}, split="train", streaming=True)'
 
 
 def _axolotl_passes(entry: Entry, facts: Facts) -> Iterator[dict[str, Any]]:

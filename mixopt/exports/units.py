@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -24,9 +25,7 @@ from mixopt.errors import ConfigError, did_you_mean
 Paths = Mapping[str, str | Sequence[str]]
 # Builders of `datasets` by the suffix of their files.
 BUILDERS = {
-    ".jsonl": "json",
-    ".json": "json",
-    ".ndjson": "json",
+    **dict.fromkeys((".jsonl", ".json", ".ndjson"), "json"),
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".csv": "csv",
@@ -69,6 +68,12 @@ class Facts:
         self.sample_tokens = _numbers("sample_tokens", sample_tokens)
         self.paths = {name: _paths(name, value) for name, value in (paths or {}).items()}
 
+    def lasting(self, tokens: float) -> Facts:
+        """Return the same of a run of another length."""
+        other = copy(self)
+        other.tokens = tokens
+        return other
+
     def size(self, domain: str) -> float:
         """Return the distinct tokens of a domain."""
         what = f"how many tokens domain {domain!r} has; give it in --inventory FILE"
@@ -76,10 +81,10 @@ class Facts:
 
     def sample(self, domain: str) -> float:
         """Return the mean tokens of a sample of a domain."""
-        what = f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens FILE"
         return self._known(
             self.sample_tokens.get(domain),
-            f"{what}, or one number for all (in Python sample_tokens=)",
+            f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens FILE,"
+            " or one number for all (in Python sample_tokens=)",
         )
 
     def length(self) -> float:
@@ -208,6 +213,17 @@ def builder_of(path: str) -> str | None:
     suffixes = PurePosixPath(path).suffixes
     last = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
     return BUILDERS.get(last)
+
+
+def loader_of(entry: Entry, facts: Facts) -> str | None:
+    """Return the builder that loads all paths of an entry; None for a folder or a name alone."""
+    builder = builder_of(entry.path)
+    if builder is None and len(entry.paths) > 1:
+        raise ConfigError(
+            f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} does not show its format; "
+            f"give one folder, or files that end with {', '.join(BUILDERS)}"
+        )
+    return builder
 
 
 class StageEntries(NamedTuple):

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mixopt.corpus import (
     EncodedTask,
-    TaskWindow,
+    RowBatches,
     Tokenizer,
     WindowBatch,
     chosen_items,
@@ -28,11 +28,9 @@ from mixopt.corpus import (
     export_tokenizer,
     open_tokenizer,
     read_items,
-    row_windows,
     saved_tokenizer,
-    sums_by_row,
     task_files,
-    window_batches,
+    task_rows,
 )
 from mixopt.errors import PluginError, RunError, did_you_mean
 from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
@@ -102,20 +100,13 @@ class TrainedModel:
         update: Callable[[int, int], None] = lambda done, total: None,
     ) -> Array:
         """Return the log probability of each row's scored tokens, in nats, shape (R,)."""
-        windows: list[TaskWindow] = []
-        count = 0
-        for number, (tokens, scored) in enumerate(rows):
-            windows += row_windows(number, tokens, scored, self.length)
-            count = number + 1
-        if not windows:
-            return np.zeros(count)
         limit = min(_PASS_TOKENS, _PASS_LOGITS // self.tokenizer.vocab_size)
-        batches = window_batches(windows, longest=self.length, tokens=limit)
-        parts = []
-        for number, batch in enumerate(batches):
+        read = RowBatches(rows, longest=self.length, tokens=limit)
+        parts = [np.zeros(0)]
+        for number, batch in enumerate(read.batches, start=1):
             parts.append(self._losses(batch))
-            update(number + 1, len(batches))
-        return -sums_by_row(batches, np.concatenate(parts), count)
+            update(number, len(read.batches))
+        return -read.sums(np.concatenate(parts))
 
     @torch.no_grad()
     def _losses(self, batch: WindowBatch) -> Array:
@@ -181,9 +172,10 @@ def score_tasks(
     chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
     model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)
     tasks = [encode_task(name, some, model.tokenizer) for name, some in chosen.items()]
-    rows = [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
     with progress("scoring tasks", 1.0) as update:
-        found_R = model.score(rows, lambda done, all: update(done / all, f"{done} of {all}"))
+        found_R = model.score(
+            task_rows(tasks), lambda done, all: update(done / all, f"{done} of {all}")
+        )
     parts = np.split(found_R, np.cumsum([task.rows for task in tasks])[:-1])
     scored = {
         task.name: _scored_task(task, part, model.length)

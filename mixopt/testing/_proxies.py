@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mixopt.corpus import (
-    FORMAT,
+    CORPUS_FORMAT,
     Corpus,
     Item,
     TokenWriter,
@@ -62,7 +62,7 @@ def tiny_corpus(path: Path) -> Corpus:
     ]
     write_task(encode_task(TASK, items, open_tokenizer("bytes")), path)
     index = {
-        "format": FORMAT,
+        "format": CORPUS_FORMAT,
         "domains": list(texts),
         "targets": ["other_code"],
         "tasks": [TASK],

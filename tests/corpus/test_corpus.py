@@ -176,7 +176,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
     for order in (documents, data.draw(st.permutations(documents))):
         held_out = HeldOutSplit(0.1, most, seed=3)
         for document in order:
-            list(held_out.add(document, spooled(document)))
+            list(held_out.add(spooled(document)))
         list(held_out.finish())
         sides.append(sorted(one.content for one in held_out.kept))
         kept = sum(len(text) for text in sides[-1])
@@ -231,7 +231,6 @@ def test_too_little_environment_text_says_how_much_there_is(tmp_path):
         ("", "domain '': a name has at least one character"),
         ("two\nlines", "domain 'two\\nlines': a name has no control characters"),
         ("x" * 201, "a name has at most 200 bytes, not 201"),
-        ("index.json", "domain 'index.json': the corpus uses a file of this name"),
     ],
 )
 def test_a_name_that_is_no_folder_is_refused(tmp_path, sources, name, message):

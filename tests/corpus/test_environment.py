@@ -9,8 +9,8 @@ from mixopt.corpus.environment import (
     DOMAINS,
     MIN_BYTES,
     InstalledFile,
-    InstalledFiles,
     environment_documents,
+    environment_versions,
     installed_files,
 )
 from mixopt.errors import CorpusError
@@ -57,15 +57,20 @@ def test_no_file_gives_both_docstrings_and_code():
     assert not groups[0] & groups[1]
 
 
-def test_near_copies_are_left_out(tmp_path):
+def test_near_copies_are_left_out(tmp_path, monkeypatch):
     lines = [f"value_{k} = function_{k}(argument)" for k in range(40)]
-    copies = {"a.py": lines, "b.py": [*lines[:30], "changed_1 = 0"], "c.py": ["other = 12345"] * 9}
+    copies = {
+        "a.pyi": lines,
+        "b.pyi": [*lines[:30], "changed_1 = 0"],
+        "c.pyi": ["other = 12345"] * 9,
+    }
     files = []
     for name, content in copies.items():
         (tmp_path / name).write_text("\n".join(content))
-        files.append(InstalledFile("python", name, str(tmp_path / name)))
-    found = environment_documents("python_stdlib", InstalledFiles(tuple(files)))
-    assert [document.group for document in found] == ["python/a.py", "python/c.py"]
+        files.append(InstalledFile("x", name, str(tmp_path / name)))
+    monkeypatch.setattr(environment, "installed_files", lambda: files)
+    found = environment_documents("stubs")
+    assert [document.group for document in found] == ["x/a.pyi", "x/c.pyi"]
 
 
 def test_code_does_not_begin_with_a_licence(text):
@@ -75,13 +80,13 @@ def test_code_does_not_begin_with_a_licence(text):
 
 
 def test_only_the_closure_of_mixopt_is_read():
-    versions = installed_files().versions
+    versions = environment_versions()
     assert {"python", "numpy", "scikit-learn"} <= versions.keys()
     assert versions.keys().isdisjoint({"pytest", "mypy", "hypothesis", "mixopt"})
 
 
 def test_keys_do_not_depend_on_versions_or_places():
-    files = installed_files().files
+    files = installed_files()
     assert not any(re.search(r"-\d[^/]*\.dist-info/", file.key) for file in files)
     assert not any(file.key.startswith("/") for file in files)
     assert len({file.path for file in files}) == len(files)
@@ -96,7 +101,7 @@ def test_an_unknown_domain_is_refused_with_the_nearest_name():
 
 def test_an_absent_distribution_is_named():
     with pytest.raises(CorpusError, match=r"needs no-such-package: pip install"):
-        installed_files("no-such-package")
+        environment._packages("no-such-package")
 
 
 PYTHON = '''#!/usr/bin/env python

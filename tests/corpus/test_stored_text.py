@@ -142,7 +142,7 @@ def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
     content = experiment("s3://texts")
     s3.put("sizes.yaml", b"web: nothing\n")
     with pytest.raises(
-        ConfigError, match=r"^s3://texts/sizes.yaml: web: 'nothing' is not a number"
+        ConfigError, match=r": s3://texts/sizes.yaml: web: 'nothing' is not a number"
     ):
         load_config(written(tmp_path / "x.yaml", content))
     s3.put("sizes.yaml", files["sizes.yaml"])

@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, domain_text, prepare_corpus, text_jobs
+from mixopt.corpus import Corpus, domain_text, prepare_corpus
 from mixopt.errors import CorpusError
 
+PARALLEL = "import mixopt.corpus.domain_text as text\ntext.PARALLEL_BYTES = 0\n"
 RUN = """
 import sys
 from mixopt.config import CorpusConfig
@@ -31,7 +32,7 @@ def documents(name: str, count: int = 300) -> list[str]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Three domains, a part of whose documents are each other's, however small worth processes."""
-    monkeypatch.setattr(text_jobs, "MIN_BYTES", 0)
+    monkeypatch.setattr(domain_text, "PARALLEL_BYTES", 0)
     for name in "abc":
         rows = [*documents(name), *documents("same", 40), "", documents(name)[0]]
         lines = (json.dumps({"text": row}) + "\n" for row in rows)
@@ -104,9 +105,10 @@ def started(folder, out) -> subprocess.Popen:
     for name in "abc":
         rows = (json.dumps({"text": f"{k} {row}"}) for k in range(60) for row in documents(name))
         (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    code = f"import mixopt.corpus.text_jobs as jobs\njobs.MIN_BYTES = 0\n{RUN}"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), str(out)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARALLEL + RUN, str(folder), str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 90
     while not list(out.glob(".text/*/train")) and time.monotonic() < deadline:
@@ -131,14 +133,14 @@ sources.TextFile.documents = documents
 def test_a_process_that_dies_of_a_file_names_it_in_one_line(folder, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(DEADLY)
     process = subprocess.run(
-        [sys.executable, "-c", f"import mixopt.corpus.text_jobs as j\nj.MIN_BYTES = 0\n{RUN}",
+        [sys.executable, "-c", PARALLEL + RUN,
          str(folder), str(folder / "out")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert process.returncode == 1
     last = process.stderr.strip().splitlines()[-1]
-    assert f"domain 'b': {folder / 'b.jsonl'}: the process that reads it died" in last
+    assert "domain 'b': the process that reads or tokenises it died" in last
     assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
 
 

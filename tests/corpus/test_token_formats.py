@@ -9,12 +9,8 @@ import pytest
 from token_writers import write_megatron, write_nanogpt, write_olmo
 
 from mixopt.corpus import token_formats
-from mixopt.corpus.token_formats import (
-    BLOCK,
-    find_token_files,
-    found_format,
-    open_token_file,
-)
+from mixopt.corpus.token_formats import open_token_files
+from mixopt.corpus.token_import import BLOCK, token_pieces
 from mixopt.errors import CorpusError
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
@@ -22,8 +18,12 @@ TOKENS = [token for document in DOCUMENTS for token in document]
 
 
 def read(path, format, dtype=None):
-    (found,) = find_token_files([str(path)], format)
-    return open_token_file(found, format, dtype)
+    (found,) = open_token_files([str(path)], format, dtype)
+    return found
+
+
+def names(patterns, format=None):
+    return [file.path.name for file in open_token_files(patterns, format, None)]
 
 
 def tokens(file):
@@ -31,7 +31,8 @@ def tokens(file):
 
 
 def documents(file, document_end=None):
-    return [piece.tolist() for piece in file.pieces(file.parts(), document_end)]
+    ends = None if file.ends is None else file.ends()
+    return [piece.tolist() for piece in token_pieces(file.parts(), document_end, ends)]
 
 
 def refused(message, path, format, dtype=None):
@@ -79,7 +80,7 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
     refused("a.npy: has no tokens", path, "npy")
     np.save(path, np.array(TOKENS, np.uint16))
     path.write_bytes(path.read_bytes()[:-3])
-    refused("a.npy: truncated or altered", path, "npy")
+    refused("a.npy: 19 bytes are not a whole number of uint16 tokens", path, "npy")
     path.write_bytes(b"\x93NUMPY\x09\x00" + b" " * 20)
     refused("a.npy: not a .npy: version (9, 0)", path, "npy")
 
@@ -96,8 +97,8 @@ def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
     np.save(tmp_path / "numpy.npy", np.array(TOKENS, np.uint16))
     write_olmo(tmp_path / "olmo.npy", TOKENS)
     refused("as OLMo-core's .npy: use format 'raw'", tmp_path / "olmo.npy", "npy")
-    assert found_format(tmp_path / "numpy.npy") == "npy"
-    assert found_format(tmp_path / "olmo.npy") == "raw"
+    assert tokens(read(tmp_path / "numpy.npy", None)) == TOKENS
+    assert tokens(read(tmp_path / "olmo.npy", None, "uint16")) == TOKENS
 
 
 @pytest.mark.parametrize("dtype", [("<u2", 8), ("<i4", 4), ("<i8", 5), ("u1", 1)])
@@ -182,41 +183,31 @@ def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     for name in ("web_00", "web_01"):
         write_megatron(tmp_path / name, DOCUMENTS)
-    names = [str(path) for path in find_token_files(["web_0*"], "megatron")]
-    assert names == ["web_00", "web_01"]
-    assert [str(p) for p in find_token_files(["web_01.bin", "web_0*"], "megatron")] == names[::-1]
-    assert [p.name for p in find_token_files([str(tmp_path)], "megatron")] == names
-    assert [p.name for p in find_token_files([str(tmp_path)])] == names
+    found = ["web_00.bin", "web_01.bin"]
+    assert names(["web_0*"], "megatron") == names([str(tmp_path)]) == found
+    assert names(["web_01.bin", "web_0*"], "megatron") == found[::-1]
+    assert names([str(tmp_path)], "megatron") == found
     (tmp_path / "ds").mkdir()
     write_datatrove(tmp_path / "ds" / "00_a.ds", DOCUMENTS)
-    assert [p.name for p in find_token_files(["ds/*"], "datatrove")] == ["00_a.ds"]
+    assert names(["ds/*"], "datatrove") == names(["ds/*"]) == ["00_a.ds"]
     with pytest.raises(CorpusError, match="zeb: not found"):
-        find_token_files(["zeb"], "raw")
+        names(["zeb"], "raw")
     with pytest.raises(CorpusError, match=r"z\*: the glob matches no file"):
-        find_token_files(["z*"], "raw")
+        names(["z*"], "raw")
 
 
-def test_a_folder_with_the_tokens_of_two_tools_is_refused_with_both_names(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    write_nanogpt(tmp_path / "shard_000.bin", DOCUMENTS)
+def test_a_folder_with_the_tokens_of_two_tools_or_of_none_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("what it is")
+    with pytest.raises(CorpusError, match="has no files of tokens"):
+        names([str(tmp_path)], "raw")
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    with pytest.raises(CorpusError, match=r"its tokens are megatron, such as web.bin, not npy"):
+        names([str(tmp_path)], "npy")
+    write_nanogpt(tmp_path / "shard_000.bin", DOCUMENTS)
     for format in (None, "megatron", "raw"):
         with pytest.raises(CorpusError) as caught:
-            find_token_files([str(tmp_path)], format)
+            names([str(tmp_path)], format)
         assert "has tokens of raw (shard_000.bin) and megatron (web.bin)" in str(caught.value)
-    assert [p.name for p in find_token_files([str(tmp_path / "shard*")], "raw")] == [
-        "shard_000.bin"
-    ]
-
-
-def test_a_folder_of_another_tool_than_stated_or_of_none_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(CorpusError, match="has no files of tokens"):
-        find_token_files([str(tmp_path)], "raw")
-    write_nanogpt(tmp_path / "train.bin", DOCUMENTS)
-    assert [p.name for p in find_token_files([str(tmp_path)], "raw")] == ["train.bin"]
-    with pytest.raises(CorpusError, match=r"its tokens are raw, such as train.bin, not npy"):
-        find_token_files([str(tmp_path)], "npy")
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from token_writers import write_megatron
 
 from mixopt import CorpusError, MixtureDataset
 from mixopt.corpus import TokenShards, import_tokens
-from mixopt.corpus.token_formats import open_token_file
+from mixopt.corpus.token_formats import open_token_files
 from mixopt.corpus.tokenizer import FastTokenizer
 from mixopt.errors import ShardError
 
@@ -105,7 +105,8 @@ def test_an_end_of_document_outside_the_vocabulary_is_refused(tmp_path):
     np.array(TOKENS, "<u2").tofile(tmp_path / "x.bin")
     refused("document_end 257: 'bytes' has the ids 0 to 256", tmp_path, "x.bin", dtype="uint16",
             tokenizer="bytes", document_end=257)  # fmt: skip
-    refused("vocab_size 0; a tokenizer has from 1", tmp_path, "x.bin", vocab_size=0)
+    refused("vocab_size 0; a tokenizer has from 1", tmp_path, "x.bin", dtype="uint16",
+            vocab_size=0)  # fmt: skip
 
 
 def imported(tmp_path, name, *, tokenizer="gpt2", **options):
@@ -136,10 +137,10 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
         flipped[bit // 8] ^= 1 << bit % 8
         (tmp_path / "web.idx").write_bytes(flipped)
         try:
-            found = open_token_file(tmp_path / "web", "megatron", None)
+            (found,) = open_token_files([str(tmp_path / "web")], "megatron", None)
         except CorpusError:
             continue
-        assert (found.documents, found.dtype.name) == (3, "uint16")
+        assert (found.documents, found.stored.name) == (3, "uint16")
 
 
 def test_what_is_there_already_is_kept(tmp_path):

@@ -15,7 +15,7 @@ from made_models import Formless, Misshapen, logits_of, made_model, opened
 from places import DATA
 from pretrain_runs import CONFIG
 
-from mixopt.corpus import FORMAT, FastTokenizer, TokenWriter, open_tokenizer
+from mixopt.corpus import CORPUS_FORMAT, FastTokenizer, TokenWriter, open_tokenizer
 from mixopt.errors import MixoptError, PluginError, RunError
 from mixopt.pretraining import TrainedModel, export_model, pretrain
 from mixopt.pretraining.trained_model import write_export
@@ -102,7 +102,13 @@ def run(tmp_path_factory):
             for _ in range(200):
                 tokens = np.array([*b"abcd", 256], np.uint16)
                 writer.write(tokens, documents=1, bytes=4)
-    index = {"format": FORMAT, "domains": ["abc"], "targets": [], "tasks": [], "vocab_size": 257}
+    index = {
+        "format": CORPUS_FORMAT,
+        "domains": ["abc"],
+        "targets": [],
+        "tasks": [],
+        "vocab_size": 257,
+    }
     index |= {"tokenizer": "bytes", "fingerprint": "abc", "provenance": {}, "files": {}}
     write_sealed(folder / "index.json", index)
     training = {**CONFIG["training"], "steps": 40, "lr": 0.03}

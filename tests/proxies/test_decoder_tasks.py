@@ -11,7 +11,8 @@ from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from mixopt_proxies.decoder.held_out_loss import HeldOutTasks
 from mixopt_proxies.decoder.training_passes import Passes
 
-from mixopt.corpus import Item, TaskBatches, encode_task, open_tokenizer, row_windows
+from mixopt.corpus import Item, RowBatches, encode_task, open_tokenizer, task_rows
+from mixopt.corpus.tasks import row_windows
 from mixopt.mixture import Mixture
 from mixopt.system import IntArray
 from mixopt.testing import check_proxy, tiny_corpus
@@ -126,7 +127,7 @@ def test_bf16_scores_are_near_those_of_fp32(corpus):
 
 
 def test_each_token_is_scored_once_and_padding_is_small(corpus):
-    batches = TaskBatches(corpus.tasks, longest=160, tokens=640).batches
+    batches = RowBatches(task_rows(corpus.tasks), longest=160, tokens=640).batches
     assert sum(len(b.place_P) for b in batches) == sum(t.scored_tokens for t in corpus.tasks)
     for batch in batches:
         read = batch.tokens_BW.shape[1] - 1

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixopt.corpus import Corpus, Domain, TaskBatches
+from mixopt.corpus import Corpus, Domain, RowBatches, task_metrics, task_rows
 from mixopt.trials import Losses, Training, in_bits_per_byte
 from mixopt_proxies.decoder.devices import to_device
 from mixopt_proxies.decoder.trial_batches import long_enough
@@ -80,10 +80,11 @@ class HeldOutTasks:
 
     def __init__(self, corpus: Corpus, length: int, batch: int, device: torch.device) -> None:
         """Cut the items into windows of a length."""
-        self._tasks = TaskBatches(corpus.tasks, longest=length, tokens=batch * length)
+        self._tasks = corpus.tasks
+        self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
         self._batches = [
             (to_device(batch.tokens_BW, device), to_device(batch.place_P, device))
-            for batch in self._tasks.batches
+            for batch in self._rows.batches
         ]
 
     def scores(
@@ -97,7 +98,7 @@ class HeldOutTasks:
             for tokens_BW, place_P in self._batches
         ]
         losses_KP = torch.cat(parts, 1).double().cpu().numpy()
-        return [self._tasks.metrics(-losses_P) for losses_P in losses_KP]
+        return [task_metrics(self._tasks, self._rows.sums(-losses_P)) for losses_P in losses_KP]
 
 
 # Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
