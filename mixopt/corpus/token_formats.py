@@ -90,8 +90,7 @@ def open_token_files(
         if len(formats) > 1:
             named = " and ".join(f"{name} ({path})" for name, path in formats.items())
             raise CorpusError(f"the files are of {named}; import one format at a time")
-        opener = FORMATS[next(iter(formats))]
-        return [opener(path, dtype) for path in paths]
+        return [FORMATS[name](path, dtype) for path in paths for name in formats]
     except OSError as error:
         where = error.filename or ", ".join(patterns)
         raise CorpusError(f"{where}: cannot be read: {error.strerror or error}") from error

@@ -20,11 +20,12 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.corpus.index_files import INDEX, MAX_COUNT, PREPARE_AGAIN, absent, read_index
+from mixopt.corpus.index_files import MAX_COUNT, PREPARE_AGAIN, absent, read_index
 from mixopt.errors import RunError, ShardError
 from mixopt.system import (
     FileRecord,
@@ -102,7 +103,7 @@ class TokenShards:
         """
         path = Path(path)
         index = read_index(path, FORMAT, ShardError)
-        shards = tuple(_shard(path, entry) for entry in index.parts("shards"))
+        shards = tuple(_shard(entry) for entry in index.parts("shards"))
         opened = cls(
             path=path,
             tokens=index.whole("tokens", 0, MAX_COUNT),
@@ -116,8 +117,13 @@ class TokenShards:
         held = int(opened.offsets[-1])
         if held != opened.tokens and not opened.is_elsewhere:
             raise index.error(f"{index.where}: {opened.tokens} tokens, but its shards have {held}")
-        for k in range(len(shards)):
-            opened._check_place(k)
+        for shard, (file, size) in zip(shards, opened._places, strict=True):
+            try:
+                if stat.S_ISLNK(os.lstat(file).st_mode):
+                    inside(path, shard.file, ShardError)
+                _check_status(file, os.stat(file), size)
+            except OSError as error:
+                raise absent(Path(file), ShardError) from error
         if verify:
             opened._check_hashes()
         return opened
@@ -128,7 +134,7 @@ class TokenShards:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the path to another process, not the tokens."""
-        return (_reopened, (self.path,))
+        return partial(TokenShards.open, verify=False), (self.path,)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Copy the tokens [start, stop).
@@ -141,9 +147,14 @@ class TokenShards:
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
         tokens = np.empty(stop - start, self.dtype)
-        for k, first, last in self._pieces(start, stop):
-            begin = int(self.offsets[k])
-            tokens[first - start : last - start] = self.mapped(k)[first - begin : last - begin]
+        first, last = self.shards_of(np.array([start, max(start, stop - 1)])).tolist()
+        for k in range(first, last + 1 if start < stop else first):
+            begin, end = self.offsets[k : k + 2].tolist()
+            some = slice(max(start, begin), min(stop, end))
+            if begin < end:
+                tokens[some.start - start : some.stop - start] = self.mapped(k)[
+                    some.start - begin : some.stop - begin
+                ]
         return tokens
 
     def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
@@ -213,29 +224,6 @@ class TokenShards:
         item = self.dtype.itemsize
         return [(os.path.join(self.path, s.file), s.tokens * item) for s in self.shards]
 
-    def _check_place(self, k: int) -> None:
-        """Check that a file is there, of its size, and in the folder."""
-        path, size = self._places[k]
-        try:
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                inside(self.path, self.shards[k].file, ShardError)
-                status = os.stat(path)
-        except OSError as error:
-            raise absent(Path(path), ShardError) from error
-        _check_status(path, status, size)
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the shards of a range that is not empty, and the tokens of each."""
-        if start == stop:
-            return
-        first, last = self.shards_of(np.array([start, stop - 1])).tolist()
-        bounds = self.offsets[first : last + 2].tolist()
-        for k in range(first, last + 1):
-            begin, end = bounds[k - first : k - first + 2]
-            if begin < end:
-                yield k, max(start, begin), min(stop, end)
-
     def _check_hashes(self) -> None:
         """Compare the hashes; of many bytes once a node, however many processes ask."""
         if self.tokens * self.dtype.itemsize > _ALONE:
@@ -247,14 +235,13 @@ class TokenShards:
     def _is_known(self) -> bool | None:
         """Return whether all was compared before; None where it was not."""
         verifier = Verifier(self.path)
-        pairs = zip(self.shards, self._records, strict=True)
-        return all(verifier.knows(s.file, r, self.path / s.file) for s, r in pairs) or None
+        known = (verifier.knows(n, one, self.path / n) for n, one in self._records)
+        return all(known) or None
 
     def _compare_hashes(self) -> bool:
         verifier = Verifier(self.path)
-        files = [shard.file for shard in self.shards]
         with ThreadPoolExecutor(usable_cores()) as pool:
-            faults = list(pool.map(verifier.fault, files, self._records))
+            faults = list(pool.map(lambda one: verifier.fault(*one), self._records))
         for shard, fault in zip(self.shards, faults, strict=True):
             if fault is not None:
                 what = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
@@ -266,9 +253,9 @@ class TokenShards:
         return True
 
     @property
-    def _records(self) -> list[FileRecord]:
+    def _records(self) -> list[tuple[str, FileRecord]]:
         item = self.dtype.itemsize
-        return [FileRecord(shard.tokens * item, shard.sha256) for shard in self.shards]
+        return [(one.file, FileRecord(one.tokens * item, one.sha256)) for one in self.shards]
 
     def _check_here(self) -> None:
         if self.is_elsewhere:
@@ -277,16 +264,11 @@ class TokenShards:
             )
 
 
-def _reopened(path: Path) -> TokenShards:
-    return TokenShards.open(path, verify=False)
-
-
-def _shard(folder: Path, entry: StateFields) -> Shard:
-    """Return the shard of an entry of an index."""
+def _shard(entry: StateFields) -> Shard:
     file, sha256 = entry.text("file"), entry.text("sha256")
     if not _HASH.fullmatch(sha256):
         entry.refuse("sha256", "not a SHA-256")
-    check_name(file, f"{folder / INDEX}: file", ShardError)
+    check_name(file, f"{entry.where}: file", ShardError)
     return Shard(file, entry.whole("tokens", 0, MAX_COUNT), sha256)
 
 
@@ -312,40 +294,29 @@ def _unreadable(path: str, error: OSError) -> ShardError:
 
 @lru_cache(maxsize=MAX_MAPPINGS)
 def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint8]:
-    """Map a file of this size, number and time; another file of its name is another mapping."""
+    """Map a file of this size, number and time; another file of its name is another mapping.
+
+    Python's mmap keeps a descriptor; pages that the C library maps are unmapped with the last
+    array that is a view of them.
+    """
     descriptor = os.open(path, _FLAGS)
     try:
         _check_status(path, os.fstat(descriptor), size)
-        if not size:
-            return np.empty(0, np.uint8)
-        if not _CALLS:
-            return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
-        return np.asarray(_Pages(descriptor, size))
-    finally:
-        os.close(descriptor)
-
-
-class _Pages:
-    """Pages of a file as numpy's array interface describes them; Python's mmap keeps a descriptor.
-
-    They are unmapped with the last array that is a view of them.
-    """
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        map_pages, self._unmap = _CALLS
+        if not size or not _CALLS:
+            content = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
+            return np.frombuffer(content, np.uint8)
+        map_pages, unmap = _CALLS
         address = map_pages(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        self._place = (address, size)
-        self.__array_interface__ = {
-            "data": (address, True), "shape": (size,), "typestr": "|u1", "version": 3,
-        }  # fmt: skip
-
-    def __del__(self) -> None:
-        place = vars(self).get("_place")
-        if place is not None:
-            self._unmap(*place)
+        pages = (ctypes.c_uint8 * size).from_address(address)
+        weakref.finalize(pages, unmap, address, size).atexit = False
+        found = np.frombuffer(pages, np.uint8)
+        found.flags.writeable = False
+        return found
+    finally:
+        os.close(descriptor)
 
 
 def _calls() -> tuple[Any, ...]:

@@ -157,7 +157,7 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
     experiment = _text_of(config)
     fingerprint = _text_fingerprint(experiment)
     try:
-        is_there = read_corpus_index(folder, verify=False).fingerprint == fingerprint
+        is_there = read_corpus_index(folder, verify=False).text("fingerprint") == fingerprint
     except CorpusError:  # there is none, or it is damaged: it is made
         is_there = False
     if is_there:
@@ -203,15 +203,16 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
 def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
     """Return what the ids of a corpus stand for; its tokenizer may be kept in a folder."""
     index = read_corpus_index(corpus, verify=False)
+    name, ids = index.text("tokenizer"), index.whole("vocab_size")
     try:
-        tokenizer = saved_tokenizer(corpus, index.tokenizer)
-        sha256 = identity_of(index.tokenizer, tokenizer).sha256
+        tokenizer = saved_tokenizer(corpus, name)
+        sha256 = identity_of(name, tokenizer).sha256
     except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
-        return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size)
+        return VocabularyConfig(tokenizer=name, ids=ids)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         tokenizer.save(keep)
-    return VocabularyConfig(tokenizer=index.tokenizer, ids=index.vocab_size, sha256=sha256)
+    return VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256)
 
 
 def text_hash(config: PretrainConfig) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, true_inventory
-from mixopt.errors import CorpusError, ShardError
+from mixopt.errors import ShardError
 from mixopt.system import write_sealed
 
 
@@ -43,11 +43,6 @@ def test_some_text_may_be_here(tmp_path, text_files):
     assert web.train.is_elsewhere
     assert not code.train.is_elsewhere
     assert code.validation.tokens > 0
-
-
-def test_a_tokenizer_cannot_be_learnt_from_no_text(tmp_path):
-    with pytest.raises(CorpusError, match="corpus.tokenizer: bpe:300: no domain has text here"):
-        prepared(tmp_path, {"web": SourceConfig(tokens=100)}, tokenizer="bpe:300")
 
 
 def test_an_index_that_merely_lacks_its_shards_is_damaged(tmp_path):

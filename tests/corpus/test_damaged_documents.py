@@ -33,7 +33,7 @@ def arrow(path, texts=TEXTS):
     return path
 
 
-@pytest.mark.parametrize("suffix", ["arrow", "parquet", "jsonl.zst"])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl.zst"])
 def test_a_damaged_file_is_skipped_and_counted_too(tmp_path, suffix):
     (tmp_path / f"a.{suffix}").write_bytes(b"something else")
     arrow(tmp_path / "z.arrow", ["last"])
@@ -68,14 +68,7 @@ def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "[" * 100_000,
-        '[{"text": ' + "9" * 5_000 + "}]",
-        "[1, 2",
-        '[{"text": "a"}, ',
-        "[\x00]",
-    ],
+    "content", ["[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]", '[{"text": "a"}, ']
 )
 def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
@@ -83,14 +76,6 @@ def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
         read(tmp_path / "a.json")
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
-
-
-def test_a_deep_nest_in_place_of_a_text_is_a_bad_document(tmp_path):
-    deep = '{"text": ' + "[" * 900 + "]" * 900 + "}"
-    lines = ['{"text": "good"}', deep, "[" * 100_000, '{"text": "better"}']
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    found, bad = read(tmp_path / "a.jsonl", policy="skip")
-    assert (found, bad.count) == (["good", "better"], 2)
 
 
 def test_names_of_columns_do_not_break_a_message(tmp_path):
@@ -129,10 +114,9 @@ def test_a_line_that_does_not_end_is_a_bad_document_and_the_rest_is_read(tmp_pat
         read(path)
 
 
-@pytest.mark.parametrize("suffix", [".txt.gz", ".json.gz"])
-def test_a_compressed_text_that_is_too_large_is_one_line(suffix, tmp_path, monkeypatch):
+def test_a_compressed_text_that_is_too_large_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
-    path = tmp_path / f"t{suffix}"
+    path = tmp_path / "t.json.gz"
     path.write_bytes(gzip.compress(b"[" + b" " * 5000))
     with pytest.raises(CorpusError, match=r"t\..*gz: .*longer than") as caught:
         read(path)

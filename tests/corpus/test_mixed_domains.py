@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mixopt.config import ConstraintsConfig, load_config
-from mixopt.constraints import Constraints
+from mixopt.config import load_config
 from mixopt.corpus import Corpus, prepare_corpus, true_inventory
 from mixopt.errors import ConfigError, CorpusError
 
@@ -77,27 +76,16 @@ def test_a_mixed_domain_has_its_parts_in_their_shares_to_a_document(files, tmp_p
     made = corpus.provenance["mixed"]["replay"]
     assert abs(made["tokens"]["web"] - WEB * train.tokens) <= 200
     assert sum(made["tokens"].values()) == train.tokens
-
-
-def test_it_is_as_large_as_no_part_has_to_be_repeated_for(files, tmp_path):
-    corpus = prepared(
-        tmp_path, experiment(files, parts_of(files, mixture={"web": WEB, "code": CODE}))
-    )
-    made = corpus.provenance["mixed"]["replay"]
-    assert max(made["epochs"].values()) == pytest.approx(1, abs=0.03)
-    assert max(made["epochs"].values()) <= 1
-
-
-def test_parts_are_targets_and_are_not_trained_on_by_themselves(files, tmp_path):
-    corpus = prepared(tmp_path, experiment(files, parts_of(files)))
-    assert corpus.domain_names == ("math", "replay")
-    assert [target.name for target in corpus.targets] == ["web", "code"]
-    assert letters(corpus.targets[0].validation).keys() == {"w"}
-    assert not (tmp_path / "corpus" / "web" / "train").exists()
+    assert 1 - 0.03 < max(made["epochs"].values()) <= 1, "as large as no part is repeated for"
 
 
 def test_what_is_held_out_of_a_part_is_not_trained_on(files, tmp_path):
     corpus = prepared(tmp_path, experiment(files, parts_of(files)))
+    assert (corpus.domain_names, corpus.evaluation_names[2:]) == (
+        ("math", "replay"),
+        ("web", "code"),
+    )
+    assert not (tmp_path / "corpus" / "web" / "train").exists()
     train = corpus.domains[1].train
     rows = bytes(t if t < 256 else 10 for t in train.read(0, train.tokens).tolist()).split(b"\n")
     held = corpus.targets[0].validation
@@ -123,21 +111,13 @@ def test_a_part_may_be_repeated_where_that_is_allowed(files, tmp_path):
     ("changed", "message"),
     [
         ({"mixture": {"web": 0.7}}, "no weight of code; 0 is allowed"),
-        ({"mixture": {"web": 0.7, "cod": 0.3}}, "unknown domain 'cod'; did you mean 'code'"),
         ({"mixture": {"web": 0.7, "code": 0.2}}, "weights add up to 0.9, not to 1"),
-        ({"mixture": {"web": 1.7, "code": 0.2}}, "1.7 is not a share from 0 to 1"),
         ({"domains": {}}, "give the parts under 'domains', or a run as 'from'"),
     ],
 )
 def test_mistakes_in_a_mixed_domain_are_one_line(files, tmp_path, changed, message):
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, experiment(files, parts_of(files) | changed))
-
-
-def test_the_name_of_a_part_must_be_free(files, tmp_path):
-    mixed = {"domains": {"math": {"path": str(files["web"])}}}
-    with pytest.raises(ConfigError, match="is already the name of a training domain"):
-        load(tmp_path, experiment(files, mixed))
 
 
 def token_files(folder) -> dict[str, dict]:
@@ -165,11 +145,7 @@ def test_parts_of_tokens_end_documents_with_the_id_that_they_state(files, tmp_pa
     assert made["tokens"] == {"web": 4_000, "code": 4_000}
     assert (train.tokens, train.documents) == (8_000, 80)
     assert letters(train) == {"w": 40 * 94, "c": 40 * 94}
-
-
-def test_the_id_that_ends_a_document_of_a_part_stands_for_no_text(files, tmp_path):
-    train = prepared(tmp_path, of_tokens(files, tmp_path, document_end=0)).domains[1].train
-    assert train.bytes == 80 * 99
+    assert train.bytes == 80 * 99, "the id that ends a document stands for no text"
 
 
 def test_parts_without_a_known_end_of_documents_are_taken_in_blocks(files, tmp_path):
@@ -191,9 +167,9 @@ def replayed(files, folder, **stated):
     return prepared(folder / "run", experiment(files, mixed)).provenance["mixed"]["replay"]
 
 
-@pytest.mark.parametrize("stated", [{}, {"max_tokens": 23_950}], ids=["whole", "cut"])
-def test_parts_of_a_run_end_documents_with_the_id_that_it_states(files, tmp_path, stated):
-    assert replayed(files, tmp_path, **stated)["tokens"] == {"web": 4_000, "code": 4_000}
+def test_parts_of_a_run_end_documents_with_the_id_that_it_states(files, tmp_path):
+    made = replayed(files, tmp_path, max_tokens=23_950)
+    assert made["tokens"] == {"web": 4_000, "code": 4_000}
 
 
 def repeated(files, tmp_path, **stated):
@@ -214,11 +190,3 @@ def test_text_that_is_repeated_is_counted_once(files, tmp_path):
     assert corpus.natural["replay"] == pytest.approx(once / (once + math))
     sources = load(tmp_path, content).corpus.domains
     assert true_inventory(sources, corpus) == corpus.inventory
-
-
-def test_max_epochs_limits_a_domain_by_the_text_that_is_counted_once(files, tmp_path):
-    _, corpus, once = repeated(files, tmp_path)
-    limits = Constraints.from_config(
-        ConstraintsConfig(max_epochs=1), inventory=corpus.inventory, target_tokens=once * 5 // 4
-    )
-    assert limits.upper_D[1] == pytest.approx(0.8, abs=0.001)

@@ -45,35 +45,21 @@ def zstd(content):
 
 @pytest.mark.parametrize(
     ("suffix", "compress"),
-    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress),
-     (".zst", zstd)],
-)  # fmt: skip
-def test_json_lines_are_read_whatever_the_compression(folder, suffix, compress):
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zstd)],
+)
+def test_compressed_json_lines_are_read_and_a_file_that_is_cut_short_is_refused(
+    folder, suffix, compress
+):
     path = folder / f"a.jsonl{suffix}"
     path.write_bytes(compress(lines(TEXTS)))
     assert read(path=str(path)) == TEXTS
+    path.write_bytes(compress(lines(TEXTS * 50))[:-12])
+    refused(f"domain 'web': a.jsonl{suffix}: cannot be read: ", path=path.name)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstd)]
-)
-def test_a_compressed_file_that_is_cut_short_is_refused(folder, suffix, compress):
-    (folder / f"a.jsonl{suffix}").write_bytes(compress(lines(TEXTS * 50))[:-12])
-    refused(f"domain 'web': a.jsonl{suffix}: cannot be read: ", path=f"a.jsonl{suffix}")
-
-
-def test_a_file_that_is_not_what_its_suffix_says_is_refused(folder):
-    for name in ("a.jsonl.zst", "a.parquet", "a.arrow"):
-        (folder / name).write_bytes(b"something else")
-        refused(f"domain 'web': {name}: cannot be read: ", path=name)
-
-
-def test_a_json_array_is_read(folder):
+def test_a_text_file_is_one_document_and_a_json_array_many(folder):
     (folder / "a.json").write_text(json.dumps([{"text": text} for text in TEXTS], indent=1))
     assert read(path="a.json") == TEXTS
-
-
-def test_a_text_file_is_one_document(folder):
     (folder / "b.txt").write_bytes(b"one\r\ntwo")
     (folder / "a.txt").write_text("three")
     assert read(data_files="*.txt") == ["three", "one\ntwo"]
@@ -131,11 +117,6 @@ def test_a_folder_gives_the_files_of_its_split(folder):
     refused("no files of the split 'dev'", path=str(folder), split="dev")
 
 
-def test_another_column_is_read(folder):
-    (folder / "a.jsonl").write_bytes(lines(TEXTS, column="body"))
-    assert read(path="a.jsonl", column="body") == TEXTS
-
-
 def test_held_out_files_are_read_as_the_source(folder):
     (folder / "held.data").write_bytes(lines(TEXTS, column="body"))
     source = SourceConfig(path="json", data_files="a", column="body", validation="held.data")
@@ -145,6 +126,8 @@ def test_held_out_files_are_read_as_the_source(folder):
 def test_a_missing_file_is_named(folder):
     refused(f"domain 'web': no.jsonl: no such file (working directory {folder})", path="no.jsonl")
     refused("domain 'web': no*.jsonl: the glob matches no file", data_files="no*.jsonl")
+    (folder / "a.jsonl").write_bytes(lines(TEXTS))
+    refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
 
 
 def test_a_suffix_that_nothing_reads_is_named(folder):
@@ -164,9 +147,7 @@ BAD_LINES = {
     b'{"text": "caf\xe9"}': "a.jsonl:2: invalid UTF-8 at byte 14",
     b'{"text": "open': "a.jsonl:2: broken JSON at column 10: Unterminated string",
     b'{"text": null}': "a.jsonl:2: column 'text' is null, not text",
-    b'{"text": 7}': "a.jsonl:2: column 'text' is int '7', not text",
     b'{"text": "\\ud800"}': "a.jsonl:2: invalid UTF-8 at character 1",
-    b'["text"]': "a.jsonl:2: a list, not an object with columns",
     b'{"body": "a"}': "a.jsonl:2: no column 'text'",
     b'{"text": "a", "id": ' + b"9" * 5000 + b"}": "a.jsonl:2: broken JSON: Exceeds the limit",
 }
@@ -190,13 +171,23 @@ def test_invalid_utf8_is_named_in_text_and_csv(folder):
     refused("domain 'web': a.csv:3: invalid UTF-8 at character 2", path="a.csv")
 
 
-def test_invalid_utf8_is_named_in_parquet(folder):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def test_a_list_of_files_globs_and_folders_is_read_in_its_order(folder):
+    (folder / "more").mkdir()
+    for name, text in {"b.jsonl": "b", "a1.jsonl": "1", "a2.jsonl": "2", "more/c.txt": "c"}.items():
+        (folder / name).write_bytes(text.encode() if name.endswith("txt") else lines([text]))
+    assert read(path=["b.jsonl", "a*.jsonl", "more"]) == ["b", "1", "2", "c"]
+    assert read(path=["b.jsonl", "*.jsonl"]) == ["b", "1", "2"], "a file twice is read once"
+    assert read(path="a*.jsonl") == ["1", "2"]
 
-    texts = pa.array([b"good", b"\xff"]).view(pa.string())
-    pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
-    refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
+
+def test_a_cell_reads_the_rows_that_have_its_values_alone(folder):
+    rows = [("a", "math"), ("b", "law"), ("c", "math")]
+    (folder / "t.jsonl").write_text(
+        "".join(json.dumps({"text": text, "topic": topic}) + "\n" for text, topic in rows)
+    )
+    assert read(path="t.jsonl", by={"topic": "math"}) == ["a", "c"]
+    (folder / "t.jsonl").write_text('{"text": "a", "topic": null}\n')
+    refused("column 'topic' has no value", path="t.jsonl", by={"topic": "math"})
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
@@ -207,31 +198,3 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
             path="no/such")  # fmt: skip
-
-
-def test_a_list_of_files_globs_and_folders_is_read_in_its_order(folder):
-    (folder / "more").mkdir()
-    for name, text in {"b.jsonl": "b", "a1.jsonl": "1", "a2.jsonl": "2", "more/c.txt": "c"}.items():
-        (folder / name).write_bytes(text.encode() if name.endswith("txt") else lines([text]))
-    assert read(path=["b.jsonl", "a*.jsonl", "more"]) == ["b", "1", "2", "c"]
-    assert read(path=["b.jsonl", "*.jsonl"]) == ["b", "1", "2"], "a file twice is read once"
-    assert read(path="a*.jsonl") == ["1", "2"]
-
-
-def test_a_list_in_which_one_glob_matches_nothing_is_refused(folder):
-    (folder / "a.jsonl").write_bytes(lines(TEXTS))
-    refused("domain 'web': z*.jsonl: the glob matches no file", path=["a.jsonl", "z*.jsonl"])
-    refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
-
-
-def test_a_cell_reads_the_rows_that_have_its_values_alone(folder):
-    rows = [("a", "math"), ("b", "law"), ("c", "math")]
-    (folder / "t.jsonl").write_text(
-        "".join(json.dumps({"text": text, "topic": topic}) + "\n" for text, topic in rows)
-    )
-    assert read(path="t.jsonl", by={"topic": "math"}) == ["a", "c"]
-
-
-def test_a_row_without_the_column_of_a_cell_is_bad(folder):
-    (folder / "t.jsonl").write_text('{"text": "a", "topic": null}\n')
-    refused("column 'topic' has no value", path="t.jsonl", by={"topic": "math"})

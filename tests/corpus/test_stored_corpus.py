@@ -13,7 +13,7 @@ import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import Corpus, corpus_hash, publish_corpus
-from mixopt.errors import ConfigError, CorpusError, RunError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.pipeline import check, run as run_experiment
 from mixopt.system import cache_folder
 
@@ -111,7 +111,7 @@ def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(s3, run):
     assert Corpus.open("s3://texts/one").domain_names == ("a", "b")
 
 
-def test_a_publication_that_was_cut_off_is_no_corpus(s3, run):
+def test_a_publication_that_was_cut_off_is_no_corpus_and_another_is_not_written_over(s3, run):
     s3.put("other", b"")
     publish(run, "s3://texts/one")
     s3.delete("one/index.json")
@@ -119,9 +119,6 @@ def test_a_publication_that_was_cut_off_is_no_corpus(s3, run):
         Corpus.open("s3://texts/one")
     assert "files written" in publish(run, "s3://texts/one")
     assert Corpus.open("s3://texts/one").domain_names == ("a", "b")
-
-
-def test_another_corpus_is_not_written_over(s3, run, tmp_path):
     s3.put("one/index.json", b"{}")
     with pytest.raises(CorpusError, match="already holds another corpus"):
         publish_corpus(run / "corpus", "s3://texts/one")
@@ -135,32 +132,10 @@ def test_a_link_that_leads_out_is_not_published(s3, run, tmp_path):
     assert s3.keys() == ["other"]
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"domains": {"a": {}, "c": {}}}, "corpus.domains: a, c, and .* was prepared with a, b"),
-        ({"tokenizer": "bpe:512"}, "corpus.tokenizer: bpe:512, and .* was prepared with bytes"),
-    ],
-)
-def test_a_corpus_of_another_kind_is_refused(run, tmp_path, given, said):
-    with pytest.raises(ConfigError, match=said):
-        run_experiment(
-            other(tmp_path, str(run / "corpus"), **given), tmp_path / "taken", until="prepare"
-        )
-
-
-def test_a_corpus_that_is_not_there_is_a_problem_of_the_check(s3, tmp_path):
-    for where in ("s3://no-such-bucket/one", str(tmp_path / "none")):
-        (problem,) = check(load_config(other(tmp_path, where))).problems
-        assert where in str(problem)
-
-
-def test_a_foreign_record_fetches_no_corpus_without_trust(s3, run, tmp_path):
-    s3.put("other", b"")
-    publish(run, "s3://texts/one")
-    taken = run_experiment(
-        other(tmp_path, "s3://texts/one"), tmp_path / "taken", until="prepare"
-    ).path
-    (taken / "corpus" / "index.json").unlink()
-    with pytest.raises(RunError, match="made this directory, add --trust"):
-        run_experiment(taken / "config.yaml", taken, until="prepare")
+def test_a_corpus_of_another_kind_is_refused(run, tmp_path):
+    asked = other(tmp_path, str(run / "corpus"), domains={"a": {}, "c": {}})
+    with pytest.raises(ConfigError, match="corpus.domains: a, c, and .* was prepared with a, b"):
+        run_experiment(asked, tmp_path / "taken", until="prepare")
+    asked = other(tmp_path, str(run / "corpus"), tokenizer="bpe:512")
+    with pytest.raises(ConfigError, match="corpus.tokenizer: bpe:512, and .* prepared with bytes"):
+        run_experiment(asked, tmp_path / "taken", until="prepare")

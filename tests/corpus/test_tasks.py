@@ -9,7 +9,6 @@ import json
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import tokenizers
 from hypothesis import given, settings, strategies as st
@@ -36,35 +35,24 @@ def test_a_line_is_an_item(tmp_path):
     ]
 
 
-def zst(content):
-    return pa.Codec("zstd").compress(content, asbytes=True)
-
-
-@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".zst", zst)])
-def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path, ending, pack):
+def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
     content = json.dumps(GOLD).encode() + b"\n"
-    whole = pack(b"".join(content.replace(b"394", str(n).encode()) for n in range(500)))
-    path = tmp_path / f"t.jsonl{ending}"
+    whole = gzip.compress(b"".join(content.replace(b"394", str(n).encode()) for n in range(500)))
+    path = tmp_path / "t.jsonl.gz"
     path.write_bytes(whole)
     assert len(list(read_items(path))) == 500
     for damaged in (whole[: len(whole) // 2], b"no"):
         path.write_bytes(damaged)
-        with pytest.raises(ConfigError, match=r"t\.jsonl\.(gz|zst): cannot be read"):
+        with pytest.raises(ConfigError, match=r"t\.jsonl\.gz: cannot be read"):
             list(read_items(path))
 
 
 WRONG = {
     "continuation: is empty": {"continuation": ""},
-    "continuation: should be a valid string, got 3": {"continuation": 3},
     "context: should be a valid string, got list": {"context": ["Q"]},
-    "context: invalid UTF-8 at character 2": {"context": "a\ud800"},
     "contxt: unknown field": {"contxt": "Q"},
-    "choices: unknown field": {"choices": [" a", " b"]},
     "id '394' is also that of line 1; give each item its own": {"id": "394"},
-    "id: should be a valid string, got None": {"id": None},
     "id: invalid UTF-8 at character 1": {"id": "\ud800"},
-    "weight: should be greater than 0, got 0": {"weight": 0},
-    "weight: should be less than 1000000000000000": {"weight": 10**200},
     "weight: should be a finite number, got nan": {"weight": float("nan")},
 }
 
@@ -76,21 +64,15 @@ def test_a_wrong_item_is_refused_with_its_line(tmp_path, message):
         list(read_items(path))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"id": "\xff"}', "t.jsonl:2: invalid UTF-8 at byte 9"),
-        (b'{"id": ', "t.jsonl:2: broken JSON"),
-        (b"[" * 100_000, "t.jsonl:2: broken JSON"),
-        (b"[1]", "t.jsonl:2: a list, not an object"),
-        (b'{"id": 3, "context": ""}', "t.jsonl:2: continuation: is missing"),
-    ],
-)
-def test_a_broken_line_is_refused(tmp_path, content, message):
+def test_a_broken_line_is_refused(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_bytes(json.dumps(GOLD).encode() + b"\n" + content + b"\n")
-    with pytest.raises(ConfigError, match=message):
-        list(read_items(path))
+    for content, message in (
+        (b'{"id": "\xff"}', "t.jsonl:2: invalid UTF-8 at byte 9"),
+        (b'{"id": 3, "context": ""}', "t.jsonl:2: continuation: is missing"),
+    ):
+        path.write_bytes(json.dumps(GOLD).encode() + b"\n" + content + b"\n")
+        with pytest.raises(ConfigError, match=message):
+            list(read_items(path))
 
 
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
@@ -145,8 +127,11 @@ def test_a_row_begins_with_an_end_of_document_and_the_continuation_is_scored():
     assert scored(encoded("", "ab", ByteTokenizer())).tolist() == list(b"ab")
 
 
-@pytest.mark.parametrize("context", ["x", "Q: é\nA:", "def f():\n    ", "tab\t", "漢", ""])
-@pytest.mark.parametrize("continuation", [" return x", "return", "字", "\n\nx", "é é"])
+WORDS = st.lists(st.sampled_from(["Q: é\nA:", "def f():\n    ", "\t", "漢", " return x", "\n\n"]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(context=WORDS.map("".join), continuation=WORDS.map("".join).filter(len))
 def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, continuation):
     task = encoded(context, continuation, bpe)
     found = bpe.inner.decode(scored(task).tolist(), skip_special_tokens=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.corpus import TokenShards, TokenWriter, token_shards
-from mixopt.errors import RunError, ShardError
+from mixopt.errors import ShardError
 from mixopt.system import write_sealed
 
 
@@ -29,10 +29,6 @@ def shards(tmp_path, tokens):
     return written(tmp_path / "train", tokens)
 
 
-def test_what_was_written_is_read(shards, tokens):
-    np.testing.assert_array_equal(shards.read(0, 95), tokens)
-
-
 @settings(deadline=None, max_examples=40)
 @given(size=st.integers(1, 60), shard=st.integers(1, 25), data=st.data())
 def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard, data):
@@ -47,32 +43,17 @@ def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard
     np.testing.assert_array_equal(shards.rows(starts, length), expected)
 
 
-def test_tokens_are_little_endian_on_disk(tmp_path):
-    written(tmp_path / "train", np.array([1, 258]))
-    assert (tmp_path / "train" / "00000.bin").read_bytes() == b"\x01\x00\x02\x01"
-
-
-def test_large_vocabularies_take_uint32(tmp_path):
-    shards = written(tmp_path / "train", np.array([70_000, 1]), dtype="uint32")
-    assert shards.dtype == np.uint32
-    assert shards.read(0, 2).tolist() == [70_000, 1]
-
-
 def test_another_process_gets_the_path_and_not_the_tokens(shards, tokens):
     sent = pickle.dumps(shards)
     assert len(sent) < 1_000
     np.testing.assert_array_equal(pickle.loads(sent).read(0, 95), tokens)
 
 
-@pytest.mark.parametrize("token", [-1, 65_536])
-def test_a_token_that_does_not_fit_is_refused(tmp_path, token):
-    with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
-        written(tmp_path / "train", np.array([5, token, 6]))
-
-
-def test_a_dtype_that_is_not_for_tokens_is_refused(tmp_path):
-    with pytest.raises(ShardError, match="dtype 'int64'; tokens are uint16 or uint32"):
-        written(tmp_path / "train", np.array([5]), dtype="int64")
+def test_a_token_that_does_not_fit_is_refused(tmp_path):
+    for token in (-1, 65_536):
+        with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
+            written(tmp_path / "train", np.array([5, token, 6]))
+    assert written(tmp_path / "t", np.array([65_536]), dtype="uint32").read(0, 1) == [65_536]
 
 
 def test_a_truncated_shard_is_found_without_hashing(shards):
@@ -109,13 +90,6 @@ def test_an_index_that_contradicts_itself_is_refused(shards):
         TokenShards.open(shards.path)
 
 
-def test_an_index_of_another_format_is_refused(shards):
-    path = shards.path / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": "mixopt-tokens/9"}))
-    with pytest.raises(ShardError, match=r"format 'mixopt-tokens/9', expected 'mixopt-tokens/3'"):
-        TokenShards.open(shards.path)
-
-
 def test_ranges_outside_the_tokens_are_refused(shards):
     with pytest.raises(IndexError, match=r"tokens \[90, 96\) of 95"):
         shards.read(90, 96)
@@ -138,12 +112,6 @@ def test_a_failed_write_leaves_what_was_there(shards, tokens):
 def test_writing_again_replaces_what_was_there(shards):
     assert written(shards.path, np.arange(3)).read(0, 3).tolist() == [0, 1, 2]
     assert sorted(path.name for path in shards.path.iterdir()) == ["00000.bin", "index.json"]
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file/train: cannot be written: Not a directory"):
-        written(tmp_path / "file" / "train", np.arange(3))
 
 
 def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, tokens, monkeypatch):

@@ -24,20 +24,13 @@ def test_an_exported_tokenizer_has_the_vocabulary_of_the_one_it_was(tmp_path, tr
     found = folder_vocabulary(tmp_path)
     assert found == identity_of(str(tmp_path), tokenizer)
     assert found.size == tokenizer.vocab_size
+    assert folder_vocabulary(tmp_path.parent) is None
 
 
 def test_tokenizers_of_one_size_and_other_tokens_differ(trained):
     other = FastTokenizer.train(["zebra zebra quartz quartz quiz"], 270)
     assert other.vocab_size == trained.vocab_size
     assert identity_of("a", other).sha256 != identity_of("a", trained).sha256
-
-
-def test_the_name_is_no_part_of_it(trained):
-    assert identity_of("a", trained).sha256 == identity_of("b", trained).sha256
-
-
-def test_a_folder_without_a_tokenizer_has_no_vocabulary(tmp_path):
-    assert folder_vocabulary(tmp_path) is None
 
 
 def test_a_damaged_file_is_one_line(tmp_path):

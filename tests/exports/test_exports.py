@@ -12,7 +12,8 @@ from mixopt.exports import EXPORT_TOOLS, export_mixture
 from mixopt.system import name_fault
 
 COUNTED = ["axolotl", "swift", "open-instruct", "verl"]
-ONE_PATH = [name for name, tool in EXPORT_TOOLS.items() if tool.single_path]
+# One tool of each unit and form; check_exporter asks all of them.
+SHAPES = ["megatron", "olmo-core", "megatron-bridge-sft", "axolotl", "swift", "datasets"]
 
 # web 60%, code 30%, books 10% of 1,000 tokens; books has 25 tokens, so that it is seen four times.
 MIXTURE = Mixture({"web": 0.6, "code": 0.3, "books": 0.1})
@@ -63,9 +64,9 @@ def error_of(mixture, samples, tokens):
     return 1e-12 + sum(samples[name] for name, share in mixture.items() if share) / tokens
 
 
-@pytest.mark.parametrize("tool", EXPORT_TOOLS)
+@pytest.mark.parametrize("tool", SHAPES)
 @given(case=cases())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_mixture_comes_back_or_what_cannot_be_carried_is_named(tool, case):
     mixture, known = case
     tokens = 10**9
@@ -98,7 +99,7 @@ def test_paths_with_odd_characters_are_carried_and_read_back_as_their_domains(to
     assert found.total_variation(MIXTURE) <= slack
 
 
-@pytest.mark.parametrize("tool", ONE_PATH)
+@pytest.mark.parametrize("tool", ["megatron", "swift", "llamafactory"])
 def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
     paths = {"web": ["/d/w0.jsonl.gz", "/d/w1"], "code": "/d/c.jsonl", "books": "/d/b.parquet"}
     text = export_mixture(MIXTURE, tool, paths=paths, **ALL)
@@ -120,24 +121,15 @@ def test_a_number_of_rows_is_divided_into_whole_ones():
 # Units, counted by hand.
 
 
-def test_llamafactory_has_probabilities_of_rows():
+def test_rows_epochs_and_chances_are_those_counted_by_hand():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
-    found = content("llamafactory")["interleave_probs"].split(",")
-    assert [float(x) for x in found] == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
-
-
-def test_trl_and_energon_have_shares_of_rows():
-    shares = [0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095]
-    found = [one["fraction"] for one in content("trl")["datasets"]]
-    assert found == pytest.approx(shares)
-    blend = content("energon")["splits"]["train"]["blend"]
-    assert [one["weight"] for one in blend] == pytest.approx(shares)
-
-
-def test_open_instruct_has_rows_without_a_point_which_it_would_read_as_a_part():
-    assert content("open-instruct")["dataset_mixer_list"] == [
-        *("web", "60", "code", "15", "books", "20")
-    ]
+    chances = [one["fraction"] for one in content("trl")["datasets"]]
+    assert chances == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
+    # 600 tokens / 10, 300 / 20, 100 / 5; with a point it would be read as a part
+    assert content("open-instruct")["dataset_mixer_list"][1::2] == ["60", "15", "20"]
+    # 600 / 1200, 300 / 400, 100 / 25
+    epochs = content("megatron-bridge-sft")["dataset"]["source_weights"]
+    assert epochs == pytest.approx([0.5, 0.75, 4.0])
 
 
 def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monkeypatch):
@@ -176,21 +168,9 @@ def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monk
     assert names["MixtureDataset"]([str(tmp_path / "held_out.parquet")]).dataframe == "whole"
 
 
-def test_swift_has_numbers_of_rows():
-    # 600 tokens / 10, 300 / 20, 100 / 5
-    assert content("swift") == {"dataset": ["web#60", "code#15", "books#20"]}
-
-
 def test_swift_takes_at_least_one_row_of_a_domain_with_a_share():
     mixture = Mixture({"web": 0.9999, "code": 0.0001})
     assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
-
-
-def test_megatron_bridge_sft_has_epochs():
-    # 600 / 1200, 300 / 400, 100 / 25
-    assert content("megatron-bridge-sft")["dataset"]["source_weights"] == pytest.approx(
-        [0.5, 0.75, 4.0]
-    )
 
 
 def test_axolotl_lists_a_domain_once_a_pass_and_slices_the_rest():
@@ -222,19 +202,12 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        ({"tokens": -1}, "tokens: -1 is not a number above 0"),
         ({"tokens": float("nan")}, "tokens: nan is not a number above 0"),
         ({"inventory": {"web": 0}}, "inventory: web: 0 is not a number above 0"),
-        ({"sample_tokens": {"web": "many"}}, "sample_tokens: web: 'many' is not a number above 0"),
         ({"sample_tokens": True}, "sample_tokens: True is not a number above 0"),
         ({"paths": {"wbe": "x"}}, "paths: unknown domain 'wbe'; did you mean 'web'?"),
-        ({"paths": {"web": []}}, "paths: web: [] is neither a path nor a list of paths"),
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
         ({"paths": {"web": ["x", "x"]}}, "paths: web: a path is given twice; each counts once"),
-        (
-            {"paths": {"web": "same", "code": "same"}},
-            "megatron: domains 'web' and 'code' have one path, 'same'",
-        ),
         (
             {"paths": {"web": ["a", "code"]}},
             "megatron: domains 'web' and 'code' have one path, 'code'",
@@ -260,12 +233,9 @@ def test_two_entries_of_one_name_are_refused():
         ("llamafactory", "a,b", "names stand between commas"),
         ("llamafactory", " a", "lose the spaces"),
         ("megatron", "a ", "strips the spaces around 'a '"),
-        ("nemo", " a", "strips the spaces around ' a'"),
         ("swift", "dm: maths", "as a hub or a subset"),
         ("swift", "-a", "for an option"),
         ("megatron-bridge", "${HOME}", "as a variable"),
-        ("nemo", "${HOME}", "as a variable"),
-        ("llamafactory", "${HOME}", "as a variable"),
     ],
 )
 def test_a_name_that_a_format_cannot_carry_is_refused(tool, name, said):
@@ -279,31 +249,17 @@ def test_swift_reads_a_hub_and_a_subset_where_a_path_has_them():
     paths = {"web": "hf::org/web:en/de", "code": "org/code:py", "books": "b"}
     found = content("swift", paths=paths, **ALL)["dataset"]
     assert found == ["hf::org/web:en/de#60", "org/code:py#15", "b#20"]
-
-
-def test_swift_would_lose_what_is_before_two_colons_in_a_path():
     with pytest.raises(ConfigError, match="'/d/a::b' of domain 'web' as a hub or a subset"):
         content("swift", paths={"web": "/d/a::b"}, **ALL)
 
 
 def test_a_domain_that_would_be_listed_a_million_times_is_refused():
+    known = {**ALL, "tokens": 10**9, "inventory": KNOWN["inventory"] | {"web": 100}}
     with pytest.raises(ConfigError, match="'web' would be listed 6000000 times, once a pass"):
-        export_mixture(
-            MIXTURE,
-            "axolotl",
-            **{**ALL, "tokens": 10**9, "inventory": dict.fromkeys("web", 1)}
-            | {"inventory": {"web": 100, "code": 400, "books": 25}, "tokens": 10**9},
-        )
+        export_mixture(MIXTURE, "axolotl", **known)
 
 
-@pytest.mark.parametrize("tool", ["datasets", "transformers"])
-def test_several_paths_that_say_not_what_they_are_are_refused(tool):
-    with pytest.raises(
-        ConfigError, match="domain 'web': 'a' does not show its format; give one folder"
-    ):
-        export_mixture(MIXTURE, tool, sample_tokens=1, paths={"web": ["a", "b"]})
-
-
-def test_an_unknown_tool_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match="unknown tool 'megatron-lm'; did you mean 'megatron'"):
-        export_mixture(MIXTURE, "megatron-lm")
+def test_several_paths_that_say_not_what_they_are_are_refused():
+    message = "domain 'web': 'a' does not show its format; give one folder"
+    with pytest.raises(ConfigError, match=message):
+        export_mixture(MIXTURE, "datasets", sample_tokens=1, paths={"web": ["a", "b"]})
