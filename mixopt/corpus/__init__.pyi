@@ -52,16 +52,14 @@ from .tokenizer import (
     BYTES as BYTES,
     FastTokenizer as FastTokenizer,
     Tokenizer as Tokenizer,
-    check_tokenizer_name as check_tokenizer_name,
-    known_tokenizer as known_tokenizer,
-    open_tokenizer as open_tokenizer,
-    plain_name as plain_name,
-    saved_tokenizer as saved_tokenizer,
-)
-from .vocabulary import (
     VocabularyIdentity as VocabularyIdentity,
+    check_tokenizer_name as check_tokenizer_name,
     export_tokenizer as export_tokenizer,
     folder_vocabulary as folder_vocabulary,
     identity_of as identity_of,
+    known_tokenizer as known_tokenizer,
     known_vocabulary as known_vocabulary,
+    open_tokenizer as open_tokenizer,
+    plain_name as plain_name,
+    saved_tokenizer as saved_tokenizer,
 )

@@ -24,8 +24,7 @@ from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content
 from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
-from mixopt.corpus.tokenizer import BYTES, Tokenizer, token_dtype
-from mixopt.corpus.vocabulary import TokenText
+from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
 from mixopt.errors import CorpusError
 from mixopt.system import Say, count_text
 

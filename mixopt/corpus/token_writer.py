@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -46,6 +45,7 @@ class TokenWriter:
         self.tokenizer = tokenizer
         self.shard_tokens = shard_tokens
         self.tokens = self.documents = self.bytes = 0
+        self.is_elsewhere = False
         self._folder = temporary_path(self.path)
         self._shards: list[Shard] = []
         self._stream: BinaryIO | None = None
@@ -77,20 +77,24 @@ class TokenWriter:
         self._shards.append(shard._replace(file=name))
         self.tokens += shard.tokens
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Put the folder in its place, or remove it if the block failed."""
         try:
             with writing(self.path):
                 self._end_shard()
                 if kind is None:
-                    self._publish()
+                    write_sealed(self._folder / INDEX, self._index())
+                    if self.path.exists():
+                        shutil.rmtree(self.path)
+                    self._folder.rename(self.path)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _index(self) -> dict[str, Any]:
+        about = {"format": FORMAT, "dtype": self.dtype.name, "tokenizer": self.tokenizer}
+        counts = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
+        elsewhere = {"elsewhere": True} if self.is_elsewhere else {}
+        return about | counts | elsewhere | {"shards": [one._asdict() for one in self._shards]}
 
     @property
     def _next_name(self) -> str:
@@ -131,23 +135,8 @@ class TokenWriter:
         self._shards.append(Shard(self._next_name, self._in_shard, self._hash.hexdigest()))
         self._stream, self._in_shard = None, 0
 
-    def _publish(self) -> None:
-        counts = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
-        _write_index(self._folder, self.dtype, self.tokenizer, self._shards, counts)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self._folder.rename(self.path)
-
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
     """Write the index of absent text whose number of tokens is known."""
-    counts = {"tokens": tokens, "documents": 0, "bytes": 0, "elsewhere": True}
-    _write_index(path, DTYPES["uint16"], tokenizer, [], counts)
-
-
-def _write_index(
-    folder: Path, dtype: np.dtype[Any], tokenizer: str, shards: list[Shard], counts: dict[str, Any]
-) -> None:
-    about = {"format": FORMAT, "dtype": dtype.name, "tokenizer": tokenizer}
-    entries = [shard._asdict() for shard in shards]
-    write_sealed(folder / INDEX, {**about, **counts, "shards": entries})
+    with TokenWriter(path, dtype="uint16", tokenizer=tokenizer) as writer:
+        writer.tokens, writer.is_elsewhere = tokens, True

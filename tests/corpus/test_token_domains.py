@@ -10,8 +10,7 @@ from token_writers import write_megatron, write_nanogpt
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, count_domains, prepare_corpus, tokens_per_byte
-from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, open_tokenizer
-from mixopt.corpus.vocabulary import TokenText
+from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, TokenText, open_tokenizer
 from mixopt.errors import CorpusError
 
 END = 256

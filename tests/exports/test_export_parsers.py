@@ -29,7 +29,6 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from datasets import load_dataset
@@ -200,33 +199,6 @@ def test_a_trainer_s_own_parser_reads_the_mixture(tool, tmp_path):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_olmo_core_selects_the_tokens_of_each_share(tmp_path):
-    sizes = {"web": 40_960, "code": 20_480, "books": 4_096}
-    for name, size in sizes.items():
-        np.zeros(size, dtype=np.uint16).tofile(tmp_path / f"{name}.npy")
-    paths = {name: str(tmp_path / f"{name}.npy") for name in sizes}
-    mixture = Mixture({"web": 0.5, "code": 0.25, "books": 0.25})
-    text = export_mixture(mixture, "olmo-core", inventory=sizes, tokens=40_960, paths=paths)
-    (tmp_path / "mixture.yaml").write_text(text)
-    code = """
-        import numpy as np
-        from olmo_core.data.source_mixture import SourceMixtureDatasetConfig, SourceMixtureList
-
-        config = SourceMixtureDatasetConfig(
-            source_list=SourceMixtureList.from_yaml(path), requested_tokens=40_960,
-            global_batch_size=1024, render_tables=False, quiet=True,
-        )
-        built = config.build(npdtype=np.uint16, sequence_length=128)
-        paths = [source.name for source in built.sources]
-        weights = [sum(part.tokens for part in source.path_tokens) for source in built.sources]
-    """
-    printed = asked("olmo-core", BEFORE + dedented(code) + AFTER, tmp_path / "mixture.yaml")
-    names, tokens = json.loads(printed)
-    # books has a tenth of what is asked of it: it is repeated 2.5 times. A sequence has 128 tokens.
-    for name, found in zip(names, tokens, strict=True):
-        assert abs(found - 40_960 * mixture[name]) <= 3 * 128
-
-
 def test_axolotl_s_slices_are_read_by_datasets_as_so_many_rows(tmp_path):
     paths = domains(tmp_path, {"web": 30, "code": 12}, length=10)
     mixture = Mixture({"web": 0.25, "code": 0.75})
@@ -294,30 +266,3 @@ def test_transformers_draws_packed_sequences_in_their_shares(tmp_path):
         drawn[max(row["input_ids"])] += 1
     shares = {name: drawn[number] / 2000 for name, number in NUMBERS.items()}
     assert shares == pytest.approx(dict(mixture), abs=0.04)
-
-
-def test_torchtitan_draws_packed_sequences_in_their_shares(tmp_path):
-    lengths = {"web": 30, "code": 5, "books": 90}
-    paths = domains(tmp_path, dict.fromkeys(lengths, 500), lengths)
-    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
-    path = tmp_path / "mixture.py"
-    path.write_text(export_mixture(mixture, "torchtitan", paths=paths))
-    code = """
-        import itertools, runpy
-
-        class Words:
-            numbers = {"web": 1, "code": 2, "books": 3}
-            bos_id = eos_id = 0
-            def encode(self, text, **_):
-                return [self.numbers[word] for word in text.split()]
-
-        config = runpy.run_path(path)["dataloader"]
-        loader = config.build(
-            dp_world_size=1, dp_rank=0, tokenizer=Words(), seq_len=64, local_batch_size=1
-        )
-        drawn = [int(row["input"].max()) for row, _ in itertools.islice(loader, 1500)]
-        paths = list(Words.numbers)
-        weights = [drawn.count(number) / 1500 for number in Words.numbers.values()]
-    """
-    names, shares = json.loads(asked("torchtitan", BEFORE + dedented(code) + AFTER, path))
-    assert dict(zip(names, shares, strict=True)) == pytest.approx(dict(mixture), abs=0.05)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+import types
+
 import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
@@ -134,9 +138,6 @@ def test_rows_epochs_and_chances_are_those_counted_by_hand():
 
 def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monkeypatch):
     """The class runs on a stand-in of RLHFDataset that has what verl's has."""
-    import sys
-    import types
-
     import datasets
 
     class RLHFDataset:
@@ -185,6 +186,36 @@ def test_olmo_core_may_repeat_a_source_as_often_as_it_is_seen():
     assert found["web"]["max_repetition_ratio"] == 1.0
     assert found["books"]["max_repetition_ratio"] == 4.04
     assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
+
+
+class Loader:
+    """A loader, source or processor of torchtitan: its Config keeps what it is given."""
+
+    Config = types.SimpleNamespace
+
+
+def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monkeypatch):
+    """The main branch, which no release has, is stood in for by the names that are imported."""
+    keeping = ("ConcatThenSplitPackingConfig", "DatasetMixConfig", "SingleDatasetConfig")
+    made = dict.fromkeys((*keeping, "WeightedDataset"), types.SimpleNamespace)
+    made |= {"GrainDataLoader": Loader, "HuggingFaceStreamingSource": Loader}
+    modules = {"torchtitan.components.data": made}
+    modules["torchtitan.hf_datasets.text_datasets"] = {"TextProcessor": Loader}
+    for name in ("torchtitan", "torchtitan.components", "torchtitan.hf_datasets", *modules):
+        module = types.ModuleType(name)
+        vars(module).update(modules.get(name, {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    paths = {"web": "/data/web.jsonl", "code": "org/code"}
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(Mixture({"web": 0.75, "code": 0.25}), "torchtitan", paths=paths))
+    web, code = runpy.run_path(str(path))["dataloader"].dataset.datasets
+    assert (web.weight, code.weight) == (0.75, 0.25)
+    source = web.dataset.dataset.source
+    assert (source.path, source.load_dataset_kwargs) == ("json", {"data_files": "/data/web.jsonl"})
+    other = code.dataset.dataset.source
+    assert (other.path, other.load_dataset_kwargs) == ("org/code", {})
+    (is_there,) = web.dataset.dataset.post_filters
+    assert (is_there(None), is_there({})) == (False, True)
 
 
 # What is unknown, and what cannot be.
