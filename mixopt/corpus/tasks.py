@@ -28,7 +28,7 @@ from pydantic import Field, StrictStr
 from mixopt.config import BITS_PER_BYTE, TasksConfig, task_column
 from mixopt.corpus.index_files import PREPARE_AGAIN, TASK_FOLDER
 from mixopt.corpus.text_files import Row, RowFile, Values
-from mixopt.corpus.tokenizer import Spans, Tokenizer
+from mixopt.corpus.tokenizer import Tokenizer, token_dtype
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
     Array,
@@ -169,7 +169,7 @@ def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> Encod
     encoded = tokenizer.spans([item.context + item.continuation for item in items])
     tokens, starts, scored, sizes = [], [0], [], []
     for item, spans in zip(items, encoded, strict=True):
-        first = scored_from(spans, item.context)
+        first = int(np.searchsorted(spans.end_T, len(item.context.encode()), side="right"))
         if first == len(spans.end_T):
             raise ConfigError(
                 f"task {name!r}: item {item.id!r}: the tokenizer has no token for the continuation"
@@ -180,20 +180,14 @@ def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> Encod
         starts.append(starts[-1] + 1 + len(spans.tokens_T))
         scored.append(1 + first)
         sizes.append(int(spans.end_T[-1]) - before)
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     return EncodedTask(
         name=name,
-        tokens_T=np.concatenate(tokens).astype(dtype),
+        tokens_T=np.concatenate(tokens).astype(token_dtype(tokenizer.vocab_size)),
         start_R=np.array(starts),
         scored_R=np.array(scored),
         bytes_R=np.array(sizes),
         weight_R=np.array([item.weight for item in items], np.float64),
     )
-
-
-def scored_from(spans: Spans, context: str) -> int:
-    """Return which token of a context with its continuation is the first that is scored."""
-    return int(np.searchsorted(spans.end_T, len(context.encode()), side="right"))
 
 
 def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
@@ -209,8 +203,7 @@ def write_tasks(
 ) -> list[str]:
     """Encode the items of all tasks into the folder of a corpus; return the tasks' names."""
     names = [] if tasks is None else list(tasks.sets)
-    for name in names:
-        assert tasks is not None, "it has names"
+    for name in names if tasks is not None else ():
         task = encode_task(name, scored_items(tasks, name), tokenizer)
         write_task(task, corpus)
         counts = f"{task.rows:,} items, {task.scored_tokens:,} tokens to score"
