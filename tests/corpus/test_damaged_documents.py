@@ -50,14 +50,6 @@ def test_a_file_that_the_system_cannot_read_is_never_skipped(tmp_path):
         read(path, policy="skip")
 
 
-def test_bad_documents_are_counted_where_they_stand(tmp_path):
-    texts = pa.array([b"good", b"\xff", b"better", b"\xfe"]).view(pa.string())
-    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
-    found, bad = read(tmp_path / "a.parquet", policy="skip")
-    assert (found, bad.count) == (["good", "better"], 2)
-    assert "a.parquet (row 2): invalid UTF-8 at byte 1" in bad.first
-
-
 def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
     path = arrow(tmp_path / "a.arrow", ["first", "second", "third"])
     places = np.array([0, 5, 11, 16], "<i4")

@@ -8,7 +8,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import yaml
-from places import DATA
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
@@ -17,8 +16,6 @@ from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import count_domains, inventory_of, sizes
 from mixopt.errors import CorpusError
 from mixopt.pipeline import steps
-
-REAL = DATA / "corpus"
 
 
 def texts_of(path: Path) -> list[str]:
@@ -131,18 +128,3 @@ def test_the_file_that_is_written_is_read_as_the_inventory(config_path, tmp_path
     assert stated == {one["domain"]: one["tokens"] for one in answer["counted"]}
     config = load_config(config_path, [f"corpus.inventory={tmp_path / 'sizes.yaml'}"])
     assert {n: s.tokens for n, s in config.corpus.domains.items()} == stated
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/corpus is not here")
-def test_real_text_is_counted_to_within_a_few_percent(monkeypatch):
-    monkeypatch.setattr(sizes, "SAMPLE_BYTES", 2_000_000)
-    folder = REAL / "code_python"
-    found = count(folder)
-    documents = whole = 0
-    from mixopt.config import SourceConfig
-    from mixopt.corpus import BadDocuments
-    from mixopt.corpus.sources import read_documents
-
-    for text in read_documents("it", SourceConfig(path=str(folder)), BadDocuments("skip")):
-        whole, documents = whole + len(text.encode()), documents + 1
-    assert found.tokens == pytest.approx(whole + documents, rel=0.05)

@@ -154,24 +154,6 @@ def test_parts_without_a_known_end_of_documents_are_taken_in_blocks(files, tmp_p
     assert made["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
 
 
-def replayed(files, folder, **stated):
-    """What was made of a base's tokens: its corpus, and the two files that say what it drew."""
-    sources = {n: s | {"document_end": 0} | stated for n, s in token_files(folder).items()}
-    content = {"corpus": {"domains": sources}, "objective": {"target": "web"}}
-    base = prepared(folder, content).path.parent
-    (base / "config.yaml").write_text(yaml.safe_dump({"training": {"steps": 1}}))
-    line = {"step": 1, "tokens": 64, "realised": {"web": 0.5, "code": 0.5}}
-    (base / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    (folder / "run").mkdir()
-    mixed = {"from": str(base), "tokens": 8_000}
-    return prepared(folder / "run", experiment(files, mixed)).provenance["mixed"]["replay"]
-
-
-def test_parts_of_a_run_end_documents_with_the_id_that_it_states(files, tmp_path):
-    made = replayed(files, tmp_path, max_tokens=23_950)
-    assert made["tokens"] == {"web": 4_000, "code": 4_000}
-
-
 def repeated(files, tmp_path, **stated):
     mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
     content = experiment(files, mixed)

@@ -198,3 +198,14 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
             path="no/such")  # fmt: skip
+
+
+def test_invalid_utf8_of_parquet_is_named_and_the_other_rows_are_read(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array([b"good", b"\xff", b"better"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
+    refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
+    bad = BadDocuments("skip")
+    assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)

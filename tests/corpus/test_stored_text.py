@@ -7,7 +7,7 @@ import yaml
 
 from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import Corpus, count_domains, prepare_corpus
-from mixopt.errors import ConfigError, CorpusError, RunError
+from mixopt.errors import CorpusError, RunError
 from mixopt.pipeline import check, run as run_experiment
 from mixopt.system import cache_folder
 
@@ -121,20 +121,6 @@ def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
     assert [str(one) for one in found.problems] == [
         "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
     ]
-
-
-def test_an_inventory_or_a_task_that_is_not_there_is_named(s3, files, tmp_path):
-    stored(s3, files)
-    content = experiment("s3://texts")
-    s3.put("sizes.yaml", b"web: nothing\n")
-    with pytest.raises(
-        ConfigError, match=r": s3://texts/sizes.yaml: web: 'nothing' is not a number"
-    ):
-        load_config(written(tmp_path / "x.yaml", content))
-    s3.put("sizes.yaml", files["sizes.yaml"])
-    s3.put("tasks/sums.jsonl", lines([{**ITEMS[0], "continuation": ""}]))
-    with pytest.raises(ConfigError, match=r"^s3://texts/tasks/sums.jsonl:1: "):
-        run_experiment(written(tmp_path / "x.yaml", content), tmp_path / "run", until="prepare")
 
 
 def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from token_writers import write_megatron, write_nanogpt
+from token_writers import write_megatron
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, count_domains, prepare_corpus, tokens_per_byte
@@ -92,20 +92,6 @@ def test_of_a_quarter_as_many_tokens_as_bytes_are_held_out_at_most(folder):
     assert corpus.targets[0].validation.tokens == 50
     assert corpus.domains[0].validation.tokens <= 50
     assert corpus.provenance["sources"]["web"]["read"]["equal_to_evaluation"] > 0
-
-
-def test_the_same_documents_are_held_out_of_every_format_that_knows_documents(folder):
-    tokens = [encode(text) for text in TEXTS]
-    write_megatron(folder / "web", tokens)
-    write_nanogpt(folder / "train.bin", tokens)
-    np.save(folder / "shard.npy", np.concatenate(tokens).astype(np.uint16))
-    raw = {"path": "train.bin", "format": "raw", "dtype": "uint16", "document_end": END}
-    npy = {"path": "shard.npy", "format": "npy", "document_end": END}
-    held = [
-        documents(prepared(folder, {"web": source}, name=f"c{k}").domains[0].validation)
-        for k, source in enumerate((MEGATRON, raw, npy))
-    ]
-    assert held[0] == held[1] == held[2]
 
 
 def test_bytes_of_held_out_tokens_are_those_of_their_text(folder):

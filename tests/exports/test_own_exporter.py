@@ -96,7 +96,6 @@ def unquoted(entries, facts):
             "each path is in the fragment",
         ),
         ({"title": ""}, "title is text"),
-        ({"suffix": ".py", "write": lambda entries, facts: "mix = ("}, "what is written is .py"),
         ({"write": counts}, "--tokens, which unit.needs does not name, may be unknown"),
         ({"suffix": ".py", "write": unquoted}, "a name is carried, or refused in one line"),
     ],
