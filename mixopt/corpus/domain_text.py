@@ -138,6 +138,11 @@ class Spool:
         """Read the documents in order."""
         return self._between(0, None)
 
+    @property
+    def pieces(self) -> range:
+        """Numbers of its pieces, at least one."""
+        return range(max(len(self.starts), 1))
+
     def piece(self, number: int, left_out: frozenset[bytes] = frozenset()) -> Iterator[Spooled]:
         """Read the documents of a piece, but those with these digests."""
         start, *stop = self.starts[number : number + 2] or [0]
@@ -376,37 +381,33 @@ def write_texts(
     texts: Sequence[DomainText], tokenizer: Tokenizer, path: Path, name: str, workers: int
 ) -> Iterator[tuple[DomainText, dict[str, int]]]:
     """Write the shards of all domains."""
-    splits = {
-        (text.name, split): [
-            _Piece(text.name, spool, n, left_out, path, name)
-            for n in range(max(len(spool.starts), 1))
-        ]
+    splits = [
+        (text, split, [_Piece(text.name, spool, n, left_out, path, name) for n in spool.pieces])
         for text in texts
         for split, spool, left_out in (
             ("train", text.train, text.held_out),
             ("validation", text.validation, frozenset[bytes]()),
         )
         if spool is not None
-    }
-    jobs = [job for pieces in splits.values() for job in pieces]
-    if workers == 1 or sum(pieces[0].spool.bytes for pieces in splits.values()) < PARALLEL_BYTES:
+    ]
+    jobs = [job for _, _, pieces in splits for job in pieces]
+    if workers == 1 or sum(pieces[0].spool.bytes for _, _, pieces in splits) < PARALLEL_BYTES:
         written: Iterator[int] = (job.write(tokenizer) for job in jobs)
     else:
         # The library's threads are of use where few pieces are left for many cores.
         threads = max(2, -(-usable_cores() // workers))
         written = in_processes(_Piece.write, jobs, workers, died=_died, threads=threads)
     with steady_progress("tokenising", len(jobs)) as update:
-        done = 0
-        for text in texts:
-            counts = {}
-            for split, what in (("train", "training"), ("validation", "held-out")):
-                pieces = splits.get((text.name, split), [])
-                if pieces:
-                    counts[what] = sum(next(written) for _ in pieces)
-                    done += len(pieces)
-                    update(done, text.name)
-                    _join(pieces, path / text.name / split, name)
-            yield text, counts
+        done, counts = 0, dict[str, int]()
+        for text, split, pieces in splits:
+            what = "training" if split == "train" else "held-out"
+            counts[what] = sum(next(written) for _ in pieces)
+            done += len(pieces)
+            update(done, text.name)
+            _join(pieces, path / text.name / split, name)
+            if split == "validation":
+                yield text, counts
+                counts = {}
 
 
 def _join(pieces: Sequence[_Piece], folder: Path, name: str) -> None:
