@@ -52,14 +52,13 @@ class DomainTokens:
         end = source.document_end
         self._source, self._config = source, config
         with _of_domain(name):
-            self._files, held_out = (
+            files = [
                 TokenFiles(_opened(patterns, source), config.tokenizer, size, end)
-                if patterns
-                else None
                 for patterns in (source.paths, source.validation_files)
-            )
-        self._is_named = held_out is not None
-        self._held_out_files = held_out or self._files
+                if patterns
+            ]
+        self._files, self._held_out_files = files[0], files[-1]
+        self._is_named = len(files) > 1
         self._text = None if tokenizer is None else TokenText(tokenizer, end)
         self._end = tokenizer.end_of_document if tokenizer and end is None else end
         self._dtype = self._files.dtype if size is None else token_dtype(size)

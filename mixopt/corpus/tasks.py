@@ -202,13 +202,14 @@ def write_tasks(
     tasks: TasksConfig | None, tokenizer: Tokenizer, corpus: Path, say: Say
 ) -> list[str]:
     """Encode the items of all tasks into the folder of a corpus; return the tasks' names."""
-    names = [] if tasks is None else list(tasks.sets)
-    for name in names if tasks is not None else ():
+    if tasks is None:
+        return []
+    for name in tasks.sets:
         task = encode_task(name, scored_items(tasks, name), tokenizer)
         write_task(task, corpus)
         counts = f"{task.rows:,} items, {task.scored_tokens:,} tokens to score"
         say(f"task {name}: {counts} of {len(task.tokens_T):,}")
-    return names
+    return list(tasks.sets)
 
 
 def task_file(name: str) -> str:

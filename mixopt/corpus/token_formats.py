@@ -297,7 +297,8 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
                 f"{index}: altered: its documents begin at sequence {found[0]} and end at sequence"
                 f" {found[-1]} of {sequences}"
             )
-        return starts()[found[1:]]
+        places: IntArray = starts()[found[1:]]
+        return places
 
     before = starts()
     places = _numbers(index, _PLACE, sequences, offset=_MEGATRON_START + 4 * sequences)

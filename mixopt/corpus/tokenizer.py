@@ -240,10 +240,9 @@ def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
 
 def _tokenizer_file(name: str, download: bool) -> Path:
     """Return the `tokenizer.json` that a name stands for."""
-    path: Path | None = Path(name).expanduser()
-    if path.is_dir():
-        path = path / FILE
-    elif not path.is_file():
+    local = Path(name).expanduser()
+    path: Path | None = local / FILE if local.is_dir() else local
+    if not local.exists():
         if _is_path(name):
             raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
         path = _fetch(name, FILE, download)
