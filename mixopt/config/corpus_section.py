@@ -162,11 +162,8 @@ def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str 
 class MixedConfig(Section):
     """Several domains in fixed shares of the tokens, prepared as one domain: replay."""
 
-    start: str | None = Field(
-        None, alias="from", description="a run of mixopt pretrain, whose text and mixture it has"
-    )
     domains: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="the parts, as domains are given"
+        min_length=1, description="the parts, as domains are given"
     )
     mixture: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
         "natural", description="share of the tokens by part; a file such as recommendation.yaml"
@@ -183,28 +180,8 @@ class MixedConfig(Section):
             return None
         return {name: self.mixture[name] for name in self.domains}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, values: Any, info: ValidationInfo) -> Any:
-        """Take what a run says of its text, so that the resolved configuration needs no run."""
-        run = values.get("from") if isinstance(values, dict) else None
-        is_read = isinstance(run, str) and (info.context or {}).get(FILES, True)
-        if not is_read or {"domains", "mixture"} & values.keys():
-            return values
-        from mixopt.config.replayed_run import replayed_run
-
-        rest = {name: value for name, value in values.items() if name != "from"}
-        try:
-            return rest | replayed_run(str(run))
-        except MixoptError as error:
-            raise ValueError(str(error)) from error
-
     @model_validator(mode="after")
     def _parts(self) -> MixedConfig:
-        if (self.start is None) == (not self.domains):
-            raise ValueError("give the parts under 'domains', or a run as 'from'")
-        if self.start is not None and self.mixture != "natural":
-            raise ValueError(f"mixture: is that of {self.start}; leave it out, or give domains")
         if isinstance(self.mixture, dict):
             fault = share_fault(self.mixture, self.domains)
             if fault is not None:

@@ -268,7 +268,7 @@ CHANGED = [
     ("{path: code.jsonl}", "{path: a, format: raw}", "does not state the type of a token"),
     ("{path: code.jsonl}", "{path: 's3://u:secret@b/a'}", "has a secret"),
     ("{path: code.jsonl}", "{path: 's3://'}", "names no bucket or host"),
-    ("{path: code.jsonl}", "{mixed: {domains: {}}}", "give the parts under 'domains', or a run"),
+    ("{path: code.jsonl}", "{mixed: {domains: {}}}", "code.mixed.domains: "),
     ("{path: code.jsonl}", "{mixed: {domains: {web: {path: a}}}}", "is already the name of"),
     (
         "{path: code.jsonl}",

@@ -43,13 +43,6 @@ def test_a_file_is_exported_in_the_tool_s_unit(folder):
     assert yaml.safe_load(ended.out)["dataset"]["source_weights"] == [0.5, 0.75, 4.0]
 
 
-def test_the_fragment_is_a_field_of_the_json(folder):
-    ended = mixopt("export", folder / "mixture.yaml", "--to", "levanter", "--json")
-    found = json.loads(ended.out)
-    assert found["tool"] == "levanter"
-    assert yaml.safe_load(found["fragment"])["data"]["train_weights"]["web"] == 0.6
-
-
 def test_the_list_has_every_tool_with_its_unit_and_needs():
     listed = mixopt("export", "--list").out
     for tool in EXPORT_TOOLS.values():
@@ -135,11 +128,3 @@ def test_a_file_that_cannot_be_is_named(folder, tmp_path, option, content, messa
     ended = mixopt("export", folder / "mixture.yaml", "--to", "nemo", option, path)
     assert ended.code == 2
     assert ended.error == f"mixopt: {path}: {message}\n"
-
-
-def test_a_length_is_read_as_people_write_it(folder):
-    given = ["export", folder / "mixture.yaml", "--to", "swift", "--tokens"]
-    sizes = ["--sample-tokens", "1000"]
-    written, plain = (mixopt(*given, tokens, *sizes) for tokens in ("25B", "25e9"))
-    assert (written.code, plain.code) == (0, 0), written.error
-    assert written.out.splitlines()[2:] == plain.out.splitlines()[2:]

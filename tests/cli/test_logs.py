@@ -55,12 +55,6 @@ def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
     assert "trials/logs/t0002-" in ended.error
 
 
-def test_what_a_log_holds_cannot_steer_the_terminal(run):
-    said = mixopt("status", run, "--logs", "t0003").out
-    assert "\x1b" not in said
-    assert "done" in said.splitlines()
-
-
 def test_the_last_lines_and_json(run):
     whole = mixopt("status", run, "--logs", "t0003").out.splitlines()
     assert mixopt("status", run, "--logs", "t0003", "--lines", 2).out.splitlines() == whole[-2:]
@@ -106,7 +100,6 @@ def test_a_trial_without_a_log_is_said_with_what_is_known(run):
     [
         (("--logs", "t9999"), "no trial 't9999'; known: natural, t0000"),
         (("--logs", "../steps"), "trial '../steps': a name has no '/'"),
-        (("--lines", 3), "--lines needs --logs"),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixopt.cli.mixture_commands import read_mixture, read_risk, read_size
+from mixopt.cli.mixture_commands import read_mixture, read_size
 from mixopt.cli.options import directory_of
 from mixopt.errors import MixoptError
 
@@ -21,14 +21,6 @@ def test_a_file_of_weights_that_do_not_add_up_is_named_without_options_that_it_h
     with pytest.raises(MixoptError) as error:
         read_mixture(str(path))
     assert str(error.value) == f"{path}: weights add up to 0.9, not 1: divide each by 0.9"
-
-
-def test_a_risk_is_deviations_or_a_quantile():
-    assert read_risk(None) is None
-    assert (read_risk("std=1.5").std, read_risk("quantile=0.9").quantile) == (1.5, 0.9)
-    for wrong in ("std", "std=x", "mean=1", "std=-1", "quantile=0.4"):
-        with pytest.raises(MixoptError, match=f"--risk {wrong}: expected std=K"):
-            read_risk(wrong)
 
 
 def test_a_size_is_parameters_and_tokens():

@@ -44,13 +44,6 @@ def test_nested_domains_have_their_paths_as_names(load):
     assert tuple(load(TREE).corpus.domains) == CELLS
 
 
-def test_paths_and_nesting_say_the_same(load):
-    flat = TREE.replace("    web:\n", "").replace("      science: {high: {path: a.jsonl}", "X")
-    flat = flat.replace("X, low: {path: b.jsonl}}", "    web/science/high: {path: a.jsonl}")
-    flat = flat.replace("      news:", "    web/science/low: {path: b.jsonl}\n    web/news:")
-    assert dump_config(load(flat)) == dump_config(load(TREE))
-
-
 def test_columns_make_a_domain_for_each_pair_of_values_that_is_there(load, tmp_path):
     rows(tmp_path / "a.jsonl", ("science", "high"), ("news", "low"), ("science", "high"))
     config = load(
@@ -76,10 +69,6 @@ def test_bounds_of_a_branch_hold_its_sum_and_a_glob_each_domain():
     found = limits(bounds={"web": [0.2, 0.5], "*/low": 0.1})
     assert found.groups == {"web/*": (CELLS[:3], 0.2, 0.5)}
     assert found.upper_D.tolist() == [1.0, 0.1, 1.0, 1.0]
-
-
-def test_dropping_a_branch_drops_all_below_it():
-    assert limits(drop=["web/science"]).upper_D.tolist() == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_epochs_and_groups_of_a_branch_are_of_all_below_it():

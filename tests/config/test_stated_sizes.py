@@ -18,12 +18,6 @@ def sizes(config):
     return {name: (s.tokens, s.bytes) for name, s in config.corpus.domains.items()}
 
 
-def test_tokens_are_read_as_people_write_them(config_path):
-    config = load_config(config_path, TOKENS)
-    assert sizes(config) == {"code": (3_000_000_000, None), "prose": (1_000_000_000, None)}
-    assert stated_tokens(config.corpus.domains) == {"code": 3 * 10**9, "prose": 10**9}
-
-
 def test_a_file_of_sizes_becomes_part_of_the_configuration(config_path, tmp_path):
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: {bytes: 2e10}\n")
     config = load_config(config_path, [f"corpus.inventory={file}"])
@@ -45,14 +39,6 @@ def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp
     file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
     config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])
     assert sizes(config) == {"code": (5 * 10**9, None), "prose": (10**9, None)}
-
-
-def test_the_file_of_an_untrusted_record_is_not_read(config_path, tmp_path):
-    file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
-    with pytest.raises(
-        ConfigError, match=r"corpus: inventory: .*: a recorded configuration has the sizes"
-    ):
-        load_config(config_path, [f"corpus.inventory={file}"], trust=False)
 
 
 @pytest.mark.parametrize(

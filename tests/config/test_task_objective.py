@@ -46,10 +46,6 @@ def aimed(load):
     return of
 
 
-def test_losses_are_domains_and_then_all_that_tasks_measure(load):
-    assert load("{target: web}").losses == ("web", "law", ARC, SCIQ, EVAL, LAMBADA)
-
-
 def test_a_task_is_its_bits_per_byte(aimed):
     assert aimed("{target: task/arc}").weights == {ARC: 1.0}
     assert aimed("{target: task/arc/bits_per_byte}").weights == {ARC: 1.0}
@@ -107,9 +103,3 @@ def test_the_family_of_a_task_changes_the_fit_alone(load):
     found = list(step_differences(FIT, before, after))
     assert found == [("tasks.sets.eval.family", "coding", "code")]
     assert not list(step_differences(PREPARE, before, after))
-
-
-def test_what_is_measured_of_a_task_changes_what_is_prepared(load):
-    before = dump_config(load("{target: web}"))
-    after = dump_config(load("{target: web}", TASKS.replace("lambada.jsonl", "other.jsonl")))
-    assert step_fingerprints(before)["prepare"] != step_fingerprints(after)["prepare"]

@@ -46,15 +46,3 @@ def test_each_task_gives_its_weight_to_the_domain_whose_bytes_its_answers_have(
     write_tasks(tmp_path, story_text, answers)
     found = story_text.trivial_mixture(text, (*TEXTS,), tmp_path)
     assert dict(found) == {"letters": 0.25, "digits": 0.25, "code": 0.5}
-
-
-def test_no_item_is_searched_by_and_tested_on(story_text, tmp_path):
-    write_tasks(tmp_path, story_text, dict.fromkeys(story_text.FAMILIES, " an answer"))
-    searched, tested = story_text.split_tasks(tmp_path, tmp_path / "halves")
-    ids = [
-        {json.loads(line)["id"] for line in (half / "sciq_rc_0shot.jsonl").read_text().splitlines()}
-        for half in (searched, tested)
-    ]
-    assert ids[0] == {"0", "4", "8"}
-    assert ids[0] | ids[1] == {str(n) for n in range(9)}
-    assert not ids[0] & ids[1]

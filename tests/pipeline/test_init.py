@@ -127,23 +127,6 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
     assert check(config).problems == []
 
 
-def test_files_that_are_named_after_a_split_are_of_the_folder_that_they_are_in(
-    tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    names = [f"{name}/{split}.jsonl" for name in "ab" for split in ("train", "valid")]
-    for name in names:
-        jsonl(tmp_path / name, [{"text": t} for t in texts(name)])
-    found = start_experiment(["a/train.jsonl", "b/train.jsonl"], tmp_path / "one.yaml")
-    assert [(one.name, one.found.paths) for one in found.sources] == [
-        ("a", ("a/train.jsonl",)), ("b", ("b/train.jsonl",)),
-    ]  # fmt: skip
-    found = start_experiment(names, tmp_path / "two.yaml")
-    assert [(one.name, one.found.validation) for one in found.sources] == [
-        ("a", ("a/valid.jsonl",)), ("b", ("b/valid.jsonl",)),
-    ]  # fmt: skip
-
-
 def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for split in ("train", "dev"):
@@ -160,7 +143,6 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
 
 
 ODD = {
-    "empty/nothing": (None, "empty: no files"),
     "binary/a.txt": (b"a\0b", "binary/a.txt: is binary, not text"),
     "numbers/a.csv": (b"id,n\n1,2\n", "numbers/a.csv: no column of text (columns: id, n)"),
     "broken/a.parquet": (b"PAR1 and no more", "broken/a.parquet: cannot be read: "),

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-from places import SUPPORT
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
@@ -42,13 +41,6 @@ def test_trials_and_tokens_are_those_of_the_run(config_path):
     assert (first.least, first.tokens) == (8 + 2 + 2, 20_000)
     # A proposal and four baselines, three seeds each; or two proposals and six seeds.
     assert (validation.least, validation.most, validation.tokens) == (15, 36, 40_000)
-
-
-def test_operations_are_six_for_each_parameter_and_token(config_path):
-    found = checked(config_path, "proxy={name: decoder, tokens: 20000, options: {size: tiny}}")
-    least, most = found.costs.flops
-    assert least == 6.0 * found.costs.parameters * found.costs.tokens[0]
-    assert most == 6.0 * found.costs.parameters * found.costs.tokens[1]
 
 
 @pytest.mark.parametrize(
@@ -144,18 +136,6 @@ def test_a_decoder_is_checked_without_torch(config_path):
     assert ended.stdout == "[] True False\n"
 
 
-def test_all_problems_are_listed_at_once(config_path):
-    found = problems(
-        config_path,
-        "corpus.domains.code.path=absent.jsonl",
-        "constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}",
-    )
-    assert [line.split(":")[0].split(",")[0] for line in found] == [
-        "domain 'code'",
-        "no mixture satisfies all of these limits",
-    ]
-
-
 def test_limits_that_need_sizes_wait_until_these_are_known(config_path):
     asked = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
     found = checked(config_path, *asked)
@@ -205,13 +185,6 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
     assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
 
 
-def test_who_listens_hears_all_and_nothing_is_printed(config_path, tmp_path, capfd):
-    said: list[str] = []
-    steps.run(config_path, tmp_path / "run", until="sweep", say=said.append)
-    assert [line.split(":")[0] for line in said][-1] == "sweep"
-    assert capfd.readouterr() == ("", "")
-
-
 def command(*arguments: object):
     return CliRunner().invoke(app, ["check", *map(str, arguments)])
 
@@ -239,13 +212,6 @@ def test_the_command_answers_in_json(config_path):
     }  # fmt: skip
 
 
-def test_a_cluster_s_devices_are_not_looked_for_here(config_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    monkeypatch.syspath_prepend(str(SUPPORT))
-    found = checked(config_path, "sweep={executor: 'one_by_one:OneByOne', workers: 3}")
-    assert found.devices == ["executor one_by_one:OneByOne"] * 3
-
-
 def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path):
     rows = [{"id": n, "context": "c" * 100, "continuation": " a" * 10} for n in range(300)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -256,12 +222,6 @@ def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path)
     said = "scores:        1 task, 200 items, about 24k tokens 4 times a trial: 160.0% of its"
     assert any(line.startswith(said) for line in found.lines(tmp_path))
     assert checked(config_path).scoring is None
-
-
-def test_a_file_of_items_that_is_wrong_is_a_problem(config_path, tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"id": 1, "context": "a", "continuation": ""}\n')
-    (problem,) = problems(config_path, f"tasks={{sets: {{t: {tmp_path}/t.jsonl}}}}")
-    assert "t.jsonl:1: continuation: is empty" in problem
 
 
 def test_a_baseline_beyond_the_limits_is_a_warning(config_path):

@@ -14,7 +14,7 @@ from places import SUPPORT
 
 import mixopt
 from mixopt import propose
-from mixopt.errors import ConfigError, InfeasibleError, RunError
+from mixopt.errors import ConfigError, RunError
 from mixopt.proposals.request import Avoided
 from mixopt.run_directory import TrialExperts, collapsed_trials
 
@@ -133,14 +133,6 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     assert code <= (above + below) / 2 + 1e-6
     assert any("constraints.guardrails.experts" in one for one in proposal.binding)
     assert not any("collapsed: mixopt" in one for one in proposal.warnings)
-
-
-def test_a_guardrail_that_cannot_be_kept_is_one_line(done, tmp_path):
-
-    limits = tmp_path / "limits.yaml"
-    limits.write_text("{guardrails: {experts: true}, bounds: {code: [0.95, 1.0]}}")
-    with pytest.raises(InfeasibleError, match="every allowed mixture that was found is closest"):
-        propose(done.path, constraints=limits)
 
 
 def test_the_guardrail_needs_experts_that_did_not_all_collapse(done):

@@ -76,21 +76,6 @@ def test_rows_are_joined_by_name_so_that_the_law_is_found(fit, unseen):
     assert all(0.7 <= row["coverage90"] <= 1 for row in found["targets"].values())
 
 
-@pytest.mark.parametrize(
-    ("given", "kind", "weights"),
-    [
-        (None, "mean", dict.fromkeys(DOMAINS, 1 / 3)),
-        (["web", "code", "web"], "mean", {"web": 0.5, "code": 0.5}),
-        ({"web": 3, "code": 1}, "mean", {"web": 0.75, "code": 0.25}),
-        (Objective(DOMAINS, "worst", {"web": 1, "books": 1}, "nats_per_token"), "worst", None),
-    ],
-)
-def test_an_objective_is_a_loss_several_or_an_objective(trials, given, kind, weights):
-    found = trials.fit(regressors="linear", objective=given).objective
-    assert (found.kind, found.unit) == (kind, "nats_per_token")
-    assert found.weights == (weights or {"web": 1, "books": 1})
-
-
 def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(trials):
     flat = pl.lit(2.0).alias("loss/books")
     constant = Trials(trials.table.with_columns(flat), trials.domains, trials.targets)
@@ -102,47 +87,7 @@ def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(tria
         constant.fit(objective=Objective(DOMAINS, "target", {"books": 1}, "nats_per_token"))
 
 
-@pytest.mark.parametrize(
-    ("asked", "error", "message"),
-    [
-        ({"objective": []}, ConfigError, "objective: names no loss"),
-        (
-            {"objective": {"web": -1.0, "code": 1.0}},
-            ConfigError,
-            "objective: mean.web: should be greater than 0, got -1.0",
-        ),
-        (
-            {"objective": Objective(DOMAINS, "target", {"web": 1}), "scale": "spread"},
-            ConfigError,
-            "an Objective has its own unit, direction and scale",
-        ),
-        ({"direction": "higher"}, ConfigError, "direction: expected lower or higher by name"),
-        ({"objective": "web", "scale": "spread"}, ConfigError, "'web' is alone"),
-        ({"unit": "bits_per_byte"}, TrialsError, "have no losses in bits_per_byte"),
-        ({"regressors": ["linear", 3]}, ConfigError, "regressors: expected a name, several names"),
-        ({"size": {"tokens": 0}}, ConfigError, "--at parameters: is missing"),
-        ({"inventory": INVENTORY}, TrialsError, "epochs need the tokens of each trial"),
-    ],
-)
-def test_what_cannot_be_fitted_is_one_line(trials, asked, error, message):
-    with pytest.raises(error, match=message) as raised:
-        trials.fit(**{"regressors": "linear", **asked})
-    assert "\n" not in str(raised.value)
-
-
 # --- Evaluate -----------------------------------------------------------------------------------
-
-
-def test_runs_that_cannot_be_compared_are_one_line(fit, unseen_tables, tmp_path):
-    renamed = tmp_path / "mixtures.csv"
-    renamed.write_text(unseen_tables[0].read_text().replace("books", "maths"))
-    with pytest.raises(TrialsError, match="domain 'books' is not in both"):
-        fit.evaluate(Trials.from_csv(renamed, unseen_tables[1]))
-    bits = Trials.from_csv(*unseen_tables, unit="bits_per_byte")
-    with pytest.raises(TrialsError, match="the fit is in nats_per_token, but these losses are not"):
-        fit.evaluate(bits)
-    with pytest.raises(TrialsError, match="evaluate: expected Trials, .* got 'losses.csv'"):
-        fit.evaluate("losses.csv")
 
 
 # --- Propose ------------------------------------------------------------------------------------
@@ -183,21 +128,10 @@ def test_epochs_are_of_the_inventory_and_the_length(fit, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"constraints": {"bound": {}}}, ConfigError, "constraints: bound: unknown field; did you"),
-        (
-            {"constraints": {"max_epochs": 2}, "inventory": INVENTORY},
-            ConfigError,
-            "max_epochs.*target_tokens",
-        ),
         (
             {"constraints": {"max_epochs": 1}, "inventory": INVENTORY, "tokens": 1e12},
             InfeasibleError,
             "max_epochs",
-        ),
-        (
-            {"constraints": Constraints(("web", "maths"))},
-            ConfigError,
-            "constraints are on",
         ),
         (
             {"inventory": {**INVENTORY, "maths": 1}},
@@ -285,13 +219,6 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         tokens=5e9,
     )
     assert json.loads(ended.out) == json.loads(json.dumps(proposal.to_json()))
-
-
-def test_a_run_directory_is_not_written_over(tables, tmp_path):
-    (tmp_path / "config.yaml").write_text("name: run\n")
-    ended = mixopt("fit", *tables, "--out", tmp_path)
-    assert ended.code == 2
-    assert "is a run directory; use another --out" in ended.error
 
 
 # --- The page -----------------------------------------------------------------------------------

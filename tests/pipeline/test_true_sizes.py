@@ -5,7 +5,7 @@ import yaml
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.pipeline import propose, steps
+from mixopt.pipeline import steps
 from mixopt.run_directory import Run, load_run, repetition_of
 from mixopt.trials import Training
 
@@ -47,11 +47,6 @@ def test_caps_on_epochs_are_of_the_stated_sizes(prepared):
         _ = of(prepared, "constraints.max_epochs=1", LONG).constraints
 
 
-def test_the_radius_is_around_the_shares_of_the_stated_sizes(prepared):
-    run = of(prepared, *STATED, "constraints.radius={tv: 0.1}")
-    assert dict(run.constraints.convex[0].reference) == pytest.approx(dict(run.natural))
-
-
 def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared):
     held = prepared.corpus.inventory["code"]
     run = of(prepared, "corpus.domains.code.tokens=5000", "corpus.domains.prose.tokens=1e9")
@@ -61,19 +56,6 @@ def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared):
     run = of(prepared, "corpus.domains.code.bytes=5000", "corpus.domains.prose.tokens=1e9")
     with pytest.raises(ConfigError, match=r"corpus.domains.code.bytes: 5000 is less than the"):
         _ = run.inventory
-
-
-def test_an_estimate_that_is_a_little_low_gives_what_was_prepared(prepared):
-    held = prepared.corpus.inventory["code"]
-    stated = f"corpus.domains.code.tokens={round(0.97 * held)}"
-    run = of(prepared, stated, "corpus.domains.prose.tokens=1e9")
-    assert run.inventory["code"] == held
-
-
-def test_trials_without_simulated_epochs_repeat_the_sample(prepared):
-    known = repetition_of(of(prepared, *STATED, LONG))
-    assert known.inventory == tuple(map(float, prepared.corpus.inventory.values()))
-    assert known.tokens == 20_000
 
 
 def test_trials_with_simulated_epochs_repeat_pools_of_the_whole_domains(prepared):
@@ -151,12 +133,6 @@ def test_a_run_keeps_to_epochs_of_the_stated_sizes(finished):
         {name: w * 1e7 / finished.inventory[name] for name, w in proposal.mixture.items()}, abs=1e-4
     )
     assert max(proposal.epochs.values()) <= 2 + 1e-6
-
-
-def test_sizes_in_bytes_are_asked_for_in_the_corpus_s_tokens(finished, tmp_path):
-    (tmp_path / "sizes.yaml").write_text("code: {bytes: 5e6}\nprose: 1e6\nhelp: 1e6\n")
-    found = propose(finished.path, inventory=tmp_path / "sizes.yaml")
-    assert 0.7 < found.natural["code"] < 0.75
 
 
 def test_a_run_that_was_moved_needs_no_file(config_path, tmp_path):

@@ -45,11 +45,8 @@ def test_a_whole_run_is_whole(finished):
     ("name", "step"),
     [
         ("corpus/code/train/00000.bin", "prepare"),
-        ("design.parquet", "design"),
         ("trials.parquet", "sweep"),
-        ("trials/t0003.json", "sweep"),
         ("fit/regressor/arrays.npz", "fit"),
-        ("validation.parquet", "validate"),
         ("report.html", "report"),
     ],
 )
@@ -67,14 +64,6 @@ def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
     faults = {part.name: part.faults for part in verify_run(load_run(copied))}
     assert faults["fit"] == {"fit/held_out.parquet": "is missing"}
     assert faults["sweep"] == {"trials/t9999.json": "was not written by this step"}
-
-
-def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
-    flip(copied / "trials.parquet")
-    with pytest.raises(
-        RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until sweep"
-    ):
-        _ = load_run(copied).trials
 
 
 def test_what_has_changed_is_made_again_from_the_trials_that_are_whole(copied, finished):
@@ -102,12 +91,8 @@ def test_a_trial_that_is_gone_is_trained_again_and_no_other(copied, finished):
     assert pl.read_parquet(copied / "trials.parquet").drop("seconds").equals(same)
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", '{"format": "mixopt-steps/1", "sha256": "0"}'],
-)
-def test_a_manifest_that_is_not_what_was_written_is_one_line(copied, content):
-    (copied / "steps.json").write_text(content)
+def test_a_manifest_that_is_not_what_was_written_is_one_line(copied):
+    (copied / "steps.json").write_text('{"format": "mixopt-steps/1", "sha256": "0"}')
     with pytest.raises(RunError, match=r"steps\.json: "):
         load_run(copied).is_done("sweep")
 
@@ -116,9 +101,7 @@ def test_a_manifest_that_is_not_what_was_written_is_one_line(copied, content):
     ("field", "value"),
     [
         ("seconds", "long"),
-        ("fingerprint", 3),
         ("files", {"../outside": {"bytes": 1, "sha256": "0"}}),
-        ("files", {"a": {"bytes": "many", "sha256": "0"}}),
     ],
 )
 def test_a_field_that_cannot_be_is_named_though_the_seal_is_right(copied, field, value):

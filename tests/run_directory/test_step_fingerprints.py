@@ -2,13 +2,11 @@
 
 import pytest
 
-from mixopt.errors import RunError
 from mixopt.run_directory import STEPS, SWEEP
 from mixopt.run_directory.steps import (
     step_differences,
     step_fingerprints,
     step_named,
-    steps_before,
     steps_from,
 )
 
@@ -48,7 +46,6 @@ def test_fingerprints_stay_as_run_directories_have_them():
         ("constraints", {}, "design"),
         ("proxy", {"name": "ngram", "tokens": 10000}, "sweep"),
         ("objective", {"target": "help"}, "fit"),
-        ("propose", {"target_tokens": 1000, "bootstrap": 4}, "propose"),
         ("propose", {"target_tokens": 2000, "bootstrap": 3}, "design"),
     ],
 )
@@ -62,17 +59,6 @@ def test_differences_of_a_step_are_those_of_what_it_and_earlier_steps_depend_on(
     now = {**CONTENT, "validate": {"seeds": 5}, "design": {"trials": 9, "folds": 2}}
     found = list(step_differences(SWEEP, CONTENT, now))
     assert found == [("design.trials", 8, 9), ("design.folds", "absent", 2)]
-
-
-def test_steps_go_by_their_names():
-    assert steps_before(SWEEP) + steps_from(SWEEP) == STEPS
-    with pytest.raises(RunError, match="no such step: 'swep'; did you mean 'sweep'"):
-        step_named("swep")
-
-
-def test_outputs_of_two_steps_do_not_overlap():
-    files = [name for step in STEPS for name in step.files]
-    assert len(files) == len(set(files))
 
 
 def test_trials_without_a_word_on_evaluations_are_those_that_evaluate_at_the_end_alone():
