@@ -186,15 +186,15 @@ def _trade_off(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    from mixopt.pipeline import load_fit, trade_off
+    from mixopt.pipeline import request_from, trade_off
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
-    fit = load_fit(directory, trust=given["trust"])
-    front = trade_off(directory, targets, points=points, **given)
+    request = request_from(directory, **given)
+    front = trade_off(request, targets, points)
     folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)
-    write_text(folder / "front.svg", figure_svg(plot_front(front, fit.trials)))
+    write_text(folder / "front.svg", figure_svg(plot_front(front, request.fit.trials)))
     print_json(front.to_json()) if as_json else show(front_text(front))
     say(f"proposals (one per point) and front.svg: {folder}")
 

@@ -113,7 +113,7 @@ class ProxyConfig(CommandFields):
     start: str | None = Field(
         None,
         alias="from",
-        description="a run, checkpoint or YAML of mixopt pretrain, or a folder of transformers",
+        description="a run or checkpoint of mixopt pretrain, or a folder of transformers",
     )
     tokens: Positive = Field(1_000_000, description="training tokens of one trial")
     eval_every: Count | None = optional(
@@ -145,7 +145,7 @@ class ProxyConfig(CommandFields):
 
 
 def is_recipe(start: str) -> bool:
-    """Tell whether what trials begin with is the YAML file of a pretraining, trained first."""
+    """Tell whether a name is that of a YAML file."""
     return start.endswith((".yaml", ".yml"))
 
 
@@ -416,6 +416,9 @@ def _start_faults(config: Config) -> Iterable[Fault]:
     if proxy.name == CONTINUED and proxy.start is None:
         message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
         yield ("proxy", "from"), f"{message} a folder of transformers"
+    if proxy.start is not None and is_recipe(proxy.start):
+        message = "is a configuration: train it with mixopt pretrain, and give its directory"
+        yield ("proxy", "from"), message
     if proxy.name in _FROM_NOTHING and proxy.start is not None:
         message = f"trials of proxy {proxy.name!r} begin with random weights: give name:"
         yield ("proxy", "from"), f"{message} {CONTINUED}, or leave it out"

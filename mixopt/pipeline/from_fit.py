@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from mixopt.config import RiskConfig, one_of, read_inventory
-from mixopt.corpus import Corpus, tokens_per_byte
+from mixopt.corpus import tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
@@ -24,7 +24,6 @@ from mixopt.run_directory import (
     RECOMMENDATION,
     CheckedPart,
     Run,
-    collapsed_trials,
     load_run,
     repetition_of,
     request_of,
@@ -233,35 +232,27 @@ def propose(
         >>> mixopt.propose("runs/mine", target="prose").objective
         'prose'
     """
-    directory = Path(directory)
-    request = _request(directory, target, tokens, constraints, inventory, risk, trust=trust)
-    request = _freed(request, directory, free, reference, trust)
+    request = request_from(
+        directory,
+        target,
+        tokens=tokens,
+        constraints=constraints,
+        inventory=inventory,
+        risk=risk,
+        free=free,
+        reference=reference,
+        trust=trust,
+    )
     with steady_progress("propose", search_steps(request.search)) as update:
         found = propose_mixture(request, update=update)
-    if not (directory / "config.yaml").exists():
-        return found
-    return with_parts(found, load_run(directory, trust=trust))
+    run = _run_in(directory, trust)
+    return found if run is None else with_parts(found, run)
 
 
-def trade_off(
-    directory: str | Path,
-    targets: Sequence[str],
-    *,
-    points: int = 9,
-    tokens: int | None = None,
-    constraints: Path | None = None,
-    inventory: Path | None = None,
-    risk: RiskConfig | None = None,
-    free: Sequence[str] = (),
-    reference: Mixture | str | Path | None = None,
-    trust: bool = False,
-) -> Front:
-    """Propose mixtures along the Pareto front of some targets (`propose`)."""
+def trade_off(request: ProposalRequest, targets: Sequence[str], points: int) -> Front:
+    """Propose mixtures along the Pareto front of some targets."""
     from mixopt.proposals import propose_front
 
-    directory = Path(directory)
-    request = _request(directory, None, tokens, constraints, inventory, risk, trust=trust)
-    request = _freed(request, directory, free, reference, trust)
     with steady_progress("front", points) as update:
         return propose_front(request, targets, points=points, update=update)
 
@@ -303,64 +294,60 @@ def predict(
         mixture = Mixture.from_file(mixture)
     elif not isinstance(mixture, Mixture):
         mixture = Mixture(mixture)
-    request = _request(Path(directory), target, tokens, constraints, inventory, None, trust=trust)
+    request = request_from(
+        directory, target, tokens=tokens, constraints=constraints, inventory=inventory, trust=trust
+    )
     return predict_mixture(request, mixture)
 
 
-def _request(
-    directory: Path,
-    target: ObjectiveLike | None,
-    tokens: int | None,
-    constraints: Path | None,
-    inventory: Path | None,
-    risk: RiskConfig | None,
+def _run_in(directory: str | Path, trust: bool) -> Run | None:
+    is_run = (Path(directory) / "config.yaml").exists()
+    return load_run(directory, trust=trust) if is_run else None
+
+
+def request_from(
+    directory: str | Path,
+    target: ObjectiveLike | None = None,
     *,
-    trust: bool,
+    tokens: int | None = None,
+    constraints: Path | None = None,
+    inventory: Path | None = None,
+    risk: RiskConfig | None = None,
+    free: Sequence[str] = (),
+    reference: Mixture | str | Path | None = None,
+    trust: bool = False,
 ) -> ProposalRequest:
-    """Return what is asked of a fit; what is None is as the run has it."""
-    fit, path = load_fit(directory, trust=trust), directory / "corpus"
-    corpus = Corpus.open(path, verify=False) if path.exists() else None
-    sizes = None
+    """Return what is asked of a fit (`propose`); what is None is as the run has it."""
+    fit, run = load_fit(directory, trust=trust), _run_in(directory, trust)
+    sizes = rates = None
     if inventory is not None:
-        rates = None if corpus is None else tokens_per_byte(corpus)
+        if run is not None and (run.path / "corpus").exists():
+            rates = tokens_per_byte(run.corpus)
         sizes = read_inventory(inventory, fit.domains, tokens_per_byte=rates)
-    if (directory / "config.yaml").exists():
-        run = load_run(directory, trust=trust)
-        return request_of(
+    if run is not None:
+        request = request_of(
             run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
         )
-    if corpus is not None and sizes is None:
-        sizes = corpus.inventory
-    return ProposalRequest.of(
-        fit,
-        target,
-        constraints=constraints,
-        inventory=sizes,
-        tokens=tokens,
-        risk=risk,
-        collapsed=collapsed_trials(directory),
-        phases=fit.trials.phases,
-    )
-
-
-def _freed(
-    request: ProposalRequest,
-    directory: Path,
-    free: Sequence[str],
-    reference: Mixture | str | Path | None,
-    trust: bool,
-) -> ProposalRequest:
-    """Return a request in which some domains may move, and the others are held."""
+    else:
+        request = ProposalRequest.of(
+            fit,
+            target,
+            constraints=constraints,
+            inventory=sizes,
+            tokens=tokens,
+            risk=risk,
+            phases=fit.trials.phases,
+        )
     if not free:
         return request
     name = "the mixture" if isinstance(reference, Mixture) else str(reference)
     if reference is None:
-        if not (directory / "config.yaml").exists():
+        if run is None:
             raise ConfigError(
                 f"--free {free[0]}: {directory} recommends no mixture to hold the others at; give"
                 f" one: --free {free[0]}=FILE"
             )
-        reference, name = load_run(directory, trust=trust).outcome.result.mixture, "the run"
+        reference, name = run.outcome.result.mixture, "the run"
     elif not isinstance(reference, Mixture):
         reference = Mixture.from_file(reference)
     return replace(request, constraints=request.constraints.frozen_but(free, reference, name))

@@ -13,6 +13,7 @@ from mixopt.pipeline.experiment_check import check, check_folds, check_token_uni
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.pipeline.trial_training import sweep, with_start_hash
+from mixopt.pipeline.validation import validate
 from mixopt.run_directory import (
     DESIGN,
     FIT,
@@ -262,12 +263,6 @@ def _propose(run: Run, say: Say) -> None:
         say(f"propose: warning: {warning}")
 
 
-def _validate(run: Run, say: Say) -> None:
-    from mixopt.pipeline.validation import validate
-
-    validate(run, say)
-
-
 def _report(run: Run, _: Say) -> None:
     from mixopt.reporting import write_report
 
@@ -280,6 +275,6 @@ ACTIONS: Mapping[Step, Callable[[Run, Say], None]] = {
     SWEEP: sweep,
     FIT: _fit,
     PROPOSE: _propose,
-    VALIDATE: _validate,
+    VALIDATE: validate,
     REPORT: _report,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from mixopt.sweeps import Job
     from mixopt.trials import Trial, TrialResult
 
-PREFIX = "prefix"  # folder of a run directory
 CURVE_POINTS = 9  # of a trial before its end: every 10%
 MAX_NAMED = 5  # trials that a line names
 
@@ -25,9 +23,8 @@ def sweep(run: Run, say: Say) -> None:
     """Train a proxy on each mixture of the design and of the rounds after it."""
     from mixopt.pipeline.rounds import run_rounds
 
-    _make_start(run, say)
-    _record_start(run, job_of(run, SWEEP), say)
     job = job_of(run, SWEEP)
+    _record_start(run, job, say)
 
     def train(trials: Sequence[Trial], planned: int) -> list[TrialResult]:
         return train_trials(run, SWEEP, job, trials, say, planned)
@@ -76,7 +73,7 @@ def job_of(run: Run, step: Step) -> Job:
     corpus = run.path / "corpus"
     return Job(
         proxy.name,
-        _start_options(run),
+        proxy.all_options,
         corpus,
         training,
         corpus_hash(corpus),
@@ -153,33 +150,6 @@ def check_start(config: Config, proxy: Any) -> None:
     check = getattr(proxy, "check_tokenizer", None)
     if callable(check):
         check(config.corpus.tokenizer)
-
-
-def _start_options(run: Run) -> dict[str, Any]:
-    """Return what the proxy of a run is made with, where a prefix is there that prefix."""
-    from mixopt.config import is_recipe
-    from mixopt.run_directory import StartRecord
-
-    proxy = run.config.proxy
-    if proxy.start is None or not is_recipe(proxy.start):
-        return proxy.all_options
-    record = StartRecord.read(run.path)
-    given = {"start": str(_prefix_folder(run).absolute())}
-    return proxy.all_options | given | {"start_hash": record.weights if record else None}
-
-
-def _prefix_folder(run: Run) -> Path:
-    """Return where the prefix of a run is trained; another recipe has another folder."""
-    return run.path / PREFIX / run.config.proxy.start_hash.partition(":")[2]
-
-
-def _make_start(run: Run, say: Say) -> None:
-    from mixopt.config import is_recipe
-
-    proxy = run.config.proxy
-    if proxy.start is not None and is_recipe(proxy.start):
-        begun = _starting_proxy(proxy.name, proxy.all_options)
-        begun.make_start(_prefix_folder(run), lambda line: say(f"sweep: {line}"))
 
 
 def _record_start(run: Run, job: Job, say: Say) -> None:

@@ -12,7 +12,6 @@ from .directory import (
 from .model_start import (
     ModelOrigin as ModelOrigin,
     open_origin as open_origin,
-    recipe_fingerprint as recipe_fingerprint,
 )
 from .models import DocumentMasks as DocumentMasks, build_model as build_model
 from .parallel import joined as joined

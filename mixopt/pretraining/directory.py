@@ -40,7 +40,6 @@ from mixopt.config import (
 )
 from mixopt.corpus import (
     Corpus,
-    corpus_hash,
     identity_of,
     prepare_corpus,
     read_corpus_index,
@@ -213,13 +212,6 @@ def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
         keep.mkdir(parents=True, exist_ok=True)
         tokenizer.save(keep)
     return VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256)
-
-
-def text_hash(config: PretrainConfig) -> str:
-    """Return a hash of the text that a run will train on."""
-    if is_recipe(config.corpus):
-        return _text_fingerprint(_text_of(config))
-    return corpus_hash(corpus_folder(config, Path()))
 
 
 class _TextConfig(Config):

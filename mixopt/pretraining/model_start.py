@@ -7,8 +7,7 @@ own resumes even when its origin is gone.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn, optim
 
 from mixopt.corpus import VocabularyIdentity, folder_vocabulary
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
-from mixopt.mixture import Mixture
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
     MODEL,
@@ -36,8 +34,6 @@ from mixopt.pretraining.directory import (
     corpus_folder,
     recorded_config,
     recorded_pretraining,
-    run_fingerprint,
-    text_hash,
     text_vocabulary,
 )
 from mixopt.pretraining.models import build_model, empty_model, hugging_face_config
@@ -223,22 +219,6 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
                 f" {_OTHER}"
             )
         place.data.copy_(tensors[name])
-
-
-def recipe_fingerprint(config: PretrainConfig) -> str:
-    """Return a hash of all that the weights of a pretraining depend on that has yet to run."""
-    content = [run_fingerprint(config), dict(_named(config))]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _named(config: PretrainConfig) -> Iterator[tuple[str, str]]:
-    """Yield a hash of what each field names."""
-    yield "corpus", text_hash(config)
-    if config.model.start is not None:
-        origin = open_origin(config.model.start, trust=(config.model.name,))
-        yield "model.from", origin.sha256
-    if config.mixture.file is not None:
-        yield "mixture", Mixture.from_file(config.mixture.file).fingerprint
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:

@@ -15,10 +15,8 @@ if it fails. Pools are shares of `Training.inventory`, where that is given.
 A proxy whose trials begin with a checkpoint takes an option `start`, which `proxy.from` is, and
 `start_hash`, which it refuses to train without where it is another one. It has `start_hash() ->
 str` of what `start` names, and may have `base_losses(corpus, training) -> Losses`, those of the
-checkpoint before any step on what trials are evaluated on, `check_tokenizer(name) -> None`, which
-raises where a corpus of that tokenizer would have other tokens than the checkpoint, and
-`make_start(folder, say) -> None`, which trains a checkpoint from a recipe into a folder, once, and
-resumes there.
+checkpoint before any step on what trials are evaluated on, and `check_tokenizer(name) -> None`,
+which raises where a corpus of that tokenizer would have other tokens than the checkpoint.
 """
 
 from __future__ import annotations

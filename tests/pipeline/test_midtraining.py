@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 from command_line import mixopt
-from made_base import base_config, make_base
+from made_base import make_base
 
 from mixopt.errors import RunError
 from mixopt.pipeline import run
@@ -126,21 +126,10 @@ def test_an_export_has_the_parts_in_place_of_the_replay(folder):
     assert "replay" not in ended.out
 
 
-def test_a_prefix_is_trained_once_before_the_trials(text_files, tmp_path):
-    texts = {name: text_files[name] for name in ("code", "prose")}
-    recipe = write(tmp_path / "prefix.yaml", base_config(texts, steps=12))
-    mixed = {"domains": {name: {"path": str(file)} for name, file in texts.items()}}
-    content = experiment(text_files["help"], mixed, recipe)
-    config = write(tmp_path / "run.yaml", content)
-    lines = []
-    run(config, tmp_path / "run", until="prepare")
-    run(config, tmp_path / "run", until="design")
-    done = run(config, tmp_path / "run", say=lines.append, until="sweep")
-    (prefix,) = (tmp_path / "run" / "prefix").iterdir()
-    assert (prefix / "checkpoints" / "step-00000012").is_dir()
-    assert len(done.trials.finished) == 7  # five and two anchors
-    record = StartRecord.read(tmp_path / "run")
-    record.model_copy(update={"weights": "0" * 64}).write(tmp_path / "run")
-    (tmp_path / "run" / "trials.parquet").unlink()
+def test_weights_that_changed_during_a_sweep_are_refused(folder, tmp_path):
+    run_path = shutil.copytree(folder / "run", tmp_path / "run")
+    record = StartRecord.read(run_path)
+    record.model_copy(update={"weights": "0" * 64}).write(run_path)
+    (run_path / "trials.parquet").unlink()
     with pytest.raises(RunError, match="that trials begin with have changed since the sweep began"):
-        run(config, tmp_path / "run", until="sweep")
+        run(folder / "run.yaml", run_path, until="sweep")

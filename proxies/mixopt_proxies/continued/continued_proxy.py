@@ -14,25 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from mixopt.config import is_recipe
 from mixopt.corpus import Corpus, identity_of, known_tokenizer, saved_tokenizer
-from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.errors import ConfigError, MixoptError
 from mixopt.pretraining import (
     ModelOrigin,
     PretrainConfig,
-    build_model,
-    load_pretraining,
     open_origin,
-    pretrain,
-    recipe_fingerprint,
 )
 from mixopt.sampling import RateShape
-from mixopt.system import Say
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.plain_training import ADAM_STATE, Annealing, PlainTraining
 from mixopt_proxies.decoder import (
@@ -107,30 +100,14 @@ class ContinuedProxy:
         }
 
     def start_hash(self) -> str:
-        """Return a hash of the weights that the trials begin with, or of the recipe for them."""
-        if self._recipe is None:
-            return self._origin.sha256
-        try:
-            return f"recipe:{recipe_fingerprint(self._recipe)}"
-        except MixoptError as error:
-            raise type(error)(f"proxy.from: {self._name}: {error}") from error
+        """Return a hash of the weights that the trials begin with."""
+        return self._origin.sha256
 
     def check_tokenizer(self, name: str) -> None:
         """Check that a corpus of this tokenizer will have the tokens of the checkpoint."""
         tokenizer = known_tokenizer(name)
-        if self._recipe is None and tokenizer is not None:
+        if tokenizer is not None:
             self._check_ids(name, tokenizer, tokenizer.vocab_size)
-
-    def make_start(self, folder: Path, say: Say) -> None:
-        """Train a recipe into a folder, or resume that; nothing to do where it is trained."""
-        if self._recipe is None:
-            return
-        result = pretrain(self._name, folder, say=lambda line: say(f"prefix: {line}"))
-        if not result.is_finished:
-            raise RunError(
-                f"{folder}: stopped after {result.step:,} of {result.steps:,} steps; run again to"
-                " resume"
-            )
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together; 1 of a model that is not the decoder."""
@@ -151,17 +128,12 @@ class ContinuedProxy:
         return self._ready(corpus).origin_losses(corpus, training)
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has; `vocab_size` counts for a recipe alone."""
-        return sum(weight.numel() for weight in self._model(vocab_size).parameters())
+        """Return how many weights a trial has, whatever `vocab_size` is."""
+        return sum(weight.numel() for weight in self._module.parameters())
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Return how fast one worker trains, by half a second of steps or so."""
-        trainer = self._trainer_of(self._model(vocab_size))
-        return trainer.tokens_per_second(vocab_size, training)
-
-    @cached_property
-    def _recipe(self) -> PretrainConfig | None:
-        return load_pretraining(self._name) if is_recipe(self._name) else None
+        return self._trainer.tokens_per_second(vocab_size, training)
 
     @cached_property
     def _origin(self) -> ModelOrigin:
@@ -177,7 +149,7 @@ class ContinuedProxy:
     @cached_property
     def _moments(self) -> dict[str, Tensor]:
         """Adam's, by the names of the weights and of Adam's state, such as `norm.exp_avg`."""
-        if self._recipe is not None or self._optimizer is False:
+        if self._optimizer is False:
             return {}
         moments = {
             name.removeprefix(_STATE): value
@@ -190,18 +162,7 @@ class ContinuedProxy:
             )
         return moments
 
-    def _model(self, vocab_size: int) -> nn.Module:
-        """Return the model; of a recipe with random weights, to know what trials will cost."""
-        if self._recipe is None:
-            return self._module
-        length = self._recipe.training.sequence_length
-        return build_model(
-            self._recipe.model, vocab_size=vocab_size, sequence_length=length, seed=0
-        )
-
     def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
-        if self._recipe is not None:
-            raise ConfigError(f"proxy.from: {self._name}: is not trained yet; mixopt run trains it")
         expected, here = self._expected_hash, self._origin.sha256
         if expected is not None and here != expected:
             raise ConfigError(
@@ -233,12 +194,9 @@ class ContinuedProxy:
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
-        return self._trainer_of(self._module)
-
-    def _trainer_of(self, model: nn.Module) -> GroupTraining | PlainTraining:
-        if isinstance(model, CausalLM):
-            return _stacked_from(model, self._moments, self._annealing, self._compile)
-        return PlainTraining(model, self._moments, self._annealing)
+        if isinstance(self._module, CausalLM):
+            return _stacked_from(self._module, self._moments, self._annealing, self._compile)
+        return PlainTraining(self._module, self._moments, self._annealing)
 
     @cached_property
     def _annealing(self) -> Annealing:
@@ -251,8 +209,6 @@ class ContinuedProxy:
     @property
     def _run_at(self) -> tuple[PretrainConfig, int] | None:
         """The run of the checkpoint, and the step that it is of; None of a model from elsewhere."""
-        if self._recipe is not None:
-            return self._recipe, self._recipe.training.steps
         run, step = self._origin.run, self._origin.step
         return None if run is None or step is None else (run, step)
 
