@@ -59,13 +59,9 @@ PARSED = {
     "docs/tokens.md": "tests/corpus/test_token_import.py",
 }
 # What a page's code is given, where its reader has it already.
-GIVEN = {
-    "docs/experts/counting.md": "model_with_experts",
-}
+GIVEN = {"docs/experts/counting.md": "model_with_experts"}
 # Endless loops end after some batches; a store is one in memory.
-SMALLER = {
-    "README.md": ("batch_size=256", "batch_size=256, batches=3"),
-}
+SMALLER = {"README.md": ("batch_size=256", "batch_size=256, batches=3")}
 OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 

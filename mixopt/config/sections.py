@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 
-from mixopt.errors import ConfigError, MixoptError, did_you_mean, nearest
+from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     FieldPlace,
     ServerUri,
@@ -294,16 +294,10 @@ def _placed(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
 
 
 def _all_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Return what pydantic found; what is misspelt comes first, and is not missing too."""
+    """Return what pydantic found; what is misspelt comes first."""
     details = error.errors(include_url=False)
-    misspelt = [tuple(one["loc"]) for one in details if one["type"] == "extra_forbidden"]
-    found = []
-    for one in sorted(details, key=lambda one: one["type"] != "extra_forbidden"):
-        *place, name = one["loc"] or ("",)
-        meant = [str(bad[-1]) for bad in misspelt if list(bad[:-1]) == place]
-        if one["type"] != "missing" or not any(nearest(bad, [str(name)]) for bad in meant):
-            found.append(_fault(one, model))
-    return found
+    misspelt_first = sorted(details, key=lambda one: one["type"] != "extra_forbidden")
+    return [_fault(one, model) for one in misspelt_first]
 
 
 def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:

@@ -253,11 +253,7 @@ CHANGED = [
     ("{path: code.jsonl}", "{path: a, environment: b}", "give either 'environment' or 'path'"),
     ("{path: code.jsonl}", "{path: a, tokens: 5, bytes: 5}", "give tokens or bytes of the whole"),
     ("{path: code.jsonl}", "{path: a, tokens: 5}", "corpus.domains.web: its size is not stated"),
-    (
-        "{path: code.jsonl}",
-        "{path: a, dtype: uint16}",
-        "dtype: applies to tokens, but",
-    ),
+    ("{path: code.jsonl}", "{path: a, dtype: uint16}", "dtype: applies to tokens, but"),
     ("{path: code.jsonl}", "{path: a, document_end: 0}", "document_end: applies to tokens"),
     ("{path: code.jsonl}", "{path: a, format: megatro}", "code.format: should be 'megatron'"),
     ("{path: code.jsonl}", "{path: a, format: megatron, max_bytes: 5}", "max_bytes: applies to"),

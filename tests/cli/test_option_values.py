@@ -34,12 +34,7 @@ def test_a_size_is_parameters_and_tokens():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("name: web", "web"),
-        ("seed: 3", "a"),
-        ("name: ../b", "a"),
-    ],
+    ("text", "expected"), [("name: web", "web"), ("seed: 3", "a"), ("name: ../b", "a")]
 )
 def test_a_run_is_in_the_folder_of_the_name_that_the_file_has(tmp_path, text, expected):
     (tmp_path / "a.yaml").write_text(text)

@@ -170,9 +170,7 @@ def test_what_cannot_be_used_is_left_out_with_one_line(folder, name):
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
-    [
-        (["data/mail.csv"], "init: 1 domain (mail) found in data/mail.csv; a mixture needs two"),
-    ],
+    [(["data/mail.csv"], "init: 1 domain (mail) found in data/mail.csv; a mixture needs two")],
 )
 def test_too_little_is_one_message(folder, asked, expected):
     ended = mixopt("init", *asked)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -18,19 +17,9 @@ from mixopt.sweeps.group_folder import HANDLE, write_beat, write_group
 from mixopt.trials import Training, read_design
 
 
-@pytest.fixture(scope="module")
-def swept(experiment, tmp_path_factory):
-    """A run whose sweep is done."""
-    folder = tmp_path_factory.mktemp("swept")
-    (folder / "tiny.yaml").write_text(experiment, encoding="utf-8")
-    pipeline.run(folder / "tiny.yaml", folder / "run", until="prepare")
-    pipeline.run(folder / "tiny.yaml", folder / "run", until="design")
-    return pipeline.run(folder / "tiny.yaml", folder / "run", until="sweep").path
-
-
 @pytest.fixture
-def run(swept, tmp_path):
-    return shutil.copytree(swept, tmp_path / "run")
+def run(copied):
+    return copied
 
 
 def interrupt(run):
@@ -73,10 +62,7 @@ def test_a_sweep_on_cores_tells_hours_of_cpus_and_who_trained(run):
     assert any(re.search(r"CPU hours: [\d.]+$", line) for line in lines_of(run))
 
 
-@pytest.mark.parametrize(
-    ("hours", "text"),
-    [(0.000042, "0.000042"), (1234.5, "1,234")],
-)
+@pytest.mark.parametrize(("hours", "text"), [(0.000042, "0.000042"), (1234.5, "1,234")])
 def test_hours_are_never_a_power_of_ten(hours, text):
     assert hours_line({"cpu_hours": hours}) == f"CPU hours: {text}"
 

@@ -99,10 +99,7 @@ def test_a_manifest_that_is_not_what_was_written_is_one_line(copied):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        ("seconds", "long"),
-        ("files", {"../outside": {"bytes": 1, "sha256": "0"}}),
-    ],
+    [("seconds", "long"), ("files", {"../outside": {"bytes": 1, "sha256": "0"}})],
 )
 def test_a_field_that_cannot_be_is_named_though_the_seal_is_right(copied, field, value):
     content = json.loads((copied / "steps.json").read_text())

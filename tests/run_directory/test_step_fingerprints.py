@@ -3,12 +3,7 @@
 import pytest
 
 from mixopt.run_directory import STEPS, SWEEP
-from mixopt.run_directory.steps import (
-    step_differences,
-    step_fingerprints,
-    step_named,
-    steps_from,
-)
+from mixopt.run_directory.steps import step_differences, step_fingerprints, step_named, steps_from
 
 CONTENT = {
     "name": "tiny",
