@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,28 +64,16 @@ SMALLER = {"README.md": ("batch_size=256", "batch_size=256, batches=3")}
 OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """The blocks of a page that are run here."""
-
-    name: str
-    blocks: list[tuple[str, str]]
-
-    def of(self, language: str) -> list[str]:
-        """Return the blocks in a language."""
-        return [text for kind, text in self.blocks if kind == language]
-
-
-def pages(language: str) -> list[Any]:
-    """Return the pages with blocks in a language that no other test runs."""
+def pages() -> list[Any]:
+    """Return the pages by name, each with the blocks that no other test runs."""
     paths = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
     shown = []
     for path in sorted(paths):
         name = path.relative_to(PROJECT).as_posix()
-        found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
         away = {k for (page, kinds) in ELSEWHERE for k in kinds.split() if name.startswith(page)}
-        if language not in away and language in dict(found):
-            shown.append(pytest.param(Page(name, found), id=name))
+        found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
+        here = [one for one in found if one[0] in {"yaml", "python", "sh"} - away]
+        shown += [pytest.param(name, here, id=name)] if here else []
     return shown
 
 
@@ -118,16 +105,37 @@ def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epoc
     assert (done.path / "report.html").exists()
 
 
-@pytest.mark.parametrize("page", pages("yaml"))
-def test_the_configurations_of_a_page_are_read_by_their_loader(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("hand.yaml").write_text("{web: 0.5, code: 0.3, books: 0.2}")
-    of_a_job = page.name.startswith(PRETRAININGS)
-    for text in page.of("yaml"):
-        content = yaml.safe_load(text)
-        full = pretraining_with(content) if of_a_job else experiment_with(content)
-        Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
-        (load_pretraining if of_a_job else load_config)("block.yaml")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("page", "blocks"), pages())
+def test_the_blocks_of_a_page_work(page, blocks, inside):
+    run = {"yaml": load_block, "python": run_program, "sh": run_commands}
+    for language, text in blocks:
+        run[language](page, text)
+
+
+def load_block(page: str, text: str) -> None:
+    """Read a configuration by its loader, with what it needs besides."""
+    content = yaml.safe_load(text)
+    of_a_job = page.startswith(PRETRAININGS)
+    full = pretraining_with(content) if of_a_job else experiment_with(content)
+    Path("block.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
+    (load_pretraining if of_a_job else load_config)("block.yaml")
+
+
+def run_program(page: str, text: str) -> None:
+    """Run a program in a namespace of its own."""
+    names: dict[str, Any] = {"__name__": "example"}
+    if page in GIVEN:
+        names |= globals()[GIVEN[page]]()
+    exec(compile(text.replace(*SMALLER.get(page, ("", ""))), page, "exec"), names)
+
+
+def run_commands(page: str, text: str) -> None:
+    """Run each line, or check what can be checked of it."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            works(words, page)
 
 
 def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
@@ -162,18 +170,6 @@ def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
     return full | content | {"training": training}
 
 
-@pytest.mark.nightly
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", pages("python"))
-def test_the_programs_of_a_page_run(page, inside):
-    for text in page.of("python"):
-        names: dict[str, Any] = {"__name__": "example"}
-        if page.name in GIVEN:
-            names |= globals()[GIVEN[page.name]]()
-        small = text.replace(*SMALLER.get(page.name, ("", "")))
-        exec(compile(small, page.name, "exec"), names)
-
-
 def model_with_experts() -> dict[str, Any]:
     """Return a model whose router has a bias, an optimizer, a batch, and its domains."""
     import torch
@@ -187,15 +183,6 @@ def model_with_experts() -> dict[str, Any]:
         "mask": torch.ones(4, 8, dtype=torch.bool),
         "domain_ids": torch.tensor([0, 1, 0, 1]),
     }
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("page", pages("sh"))
-def test_the_commands_of_a_page_work(page, inside):
-    for line in "\n".join(page.of("sh")).replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if words:
-            works(words, page.name)
 
 
 def works(words: list[str], page: str) -> None:

@@ -153,8 +153,3 @@ def test_a_process_that_the_directory_only_names_is_left_alone(prepared):
         assert mixopt("stop", path).out == f"{path}: nothing is running\n"
         assert other.poll() is None
         other.kill()
-
-
-def test_a_run_that_is_not_there_is_one_line(tmp_path):
-    ended = mixopt("stop", tmp_path / "none")
-    assert (ended.code, ended.error.count("\n")) == (2, 1)

@@ -2,9 +2,8 @@
 
 import pytest
 import yaml
-from pydantic import BaseModel, Field
 
-from mixopt.config import dump_config, load_config, read_sections
+from mixopt.config import dump_config, load_config
 from mixopt.errors import ConfigError
 
 GOOD = """\
@@ -28,15 +27,6 @@ def load(tmp_path):
     return read
 
 
-def test_a_missing_field_has_the_name_that_the_file_would_have(tmp_path):
-    class Start(BaseModel):
-        start: int = Field(alias="from")
-
-    (tmp_path / "a.yaml").write_text("name: a\n")
-    with pytest.raises(ConfigError, match=r"a.yaml: from: is missing$"):
-        read_sections(tmp_path / "a.yaml", Start, example="from")
-
-
 def test_text_is_not_an_experiment(tmp_path):
     path = tmp_path / "web.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"}\n')
@@ -44,10 +34,6 @@ def test_text_is_not_an_experiment(tmp_path):
         ConfigError, match="is text, not an experiment; write one with: mixopt init"
     ):
         load_config(path)
-
-
-def test_a_path_inside_a_domain_can_be_overridden(load):
-    assert load(GOOD, "corpus.domains.web.path=/data/x").corpus.domains["web"].path == "/data/x"
 
 
 @pytest.mark.parametrize("addition", ["", "design: {max_usage: null}\n"])

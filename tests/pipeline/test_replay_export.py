@@ -7,7 +7,7 @@ import yaml
 from command_line import mixopt
 
 from mixopt.errors import RunError
-from mixopt.pipeline import propose, run as run_experiment
+from mixopt.pipeline import run as run_experiment
 from mixopt.pipeline.from_fit import parts_of
 from mixopt.run_directory import load_run
 
@@ -62,11 +62,6 @@ def test_the_file_of_an_answer_is_exported_with_its_parts(whole, name):
     assert set(weights) == {"code", "prose", "help"}
     replay = weights["prose"] + weights["help"]
     assert weights["prose"] == pytest.approx(0.75 * replay, abs=0.03)
-
-
-def test_another_question_to_the_run_has_its_parts_in_the_file(whole, tmp_path):
-    propose(whole, target="prose").to_file(tmp_path / "prose.yaml")
-    assert set(exported(tmp_path / "prose.yaml")) == {"code", "prose", "help"}
 
 
 def test_a_tool_that_needs_sizes_asks_for_them_where_the_corpus_is_gone(bare, tmp_path):

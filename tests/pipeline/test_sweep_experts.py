@@ -6,16 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 import yaml
 from places import SUPPORT
 
 import mixopt
 from mixopt import propose
-from mixopt.errors import ConfigError, RunError
-from mixopt.proposals.request import Avoided
+from mixopt.errors import RunError
 from mixopt.run_directory import TrialExperts, collapsed_trials
 
 pytestmark = pytest.mark.usefixtures("proxies")
@@ -78,18 +75,6 @@ def shares(run) -> dict[str, float]:
 # --- The table ----------------------------------------------------------------------------------
 
 
-def test_each_trial_has_a_row_a_layer_and_one_a_domain_in_it(done):
-    table = experts_of(done).table
-    assert table.height == 3 * len(done.trials)
-    row = table.filter(pl.col("trial") == "natural", domain="manual").row(0, named=True)
-    assert row["share"] == pytest.approx(done.natural["manual"], abs=1e-3)
-    assert row["max_violation"] == pytest.approx(0.6, abs=0.01)
-    layer = table.filter(pl.col("domain").is_null(), trial="natural").row(0, named=True)
-    assert layer["specialisation"] == pytest.approx(0.049, abs=0.001)
-    most = max(done.natural.values())
-    assert layer["max_violation"] == pytest.approx(4 * (0.2 + 0.2 * most) - 1, abs=0.01)
-
-
 def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
     marked = experts_of(done).collapsed
     assert set(marked) == {name for name, code in shares(done).items() if code > 0.7}
@@ -133,25 +118,6 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     assert code <= (above + below) / 2 + 1e-6
     assert any("constraints.guardrails.experts" in one for one in proposal.binding)
     assert not any("collapsed: mixopt" in one for one in proposal.warnings)
-
-
-def test_the_guardrail_needs_experts_that_did_not_all_collapse(done):
-    trials = done.trials
-    with pytest.raises(ConfigError, match="the trials have no experts; leave it out"):
-        Avoided.of(trials, None)
-    with pytest.raises(ConfigError, match=r"the experts of all \d+ trials collapsed"):
-        Avoided.of(trials, trials.table["trial"].to_list())
-    none = Avoided.of(trials, ())
-    assert (none.excess(trials.weights()) < 0).all()
-
-
-def test_a_mixture_is_avoided_where_the_nearest_trial_is():
-    weights_ND = np.array([[1.0, 0.0], [0.0, 1.0]])
-    avoided = Avoided(weights_ND[:1], weights_ND[1:])
-    excess = avoided.excess(np.array([[0.8, 0.2], [0.5, 0.5], [0.2, 0.8]]))
-    np.testing.assert_allclose(excess, [0.6, 0.0, -0.6], atol=1e-12)
-    assert avoided.binding(np.array([0.5, 0.5])) != []
-    assert avoided.binding(np.array([0.2, 0.8])) == []
 
 
 # --- The report ---------------------------------------------------------------------------------

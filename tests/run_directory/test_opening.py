@@ -36,14 +36,6 @@ def evil(tmp_path, monkeypatch):
     return mark
 
 
-def test_a_folder_of_runs_is_no_run_and_the_error_names_the_command_that_lists_it(copied):
-    with pytest.raises(RunError, match=f"has no config.yaml; .*: {copied.name}$"):
-        load_run(copied.parent)
-    (copied.parent / "none").mkdir()
-    with pytest.raises(RunError, match="create it with mixopt run CONFIG --out"):
-        load_run(copied.parent / "none")
-
-
 def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(copied):
     run = load_run(copied)
     assert run.command(until="fit") == f"mixopt run {copied} --until fit"

@@ -5,7 +5,7 @@ import yaml
 
 from mixopt.errors import EditedWarning, RunError
 from mixopt.pipeline import status
-from mixopt.run_directory import Run, load_run, verify_run
+from mixopt.run_directory import load_run, verify_run
 
 
 def states(path):
@@ -63,8 +63,3 @@ def test_an_edited_proposal_without_a_validation_is_the_user_s_own(copied):
     assert outcome.state == "edited"
     assert "proposal.yaml was edited" in outcome.note
     assert set(dict(outcome.result.mixture).values()) == {0.5}
-
-
-def test_a_run_has_at_most_25_names():
-    names = {name for name in dir(Run) if not name.startswith("_")} | {"path", "config"}
-    assert len(names) <= 25
