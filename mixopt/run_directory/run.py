@@ -364,20 +364,12 @@ class Run:
         return Path(self.source).absolute() == (self.path / RECORD).absolute()
 
     def __repr__(self) -> str:
-        """Say which steps are done and what comes next; of a damaged run what is wrong."""
-        done, following = 0, ""
-        for step in STEPS:
-            try:
-                state, fault = self.log.standing(step.name)
-            except (MixoptError, OSError) as error:
-                state, fault = "damaged", plain_line(str(error))
-            done += state == "done"
-            if state != "done" and not following:
-                trials = len(step.trial_files(self.path))
-                about = f", cannot be used: {fault}" if fault else f", {state}"
-                about += f", {trials} trials ended" if trials and not fault else ""
-                following = f"; next: {step.name}{'' if state == 'waiting' else about}"
-        return f"Run({plain_line(str(self.path))!r}: {done} of {len(STEPS)} steps done{following})"
+        """Say how many steps are done; of a damaged run what is wrong."""
+        try:
+            done = f"{sum(self.is_done(step.name) for step in STEPS)} of {len(STEPS)} steps done"
+        except (MixoptError, OSError) as error:
+            done = plain_line(str(error))
+        return f"Run({plain_line(str(self.path))!r}: {done})"
 
 
 def request_of(
