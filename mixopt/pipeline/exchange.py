@@ -76,7 +76,7 @@ def export(
             raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
         schedule = Schedule.from_file(source)
         given = _given(schedule.domains, inventory, paths, sample_tokens)
-        steps = zip(schedule.stages, itertools.pairwise(schedule.starts), strict=False)
+        steps = zip(schedule.stages, itertools.pairwise(schedule.starts), strict=True)
         linear = [end - start for stage, (start, end) in steps if stage.to is not None]
         return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
     mixture, known = _known_mixture(source, inventory is None, trust=trust)
@@ -156,8 +156,8 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Raises:
         TrialsError: A file of neither form, two files of one run, or a run without a metric.
     """
-    rows: dict[str, dict[str, float]] = {}
-    for name, path in zip(_run_names(paths := [Path(file) for file in files]), paths, strict=True):
+    paths, rows = [Path(file) for file in files], dict[str, dict[str, float]]()
+    for name, path in zip(_run_names(paths), paths, strict=True):
         if name in rows:
             raise TrialsError(f"import: two files are of the run {name!r}; give one file a run")
         rows[name] = _metrics(path)
