@@ -203,16 +203,6 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
     assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
 
 
-def test_weights_for_batches_that_workers_were_asked_for_come_too_late(dataset):
-    one = loader(dataset, workers=2)
-    for k, _ in enumerate(one):
-        if k == 3:
-            with pytest.raises(SamplerError, match="batch 5 comes too late: 8 is the next"):
-                one.set_weights(OTHER, batch=5)
-            break
-    assert one.set_weights(OTHER) == 4  # the loop has ended: what was asked for is thrown away
-
-
 @pytest.mark.parametrize(("workers", "then"), [(0, 2), (3, 0)])
 def test_the_state_is_of_what_was_received_pending_changes_included(dataset, workers, then):
     one = loader(dataset, workers=workers)
