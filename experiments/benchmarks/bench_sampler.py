@@ -8,7 +8,7 @@ become token shards of UTF-8 bytes as uint16 (26 MB each). A peer that is not in
 out and said so; they pull older packages along, so they have an environment of their own, a copy of
 ours with:
 
-    uv pip install grain litdata brotli python-snappy xxhash zstd cramjam
+    uv pip install grain litdata torchdata brotli python-snappy xxhash zstd cramjam
     uv pip install --no-deps mosaicml-streaming megatron-core==0.16.1
 
 Very many shards and a store are bench_storage's, streams bench_stream_systems'. Each system

@@ -143,6 +143,9 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
         for k, (domain, row) in enumerate(zip(batch["domain"], batch["row"], strict=True)):
             if domain == 0:
                 expected = shards.read(int(row) * 16, int(row) * 16 + 16)
+                begins = np.append(True, expected[:-1] == END)
+                labels = np.where(begins, -100, expected.astype(int))
+                assert batch["labels"][k].tolist() == labels.tolist()
             else:
                 expected = sources["chat"][int(row)]["input_ids"]
             assert batch["input_ids"][k].tolist() == expected.tolist()
