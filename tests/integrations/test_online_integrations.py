@@ -231,3 +231,16 @@ def test_a_distributed_checkpoint_holds_loader_and_driver(dataset, tmp_path):
     dcp.load(states(again), checkpoint_id=str(tmp_path / "8"), no_dist=True)
     go(again, 18)
     assert log.read_bytes() == whole.read_bytes()
+
+
+def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
+    trainer, _ = hf_trainer(driver_over(dataset, None)[0], tmp_path)
+    tokens = torch.arange(24).reshape(2, 12)
+    labels = tokens.masked_fill(tokens % 5 == 0, -100)
+    logits = Tiny()(tokens, tokens)["logits"]
+    losses, mask = trainer.token_losses({"logits": logits}, {"labels": labels})
+    expected = nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+    )
+    assert (mask == (tokens[:, 1:] % 5 != 0)).all()
+    torch.testing.assert_close(losses[mask], expected[mask])

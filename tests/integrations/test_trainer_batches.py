@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from chat_parts import llama
+from datasets import Dataset
 from sampler_rows import located
 from torch import nn
 from trainer_parts import Tiny, random_rows, trainer_arguments
@@ -147,3 +148,26 @@ def test_the_batch_size_that_the_trainer_counts_is_the_samplers(tmp_path):
     args = trainer_arguments(tmp_path, max_steps=2, per_device_train_batch_size=4)
     with pytest.raises(SamplerError, match=r"per_device_train_batch_size=4, but a rank gets 16"):
         MixtureTrainer(model=Tiny(), args=args, mixture=loader)
+
+
+def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_model(tmp_path):
+    rows = [
+        {"input_ids": [k + 6] * 5, "domain": f"site{k}", "row": k, "text": "x"} for k in range(9)
+    ]
+    trainer, seen = trainer_over(
+        Dataset.from_list(rows), tmp_path, llama(), remove_unused_columns=True
+    )
+    trainer.train()
+    batch = seen[0][0]
+    assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
+    assert batch["row"].tolist() == batch["mixopt_row"].tolist()
+    domain, _ = located(trainer.mixture.sampler, 0, 1)
+    assert batch["mixopt_domain"].tolist() == domain.tolist()
+
+
+def test_a_dataset_beside_the_batches_is_refused(tmp_path):
+    dataset = random_rows()
+    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8))
+    args = trainer_arguments(tmp_path, max_steps=1)
+    with pytest.raises(SamplerError, match=r"train_dataset= is not used, .*; leave it out"):
+        MixtureTrainer(model=Tiny(), args=args, mixture=loader, train_dataset=[1])

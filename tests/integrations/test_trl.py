@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from chat_parts import MARKS, completions, llama, texts, tokenizer
+from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
 from sampler_rows import located
 from torch import nn
 
@@ -237,3 +237,13 @@ def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
     assert (counts > 0).all()
     assert told[0].loss_count_D.tolist() == counts[:2].sum(axis=0).tolist()
     assert np.allclose(told[0].loss_sum_D / told[0].loss_count_D, np.log(86), atol=0.1)
+
+
+def test_loss_is_of_the_assistant_alone_in_conversations(tmp_path):
+    domains = {"web": texts("web", 30), "chat": chats("chat", 30)}
+    trainer = trained(tmp_path, domains, assistant_only_loss=True)
+    for batch in trainer.seen:
+        for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
+            if domain == 1:
+                answer = [(int(row) + 9 + k) % 20 + len(MARKS) + 40 for k in range(1 + row % 4)]
+                assert labels[labels != IGNORED].tolist() == [*answer, 5]

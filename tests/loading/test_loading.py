@@ -11,6 +11,7 @@ from itertools import islice
 import datasets
 import numpy as np
 import pytest
+import torch
 from sampler_rows import located
 from torch.utils.data import DataLoader
 
@@ -281,3 +282,17 @@ def test_without_torch_arrays_are_still_handed_out():
         ),
         "MixtureStream needs torch: pip install torch",
     ]
+
+
+def test_rows_outside_of_the_dataset_are_refused(dataset):
+    with pytest.raises(IndexError, match="rows -1 to 3 of 148"):
+        dataset.read([3, -1])
+    with pytest.raises(IndexError, match="rows 148 to 148 of 148"):
+        dataset[148]
+
+
+def test_tensors_are_signed_and_arrays_are_as_stored(dataset):
+    order = sampler(dataset)
+    assert next(iter(MixtureLoader(dataset, order)))["input_ids"].dtype == torch.int64
+    stored = next(iter(MixtureLoader(dataset, order, output="numpy")))["input_ids"]
+    assert stored.dtype == np.uint16

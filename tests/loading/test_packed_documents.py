@@ -218,3 +218,25 @@ def test_domains_of_different_fields_do_not_go_into_one_batch(tmp_path):
         list(MixtureLoader(dataset, sampler))
     with pytest.raises(SamplerError, match=r"sample 1: no column 'b', which sample 0 has"):
         stack_samples([{"a": 1, "b": 2}, {"a": 1}])
+
+
+def test_the_seed_decides_which_documents_meet():
+    documents = random_documents(60, longest=8)
+    rows = [
+        [PackedDocuments(documents, length=32, seed=seed).documents(k) for k in range(3)]
+        for seed in (0, 0, 1)
+    ]
+    assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_split_conversation_keeps_the_labels_of_both_pieces():
+    sample = {"input_ids": [1, 2, 3, 4, 5, 6], "labels": [-100, -100, 3, 4, -100, 6]}
+    packed = PackedDocuments([sample], length=3)
+    assert unpacked(packed, "labels")[0] == [-100, -100, 3, -100, -100, 6]  # 4 begins a piece
+    assert sorted(packed.lengths("supervised").tolist()) == [1, 1]
+
+
+def test_a_dataset_with_a_transform_is_read_through_it():
+    dataset = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
+    dataset.set_transform(lambda rows: {"input_ids": [[*ids, 9] for ids in rows["input_ids"]]})
+    assert unpacked(PackedDocuments(dataset, length=8)) == {0: [1, 2, 9], 1: [3, 9]}

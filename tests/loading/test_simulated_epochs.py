@@ -9,6 +9,7 @@ from mixopt_proxies.decoder import DecoderProxy, TrialBatches
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import draw_tokens
 
+import mixopt
 from mixopt.config import SweepConfig, load_config
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
 from mixopt.errors import ConfigError, CorpusError, MixoptError
@@ -166,3 +167,14 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, m
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
     with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' cannot limit its domains to p"):
         run_trials([trial], job, tmp_path / "trials", sweep=SweepConfig(workers=1))
+
+
+def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
+    simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
+    asked = [*simulated, "design.trials=4"]
+    run = mixopt.run(config_path, tmp_path / "run", overrides=asked, until="sweep")
+    trial = next(trial for trial in run.design if trial.name == "uniform")
+    training = Training(20_000, eval_tokens=4_096, target_tokens=400_000)
+    alone = NgramProxy().train([trial], run.corpus, training, lambda progress: None)[0]
+    rows = run.trials.table.filter(run.trials.table["trial"] == "uniform")
+    assert rows["loss/help"].item() == alone.losses.nats_per_token["help"]

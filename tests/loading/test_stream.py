@@ -205,3 +205,12 @@ def test_what_is_no_source_is_refused(source, error, says):
 def test_settings_that_cannot_be_right_are_refused(options, says):
     with pytest.raises(SamplerError, match=says):
         sharded(**options)
+
+
+def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
+    one = made(numbered("web"), batch_size=20, buffer=100)
+    rows = [i for batch in ids(islice(one, 30)) for i in batch]
+    assert rows[:100] != sorted(rows[:100])
+    assert sorted(rows[:100]) == list(range(1000, 1100))
+    assert sorted(rows[300:]) == sorted(rows[:300])
+    assert rows[300:] != rows[:300]

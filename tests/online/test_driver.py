@@ -316,3 +316,21 @@ def test_a_start_after_batches_were_handed_out_is_told():
     with pytest.raises(EstimatorError, match=r"comes too late.*call start\(\) before the first"):
         driver.start()
     batches.close()
+
+
+def test_what_the_estimator_raised_is_in_the_state_until_all_have_heard_of_it(tmp_path):
+    class Deaf(Turning):
+        def observe(self, observation):
+            raise KeyError("web")
+
+    def go(until, state=None):
+        options = {"estimator": Deaf(5), "observe_every": 1}
+        return run(tmp_path / "log.jsonl", until, state=state, **options)
+
+    driver, _, state = go(3)
+    assert driver.frozen is None
+    driver, _, state = go(8, state)
+    assert driver.frozen == "KeyError in observe: 'web'"
+    again, order, _ = go(12, state)  # and a frozen run stays frozen
+    assert again.frozen == driver.frozen
+    assert [entry.batch for entry in order.log] == [0, 5]

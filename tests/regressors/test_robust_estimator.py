@@ -123,3 +123,19 @@ def test_curves_find_the_slope_of_a_power_law():
                             np.ones(1), np.ones(1), 1.0)  # fmt: skip
     fall = curves.slopes(np.array([0.5])).fall_D[0]
     assert fall == pytest.approx(2 * 0.35 / 0.03 * (1 + 0.5 / 0.03) ** -1.35, rel=0.05)
+
+
+def test_on_the_mean_the_last_plan_before_the_end_ends_where_the_end_begins():
+    planned = []
+
+    class Noting(RobustEstimator):
+        def _next(self, seen):
+            plan = super()._next(seen)
+            planned.append((self.step, plan.steps, plan.tag))
+            return plan
+
+    weights, _ = run(Noting(end=0.1456), powers=(0.1, 0.3, 0.3))  # the end is from step 341.76 on
+    assert planned[-3:] == [(336, 4, "curves"), (340, 2, "curves"), (342, 400, "end: reference")]
+    assert {steps for _, steps, _ in planned[:-2]} == {4}
+    assert np.abs(weights[:342] - 1 / 3).max(axis=1)[-1] > 0.01
+    assert weights[342:] == pytest.approx(1 / 3)

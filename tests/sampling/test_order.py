@@ -163,3 +163,16 @@ def test_a_state_of_long_ago_is_laid_out_again():
 def test_a_stage_that_cannot_be_is_named(stage, message):
     with pytest.raises(SamplerError, match=message):
         sampler([10, 10], [0.5, 0.5], schedule=[stage])
+
+
+def test_what_many_domains_without_a_share_are_owed_is_made_good():
+    one = sampler([9] * 400, [1] * 399 + [1e-6], 199)
+    for _ in range(3):
+        one.set_weights([0.0] * 399 + [1.0])
+        next(iter(one))
+        one.set_weights(np.full(400, 1 / 400))
+        list(islice(one, 2))
+    owed_D = one.order.place(one.batch).owed_D
+    assert owed_D.sum() == 0
+    counts = np.array(list(one.counts().values()))
+    assert counts[:399].max() - counts[:399].min() <= 2

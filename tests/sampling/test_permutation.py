@@ -77,3 +77,9 @@ def test_a_row_can_be_asked_for_by_itself_at_any_size():
 def test_a_window_holds_every_place_once(size, first):
     order = window_order(domain_key(0, "w"), first, 3, size)
     assert np.array_equal(np.sort(order, axis=1), np.tile(np.arange(size), (3, 1)))
+
+
+def test_places_in_a_window_are_uniform():
+    order = window_order(domain_key(0, "w"), 0, 20_000, 8)
+    seen = np.array([np.bincount(order[:, place], minlength=8) for place in range(8)])
+    assert ((seen - 2500) ** 2 / 2500).sum() < 49 + 5 * np.sqrt(98)

@@ -1,5 +1,7 @@
 """The learning rate by name: the same numbers as schedulers of other libraries, and as phases."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -130,3 +132,11 @@ def test_a_run_that_is_too_short_for_its_parts_is_named():
         RateCurve("wsd", 100, 60, lr_decay=0.5).check_lengths()
     with pytest.raises(SamplerError, match=r"warmup: 0.2 steps, and an inverse_sqrt falls by"):
         RateCurve("inverse_sqrt", 20, 0.01).check_lengths()
+
+
+def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
+    made = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
+    rates = [made.rate(step) for step in range(STEPS + 1)]
+    assert rates[80] == pytest.approx(math.sqrt(WARMUP / 80))
+    assert rates[90] == pytest.approx((rates[80] + 0.05) / 2)
+    assert rates[100] == pytest.approx(0.05)

@@ -209,3 +209,20 @@ def test_neither_torch_nor_anything_else_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_mixtures_keep_their_fingerprints_over_a_resume():
+    rng = np.random.default_rng(0)
+    one, other = sampler(), sampler()
+    for k in range(1, 30):
+        one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
+    other.load_state_dict(one.state_dict())
+    for before, after in zip(one.log, other.log, strict=True):
+        assert before.mixture.fingerprint == after.mixture.fingerprint
+        assert before.mixture.total_variation(after.mixture) < 1e-12
+
+
+def test_a_pass_has_the_batches_it_was_given_and_the_next_goes_on():
+    one = sampler(batches=5)
+    assert len(one) == 5
+    assert list(one) + list(one) == take(sampler(), 10)

@@ -171,3 +171,9 @@ def test_a_linear_stage_is_drawn_to_within_two_samples_of_its_integral():
         assert abs(sampler.counts()["code"] - due) < 2, batch
         assert len(rows) == 8
     assert sampler.mixture_at(40)["code"] == pytest.approx(LINEAR.mixture_at(40)["code"], abs=0.02)
+
+
+def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
+    (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
+    text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
+    assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
