@@ -192,11 +192,10 @@ class MixtureDataset:
 
     def _samples(self, rows: IntArray) -> list[Batch]:
         domain, row = self._split(rows)
-        order, bounds = _by_domain(domain)
-        samples: list[Batch] = [{} for _ in order]
+        samples: list[Batch] = [{} for _ in rows]
         of_domain, of_row = self.fields["domain"], self.fields["row"]
-        for d, start, stop in bounds:
-            places = order[start:stop]
+        for d in np.unique(domain).tolist():
+            places = np.flatnonzero(domain == d)
             read = self._read(d, row[places])
             for k, sample in zip(places.tolist(), read, strict=True):
                 named = sample if isinstance(sample, Mapping) else {"sample": sample}
@@ -304,14 +303,3 @@ class MixtureDataset:
     @cached_property
     def _tokens(self) -> ApartReader | SpanReader:
         return token_reader([s for s in self._sources.values() if isinstance(s, TokenRows)])
-
-
-def _by_domain(
-    domain_B: IntArray,
-) -> tuple[IntArray, list[tuple[int, int, int]]]:
-    """Return places sorted by domain, and the number and bounds of each domain that occurs."""
-    order = np.argsort(domain_B.astype(np.uint16), kind="stable")
-    counts = np.bincount(domain_B)
-    stops = np.cumsum(counts)
-    here = np.flatnonzero(counts)
-    return order, [(int(d), int(stops[d] - counts[d]), int(stops[d])) for d in here]
