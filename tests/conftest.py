@@ -91,6 +91,14 @@ def text_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A small corpus of two domains and a target, which no test changes."""
+    from mixopt.testing import tiny_corpus
+
+    return tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus")
+
+
+@pytest.fixture(scope="session")
 def experiment(text_files) -> str:
     """The YAML of an experiment that an n-gram proxy does in seconds."""
     return f"""\

@@ -282,7 +282,7 @@ def transformers_model(row: Row) -> torch.nn.Module:
     shape = {
         "vocab_size": row.vocab_size,
         "hidden_size": size.width,
-        "intermediate_size": size.experts.expert_ff if size.experts else size.ff,
+        "intermediate_size": size.expert_ff if size.experts else size.ff,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads,
@@ -290,12 +290,12 @@ def transformers_model(row: Row) -> torch.nn.Module:
         "tie_word_embeddings": size.tied,
         "use_cache": False,
     }
-    if size.experts is None:
+    if not size.experts:
         return LlamaForCausalLM(LlamaConfig(**shape))
     config = MixtralConfig(
         **shape,
-        num_local_experts=size.experts.experts,
-        num_experts_per_tok=size.experts.top_k,
+        num_local_experts=size.experts,
+        num_experts_per_tok=size.top_k,
         output_router_logits=True,
         sliding_window=None,
         experts_implementation="grouped_mm",

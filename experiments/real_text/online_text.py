@@ -156,7 +156,7 @@ class _Runs:
         members, batch = len(self._job.seeds), self._text.size.batch
         parts = []
         for rows in torch.split(rows_MNW.flatten(0, 1), batch):
-            losses_KB = self._passes.sequence_losses(
+            losses_KB, _ = self._passes.evaluated(
                 self._weights.leaves, rows.expand(members, -1, -1).contiguous()
             )
             parts.append(losses_KB.double())

@@ -303,7 +303,6 @@ def pretrain_command(
 @app.command("experts")
 def experts_command(
     directory: Directory,
-    ranks: Annotated[Whole, option("--ranks", "Of expert parallelism [default: up to 8].")] = None,
     steps: Annotated[
         Text, option("--steps", "Of these steps [default: second half].", "A:B")
     ] = None,
@@ -316,7 +315,7 @@ def experts_command(
     """Show which experts serve which domain; draw the figures."""
     from mixopt.reporting import draw_experts, experts
 
-    found = experts(directory, ranks=ranks, steps=steps, change=change, trust=trust)
+    found = experts(directory, steps=steps, change=change, trust=trust)
     files = draw_experts(found)
     if as_json:
         print_json({**found.to_json(), "figures": [str(file) for file in files]})

@@ -2,6 +2,7 @@ from .checkpoints import Checkpoints as Checkpoints
 from .config import (
     ModelConfig as ModelConfig,
     PretrainConfig as PretrainConfig,
+    VocabularyConfig as VocabularyConfig,
     load_pretraining as load_pretraining,
 )
 from .directory import (

@@ -170,22 +170,15 @@ class Checkpoints:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             records = [one.to_json() for one in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
-        head = {"format": FORMAT, "step": step}
-        write_sealed(path / STATE, {**head, **state, "files": hashes})
+        write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for part in (*beside, path):
             _sync(part)
         path.replace(folder / _name(step))
         _sync(folder)
         for old in found_checkpoints(folder)[: -self._keep]:
-            if not self._stays(old.name):  # never half of one
+            kept = self._keep_every and _step(old) % self._keep_every == 0
+            if not kept:  # never half of one
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
-        for old in folder.glob(f"{_DAMAGED}{_PREFIX}*"):
-            if old.name <= _DAMAGED + _name(step):  # the run has come past it again
-                shutil.rmtree(old)
-
-    def _stays(self, name: str) -> bool:
-        step = name.removeprefix(_PREFIX)
-        return self._keep_every > 0 and step.isdecimal() and int(step) % self._keep_every == 0
 
     def _failure(self, error: BaseException) -> MixoptError:
         line = f"{self._path}: cannot be written: {_reason(error)}"
@@ -206,13 +199,26 @@ class _Writer(HuggingFaceStorageWriter):
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """Return the whole tensors of a checkpoint in one process, without a process group."""
-    tensors = {
-        name: torch.empty(size, dtype=dtype)
-        for name, (size, dtype) in _shapes(path).items()
-        if name.startswith(prefix)
-    }
+    shapes = {name: one for name, one in _shapes(path).items() if name.startswith(prefix)}
+    tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     _load(path, tensors, alone=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def load_model(path: Path, model: nn.Module) -> None:
+    """Give a model the weights of a whole checkpoint, in one process."""
+    places = _weights(model)
+    here = {name: (tuple(one.shape)) for name, one in places.items()}
+    there = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
+    for name in (*here, *there):
+        if here.get(name) != there.get(name):
+            known = [f"of shape {one[name]}" if name in one else "absent" for one in (there, here)]
+            raise RunError(
+                f"{path}: weight {name.removeprefix(MODEL)!r} is {known[0]}, and in the model"
+                f" {known[1]}: it is of another model; leave out model.name and model.options that"
+                " change its shape"
+            )
+    _load(path, places, alone=True)
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -278,6 +284,11 @@ def _name(step: int) -> str:
     return f"{_PREFIX}{step:08d}"
 
 
+def _step(path: Path) -> int:
+    digits = path.name.removeprefix(_PREFIX)
+    return int(digits) if digits.isdecimal() else 1
+
+
 def _make_empty(path: Path) -> None:
     """Make an empty folder, and remove what killed processes left unfinished."""
     try:
@@ -311,14 +322,18 @@ def _sync(path: Path) -> None:
 
 def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
     """Return weights, buffers that are saved, and the optimizer's tensors; loading fills them."""
-    saved = model.state_dict()
-    tensors = {f"{MODEL}{name}": weight.detach() for name, weight in model.named_parameters()}
-    tensors |= {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
+    tensors = _weights(model)
     flat = StateDictOptions(flatten_optimizer_state_dict=True)
     for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
         if isinstance(value, Tensor):
             tensors[f"{OPTIMIZER}{name}"] = value
     return tensors
+
+
+def _weights(model: nn.Module) -> dict[str, Any]:
+    saved = model.state_dict()
+    tensors = {f"{MODEL}{name}": weight.detach() for name, weight in model.named_parameters()}
+    return tensors | {f"{MODEL}{name}": b for name, b in model.named_buffers() if name in saved}
 
 
 def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -107,13 +107,10 @@ def record_config(config: PretrainConfig, out: Path) -> None:
     write_text(out / "config.yaml", sealed_text(text, HEADER))
 
 
-def recorded_config(record: Path) -> dict[str, Any]:
+def recorded_config(record: Path) -> Any:
     """Return the configuration that a run was begun with, as plain values."""
     check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
-    recorded: dict[str, Any] = checked_as(
-        dict[str, Any], read_yaml(record, error=RunError), str(record)
-    )
-    return recorded
+    return checked_as(dict[str, Any], read_yaml(record, error=RunError), str(record))
 
 
 def recorded_pretraining(run: Path) -> PretrainConfig:

@@ -9,21 +9,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixopt.corpus import Corpus, document_ends
-from mixopt.errors import MixtureError, OtherRankError, RunError, SamplerError
+from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
 from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
-from mixopt.pretraining.config import EstimatorConfig, PretrainConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import (
     EXPERTS_STATE,
@@ -40,8 +39,6 @@ from mixopt.pretraining.parallel import (
     Interruption,
     ParallelModel,
     Ranks,
-    is_sharded,
-    starting_model,
 )
 from mixopt.pretraining.training_step import (
     StepOutcome,
@@ -81,7 +78,7 @@ class Loop:
                 " tokens; check with `mixopt experts`",
                 config.model.name,
             )
-        self._mixture: Driver | FixedMixture = ranks.each(
+        self._mixture: Driver | _FixedMixture = ranks.each(
             lambda: self._driver(corpus, known, out / MIXTURE_LOG)
         )
         one = config.metrics.peak_flops or peak_flops(ranks.device)
@@ -120,7 +117,7 @@ class Loop:
         config = self._config
         self._check_ranks()
         self._mixture.start()
-        with self._progress() as update, self._own_randomness():
+        with self._progress() as update:
             for batch in self._loader:
                 weights = self._weights()
                 outcome = self._trainer.take(self.step, batch, stop=interruption.requested)
@@ -140,33 +137,20 @@ class Loop:
                     return
 
     def _built(self, corpus: Corpus, out: Path) -> ParallelModel:
-        """Build the model on as few ranks as can be, and put it on all of them."""
-        config, ranks = self._config, self._ranks
-        build = partial(initial_model, config, corpus.vocab_size, out)
-        start = starting_model(build, partial(build, outline=True), config.parallel, ranks)
+        config, ranks, length = self._config, self._ranks, self._config.training.sequence_length
+        start = ranks.each(lambda: initial_model(config, corpus.vocab_size, out))
         masks = None
         if config.training.mask_documents:
-            masks = ranks.each(lambda: self._masks(corpus, start))
-        length = config.training.sequence_length
-        self._flops = ranks.first(lambda: flops_per_token(start, length))
+            masks = made = ranks.each(lambda: DocumentMasks(start, document_ends(corpus)))
+            ranks.each(lambda: made.check(start, length, corpus.vocab_size))
+        self._flops = flops_per_token(start, length)
         return ParallelModel(start, config, ranks, masks)
 
-    def _masks(self, corpus: Corpus, start: nn.Module) -> DocumentMasks:
-        masks = DocumentMasks(start, document_ends(corpus))
-        if self._ranks.is_first or not is_sharded(self._config.parallel, self._ranks):
-            masks.check(start, self._config.training.sequence_length, corpus.vocab_size)
-        return masks
-
-    def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | FixedMixture:
-        chosen = self._config.estimator
+    def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | _FixedMixture:
+        config, chosen = self._config, self._config.estimator
         if chosen is None:
-            return FixedMixture(known, log)
-        options = self._driver_options(chosen, corpus, log)
-        return Driver(make_estimator(chosen.name, chosen.options), self._loader, options)
-
-    def _driver_options(self, chosen: EstimatorConfig, corpus: Corpus, log: Path) -> DriverOptions:
-        config = self._config
-        return DriverOptions(
+            return _FixedMixture(known, log)
+        options = DriverOptions(
             steps=config.training.steps,
             tokens_per_sample=config.training.sequence_length,
             evaluations=corpus.evaluation_names,
@@ -179,6 +163,7 @@ class Loop:
             log=log,
             seed=config.seed,
         )
+        return Driver(make_estimator(chosen.name, chosen.options), self._loader, options)
 
     def _observe(self, outcome: StepOutcome) -> None:
         """Tell mixture and meter of a step; one that was skipped has no losses."""
@@ -238,10 +223,7 @@ class Loop:
 
     def _check_ranks(self) -> None:
         """Check that ranks have one order of samples; rank 0 reports where they differ."""
-        try:
-            check_ranks(self._loader.sampler)
-        except SamplerError as error:
-            raise (error if self._ranks.is_first else OtherRankError(str(error))) from error
+        self._ranks.each(lambda: check_ranks(self._loader.sampler))
 
     def _resume_batches(self, path: Path, state: Mapping[str, Any]) -> None:
         try:
@@ -251,31 +233,25 @@ class Loop:
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:
-        if self._ranks.is_first:
-            with progress("pretrain", self._config.training.steps) as update:
-                yield update
-        else:
-            yield no_progress
-
-    @contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        """Leave torch's generators as they were."""
-        device = self._ranks.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
+        """Show how far it is on rank 0, and leave torch's generators as they were."""
+        cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
+        shown = progress("pretrain", self._config.training.steps)
+        with (
+            torch.random.fork_rng(devices=cuda),
+            shown if self._ranks.is_first else nullcontext(no_progress) as update,
+        ):
+            yield update
 
 
-class FixedMixture:
+class _FixedMixture:
     """Writes a line of the mixture log when a mixture begins to hold, as a driver does."""
 
     def __init__(self, known: _Mixtures, log: Path) -> None:
-        """Begin before the first step; the first mixture holds from batch 0."""
         self._known = {batch: (mixture, why) for batch, mixture, why in known}
         self._log = MixtureLog(log)
         self._step, self._is_fresh = 0, True
 
     def start(self) -> None:
-        """Write the mixture that the run starts from."""
         if self._is_fresh:
             self._log.cut(0)
             self._write()
@@ -284,16 +260,13 @@ class FixedMixture:
         """Nothing depends on losses."""
 
     def step(self, *, learning_rate: float) -> None:
-        """Note an optimizer step."""
         self._step += 1
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many steps were taken and how long the log is."""
         return {"step": self._step, "log_size": self._log.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state; what the log has after it is cut off."""
         fields = StateFields(state, "the mixture's state", RunError)
         self._step, self._is_fresh = fields.whole("step"), False
         self._log.cut(fields.whole("log_size"))

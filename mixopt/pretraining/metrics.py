@@ -8,14 +8,13 @@ Shapes: B sequences, D domains, M evaluation domains, R rows, W tokens of a row.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +41,11 @@ from mixopt.routing import (
     Assignments,
     ExpertRecord,
     RouterStats,
-    ScalarNames,
     has_experts,
     named_adapters,
     training_scalars,
 )
-from mixopt.system import StateFields, read_json
+from mixopt.system import StateFields, read_json, writing
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -84,27 +82,18 @@ class MetricsFile:
     def cut(self, size: int) -> None:
         """Go on after so many bytes."""
         self.size = size
-        with self._opened() as stream:
-            stream.truncate(min(size, stream.tell()))
+        if self._path is not None:
+            with writing(self._path), self._path.open("ab") as stream:
+                stream.truncate(min(size, stream.tell()))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line, with the time; NaN is not allowed."""
         timed = {**line, "time": round(time.time(), 3)}
         content = (json.dumps(timed, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.size += len(content)
-        with self._opened() as stream:
-            stream.write(content)
-
-    @contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
-        if self._path is None:
-            yield io.BytesIO()
-            return
-        try:
-            with self._path.open("ab") as stream:
-                yield stream
-        except OSError as error:
-            raise RunError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if self._path is not None:
+            with writing(self._path), self._path.open("ab") as stream:
+                stream.write(content)
 
 
 class Meter:
@@ -125,7 +114,7 @@ class Meter:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._added = np.zeros(2, np.int64)  # units of the loss that balances, and sequences
+        self._added = torch.zeros(2, dtype=torch.int64)  # units of the added loss, and sequences
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -136,9 +125,8 @@ class Meter:
             self.skipped += 1
             return
         if outcome.added_P is not None:
-            sequences = len(outcome.parts[0][1])
             units = [round(one * UNIT) for one in outcome.added_P.tolist()]
-            self._added += [sum(units) * sequences, len(units) * sequences]
+            self._added += torch.tensor([sum(units), len(units)]) * len(outcome.parts[0][1])
         for losses, domain in outcome.parts:
             self._losses.add(losses, domain, None)
 
@@ -147,17 +135,17 @@ class Meter:
         return {
             "skipped": self.skipped,
             "sums": summed(self._losses.peek()).tolist(),
-            "added": self._all_added().tolist(),
+            "added": summed(self._added.clone()).tolist(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; rank 0 keeps what all ranks had seen."""
         fields = StateFields(state, "the meter's state", RunError)
         sums_RD = fields.int_array("sums", (ROWS, len(self._domains)))
-        added = fields.int_array("added", self._added.shape, least=_MIN_UNITS)
+        added = fields.int_array("added", (2,), least=_MIN_UNITS)
         self.skipped = fields.whole("skipped")
         if is_first():
-            self._added = added
+            self._added = torch.from_numpy(added)
             self._losses.put(torch.from_numpy(sums_RD))
 
     @contextmanager
@@ -172,10 +160,7 @@ class Meter:
         sums_RD = summed(self._losses.take())
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
         total, norm = int(counts_D.sum()), outcome.gradient_norm
-        seen = [
-            (name, float(units), float(count))
-            for name, units, count in zip(self._domains, units_D, counts_D, strict=True)
-        ]
+        seen = [*zip(self._domains, units_D.tolist(), counts_D.tolist(), strict=True)]
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
@@ -191,12 +176,9 @@ class Meter:
         }
         return {name: value for name, value in line.items() if value is not None}
 
-    def _all_added(self) -> Any:
-        return summed(torch.from_numpy(self._added.copy()))
-
     def _take_added(self) -> float | None:
-        units, count = self._all_added().tolist()
-        self._added[:] = 0
+        units, count = summed(self._added.clone()).tolist()
+        self._added.zero_()
         return units / (UNIT * count) if count else None
 
     def _speed(self, step: int) -> dict[str, float | None]:
@@ -304,21 +286,15 @@ class ExpertWatch:
         self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
         """Attach to the model before its first step."""
-        domains = corpus.domain_names
         # The model is put into training only in the block of `counting`, which nothing else opens.
+        adapters = named_adapters(config.experts.adapters)
         self.stats = RouterStats.attach(
-            model.plain,
-            domains,
-            adapters=named_adapters(config.experts.adapters),
-            evaluation=True,
+            model.plain, corpus.domain_names, adapters=adapters, evaluation=True
         )
         self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
         self._steps = config.training.steps
         self._every = config.experts.every or -(-self._steps // WINDOWS)
         self._nothing = self.stats.total()
-        layers = [layer.key for layer in self._nothing.layers]
-        others = len(line_names(domains, corpus.evaluation_names))
-        self._named = ScalarNames.within_budget(layers, domains, others)
         self._window, self._begun = self._nothing, 0
 
     @contextmanager
@@ -338,7 +314,7 @@ class ExpertWatch:
 
     def step(self, step: int) -> None:
         """Write the window that ends after so many steps, if one does."""
-        if self._is_due(step):
+        if step == self._steps or step % self._every == 0:
             self._collect()
             self._ranks.first(lambda: self._write(step))
             self._window, self._begun = self._nothing, step
@@ -363,18 +339,14 @@ class ExpertWatch:
     @property
     def window_ends(self) -> list[int]:
         """The steps after which a window of counts ends."""
-        steps = range(1, self._steps + 1)
-        return [step for step in steps if self._is_due(step)]
-
-    def _is_due(self, step: int) -> bool:
-        return step == self._steps or step % self._every == 0
+        return [*range(self._every, self._steps, self._every), self._steps]
 
     def _collect(self) -> None:
         self.stats.reduce()
         self._window = self._window + self.stats.window()
 
     def _write(self, step: int) -> None:
-        self.record.write_scalars(step, training_scalars(self._window, self._named))
+        self.record.write_scalars(step, training_scalars(self._window))
         self.record.write_window(self._begun, step, self._window)
 
 
@@ -390,12 +362,3 @@ def watch_of(
     except RoutingError as error:
         why = f"experts.enabled: {str(enabled).lower()}: {error}"
         raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
-
-
-def line_names(domains: Sequence[str], evaluations: Sequence[str]) -> list[str]:
-    """Return the names that lines of a run can have, as MLflow has them."""
-    single = ("tokens", "loss", "learning_rate", "gradient_norm", "skipped", "tokens_per_second")
-    balance = ("mfu", "auxiliary_loss")
-    by_domain = [f"{n}/{d}" for n in ("train_loss", "weight", "realised") for d in domains]
-    measures = ("held_out_loss", "held_out_bits_per_byte")
-    return [*single, *balance, *by_domain, *(f"{n}/{e}" for n in measures for e in evaluations)]

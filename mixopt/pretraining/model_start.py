@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn, optim
 
 from mixopt.corpus import VocabularyIdentity, folder_vocabulary
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
-    MODEL,
     OPTIMIZER,
     STATE,
     CheckpointState,
     found_checkpoints,
     last_checkpoint,
+    load_model,
     load_optimizer,
     read_tensors,
     whole_state,
@@ -36,7 +35,7 @@ from mixopt.pretraining.directory import (
     recorded_pretraining,
     text_vocabulary,
 )
-from mixopt.pretraining.models import build_model, empty_model, hugging_face_config
+from mixopt.pretraining.models import build_model, hugging_face_config
 from mixopt.pretraining.transformers_folder import (
     folder_model,
     folder_records,
@@ -51,7 +50,6 @@ _EXPECTED = (
     "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
     " pretrain, or one of its checkpoints"
 )
-_OTHER = "it is of another model; leave out model.name and model.options that change its shape"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +85,25 @@ class ModelOrigin:
         model = build_model(
             self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
         )
-        fill(model, self.path)
+        load_model(self.path, model)
         return model
+
+    def compared(self, text: VocabularyConfig) -> str | None:
+        """Check that the model's ids are those of a text; return what could not be compared."""
+        model, size, where = self.vocabulary, self.vocab_size, f"model.from: {self.checkpoint}"
+        if model is not None and text.sha256 is not None:
+            _check_ids(where, model, text)
+            return None
+        if text.ids > size:
+            raise ConfigError(
+                f"{where}: has {size:,} ids, and the corpus's tokenizer {text.tokenizer!r} has"
+                f" {text.ids:,}; prepare the corpus with the model's tokenizer"
+            )
+        return (
+            f"{self.checkpoint}: its tokenizer could not be compared with the corpus's, since"
+            f" {'the model' if model is None else 'the corpus'} has no tokenizer with it; its"
+            f" {size:,} ids are enough for the corpus's {text.ids:,}"
+        )
 
     def optimizer_tensors(self) -> dict[str, Tensor] | None:
         """Return the optimizer's state by names such as `state.embedding.exp_avg`."""
@@ -99,14 +114,12 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
     """Open what a model starts from: check its files, and read what it is.
 
     Args:
-        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant, and refused
-            where it is damaged), one of its checkpoints, a folder of transformers, or a name on
-            the hub.
+        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant), one of its
+            checkpoints, a folder of transformers, or a name on the hub.
         trust: Whether a model that a run directory names by a path may be imported, or such names.
 
     Raises:
-        RunError: There is nothing of the kind, or it is damaged.
-        MixoptError: The model or its tokenizer cannot be used.
+        MixoptError: There is nothing of the kind, it is damaged, or it cannot be used.
     """
     given = str(path)
     folder = local_path(given)
@@ -122,9 +135,9 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
         return _of_checkpoint(newest, trust)
     if is_transformers_folder(folder):
         return _of_folder(folder, str(folder))
-    if (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists():
-        raise RunError(f"{folder}: the run has no checkpoints yet; {_EXPECTED}")
-    raise RunError(f"model.from: {given!r}: has no model; {_EXPECTED}")
+    begun = (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists()
+    what = "the run has no checkpoints yet" if begun else "has no model"
+    raise RunError(f"model.from: {given!r}: {what}; {_EXPECTED}")
 
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
@@ -151,15 +164,11 @@ def with_vocabulary(
     """Return the configuration with what the ids of its text stand for; it is prepared already."""
     before = config.model.vocabulary
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
-    known = before is not None and None not in (before.sha256, text.sha256)
-    if known and before is not None and before.sha256 != text.sha256:
-        raise ConfigError(
-            f"{out}: the run was begun with the tokenizer {before.tokenizer!r}"
-            f" ({before.ids:,} ids), and the corpus has another, {text.tokenizer!r}"
-            f" ({text.ids:,} ids); give a corpus of that tokenizer"
-        )
+    if before is not None and before.sha256 is not None:
+        known = VocabularyIdentity(before.tokenizer, before.ids, before.sha256)
+        _check_ids(f"{out}: the run was begun with another tokenizer", known, text)
     if origin is not None:
-        line = _check_vocabulary(origin, text)
+        line = origin.compared(text)
         if line is not None:
             say(f"pretrain: {line}")
         step = "" if origin.step is None else f"step {origin.step:,}, "
@@ -171,23 +180,17 @@ def with_vocabulary(
     return _with_model(config, config.model, vocabulary=text)
 
 
-def initial_model(
-    config: PretrainConfig, vocab_size: int, out: Path, *, outline: bool = False
-) -> nn.Module:
+def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
     """Return the model of a run on the CPU in float32, the same in every process."""
     path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
-    of_folder = path is not None and not (path / STATE).exists()
-    if path is not None and of_folder and not outline:
+    if path is not None and not (path / STATE).exists():
         return load_folder(path, config.model)
-    with torch.device("meta" if outline else "cpu"):
-        if of_folder:
-            return empty_model(hugging_face_config(config.model))
-        length = config.training.sequence_length
-        model = build_model(
-            config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
-        )
-    if path is not None and not outline:
-        fill(model, path)
+    length = config.training.sequence_length
+    model = build_model(
+        config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
+    )
+    if path is not None:
+        load_model(path, model)
     return model
 
 
@@ -196,29 +199,6 @@ def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Op
     path = _origin_path(config)
     if path is not None and (path / STATE).exists() and config.model.optimizer is not False:
         load_optimizer(path, model, optimizer)
-
-
-def fill(model: nn.Module, checkpoint: Path) -> None:
-    """Give a model the weights of a checkpoint of `mixopt pretrain`, in one process."""
-    tensors = read_tensors(checkpoint, MODEL)
-    saved = model.state_dict()
-    places: dict[str, Tensor] = dict(model.named_parameters())
-    places |= {name: one for name, one in model.named_buffers() if name in saved}
-    for name in (*places, *tensors):
-        if name not in tensors or name not in places:
-            absent = name not in tensors
-            what, here = ("lacks", "has") if absent else ("has", "does not have")
-            raise RunError(
-                f"{checkpoint}: {what} the weight {name!r}, which the model {here}: {_OTHER}"
-            )
-    for name, place in places.items():
-        if place.shape != tensors[name].shape:
-            saved_as, built_as = tuple(tensors[name].shape), tuple(place.shape)
-            raise RunError(
-                f"{checkpoint}: weight {name!r} has shape {saved_as}, and in the model {built_as}:"
-                f" {_OTHER}"
-            )
-        place.data.copy_(tensors[name])
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
@@ -322,28 +302,14 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         )
 
 
-def _check_vocabulary(origin: ModelOrigin, text: VocabularyConfig) -> str | None:
-    """Check that a model's ids are those of a text; return what could not be compared."""
-    model, size, where = origin.vocabulary, origin.vocab_size, origin.checkpoint
-    if model is not None and text.sha256 is not None:
-        if model.sha256 == text.sha256:
-            return None
+def _check_ids(where: str, known: VocabularyIdentity, text: VocabularyConfig) -> None:
+    if text.sha256 is not None and known.sha256 != text.sha256:
         here = VocabularyIdentity(text.tokenizer, text.ids, text.sha256)
         raise ConfigError(
-            f"model.from: {where}: its tokenizer {model} is not the corpus's, {here}; prepare the"
-            " corpus with the model's tokenizer (corpus.tokenizer: its folder), or start from a"
-            " model of this vocabulary"
+            f"{where}: its tokenizer {known} is not the corpus's, {here}; prepare the corpus with"
+            " the model's tokenizer (corpus.tokenizer: its folder), or start from a model of this"
+            " vocabulary"
         )
-    if text.ids > size:
-        raise ConfigError(
-            f"model.from: {where}: has {size:,} ids, and the corpus's tokenizer"
-            f" {text.tokenizer!r} has {text.ids:,}; prepare the corpus with the model's tokenizer"
-        )
-    return (
-        f"{where}: its tokenizer could not be compared with the corpus's, since"
-        f" {'the model' if model is None else 'the corpus'} has no tokenizer with it; its"
-        f" {size:,} ids are enough for the corpus's {text.ids:,}"
-    )
 
 
 def _origin_path(config: PretrainConfig) -> Path | None:

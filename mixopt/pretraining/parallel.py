@@ -1,8 +1,7 @@
 """The processes of a job, what stops them, and the model over them: DDP or FSDP2.
 
 Without torchrun there is one process, with a process group of its own, so that the loop has one
-path. Where weights are sharded, rank 0 builds or reads the model as a single process does; the
-others build it on torch's meta device and are sent its weights one by one.
+path. Every rank builds or reads the same model on the CPU before it is copied or sharded.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import DocumentMasks, blocks_of, first_line
+from mixopt.pretraining.models import DocumentMasks, blocks_of, error_line
 
 Value = TypeVar("Value")
 _INTERRUPTED = (
@@ -99,10 +97,9 @@ class Ranks:
 
 def _line_of(error: Exception) -> str:
     """Return an error in a line; of a bug with its kind."""
-    if isinstance(error, MixoptError):
-        return str(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    line = str(error) if isinstance(error, MixoptError) else error_line(error)
+    kind = type(error).__name__
+    return line if isinstance(error, MixoptError) or line == kind else f"{kind}: {line}"
 
 
 @contextmanager
@@ -181,49 +178,6 @@ class Interruption:
                 signal.signal(kind, handler)
 
 
-def starting_model(
-    build: Callable[[], nn.Module], outline: Callable[[], nn.Module], parallel: str, ranks: Ranks
-) -> nn.Module:
-    """Build or read what a run starts from; of a sharded run rank 0 alone has its weights."""
-    if not is_sharded(parallel, ranks):
-        return ranks.each(build)
-    model = ranks.each(lambda: build() if ranks.is_first else None)
-    known = ranks.first(lambda: None if model is None else _shapes(model))
-    return ranks.each(lambda: _outlined(outline, known) if model is None else model)
-
-
-def is_sharded(parallel: str, ranks: Ranks) -> bool:
-    """Whether each rank has a part of the weights."""
-    return parallel == "fsdp" and ranks.count > 1
-
-
-def _shapes(model: nn.Module) -> list[tuple[str, tuple[int, ...], str]]:
-    return [(name, tuple(one.shape), str(one.dtype)) for name, one in model.state_dict().items()]
-
-
-def _outlined(outline: Callable[[], nn.Module], known: Any) -> nn.Module:
-    """Build a model without weights, and check that it is the one that has them."""
-    try:
-        model = outline()
-    except Exception as error:  # whatever a constructor raises that wants values
-        raise _needs_values(first_line(error)) from error
-    here = _shapes(model)
-    if here != known:
-        odd = next((one for one in here if one not in known), ("one is missing",))
-        raise _needs_values(f"its tensors are others there: {odd[0]}")
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and value.is_meta:
-                raise _needs_values(f"{path or type(model).__name__}.{name} is a tensor of its own")
-    return model
-
-
-def _needs_values(why: str) -> ConfigError:
-    return ConfigError(
-        f"parallel: fsdp: the model cannot be built on torch's meta device: {why}; give ddp"
-    )
-
-
 class ParallelModel:
     """A model on its device, ready to be called."""
 
@@ -246,13 +200,7 @@ class ParallelModel:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
             if config.training.compile:
                 block.compile()
-        sharded = is_sharded(config.parallel, ranks)
-        whole = _tensors(model) if sharded and ranks.is_first else {}
         self.plain = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
-        if sharded:
-            if not ranks.is_first:
-                self.plain.to_empty(device=ranks.device)
-            _send(whole, _tensors(self.plain), ranks)
         replicated = config.parallel == "ddp" and ranks.count > 1
         self._called = self._replicated() if replicated else self.plain
 
@@ -300,42 +248,6 @@ class ParallelModel:
         if self._ranks.device.type == "cuda":
             options["device_ids"] = [self._ranks.device.index]
         return DistributedDataParallel(self.plain, **options)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return weights and buffers; some of the latter are in no state dictionary."""
-    buffers = model.named_buffers(remove_duplicate=False)  # shared ones part on the way
-    return {**dict(model.named_parameters()), **dict(buffers)}
-
-
-@torch.no_grad()
-def _send(whole: dict[str, Tensor], places: dict[str, Tensor], ranks: Ranks) -> None:
-    """Fill each tensor, or this rank's part of it, from the whole ones of rank 0, one by one.
-
-    All of them pass through one buffer, so that a rank holds its part and the largest weight.
-    """
-    sizes = {name: place.numel() * place.element_size() for name, place in places.items()}
-    space = torch.empty(max(sizes.values(), default=0), dtype=torch.uint8, device=ranks.device)
-    for name, place in places.items():
-        sent = space[: sizes[name]].view(place.dtype).view(place.shape)
-        if ranks.is_first:
-            sent.copy_(whole.pop(name))
-        dist.broadcast(sent, src=0)
-        if isinstance(place, DTensor):
-            place.to_local().copy_(_part_of(sent, place))
-        else:
-            place.copy_(sent)
-
-
-def _part_of(whole: Tensor, place: DTensor) -> Tensor:
-    """Return the part of a whole tensor that this rank has of a sharded one."""
-    part, mesh = whole, place.device_mesh
-    for dimension, placement in enumerate(place.placements):
-        if isinstance(placement, Shard):
-            parts = part.chunk(mesh.size(dimension), placement.dim)
-            number = mesh.get_local_rank(dimension)
-            part = parts[number] if number < len(parts) else part.narrow(placement.dim, 0, 0)
-    return part
 
 
 def _is_half(precision: str, device: torch.device) -> bool:

@@ -22,7 +22,6 @@ from mixopt.pretraining.directory import (
     run_fingerprint,
 )
 from mixopt.pretraining.loop import Loop
-from mixopt.pretraining.metrics import ExpertWatch
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
 from mixopt.pretraining.parallel import Interruption, Ranks, joined
 from mixopt.routing import SCALARS
@@ -64,10 +63,9 @@ class PretrainResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        fields = asdict(self)
-        del fields["interrupted"]
-        paths = {"checkpoint": str(self.checkpoint), "finished": self.is_finished}
-        return {"directory": str(fields.pop("path")), **fields, **paths}
+        values = {"directory": str(self.path), **asdict(self), "checkpoint": str(self.checkpoint)}
+        del values["path"], values["interrupted"]
+        return {**values, "finished": self.is_finished}
 
 
 def pretrain(
@@ -201,27 +199,20 @@ def _tracked(
         )
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
-        if loop.experts is not None:
-            _track_experts(loop.experts, tracker)
+        if (experts := loop.experts) is not None:
+            tracker.follow("pretrain", experts.record.path / SCALARS)
+            windows = [experts.record.part(step) for step in experts.window_ends]
+            tracker.files("pretrain", windows, "moe/counts")
         yield
-        if loop.experts is not None and loop.experts.record.last_step:
+        if experts is not None and experts.record.last_step:
             _draw_experts(out, tracker, warn)
         tracker.files("pretrain", [out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
 
 
-def _track_experts(experts: ExpertWatch, tracker: Tracker) -> None:
-    """Send the numbers and the counts of a model's experts as they are written."""
-    tracker.follow("pretrain", experts.record.path / SCALARS)
-    windows = [experts.record.part(step) for step in experts.window_ends]
-    tracker.files("pretrain", windows, "moe/counts")
-
-
 def _draw_experts(out: Path, tracker: Tracker, warn: Say) -> None:
-    """Draw what the experts did, where there is something to draw."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return
+    """Draw what the experts did."""
     from mixopt.reporting import draw_experts, experts
 
     try:

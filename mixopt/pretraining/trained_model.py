@@ -19,7 +19,6 @@ from torch import nn
 from torch.nn import functional
 
 from mixopt.corpus import (
-    EncodedTask,
     RowBatches,
     Tokenizer,
     WindowBatch,
@@ -46,7 +45,7 @@ from mixopt.pretraining.transformers_folder import (
     quietly,
 )
 from mixopt.reporting import table_text
-from mixopt.system import Array, check_trusted, progress
+from mixopt.system import Array, check_trusted, progress, writing
 
 _SHARD = "5GB"  # largest file of weights
 TOLERANCE = 1e-5  # of the largest logit, or of 1
@@ -111,14 +110,13 @@ class TrainedModel:
     @torch.no_grad()
     def _losses(self, batch: WindowBatch) -> Array:
         """Return each scored token's loss, shape (P,)."""
-        read = (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
         tokens_BT, place_P, target_P = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in read
+            torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
+            for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
         )
         logits_PV = logits_of(self.model(tokens_BT)).flatten(0, 1)[place_P].float()
         losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
-        losses: Array = losses_P.double().cpu().numpy()
-        return losses
+        return np.asarray(losses_P.double().cpu())
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:
@@ -129,9 +127,9 @@ def _checkpoint(run: Path, name: str | None) -> Path:
             " of transformers"
         )
     if name is not None and name not in found:
+        near = did_you_mean(name, found)
         raise RunError(
-            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{did_you_mean(name, found)}; "
-            f"available: {', '.join(found)}"
+            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{near}; available: {', '.join(found)}"
         )
     return found[name or max(found)]
 
@@ -144,8 +142,7 @@ class TaskScores:
         checkpoint: Its folder.
         step: Steps that were taken.
         length: Tokens that the model reads at once.
-        tasks: By name `items`, `bits_per_byte`, `contexts_cut` (items whose context was cut to the
-            length) and `answers_in_pieces` (whose answer is longer than that).
+        tasks: By name `items`, `bits_per_byte` and `cut`, items that are longer than that.
     """
 
     checkpoint: Path
@@ -178,31 +175,23 @@ def score_tasks(
         )
     parts = np.split(found_R, np.cumsum([task.rows for task in tasks])[:-1])
     scored = {
-        task.name: _scored_task(task, part, model.length)
+        task.name: {
+            "items": task.rows,
+            "bits_per_byte": task.bits_per_byte(part),
+            "cut": int((np.diff(task.start_R) - 1 > model.length).sum()),
+        }
         for task, part in zip(tasks, parts, strict=True)
     }
     return TaskScores(model.checkpoint, model.step, model.length, scored)
 
 
-def _scored_task(task: EncodedTask, log_probability_R: Array, length: int) -> dict[str, Any]:
-    sizes_R = np.diff(task.start_R)
-    is_long_R = sizes_R - task.scored_R > length
-    return {
-        "items": task.rows,
-        "bits_per_byte": task.bits_per_byte(log_probability_R),
-        "contexts_cut": int(((sizes_R - 1 > length) & ~is_long_R).sum()),
-        "answers_in_pieces": int(is_long_R.sum()),
-    }
-
-
 def scores_text(scores: TaskScores) -> str:
     """Return a table for a terminal."""
     title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
-    kinds = {"contexts_cut": "contexts", "answers_in_pieces": "answers in pieces"}
-    rows = []
-    for name, task in scores.tasks.items():
-        cut = ", ".join(f"{task[kind]:,} {what}" for kind, what in kinds.items() if task[kind])
-        rows.append((name, f"{task['bits_per_byte']:.4f}", f"{task['items']:,}", cut))
+    rows = [
+        (name, f"{task['bits_per_byte']:.4f}", f"{task['items']:,}", f"{task['cut']:,}")
+        for name, task in scores.tasks.items()
+    ]
     return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
@@ -237,7 +226,8 @@ def export_model(
     """
     name = None if step is None else f"step-{step:08d}"
     out = Path(out).expanduser()
-    _check_absent(out)
+    if out.exists():
+        raise RunError(f"{out}: exists already; give a folder that does not")
     return write_export(TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust), out)
 
 
@@ -266,22 +256,16 @@ def export_lines(export: ModelExport) -> list[str]:
     ]
 
 
-def _check_absent(out: Path) -> None:
-    if out.exists():
-        raise RunError(f"{out}: exists already; give a folder that does not")
-
-
 @contextmanager
 def _whole_or_not(out: Path) -> Iterator[Path]:
     """Give a folder that gets its name when the block ends without an error."""
     folder = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
-        folder.replace(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+        with writing(out):
+            folder.mkdir(parents=True)
+            yield folder
+            folder.replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -61,7 +61,8 @@ class TrainingStep:
     ) -> None:
         """Join model, optimiser, the weight of an auxiliary loss, and what counts experts."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
-        self._coefficient, self._counting = coefficient, counting
+        self._coefficient = coefficient
+        self._counting: Counting = counting or (lambda *_: nullcontext())
         self._training, self._seed = config.training, config.seed
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
@@ -84,7 +85,7 @@ class TrainingStep:
         for k, (positions, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, positions[0]))
             with self._model.backward(last=k == len(passes) - 1):
-                with self._counted(positions, tokens_BW[:, :-1], domain_B):
+                with self._counting(domain_B, tokens_BW.shape[1] - 1, positions):
                     output = self._model.train(tokens_BW[:, :-1])
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
@@ -95,13 +96,6 @@ class TrainingStep:
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
         return parts, torch.stack(added) if added else None
-
-    def _counted(
-        self, positions: Sequence[int], tokens_BT: Tensor, domain_B: Tensor
-    ) -> AbstractContextManager[None]:
-        if self._counting is None:
-            return nullcontext()
-        return self._counting(domain_B, tokens_BT.shape[1], positions)
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Yield the positions in the stream, tokens and domains of each pass."""

@@ -7,7 +7,6 @@ configuration may have fetched and run, such as kernels for attention, is left o
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +69,8 @@ def folder_model(path: Path) -> ModelConfig:
         )
     try:
         config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
-        return ModelConfig(name=name, options=_options(kinds[name], config.to_dict()))
+        fields = {n: v for n, v in config.to_dict().items() if n not in _ABOUT | _CODE}
+        return ModelConfig(name=name, options=_plain(fields))
     except Exception as error:  # whatever a configuration class raises
         raise RunError(f"{file}: {error_line(error)}") from error
 
@@ -150,29 +150,6 @@ def hub_folder(text: str) -> Path:
     return Path(path)
 
 
-def _options(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that decide what a model computes; null ones only over other defaults."""
-    defaults = {name: one.default for name, one in inspect.signature(kind).parameters.items()}
-    defaults.setdefault("head_dim", None)  # read by models of classes that do not list it
-    left_out = _ABOUT | _CODE
-    names = getattr(kind, "attribute_map", {})
-    stored = {names.get(name, name): name for name in defaults}
-    options = {
-        stored[name]: value
-        for name, value in values.items()
-        if name in stored
-        and name not in left_out
-        and (value is not None or defaults[stored[name]] is not None)
-    }
-    again = kind(**options).to_dict()
-    options |= {
-        name: value
-        for name, value in values.items()
-        if name not in left_out and name not in stored and again.get(name, value) != value
-    }
-    return {name: _plain(value) for name, value in options.items()}
-
-
 def _weight_files(path: Path) -> list[str]:
     """Return the names of the files of weights, each of which safetensors can open."""
     if (path / "adapter_config.json").exists():
@@ -214,7 +191,7 @@ def _indexed(index: Path) -> list[str]:
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Refuse a model of which some weights were not there, or not used."""
     for kind, what in _FAULTS.items():
-        names = sorted(map(_shown, report.get(kind) or ()))
+        names = sorted(map(str, report.get(kind) or ()))
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {what}{more}")
@@ -229,14 +206,6 @@ def _check_tied(path: Path, model: nn.Module) -> None:
             f"{path}: {CONFIG}: tie_word_embeddings is true, and the weights have a head of their"
             " own; set model.options.tie_word_embeddings: false"
         )
-
-
-def _shown(key: Any) -> str:
-    """Return a tensor's name; of one that has another shape, both shapes."""
-    if isinstance(key, str):
-        return key
-    name, there, here = key
-    return f"{name}, of shape {tuple(there)} in the weights and {tuple(here)} in the model,"
 
 
 def _plain(value: Any) -> Any:

@@ -36,7 +36,7 @@ CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
 MIN_WINDOWS = 3  # before a change, to know how they scatter
 NEAREST = 4  # windows on a side, where changes are too near each other
 MAX_CHANGES = 3  # that are told, the largest
-COMPARED_BY_LAYER = ("busiest", "effective", "dead", "overflow", "worst_rank", "specialisation")
+COMPARED_BY_LAYER = ("busiest", "effective", "dead", "overflow", "specialisation")
 COMPARED_BY_DOMAIN = ("share", "busiest", "own", "distance")
 _COMPARED = {
     "before": pl.Float64,

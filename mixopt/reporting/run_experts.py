@@ -81,7 +81,6 @@ class PretrainingExperts:
         path: The run directory.
         windows: Since the domains last changed, at least one; they stay on disk.
         logged: Changes of weights.
-        ranks: Of expert parallelism; None for up to 8 that divide the experts.
         steps: The first and the last step; None for no bound, or for the second half of the run.
         change: The first step on new weights; None for the largest changes.
     """
@@ -89,24 +88,21 @@ class PretrainingExperts:
     path: Path
     windows: tuple[Window, ...]
     logged: tuple[LoggedChange, ...]
-    ranks: int | None
     steps: Steps | None
     change: int | None
 
     @classmethod
-    def read(
-        cls, path: Path, ranks: int | None, steps: Steps | None, change: int | None
-    ) -> PretrainingExperts | None:
+    def read(cls, path: Path, steps: Steps | None, change: int | None) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded."""
         windows = ExpertRecord(path / EXPERTS).windows()
         if not windows:
             return None
-        last = windows[-1].empty
-        alike = tuple(window for window in windows if window.empty.domains == last.domains)
+        last = windows[-1].assignments
+        alike = tuple(window for window in windows if window.assignments.domains == last.domains)
         for window in alike:
-            last.check_sizes(last.domains, window.empty.sizes, f"{path}: an earlier window")
+            last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
         logged = tuple(read_changes(path / MIXTURE_LOG))
-        return cls(path, alike, logged, ranks, steps, change)
+        return cls(path, alike, logged, steps, change)
 
     @cached_property
     def settled(self) -> tuple[Window, ...]:
@@ -133,7 +129,7 @@ class PretrainingExperts:
     @cached_property
     def summary(self) -> Summary:
         """What that says, with the diagnoses."""
-        return Summary.of(self.train, self.ranks)
+        return Summary.of(self.train)
 
     @cached_property
     def changes(self) -> tuple[ExpertChange, ...]:
@@ -186,20 +182,17 @@ class SweepExperts:
         trials: The table of the sweep's trials.
         counts: By trial, those of a validation last.
         shown: The trial that is shown in full.
-        ranks: Of expert parallelism; None for up to 8 that divide the experts.
     """
 
     path: Path
     trials: TrialExperts
     counts: Mapping[str, ExpertCounts]
     shown: str
-    ranks: int | None
 
     @classmethod
     def read(
         cls,
         path: Path,
-        ranks: int | None = None,
         *,
         run: Run | None = None,
         trust: bool = False,
@@ -217,12 +210,12 @@ class SweepExperts:
         shown = next(iter(counts))
         with suppress(MixoptError):  # before a sweep's end, any
             shown = _shown(run or load_run(path, trust=trust), counts)
-        return cls(path, trials, counts, shown, ranks)
+        return cls(path, trials, counts, shown)
 
     @cached_property
     def summary(self) -> Summary:
         """What the experts of the trial that is shown say, with the diagnoses."""
-        return Summary.of(self.counts[self.shown].train, self.ranks)
+        return Summary.of(self.counts[self.shown].train)
 
     @cached_property
     def specialisation(self) -> dict[str, float | None]:
@@ -280,7 +273,6 @@ RunExperts = PretrainingExperts | SweepExperts
 def experts(
     directory: str | Path,
     *,
-    ranks: int | None = None,
     steps: str | None = None,
     change: int | None = None,
     trust: bool = False,
@@ -289,7 +281,6 @@ def experts(
 
     Args:
         directory: Of a sweep or of a pretraining, also while it runs.
-        ranks: Of expert parallelism; up to 8 that divide the experts when None.
         steps: Of a pretraining: the first and the last, counted from 1, such as `100:200`, `100:`
             or `:200`; the second half when None.
         change: Of a pretraining: the first step on new weights; the largest changes when None.
@@ -307,10 +298,10 @@ def experts(
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
     if not trust:
         check_links(path, RoutingError)
-    found: RunExperts | None = PretrainingExperts.read(path, ranks, within, change)
+    found: RunExperts | None = PretrainingExperts.read(path, within, change)
     if found is not None:
         return found
-    found = SweepExperts.read(path, ranks, trust=trust)
+    found = SweepExperts.read(path, trust=trust)
     if found is None:
         raise RoutingError(
             f"{path}: nothing is recorded about experts: the model has none, or no trial or window"

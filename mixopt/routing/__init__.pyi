@@ -20,7 +20,6 @@ from .measures import (
     load_shares as load_shares,
 )
 from .record import (
-    COUNTS as COUNTS,
     EXPERTS as EXPERTS,
     SCALARS as SCALARS,
     ExpertRecord as ExpertRecord,
@@ -28,13 +27,11 @@ from .record import (
 )
 from .router_stats import RouterStats as RouterStats
 from .scalars import (
-    ScalarNames as ScalarNames,
     training_scalars as training_scalars,
     trial_scalars as trial_scalars,
 )
 from .summary import (
     Summary as Summary,
-    domain_table as domain_table,
     key_column as key_column,
     layer_table as layer_table,
 )

@@ -74,16 +74,12 @@ class RouterAdapter:
 
     def __post_init__(self) -> None:
         """Check what is said of the router."""
-        where = "RouterAdapter"
-        if not isinstance(self.router, str | type) or not self.router:
-            given = shown_value(self.router)
-            raise RoutingError(f"{where}: router {given}; give a class, or the end of its name")
-        if not callable(self.read):
-            raise RoutingError(f"{where}: read {shown_value(self.read)}; give a function")
         for name, size in (("experts", self.experts), ("top_k", self.top_k)):
             if not (isinstance(size, str) and size) and not is_count(size):
-                what = "the attribute of the router that has it, or a number of 1 or more"
-                raise RoutingError(f"{where}: {name} {shown_value(size)}; give {what}")
+                raise RoutingError(
+                    f"RouterAdapter: {name} {shown_value(size)}; give the attribute of the router"
+                    " that has it, or a number of 1 or more"
+                )
 
     @property
     def name(self) -> str:
@@ -98,19 +94,7 @@ class RouterAdapter:
 
 
 class FoundRouter(NamedTuple):
-    """Where the ids of a router are read, and what it chooses from.
-
-    Attributes:
-        name: Path of the module in the model: experts, or the router of an exception or adapter.
-        layer: Number that the model gives the layer.
-        module: The module.
-        experts: Routed experts to choose from.
-        top_k: Experts of a token.
-        parameters: Names of what the module is called with.
-        read: From the arguments of a call, by name, and what it returns to the ids; -1 stands for
-            an assignment that no expert computes.
-        router: Names it in its layer, where layers have several.
-    """
+    """Where the ids of a router are read (-1 is none), and what it chooses from."""
 
     name: str
     layer: int
@@ -124,18 +108,11 @@ class FoundRouter(NamedTuple):
     @property
     def key(self) -> str:
         """The router's name in the model, as `LayerAssignments.key`."""
-        return f"{self.layer}/{self.router}" if self.router else str(self.layer)
+        return f"{self.layer}/{self.router}".removesuffix("/")
 
 
 class Source(NamedTuple):
-    """How one class is read.
-
-    Attributes:
-        read: From a call's arguments by name, what it returns, E and K to ids.
-        experts: Attribute that has E, or E.
-        top_k: Attribute that has K, of the module or one beside it, or K.
-        child: Name of the part whose call is read; the module itself if empty.
-    """
+    """How one class is read: E and K are numbers or attributes, `child` the part that is called."""
 
     read: Callable[[dict[str, Any], Any, int, int], Tensor]
     experts: str | int = "num_experts"

@@ -40,7 +40,7 @@ class LayerAssignments:
     @property
     def key(self) -> str:
         """The router's name in the model: "3", or "3/attention"."""
-        return f"{self.layer}/{self.router}" if self.router else str(self.layer)
+        return f"{self.layer}/{self.router}".removesuffix("/")
 
     @property
     def experts(self) -> int:

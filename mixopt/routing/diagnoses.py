@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +93,7 @@ class Diagnosis:
     @property
     def key(self) -> str:
         """The router's name among all of the model, as `LayerAssignments.key`."""
-        return f"{self.layer}/{self.router}" if self.router else str(self.layer)
+        return f"{self.layer}/{self.router}".removesuffix("/")
 
     def __str__(self) -> str:
         """Return it as one line."""
@@ -143,17 +142,17 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits)
     ):
         return []
     blamed = _loads_most(layer, int(load_E.argmax()))
-    if blamed is None:
-        advice = "all domains load it equally: balance the router, no mixture fixes this"
-    else:
-        advice = f"{domains[blamed]!r} loads it most: balance the router; {NO_CHANGE}"
+    domain = None if blamed is None else domains[blamed]
+    advice = "all domains load it equally: balance the router, no mixture fixes this"
+    if domain is not None:
+        advice = f"{domain!r} loads it most: balance the router; {NO_CHANGE}"
     return [
         Diagnosis(
             kind="collapse",
             layer=layer.layer,
             router=layer.router,
             what=_load_text(layer, load_E, hot_E, numbers),
-            domain=None if blamed is None else domains[blamed],
+            domain=domain,
             experts=tuple(int(e) for e in np.flatnonzero(crowded_E)) or (int(load_E.argmax()),),
             numbers=numbers,
             advice=advice,
@@ -208,9 +207,11 @@ def _degradation(
     excess_D = occupied_D - shares_D
     is_beyond_D = excess_D > limits.occupied
     is_beyond_D |= (excess_D > many) & (occupied_D > TIMES * shares_D)
-    made = partial(Diagnosis, "degradation", layer.layer, layer.router)
     return [
-        made(
+        Diagnosis(
+            kind="degradation",
+            layer=layer.layer,
+            router=layer.router,
             what=f"{serves_DE[d].sum()} of {layer.experts} experts serve {domains[d]!r}, which has"
             f" {100 * shares_D[d]:.1f}% of the tokens",
             domain=domains[d],

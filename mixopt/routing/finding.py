@@ -302,29 +302,13 @@ def _layer_of(name: str, position: int) -> int:
 
 
 def _router_names(paths: list[str], layers: list[int]) -> list[str]:
-    """Return what tells routers of one layer apart; nothing where each layer has one."""
+    """Return what tells routers of one layer apart, their paths in it; "" where it has one."""
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
-    parts = [_without_layer(path) for path in paths]
-    kinds = [list(kind) for kind in dict.fromkeys(map(tuple, parts))]
-    begin, end = _common(kinds), _common([kind[::-1] for kind in kinds])
-    names = [".".join(part[begin : len(part) - end]) or part[-1] for part in parts]
-    is_unique = len(set(zip(layers, names, strict=True))) == len(names)
-    return names if is_unique else paths
-
-
-def _without_layer(path: str) -> list[str]:
-    found = list(_LAYER.finditer(path))
-    if not found:
-        return path.split(".")
-    begin, end = found[-1].span(1)
-    return [part for part in (path[:begin] + path[end:]).split(".") if part]
-
-
-def _common(kinds: list[list[str]]) -> int:
-    """Return how many parts all begin with."""
-    columns = zip(*kinds, strict=False)
-    return next((k for k, column in enumerate(columns) if len(set(column)) > 1), 0)
+    return [
+        path[found[-1].end(1) + 1 :] if (found := [*_LAYER.finditer(path)]) else path
+        for path in paths
+    ]
 
 
 def _at(value: Any, path: str) -> Any:

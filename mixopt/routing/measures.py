@@ -49,11 +49,6 @@ def overflow(shares_E: Array, capacity: float = CAPACITY) -> float:
     return float(np.maximum(shares_E - capacity / len(shares_E), 0).sum())
 
 
-def worst_rank(shares_E: Array, ranks: int) -> float:
-    """Return the load of the busiest rank over the even one, experts laid out in order."""
-    return float(shares_E.reshape(ranks, -1).sum(1).max() * ranks)
-
-
 def dead(shares_E: Array, below: float = DEAD) -> BoolArray:
     """Return which experts have less than a part of the even load."""
     return np.asarray(shares_E * shares_E.shape[-1] < below)

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from mixopt.errors import RoutingError, RunError
+from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.summary import COUNTS_SCHEMA, counts_table, domain_table, layer_table
-from mixopt.system import parse_json, read_table, write_table, write_text
+from mixopt.system import parse_json, read_table, read_text, write_table, write_text, writing
 
 EXPERTS = "experts"  # the folder in a run directory
 COUNTS, SCALARS = "counts", "scalars.jsonl"
@@ -34,34 +34,16 @@ COUNTS, SCALARS = "counts", "scalars.jsonl"
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What was counted in some steps; on disk it is read when it is asked for, and let go.
-
-    Attributes:
-        start: Steps taken before it.
-        end: Steps taken after it.
-        read: Returns the assignments of these steps alone.
-    """
+    """What was counted in the steps after `start` to `end`."""
 
     start: int
     end: int
-    read: Callable[[], Assignments]
-
-    @property
-    def assignments(self) -> Assignments:
-        """The assignments of its steps."""
-        return self.read()
-
-    @cached_property
-    def empty(self) -> Assignments:
-        """Nothing, of its domains and experts."""
-        whole = self.assignments
-        return Assignments.zeros(whole.domains, whole.sizes)
+    assignments: Assignments
 
     @cached_property
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What it says of each layer, and of each domain in each layer."""
-        whole = self.assignments
-        return layer_table(whole), domain_table(whole)
+        return layer_table(self.assignments), domain_table(self.assignments)
 
 
 class ExpertRecord:
@@ -88,23 +70,19 @@ class ExpertRecord:
 
     def write_window(self, start: int, end: int, assignments: Assignments) -> None:
         """Write what was counted in some steps."""
-        steps = [
-            pl.lit(start, pl.Int32).alias("step_start"),
-            pl.lit(end, pl.Int32).alias("step_end"),
-        ]
-        write_table(self.part(end), counts_table(assignments).select(*steps, pl.all()))
+        window = {"step_start": pl.lit(start, pl.Int32), "step_end": pl.lit(end, pl.Int32)}
+        table = counts_table(assignments)
+        write_table(self.part(end), table.with_columns(**window).select(*window, *table.columns))
 
     def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add a line; a step has one."""
         content = {"step": step, **values, "time": round(time.time(), 3)}
         line = json.dumps(content, allow_nan=False) + "\n"
         path = self.path / SCALARS
-        try:
+        with writing(path):
             self.path.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(line)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
     def cut(self, step: int) -> None:
         """Resume after so many steps: drop all that is of later ones."""
@@ -119,7 +97,7 @@ class ExpertRecord:
 
     def windows(self) -> list[Window]:
         """Return the windows in their order."""
-        return [_window(file) for file in self._parts()]
+        return [_read(file) for file in self._parts()]
 
     def scalars(self) -> list[dict[str, Any]]:
         """Return the lines of numbers."""
@@ -130,12 +108,9 @@ class ExpertRecord:
 
     def _lines(self) -> list[str]:
         path = self.path / SCALARS
-        if not path.exists():
-            return []
-        try:
-            return path.read_text(encoding="utf-8").splitlines(keepends=True)
-        except (OSError, ValueError) as error:
-            raise RoutingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        return (
+            read_text(path, error=RoutingError).splitlines(keepends=True) if path.exists() else []
+        )
 
     def _numbers(self, line: str) -> dict[str, Any]:
         path = self.path / SCALARS
@@ -145,20 +120,14 @@ class ExpertRecord:
         return content
 
 
-def _window(file: Path) -> Window:
-    """Return a window on disk, which is read once for its steps."""
-    start, end = _read(file)[0]
-    return Window(start, end, partial(lambda path: _read(path)[1], file))
-
-
-def _read(file: Path) -> tuple[tuple[int, int], Assignments]:
+def _read(file: Path) -> Window:
     table = read_table(file, error=RoutingError)
     try:
         start, end = table.select("step_start", "step_end").row(0)
         if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end:
             raise ValueError(f"a window from step {start} to {end}")
         counts = table.select(list(COUNTS_SCHEMA)).cast(pl.Schema(COUNTS_SCHEMA))
-        return (start, end), _assignments(counts)
+        return Window(start, end, _assignments(counts))
     except (pl.exceptions.PolarsError, ValueError, TypeError, ArithmeticError) as error:
         raise RoutingError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
 

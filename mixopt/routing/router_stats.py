@@ -13,7 +13,6 @@ R = 2 * D + 2 rows of E + 3 places: too low, not computed, of each expert, too h
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,7 +103,7 @@ class RouterStats:
 
     @contextmanager
     def domains(
-        self, domain_ids: Any, mask: Any = None, *, position: int | Sequence[int] | None = None
+        self, domain_ids: Any, mask: Any = None, *, position: Sequence[int] | None = None
     ) -> Iterator[None]:
         """Count one forward pass: `with stats.domains(domain_ids, mask): model(...)`.
 
@@ -112,9 +111,8 @@ class RouterStats:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
             mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
                 of tokens. Other values are refused.
-            position: Of the first sequence in the stream of all ranks, or of each of them where
-                they do not follow on each other, where it is known: which of the halves a sequence
-                falls in is then the same on any number of ranks.
+            position: Of each sequence in the stream of all ranks, where it is known: which of the
+                halves a sequence falls in is then the same on any number of ranks.
 
         Raises:
             RoutingError: Ids, shapes or positions that cannot be, or, after the first batch, a
@@ -186,12 +184,8 @@ class RouterStats:
         self._is_attached = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts as text, to keep in a checkpoint; errors as `total`."""
-        total = self.total()
-        return {
-            "total": json.dumps(total.to_json()),
-            "window": json.dumps(self._window.to_json()),
-        }
+        """Return the counts as plain values, to keep in a checkpoint; errors as `total`."""
+        return {"total": self.total().to_json(), "window": self._window.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the counts of `state_dict`.
@@ -203,11 +197,7 @@ class RouterStats:
         loaded = []
         for name in ("total", "window"):
             source = f"the state of RouterStats: {name}"
-            try:
-                content = json.loads(state[name])
-            except (KeyError, TypeError, ValueError) as error:
-                raise RoutingError(f"{source}: not counts of experts") from error
-            counts = Assignments.from_dict(content, source)
+            counts = Assignments.from_dict(state.get(name), source)
             self._total.check_sizes(counts.domains, counts.sizes, source)
             loaded.append(counts)
         self._total, self._window = loaded
@@ -219,7 +209,7 @@ class RouterStats:
         sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
         return Assignments.zeros(self.domain_names, sizes)
 
-    def _begin(self, domain_BS: Tensor, position: int | Sequence[int] | None = None) -> None:
+    def _begin(self, domain_BS: Tensor, position: Sequence[int] | None = None) -> None:
         self._is_open = True
         if self._model.training or self._evaluation:
             device = self._counters[0].counts.device
@@ -242,16 +232,13 @@ class RouterStats:
                 counter.check_ids(counter.counts.cpu().numpy().reshape(-1, counter.places))
             self._is_checked = True
 
-    def _odd(self, size: int, position: int | Sequence[int] | None) -> Tensor:
+    def _odd(self, size: int, position: Sequence[int] | None) -> Tensor:
         """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others."""
         if position is None:
             return (torch.arange(size) + int(self._pending[0])) % 2
-        position_B = np.asarray(position, np.int64)
-        if not position_B.ndim:
-            position_B = position_B + np.arange(size)
-        if len(position_B) != size:
-            raise RoutingError(f"{len(position_B)} positions for a batch of {size} sequences")
-        return torch.from_numpy((np.bitwise_count(position_B) & 1).astype(np.int64))
+        if len(position) != size:
+            raise RoutingError(f"{len(position)} positions for a batch of {size} sequences")
+        return torch.tensor([int(one).bit_count() & 1 for one in position])
 
     def _collected(self) -> Assignments:
         """Return what all ranks counted since the last time, checked, and begin from nothing."""
@@ -331,12 +318,6 @@ class _Counter:
     """The counts of one router, and the hook that adds to them.
 
     Plain tensors, since buffers of the module would be overwritten by DDP.
-
-    Attributes:
-        router: The router.
-        places: Counts of a row.
-        counts: Shape (R * places,).
-        passes: How often the router ran, to tell whether each batch was counted once.
     """
 
     def __init__(self, router: FoundRouter, batch: _Batch, device: Any) -> None:

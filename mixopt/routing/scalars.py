@@ -1,22 +1,19 @@
 """The few numbers about experts that are followed while a model trains: names and values.
 
-A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. A run
-has at most `BUDGET` names, those of its losses and weights among them; all counts are in the
-record. Where a model has many layers, only some of them have names, evenly spread, and means and
-extremes are over all of them. Where losses and weights of many domains leave no room, there are
-means and extremes alone, beyond the budget.
+A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. At
+most `MEMBERS` layers, evenly spread, and as many domains have numbers of their own; means and
+extremes are over all of them, and all counts are in the record.
 
-What the numbers are is said where they are computed: they are columns of
-`mixopt.routing.summary.LAYER_SCHEMA` and `DOMAIN_SCHEMA`. `diagnoses/undiagnosed` is how many
-layers have too few assignments; where all have, there is no number of diagnoses.
+The numbers are columns of `LAYER_SCHEMA` and `DOMAIN_SCHEMA` (mixopt.routing.summary).
+`diagnoses/undiagnosed` is how many layers have too few assignments; where all have, there is no
+number of diagnoses.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -25,7 +22,7 @@ from mixopt.routing.assignments import Assignments, ExpertCounts
 from mixopt.routing.diagnoses import KINDS, diagnose, enough
 from mixopt.routing.summary import domain_table, key_column, layer_table
 
-BUDGET = 400  # names of a run
+MEMBERS = 32  # layers, and domains, with numbers of their own
 
 # Statistics with a member for each layer: their columns; and of all layers: how they are reduced.
 _BY_LAYER = {
@@ -36,7 +33,6 @@ _BY_LAYER = {
 }
 _OVER_LAYERS = {
     "overflow": ("overflow", ("mean", "max")),
-    "worst_rank": ("worst_rank", ("mean", "max")),
     "drop_rate": ("dropped", ("mean",)),
 }
 # Statistics with a member for each domain; no other statistic has their names, as a domain may be
@@ -46,85 +42,45 @@ _BY_DOMAIN = {
     "starved_experts": pl.col("starved").sum(),
     "js_mean": pl.col("distance").mean(),
 }
-_OVER_ALL = (
-    *(f"{n}/{how}" for n, (_, hows) in (_BY_LAYER | _OVER_LAYERS).items() for how in hows),
-    *(f"diagnoses/{kind}" for kind in KINDS),
-    "diagnoses/undiagnosed",
-)
 
 
-@dataclass(frozen=True)
-class ScalarNames:
-    """The layers and domains that have names of their own; of all others there are only means.
-
-    Attributes:
-        layers: As `LayerAssignments.key`.
-        domains: Names.
-    """
-
-    layers: tuple[str, ...]
-    domains: tuple[str, ...]
-
-    @classmethod
-    def within_budget(
-        cls, layers: Sequence[str], domains: Sequence[str], others: int = 0
-    ) -> ScalarNames:
-        """Choose them so that a run has at most `BUDGET` names."""
-        left = max(0, BUDGET - others - len(_OVER_ALL))
-        shown = tuple(domains[: left // 2 // len(_BY_DOMAIN)])
-        left -= len(_BY_DOMAIN) * len(shown)
-        count = min(left // len(_BY_LAYER), len(layers))
-        places = np.unique(np.linspace(0, len(layers) - 1, count).round().astype(int))
-        return cls(tuple(layers[place] for place in places), shown)
-
-
-def training_scalars(window: Assignments, named: ScalarNames) -> dict[str, float]:
+def training_scalars(window: Assignments) -> dict[str, float]:
     """Return the numbers of a window of training; those that are not known are left out."""
-    layers = layer_table(window)
-    values = _of_layers(layers, {**_BY_LAYER, **_OVER_LAYERS}, named)
-    values |= _of_domains(window, tuple(_BY_DOMAIN), named)
-    return _known(values | _diagnoses(window))
+    values = _of_layers(window, {**_BY_LAYER, **_OVER_LAYERS})
+    return _known(values | _of_domains(window, _BY_DOMAIN) | _diagnoses(window))
 
 
-def trial_scalars(counts: ExpertCounts, others: int = 0) -> dict[str, float]:
+def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
     """Return the numbers of a trial at its end; domains are compared on held-out text."""
-    layers = [layer.key for layer in counts.train.layers]
-    named = ScalarNames.within_budget(layers, counts.train.domains, others)
-    compared = {"specialisation": _BY_LAYER["specialisation"]}
-    held_out = _of_layers(layer_table(counts.held_out), compared, named)
-    held_out |= _of_domains(counts.held_out, ("js_mean",), named)
-    trained = training_scalars(counts.train, named)
-    return {name: value for name, value in trained.items() if name[4:] not in held_out} | _known(
-        held_out
-    )
+    held_out = _of_layers(counts.held_out, {"specialisation": _BY_LAYER["specialisation"]})
+    held_out |= _of_domains(counts.held_out, ["js_mean"])
+    trained = training_scalars(counts.train)
+    return {n: value for n, value in trained.items() if n[4:] not in held_out} | _known(held_out)
 
 
 def _of_layers(
-    table: pl.DataFrame,
-    statistics: Mapping[str, tuple[str, Sequence[str]]],
-    named: ScalarNames,
+    assignments: Assignments, statistics: Mapping[str, tuple[str, Sequence[str]]]
 ) -> dict[str, float | None]:
-    keyed = table.with_columns(key_column())
+    table = layer_table(assignments).with_columns(key_column())
+    places = np.linspace(0, table.height - 1, min(MEMBERS, table.height)).round().astype(int)
     values: dict[str, float | None] = {}
     for name, (column, hows) in statistics.items():
-        for how in hows:
-            values[f"{name}/{how}"] = table.select(getattr(pl.col(column), how)()).item()
+        values |= {f"{name}/{how}": getattr(table[column], how)() for how in hows}
         if name in _BY_LAYER:
-            of_layer = dict(keyed.select("key", column).iter_rows())
-            values |= {f"{name}/{_layer(key)}": of_layer.get(key) for key in named.layers}
+            members = table.select("key", column)[places].iter_rows()
+            values |= {f"{name}/{_layer(key)}": value for key, value in members}
     return values
 
 
-def _of_domains(
-    assignments: Assignments, statistics: Sequence[str], named: ScalarNames
-) -> dict[str, float | None]:
+def _of_domains(assignments: Assignments, statistics: Iterable[str]) -> dict[str, float | None]:
     measures = [_BY_DOMAIN[name].alias(name) for name in statistics]
-    table = domain_table(assignments).group_by("domain").agg(measures)
-    rows = {row["domain"]: row for row in table.iter_rows(named=True)}
+    table = domain_table(assignments).group_by("domain", maintain_order=True).agg(measures)
+    rows = table.head(MEMBERS).iter_rows(named=True)
     return {
-        f"{name}/{domain}": rows[domain][name] if domain in rows else None
-        for name in statistics
-        for domain in named.domains
+        f"{name}/{row['domain']}": value
+        for row in rows
+        for name, value in row.items()
+        if name != "domain"
     }
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mixopt.errors import RoutingError
 from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, enough
@@ -44,8 +43,6 @@ LAYER_SCHEMA = {
     "busiest": pl.Float64,  # busiest expert's load over the even one; 1 is even
     "max_violation": pl.Float64,  # that less 1; 0 is even
     "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
-    "ranks": pl.Int64,  # of expert parallelism, experts in order
-    "worst_rank": pl.Float64,  # load of the busiest of these over the even one
     "dead": pl.Int64,  # experts below 1% of the even load
     "dropped": pl.Float64,  # share of the assignments
     "information": pl.Float64,  # of expert and domain, nats, corrected for sample size
@@ -56,7 +53,6 @@ SHOWN_BY_LAYER = (
     "effective",
     "load_entropy",
     "overflow",
-    "worst_rank",
     "dead",
     "dropped",
     "specialisation",
@@ -74,7 +70,6 @@ DOMAIN_SCHEMA = {
     "own": pl.Float64,  # of its assignments: to experts of a lift of at least 1.5
     "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
 }
-RANKS = 8  # of expert parallelism, at most, where it is not said
 OWN = 1.5  # lift from which on an expert counts as one of a domain's own
 
 
@@ -95,18 +90,10 @@ class Summary:
     undiagnosed: tuple[str, ...]
 
     @classmethod
-    def of(cls, assignments: Assignments, ranks: int | None = None) -> Summary:
-        """Return what assignments say.
-
-        Args:
-            assignments: Of training; their shares are taken as the mixture.
-            ranks: Of expert parallelism; up to 8 that divide the experts by default.
-
-        Raises:
-            RoutingError: So many ranks do not divide the experts of a layer.
-        """
+    def of(cls, assignments: Assignments) -> Summary:
+        """Return what assignments say; of training, since their shares are taken as the mixture."""
         return cls(
-            layers=layer_table(assignments, ranks),
+            layers=layer_table(assignments),
             domains=domain_table(assignments),
             diagnoses=tuple(diagnose(assignments)),
             undiagnosed=tuple(one.key for one in assignments.layers if not enough(one)),
@@ -142,8 +129,6 @@ class Summary:
     def _layer_lines(self) -> list[str]:
         layers = self.layers.with_columns(key_column())
         lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
-        ranks = layers["ranks"].unique(maintain_order=True)
-        lines[0] += f"; worst rank: of {' or '.join(map(str, ranks))} of expert parallelism"
         lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
         for name in SHOWN_BY_LAYER:
             known = layers.select("key", name).drop_nulls()
@@ -204,9 +189,9 @@ def counts_table(assignments: Assignments) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def layer_table(assignments: Assignments, ranks: int | None = None) -> pl.DataFrame:
+def layer_table(assignments: Assignments) -> pl.DataFrame:
     """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
-    rows = [_layer_row(layer, ranks) for layer in assignments.layers]
+    rows = [_layer_row(layer) for layer in assignments.layers]
     columns = {
         name: pl.Series(name, [_finite(row.get(name)) for row in rows], dtype=kind)
         for name, kind in LAYER_SCHEMA.items()
@@ -233,28 +218,13 @@ def key_column() -> pl.Expr:
     return pl.format("{}/{}", "layer", "router").str.strip_suffix("/").alias("key")
 
 
-def expert_ranks(layer: LayerAssignments, ranks: int | None) -> int:
-    """Return over how many ranks a layer's experts are laid out."""
-    if ranks is None:
-        return max(n for n in range(1, RANKS + 1) if layer.experts % n == 0)
-    if ranks < 1 or layer.experts % ranks:
-        fits = ", ".join(str(n) for n in range(1, layer.experts + 1) if layer.experts % n == 0)
-        raise RoutingError(
-            f"{ranks} ranks do not divide the {layer.experts} experts of layer {layer.key}; these"
-            f" do: {fits}"
-        )
-    return ranks
-
-
-def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
-    ranks = expert_ranks(layer, ranks)
+def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
     about = {
         "layer": layer.layer,
         "router": layer.router,
         "experts": layer.experts,
         "top_k": layer.top_k,
         "tokens": int(layer.tokens_D.sum()),
-        "ranks": ranks,
     }
     counts_E = layer.counts_DE.sum(0)
     if not counts_E.sum():
@@ -269,7 +239,6 @@ def _layer_row(layer: LayerAssignments, ranks: int | None) -> Mapping[str, Any]:
         "busiest": measures.max_load(load_E),
         "max_violation": measures.max_load(load_E) - 1,
         "overflow": measures.overflow(load_E),
-        "worst_rank": measures.worst_rank(load_E, ranks),
         "dead": int(measures.dead(load_E).sum()),
         "dropped": layer.dropped_D.sum() / (counts_E.sum() + layer.dropped_D.sum()),
         "information": information,

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
 
@@ -104,18 +104,12 @@ def build_plugin(
 
 
 def _option_names(factory: Callable[..., Any]) -> list[str]:
-    """Return the names of the options that a plug-in takes."""
-    names = []
+    """Return a plug-in's parameters, and its `option_names` where it takes keywords."""
+    names: list[str] = []
     for parameter in inspect.signature(factory).parameters.values():
         many = parameter.kind is inspect.Parameter.VAR_KEYWORD
-        names += _fields_of(factory, parameter.name) if many else [parameter.name]
+        names += getattr(factory, "option_names", ()) if many else [parameter.name]
     return names
-
-
-def _fields_of(factory: Callable[..., Any], keywords: str) -> list[str]:
-    # Annotations are strings under `from __future__ import annotations`.
-    hint = inspect.signature(factory, eval_str=True).parameters[keywords].annotation
-    return list(get_type_hints(get_args(hint)[0])) if get_origin(hint) is Unpack else []
 
 
 def _import_path(kind: str, name: str) -> Any:

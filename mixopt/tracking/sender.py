@@ -353,7 +353,7 @@ def _trial_metrics(
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
-        named |= trial_scalars(result.experts, len({key for key, *_ in metrics}) + len(named))
+        named |= trial_scalars(result.experts)
     return [*metrics, *((key, float(value), when, result.tokens) for key, value in named.items())]
 
 

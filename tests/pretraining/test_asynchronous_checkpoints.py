@@ -60,14 +60,6 @@ def no_file_above(size: int):
 # --- What is written ----------------------------------------------------------------------------
 
 
-def test_weights_that_move_while_the_thread_writes_are_those_of_the_step(ranks, tmp_path):
-    model, optimizer = filled(1.0, width=4096)
-    with made(tmp_path, ranks) as checkpoints:
-        checkpoints.save(model, optimizer, 1, STATE)
-        nn.init.constant_(model.weight, 2.0)
-    assert weight_in(tmp_path / "step-00000001").unique().tolist() == [1.0]
-
-
 def test_one_that_is_due_while_another_is_written_waits_for_it(ranks, tmp_path):
     model, optimizer = filled(1.0, width=2048)
     with made(tmp_path, ranks) as checkpoints:
@@ -135,7 +127,6 @@ def no_memory(*_):
     ("where", "rank", "why"),
     [
         ("shard", 1, "MemoryError: no memory for a buffer"),
-        ("shard", 0, "MemoryError: no memory for a buffer"),
         ("beside", 0, "TypeError: memoryview: a bytes-like object is required, not 'NoneType'"),
     ],
 )
@@ -153,14 +144,3 @@ def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path
 
     with no_file_above(1 << 20), pytest.raises(KeyboardInterrupt):
         interrupted()
-
-
-def test_an_interrupted_run_ends_with_the_checkpoint_that_was_being_written(ranks, tmp_path):
-    def interrupted():
-        with made(tmp_path, ranks) as checkpoints:
-            checkpoints.save(*filled(1.0, width=2048), 1, STATE)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -88,15 +88,6 @@ def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
     assert checkpoints(tmp_path / "run") == []
 
 
-def test_a_process_that_does_not_listen_to_ctrl_c_trains_on(config, pressed, tmp_path):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        found = pretrain(config, tmp_path / "run")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert (found.is_finished, found.interrupted) == (True, False)
-
-
 def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, pressed, tmp_path):
     ended = CliRunner().invoke(app, ["pretrain", str(config), "--out", str(tmp_path / "run")])
     assert ended.exit_code == 130

@@ -29,9 +29,8 @@ from pretrain_runs import (
 )
 from sampler_rows import located
 
-from mixopt import Corpus, Mixture, MixtureSampler, pretrain
+from mixopt import Mixture, MixtureSampler, pretrain
 from mixopt.errors import RunError
-from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = CONFIG["mixture"]["weights"]
@@ -49,11 +48,6 @@ ODM = "estimator={name: odm, observe_every: 2, options: {warmup_steps: 2}}"
 AIOLI = (
     "estimator={name: aioli, options: {update_steps: 12, sweeps: 1, sweep_steps: 2, one_hot: 0.8}}"
 )
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Corpus:
-    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +158,6 @@ def test_two_ranks_are_one(context, config, steered, tmp_path):
     assert_same_weights(weights_of(job.out), weights_of(steered.out))
 
 
-@pytest.mark.nightly
-def test_two_killed_ranks_go_on_as_one(context, config, steered, tmp_path):
-    first = Job(context, config, tmp_path / "run", 2, [AIOLI])
-    passes = random.randrange(7, STEPS - 2)
-    first.until(passes)
-    first.kill()
-    second = finished(context, config, tmp_path / "run", overrides=[AIOLI])
-    assert_goes_on(first, second, steered)
-    assert log_of(tmp_path / "run") == log_of(steered.out), passes
-    assert_same_weights(weights_of(tmp_path / "run"), weights_of(steered.out))
-
-
 def test_sigterm_to_one_rank_stops_all_after_the_same_step_with_a_checkpoint(
     context, config, scheduled, tmp_path
 ):
@@ -201,18 +183,6 @@ def test_dropout_goes_on_where_it_was(context, config, tmp_path):
     first.kill()
     finished(context, config, tmp_path / "run", overrides=overrides)
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(whole.out))
-
-
-def test_what_a_killed_save_left_is_no_checkpoint(context, config, scheduled, tmp_path):
-    first = Job(context, config, tmp_path / "run", 1, SCHEDULED)
-    first.until(2 * 12)
-    first.kill()
-    unfinished = tmp_path / "run" / "checkpoints" / ".step-00000099.tmp"
-    unfinished.mkdir()
-    (unfinished / "state.json").write_text("{")
-    finished(context, config, tmp_path / "run", overrides=SCHEDULED)
-    assert log_of(tmp_path / "run") == log_of(scheduled.out)
-    assert not unfinished.exists()
 
 
 def test_a_damaged_checkpoint_is_named(context, config, tmp_path):

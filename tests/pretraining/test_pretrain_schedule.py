@@ -8,9 +8,8 @@ import pytest
 import yaml
 from pretrain_runs import CONFIG, log_of, metrics_of
 
-from mixopt import ConfigError, Corpus, MixtureError, pretrain
+from mixopt import ConfigError, MixtureError, pretrain
 from mixopt.pretraining import load_pretraining
-from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STAGES = """\
@@ -22,11 +21,6 @@ stages:
 - {steps: 5, mixture: {code: 0.5, manual: 0.5}}
 - {name: last, steps: 9, mixture: {code: 0.1, manual: 0.9}}
 """
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Corpus:
-    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def written(folder, corpus, stages=STAGES, training=None, **parts):
@@ -56,19 +50,6 @@ def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
     assert code[15:] == [0.1] * 9
 
 
-def test_a_schedule_may_stand_in_the_file(corpus, tmp_path):
-    path = written(tmp_path, corpus, schedule=yaml.safe_load(STAGES))
-    assert load_pretraining(path).plan == load_pretraining(written(tmp_path, corpus)).plan
-
-
-def test_what_was_begun_does_not_depend_on_the_file(corpus, tmp_path):
-    config = written(tmp_path, corpus)
-    loaded = load_pretraining(config)
-    (tmp_path / "schedule.yaml").unlink()
-    assert loaded.plan.steps == loaded.training.steps == 24
-    assert loaded.row_length == 33
-
-
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -76,14 +57,12 @@ def test_what_was_begun_does_not_depend_on_the_file(corpus, tmp_path):
             {"training": {"steps": 25}},
             "training.steps: 25, and the schedule ends before, after 24; leave it out",
         ),
-        ({"training": {"steps": 20}}, "training.steps: 20, and the schedule has 24; leave it out"),
         ({"training": {"sequence_length": 16}}, "16, and the schedule has 32; leave it out"),
         (
             {"mixture": {"anchor": "uniform"}},
             "mixture: the schedule has the mixtures; leave it out",
         ),
         ({"estimator": {"name": "odm"}}, "schedule: an estimator plans the mixture"),
-        ({"schedule": "none.yaml"}, "schedule: none.yaml: not found"),
     ],
 )
 def test_what_does_not_go_with_the_schedule_is_one_line(corpus, tmp_path, parts, message):

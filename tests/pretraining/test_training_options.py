@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import yaml
 from pretrain_runs import (
     CONFIG,
     STEPS,
-    Job,
-    assert_goes_on,
-    assert_same_weights,
     finished,
     metrics_of,
     weights_of,
@@ -18,11 +14,9 @@ from pretrain_runs import (
 )
 from torch import nn
 
-from mixopt import Corpus, pretrain
-from mixopt.pretraining import load_pretraining
+from mixopt import pretrain
 from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import make_optimizer
-from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = {
@@ -32,11 +26,6 @@ OPTIONS = {
     "warmup": 3,
     "eps": 1e-6,
 }
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Corpus:
-    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +46,14 @@ def training(**options):
     return TrainingConfig(**{"steps": 100, "batch": 2, "sequence_length": 8, "lr": 3e-3, **options})
 
 
+def test_numbers_are_read_as_people_write_them():
+    for tokens in ("50B", "50e9", 50_000_000_000):
+        found = TrainingConfig(batch=8, sequence_length=32, lr="3e-4", tokens=tokens)
+        assert (found.steps, found.lr) == (-(-50_000_000_000 // (8 * 32)), 3e-4)
+    assert training(steps="2k", betas=["9e-1", "95e-2"]).steps == 2_000
+
+
 # --- Whole runs ---------------------------------------------------------------------------------
-
-
-@pytest.mark.nightly
-def test_a_killed_run_goes_on_on_two_ranks_as_if_it_was_not(whole, context, config, tmp_path):
-    first = Job(context, config, tmp_path / "run", 1)
-    first.until(2 * 14)
-    first.kill()
-    second = finished(context, config, tmp_path / "run", ranks=2)
-    assert_goes_on(first, second, whole)
-    assert_same_weights(weights_of(second.out), weights_of(whole.out))
-    assert metrics_of(second.out) == metrics_of(whole.out)
 
 
 def test_passes_of_any_size_add_up_to_the_same_gradients(config, tmp_path):
@@ -115,14 +100,3 @@ def decays(model, **options):
 
 def test_matrices_and_embeddings_decay_and_vectors_do_not():
     assert decays(Tables()) == {"table.weight": 0.1, "linear.weight": 0.1, "linear.bias": 0.0}
-
-
-# --- The file -----------------------------------------------------------------------------------
-
-
-def test_numbers_may_be_written_as_people_do(corpus, tmp_path):
-    section = {**CONFIG["training"], "lr": "1e-4", "eps": "1e-8", "betas": ["9e-1", "95e-2"]}
-    file = write_config(tmp_path, corpus=str(corpus.path), training=section)
-    assert yaml.safe_load(file.read_text())["training"]["lr"] == "1e-4"
-    loaded = load_pretraining(file).training
-    assert (loaded.lr, loaded.eps, loaded.betas) == (1e-4, 1e-8, (0.9, 0.95))

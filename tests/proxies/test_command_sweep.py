@@ -92,14 +92,3 @@ def test_three_failures_alike_stop_a_sweep(job, tmp_path):
     with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike.*with t2\)"):
         run_trials(trials, job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
     assert len(trial_paths(tmp_path / "trials")) == 3
-
-
-def test_three_failures_stop_no_sweep_in_which_a_trial_has_finished(job, tmp_path):
-    code = f"""
-        if os.environ["MIXOPT_TRIAL"] in ("t1", "t2", "t3"):
-            sys.exit("no luck")
-        {WRITE_GOOD}
-    """
-    trials = [replace(TRIAL, name=f"t{number}") for number in range(5)]
-    results = run_trials(trials, job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
-    assert [one.status for one in results] == ["finished", *["failed"] * 3, "finished"]

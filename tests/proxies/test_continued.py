@@ -12,11 +12,10 @@ from mixopt_proxies.decoder import make_size
 from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from torch.nn import functional
 
-from mixopt.config import CorpusConfig, load_config
+from mixopt.config import CorpusConfig
 from mixopt.corpus import Corpus, FastTokenizer, prepare_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import check
 from mixopt.pretraining import pretrain
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
@@ -64,19 +63,7 @@ def held_out_loss(model, domain, tokens=1_024):
     return float(functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
 
 
-def test_documents_of_a_row_may_be_kept_apart(base, corpus):
-    apart, together = (
-        proxy_of(base, mask_documents=masked).base_losses(corpus, TRAINING).nats_per_token
-        for masked in (True, False)
-    )
-    assert apart != together
-    start = proxy_of(base)
-    annealing = proxy_of(base, mask_documents=True)._annealing
-    plain = PlainTraining(start._module, {}, annealing).origin_losses(corpus, TRAINING)
-    assert apart == pytest.approx(plain.nats_per_token, abs=1e-4)
-
-
-@pytest.mark.parametrize(("optimizer", "masked"), [(True, False), (False, False), (True, True)])
+@pytest.mark.parametrize(("optimizer", "masked"), [(False, False), (True, True)])
 def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer, masked):
     proxy = proxy_of(base, optimizer=optimizer, mask_documents=masked)
     start = proxy_of(base)
@@ -85,17 +72,6 @@ def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimiz
     together = losses_of(trained(proxy, corpus))
     for found, wanted in zip(together, losses_of(trained(plain, corpus)), strict=True):
         assert found == pytest.approx(wanted, abs=2e-4)
-
-
-def test_a_stack_has_the_eps_of_a_plain_loop(base, corpus):
-    options = {"eps": 1e-2, "weight_decay": 20.0}
-    start = proxy_of(base)
-    found = losses_of(trained(proxy_of(base, **options), corpus, TRIALS[:1]))
-    plain = PlainTraining(start._module, start._moments, proxy_of(base, **options)._annealing)
-    assert found[0] == pytest.approx(losses_of(trained(plain, corpus, TRIALS[:1]))[0], abs=2e-4)
-    changed = proxy_of(base, **(options | {"eps": 1e-8}))
-    other = losses_of(trained(changed, corpus, TRIALS[:1]))
-    assert abs(other[0]["code"] - found[0]["code"]) > 2e-3
 
 
 def test_what_decays_in_a_stack_is_all_but_norms():
@@ -108,19 +84,12 @@ def test_what_decays_in_a_stack_is_all_but_norms():
         assert values.unique().tolist() == [float(weight.kind != "norm")], weight.name
 
 
-def test_eps_is_that_of_the_base(texts, tmp_path):
-    base = make_base(tmp_path, texts, steps=2, eps=1e-5)
-    assert proxy_of(base)._annealing.eps == 1e-5
-    assert proxy_of(base, eps=1e-7)._annealing.eps == 1e-7
-
-
-def test_moments_of_adam_change_the_first_steps(base, corpus):
-    few = Training(tokens=512, eval_tokens=1_024, device="cpu")
-    with_them, without = (
-        losses_of(trained(proxy_of(base, optimizer=taken), corpus, training=few))
-        for taken in (True, False)
-    )
-    assert abs(with_them[0]["code"] - without[0]["code"]) > 1e-3
+def test_eps_and_the_rate_are_those_of_the_base_whose_rate_may_have_ended(texts, tmp_path):
+    base = make_base(tmp_path, texts, steps=4, eps=1e-5, schedule="linear", min_lr=0.0)
+    assert proxy_of(base, lr=0.01)._annealing.eps == 1e-5
+    assert proxy_of(base, lr=0.01, eps=1e-7)._annealing.eps == 1e-7
+    with pytest.raises(ConfigError, match=r"options.lr: is missing: the rate of .* at step 4 is 0"):
+        _ = proxy_of(base)._annealing
 
 
 def test_losses_of_the_base_are_those_of_the_checkpoint(base, corpus):
@@ -130,28 +99,10 @@ def test_losses_of_the_base_are_those_of_the_checkpoint(base, corpus):
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_trial_learns_from_where_the_checkpoint_is(base, corpus):
-    proxy = proxy_of(base)
-    before = proxy.base_losses(corpus, TRAINING).nats_per_token
-    code = losses_of(trained(proxy, corpus))[1]["code"]
-    assert code < before["code"]
-
-
-def test_members_do_not_depend_on_each_other(base, corpus):
-    together = losses_of(trained(proxy_of(base), corpus))
-    (alone,) = losses_of(trained(proxy_of(base), corpus, TRIALS[1:]))
-    assert together[1] == pytest.approx(alone, abs=1e-4)
-
-
 def test_seeds_change_the_order_of_the_data_alone(base, corpus):
     one = [Trial("a", MIXTURES[0], seed=1), Trial("b", MIXTURES[0], seed=2)]
     first, second = losses_of(trained(proxy_of(base), corpus, one))
     assert 0 < abs(first["code"] - second["code"]) < 0.1
-
-
-def test_the_rate_decays_from_that_of_the_run_to_nothing(base):
-    rates = proxy_of(base, decay="linear")._annealing.rates(10)
-    assert rates == pytest.approx([0.01 * (1 - step / 10) for step in range(10)])
 
 
 def test_a_warm_up_comes_before_the_decay(base):
@@ -204,24 +155,6 @@ def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     assert second == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.fixture(scope="module")
-def decayed(texts, tmp_path_factory, one_thread):
-    """A base whose rate is 0 at its end, with a checkpoint before that."""
-    folder = tmp_path_factory.mktemp("decayed")
-    content = base_config(texts, steps=4, schedule="linear", min_lr=0.0)
-    file = folder / "decayed.yaml"
-    file.write_text(yaml.safe_dump(content | {"checkpoint": {"every": 2}}), encoding="utf-8")
-    pretrain(file, folder / "run")
-    return folder / "run"
-
-
-def test_a_base_that_ended_at_no_rate_is_said_to_need_one(decayed, corpus):
-    with pytest.raises(ConfigError, match=r"options.lr: is missing: the rate of .* at step 4 is 0"):
-        proxy_of(decayed).group_size(corpus, TRAINING)
-    assert proxy_of(decayed, lr=0.01)._annealing.lr == 0.01
-    assert proxy_of(decayed / "checkpoints/step-00000002")._annealing.lr > 0
-
-
 def test_a_model_from_elsewhere_does_not_say_how_it_was_trained(llama, corpus):
     with pytest.raises(ConfigError, match=r"proxy.options.lr: is missing: .*llama.* how it was"):
         proxy_of(llama).group_size(corpus, TRAINING)
@@ -237,7 +170,7 @@ def test_the_tokenizer_of_the_corpus_must_be_the_models(base, texts, tmp_path):
     domains = {name: {"path": str(path)} for name, path in texts.items()}
     config = CorpusConfig.model_validate({"domains": domains, "tokenizer": "bpe:300"})
     other = prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
-    with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* 'bpe:300'"):
+    with pytest.raises(ConfigError, match=r"^proxy.from: .*its tokenizer 'bytes' .* 'bpe:300'"):
         proxy_of(base).group_size(other, TRAINING)
 
 
@@ -253,36 +186,8 @@ def test_the_tokenizer_of_a_corpus_is_compared_before_it_is_prepared(base, elsew
     proxy.check_tokenizer("bytes")
     proxy.check_tokenizer(str(base / "corpus"))
     proxy.check_tokenizer("bpe:300")  # what its ids stand for is known once it is trained
-    with pytest.raises(ConfigError, match=r"trained with the tokenizer 'bytes' .* the corpus has"):
+    with pytest.raises(ConfigError, match=r"its tokenizer 'bytes' .* is not the corpus's"):
         proxy.check_tokenizer(elsewhere)
-
-
-def test_more_ids_than_a_model_without_a_tokenizer_has_are_refused_before_it_is_prepared(
-    llama, tmp_path
-):
-    FastTokenizer.train(["in another order"], 258).save(tmp_path)
-    with pytest.raises(ConfigError, match=r"knows 257 ids, and the corpus's tokenizer .* has 258"):
-        proxy_of(llama).check_tokenizer(str(tmp_path))
-
-
-def test_a_check_of_an_experiment_finds_another_tokenizer(base, texts, elsewhere, tmp_path):
-    domains = {name: {"path": str(path)} for name, path in texts.items()}
-    content = {
-        "corpus": {"domains": domains, "tokenizer": elsewhere},
-        "objective": {"target": "code"},
-        "proxy": {"name": "continued", "from": str(base), "tokens": 4096},
-    }
-    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(content))
-    found = check(load_config(tmp_path / "experiment.yaml"))
-    assert any("was trained with the tokenizer 'bytes'" in str(one) for one in found.problems)
-
-
-def test_a_truncated_checkpoint_is_refused(base, corpus, tmp_path):
-    broken = shutil.copytree(base, tmp_path / "broken")
-    shard = next((broken / "checkpoints").glob("step-*/*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(MixoptError, match="safetensors"):
-        proxy_of(broken).group_size(corpus, TRAINING)
 
 
 def test_what_is_no_checkpoint_is_named_by_the_field_of_the_experiment(tmp_path, corpus):
@@ -293,9 +198,7 @@ def test_what_is_no_checkpoint_is_named_by_the_field_of_the_experiment(tmp_path,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "proxy.options.lr: -1.0 must be above 0"),
         ({"min_lr": 1.0}, "proxy.options.min_lr: 1.0 must be from 0 to lr"),
-        ({"decay": "steps"}, "proxy.options.decay: 'steps' must be linear, cosine or sqrt"),
         ({"warmup": 1e9}, "proxy.options.warmup: .* fewer than a trial's 20 steps"),
     ],
 )

@@ -33,10 +33,10 @@ def test_the_loss_of_the_family_is_added_times_its_coefficient(tmp_path):
     model = build_model(config, vocab_size=257, sequence_length=64, seed=0)
     model.save_pretrained(tmp_path / "olmoe")
     plain = ContinuedProxy(start=str(tmp_path / "olmoe"), **HOW)._ready(tiny_corpus(tmp_path / "c"))
-    found, annealing = plain._at_start(CPU), plain._annealing
-    by_hand = copy.deepcopy(found)
+    trainer, annealing = plain._at_start(CPU, 1), plain._annealing
+    by_hand = copy.deepcopy(trainer.model)
     rows_BW = torch.randint(257, (4, LENGTH + 1), generator=torch.Generator().manual_seed(0))
-    plain._step(found, annealing.optimizer(found, {}), rows_BW, 0.01)
+    trainer.step(rows_BW[None])
 
     optimizer = annealing.optimizer(by_hand.train(), {})
     output = by_hand(rows_BW[:, :-1])
@@ -45,4 +45,4 @@ def test_the_loss_of_the_family_is_added_times_its_coefficient(tmp_path):
     torch.nn.utils.clip_grad_norm_(by_hand.parameters(), annealing.clip)
     optimizer.step()
     for name, weight in by_hand.state_dict().items():
-        torch.testing.assert_close(found.state_dict()[name], weight, msg=name)
+        torch.testing.assert_close(trainer.model.state_dict()[name], weight, msg=name)

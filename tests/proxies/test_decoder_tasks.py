@@ -83,8 +83,7 @@ def slowly(task, size, passes, weights, member) -> float:
     return task.bits_per_byte(sums_R)
 
 
-@pytest.mark.parametrize("kind", SIZES)
-@pytest.mark.parametrize("vocab", [300, 4096])
+@pytest.mark.parametrize(("kind", "vocab"), [("dense", 4096), ("experts", 300)])
 def test_scores_equal_those_of_one_window_at_a_time(corpus, kind, vocab):
     size = SIZES[kind]
     passes, weights = stack(size, 2, vocab=vocab)
@@ -96,34 +95,11 @@ def test_scores_equal_those_of_one_window_at_a_time(corpus, kind, vocab):
             assert found[member][task.column] == pytest.approx(slow, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", SIZES)
-def test_a_member_scores_the_same_alone_as_beside_others(corpus, kind):
-    size = SIZES[kind]
-    passes, weights = stack(size, 3)
-    together = scored(corpus, size, passes, weights)
-    for k in range(3):
-        alone = StackedWeights(size, 300, [k], device=CPU, dtype=torch.float32)
-        assert scored(corpus, size, passes, alone)[0] == pytest.approx(together[k], abs=1e-6)
-    assert together[0] != together[1]
-
-
-@pytest.mark.parametrize("batch", [1, 3, 64])
-def test_scores_do_not_depend_on_how_many_windows_are_read_at_once(corpus, batch):
+def test_scores_do_not_depend_on_how_many_windows_are_read_at_once(corpus):
     size = SIZES["dense"]
     passes, weights = stack(size, 1)
-    other = scored(corpus, replace(size, batch=batch), passes, weights)
+    other = scored(corpus, replace(size, batch=3), passes, weights)
     assert other[0] == pytest.approx(scored(corpus, size, passes, weights)[0], abs=1e-6)
-
-
-def test_bf16_scores_are_near_those_of_fp32(corpus):
-    size = SIZES["dense"]
-    low, exact = (
-        scored(corpus, size, *stack(size, 1, dtype=dtype))[0]
-        for dtype in (torch.bfloat16, torch.float32)
-    )
-    assert low["task/long/bits_per_byte"] == pytest.approx(
-        exact["task/long/bits_per_byte"], rel=0.01
-    )
 
 
 def test_each_token_is_scored_once_and_padding_is_small(corpus):
@@ -162,6 +138,5 @@ def test_tasks_change_nothing_of_training(corpus):
     assert all(one.tasks == {} for one in without)
 
 
-@pytest.mark.parametrize("options", [SMALL, EXPERTS], ids=["dense", "experts"])
-def test_the_decoder_keeps_the_promises_of_a_proxy_that_scores_tasks(options):
-    check_proxy(lambda: DecoderProxy(**options, precision="float32", compile=False), tokens=8192)
+def test_the_decoder_keeps_the_promises_of_a_proxy_that_scores_tasks():
+    check_proxy(lambda: DecoderProxy(**SMALL, precision="float32", compile=False), tokens=8192)

@@ -73,14 +73,6 @@ def test_a_member_draws_the_same_whatever_its_neighbours(corpus):
     assert (beside[:, 0] != beside[:, 1]).any()
 
 
-def test_blocks_do_not_depend_on_where_they_are_cut(corpus):
-    batches = batches_of(corpus, [1, 2], {"a": 0.5, "b": 0.3, "c": 0.2})
-    whole = batches.block(0, 20)
-    np.testing.assert_array_equal(
-        whole, np.concatenate([batches.block(0, 7), batches.block(7, 20)])
-    )
-
-
 @given(
     tokens=st.integers(10, 500),
     window=st.integers(1, 10),
@@ -94,12 +86,6 @@ def test_windows_of_an_epoch_do_not_overlap(tokens, window, count, seed):
     # Whatever the offset, an epoch has at least this many windows.
     first = np.sort(starts[: max((tokens - window + 1) // window, 1)])
     assert (np.diff(first) >= window).all()
-
-
-def test_the_domains_of_a_mixture_may_be_in_any_order(corpus):
-    one = batches_of(corpus, [3], {"a": 0.5, "b": 0.3, "c": 0.2}).block(0, 5)
-    other = batches_of(corpus, [3], {"c": 0.2, "a": 0.5, "b": 0.3}).block(0, 5)
-    np.testing.assert_array_equal(one, other)
 
 
 def test_a_domain_shorter_than_one_sequence_is_named(corpus):

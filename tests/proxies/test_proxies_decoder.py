@@ -11,15 +11,12 @@ import torch
 from mixopt_proxies.decoder import (
     CausalLM,
     DecoderProxy,
-    devices,
     has_compiler,
     make_size,
     members_by_rule,
-    memory_kept,
-    should_compile,
 )
 from mixopt_proxies.decoder.devices import Compiled, has_bfloat16
-from mixopt_proxies.decoder.group_training import candidates, fastest, power_of_two
+from mixopt_proxies.decoder.group_training import fastest
 from mixopt_proxies.decoder.sizes import SIZES
 
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
@@ -97,15 +94,6 @@ def test_the_loss_on_real_text_falls(trained):
         assert course[-1] < 2.9
 
 
-def test_bits_per_byte_are_nats_by_tokens_a_byte(trained, corpus):
-    losses = trained[0][0].losses
-    for domain in corpus.evaluation:
-        held_out = domain.validation
-        expected = losses.nats_per_token[domain.name] * held_out.tokens / held_out.bytes
-        found = losses.bits_per_byte[domain.name]
-        assert found == pytest.approx(expected / math.log(2), rel=1e-12)
-
-
 def test_held_out_losses_are_the_mean_over_the_first_tokens(corpus):
     proxy = DecoderProxy(**OPTIONS)
     few = Training(tokens=2_560, eval_tokens=64 * 3 + 5, device="cpu")
@@ -115,7 +103,7 @@ def test_held_out_losses_are_the_mean_over_the_first_tokens(corpus):
     starts = np.arange(3) * 64
     for domain in corpus.evaluation:
         rows = torch.from_numpy(domain.validation.rows(starts, 65).astype(np.int64))
-        loss = passes.sequence_losses(trainer.weights.leaves, rows[None]).mean()
+        loss = passes.evaluated(trainer.weights.leaves, rows[None])[0].mean()
         assert result.losses.nats_per_token[domain.name] == pytest.approx(float(loss), rel=1e-6)
 
 
@@ -129,24 +117,6 @@ def _retrained(proxy, passes, corpus, steps):
     for _taken, tokens in trainer.stream(batches):
         trainer.step(tokens)
     return trainer
-
-
-def test_the_same_seed_gives_the_same_losses_in_any_group(corpus, trained):
-    again, _ = train(corpus, trials_of(2, 5, 1))
-    first, second = trained[0]
-    for before, after in ((first, again[2]), (second, again[0])):
-        assert after.losses.nats_per_token == pytest.approx(before.losses.nats_per_token, rel=1e-5)
-    assert again[1].losses.nats_per_token != pytest.approx(first.losses.nats_per_token, rel=1e-4)
-
-
-def test_more_of_a_domain_lowers_its_loss(corpus):
-    skewed = [
-        Trial("code", Mixture({"code": 0.95, "prose": 0.05}), seed=0),
-        Trial("prose", Mixture({"code": 0.05, "prose": 0.95}), seed=0),
-    ]
-    (code, prose), _ = train(corpus, skewed)
-    assert code.losses.nats_per_token["code"] < prose.losses.nats_per_token["code"] - 0.1
-    assert prose.losses.nats_per_token["target"] < code.losses.nats_per_token["target"] - 0.1
 
 
 def test_a_trial_that_diverges_is_a_result(corpus):
@@ -193,30 +163,15 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
     assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 
 
-def test_short_runs_are_not_compiled(monkeypatch):
-    monkeypatch.setattr(devices, "has_compiler", lambda device: True)
-    assert not should_compile("auto", CPU, 1e10)
-    assert should_compile("auto", CPU, 1e13)
-    assert should_compile(True, CPU, 0.0)
-    assert not should_compile(False, CPU, 1e20)
-
-
 def test_the_group_fills_a_machine_and_no_more():
     assert members_by_rule(make_size("tiny"), 256, CPU) == 4
     short = make_size("tiny", sequence_length=64, batch=2)
     assert members_by_rule(short, 256, CPU) == 16
-    assert candidates(16) == [8, 16, 32]
-    assert [power_of_two(n) for n in (0, 1, 3, 4, 31)] == [1, 1, 2, 4, 16]
 
 
 def test_the_fastest_group_is_taken_and_a_larger_one_must_be_worth_it():
     assert fastest([1, 2, 4], {1: 100.0, 2: 150.0, 4: 151.0}.__getitem__) == 2
     assert fastest([1, 2, 4], {1: 100.0, 2: 104.0, 4: 104.0}.__getitem__) == 1
-
-
-def test_a_group_size_is_refused_for_a_domain_that_is_too_short(corpus):
-    with pytest.raises(CorpusError, match="domain 'code': training text has"):
-        DecoderProxy(sequence_length=400_000).group_size(corpus, TRAINING)
 
 
 def test_held_out_text_that_is_too_short_is_named(corpus):
@@ -237,22 +192,13 @@ def test_1m_is_the_shape_of_regmix():
     [
         ({"size": "tny"}, "proxy.options.size: 'tny' is not a size; did you mean 'tiny'?"),
         ({"heads": 3}, "proxy.options.heads: 3 must be a divisor of width / 2 = 32"),
-        ({"layers": 0}, "proxy.options.layers: 0 must be at least 1"),
-        ({"layers": 2.5}, "proxy.options.layers: 2.5 must be a int"),
         ({"lr": "fast"}, "proxy.options.lr: 'fast' must be a float"),
-        (
-            {"schedule": "liner"},
-            "proxy.options.schedule: 'liner' is not one; did you mean 'linear'",
-        ),
-        ({"lr_floor": 2.0}, "proxy.options.lr_floor: 2.0 must be from 0 to 1"),
-        ({"lr_decay": 0}, "proxy.options.lr_decay: 0.0 must be above 0"),
         (
             {"schedule": "constant", "lr_decay": 0.2},
             "proxy.options.lr_decay: a constant rate has no decay; give schedule: wsd",
         ),
         ({"betas": [0.9, 1.5]}, "proxy.options.betas: (0.9, 1.5) must be two numbers in [0, 1)"),
         ({"precision": "fp8"}, "proxy.options.precision: 'fp8' must be one of auto, float32,"),
-        ({"compile": "yes"}, "proxy.options.compile: 'yes' must be one of auto, true, false"),
         ({"wdth": 3}, "proxy 'decoder': unknown option 'wdth'; did you mean 'width'?"),
     ],
 )
@@ -278,15 +224,3 @@ def test_a_device_that_is_not_here_is_named(corpus):
     ):
         with pytest.raises(MixoptError, match=message):
             train(corpus, trials_of(0), Training(tokens=100, device=device))
-
-
-def test_training_leaves_the_number_of_threads_as_it_was(corpus):
-    before = torch.get_num_threads()
-    train(corpus, trials_of(0), Training(tokens=500, eval_tokens=64, threads=2, device="cpu"))
-    assert torch.get_num_threads() == before
-
-
-def test_memory_is_kept_without_harm_to_what_is_inside():
-    with memory_kept(CPU):
-        total = sum(float(torch.ones(1 << 20).sum()) for _ in range(3))
-    assert total == 3 * 2**20

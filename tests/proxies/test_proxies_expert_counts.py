@@ -4,10 +4,7 @@ import pytest
 import torch
 from mixopt_proxies.decoder import DecoderProxy, Passes, StackTrainer, TrialBatches
 
-from mixopt.config import SweepConfig
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, TrialFolder, run_trials
-from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
 CPU = torch.device("cpu")
@@ -16,11 +13,6 @@ OPTIONS = {**SMALL, "size": "moe-tiny", "precision": "float32", "compile": False
 STEPS = 41
 EVEN = Mixture({"code": 0.5, "manual": 0.5})
 TRAINING = Training(tokens=64 * STEPS, eval_tokens=16 * 20, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return tiny_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +63,6 @@ def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, corpus):
             assert layer.counts_DE.tolist() == expected[k, number].tolist()
 
 
-def test_held_out_text_is_as_much_of_each_domain_of_training_and_of_no_target(trained):
-    for result in trained[1]:
-        held_out = result.experts.held_out
-        assert held_out.domains == ("code", "manual")
-        for layer in held_out.layers:
-            assert layer.tokens_D.tolist() == [320, 320]
-
-
 def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
     trials, results = trained
     trainer = trainer_of(trials, corpus)
@@ -95,37 +79,6 @@ def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
             found = layer.counts_DE[1].tolist()
             assert found == routed.counts_LKBE[number, k].sum(0).tolist()
     assert again[0].losses.nats_per_token != results[0].losses.nats_per_token  # other text
-
-
-def test_what_experts_were_given_does_not_depend_on_the_group(trained, corpus):
-    trials, results = trained
-    (alone,) = DecoderProxy(**OPTIONS).train(trials[1:], corpus, TRAINING, lambda _: None)
-    for one, other in zip(alone.experts.train.layers, results[1].experts.train.layers, strict=True):
-        # Rounding may turn a token between two experts that are alike; it rarely does.
-        assert abs(one.counts_HDE - other.counts_HDE).sum() <= 8
-
-
-def test_a_trials_file_keeps_what_its_experts_were_given(trained, tmp_path):
-    trials, results = trained
-    TrialFolder(tmp_path).write(trials, results)
-    found = TrialFolder(tmp_path).results(trials)
-    for result in results:
-        ours, theirs = result.experts, found[result.trial].experts
-        for one, other in ((ours.train, theirs.train), (ours.held_out, theirs.held_out)):
-            assert one.to_json() == other.to_json()
-
-
-@pytest.mark.nightly
-def test_a_sweep_keeps_what_its_workers_counted(trained, corpus, tmp_path):
-    trials, results = trained
-    job = Job("decoder", OPTIONS, corpus.path, TRAINING)
-    for _ in range(2):  # trained by a worker, then read from its files
-        found = run_trials(trials, job, tmp_path / "trials", sweep=SweepConfig(workers=1))
-        for one, other in zip(found, results, strict=True):
-            counts = [result.experts.train.layers[1].counts_HDE for result in (one, other)]
-            # Rounding may turn a token between two experts that are alike; it rarely does.
-            assert abs(counts[0] - counts[1]).sum() <= 8
-            assert one.experts.train.tokens_D.sum() == 21 * 64
 
 
 def test_a_trial_that_diverges_has_no_counts_and_a_dense_one_neither(corpus):

@@ -131,16 +131,8 @@ def test_steps_of_another_form_are_one_line(tmp_path, text):
         mixopt.experts(tmp_path, steps=text)
 
 
-def test_the_worst_of_so_many_ranks_is_told(changed):
-    assert mixopt.experts(changed).summary.layers["ranks"].to_list() == [8, 8]
-    layers = mixopt.experts(changed, ranks=2).summary.layers
-    assert layers["worst_rank"][1] == pytest.approx((3 + 3 * 5 / 7) / 4, abs=0.02)
-    with pytest.raises(RoutingError, match="3 ranks do not divide the 8 experts of layer 0; these"):
-        mixopt.experts(changed, ranks=3).summary  # noqa: B018
-
-
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    options = ["--json", "--ranks", "4", "--steps", "1:50"]
+    options = ["--json", "--steps", "1:50"]
     ran = command("experts", changed, "--change", "55", *options)
     assert ran.code == 0, ran.error
     found = json.loads(ran.out)
@@ -151,7 +143,6 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
         [61, 120],
     )
     assert found["steps"] == [0, 50]
-    assert found["layers"][0]["ranks"] == 4
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
     (line,) = [one for one in text.splitlines() if "layers, most in" in one and "busiest" in one]

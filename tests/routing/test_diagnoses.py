@@ -70,9 +70,7 @@ def hot(experts, count, times):
     ("experts", "counts_DE"),
     [
         (256, hot(256, 1, 13.7)),
-        (256, [np.array([0.87 / 77] * 77 + [0.13 / 179] * 179) * 2560]),
         (128, hot(128, 8, 4.8)),
-        (64, hot(64, 3, 3.0)),
     ],
 )
 def test_crowds_of_many_experts_are_found(experts, counts_DE):
@@ -130,12 +128,6 @@ def test_of_a_rare_domain_the_one_whose_experts_it_uses_is_told():
     assert one.numbers["others"] > 0.95
 
 
-def test_what_is_rare_is_below_a_part_of_an_even_share():
-    rare_E = np.ones(6)
-    for scale, expected in ((0.1, [("underfitting", "d3")]), (10, [])):
-        assert kinds(found_in([*(40 * APART), scale * rare_E], BALANCED)) == expected
-
-
 def test_a_rare_domain_is_held_against_the_part_of_the_others_distance():
     half_E = 0.4 * APART[0] + 0.6 / 6
     counts_DE = [*(40 * APART), 2 * half_E]
@@ -167,6 +159,3 @@ def test_a_layer_needs_so_many_assignments_an_expert():
     one = np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
     assert found_in(1.999 * one) == []
     assert kinds(found_in(2.0 * one)) == [("collapse", None)]
-
-
-# --- What follows --------------------------------------------------------------------------------

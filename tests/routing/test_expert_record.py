@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import polars as pl
 import pytest
@@ -66,20 +63,6 @@ def test_what_is_of_later_steps_is_dropped(record):
     assert record.windows() == record.scalars() == []
 
 
-def test_nothing_is_there_before_something_is_written(tmp_path):
-    record = ExpertRecord(tmp_path / "experts")
-    record.cut(10)
-    assert record.windows() == record.beside == []
-    assert not record.path.exists()
-
-
-def test_a_file_that_is_being_written_is_left_alone(record):
-    temporary = record.path / "counts" / ".part-00000030.parquet.tmp"
-    temporary.touch()
-    record.cut(20)
-    assert temporary.exists()
-
-
 def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):
     path = record.part(20)
     whole = path.read_bytes()
@@ -97,9 +80,7 @@ def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.head(-1), "cannot reshape"),
         (lambda table: table.reverse(), "does not have each expert of each domain once"),
-        (lambda table: table.drop("even"), "even"),
         (lambda table: table.with_columns(even=pl.lit(-1)), "has counts below 0"),
         (lambda table: table.with_columns(step_end=pl.lit(0)), "a window from step 10 to 0"),
     ],
@@ -111,33 +92,10 @@ def test_a_part_that_is_not_a_window_is_named(record, change, message):
         record.windows()
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", '{"step": "x"}', '{"step": NaN}', "{", "[" * 50_000])
+@pytest.mark.parametrize("line", ['{"step": "x"}', "{"])
 def test_a_line_of_numbers_that_is_damaged_is_named(record, line):
     with (record.path / "scalars.jsonl").open("a") as stream:
         stream.write(line + "\n")
     for read in (record.scalars, lambda: record.cut(5)):
         with pytest.raises(RoutingError, match=r"scalars.jsonl: "):
             read()
-
-
-def test_a_part_that_is_not_named_after_a_step_is_told(record):
-    (record.path / "counts" / "part-x.parquet").touch()
-    with pytest.raises(RoutingError, match=r"part-x.parquet: is not named after a step"):
-        record.cut(5)
-
-
-def test_a_window_stays_on_disk_and_its_tables_are_kept(record):
-    (window, *_) = record.windows()
-    assert window.assignments is not window.assignments
-    assert window.tables[0].height == 3
-    record.part(window.end).unlink()
-    assert window.tables[0].height == 3
-    with pytest.raises(RoutingError, match="not found"):
-        _ = window.assignments
-
-
-def test_experts_of_a_run_are_read_without_torch():
-    code = (
-        "import sys, mixopt.reporting; mixopt.reporting.experts; sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -42,7 +42,7 @@ def counted(kind):
     return message, stats.state_dict()
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.nightly), "fsdp"])
 def test_two_ranks_together_count_what_one_counts(kind):
     (message, first), (_, second) = on_ranks(2, __file__, "counted", kind)
     assert message.startswith("1 batches of this rank are not reduced: call stats.reduce()")

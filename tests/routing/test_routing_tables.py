@@ -1,7 +1,5 @@
 """Tables hold what was counted, windows add up, and diagnoses are of what was made wrong."""
 
-import json
-
 import numpy as np
 import pytest
 from made_experts import made_layer
@@ -10,9 +8,7 @@ from mixopt.errors import RoutingError
 from mixopt.routing import (
     Assignments,
     Summary,
-    diagnose,
 )
-from mixopt.routing.summary import COUNTS_SCHEMA, counts_table
 
 NAMES = ("web", "code", "books", "wiki")
 SHARES = (0.5, 0.25, 0.2, 0.05)
@@ -24,13 +20,6 @@ def made(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1):
     """Return assignments that fall exactly as profiles say, half on each half."""
     half_DE = np.rint(np.array(shares)[:, None] * profile_DE * tokens * top_k / 2)
     return Assignments(NAMES, tuple(made_layer(2 * half_DE, n, top_k) for n in layers))
-
-
-def test_the_table_has_each_domain_layer_and_expert():
-    table = counts_table(made(OWN))
-    assert table.columns == list(COUNTS_SCHEMA)
-    assert table.height == 4 * 2 * 9
-    assert table.filter(domain="web", layer=3, expert=0)["tokens"].item() == 25_000
 
 
 def test_a_layer_is_described_by_its_load_and_its_domains():
@@ -67,22 +56,6 @@ def test_assignments_of_other_experts_do_not_add_up():
         made(OWN, layers=(3,)) + made(OWN)
     with pytest.raises(RoutingError, match="layer 5 has no router; layers with one: 3, 7"):
         made(OWN).layer(5)
-
-
-def test_a_layer_with_few_tokens_is_not_diagnosed():
-    one_expert = np.tile(np.eye(8)[0], (4, 1))
-    assert diagnose(made(one_expert, tokens=7_900)) == []
-    assert Summary.of(made(one_expert, tokens=7_900)).undiagnosed == ("3", "7")
-    assert diagnose(made(one_expert, tokens=10_000))
-
-
-def test_a_summary_is_text_and_plain_values():
-    summary = Summary.of(made(OWN))
-    text = str(summary)
-    assert "2 routers: 3  7" in text
-    assert len(text.splitlines()) < 30
-    plain = json.loads(json.dumps(summary.to_json()))
-    assert set(plain) == {"layers", "domains", "diagnoses", "undiagnosed"}
 
 
 def test_a_domain_in_a_layer_has_its_starved_leading_and_dropped_experts():

@@ -55,15 +55,6 @@ class TinyExperts(nn.Module):
         return self.head(x)
 
 
-class Skipping(TinyExperts):
-    """Never runs its last layer."""
-
-    def forward(self, input_ids):
-        last = self.layers[-1]
-        unused = sum(weight.sum() * 0 for weight in last.parameters())
-        return self.head(self.layers[0](self.embedding(input_ids))) + unused
-
-
 class TwoRouters(TinyExperts):
     """Has two routers in its last layer."""
 

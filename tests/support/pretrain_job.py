@@ -80,14 +80,3 @@ class Heavy(Recording):
 
     def forward(self, input_ids):
         return super().forward(input_ids) + 1e-4 * self.ballast[::4096].mean()
-
-
-class Unplaced(torch.nn.Module):
-    """Takes tokens alone."""
-
-    def __init__(self, vocab_size: int, sequence_length: int) -> None:
-        super().__init__()
-        self.table = torch.nn.Embedding(vocab_size, vocab_size)
-
-    def forward(self, input_ids):
-        return self.table(input_ids)

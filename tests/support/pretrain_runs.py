@@ -155,13 +155,6 @@ def _joined(parts):
     return torch.cat(values) if values[0].ndim else values[0]
 
 
-def assert_close_weights(one, other):
-    """Weights that are the same to the rounding of other sums."""
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-6, msg=name)
-
-
 def assert_same_weights(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():

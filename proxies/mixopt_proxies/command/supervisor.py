@@ -3,8 +3,8 @@
 Started as a file of its own, without any package, since it must start at once and outlive what
 it watches. It holds the end of a pipe from the worker. When that closes, because the worker was
 killed or wants the command ended, all processes of the command get SIGTERM and, a few seconds
-later, SIGKILL; so do those that the command left behind when it ended by itself. On Linux orphans
-come to this process (PR_SET_CHILD_SUBREAPER), so that it finds also those that made a session of
+later, SIGKILL; so do those that the command left behind when it ended by itself. Orphans come
+to this process (PR_SET_CHILD_SUBREAPER), so that it finds also those that made a session of
 their own, as torchrun's workers do; and the command dies with this process (PR_SET_PDEATHSIG).
 
     python -I supervisor.py GRACE PROGRAM ARGUMENT ...
@@ -89,9 +89,8 @@ def run_supervised(
 
 def main(grace: float, words: list[str]) -> None:
     """Run a command, and end all of it when it or the worker ends."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None:
-        libc.prctl(_SUBREAPER, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the worker decides
     try:
@@ -105,20 +104,19 @@ def main(grace: float, words: list[str]) -> None:
         return
     _say({"pid": child.pid})
     code = _watched(child.pid)
-    _end_all(child.pid, grace, gone=code is not None)
+    _end_all(grace)
     _say({"code": code})
 
 
-def _prepared(libc: ctypes.CDLL | None) -> Callable[[], None]:
+def _prepared(libc: ctypes.CDLL) -> Callable[[], None]:
     parent = os.getpid()
 
     def prepare() -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        if libc is not None:
-            libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:  # it died before that
-                os._exit(1)
+        libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
 
     return prepare
 
@@ -146,38 +144,19 @@ def _reaped() -> dict[int, int]:
     return found
 
 
-def _end_all(group: int, grace: float, *, gone: bool) -> None:
+def _end_all(grace: float) -> None:
     """End the processes of the command, politely at first."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _DYING)):
         until = time.monotonic() + seconds
-        _send(number, group, gone=gone)
-        while _are_left(group) and time.monotonic() < until:
+        _send(number)
+        while _descendants() and time.monotonic() < until:
             if number == signal.SIGKILL:  # some may have been born meanwhile
-                _send(number, group, gone=gone)
+                _send(number)
             time.sleep(_TICK)
             _reaped()
-        if not _are_left(group):
-            return
 
 
-def _are_left(group: int) -> bool:
-    """Tell whether a process of the command is there; of its group, where no system lists them."""
-    if os.path.isdir("/proc/self"):
-        return bool(_descendants())
-    try:
-        os.killpg(group, 0)
-    except OSError:
-        return False
-    return True
-
-
-def _send(number: int, group: int, *, gone: bool) -> None:
-    """Send a signal, once, to each process of the command."""
-    if not os.path.isdir("/proc/self"):
-        if not gone:  # else its number may be another's by now
-            with suppress(OSError):
-                os.killpg(group, number)
-        return
+def _send(number: int) -> None:
     for pid in _descendants():
         with suppress(OSError):
             os.kill(pid, number)

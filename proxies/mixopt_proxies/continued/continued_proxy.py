@@ -11,21 +11,16 @@ causal language model one trial at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import cached_property
-from typing import TypedDict, Unpack
 
 from torch import Tensor, nn
 
-from mixopt.corpus import Corpus, identity_of, known_tokenizer, saved_tokenizer
+from mixopt.corpus import Corpus, Tokenizer, identity_of, known_tokenizer, saved_tokenizer
 from mixopt.errors import ConfigError, MixoptError
-from mixopt.pretraining import (
-    ModelOrigin,
-    PretrainConfig,
-    open_origin,
-)
-from mixopt.sampling import RateShape
+from mixopt.pretraining import ModelOrigin, VocabularyConfig, open_origin
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.continued.plain_training import ADAM_STATE, Annealing, PlainTraining
 from mixopt_proxies.decoder import (
@@ -36,45 +31,29 @@ from mixopt_proxies.decoder import (
     Precision,
     StackOrigin,
     check,
-    of_kind,
+    check_choices,
+    checked_options,
 )
 
 _LAYERS = "layers."  # before the names of a decoder's layers, which the stack's do not have
 _STATE = "state."  # before the names of the optimizer's tensors in a checkpoint
 
 
-class AnnealingOptions(TypedDict, total=False):
-    """Options that say how trials are trained (`Annealing` says what they are).
-
-    One that is left out, or None, is as the run of the checkpoint was trained.
-    """
-
-    lr: float | None
-    min_lr: float | None
-    decay: RateShape | None
-    warmup: float | None
-    sequence_length: int | None
-    batch: int | None
-    weight_decay: float | None
-    betas: tuple[float, float] | None
-    clip: float | None
-    mask_documents: bool | None
-    eps: float | None
-
-
-_KINDS: dict[str, type] = {
+_KINDS: dict[str, type] = dict.fromkeys((field.name for field in fields(Annealing)), float) | {
     "decay": str,
     "sequence_length": int,
     "batch": int,
     "betas": tuple,
     "mask_documents": bool,
-}  # the others are float
+}
+del _KINDS["precision"]
 
 
 class ContinuedProxy:
     """Continues a checkpoint on each mixture."""
 
     simulates_epochs = True
+    option_names = tuple(_KINDS)
 
     def __init__(
         self,
@@ -84,20 +63,14 @@ class ContinuedProxy:
         optimizer: bool | None = None,
         precision: Precision = "auto",
         compile: Compile = "auto",
-        **options: Unpack[AnnealingOptions],
+        **options: object,
     ) -> None:
-        """Note what the trials begin with; it is opened when it is needed."""
+        """Note what the trials begin with, and what is another than in its run (`Annealing`)."""
         self._name, self._expected_hash = start, start_hash
         check("optimizer", optimizer, optimizer in (None, True, False), "true or false")
-        check("compile", compile, compile in ("auto", True, False), "auto, true or false")
-        kinds = ("auto", "float32", "bfloat16")
-        check("precision", precision, precision in kinds, "auto, float32 or bfloat16")
+        check_choices(precision, compile)
         self._optimizer, self._precision, self._compile = optimizer, precision, compile
-        self._given = {
-            name: of_kind(name, value, _KINDS.get(name, float))
-            for name, value in options.items()
-            if value is not None
-        }
+        self._given = checked_options(options, _KINDS)
 
     def start_hash(self) -> str:
         """Return a hash of the weights that the trials begin with."""
@@ -128,7 +101,7 @@ class ContinuedProxy:
         return self._ready(corpus).origin_losses(corpus, training)
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has, whatever `vocab_size` is."""
+        """Return how many weights a trial has; `vocab_size` is the model's own."""
         return sum(weight.numel() for weight in self._module.parameters())
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
@@ -137,8 +110,14 @@ class ContinuedProxy:
 
     @cached_property
     def _origin(self) -> ModelOrigin:
-        try:
+        with self._named():
             return open_origin(self._name)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have errors name the field of an experiment."""
+        try:
+            yield
         except MixoptError as error:
             raise type(error)(str(error).replace("model.from:", "proxy.from:")) from error
 
@@ -175,70 +154,50 @@ class ContinuedProxy:
         self._check_ids(corpus.tokenizer, tokenizer, corpus.vocab_size)
         return self._trainer
 
-    def _check_ids(self, name: str, tokenizer: object, ids: int) -> None:
+    def _check_ids(self, name: str, tokenizer: Tokenizer | None, ids: int) -> None:
         """Check that the ids of a tokenizer are the model's, by their number if by nothing else."""
-        origin = self._origin
-        if origin.vocabulary is None and ids > origin.vocab_size:
-            raise ConfigError(
-                f"proxy.from: {self._name}: knows {origin.vocab_size:,} ids, and the corpus's"
-                f" tokenizer {name} has {ids:,}: give corpus.tokenizer the model's"
-            )
-        if origin.vocabulary is None or tokenizer is None:
-            return
-        here = identity_of(name, tokenizer)  # type: ignore[arg-type]
-        if here.sha256 != origin.vocabulary.sha256:
-            raise ConfigError(
-                f"proxy.from: {self._name}: was trained with the tokenizer {origin.vocabulary}, and"
-                f" the corpus has {here}: give corpus.tokenizer the model's"
-            )
+        sha256 = None if tokenizer is None else identity_of(name, tokenizer).sha256
+        with self._named():
+            self._origin.compared(VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256))
 
     @cached_property
     def _trainer(self) -> GroupTraining | PlainTraining:
-        if isinstance(self._module, CausalLM):
-            return _stacked_from(self._module, self._moments, self._annealing, self._compile)
-        return PlainTraining(self._module, self._moments, self._annealing)
+        model = self._module
+        if isinstance(model, CausalLM):
+            return _stacked_from(model, self._moments, self._annealing, self._compile)
+        return PlainTraining(model, self._moments, self._annealing)
 
     @cached_property
     def _annealing(self) -> Annealing:
         values = {"min_lr": 0.0, "decay": "linear", "warmup": 0.0} | self._of_run() | self._given
+        step, why = self._origin.step, f"{self._name} does not say how it was trained"
+        if step is not None:
+            why = (
+                f"the rate of {self._name} at step {step:,} is 0; give the rate that the decay"
+                " begins with, or start from a checkpoint before its decay"
+            )
         for option in ("lr", "sequence_length", "batch"):
             if option not in values:
-                raise ConfigError(f"proxy.options.{option}: is missing: {self._why_missing}")
+                raise ConfigError(f"proxy.options.{option}: is missing: {why}")
         return Annealing(**values, precision=self._precision)  # type: ignore[arg-type]
-
-    @property
-    def _run_at(self) -> tuple[PretrainConfig, int] | None:
-        """The run of the checkpoint, and the step that it is of; None of a model from elsewhere."""
-        run, step = self._origin.run, self._origin.step
-        return None if run is None or step is None else (run, step)
-
-    @property
-    def _why_missing(self) -> str:
-        """Why the run of the checkpoint does not say an option that must be known."""
-        if self._run_at is None:
-            return f"{self._name} does not say how it was trained"
-        return (
-            f"the rate of {self._name} at step {self._run_at[1]:,} is 0; give the rate that the"
-            " decay begins with, or start from a checkpoint before its decay"
-        )
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
-        if self._run_at is None:
+        run, step = self._origin.run, self._origin.step
+        if run is None or step is None:
             return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
-        run, step = self._run_at
-        training = run.training
-        rate = training.rates.rate(step)
-        return {
-            **({"lr": rate} if rate > 0 else {}),
-            "sequence_length": training.sequence_length,
-            "batch": training.batch,
-            "weight_decay": training.weight_decay,
-            "betas": training.betas,
-            "clip": training.clip,
-            "mask_documents": training.mask_documents,
-            "eps": training.eps,
-        }
+        kept = (
+            "sequence_length",
+            "batch",
+            "weight_decay",
+            "betas",
+            "clip",
+            "mask_documents",
+            "eps",
+        )
+        values = {name: getattr(run.training, name) for name in kept}
+        rate = run.training.rates.rate(step)
+        return values | ({"lr": rate} if rate > 0 else {})
 
 
 def _stacked_from(

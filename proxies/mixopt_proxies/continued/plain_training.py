@@ -9,14 +9,12 @@ Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.pretraining import (
@@ -27,25 +25,19 @@ from mixopt.pretraining import (
     token_losses,
 )
 from mixopt.sampling import RateCurve, RateShape
-from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
+from mixopt.trials import Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder import (
-    Evaluations,
-    HeldOutTasks,
-    HeldOutWindows,
-    MemberCourse,
+    Course,
     Precision,
-    TrialBatches,
+    TrialTraining,
+    Tuner,
     check,
-    moved_to,
-    pools_of,
+    check_least,
     resolve_device,
     resolve_precision,
-    result_of,
-    steps_of,
     thread_limit,
 )
 
-_REPORT_SECONDS = 0.5
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -88,16 +80,9 @@ class Annealing:
         check("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
         shapes = ("linear", "cosine", "sqrt")
         check("decay", self.decay, self.decay in shapes, "linear, cosine or sqrt")
-        for name in ("sequence_length", "batch"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("warmup", "weight_decay", "clip"):
-            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check_least(self, 1, "sequence_length", "batch")
+        check_least(self, 0, "warmup", "weight_decay", "clip")
         check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-
-    @property
-    def row_shape(self) -> tuple[int, int]:
-        """Tokens of a sequence, and sequences of a step."""
-        return self.sequence_length, self.batch
 
     @property
     def step_tokens(self) -> int:
@@ -123,7 +108,7 @@ class Annealing:
         return adam
 
 
-class PlainTraining:
+class PlainTraining(TrialTraining):
     """Trains one trial at a time, each with the weights of one model."""
 
     def __init__(
@@ -133,17 +118,9 @@ class PlainTraining:
         annealing: Annealing,
     ) -> None:
         """Keep the weights that all trials begin with."""
+        super().__init__(annealing.sequence_length, annealing.batch)
         self._model, self._moments, self._annealing = model, moments, annealing
-        self._coefficient = auxiliary_coefficient(model)
         self._first = {name: value.clone() for name, value in model.state_dict().items()}
-        self._masks: DocumentMasks | None = None
-
-    def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: these models are not stacked."""
-        shape = self._annealing
-        tokens = steps_of(training, shape.step_tokens) * shape.step_tokens
-        pools_of(corpus, tokens, shape.sequence_length, training)  # which checks the texts
-        return 1
 
     def train(
         self,
@@ -152,149 +129,95 @@ class PlainTraining:
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train the trials and return a result for each, in their order."""
-        shape, steps = self._annealing, steps_of(training, self._annealing.step_tokens)
-        device = resolve_device(training.device)
-        self._masks = self._masks_of(corpus)
-        evaluations = Evaluations.of(corpus, *shape.row_shape, training, device)
-        total = len(trials) * steps * shape.step_tokens
-        results = []
-        with thread_limit(training.threads):
-            for done, trial in enumerate(trials):
-                before = done * steps * shape.step_tokens
-
-                def note(taken: int, doing: Any = "training", before: int = before) -> None:
-                    report(Progress(before + taken * shape.step_tokens, total, doing))
-
-                length, batch = shape.row_shape
-                batches = TrialBatches([trial], corpus, training, batch=batch, length=length)
-                with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                    torch.manual_seed(trial.seed)  # of dropout, where a model has some
-                    results.append(self._trained(trial, batches, steps, device, evaluations, note))
-        report(Progress(total, total))
+        """Train the trials, one after the other, and return a result for each."""
+        device, results = resolve_device(training.device), list[TrialResult]()
+        for trial in trials:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(trial.seed)  # of dropout, where a model has some
+                results += super().train([trial], corpus, training, report)
         return results
 
-    def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
-        """Return the held-out losses of the checkpoint itself, on what trials are evaluated on."""
-        device = resolve_device(training.device)
-        evaluations = Evaluations.of(corpus, *self._annealing.row_shape, training, device)
-        self._masks = self._masks_of(corpus)
-        with thread_limit(training.threads):
-            model = self._at_start(device)
-            losses = self._evaluated(model, evaluations.windows, 0)
-            return replace(losses, tasks=self._scored(model, evaluations.tasks))
-
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast it trains, by the second of two steps on random tokens."""
-        device, shape = resolve_device(training.device), self._annealing
-        rows_BW = torch.randint(vocab_size, (shape.batch, shape.sequence_length + 1), device=device)
+        """Return how fast it trains, by half a second of steps on random tokens."""
+        shape, trainer = self._annealing, self._at_start(resolve_device(training.device), 1)
         with thread_limit(training.threads):
-            model = self._at_start(device)
-            optimizer = shape.optimizer(model, {})
-            for _ in range(2):
-                start = time.monotonic()
-                float(self._step(model, optimizer, rows_BW, 0.0))
-        return shape.step_tokens / max(time.monotonic() - start, 1e-9)
+            return Tuner(trainer, (1, shape.batch, shape.sequence_length + 1), vocab_size).rate()
 
-    def parameters(self) -> int:
+    def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
         return sum(weight.numel() for weight in self._model.parameters())
 
-    def _masks_of(self, corpus: Corpus) -> DocumentMasks | None:
-        """Return what keeps documents apart, where that is asked for."""
-        if not self._annealing.mask_documents:
-            return None
-        masks = DocumentMasks(self._model, document_ends(corpus))
-        masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
-        return masks
+    def _course(
+        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+    ) -> Course:
+        masks = None
+        if self._annealing.mask_documents:
+            masks = DocumentMasks(self._model, document_ends(corpus))
+            masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
+        return self._at_start(device, steps, masks)
 
-    def _at_start(self, device: torch.device) -> nn.Module:
+    def _at_start(
+        self, device: torch.device, steps: int, masks: DocumentMasks | None = None
+    ) -> PlainTrainer:
         model = self._model.to(device)
         model.load_state_dict(self._first)
-        return model
+        return PlainTrainer(model, self._annealing, device, steps, self._moments, masks)
 
-    def _trained(
+
+class PlainTrainer(Course):
+    """The training run of one trial."""
+
+    def __init__(
         self,
-        trial: Trial,
-        batches: TrialBatches,
-        steps: int,
+        model: nn.Module,
+        annealing: Annealing,
         device: torch.device,
-        evaluations: Evaluations,
-        report: Callable[..., None],
-    ) -> TrialResult:
-        started, reported, few = time.monotonic(), 0.0, evaluations.few
-        model, shape = self._at_start(device), self._annealing
-        optimizer = shape.optimizer(model, self._moments)
-        rates, losses = shape.rates(steps), torch.zeros(steps, device=device)
-        curve: list[Losses] = []
-        sampled: list[list[Losses]] = []
-        for taken in range(steps):
-            if time.monotonic() - reported > _REPORT_SECONDS:
-                report(taken)
-                reported = time.monotonic()
-            rows_BW = torch.from_numpy(batches.block(taken, taken + 1)[0, 0]).to(device)
-            losses[taken] = self._step(model, optimizer, rows_BW, rates[taken])
-            tokens = (taken + 1) * shape.step_tokens
-            if few is not None and taken + 1 in evaluations.few_at:
-                sampled.append([self._evaluated(model, few, tokens)])
-            if taken + 1 in evaluations.at:
-                report(taken + 1, "evaluating")
-                found = self._evaluated(model, evaluations.windows, tokens)
-                curve.append(replace(found, tasks=self._scored(model, evaluations.tasks)))
-        if few is not None:
-            last = [self._evaluated(model, few, steps * shape.step_tokens)]
-            curve = [*(p[0] for p in moved_to(curve[-1:], sampled, last)), *curve]
-        course = MemberCourse(losses.cpu(), tuple(curve))
-        seconds = time.monotonic() - started
-        return result_of(trial, course, shape.step_tokens, self.parameters(), seconds)
+        steps: int,
+        moments: Mapping[str, Tensor],
+        masks: DocumentMasks | None,
+    ) -> None:
+        """Begin with a model as it is, and with moments of Adam or none."""
+        super().__init__(1, steps, annealing.step_tokens, device, compiled=False)
+        self.model, self._annealing, self._masks = model, annealing, masks
+        self._optimizer = annealing.optimizer(model, moments)
+        self._rates = iter(annealing.rates(steps))
+        self._coefficient = auxiliary_coefficient(model)
 
-    def _step(
-        self, model: nn.Module, optimizer: optim.Optimizer, rows_BW: Tensor, rate: float
-    ) -> Tensor:
-        model.train()
-        output = self._output(model, rows_BW)
-        loss = token_losses(output, rows_BW[:, 1:].long()).mean()
-        added = added_loss(model, output, self._coefficient)
+    def step(self, tokens_KBW: Tensor) -> None:
+        """Take the next step."""
+        rows_BW = tokens_KBW[0]
+        self.model.train()
+        output = self._output(rows_BW)
+        loss = token_losses(output, rows_BW[:, 1:]).mean()
+        added = added_loss(self.model, output, self._coefficient)
         total = loss if added is None else loss + added
         total.backward()  # type: ignore[no-untyped-call]
         if self._annealing.clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), self._annealing.clip)
-        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._annealing.clip)
+        rate = next(self._rates, 0.0)
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.note(loss.detach()[None])
 
-    def _evaluated(self, model: nn.Module, held_out: HeldOutWindows, tokens: int) -> Losses:
-        model.eval()
+    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, None]:
+        """Return the mean loss of each sequence, shape (1, B)."""
+        return self._losses_of(tokens_KBW[0]).mean(1)[None], None
 
-        def sequence_losses(rows_KBW: Tensor) -> Tensor:
-            with torch.no_grad():
-                return self._losses(model, rows_KBW[0]).mean(1)[None]
+    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+        """Return the losses of chosen tokens, shape (1, P)."""
+        return self._losses_of(tokens_KBW[0]).flatten()[place_P][None]
 
-        (losses,) = held_out.losses(sequence_losses, 1, tokens)
-        return losses
-
-    def _scored(self, model: nn.Module, tasks: HeldOutTasks) -> dict[str, float]:
-        model.eval()
-
-        def token_losses(rows_KBW: Tensor, place_P: Tensor) -> Tensor:
-            with torch.no_grad():
-                return self._losses(model, rows_KBW[0]).flatten()[place_P][None]
-
-        (scores,) = tasks.scores(token_losses, 1)
-        return scores
-
-    def _losses(self, model: nn.Module, rows_BW: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _losses_of(self, rows_BW: Tensor) -> Tensor:
         """Return the loss of each token but the first in nats, shape (B, T)."""
-        return token_losses(self._output(model, rows_BW), rows_BW[:, 1:].long())
+        self.model.eval()
+        return token_losses(self._output(rows_BW), rows_BW[:, 1:])
 
-    def _output(self, model: nn.Module, rows_BW: Tensor) -> Any:
-        read_BT = rows_BW[:, :-1].long()
-        with self._cast(rows_BW.device):
-            known = {} if self._masks is None else self._masks.inputs(read_BT)
-            return model(read_BT, **known)
-
-    def _cast(self, device: torch.device) -> AbstractContextManager[Any]:
-        dtype = resolve_precision(self._annealing.precision, device)
-        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    def _output(self, rows_BW: Tensor) -> Any:
+        dtype, read_BT = resolve_precision(self._annealing.precision, self.device), rows_BW[:, :-1]
+        cast = dtype != torch.float32
+        known = {} if self._masks is None else self._masks.inputs(read_BT)
+        with torch.autocast(self.device.type, dtype, enabled=cast):
+            return self.model(read_BT, **known)

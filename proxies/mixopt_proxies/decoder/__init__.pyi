@@ -2,7 +2,6 @@ from .causal_lm import CausalLM as CausalLM
 from .decoder_proxy import DecoderProxy as DecoderProxy
 from .decoder_stack import (
     AdamMoments as AdamMoments,
-    Decoder as Decoder,
     StackedWeights as StackedWeights,
     StackOrigin as StackOrigin,
 )
@@ -16,38 +15,28 @@ from .devices import (
 )
 from .group_training import (
     GroupTraining as GroupTraining,
+    TrialTraining as TrialTraining,
+    Tuner as Tuner,
     members_by_rule as members_by_rule,
-)
-from .held_out_loss import (
-    Evaluations as Evaluations,
-    HeldOutTasks as HeldOutTasks,
-    HeldOutWindows as HeldOutWindows,
-    moved_to as moved_to,
-    steps_of as steps_of,
 )
 from .sizes import (
     Compile as Compile,
     DecoderSize as DecoderSize,
-    Experts as Experts,
     Precision as Precision,
     check as check,
+    check_choices as check_choices,
+    check_least as check_least,
+    checked_options as checked_options,
     make_size as make_size,
-    of_kind as of_kind,
 )
 from .stack_trainer import (
-    MemberCourse as MemberCourse,
+    Course as Course,
     StackedAdamW as StackedAdamW,
     StackTrainer as StackTrainer,
-    result_of as result_of,
 )
 from .training_passes import (
-    TILE_LOGITS as TILE_LOGITS,
-    HeadLoss as HeadLoss,
     Passes as Passes,
-    dense_losses as dense_losses,
-    tile_width as tile_width,
 )
 from .trial_batches import (
     TrialBatches as TrialBatches,
-    pools_of as pools_of,
 )

@@ -11,7 +11,7 @@ Shapes: B sequences, T tokens, V vocabulary, C width, L layers, E experts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,7 @@ from mixopt_proxies.decoder.decoder_stack import (
     layout,
 )
 from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
-from mixopt_proxies.decoder.sizes import (
-    DecoderSize,
-    Experts,
-    ShapeOverrides,
-    check_names,
-    make_size,
-)
+from mixopt_proxies.decoder.sizes import KINDS, OF_SHAPE, DecoderSize, checked_options, make_size
 
 
 class CausalLM(nn.Module):
@@ -46,25 +40,33 @@ class CausalLM(nn.Module):
             without experts.
     """
 
+    option_names = OF_SHAPE
+
     def __init__(
         self,
         vocab_size: int,
         sequence_length: int,
         *,
         size: str = "tiny",
-        **overrides: Unpack[ShapeOverrides],
+        **overrides: object,
     ) -> None:
-        """Draw the initial weights, from torch's generator."""
+        """Draw the initial weights, from torch's generator.
+
+        Args:
+            vocab_size: Ids.
+            sequence_length: Most tokens that it reads at once.
+            size: A named size.
+            overrides: Its fields that are another, of those of its shape (`DecoderSize`).
+        """
         super().__init__()
-        check_names(overrides, ShapeOverrides)
+        checked_options(overrides, {name: KINDS[name] for name in OF_SHAPE})
         self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
         self.embedding = _drawn(weights.pop("embedding"))
         self.head = None if self.size.tied else _drawn(weights.pop("head"))
         self.norm = _drawn(weights.pop("norm"))
         self.layers = nn.ModuleList(
-            Block(list(_of_layer(weights, layer)), self.size.experts)
-            for layer in range(self.size.layers)
+            Block(_of_layer(weights, layer), self.size) for layer in range(self.size.layers)
         )
         self._decoders: dict[torch.device, Decoder] = {}
         self.own_loss: Tensor | None = None
@@ -84,9 +86,9 @@ class CausalLM(nn.Module):
         for block in self.layers:
             stream, counts, sums = block(decoder, stream, length, documents)
             routed.append((counts, sums))
-        if self.size.experts is not None and self.training:
+        if self.size.experts and self.training:
             all_routed = Routed(*map(torch.stack, zip(*routed, strict=True)))
-            self.own_loss = own_loss(all_routed, input_ids.numel(), self.size.experts)[0]
+            self.own_loss = own_loss(all_routed, input_ids.numel(), self.size)[0]
         hidden = decoder.norm(self.norm[None], stream)[0]
         head = self.embedding if self.head is None else self.head
         return hidden.view(sequences, length, -1) @ head.T
@@ -114,13 +116,13 @@ class CausalLM(nn.Module):
 class Block(nn.Module):
     """The weights of one layer, by the names of the stack."""
 
-    def __init__(self, weights: list[Weight], experts: Experts | None) -> None:
+    def __init__(self, weights: list[Weight], size: DecoderSize) -> None:
         super().__init__()
         for weight in weights:
             self.register_parameter(weight.name.partition(".")[2], _drawn(weight))
         self.tap = None
-        if experts is not None:
-            self.tap = RouterTap(experts=experts.experts, top_k=experts.top_k)
+        if size.experts:
+            self.tap = RouterTap(experts=size.experts, top_k=size.top_k)
 
     def forward(
         self, decoder: Decoder, stream: Tensor, length: int, documents: RowDocuments | None = None
@@ -176,14 +178,13 @@ def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": ROTARY_BASE},
         "tie_word_embeddings": size.tied,
     }
-    experts = size.experts
-    if experts is None:
+    if not size.experts:
         return {"model_type": "llama", "intermediate_size": size.ff, **shared}
     return {
         "model_type": "mixtral",
-        "intermediate_size": experts.expert_ff,
-        "num_local_experts": experts.experts,
-        "num_experts_per_tok": experts.top_k,
+        "intermediate_size": size.expert_ff,
+        "num_local_experts": size.experts,
+        "num_experts_per_tok": size.top_k,
         "sliding_window": None,
         **shared,
     }

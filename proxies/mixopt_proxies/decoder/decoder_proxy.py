@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 from mixopt.corpus import Corpus
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.sizes import (
-    Compile,
-    Precision,
-    SizeOverrides,
-    check_choices,
-    make_size,
-)
+from mixopt_proxies.decoder.sizes import KINDS, Compile, Precision, check_choices, make_size
 
 if TYPE_CHECKING:
     from mixopt_proxies.decoder.group_training import GroupTraining
@@ -28,6 +22,7 @@ class DecoderProxy:
     """
 
     simulates_epochs = True
+    option_names = tuple(KINDS)
 
     def __init__(
         self,
@@ -36,9 +31,9 @@ class DecoderProxy:
         precision: Precision = "auto",
         compile: Compile = "auto",
         mask_documents: bool = False,
-        **overrides: Unpack[SizeOverrides],
+        **overrides: object,
     ) -> None:
-        """Choose a size and override any of its fields."""
+        """Choose a size and override any of its fields (`DecoderSize`)."""
         check_choices(precision, compile, mask_documents)
         self.size = make_size(size, **overrides)
         self._precision, self._compile, self._masks = precision, compile, mask_documents

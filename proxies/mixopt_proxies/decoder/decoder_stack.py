@@ -38,7 +38,7 @@ class Decoder:
         document_ends: Sequence[int] = (),
     ) -> None:
         """Prepare what does not depend on weights."""
-        if size.experts is not None:
+        if size.experts:
             check_grouped_products()
         self.size = size
         self.dtype = dtype
@@ -70,9 +70,9 @@ class Decoder:
         """Return the residual stream after one block, whose weights have names with `prefix`."""
         stream = stream + self._attend(leaves, prefix, stream, length, documents)
         normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
-        if self.size.experts is None:
+        if not self.size.experts:
             return stream + self._feed_forward(leaves, prefix, normed), None
-        output, choice = route(leaves, prefix, normed, self.size.experts.top_k)
+        output, choice = route(leaves, prefix, normed, self.size.top_k)
         return stream + output, choice
 
     def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
@@ -115,12 +115,7 @@ ROTARY_BASE = 10_000.0
 
 
 class RowDocuments(NamedTuple):
-    """The documents of sequences, those of all members one after the other.
-
-    Attributes:
-        place_NT: Each token's place in its document, from 0.
-        hidden_NTT: True where a key comes after a query, or is of another document.
-    """
+    """The documents of sequences: places of tokens in their own, and keys that are not seen."""
 
     place_NT: Tensor
     hidden_NTT: Tensor
@@ -249,8 +244,8 @@ def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
             _matrix(f"{layer}.out", width, width, narrow),
             *_feed_forward(size, layer, narrow),
         ]
-        if size.experts is not None:
-            shape = (width, size.experts.experts)
+        if size.experts:
+            shape = (width, size.experts)
             routers.append(Weight(f"{layer}.router", shape, 1.0 / math.sqrt(width), "router"))
         norms += [_norm(f"{layer}.attention_norm", width), _norm(f"{layer}.ff_norm", width)]
     tables = [Weight("embedding", (vocab_size, width), 1.0 / math.sqrt(width), "embedding")]
@@ -260,13 +255,7 @@ def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
 
 
 class StackedWeights:
-    """Weights of K decoders, their copy in the compute precision, and their gradients.
-
-    Attributes:
-        leaves: What the decoder reads, by name; `head` is there also when it is tied.
-        master: All weights in fp32, flat.
-        gradient: Their gradients, flat, in the same order.
-    """
+    """Weights of K decoders, flat in fp32, what the decoder reads of them, and gradients."""
 
     def __init__(
         self,
@@ -297,11 +286,6 @@ class StackedWeights:
         low = dtype != torch.float32
         self._copy = self.master[: self._copied].to(dtype) if low else self.master
         self.leaves = self._make_leaves()
-
-    @property
-    def parameters(self) -> int:
-        """Weights of one member."""
-        return sum(weight.count for weight in self.weights)
 
     def refresh(self) -> None:
         """Bring the copy in the compute precision up to date."""
@@ -354,13 +338,13 @@ class StackedWeights:
 
 
 def _feed_forward(size: DecoderSize, layer: int, narrow: float) -> list[Weight]:
-    width, experts = size.width, size.experts
-    if experts is None:
+    width = size.width
+    if not size.experts:
         return [
             _matrix(f"{layer}.gate_up", width, 2 * size.ff, 1.0),
             _matrix(f"{layer}.down", size.ff, width, narrow),
         ]
-    count, inner = experts.experts, experts.expert_ff
+    count, inner = size.experts, size.expert_ff
     shapes = (count, width, 2 * inner), (count, inner, width)
     deviations = 1.0 / math.sqrt(width), narrow / math.sqrt(inner)
     return [
@@ -378,13 +362,7 @@ def _norm(name: str, width: int) -> Weight:
 
 
 class AdamMoments(NamedTuple):
-    """What Adam knows of each weight, by the names of the stack's weights.
-
-    Attributes:
-        first: Running means of the gradients.
-        second: Running means of their squares.
-        step: Steps that they were gathered over.
-    """
+    """Running means of gradients and of their squares, by weight, after so many steps."""
 
     first: Mapping[str, Tensor]
     second: Mapping[str, Tensor]
@@ -393,14 +371,7 @@ class AdamMoments(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StackOrigin:
-    """Weights that all members begin with, and how AdamW moves them from there.
-
-    Attributes:
-        weights: Of one member, by the names of `layout`.
-        rates: From how many steps there are to the learning rate of each.
-        moments: Adam's; None begins with none.
-        eps: AdamW's.
-    """
+    """Weights that all members begin with, the rates of so many steps, and Adam's moments."""
 
     weights: Mapping[str, Tensor]
     rates: Callable[[int], list[float]]

@@ -26,20 +26,15 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of `training.device`; `auto` takes the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(f"no support for {device.type}")
-    except RuntimeError as error:
-        raise ConfigError(
-            f"proxy.device: {name!r} is not a device; give auto, cpu or cuda"
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+        raise ConfigError(f"proxy.device: {name!r} is not a device; give auto, cpu or cuda")
+    found = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= found:
         raise ConfigError(
             f"proxy.device: {name!r} is not available ({found} GPUs); give auto or cpu"
         )
-    return device
+    return torch.device(name)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
@@ -74,14 +69,10 @@ def thread_limit(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# malloc.h
-TRIM_THRESHOLD = -1
-MMAP_THRESHOLD = -3
-
-KEEP = 1 << 30
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEEP = 1 << 30
 # What glibc's own adjustment ends at, once a block of 32 MiB has been freed.
-USUAL_MMAP = 32 << 20
-USUAL_TRIM = 2 * USUAL_MMAP
+_USUAL_MMAP = 32 << 20
 
 
 @contextmanager
@@ -91,17 +82,14 @@ def memory_kept(device: torch.device) -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    _set_thresholds(libc, KEEP, KEEP)
+    libc.mallopt(_MMAP_THRESHOLD, _KEEP)
+    libc.mallopt(_TRIM_THRESHOLD, _KEEP)
     try:
         yield
     finally:
-        _set_thresholds(libc, USUAL_MMAP, USUAL_TRIM)
+        libc.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_MMAP)
         libc.malloc_trim(0)
-
-
-def _set_thresholds(libc: ctypes.CDLL, mmap: int, trim: int) -> None:
-    libc.mallopt(MMAP_THRESHOLD, mmap)
-    libc.mallopt(TRIM_THRESHOLD, trim)
 
 
 Inputs = ParamSpec("Inputs")

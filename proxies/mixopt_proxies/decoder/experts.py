@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from mixopt.errors import ConfigError
 from mixopt.routing import Assignments, LayerAssignments
-from mixopt_proxies.decoder.sizes import DecoderSize, Experts
+from mixopt_proxies.decoder.sizes import DecoderSize
 from mixopt_proxies.decoder.trial_batches import TrialBatches
 
 Z_LOSS = 0.001  # weight of the mean square of the router's log-sum-exp
@@ -90,14 +90,7 @@ def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor
 
 
 class Choice(NamedTuple):
-    """What a router chose for each token.
-
-    Attributes:
-        ids_KNS: The experts.
-        weights_KNS: What their outputs are multiplied with.
-        logits_KNE: Of all experts.
-        probability_KNE: Their softmax.
-    """
+    """Experts of each token, weights of their outputs, logits and probabilities of all."""
 
     ids_KNS: Tensor
     weights_KNS: Tensor
@@ -106,12 +99,7 @@ class Choice(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """What the routers of a pass chose, added up over the tokens of each sequence.
-
-    Attributes:
-        counts_LKBE: Assignments to each expert, integers.
-        sums_LKBF: Sums over tokens, with their gradients.
-    """
+    """Assignments to each expert, and sums over tokens with gradients, by sequence."""
 
     counts_LKBE: Tensor
     sums_LKBF: Tensor
@@ -141,10 +129,10 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
     return counts_KBE, values.view(members, sequences, -1, values.shape[-1]).sum(2)
 
 
-def own_loss(routed: Routed, tokens: int, options: Experts) -> Tensor:
+def own_loss(routed: Routed, tokens: int, size: DecoderSize) -> Tensor:
     """Return what each member's loss has besides the cross-entropy, shape (K,)."""
-    balance_K = balance_loss(routed, tokens, options.top_k)
-    return Z_LOSS * z_loss(routed, tokens) + options.balance_weight * balance_K
+    balance_K = balance_loss(routed, tokens, size.top_k)
+    return Z_LOSS * z_loss(routed, tokens) + size.balance_weight * balance_K
 
 
 def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
@@ -162,40 +150,17 @@ def z_loss(routed: Routed, tokens: int) -> Tensor:
 
 
 class ExpertCounter:
-    """The assignments of K members so far.
+    """The assignments of K members so far."""
 
-    Attributes:
-        domains: Names of the domains of training.
-        sizes: Number, experts and experts of a token of each layer.
-    """
-
-    def __init__(
-        self,
-        domains: tuple[str, ...],
-        sizes: list[tuple[int, int, int]],
-        domain_KS: Tensor,
-        batch: int,
-    ) -> None:
+    def __init__(self, batches: TrialBatches, size: DecoderSize, device: torch.device) -> None:
         """Begin with nothing."""
-        self.domains, self.sizes = domains, sizes
-        self._domain_KS, self._batch = domain_KS, batch
-        members, device = len(domain_KS), domain_KS.device
-        rows, layers, experts = members * 2 * len(domains), len(sizes), sizes[0][1]
-        self._counts = torch.zeros(rows, layers, experts, dtype=torch.int64, device=device)
+        self.domains, self.top_k, self._batch = batches.domains, size.top_k, size.batch
+        self._domain_KS = torch.from_numpy(batches.domain_KS).to(device, torch.int16)
+        members = len(self._domain_KS)
+        shape = (members * 2 * len(self.domains), size.layers, size.experts)
+        self._counts = torch.zeros(shape, dtype=torch.int64, device=device)
         self._member_K1 = torch.arange(members, device=device)[:, None]
-        self._place_B = torch.arange(batch, device=device)
-
-    @classmethod
-    def of(
-        cls, batches: TrialBatches, size: DecoderSize, device: torch.device
-    ) -> ExpertCounter | None:
-        """Return the counter of a group; None for a size without experts."""
-        if size.experts is None:
-            return None
-        options = size.experts
-        sizes = [(layer, options.experts, options.top_k) for layer in range(size.layers)]
-        domain_KS = torch.from_numpy(batches.domain_KS).to(device, torch.int16)
-        return cls(batches.domains, sizes, domain_KS, size.batch)
+        self._place_B = torch.arange(size.batch, device=device)
 
     def add(self, taken: int, routed: Routed) -> None:
         """Add what was chosen in the step after `taken` others."""
@@ -210,22 +175,16 @@ class ExpertCounter:
     def of_member(self, k: int) -> Assignments:
         """Return the assignments of one member."""
         shape = (-1, 2, len(self.domains), *self._counts.shape[1:])
-        return assignments_of(self.domains, self.sizes, self._counts.view(shape)[k])
+        return assignments_of(self.domains, self.top_k, self._counts.view(shape)[k])
 
 
-def assignments_of(
-    domains: tuple[str, ...], sizes: list[tuple[int, int, int]], counts_HDLE: Tensor
-) -> Assignments:
+def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) -> Assignments:
     """Return counts of one member as the library keeps them."""
     counts = counts_HDLE.cpu().numpy()
+    nothing = np.zeros(counts.shape[:2], np.int64)
     layers = (
-        LayerAssignments(
-            layer=layer,
-            top_k=top_k,
-            counts_HDE=counts[:, :, place].copy(),
-            dropped_HD=np.zeros(counts.shape[:2], np.int64),
-        )
-        for place, (layer, _, top_k) in enumerate(sizes)
+        LayerAssignments(layer, top_k, counts[:, :, layer].copy(), nothing)
+        for layer in range(counts.shape[2])
     )
     return Assignments(domains, tuple(layers))
 
@@ -242,7 +201,7 @@ class HeldOutExperts:
             self._counts_LKWE.append(routed.counts_LKBE)
 
     def of_members(
-        self, counts_M: list[int], domains: tuple[str, ...], sizes: list[tuple[int, int, int]]
+        self, counts_M: list[int], domains: tuple[str, ...], top_k: int
     ) -> list[Assignments]:
         """Return each member's assignments."""
         least = min(counts_M[: len(domains)])
@@ -253,4 +212,4 @@ class HeldOutExperts:
         counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)
         counts_KDULE = counts_LKDUE.permute(1, 2, 3, 0, 4)
         counts_KHDLE = torch.stack([counts_KDULE[:, :, half::2].sum(2) for half in (0, 1)], 1)
-        return [assignments_of(domains, sizes, counts_HDLE) for counts_HDLE in counts_KHDLE]
+        return [assignments_of(domains, top_k, counts_HDLE) for counts_HDLE in counts_KHDLE]

@@ -5,6 +5,7 @@ Trials begin with random weights, or where a checkpoint ended.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,23 +23,74 @@ from mixopt_proxies.decoder.devices import (
     thread_limit,
 )
 from mixopt_proxies.decoder.held_out_loss import Evaluations, steps_of
-from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision, check_choices
+from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision
 from mixopt_proxies.decoder.stack_trainer import (
     FIRST_STEPS,
+    Course,
     StackTrainer,
     result_of,
-    untrained_losses,
 )
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of
 
 
-class GroupTraining:
-    """Trains the trials of a group as one stack.
+class TrialTraining:
+    """Trains trials that take steps of such rows together."""
 
-    Attributes:
-        size: Of each member, and how it is trained.
-    """
+    def __init__(self, length: int, batch: int) -> None:
+        """Note how much a step sees."""
+        self._length, self._batch, self._step_tokens = length, batch, length * batch
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Corpus,
+        training: Training,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Train the trials together and return a result for each, in their order."""
+        started, length, batch = time.monotonic(), self._length, self._batch
+        device, steps = resolve_device(training.device), steps_of(training, self._step_tokens)
+        with thread_limit(training.threads), memory_kept(device):
+            trainer = self._course(trials, corpus, device, steps)
+            batches = TrialBatches(trials, corpus, training, batch=batch, length=length)
+            evaluations = Evaluations.of(corpus, length, batch, training, device)
+            courses = trainer.run(batches, evaluations, report)
+        seconds = (time.monotonic() - started) / len(trials)
+        parameters = self.parameters(corpus.vocab_size)
+        return [
+            result_of(trial, course, self._step_tokens, parameters, seconds)
+            for trial, course in zip(trials, courses, strict=True)
+        ]
+
+    def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
+        """Return the held-out losses of the origin itself, on what trials are evaluated on."""
+        device = resolve_device(training.device)
+        evaluations = Evaluations.of(corpus, self._length, self._batch, training, device)
+        origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
+        with thread_limit(training.threads), memory_kept(device):
+            trainer = self._course([origin], corpus, device, steps=1)
+            return trainer.evaluate(evaluations, 0, lambda progress: None)[0]
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return 1, once the texts are long enough."""
+        tokens = steps_of(training, self._step_tokens) * self._step_tokens
+        pools_of(corpus, tokens, self._length, training)
+        return 1
+
+    def parameters(self, vocab_size: int) -> int:
+        """Return how many weights a trial has."""
+        raise NotImplementedError
+
+    def _course(
+        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+    ) -> Course:
+        """Return trials before their first step."""
+        raise NotImplementedError
+
+
+class GroupTraining(TrialTraining):
+    """Trains the trials of a group as one stack."""
 
     def __init__(
         self,
@@ -51,7 +103,7 @@ class GroupTraining:
         mask_documents: bool = False,
     ) -> None:
         """Note what is trained."""
-        check_choices(precision, compile)
+        super().__init__(size.sequence_length, size.batch)
         self.size = size
         self._precision: Precision = precision
         self._compile: Compile = compile
@@ -61,54 +113,18 @@ class GroupTraining:
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together."""
-        self._check_rates(self._steps(training))
-        tokens = self._steps(training) * self.size.step_tokens
-        pools_of(corpus, tokens, self.size.sequence_length, training)  # which checks the texts
+        steps = steps_of(training, self.size.step_tokens)
+        self._check_rates(steps)
+        super().group_size(corpus, training)
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
-        passes = self._passes_of(rule, corpus, training)
+        passes = self._passes_of(rule, corpus, device, steps)
         with thread_limit(training.threads), memory_kept(device):
             if passes.compiled and device.type == "cpu":
-                Tuner(rule, passes).step()
+                Tuner.of_stack(rule, passes).step()
                 return rule
-            return fastest(candidates(rule), lambda members: Tuner(members, passes).rate())
-
-    def train(
-        self,
-        trials: Sequence[Trial],
-        corpus: Corpus,
-        training: Training,
-        report: Callable[[Progress], None],
-    ) -> list[TrialResult]:
-        """Train the trials together and return a result for each, in their order."""
-        started = time.monotonic()
-        size, steps = self.size, self._steps(training)
-        self._check_rates(steps)
-        passes = self._passes_of(len(trials), corpus, training)
-        shape = (size.sequence_length, size.batch)
-        batches = TrialBatches(
-            trials, corpus, training, batch=size.batch, length=size.sequence_length
-        )
-        evaluations = Evaluations.of(corpus, *shape, training, passes.device)
-        with thread_limit(training.threads), memory_kept(passes.device):
-            trainer = StackTrainer(trials, passes, steps=steps, origin=self._origin)
-            courses = trainer.run(batches, evaluations, report)
-        seconds = (time.monotonic() - started) / len(trials)
-        parameters = size.parameters(passes.vocab_size)
-        return [
-            result_of(trial, course, size.step_tokens, parameters, seconds)
-            for trial, course in zip(trials, courses, strict=True)
-        ]
-
-    def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
-        """Return the held-out losses of the origin itself, on what trials are evaluated on."""
-        assert self._origin is not None, "random weights are no origin"
-        device = resolve_device(training.device)
-        passes = self._passes(corpus.vocab_size, device, self._document_ends(corpus))
-        shape = (self.size.sequence_length, self.size.batch)
-        evaluations = Evaluations.of(corpus, *shape, training, device)
-        with thread_limit(training.threads), memory_kept(device):
-            return untrained_losses(passes, self._origin, evaluations)
+            sizes = [rule] if rule == 1 else [rule // 2, rule, rule * 2]
+            return fastest(sizes, lambda members: Tuner.of_stack(members, passes).rate())
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
@@ -120,15 +136,22 @@ class GroupTraining:
         members = members_by_rule(self.size, self._ids(vocab_size), device)
         ends = (0,) if self._mask_documents else ()  # as fast as with any id
         with thread_limit(training.threads), memory_kept(device):
-            return Tuner(members, self._passes(vocab_size, device, ends)).rate()
+            return Tuner.of_stack(members, self._passes(vocab_size, device, ends)).rate()
 
-    def _passes_of(self, members: int, corpus: Corpus, training: Training) -> Passes:
+    def _course(
+        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+    ) -> Course:
+        self._check_rates(steps)
+        passes = self._passes_of(len(trials), corpus, device, steps)
+        return StackTrainer(trials, passes, steps=steps, origin=self._origin)
+
+    def _passes_of(self, members: int, corpus: Corpus, device: torch.device, steps: int) -> Passes:
         """Return what computes the steps of a group, compiled where that pays."""
-        device = resolve_device(training.device)
-        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * self._steps(training) * members
+        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * steps * members
         compiled = should_compile(self._compile, device, flops)
-        ends = self._document_ends(corpus)
-        return self._passes(corpus.vocab_size, device, ends, compiled=compiled)
+        return self._passes(
+            corpus.vocab_size, device, self._document_ends(corpus), compiled=compiled
+        )
 
     def _document_ends(self, corpus: Corpus) -> tuple[int, ...]:
         return document_ends(corpus) if self._mask_documents else ()
@@ -163,15 +186,11 @@ class GroupTraining:
     def _ids(self, of_corpus: int) -> int:
         return of_corpus if self._vocab_size is None else self._vocab_size
 
-    def _steps(self, training: Training) -> int:
-        return steps_of(training, self.size.step_tokens)
-
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
 # Of all memory of a host, which other workers share, and of what is free on a GPU.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 SECONDS_EACH = 0.5
-MIN_STEPS = 3
 GAIN = 1.05
 
 
@@ -179,19 +198,13 @@ def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) ->
     """Return the power of two that brings the tokens of a step to where a machine is full."""
     most = usable_memory(device) - shared_bytes(vocab_size, device)
     fitting = max(0, most) // member_bytes(size, vocab_size)
-    return power_of_two(min(FULL_TOKENS[device.type] // size.step_tokens, fitting))
-
-
-def candidates(rule: int) -> list[int]:
-    """Return the group sizes to measure: the rule's, its half and its double."""
-    return [rule] if rule == 1 else [rule // 2, rule, rule * 2]
+    members = min(FULL_TOKENS[device.type] // size.step_tokens, fitting)
+    return 1 << max(members.bit_length() - 1, 0)
 
 
 def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
     """Return the group size with the best rate; a larger one must be faster by `GAIN`."""
-    if len(sizes) == 1:
-        return sizes[0]
-    best, best_rate = sizes[0], rate(sizes[0])
+    best, best_rate = sizes[0], rate(sizes[0]) if len(sizes) > 1 else 0.0
     for members in sizes[1:]:
         found = rate(members)
         if found > GAIN * best_rate:
@@ -200,17 +213,20 @@ def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
 
 
 class Tuner:
-    """Takes steps of a stack on random tokens: to measure it, or to have it compiled."""
+    """Takes steps on random tokens: to measure them, or to have them compiled."""
 
-    def __init__(self, members: int, passes: Passes) -> None:
-        size, self._device = passes.size, passes.device
-        self._step_tokens = members * size.step_tokens
-        trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
-        self._trainer = StackTrainer(trials, passes, steps=1)
-        shape = (members, size.batch, size.sequence_length + 1)
+    def __init__(self, trainer: Course, shape: tuple[int, ...], vocab_size: int) -> None:
+        self._trainer, self._step_tokens = trainer, math.prod(shape[:-1]) * (shape[-1] - 1)
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(passes.vocab_size, shape, generator=generator)
-        self._tokens = tokens.to(passes.device)
+        self._device = trainer.device
+        self._tokens = torch.randint(vocab_size, shape, generator=generator).to(self._device)
+
+    @classmethod
+    def of_stack(cls, members: int, passes: Passes) -> Tuner:
+        """Return that of a stack of so many members."""
+        trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
+        trainer, size = StackTrainer(trials, passes, steps=1), passes.size
+        return cls(trainer, (members, size.batch, size.sequence_length + 1), passes.vocab_size)
 
     def step(self) -> None:
         """Take a step and wait for it."""
@@ -226,7 +242,7 @@ class Tuner:
         except torch.OutOfMemoryError:
             return 0.0
         steps, start = 0, time.perf_counter()
-        while steps < MIN_STEPS or time.perf_counter() - start < SECONDS_EACH:
+        while steps == 0 or time.perf_counter() - start < SECONDS_EACH:
             self.step()
             steps += 1
         return steps * self._step_tokens / (time.perf_counter() - start)
@@ -251,17 +267,12 @@ def shared_bytes(vocab_size: int, device: torch.device) -> int:
 def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     """Estimate the memory of one member: five fp32 copies of the weights, and activations."""
     inner, copies = size.ff, 0
-    if size.experts is not None:
-        inner = size.experts.top_k * size.experts.expert_ff
-        copies = 4 * size.experts.top_k * size.width
+    if size.experts:
+        inner = size.top_k * size.expert_ff
+        copies = 4 * size.top_k * size.width
     # Weights, two moments, gradients as they come and in one piece, and a copy in bf16.
     states = 22 * size.parameters(vocab_size)
     logits = 0 if vocab_size >= LARGE_VOCABULARY else 2 * vocab_size
     channels = size.layers * (10 * size.width + 4 * inner + copies) + logits
     scores = size.layers * size.heads * min(size.sequence_length, 256)
     return states + 4 * size.step_tokens * (channels + scores)
-
-
-def power_of_two(number: int) -> int:
-    """Return the largest power of two that is not above a number, at least 1."""
-    return 1 << max(number.bit_length() - 1, 0) if number > 0 else 1

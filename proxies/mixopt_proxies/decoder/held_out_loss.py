@@ -10,7 +10,7 @@ Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,11 +25,7 @@ from mixopt_proxies.decoder.trial_batches import long_enough
 
 
 class HeldOutWindows:
-    """The first tokens of each evaluation domain's held-out text, ready on the device.
-
-    Attributes:
-        counts: Windows of each evaluation domain; they are read in this order.
-    """
+    """The first tokens of each evaluation domain's held-out text, ready on the device."""
 
     def __init__(
         self, corpus: Corpus, length: int, batch: int, eval_tokens: int, device: torch.device
@@ -166,20 +162,12 @@ def moved_to(
 
 
 def _moved(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
+    def moved(unit: str) -> dict[str, float]:
+        values, sample, whole = (getattr(one, unit) for one in (point, sampled_end, end))
+        shifts = {name: whole[name] - sample[name] for name in values}
+        finite = {name: shift if math.isfinite(shift) else 0.0 for name, shift in shifts.items()}
+        return {name: value + finite[name] for name, value in values.items()}
+
     return replace(
-        point,
-        nats_per_token=_shifted(
-            point.nats_per_token, sampled_end.nats_per_token, end.nats_per_token
-        ),
-        bits_per_byte=_shifted(point.bits_per_byte, sampled_end.bits_per_byte, end.bits_per_byte),
+        point, nats_per_token=moved("nats_per_token"), bits_per_byte=moved("bits_per_byte")
     )
-
-
-def _shifted(
-    values: Mapping[str, float], sample: Mapping[str, float], whole: Mapping[str, float]
-) -> dict[str, float]:
-    shifts = {name: whole[name] - sample[name] for name in values}
-    return {
-        name: value + (shifts[name] if math.isfinite(shifts[name]) else 0.0)
-        for name, value in values.items()
-    }

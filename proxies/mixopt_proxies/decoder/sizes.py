@@ -16,21 +16,25 @@ together the weights of the dense feed-forward.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypedDict, Unpack
+from typing import Literal
 
 from mixopt.errors import ConfigError, SamplerError, did_you_mean
 from mixopt.sampling import RateCurve, RateCurveName, RateShape
 
+Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto"] | bool
 
-def check_names(options: Iterable[str], known: type) -> None:
-    """Refuse an option that is no field of a TypedDict, which no signature does."""
-    names = known.__annotations__
+
+def checked_options(options: Mapping[str, object], kinds: Mapping[str, type]) -> dict[str, object]:
+    """Return the options that are given, each as its kind; None is as if it were left out."""
     for option in options:
-        if option not in names:
-            near = did_you_mean(option, names)
+        if option not in kinds:
+            near = did_you_mean(option, kinds)
             raise ConfigError(f"proxy.options.{option}: unknown option{near}")
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: _of_kind(name, value, kinds[name]) for name, value in given.items()}
 
 
 def check(option: str, value: object, good: bool, want: str) -> None:
@@ -43,92 +47,20 @@ def check(option: str, value: object, good: bool, want: str) -> None:
         raise ConfigError(f"proxy.options.{option}: {value!r} must be {want}")
 
 
-def of_kind(option: str, value: object, kind: type) -> object:
+def check_least(options: object, least: int, *names: str) -> None:
+    """Refuse numbers below the least that they may be."""
+    for name in names:
+        check(name, getattr(options, name), getattr(options, name) >= least, f"at least {least}")
+
+
+def _of_kind(option: str, value: object, kind: type) -> object:
     """Return a value of an option as its kind: whole numbers as floats, lists as pairs."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is tuple and isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(of_kind(option, entry, float) for entry in value)
+        return tuple(_of_kind(option, entry, float) for entry in value)
     check(option, value, type(value) is kind, f"a {kind.__name__}")
     return value
-
-
-Precision = Literal["auto", "float32", "bfloat16"]
-Compile = Literal["auto"] | bool
-
-
-@dataclass(frozen=True)
-class Experts:
-    """The experts of each block, by the names of the options.
-
-    Attributes:
-        experts: Routed experts, of which a token is given `top_k`.
-        top_k: Experts of a token.
-        expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, as grouped products want.
-        balance_weight: Of a loss that is 1 where the load is even; 0 balances nothing.
-    """
-
-    experts: int
-    top_k: int
-    expert_ff: int
-    balance_weight: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        check("experts", self.experts, self.experts >= 2, "at least 2")
-        fits = 2 <= self.top_k <= self.experts
-        check("top_k", self.top_k, fits, f"from 2 to {self.experts}, the number of experts")
-        whole = self.expert_ff >= 8 and self.expert_ff % 8 == 0
-        check("expert_ff", self.expert_ff, whole, "a multiple of 8")
-        check("balance_weight", self.balance_weight, self.balance_weight >= 0, "at least 0")
-
-    def parameters(self, width: int) -> int:
-        """Weights of a block's experts and router."""
-        return self._weights(width, self.experts)
-
-    def active_parameters(self, width: int) -> int:
-        """Weights of them that a token meets."""
-        return self._weights(width, self.top_k)
-
-    def _weights(self, width: int, routed: int) -> int:
-        return width * self.experts + 3 * width * self.expert_ff * routed
-
-
-class ExpertOverrides(TypedDict, total=False):
-    """Options that override fields of `Experts`, which says what they are; None does not."""
-
-    experts: int | None
-    top_k: int | None
-    expert_ff: int | None
-    balance_weight: float | None
-
-
-_SMALLEST = Experts(experts=2, top_k=2, expert_ff=8)
-KINDS = {field.name: type(getattr(_SMALLEST, field.name)) for field in fields(Experts)}
-
-
-def make_experts(
-    base: Experts | None, ff: int, width: int, overrides: dict[str, object]
-) -> Experts | None:
-    """Return the experts of a size, some fields overridden; None for a dense one."""
-    given = {name: of_kind(name, value, KINDS[name]) for name, value in overrides.items()}
-    if base is None and "experts" not in given:
-        for name, value in given.items():
-            raise ConfigError(
-                f"proxy.options.{name}: {value!r} has no effect without experts: give experts, or "
-                "size: moe-tiny"
-            )
-        return None
-    made = replace(base, **given) if base else _as_many_products(ff, given)  # type: ignore[arg-type]
-    check("width", width, width % 8 == 0, "a multiple of 8 with experts")
-    return made
-
-
-def _as_many_products(ff: int, given: dict[str, object]) -> Experts:
-    top_k = given.setdefault("top_k", 2)
-    inner = ff // max(top_k, 1) if isinstance(top_k, int) else ff
-    given.setdefault("expert_ff", max(8, inner // 8 * 8))
-    return Experts(**given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -150,7 +82,10 @@ class DecoderSize:
         weight_decay: On matrices; never on norms.
         betas: AdamW's.
         clip: Largest gradient norm of a member; 0 does not clip.
-        experts: What blocks have in place of the feed-forward, if anything.
+        experts: Routed experts of a block, in place of the feed-forward; 0 for a dense size.
+        top_k: Experts of a token.
+        expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, as grouped products want.
+        balance_weight: Of a loss that is 1 where the load is even; 0 balances nothing.
         lr_floor: Where a decay ends, as a share of the peak.
         lr_decay: Steps of the last part, in which the rate goes to the floor; below 1, a fraction
             of all steps.
@@ -170,24 +105,31 @@ class DecoderSize:
     weight_decay: float
     betas: tuple[float, float]
     clip: float
-    experts: Experts | None = None
+    experts: int = 0
+    top_k: int = 2
+    expert_ff: int = 8
+    balance_weight: float = 0.01
     lr_floor: float = 0.1
     lr_decay: float | None = None
     lr_decay_shape: RateShape | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        for name in ("layers", "width", "heads", "ff", "sequence_length", "batch"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        check_least(self, 1, "layers", "width", "heads", "ff", "sequence_length", "batch")
+        check_least(self, 0, "warmup", "weight_decay", "clip", "balance_weight")
+        check("lr", self.lr, self.lr > 0, "above 0")
+        check("lr_decay", self.lr_decay, self.lr_decay is None or self.lr_decay > 0, "above 0")
         even = self.width % (2 * self.heads) == 0
         check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
-        for name in ("warmup", "weight_decay", "clip"):
-            check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        check("lr", self.lr, self.lr > 0, "above 0")
         check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
         check("lr_floor", self.lr_floor, 0 <= self.lr_floor <= 1, "from 0 to 1")
-        decays = self.lr_decay is None or self.lr_decay > 0
-        check("lr_decay", self.lr_decay, decays, "above 0")
+        if self.experts:
+            check("experts", self.experts, self.experts >= 2, "at least 2")
+            fits = 2 <= self.top_k <= self.experts
+            check("top_k", self.top_k, fits, f"from 2 to {self.experts}, the number of experts")
+            whole = self.expert_ff >= 8 and self.expert_ff % 8 == 0
+            check("expert_ff", self.expert_ff, whole, "a multiple of 8")
+            check("width", self.width, self.width % 8 == 0, "a multiple of 8 with experts")
         self.rates(1)
 
     @property
@@ -223,15 +165,11 @@ class DecoderSize:
 
     def trunk_parameters(self) -> int:
         """Weights outside the embedding and the head."""
-        experts = self.experts
-        dense = 3 * self.width * self.ff
-        return self._trunk(dense if experts is None else experts.parameters(self.width))
+        return self._trunk(self.experts)
 
     def active_parameters(self) -> int:
         """Weights outside the embedding and the head that a token meets."""
-        experts = self.experts
-        dense = 3 * self.width * self.ff
-        return self._trunk(dense if experts is None else experts.active_parameters(self.width))
+        return self._trunk(self.top_k)
 
     def parameters(self, vocab_size: int) -> int:
         """All weights of one member."""
@@ -244,38 +182,12 @@ class DecoderSize:
         attention = self.layers * self.sequence_length * self.width
         return 6.0 * (weights + attention) * self.step_tokens
 
-    def _trunk(self, feed_forward: int) -> int:
-        block = 4 * self.width**2 + feed_forward + 2 * self.width
+    def _trunk(self, routed: int) -> int:
+        inner = self.width * self.ff
+        if self.experts:
+            inner = self.width * self.expert_ff * routed
+        block = 4 * self.width**2 + 3 * inner + self.width * self.experts + 2 * self.width
         return self.layers * block + self.width
-
-
-class ShapeOverrides(ExpertOverrides, total=False):
-    """Options that override the shape of a size (`DecoderSize` and `Experts` say what they are).
-
-    One that is left out, or None, is as in the named size.
-    """
-
-    layers: int | None
-    width: int | None
-    heads: int | None
-    ff: int | None
-    tied: bool | None
-
-
-class SizeOverrides(ShapeOverrides, total=False):
-    """Options that override any field of a size: its shape, and how it is trained."""
-
-    sequence_length: int | None
-    batch: int | None
-    lr: float | None
-    warmup: float | None
-    schedule: RateCurveName | None
-    weight_decay: float | None
-    betas: tuple[float, float] | None
-    clip: float | None
-    lr_floor: float | None
-    lr_decay: float | None
-    lr_decay_shape: RateShape | None
 
 
 _REGMIX = DecoderSize(
@@ -309,11 +221,15 @@ _TINY = replace(
 
 SIZES: dict[str, DecoderSize] = {
     "tiny": _TINY,
-    "moe-tiny": replace(_TINY, experts=Experts(experts=8, top_k=2, expert_ff=96)),
+    "moe-tiny": replace(_TINY, experts=8, expert_ff=96),
     "1m": _REGMIX,
-    "moe-1m": replace(_REGMIX, experts=Experts(experts=8, top_k=2, expert_ff=256)),
+    "moe-1m": replace(_REGMIX, experts=8, expert_ff=256),
     "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
 }
+KINDS = {field.name: type(getattr(_REGMIX, field.name)) for field in fields(DecoderSize)}
+KINDS |= {"lr_decay": float, "lr_decay_shape": str}  # None in named sizes
+OF_EXPERTS = ("experts", "top_k", "expert_ff", "balance_weight")
+OF_SHAPE = ("layers", "width", "heads", "ff", "tied", *OF_EXPERTS)
 
 
 def check_choices(precision: Precision, compile: Compile, mask_documents: bool = False) -> None:
@@ -329,21 +245,26 @@ def check_choices(precision: Precision, compile: Compile, mask_documents: bool =
             raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
 
 
-def make_size(name: str, **overrides: Unpack[SizeOverrides]) -> DecoderSize:
+def make_size(name: str, **overrides: object) -> DecoderSize:
     """Return a named size with the fields of `overrides` that are not None."""
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
-    check_names(overrides, SizeOverrides)
-    base = SIZES[name]
-    given = {key: value for key, value in overrides.items() if value is not None}
-    of_experts = {key: given.pop(key) for key in KINDS if key in given}
-    kinds = {field.name: type(getattr(base, field.name)) for field in fields(DecoderSize)}
-    kinds |= {"lr_decay": float, "lr_decay_shape": str}  # None in named sizes
-    checked = {key: of_kind(key, value, kinds[key]) for key, value in given.items()}
-    dense = replace(base, experts=None, **checked)  # type: ignore[arg-type]
-    experts = make_experts(base.experts, dense.ff, dense.width, of_experts)
-    if experts is not None and "ff" in given:
+    base, given = SIZES[name], checked_options(overrides, KINDS)
+    experts = given.get("experts", base.experts)
+    if "experts" in given:
+        check("experts", experts, experts != 0, "at least 2")
+    for option in OF_EXPERTS if not experts else ():
+        if option in given:
+            raise ConfigError(
+                f"proxy.options.{option}: {given[option]!r} has no effect without experts: give"
+                " experts, or size: moe-tiny"
+            )
+    if experts and "ff" in given:
         raise ConfigError(
-            f"proxy.options.ff: {dense.ff} has no effect with experts: give expert_ff"
+            f"proxy.options.ff: {given['ff']} has no effect with experts: give expert_ff"
         )
-    return replace(dense, experts=experts)
+    if experts and not base.experts:  # as many products as the feed-forward has
+        top_k = given.get("top_k", base.top_k)
+        assert isinstance(top_k, int), "checked"
+        given.setdefault("expert_ff", max(8, base.ff // max(top_k, 1) // 8 * 8))
+    return replace(base, **given)  # type: ignore[arg-type]

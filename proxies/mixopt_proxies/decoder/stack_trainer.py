@@ -24,7 +24,6 @@ from mixopt_proxies.decoder.decoder_stack import AdamMoments, StackedWeights, St
 from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed
 from mixopt_proxies.decoder.held_out_loss import (
     Evaluations,
-    HeldOutTasks,
     HeldOutWindows,
     moved_to,
 )
@@ -38,21 +37,133 @@ REPORT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class MemberCourse:
-    """What the training of one member left behind.
-
-    Attributes:
-        losses_S: Training losses in nats per token, on the CPU.
-        curve: Held-out losses, evaluation after evaluation; the end is last.
-        experts: What its experts were given; None without experts.
-    """
+    """Training losses of a member, its held-out losses to the end, and its experts' counts."""
 
     losses_S: Tensor
     curve: tuple[Losses, ...]
     experts: ExpertCounts | None = None
 
 
-class StackTrainer:
-    """The training run of one group of trials."""
+class Course:
+    """The training of members that step together: what a subclass moves is evaluated here."""
+
+    def __init__(
+        self, members: int, steps: int, step_tokens: int, device: torch.device, *, compiled: bool
+    ) -> None:
+        """Begin before the first step."""
+        self.members, self._steps, self._step_tokens = members, steps, step_tokens
+        self.device, self._compiled = device, compiled
+        self._losses_SK = torch.zeros(steps, members, device=device)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def step(self, tokens_KBW: Tensor) -> Routed | None:
+        """Take the next step, and `note` its losses; return what its experts were given."""
+        raise NotImplementedError
+
+    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+        """Return the mean loss of each sequence, shape (K, B), and what the routers chose."""
+        raise NotImplementedError
+
+    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+        """Return the losses of chosen tokens, shape (K, P)."""
+        raise NotImplementedError
+
+    def counter(self, batches: TrialBatches) -> ExpertCounter | None:
+        """Return what counts the assignments of members with experts."""
+        return None
+
+    def note(self, loss_K: Tensor) -> None:
+        """Keep the losses of a step; steps beyond the last, as a tuner takes them, replace it."""
+        self._losses_SK.index_copy_(0, self._place, loss_K[None])
+        self._place.add_(1).clamp_(max=self._steps - 1)
+
+    def run(
+        self,
+        batches: TrialBatches,
+        evaluations: Evaluations,
+        report: Callable[[Progress], None],
+    ) -> list[MemberCourse]:
+        """Take all steps."""
+        counter = self.counter(batches)
+        curve: list[list[Losses]] = []
+        sampled: list[list[Losses]] = []
+        seen, few = HeldOutExperts(), evaluations.few
+        reported = time.monotonic()
+        report(self._progress(0, "compiling" if self._compiled else "training"))
+        for taken, tokens_KBW in self.stream(batches):
+            routed = self.step(tokens_KBW)
+            if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
+                counter.add(taken, routed)
+            if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
+                report(self._progress(taken + 1))
+                reported = time.monotonic()
+            if few is not None and taken + 1 in evaluations.few_at:
+                sampled.append(self._losses(few, taken + 1, report))
+            if taken + 1 in evaluations.at:
+                seen = HeldOutExperts()
+                curve.append(self.evaluate(evaluations, taken + 1, report, seen))
+        if few is not None:
+            last = self._losses(few, self._steps, report)
+            curve = [*moved_to(curve[-1], sampled, last), *curve]
+        report(self._progress(self._steps))
+        experts: list[ExpertCounts] | list[None] = [None] * self.members
+        if counter is not None:
+            counts = evaluations.windows.counts
+            compared = seen.of_members(counts, counter.domains, counter.top_k)
+            experts = [ExpertCounts(counter.of_member(k), one) for k, one in enumerate(compared)]
+        return [
+            MemberCourse(losses_S, tuple(entry[k] for entry in curve), experts[k])
+            for k, losses_S in enumerate(self._losses_SK.cpu().T)
+        ]
+
+    def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
+        """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
+        length = max(1, BLOCK_TOKENS[self.device.type] // (self._step_tokens * self.members))
+        firsts = range(0, self._steps, length)
+        spans = [(first, min(first + length, self._steps)) for first in firsts]
+        for first, block in blocks(batches.block, spans, self.device):
+            yield from enumerate(block, start=first)
+
+    def evaluate(
+        self,
+        evaluations: Evaluations,
+        taken: int,
+        report: Callable[[Progress], None],
+        seen: HeldOutExperts | None = None,
+    ) -> list[Losses]:
+        """Return each member's held-out losses and what it scores, after so many steps."""
+
+        def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+            report(self._progress(taken, "evaluating"))
+            return self.token_losses(tokens_KBW, place_P)
+
+        losses = self._losses(evaluations.windows, taken, report, seen)
+        scores = evaluations.tasks.scores(token_losses, self.members)
+        return [replace(one, tasks=found) for one, found in zip(losses, scores, strict=True)]
+
+    def _losses(
+        self,
+        held_out: HeldOutWindows,
+        taken: int,
+        report: Callable[[Progress], None],
+        seen: HeldOutExperts | None = None,
+    ) -> list[Losses]:
+        def sequence_losses(tokens_KBW: Tensor) -> Tensor:
+            report(self._progress(taken, "evaluating"))
+            losses_KB, routed = self.evaluated(tokens_KBW)
+            if seen is not None:
+                seen.add(routed)
+            return losses_KB
+
+        return held_out.losses(sequence_losses, self.members, taken * self._step_tokens)
+
+    def _progress(self, taken: int, doing: Doing = "training") -> Progress:
+        tokens = self._step_tokens * self.members
+        return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
+
+
+class StackTrainer(Course):
+    """The training run of one group of trials, as a stack."""
 
     def __init__(
         self,
@@ -63,125 +174,38 @@ class StackTrainer:
         origin: StackOrigin | None = None,
     ) -> None:
         """Draw the members' initial weights, or begin where an origin ended."""
-        self._device = device = passes.device
-        self._passes, self._steps = passes, steps
+        compiled, device = passes.compiled, passes.device
+        super().__init__(len(trials), steps, passes.size.step_tokens, device, compiled=compiled)
+        self._passes = passes
         self.weights = passes.weights([initial_seed(trial) for trial in trials], origin)
         self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin)
-        self._losses_SK = torch.zeros(steps, len(trials), device=device)
-        self._place = torch.zeros(1, dtype=torch.int64, device=device)
-        graphed = device.type == "cuda" and passes.compiled
+        graphed = device.type == "cuda" and compiled
         self._take: Callable[[Tensor], Routed | None] = (
             StepGraph(self._one_step) if graphed else self._one_step
         )
-
-    def run(
-        self,
-        batches: TrialBatches,
-        evaluations: Evaluations,
-        report: Callable[[Progress], None],
-    ) -> list[MemberCourse]:
-        """Take all steps."""
-        curve: list[list[Losses]] = []
-        sampled: list[list[Losses]] = []
-        counter = ExpertCounter.of(batches, self._passes.size, self._device)
-        seen, few = HeldOutExperts(), evaluations.few
-        reported = time.monotonic()
-        report(self._progress(0, "compiling" if self._passes.compiled else "training"))
-        for taken, tokens_KBW in self.stream(batches):
-            routed = self.step(tokens_KBW)
-            if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
-                counter.add(taken, routed)
-            if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
-                report(self._progress(taken + 1))
-                reported = time.monotonic()
-            if few is not None and taken + 1 in evaluations.few_at:
-                sampled.append(self._evaluate(few, taken + 1, HeldOutExperts(), report))
-            if taken + 1 in evaluations.at:
-                seen = HeldOutExperts()
-                losses = self._evaluate(evaluations.windows, taken + 1, seen, report)
-                scores = self._score(evaluations.tasks, taken + 1, report)
-                both = zip(losses, scores, strict=True)
-                curve.append([replace(one, tasks=found) for one, found in both])
-        if few is not None:
-            last = self._evaluate(few, self._steps, HeldOutExperts(), report)
-            curve = [*moved_to(curve[-1], sampled, last), *curve]
-        report(self._progress(self._steps))
-        experts = self._experts(counter, seen, evaluations.windows)
-        return [
-            MemberCourse(
-                losses_S, tuple(entry[k] for entry in curve), experts[k] if experts else None
-            )
-            for k, losses_S in enumerate(self._losses_SK.cpu().T)
-        ]
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
         """Take the next step; return what its experts were given."""
         return self._take(tokens_KBW)
 
-    def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
-        """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
-        tokens = self._passes.size.step_tokens * self.weights.members
-        length = max(1, BLOCK_TOKENS[self._device.type] // tokens)
-        firsts = range(0, self._steps, length)
-        spans = [(first, min(first + length, self._steps)) for first in firsts]
-        for first, block in blocks(batches.block, spans, self._device):
-            yield from enumerate(block, start=first)
+    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+        """Return the mean loss of each sequence, shape (K, B), and what the routers chose."""
+        return self._passes.evaluated(self.weights.leaves, tokens_KBW)
+
+    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+        """Return the losses of chosen tokens, shape (K, P)."""
+        return self._passes.token_losses(self.weights.leaves, tokens_KBW, place_P)
+
+    def counter(self, batches: TrialBatches) -> ExpertCounter | None:
+        """Return what counts the assignments of members with experts."""
+        size = self._passes.size
+        return ExpertCounter(batches, size, self.device) if size.experts else None
 
     def _one_step(self, tokens_KBW: Tensor) -> Routed | None:
         loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
-        self._losses_SK.index_copy_(0, self._place, loss_K[None])
-        # Steps beyond the last, as a tuner takes them, are written over it.
-        self._place.add_(1).clamp_(max=self._steps - 1)
+        self.note(loss_K)
         self._optimizer.step(gradients)
         return routed
-
-    def _evaluate(
-        self,
-        held_out: HeldOutWindows,
-        taken: int,
-        seen: HeldOutExperts,
-        report: Callable[[Progress], None],
-    ) -> list[Losses]:
-        def sequence_losses(tokens_KBW: Tensor) -> Tensor:
-            report(self._progress(taken, "evaluating"))
-            losses_KB, routed = self._passes.evaluated(self.weights.leaves, tokens_KBW)
-            seen.add(routed)
-            return losses_KB
-
-        tokens = taken * self._passes.size.step_tokens
-        return held_out.losses(sequence_losses, self.weights.members, tokens)
-
-    def _score(
-        self, tasks: HeldOutTasks, taken: int, report: Callable[[Progress], None]
-    ) -> list[dict[str, float]]:
-        def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
-            report(self._progress(taken, "evaluating"))
-            return self._passes.token_losses(self.weights.leaves, tokens_KBW, place_P)
-
-        return tasks.scores(token_losses, self.weights.members)
-
-    def _experts(
-        self, counter: ExpertCounter | None, seen: HeldOutExperts, held_out: HeldOutWindows
-    ) -> list[ExpertCounts]:
-        """Return what each member's experts were given, in training and on held-out text."""
-        if counter is None:
-            return []
-        compared = seen.of_members(held_out.counts, counter.domains, counter.sizes)
-        return [ExpertCounts(counter.of_member(k), one) for k, one in enumerate(compared)]
-
-    def _progress(self, taken: int, doing: Doing = "training") -> Progress:
-        tokens = self._passes.size.step_tokens * self.weights.members
-        return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
-
-
-def untrained_losses(passes: Passes, origin: StackOrigin, evaluations: Evaluations) -> Losses:
-    """Return the held-out losses of an origin before any step, and what it scores."""
-    leaves = passes.weights([0], origin).leaves
-    (losses,) = evaluations.windows.losses(lambda rows: passes.sequence_losses(leaves, rows), 1, 0)
-    (scores,) = evaluations.tasks.scores(
-        lambda rows, place_P: passes.token_losses(leaves, rows, place_P), 1
-    )
-    return replace(losses, tasks=scores)
 
 
 def initial_seed(trial: Trial) -> int:
@@ -193,23 +217,23 @@ def result_of(
     trial: Trial, course: MemberCourse, step_tokens: int, parameters: int, seconds: float
 ) -> TrialResult:
     """Return the result of a trial."""
-    reason = divergence(course, step_tokens)
+    reason = _divergence(course, step_tokens)
     finite = tuple(entry for entry in course.curve if _bad_domain(entry) is None)
-    return TrialResult(
+    found = TrialResult(
         trial=trial.name,
-        status="finished" if reason is None else "diverged",
+        status="diverged",
         tokens=len(course.losses_S) * step_tokens,
         parameters=parameters,
         seconds=seconds,
-        losses=course.curve[-1] if reason is None else None,
         curve=finite,
         reason=reason,
-        experts=course.experts if reason is None else None,
     )
+    if reason is not None:
+        return found
+    return replace(found, status="finished", losses=course.curve[-1], experts=course.experts)
 
 
-def divergence(course: MemberCourse, step_tokens: int) -> str | None:
-    """Return why a member counts as diverged, or None."""
+def _divergence(course: MemberCourse, step_tokens: int) -> str | None:
     bad = torch.nonzero(~torch.isfinite(course.losses_S)).flatten()
     if len(bad):
         step = int(bad[0])

@@ -19,13 +19,7 @@ from mixopt_proxies.decoder.sizes import DecoderSize
 
 
 class TrainingPass(NamedTuple):
-    """What a training step computes.
-
-    Attributes:
-        loss_K: Each member's mean cross-entropy, nats per token.
-        gradients: Of all leaves, of the cross-entropy and what experts add to it.
-        routed: What the routers chose; None without experts.
-    """
+    """Each member's mean cross-entropy, the gradients of all leaves, and what routers chose."""
 
     loss_K: Tensor
     gradients: dict[str, Tensor]
@@ -93,14 +87,10 @@ class Passes:
         total = losses_KB.mean(1).sum()
         return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
 
-    def sequence_losses(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> Tensor:
-        """Return the mean loss of each sequence in nats, shape (K, B), without gradients."""
-        return self.evaluated(leaves, tokens_KBW)[0]
-
     def evaluated(
         self, leaves: dict[str, Tensor], tokens_KBW: Tensor
     ) -> tuple[Tensor, Routed | None]:
-        """Return the mean losses as `sequence_losses` does, and what the routers chose."""
+        """Return each sequence's mean loss in nats, shape (K, B), and what the routers chose."""
         # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
         with torch.set_grad_enabled(self.compiled):
             output, routed = self._run(leaves, tokens_KBW)
@@ -134,8 +124,8 @@ class Passes:
     ) -> dict[str, Tensor]:
         """Return the gradients of an output, and of what experts add to the losses."""
         outputs, above = [output], [upstream]
-        if routed is not None and self.size.experts is not None:
-            outputs.append(own_loss(routed, self.size.step_tokens, self.size.experts).sum())
+        if routed is not None:
+            outputs.append(own_loss(routed, self.size.step_tokens, self.size).sum())
             above.append(None)
         trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
         gradients = torch.autograd.grad(outputs, list(trained.values()), above)
@@ -159,13 +149,7 @@ Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class HeadPass(NamedTuple):
-    """What the head adds to a training step.
-
-    Attributes:
-        loss_K: Each member's mean loss in nats.
-        hidden_KNC: Gradient of what the head reads, in its precision.
-        head_KVC: Gradient of the head, fp32.
-    """
+    """Each member's mean loss in nats, and the gradients of what the head reads and of it."""
 
     loss_K: Tensor
     hidden_KNC: Tensor

@@ -34,12 +34,7 @@ PAIRED = ("control", "anneal")  # roles of trials that share their seeds and the
 
 
 class TrialBatches:
-    """The batches of a group of trials, read block by block from the token shards.
-
-    Attributes:
-        domains: Names of the domains.
-        domain_KS: Domain of each sequence, in the order in which they are trained on.
-    """
+    """The batches of a group of trials, read block by block from the token shards."""
 
     def __init__(
         self,

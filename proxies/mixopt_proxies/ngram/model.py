@@ -68,17 +68,10 @@ class NgramModel:
     vocab_size: int
 
     @classmethod
-    def fit(
-        cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
-    ) -> NgramModel:
-        """Count the grams of a stream of rows."""
-        return cls.counted(tokens_T, starts_T, order=order, vocab_size=vocab_size)[0]
-
-    @classmethod
     def counted(
         cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
     ) -> tuple[NgramModel, list[Grams]]:
-        """Count as `fit` does; return also what was counted for each token, by order."""
+        """Count the grams of a stream of rows; return also those of each token, by order."""
         place_T = _places(starts_T)
         contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
         orders: list[GramCounts] = []
@@ -253,12 +246,7 @@ SAMPLE_WINDOW = 64
 
 @dataclass(frozen=True)
 class HeldOutCounts:
-    """Held-out tokens of one evaluation domain, the same for every trial.
-
-    Attributes:
-        tokens_T: Token ids, windows one after another.
-        starts_T: Where a window starts.
-    """
+    """Held-out tokens of one evaluation domain, and where its windows start."""
 
     tokens_T: IntArray
     starts_T: BoolArray
