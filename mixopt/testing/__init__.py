@@ -8,17 +8,6 @@
 Each raises an `AssertionError` that says which promise was broken, and how.
 """
 
-from mixopt.testing._estimators import check_estimator
-from mixopt.testing._executors import check_executor
-from mixopt.testing._exporters import check_exporter
-from mixopt.testing._proxies import check_proxy, tiny_corpus
-from mixopt.testing._regressors import check_regressor
+import lazy_loader as lazy
 
-__all__ = [
-    "check_estimator",
-    "check_executor",
-    "check_exporter",
-    "check_proxy",
-    "check_regressor",
-    "tiny_corpus",
-]
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
