@@ -24,7 +24,6 @@ from typing import Annotated, Any, Literal, cast
 import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-from safetensors import safe_open
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
@@ -339,9 +338,6 @@ def _weights(model: nn.Module) -> dict[str, Any]:
 def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Return size and type of each tensor of a checkpoint."""
     try:
-        for shard in path.glob("*.safetensors"):  # torch prints the traceback of one it cannot read
-            with safe_open(shard, framework="pt"):
-                pass
         found = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except _FAILED as error:
         raise RunError(f"{path}: cannot be read: {_reason(error)}") from error

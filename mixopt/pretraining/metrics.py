@@ -264,9 +264,7 @@ class HeldOutText:
         }
 
 
-def _held_out_rows(
-    domain: Domain, config: PretrainConfig
-) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _held_out_rows(domain: Domain, config: PretrainConfig) -> Any:
     shards, length = domain.validation, config.row_length
     limit = max(1, config.held_out.tokens // config.training.sequence_length)
     starts = np.arange(min(limit, shards.tokens // length)) * length
@@ -301,12 +299,8 @@ class ExpertWatch:
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
         """Count the forward pass in the block."""
         domain_BT = domain_B[:, None].expand(-1, length)
-        try:
-            with self.stats.domains(domain_BT, position=positions):
-                yield
-        except RoutingError as error:
-            why = f"{error}; experts.enabled: false trains without counting"
-            raise RoutingError(why) from error
+        with _or_uncounted(), self.stats.domains(domain_BT, position=positions):
+            yield
 
     def begin(self) -> None:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
@@ -357,8 +351,15 @@ def watch_of(
     enabled, adapters = config.experts.enabled, config.experts.adapters
     if enabled is False or not (enabled is True or adapters or has_experts(model.plain)):
         return None
-    try:
+    with _or_uncounted(f"experts.enabled: {str(enabled).lower()}: "):
         return ExpertWatch(model, corpus, config, ranks, out)
+
+
+@contextmanager
+def _or_uncounted(where: str = "") -> Iterator[None]:
+    """Have an error of counting say how to train without it."""
+    try:
+        yield
     except RoutingError as error:
-        why = f"experts.enabled: {str(enabled).lower()}: {error}"
-        raise RoutingError(f"{why}; experts.enabled: false trains without counting") from error
+        why = f"{where}{error}; experts.enabled: false trains without counting"
+        raise RoutingError(why) from error

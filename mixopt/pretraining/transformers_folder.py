@@ -1,6 +1,6 @@
 """A model in a folder of transformers, here or on the hub: its configuration, weights and faults.
 
-Read are `config.json` and safetensors, one file or shards with an index. Nothing in the folder is
+Read are `config.json` and safetensors. Nothing in the folder is
 executed: pickles are refused, code beside the weights (`auto_map`) is not imported, and what a
 configuration may have fetched and run, such as kernels for attention, is left out.
 """
@@ -19,11 +19,9 @@ from torch import nn
 from mixopt.errors import MixoptError, RunError, did_you_mean
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import causal_models, error_line, hugging_face_config
-from mixopt.system import FileRecord, checked_as, file_record, name_fault, read_json
+from mixopt.system import FileRecord, checked_as, file_record, read_json
 
 CONFIG = "config.json"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.ckpt.index")
 _WHAT = "a folder of transformers has config.json beside its safetensors"
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
@@ -49,7 +47,7 @@ _CODE = {
 
 def is_transformers_folder(path: Path) -> bool:
     """Whether a folder has the configuration or the weights of a model of transformers."""
-    return any((path / name).exists() for name in (CONFIG, WEIGHTS, INDEX, *_PICKLES))
+    return (path / CONFIG).exists() or any(path.glob("*.safetensors"))
 
 
 def folder_model(path: Path) -> ModelConfig:
@@ -101,7 +99,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
     except MixoptError:
         raise
     except Exception as error:  # whatever transformers raises while it loads a model
-        raise RunError(f"{path}: {CONFIG} does not fit the weights: {error_line(error)}") from error
+        raise RunError(f"{path}: cannot be loaded: {error_line(error)}") from error
     _check_report(path, report)
     module: nn.Module = loaded
     _check_tied(path, module)
@@ -157,35 +155,20 @@ def _weight_files(path: Path) -> list[str]:
             f"{path / 'adapter_config.json'}: an adapter is a part of a model; merge it into its"
             " base model first"
         )
-    names = [WEIGHTS] if (path / WEIGHTS).exists() else _indexed(path / INDEX)
-    for name in names:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise RunError(
+            f"{path}: has no safetensors; a pickle can run code when it is read: save the model by"
+            " save_pretrained of transformers"
+        )
+    for file in files:
         try:
-            with safe_open(path / name, framework="pt"):
+            with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            what = f"is missing, truncated or damaged: {error_line(error)}"
-            raise RunError(f"{path / name}: {what}; fetch the model again") from error
-    return names
-
-
-def _indexed(index: Path) -> list[str]:
-    """Return the files that an index names, where there is one."""
-    pickled = next((name for name in _PICKLES if (index.parent / name).exists()), None)
-    if not index.exists() and pickled is not None:
-        raise RunError(
-            f"{index.parent / pickled}: is a pickle, which can run code when it is read; save the"
-            " model as safetensors: save_pretrained of transformers does"
-        )
-    content = read_json(
-        index, missing=lambda: RunError(f"{index.with_name(WEIGHTS)}: not found: {_WHAT}")
-    )
-    fields = checked_as(dict[str, Any], content, str(index))
-    where = f"{index}: weight_map"
-    names = set(checked_as(dict[str, str], fields.get("weight_map"), where).values())
-    for name in names:
-        if name_fault(name) is not None or not name.endswith(".safetensors"):
-            raise RunError(f"{where}: {name!r} is not the name of a file of safetensors beside it")
-    return sorted(names)
+            what = f"is truncated or damaged: {error_line(error)}"
+            raise RunError(f"{file}: {what}; fetch the model again") from error
+    return [file.name for file in files]
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:

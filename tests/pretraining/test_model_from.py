@@ -229,14 +229,6 @@ def gone(path: Path) -> None:
     max(path.glob("*.safetensors")).unlink()
 
 
-def indexed_elsewhere(path: Path) -> None:
-    index = path / "model.safetensors.index.json"
-    content = json.loads(index.read_text())
-    first = next(iter(content["weight_map"]))
-    content["weight_map"][first] = "../llama/model.safetensors"
-    index.write_text(json.dumps(content))
-
-
 def pickled(path: Path) -> None:
     for file in [*path.glob("*.safetensors"), path / "model.safetensors.index.json"]:
         file.unlink()
@@ -256,6 +248,7 @@ DAMAGE = {
         of_config(model_type="lama"),
         "config.json: model_type: 'lama' is not a known ",
     ),
+    "truncated": (truncated, r"is truncated or damaged: .*; fetch"),
     "more layers": (of_config(num_hidden_layers=3), "model.layers.2.* is missing in the weights"),
     "quantised": (
         of_config(quantization_config={"bits": 4}),
@@ -263,10 +256,9 @@ DAMAGE = {
     ),
     "a missing shard": (
         gone,
-        r"is missing, truncated or damaged: .*; fetch",
+        r"model: cannot be loaded: ",
     ),
-    "elsewhere": (indexed_elsewhere, r"weight_map: '../llama/model.safetensors' is not the name"),
-    "a pickle": (pickled, r"pytorch_model.bin: is a pickle, which can run code when it is read"),
+    "a pickle": (pickled, r"model: has no safetensors; a pickle can run code when it is read"),
     "an adapter": (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
     "no configuration": (without_config, r"config.json: not found: a folder of transformers has"),
     "tied": (
