@@ -199,14 +199,12 @@ class PlainTrainer(Course):
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.note(loss.detach()[None])
+        self._note(loss.detach()[None])
 
-    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, None]:
-        """Return the mean loss of each sequence, shape (1, B)."""
+    def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, None]:
         return self._losses_of(tokens_KBW[0]).mean(1)[None], None
 
-    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
-        """Return the losses of chosen tokens, shape (1, P)."""
+    def _token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
         return self._losses_of(tokens_KBW[0]).flatten()[place_P][None]
 
     @torch.no_grad()

@@ -57,22 +57,22 @@ class Course:
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
-        """Take the next step, and `note` its losses; return what its experts were given."""
+        """Take the next step, and `_note` its losses; return what its experts were given."""
         raise NotImplementedError
 
-    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+    def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         """Return the mean loss of each sequence, shape (K, B), and what the routers chose."""
         raise NotImplementedError
 
-    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
+    def _token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
         """Return the losses of chosen tokens, shape (K, P)."""
         raise NotImplementedError
 
-    def counter(self, batches: TrialBatches) -> ExpertCounter | None:
+    def _counter(self, batches: TrialBatches) -> ExpertCounter | None:
         """Return what counts the assignments of members with experts."""
         return None
 
-    def note(self, loss_K: Tensor) -> None:
+    def _note(self, loss_K: Tensor) -> None:
         """Keep the losses of a step; steps beyond the last, as a tuner takes them, replace it."""
         self._losses_SK.index_copy_(0, self._place, loss_K[None])
         self._place.add_(1).clamp_(max=self._steps - 1)
@@ -84,7 +84,7 @@ class Course:
         report: Callable[[Progress], None],
     ) -> list[MemberCourse]:
         """Take all steps."""
-        counter = self.counter(batches)
+        counter = self._counter(batches)
         curve: list[list[Losses]] = []
         sampled: list[list[Losses]] = []
         seen, few = HeldOutExperts(), evaluations.few
@@ -135,7 +135,7 @@ class Course:
 
         def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
             report(self._progress(taken, "evaluating"))
-            return self.token_losses(tokens_KBW, place_P)
+            return self._token_losses(tokens_KBW, place_P)
 
         losses = self._losses(evaluations.windows, taken, report, seen)
         scores = evaluations.tasks.scores(token_losses, self.members)
@@ -150,7 +150,7 @@ class Course:
     ) -> list[Losses]:
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
             report(self._progress(taken, "evaluating"))
-            losses_KB, routed = self.evaluated(tokens_KBW)
+            losses_KB, routed = self._evaluated(tokens_KBW)
             if seen is not None:
                 seen.add(routed)
             return losses_KB
@@ -188,22 +188,19 @@ class StackTrainer(Course):
         """Take the next step; return what its experts were given."""
         return self._take(tokens_KBW)
 
-    def evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
-        """Return the mean loss of each sequence, shape (K, B), and what the routers chose."""
+    def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         return self._passes.evaluated(self.weights.leaves, tokens_KBW)
 
-    def token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
-        """Return the losses of chosen tokens, shape (K, P)."""
+    def _token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
         return self._passes.token_losses(self.weights.leaves, tokens_KBW, place_P)
 
-    def counter(self, batches: TrialBatches) -> ExpertCounter | None:
-        """Return what counts the assignments of members with experts."""
+    def _counter(self, batches: TrialBatches) -> ExpertCounter | None:
         size = self._passes.size
         return ExpertCounter(batches, size, self.device) if size.experts else None
 
     def _one_step(self, tokens_KBW: Tensor) -> Routed | None:
         loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
-        self.note(loss_K)
+        self._note(loss_K)
         self._optimizer.step(gradients)
         return routed
 
