@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mixopt.pretraining import ModelConfig, build_model
 from mixopt.testing import tiny_corpus
+from mixopt.trials import Training
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
@@ -33,7 +34,10 @@ def test_the_loss_of_the_family_is_added_times_its_coefficient(tmp_path):
     model = build_model(config, vocab_size=257, sequence_length=64, seed=0)
     model.save_pretrained(tmp_path / "olmoe")
     plain = ContinuedProxy(start=str(tmp_path / "olmoe"), **HOW)._ready(tiny_corpus(tmp_path / "c"))
-    trainer, annealing = plain._at_start(CPU, 1), plain._annealing
+    trainer, annealing = (
+        plain._at_start(Training(tokens=4 * LENGTH, device="cpu")),
+        plain._annealing,
+    )
     by_hand = copy.deepcopy(trainer.model)
     rows_BW = torch.randint(257, (4, LENGTH + 1), generator=torch.Generator().manual_seed(0))
     trainer.step(rows_BW[None])

@@ -139,7 +139,7 @@ class PlainTraining(TrialTraining):
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
         """Return how fast it trains, by half a second of steps on random tokens."""
-        shape, trainer = self._annealing, self._at_start(resolve_device(training.device), 1)
+        shape, trainer = self._annealing, self._at_start(training)
         with thread_limit(training.threads):
             return Tuner(trainer, (1, shape.batch, shape.sequence_length + 1), vocab_size).rate()
 
@@ -148,17 +148,16 @@ class PlainTraining(TrialTraining):
         return sum(weight.numel() for weight in self._model.parameters())
 
     def _course(
-        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+        self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
         masks = None
         if self._annealing.mask_documents:
             masks = DocumentMasks(self._model, document_ends(corpus))
             masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
-        return self._at_start(device, steps, masks)
+        return self._at_start(training, masks)
 
-    def _at_start(
-        self, device: torch.device, steps: int, masks: DocumentMasks | None = None
-    ) -> PlainTrainer:
+    def _at_start(self, training: Training, masks: DocumentMasks | None = None) -> PlainTrainer:
+        device, steps = resolve_device(training.device), self._steps(training)
         model = self._model.to(device)
         model.load_state_dict(self._first)
         return PlainTrainer(model, self._annealing, device, steps, self._moments, masks)

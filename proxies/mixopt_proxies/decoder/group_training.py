@@ -50,9 +50,9 @@ class TrialTraining:
     ) -> list[TrialResult]:
         """Train the trials together and return a result for each, in their order."""
         started, length, batch = time.monotonic(), self._length, self._batch
-        device, steps = resolve_device(training.device), steps_of(training, self._step_tokens)
+        device = resolve_device(training.device)
         with thread_limit(training.threads), memory_kept(device):
-            trainer = self._course(trials, corpus, device, steps)
+            trainer = self._course(trials, corpus, training)
             batches = TrialBatches(trials, corpus, training, batch=batch, length=length)
             evaluations = Evaluations.of(corpus, length, batch, training, device)
             courses = trainer.run(batches, evaluations, report)
@@ -69,23 +69,25 @@ class TrialTraining:
         evaluations = Evaluations.of(corpus, self._length, self._batch, training, device)
         origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
         with thread_limit(training.threads), memory_kept(device):
-            trainer = self._course([origin], corpus, device, steps=1)
+            trainer = self._course([origin], corpus, training, trains=False)
             return trainer.evaluate(evaluations, 0, lambda progress: None)[0]
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1, once the texts are long enough."""
-        tokens = steps_of(training, self._step_tokens) * self._step_tokens
-        pools_of(corpus, tokens, self._length, training)
+        pools_of(corpus, self._steps(training) * self._step_tokens, self._length, training)
         return 1
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
         raise NotImplementedError
 
+    def _steps(self, training: Training) -> int:
+        return steps_of(training, self._step_tokens)
+
     def _course(
-        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+        self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
-        """Return trials before their first step."""
+        """Return trials before their first step, which may never come."""
         raise NotImplementedError
 
 
@@ -113,12 +115,11 @@ class GroupTraining(TrialTraining):
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return how many trials to train together."""
-        steps = steps_of(training, self.size.step_tokens)
-        self._check_rates(steps)
+        self._check_rates(self._steps(training))
         super().group_size(corpus, training)
         device = resolve_device(training.device)
         rule = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
-        passes = self._passes_of(rule, corpus, device, steps)
+        passes = self._passes_of(rule, corpus, training)
         with thread_limit(training.threads), memory_kept(device):
             if passes.compiled and device.type == "cpu":
                 Tuner.of_stack(rule, passes).step()
@@ -139,19 +140,20 @@ class GroupTraining(TrialTraining):
             return Tuner.of_stack(members, self._passes(vocab_size, device, ends)).rate()
 
     def _course(
-        self, trials: Sequence[Trial], corpus: Corpus, device: torch.device, steps: int
+        self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
+        steps = self._steps(training)
         self._check_rates(steps)
-        passes = self._passes_of(len(trials), corpus, device, steps)
+        passes = self._passes_of(len(trials) if trains else 0, corpus, training)
         return StackTrainer(trials, passes, steps=steps, origin=self._origin)
 
-    def _passes_of(self, members: int, corpus: Corpus, device: torch.device, steps: int) -> Passes:
+    def _passes_of(self, members: int, corpus: Corpus, training: Training) -> Passes:
         """Return what computes the steps of a group, compiled where that pays."""
-        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * steps * members
-        compiled = should_compile(self._compile, device, flops)
-        return self._passes(
-            corpus.vocab_size, device, self._document_ends(corpus), compiled=compiled
-        )
+        device = resolve_device(training.device)
+        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * self._steps(training) * members
+        compiled = members > 0 and should_compile(self._compile, device, flops)
+        ends = self._document_ends(corpus)
+        return self._passes(corpus.vocab_size, device, ends, compiled=compiled)
 
     def _document_ends(self, corpus: Corpus) -> tuple[int, ...]:
         return document_ends(corpus) if self._mask_documents else ()
