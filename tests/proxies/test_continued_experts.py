@@ -16,7 +16,6 @@ from mixopt.trials import Training
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
-CPU = torch.device("cpu")
 HOW = {"lr": 0.01, "batch": 4, "sequence_length": LENGTH, "precision": "float32"}
 OLMOE = {
     "hidden_size": 16,
