@@ -14,14 +14,12 @@ end the process.
 from __future__ import annotations
 
 import glob
-import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
@@ -212,23 +210,17 @@ def _npy(path: Path, dtype: str | None) -> TokenFile:
             f"{path}: has no numpy header, as OLMo-core's .npy: use format 'raw', with its dtype"
         )
     try:
-        with path.open("rb") as stream:
-            version = npy_format.read_magic(stream)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version} of .npy; 1.0 and 2.0 are supported")
-            reads = (npy_format.read_array_header_1_0, npy_format.read_array_header_2_0)
-            shape, is_fortran, stored = reads[version[0] - 1](stream)
-            offset = stream.tell()
-    except (ValueError, SyntaxError, TypeError, KeyError) as error:
+        array = np.load(path, mmap_mode="r")  # of which only the header is read
+    except Exception as error:  # whatever numpy raises on a damaged header
         raise CorpusError(f"{path}: not a .npy: {' '.join(str(error).split())[:200]}") from error
-    if not np.issubdtype(stored, np.integer):
-        raise CorpusError(f"{path}: is an array of {stored.name}; tokens are integers")
-    if is_fortran and len(shape) > 1:
+    if not np.issubdtype(array.dtype, np.integer):
+        raise CorpusError(f"{path}: is an array of {array.dtype.name}; tokens are integers")
+    if not array.flags.c_contiguous:
         raise CorpusError(f"{path}: is in Fortran order; save numpy.ascontiguousarray of it")
-    _check_type(path, stored.name, dtype)
-    tokens = _count(path, stored, offset)
-    _check_count(path, tokens, math.prod(shape), "its header says")
-    return TokenFile(path, (path,), stored, tokens, offset)
+    _check_type(path, array.dtype.name, dtype)
+    tokens = _count(path, array.dtype, array.offset)
+    _check_count(path, tokens, array.size, "its header says")
+    return TokenFile(path, (path,), array.dtype, tokens, array.offset)
 
 
 def _datatrove(path: Path, dtype: str | None) -> TokenFile:

@@ -205,22 +205,14 @@ def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) 
 
 
 def _check_distinct(tool: ExportTool, entries: Sequence[Entry]) -> None:
-    labels: dict[str, Entry] = {}
-    paths: dict[str, Entry] = {}
+    seen: dict[tuple[str, str], str] = {}
     for entry in entries:
-        other = labels.setdefault(entry.label, entry)
-        if other is not entry:
-            raise ConfigError(
-                f"{tool.name}: a path of domain {entry.domain!r} and domain {other.domain!r} would"
-                f" both be named {entry.label!r}; rename one"
-            )
-        for path in entry.paths:
-            other = paths.setdefault(path, entry)
-            if other.domain != entry.domain:
-                raise ConfigError(
-                    f"{tool.name}: domains {other.domain!r} and {entry.domain!r} have one path,"
-                    f" {path!r}"
-                )
+        named = [("would both be named {}; rename one", entry.label)]
+        for fault, text in named + [("have one path, {}", path) for path in entry.paths]:
+            other = seen.setdefault((fault, text), entry.domain)
+            if other != entry.domain:
+                both = f"domains {other!r} and {entry.domain!r}"
+                raise ConfigError(f"{tool.name}: {both} {fault.format(repr(text))}")
 
 
 def _constant_stages(
