@@ -13,10 +13,17 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, saved_tokenizer
+from mixopt.corpus import (
+    Corpus,
+    corpus_hash,
+    prepare_corpus,
+    saved_tokenizer,
+    true_inventory,
+)
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
-from mixopt.errors import CorpusError
+from mixopt.errors import CorpusError, ShardError
+from mixopt.system import write_sealed
 
 
 def write(path, texts):
@@ -247,3 +254,22 @@ def test_a_copy_is_the_same_corpus_and_another_index_another(tmp_path, sources):
     assert corpus_hash(tmp_path / "copy") != corpus_hash(one)
     with pytest.raises(CorpusError, match="holds no prepared corpus"):
         corpus_hash(tmp_path / "none")
+
+
+def test_text_that_is_elsewhere_has_names_and_sizes_and_cannot_be_read(tmp_path, sources):
+    corpus = prepare(tmp_path, {"web": {"tokens": 10**12}, "a": sources["a"]}, {"mmlu": {}})
+    stated = {"web": SourceConfig(tokens=10**12)}
+    assert corpus.inventory["web"] == true_inventory(stated, corpus)["web"] == 10**12
+    assert corpus.evaluation_names == ("web", "a", "mmlu")
+    web, a = corpus.domains
+    assert [web.train.is_elsewhere, a.train.is_elsewhere] == [True, False]
+    message = "web/train: its text is not available here; only your own trainer reads it"
+    for read in (lambda: web.train.read(0, 1), lambda: web.train.rows([0], 1)):
+        with pytest.raises(ShardError, match=message):
+            read()
+    index = web.train.path / "index.json"
+    content = json.loads(index.read_text()) | {"elsewhere": False}
+    del content["sha256"]
+    write_sealed(index, content)
+    with pytest.raises(ShardError, match="1000000000000 tokens, but its shards have 0"):
+        Corpus.open(corpus.path, verify=False)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig
-from mixopt.corpus import document_ends, known_vocabulary, prepare_corpus, saved_tokenizer
+from mixopt.corpus import (
+    document_ends,
+    export_tokenizer,
+    folder_vocabulary,
+    identity_of,
+    known_vocabulary,
+    prepare_corpus,
+    saved_tokenizer,
+)
 from mixopt.corpus.tokenizer import (
     ByteTokenizer,
     FastTokenizer,
@@ -133,3 +141,22 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     with pytest.raises(CorpusError) as caught:
         open_tokenizer("no/such")
     assert str(caught.value).startswith("tokenizer 'no/such' is not on this machine and the hub")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_an_exported_tokenizer_has_the_vocabulary_of_the_one_it_was(tmp_path, bpe, kind):
+    tokenizer = ByteTokenizer() if kind == "bytes" else bpe
+    export_tokenizer(tokenizer, tmp_path, length=8)
+    found = folder_vocabulary(tmp_path)
+    assert found == identity_of(str(tmp_path), tokenizer)
+    assert found.size == tokenizer.vocab_size
+    assert folder_vocabulary(tmp_path.parent) is None
+    other = FastTokenizer.train([*TEXTS[1:], "zebra zebra quartz quartz quiz"], 270)
+    assert identity_of("a", other).sha256 != identity_of("a", tokenizer).sha256
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CorpusError, match=r"tokenizer\.json: cannot be read: ") as caught:
+        folder_vocabulary(tmp_path)
+    assert "\n" not in str(caught.value)
