@@ -385,6 +385,7 @@ def _csv(file: RowFile) -> Iterator[Row]:
             rows = csv.DictReader(lines, delimiter="\t" if ".tsv" in file.path.suffixes else ",")
             file.names = rows.fieldnames
             for row in rows:
+                row.pop(None, None)  # what stands beyond the last column
                 yield Row(f"{file.name}:{rows.line_num}", row)
     finally:
         csv.field_size_limit(limit)
