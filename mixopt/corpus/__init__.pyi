@@ -5,10 +5,7 @@ from .corpus import (
     document_ends as document_ends,
     publish_corpus as publish_corpus,
 )
-from .domain_tokens import (
-    check_token_files as check_token_files,
-    counted_tokens as counted_tokens,
-)
+from .domain_tokens import counted_tokens as counted_tokens
 from .index_files import (
     CORPUS_FORMAT as CORPUS_FORMAT,
     corpus_hash as corpus_hash,

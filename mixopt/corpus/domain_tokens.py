@@ -216,17 +216,14 @@ def keep_apart(
         domain.drop_equal_to(as_tokens)
 
 
-def check_token_files(domain: str, source: SourceConfig) -> None:
-    """Check that the files of a source that is tokens are there and sound, but for their ids."""
-    with _of_domain(domain):
-        for patterns in (source.paths, source.validation_files):
-            _opened(patterns, source)
-
-
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
-    """Return how many files a source of tokens has, and how many tokens, up to `max_tokens`."""
+    """Open the files of a source of tokens; return how many, and their tokens up to `max_tokens`.
+
+    Raises:
+        CorpusError: A file, of held-out tokens too, is not there or not sound but for its ids.
+    """
     with _of_domain(domain):
-        files = _opened(source.paths, source)
+        files, _ = (_opened(named, source) for named in (source.paths, source.validation_files))
     total = sum(one.tokens for one in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
 

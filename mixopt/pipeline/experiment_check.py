@@ -264,10 +264,10 @@ def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], o
 
 
 def _check_source(config: Config, name: str, source: SourceConfig, *, is_sized: bool) -> None:
-    from mixopt.corpus import check_token_files, first_look
+    from mixopt.corpus import counted_tokens, first_look
 
     if source.is_tokens:
-        check_token_files(name, source)
+        counted_tokens(name, source)
         return
     text = first_look(name, source, config.corpus.on_bad_document)
     read = min(text, source.max_bytes or config.corpus.max_bytes or text)
