@@ -208,6 +208,14 @@ def _phase_lengths(phases: Any) -> Any:
     return lengths
 
 
+def _earlier(given: Any) -> Any:
+    """Read a run alone as one whose domains are as they were."""
+    return {given: {}} if isinstance(given, str) else given
+
+
+EARLIER_TRIALS = 16  # new trials beside those of an earlier corpus
+
+
 def _none_if_off(rounds: Any) -> Any:
     """Read `off`, which YAML reads as false, as a list without rounds."""
     return [] if rounds is False or rounds == "off" else rounds
@@ -245,6 +253,15 @@ class DesignConfig(Section):
     ] = optional(
         "phases of the training, each with a mixture of its own, by where they end:"
         " `[{until: 0.8}, {}]`; or their share of its tokens by name"
+    )
+
+    earlier: Annotated[
+        dict[str, dict[str, str | list[str] | dict[str, Weight] | None]] | None,
+        BeforeValidator(_earlier),
+    ] = Field(
+        None,
+        description="trials of an earlier version of the corpus: its run or trials.parquet, and by"
+        " name what became of a domain: `{runs/v1: {web: [news, blogs], c: code, wiki: null}}`",
     )
 
     @property
@@ -299,6 +316,11 @@ class DesignConfig(Section):
 
     @model_validator(mode="after")
     def _rounds(self) -> DesignConfig:
+        if self.earlier is not None:
+            if self.phases is not None or self.anneals is not None:
+                raise ValueError("earlier: leave phases and anneals out beside it")
+            if not {"trials", "rounds"} & self.model_fields_set:
+                self._set(trials=EARLIER_TRIALS)
         total = sum(self.rounds) if self.rounds else self.trials
         if "trials" in self.model_fields_set and self.trials != total:
             raise ValueError(

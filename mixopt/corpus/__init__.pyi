@@ -1,6 +1,7 @@
 from .corpus import (
     Corpus as Corpus,
     Domain as Domain,
+    DomainContent as DomainContent,
     check_prepared as check_prepared,
     document_ends as document_ends,
     publish_corpus as publish_corpus,

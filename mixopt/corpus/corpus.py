@@ -17,11 +17,12 @@ Shapes: D domains.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixopt.corpus.index_files import (
     INDEX,
@@ -66,6 +67,13 @@ class Domain:
     name: str
     train: TokenShards | None
     validation: TokenShards
+
+
+class DomainContent(NamedTuple):
+    """A hash of the shards to train on, empty where they are elsewhere, and distinct tokens."""
+
+    sha256: str
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,16 @@ class Corpus:
             if d.train is not None
         }
 
+    @property
+    def contents(self) -> dict[str, DomainContent]:
+        """What tells whether a domain still holds what trials were trained on."""
+        tokens = self.inventory
+        return {
+            one.name: DomainContent(_shards_hash(one.train), tokens[one.name])
+            for one in self.domains
+            if one.train is not None
+        }
+
     def copies(self, name: str) -> float:
         """Return how often a domain's training tokens have the same text, at least 1."""
         made = self.provenance.get("mixed", {}).get(name)
@@ -177,6 +195,11 @@ class Corpus:
     def natural(self) -> Mixture:
         """Each domain's share of the available training tokens."""
         return Mixture.natural(self.inventory)
+
+
+def _shards_hash(shards: TokenShards) -> str:
+    hashes = "".join(shard.sha256 for shard in shards.shards)
+    return hashlib.sha256(hashes.encode()).hexdigest() if hashes else ""
 
 
 def distinct(stored: int, copies: float) -> int:

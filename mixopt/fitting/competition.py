@@ -66,10 +66,18 @@ def fit_trials(
     *,
     size: ModelSize | None = None,
     repetition: Repetition | None = None,
+    carried: Trials | None = None,
     update: Update = no_progress,
 ) -> Fit:
     """Compare regressors on held-out folds and fit the best on all finished trials."""
-    data = FitData.of(trials, objective, folds=config.folds, seed=seed, repetition=repetition)
+    data = FitData.of(
+        trials,
+        objective,
+        folds=config.folds,
+        seed=seed,
+        repetition=repetition,
+        carried=carried,
+    )
     names = list(dict.fromkeys(config.regressors))
     # An unknown name and a missing size are errors before anything is fitted.
     at = data.sizes.size_of_fit({name: data.make(name) for name in names}, size)
@@ -225,6 +233,7 @@ def fit_table(
     size: ModelSize | Mapping[str, float] | None,
     inventory: Mapping[str, float] | str | Path | None,
     pilots: Trials | None,
+    carried: Trials | None,
     seed: int,
 ) -> Fit:
     """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are."""
@@ -250,6 +259,13 @@ def fit_table(
         aligned(pilots, trials.finished, objective)  # before the fit, which may take long
     with steady_progress("fit", len(config.regressors) * config.folds) as update:
         fitted = fit_trials(
-            trials, config, objective, seed, size=size, repetition=repetition, update=update
+            trials,
+            config,
+            objective,
+            seed,
+            size=size,
+            repetition=repetition,
+            carried=carried,
+            update=update,
         )
     return fitted if pilots is None else fitted.with_pilots(pilots)

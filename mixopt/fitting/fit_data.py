@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike
 from pydantic import Field
 
@@ -38,7 +39,7 @@ from mixopt.fitting.regressor import (
 )
 from mixopt.objective import Direction, Objective, Scale, Unit
 from mixopt.system import Array, BoolArray, IntArray, chosen
-from mixopt.trials import Trials, check_trials, listed, settled
+from mixopt.trials import WEIGHT, Trials, check_trials, listed, loss_column, settled
 
 ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Objective
 
@@ -286,6 +287,7 @@ class FitData:
         folds: How many folds are held out, one after the other.
         seed: Of the folds and of the regressors.
         repetition: For regressors that know of epochs.
+        carried: Trials of an earlier corpus, for regressors that weigh them.
     """
 
     trials: Trials
@@ -293,6 +295,7 @@ class FitData:
     folds: int
     seed: int
     repetition: Repetition | None = None
+    carried: Trials | None = None
 
     @classmethod
     def of(
@@ -303,11 +306,12 @@ class FitData:
         folds: int,
         seed: int,
         repetition: Repetition | None = None,
+        carried: Trials | None = None,
     ) -> FitData:
         """Take the data of a fit from a table."""
         done = trials.finished
         check_trials(done, objective, folds)
-        return cls(done, settled(objective, done), folds, seed, repetition)
+        return cls(done, settled(objective, done), folds, seed, repetition, carried)
 
     @cached_property
     def weights_ND(self) -> Array:
@@ -341,7 +345,25 @@ class FitData:
 
     def make(self, name: str) -> Regressor:
         """Build the unfitted regressor of that name, the same each time."""
-        return make_regressor(name, self.seed, self.repetition)
+        return make_regressor(name, self.seed, self.repetition, self._carried_rows)
+
+    @cached_property
+    def _carried_rows(self) -> list[list[float | None]] | None:
+        """Weights, then losses, of carried trials; None for a loss that they lack."""
+        given, unit = self.carried, self.objective.unit
+        if given is None:
+            return None
+        if set(given.domains) != set(self.trials.domains):
+            raise TrialsError("carried: trials of other domains; reindex them (Trials.reindex)")
+        table, columns = given.finished.table, [WEIGHT + name for name in self.trials.domains]
+        losses = [loss_column(name, unit) for name in self.trials.targets]
+        if not any(name in table.columns and table[name].count() for name in losses):
+            raise TrialsError(f"carried: trials without any loss of these trials in {unit}")
+        unknown = pl.lit(None, pl.Float64)
+        found = table.select(
+            *columns, *(name if name in table.columns else unknown.alias(name) for name in losses)
+        )
+        return [list(row) for row in found.iter_rows()]
 
     def rows(self, name: str, regressor: Predictor) -> Array:
         """Return the inputs of a regressor: weights, and sizes if it uses them."""

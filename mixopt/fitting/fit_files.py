@@ -6,6 +6,7 @@
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
       pilots.parquet       the pilots, where there are some
+      carried.parquet      trials of an earlier corpus, where there are some
       regressor/           the fitted regressor, where it can be written without pickle
 
 A regressor that cannot be written is fitted again, with the same seed on the same trials, when
@@ -43,7 +44,8 @@ FORMAT = "mixopt-fit/3"
 AGAIN = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
 PILOTS = "pilots.parquet"
-FILES = (*TABLES, PILOTS, "regressor")
+CARRIED = "carried.parquet"
+FILES = (*TABLES, PILOTS, CARRIED, "regressor")
 
 
 class FitShape(FileShape):

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import AtSize, FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import (
+    CARRIED,
     PILOTS,
     read_content,
     read_evidence,
@@ -452,6 +453,8 @@ class Fit:
             self.fitted.save(path / "regressor")
         if self.pilots is not None:
             self.pilots.trials.write(path / PILOTS)
+        if self.data.carried is not None:
+            self.data.carried.write(path / CARRIED)
         calibrations = zip(self.targets, self.calibrations, strict=True)
         content = {
             "regressor": self.name,
@@ -493,6 +496,7 @@ class Fit:
             folds=content.folds,
             seed=content.seed,
             repetition=content.repetition,
+            carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
         )
         fitted = read_fitted(path, name, data, saved=content.saved)
         evidence = read_evidence(path, name, data)

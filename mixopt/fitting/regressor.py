@@ -217,8 +217,13 @@ class Repetition:
         return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
 
 
-def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -> Regressor:
-    """Build an unfitted regressor with its randomness, and what it may know of epochs, set."""
+def make_regressor(
+    name: str,
+    seed: int,
+    repetition: Repetition | None = None,
+    carried: Sequence[Sequence[float | None]] | None = None,
+) -> Regressor:
+    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials."""
     from mixopt.system import load_plugin
 
     found = load_plugin("regressor", name)
@@ -229,6 +234,8 @@ def make_regressor(name: str, seed: int, repetition: Repetition | None = None) -
             if repetition is not None:
                 _set(made, "inventory", list(repetition.inventory))
                 _set(made, "tokens", repetition.tokens)
+            if carried is not None:
+                _set(made, "carried", carried)
         return _many_targets(made)
     except MixoptError:
         raise

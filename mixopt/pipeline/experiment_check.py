@@ -33,7 +33,7 @@ from mixopt.system import bytes_text, duration, load_plugin, share_text, short_c
 if TYPE_CHECKING:
     from mixopt.config import Config, SourceConfig
     from mixopt.constraints import Constraints
-    from mixopt.trials import Proxy
+    from mixopt.trials import Proxy, Trials
 
 LABEL_WIDTH = 14
 MAX_SHARES = 4  # domains that a line names
@@ -204,6 +204,7 @@ def check(
         partial(check_token_unit, config),
         partial(Objective.from_config, config.aim, config.losses),
         partial(_check_design, config, sizes),
+        partial(earlier_trials, config),
     )
     for one in checks:
         with _noted(problems):
@@ -328,6 +329,17 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
             return
         raise
     check_folds(config, mixtures)
+
+
+def earlier_trials(config: Config) -> dict[str, Trials]:
+    """Read the trials of earlier versions of the corpus, by what the configuration calls them."""
+    from mixopt.trials import Trials
+
+    paths = {where: Path(where).expanduser() for where in config.design.earlier or ()}
+    return {
+        where: Trials.read(path / "trials.parquet" if path.is_dir() else path)
+        for where, path in paths.items()
+    }
 
 
 def check_folds(config: Config, mixtures: int) -> None:

@@ -188,6 +188,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
             run.objective,
             run.config.seed,
             repetition=repetition_of(run),
+            carried=run.carried,
             update=update,
         )
 

@@ -156,6 +156,7 @@ def choose_round(
             config.fit,
             seed=config.seed,
             repetition=repetition_of(run),
+            carried=run.carried,
             update=update,
         )
     limits = design_constraints(config.design, run.natural, run.constraints)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixopt.errors import ConfigError, CorpusError, RunError
-from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit
+from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
+from mixopt.pipeline.experiment_check import (
+    check,
+    check_folds,
+    check_token_unit,
+    earlier_trials,
+)
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of
 from mixopt.pipeline.trial_training import sweep, with_start_hash
@@ -218,11 +224,13 @@ def _prepare(run: Run, say: Say) -> None:
 def _design(run: Run, say: Say) -> None:
     from mixopt.trials import make_design, write_design
 
+    unknown = _carry(run, say)
     trials = make_design(
         run.config.design,
         run.natural,
         run.constraints,
         run.config.seed,
+        unknown=unknown,
         say=lambda line: say(f"design: {line}"),
     )
     check_folds(run.config, len({trial.mixture for trial in trials}))
@@ -235,6 +243,28 @@ def _design(run: Run, say: Say) -> None:
     later = sum(run.config.design.planned_rounds[1:])
     chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
+
+
+def _carry(run: Run, say: Say) -> list[str]:
+    """Carry trials of earlier versions of the corpus over; return the domains they do not know."""
+    earlier, contents = run.config.design.earlier, run.corpus.contents
+    if earlier is None:
+        return []
+    run.ask_trust(DESIGN.name)
+    carried, unknown = None, list(contents)
+    for place, (where, trials) in enumerate(earlier_trials(run.config).items(), start=1):
+        found, own = trials.carried_to(contents, earlier[where], where)
+        say(f"design: {found.notes[-1]}")
+        unknown = [name for name in unknown if name in own]
+        if not set(found.targets) & set(run.config.losses):
+            raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")
+        if carried is not None:
+            names = f"{place}-" + found.table["trial"]
+            found = carried.joined(replace(found, table=found.table.with_columns(trial=names)))
+        carried = found
+    if carried is not None:
+        carried.write(run.path / DESIGN.optional[0])
+    return unknown
 
 
 def _counted(role: str, count: int) -> str:

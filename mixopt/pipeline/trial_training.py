@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, RunError
@@ -89,6 +90,8 @@ def _keep_results(
     table = Trials.from_results(
         trials, results, proxy=run.config.proxy.name, targets=run.config.losses
     )
+    if run.config.design.phases is None:
+        table = replace(table, contents=run.corpus.contents)
     table.write(run.path / f"{SWEEP.trials}.parquet")
     keep_experts(run, SWEEP, results, say)
     say_unfinished(run, SWEEP, results, say)

@@ -193,6 +193,7 @@ def fit_surrogate(
     regressor: str | None = None,
     seed: int = 0,
     repetition: Repetition | None = None,
+    carried: Trials | None = None,
     update: Update = no_progress,
 ) -> Surrogate:
     """Fit a regressor on the trials so far."""
@@ -200,7 +201,15 @@ def fit_surrogate(
     weights_ND, losses_NM = done.weights(), done.losses(objective.unit)[:, columns]
     fitted: Predictor
     if regressor is None:
-        fit = fit_trials(done, config, objective, seed, repetition=repetition, update=update)
+        fit = fit_trials(
+            done,
+            config,
+            objective,
+            seed,
+            repetition=repetition,
+            carried=carried,
+            update=update,
+        )
         name, fitted = fit.name, select_targets(fit.regressor, columns)
     else:
         name = regressor

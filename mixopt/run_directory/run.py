@@ -120,6 +120,16 @@ class Run:
         return usable_trials(self, Trials.read(self.path / "trials.parquet"))
 
     @cached_property
+    def carried(self) -> Trials | None:
+        """Trials of an earlier corpus, on the domains of this one; None where it has none."""
+        from mixopt.trials import Trials
+
+        if self.config.design.earlier is None:
+            return None
+        self.log.require(DESIGN.name)
+        return Trials.read(self.path / DESIGN.optional[0])
+
+    @cached_property
     def anneals(self) -> pl.DataFrame:
         """What each source of microanneals does, against the controls (`anneal_effects`).
 

@@ -91,7 +91,10 @@ class Step:
 
 PREPARE = Step("prepare", ("seed", "corpus", "evaluation", "tasks"), ("corpus",))
 DESIGN = Step(
-    "design", ("sizes", "design", "constraints", "propose.target_tokens"), ("design.parquet",)
+    "design",
+    ("sizes", "design", "constraints", "propose.target_tokens"),
+    ("design.parquet",),
+    optional=("carried.parquet",),
 )
 SWEEP = Step(
     "sweep",

@@ -235,10 +235,10 @@ _TAIL = 8  # the length of the footer and "PAR1"
 LARGEST_TABLE = 1 << 31  # bytes
 
 
-def write_table(path: Path, table: pl.DataFrame) -> None:
+def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table and its seal at once; a full disk leaves the table that was there."""
     stream = io.BytesIO()
-    table.write_parquet(stream)
+    table.write_parquet(stream, metadata=dict(metadata) if metadata else None)
     write_bytes(path, _sealed(stream.getvalue()))
 
 

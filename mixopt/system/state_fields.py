@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -22,8 +23,8 @@ BoolArray = NDArray[np.bool_]
 
 MAX_WHOLE = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
 _MAX_VALUES = 1 << 26  # values of an array
-_WHOLE_KINDS = ("i", "iu")  # of 8 bytes (2^63 does not fit int64), and of fewer
 _MAX_SHOWN = 60  # characters of a value in a message
+_ENDLESS = math.inf
 
 Value = TypeVar("Value")
 Text = TypeVar("Text", bound=str)
@@ -43,7 +44,7 @@ class StateFields:
 
     def refuse(self, name: str, what: str) -> NoReturn:
         """Say what a field must be."""
-        raise self.error(f"{self.where}: {name}: {shown_value(self.get(name))} is {what}")
+        raise self._fault(name, self.get(name), what)
 
     def check_format(self, expected: str) -> None:
         """Check the field `format`."""
@@ -65,13 +66,11 @@ class StateFields:
 
     def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
         """Return a whole number in [least, most]."""
-        value = _whole(self.get(name), least, most)
-        return value if value is not None else self.refuse(name, _not_whole(least, most))
+        return self._whole(name, self.get(name), least, most)
 
-    def number(self, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+    def number(self, name: str, least: float = -_ENDLESS, most: float = _ENDLESS) -> float:
         """Return a finite number in [least, most]."""
-        value = _number(self.get(name), least, most)
-        return value if value is not None else self.refuse(name, _not_number(least, most))
+        return self._number(name, self.get(name), least, most)
 
     def flag(self, name: str) -> bool:
         """Return true or false."""
@@ -124,21 +123,21 @@ class StateFields:
         self, name: str, length: int | None = None, least: int = 0, most: int = MAX_WHOLE
     ) -> list[int]:
         """Return a list of whole numbers in [least, most]."""
-        return self._each(name, length, lambda v: _whole(v, least, most), _not_whole(least, most))
+        values = enumerate(self.listed(name, length))
+        return [self._whole(f"{name}.{k}", value, least, most) for k, value in values]
 
     def numbers(
-        self, name: str, length: int | None = None, least: float = -math.inf, most: float = math.inf
+        self, name: str, length: int | None = None, least: float = -_ENDLESS, most: float = _ENDLESS
     ) -> list[float]:
         """Return a list of finite numbers in [least, most]."""
-        return self._each(name, length, lambda v: _number(v, least, most), _not_number(least, most))
+        values = enumerate(self.listed(name, length))
+        return [self._number(f"{name}.{k}", value, least, most) for k, value in values]
 
-    def array(self, name: str, shape: tuple[int, ...], least: float = -math.inf) -> Array:
+    def array(self, name: str, shape: tuple[int, ...], least: float = -_ENDLESS) -> Array:
         """Return finite numbers of a shape, each >= least."""
         array: Array = self._shaped(name, shape, np.float64)
         if not (np.isfinite(array) & (array >= least)).all():
-            self.refuse(
-                name, _not_number(least, math.inf).replace("a finite number", "finite numbers")
-            )
+            self.refuse(name, "not finite numbers" + _range(least, _ENDLESS))
         return array
 
     def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
@@ -154,10 +153,10 @@ class StateFields:
             self.refuse(name, "not an array of numbers")
         try:
             raw = np.asarray(value)
-            kinds = _WHOLE_KINDS[raw.itemsize < 8] if kind is np.int64 else "iuf"
+            whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
             if raw.size and raw.dtype.kind not in "iuf":
                 self.refuse(name, "not an array of numbers")
-            if raw.size and raw.dtype.kind not in kinds:
+            if raw.size and kind is np.int64 and raw.dtype.kind not in whole:
                 self.refuse(name, "not an array of whole numbers")
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
@@ -168,16 +167,23 @@ class StateFields:
             raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {wanted}")
         return array
 
-    def _each(
-        self, name: str, length: int | None, check: Callable[[object], Value | None], what: str
-    ) -> list[Value]:
-        checked = []
-        for place, value in enumerate(self.listed(name, length)):
-            one = check(value)
-            if one is None:
-                raise self.error(f"{self.where}: {name}.{place}: {shown_value(value)} is {what}")
-            checked.append(one)
-        return checked
+    def _whole(self, place: str, value: Any, least: int, most: int) -> int:
+        is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if is_whole and least <= value <= most:
+            return int(value)
+        raise self._fault(place, value, f"not a whole number from {least} to {most}")
+
+    def _number(self, place: str, value: Any, least: float, most: float) -> float:
+        kinds = (int, float, np.integer, np.floating)
+        if isinstance(value, kinds) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                number = float(value)
+                if math.isfinite(number) and least <= number <= most:
+                    return number
+        raise self._fault(place, value, "not a finite number" + _range(least, most))
+
+    def _fault(self, place: str, value: object, what: str) -> MixoptError:
+        return self.error(f"{self.where}: {place}: {shown_value(value)} is {what}")
 
 
 def shown_value(value: object) -> str:
@@ -191,27 +197,7 @@ def shown_value(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def _whole(value: object, least: int, most: int) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        return None
-    return int(value) if least <= value <= most else None
-
-
-def _number(value: object, least: float, most: float) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and least <= number <= most else None
-
-
-def _not_whole(least: int, most: int) -> str:
-    return f"not a whole number from {least} to {most}"
-
-
-def _not_number(least: float, most: float, what: str = "a finite number") -> str:
+def _range(least: float, most: float) -> str:
     if math.isinf(most):
-        return f"not {what}" + ("" if math.isinf(least) else f" >= {least:g}")
-    return f"not {what} from {least:g} to {most:g}"
+        return "" if math.isinf(least) else f" >= {least:g}"
+    return f" from {least:g} to {most:g}"

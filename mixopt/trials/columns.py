@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.config import TASK, task_metric
+from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError
 from mixopt.system import Array, check_path
 from mixopt.trials.proxy import Losses, Trial, TrialResult
@@ -47,6 +48,7 @@ class TrialRows:
     targets: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
     items: Mapping[str, int] = field(default_factory=dict)
+    contents: Mapping[str, DomainContent] = field(default_factory=dict)
 
     def weights(self) -> Array:
         """Return the mixtures, shape (N, D); rows add up to 1."""
@@ -114,6 +116,49 @@ def check_losses(names: Iterable[str]) -> None:
     for name in names:
         for part in task_metric(name) or (name,):
             check_path(part, "evaluation domain", TrialsError)
+
+
+def check_values(rows: TrialRows) -> None:
+    """Check what is in the columns of a table: mixtures, losses and sizes."""
+    table, weights_ND = rows.table, rows.weights()
+    names = table["trial"].to_list()
+    for name, mixture in zip(names, table["mixture"], strict=True):
+        if mixture is None:
+            raise TrialsError(f"trial {name!r}: has no fingerprint of its mixture")
+    odd_ND = ~(np.isfinite(weights_ND) & (weights_ND >= 0))
+    for row, column in np.argwhere(odd_ND)[:1]:
+        raise TrialsError(
+            f"trial {names[row]!r}: weight of {rows.domains[column]!r} is"
+            f" {weights_ND[row, column]}; need >= 0"
+        )
+    sums_N = weights_ND.sum(axis=1)
+    for row in np.flatnonzero(np.abs(sums_N - 1) > 1e-6)[:1]:
+        raise TrialsError(f"trial {names[row]!r}: weights add up to {sums_N[row]:.6g}, not 1")
+    _check_finished(table.filter(pl.col("status") == "finished"), rows.targets)
+    for column in ("tokens", "parameters"):
+        bad = table.filter(~pl.col(column).is_between(0, MAX_SIZE))
+        if len(bad):
+            raise TrialsError(
+                f"trial {bad['trial'][0]!r}: {column} is {bad[column][0]}; need a number from 0"
+                f" to {MAX_SIZE}"
+            )
+
+
+def _check_finished(done: pl.DataFrame, targets: Sequence[str]) -> None:
+    """Check that finished trials have each loss in one unit at least, and no odd ones."""
+    if done.is_empty() or not targets:
+        return
+    given = [done.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
+    losses = [columns.to_numpy().astype(np.float64) for columns in given]
+    none = [columns.select(pl.all().is_null()).to_numpy() for columns in given]
+    for own, values_NM, none_NM in zip(given, losses, none, strict=True):
+        is_odd_NM = np.where(none_NM, none[0] & none[1], ~(np.abs(values_NM) <= MAX_LOSS))
+        for row, target in np.argwhere(is_odd_NM)[:1]:
+            raise TrialsError(
+                f"trial {done['trial'][int(row)]!r}: is finished but its loss on"
+                f" {targets[target]!r} is {own[int(row), int(target)]}; a trial without losses is"
+                " 'failed' or 'diverged'"
+            )
 
 
 def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:

@@ -7,29 +7,24 @@ Sampled mixtures come from RegMix's Dirichlet draws, by `mixture_config/synthesi
 github.com/sail-sg/regmix at commit b004d3a (Liu et al. 2024, arXiv:2407.01492), or from Sobol
 points where rejection finds too few. With p the natural mixture:
 
-1. The cap of domain j is u_j = min(max_usage p_j, 1), from p before tempering. Further caps of
-   the user lower it.
+1. The cap of domain j is u_j = min(max_usage p_j, 1); further caps of the user lower it.
 2. The prior is tempered: q_j = p_j^(1/temperature) / sum_k p_k^(1/temperature).
 3. `multiplier` x N times, draw x ~ Dirichlet(s q), where s is one of 15 strengths, log-spaced from
    min_strength to max_strength, each as likely as another.
 4. A draw with any x_j > u_j is rejected.
-5. x_j < minimum becomes 0, x is rescaled to add up to 1 and rounded to multiples of `minimum`.
-6. The rows are sorted (lexsort), a row within an L1 distance of 1e-5 of the last one kept is
-   dropped, and N of what is left are chosen at random.
-
-Where ours differs: after step 5 the row is rescaled again, and the caps are checked once more.
-Draws are made from logarithms, so that tiny strengths do not underflow.
+5. x_j < minimum becomes 0, x is rescaled and rounded to multiples of `minimum`; ours is rescaled
+   again, and the caps are checked once more.
+6. A row within an L1 distance of 1e-5 of another is dropped, and N of what is left are chosen.
 
 Axial: few trials tell most where each of them moves one domain (Cornell, Experiments with
 Mixtures). With a share s and a centre c, the mixture of domain d has s + (1 - s) c_d of it and
 (1 - s) c_j of every other domain j. A domain whose cap is lower takes its cap, and the others share
-what is left in proportion to the centre. Where caps leave a domain nearly at the centre, there is
-no mixture for it. A design of at least 2 D + 2 mixtures begins with them unless it says otherwise,
-so that each domain is tried up to its cap.
+what is left in proportion to the centre; where that is nearly the centre, there is no mixture for
+it. A design of at least 2 D + 2 mixtures begins with them unless it says otherwise.
 
 Microanneals give each candidate source a fixed share of the tokens. With a share s and a base b,
-the anneal of source d has s of d and (1 - s) b of the rest; the control is b alone, so that the two
-differ in what fills s of the tokens and in nothing else. All runs of one seed share it.
+the anneal of source d has s of d and (1 - s) b of the rest; the control is b alone. All runs of one
+seed share it.
 
 Shapes: N mixtures, D domains, R draws, K dimensions of the cube, P axial mixtures.
 """
@@ -60,7 +55,7 @@ from mixopt.system import (
     silent,
     write_table,
 )
-from mixopt.trials.columns import WEIGHT
+from mixopt.trials.columns import WEIGHT, check_once
 from mixopt.trials.proxy import Role, Trial
 from mixopt.trials.stages import stage_limits
 
@@ -77,7 +72,7 @@ def make_anneals(
     mixtures = dict(anneal_mixtures(config, natural))
     _check_epochs(config, mixtures, constraints)
     return [
-        Trial(f"{name}-s{place}", mixture, seed, _role(name))
+        Trial(f"{name}-s{place}", mixture, seed, "control" if name == CONTROL else "anneal")
         for place, seed in enumerate(seeds)
         for name, mixture in mixtures.items()
     ]
@@ -118,10 +113,6 @@ def _check_epochs(
             raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
 
 
-def _role(name: str) -> Role:
-    return "control" if name == CONTROL else "anneal"
-
-
 COLUMNS = {
     "trial": pl.String,
     "role": pl.String,
@@ -131,28 +122,15 @@ COLUMNS = {
 }
 
 
-def design_table(trials: Sequence[Trial]) -> pl.DataFrame:
-    """Return the trials of a design as a table, in their order."""
-    if not trials:
-        raise DesignError("a design needs at least one trial")
-    domains = trials[0].mixture.domains
-    names: set[str] = set()
-    for trial in trials:
-        check_name(trial.name, "trial", DesignError)
-        if trial.name in names:
-            raise DesignError(f"trial {trial.name!r} is in the design twice")
-        if trial.mixture.domains != domains:
-            raise DesignError(f"trial {trial.name!r} has other domains than {trials[0].name!r}")
-        names.add(trial.name)
+def write_design(trials: Sequence[Trial], path: Path) -> None:
+    """Write the trials of a design, in their order, as `design.parquet` at once."""
+    domains = trials[0].mixture.domains if trials else ()
+    names = [check_name(trial.name, "trial", DesignError) for trial in trials]
+    check_once(names, "the design")
     rows = [(t.name, t.role, t.seed, t.round, t.mixture.fingerprint) for t in trials]
     weights = {WEIGHT + name: [t.mixture[name] for t in trials] for name in domains}
     table = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    return table.with_columns(pl.Series(name, column) for name, column in weights.items())
-
-
-def write_design(trials: Sequence[Trial], path: Path) -> None:
-    """Write `design.parquet` at once."""
-    write_table(path, design_table(trials))
+    write_table(path, table.with_columns(pl.Series(n, column) for n, column in weights.items()))
 
 
 def read_design(path: Path) -> list[Trial]:
@@ -192,9 +170,13 @@ def make_design(
     constraints: Constraints | None,
     seed: int,
     *,
+    unknown: Sequence[str] = (),
     say: Say = silent,
 ) -> list[Trial]:
-    """Return the trials: anchors, replicates, axial and sampled mixtures, in this order."""
+    """Return the trials: anchors, replicates, axial and sampled mixtures, in this order.
+
+    Beside trials of an earlier corpus, axial ones are of the domains that these do not know.
+    """
     allowed = design_constraints(config, natural, constraints)
     if config.stages:
         allowed = first_stage(config, natural, allowed)
@@ -202,7 +184,7 @@ def make_design(
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
         return make_anneals(config.anneals, natural, allowed, list(seeds.values()))
     references = _references(config, natural)
-    axial_PD = _axial(config, natural, allowed, references, say)
+    axial_PD = _axial(config, natural, allowed, references, unknown, say)
     sampled_ND = sample_mixtures(
         config, natural, allowed, seed=seed, count=config.first_round - len(axial_PD), say=say
     )
@@ -324,17 +306,21 @@ def _axial(
     natural: Mixture,
     constraints: Constraints,
     references: Sequence[tuple[str, Mixture, Role]],
+    unknown: Sequence[str],
     say: Say,
 ) -> Array:
     """Return the axial mixtures that the design has, shape (P, D)."""
     domains, most = natural.domains, config.first_round
     is_plain = config.stages is None and config.phases is None
     is_default = is_plain and config.method is None and config.trials >= 2 * len(domains) + 2
-    if config.method != "axial" and not (is_default and most > len(domains)):
-        return np.empty((0, len(domains)))
     center = Mixture.uniform(domains)
     taken = [mixture.array for _, mixture, _ in references]
     allowed = constraints.simplex
+    if is_plain and config.method is None and config.earlier is not None:
+        places = [domains.index(name) for name in unknown]
+        return axial_mixtures(center.array, allowed, AXIAL_SHARE, taken=taken, of=places)[0][:most]
+    if config.method != "axial" and not (is_default and most > len(domains)):
+        return np.empty((0, len(domains)))
     axial_PD, left_out = axial_mixtures(center.array, allowed, AXIAL_SHARE, taken=taken)
     if len(axial_PD) > most:
         raise DesignError(
@@ -460,9 +446,14 @@ MIN_CENTER = 1e-12  # of the centre, so that a domain that the centre leaves out
 
 
 def axial_mixtures(
-    center_D: Array, allowed: Allowed, share: float, *, taken: Sequence[Array] = ()
+    center_D: Array,
+    allowed: Allowed,
+    share: float,
+    *,
+    taken: Sequence[Array] = (),
+    of: Sequence[int] | None = None,
 ) -> tuple[Array, list[int]]:
-    """Return the centre, moved within the limits, and an axial mixture for each domain.
+    """Return the centre, moved within the limits, and an axial mixture for each domain, or some.
 
     Also the positions of domains that have none.
     """
@@ -474,7 +465,8 @@ def axial_mixtures(
     axes_DD = _filled(wanted_DD, center_D, allowed, np.eye(domains, dtype=np.bool_))
     away_D = 0.5 * np.abs(axes_DD - interior_point_D).sum(axis=1)
     kept: list[Array] = []
-    for weights_D in [interior_point_D[0], *axes_DD[away_D >= NEAR]]:
+    wanted = [place for place in (range(domains) if of is None else of) if away_D[place] >= NEAR]
+    for weights_D in [interior_point_D[0], *axes_DD[wanted]]:
         if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *kept)):
             kept.append(weights_D)
     return np.array(kept).reshape(-1, domains), np.flatnonzero(away_D < NEAR).tolist()

@@ -1,11 +1,16 @@
-"""Read tables of mixtures and losses that others published, as CSV or Parquet.
+"""Read tables of mixtures and losses that others published or exported, as CSV or Parquet.
 
-Two layouts are known. RegMix: `index` and `train_the_pile_arxiv` ... on one side, `index` and
-`metric/the_pile_arxiv_val_loss` (or `valid_the_pile_arxiv`) ... on the other. Olmix:
+Two tables: RegMix has `index` and `train_the_pile_arxiv` ... on one side, `index` and
+`metric/the_pile_arxiv_val_loss` (or `valid_the_pile_arxiv`) ... on the other. Olmix has
 `run,name,index` (or `run_id,name`) and a column a domain in `ratios.csv`, the same and a column
 a metric in `metrics.csv`, both behind a column of row numbers without a name. What all columns of
 a table share around the names (`train_`, `metric/`, `_val_loss`, and `the_pile_` on both sides)
 is taken off, so that a domain has one name in both tables.
+
+One table is what MLflow (`params.weight/web` and `metrics.loss/web` beside `run_id` and `status`,
+or plain names beside `Run ID` and `Status`) and W&B export (plain names beside `Name`, `ID` and
+`State`). Its columns are taken for weights or losses by how they begin or end (WEIGHTS, LOSSES);
+what else was logged, and runs that did not finish, are left out and counted.
 
 Columns `parameters` and `tokens` of either table are the size that a trial was trained at. Of a
 table with a column `schedule`, the share of its own schedule that each row has run, rows below 1
@@ -14,8 +19,7 @@ are left out: a loss before the end is of a learning rate that has not come down
 Rows are joined by their key. A key that is missing, there twice, or in one table alone is an error
 that names it; what is in one table alone may be left out if that is asked for. A row that repeats
 another one in all cells is read once. Weights in percent are divided by 100; rows that miss 1 by
-rounding are rescaled. Notes report this. Cells are read as text, so that errors name file, row and
-column.
+rounding are rescaled. Notes report this.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -24,6 +28,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -34,6 +39,7 @@ from mixopt.mixture import Mixture
 from mixopt.system import Array
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
+    BPB,
     ITEMS,
     LOSS,
     MAX_SIZE,
@@ -53,6 +59,83 @@ SCHEDULE = "schedule"  # share of its own schedule that a row has run
 SAME_SUM = 1e-6
 PHASE = "phase/"  # begins the column of a phase's share of the tokens
 ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
+TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
+WEIGHTS = (
+    *(WEIGHT, "weights/", "weight_", "weights.", "weight."),
+    *("ratio_", "train_", "mixture/", "w_"),
+)
+LOSSES = (LOSS, "loss_", "loss.", BPB, "metric/", "metric_", "valid_", "eval/")
+LOSS_ENDS = ("_val_loss", "_loss", "/loss", "_bpb")
+NAMES = ("run_id", "run id", "trial", "run", "index", "id", "name")
+STATES, FINISHED = ("status", "state"), ("finished", "completed", "success")
+
+
+def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
+    """Return the weights and the losses of finished runs as two tables, and notes.
+
+    Raises:
+        TrialsError: No weights or no losses among the columns, or no run that finished.
+    """
+    plain = {name: _plain(name) for name in table.cells.columns}
+    kinds = {name: _kind(own) for name, own in plain.items()}
+    for kind, forms, file in (
+        ("weight", f"{WEIGHT}web, w_web or ratio_web", "W.csv"),
+        ("loss", f"{LOSS}code, code_loss or metric_code", "L.csv"),
+    ):
+        if kind not in kinds.values():
+            raise TrialsError(
+                f"{table.path}: no column of a {kind}, such as {forms}; rename them, or give two"
+                f" tables: W.csv of weights and L.csv of losses, of which this may be {file}"
+            )
+    kept, notes = _ended(table)
+    keys = pl.Series(KEYS[1], _run_names(kept))
+    others = [own for name, own in plain.items() if not kinds[name] and own.lower() not in NAMES]
+    if others:
+        notes.append(f"{table.path}: neither weight nor loss, left out: {listed(others)}")
+
+    def part(*own: str) -> CellTable:
+        columns = [name for name in plain if kinds[name] in own]
+        cells = kept.cells.select(columns).rename({name: plain[name] for name in columns})
+        return replace(kept, cells=cells.insert_column(0, keys))
+
+    return part("weight", "size"), part("loss"), notes
+
+
+def _plain(name: str) -> str:
+    prefix = next((one for one in TRACKER_PREFIXES if name.startswith(one)), "")
+    return name.removeprefix(prefix)
+
+
+def _kind(name: str) -> str:
+    if name in (*SIZE, SCHEDULE) or name.startswith(PHASE):
+        return "size"
+    if name.startswith(WEIGHTS):
+        return "weight"
+    return "loss" if name.startswith((*LOSSES, TASK)) or name.endswith(LOSS_ENDS) else ""
+
+
+def _ended(table: CellTable) -> tuple[CellTable, list[str]]:
+    """Return the runs that finished, where a column says so."""
+    state = next((name for name in table.cells.columns if name.lower() in STATES), None)
+    if state is None:
+        return table, []
+    cells = table.column(state)
+    rows = [row for row, cell in enumerate(cells) if cell.lower() in FINISHED]
+    if not rows:
+        raise TrialsError(f"{table.path}: {state}: no run has finished (found {listed(cells[:1])})")
+    gone = len(cells) - len(rows)
+    note = f"{table.path}: left out {gone} of {len(cells)} runs, whose {state} is not finished"
+    return table.take(rows), [note] if gone else []
+
+
+def _run_names(table: CellTable) -> list[str]:
+    """Return a name for each run: the first column of NAMES that differs, else its number."""
+    own = {name.lower(): name for name in table.cells.columns}
+    for name in (own[name] for name in NAMES if name in own):
+        cells = table.column(name)
+        if "" not in cells and len(set(cells)) == len(cells):
+            return cells
+    return [str(row) for row in range(len(table.cells))]
 
 
 def join_tables(
@@ -80,9 +163,9 @@ def join_tables(
 def data_columns(table: CellTable, key: str) -> list[str]:
     """Return the columns that hold weights or losses."""
     others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, key)
-    columns = [n for n in table.header if n not in others and not n.startswith(PHASE)]
+    columns = [n for n in table.cells.columns if n not in others and not n.startswith(PHASE)]
     if not columns:
-        raise TrialsError(f"{table.path}: no column besides {', '.join(table.header)}")
+        raise TrialsError(f"{table.path}: no column besides {', '.join(table.cells.columns)}")
     return columns
 
 
@@ -92,13 +175,15 @@ def _key(left: CellTable, right: CellTable, key: str | None) -> str:
         for table in (left, right):
             table.require(key, "--key")
         return key
-    common = [name for name in KEYS if name in left.header and name in right.header]
+    common = [name for name in KEYS if name in left.cells.columns and name in right.cells.columns]
     if not common:
         raise TrialsError(
             f"{left.path} and {right.path}: no column of both to join by (looked for"
             f" {', '.join(KEYS)}); name it: mixopt import --key COLUMN"
         )
-    unique = [n for n in common if all(len(set(t.column(n))) == len(t.rows) for t in (left, right))]
+    unique = [
+        n for n in common if all(len(set(t.column(n))) == len(t.cells) for t in (left, right))
+    ]
     return (unique or common)[0]
 
 
@@ -140,7 +225,7 @@ def _in_both(left: CellTable, right: CellTable, key: str) -> tuple[CellTable, Ce
         alone = [name for name in names if name not in known]
         if alone:
             notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
-    if not kept[0].rows:
+    if kept[0].cells.is_empty():
         raise TrialsError(
             f"{left.path} and {right.path}: no {key} is in both; check that it is the key"
         )
@@ -149,7 +234,7 @@ def _in_both(left: CellTable, right: CellTable, key: str) -> tuple[CellTable, Ce
 
 def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
     """Check that other columns of names say the same of the rows that were joined."""
-    others = [n for n in KEYS if n != key and n in left.header and n in right.header]
+    others = [n for n in KEYS if n != key and n in left.cells.columns and n in right.cells.columns]
     for other in others:
         columns = left.column(key), left.column(other), right.column(other)
         for name, mine, theirs in zip(*columns, strict=True):
@@ -164,7 +249,7 @@ def finished_rows(
     left: CellTable, right: CellTable, key: str
 ) -> tuple[CellTable, CellTable, list[str]]:
     """Return the rows of finished runs, and a line about those that were left out."""
-    given = next((one for one in (left, right) if SCHEDULE in one.header), None)
+    given = next((one for one in (left, right) if SCHEDULE in one.cells.columns), None)
     if given is None:
         return left, right, []
     names = given.column(key)
@@ -197,9 +282,6 @@ def run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list
 
 
 MAX_PHASES = 5
-MIXTURE_PREFIXES = ("train_", WEIGHT, "weight_", "ratio_", "w_")
-LOSS_PREFIXES = ("metric/", "metric_", "valid_", LOSS, "loss_")
-LOSS_SUFFIXES = ("_val_loss", "_loss")
 SHARED_PREFIXES = ("the_pile_",)
 
 
@@ -215,16 +297,16 @@ def joined_trials(
 ) -> TrialRows:
     """Return the trials of a table of mixtures and one of losses, joined by their key."""
     for name in ignore:
-        if name not in left.header:
+        if name not in left.cells.columns:
             right.require(name, "--ignore")
     left, right = left.without(ignore), right.without(ignore)
-    left, right = left.once(), right.once()
+    (left, again), (right, twice) = left.once(), right.once()
     key, left, right, notes = join_tables(left, right, key, drop_incomplete=drop_incomplete)
-    notes = [*left.notes, *right.notes, *notes]
+    notes = [*again, *twice, *notes]
     if drop_incomplete:
         left, right, dropped = _complete(left, right, key)
         notes += dropped
-    scheduled = any(SCHEDULE in one.header for one in (left, right))
+    scheduled = any(SCHEDULE in one.cells.columns for one in (left, right))
     left, right, unfinished = finished_rows(left, right, key)
     notes += unfinished
     columns = data_columns(left, key)
@@ -273,7 +355,7 @@ def _complete(
     empty = [n for n, gaps_N in zip(columns, right.gaps(columns).T, strict=True) if gaps_N.all()]
     notes = [f"{right.path}: left out {listed(empty)}, empty in every row"] if empty else []
     right = right.without(empty)
-    gap_N = np.full(len(left.rows), len(empty) == len(columns))
+    gap_N = np.full(len(left.cells), len(empty) == len(columns))
     for table in (left, right) if not gap_N.all() else ():
         own_N = np.asarray(table.gaps(data_columns(table, key)).any(axis=1))
         names = [name for name, gap in zip(table.column(key), own_N, strict=True) if gap]
@@ -291,8 +373,8 @@ def _names(
     left: CellTable, columns: Sequence[str], right: CellTable, loss_columns: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the domains and of the evaluation domains."""
-    domains = without_affixes(columns, MIXTURE_PREFIXES, ())
-    targets = without_affixes(loss_columns, LOSS_PREFIXES, LOSS_SUFFIXES)
+    domains = without_affixes(columns, WEIGHTS, ())
+    targets = without_affixes(loss_columns, LOSSES, LOSS_ENDS[:2])
     both = without_affixes([*domains, *targets], SHARED_PREFIXES, ())
     domains, targets = both[: len(domains)], both[len(domains) :]
     check_once(domains, f"{left.path}: columns")
@@ -312,7 +394,7 @@ def _mixture(
 
 def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
     """Return the parameters and the tokens of each trial, where the table has them."""
-    names = [name for name in SIZE if name in table.header]
+    names = [name for name in SIZE if name in table.cells.columns]
     sizes_NS = np.rint(table.numbers(names, keys)).reshape(len(keys), len(names))
     for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
         raise TrialsError(
@@ -341,13 +423,13 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
     """Return the share of the tokens of the phase of each column, `<phase>/<domain>`."""
     phase_of = [name.partition("/")[0] for name in names]
     columns = [f"{PHASE}{phase}" for phase in dict.fromkeys(phase_of)]
-    if len(columns) != count or any(name not in table.header for name in columns):
+    if len(columns) != count or any(name not in table.cells.columns for name in columns):
         raise TrialsError(
             f"{table.path}: weights add up to {count} in every row: a mixture for each of {count}"
             f" phases? Name columns PHASE/DOMAIN and add columns {PHASE}PHASE with each phase's"
             " share of the tokens, or leave out the columns of all but one (--ignore COLUMN)"
         )
-    lengths_NP = table.numbers(columns, [str(row) for row in range(1, len(table.rows) + 1)])
+    lengths_NP = table.numbers(columns, [str(row) for row in range(1, len(table.cells) + 1)])
     if np.ptp(lengths_NP, axis=0).max() > 0 or abs(lengths_NP[0].sum() - 1.0) > SAME_SUM:
         raise TrialsError(
             f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
@@ -359,7 +441,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
 def _items(table: CellTable, keys: Sequence[str], targets: Mapping[str, str]) -> dict[str, int]:
     """Return the questions behind each metric, from columns `items/<metric>`."""
     found = {}
-    for column in (name for name in table.header if name.startswith(ITEMS)):
+    for column in (name for name in table.cells.columns if name.startswith(ITEMS)):
         metric = column.removeprefix(ITEMS)
         name = targets.get(metric, metric)
         if name not in targets.values():

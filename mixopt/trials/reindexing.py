@@ -11,6 +11,10 @@ Each change is a linear map of the weights, and an assumption that the notes of 
 - remove: a domain goes. Trials that used it are left out, and the others are rescaled.
 - add: a domain comes. Old trials have none of it, so they say nothing of what it does.
 
+Trials of an earlier version of a corpus are carried to a later one by these: a domain of the same
+content has only another name, one with more tokens has grown, and a user says of the others what
+became of them. How far carried trials are believed is for held-out errors to say.
+
 Distances between mixtures are total variations. Losses are not changed: an evaluation domain that
 carries the name of a split domain stays a target that is not trained on.
 
@@ -25,6 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, BoolArray
@@ -87,6 +92,62 @@ def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
     return TrialRows(table, trials.domains, tuple(targets), every, items)
 
 
+def carried(
+    trials: TrialRows,
+    corpus: Mapping[str, DomainContent],
+    became: Mapping[str, Parts | str | None],
+    where: str,
+) -> tuple[TrialRows, list[str]]:
+    """Return trials of an earlier corpus on the domains of a later one; see `Trials.carried_to`."""
+    old, became = trials.contents, dict(became)
+    for name in (name for name in trials.domains if name not in became and name not in corpus):
+        sha256 = old[name].sha256 if name in old else ""
+        same = [new for new, one in corpus.items() if sha256 and one.sha256 == sha256]
+        if not same:
+            raise TrialsError(
+                f"{where}: trials of another corpus: domain {name!r} is not in this one; say what"
+                f" became of it, design.earlier: {{{where}: {{{name}: NEW}}}}; null: it is gone"
+            )
+        became[name] = same[0]
+    into = {new for new in became.values() if isinstance(new, str)}
+    split = {name: new for name, new in became.items() if new and not isinstance(new, str)}
+    stay = [name for name in trials.domains if name not in became and name not in into]
+    known = [*stay, *into, *(part for parts in split.values() for part in parts)]
+    for name in known:
+        if name not in corpus:
+            raise TrialsError(
+                f"{where}: domain {name!r} is not in this corpus{did_you_mean(name, corpus)}"
+            )
+    added = [name for name in corpus if name not in known]
+    rows = reindexed(
+        trials,
+        split=split,
+        merge={
+            new: [name for name in trials.domains if became.get(name, name) == new]
+            for new in sorted(into)
+        },
+        remove=[name for name, new in became.items() if not new],
+        add=added,
+        inventory={name: float(one.tokens) for name, one in corpus.items()},
+    )
+    grown, changed = [], []
+    for name in (name for name in stay if name in old):
+        before, now = old[name], corpus[name]
+        if before.sha256 and now.sha256 and before.sha256 != now.sha256:
+            (grown if now.tokens > before.tokens else changed).append(name)
+    parts = [f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"]
+    parts += [
+        f"{what} {listed(names)}"
+        for what, names in (("grown:", grown), ("changed:", changed))
+        if names
+    ]
+    text = "; ".join([*parts, *rows.notes[len(trials.notes) :]])
+    line = f"{where}: {len(rows)} of {len(trials)} trials are carried over: {text}"
+    domains = tuple(corpus)
+    table = rows.table.select(list(schema(domains, rows.targets)))
+    return TrialRows(table, domains, rows.targets, (line,), rows.items, corpus), [*added, *changed]
+
+
 @dataclass(frozen=True)
 class _DomainChange:
     """One change: which domains go, what comes in their place, and what is assumed.
@@ -121,7 +182,8 @@ def _split(old: str, shares: Shares) -> _DomainChange:
 
 
 def _merge(new: str, old: Sequence[str]) -> _DomainChange:
-    return _DomainChange(tuple(old), {new: 1.0}, f"merge {listed(old)} into {new!r}")
+    what, into = ("merge", "into") if len(old) > 1 else ("rename", "to")
+    return _DomainChange(tuple(old), {new: 1.0}, f"{what} {listed(old)} {into} {new!r}")
 
 
 def _freeze(new: str, inner: Shares) -> _DomainChange:

@@ -15,6 +15,7 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,41 +26,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.mixture import Phases
 from mixopt.system import (
     Array,
     check_names,
     check_path,
+    checked_as,
+    parse_json,
     read_table,
     steady_progress,
     write_table,
 )
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
-    MAX_LOSS,
-    MAX_SIZE,
     PREFIX,
     WEIGHT,
     TrialRows,
     Unit,
     check_losses,
     check_once,
+    check_values,
     loss_column,
     loss_names,
     named,
     schema,
     table_of,
 )
-from mixopt.trials.exported_runs import split_export
 from mixopt.trials.proxy import Trial, TrialResult
-from mixopt.trials.published_tables import joined_trials
-from mixopt.trials.reindexing import joined, reindexed
+from mixopt.trials.published_tables import joined_trials, split_export
+from mixopt.trials.reindexing import Parts, carried, joined, reindexed
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest, Fit, ModelSize, ObjectiveLike
     from mixopt.objective import Direction, Scale
     from mixopt.reporting import TrialPlots
+
+
+CONTENTS = "mixopt:domains"  # in the metadata of Parquet
 
 
 def counts_text(trials: TrialRows) -> str:
@@ -80,6 +85,7 @@ class Trials(TrialRows):
         notes: What a reader should know of how the table came to be, a line each.
         items: Questions behind each metric that is a share of right answers, where a table of
             others has columns `items/<metric>`.
+        contents: Hash and tokens of each domain that they were trained on, where that is known.
 
     Raises:
         TrialsError: A column is missing or of another type, a name that cannot be one, a trial
@@ -112,10 +118,7 @@ class Trials(TrialRows):
         check_losses(self.targets)
         check_names(self.table["trial"], "trial", TrialsError)
         check_once(self.table["trial"].to_list(), "the table of trials")
-        self._check_mixtures()
-        self._check_weights()
-        self._check_losses()
-        self._check_sizes()
+        check_values(self)
 
     @classmethod
     def from_results(
@@ -157,7 +160,7 @@ class Trials(TrialRows):
 
         Args:
             mixtures: The mixtures; or, without `losses`, one table of both as MLflow and W&B
-                export it (mixopt.trials.exported_runs).
+                export it (mixopt.trials.published_tables).
             losses: The losses.
             tolerance: How far from 1 weights may add up.
             key: The column to join by; found when None.
@@ -193,14 +196,18 @@ class Trials(TrialRows):
             TrialsError: The file cannot be read or is no table of trials.
         """
         table = read_table(Path(path), error=TrialsError)
+        known = pl.read_parquet_metadata(path).get(CONTENTS, "{}")
+        found = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
+        contents = checked_as(dict[str, DomainContent], found, f"{path}: {CONTENTS}", TrialsError)
         try:
-            return cls(table, named(table, WEIGHT), loss_names(table))
+            return cls(table, named(table, WEIGHT), loss_names(table), contents=contents)
         except TrialsError as error:
             raise TrialsError(f"{path}: {error}") from error
 
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, at once; equal tables give equal bytes."""
-        write_table(Path(path), self.table)
+        known = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
+        write_table(Path(path), self.table, known)
 
     def fit(
         self,
@@ -213,6 +220,7 @@ class Trials(TrialRows):
         size: ModelSize | Mapping[str, float] | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
         pilots: Trials | None = None,
+        carried: Trials | None = None,
         seed: int = 0,
     ) -> Fit:
         """Fit regressors to these trials, and choose one by cross-validation, as `mixopt fit` does.
@@ -231,6 +239,8 @@ class Trials(TrialRows):
             inventory: Distinct tokens of each domain, or a YAML file of them, for regressors that
                 know of epochs.
             pilots: A few runs at the target size, which the fit is carried to.
+            carried: Trials of an earlier corpus on these domains (`Trials.reindex`): `auto` weighs
+                them by held-out errors of these trials, loss by loss.
             seed: Of folds and regressors.
 
         Raises:
@@ -257,6 +267,7 @@ class Trials(TrialRows):
             size=size,
             inventory=inventory,
             pilots=pilots,
+            carried=carried,
             seed=seed,
         )
 
@@ -327,6 +338,30 @@ class Trials(TrialRows):
         names += [loss_column(name, unit) for name in self.targets]
         values = pl.Series("objective", aim.value(done.losses(unit)))
         return done.table.select("trial", "role", values, *names).sort("objective")
+
+    def carried_to(
+        self,
+        corpus: Mapping[str, DomainContent],
+        became: Mapping[str, Parts | str | None],
+        where: str,
+    ) -> tuple[Trials, list[str]]:
+        """Return the finished trials on a later corpus, and what no trial tells of it.
+
+        Args:
+            corpus: What each domain of the later corpus holds.
+            became: What became of domains, by their old names: a name, parts, or None of one that
+                is gone. One whose content has another name now is found by its hash.
+            where: What the trials are called in messages.
+
+        Returns:
+            The trials, with a line of what holds as their last note; and the domains that are new
+            or hold something else.
+
+        Raises:
+            TrialsError: A domain is not in the later corpus, and it is not said what became of it.
+        """
+        rows, unknown = carried(self.finished, corpus, became, where)
+        return self._of(rows), unknown
 
     @property
     def plot(self) -> TrialPlots:
@@ -436,7 +471,7 @@ class Trials(TrialRows):
 
     @classmethod
     def _of(cls, rows: TrialRows) -> Trials:
-        return cls(rows.table, rows.domains, rows.targets, rows.notes, rows.items)
+        return cls(rows.table, rows.domains, rows.targets, rows.notes, rows.items, rows.contents)
 
     def _why_none_finished(self) -> str:
         first = self.table.row(0, named=True) if len(self) else {}
@@ -450,51 +485,3 @@ class Trials(TrialRows):
         row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
         name, status = self.table["trial"][row], self.table["status"][row]
         return f"trial {name!r} is {status} and has no losses; use only the finished ones"
-
-    def _check_mixtures(self) -> None:
-        unnamed = self.table.filter(pl.col("mixture").is_null())
-        if len(unnamed):
-            raise TrialsError(f"trial {unnamed['trial'][0]!r}: has no fingerprint of its mixture")
-
-    def _check_sizes(self) -> None:
-        for column in ("tokens", "parameters"):
-            bad = self.table.filter(~pl.col(column).is_between(0, MAX_SIZE))
-            if len(bad):
-                raise TrialsError(
-                    f"trial {bad['trial'][0]!r}: {column} is {bad[column][0]}; need a number from 0"
-                    f" to {MAX_SIZE}"
-                )
-
-    def _check_weights(self) -> None:
-        weights_ND = self.weights()
-        for name, weights_D in zip(self.table["trial"], weights_ND, strict=True):
-            if not np.isfinite(weights_D).all() or (weights_D < 0).any():
-                domain = self.domains[
-                    int(np.argmin(np.nan_to_num(weights_D, nan=-np.inf, posinf=-np.inf)))
-                ]
-                value = weights_D[self.domains.index(domain)]
-                raise TrialsError(f"trial {name!r}: weight of {domain!r} is {value}; need >= 0")
-            if abs(weights_D.sum() - 1) > 1e-6:
-                raise TrialsError(f"trial {name!r}: weights add up to {weights_D.sum():.6g}, not 1")
-
-    def _check_losses(self) -> None:
-        done = self.table.filter(pl.col("status") == "finished")
-        if done.is_empty() or not self.targets:
-            return
-        units: tuple[tuple[Unit, Unit], ...] = (
-            ("nats_per_token", "bits_per_byte"),
-            ("bits_per_byte", "nats_per_token"),
-        )
-        for unit, other in units:
-            columns = done.select([loss_column(name, unit) for name in self.targets])
-            none_NM = columns.select(pl.all().is_null()).to_numpy()
-            others = done.select([loss_column(name, other) for name in self.targets])
-            some_NM = others.select(pl.all().is_not_null()).to_numpy()
-            values_NM = np.abs(columns.to_numpy().astype(np.float64))
-            bad_NM = ~np.where(none_NM, some_NM, values_NM <= MAX_LOSS)
-            for row, target in np.argwhere(bad_NM)[:1]:
-                raise TrialsError(
-                    f"trial {done['trial'][int(row)]!r}: is finished but its loss on"
-                    f" {self.targets[target]!r} is {columns[int(row), int(target)]}; a trial"
-                    " without losses is 'failed' or 'diverged'"
-                )

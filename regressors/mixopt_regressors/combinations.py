@@ -9,6 +9,11 @@ targets: on noisy ones the members' errors hardly differ, and a pull towards equ
 keep the worse member. Held-out predictions of the whole (which the intervals are made from)
 use weights from the errors of the other folds' trials.
 
+Trials of an earlier corpus may be carried to this one's domains (mixopt.trials.reindexing): each
+candidate is then there twice, with these as further rows and without them, and what they count is
+by errors on held-out trials of this corpus, loss by loss. A loss that they lack is as the candidate
+without them predicts it, so that they say nothing of it.
+
 Where inventory and tokens are given and enough trials repeat a domain, the law of epochs is a
 candidate too; where they hardly repeat, it has nothing to learn from.
 
@@ -46,6 +51,7 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 # All have gradients, so that a proposal is found by going downhill. Others can be named.
 CANDIDATES = ("gaussian_process", "skills")
 EPOCHS = "epochs"
+CARRIED = "+carried"  # ends the name of a candidate that is fitted on carried trials too
 PRIOR = 64.0  # trials that the errors pooled over targets count as
 PULL = 16.0  # trials that agreeing with the other targets counts as
 MANY_ROWS = 48  # from which on a fold keeps what was chosen for all targets of all rows together
@@ -66,6 +72,7 @@ class AutoRegressor(MixtureRegressor):
         random_state: Seed of the folds and of the candidates.
         inventory: Distinct tokens of each domain; None of both: no law of epochs.
         tokens: That each trial was trained on.
+        carried: Rows of carried trials: weights, then losses, None where one is not known.
     """
 
     by_target = ("weights_MC", "errors_MC")
@@ -79,18 +86,21 @@ class AutoRegressor(MixtureRegressor):
         random_state: int = 0,
         inventory: Sequence[float] | None = None,
         tokens: float | None = None,
+        carried: Sequence[Sequence[float | None]] | None = None,
     ) -> None:
         self.candidates = candidates
         self.folds = folds
         self.random_state = random_state
         self.inventory = inventory
         self.tokens = tokens
+        self.carried = carried
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the candidates, `epochs` among them where the trials repeat domains."""
-        names = tuple(self.candidates)
-        return (*names, EPOCHS) if getattr(self, "repeats_", False) else names
+        twice = () if self.carried is None else [name + CARRIED for name in self.candidates]
+        epochs = (EPOCHS,) if getattr(self, "repeats_", False) else ()
+        return (*self.candidates, *epochs, *twice)
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
@@ -118,6 +128,9 @@ class AutoRegressor(MixtureRegressor):
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         kept = super().select(targets)
+        if self.carried is not None:
+            columns = [*range(self.n_features_in_), *(self.n_features_in_ + t for t in targets)]
+            kept.carried = [[row[column] for column in columns] for row in self.carried]
         kept.members_ = [
             select_targets(member, targets) if member is not None and weights.any() else None
             for member, weights in zip(self.members_, kept.weights_MC.T, strict=True)
@@ -227,6 +240,19 @@ class AutoRegressor(MixtureRegressor):
     ) -> Predictor:
         """Fit a member, with what an earlier fit of it chose where it can keep that."""
         own = before.tuned() if supports(before, "tuned") else self._made(name)
+        return self._learned(name, own, weights_ND, losses_NM)
+
+    def _learned(self, name: str, own: Learner, weights_ND: Array, losses_NM: Array) -> Predictor:
+        """Fit a member, one that is called so on carried trials too."""
+        if name.endswith(CARRIED):
+            carried = np.array(self.carried, dtype=np.float64)
+            rows_KD, known_KM = np.split(carried, [self.n_features_in_], axis=1)
+            if np.isnan(known_KM).any():
+                alone = fit_regressor(name, own, weights_ND, losses_NM)
+                guessed = np.asarray(alone.predict(rows_KD)).reshape(known_KM.shape)
+                known_KM = np.where(np.isnan(known_KM), guessed, known_KM)
+            weights_ND = np.vstack([weights_ND, rows_KD])
+            losses_NM = np.vstack([losses_NM, known_KM])
         return fit_regressor(name, own, weights_ND, losses_NM)
 
     def _cross_fitted(
@@ -234,21 +260,21 @@ class AutoRegressor(MixtureRegressor):
     ) -> tuple[Predictor, Array, Array]:
         """Fit a member on all rows; predict each row without its fold."""
         regressor = self._made(name)
-        if supports(regressor, "cross_fit"):
+        if supports(regressor, "cross_fit") and not name.endswith(CARRIED):
             means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, no_progress)
             return regressor, means_NM, stds_NM
-        fitted = fit_regressor(name, regressor, weights_ND, losses_NM)
+        fitted = self._learned(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
             own: Learner = self._made(name)
             if len(weights_ND) >= MANY_ROWS and isinstance(fitted, MixtureRegressor):
                 own = fitted.chosen()
-            return fit_regressor(name, own, rows, losses)
+            return self._learned(name, own, rows, losses)
 
         return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)
 
     def _made(self, name: str) -> Regressor:
-        return make_regressor(name, self.random_state, self._repetition())
+        return make_regressor(name.removesuffix(CARRIED), self.random_state, self._repetition())
 
     def _repetition(self) -> Repetition | None:
         if self.inventory is None or self.tokens is None:

@@ -24,7 +24,6 @@ from mixopt.sweeps import (
 )
 from mixopt.system import write_sealed
 from mixopt.trials import Losses, Trial, TrialResult, read_design, write_design
-from mixopt.trials.first_round import design_table
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
 TRIALS = [
@@ -162,24 +161,12 @@ def test_a_design_is_read_as_it_was_written(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("trials", "message"),
-    [
-        ([], "a design needs at least one trial"),
-        ([TRIALS[0], TRIALS[0]], "trial 't0' is in the design twice"),
-        ([TRIALS[0], Trial("x", Mixture({"web": 1.0}), 0)], "'x' has other domains than 't0'"),
-    ],
-)
-def test_a_design_that_is_none_is_refused(trials, message):
-    with pytest.raises(DesignError, match=message):
-        design_table(trials)
-
-
 def test_a_file_that_is_no_design_is_named(tmp_path):
     path = tmp_path / "design.parquet"
     with pytest.raises(DesignError, match=r"design\.parquet: not found; make it again with"):
         read_design(path)
-    table = design_table(TRIALS)
+    write_design(TRIALS, path)
+    table = pl.read_parquet(path)
     table.drop("seed").write_parquet(path)
     with pytest.raises(DesignError, match="not a design: no column 'seed'"):
         read_design(path)

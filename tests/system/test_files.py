@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -36,24 +35,6 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
         fill_the_disk()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "runs").write_text("a file, not a folder")
-    with pytest.raises(RunError, match=r"a\.json: cannot be written"):
-        write_text(tmp_path / "runs" / "a.json", "{}")
-
-
-def test_nan_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", float("nan"))
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(RunError, match=r"a\.json: cannot be read"):
-        read_json(tmp_path / "a.json")
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 100 kB."""
@@ -72,8 +53,3 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(small_disk):
         write_text(small_disk / "a.txt", "x" * 1_000_000)
     assert (small_disk / "a.txt").read_text() == "old"
     assert os.listdir(small_disk) == ["a.txt"]
-
-
-def test_what_is_no_name_of_a_file_is_one_line():
-    with pytest.raises(RunError, match="'.': cannot be written: it is not a file name"):
-        write_text(Path(), "a")

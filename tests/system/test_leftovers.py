@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mixopt.system import only_one, temporary_path
+from mixopt.system import only_one
 
 WRITES = """
 import sys, time
@@ -76,10 +76,3 @@ def test_a_file_of_the_users_stays_however_old(tmp_path):
         os.utime(tmp_path / name, (0, 0))
     with only_one(tmp_path):
         assert {"notes.tmp", ".notes"} <= set(os.listdir(tmp_path))
-
-
-def test_the_longest_name_has_a_temporary_one(tmp_path):
-    path = temporary_path(tmp_path / ("é" * 127))
-    path.touch()
-    assert path.name.startswith(".é")
-    assert path != temporary_path(tmp_path / ("é" * 127))

@@ -24,21 +24,13 @@ def test_a_path_works_where_a_name_does():
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ("proxy", "os:system"),
         ("regressor", "sklearn.pipeline:make_pipeline"),
-        ("regressor", "collections:OrderedDict"),
-        ("estimator", "builtins:print"),
         ("model", "subprocess:Popen"),
     ],
 )
 def test_what_has_not_the_methods_of_its_contract_is_never_called(kind, name):
     with pytest.raises(PluginError, match=f"{name}'?: has no '.*'; is it a {kind}"):
         build_plugin(kind, name, {})
-
-
-def test_a_proxy_is_named_by_its_class():
-    with pytest.raises(PluginError, match="is not a class"):
-        load_plugin("proxy", "made_proxy:made")
 
 
 def test_a_path_that_a_file_records_needs_trust():

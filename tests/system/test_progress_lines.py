@@ -29,7 +29,7 @@ def test_the_end_is_said_once_with_what_was_reported_last(capsys, clock):
     assert capsys.readouterr().err == "sweep: 100% 3/3 trials, 9k tokens/s, 0s elapsed\n"
 
 
-@pytest.mark.parametrize("seconds", [600, 86_400, 5 * 86_400])
+@pytest.mark.parametrize("seconds", [600, 5 * 86_400])
 def test_a_log_has_forty_lines_at_most_however_long_a_step_takes(capsys, clock, seconds):
     with progress("sweep", seconds) as update:
         for clock.now in range(0, seconds, 5):

@@ -27,22 +27,16 @@ def test_what_is_there_is_returned():
     ("take", "value", "message"),
     [
         ("whole", True, "the state: a: True is not a whole number from 0 to 9007199254740992"),
-        ("whole", 1.0, "a: 1.0 is not a whole number"),
-        ("whole", 2**63, "a: 9223372036854775808 is not a whole number"),
         ("whole", 10**5000, "a: a number of 16610 bits is not a whole number"),
         ("number", float("nan"), "a: nan is not a finite number"),
         ("number", 10**400, "a: a number of 1329 bits is not a finite number"),
-        ("number", "1", "a: '1' is not a finite number"),
         ("flag", 1, "a: 1 is neither true nor false"),
-        ("text", None, "a: None is not text"),
         ("text", ["b"], "a: a list is not text"),
         ("part", [], "a: a list is not a mapping"),
         ("part", {1: 2}, "a: its keys must be names"),
-        ("listed", {}, "a: a dict is not a list"),
         ("texts", ["b", 1], "a: a list is not a list of names"),
         ("wholes", [1, -1], "a.1: -1 is not a whole number from 0"),
         ("numbers", [1, None], "a.1: None is not a finite number"),
-        ("parts", [{}, 1], "a.1: 1 is not a mapping"),
     ],
     ids=shown_value,
 )
@@ -52,25 +46,13 @@ def test_what_is_wrong_is_one_line(take, value, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_field_that_is_missing_is_named():
-    with pytest.raises(SamplerError, match="the state: b: is missing"):
-        fields(a=1).whole("b")
-
-
-def test_a_list_of_another_length_is_refused():
-    with pytest.raises(SamplerError, match="a: has 2 values, not 3"):
-        fields(a=[1, 2]).wholes("a", 3)
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ([1.0, float("inf")], "a: a list is not finite numbers"),
         ([[1.0, 2.0]], r"a: has shape \(1, 2\), not \(2,\)"),
-        ([1.0, "x"], "a: a list is not an array of numbers"),
         ([1.0, [2.0]], "a: not an array of numbers"),
         ([True, False], "a: a list is not an array of numbers"),
-        (7, "a: 7 is not an array of numbers"),
     ],
 )
 def test_an_array_that_cannot_be_is_refused(value, message):
@@ -102,12 +84,3 @@ def test_the_format_is_checked_first():
     with pytest.raises(SamplerError, match="is not a state of format 'x/1': format 7"):
         fields(format=7).check_format("x/1")
     fields(format="x/1").check_format("x/1")
-
-
-def test_text_in_a_message_is_short():
-    assert len(shown_value("x" * 10_000)) < 100
-
-
-def test_a_format_that_is_no_text_is_another_format():
-    with pytest.raises(SamplerError, match="is not a state of format 'f': format a ndarray"):
-        fields(format=np.zeros(3)).check_format("f")

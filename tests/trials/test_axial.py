@@ -35,11 +35,6 @@ def test_each_mixture_goes_half_the_way_to_its_domain():
     assert found[1] == []
 
 
-def test_the_centre_may_be_natural():
-    found = axial([1, 1, 1], center=[0.7, 0.2, 0.1], share=0.75)
-    np.testing.assert_allclose(found[0][2], [0.175, 0.8, 0.025], atol=1e-12)
-
-
 def test_a_capped_domain_takes_its_cap_and_the_others_share_the_rest():
     # Books may have .4: web and code have .3 each. Where web has 2/3, code and books have 1/6.
     found = axial([1, 1, 0.4])
@@ -57,27 +52,12 @@ def test_what_one_cap_leaves_over_is_shared_in_proportion_to_the_centre():
     assert found[1] == [0]
 
 
-def test_a_domain_takes_more_where_the_others_cannot_have_the_rest():
-    # Code and books may have .2 and .1, so web has at least .7.
-    found = axial([1, 0.2, 0.1])
-    assert found[0][:, 0].min() == pytest.approx(0.7)
-
-
-def test_a_floor_of_another_domain_is_kept():
-    found = axial([1, 1, 1], lower=(0, 0.3, 0))
-    np.testing.assert_allclose(found[0][1], [2 / 3, 0.3, 1 / 30], atol=1e-12)
-
-
 def test_a_domain_that_its_cap_keeps_near_the_centre_is_left_out():
     # The centre moved within the caps has .01 of books, and so has its axial mixture.
     found = axial([1, 1, 0.01])
     assert found[1] == [2]
     np.testing.assert_allclose(found[0][0], [0.495, 0.495, 0.01], atol=1e-12)
     assert len(found[0]) == 3
-
-
-def test_a_mixture_that_is_trained_anyway_is_not_repeated():
-    assert len(axial([1, 1, 1], taken=[THIRDS])[0]) == 3
 
 
 @given(seed=st.integers(0, 10_000), domains=st.integers(2, 12), share=st.floats(0.3, 0.9))
@@ -95,13 +75,6 @@ def test_every_mixture_is_within_all_limits_and_no_two_are_alike(seed, domains, 
     assert allowed.contains(weights_PD).all()
     away = np.abs(weights_PD[:, None] - weights_PD[None]).sum(axis=2) + np.eye(len(weights_PD))
     assert away.min() > 1e-5
-
-
-def test_groups_hold_axial_mixtures_too():
-    config = ConstraintsConfig(groups={"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}})
-    constraints = Constraints.from_config(config, dict.fromkeys(SMALL, 10), None)
-    weights = np.array(roles(design(SMALL, constraints, trials=6, max_usage=None), "axial"))
-    assert (weights[:, 0] + weights[:, 2]).max() <= 0.5 + 1e-9
 
 
 def test_an_axial_design_has_a_mixture_a_domain_and_sampled_ones_behind_them():
@@ -136,13 +109,6 @@ def test_too_few_trials_for_an_axial_design_are_refused():
         "design.trials: 2 in the first round, but design.method: axial has 3 mixtures for 3 "
         "domains; raise design.trials, or set design.method: dirichlet"
     )
-
-
-def test_an_axial_design_does_not_depend_on_the_seed_but_its_trials_do():
-    one, other = (make_design(DesignConfig(method="axial"), SMALL, None, seed) for seed in (1, 2))
-    for ours, theirs in zip(roles(one, "axial"), roles(other, "axial"), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert {trial.seed for trial in one}.isdisjoint({trial.seed for trial in other})
 
 
 def test_a_design_is_axial_from_two_trials_a_domain_and_two_on():

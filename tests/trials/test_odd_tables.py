@@ -41,15 +41,10 @@ def read(table: pl.DataFrame, tmp_path) -> Trials:
     return Trials.read(path)
 
 
-def test_the_table_itself_is_read(tmp_path):
-    assert len(read(frame(), tmp_path)) == ROWS
-
-
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
         ("weight/a", {"q": 1}, "column 'weight/a' of the table of trials holds no plain values"),
-        ("loss/x", {"q": 1}, "column 'loss/x' of the table of trials holds no plain values"),
         ("bpb/x", [1.0], "column 'bpb/x' of the table of trials holds no plain values"),
         ("mixture", None, "trial 't0': has no fingerprint of its mixture"),
         ("loss/x", 1e308, "trial 't0': is finished but its loss on 'x' is 1e[+]308"),
@@ -77,15 +72,10 @@ def csv_pair(tmp_path, mixtures: str, losses: str = "index,x\nt,1\n"):
     return tmp_path / "m.csv", tmp_path / "l.csv"
 
 
-@pytest.mark.parametrize("value", ["1e308", "-1", "9" * 30])
+@pytest.mark.parametrize("value", ["1e308", "-1"])
 def test_a_size_that_no_model_has_is_named(value, tmp_path):
     with pytest.raises(TrialsError, match="m.csv: row t: parameters: is .*; need a number from 0"):
         Trials.from_csv(*csv_pair(tmp_path, f"index,a,parameters\nt,1,{value}\n"))
-
-
-def test_losses_whose_squares_are_no_numbers_are_refused(tmp_path):
-    with pytest.raises(TrialsError, match="its loss on 'x' is 1e[+]200"):
-        Trials.from_csv(*csv_pair(tmp_path, "index,a\nt,1\n", "index,x\nt,1e200\n"))
 
 
 def test_a_device_is_no_table():

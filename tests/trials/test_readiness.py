@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_fit import TARGETS, make_trials, table
+from made_fit import TARGETS, table
 
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
@@ -51,11 +51,6 @@ def test_without_replicates_nothing_is_known_but_the_spread():
     assert (first.noise, first.ratio, first.low, first.state) == (None, None, None, "unknown")
     assert first.spread == pytest.approx(trials.losses()[:, 0].std(ddof=1))
     assert Replicates.of(trials).describe().startswith("no mixture was trained twice")
-
-
-def test_replicates_are_counted_by_mixture():
-    assert Replicates.of(make_trials(replicates=4)) == Replicates(4, 1)
-    assert Replicates.of(made()).describe() == "noise from 80 trials of 40 mixtures"
 
 
 def test_the_same_mixture_at_two_sizes_is_no_replicate():

@@ -1,13 +1,10 @@
 """Trials carried over to other domains: what is kept and what is assumed; a fit still holds."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, strategies as st
-from places import DATA
 
 from mixopt.errors import TrialsError
-from mixopt.fitting import fit_regressor, make_regressor, spearman
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -49,12 +46,6 @@ def test_merged_domains_add_up_and_how_they_were_drawn_is_said():
     assert "0.252 from the mean web 0.586, books 0.414 on average" in found.notes[0]
 
 
-def test_an_added_domain_has_no_share_and_its_effect_is_said_to_be_unknown():
-    found = table().reindex(add=["maths"])
-    assert found.weights()[:, 3].tolist() == [0.0] * 4
-    assert found.notes == ("add 'maths': no trial so far has any, so its effect is unknown",)
-
-
 def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others():
     found = table([(0.495, 0.495, 0.01), (0.4, 0.4, 0.2)]).reindex(remove=["books"])
     assert found.table["trial"].to_list() == ["t0"]
@@ -65,11 +56,6 @@ def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others
     )
 
 
-def test_a_tolerance_of_1_keeps_what_is_left_of_every_mixture():
-    found = table([(0.4, 0.4, 0.2), (0.0, 0.0, 1.0)]).reindex(remove=["books"], tolerance=1)
-    np.testing.assert_allclose(found.weights(), [[0.5, 0.5]])
-
-
 def test_a_frozen_group_keeps_the_trials_that_drew_it_in_its_shares():
     rows = [(0.3, 0.1, 0.6), (0.1, 0.3, 0.6), (0.0, 0.0, 1.0), (0.31, 0.1, 0.59)]
     found = table(rows).reindex(freeze={"mix": {"web": 0.75, "code": 0.25}})
@@ -77,18 +63,6 @@ def test_a_frozen_group_keeps_the_trials_that_drew_it_in_its_shares():
     assert found.table["trial"].to_list() == ["t0", "t2", "t3"]
     np.testing.assert_allclose(found.weights()[:, 0], [0.4, 0.0, 0.41])
     assert "1 of 4 trials were more than 0.02 off it" in found.notes[0]
-
-
-def test_losses_and_everything_else_of_a_trial_stay():
-    before, after = table(), table().reindex(split={"web": {"a": 0.5, "b": 0.5}})
-    kept = [name for name in before.table.columns if name[:7] not in ("weight/", "mixture")]
-    assert after.table.select(kept).equals(before.table.select(kept))
-
-
-def test_fingerprints_are_those_of_the_new_mixtures():
-    found = table().reindex(merge={"prose": ["web", "books"]})
-    first = Mixture.from_array(found.domains, found.weights()[0])
-    assert found.mixtures[0] == first.fingerprint
 
 
 @given(st.floats(0.01, 0.99))
@@ -140,33 +114,3 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
 def test_tables_that_do_not_go_together_are_refused(other, message):
     with pytest.raises(TrialsError, match=message):
         table().joined(other)
-
-
-PUBLISHED = DATA / "regmix"
-
-
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="RegMix's published runs are not here")
-def test_old_trials_and_a_quarter_of_new_ones_do_as_well_as_all_new_ones():
-    """GitHub and Stack Exchange were one domain in 384 of 512 trials, in whatever proportions."""
-    every = Trials.from_csv(PUBLISHED / "train_1m_mixture.csv", PUBLISHED / "train_1m_loss.csv")
-    unseen = Trials.from_csv(PUBLISHED / "test_1m_mixture.csv", PUBLISHED / "test_1m_loss.csv")
-    rows = np.random.default_rng(0).permutation(len(every))
-    parts = ["github", "stackexchange"]
-    counts = {name: every.table[f"weight/{name}"].sum() for name in parts}
-    old = some(every, rows[:384]).reindex(merge={"code": parts})
-    carried = old.reindex(split={"code": parts}, inventory=counts).joined(some(every, rows[384:]))
-    assert mean_spearman(carried, unseen) >= 0.97 * mean_spearman(every, unseen)
-
-
-def some(trials, rows):
-    kept = np.isin(np.arange(len(trials)), rows)
-    return Trials(trials.table.filter(pl.Series(kept)), trials.domains, trials.targets)
-
-
-def mean_spearman(trials, unseen):
-    regressor = fit_regressor(
-        "log_linear", make_regressor("log_linear", 0), trials.weights(), trials.losses()
-    )
-    order = [unseen.domains.index(name) for name in trials.domains]
-    predicted_NM, observed_NM = regressor.predict(unseen.weights()[:, order]), unseen.losses()
-    return np.mean([spearman(p, o) for p, o in zip(predicted_NM.T, observed_NM.T, strict=True)])

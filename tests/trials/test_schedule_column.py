@@ -33,16 +33,12 @@ def test_rows_before_the_end_of_their_schedule_are_left_out_and_said(read):
     assert "left out 1 of 5 rows before the end of their schedule: 'a'" in found.notes[0]
 
 
-def test_a_schedule_is_no_domain(read):
-    assert read("0.5").domains == ("web", "code")
-
-
 def test_finished_runs_of_one_mixture_and_model_have_seeds_of_their_own(read):
     assert read("1").table["seed"].to_list() == [0, 1, 2, 0, 0]
     assert read("1").notes == ()
 
 
-@pytest.mark.parametrize("share", ["0", "1.5", "-1"])
+@pytest.mark.parametrize("share", ["0", "1.5"])
 def test_a_share_that_is_none_is_named(read, share):
     with pytest.raises(TrialsError, match=rf"row a: schedule: is {share}; need the share"):
         read(share)

@@ -57,14 +57,6 @@ def test_the_first_stage_is_drawn_as_it_holds(stage):
     assert held.contains(np.array([one.mixture.array for one in trials]), tolerance=1e-6).all()
 
 
-def test_a_design_without_rounds_of_its_own_has_half_of_its_trials_in_the_first_stage():
-    assert DesignConfig(trials=64, stages=["within", "between", "all"]).planned_rounds == (
-        32,
-        16,
-        16,
-    )
-
-
 @pytest.mark.nightly
 def test_stages_of_a_run_are_one_table(tmp_path):
     for name in "abcd":

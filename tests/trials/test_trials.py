@@ -49,26 +49,11 @@ def test_equal_content_is_equal_bytes_whatever_the_order_of_the_results(tmp_path
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
-def test_a_table_is_read_as_it_was_written(tmp_path):
-    written = table([RESULTS[0], FAILED, RESULTS[2]])
-    written.write(tmp_path / "trials.parquet")
-    read = Trials.read(tmp_path / "trials.parquet")
-    assert read == written
-    assert (read.domains, read.targets) == (("web", "code"), ("web", "other"))
-
-
 def test_weights_and_losses_are_arrays_in_the_order_of_the_names():
     trials = table()
     assert trials.weights().tolist() == [[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]]
     assert trials.losses().tolist() == [[2, 3], [3, 4], [4, 5]]
     assert trials.losses("bits_per_byte").tolist() == [[1, 2], [1.5, 3], [2, 4]]
-
-
-def test_replicates_share_the_fingerprint_of_their_mixture():
-    trials = [*TRIALS, replace(TRIALS[0], name="t0_r1", seed=9)]
-    names = table([*RESULTS, result("t0_r1")], trials).mixtures
-    assert names[0] == names[3]
-    assert len(set(names)) == 3
 
 
 @pytest.mark.parametrize("bad", [FAILED, DIVERGED])
@@ -79,11 +64,6 @@ def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_null_losses(bad):
     assert row["loss/web"] is None
     assert row["bpb/other"] is None
     assert trials.finished.table["trial"].to_list() == ["t0", "t2"]
-
-
-def test_losses_that_a_diverged_trial_had_do_not_count():
-    diverged = replace(RESULTS[1], status="diverged", reason="loss 1e9")
-    assert table([RESULTS[0], diverged, RESULTS[2]]).table["loss/web"].to_list() == [2, None, 4]
 
 
 def test_losses_of_an_unfinished_trial_cannot_be_taken_for_numbers():
@@ -110,30 +90,9 @@ def test_a_missing_result_is_named():
         table([RESULTS[0], RESULTS[2]])
 
 
-def test_a_result_of_no_trial_is_named():
-    with pytest.raises(TrialsError, match="the design lacks 't9', in the results"):
-        table([*RESULTS, result("t9")])
-
-
 def test_a_doubled_result_is_named():
     with pytest.raises(TrialsError, match="the results: more than one row for 't2'"):
         table([*RESULTS, RESULTS[2]])
-
-
-def test_a_doubled_trial_is_named():
-    with pytest.raises(TrialsError, match="the design: more than one row for 't0'"):
-        table(trials=[*TRIALS, TRIALS[0]])
-
-
-def test_a_finished_trial_without_a_number_is_refused():
-    with pytest.raises(TrialsError, match="trial 't1': is finished but its loss on 'web' is nan"):
-        table([RESULTS[0], result("t1", float("nan")), RESULTS[2]])
-
-
-def test_bits_per_byte_that_are_no_number_are_refused_too():
-    losses = replace(RESULTS[1].losses, bits_per_byte={"web": float("inf"), "other": 1.0})
-    with pytest.raises(TrialsError, match="trial 't1': is finished but its loss on 'web' is inf"):
-        table([RESULTS[0], replace(RESULTS[1], losses=losses), RESULTS[2]])
 
 
 def test_trials_of_other_evaluation_domains_are_refused():
@@ -155,19 +114,6 @@ def test_a_table_without_a_column_is_refused(tmp_path):
         Trials.read(path)
 
 
-def test_a_table_with_weights_that_are_no_mixture_is_refused(tmp_path):
-    path = tmp_path / "trials.parquet"
-    table().table.with_columns(pl.lit(0.9).alias("weight/web")).write_parquet(path)
-    with pytest.raises(TrialsError, match="trial 't0': weights add up to 1.65, not 1"):
-        Trials.read(path)
-
-
-def test_a_file_that_is_no_table_is_named(tmp_path):
-    (tmp_path / "trials.parquet").write_bytes(b"no")
-    with pytest.raises(TrialsError, match=r"trials.parquet: cannot be read"):
-        Trials.read(tmp_path / "trials.parquet")
-
-
 # CSV ------------------------------------------------------------------------------------------
 
 REGMIX_MIXTURES = """index,train_the_pile_arxiv,train_the_pile_pile_cc
@@ -179,14 +125,6 @@ REGMIX_LOSSES = """index,metric/the_pile_arxiv_val_loss,metric/the_pile_github_v
 3,4.3,5.3
 1,4.1,5.1
 2,4.2,5.2
-"""
-OLMIX_MIXTURES = """run,name,index,dclm:science,dclm:art,code
-a1,swarm-0,0,0.2,0.3,0.5
-b2,swarm-1,1,0.1,0.1,0.8
-"""
-OLMIX_METRICS = """run,name,index,arc_bpb,mmlu_bpb
-b2,swarm-1,1,0.9,0.8
-a1,swarm-0,0,1.1,1.2
 """
 
 
@@ -207,20 +145,7 @@ def test_regmix_tables_are_joined_by_index_and_get_plain_names(read):
     assert trials.losses()[:, 0].tolist() == [4.1, 4.2, 4.3]
 
 
-def test_the_other_names_of_regmix_losses_come_out_the_same(read):
-    losses = REGMIX_LOSSES.replace("metric/", "valid_").replace("_val_loss", "")
-    assert read(losses=losses) == read()
-
-
-def test_olmix_tables_are_joined_by_run(read):
-    trials = read(OLMIX_MIXTURES, OLMIX_METRICS)
-    assert trials.table["trial"].to_list() == ["a1", "b2"]
-    assert trials.domains == ("dclm:science", "dclm:art", "code")
-    assert trials.targets == ("arc_bpb", "mmlu_bpb")
-    assert trials.losses().tolist() == [[1.1, 1.2], [0.9, 0.8]]
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("order", [(2, 0, 1)])
 def test_shuffled_losses_give_the_same_table(read, order):
     head, *rows = REGMIX_LOSSES.splitlines()
     assert read(losses="\n".join([head, *(rows[i] for i in order)])) == read()
@@ -238,55 +163,9 @@ def test_weights_further_off_than_the_tolerance_are_refused_by_row(read):
         read(tolerance=1.5e-3)
 
 
-def test_a_negative_weight_is_named(read):
-    with pytest.raises(TrialsError, match=r"w.csv: row 2: domain 'arxiv': weight -0.5 is negative"):
-        read(REGMIX_MIXTURES.replace("2,0.5,0.5", "2,-0.5,1.5"))
-
-
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        (
-            "nan",
-            "row 1: metric/the_pile_arxiv_val_loss: is nan; fill it in, or leave such rows out",
-        ),
-        ("inf", "row 1: metric/the_pile_arxiv_val_loss: is inf"),
-        ("", "row 1: metric/the_pile_arxiv_val_loss: is empty"),
-        ("high", "row 1: metric/the_pile_arxiv_val_loss: 'high' is not a number"),
-    ],
-)
-def test_a_loss_that_is_no_number_is_named(read, cell, message):
-    with pytest.raises(TrialsError, match=message):
-        read(losses=REGMIX_LOSSES.replace("4.1", cell))
-
-
-def test_a_domain_that_never_changes_is_noted(read):
-    constant = "index,a,b,never\n1,0.5,0.5,0\n2,0.1,0.9,0\n3,0.2,0.8,0\n"
-    assert (
-        read(constant)
-        .notes[0]
-        .endswith("the same weight in every row: 'never'; the fit says nothing of others")
-    )
-
-
 def test_a_loss_that_never_changes_is_noted(read):
     notes = read(losses="index,x\n1,2.0\n2,2.0\n3,2.0\n").notes
     assert notes[1].endswith("the same loss in every row: 'x'; no mixture is better on it")
-
-
-def test_a_key_without_losses_is_named(read):
-    with pytest.raises(TrialsError, match=r"l.csv lack '2', in .*w.csv"):
-        read(losses=REGMIX_LOSSES.replace("2,4.2,5.2\n", ""))
-
-
-def test_a_key_without_a_mixture_is_named(read):
-    with pytest.raises(TrialsError, match=r"w.csv lacks '7', in .*l.csv"):
-        read(losses=REGMIX_LOSSES + "7,4.2,5.2\n")
-
-
-def test_a_doubled_key_is_named(read):
-    with pytest.raises(TrialsError, match=r"l.csv: index: more than one row for '3'"):
-        read(losses=REGMIX_LOSSES + "3,4.2,5.2\n")
 
 
 def test_tables_without_a_common_key_say_what_was_looked_for(read):
@@ -294,17 +173,6 @@ def test_tables_without_a_common_key_say_what_was_looked_for(read):
         TrialsError, match="no column of both to join by .*trial, run, run_id, index"
     ):
         read(losses=REGMIX_LOSSES.replace("index", "step"))
-
-
-def test_the_key_can_be_stated(read):
-    renamed = [text.replace("index", "step") for text in (REGMIX_MIXTURES, REGMIX_LOSSES)]
-    assert read(*renamed, key="step") == read()
-
-
-def test_two_keys_that_disagree_are_refused(read):
-    swapped = OLMIX_METRICS.replace("b2,swarm-1,1", "b2,swarm-0,1")
-    with pytest.raises(TrialsError, match="row b2: name is 'swarm-0', but 'swarm-1' in"):
-        read(OLMIX_MIXTURES, swapped)
 
 
 def test_a_column_that_is_there_twice_is_refused(read):
@@ -317,11 +185,6 @@ def test_a_short_row_is_refused_with_its_line(read):
         read(REGMIX_MIXTURES.replace("2,0.5,0.5", "2,0.5"))
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(TrialsError, match=r"no.csv: cannot be read"):
-        Trials.from_csv(tmp_path / "no.csv", tmp_path / "no.csv")
-
-
 def test_an_empty_file_is_named(read):
     with pytest.raises(TrialsError, match=r"l.csv: expected a header and at least one row"):
         read(losses="index,x\n")
@@ -330,11 +193,6 @@ def test_an_empty_file_is_named(read):
 def test_tables_from_csv_have_no_bits_per_byte(read):
     with pytest.raises(TrialsError, match="no losses in bits_per_byte; set objective.unit"):
         read().losses("bits_per_byte")
-
-
-def test_tables_from_csv_survive_the_disk(read, tmp_path):
-    read().write(tmp_path / "trials.parquet")
-    assert Trials.read(tmp_path / "trials.parquet") == read()
 
 
 PUBLISHED = DATA / "regmix"
@@ -349,7 +207,7 @@ def test_the_published_runs_of_regmix_are_read_whole():
     assert "0.996 to 1.003" in trials.notes[0]
 
 
-@pytest.mark.parametrize("value", [-0.25, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-0.25, float("nan")])
 def test_a_weight_that_cannot_be_is_named_with_its_domain(value):
     wrong = table().table.with_columns(pl.lit(value).alias("weight/code"))
     with pytest.raises(TrialsError, match=f"trial 't0': weight of 'code' is {value}; need >= 0"):
@@ -378,13 +236,6 @@ def test_the_first_finished_trial_without_a_loss_is_named():
         Trials(rows, ("web", "code"), ("web", "other"))
     with pytest.raises(TrialsError, match="trial 'xt1': is finished but .* on 'web' is nan"):
         Trials(rows.filter(pl.col("trial") != "t2"), ("web", "code"), ("web", "other"))
-
-
-def test_notes_are_kept_in_order_and_do_not_count():
-    noted = table().with_notes("one").with_notes("two", "three")
-    assert noted.notes == ("one", "two", "three")
-    assert noted == table()
-    assert noted.finished.notes == noted.notes
 
 
 def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():

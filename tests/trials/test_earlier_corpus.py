@@ -1,0 +1,158 @@
+"""Trials of an earlier version of a corpus: which hold, what became of domains, what they save."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from made_run import made_config, made_importable
+from mixopt_regressors.combinations import AutoRegressor
+
+import mixopt
+from mixopt.corpus import DomainContent
+from mixopt.errors import TrialsError
+from mixopt.fitting import Fit
+from mixopt.mixture import Mixture
+from mixopt.trials import Losses, Trial, TrialResult, Trials
+
+OLD = {"web": DomainContent("a", 9), "code": DomainContent("b", 9), "wiki": DomainContent("c", 9)}
+RNG = np.random.default_rng(0)
+
+
+def table(weights_ND, domains, losses_NM, targets):
+    names = [f"t{row}" for row in range(len(weights_ND))]
+    rows = zip(names, weights_ND, losses_NM, strict=True)
+    trials, results = [], []
+    for name, weights_D, losses_M in rows:
+        trials.append(Trial(name, Mixture.from_array(domains, weights_D, tolerance=1e-6), 0))
+        nats = dict(zip(targets, losses_M.tolist(), strict=True))
+        results.append(TrialResult(name, "finished", 9, 9, 1.0, Losses(9, nats, nats)))
+    return Trials.from_results(trials, results, proxy="p")
+
+
+def earlier(**became):
+    weights_ND = np.array([[0.5, 0.3, 0.2], [0.7, 0.3, 0.0]])
+    found = table(weights_ND, tuple(OLD), np.ones((2, 1)), ("exam",))
+    return replace(found, contents=OLD), became
+
+
+def carried_to(corpus, **became):
+    found, became = earlier(**became)
+    return found.carried_to(corpus, became, "runs/v1")
+
+
+def test_hashes_tell_which_domains_hold_are_renamed_grown_or_changed():
+    corpus = {
+        "code": DomainContent("b", 9),
+        "wiki": DomainContent("x", 20),
+        "pages": DomainContent("a", 9),
+        "maths": DomainContent("m", 9),
+    }
+    found, unknown = carried_to(corpus)
+    assert found.domains == tuple(corpus)
+    assert found.weights()[0].tolist() == [0.3, 0.2, 0.5, 0.0]
+    assert unknown == ["maths"]
+    (line,) = found.notes
+    assert "runs/v1: 2 of 2 trials are carried over: 1 of 4 domains hold" in line
+    assert "grown: 'wiki'" in line
+    assert "rename 'web' to 'pages'" in line
+    assert carried_to({**OLD, "wiki": DomainContent("x", 9)})[1] == ["wiki"]
+
+
+def test_a_user_says_what_became_of_the_others():
+    corpus = {"news": DomainContent("n", 30), "blogs": DomainContent("o", 10), "code": OLD["code"]}
+    found, unknown = carried_to(corpus, web=["news", "blogs"], wiki=None)
+    assert found.weights().tolist() == [pytest.approx([0.525, 0.175, 0.3])]
+    assert unknown == []
+    merged, _ = carried_to({"text": OLD["web"], "code": OLD["code"]}, web="text", wiki="text")
+    assert merged.weights()[0].tolist() == pytest.approx([0.7, 0.3])
+
+
+def test_rows_of_another_corpus_are_one_line():
+    with pytest.raises(TrialsError, match=r"runs/v1: trials of another corpus: domain 'wiki' is"):
+        carried_to({"web": OLD["web"], "code": OLD["code"]})
+    with pytest.raises(TrialsError, match=r"runs/v1: domain 'cod' is not in this .*'code'\?"):
+        carried_to({"web": OLD["web"], "code": OLD["code"]}, wiki="cod")
+
+
+def test_a_table_keeps_what_its_domains_held(tmp_path):
+    found, _ = earlier()
+    found.write(tmp_path / "trials.parquet")
+    assert Trials.read(tmp_path / "trials.parquet").contents == OLD
+
+
+DOMAINS, TARGETS = tuple("abcdef"), ("x", "y")
+HELP_DM = RNG.uniform(0, 1, (6, 2))
+
+
+def law(weights_ND):
+    losses_NM = np.exp(-3 * np.sqrt(weights_ND) @ HELP_DM)
+    return 1 + losses_NM + 0.001 * RNG.standard_normal(losses_NM.shape)
+
+
+@pytest.fixture(scope="module")
+def swarms():
+    """Trials of a law: 40 without the last domain, 8 new ones, and 40 to predict."""
+    few_ND = np.hstack([RNG.dirichlet(np.ones(5), 40), np.zeros((40, 1))])
+    rows = [few_ND, RNG.dirichlet(np.ones(6), 8), RNG.dirichlet(np.ones(6), 40)]
+    return [table(weights_ND, DOMAINS, law(weights_ND), TARGETS) for weights_ND in rows]
+
+
+def error(new, unseen, carried=None):
+    rows = None if carried is None else np.hstack(carried).tolist()
+    auto = AutoRegressor(candidates=("gaussian_process",), carried=rows)
+    auto.fit(new.weights(), new.losses())
+    away_NM = auto.predict(unseen.weights()) - unseen.losses()
+    return np.square(away_NM).mean() ** 0.5, auto
+
+
+def test_carried_trials_that_hold_lower_the_error_and_others_are_not_believed(swarms):
+    old, new, unseen = swarms
+    alone, _ = error(new, unseen)
+    holds, auto = error(new, unseen, [old.weights(), old.losses()])
+    assert holds < 0.6 * alone
+    assert auto.weights_MC[:, 1].min() > 0.5
+    wrong, auto = error(new, unseen, [old.weights(), 3 - old.losses()])
+    assert wrong < 1.3 * alone
+    assert auto.weights_MC[:, 1].max() < 0.3
+
+
+def test_a_fit_with_carried_trials_is_read_as_it_was_written(swarms, tmp_path):
+    old, new, unseen = swarms
+    fit = new.fit(regressors="auto", carried=old.with_targets(["x"]))
+    fit.save(tmp_path / "fit")
+    read = Fit.load(tmp_path / "fit")
+    again = [one.resampled([1], count=2, seed=0).regressors[1] for one in (fit, read)]
+    for one, other in ((fit.regressor, read.regressor), again):
+        found = [np.asarray(a.predict(unseen.weights())) for a in (one, other)]
+        np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+def test_carried_trials_of_other_domains_or_losses_are_one_line(swarms):
+    old, new, _ = swarms
+    with pytest.raises(TrialsError, match="carried: trials of other domains; reindex"):
+        new.fit(carried=old.reindex(remove=["f"]))
+    other = table(old.weights(), old.domains, old.losses(), ("p", "q"))
+    with pytest.raises(TrialsError, match="carried: trials without any loss of these"):
+        new.fit(carried=other)
+
+
+def test_a_run_on_a_later_corpus_carries_trials_and_tries_what_they_do_not_know(tmp_path):
+    said = []
+    with made_importable():
+        for version, domains, trials in (("v1", 4, 12), ("v2", 5, 8)):
+            content = made_config(tmp_path, domains, trials) | {"fit": {"regressors": ["auto"]}}
+            content["design"] = {"trials": trials, "rounds": False}
+            content["proxy"] |= {"tokens": 1000, "eval_every": 0}  # no domain is repeated
+            if version == "v2":
+                content["design"]["earlier"] = str(tmp_path / "v1")
+            source = tmp_path / f"{version}.yaml"
+            source.write_text(yaml.safe_dump(content))
+            run = mixopt.run(source, tmp_path / version, until="fit", say=said.append)
+    new = run.natural.domains[-1]
+    assert len(run.carried) == 12 + 5
+    assert [t.mixture[new] for t in run.design if t.role == "axial"] == [pytest.approx(0.4)]
+    assert any("17 of 17 trials are carried over: 4 of 5 domains hold" in line for line in said)
+    assert any("gaussian_process+carried 0." in line for line in said)
