@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import polars as pl
 import pytest
 
@@ -66,32 +64,9 @@ def test_a_message_shows_no_control_character_of_a_table(tmp_path):
     assert r"\x1b[31m" in str(caught.value)
 
 
-def csv_pair(tmp_path, mixtures: str, losses: str = "index,x\nt,1\n"):
-    for name, text in (("m", mixtures), ("l", losses)):
-        (tmp_path / f"{name}.csv").write_text(text)
-    return tmp_path / "m.csv", tmp_path / "l.csv"
-
-
-@pytest.mark.parametrize("value", ["1e308", "-1"])
-def test_a_size_that_no_model_has_is_named(value, tmp_path):
-    with pytest.raises(TrialsError, match="m.csv: row t: parameters: is .*; need a number from 0"):
-        Trials.from_csv(*csv_pair(tmp_path, f"index,a,parameters\nt,1,{value}\n"))
-
-
 def test_a_device_is_no_table():
     with pytest.raises(TrialsError, match="/dev/zero: cannot be read: it is a device"):
         Trials.from_csv("/dev/zero", "/dev/zero")
-
-
-def test_ten_thousand_columns_are_read_in_seconds(tmp_path):
-    names = ",".join(f"c{k}" for k in range(10_000))
-    weights, losses = ",".join(["0.0001"] * 10_000), ",".join(["1"] * 10_000)
-    start = time.process_time()
-    trials = Trials.from_csv(
-        *csv_pair(tmp_path, f"index,{names}\nt,{weights}\n", f"index,{names}\nt,{losses}\n")
-    )
-    assert len(trials.domains) == len(trials.targets) == 10_000
-    assert time.process_time() - start < 10
 
 
 def test_a_fit_of_trials_without_losses_is_one_line(tmp_path):

@@ -1,10 +1,8 @@
 import itertools
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 import pytest
-from places import DATA
 
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
@@ -112,99 +110,6 @@ def test_a_table_without_a_column_is_refused(tmp_path):
     table().table.drop("status").write_parquet(path)
     with pytest.raises(TrialsError, match=r"trials.parquet: no column 'status'"):
         Trials.read(path)
-
-
-# CSV ------------------------------------------------------------------------------------------
-
-REGMIX_MIXTURES = """index,train_the_pile_arxiv,train_the_pile_pile_cc
-1,0.25,0.751
-2,0.5,0.5
-3,0.748,0.25
-"""
-REGMIX_LOSSES = """index,metric/the_pile_arxiv_val_loss,metric/the_pile_github_val_loss
-3,4.3,5.3
-1,4.1,5.1
-2,4.2,5.2
-"""
-
-
-@pytest.fixture
-def read(tmp_path):
-    def read_csv(mixtures=REGMIX_MIXTURES, losses=REGMIX_LOSSES, **options):
-        (tmp_path / "w.csv").write_text(mixtures)
-        (tmp_path / "l.csv").write_text(losses)
-        return Trials.from_csv(tmp_path / "w.csv", tmp_path / "l.csv", **options)
-
-    return read_csv
-
-
-def test_regmix_tables_are_joined_by_index_and_get_plain_names(read):
-    trials = read()
-    assert (trials.domains, trials.targets) == (("arxiv", "pile_cc"), ("arxiv", "github"))
-    assert trials.table["trial"].to_list() == ["1", "2", "3"]
-    assert trials.losses()[:, 0].tolist() == [4.1, 4.2, 4.3]
-
-
-@pytest.mark.parametrize("order", [(2, 0, 1)])
-def test_shuffled_losses_give_the_same_table(read, order):
-    head, *rows = REGMIX_LOSSES.splitlines()
-    assert read(losses="\n".join([head, *(rows[i] for i in order)])) == read()
-
-
-def test_rounded_weights_are_rescaled_and_the_notes_say_so(read):
-    trials = read()
-    assert np.abs(trials.weights().sum(axis=1) - 1).max() < 1e-15
-    assert trials.weights()[0, 0] == 0.25 / 1.001
-    assert trials.notes[0].endswith("2 of 3 rows were rescaled to add up to 1 (0.998 to 1.001)")
-
-
-def test_weights_further_off_than_the_tolerance_are_refused_by_row(read):
-    with pytest.raises(TrialsError, match=r"w.csv: row 3: weights add up to 0.998, not 1"):
-        read(tolerance=1.5e-3)
-
-
-def test_a_loss_that_never_changes_is_noted(read):
-    notes = read(losses="index,x\n1,2.0\n2,2.0\n3,2.0\n").notes
-    assert notes[1].endswith("the same loss in every row: 'x'; no mixture is better on it")
-
-
-def test_tables_without_a_common_key_say_what_was_looked_for(read):
-    with pytest.raises(
-        TrialsError, match="no column of both to join by .*trial, run, run_id, index"
-    ):
-        read(losses=REGMIX_LOSSES.replace("index", "step"))
-
-
-def test_a_column_that_is_there_twice_is_refused(read):
-    with pytest.raises(TrialsError, match=r"l.csv: column 'x' appears twice"):
-        read(losses="index,x,x\n1,1,1\n2,1,1\n3,1,1\n")
-
-
-def test_a_short_row_is_refused_with_its_line(read):
-    with pytest.raises(TrialsError, match=r"w.csv:3: 2 cells for 3 columns"):
-        read(REGMIX_MIXTURES.replace("2,0.5,0.5", "2,0.5"))
-
-
-def test_an_empty_file_is_named(read):
-    with pytest.raises(TrialsError, match=r"l.csv: expected a header and at least one row"):
-        read(losses="index,x\n")
-
-
-def test_tables_from_csv_have_no_bits_per_byte(read):
-    with pytest.raises(TrialsError, match="no losses in bits_per_byte; set objective.unit"):
-        read().losses("bits_per_byte")
-
-
-PUBLISHED = DATA / "regmix"
-
-
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="RegMix's published runs are not here")
-def test_the_published_runs_of_regmix_are_read_whole():
-    trials = Trials.from_csv(PUBLISHED / "train_1m_mixture.csv", PUBLISHED / "train_1m_loss.csv")
-    assert trials.weights().shape == (512, 17)
-    assert trials.losses().shape == (512, 13)
-    assert set(trials.targets) < set(trials.domains)
-    assert "0.996 to 1.003" in trials.notes[0]
 
 
 @pytest.mark.parametrize("value", [-0.25, float("nan")])
