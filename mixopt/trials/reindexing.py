@@ -130,7 +130,7 @@ def carried(
         add=added,
         inventory={name: float(one.tokens) for name, one in corpus.items()},
     )
-    grown, changed = [], []
+    grown, changed = list[str](), list[str]()
     for name in (name for name in stay if name in old):
         before, now = old[name], corpus[name]
         if before.sha256 and now.sha256 and before.sha256 != now.sha256:
