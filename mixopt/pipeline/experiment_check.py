@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixopt.errors import ConfigError, InfeasibleError, MixoptError
+from mixopt.errors import ConfigError, InfeasibleError, MixoptError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.experiment_cost import (
     Costs,
@@ -335,11 +335,16 @@ def earlier_trials(config: Config) -> dict[str, Trials]:
     """Read the trials of earlier versions of the corpus, by what the configuration calls them."""
     from mixopt.trials import Trials
 
-    paths = {where: Path(where).expanduser() for where in config.design.earlier or ()}
-    return {
-        where: Trials.read(path / "trials.parquet" if path.is_dir() else path)
-        for where, path in paths.items()
-    }
+    found = {}
+    for where in config.design.earlier or ():
+        path = Path(where).expanduser()
+        try:
+            found[where] = Trials.read(path / "trials.parquet" if path.is_dir() else path)
+        except TrialsError as error:
+            raise TrialsError(
+                f"design.earlier: {error}; give a run, or its trials.parquet"
+            ) from error
+    return found
 
 
 def check_folds(config: Config, mixtures: int) -> None:
