@@ -5,8 +5,7 @@ decay; `inverse_sqrt` falls with the square root of the step, as after a warm-up
 `lr_decay` is given, the fall to the floor takes that last part of the run alone, whatever comes
 before it.
 
-A run may be a piece of a longer one: `start` is how many steps of it were taken before. Steps count
-from 0; the first has a part of the peak, the one after the last would have the floor.
+Steps count from 0; the first has a part of the peak, the one after the last would have the floor.
 """
 
 from __future__ import annotations
@@ -40,14 +39,13 @@ class RateCurve:
 
     Attributes:
         schedule: What comes after the warm-up.
-        steps: Of the whole run, of which this one may be a part.
+        steps: Of the whole run.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
         lr_decay: Steps of the last part, in which the rate goes to the floor; below 1, a fraction
             of all steps. If omitted, a fifth of a `wsd`, all after the warm-up of a cosine and a
             linear schedule, and nothing of others.
         lr_decay_shape: How it goes there: `linear`, `cosine`, `sqrt` (1 - sqrt of what is done).
             If omitted, the cosine of a cosine, and linear.
-        start: Steps of the run that were taken before.
         peak: The learning rate after the warm-up.
         floor: Where a decay ends, and below which nothing falls; in the unit of the peak.
     """
@@ -57,7 +55,6 @@ class RateCurve:
     warmup: float
     lr_decay: float | None = None
     lr_decay_shape: RateShape | None = None
-    start: int = 0
     peak: float = 1.0
     floor: float = FLOOR
 
@@ -99,21 +96,20 @@ class RateCurve:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step of this run, from 0, in the unit of the peak."""
-        at = self.start + step
         warm = _length(self.warmup, self.steps)
         turn = self._turn(warm)
-        if at < warm:
-            return self.peak * (at + 1) / (math.floor(warm) + 1)
-        if at < turn:
-            return self._main(at, warm)
+        if step < warm:
+            return self.peak * (step + 1) / (math.floor(warm) + 1)
+        if step < turn:
+            return self._main(step, warm)
         level = self._main(turn, warm)
         if turn >= self.steps:
             return level
         end = min(level, self.floor)
-        if at >= self.steps:
+        if step >= self.steps:
             return end
         shape = self.lr_decay_shape or ("cosine" if self.schedule == "cosine" else "linear")
-        return end + (level - end) * _LEFT[shape]((at - turn) / (self.steps - turn))
+        return end + (level - end) * _LEFT[shape]((step - turn) / (self.steps - turn))
 
     @property
     def _falls(self) -> bool:

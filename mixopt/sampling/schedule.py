@@ -26,7 +26,6 @@ A file is named relative to the schedule. The bare install reads it: numpy and a
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -257,10 +256,6 @@ class Schedule:
         """Return the tokens of a stage, in whole batches."""
         return (self.starts[k + 1] - self.starts[k]) * self.step_tokens
 
-    def stage_at(self, step: int) -> int:
-        """Return the number of the stage that a step is in; the last one after the end."""
-        return min(bisect_right(self.starts, step), len(self.stages)) - 1
-
     @property
     def entries(self) -> list[ScheduleEntry]:
         """Entries for MixtureSampler: first step and mixture, and the ends of linear stages."""
@@ -273,15 +268,6 @@ class Schedule:
                 last = stage.to.over(self.domains)
                 entries.append((self.starts[k], first, self.starts[k + 1], last))
         return entries
-
-    def mixture_at(self, step: int) -> Mixture:
-        """Return the mixture of a step; of a linear stage that in the middle of the step."""
-        k = self.stage_at(step)
-        stage, start, stop = self.stages[k], self.starts[k], self.starts[k + 1]
-        if stage.to is None:
-            return stage.mixture
-        part = min((step - start + 0.5) / (stop - start), 1.0)
-        return Mixture({n: w + part * (stage.to[n] - w) for n, w in stage.mixture.items()})
 
     def domain_tokens(self) -> dict[str, float]:
         """Return the tokens of each domain over all stages."""

@@ -80,19 +80,6 @@ def test_a_decay_part_leaves_the_steps_before_it_at_the_peak():
     assert rates[-1] < 0.2
 
 
-@given(
-    st.sampled_from(RATE_CURVES),
-    st.integers(2, 300),
-    st.floats(0.01, 0.5),
-    st.integers(0, 299),
-)
-def test_two_pieces_of_a_run_have_the_rates_of_the_whole(schedule, steps, warmup, cut):
-    whole = RateCurve(schedule, steps, warmup)
-    second = RateCurve(schedule, steps, warmup, start=cut)
-    for step in range(cut, steps):
-        assert second.rate(step - cut) == whole.rate(step)
-
-
 @given(st.sampled_from(RATE_CURVES), st.integers(1, 300), st.floats(0.01, 400))
 def test_no_rate_is_above_the_peak_or_below_the_least(schedule, steps, warmup):
     made = RateCurve(schedule, steps, warmup, peak=3.0, floor=0.3)
