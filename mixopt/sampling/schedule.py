@@ -149,7 +149,7 @@ class Schedule:
                 message = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
                 raise ScheduleFieldError(("inventory", name), message)
             _check_whole(("inventory", name), tokens, MAX_TOKENS, least=0)
-        if fault := self._epoch_fault(self.inventory, most):
+        if fault := self._epoch_fault(self.inventory):
             raise ScheduleFieldError(("stages",), fault)
 
     @classmethod
@@ -280,18 +280,16 @@ class Schedule:
             for name in self.domains
         }
 
-    def check_epochs(self, inventory: Mapping[str, int], max_epochs: float | None = None) -> None:
-        """Check that no domain exceeds its allowed epochs over all stages.
+    def check_epochs(self, inventory: Mapping[str, int]) -> None:
+        """Check that no domain exceeds `max_epochs` over all stages.
 
         Args:
             inventory: Distinct tokens of each domain.
-            max_epochs: The limit; the schedule's own where not given.
 
         Raises:
             SamplerError: Domain, epochs, the share that would do; or a domain without tokens.
         """
-        fault = self._epoch_fault(inventory, self.max_epochs if max_epochs is None else max_epochs)
-        if fault is not None:
+        if fault := self._epoch_fault(inventory):
             raise SamplerError(f"schedule: {fault}")
 
     def _given(self, stage: Stage) -> int:
@@ -299,9 +297,9 @@ class Schedule:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens
 
-    def _epoch_fault(self, inventory: Mapping[str, int], max_epochs: float | None) -> str | None:
+    def _epoch_fault(self, inventory: Mapping[str, int]) -> str | None:
         """Return which domain is seen more often than `max_epochs`, and which share would do."""
-        total = self.tokens
+        total, max_epochs = self.tokens, self.max_epochs
         requested = self._drawn([self._given(stage) for stage in self.stages])
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)

@@ -27,7 +27,7 @@ import numpy as np
 
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
-from mixopt.online import HeldOut, Need, Observation, Plan, Setting
+from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array, StateFields, shown_value
 
 
@@ -298,10 +298,6 @@ class OnlineEstimator(ABC):
         ).all():
             return weights_D
         return self._allowed.project(weights_D)
-
-    def objective(self, held_out: HeldOut) -> float:
-        """Return what is minimised: the weighted mean of held-out losses, nats per token."""
-        return float(self.setting.objective_M @ held_out.losses_M)
 
     def _adopt(self, plan: Plan) -> None:
         self.weights_D = plan.weights_D
