@@ -99,10 +99,6 @@ class Setting:
                     f" {low:.4g} to {high:.4g}"
                 )
 
-    def tokens_before(self, step: int) -> int:
-        """Return the tokens of the steps before a step, counted from 0."""
-        return step * self.tokens_per_step
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -50,8 +50,7 @@ def run(estimator, where=None, noise=0.0, **law):
     while step < STEPS:
         plan = estimator.plan()
         tags.append(plan.tag)
-        tokens = where.tokens_before(step + plan.steps) - where.tokens_before(step)
-        drawn_D = tokens * plan.weights_D
+        drawn_D = plan.steps * TOKENS * plan.weights_D
         before_M, tokens_D = losses(tokens_D, **law), tokens_D + drawn_D
         mean_D = (before_M + losses(tokens_D, **law)) / 2 + noise * rng.standard_normal(3)
         step += plan.steps

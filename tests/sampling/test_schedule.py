@@ -123,13 +123,11 @@ def test_a_python_schedule_says_what_is_wrong_too():
 
 
 def test_epochs_are_checked_against_sizes_that_are_known_later():
-    sizes = {"batch": 1, "sequence_length": 10}
-    Schedule((Stage(WEB, steps=100),), max_epochs=8, **sizes).check_epochs(
-        {"web": 100, "code": 100}
-    )
+    sizes, inventory = {"batch": 1, "sequence_length": 10}, {"web": 100, "code": 100}
+    Schedule((Stage(WEB, steps=100),), max_epochs=8, **sizes).check_epochs(inventory)
     schedule = Schedule((Stage(WEB, steps=100),), max_epochs=2, **sizes)
     with pytest.raises(SamplerError, match="domain 'web': .* are 7.5 epochs of its 100"):
-        schedule.check_epochs({"web": 100, "code": 100})
+        schedule.check_epochs(inventory)
 
 
 STAGES = Schedule((Stage(WEB, steps=30), Stage(CODE, steps=20)), batch=8, sequence_length=16)

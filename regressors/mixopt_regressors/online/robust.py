@@ -222,7 +222,7 @@ class RobustEstimator(OnlineEstimator):
         """Tokens of each domain in a run on the reference mixture."""
         setting = self.setting
         scale_D: Array = np.maximum(setting.reference_D, NO_TOKENS)
-        return scale_D * setting.tokens_before(setting.steps)
+        return scale_D * (setting.steps * setting.tokens_per_step)
 
     @property
     def _is_end(self) -> bool:
@@ -263,7 +263,7 @@ class RobustEstimator(OnlineEstimator):
     def _moved_by(self, slopes: Slopes) -> Array:
         """Step along relative marginal values, as far as each is certain."""
         setting, weights_D = self.setting, np.maximum(self.weights_D, NO_TOKENS)
-        left = setting.tokens_before(setting.steps) - setting.tokens_before(self.step)
+        left = (setting.steps - self.step) * setting.tokens_per_step
         lately_D = PER_RECENCY * slopes.recency_D / weights_D / left
         value_D = self._own_D * (slopes.fall_D / self._scale_D + lately_D)
         sd_D = self._own_D * slopes.sd_D / self._scale_D
