@@ -5,14 +5,6 @@ from .competition import (
     fit_unit as fit_unit,
     informative as informative,
 )
-from .cross_validation import (
-    grouped_folds as grouped_folds,
-    out_of_fold as out_of_fold,
-    rank_correlations as rank_correlations,
-    row_groups as row_groups,
-    spearman as spearman,
-    splits as splits,
-)
 from .evaluation import evaluate as evaluate
 from .factors import Factor as Factor, Offer as Offer
 from .fit_data import (
@@ -29,17 +21,22 @@ from .held_out import (
     CEILING as CEILING,
     OBJECTIVE as OBJECTIVE,
     controls as controls,
+    grouped_folds as grouped_folds,
+    out_of_fold as out_of_fold,
+    rank_correlations as rank_correlations,
     replicate_spread as replicate_spread,
+    row_groups as row_groups,
+    spearman as spearman,
+    splits as splits,
 )
 from .intervals import conformal_quantile as conformal_quantile
-from .pilots import aimed as aimed, aligned as aligned
+from .pilots import aligned as aligned
 from .power import ArmPower as ArmPower, power as power
 from .regressor import (
     OFTEN as OFTEN,
     Abilities as Abilities,
     Learner as Learner,
     Predictor as Predictor,
-    Refitter as Refitter,
     Regressor as Regressor,
     Repetition as Repetition,
     ResampledFits as ResampledFits,
@@ -48,6 +45,7 @@ from .regressor import (
     parameters_called as parameters_called,
     predict_with_std as predict_with_std,
     read_regressor as read_regressor,
+    resampled_fits as resampled_fits,
     select_targets as select_targets,
     supports as supports,
     supports_deviations as supports_deviations,

@@ -27,9 +27,8 @@ import polars as pl
 from mixopt.config import FitConfig
 from mixopt.errors import MixoptError, TrialsError
 from mixopt.fitting.competition import fit_trials
-from mixopt.fitting.cross_validation import grouped_folds, spearman_within
 from mixopt.fitting.fit_data import TrialSizes
-from mixopt.fitting.held_out import OBJECTIVE, controls
+from mixopt.fitting.held_out import OBJECTIVE, controls, grouped_folds, spearman_within
 from mixopt.fitting.regressor import Learner, fit_regressor, make_regressor
 from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit

@@ -24,7 +24,6 @@ import numpy as np
 
 from mixopt.config import FitConfig, ObjectiveConfig, one_of, read_inventory
 from mixopt.errors import ConfigError, PluginError, TrialsError
-from mixopt.fitting.cross_validation import out_of_fold
 from mixopt.fitting.fit_data import (
     COLUMNS,
     FitData,
@@ -40,6 +39,7 @@ from mixopt.fitting.held_out import (
     controls,
     held_out,
     held_out_table,
+    out_of_fold,
     report_table,
 )
 from mixopt.fitting.intervals import conformal_quantile

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.fitting.cross_validation import lower_bound, spearman, splits
+from mixopt.fitting.held_out import lower_bound, spearman, splits
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array
 

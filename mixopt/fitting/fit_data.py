@@ -27,7 +27,7 @@ from pydantic import Field
 
 from mixopt.config import ObjectiveConfig, checked
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting.cross_validation import grouped_folds
+from mixopt.fitting.held_out import grouped_folds
 from mixopt.fitting.regressor import (
     Abilities,
     Predictor,

@@ -35,21 +35,21 @@ from mixopt.fitting.fit_files import (
 from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line, thin_evidence
 from mixopt.fitting.intervals import (
     Calibration,
+    Prediction,
     TrialReach,
+    as_weights,
     calibrate,
     conformal_quantile,
     held_back,
 )
-from mixopt.fitting.pilot_correction import PilotLines
-from mixopt.fitting.pilots import CarriedRegressor, Pilots, aimed, aligned, carried_values
-from mixopt.fitting.prediction import Prediction, as_weights
+from mixopt.fitting.pilots import CarriedRegressor, Correction, Pilots, aligned
 from mixopt.fitting.regressor import (
     Learner,
     Predictor,
-    Refitter,
     Repetition,
     ResampledFits,
     predict_with_std,
+    resampled_fits,
     select_targets,
     supports,
     supports_saving,
@@ -154,9 +154,8 @@ class Fit:
             own = own.at(self.size.parameters, self.size.tokens)
         if self.pilots is None:
             return own
-        lines, typical_M = self.pilots.lines, self.pilots.typical_M
-        known_NM = replace(self, pilots=None).known_losses()
-        return CarriedRegressor(self.name, own, lines, typical_M, self.unfitted, known_NM)
+        correction, typical_M = self.pilots.correction, self.pilots.typical_M
+        return CarriedRegressor(self.name, own, correction, typical_M, self.unfitted)
 
     def unfitted(self) -> Learner:
         """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
@@ -173,15 +172,17 @@ class Fit:
         self, columns: Sequence[int], *, count: int, seed: int, update: Update = no_progress
     ) -> ResampledFits:
         """Fit the regressor of some losses, by position, again on resampled mixtures."""
-        refitter = Refitter(
+        fits = resampled_fits(
             self.name,
             select_targets(self.regressor, columns),
             self.unfitted,
             self.rows(),
             self.data.losses_NM[:, list(columns)],
             self.data.mixtures,
+            count=count,
+            rng=np.random.default_rng([seed, 1]),
+            update=update,
         )
-        fits = refitter.resampled(count, np.random.default_rng([seed, 1]), update)
         return ResampledFits(tuple(columns), fits)
 
     def with_pilots(self, pilots: Trials) -> Fit:
@@ -195,15 +196,15 @@ class Fit:
         """
         plain = replace(self, pilots=None)
         runs = aligned(pilots, self.trials, self.objective)
-        lines = PilotLines(
+        correction = Correction.of(
             runs.weights(),
             plain.predict(runs.weights()).losses_NM,
             runs.losses(self.objective.unit),
             spread_M=plain.known_losses().std(axis=0),
-            noise_M=np.sqrt((plain.held_out_errors() ** 2).mean(axis=0)),
+            off_M=np.sqrt((plain.held_out_errors() ** 2).mean(axis=0)),
         )
         typical_M = np.median(plain.held_out_stds(), axis=0)
-        return replace(self, pilots=Pilots(runs, lines.drawn_together(), typical_M))
+        return replace(self, pilots=Pilots(runs, correction, typical_M))
 
     @property
     def is_carried(self) -> bool:
@@ -212,16 +213,20 @@ class Fit:
 
     def known_losses(self) -> Array:
         """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
-        own = self.data
-        return self.predict(own.weights_ND).losses_NM if self.is_carried else own.losses_NM
+        if not self.is_carried:
+            return self.data.losses_NM
+        return predict_with_std(self.regressor, self.data.weights_ND)[0]
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
         return self.data.rows(self.name, self.fitted)
 
-    def carried_values(self, losses_NM: Array, objective: Objective) -> Array:
-        """Return an objective of losses of the trials, as pilots carry it over, shape (N,)."""
-        return carried_values(self.regressor, objective, losses_NM, self.data.weights_ND)
+    def observed(self, objective: Objective) -> Array:
+        """Return an objective of the trials, as pilots carry their losses over, shape (N,)."""
+        losses_NM = self.trials.losses(objective.unit)
+        if self.pilots is not None:
+            losses_NM = self.pilots.correction.apply(losses_NM, self.data.weights_ND)
+        return objective.value(losses_NM)
 
     def held_out_losses(self) -> Array:
         """Losses that the chosen regressor predicts for held-out trials, shape (N, M)."""
@@ -240,14 +245,15 @@ class Fit:
     def calibrations(self) -> tuple[Calibration, ...]:
         """How deviations become intervals, for each target."""
         if self.pilots is not None:
-            return (self.pilots.calibration,) * len(self.targets)
+            own = Calibration(self.pilots.correction.quantile, 0.0, True)
+            return (own,) * len(self.targets)
         return tuple(map(self._calibrated, self.held_out_errors().T, self.held_out_stds().T))
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
-        if self.pilots is not None:
-            return self.pilots.calibration
         over = objective or self.objective
+        if self.pilots is not None:
+            return self.pilots.correction.calibration(over, self.known_losses())
         return self._calibrated(self.objective_errors(over), over.spread(self.held_out_stds()))
 
     def objective_errors(self, objective: Objective) -> Array:
@@ -314,18 +320,16 @@ class Fit:
             >>> run.fit.predict({"code": 0.4, "prose": 0.6}).losses_NM.shape
             (1, 3)
         """
-        over, count = objective or self.objective, len(self.targets)
-        regressor, aim = aimed(self.regressor, over)
-        points_ND = as_weights(weights, self.domains)
-        means, stds = predict_with_std(regressor, points_ND)
+        over, points_ND = objective or self.objective, as_weights(weights, self.domains)
+        means_NM, stds_NM = predict_with_std(self.regressor, points_ND)
         stretch_N = self.reach.stretch(points_ND)
-        pairs = zip(self.calibrations, stds[:, :count].T, strict=True)
-        values_N, tried = aim.value(means), self.tried_best(over)
+        pairs = zip(self.calibrations, stds_NM.T, strict=True)
+        values_N, tried = over.value(means_NM), self.tried_best(over)
         found = Prediction.of(
-            means[:, :count],
+            means_NM,
             np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
             values_N if tried is None else held_back(values_N, *tried),
-            stretch_N * self.objective_calibration(over).halves(aim.spread(stds)),
+            stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM)),
         )
         return replace(found.agreeing(over), targets=self.targets)
 
@@ -366,12 +370,11 @@ class Fit:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""
         return list(self.fitted.explain(self.targets)) if supports(self.fitted, "explain") else []
 
-    def evaluate(self, unseen: Trials, *, affine: bool = False) -> dict[str, Any]:
+    def evaluate(self, unseen: Trials) -> dict[str, Any]:
         """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
 
         Args:
             unseen: Runs with losses in the fit's unit, on its domains and some of its losses.
-            affine: Map predictions to the scale of the runs first, each by the other runs.
 
         Returns:
             Ranks, errors, coverage and regret, by loss and for their mean
@@ -382,7 +385,7 @@ class Fit:
         """
         from mixopt.fitting.evaluation import evaluate
 
-        return evaluate(self, unseen, affine=affine)
+        return evaluate(self, unseen)
 
     def propose(
         self,

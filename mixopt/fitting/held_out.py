@@ -1,4 +1,7 @@
-"""Predictions for held-out trials: of regressors, of controls without a law, and the noise ceiling.
+"""Held-out trials: folds, rank correlations, controls without a law, and the noise ceiling.
+
+Replicates (one mixture, several seeds) in training and held-out rows would make a regressor look
+as good as the noise allows, so whole mixtures are held out.
 
 Controls that a regressor must beat, each predicted from the other folds alone:
 
@@ -19,24 +22,132 @@ Shapes: N trials, D domains, M evaluation domains, R simulated repeats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
-from mixopt.fitting.cross_validation import (
-    rank_correlations,
-    rmse,
-    spearman,
-    spearman_within,
-    splits,
-)
-from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.regressor import Predictor, predict_with_std
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
-from mixopt.system import Array, IntArray
+from mixopt.system import Array, BoolArray, IntArray
+
+if TYPE_CHECKING:
+    from mixopt.fitting.fit_data import FitData
+
+
+def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
+    """Deal groups of rows to folds of about equal size."""
+    sizes = Counter(groups)
+    names = sorted(sizes)
+    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    rows_of_fold = [0] * folds
+    fold_of: dict[str, int] = {}
+    for name in sorted(shuffled, key=lambda name: -sizes[name]):
+        fold_of[name] = int(np.argmin(rows_of_fold))
+        rows_of_fold[fold_of[name]] += sizes[name]
+    return np.array([fold_of[name] for name in groups], dtype=np.int64)
+
+
+def row_groups(weights_ND: Array) -> list[str]:
+    """Return a name for each mixture, the same for equal rows (to nine decimals)."""
+    return [row.tobytes().hex() for row in np.round(weights_ND, 9) + 0.0]
+
+
+def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Yield masks of the training and the held-out rows, shape (N,), for each fold."""
+    for fold in np.unique(fold_N):
+        yield fold_N != fold, fold_N == fold
+
+
+def out_of_fold(
+    fit: Callable[[Array, Array], Predictor], rows: Array, losses_NM: Array, fold_N: IntArray
+) -> tuple[Array, Array]:
+    """Predict every row by a regressor that was fitted without its fold."""
+    means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
+    for train_N, out_N in splits(fold_N):
+        fitted = fit(rows[train_N], losses_NM[train_N])
+        means_NM[out_N], stds_NM[out_N] = predict_with_std(fitted, rows[out_N])
+    return means_NM, stds_NM
+
+
+def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
+    """Return the correlation of ranks, ties averaged; None where one side is constant."""
+    sides = [np.asarray(one, dtype=np.float64)[:, None] for one in (predicted_N, observed_N)]
+    if any(np.ptp(np.round(one, 12)) == 0 for one in sides):
+        return None
+    return float(rank_correlations(*sides)[0, 0])
+
+
+LEVEL = 1.6449  # standard deviations below which 5% of a normal distribution lies
+
+
+def fisher(rank: float) -> float:
+    """Return the correlation on Fisher's scale, where its error is nearly normal."""
+    return math.atanh(min(max(rank, -1 + 1e-12), 1 - 1e-12))
+
+
+def rank_error(rank: float, mixtures: int) -> float:
+    """Return a rank correlation's standard error on Fisher's scale (Bonett and Wright 2000)."""
+    return math.sqrt((1 + rank**2 / 2) / (mixtures - 3))
+
+
+def lower_bound(rank: float, mixtures: int) -> float:
+    """Return the 95% lower bound of a rank correlation over at least 4 mixtures."""
+    return math.tanh(fisher(rank) - LEVEL * rank_error(rank, mixtures))
+
+
+def rank_correlations(left_ND: Array, right_NM: Array) -> Array:
+    """Return `spearman` of each column with each column, shape (D, M); 0 where one is constant."""
+    from scipy.stats import rankdata
+
+    sides = []
+    for values in (left_ND, right_NM):
+        ranks = rankdata(np.round(values, 12), axis=0)
+        ranks = ranks - ranks.mean(axis=0)
+        length = np.sqrt((ranks**2).sum(axis=0))
+        sides.append(ranks / np.where(length > 0, length, 1.0))
+    return np.asarray(sides[0].T @ sides[1], dtype=np.float64)
+
+
+RESAMPLES = 200
+BETTER = 0.5  # of resamples; what adds something ranks better in more
+
+
+def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) -> Array:
+    """Return in which share of resampled rows our scores rank better, column by column."""
+    rng, wins_Q = np.random.default_rng(seed), np.zeros(seen_NQ.shape[1])
+    for _ in range(RESAMPLES):
+        rows = rng.integers(0, len(seen_NQ), len(seen_NQ))
+        ours_Q, theirs_Q = (
+            np.diag(rank_correlations(one[rows], seen_NQ[rows])) for one in (ours_NQ, theirs_NQ)
+        )
+        wins_Q += ours_Q > theirs_Q
+    better_Q: Array = wins_Q / RESAMPLES
+    return better_Q
+
+
+def spearman_within(
+    predicted_N: ArrayLike, observed_N: ArrayLike, group_N: IntArray
+) -> float | None:
+    """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
+    predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
+    own = [group_N == group for group in np.unique(group_N)]
+    found = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
+    known = [(rank, count) for rank, count in found if rank is not None]
+    ranks, counts = [rank for rank, _ in known], [count for _, count in known]
+    return float(np.average(ranks, weights=counts)) if known else None
+
+
+def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
+    """Return the root of the mean squared error."""
+    return float(np.sqrt((np.subtract(predicted_N, observed_N) ** 2).mean()))
+
 
 OBJECTIVE = "(objective)"
 COLUMNS: dict[str, Any] = {
@@ -139,17 +250,16 @@ def _own_share(
     domains: tuple[str, ...],
     objective: Objective,
 ) -> HeldOutPredictions:
+    roots_ND, targets = np.sqrt(weights_ND), objective.evaluation
     predicted_NM = np.empty_like(losses_NM)
-    roots_ND = np.sqrt(weights_ND)
     for train_N, out_N in splits(fold_N):
-        strength_DM = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N]))
-        for column, target in enumerate(objective.evaluation):
-            best = int(np.argmax(strength_DM[:, column]))
-            root_N = roots_ND[:, domains.index(target) if target in domains else best]
-            losses_N = losses_NM[train_N, column]
-            predicted_NM[out_N, column] = _line(root_N[train_N], losses_N, root_N[out_N])
+        best_M = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N])).argmax(axis=0)
+        own = [
+            domains.index(n) if n in domains else b for n, b in zip(targets, best_M, strict=True)
+        ]
+        predicted_NM[out_N] = _lines(roots_ND[:, own], losses_NM, train_N, out_N)
     ranks_NM = predicted_NM.copy()
-    for column, target in enumerate(objective.evaluation):
+    for column, target in enumerate(targets):
         if target in domains:
             own_N = weights_ND[:, domains.index(target)]
             ranks_NM[:, column] = -objective.signs[column] * own_N
@@ -162,25 +272,25 @@ def _own_share(
 def _from_uniform(
     weights_ND: Array, losses_NM: Array, fold_N: IntArray, objective: Objective
 ) -> HeldOutPredictions:
-    domains = weights_ND.shape[1]
-    uniform_1D = np.full((1, domains), 1.0 / domains)
-    distance_N = pairwise_total_variation(weights_ND, uniform_1D)[:, 0]
+    uniform_1D = np.full((1, weights_ND.shape[1]), 1.0 / weights_ND.shape[1])
+    distance_N1 = pairwise_total_variation(weights_ND, uniform_1D)
     predicted_NM = np.empty_like(losses_NM)
     for train_N, out_N in splits(fold_N):
-        for column, losses_N in enumerate(losses_NM[train_N].T):
-            predicted_NM[out_N, column] = _line(distance_N[train_N], losses_N, distance_N[out_N])
-    ranks_NM = distance_N[:, None] * objective.signs
-    objective_N = objective.value(predicted_NM)
+        predicted_NM[out_N] = _lines(distance_N1, losses_NM, train_N, out_N)
+    ranks_NM, objective_N = distance_N1 * objective.signs, objective.value(predicted_NM)
     return HeldOutPredictions(
-        "from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N
+        "from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N1[:, 0]
     )
 
 
-def _line(x_N: Array, y_N: Array, at_N: Array) -> Array:
-    """Fit a straight line to the training rows and return it at others."""
-    variance = float(x_N.var())
-    slope = float(((x_N - x_N.mean()) * (y_N - y_N.mean())).mean()) / variance if variance else 0.0
-    line: Array = y_N.mean() + slope * (at_N - x_N.mean())
+def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolArray) -> Array:
+    """Fit a straight line for each loss to the training rows and return it at the others."""
+    mean_M, level_M = columns_NM[train_N].mean(axis=0), losses_NM[train_N].mean(axis=0)
+    apart_NM = columns_NM - mean_M
+    squares_M = (apart_NM[train_N] ** 2).sum(axis=0)
+    products_M = (apart_NM[train_N] * (losses_NM[train_N] - level_M)).sum(axis=0)
+    slopes_M = products_M / np.where(squares_M > 0, squares_M, np.inf)
+    line: Array = level_M + slopes_M * apart_NM[out_N]
     return line
 
 

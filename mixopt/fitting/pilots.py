@@ -1,12 +1,22 @@
 """Pilots: a few runs at the target size, which carry a fit from small proxies to that size.
 
-Losses are carried by lines, and an objective, whichever is asked for, by these and a residual of
-its own (mixopt.fitting.pilot_correction). So that a search minimises the carried objective without
-knowing of pilots, its pieces are columns behind the losses, and guardrails stay on the losses
-(`aimed`). Intervals are of a new run at the pilots' size: the quantile of Student's t for so many
-runs, times the deviation.
+Losses of a larger model are nearly a straight line in those of a proxy, another for each loss, and
+what the lines leave is alike at like mixtures. With the fit's prediction f and what a run gave y,
 
-Shapes: K pilots, L trials, N mixtures, D domains, M losses, P pieces of the objective.
+    y = f0 + s (b0 + b1 (f - f0) / s + r(w) + noise)
+
+with s the spread of the loss over the proxies' trials and f0 the mean prediction at the runs. b0 is
+free. b1 is taken to be one slope of all losses, give or take `SLOPE_SPREAD`, and that one to be
+near 1: one run is a shift, and a few are lines drawn towards what all losses say together. A slope
+never turns the ranks round. r has a Matern kernel on w^0.35; its length and its share of the
+variance are those of all losses together, with the greatest marginal likelihood on a grid.
+
+Deviations are from errors at each run when all is fitted to the others; the fit's own errors on its
+trials are worth `NOISE_FREEDOM` runs more. So are those of an objective, whichever is asked for:
+how far errors of losses go together is seen there. Intervals are of a new run at the pilots' size,
+by Student's t for so many runs.
+
+Shapes: K pilots, L trials, N mixtures, D domains, M losses.
 """
 
 from __future__ import annotations
@@ -14,14 +24,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.fitting.intervals import LEVEL, Calibration
-from mixopt.fitting.pilot_correction import ObjectiveResidual, PilotLines
 from mixopt.fitting.regressor import (
     Learner,
     Predictor,
@@ -34,63 +43,311 @@ from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, schema
 
+SLOPE_SPREAD = 0.4  # of losses; slopes between the published 1M and 1B runs are 0.2 to 1.1
+COMMON_HOLD = 0.5  # so many runs a spread from the mean hold the slope of all losses at 1
+MIN_HOLD = 0.3  # and a loss's slope at that one, at least
+MIN_SLOPE = 0.05
+MIN_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
+NOISE_FREEDOM = 2.0
+OFF = 0.2  # of the objective's spread; one run shows no slope, and is off by what slopes differ by
+
+WARP, SHIFT = 0.35, 1e-6
+STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
+LENGTHS = (0.3, 0.6, 1.2, 2.4)
+RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 MIN_RELATIVE = 0.25  # of what is typical: a regressor that claims to know is not believed further
 
 
 @dataclass(frozen=True, eq=False)
+class Correction:
+    """Lines through some runs, and what they leave, in spreads of each loss.
+
+    Attributes:
+        weights_KD: Mixtures of the runs.
+        columns_KM: What the fit predicts for them.
+        values_KM: What they gave.
+        middle_M: Where columns and values are 0, in the losses' unit.
+        spread_M: Standard deviation of each loss over the proxies' trials, > 0.
+        noise_M: Variance by which the fit is off at its own size.
+        sigma_M: Standard deviation of a run about its line.
+        length: Over which residuals are alike, in warped weights.
+        share: Of a run's variance about its line, what is alike at like mixtures.
+        common: The slope that all losses are drawn towards.
+    """
+
+    weights_KD: Array
+    columns_KM: Array
+    values_KM: Array
+    middle_M: Array
+    spread_M: Array
+    noise_M: Array
+    sigma_M: Array
+    length: float = LENGTHS[0]
+    share: float = 0.0
+    common: float = 1.0
+
+    @classmethod
+    def of(
+        cls, weights_KD: Array, told_KM: Array, seen_KM: Array, spread_M: Array, off_M: Array
+    ) -> Self:
+        """Fit to what is predicted for some runs and what they gave.
+
+        Args:
+            weights_KD: Mixtures of the runs.
+            told_KM: What the fit predicts for them.
+            seen_KM: What they gave.
+            spread_M: Standard deviation of each loss over the proxies' trials, > 0.
+            off_M: How far the fit is off at its own size, >= 0.
+        """
+        middle_M = told_KM.mean(axis=0)
+        columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
+        noise_M = np.square(off_M / spread_M)
+        ones_M = np.ones_like(noise_M)
+        plain = cls(weights_KD, columns_KM, values_KM, middle_M, spread_M, noise_M, ones_M)
+        every = [
+            replace(plain, length=length, share=ratio / (1.0 + ratio))._drawn_together()
+            for ratio in RATIOS
+            for length in (LENGTHS if ratio else LENGTHS[:1])
+        ]
+        best = max(every, key=lambda one: one._likelihood)
+        squares_M = (best._left_out[0] ** 2).sum(axis=0) + NOISE_FREEDOM * noise_M
+        return replace(best, sigma_M=np.sqrt(squares_M / best.freedom))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the noise's variance, those that it starts with included."""
+        return NOISE_FREEDOM + len(self.weights_KD) - 1
+
+    def apply(self, told_NM: Array, weights_ND: Array) -> Array:
+        """Return losses at the runs' size, shape (N, M), of what the fit predicts."""
+        levels_M, slopes_M, left_KM = self._lines
+        residual_NM = self._alike(weights_ND) @ self._inverse_KK @ left_KM
+        line_NM = levels_M + slopes_M * self._columns(told_NM) + residual_NM
+        carried_NM: Array = self.middle_M + self.spread_M * line_NM
+        return carried_NM
+
+    def std(self, told_NM: Array, weights_ND: Array, relative_NM: Array) -> Array:
+        """Return standard deviations of a new run's losses, shape (N, M)."""
+        widths_NM = self._widths(self._columns(told_NM), weights_ND, relative_NM)
+        std_NM: Array = self.spread_M * self.sigma_M * widths_NM
+        return std_NM
+
+    def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
+        """Return the slope of each carried loss by each weight, shape (M, D), of the fit's."""
+        _, lines_M, left_KM = self._lines
+        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
+        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
+        by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
+        steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
+        by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
+        residual_MD = (self._inverse_KK @ left_KM).T @ by_weight_KD
+        gradient_MD: Array = lines_M[:, None] * slopes_MD + self.spread_M[:, None] * residual_MD
+        return gradient_MD
+
+    def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
+        """Return how deviations of an objective become half of a 90% interval.
+
+        Its errors at runs that were left out tell how far those of losses go together; its spread
+        is over losses of the trials, as they are carried.
+        """
+        errors_KM, widths_KM = self._left_out
+        stds_KM = self.spread_M * self.sigma_M * widths_KM
+        wide_K, off = objective.spread(stds_KM), OFF
+        if len(wide_K) == 1:
+            errors_K, off = np.zeros(1), SLOPE_SPREAD
+        else:
+            seen_KM = self.middle_M + self.spread_M * self.values_KM
+            carried_KM = seen_KM - self.spread_M * widths_KM * errors_KM
+            errors_K = (objective.value(seen_KM) - objective.value(carried_KM)) / wide_K
+        usual = off * float(objective.value(losses_LM).std()) / float(wide_K.mean())
+        squares = float((errors_K**2).sum()) + NOISE_FREEDOM * usual**2
+        return Calibration(self.quantile * float(np.sqrt(squares / self.freedom)), 0.0, True)
+
+    @property
+    def quantile(self) -> float:
+        """Deviations that are half of a 90% interval, for so many runs."""
+        from scipy.stats import t
+
+        return float(t.ppf(0.5 + LEVEL / 2, self.freedom))
+
+    @property
+    def slopes_M(self) -> Array:
+        """Slope of each loss's line."""
+        return self._lines[1]
+
+    def select(self, targets: Sequence[int]) -> Correction:
+        """Return the correction of some losses, by position."""
+        kept = list(targets)
+        by_loss = ("columns_KM", "values_KM", "middle_M", "spread_M", "noise_M", "sigma_M")
+        return replace(self, **{name: getattr(self, name)[..., kept] for name in by_loss})
+
+    def again(self, told_KM: Array) -> Correction:
+        """Return lines and residuals of another fit's predictions; all else stays."""
+        middle_M = told_KM.mean(axis=0)
+        values_KM = self.values_KM + (self.middle_M - middle_M) / self.spread_M
+        columns_KM = (told_KM - middle_M) / self.spread_M
+        return replace(self, columns_KM=columns_KM, values_KM=values_KM, middle_M=middle_M)
+
+    def plain_law(self) -> dict[str, Any]:
+        """Return all that carries predictions and deviations over, for a plain law."""
+        levels_M, slopes_M, left_KM = self._lines
+        return {
+            "levels_M": levels_M,
+            "slopes_M": slopes_M,
+            "middle_M": self.middle_M,
+            "spread_M": self.spread_M,
+            "sigma_M": self.sigma_M,
+            "columns_KM": self.columns_KM,
+            "unsure_M4": self._unsure_M22.reshape(-1, 4),
+            "weights_KD": self.weights_KD,
+            "length": self.length,
+            "share": self.share,
+            "inverse_KK": self._inverse_KK,
+            "dual_KM": self._inverse_KK @ left_KM,
+        }
+
+    def _columns(self, told_NM: Array) -> Array:
+        columns_NM: Array = (told_NM - self.middle_M) / self.spread_M
+        return columns_NM
+
+    def _alike(self, weights_ND: Array) -> Array:
+        """Return covariances with the residuals of the runs, over a run's variance, (N, K)."""
+        from scipy.spatial.distance import cdist
+
+        distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(self.weights_KD))
+        distance_NK /= self.length
+        alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
+        return self.share * alike_NK
+
+    @cached_property
+    def _inverse_KK(self) -> Array:
+        covariance_KK = self._alike(self.weights_KD)
+        np.fill_diagonal(covariance_KK, 1.0)
+        return np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
+
+    @cached_property
+    def _hold_M(self) -> Array:
+        return np.maximum(self.noise_M / SLOPE_SPREAD**2, MIN_HOLD)
+
+    def _products(self) -> tuple[Array, Array, Array]:
+        """Return weights of the runs in a level, and products of columns, and with values."""
+        total_K = self._inverse_KK.sum(axis=0) / self._inverse_KK.sum()
+        x_KM, y_KM = (one - total_K @ one for one in (self.columns_KM, self.values_KM))
+        weighed_KM = self._inverse_KK @ x_KM
+        return total_K, (weighed_KM * x_KM).sum(axis=0), (weighed_KM * y_KM).sum(axis=0)
+
+    def _drawn_together(self) -> Self:
+        """Return lines whose slopes are drawn towards one that all losses agree on."""
+        _, squares_M, products_M = self._products()
+        common = (products_M.sum() + COMMON_HOLD) / (squares_M.sum() + COMMON_HOLD)
+        return replace(self, common=max(float(common), MIN_SLOPE))
+
+    @cached_property
+    def _lines(self) -> tuple[Array, Array, Array]:
+        """Levels, slopes, and what they leave of the values, shape (K, M)."""
+        total_K, squares_M, products_M = self._products()
+        drawn_M = products_M + self._hold_M * self.common
+        slopes_M = np.maximum(drawn_M / (squares_M + self._hold_M), MIN_SLOPE)
+        left_KM = self.values_KM - slopes_M * self.columns_KM
+        levels_M = total_K @ left_KM
+        return levels_M, slopes_M, left_KM - levels_M
+
+    @cached_property
+    def _unsure_M22(self) -> Array:
+        """Covariance of level and slope, over a run's variance."""
+        basis_MK2 = np.stack([np.ones_like(self.columns_KM), self.columns_KM], axis=2)
+        basis_MK2 = basis_MK2.transpose(1, 0, 2)
+        precision_M22 = basis_MK2.transpose(0, 2, 1) @ self._inverse_KK @ basis_MK2
+        # Slopes are held back out of caution; how unsure they are, is their prior's spread.
+        precision_M22[:, 1, 1] += np.maximum(self.noise_M, MIN_NOISE) / SLOPE_SPREAD**2
+        return np.asarray(np.linalg.inv(precision_M22), dtype=np.float64)
+
+    def _widths(self, columns_NM: Array, weights_ND: Array, relative_NM: Array | float) -> Array:
+        """Return deviations of new runs over that of a run about its line, shape (N, M)."""
+        alike_NK = self._alike(weights_ND)
+        solved_NK = alike_NK @ self._inverse_KK
+        left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
+        one_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
+        basis_NM2 = np.stack([one_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
+        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self._unsure_M22, basis_NM2)
+        widths_NM: Array = np.sqrt(np.square(relative_NM) * left_N1 + unsure_NM)
+        return widths_NM
+
+    @cached_property
+    def _left_out(self) -> tuple[Array, Array]:
+        """Errors at each run when all is fitted to the others, over their widths; and these."""
+        errors_KM, widths_KM = np.zeros_like(self.columns_KM), np.ones_like(self.columns_KM)
+        count = len(self.weights_KD)
+        for k in range(count if count > 1 else 0):
+            others = np.arange(count) != k
+            rest = replace(
+                self,
+                weights_KD=self.weights_KD[others],
+                columns_KM=self.columns_KM[others],
+                values_KM=self.values_KM[others],
+            )._drawn_together()
+            levels_M, slopes_M, left_KM = rest._lines
+            alike_1K, columns_1M = rest._alike(self.weights_KD[[k]]), self.columns_KM[[k]]
+            line_1M = levels_M + slopes_M * columns_1M + alike_1K @ rest._inverse_KK @ left_KM
+            widths_KM[k] = rest._widths(columns_1M, self.weights_KD[[k]], 1.0)
+            errors_KM[k] = (self.values_KM[k] - line_1M) / widths_KM[k]
+        return errors_KM, widths_KM
+
+    @property
+    def _likelihood(self) -> float:
+        """The logarithm of the marginal likelihood of all losses, but for a constant."""
+        left_KM = self._lines[2]
+        squares_M = (left_KM * (self._inverse_KK @ left_KM)).sum(axis=0)
+        squares_M += self._hold_M * (self._lines[1] - self.common) ** 2
+        volume = np.log(self._inverse_KK.sum()) - np.linalg.slogdet(self._inverse_KK)[1]
+        known = np.log(squares_M + NOISE_FREEDOM * self.noise_M + 1e-300).sum()
+        return float(-0.5 * (len(squares_M) * volume + self.freedom * known))
+
+
+def _warped(weights_ND: Array) -> Array:
+    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
+    return warped
+
+
+@dataclass(frozen=True, eq=False)
 class CarriedRegressor:
-    """A fitted regressor that predicts at the pilots' size; with a residual, an objective too.
+    """A fitted regressor that predicts at the pilots' size.
 
     Attributes:
         name: The regressor's.
         regressor: Predicts at its own size.
-        lines: What carries its losses over.
+        correction: What carries its losses over.
         typical_M: Deviations that are typical of it; 0 where it has none.
         make: Builds it again, unfitted.
-        losses_LM: Losses of the trials.
-        residual: What carries the objective over whose pieces are columns behind the losses.
     """
 
     name: str
     regressor: Predictor
-    lines: PilotLines
+    correction: Correction
     typical_M: Array
     make: Callable[[], Learner]
-    losses_LM: Array
-    residual: ObjectiveResidual | None = None
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
-        """Predict losses, then pieces of the objective, (N, M + P); deviations too if asked."""
+        """Predict losses, shape (N, M), and their deviations if asked."""
         weights = np.asarray(weights_ND, dtype=np.float64)
-        own_NM, stds_NM = self._own(weights, with_std=return_std)
-        columns, residual = self.lines.apply(own_NM), self.residual
-        if residual is not None:
-            pieces_NP = residual.pieces(own_NM, weights)
-            columns = np.hstack([columns, pieces_NP])
         if not return_std:
-            return columns
-        stds = self.lines.std(own_NM, self._relative(stds_NM))
-        if residual is not None:
-            together_N1 = self._together(residual, weights, stds_NM)[:, None]
-            stds = np.hstack([stds, np.repeat(together_N1, pieces_NP.shape[1], axis=1)])
-        return columns, stds
+            return self.correction.apply(self._own(weights), weights)
+        own_NM, stds_NM = predict_with_std(self.regressor, weights)
+        known_M = self.typical_M > 0
+        relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
+        relative_NM = np.maximum(relative_NM, MIN_RELATIVE)
+        stds_NM = self.correction.std(own_NM, weights, relative_NM)
+        return self.correction.apply(own_NM, weights), stds_NM
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
-        """The slope of each column by each weight; there is one where the regressor has one."""
+        """The slope of each loss by each weight; there is one where the regressor has one."""
         own = self.regressor
         if not supports(own, "gradient"):
             raise AttributeError(f"regressor {self.name!r} has no gradient")
-
-        def gradient(weights_D: ArrayLike) -> Array:
-            weights = np.asarray(weights_D, dtype=np.float64)
-            lines_MD: Array = self.lines.slopes_M[:, None] * np.asarray(own.gradient(weights))
-            if self.residual is None:
-                return lines_MD
-            pieces_PD = self.residual.objective.pieces() @ lines_MD
-            return np.vstack([lines_MD, pieces_PD + self.residual.gradient(weights)])
-
-        return gradient
+        return lambda weights_D: self.correction.gradient(
+            np.asarray(own.gradient(weights_D)), np.asarray(weights_D, dtype=np.float64)
+        )
 
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
@@ -98,25 +355,20 @@ class CarriedRegressor:
         own = self.regressor
         if not supports(own, "plain_law"):
             raise AttributeError(f"regressor {self.name!r} has no plain law")
-
-        def plain_law() -> dict[str, Any]:
-            lines = {**self.lines.plain_law(), "typical_M": self.typical_M}
-            corrected = {"kind": "corrected", "model": own.plain_law(), **lines}
-            if self.residual is None:
-                return corrected
-            residual = {**self.residual.plain_law(), "typical": self._typical(self.residual)}
-            return {"kind": "aimed", "corrected": corrected, **residual}
-
-        return plain_law
+        return lambda: {
+            "kind": "corrected",
+            "model": own.plain_law(),
+            "typical_M": self.typical_M,
+            **self.correction.plain_law(),
+        }
 
     def select(self, targets: Sequence[int]) -> CarriedRegressor:
         """Return one that predicts only these targets, by position."""
         return replace(
             self,
             regressor=select_targets(self.regressor, targets),
-            lines=self.lines.select(targets),
+            correction=self.correction.select(targets),
             typical_M=self.typical_M[list(targets)],
-            losses_LM=self.losses_LM[:, list(targets)],
         )
 
     def tuned(self) -> CarriedRegressor:
@@ -127,65 +379,13 @@ class CarriedRegressor:
         """Return one of other trials, with lines through the pilots again."""
         own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
         again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))
-        predicted_KM, _ = again._own(self.lines.weights_KD, with_std=False)
-        return replace(again, lines=replace(self.lines, predicted_KM=predicted_KM))
+        told_KM = again._own(self.correction.weights_KD)
+        return replace(again, correction=self.correction.again(told_KM))
 
-    def aimed(self, objective: Objective) -> tuple[CarriedRegressor, Objective]:
-        """Return what predicts the pieces of an objective too, and the objective over these."""
-        residual = ObjectiveResidual.learned(self.lines, objective, self.losses_LM)
-        names = [f"piece {p} of the objective" for p in range(len(objective.pieces()))]
-        over = replace(
-            objective,
-            evaluation=(*objective.evaluation, *names),
-            kind="worst" if len(names) > 1 else "target",
-            weights=dict.fromkeys(names, 1.0),
-            scale="none",
-            spreads=None,
-        )
-        return replace(self, residual=residual), over
-
-    def _own(self, weights_ND: Array, *, with_std: bool) -> tuple[Array, Array]:
-        """Return what the regressor predicts at its own size, and its deviations if asked."""
-        if with_std:
-            return predict_with_std(self.regressor, weights_ND)
+    def _own(self, weights_ND: Array) -> Array:
+        """Return what the regressor predicts at its own size."""
         means = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)
-        return means.reshape(len(weights_ND), -1), np.empty(0)
-
-    def _relative(self, stds_NM: Array) -> Array:
-        """Return the regressor's deviations over what is typical of it; 1 where it has none."""
-        known_M = self.typical_M > 0
-        relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
-        return np.maximum(relative_NM, MIN_RELATIVE)
-
-    def _together(self, residual: ObjectiveResidual, weights_ND: Array, stds_NM: Array) -> Array:
-        """Return deviations of the objective: wider where the fit is less sure than is typical."""
-        typical = self._typical(residual)
-        own_N = residual.objective.spread(self.lines.slopes_M * stds_NM)
-        beyond_N = np.maximum(own_N**2 - typical**2, 0.0) if typical > 0 else np.zeros(len(own_N))
-        std_N: Array = np.sqrt(residual.std(weights_ND) ** 2 + beyond_N)
-        return std_N
-
-    def _typical(self, residual: ObjectiveResidual) -> float:
-        """Return the deviation of the objective that is typical of the regressor."""
-        typical_M = self.lines.slopes_M * self.typical_M
-        return float(residual.objective.spread(typical_M[None])[0])
-
-
-def aimed(regressor: Predictor, objective: Objective) -> tuple[Predictor, Objective]:
-    """Return what predicts all that an objective is made from, and the objective over that."""
-    if isinstance(regressor, CarriedRegressor):
-        return regressor.aimed(objective)
-    return regressor, objective
-
-
-def carried_values(
-    regressor: Predictor, objective: Objective, losses_NM: Array, weights_ND: Array
-) -> Array:
-    """Return the objective of losses of the trials' size, as pilots carry it over, shape (N,)."""
-    if not isinstance(regressor, CarriedRegressor):
-        return objective.value(losses_NM)
-    residual = ObjectiveResidual.learned(regressor.lines, objective, regressor.losses_LM)
-    return residual.value(losses_NM, weights_ND)
+        return means.reshape(len(weights_ND), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,13 +393,13 @@ class Pilots:
     """Runs at the target size, and how a fit is carried there."""
 
     trials: Trials
-    lines: PilotLines
+    correction: Correction
     typical_M: Array
 
     @property
     def slopes(self) -> dict[str, float]:
         """Slope of each loss's line: how much of a difference between proxies is left."""
-        return dict(zip(self.trials.targets, self.lines.slopes_M.tolist(), strict=True))
+        return dict(zip(self.trials.targets, self.correction.slopes_M.tolist(), strict=True))
 
     def describe(self) -> str:
         """Say in a line how many runs there are and what they changed."""
@@ -208,13 +408,6 @@ class Pilots:
             f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
             f"slopes {min(slopes):.2f} to {max(slopes):.2f}"
         )
-
-    @cached_property
-    def calibration(self) -> Calibration:
-        """How a deviation becomes half of a 90% interval."""
-        from scipy.stats import t
-
-        return Calibration(float(t.ppf(0.5 + LEVEL / 2, self.lines.freedom)), 0.0, True)
 
 
 def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:

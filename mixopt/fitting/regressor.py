@@ -223,50 +223,37 @@ def make_regressor(
     repetition: Repetition | None = None,
     carried: Sequence[Sequence[float | None]] | None = None,
 ) -> Regressor:
-    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials."""
+    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials.
+
+    One of scikit-learn's that takes a single target is fitted once for each.
+    """
+    from sklearn.base import BaseEstimator, clone
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.utils import get_tags
+
     from mixopt.system import load_plugin
 
     found = load_plugin("regressor", name)
     try:
-        made = _unfitted(found)
-        if supports(made, "get_params"):
-            _set(made, "random_state", seed, only_missing=False)
-            if repetition is not None:
-                _set(made, "inventory", list(repetition.inventory))
-                _set(made, "tokens", repetition.tokens)
-            if carried is not None:
-                _set(made, "carried", carried)
-        return _many_targets(made)
+        is_made = hasattr(found, "fit") and not inspect.isclass(found)
+        made: Any = clone(found) if is_made else found()
+        wanted: dict[str, Any] = dict.fromkeys(parameters_called(made, "random_state"), seed)
+        known: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
+        if carried is not None:
+            known["carried"] = carried
+        for field, value in known.items():
+            for key, own in parameters_called(made, field).items():
+                if own is None:
+                    wanted[key] = list(value) if field == "inventory" else value
+        if wanted:
+            made.set_params(**wanted)
+        if isinstance(made, BaseEstimator) and not get_tags(made).target_tags.multi_output:
+            made = MultiOutputRegressor(made)
     except MixoptError:
         raise
     except Exception as error:
         raise PluginError(f"regressor {name!r} cannot be built: {_error_text(error)}") from error
-
-
-def _unfitted(found: Any) -> Any:
-    if inspect.isclass(found) or not hasattr(found, "fit"):
-        return found()
-    from sklearn.base import clone
-
-    return clone(found)
-
-
-def _set(regressor: Abilities, name: str, value: object, *, only_missing: bool = True) -> None:
-    found = parameters_called(regressor, name)
-    wanted = [key for key, own in found.items() if own is None or not only_missing]
-    if wanted:
-        regressor.set_params(**dict.fromkeys(wanted, value))
-
-
-def _many_targets(regressor: Regressor) -> Regressor:
-    from sklearn.base import BaseEstimator
-    from sklearn.multioutput import MultiOutputRegressor
-    from sklearn.utils import get_tags
-
-    if not isinstance(regressor, BaseEstimator) or get_tags(regressor).target_tags.multi_output:
-        return regressor
-    several: Regressor = MultiOutputRegressor(regressor)
-    return several
+    return made
 
 
 def fit_regressor(
@@ -353,30 +340,30 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
         raise
     except Exception as error:
         raise PluginError(f"{path}: cannot be read: {_error_text(error)}; fit again") from error
-    for field, value in like.get_params().items() if supports(like, "get_params") else ():
-        own = found.get_params().get(field) if supports(found, "get_params") else value
-        if not _is_same(own, value):
-            raise PluginError(f"{path}: {field}: is {own!r} there and {value!r} here; fit again")
+    if supports(like, "get_params"):
+        there = found.get_params()
+        for field, value in like.get_params().items():
+            own = there.get(field)
+            if np.shape(own) != np.shape(value) or not np.all(np.equal(own, value)):
+                raise PluginError(
+                    f"{path}: {field}: is {own!r} there and {value!r} here; fit again"
+                )
     return found
 
 
 def check_predicts(name: str, regressor: Predictor, rows_ND: Array, targets: int) -> None:
     """Check that a regressor that was read predicts."""
     try:
-        losses_NM, stds_NM = predict_with_std(regressor, rows_ND)
+        found = predict_with_std(regressor, rows_ND)
     except Exception as error:
         raise PluginError(f"{name}: the saved fit cannot predict: {_error_text(error)}") from error
-    shape = (len(rows_ND), targets)
-    if losses_NM.shape != shape or stds_NM.shape != shape:
-        raise PluginError(f"{name}: the saved fit predicts {losses_NM.shape[1]} losses: {targets}")
-    if not (np.isfinite(losses_NM).all() and np.isfinite(stds_NM).all()):
-        raise PluginError(f"{name}: the saved fit predicts losses that are not finite")
-
-
-def _is_same(left: Any, right: Any) -> bool:
-    plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in (left, right)]
-    lists = [list(value) if isinstance(value, tuple) else value for value in plain]
-    return bool(lists[0] == lists[1])
+    for values_NM in found:
+        if values_NM.shape != (len(rows_ND), targets):
+            raise PluginError(
+                f"{name}: the saved fit predicts {values_NM.shape[1]} losses: {targets}"
+            )
+        if not np.isfinite(values_NM).all():
+            raise PluginError(f"{name}: the saved fit predicts losses that are not finite")
 
 
 def _error_text(error: Exception) -> str:
@@ -398,41 +385,31 @@ class ResampledFits:
         return tuple(select_targets(one, places) for one in self.regressors)
 
 
-@dataclass(frozen=True, eq=False)
-class Refitter:
-    """A fitted regressor that is fitted again on resampled trials.
+def resampled_fits(
+    name: str,
+    fitted: Predictor,
+    make: Callable[[], Learner],
+    rows: Array,
+    losses_NM: Array,
+    mixtures: Sequence[str],
+    *,
+    count: int,
+    rng: np.random.Generator,
+    update: Update = no_progress,
+) -> tuple[Predictor, ...]:
+    """Fit a regressor again on mixtures drawn with replacement, each with all its replicates.
 
-    Mixtures are drawn with replacement, each with all its replicates. A refit keeps what the fit
-    chose on held-out folds where the regressor can (`tuned`), so that it is cheap.
-
-    Attributes:
-        name: The regressor's.
-        regressor: Fitted; predicts the losses of `losses_NM`.
-        make: Builds it again, unfitted, where it has no `tuned`.
-        rows: What it was fitted on: weights, and sizes where it knows of them.
-        losses_NM: Losses of the trials.
-        mixtures: Fingerprint of each trial's mixture.
+    A refit keeps what the fit chose on held-out folds where the regressor can (`tuned`), so that it
+    is cheap; else `make` builds it again.
     """
-
-    name: str
-    regressor: Predictor
-    make: Callable[[], Learner]
-    rows: Array
-    losses_NM: Array
-    mixtures: Sequence[str]
-
-    def resampled(
-        self, count: int, rng: np.random.Generator, update: Update = no_progress
-    ) -> tuple[Predictor, ...]:
-        """Fit again on resampled mixtures, so many times."""
-        fits: list[Predictor] = []
-        with one_blas_thread(len(self.rows)):
-            for _ in range(count):
-                rows = resampled_rows(self.mixtures, rng)
-                again = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
-                fits.append(fit_regressor(self.name, again, self.rows[rows], self.losses_NM[rows]))
-                update(len(fits), "refits")
-        return tuple(fits)
+    fits: list[Predictor] = []
+    with one_blas_thread(len(rows)):
+        for _ in range(count):
+            drawn = resampled_rows(mixtures, rng)
+            again = fitted.tuned() if supports(fitted, "tuned") else make()
+            fits.append(fit_regressor(name, again, rows[drawn], losses_NM[drawn]))
+            update(len(fits), "refits")
+    return tuple(fits)
 
 
 def resampled_rows(mixtures: Sequence[str], rng: np.random.Generator) -> list[int]:

@@ -31,17 +31,19 @@ import polars as pl
 
 from mixopt.config import TASK
 from mixopt.errors import ConfigError
-from mixopt.fitting.cross_validation import (
+from mixopt.fitting.factors import Factor, Offer, factors, offers
+from mixopt.fitting.held_out import (
     BETTER,
+    CEILING,
     LEVEL,
+    OBJECTIVE,
+    controls,
     fisher,
     lower_bound,
     rank_error,
     share_better,
     spearman_within,
 )
-from mixopt.fitting.factors import Factor, Offer, factors, offers
-from mixopt.fitting.held_out import CEILING, OBJECTIVE, controls
 from mixopt.fitting.power import ArmPower, power
 from mixopt.objective import grouped_names
 from mixopt.system import Array, IntArray

@@ -23,7 +23,7 @@ import numpy as np
 
 from mixopt.constraints import MISSED, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
-from mixopt.fitting import SAME, ResampledFits, aimed, replicate_spread
+from mixopt.fitting import SAME, ResampledFits, replicate_spread
 from mixopt.mixture import Mixture, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import (
@@ -74,8 +74,7 @@ def propose_mixture(
     if fits is None:
         fits = fit.resampled(needed, count=config.bootstrap, seed=seed, update=update)
     update(config.bootstrap, "searching")
-    over = request.objective.over([fit.targets[column] for column in needed])
-    problem = Problem.of(request, [aimed(one, over)[0] for one in fits.of(needed)])
+    problem = Problem.of(request, fits.of(needed))
     rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         found = search(problem)
@@ -153,7 +152,6 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
     losses = fit.predict(mixture, objective)
     value, high = losses.objective_N[0], losses.objective_high_N[0]
     ends = zip(losses.losses_NM[0], losses.high_NM[0], strict=True)
-    observed_N = fit.carried_values(fit.trials.losses(objective.unit), objective)
     return Proposal(
         mixture=mixture,
         natural=compared["natural"],
@@ -162,7 +160,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
         predicted_objective=Interval.around(value, high - value),
         gains=predicted_gains(fit, objective, mixture, compared),
         best_trial=request.best_trial[0],
-        best_observed=round(float(observed_N.min()), 6),
+        best_observed=round(float(fit.observed(objective).min()), 6),
         losses={
             name: Interval.around(loss, high - loss)
             for name, (loss, high) in zip(fit.targets, ends, strict=True)

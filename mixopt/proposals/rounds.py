@@ -39,13 +39,13 @@ from mixopt.errors import DesignError
 from mixopt.fitting import (
     Learner,
     Predictor,
-    Refitter,
     Repetition,
     fit_regressor,
     fit_trials,
     make_regressor,
     predict_with_std,
     replicate_spread,
+    resampled_fits,
     select_targets,
     supports,
 )
@@ -166,10 +166,8 @@ class Surrogate:
         if np.ptp(stds_N) > FLAT * stds_N.max():
             return ()
         rng = np.random.default_rng([self.seed, 2])
-        refitter = Refitter(
-            self.name, self.regressor, self._make, self.weights_ND, self.losses_NM, self.mixtures
-        )
-        return refitter.resampled(REFITS, rng)
+        trials = self.weights_ND, self.losses_NM, self.mixtures
+        return resampled_fits(self.name, self.regressor, self._make, *trials, count=REFITS, rng=rng)
 
     def _make(self) -> Learner:
         return make_regressor(self.name, self.seed, self.repetition)

@@ -42,7 +42,7 @@ from mixopt.constraints import (
     minimize_slsqp,
 )
 from mixopt.errors import ConfigError
-from mixopt.fitting import Predictor, aimed, predict_with_std, select_targets, supports
+from mixopt.fitting import Predictor, predict_with_std, select_targets, supports
 from mixopt.objective import Objective
 from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
@@ -59,8 +59,7 @@ class Problem:
     """What is minimised over which mixtures, and how it is searched.
 
     Attributes:
-        regressor: A fitted regressor of the losses that the objective and the guardrails need,
-            and with pilots of the objective's pieces (mixopt.fitting.aimed).
+        regressor: A fitted regressor of the losses that the objective and the guardrails need.
         objective: The objective over its columns.
         allowed: The mixtures that may be proposed.
         natural_D: Where draws are centred.
@@ -110,7 +109,8 @@ class Problem:
                 " propose.risk.quantile, or a regressor that gives them, such as auto"
             )
         return cls(
-            *aimed(select_targets(fit.regressor, needed), over),
+            select_targets(fit.regressor, needed),
+            over,
             request.constraints.allowed,
             request.compared["natural"].array,
             done.weights()[np.argsort(values_N, kind="stable")[:KNOWN]],

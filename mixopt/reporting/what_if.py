@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from mixopt.constraints import Guards
 from mixopt.errors import PluginError
-from mixopt.fitting import Fit, aimed, supports
+from mixopt.fitting import Fit, supports
 from mixopt.objective import Objective
 from mixopt.proposals import ProposalRequest
 from mixopt.reporting.page import Section, asset, json_text, paragraph
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mixopt.mixture import Mixture
 
 # What `lawOf` in assets/law.js knows.
-KINDS = ("gaussian_process", "skills", "epochs", "mean", "corrected", "aimed")
+KINDS = ("gaussian_process", "skills", "epochs", "mean", "corrected")
 MARK = "$array"
 TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4"}
 MAX_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
@@ -152,7 +152,7 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
 def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
     """Return the entries `law` and `objective` of a page's data."""
     objective = objective or fit.objective
-    regressor, aim = aimed(fit.regressor, objective)
+    regressor = fit.regressor
     model = regressor.plain_law() if supports(regressor, "plain_law") else {"kind": fit.name}
     for kind in _kinds(model):
         if kind not in KINDS:
@@ -182,7 +182,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             "description": objective.describe(),
             "unit": objective.value_unit,
             "signs": objective.signs,
-            "pieces": aim.pieces().tolist(),
+            "pieces": objective.pieces().tolist(),
         },
     }
 

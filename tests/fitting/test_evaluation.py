@@ -7,8 +7,7 @@ import pytest
 from mixopt import load_fit
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import evaluate, spearman
-from mixopt.fitting.cross_validation import rmse
-from mixopt.fitting.evaluation import leave_one_out_lines
+from mixopt.fitting.held_out import rmse
 from mixopt.mixture import Mixture, total_variation
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
@@ -85,27 +84,6 @@ def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
     assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
     assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
     assert "another scale" in other["notes"][0]
-    assert "affine=True in Python corrects predictions first" in other["notes"][0]
-
-
-def test_a_line_through_the_other_runs_makes_numbers_comparable(fitted):
-    found = evaluate(fitted, runs(60, 1, change=larger), affine=True)
-    assert found["targets"]["web"]["rmse"] < 0.004
-    assert 0.75 <= found["targets"]["web"]["coverage90"] <= 1
-    assert found["mean"]["rmse"] < 0.01
-    assert 0.75 <= found["mean"]["coverage90"] <= 1
-
-
-def test_each_run_is_mapped_by_a_line_through_the_others():
-    stream = np.random.default_rng(0)
-    predicted_NM = stream.normal(size=(9, 2))
-    observed_NM = 3 - 2 * predicted_NM + stream.normal(size=(9, 2))
-    lined_NM, slopes_NM = leave_one_out_lines(predicted_NM, observed_NM, affine=True)
-    for n in range(9):
-        others = np.arange(9) != n
-        slope, start = np.polyfit(predicted_NM[others, 1], observed_NM[others, 1], 1)
-        assert slopes_NM[n, 1] == pytest.approx(slope)
-        assert lined_NM[n, 1] == pytest.approx(start + slope * predicted_NM[n, 1])
 
 
 def test_runs_that_are_predicted_badly_are_not_taken_for_another_scale(fitted):
@@ -146,8 +124,6 @@ def test_what_cannot_be_tested_is_named(fitted):
     )
     with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
         evaluate(fitted, Trials(other, DOMAINS, tuple(f"{t}2" for t in TARGETS)))
-    with pytest.raises(TrialsError, match="affine needs 4 runs, but there are 3"):
-        evaluate(fitted, runs(3, 1), affine=True)
 
 
 def as_accuracy(trials):

@@ -21,8 +21,8 @@ from mixopt.fitting import (
     requested_size,
     spearman,
 )
-from mixopt.fitting.cross_validation import spearman_within
 from mixopt.fitting.fit_data import TrialSizes, check_finished
+from mixopt.fitting.held_out import spearman_within
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit

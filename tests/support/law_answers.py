@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.fitting import Fit, aimed, predict_with_std
+from mixopt.fitting import Fit, predict_with_std
 from mixopt.objective import Objective
 from mixopt.reporting import law_data, packed_json, view_script
 
@@ -49,12 +49,10 @@ def python_answers(
 ) -> dict[str, np.ndarray]:
     """Ask the fit."""
     found = fit.predict(mixtures_KD, asked)
-    regressor, _ = aimed(fit.regressor, asked or fit.objective)
-    _, stds_KC = predict_with_std(regressor, mixtures_KD)
-    count = len(fit.targets)
+    _, stds_KM = predict_with_std(fit.regressor, mixtures_KD)
     return {
         "losses": found.losses_NM,
-        "stds": stds_KC[:, :count],
+        "stds": stds_KM,
         "halves": found.high_NM - found.losses_NM,
         "value": found.objective_N,
         "half": found.objective_high_N - found.objective_N,
