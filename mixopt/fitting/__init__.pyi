@@ -14,6 +14,7 @@ from .fit_data import (
     objective_of as objective_of,
     objective_over as objective_over,
     requested_size as requested_size,
+    size_groups as size_groups,
 )
 from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
 from .fitted import SAME as SAME, Fit as Fit
@@ -30,7 +31,11 @@ from .held_out import (
     splits as splits,
 )
 from .intervals import conformal_quantile as conformal_quantile
-from .pilots import aligned as aligned
+from .pilots import (
+    CarriedRegressor as CarriedRegressor,
+    Correction as Correction,
+    aligned as aligned,
+)
 from .power import ArmPower as ArmPower, power as power
 from .regressor import (
     OFTEN as OFTEN,
@@ -40,6 +45,7 @@ from .regressor import (
     Regressor as Regressor,
     Repetition as Repetition,
     ResampledFits as ResampledFits,
+    cross_fit_regressor as cross_fit_regressor,
     fit_regressor as fit_regressor,
     make_regressor as make_regressor,
     parameters_called as parameters_called,

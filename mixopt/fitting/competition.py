@@ -5,10 +5,8 @@ replicates are held out together. The one with the least root mean squared error
 is fitted again on all finished trials; the others stay in the report, beside their controls.
 
 Trials of several sizes are predicted each at its own size; they are ranked within a size, and the
-controls know the mean of each, so that a size's level counts for nobody. Held-out folds of mixtures
-tell nothing of a size that no trial has, so the largest size is held out too: by how much wider
-intervals of the smaller ones would have to be to hold its trials, for a unit of log size, is how
-intervals grow beyond all sizes (`growth_beyond`).
+controls know the mean of each, so that the level of a size counts for nobody. How sure they are at
+a size that no trial has, regressors must say by themselves.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -42,14 +40,12 @@ from mixopt.fitting.held_out import (
     out_of_fold,
     report_table,
 )
-from mixopt.fitting.intervals import conformal_quantile
 from mixopt.fitting.pilots import aligned
 from mixopt.fitting.regressor import (
     Predictor,
     Repetition,
     cross_fit_regressor,
     fit_regressor,
-    predict_with_std,
     supports,
     supports_sizes,
 )
@@ -98,7 +94,7 @@ def _best(data: FitData, names: Sequence[str], at: ModelSize | None, update: Upd
     errors = {n: ((one.objective_N - data.observed_N) ** 2).mean() for n, one in found.items()}
     name = min(errors, key=errors.__getitem__)
     shown = list(found.values())
-    fit = Fit(
+    return Fit(
         name=name,
         fitted=fitted[name] if name in fitted else data.fitted(name),
         data=data,
@@ -106,7 +102,6 @@ def _best(data: FitData, names: Sequence[str], at: ModelSize | None, update: Upd
         held_out=held_out_table(shown, data),
         size=at if supports_sizes(data.make(name)) else None,
     )
-    return fit if fit.size is None else replace(fit, growth=growth_beyond(fit))
 
 
 def _compete(
@@ -168,24 +163,6 @@ def _controls(data: FitData) -> list[HeldOutPredictions]:
         replace(one, losses_NM=own_NM, objective_N=objective.value(own_NM))
         for one, own_NM in zip(found, moved, strict=True)
     ]
-
-
-def growth_beyond(fit: Fit) -> float:
-    """Return the growth of a fit's intervals for a unit of log size, >= 0."""
-    sizes = fit.data.sizes
-    if fit.size is None or sizes.count < 2 or not sizes.beyond(fit.size):
-        return 0.0
-    size, held_N = sizes.largest()
-    rows, losses_NM = fit.rows(), fit.data.losses_NM
-    smaller = fit.data.make(fit.name)
-    fitted = fit_regressor(fit.name, smaller, rows[~held_N], losses_NM[~held_N])
-    means_NM, stds_NM = predict_with_std(fitted, rows[held_N])
-    pairs = zip(fit.calibrations, stds_NM.T, strict=True)
-    halves_NM = np.stack([one.halves(std_N) for one, std_N in pairs], axis=1)
-    times_NM = np.abs(losses_NM[held_N] - means_NM) / halves_NM
-    # A loss is off at a size in all mixtures together: losses count, not trials.
-    times_M = np.array([conformal_quantile(times_N) for times_N in times_NM.T])
-    return max(conformal_quantile(times_M) - 1.0, 0.0) / sizes.beyond(size, ~held_N)
 
 
 def fit_unit(

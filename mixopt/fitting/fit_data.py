@@ -38,7 +38,7 @@ from mixopt.fitting.regressor import (
     supports_sizes,
 )
 from mixopt.objective import Direction, Objective, Scale, Unit
-from mixopt.system import Array, BoolArray, IntArray, chosen
+from mixopt.system import Array, IntArray, chosen
 from mixopt.trials import WEIGHT, Trials, check_trials, listed, loss_column, settled
 
 ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Objective
@@ -154,25 +154,15 @@ class TrialSizes:
             return cls(None, np.zeros(len(trials), dtype=np.int64))
         known_N2 = columns.to_numpy().astype(np.float64)
         runs = trials.table.select("mixture", *COLUMNS).n_unique()
-        return cls(known_N2, _groups(known_N2, runs))
+        if len(np.unique(known_N2, axis=0)) > max(runs // 2, 1):
+            # Nearly each run, replicates aside, has a count of its own.
+            return cls(known_N2, np.zeros(len(trials), dtype=np.int64))
+        return cls(known_N2, size_groups(known_N2))
 
     @property
     def count(self) -> int:
         """How many sizes there are, S."""
         return len(set(self.group_N.tolist()))
-
-    def beyond(self, size: ModelSize, among_N: BoolArray | None = None) -> float:
-        """Return how far a size is beyond the nearest trial: logarithms of both factors, added."""
-        assert self.known_N2 is not None
-        known_N2 = self.known_N2 if among_N is None else self.known_N2[among_N]
-        ratio_N2 = np.array([size.parameters, size.tokens]) / known_N2
-        return float(np.maximum(np.log(ratio_N2), 0.0).sum(axis=1).min())
-
-    def largest(self) -> tuple[ModelSize, BoolArray]:
-        """Return the size of the most parameters times tokens, and which trials are of it."""
-        assert self.known_N2 is not None
-        row = int(np.argmax(np.log(self.known_N2).sum(axis=1)))
-        return ModelSize(*self.known_N2[row].tolist()), self.group_N == self.group_N[row]
 
     def rows(self, name: str, regressor: Predictor, weights_ND: Array) -> Array:
         """Return what a regressor is fitted on: weights, or weights, parameters and tokens."""
@@ -259,10 +249,8 @@ def requested_size(trials: Trials, parameters: float | None, tokens: float | Non
     return TrialSizes.of(trials).shared(parameters, tokens)
 
 
-def _groups(sizes_N2: Array, runs: int) -> IntArray:
-    """Number the sizes; all are one where nearly each run, replicates aside, has its own."""
-    if len(np.unique(sizes_N2, axis=0)) > max(runs // 2, 1):
-        return np.zeros(len(sizes_N2), dtype=np.int64)
+def size_groups(sizes_N2: Array) -> IntArray:
+    """Number the sizes of trials, parameters and tokens, those near each other alike."""
     steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]
     _, group_N = np.unique(np.column_stack(steps), axis=0, return_inverse=True)
     return np.asarray(group_N.reshape(-1), dtype=np.int64)

@@ -64,7 +64,6 @@ class FitShape(FileShape):
     size: ModelSize | None
     repetition: Repetition | None
     slopes: dict[str, float] | None
-    growth: float = Field(0.0, ge=0, lt=1e6)
     files: dict[str, FileRecord]
 
 

@@ -94,7 +94,6 @@ class Fit:
         held_out: A row for each regressor, trial and target: `predictor`, `trial`, `fold`,
             `target`, `observed`, `predicted`.
         size: What it predicts at, where the trials are of several sizes.
-        growth: Of intervals, for a unit of log size beyond the trials'.
         pilots: What carries it to the target size.
         inventory: Distinct tokens of each domain; a run's fit has those of its run.
 
@@ -111,7 +110,6 @@ class Fit:
     report: pl.DataFrame
     held_out: pl.DataFrame
     size: ModelSize | None = None
-    growth: float = 0.0
     pilots: Pilots | None = None
     inventory: Mapping[str, int] | None = None
 
@@ -297,8 +295,7 @@ class Fit:
         return value, self.gain_half(mixture, objective)
 
     def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
-        far = 0.0 if self.size is None else self.growth * self.data.sizes.beyond(self.size)
-        return calibrate(errors_N, stds_N, local=self.size is not None).times(1.0 + far)
+        return calibrate(errors_N, stds_N, local=self.size is not None)
 
     @cached_property
     def reach(self) -> TrialReach:
@@ -469,7 +466,6 @@ class Fit:
             "objective": self.objective.to_json(),
             "intervals": {name: asdict(one) for name, one in calibrations},
             "reasons": self.reasons(),
-            "growth": self.growth,
             "size": self.size and asdict(self.size),
             "repetition": self.repetition and asdict(self.repetition),
             "slopes": self.pilots and self.pilots.slopes,
@@ -503,5 +499,5 @@ class Fit:
         )
         fitted = read_fitted(path, name, data, saved=content.saved)
         evidence = read_evidence(path, name, data)
-        found = cls(name, fitted, data, *evidence, content.size, content.growth)
+        found = cls(name, fitted, data, *evidence, content.size)
         return found if content.slopes is None else found.with_pilots(Trials.read(path / PILOTS))

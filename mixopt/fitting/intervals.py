@@ -25,7 +25,7 @@ Shapes: N trials or mixtures, K different trials, D domains, M evaluation domain
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -55,10 +55,6 @@ class Calibration:
         return self.factor * (
             np.maximum(stds_N, self.floor) if self.local else np.ones(len(stds_N))
         )
-
-    def times(self, factor: float) -> Calibration:
-        """Return the calibration of widths that are larger by a factor."""
-        return replace(self, factor=self.factor * factor)
 
 
 def calibrate(

@@ -73,6 +73,7 @@ class Correction:
         length: Over which residuals are alike, in warped weights.
         share: Of a run's variance about its line, what is alike at like mixtures.
         common: The slope that all losses are drawn towards.
+        known: Levels, slopes and their covariances over a run's variance, where there are no runs.
     """
 
     weights_KD: Array
@@ -85,10 +86,17 @@ class Correction:
     length: float = LENGTHS[0]
     share: float = 0.0
     common: float = 1.0
+    known: tuple[Array, Array, Array] | None = None
 
     @classmethod
     def of(
-        cls, weights_KD: Array, told_KM: Array, seen_KM: Array, spread_M: Array, off_M: Array
+        cls,
+        weights_KD: Array,
+        told_KM: Array,
+        seen_KM: Array,
+        spread_M: Array,
+        off_M: Array,
+        middle_M: Array | None = None,
     ) -> Self:
         """Fit to what is predicted for some runs and what they gave.
 
@@ -98,8 +106,9 @@ class Correction:
             seen_KM: What they gave.
             spread_M: Standard deviation of each loss over the proxies' trials, > 0.
             off_M: How far the fit is off at its own size, >= 0.
+            middle_M: Where levels are of; the mean prediction when None.
         """
-        middle_M = told_KM.mean(axis=0)
+        middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
         columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
         noise_M = np.square(off_M / spread_M)
         ones_M = np.ones_like(noise_M)
@@ -112,6 +121,22 @@ class Correction:
         best = max(every, key=lambda one: one._likelihood)
         squares_M = (best._left_out[0] ** 2).sum(axis=0) + NOISE_FREEDOM * noise_M
         return replace(best, sigma_M=np.sqrt(squares_M / best.freedom))
+
+    @classmethod
+    def line(
+        cls,
+        middle_M: Array,
+        spread_M: Array,
+        sigma_M: Array,
+        levels_M: Array,
+        slopes_M: Array,
+        unsure_M22: Array,
+    ) -> Self:
+        """Return lines that no run was needed for."""
+        none_KM, noise_M = np.empty((0, len(sigma_M))), np.zeros_like(sigma_M)
+        lines = (levels_M, slopes_M, unsure_M22)
+        places = (none_KM, none_KM, none_KM, middle_M, spread_M, noise_M, sigma_M)
+        return cls(*places, known=lines)
 
     @property
     def freedom(self) -> float:
@@ -135,13 +160,16 @@ class Correction:
     def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
         """Return the slope of each carried loss by each weight, shape (M, D), of the fit's."""
         _, lines_M, left_KM = self._lines
+        gradient_MD: Array = lines_M[:, None] * slopes_MD
+        if not self.share:
+            return gradient_MD
         apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
         distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
         by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
         steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
         by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
         residual_MD = (self._inverse_KK @ left_KM).T @ by_weight_KD
-        gradient_MD: Array = lines_M[:, None] * slopes_MD + self.spread_M[:, None] * residual_MD
+        gradient_MD += self.spread_M[:, None] * residual_MD
         return gradient_MD
 
     def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
@@ -171,15 +199,23 @@ class Correction:
         return float(t.ppf(0.5 + LEVEL / 2, self.freedom))
 
     @property
+    def levels_M(self) -> Array:
+        """Level of each loss's line."""
+        return self._lines[0]
+
+    @property
     def slopes_M(self) -> Array:
         """Slope of each loss's line."""
         return self._lines[1]
 
     def select(self, targets: Sequence[int]) -> Correction:
         """Return the correction of some losses, by position."""
-        kept = list(targets)
+        kept, known = list(targets), self.known
         by_loss = ("columns_KM", "values_KM", "middle_M", "spread_M", "noise_M", "sigma_M")
-        return replace(self, **{name: getattr(self, name)[..., kept] for name in by_loss})
+        some: dict[str, Any] = {name: getattr(self, name)[..., kept] for name in by_loss}
+        if known is not None:
+            some["known"] = (known[0][kept], known[1][kept], known[2][kept])
+        return replace(self, **some)
 
     def again(self, told_KM: Array) -> Correction:
         """Return lines and residuals of another fit's predictions; all else stays."""
@@ -198,7 +234,7 @@ class Correction:
             "spread_M": self.spread_M,
             "sigma_M": self.sigma_M,
             "columns_KM": self.columns_KM,
-            "unsure_M4": self._unsure_M22.reshape(-1, 4),
+            "unsure_M4": self.unsure_M22.reshape(-1, 4),
             "weights_KD": self.weights_KD,
             "length": self.length,
             "share": self.share,
@@ -213,6 +249,9 @@ class Correction:
     def _alike(self, weights_ND: Array) -> Array:
         """Return covariances with the residuals of the runs, over a run's variance, (N, K)."""
         from scipy.spatial.distance import cdist
+
+        if not self.share:
+            return np.zeros((len(weights_ND), len(self.weights_KD)))
 
         distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(self.weights_KD))
         distance_NK /= self.length
@@ -245,6 +284,8 @@ class Correction:
     @cached_property
     def _lines(self) -> tuple[Array, Array, Array]:
         """Levels, slopes, and what they leave of the values, shape (K, M)."""
+        if self.known is not None:
+            return *self.known[:2], self.values_KM
         total_K, squares_M, products_M = self._products()
         drawn_M = products_M + self._hold_M * self.common
         slopes_M = np.maximum(drawn_M / (squares_M + self._hold_M), MIN_SLOPE)
@@ -253,8 +294,10 @@ class Correction:
         return levels_M, slopes_M, left_KM - levels_M
 
     @cached_property
-    def _unsure_M22(self) -> Array:
+    def unsure_M22(self) -> Array:
         """Covariance of level and slope, over a run's variance."""
+        if self.known is not None:
+            return self.known[2]
         basis_MK2 = np.stack([np.ones_like(self.columns_KM), self.columns_KM], axis=2)
         basis_MK2 = basis_MK2.transpose(1, 0, 2)
         precision_M22 = basis_MK2.transpose(0, 2, 1) @ self._inverse_KK @ basis_MK2
@@ -269,7 +312,7 @@ class Correction:
         left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
         one_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
         basis_NM2 = np.stack([one_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
-        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self._unsure_M22, basis_NM2)
+        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self.unsure_M22, basis_NM2)
         widths_NM: Array = np.sqrt(np.square(relative_NM) * left_N1 + unsure_NM)
         return widths_NM
 

@@ -1,4 +1,4 @@
-"""Gaussian processes over mixtures, and over mixtures and model sizes."""
+"""Gaussian processes over mixtures."""
 
 import lazy_loader as lazy
 

@@ -1,2 +1,1 @@
 from .gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
-from .scaling import ScalingRegressor as ScalingRegressor

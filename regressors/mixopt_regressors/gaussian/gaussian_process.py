@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,7 +44,8 @@ from mixopt_regressors.gaussian.kernels import (
     CONSTANT,
     SHIFT,
     STEEPEST,
-    kernel_of,
+    Matern,
+    Pairs,
     log_weights,
     matern_and_slope,
 )
@@ -57,21 +58,21 @@ CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
 class Posterior:
     """A kernel (mixopt_regressors.gaussian.kernels) and the trials that it is conditioned on."""
 
-    kernel: Any
+    kernel: Matern
     rows: Array
     dual_N: Array
 
     @classmethod
-    def of(cls, kernel: Any, rows: Array, losses_N: Array) -> Posterior:
+    def of(cls, kernel: Matern, rows: Array, losses_N: Array) -> Posterior:
         """Condition a kernel on trials."""
-        side = kernel.side(rows, kernel.logs(rows))
+        side = kernel.scaled(rows)
         factor_NN = cholesky(kernel.noisy(kernel.pairs(side, side)))
         return cls(kernel, rows, lapack.dpotrs(factor_NN, losses_N, lower=1)[0])
 
     @cached_property
-    def own(self) -> Any:
+    def own(self) -> Array:
         """The trials as the kernel compares them."""
-        return self.kernel.side(self.rows, self.kernel.logs(self.rows))
+        return self.kernel.scaled(self.rows)
 
     def mean(self, rows: Array) -> Array:
         """Return the mean, shape (K,)."""
@@ -80,13 +81,13 @@ class Posterior:
 
     def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
-        logs_ND = self.kernel.logs(self.rows)
+        logs_ND = log_weights(self.rows)
         factor_NN, solved_NP = self._solved(logs_ND)
         parts = []
         for logs_KD, across in self._chunks(rows):
             covariance_KN = self.kernel.covariance(across)
             known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
-            left_K = np.maximum(self.kernel.height(across) - (known_NK**2).sum(axis=0), 0.0)
+            left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
             moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
             moved_KP -= covariance_KN @ solved_NP
             unsure_K = ((moved_KP @ root_PP) ** 2).sum(axis=1)
@@ -95,9 +96,9 @@ class Posterior:
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
-        logs_ND, logs_KD = self.kernel.logs(self.rows), self.kernel.logs(rows)
+        logs_ND, logs_KD = log_weights(self.rows), log_weights(rows)
         factor_NN, solved_NP = self._solved(logs_ND)
-        side = self.kernel.side(rows, logs_KD)
+        side = self.kernel.warped(logs_KD)
         across = self.kernel.pairs(side, self.own)
         covariance_KN = self.kernel.covariance(across)
         known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
@@ -113,13 +114,13 @@ class Posterior:
         moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
         return factor_NN, lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
 
-    def _chunks(self, rows: Array) -> Iterator[tuple[Array, Any]]:
+    def _chunks(self, rows: Array) -> Iterator[tuple[Array, Pairs]]:
         """Yield logarithms and pairs with the trials, some mixtures at a time."""
         size = max(CHUNK // len(self.rows), 1)
         for at in range(0, len(rows), size):
             some = rows[at : at + size]
-            logs_KD = self.kernel.logs(some)
-            yield logs_KD, self.kernel.pairs(self.kernel.side(some, logs_KD), self.own)
+            logs_KD = log_weights(some)
+            yield logs_KD, self.kernel.pairs(self.kernel.warped(logs_KD), self.own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,14 +181,25 @@ class StackedPosteriors:
         return scaled_MD, *matern_and_slope(np.maximum(squared_MN, 0.0, out=squared_MN))
 
 
-class ProcessRegressor(MixtureRegressor):
-    """One Gaussian process for each target, on rows that a kernel compares."""
+WARM = 12  # steps of a fold from the prior's centre
+AGAIN = 4  # steps of a fold that leaves many trials, from the whole fit
+CURVATURE_TRIALS = 128  # that tell how sure parameters are; more are scaled up to
+FURTHER = 3  # hyperparameters of a target beyond one for each domain
 
-    title: ClassVar[str]  # in messages
-    further: ClassVar[int]  # hyperparameters of a target beyond one for each column of a row
-    curvature_trials: ClassVar[int]  # that tell how sure parameters are; more are scaled up to
+
+class GaussianProcessRegressor(MixtureRegressor):
+    """One Gaussian process for each target, on warped weights with a length for each domain.
+
+    Attributes:
+        learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
+        hyperparameters: What `tuned` passes on, a row for each target: log lengths, logit of the
+            warp's power, log variance, log noise, and the mean and unit of the losses. None
+            learns them.
+        random_state: Seed of the draw.
+    """
+
     by_target = ("parameters_MP", "means_M", "units_M", "losses_MN", "dual_MN")
-    shared: ClassVar[tuple[str, ...]] = ("rows", "prior_2P")
+    shared = ("rows", "prior_2P")
 
     def __init__(
         self,
@@ -205,133 +217,6 @@ class ProcessRegressor(MixtureRegressor):
         copy = self._unfitted(hyperparameters=np.hstack(columns).tolist())
         copy.prior_2P = self.prior_2P
         return copy
-
-    @property
-    def _reach_2(self) -> Array | None:
-        """The least scales of the trials, where they are of several sizes."""
-        return None
-
-    def _fit_rows(self, rows: Array, losses_NM: Array, units_M: Array) -> None:
-        """Learn the hyperparameters, or take those that are kept, and condition on trials."""
-        if self.hyperparameters is not None:
-            self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
-            self._condition(rows, losses_NM, *self._kept(losses_NM.shape[1]))
-            return
-        if self.learning_trials < 2:
-            raise ConfigError(f"{self.title}: learning_trials is {self.learning_trials}; need >= 2")
-        self.rows, means_M = rows, losses_NM.mean(axis=0)
-        every = evidences(rows, (losses_NM - means_M) / units_M, self._reach_2)
-        order_N, most, steps = self._order(len(losses_NM)), self.learning_trials, STEPS
-        self.prior_2P = np.empty((2, 0))
-        if len(every) >= MIN_POOLED:
-            prior, steps = pooled(every, order_N, most), POOLED_STEPS
-            self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
-            every = [replace(one, prior=prior) for one in every]
-        learned = [one.learned(order_N, most, steps) for one in every]
-        self._condition(rows, losses_NM, np.array(learned), means_M, units_M)
-
-    def _kept(self, targets: int) -> tuple[Array, Array, Array]:
-        kept = np.array(self.hyperparameters, dtype=np.float64)
-        shape = (targets, self.n_features_in_ + self.further + 2)
-        if kept.shape != shape:
-            raise ConfigError(
-                f"{self.title}: hyperparameters of shape {kept.shape}; these trials need"
-                f" {shape}, or None to learn them"
-            )
-        return kept[:, :-2], kept[:, -2], kept[:, -1]
-
-    def _condition(
-        self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
-    ) -> None:
-        """Take in trials and hyperparameters."""
-        self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
-        self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
-        for found in ("_roots", "_posteriors", "_stacked"):
-            self.__dict__.pop(found, None)
-        pairs = zip(self._kernels, self._standard().T, strict=True)
-        self.dual_MN = np.array([Posterior.of(one, rows, losses).dual_N for one, losses in pairs])
-
-    @property
-    def _kernels(self) -> list[Any]:
-        return [kernel_of(parameters_P, self._reach_2) for parameters_P in self.parameters_MP]
-
-    def _predict(self, weights_ND: Array) -> Array:
-        means = [posterior.mean(weights_ND) for posterior in self._posteriors]
-        predicted: Array = self.means_M + self.units_M * np.column_stack(means)
-        return predicted
-
-    def _std(self, weights_ND: Array) -> Array:
-        variances = [
-            posterior.variance(weights_ND, root_PP)
-            for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
-        ]
-        stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
-        return stds
-
-    @cached_property
-    def _roots(self) -> list[Array]:
-        """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
-        trials = len(self.rows)
-        some_K = self._order(trials)[: self.curvature_trials]
-        every = self._evidences(self.rows, self._standard())
-        most = min(trials, self.learning_trials)
-        pairs = zip(every, self.parameters_MP, strict=True)
-        return [one.some(some_K).spread(own_P, most) for one, own_P in pairs]
-
-    @cached_property
-    def _posteriors(self) -> list[Posterior]:
-        """One for each target, kept because a search asks for one mixture thousands of times."""
-        pairs = zip(self._kernels, self.dual_MN, strict=True)
-        return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
-
-    def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
-        """Return the evidence of each target under the prior that was learned, if one was."""
-        every = evidences(rows, losses_NM, self._reach_2)
-        if not self.prior_2P.size:
-            return every
-        return [replace(one, prior=Prior(*self.prior_2P)) for one in every]
-
-    def _standard(self) -> Array:
-        """Return the losses in standard deviations from their mean, shape (N, M)."""
-        standard: Array = (self.losses_MN.T - self.means_M) / self.units_M
-        return standard
-
-    def _order(self, trials: int) -> IntArray:
-        return np.random.default_rng(self.random_state).permutation(trials)
-
-    def _plain_posteriors(self, kernels: Sequence[Any], weights_ND: Array) -> dict[str, Any]:
-        """Return the law as plain numbers, of Matern kernels."""
-        return {
-            "kind": "gaussian_process",
-            "weights_ND": weights_ND,
-            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
-            "powers_M": np.array([kernel.power for kernel in kernels]),
-            "variances_M": np.array([kernel.variance for kernel in kernels]),
-            "noises_M": np.array([kernel.noise for kernel in kernels]),
-            "duals_MN": self.dual_MN,
-            "means_M": self.means_M,
-            "units_M": self.units_M,
-            **plain_roots(lower_roots(np.array(self._roots))),
-        }
-
-
-WARM = 12  # steps of a fold from the prior's centre
-AGAIN = 4  # steps of a fold that leaves many trials, from the whole fit
-
-
-class GaussianProcessRegressor(ProcessRegressor):
-    """One Gaussian process for each target, on warped weights with a length for each domain.
-
-    Attributes:
-        learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
-        hyperparameters: What `tuned` passes on, a row for each target: log lengths, logit of the
-            warp's power, log variance, log noise, and the mean and unit of the losses. None
-            learns them.
-        random_state: Seed of the draw.
-    """
-
-    title, further = "gaussian_process", 3
-    curvature_trials = 128
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
@@ -351,7 +236,19 @@ class GaussianProcessRegressor(ProcessRegressor):
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.regressor)."""
-        return self._plain_posteriors(self._kernels, self.rows)
+        kernels = self._kernels
+        return {
+            "kind": "gaussian_process",
+            "weights_ND": self.rows,
+            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
+            "powers_M": np.array([kernel.power for kernel in kernels]),
+            "variances_M": np.array([kernel.variance for kernel in kernels]),
+            "noises_M": np.array([kernel.noise for kernel in kernels]),
+            "duals_MN": self.dual_MN,
+            "means_M": self.means_M,
+            "units_M": self.units_M,
+            **plain_roots(lower_roots(np.array(self._roots))),
+        }
 
     def held_out(self, fold_N: ArrayLike, *, steps: int | None = None) -> Array:
         """Predict each trial of the fit from the trials of other folds, shape (N, M)."""
@@ -378,7 +275,48 @@ class GaussianProcessRegressor(ProcessRegressor):
         return means_NM, stds_NM
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        self._fit_rows(weights_ND, losses_NM, _units(losses_NM))
+        """Learn the hyperparameters, or take those that are kept, and condition on trials."""
+        if self.hyperparameters is not None:
+            self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
+            self._condition(weights_ND, losses_NM, *self._kept(losses_NM.shape[1]))
+            return
+        most, steps = self.learning_trials, STEPS
+        if most < 2:
+            raise ConfigError(f"gaussian_process: learning_trials is {most}; need >= 2")
+        means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
+        every = evidences(weights_ND, (losses_NM - means_M) / units_M)
+        order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
+        if len(every) >= MIN_POOLED:
+            prior, steps = pooled(every, order_N, most), POOLED_STEPS
+            self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
+            every = [replace(one, prior=prior) for one in every]
+        learned = [one.learned(order_N, most, steps) for one in every]
+        self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
+
+    def _kept(self, targets: int) -> tuple[Array, Array, Array]:
+        kept = np.array(self.hyperparameters, dtype=np.float64)
+        shape = (targets, self.n_features_in_ + FURTHER + 2)
+        if kept.shape != shape:
+            raise ConfigError(
+                f"gaussian_process: hyperparameters of shape {kept.shape}; these trials need"
+                f" {shape}, or None to learn them"
+            )
+        return kept[:, :-2], kept[:, -2], kept[:, -1]
+
+    def _condition(
+        self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
+    ) -> None:
+        """Take in trials and hyperparameters."""
+        self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
+        self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
+        for found in ("_roots", "_posteriors", "_stacked"):
+            self.__dict__.pop(found, None)
+        pairs = zip(self._kernels, self._standard().T, strict=True)
+        self.dual_MN = np.array([Posterior.of(one, rows, losses).dual_N for one, losses in pairs])
+
+    @property
+    def _kernels(self) -> list[Matern]:
+        return [Matern.of(parameters_P) for parameters_P in self.parameters_MP]
 
     def _refits(self, fold_N: ArrayLike, steps: int | None) -> Iterator[tuple[Self, BoolArray]]:
         """Yield for each fold a fit on the trials of the others, and which trials are in it."""
@@ -411,10 +349,51 @@ class GaussianProcessRegressor(ProcessRegressor):
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        if len(weights_ND) != 1:
-            return super()._predict(weights_ND)
-        one: Array = self.means_M + self.units_M * self._stacked.means(weights_ND[0])
-        return one[None]
+        if len(weights_ND) == 1:
+            means_NM = self._stacked.means(weights_ND[0])[None]
+        else:
+            means_NM = np.column_stack([one.mean(weights_ND) for one in self._posteriors])
+        predicted: Array = self.means_M + self.units_M * means_NM
+        return predicted
+
+    def _std(self, weights_ND: Array) -> Array:
+        variances = [
+            posterior.variance(weights_ND, root_PP)
+            for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
+        ]
+        stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
+        return stds
+
+    @cached_property
+    def _roots(self) -> list[Array]:
+        """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
+        trials = len(self.rows)
+        some_K = self._order(trials)[:CURVATURE_TRIALS]
+        every = self._evidences(self.rows, self._standard())
+        most = min(trials, self.learning_trials)
+        pairs = zip(every, self.parameters_MP, strict=True)
+        return [one.some(some_K).spread(own_P, most) for one, own_P in pairs]
+
+    @cached_property
+    def _posteriors(self) -> list[Posterior]:
+        """One for each target, kept because a search asks for one mixture thousands of times."""
+        pairs = zip(self._kernels, self.dual_MN, strict=True)
+        return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
+
+    def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
+        """Return the evidence of each target under the prior that was learned, if one was."""
+        every = evidences(rows, losses_NM)
+        if not self.prior_2P.size:
+            return every
+        return [replace(one, prior=Prior(*self.prior_2P)) for one in every]
+
+    def _standard(self) -> Array:
+        """Return the losses in standard deviations from their mean, shape (N, M)."""
+        standard: Array = (self.losses_MN.T - self.means_M) / self.units_M
+        return standard
+
+    def _order(self, trials: int) -> IntArray:
+        return np.random.default_rng(self.random_state).permutation(trials)
 
     @cached_property
     def _stacked(self) -> StackedPosteriors:

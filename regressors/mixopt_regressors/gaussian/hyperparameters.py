@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
@@ -30,14 +29,7 @@ from scipy.special import digamma, polygamma
 
 from mixopt.fitting import row_groups
 from mixopt.system import Array, IntArray
-from mixopt_regressors.gaussian.kernels import (
-    CHANGE,
-    CHANGE_SPREAD,
-    EXPONENT,
-    EXPONENT_SPREAD,
-    Kernel,
-    kernel_of,
-)
+from mixopt_regressors.gaussian.kernels import Matern, log_weights
 
 LENGTH, LENGTH_SPREAD = 1.5, 1.2  # of the logarithm; so are the next two
 VARIANCE, VARIANCE_SPREAD = 1.0, 3.0
@@ -64,17 +56,12 @@ class Prior:
     spreads_P: Array
 
     @classmethod
-    def of(
-        cls, domains: int, replicate_variance: float, freedom: int, *, sized: bool = False
-    ) -> Prior:
+    def of(cls, domains: int, replicate_variance: float, freedom: int) -> Prior:
         """Return the prior, given what replicates say of the noise."""
         crowd = np.sqrt(max(1.0, domains / MANY_DOMAINS))
         noise, noise_spread = _noise_prior(replicate_variance, freedom)
         centers = [*[np.log(LENGTH * crowd)] * domains, POWER, np.log(VARIANCE), noise]
         spreads = [*[LENGTH_SPREAD / crowd] * domains, POWER_SPREAD, VARIANCE_SPREAD, noise_spread]
-        if sized:
-            centers += np.log([CHANGE, CHANGE, EXPONENT, EXPONENT]).tolist()
-            spreads += [CHANGE_SPREAD, CHANGE_SPREAD, EXPONENT_SPREAD, EXPONENT_SPREAD]
         return cls(np.array(centers), np.array(spreads))
 
 
@@ -85,15 +72,10 @@ class Evidence:
     rows: Array
     losses_N: Array
     prior: Prior
-    reach_2: Array | None = None  # the least scales, of trials of several sizes
 
     def some(self, rows_K: IntArray) -> Evidence:
         """Return the evidence of some of the trials; the prior knows all of them."""
         return replace(self, rows=self.rows[rows_K], losses_N=self.losses_N[rows_K])
-
-    def kernel(self, parameters_P: Array) -> Kernel:
-        """Return the kernel of parameters."""
-        return kernel_of(parameters_P, self.reach_2)
 
     def learned(self, order_N: IntArray, most: int, steps: int = STEPS) -> Array:
         """Return the most probable parameters, learned from a few trials and polished on more."""
@@ -109,7 +91,7 @@ class Evidence:
         result = minimize(
             self.objective,
             np.clip(start, -FARTHEST, FARTHEST),
-            args=(self.kernel(centers_P).logs(self.rows),),
+            args=(log_weights(self.rows),),
             jac=True,
             method="L-BFGS-B",
             bounds=[(-FARTHEST, FARTHEST)] * len(start),
@@ -120,8 +102,8 @@ class Evidence:
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
         """Return minus the log posterior and its gradient, but for a constant."""
-        kernel: Any = self.kernel(self.prior.centers_P + self.prior.spreads_P * whitened_P)
-        side = kernel.side(self.rows, logs_ND)
+        kernel = Matern.of(self.prior.centers_P + self.prior.spreads_P * whitened_P)
+        side = kernel.warped(logs_ND)
         pairs = kernel.pairs(side, side)
         factor_NN = cholesky(kernel.noisy(pairs))
         dual_N = lapack.dpotrs(factor_NN, self.losses_N, lower=1)[0]
@@ -136,7 +118,7 @@ class Evidence:
     def spread(self, parameters_P: Array, trials: int) -> Array:
         """Return a root of the parameters' posterior covariance (Laplace's approximation)."""
         whitened_P = (parameters_P - self.prior.centers_P) / self.prior.spreads_P
-        logs_ND = self.kernel(parameters_P).logs(self.rows)
+        logs_ND = log_weights(self.rows)
         steps_PP = CURVATURE_STEP * np.eye(len(whitened_P))
         ahead_PP = np.array([self.objective(whitened_P + s, logs_ND)[1] for s in steps_PP])
         behind_PP = np.array([self.objective(whitened_P - s, logs_ND)[1] for s in steps_PP])
@@ -148,17 +130,12 @@ class Evidence:
         return root_PP
 
 
-def evidences(rows: Array, losses_NM: Array, reach_2: Array | None = None) -> list[Evidence]:
-    """Return the evidence of each target, its losses in standard deviations from their mean.
-
-    Trials of one mixture are replicates where their sizes agree too.
-    """
+def evidences(rows: Array, losses_NM: Array) -> list[Evidence]:
+    """Return the evidence of each target, its losses in standard deviations from their mean."""
     variance_M, freedom = replicate_variances(rows, losses_NM)
-    sized = reach_2 is not None
-    domains = rows.shape[1] - 2 * sized
-    priors = [Prior.of(domains, variance, freedom, sized=sized) for variance in variance_M.tolist()]
+    priors = [Prior.of(rows.shape[1], variance, freedom) for variance in variance_M.tolist()]
     pairs = zip(losses_NM.T, priors, strict=True)
-    return [Evidence(rows, losses_N, prior, reach_2) for losses_N, prior in pairs]
+    return [Evidence(rows, losses_N, prior) for losses_N, prior in pairs]
 
 
 def pooled(every: Sequence[Evidence], order_N: IntArray, most: int) -> Prior:

@@ -1,0 +1,313 @@
+"""Losses at sizes of models that were never trained: a fit of one size, and lines for the others.
+
+A Gaussian process is fitted to the trials of the size with most mixtures, the largest of several
+such. Through its predictions f the trials of each other size draw a line for each loss, as a few
+pilots would (mixopt.fitting.pilots):
+
+    y = f0 + s (a + b (f - f0) / s)
+
+The lines bring all trials to that one size, and `auto` is fitted to all of them. At a size that no
+trial has, P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms of P
+and T less the largest of the trials, and p and t two exponents that losses share,
+
+    a = E + A (exp(-p z_P) - 1) + B (exp(-t z_T) - 1),     log b = g (z_P + z_T)
+
+Exponents are averaged over a grid by how probable they are, and deviations have what they leave
+open. Count parameters without embeddings: those of small models are mostly embeddings, and the
+losses of the published 70M to 410M models follow no power law of all parameters.
+
+A row is the weights, then the parameters and the tokens that the trial was trained with.
+
+Shapes: N trials, D domains, M targets, S sizes, G exponents.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mixopt.errors import PluginError, TrialsError
+from mixopt.fitting import (
+    CarriedRegressor,
+    Correction,
+    Predictor,
+    cross_fit_regressor,
+    fit_regressor,
+    grouped_folds,
+    make_regressor,
+    predict_with_std,
+    read_regressor,
+    row_groups,
+    select_targets,
+    size_groups,
+    supports,
+)
+from mixopt.system import Array
+from mixopt_regressors.mixture_regressor import MixtureRegressor
+
+MEMBER, FIRST = "auto", "gaussian_process"
+AWAY = 0.02  # how far from 1 weights may add up to; published tables are rounded
+APART = 1.25  # sizes within this factor of each other are one
+EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
+USUAL_EXPONENT, EXPONENT_SPREAD = 0.2, 0.5  # of the logarithm
+MISFITS = (0.003, 0.01, 0.03)  # of a level about its law, over how far levels differ
+FREE = 100.0  # prior variance of E, over how far levels differ squared
+MIN_OFF = 1e-3  # spreads of a loss; a fit that is never off would be sure of everything
+FOLDS = 5
+SLOPE_HOLD = 1.0  # squared logarithms of size that hold the growth of slopes at none
+
+
+class ScalingRegressor(MixtureRegressor):
+    """A fit of the mixture at one size, and a line for each loss to any other.
+
+    Rows are the weights of D domains, then parameters, then tokens.
+
+    Attributes:
+        random_state: Of the fit.
+    """
+
+    uses_scale: ClassVar[bool] = True
+    by_target = ("levels_MS", "slopes_MS", "unsure_MS22", "middle_M", "spread_M", "sigma_M")
+    shared = ("sizes_S2",)
+    member_: Predictor
+
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state
+
+    def at(self, parameters: float, tokens: float) -> AtScale:
+        """Return the fit for one scale: a predictor of mixtures alone."""
+        return AtScale(self, np.array([parameters, tokens], dtype=np.float64))
+
+    def select(self, targets: Sequence[int]) -> Self:
+        """Return a fitted copy that predicts only these targets, by position."""
+        kept = super().select(targets)
+        kept.member_ = select_targets(self.member_, targets)
+        return kept
+
+    def save(self, path: Path) -> None:
+        """Write the lines, and the fit of one size into a folder of its own."""
+        super().save(path)
+        self.member_.save(path / MEMBER)  # type: ignore[attr-defined]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a fit that `save` wrote."""
+        found = super().load(path)
+        made = make_regressor(MEMBER, found.random_state)
+        found.member_ = read_regressor(MEMBER, path / MEMBER, made)
+        return found
+
+    def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
+        """Return a copy with the fit of other trials, which the same lines bring to one size."""
+        checked, copy = _check_rows(np.asarray(rows, dtype=np.float64)), self._bare_copy()
+        for name in self.by_target:
+            setattr(copy, name, getattr(self, name))
+        own = self.member_.tuned() if supports(self.member_, "tuned") else make_regressor(MEMBER, 0)
+        brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
+        copy.member_ = fit_regressor(MEMBER, own, checked[:, :-2], brought_NM)
+        return copy
+
+    def carried(self, size_2: Array) -> CarriedRegressor:
+        """Return what predicts at a size: at a trial's by its line, else by the lines of all."""
+        logs_2, logs_S2 = np.log(size_2), np.log(self.sizes_S2)
+        apart_S = np.abs(logs_S2 - logs_2).max(axis=1)
+        near = int(apart_S.argmin())
+        if apart_S[near] <= np.log(APART) or len(logs_S2) == 1:
+            own = self.levels_MS[:, near], self.slopes_MS[:, near], self.unsure_MS22[:, near]
+        else:
+            own = extrapolated(
+                self.levels_MS, self.slopes_MS, self.unsure_MS22[..., 0, 0], logs_S2, logs_2
+            )
+        levels_M, slopes_M, unsure_M22 = own
+        line = Correction.line(
+            self.middle_M,
+            self.spread_M,
+            self.sigma_M,
+            levels_M,
+            slopes_M,
+            unsure_M22 / self.sigma_M[:, None, None] ** 2,
+        )
+        typical_M = self.spread_M * self.sigma_M
+        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._unfitted)
+
+    def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
+        rows, mixed_ND = _check_rows(weights_ND), weights_ND[:, :-2]
+        group_N = size_groups(rows[:, -2:])
+        groups = [group_N == g for g in np.unique(group_N)]
+        self.sizes_S2 = np.stack([np.exp(np.log(rows[g, -2:]).mean(axis=0)) for g in groups])
+        counts = [len(np.unique(mixed_ND[g], axis=0)) for g in groups]
+        places = range(len(groups))
+        own = max(places, key=lambda s: (counts[s], float(self.sizes_S2[s].prod())))
+        name = MEMBER if len(groups) == 1 else FIRST  # lines need no more
+        fitted, off_M = self._fitted(name, mixed_ND[groups[own]], losses_NM[groups[own]])
+        told_NM, self.middle_M = fitted.predict(mixed_ND), losses_NM[groups[own]].mean(axis=0)
+        spread_M = losses_NM[groups[own]].std(axis=0)
+        self.spread_M = np.where(spread_M > 0, spread_M, 1.0)
+        targets, sizes = losses_NM.shape[1], len(groups)
+        self.levels_MS, self.slopes_MS = np.zeros((targets, sizes)), np.ones((targets, sizes))
+        self.unsure_MS22 = np.zeros((targets, sizes, 2, 2))
+        variances = [np.maximum(off_M / self.spread_M, MIN_OFF) ** 2]
+        for s in places:
+            if s == own:
+                continue
+            told_KM, seen_KM = told_NM[groups[s]], losses_NM[groups[s]]
+            line = Correction.of(
+                mixed_ND[groups[s]], told_KM, seen_KM, self.spread_M, off_M, self.middle_M
+            )
+            variances.append(line.sigma_M**2)
+            self.levels_MS[:, s], self.slopes_MS[:, s] = line.levels_M, line.slopes_M
+            self.unsure_MS22[:, s] = line.unsure_M22 * variances[-1][:, None, None]
+        self.sigma_M = np.sqrt(np.mean(variances, axis=0))
+        if sizes > 1:
+            fitted, _ = self._fitted(MEMBER, mixed_ND, self._brought(rows, losses_NM))
+        self.member_ = fitted
+
+    def _brought(self, rows: Array, losses_NM: Array) -> Array:
+        """Return losses of trials as lines bring them to the size of the fit, shape (N, M)."""
+        logs_NS2 = np.log(rows[:, None, -2:]) - np.log(self.sizes_S2)
+        near_N = np.abs(logs_NS2).max(axis=2).argmin(axis=1)
+        places_NM = (losses_NM - self.middle_M) / self.spread_M - self.levels_MS[:, near_N].T
+        brought_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
+        return brought_NM
+
+    def _fitted(self, name: str, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
+        """Return a fit of mixtures alone, and how far it is off on held-out folds."""
+        made: Any = make_regressor(name, self.random_state)
+        groups = row_groups(weights_ND)
+        folds = min(FOLDS, len(set(groups)))
+        if folds < 2:
+            raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
+        fold_N = grouped_folds(groups, folds, self.random_state)
+        means_NM, _ = cross_fit_regressor(name, made, weights_ND, losses_NM, fold_N)
+        return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
+
+    def _checked(self, weights_ND: ArrayLike) -> Array:
+        columns = np.shape(weights_ND)[-1]
+        if columns + 2 == getattr(self, "n_features_in_", None):
+            raise TrialsError(
+                f"scaling: rows of {columns} columns; they need {columns} weights, then parameters"
+                " and tokens: append both, or predict with at(parameters, tokens)"
+            )
+        return _check_rows(super()._checked(weights_ND))
+
+    def _predict(self, weights_ND: Array) -> Array:
+        return self._moments(weights_ND)[0]
+
+    def _std(self, weights_ND: Array) -> Array:
+        return self._moments(weights_ND)[1]
+
+    def _moments(self, rows: Array) -> Array:
+        """Return means and deviations, each row at its own size, shape (2, N, M)."""
+        found = np.empty((2, len(rows), len(self.middle_M)))
+        for size_2 in np.unique(rows[:, -2:], axis=0):
+            own_N = (rows[:, -2:] == size_2).all(axis=1)
+            found[:, own_N] = predict_with_std(self.carried(size_2), rows[own_N, :-2])
+        return found
+
+
+class AtScale:
+    """A fitted scaling regressor at one number of parameters and tokens: of mixtures alone."""
+
+    def __init__(self, regressor: ScalingRegressor, size_2: Array) -> None:
+        self._regressor, self._size_2 = regressor, size_2
+        carried = regressor.carried(size_2)
+        self.predict = carried.predict
+        if supports(carried, "gradient"):
+            self.gradient = carried.gradient
+        if supports(carried, "plain_law"):
+            self.plain_law = carried.plain_law
+
+    def select(self, targets: Sequence[int]) -> AtScale:
+        """Return one that predicts only these targets, by position."""
+        return AtScale(self._regressor.select(targets), self._size_2)
+
+    def tuned(self) -> AtScale:
+        """Return one to fit again, on rows with their own scales."""
+        return self
+
+    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> AtScale:
+        """Return one of other trials: weights, parameters and tokens, shape (N, D + 2)."""
+        return AtScale(self._regressor.refitted(rows, losses_NM), self._size_2)
+
+
+def extrapolated(
+    levels_MS: Array, slopes_MS: Array, unsure_MS: Array, logs_S2: Array, logs_2: Array
+) -> tuple[Array, Array, Array]:
+    """Return levels and slopes at a size, shape (M,), and their covariances, (M, 2, 2).
+
+    Args:
+        levels_MS: Level of each loss at each size.
+        slopes_MS: And slope, > 0.
+        unsure_MS: Variances of the levels.
+        logs_S2: Logarithms of parameters and tokens.
+        logs_2: Those of the size that is asked for.
+    """
+    from_S2, to_2 = logs_S2 - logs_S2.max(axis=0), logs_2 - logs_S2.max(axis=0)
+    levels_M, variances_M = _law_of_levels(levels_MS, unsure_MS, from_S2, to_2)
+    growths_MS, along_S, along = np.log(slopes_MS), from_S2.sum(axis=1), float(to_2.sum())
+    hold = SLOPE_HOLD + float((along_S**2).sum())
+    common = (growths_MS @ along_S).mean() / hold
+    growth_M = (growths_MS @ along_S + hold * common) / (2.0 * hold)
+    slopes_M = np.exp(np.minimum(growth_M * along, 0.0))
+    off = max(float(np.sqrt(((growths_MS - growth_M[:, None] * along_S) ** 2).mean())), MIN_OFF)
+    unsure_M22 = np.zeros((len(levels_M), 2, 2))
+    unsure_M22[:, 0, 0] = variances_M
+    unsure_M22[:, 1, 1] = (slopes_M * off * (1.0 + along)) ** 2
+    return levels_M, slopes_M, unsure_M22
+
+
+def _law_of_levels(
+    levels_MS: Array, unsure_MS: Array, from_S2: Array, to_2: Array
+) -> tuple[Array, Array]:
+    """Return means and variances of levels at a size, over exponents and misfits of the law."""
+    live = np.ptp(from_S2, axis=0) > np.log(APART)
+    from_SJ, to_J, sizes = from_S2[:, live], to_2[live], len(from_S2)
+    scale_M = np.maximum(np.ptp(levels_MS, axis=1), MIN_OFF)
+    seen_MS, known_MS = levels_MS / scale_M[:, None], unsure_MS / scale_M[:, None] ** 2
+    prior_T = np.append(FREE, np.ones(from_SJ.shape[1]))
+    logs, means, variances = [], [], []
+    for *exponents, misfit in itertools.product(*[EXPONENTS] * from_SJ.shape[1], MISFITS):
+        powers_J = np.array(exponents)
+        most_J = np.expm1(-powers_J * from_SJ.min(axis=0))
+        terms_ST = np.column_stack([np.ones(sizes), np.expm1(-powers_J * from_SJ) / most_J])
+        asked_T = np.append(1.0, np.expm1(-powers_J * to_J) / most_J)
+        own_MSS = (known_MS + misfit**2)[:, :, None] * np.eye(sizes)
+        covariance_MSS = (terms_ST * prior_T) @ terms_ST.T + own_MSS
+        across_S = terms_ST @ (prior_T * asked_T)
+        solved_MS = np.linalg.solve(covariance_MSS, seen_MS[:, :, None])[:, :, 0]
+        left_M = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0] @ across_S
+        apart = (np.log(powers_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
+        evidence_M = np.linalg.slogdet(covariance_MSS)[1] + (solved_MS * seen_MS).sum(axis=1)
+        logs.append(-0.5 * (evidence_M.sum() + (apart**2).sum()))
+        means.append(solved_MS @ across_S)
+        variances.append(asked_T @ (prior_T * asked_T) - left_M + misfit**2)
+    share_G = np.exp(np.array(logs) - max(logs))
+    share_G /= share_G.sum()
+    means_GM = np.array(means)
+    mean_M = share_G @ means_GM
+    variance_M = share_G @ (np.array(variances) + (means_GM - mean_M) ** 2)
+    return scale_M * mean_M, scale_M**2 * np.maximum(variance_M, 0.0)
+
+
+def _check_rows(rows_ND2: Array) -> Array:
+    """Return the rows, when they end in parameters and tokens."""
+    if rows_ND2.shape[1] < 3:
+        raise TrialsError(
+            f"scaling: rows of {rows_ND2.shape[1]} columns; they need weights, parameters, tokens"
+        )
+    wrong = (rows_ND2[:, -2:] < 1).any(axis=1)
+    wrong = wrong | (np.abs(rows_ND2[:, :-2].sum(axis=1) - 1.0) > AWAY)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        parameters, tokens = rows_ND2[row, -2:]
+        raise TrialsError(
+            f"scaling: row {row} ends in {parameters:g} and {tokens:g}, and its other columns add"
+            f" up to {rows_ND2[row, :-2].sum():.4g}; a row is weights that add up to 1, then"
+            " parameters and tokens, as numpy.column_stack([weights, parameters, tokens])"
+        )
+    return rows_ND2
